@@ -1,0 +1,56 @@
+# `make demo` and `make test` need Python 3.11 or newer, make, and a package index that pip can reach.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "lora-router needs Python 3.11 or newer; none was found"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# An environment is stamped with what is installed in it; `dev` holds all that `demo` does.
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/demo.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.demo $@
+
+.PHONY: demo
+demo: $(VENV)/.demo ## real Envoy, simulated pods, every algorithm on the same load (ARGS="--duration 5")
+	$(BIN)/lora-router demo $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.dev ## the tests, with a real Envoy (ARGS="-k session")
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: proto
+proto: $(VENV)/.dev ## compile proto/ into src/lora_router/extproc/pb
+	$(BIN)/python proto/compile.py
+
+.PHONY: lock
+lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-package lora-router --extra dev pyproject.toml -o requirements/dev.txt
+	printf 'hatchling\neditables\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header -c requirements/dev.txt --extra demo pyproject.toml - -o requirements/demo.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		-c requirements/dev.txt pyproject.toml -o requirements/runtime.txt

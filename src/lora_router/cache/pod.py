@@ -1,0 +1,32 @@
+"""A pod, as discovery describes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One replica of a model server.
+
+    Discovery makes these; two that compare equal describe the same pod in the same state.
+    """
+
+    name: str
+    """Unique in the fleet; on Kubernetes ``namespace/name``."""
+    address: str
+    """The endpoint that serves requests, ``ip:port`` (``[ip]:port`` for IPv6)."""
+    metrics_url: str
+    """Where ``/metrics`` is read."""
+    models_url: str
+    """Where ``/v1/models`` is read."""
+    ready: bool = True
+    """Whether new requests may be sent to it."""
+    models: tuple[str, ...] | None = None
+    """Model names it serves: the base model first, then adapters. ``None``: ask the pod."""
+    engine: str | None = None
+    """Model server (``vllm``, ``sglang``). ``None``: told from its metrics page."""
+    labels: Mapping[str, str] = field(default=_NO_LABELS, hash=False)
+    """What ``external-filter`` selects on."""

@@ -1,0 +1,70 @@
+"""One pod's line in the cache: what discovery, the scraper and the ledger each know of it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from lora_router.cache.metrics import PodMetrics
+from lora_router.cache.pod import Pod
+
+
+class PodView(Protocol):
+    """What an algorithm may read of a pod. The cache's own record, without the right to write."""
+
+    @property
+    def pod(self) -> Pod:
+        """Name, address, labels."""
+
+    @property
+    def metrics(self) -> PodMetrics | None:
+        """The last good scrape, of any age; ``None`` before the first."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of this router on the pod, counted from the decision to the stream's end."""
+
+    @property
+    def in_flight_adapters(self) -> Mapping[str, int]:
+        """Of those, how many for each adapter. An adapter with none is not in it."""
+
+    @property
+    def adapters(self) -> Mapping[str, str | None]:
+        """Adapters that the pod can serve, each with its base model's name where known."""
+
+    def fresh_metrics(self, now: float, max_age: float) -> PodMetrics | None:
+        """Return the last scrape if it is at most ``max_age`` seconds old at ``now``."""
+
+
+class PodState:
+    """The cache's record of one pod. Written by the cache and the ledger only."""
+
+    __slots__ = (
+        "adapters",
+        "base_models",
+        "in_flight",
+        "in_flight_adapters",
+        "metrics",
+        "models_known",
+        "pod",
+        "scrape_failures",
+    )
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.metrics: PodMetrics | None = None
+        self.base_models: frozenset[str] = frozenset()
+        self.adapters: dict[str, str | None] = {}
+        self.models_known = False
+        self.in_flight = 0
+        self.in_flight_adapters: dict[str, int] = {}
+        self.scrape_failures = 0
+        """Failed scrapes in a row."""
+
+    def __repr__(self) -> str:
+        return f"<PodState {self.pod.name} {self.pod.address} in_flight={self.in_flight}>"
+
+    def fresh_metrics(self, now: float, max_age: float) -> PodMetrics | None:
+        """Return the last scrape if it is at most ``max_age`` seconds old at ``now``."""
+        metrics = self.metrics
+        if metrics is None or now - metrics.scraped_at > max_age:
+            return None
+        return metrics

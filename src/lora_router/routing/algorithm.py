@@ -1,0 +1,115 @@
+"""What an algorithm is: the whole of what it is told and of what it may answer.
+
+To add one, write a class and name it in your package's metadata::
+
+    class LeastCache:
+        \"\"\"The pod with the most room in its KV cache.\"\"\"
+
+        name = "least-cache"
+
+        def __init__(self, options: AlgorithmOptions) -> None:
+            self.max_age = options.metrics_max_age
+
+        def pick(self, request, candidates, now):
+            def usage(pod):
+                metrics = pod.fresh_metrics(now, self.max_age)
+                return (metrics and metrics.kv_cache_usage) or 0.0
+
+            return Pick(min(candidates, key=usage), "least-cache")
+
+    # pyproject.toml
+    [project.entry-points."lora_router.algorithms"]
+    least-cache = "my_package:LeastCache"
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from lora_router.cache.state import PodView
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """What the router knows of a request when it has to choose."""
+
+    model: str
+    """The model name the client asked for; empty for requests that name none."""
+    adapter: str | None = None
+    """The same name if it is a LoRA adapter; ``None`` for a base model."""
+    stream: bool = False
+    """Whether the client asked for a streamed answer."""
+    size: int = 0
+    """Length of the body in bytes."""
+    path: str = ""
+    """The path asked for, without its query."""
+    request_id: str = ""
+    """The ``x-request-id`` header, kept from the client or made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Send the request to this pod, now."""
+
+    pod: PodView
+    reason: str
+    """Why, in a few words joined by hyphens. A metric label: choose from a small fixed set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Not yet. The request waits in the router, and ``pick`` is asked again.
+
+    It is asked when a request of this router ends, when a scrape or a change of pods arrives,
+    and when the time is up; then for the last time, and ``Hold`` is no answer any more.
+    """
+
+    reason: str
+    seconds: float
+    """How long the request may wait at most, counted from its first ``Hold``."""
+
+
+class Algorithm(Protocol):
+    """Picks the pod for a request.
+
+    ``pick`` runs on the request path between two other requests. It must return at once: no
+    ``await``, no I/O, no waiting. It must not keep ``candidates`` or change what is in it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What users write into ``routing-strategy``."""
+
+    def pick(
+        self, request: InferenceRequest, candidates: Sequence[PodView], now: float
+    ) -> Pick | Hold:
+        """Choose one of the candidates for the request, or hold it.
+
+        Args:
+            request: The request.
+            candidates: Ready pods that serve its model; never empty.
+            now: Seconds on the clock of ``PodMetrics.scraped_at``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmOptions:
+    """What an algorithm is made from."""
+
+    lora_affinity_threshold: float = 0.999
+    """Probability in [0, 1] of preferring a pod that has the adapter over one that has room."""
+    metrics_max_age: float = 15.0
+    """Seconds after which a snapshot counts for nothing."""
+    random: random.Random = field(default_factory=random.Random)
+    """The source of every random choice, so that a run can be repeated."""
+    extra: Mapping[str, str] = MappingProxyType({})
+    """Settings of algorithms from outside: ``algorithm_options`` in the settings, unread."""
+
+
+class AlgorithmFactory(Protocol):
+    """What an entry point of the group ``lora_router.algorithms`` names: a class will do."""
+
+    def __call__(self, options: AlgorithmOptions, /) -> Algorithm:
+        """Make the algorithm. Raise ``ValueError`` if the options make no sense."""

@@ -1,0 +1,30 @@
+"""``least-request``: the pod with the fewest requests in flight."""
+
+import random
+from collections.abc import Sequence
+
+from lora_router.cache.state import PodView
+from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+
+
+def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
+    """Return the pod with the fewest requests in flight by this router's ledger, ties at random.
+
+    Needs no metrics, so a pod that was never scraped is as good as any other.
+    """
+    fewest = min(pod.in_flight for pod in pods)
+    ties = [pod for pod in pods if pod.in_flight == fewest]
+    return ties[0] if len(ties) == 1 else rng.choice(ties)
+
+
+class LeastRequest:
+    """The candidate with the fewest requests in flight, ties at random."""
+
+    name = "least-request"
+
+    def __init__(self, options: AlgorithmOptions) -> None:
+        self._random = options.random
+
+    def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
+        """Choose."""
+        return Pick(least_loaded(candidates, self._random), "least-request")
