@@ -93,7 +93,9 @@ class PodCache:
         """Take what a pod's ``/v1/models`` lists."""
         served = tuple(models)
         base_models = frozenset(model.name for model in served if model.base is None)
-        adapters = {model.name: model.base for model in served if model.base is not None}
+        adapters: dict[str, str | None] = {
+            model.name: model.base for model in served if model.base is not None
+        }
         if state.models_known and base_models == state.base_models and adapters == state.adapters:
             return
         state.base_models, state.adapters, state.models_known = base_models, adapters, True
