@@ -41,6 +41,7 @@ class PodCache:
         self._ready: tuple[PodState, ...] | None = None
         self._by_model: dict[str, ModelPods] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._metrics_listeners: list[Callable[[PodState], None]] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -55,6 +56,10 @@ class PodCache:
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called after each change of pods or of what they serve."""
         self._listeners.append(listener)
+
+    def subscribe_metrics(self, listener: Callable[[PodState], None]) -> None:
+        """Have ``listener`` called after each new snapshot, with the pod it is of."""
+        self._metrics_listeners.append(listener)
 
     # What discovery says
 
@@ -84,6 +89,8 @@ class PodCache:
         """Take a pod's newest snapshot."""
         state.metrics = metrics
         state.scrape_failures = 0
+        for listener in self._metrics_listeners:
+            listener(state)
 
     def put_scrape_failure(self, state: PodState) -> None:
         """Note that a scrape failed. The last good snapshot stays, and its age tells."""

@@ -47,6 +47,8 @@ class InferenceRequest:
     """The path asked for, without its query."""
     request_id: str = ""
     """The ``x-request-id`` header, kept from the client or made."""
+    may_hold: bool = True
+    """Whether ``Hold`` is an answer. ``False`` once the request has waited as long as it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class Hold:
     """Not yet. The request waits in the router, and ``pick`` is asked again.
 
     It is asked when a request of this router ends, when a scrape or a change of pods arrives,
-    and when the time is up; then for the last time, and ``Hold`` is no answer any more.
+    and when the time is up; then for the last time, with ``may_hold`` off, and whoever holds
+    even then has the client told that the pods are overloaded.
     """
 
     reason: str

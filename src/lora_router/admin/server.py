@@ -1,0 +1,76 @@
+"""``/healthz``, ``/readyz`` and ``/metrics``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lora_router.telemetry.metrics import CONTENT_TYPE, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether new requests should come here, and why not."""
+
+    ready: bool
+    reason: str
+    """One line for whoever looks."""
+    details: dict[str, object]
+    """What ``/readyz`` shows beside it."""
+
+
+class AdminError(OSError):
+    """The admin server cannot listen."""
+
+
+class AdminServer:
+    """Serves the admin pages until it is stopped."""
+
+    def __init__(
+        self, telemetry: Telemetry, readiness: Callable[[], Readiness], *, host: str, port: int
+    ) -> None:
+        """Prepare the server; port 0 takes a free one."""
+        self._telemetry = telemetry
+        self._readiness = readiness
+        self._host = host
+        self.port = port
+        """The port it listens on, once started."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            AdminError: The address cannot be had.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self.port, shutdown_timeout=1.0)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise AdminError(
+                f"cannot listen on {self._host}:{self.port} for the admin pages: {error.strerror}"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        readiness = self._readiness()
+        return web.json_response(
+            {"ready": readiness.ready, "reason": readiness.reason, **readiness.details},
+            status=200 if readiness.ready else 503,
+        )
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._telemetry.page(), headers={"content-type": CONTENT_TYPE})

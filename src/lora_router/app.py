@@ -1,0 +1,210 @@
+"""The one place where the parts are put together, started, drained and stopped."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+from lora_router import __version__
+from lora_router.admin.server import AdminServer, Readiness
+from lora_router.cache.pods import PodCache
+from lora_router.discovery.static import StaticPods
+from lora_router.extproc.body import InferencePaths
+from lora_router.extproc.grpcio_transport import GrpcioTransport
+from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc.session import SessionContext
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.director import Director, Timer
+from lora_router.routing.registry import load_algorithms
+from lora_router.scrape.scraper import Scraper
+from lora_router.settings import Settings
+from lora_router.telemetry.metrics import Telemetry
+
+log = logging.getLogger("lora_router")
+
+
+class LoopClock:
+    """The running event loop's clock, which is also the scraper's."""
+
+    def now(self) -> float:
+        """Return seconds, monotonic."""
+        return time.monotonic()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, ``seconds`` from now."""
+        return asyncio.get_running_loop().call_later(seconds, call)
+
+
+class App:
+    """One router process. Make it inside a running event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Put the parts together; nothing listens or is read yet.
+
+        Raises:
+            BrokenAlgorithmError: An installed algorithm cannot be loaded.
+            ValueError: No discovery is configured.
+        """
+        if settings.endpoints is None:
+            raise ValueError(
+                "no pods are configured: set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints) to "
+                "a YAML file that lists them"
+            )
+        self._settings = settings
+        self.cache = PodCache()
+        self.telemetry = Telemetry(self.cache)
+        self.director = Director(
+            self.cache,
+            load_algorithms(
+                AlgorithmOptions(
+                    lora_affinity_threshold=settings.lora_affinity_threshold,
+                    metrics_max_age=settings.metrics_max_age_seconds,
+                    extra=settings.algorithm_options,
+                )
+            ),
+            settings.algorithm,
+            LoopClock(),
+            self.telemetry,
+            default_model=settings.default_model,
+            max_hold_seconds=settings.max_hold_seconds,
+        )
+        self.transport = GrpcioTransport(
+            SessionContext(
+                director=self.director,
+                observer=self.telemetry,
+                paths=InferencePaths(settings.inference_paths),
+                headers=HeaderNames(
+                    target_pod=settings.target_pod_header,
+                    destination=settings.destination_header,
+                    strategy=settings.strategy_header,
+                    pod_filter=settings.filter_header,
+                    model=settings.model_header,
+                ),
+                max_body_bytes=settings.max_body_bytes,
+            ),
+            host=settings.grpc_host,
+            port=settings.grpc_port,
+            max_message_bytes=settings.grpc_max_message_size_bytes,
+        )
+        self.discovery = StaticPods(settings.endpoints, self.cache)
+        self.scraper = Scraper(
+            self.cache,
+            self.telemetry,
+            interval=settings.pod_metric_refresh_interval_ms / 1000,
+            models_interval=settings.models_refresh_interval_seconds,
+            timeout=settings.scrape_timeout_seconds,
+            concurrency=settings.scrape_concurrency,
+            api_key=settings.pod_api_key,
+        )
+        self.admin = AdminServer(
+            self.telemetry,
+            self.readiness,
+            host=settings.admin_host,
+            port=settings.admin_port,
+        )
+        self._warm = False
+        self._draining = False
+        self.telemetry.add_gauge(
+            "lora_router_open_streams",
+            "ext_proc streams open; Envoy keeps one for each request until its end.",
+            lambda: self.transport.open_streams,
+        )
+        self.telemetry.add_gauge(
+            "lora_router_held_requests",
+            "Requests that wait in the router for a pod.",
+            lambda: self.director.held,
+        )
+
+    def readiness(self) -> Readiness:
+        """Say whether new requests should come here, and why not."""
+        if self._draining:
+            reason = "shutting down"
+        elif not self.cache.synced:
+            reason = "the list of pods has not been read yet"
+        elif not self._warm:
+            reason = "waiting for the first scrape of the pods"
+        else:
+            reason = "ready"
+        details: dict[str, object] = {
+            "pods": len(self.cache),
+            "ready_pods": len(self.cache.ready()),
+        }
+        if self.discovery.last_error is not None:
+            details["discovery_error"] = self.discovery.last_error
+        return Readiness(reason == "ready", reason, details)
+
+    async def start(self) -> None:
+        """Listen, read the pods, scrape them once, and then say that we are ready.
+
+        Raises:
+            PodsFileError: The list of pods is wrong.
+            AdminError: The admin address cannot be had.
+            TransportError: The gRPC address cannot be had.
+        """
+        await self.admin.start()
+        await self.discovery.start()
+        await self.scraper.start()
+        await self.transport.start()
+        log.info(
+            "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s",
+            __version__,
+            self._settings.grpc_host,
+            self.transport.port,
+            self._settings.admin_host,
+            self.admin.port,
+            len(self.cache),
+            self._settings.algorithm,
+        )
+        await self._warm_up()
+
+    async def stop(self) -> None:
+        """Drain, then stop all parts. Safe to call after a failed or half-done start."""
+        self._draining = True
+        if self.transport.started:
+            await self.transport.set_ready(ready=False)
+            await asyncio.sleep(self._settings.drain_delay_seconds)
+            closed = await self.transport.drain(self._settings.drain_timeout_seconds)
+            log.info("drained; %d streams were still open and have been let go", closed)
+        await self.scraper.stop()
+        await self.discovery.stop()
+        await self.admin.stop()
+
+    async def _warm_up(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.startup_timeout_seconds):
+                await self.scraper.first_round.wait()
+        except TimeoutError:
+            unread = sum(state.metrics is None for state in self.cache)
+            log.warning("ready although %d pods could not be scraped yet", unread)
+        self._warm = True
+        await self.transport.set_ready(ready=True)
+        log.info("ready: %d of %d pods are", len(self.cache.ready()), len(self.cache))
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        ValueError, OSError, BrokenAlgorithmError: The start failed; the text says why.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = App(settings)
+    starting = asyncio.create_task(app.start())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        elif (failure := starting.exception()) is not None:
+            raise failure
+        else:
+            await stopping
+            log.info("a signal came: draining")
+    finally:
+        stopping.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await app.stop()

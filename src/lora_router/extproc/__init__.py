@@ -1,0 +1,1 @@
+"""Envoy's external-processing protocol: the conversation, what it carries, who transports it."""

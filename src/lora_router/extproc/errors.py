@@ -1,0 +1,162 @@
+"""What a client is told when its request gets no pod.
+
+The body has OpenAI's shape; beside it stands a marker header that AIBrix's clients and dashboards
+know. Nothing of the request's body is ever repeated, and a header's value only as far as it is
+needed to see what is wrong, shortened and in printable ASCII.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from lora_router.extproc.body import BodyError, BodyErrorKind
+from lora_router.routing.refusal import Refusal, Refused
+
+_NO_BACKENDS = "x-error-no-model-backends"
+_BODY = "x-error-request-body-processing"
+_NO_MODEL = "x-error-no-model-in-request"
+_RETRY_AFTER_SECONDS = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An HTTP answer that this service gives itself."""
+
+    status: int
+    code: str
+    """OpenAI's ``code``: what went wrong, for programs. Also Envoy's response code detail."""
+    headers: tuple[tuple[str, bytes], ...]
+    body: bytes
+    """The JSON document."""
+
+
+def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer:
+    """Say why no pod was chosen.
+
+    Args:
+        refused: The director's answer.
+        strategy: The ``routing-strategy`` header, for the message.
+    """
+    model = refused.model
+    match refused.refusal:
+        case Refusal.NO_MODEL:
+            return _answer(
+                400,
+                "no_model_in_request",
+                "The request names no model; put its name into the field 'model'.",
+                param="model",
+                marker=(_NO_MODEL, b"true"),
+            )
+        case Refusal.UNKNOWN_ALGORITHM:
+            return _answer(
+                400,
+                "invalid_routing_strategy",
+                f"Unknown routing strategy {shown(strategy or '')}; "
+                f"known are {', '.join(refused.known)}.",
+                param="routing-strategy",
+                marker=("x-error-invalid-routing-strategy", b"true"),
+            )
+        case Refusal.BAD_SELECTOR:
+            return _answer(
+                400,
+                "invalid_external_filter",
+                f"The label selector in external-filter is wrong: {refused.detail}.",
+                param="external-filter",
+                marker=("x-error-external-filter", b"true"),
+            )
+        case Refusal.UNKNOWN_MODEL:
+            return _answer(
+                404,
+                "model_not_found",
+                f"The model {shown(model)} does not exist: no pod serves it.",
+                param="model",
+                marker=(_NO_BACKENDS, model.encode()),
+            )
+        case Refusal.MODELS_UNKNOWN:
+            return _unavailable(
+                "models_unknown",
+                f"No pod is known to serve the model {shown(model)}, but not all pods have said "
+                "yet what they serve; try again.",
+            )
+        case Refusal.NO_READY_POD:
+            which = f" for the model {shown(model)}" if model else ""
+            return _unavailable("no_ready_pod", f"No pod is ready{which}; try again.")
+        case Refusal.NONE_SELECTED:
+            return _unavailable(
+                "no_pod_selected",
+                f"No ready pod that serves the model {shown(model)} matches the label selector "
+                "or is in the gateway's subset.",
+            )
+        case Refusal.OVERLOADED:
+            return _answer(
+                429,
+                "overloaded",
+                "All pods that could serve the request are busy; try again.",
+                kind="rate_limit_error",
+                marker=("x-error-overloaded", b"true"),
+                headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
+            )
+
+
+def body_answer(error: BodyError) -> ErrorAnswer:
+    """Say what is wrong with a request's body."""
+    if error.kind is BodyErrorKind.MODEL_TYPE:
+        return _answer(
+            400, "no_model_in_request", error.message, param="model", marker=(_NO_MODEL, b"true")
+        )
+    param = "model" if error.kind is BodyErrorKind.MODEL_NAME else None
+    return _answer(
+        400, "invalid_request_body", error.message, param=param, marker=(_BODY, b"true")
+    )
+
+
+def too_large_answer(limit: int) -> ErrorAnswer:
+    """Say that the body is over the limit, in bytes."""
+    return _answer(
+        413,
+        "request_too_large",
+        f"The request's body is over the limit of {limit} bytes.",
+        marker=(_BODY, b"true"),
+    )
+
+
+def cut_body_answer() -> ErrorAnswer:
+    """Say that the gateway sent only the start of the body, and the model is not in it."""
+    return _answer(
+        413,
+        "request_too_large",
+        "The request's body is larger than the gateway's buffer, and the model's name is not in "
+        "the part that fits.",
+        marker=(_BODY, b"true"),
+    )
+
+
+def shown(text: str) -> str:
+    """Quote a name that a client chose: printable ASCII, at most 80 characters."""
+    short = text if len(text) <= 80 else f"{text[:77]}..."
+    return "'" + short.encode("ascii", "backslashreplace").decode() + "'"
+
+
+def _unavailable(code: str, message: str) -> ErrorAnswer:
+    return _answer(
+        503, code, message, kind="service_unavailable_error", marker=(_NO_BACKENDS, b"true")
+    )
+
+
+def _answer(  # noqa: PLR0913
+    status: int,
+    code: str,
+    message: str,
+    *,
+    marker: tuple[str, bytes],
+    kind: str = "invalid_request_error",
+    param: str | None = None,
+    headers: tuple[tuple[str, bytes], ...] = (),
+) -> ErrorAnswer:
+    document = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorAnswer(
+        status,
+        code,
+        (("content-type", b"application/json"), marker, *headers),
+        msgspec.json.encode(document),
+    )

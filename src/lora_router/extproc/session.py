@@ -1,0 +1,380 @@
+"""The ext_proc conversation about one HTTP request, without I/O.
+
+A session is told each message of a stream (``receive``) and the stream's end (``end``); it returns
+what to send. It does not know who carries the messages. Everything that decides what is answered
+to what stands here. The rules:
+
+- Envoy sends ``request_headers`` first. If the path is one that names a model and a body follows,
+  the pod is chosen when the body is complete; every other request passes through to a ready pod.
+- Whatever happens, the headers that only this service may set leave this session removed or
+  overwritten: on the first answer that can change headers, before any pod is known.
+- The body is complete: BUFFERED, at the first body message (its ``end_of_stream`` is false if
+  trailers follow); BUFFERED_PARTIAL, likewise, cut or not; STREAMED and FULL_DUPLEX_STREAMED, at
+  the first ``end_of_stream`` or at the trailers. Pieces after that are ignored: Envoy 1.35 and
+  later can deliver the last one twice (envoyproxy/envoy#46237).
+- Headers can be changed in the answer to the body only if Envoy has not sent them on. So in the
+  buffered modes the headers are answered at once and changed with the body; in the streamed ones
+  that answer waits for the body. Where Envoy would wait for it and send no body (STREAMED without
+  ``send_body_without_waiting_for_header_response``, NONE), BUFFERED is asked for instead, which
+  needs ``allow_mode_override``.
+- In FULL_DUPLEX_STREAMED every piece of a body must be sent back, or it is lost.
+- The stream stays open until the HTTP exchange ends, and so does the reservation: it is released
+  in ``end``, exactly once. A request that was refused has none.
+- A message out of order ends the stream with a status that says so. No exception leaves a session.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from uuid import uuid4
+
+from lora_router.extproc import messages
+from lora_router.extproc.body import BodyError, BodyErrorKind, InferencePaths, read_body
+from lora_router.extproc.errors import (
+    ErrorAnswer,
+    body_answer,
+    cut_body_answer,
+    refusal_answer,
+    too_large_answer,
+)
+from lora_router.extproc.messages import HeaderNames, RequestHead
+from lora_router.extproc.pb.ext_proc_pb2 import (
+    HttpBody,
+    HttpHeaders,
+    ProcessingRequest,
+    ProcessingResponse,
+    ProtocolConfiguration,
+)
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.routing.director import DecisionObserver, Director, Held, Routed, RouteQuery
+from lora_router.routing.refusal import Refused
+
+log = logging.getLogger("lora_router.extproc")
+
+INVALID_ARGUMENT = 3
+FAILED_PRECONDITION = 9
+INTERNAL = 13
+"""gRPC status codes (grpc/doc/statuscodes.md)."""
+
+HOLD_MARGIN_SECONDS = 2.0
+"""What Envoy is asked to wait beyond the longest hold, so that our answer comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndStream:
+    """End the stream with this gRPC status. Nothing can be sent after it."""
+
+    code: int
+    message: str
+
+
+Output = ProcessingResponse | EndStream
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all sessions of a server share."""
+
+    director: Director
+    observer: DecisionObserver
+    paths: InferencePaths
+    headers: HeaderNames
+    max_body_bytes: int
+
+
+class _State(Enum):
+    START = auto()
+    """Nothing was received."""
+    BODY = auto()
+    """The body names the model, and is not complete."""
+    HELD = auto()
+    """The body is complete, and the pod not chosen."""
+    ANSWERED = auto()
+    """The pod is chosen. What still comes is passed on as it is."""
+    OVER = auto()
+    """The request was refused or the stream has ended. What still comes is ignored."""
+
+
+class Session:
+    """One stream's conversation. See the head of this file for its rules."""
+
+    __slots__ = (
+        "_body_ended",
+        "_body_mode",
+        "_context",
+        "_head",
+        "_headers_answered",
+        "_held",
+        "_on_late",
+        "_pieces",
+        "_response_body_mode",
+        "_routed",
+        "_size",
+        "_state",
+        "_subset",
+        "_trailers_wait",
+    )
+
+    def __init__(
+        self, context: SessionContext, on_late: Callable[[Sequence[Output]], None]
+    ) -> None:
+        """Start a conversation.
+
+        Args:
+            context: What all sessions share.
+            on_late: Takes what is to be sent when a held request is decided, which no message
+                from Envoy brings about.
+        """
+        self._context = context
+        self._on_late = on_late
+        self._state = _State.START
+        self._body_mode: int = ProcessingMode.BUFFERED
+        self._response_body_mode = ProcessingMode.NONE
+        self._head: RequestHead
+        self._subset: frozenset[str] | None = None
+        self._headers_answered = False
+        self._body_ended = False
+        self._trailers_wait = False
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._held: Held | None = None
+        self._routed: Routed | None = None
+
+    @property
+    def routed(self) -> Routed | None:
+        """The decision, once there is one."""
+        return self._routed
+
+    def receive(self, request: ProcessingRequest) -> Sequence[Output]:
+        """Take a message from Envoy; return what to send, in order, maybe nothing."""
+        if self._state is _State.OVER or request.observability_mode:
+            return ()
+        try:
+            return self._receive(request)
+        except Exception:
+            log.exception("a session failed; its stream is ended")
+            self.end()
+            return (EndStream(INTERNAL, "lora-router: internal error"),)
+
+    def end(self) -> None:
+        """Take the end of the stream, however it came: gives back what the request holds."""
+        self._state = _State.OVER
+        self._pieces.clear()
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        if self._routed is not None:
+            self._routed.reservation.release()
+
+    # The messages
+
+    def _receive(self, request: ProcessingRequest) -> Sequence[Output]:
+        kind = request.WhichOneof("request")
+        if self._state is _State.START:
+            if kind != "request_headers":
+                return self._wrong(f"the first message must be request_headers, not {kind}")
+            self._read_setup(request)
+            return self._request_headers(request.request_headers)
+        match kind:
+            case "request_body":
+                return self._request_body(request.request_body)
+            case "request_trailers":
+                return self._request_trailers()
+            case "response_headers":
+                return (messages.response_headers_response(),)
+            case "response_body":
+                body = request.response_body
+                full_duplex = self._response_body_mode == ProcessingMode.FULL_DUPLEX_STREAMED
+                return (
+                    messages.response_body_response(
+                        body.body, end_of_stream=body.end_of_stream, full_duplex=full_duplex
+                    ),
+                )
+            case "response_trailers":
+                return (messages.response_trailers_response(),)
+            case "request_headers":
+                return self._wrong("request_headers came twice")
+        return self._wrong("a message is of no kind that this server knows")
+
+    def _read_setup(self, request: ProcessingRequest) -> None:
+        if request.HasField("protocol_config"):
+            config = request.protocol_config
+            self._body_mode = config.request_body_mode
+            self._response_body_mode = config.response_body_mode
+            if self._headers_would_wait(config):
+                self._body_mode = _OVERRIDDEN
+        if request.HasField("metadata_context"):
+            self._subset = messages.read_subset(request.metadata_context)
+
+    @staticmethod
+    def _headers_would_wait(config: ProtocolConfiguration) -> bool:
+        mode = config.request_body_mode
+        return mode == ProcessingMode.NONE or (
+            mode == ProcessingMode.STREAMED
+            and not config.send_body_without_waiting_for_header_response
+        )
+
+    def _request_headers(self, request: HttpHeaders) -> Sequence[Output]:
+        context = self._context
+        head = self._head = messages.read_head(request.headers, context.headers)
+        if request.end_of_stream or not context.paths.match(head.path):
+            self._body_ended = request.end_of_stream
+            return self._decided(context.director.pass_through(self._subset))
+        if head.content_length is not None and head.content_length > context.max_body_bytes:
+            return self._too_large()
+        self._state = _State.BODY
+        if self._collects():
+            return ()
+        self._headers_answered = True
+        answer = messages.headers_response(messages.header_mutation((), context.headers.ours))
+        if self._body_mode == _OVERRIDDEN:
+            answer.mode_override.CopyFrom(messages.buffered_mode(self._response_body_mode))
+        return (answer,)
+
+    def _request_body(self, request: HttpBody) -> Sequence[Output]:
+        if self._body_ended:
+            return ()
+        whole = request.end_of_stream or not self._collects()
+        if self._state is _State.ANSWERED:
+            # A pass-through request has no model to look for.
+            self._body_ended = request.end_of_stream
+            return (self._pass_on(request.body, request.end_of_stream),)
+        self._size += len(request.body)
+        if self._size > self._context.max_body_bytes:
+            return self._too_large()
+        self._pieces.append(request.body)
+        if not whole:
+            return ()
+        self._body_ended = True
+        return self._decide(cut_short=not request.end_of_stream)
+
+    def _request_trailers(self) -> Sequence[Output]:
+        if self._state is _State.BODY and not self._body_ended:
+            self._body_ended = True
+            self._trailers_wait = True
+            return self._decide(cut_short=False)
+        if self._state is _State.HELD:
+            self._trailers_wait = True
+            return ()
+        self._body_ended = True
+        return (messages.trailers_response(),)
+
+    # Deciding
+
+    def _decide(self, *, cut_short: bool) -> Sequence[Output]:
+        head = self._head
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        try:
+            fields = read_body(body, head.content_type)
+        except BodyError as error:
+            return self._bad_body(error, cut_short=cut_short)
+        if self._body_mode != ProcessingMode.FULL_DUPLEX_STREAMED:
+            self._pieces = [b""] * len(self._pieces)  # Only their number is still of use.
+        query = RouteQuery(
+            model=fields.model,
+            stream=fields.stream,
+            size=fields.size,
+            path=head.path.partition("?")[0],
+            request_id=head.request_id,
+            strategy=head.strategy,
+            pod_filter=head.pod_filter,
+            subset=self._subset,
+        )
+        outcome = self._context.director.route(query, self._decided_late)
+        if isinstance(outcome, Held):
+            self._held = outcome
+            self._state = _State.HELD
+            return (messages.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
+        return self._decided(outcome)
+
+    def _decided_late(self, outcome: Routed | Refused) -> None:
+        self._held = None
+        try:
+            outputs = self._decided(outcome)
+        except Exception:
+            log.exception("a held request could not be answered; its stream is ended")
+            self.end()
+            outputs = (EndStream(INTERNAL, "lora-router: internal error"),)
+        self._on_late(outputs)
+
+    def _decided(self, outcome: Routed | Refused) -> Sequence[Output]:
+        if isinstance(outcome, Refused):
+            return self._refuse(refusal_answer(outcome, self._head.strategy))
+        self._routed = outcome
+        self._state = _State.ANSWERED
+        mutation = self._route_mutation(outcome)
+        if self._headers_answered:
+            first = messages.body_response(mutation, clear_route_cache=True)
+            outputs = [first]
+        else:
+            first = messages.headers_response(mutation, clear_route_cache=True)
+            outputs = [first, *self._collected_again()]
+        messages.route_metadata(first, self._context.headers.destination, outcome.address)
+        if self._trailers_wait:
+            outputs.append(messages.trailers_response())
+        self._pieces.clear()
+        return outputs
+
+    def _route_mutation(self, routed: Routed) -> messages.HeaderMutation:
+        names = self._context.headers
+        address = routed.address.encode()
+        headers = [(names.target_pod, address), (names.destination, address)]
+        if not self._head.request_id:
+            headers.append((names.request_id, str(uuid4()).encode()))
+        if not routed.model:
+            return messages.header_mutation(headers, (names.strategy, names.model))
+        headers.append((names.strategy, routed.algorithm.encode()))
+        headers.append((names.model, routed.model.encode()))
+        return messages.header_mutation(headers)
+
+    def _collected_again(self) -> list[ProcessingResponse]:
+        """Answer the body pieces that were collected while the headers waited, one by one."""
+        last = len(self._pieces) - 1
+        return [
+            self._pass_on(piece, number == last and not self._trailers_wait)
+            for number, piece in enumerate(self._pieces)
+        ]
+
+    def _pass_on(self, piece: bytes, end_of_stream: bool) -> ProcessingResponse:
+        if self._body_mode == ProcessingMode.FULL_DUPLEX_STREAMED:
+            return messages.streamed_body_response(piece, end_of_stream=end_of_stream)
+        return messages.body_response()
+
+    # Refusing
+
+    def _bad_body(self, error: BodyError, *, cut_short: bool) -> Sequence[Output]:
+        if cut_short and error.kind is BodyErrorKind.MALFORMED:
+            if self._body_mode == _OVERRIDDEN:
+                # Envoy ignored the request for the whole body; the start of it is all there is.
+                log.error(
+                    "Envoy sends request bodies in pieces before the headers are answered; set "
+                    "request_body_mode BUFFERED, or allow_mode_override, in its ext_proc filter"
+                )
+            if self._body_mode == ProcessingMode.BUFFERED_PARTIAL:
+                self._context.observer.decided("none", "refused", "body-too-large", 0.0)
+                return self._refuse(cut_body_answer())
+        self._context.observer.decided("none", "refused", error.kind.value, 0.0)
+        return self._refuse(body_answer(error))
+
+    def _too_large(self) -> Sequence[Output]:
+        self._context.observer.decided("none", "refused", "body-too-large", 0.0)
+        return self._refuse(too_large_answer(self._context.max_body_bytes))
+
+    def _refuse(self, answer: ErrorAnswer) -> Sequence[Output]:
+        self.end()
+        return (messages.immediate_response(answer),)
+
+    def _wrong(self, message: str) -> Sequence[Output]:
+        self.end()
+        return (EndStream(FAILED_PRECONDITION, f"lora-router: {message}"),)
+
+    def _collects(self) -> bool:
+        """Whether the headers wait for the body, which comes in pieces."""
+        return self._body_mode in _COLLECTED
+
+
+_OVERRIDDEN = -1
+"""Stands for a body mode that would not do, where BUFFERED was asked for instead."""
+
+_COLLECTED = frozenset((ProcessingMode.STREAMED, ProcessingMode.FULL_DUPLEX_STREAMED))

@@ -1,0 +1,146 @@
+"""The router's own Prometheus metrics, by the names under which users meet them at 3 a.m."""
+
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from lora_router import __version__
+from lora_router.cache.pods import PodCache
+
+_DECISION_BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
+_SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Telemetry:
+    """Counts what the router does. One for each process; its registry is its own."""
+
+    def __init__(self, cache: PodCache, clock: Callable[[], float] = monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "lora_router_requests_total",
+            "Requests by what became of them: routed, refused, held (waits in the router), "
+            "cancelled (the client left while it was held).",
+            ["algorithm", "outcome", "reason"],
+            registry=self.registry,
+        )
+        self._decision_seconds = Histogram(
+            "lora_router_decision_seconds",
+            "Time to choose a pod and count the request, without body parsing and holding.",
+            ["algorithm"],
+            buckets=_DECISION_BUCKETS,
+            registry=self.registry,
+        )
+        self._scrapes = Histogram(
+            "lora_router_scrape_seconds",
+            "Time of a successful read of a pod's /metrics or /v1/models.",
+            ["kind"],
+            buckets=_SCRAPE_BUCKETS,
+            registry=self.registry,
+        )
+        self._scrape_failures = Counter(
+            "lora_router_scrape_failures_total",
+            "Failed reads of a pod's /metrics or /v1/models; the last good snapshot stays in use.",
+            ["kind", "pod", "cause"],
+            registry=self.registry,
+        )
+        Gauge(
+            "lora_router_build_info",
+            "1, labelled with the running version.",
+            ["version"],
+            registry=self.registry,
+        ).labels(__version__).set(1)
+        self.registry.register(_FleetCollector(cache, clock))
+        self._failing_pods: set[str] = set()
+        self._cache = cache
+        cache.subscribe(self._forget_pods_that_left)
+        # Label look-ups take a lock and several calls; the few children that exist are kept.
+        self._request_children: dict[tuple[str, str, str], Counter] = {}
+        self._decision_children: dict[str, Histogram] = {}
+
+    def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
+        """Count a decision (``DecisionObserver``)."""
+        key = (algorithm, outcome, reason)
+        child = self._request_children.get(key)
+        if child is None:
+            child = self._request_children[key] = self._requests.labels(*key)
+        child.inc()
+        if outcome == "routed":
+            timing = self._decision_children.get(algorithm)
+            if timing is None:
+                timing = self._decision_children[algorithm] = self._decision_seconds.labels(
+                    algorithm
+                )
+            timing.observe(seconds)
+
+    def scraped(self, kind: str, _pod: str, seconds: float) -> None:
+        """Count a successful read of a pod (``ScrapeObserver``)."""
+        self._scrapes.labels(kind).observe(seconds)
+
+    def failed(self, kind: str, pod: str, cause: str) -> None:
+        """Count a failed read of a pod (``ScrapeObserver``)."""
+        self._failing_pods.add(pod)
+        self._scrape_failures.labels(kind, pod, cause).inc()
+
+    def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Show a number that is read whenever the page is."""
+        Gauge(name, meaning, registry=self.registry).set_function(read)
+
+    def page(self) -> bytes:
+        """Return the page that ``/metrics`` serves."""
+        return generate_latest(self.registry)
+
+    def _forget_pods_that_left(self) -> None:
+        for pod in [name for name in self._failing_pods if self._cache.get(name) is None]:
+            self._failing_pods.discard(pod)
+            self._scrape_failures.remove_by_labels({"pod": pod})
+
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class _FleetCollector(Collector):
+    """Reads the cache at each scrape of us, so nothing has to be kept up to date."""
+
+    def __init__(self, cache: PodCache, clock: Callable[[], float]) -> None:
+        self._cache = cache
+        self._clock = clock
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Make the families that describe the fleet as it is now."""
+        now = self._clock()
+        in_flight = GaugeMetricFamily(
+            "lora_router_in_flight_requests",
+            "Requests sent to the pod by this router and not finished.",
+            labels=["pod"],
+        )
+        adapters = GaugeMetricFamily(
+            "lora_router_in_flight_adapters",
+            "Distinct adapters among them.",
+            labels=["pod"],
+        )
+        age = GaugeMetricFamily(
+            "lora_router_snapshot_age_seconds",
+            "Age of the pod's last good scrape; absent before the first.",
+            labels=["pod"],
+        )
+        ready_pods = 0
+        for state in self._cache:
+            name = state.pod.name
+            ready_pods += state.pod.ready
+            in_flight.add_metric([name], state.in_flight)
+            adapters.add_metric([name], len(state.in_flight_adapters))
+            if state.metrics is not None:
+                age.add_metric([name], max(0.0, now - state.metrics.scraped_at))
+        pods = GaugeMetricFamily("lora_router_pods", "Pods known.", labels=["state"])
+        pods.add_metric(["ready"], ready_pods)
+        pods.add_metric(["not-ready"], len(self._cache) - ready_pods)
+        total = GaugeMetricFamily(
+            "lora_router_reservations",
+            "Requests in the in-flight ledger, those on pods that have left included.",
+            value=self._cache.ledger.total,
+        )
+        return (pods, in_flight, adapters, total, age)

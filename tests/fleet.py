@@ -1,0 +1,105 @@
+"""Pods, caches and clocks for tests: plain objects, a line each."""
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from lora_router.cache.metrics import LoraActivity, PodMetrics
+from lora_router.cache.pod import Pod
+from lora_router.cache.pods import PodCache, ServedModel
+from lora_router.cache.state import PodState
+
+
+def make_pod(number: int, **changes: object) -> Pod:
+    """Pod ``pod-N`` at ``10.0.0.N:8000``."""
+    address = f"10.0.0.{number}:8000"
+    values: dict[str, object] = {
+        "name": f"pod-{number}",
+        "address": address,
+        "metrics_url": f"http://{address}/metrics",
+        "models_url": f"http://{address}/v1/models",
+    }
+    return Pod(**(values | changes))  # type: ignore[arg-type]
+
+
+def make_cache(pods: int = 2, *, adapters: Iterable[str] = ("sql-lora",)) -> PodCache:
+    """Some pods that all serve ``base`` and the adapters."""
+    cache = PodCache()
+    cache.replace(make_pod(number) for number in range(1, pods + 1))
+    models = [ServedModel("base"), *(ServedModel(name, "base") for name in adapters)]
+    for state in cache:
+        cache.put_models(state, models)
+    return cache
+
+
+def state_of(cache: PodCache, number: int) -> PodState:
+    """The cache's record of ``pod-N``."""
+    state = cache.get(f"pod-{number}")
+    assert state is not None
+    return state
+
+
+def make_metrics(
+    running: Iterable[str] = (),
+    waiting: Iterable[str] | None = None,
+    *,
+    max_lora: int | None = 4,
+    scraped_at: float = 0.0,
+) -> PodMetrics:
+    """A snapshot in which ``running`` stands in both labels, as vLLM writes it."""
+    names = frozenset(running)
+    lora = LoraActivity(
+        max_lora=max_lora,
+        running=names,
+        waiting=names if waiting is None else frozenset(waiting),
+        updated_at=1.7e9,
+    )
+    return PodMetrics(scraped_at=scraped_at, running=1.0, waiting=0.0, lora=lora)
+
+
+@dataclass
+class Decisions:
+    """A ``DecisionObserver`` that remembers."""
+
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.seen.append((algorithm, outcome, reason))
+
+
+class ManualClock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self._due: list[tuple[float, int, ManualTimer]] = []
+        self._count = itertools.count()
+
+    def now(self) -> float:
+        return self.time
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> "ManualTimer":
+        timer = ManualTimer(call)
+        heapq.heappush(self._due, (self.time + seconds, next(self._count), timer))
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        until = self.time + seconds
+        while self._due and self._due[0][0] <= until:
+            self.time, _, timer = heapq.heappop(self._due)
+            if not timer.cancelled:
+                timer.call()
+        self.time = until
+
+
+@dataclass
+class ManualTimer:
+    """A timer of ``ManualClock``."""
+
+    call: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True

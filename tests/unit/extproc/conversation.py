@@ -1,0 +1,157 @@
+"""Both ends of an ext_proc conversation as plain objects: what Envoy says, what it is told."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.struct_pb2 import Struct
+
+from lora_router.cache.pods import PodCache
+from lora_router.extproc.body import InferencePaths
+from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
+from lora_router.extproc.pb.ext_proc_pb2 import (
+    HeaderMutation,
+    HttpBody,
+    HttpHeaders,
+    HttpTrailers,
+    ProcessingRequest,
+    ProcessingResponse,
+    ProtocolConfiguration,
+)
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.session import EndStream, Output, Session, SessionContext
+from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
+from lora_router.routing.director import Director
+from lora_router.routing.least_request import LeastRequest
+from tests.fleet import Decisions, ManualClock, make_cache
+
+
+def request_headers(
+    path: str = "/v1/chat/completions",
+    *,
+    end: bool = False,
+    mode: "ProcessingMode.BodySendMode | None" = ProcessingMode.BUFFERED,
+    response_body_mode: "ProcessingMode.BodySendMode" = ProcessingMode.NONE,
+    send_body_without_waiting: bool = False,
+    subset: Iterable[str] | None = None,
+    headers: Iterable[tuple[str, bytes]] = (),
+) -> ProcessingRequest:
+    """The first message. ``mode`` None: an Envoy that does not tell its modes."""
+    listed = [(":path", path.encode()), ("content-type", b"application/json"), *headers]
+    request = ProcessingRequest(
+        request_headers=HttpHeaders(
+            headers=HeaderMap(headers=[HeaderValue(key=k, raw_value=v) for k, v in listed]),
+            end_of_stream=end,
+        )
+    )
+    if mode is not None:
+        request.protocol_config.CopyFrom(
+            ProtocolConfiguration(
+                request_body_mode=mode,
+                response_body_mode=response_body_mode,
+                send_body_without_waiting_for_header_response=send_body_without_waiting,
+            )
+        )
+    if subset is not None:
+        hint = Struct()
+        hint.update({"x-gateway-destination-endpoint-subset": list(subset)})
+        request.metadata_context.filter_metadata["envoy.lb.subset_hint"].CopyFrom(hint)
+    return request
+
+
+def request_body(body: bytes, *, end: bool = True) -> ProcessingRequest:
+    """A piece of the request's body."""
+    return ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=end))
+
+
+def request_trailers() -> ProcessingRequest:
+    """The request's trailers."""
+    return ProcessingRequest(request_trailers=HttpTrailers())
+
+
+def response_headers() -> ProcessingRequest:
+    """The pod's answer begins."""
+    return ProcessingRequest(response_headers=HttpHeaders())
+
+
+def response_body(body: bytes, *, end: bool) -> ProcessingRequest:
+    """A piece of the pod's answer."""
+    return ProcessingRequest(response_body=HttpBody(body=body, end_of_stream=end))
+
+
+def response_trailers() -> ProcessingRequest:
+    """The pod's answer ends with trailers."""
+    return ProcessingRequest(response_trailers=HttpTrailers())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What Envoy is told to do to the request's headers."""
+
+    set: dict[str, str]
+    removed: list[str]
+    overwrites: bool
+
+
+def told(mutation: HeaderMutation) -> Told:
+    """Read a header mutation."""
+    options = mutation.set_headers
+    return Told(
+        set={option.header.key: option.header.raw_value.decode() for option in options},
+        removed=list(mutation.remove_headers),
+        overwrites=all(option.append_action == 2 for option in options),
+    )
+
+
+class Conversation:
+    """A session with a fleet behind it."""
+
+    def __init__(
+        self,
+        cache: PodCache | None = None,
+        *,
+        algorithm: Algorithm | None = None,
+        max_body_bytes: int = 10_000,
+        headers: HeaderNames | None = None,
+        paths: Iterable[str] = (),
+    ) -> None:
+        self.cache = cache or make_cache()
+        self.clock = ManualClock()
+        self.decisions = Decisions()
+        least = LeastRequest(AlgorithmOptions())
+        chosen = algorithm or least
+        director = Director(
+            self.cache,
+            {chosen.name: chosen, least.name: least},
+            chosen.name,
+            self.clock,
+            self.decisions,
+        )
+        self.context = SessionContext(
+            director=director,
+            observer=self.decisions,
+            paths=InferencePaths(paths),
+            headers=headers or HeaderNames(),
+            max_body_bytes=max_body_bytes,
+        )
+        self.late: list[Output] = []
+        self.session = Session(self.context, self.late.extend)
+
+    def another(self, on_late: Callable[[Sequence[Output]], None] | None = None) -> Session:
+        """Another session of the same server."""
+        return Session(self.context, on_late or self.late.extend)
+
+    def say(self, *requests: ProcessingRequest) -> list[ProcessingResponse]:
+        """Say something as Envoy; the answers must not end the stream."""
+        answers = []
+        for request in requests:
+            for output in self.session.receive(request):
+                assert isinstance(output, ProcessingResponse), output
+                answers.append(output)
+        return answers
+
+    def breaks(self, request: ProcessingRequest) -> EndStream:
+        """Say something as Envoy that ends the stream."""
+        (output,) = self.session.receive(request)
+        assert isinstance(output, EndStream)
+        return output

@@ -1,0 +1,373 @@
+"""The director: candidates, counting, refusing, holding."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from lora_router.cache.pods import PodCache
+from lora_router.cache.state import PodState, PodView
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.director import Director, Held, Routed, RouteQuery
+from lora_router.routing.least_request import LeastRequest
+from lora_router.routing.refusal import Refusal, Refused
+from tests.fleet import Decisions, ManualClock, make_cache, make_metrics, make_pod, state_of
+
+
+class Scripted:
+    """An algorithm whose ``pick`` is a function of the test."""
+
+    name = "scripted"
+
+    def __init__(self, pick: Callable[[InferenceRequest, Sequence[PodView]], object]) -> None:
+        self._pick = pick
+        self.asked: list[InferenceRequest] = []
+
+    def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
+        self.asked.append(request)
+        return self._pick(request, candidates)  # type: ignore[return-value]
+
+
+class Bench:
+    """A director with everything around it."""
+
+    def __init__(
+        self,
+        cache: PodCache | None = None,
+        scripted: Scripted | None = None,
+        *,
+        default_model: str | None = None,
+        max_hold_seconds: float = 30.0,
+    ) -> None:
+        self.cache = cache or make_cache()
+        self.clock = ManualClock()
+        self.decisions = Decisions()
+        least = LeastRequest(AlgorithmOptions())
+        algorithms = {"least-request": least, "scripted": scripted or least}
+        self.director = Director(
+            self.cache,
+            algorithms,
+            "scripted" if scripted else "least-request",
+            self.clock,
+            self.decisions,
+            default_model=default_model,
+            max_hold_seconds=max_hold_seconds,
+        )
+        self.late: list[Routed | Refused] = []
+
+    def route(self, model: str = "sql-lora", **query: object) -> Routed | Refused | Held:
+        return self.director.route(
+            RouteQuery(model=model, **query),  # type: ignore[arg-type]
+            self.late.append,
+        )
+
+    def routed(self, model: str = "sql-lora", **query: object) -> Routed:
+        outcome = self.route(model, **query)
+        assert isinstance(outcome, Routed)
+        return outcome
+
+    def refused(self, model: str = "sql-lora", **query: object) -> Refused:
+        outcome = self.route(model, **query)
+        assert isinstance(outcome, Refused)
+        return outcome
+
+    def held(self, **query: object) -> Held:
+        outcome = self.route("sql-lora", **query)
+        assert isinstance(outcome, Held)
+        return outcome
+
+
+class TestRouting:
+    def test_the_next_request_already_sees_the_last_one(self) -> None:
+        bench = Bench()
+
+        first, second = bench.routed(), bench.routed()
+
+        assert {first.address, second.address} == {"10.0.0.1:8000", "10.0.0.2:8000"}
+        assert bench.cache.ledger.total == 2
+
+    def test_the_reservation_counts_the_adapter_and_not_the_base_model(self) -> None:
+        bench = Bench(make_cache(1))
+        bench.routed("sql-lora")
+        bench.routed("base")
+
+        state = state_of(bench.cache, 1)
+        assert state.in_flight == 2
+        assert state.in_flight_adapters == {"sql-lora": 1}
+
+    def test_the_header_chooses_the_algorithm(self) -> None:
+        scripted = Scripted(lambda _request, pods: Pick(pods[-1], "last"))
+        bench = Bench(scripted=scripted)
+
+        assert bench.routed(strategy="scripted").reason == "last"
+        assert bench.routed(strategy="least-request").algorithm == "least-request"
+
+    def test_only_pods_that_serve_the_model_are_candidates(self) -> None:
+        cache = make_cache(2)
+        state_of(cache, 2).adapters.clear()
+        cache.upsert(make_pod(2))
+
+        bench = Bench(cache)
+
+        assert {bench.routed().address for _ in range(4)} == {"10.0.0.1:8000"}
+
+    def test_an_unready_pod_gets_nothing_new(self) -> None:
+        cache = make_cache(2)
+        cache.upsert(make_pod(1, ready=False))
+
+        assert {Bench(cache).routed().address for _ in range(4)} == {"10.0.0.2:8000"}
+
+    def test_the_label_selector_narrows(self) -> None:
+        cache = make_cache(2)
+        cache.upsert(make_pod(2, labels={"gpu": "h100"}))
+
+        routed = Bench(cache).routed(pod_filter="gpu=h100")
+
+        assert routed.address == "10.0.0.2:8000"
+
+    def test_the_gateways_subset_narrows(self) -> None:
+        bench = Bench(make_cache(3))
+
+        subset = frozenset(["10.0.0.3:8000", "10.9.9.9:1"])
+
+        assert bench.routed(subset=subset).address == "10.0.0.3:8000"
+        passed = bench.director.pass_through(subset)
+        assert isinstance(passed, Routed)
+        assert passed.address == "10.0.0.3:8000"
+
+    def test_the_default_model_stands_in_for_none(self) -> None:
+        routed = Bench(default_model="base").routed("")
+
+        assert routed.model == "base"
+
+    def test_pass_through_takes_the_least_loaded_pod_and_counts(self) -> None:
+        bench = Bench()
+        bench.routed()
+
+        passed = bench.director.pass_through()
+
+        assert isinstance(passed, Routed)
+        assert [state.in_flight for state in bench.cache] == [1, 1]
+        assert passed.model == ""
+
+
+class TestRefusing:
+    def test_no_model(self) -> None:
+        assert Bench().refused("").refusal is Refusal.NO_MODEL
+
+    def test_an_unknown_algorithm_lists_the_known_ones(self) -> None:
+        refused = Bench().refused(strategy="best")
+
+        assert refused.refusal is Refusal.UNKNOWN_ALGORITHM
+        assert refused.known == ("least-request", "scripted")
+
+    def test_a_bad_selector_says_what_is_wrong(self) -> None:
+        refused = Bench().refused(pod_filter="gpu in (")
+
+        assert refused.refusal is Refusal.BAD_SELECTOR
+        assert refused.detail
+
+    def test_a_selector_that_leaves_no_pod(self) -> None:
+        assert Bench().refused(pod_filter="gpu=a100").refusal is Refusal.NONE_SELECTED
+
+    def test_an_empty_subset_allows_nothing(self) -> None:
+        bench = Bench()
+
+        assert bench.refused(subset=frozenset()).refusal is Refusal.NONE_SELECTED
+        passed = bench.director.pass_through(frozenset())
+        assert isinstance(passed, Refused)
+        assert passed.refusal is Refusal.NO_READY_POD
+
+    def test_a_model_that_no_pod_lists_is_unknown(self) -> None:
+        assert Bench().refused("gpt-9").refusal is Refusal.UNKNOWN_MODEL
+
+    def test_a_model_is_not_unknown_while_a_pod_has_not_said_what_it_serves(self) -> None:
+        cache = make_cache(1)
+        cache.upsert(make_pod(2))
+
+        assert Bench(cache).refused("gpt-9").refusal is Refusal.MODELS_UNKNOWN
+
+    def test_a_model_that_only_unready_pods_serve_is_known(self) -> None:
+        cache = make_cache(2)
+        state_of(cache, 2).adapters["rare"] = "base"
+        cache.upsert(make_pod(2, ready=False))
+
+        assert Bench(cache).refused("rare").refusal is Refusal.NO_READY_POD
+
+    def test_no_pods_at_all(self) -> None:
+        assert Bench(PodCache()).refused().refusal is Refusal.NO_READY_POD
+
+    def test_every_refusal_is_counted_with_its_reason(self) -> None:
+        bench = Bench()
+        bench.refused("")
+        bench.refused("gpt-9")
+
+        assert bench.decisions.seen == [
+            ("least-request", "refused", "no-model"),
+            ("least-request", "refused", "unknown-model"),
+        ]
+
+
+class TestBrokenAlgorithms:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            lambda _request, _pods: 1 / 0,
+            lambda _request, _pods: None,
+            lambda _request, _pods: Pick(PodState(make_pod(9)), "an-address-of-its-own"),
+            lambda _request, _pods: Pick(PodState(make_pod(1)), "a-known-name-another-record"),
+        ],
+    )
+    def test_least_request_steps_in(
+        self, answer: Callable[[InferenceRequest, Sequence[PodView]], object]
+    ) -> None:
+        bench = Bench(scripted=Scripted(answer))
+
+        routed = bench.routed()
+
+        assert routed.reason == "algorithm-failed"
+        assert routed.reservation.state in tuple(bench.cache)
+
+
+def hold_until_one_slot_is_free(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
+    """Room for one request on each pod."""
+    free = [pod for pod in pods if not pod.in_flight]
+    return Pick(free[0], "free") if free else Hold("no-slot", 5.0)
+
+
+class TestHolding:
+    def make(self, **options: float) -> tuple[Bench, Routed]:
+        bench = Bench(make_cache(1), Scripted(hold_until_one_slot_is_free), **options)  # type: ignore[arg-type]
+        return bench, bench.routed()
+
+    def test_a_held_request_is_routed_when_a_request_ends(self) -> None:
+        bench, first = self.make()
+        held = bench.held()
+        assert bench.director.held == 1
+
+        first.reservation.release()
+
+        (late,) = bench.late
+        assert isinstance(late, Routed)
+        assert (late.reason, bench.director.held) == ("free", 0)
+        assert held.seconds == 5.0
+        assert bench.cache.ledger.total == 1
+
+    def test_first_come_first_served(self) -> None:
+        bench, first = self.make()
+        bench.held(request_id="second")
+        bench.held(request_id="third")
+
+        first.reservation.release()
+
+        assert bench.director.held == 1
+        (late,) = bench.late
+        assert isinstance(late, Routed)
+        late.reservation.release()
+        assert len(bench.late) == 2
+
+    def test_a_new_snapshot_and_a_new_pod_are_reasons_to_ask_again(self) -> None:
+        scripted = Scripted(hold_until_one_slot_is_free)
+        bench = Bench(make_cache(1), scripted)
+        bench.routed()
+        bench.held()
+        asked = len(scripted.asked)
+
+        bench.cache.put_metrics(state_of(bench.cache, 1), make_metrics())
+        assert len(scripted.asked) == asked + 1
+
+        bench.cache.upsert(make_pod(2, models=("base", "sql-lora")))
+        (late,) = bench.late
+        assert isinstance(late, Routed)
+        assert late.address == "10.0.0.2:8000"
+
+    def test_when_the_time_is_up_the_last_question_says_so_and_the_answer_is_overloaded(
+        self,
+    ) -> None:
+        scripted = Scripted(hold_until_one_slot_is_free)
+        bench = Bench(make_cache(1), scripted)
+        bench.routed()
+        bench.held()
+
+        bench.clock.advance(4.9)
+        assert not bench.late
+        bench.clock.advance(0.2)
+
+        assert not scripted.asked[-1].may_hold
+        (late,) = bench.late
+        assert isinstance(late, Refused)
+        assert late.refusal is Refusal.OVERLOADED
+        assert bench.director.held == 0
+
+    def test_an_algorithm_can_still_pick_when_the_time_is_up(self) -> None:
+        def anywhere_in_the_end(request: InferenceRequest, pods: Sequence[PodView]) -> object:
+            return Hold("wait", 1.0) if request.may_hold else Pick(pods[0], "late")
+
+        bench = Bench(scripted=Scripted(anywhere_in_the_end))
+        bench.held()
+        bench.clock.advance(1.0)
+
+        (late,) = bench.late
+        assert isinstance(late, Routed)
+        assert late.reason == "late"
+
+    def test_a_client_that_leaves_is_forgotten(self) -> None:
+        bench, first = self.make()
+        held = bench.held()
+
+        held.cancel()
+        held.cancel()
+        first.reservation.release()
+        bench.clock.advance(60)
+
+        assert not bench.late
+        assert (bench.director.held, bench.cache.ledger.total) == (0, 0)
+        assert bench.decisions.seen.count(("scripted", "cancelled", "client-left")) == 1
+
+    def test_the_setting_bounds_what_an_algorithm_asks_for(self) -> None:
+        bench, _ = self.make(max_hold_seconds=2.0)
+
+        assert bench.held().seconds == 2.0
+
+    def test_with_holding_switched_off_the_pods_are_overloaded_at_once(self) -> None:
+        bench, _ = self.make(max_hold_seconds=0.0)
+
+        assert bench.refused().refusal is Refusal.OVERLOADED
+
+    def test_pods_that_vanish_and_return_do_not_lose_the_held(self) -> None:
+        bench, _ = self.make()
+        bench.held()
+
+        bench.cache.replace([])
+        assert not bench.late
+        bench.cache.replace([make_pod(1, models=("base", "sql-lora"))])
+
+        (late,) = bench.late
+        assert isinstance(late, Routed)
+
+    def test_pods_that_do_not_return_end_in_no_ready_pod(self) -> None:
+        bench, _ = self.make()
+        bench.held()
+        bench.cache.replace([])
+        bench.clock.advance(5.0)
+
+        (late,) = bench.late
+        assert isinstance(late, Refused)
+        assert late.refusal is Refusal.NO_READY_POD
+
+    def test_an_outcome_that_frees_a_slot_wakes_the_next(self) -> None:
+        cache = make_cache(1)
+        bench = Bench(cache, Scripted(hold_until_one_slot_is_free))
+        first = bench.routed()
+        outcomes: list[Routed] = []
+
+        def finish_at_once(outcome: Routed | Refused) -> None:
+            assert isinstance(outcome, Routed)
+            outcomes.append(outcome)
+            outcome.reservation.release()
+
+        for _ in range(3):
+            bench.director.route(RouteQuery(model="sql-lora"), finish_at_once)
+        first.reservation.release()
+
+        assert len(outcomes) == 3
+        assert (bench.director.held, cache.ledger.total) == (0, 0)
