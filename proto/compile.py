@@ -13,7 +13,13 @@ SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.pro
 def compile_into(out: Path) -> None:
     """Write the generated modules and their type stubs below ``out``."""
     well_known = files("grpc_tools") / "_proto"
-    arguments = ["protoc", f"-I{ROOT}", f"-I{well_known}", f"--python_out={out}", f"--pyi_out={out}"]
+    arguments = [
+        "protoc",
+        f"-I{ROOT}",
+        f"-I{well_known}",
+        f"--python_out={out}",
+        f"--pyi_out={out}",
+    ]
     if protoc.main([*arguments, *SOURCES]) != 0:
         raise SystemExit("protoc failed; its message is above")
 

@@ -31,9 +31,7 @@ ConfigFile = Annotated[
 Endpoints = Annotated[
     Path | None, typer.Option(help="YAML file that lists the pods.", show_default=False)
 ]
-Algorithm = Annotated[
-    str | None, typer.Option(help="What picks the pod.", show_default=False)
-]
+Algorithm = Annotated[str | None, typer.Option(help="What picks the pod.", show_default=False)]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-
-_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +25,5 @@ class Pod:
     """Model names it serves: the base model first, then adapters. ``None``: ask the pod."""
     engine: str | None = None
     """Model server (``vllm``, ``sglang``). ``None``: told from its metrics page."""
-    labels: Mapping[str, str] = field(default=_NO_LABELS, hash=False)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What ``external-filter`` selects on."""

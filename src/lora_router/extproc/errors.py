@@ -105,9 +105,7 @@ def body_answer(error: BodyError) -> ErrorAnswer:
             400, "no_model_in_request", error.message, param="model", marker=(_NO_MODEL, b"true")
         )
     param = "model" if error.kind is BodyErrorKind.MODEL_NAME else None
-    return _answer(
-        400, "invalid_request_body", error.message, param=param, marker=(_BODY, b"true")
-    )
+    return _answer(400, "invalid_request_body", error.message, param=param, marker=(_BODY, b"true"))
 
 
 def too_large_answer(limit: int) -> ErrorAnswer:

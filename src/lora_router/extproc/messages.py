@@ -85,7 +85,9 @@ def read_head(headers: HeaderMap, names: HeaderNames) -> RequestHead:
     return RequestHead(
         path=wanted[":path"],
         content_type=wanted["content-type"],
-        content_length=int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
+        content_length=int(length)
+        if length.isascii() and length.isdigit() and len(length) < 20
+        else None,
         request_id=wanted[names.request_id],
         strategy=wanted[names.strategy] or None,
         pod_filter=wanted[names.pod_filter] or None,

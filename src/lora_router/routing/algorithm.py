@@ -25,7 +25,6 @@ To add one, write a class and name it in your package's metadata::
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol
 
 from lora_router.cache.state import PodView
@@ -105,9 +104,9 @@ class AlgorithmOptions:
     """Probability in [0, 1] of preferring a pod that has the adapter over one that has room."""
     metrics_max_age: float = 15.0
     """Seconds after which a snapshot counts for nothing."""
-    random: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     """The source of every random choice, so that a run can be repeated."""
-    extra: Mapping[str, str] = MappingProxyType({})
+    extra: Mapping[str, str] = field(default_factory=dict)
     """Settings of algorithms from outside: ``algorithm_options`` in the settings, unread."""
 
 

@@ -329,9 +329,7 @@ class Director:
             held.timer.cancel()
 
 
-def _narrowed(
-    pods: Sequence[PodState], subset: frozenset[str] | None
-) -> Sequence[PodState]:
+def _narrowed(pods: Sequence[PodState], subset: frozenset[str] | None) -> Sequence[PodState]:
     if subset is None:
         return pods
     return [state for state in pods if state.pod.address in subset]

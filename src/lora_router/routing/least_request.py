@@ -23,7 +23,7 @@ class LeastRequest:
     name = "least-request"
 
     def __init__(self, options: AlgorithmOptions) -> None:
-        self._random = options.random
+        self._random = options.rng
 
     def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
         """Choose."""

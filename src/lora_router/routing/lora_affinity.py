@@ -43,7 +43,7 @@ class LoraAffinity:
     name = "lora-affinity"
 
     def __init__(self, options: AlgorithmOptions) -> None:
-        self._random = options.random
+        self._random = options.rng
         self._threshold = options.lora_affinity_threshold
         self._max_age = options.metrics_max_age
 

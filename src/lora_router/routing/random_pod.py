@@ -12,7 +12,7 @@ class RandomPod:
     name = "random"
 
     def __init__(self, options: AlgorithmOptions) -> None:
-        self._random = options.random
+        self._random = options.rng
 
     def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
         """Choose."""

@@ -115,7 +115,7 @@ class Conversation:
         headers: HeaderNames | None = None,
         paths: Iterable[str] = (),
     ) -> None:
-        self.cache = cache or make_cache()
+        self.cache = make_cache() if cache is None else cache
         self.clock = ManualClock()
         self.decisions = Decisions()
         least = LeastRequest(AlgorithmOptions())

@@ -578,9 +578,7 @@ class TestHolding:
     ) -> None:
         conversation = self.start()
         conversation.say(request_headers(), request_body(SQL))
-        monkeypatch.setattr(
-            "lora_router.extproc.session.messages.route_metadata", lambda *_: 1 / 0
-        )
+        monkeypatch.setattr("lora_router.extproc.session.messages.route_metadata", lambda *_: 1 / 0)
 
         self.first.end()
 

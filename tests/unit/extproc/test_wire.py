@@ -105,9 +105,7 @@ def test_fields_that_are_not_ours_are_skipped_and_lose_nothing() -> None:
     # Field 500, never heard of, length-delimited.
     unknown = b"\xa2\x1f\x03new"
 
-    assert ours.ProcessingRequest.FromString(
-        unknown + data + unknown
-    ).request_headers.end_of_stream
+    assert ours.ProcessingRequest.FromString(unknown + data + unknown).request_headers.end_of_stream
 
 
 def read_by_envoy(response: ours.ProcessingResponse) -> theirs.ProcessingResponse:
@@ -243,11 +241,7 @@ THEIR_MODULES = {
 
 def our_messages() -> list[Descriptor]:
     files = (ext_proc_pb2, core_pb2, http_status_pb2, processing_mode_pb2)
-    return [
-        message
-        for file in files
-        for message in file.DESCRIPTOR.message_types_by_name.values()
-    ]
+    return [message for file in files for message in file.DESCRIPTOR.message_types_by_name.values()]
 
 
 @pytest.mark.parametrize("message", our_messages(), ids=lambda message: message.full_name)

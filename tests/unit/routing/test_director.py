@@ -38,7 +38,7 @@ class Bench:
         default_model: str | None = None,
         max_hold_seconds: float = 30.0,
     ) -> None:
-        self.cache = cache or make_cache()
+        self.cache = make_cache() if cache is None else cache
         self.clock = ManualClock()
         self.decisions = Decisions()
         least = LeastRequest(AlgorithmOptions())

@@ -1,0 +1,209 @@
+"""Kubernetes label selectors, as the header ``external-filter`` and the pod watcher take them.
+
+The grammar and its rules are those of apimachinery's ``labels.Parse``: requirements joined by
+commas, each one of ``key``, ``!key``, ``key=value``, ``key==value``, ``key!=value``,
+``key in (a,b)``, ``key notin (a,b)``, ``key>1``, ``key<1``. ``!=`` and ``notin`` also match pods
+without the key. Nothing at all selects everything.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+MAX_LENGTH = 4096
+"""Characters. A header that is longer is a mistake or an attack."""
+
+_TOKEN = re.compile(r"[ \t\r\n]*(?:(?P<mark>==|!=|[=!<>(),])|(?P<word>[^\s=!<>(),]+))")
+_BLANK = re.compile(r"[ \t\r\n]*\Z")
+_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_PREFIX = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+class SelectorError(ValueError):
+    """The text is not a label selector. The message is safe to show and says where."""
+
+
+class Operator(Enum):
+    """What a requirement asks of a label."""
+
+    EXISTS = "exists"
+    ABSENT = "!"
+    IN = "in"
+    NOT_IN = "notin"
+    GREATER = ">"
+    LESS = "<"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One condition on one label."""
+
+    key: str
+    operator: Operator
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a pod with these labels meets it."""
+        value = labels.get(self.key)
+        match self.operator:
+            case Operator.EXISTS:
+                return value is not None
+            case Operator.ABSENT:
+                return value is None
+            case Operator.IN:
+                return value in self.values
+            case Operator.NOT_IN:
+                return value not in self.values
+            case Operator.GREATER | Operator.LESS:
+                if value is None or _INTEGER.fullmatch(value) is None:
+                    return False
+                (bound,) = self.values
+                if self.operator is Operator.GREATER:
+                    return int(value) > int(bound)
+                return int(value) < int(bound)
+
+    def __str__(self) -> str:
+        match self.operator:
+            case Operator.EXISTS:
+                return self.key
+            case Operator.ABSENT:
+                return f"!{self.key}"
+            case Operator.GREATER | Operator.LESS:
+                (bound,) = self.values
+                return f"{self.key}{self.operator.value}{bound}"
+            case Operator.IN | Operator.NOT_IN:
+                if len(self.values) == 1:
+                    (value,) = self.values
+                    equals = "=" if self.operator is Operator.IN else "!="
+                    return f"{self.key}{equals}{value}"
+                return f"{self.key} {self.operator.value} ({','.join(sorted(self.values))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Requirements that a pod must all meet."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a pod with these labels is selected."""
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+    def __str__(self) -> str:
+        return ",".join(str(requirement) for requirement in self.requirements)
+
+
+def parse_selector(text: str) -> Selector:
+    """Parse a label selector.
+
+    Raises:
+        SelectorError: It is none; says at which character, and what is expected there.
+    """
+    if len(text) > MAX_LENGTH:
+        raise SelectorError(f"it is longer than {MAX_LENGTH} characters")
+    return _Parser(text).selector()
+
+
+class _Parser:
+    """Recursive descent over the tokens, one function for each rule of the grammar."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens: list[tuple[int, str, bool]] = []
+        """Position, text, and whether it is a word."""
+        at = 0
+        while not _BLANK.match(text, at):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                raise SelectorError(f"a character is not allowed at position {at + 1}")
+            word = match.group("word")
+            token = match.group("mark") if word is None else word
+            self._tokens.append((match.end() - len(token) + 1, token, word is not None))
+            at = match.end()
+        self._tokens.append((len(text) + 1, "", False))
+        self._next = 0
+
+    def selector(self) -> Selector:
+        if self._at_end():
+            return Selector()
+        requirements = [self._requirement()]
+        while not self._at_end():
+            self._expect(",")
+            requirements.append(self._requirement())
+        return Selector(tuple(requirements))
+
+    def _requirement(self) -> Requirement:
+        if self._take("!"):
+            return Requirement(self._key(), Operator.ABSENT)
+        key = self._key()
+        position, token, _ = self._tokens[self._next]
+        if token in {"", ","}:
+            return Requirement(key, Operator.EXISTS)
+        self._next += 1
+        match token:
+            case "=" | "==":
+                return Requirement(key, Operator.IN, frozenset((self._value(),)))
+            case "!=":
+                return Requirement(key, Operator.NOT_IN, frozenset((self._value(),)))
+            case "in":
+                return Requirement(key, Operator.IN, self._values())
+            case "notin":
+                return Requirement(key, Operator.NOT_IN, self._values())
+            case ">" | "<":
+                return Requirement(key, Operator(token), frozenset((self._integer(),)))
+        raise SelectorError(
+            f"expected one of =, ==, !=, in, notin, >, <, a comma or the end at position {position}"
+        )
+
+    def _key(self) -> str:
+        position, token, is_word = self._tokens[self._next]
+        if not is_word:
+            raise SelectorError(f"expected a label's key at position {position}")
+        self._next += 1
+        prefix, slash, name = token.rpartition("/")
+        if _NAME.fullmatch(name) is None or (slash and _PREFIX.fullmatch(prefix) is None):
+            raise SelectorError(f"not a label's key at position {position}")
+        return token
+
+    def _value(self) -> str:
+        position, token, is_word = self._tokens[self._next]
+        if not is_word:
+            if token in {"", ",", ")"}:
+                return ""  # `key=` selects the empty value.
+            raise SelectorError(f"expected a label's value at position {position}")
+        self._next += 1
+        if _NAME.fullmatch(token) is None:
+            raise SelectorError(f"not a label's value at position {position}")
+        return token
+
+    def _values(self) -> frozenset[str]:
+        self._expect("(")
+        values = [self._value()]
+        while not self._take(")"):
+            self._expect(",")
+            values.append(self._value())
+        return frozenset(values)
+
+    def _integer(self) -> str:
+        position, token, is_word = self._tokens[self._next]
+        if not is_word or _INTEGER.fullmatch(token) is None:
+            raise SelectorError(f"expected a whole number at position {position}")
+        self._next += 1
+        return token
+
+    def _at_end(self) -> bool:
+        return self._next == len(self._tokens) - 1
+
+    def _take(self, mark: str) -> bool:
+        _, token, is_word = self._tokens[self._next]
+        if is_word or token != mark:
+            return False
+        self._next += 1
+        return True
+
+    def _expect(self, mark: str) -> None:
+        if not self._take(mark):
+            raise SelectorError(f"expected '{mark}' at position {self._tokens[self._next][0]}")

@@ -1,0 +1,106 @@
+"""A pod that says what it received: just enough of vLLM's HTTP for what Envoy and the router do."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request, as it reached a pod."""
+
+    pod: str
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> list[str]:
+        """All values of a header, in order."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+
+@dataclass
+class EchoPod:
+    """Serves ``base`` and some adapters on a free loopback port.
+
+    A JSON body can say ``"tokens": N`` and ``"pause": seconds`` for a streamed answer.
+    """
+
+    name: str
+    adapters: tuple[str, ...] = ()
+    running: str = ""
+    """What stands in both labels of ``lora_requests_info``."""
+    max_lora: int = 2
+    received: list[Received] = field(default_factory=list)
+    aborted: int = 0
+    """Answers that were cut off because the client's side went away."""
+    address: str = ""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=1 << 28)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_route("*", "/{path:.*}", self._echo)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        await site.start()
+        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        labels = (
+            f'max_lora="{self.max_lora}",running_lora_adapters="{self.running}",'
+            f'waiting_lora_adapters="{self.running}"'
+        )
+        return web.Response(
+            text=(
+                'vllm:num_requests_running{engine="0",model_name="base"} 0.0\n'
+                'vllm:num_requests_waiting{engine="0",model_name="base"} 0.0\n'
+                f"vllm:lora_requests_info{{{labels}}} 1.7954272141419287e+09\n"
+            )
+        )
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        listed = [{"id": "base", "parent": None}]
+        listed += [{"id": name, "parent": "base"} for name in self.adapters]
+        return web.json_response({"object": "list", "data": listed})
+
+    async def _echo(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.received.append(
+            Received(
+                self.name, request.method, request.path_qs, list(request.headers.items()), body
+            )
+        )
+        try:
+            document = json.loads(body)
+            tokens, pause = int(document["tokens"]), float(document["pause"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return web.json_response({"pod": self.name}, headers={"x-pod": self.name})
+        answer = web.StreamResponse(
+            headers={"x-pod": self.name, "content-type": "text/event-stream; charset=utf-8"}
+        )
+        try:
+            await answer.prepare(request)
+            for number in range(tokens):
+                await answer.write(f"data: {number}\n\n".encode())
+                await asyncio.sleep(pause)
+            await answer.write(b"data: [DONE]\n\n")
+        except (ConnectionError, asyncio.CancelledError):
+            self.aborted += 1
+            raise
+        return answer

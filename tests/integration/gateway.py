@@ -1,0 +1,121 @@
+"""A whole gateway for tests: real Envoy, this service, some pods, and a client."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from lora_router.app import App
+from lora_router.envoy_config import bootstrap_yaml
+from lora_router.settings import Settings, load_settings
+from tests.envoy import Envoy, free_port
+from tests.integration.echo_pod import EchoPod, Received
+
+
+@dataclass
+class Gateway:
+    """Everything between a client and the pods."""
+
+    pods: Sequence[EchoPod]
+    app: App
+    envoy: Envoy
+    settings: Settings
+    client: aiohttp.ClientSession
+    pods_file: Path
+
+    @property
+    def url(self) -> str:
+        """Where the clients go."""
+        return f"http://127.0.0.1:{self.envoy.port}"
+
+    @property
+    def received(self) -> list[Received]:
+        """What the pods received."""
+        return [request for pod in self.pods for request in pod.received]
+
+    @property
+    def in_flight(self) -> int:
+        """What the ledger says."""
+        return self.app.cache.ledger.total
+
+    async def post(
+        self,
+        body: bytes | dict[str, object],
+        path: str = "/v1/chat/completions",
+        headers: dict[str, str] | None = None,
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Send a request and read the whole answer."""
+        data = body if isinstance(body, bytes) else None
+        document = None if isinstance(body, bytes) else body
+        kind = {} if data is None else {"content-type": "application/json"}
+        async with self.client.post(
+            self.url + path, data=data, json=document, headers=kind | (headers or {})
+        ) as response:
+            return response, await response.read()
+
+    async def raw(self, data: bytes, *, end: bool = False) -> bytes:
+        """Write bytes to Envoy and read what comes back until it closes or says nothing more."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.envoy.port)
+        try:
+            writer.write(data)
+            if end:
+                writer.write_eof()
+            async with asyncio.timeout(10):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+def write_pods(path: Path, pods: Sequence[EchoPod]) -> None:
+    """Write the file of static discovery."""
+    listed = [{"name": pod.name, "address": pod.address} for pod in pods]
+    path.write_text(yaml.safe_dump({"pods": listed}))
+
+
+@asynccontextmanager
+async def gateway(
+    tmp_path: Path, pods: Sequence[EchoPod], **changes: object
+) -> AsyncIterator[Gateway]:
+    """Start everything, and stop everything."""
+    async with AsyncExitStack() as stack:
+        for pod in pods:
+            await stack.enter_async_context(pod)
+        pods_file = tmp_path / "pods.yaml"
+        write_pods(pods_file, pods)
+        grpc_port = free_port()
+        settings = load_settings(
+            file=None,
+            environ={},
+            flags={
+                "endpoints": str(pods_file),
+                "grpc_host": "127.0.0.1",
+                "grpc_port": grpc_port,
+                "admin_port": 0,
+                "envoy_listen_host": "127.0.0.1",
+                "envoy_listen_port": free_port(),
+                "envoy_admin_port": free_port(),
+                "drain_timeout_seconds": 1.0,
+                **changes,
+            },
+        ).settings
+        app = App(settings)
+        stack.push_async_callback(app.stop)
+        await app.start()
+        envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), tmp_path))
+        client = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
+        yield Gateway(pods, app, envoy, settings, client, pods_file)
