@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from lora_router import __version__
-from lora_router.settings import LoadedSettings, SettingsError, load_settings
+from lora_router.settings_sources import LoadedSettings, SettingsError, load_settings
 
 app = typer.Typer(
     name="lora-router",

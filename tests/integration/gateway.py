@@ -12,7 +12,8 @@ import yaml
 
 from lora_router.app import App
 from lora_router.envoy_config import bootstrap_yaml
-from lora_router.settings import Settings, load_settings
+from lora_router.settings import Settings
+from lora_router.settings_sources import load_settings
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod, Received
 

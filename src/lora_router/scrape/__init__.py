@@ -1,0 +1,1 @@
+"""Reading pods: what their pages say, and reading them again and again."""
