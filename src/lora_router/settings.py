@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     )
 
     endpoints: Path | None = Field(
-        None, description="YAML file that lists the pods.", json_schema_extra={"allowed": "the path of a file"}
+        None,
+        description="YAML file that lists the pods.",
+        json_schema_extra={"allowed": "the path of a file"},
     )
     algorithm: str = Field(
         "lora-affinity",
@@ -105,7 +107,9 @@ class Settings(BaseSettings):
         json_schema_extra={"allowed": "a number between 0 and 1"},
     )
     default_model: str | None = Field(
-        None, description="Model of requests that name none.", json_schema_extra={"allowed": "a model's name"}
+        None,
+        description="Model of requests that name none.",
+        json_schema_extra={"allowed": "a model's name"},
     )
     inference_paths: Annotated[list[UrlPath], BeforeValidator(_listed)] = Field(
         default_factory=list,
@@ -116,7 +120,9 @@ class Settings(BaseSettings):
         32 * 1024 * 1024,
         ge=1024,
         description="Longest request body; a longer one is answered with 413.",
-        json_schema_extra={"allowed": "a number of bytes, at least 1024, and 65536 less than a gRPC message's"},
+        json_schema_extra={
+            "allowed": "a number of bytes, at least 1024, and 65536 less than a gRPC message's"
+        },
     )
     max_hold_seconds: Seconds = Field(
         30.0,
@@ -130,7 +136,9 @@ class Settings(BaseSettings):
         json_schema_extra={"allowed": "an address of this host"},
     )
     grpc_port: Port = Field(
-        50052, description="Port for Envoy's calls.", json_schema_extra={"allowed": "a port, from 0 (any) to 65535"}
+        50052,
+        description="Port for Envoy's calls.",
+        json_schema_extra={"allowed": "a port, from 0 (any) to 65535"},
     )
     grpc_max_message_size_bytes: int = Field(
         64 * 1024 * 1024,
@@ -201,7 +209,9 @@ class Settings(BaseSettings):
     )
 
     target_pod_header: HeaderName = Field(
-        "target-pod", description="Header with the pod's endpoint.", json_schema_extra={"allowed": "a header's name"}
+        "target-pod",
+        description="Header with the pod's endpoint.",
+        json_schema_extra={"allowed": "a header's name"},
     )
     destination_header: HeaderName = Field(
         "x-gateway-destination-endpoint",
@@ -219,7 +229,9 @@ class Settings(BaseSettings):
         json_schema_extra={"allowed": "a header's name"},
     )
     model_header: HeaderName = Field(
-        "model", description="Header that tells pods the model.", json_schema_extra={"allowed": "a header's name"}
+        "model",
+        description="Header that tells pods the model.",
+        json_schema_extra={"allowed": "a header's name"},
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -237,7 +249,9 @@ class Settings(BaseSettings):
         json_schema_extra={"allowed": "an IP address"},
     )
     envoy_listen_port: Port = Field(
-        10080, description="envoy-config: port for clients.", json_schema_extra={"allowed": "a port, from 0 to 65535"}
+        10080,
+        description="envoy-config: port for clients.",
+        json_schema_extra={"allowed": "a port, from 0 to 65535"},
     )
     envoy_admin_port: Port = Field(
         9901,

@@ -14,9 +14,7 @@ def render_config(loaded: LoadedSettings) -> Table:
     for heading in ("setting", "value", "from", "meaning"):
         table.add_column(heading, overflow="fold")
     for name, field in Settings.model_fields.items():
-        table.add_row(
-            name, _text(_value(loaded, name)), loaded.origins[name], field.description
-        )
+        table.add_row(name, _text(_value(loaded, name)), loaded.origins[name], field.description)
     return table
 
 

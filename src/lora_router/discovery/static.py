@@ -231,4 +231,6 @@ class StaticPods:
             self._digest = digest
             self.last_error = f"{self._path}: {why}"
             if self._cache.synced:
-                log.error("%s; the last good list of %d pods stays", self.last_error, len(self._cache))
+                log.error(
+                    "%s; the last good list of %d pods stays", self.last_error, len(self._cache)
+                )

@@ -24,9 +24,7 @@ class ExpositionError(ValueError):
     """The page is not one that can be read; the message says why, shortened."""
 
 
-def read_page(
-    page: bytes, *, engine: str | None, scraped_at: float, wall_now: float
-) -> PodMetrics:
+def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: float) -> PodMetrics:
     """Read a metrics page.
 
     Args:

@@ -1,0 +1,113 @@
+"""What the router understands of a page: ``lora-router scrape``."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+from rich.table import Table
+
+from lora_router.cache.metrics import LoraActivity, PodMetrics
+from lora_router.scrape.exposition import ExpositionError, read_page
+
+_TIMEOUT_SECONDS = 10.0
+
+
+class SourceError(Exception):
+    """A source cannot be read; the message names it and says why."""
+
+
+async def read_source(source: str) -> dict[str, object]:
+    """Read a metrics page and say what is understood of it.
+
+    Args:
+        source: A file, ``-`` for standard input, or a URL (``/metrics`` if it has no path).
+
+    Raises:
+        SourceError: It cannot be read, or is no page of a known model server.
+    """
+    page = await _load(source)
+    try:
+        metrics = read_page(page, engine=None, scraped_at=0.0, wall_now=time.time())
+    except ExpositionError as error:
+        raise SourceError(f"{source}: {error}") from None
+    return _report(source, metrics)
+
+
+def render_table(reports: Sequence[dict[str, object]]) -> Table:
+    """Make a table for people."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("source", "running", "waiting", "deferred", "kv cache", "slots", "active"):
+        table.add_column(heading, overflow="fold")
+    for report in reports:
+        lora = report["lora"]
+        usage = report["kv_cache_usage"]
+        slots, active = "unknown", "unknown"
+        if isinstance(lora, dict):
+            slots = "unknown" if lora["max_lora"] is None else str(lora["max_lora"])
+            active = ", ".join(lora["active"]) or "none"
+        table.add_row(
+            str(report["source"]),
+            *(_shown(report[key]) for key in ("running", "waiting", "deferred")),
+            f"{usage:.1%}" if isinstance(usage, float) else "unknown",
+            slots,
+            active,
+        )
+    return table
+
+
+async def _load(source: str) -> bytes:
+    if source == "-":
+        return await asyncio.to_thread(sys.stdin.buffer.read)
+    if not source.startswith(("http://", "https://")):
+        try:
+            return Path(source).read_bytes()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise SourceError(f"{source}: cannot be read: {why}") from None
+    try:
+        url = source if urlsplit(source).path not in {"", "/"} else source.rstrip("/") + "/metrics"
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url) as response,
+        ):
+            if response.status != 200:
+                raise SourceError(f"{source}: answers with status {response.status}")
+            return await response.read()
+    except TimeoutError:
+        raise SourceError(f"{source}: no answer within {_TIMEOUT_SECONDS:g} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise SourceError(f"{source}: {error or type(error).__name__}") from None
+
+
+def _report(source: str, metrics: PodMetrics) -> dict[str, object]:
+    return {
+        "source": source,
+        "running": _count(metrics.running),
+        "waiting": _count(metrics.waiting),
+        "kv_cache_usage": metrics.kv_cache_usage,
+        "deferred": _count(metrics.deferred),
+        "lora": _lora(metrics.lora),
+    }
+
+
+def _lora(lora: LoraActivity | None) -> dict[str, object] | None:
+    if lora is None:
+        return None
+    return {
+        "max_lora": lora.max_lora,
+        "active": sorted(lora.active),
+        "updated_at": lora.updated_at,
+    }
+
+
+def _count(value: float | None) -> float | int | None:
+    return int(value) if value is not None and value.is_integer() else value
+
+
+def _shown(value: object) -> str:
+    return "unknown" if value is None else str(value)

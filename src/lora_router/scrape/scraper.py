@@ -1,0 +1,267 @@
+"""Reads every pod's ``/metrics`` and ``/v1/models``, again and again, spread in time.
+
+One task for each pod and page, a bound on how many read at once, a time limit on each read. A read
+that fails changes nothing but a count: the last good snapshot stays in the cache and grows old.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol
+
+import aiohttp
+from pydantic import SecretStr
+
+from lora_router.cache.pods import PodCache
+from lora_router.cache.state import PodState
+from lora_router.scrape.exposition import ExpositionError, read_page
+from lora_router.scrape.models import ModelsError, read_models
+
+log = logging.getLogger("lora_router.scrape")
+
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+FIRST_RETRY_SECONDS = 1.0
+"""First wait before a failed ``/v1/models`` is read again; doubles up to the normal interval."""
+
+Kind = Literal["metrics", "models"]
+
+
+class ScrapeObserver(Protocol):
+    """Whoever counts scrapes."""
+
+    def scraped(self, kind: str, pod: str, seconds: float) -> None:
+        """Take note of a good read and of the time it took."""
+
+    def failed(self, kind: str, pod: str, cause: str) -> None:
+        """Take note of a failed read. The cause is one of a few words, fit for a label."""
+
+
+class ScrapeError(Exception):
+    """A read failed."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        self.cause = cause
+        """``timeout``, ``connect``, ``status``, ``too-large`` or ``malformed``."""
+        super().__init__(message)
+
+
+class Scraper:
+    """Keeps the cache's snapshots and model lists fresh."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        cache: PodCache,
+        observer: ScrapeObserver,
+        *,
+        interval: float = 1.0,
+        models_interval: float = 10.0,
+        timeout: float = 2.0,
+        concurrency: int = 64,
+        api_key: SecretStr | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            cache: Where the pods stand and the results go.
+            observer: Whoever counts.
+            interval: Seconds between two reads of a pod's ``/metrics``.
+            models_interval: Seconds between two reads of a pod's ``/v1/models``.
+            timeout: Longest time for one read, in seconds.
+            concurrency: Reads at the same time.
+            api_key: What ``/v1/models`` asks for, where pods ask for something.
+            clock: The router's monotonic clock.
+        """
+        self._cache = cache
+        self._observer = observer
+        self._interval = interval
+        self._models_interval = models_interval
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._api_key = api_key
+        self._clock = clock
+        self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._untried: set[tuple[PodState, Kind]] = set()
+        self.first_round = asyncio.Event()
+        """Set once every page of every pod known at the start has been tried once."""
+
+    async def start(self) -> None:
+        """Begin to read the pods in the cache, and follow it from now on."""
+        self._limit = asyncio.Semaphore(self._concurrency)
+        self._session = aiohttp.ClientSession(
+            # One kept connection for each pod is what there is to win; ours is the only limit.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=60),
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            headers={"accept-encoding": "identity", "user-agent": "lora-router"},
+            auto_decompress=False,
+        )
+        self._cache.subscribe(self._follow)
+        self._follow()
+        self._untried = {
+            (state, kind) for state in self._tasks for kind in ("metrics", *_models_of(state))
+        }
+        self._check_first_round()
+
+    async def stop(self) -> None:
+        """Stop reading; no task and no connection is left."""
+        session, self._session = self._session, None
+        tasks = [task for pair in self._tasks.values() for task in pair]
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if session is not None:
+            await session.close()
+
+    def _follow(self) -> None:
+        """Start tasks for pods that came, end those of pods that left."""
+        if self._session is None:
+            return
+        states = set(self._cache)
+        for state in self._tasks.keys() - states:
+            for task in self._tasks.pop(state):
+                task.cancel()
+            self._untried -= {(state, "metrics"), (state, "models")}
+        for state in states - self._tasks.keys():
+            self._tasks[state] = (
+                asyncio.create_task(self._read_metrics(state)),
+                asyncio.create_task(self._read_models(state)),
+            )
+        self._check_first_round()
+
+    def _tried(self, state: PodState, kind: Kind) -> None:
+        self._untried.discard((state, kind))
+        self._check_first_round()
+
+    def _check_first_round(self) -> None:
+        if not self._untried and self._cache.synced:
+            self.first_round.set()
+
+    # One pod
+
+    async def _read_metrics(self, state: PodState) -> None:
+        health = _Health(state.pod.name, "metrics")
+        # The first read is at once, the others at the pod's own phase of the interval.
+        await self._attempt(state, "metrics", self._scrape, health)
+        phase = _phase(state.pod.name) * self._interval
+        while True:
+            now = self._clock()
+            due = (now - phase) // self._interval * self._interval + phase + self._interval
+            await asyncio.sleep(due - now)
+            await self._attempt(state, "metrics", self._scrape, health)
+
+    async def _read_models(self, state: PodState) -> None:
+        health = _Health(state.pod.name, "models")
+        retry = FIRST_RETRY_SECONDS
+        while True:
+            wait = self._models_interval
+            # Read each time: an edit of the pods file can name the models, or stop naming them.
+            if state.pod.models is None:
+                if await self._attempt(state, "models", self._list, health):
+                    retry = FIRST_RETRY_SECONDS
+                else:
+                    wait = min(retry, self._models_interval)
+                    retry *= 2
+            await asyncio.sleep(wait)
+
+    async def _attempt(
+        self,
+        state: PodState,
+        kind: Kind,
+        read: Callable[[PodState], Awaitable[None]],
+        health: "_Health",
+    ) -> bool:
+        try:
+            async with self._limit:
+                started = self._clock()
+                await read(state)
+            self._observer.scraped(kind, state.pod.name, self._clock() - started)
+            health.good()
+        except ScrapeError as error:
+            if kind == "metrics":
+                self._cache.put_scrape_failure(state)
+            self._observer.failed(kind, state.pod.name, error.cause)
+            health.bad(error)
+            return False
+        finally:
+            self._tried(state, kind)
+        return True
+
+    async def _scrape(self, state: PodState) -> None:
+        page = await self._get(state.pod.metrics_url, {})
+        try:
+            metrics = read_page(
+                page, engine=state.pod.engine, scraped_at=self._clock(), wall_now=time.time()
+            )
+        except ExpositionError as error:
+            raise ScrapeError("malformed", str(error)) from None
+        self._cache.put_metrics(state, metrics)
+
+    async def _list(self, state: PodState) -> None:
+        headers = {}
+        if self._api_key is not None:
+            headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
+        body = await self._get(state.pod.models_url, headers)
+        try:
+            models = read_models(body)
+        except ModelsError as error:
+            raise ScrapeError("malformed", str(error)) from None
+        # The pods file may have named the models while this read was under way.
+        if state.pod.models is None:
+            self._cache.put_models(state, models)
+
+    async def _get(self, url: str, headers: dict[str, str]) -> bytes:
+        assert self._session is not None  # noqa: S101 -- tasks live between start and stop
+        try:
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise ScrapeError("status", f"{url} answers with status {response.status}")
+                return await _bounded(response, url)
+        except TimeoutError:
+            raise ScrapeError(
+                "timeout", f"{url} gave no answer within {self._timeout:g} s"
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ScrapeError("connect", f"{url}: {error or type(error).__name__}") from None
+
+
+async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_PAGE_BYTES:
+            raise ScrapeError("too-large", f"{url} is longer than {MAX_PAGE_BYTES} bytes")
+    return bytes(body)
+
+
+def _models_of(state: PodState) -> tuple[Kind, ...]:
+    return ("models",) if state.pod.models is None else ()
+
+
+def _phase(name: str) -> float:
+    """Return a number in [0, 1) that is the same for a pod in every process and run."""
+    digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
+    return int.from_bytes(digest) / 2**32
+
+
+class _Health:
+    """Says it once when a page begins to fail, and once when it is well again."""
+
+    __slots__ = ("_failing", "_what")
+
+    def __init__(self, pod: str, kind: Kind) -> None:
+        self._what = f"the {kind} of pod {pod}"
+        self._failing = False
+
+    def good(self) -> None:
+        if self._failing:
+            self._failing = False
+            log.info("%s can be read again", self._what)
+
+    def bad(self, error: ScrapeError) -> None:
+        if not self._failing:
+            self._failing = True
+            log.warning("%s cannot be read, what was read last stays in use: %s", self._what, error)

