@@ -162,9 +162,15 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Real Envoy, simulated vLLM pods, and the same load for each algorithm."""
-    from lora_router.demo import demo_command
+    from lora_router.demo.run import DEFAULT_ALGORITHMS, DemoOptions, demo_command
 
-    raise typer.Exit(demo_command(duration, algorithm or [], json_output=as_json, seed=seed))
+    options = DemoOptions(
+        duration=duration,
+        algorithms=tuple(dict.fromkeys(algorithm or DEFAULT_ALGORITHMS)),
+        seed=seed,
+        as_json=as_json,
+    )
+    raise typer.Exit(demo_command(options))
 
 
 def _load(config: Path | None, assignments: list[str] | None, **flags: object) -> LoadedSettings:

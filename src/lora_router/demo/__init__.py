@@ -1,0 +1,1 @@
+"""``lora-router demo``: a real Envoy, simulated pods, and the same load for each algorithm."""

@@ -1,0 +1,120 @@
+"""The demo's load: a trace made from a seed, and a client that plays it.
+
+Twelve adapters share four pods of four slots: room for all, and none to waste. Each adapter has
+three to five requests in progress at any time, so that where it runs it keeps running, and a
+router that sends it elsewhere takes a slot from another. One request in seven is for the base
+model, which needs no slot.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+BASE = "base"
+ADAPTERS = tuple(f"lora-{number:02d}" for number in range(1, 13))
+REQUESTS_PER_SECOND = 36.0
+BASE_SHARE = 1 / 7
+OUTPUT_TOKENS = (30, 60)
+LONGEST_WAIT_SECONDS = 90.0
+"""For answers after the last request was sent. Four slots for twelve adapters drain slowly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request of a trace."""
+
+    at: float
+    """Seconds from the start."""
+    model: str
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request."""
+
+    model: str
+    error: str | None
+    """``None`` if it was answered to the end."""
+    first_token_seconds: float = 0.0
+    pod: str = ""
+    adapter_state: str = ""
+    """How it found its adapter: ``active``, ``resident``, ``cold`` or ``base``."""
+
+
+def make_trace(seed: int, seconds: float) -> tuple[Arrival, ...]:
+    """Make a trace: Poisson arrivals, popularity falling by a third from first to last adapter."""
+    rng = random.Random(seed)
+    weights = [1.0 - number / (3 * len(ADAPTERS)) for number in range(len(ADAPTERS))]
+    trace = []
+    at = rng.expovariate(REQUESTS_PER_SECOND)
+    while at < seconds:
+        model = BASE if rng.random() < BASE_SHARE else rng.choices(ADAPTERS, weights)[0]
+        trace.append(Arrival(at, model, rng.randint(*OUTPUT_TOKENS)))
+        at += rng.expovariate(REQUESTS_PER_SECOND)
+    return tuple(trace)
+
+
+class Player:
+    """Plays a trace against a gateway. ``outcomes`` grows while it does."""
+
+    def __init__(self, url: str, trace: Sequence[Arrival]) -> None:
+        self._url = f"{url}/v1/chat/completions"
+        self._trace = trace
+        self.outcomes: list[Outcome] = []
+
+    async def play(self) -> None:
+        """Send every request at its time, and wait for the answers."""
+        loop = asyncio.get_running_loop()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=timeout
+            ) as session,
+            asyncio.TaskGroup() as requests,
+        ):
+            started = loop.time()
+            for arrival in self._trace:
+                delay = started + arrival.at - loop.time()
+                if delay > 0:
+                    await asyncio.sleep(delay)
+                requests.create_task(self._request(session, arrival))
+
+    async def _request(self, session: aiohttp.ClientSession, arrival: Arrival) -> None:
+        try:
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                outcome = await self._ask(session, arrival)
+        except TimeoutError:
+            outcome = Outcome(arrival.model, f"no answer within {LONGEST_WAIT_SECONDS:g} s")
+        except aiohttp.ClientError as error:
+            outcome = Outcome(arrival.model, f"{type(error).__name__}: {error}")
+        self.outcomes.append(outcome)
+
+    async def _ask(self, session: aiohttp.ClientSession, arrival: Arrival) -> Outcome:
+        loop = asyncio.get_running_loop()
+        document = {
+            "model": arrival.model,
+            "messages": [{"role": "user", "content": "Tell me about slots."}],
+            "max_tokens": arrival.output_tokens,
+            "stream": True,
+        }
+        sent = loop.time()
+        async with session.post(self._url, json=document) as response:
+            if response.status != 200:
+                text = (await response.text())[:200]
+                return Outcome(arrival.model, f"status {response.status}: {text}")
+            first = 0.0
+            end = b""
+            async for chunk in response.content.iter_any():
+                first = first or loop.time() - sent
+                end = (end + chunk)[-16:]
+            return Outcome(
+                model=arrival.model,
+                error=None if end.endswith(b"data: [DONE]\n\n") else "the answer was cut off",
+                first_token_seconds=first,
+                pod=response.headers.get("x-pod", ""),
+                adapter_state=response.headers.get("x-adapter-state", ""),
+            )

@@ -1,0 +1,53 @@
+"""What the demo measured, as numbers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lora_router.demo.fleet import PodReport
+from lora_router.demo.load import BASE, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One algorithm's numbers."""
+
+    requests: int
+    ttft_ms: dict[str, float]
+    """Time to first token in milliseconds: ``p50``, ``p95``, ``p99``."""
+    affinity_hit_rate: float
+    """Share of adapter requests that found a request of their adapter running on their pod."""
+    slot_waits: int
+    """Requests that had to wait for an adapter slot on their pod."""
+    adapter_loads: int
+    """Adapters loaded into a slot, on all pods."""
+    requests_by_pod: dict[str, int]
+    errors: int
+    error_examples: list[str]
+
+
+def summarise(outcomes: Sequence[Outcome], reports: Sequence[PodReport]) -> Result:
+    """Put an algorithm's outcomes together."""
+    good = [outcome for outcome in outcomes if outcome.error is None]
+    times = sorted(outcome.first_token_seconds * 1000 for outcome in good)
+    adapter = [outcome for outcome in good if outcome.model != BASE]
+    hits = sum(outcome.adapter_state == "active" for outcome in adapter)
+    errors = Counter(outcome.error for outcome in outcomes if outcome.error is not None)
+    by_pod = Counter(outcome.pod for outcome in good)
+    return Result(
+        requests=len(outcomes),
+        ttft_ms={f"p{p}": round(percentile(times, p / 100), 1) for p in (50, 95, 99)},
+        affinity_hit_rate=round(hits / len(adapter), 4) if adapter else 0.0,
+        slot_waits=sum(report.slot_waits for report in reports),
+        adapter_loads=sum(report.loads for report in reports),
+        requests_by_pod={report.pod: by_pod[report.pod] for report in reports},
+        errors=sum(errors.values()),
+        error_examples=[f"{count} × {error}" for error, count in errors.most_common(5)],
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that ``share`` of the sorted values do not exceed; 0 if there are none."""
+    if not values:
+        return 0.0
+    return values[min(len(values) - 1, int(share * len(values)))]

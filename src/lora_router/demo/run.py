@@ -1,0 +1,160 @@
+"""Running the demo: for each algorithm a fresh fleet, the same trace, a live view, the numbers."""
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+
+from lora_router.demo.fleet import Fleet, PodReport
+from lora_router.demo.load import Arrival, Player, make_trace
+from lora_router.demo.processes import ChildError, Children
+from lora_router.demo.result import Result, summarise
+from lora_router.demo.view import live_view, result_table
+from lora_router.routing.registry import UnknownAlgorithmError, installed
+
+DEFAULT_ALGORITHMS = ("random", "least-request", "lora-affinity")
+_REFRESH_SECONDS = 0.25
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to show."""
+
+    duration: float
+    """Seconds of load for each algorithm."""
+    algorithms: tuple[str, ...]
+    seed: int
+    as_json: bool
+
+
+def demo_command(options: DemoOptions) -> int:
+    """Run the demo and print what it found; return the exit status.
+
+    0: all requests were answered; 1: some were not, or a part failed; 2: no such algorithm;
+    130: it was interrupted.
+    """
+    # What is measured goes to standard output, what is merely shown to standard error.
+    console = Console(stderr=options.as_json)
+    try:
+        _check(options.algorithms)
+        results = asyncio.run(_interruptible(options, console))
+    except UnknownAlgorithmError as error:
+        console.print(f"lora-router: {error}", style="red", markup=False)
+        return 2
+    except ChildError as error:
+        console.print(f"lora-router: {error}", style="red", markup=False)
+        return 1
+    if results is None:
+        console.print("interrupted; everything is stopped")
+        return _INTERRUPTED
+    if options.as_json:
+        sys.stdout.write(json.dumps(_document(options, results)) + "\n")
+    else:
+        console.print(result_table(results))
+    for algorithm, result in results.items():
+        for example in result.error_examples:
+            console.print(f"{algorithm}: {example}", style="red", markup=False)
+    return 1 if any(result.errors for result in results.values()) else 0
+
+
+def _check(algorithms: Sequence[str]) -> None:
+    known = installed()
+    for algorithm in algorithms:
+        if algorithm not in known:
+            raise UnknownAlgorithmError(algorithm, known)
+
+
+def _document(options: DemoOptions, results: dict[str, Result]) -> dict[str, object]:
+    return {
+        "duration_seconds": options.duration,
+        "seed": options.seed,
+        "algorithms": {name: asdict(result) for name, result in results.items()},
+    }
+
+
+async def _interruptible(options: DemoOptions, console: Console) -> dict[str, Result] | None:
+    task = asyncio.create_task(_run(options, console))
+    loop = asyncio.get_running_loop()
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if interrupted:
+            return None
+        raise
+
+
+async def _run(options: DemoOptions, console: Console) -> dict[str, Result]:
+    trace = make_trace(options.seed, options.duration)
+    results = {}
+    for algorithm in options.algorithms:
+        results[algorithm] = await _try_algorithm(algorithm, trace, console)
+    return results
+
+
+async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Console) -> Result:
+    with tempfile.TemporaryDirectory(prefix="lora-router-demo-") as name:
+        directory = Path(name)
+        async with Children(directory) as children:
+            console.print(f"{algorithm}: starting four pods, the router and Envoy")
+            fleet = Fleet(children, directory)
+            await fleet.start(algorithm)
+            player = Player(fleet.url, trace)
+            playing = asyncio.create_task(player.play())
+            helpers = [asyncio.create_task(children.watch())]
+            if console.is_terminal:
+                helpers.append(
+                    asyncio.create_task(_show(algorithm, fleet, player, len(trace), console))
+                )
+            try:
+                await asyncio.wait({playing, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (*helpers, playing):
+                    if task.done():
+                        task.result()  # A child that ended raises here.
+                reports = await _reports(fleet)
+            finally:
+                for task in (playing, *helpers):
+                    task.cancel()
+                await asyncio.gather(playing, *helpers, return_exceptions=True)
+    result = summarise(player.outcomes, reports)
+    console.print(
+        f"{algorithm}: {result.requests} requests, time to first token "
+        f"p50 {result.ttft_ms['p50']:,.0f} ms, p99 {result.ttft_ms['p99']:,.0f} ms"
+    )
+    return result
+
+
+async def _reports(fleet: Fleet) -> list[PodReport]:
+    async with aiohttp.ClientSession() as session:
+        return await fleet.reports(session)
+
+
+async def _show(algorithm: str, fleet: Fleet, player: Player, total: int, console: Console) -> None:
+    """Draw the fleet again and again, until cancelled."""
+    async with aiohttp.ClientSession() as session:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            while True:
+                # A pod that does not answer for a moment only spoils one picture.
+                with suppress(aiohttp.ClientError):
+                    reports = await fleet.reports(session)
+                    view = live_view(algorithm, reports, player.outcomes, total)
+                    live.update(view, refresh=True)
+                await asyncio.sleep(_REFRESH_SECONDS)
