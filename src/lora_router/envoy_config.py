@@ -32,7 +32,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
     v3 as early_mutation,
 )
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream_http
-from envoy_data_plane.google.protobuf import Any, Struct, Value
+from envoy_data_plane.google.protobuf import Any, NullValue, Struct, Value
 
 from lora_router.settings import Settings
 
@@ -258,7 +258,7 @@ def _value(value: object) -> Value:
         fields = {key: _value(item) for key, item in value.items()}
         return Value(struct_value=Struct(fields=fields))
     if value is None:
-        return Value.from_dict(None)
+        return Value(null_value=NullValue.NULL_VALUE)
     return Value(string_value=str(value))
 
 

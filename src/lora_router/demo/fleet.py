@@ -90,8 +90,10 @@ class Fleet:
         envoy_config.write_text(bootstrap_yaml(settings))
         await self._children.start(
             "envoy",
-            [envoy, "-c", envoy_config, "--concurrency", "1", "-l", "warning"]
-            + ["--use-dynamic-base-id"],
+            [
+                *(envoy, "-c", envoy_config, "--concurrency", "1"),
+                *("--log-level", "warning", "--use-dynamic-base-id"),
+            ],
         )
         await self._until_ready("router", f"http://127.0.0.1:{admin_port}/readyz")
         await self._until_ready("envoy", f"http://127.0.0.1:{envoy_admin_port}/ready")

@@ -58,7 +58,7 @@ class Children:
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=lambda: _end_with(parent),  # noqa: PLW1509 -- no threads here
+                    preexec_fn=lambda: _end_with(parent),
                 )
         except OSError as error:
             raise ChildError(f"{name} cannot be started: {error}") from None

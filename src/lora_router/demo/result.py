@@ -42,7 +42,7 @@ def summarise(outcomes: Sequence[Outcome], reports: Sequence[PodReport]) -> Resu
         adapter_loads=sum(report.loads for report in reports),
         requests_by_pod={report.pod: by_pod[report.pod] for report in reports},
         errors=sum(errors.values()),
-        error_examples=[f"{count} × {error}" for error, count in errors.most_common(5)],
+        error_examples=[f"{count} times: {error}" for error, count in errors.most_common(5)],
     )
 
 

@@ -141,7 +141,7 @@ def _unavailable(code: str, message: str) -> ErrorAnswer:
     )
 
 
-def _answer(  # noqa: PLR0913
+def _answer(
     status: int,
     code: str,
     message: str,

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -29,7 +30,7 @@ log = logging.getLogger("lora_router.extproc")
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_Context = grpc.aio.ServicerContext[bytes, bytes]
+_Context: TypeAlias = grpc.aio.ServicerContext
 
 
 class TransportError(OSError):

@@ -39,7 +39,7 @@ def read_fields(body: bytes, content_type: str, wanted: Collection[str]) -> dict
         if part_end < 0:
             raise MultipartError("it has no closing boundary")
         name = _field_name(body[line_end + 2 : head_end])
-        if name in wanted:
+        if name is not None and name in wanted:
             value = body[head_end + 4 : part_end]
             if len(value) > _MAX_FIELD:
                 raise MultipartError(f"the field '{name}' is longer than {_MAX_FIELD} bytes")

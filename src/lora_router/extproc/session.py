@@ -40,6 +40,7 @@ from lora_router.extproc.errors import (
 )
 from lora_router.extproc.messages import HeaderNames, RequestHead
 from lora_router.extproc.pb.ext_proc_pb2 import (
+    HeaderMutation,
     HttpBody,
     HttpHeaders,
     ProcessingRequest,
@@ -316,7 +317,7 @@ class Session:
         self._pieces.clear()
         return outputs
 
-    def _route_mutation(self, routed: Routed) -> messages.HeaderMutation:
+    def _route_mutation(self, routed: Routed) -> HeaderMutation:
         names = self._context.headers
         address = routed.address.encode()
         headers = [(names.target_pod, address), (names.destination, address)]

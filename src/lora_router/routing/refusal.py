@@ -1,4 +1,4 @@
-"""Why a request gets no pod. What the client is told of it is the business of ``extproc.errors``."""
+"""Why a request gets no pod. What the client is told of it, ``extproc.errors`` says."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -64,9 +64,9 @@ async def _load(source: str) -> bytes:
         return await asyncio.to_thread(sys.stdin.buffer.read)
     if not source.startswith(("http://", "https://")):
         try:
-            return Path(source).read_bytes()
+            return await asyncio.to_thread(Path(source).read_bytes)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
+            why = error.strerror if isinstance(error, OSError) else error
             raise SourceError(f"{source}: cannot be read: {why}") from None
     try:
         url = source if urlsplit(source).path not in {"", "/"} else source.rstrip("/") + "/metrics"
@@ -81,7 +81,7 @@ async def _load(source: str) -> bytes:
     except TimeoutError:
         raise SourceError(f"{source}: no answer within {_TIMEOUT_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise SourceError(f"{source}: {error or type(error).__name__}") from None
+        raise SourceError(f"{source}: {str(error) or type(error).__name__}") from None
 
 
 def _report(source: str, metrics: PodMetrics) -> dict[str, object]:

@@ -50,7 +50,7 @@ class ScrapeError(Exception):
 class Scraper:
     """Keeps the cache's snapshots and model lists fresh."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         cache: PodCache,
         observer: ScrapeObserver,
@@ -225,7 +225,12 @@ class Scraper:
                 "timeout", f"{url} gave no answer within {self._timeout:g} s"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ScrapeError("connect", f"{url}: {error or type(error).__name__}") from None
+            raise ScrapeError("connect", f"{url}: {_cause(error)}") from None
+
+
+def _cause(error: Exception) -> str:
+    """Say what went wrong; some errors have no text of their own."""
+    return str(error) or type(error).__name__
 
 
 async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:

@@ -45,6 +45,11 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
     )
 
 
+def _read_input(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        stop.set()
+
+
 async def serve(options: PodOptions) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input."""
     stop = asyncio.Event()
@@ -52,7 +57,7 @@ async def serve(options: PodOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with contextlib.suppress(OSError):  # Standard input can be a file, which cannot be watched.
-        loop.add_reader(sys.stdin, lambda: os.read(sys.stdin.fileno(), 4096) or stop.set())
+        loop.add_reader(sys.stdin, _read_input, stop)
     async with SimulatedPod(options) as pod:
         address = pod.address
         line = {"name": options.name, "address": address, "pid": os.getpid()}
