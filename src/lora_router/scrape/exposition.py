@@ -131,7 +131,8 @@ def _malformed(line: bytes) -> ExpositionError:
 
 
 def _numbers(samples: list[Sample] | None) -> list[float]:
-    return [sample.value for sample in samples or () if math.isfinite(sample.value)]
+    # The parser makes an int of "3" and a float of "3.0".
+    return [float(sample.value) for sample in samples or () if math.isfinite(sample.value)]
 
 
 def _sum(samples: list[Sample] | None) -> float | None:
@@ -161,7 +162,7 @@ def _lora(
             max_lora=_slots(labels.get("max_lora", "")),
             running=_adapters(labels.get("running_lora_adapters", "")),
             waiting=_adapters(labels.get("waiting_lora_adapters", "")),
-            updated_at=found[0].value,
+            updated_at=float(found[0].value),
         )
     if names.lora_slots is not None:
         slots = _max(samples.get(names.lora_slots))

@@ -98,12 +98,11 @@ class Scraper:
             headers={"accept-encoding": "identity", "user-agent": "lora-router"},
             auto_decompress=False,
         )
+        self._untried = {
+            (state, kind) for state in self._cache for kind in ("metrics", *_models_of(state))
+        }
         self._cache.subscribe(self._follow)
         self._follow()
-        self._untried = {
-            (state, kind) for state in self._tasks for kind in ("metrics", *_models_of(state))
-        }
-        self._check_first_round()
 
     async def stop(self) -> None:
         """Stop reading; no task and no connection is left."""

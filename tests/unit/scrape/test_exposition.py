@@ -1,0 +1,264 @@
+"""What a metrics page says, by recorded pages of a real vLLM 0.32.0 and by invented ones."""
+
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_router.cache.metrics import LoraActivity, PodMetrics
+from lora_router.scrape.exposition import ExpositionError, read_page
+
+RECORDED = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
+NOW = 1.7954273e9
+
+
+def read(page: str | bytes, engine: str | None = None) -> PodMetrics:
+    data = page.encode() if isinstance(page, str) else page
+    return read_page(data, engine=engine, scraped_at=5.0, wall_now=NOW)
+
+
+def lora_of(page: str) -> LoraActivity:
+    lora = read(BUSY + page).lora
+    assert lora is not None
+    return lora
+
+
+def series(running: str, waiting: str, value: float | str, max_lora: str = "2") -> str:
+    labels = (
+        f'max_lora="{max_lora}",running_lora_adapters="{running}",waiting_lora_adapters="{waiting}"'
+    )
+    return f"vllm:lora_requests_info{{{labels}}} {value}\n"
+
+
+BUSY = 'vllm:num_requests_running{engine="0",model_name="base"} 1.0\n'
+
+ACTIVE = {
+    "02_after_two_base_requests_idle": set(),
+    "04_one_lora_a1_in_flight": {"a1"},
+    "04c_a1_done_10s_idle": set(),
+    "05_two_lora_a1_a2_in_flight": {"a1", "a2"},
+    "06_three_lora_one_waits_t1s": {"a1", "a2"},
+    "07_idle_10s_after_everything": set(),
+    "12_after_unload_a5": set(),
+}
+
+
+class TestRecordedPages:
+    @pytest.mark.parametrize(("name", "active"), ACTIVE.items(), ids=ACTIVE)
+    def test_the_newest_series_says_what_was_active(self, name: str, active: set[str]) -> None:
+        metrics = read((RECORDED / f"{name}.prom").read_bytes())
+
+        assert metrics.lora is not None
+        assert (metrics.lora.max_lora, metrics.lora.active) == (2, active)
+
+    def test_before_the_first_request_nothing_is_known(self) -> None:
+        metrics = read((RECORDED / "01_fresh_before_any_request.prom").read_bytes())
+
+        assert metrics.lora is None
+        assert (metrics.running, metrics.waiting, metrics.kv_cache_usage) == (0, 0, 0)
+
+    def test_a_request_that_waits_for_a_slot_shows_as_deferred_only(self) -> None:
+        metrics = read((RECORDED / "06_three_lora_one_waits_t1s.prom").read_bytes())
+
+        assert (metrics.running, metrics.waiting, metrics.deferred) == (2, 1, 1)
+        assert metrics.kv_cache_usage == pytest.approx(0.000122, rel=0.01)
+        assert metrics.scraped_at == 5.0
+        assert metrics.lora is not None
+        assert metrics.lora.updated_at == 1.795427249684291e09
+
+    @given(st.randoms(use_true_random=False))
+    def test_the_order_of_lines_does_not_matter(self, rng: random.Random) -> None:
+        page = (RECORDED / "06_three_lora_one_waits_t1s.prom").read_bytes()
+        lines = page.splitlines()
+        rng.shuffle(lines)
+
+        assert read(b"\n".join(lines)) == read(page)
+
+    @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+    def test_line_ends_do_not_matter(self, end: bytes) -> None:
+        page = (RECORDED / "05_two_lora_a1_a2_in_flight.prom").read_bytes()
+
+        assert read(end.join(page.splitlines())) == read(page)
+
+
+class TestNewestSeries:
+    def test_of_all_combinations_that_ever_occurred_the_newest_counts(self) -> None:
+        page = series("a1", "a1", NOW - 3) + series("a2,a1", "a2,a1", NOW) + series("", "", NOW - 1)
+
+        assert lora_of(page).active == {"a1", "a2"}
+
+    def test_a_sum_of_two_times_is_no_time(self) -> None:
+        """With several API servers the page is merged by summing."""
+        page = series("", "", 2 * NOW) + series("a1,a2", "a1,a2", NOW)
+
+        assert lora_of(page).active == {"a1", "a2"}
+
+    @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-5", "0", "9e99"])
+    def test_a_value_that_is_no_time_is_ignored(self, value: str) -> None:
+        assert lora_of(series("x", "x", value) + series("a", "a", NOW)).active == {"a"}
+        assert read(BUSY + series("x", "x", value)).lora is None
+
+    def test_a_pods_clock_may_be_somewhat_ahead(self) -> None:
+        assert lora_of(series("a", "a", NOW + 600)).active == {"a"}
+
+    def test_an_old_value_is_an_idle_pod(self) -> None:
+        assert lora_of(series("", "", NOW - 86_400)).active == set()
+
+    def test_a_time_stamp_after_the_value_is_not_the_value(self) -> None:
+        page = series("a", "a", f"{NOW} 1795427300000") + series("b", "b", f"{NOW - 1} 99")
+
+        assert lora_of(page).active == {"a"}
+
+    def test_twenty_thousand_series_are_no_trouble(self) -> None:
+        pages = [series(f"a{n},b", f"a{n},b", NOW - n) for n in range(20_000)]
+        random.Random(1).shuffle(pages)
+
+        assert lora_of("".join(pages)).active == {"a0", "b"}
+
+    @pytest.mark.parametrize("line", ["vllm:lora_requests_info{x} \n", series("a", "a", "soon")])
+    def test_a_series_that_cannot_be_read_spoils_the_page(self, line: str) -> None:
+        with pytest.raises(ExpositionError, match="malformed line: 'vllm:lora_requests_info"):
+            read(BUSY + line)
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        ("label", "adapters"),
+        [
+            ("", set()),
+            (" ", set()),
+            (",", set()),
+            ("a", {"a"}),
+            ("a,b", {"a", "b"}),
+            ("a, b", {"a", "b"}),
+            ("b,a,b", {"a", "b"}),
+            (r"say \"hi\"", {'say "hi"'}),
+            (r"back\\slash", {"back\\slash"}),
+            ("brace} 5,{", {"brace} 5", "{"}),
+            ("größe,模型", {"größe", "模型"}),
+        ],
+    )
+    def test_names_are_told_apart(self, label: str, adapters: set[str]) -> None:
+        lora = lora_of(series(label, "", NOW))
+
+        assert lora.running == adapters
+        assert lora.active == adapters
+
+    def test_running_and_waiting_are_kept_apart_and_united(self) -> None:
+        lora = lora_of(series("a,b", "b,c", NOW))
+
+        assert (lora.running, lora.waiting) == ({"a", "b"}, {"b", "c"})
+        assert lora.active == {"a", "b", "c"}
+
+    @pytest.mark.parametrize(
+        ("text", "slots"),
+        [("2", 2), ("0", None), ("-1", None), ("many", None), ("", None), ("2.5", None)],
+    )
+    def test_a_maximum_that_is_none_is_unknown(self, text: str, slots: int | None) -> None:
+        assert lora_of(series("a", "a", NOW, max_lora=text)).max_lora == slots
+
+    def test_a_maximum_that_is_missing_is_unknown(self) -> None:
+        line = f'vllm:lora_requests_info{{running_lora_adapters="a"}} {NOW}\n'
+
+        assert lora_of(line) == LoraActivity(None, frozenset({"a"}), frozenset(), NOW)
+
+
+class TestNumbers:
+    def test_engines_are_added_up_and_the_fullest_cache_counts(self) -> None:
+        metrics = read(
+            'vllm:num_requests_running{engine="0"} 2\n'
+            'vllm:num_requests_running{engine="1"} 3\n'
+            'vllm:num_requests_waiting{engine="0"} 1\n'
+            'vllm:num_requests_waiting{engine="1"} 0\n'
+            'vllm:kv_cache_usage_perc{engine="0"} 0.2\n'
+            'vllm:kv_cache_usage_perc{engine="1"} 0.7\n'
+            'vllm:num_requests_waiting_by_reason{engine="0",reason="deferred"} 1\n'
+            'vllm:num_requests_waiting_by_reason{engine="1",reason="deferred"} 2\n'
+            'vllm:num_requests_waiting_by_reason{engine="1",reason="capacity"} 9\n'
+        )
+
+        assert (metrics.running, metrics.waiting, metrics.deferred) == (5, 1, 3)
+        assert metrics.kv_cache_usage == 0.7
+
+    def test_the_older_name_of_the_cache_usage_is_known(self) -> None:
+        assert read(BUSY + "vllm:gpu_cache_usage_perc 0.4\n").kv_cache_usage == 0.4
+
+    def test_what_the_page_does_not_say_is_unknown(self) -> None:
+        assert read(BUSY) == PodMetrics(scraped_at=5.0, running=1.0)
+
+    def test_metrics_whose_names_only_begin_alike_do_not_count(self) -> None:
+        page = (
+            "# HELP vllm:num_requests_running Number of requests.\n"
+            "# TYPE vllm:num_requests_running gauge\n"
+            "vllm:num_requests_running_total 7\n"
+            f"x_{BUSY}{BUSY}"
+        )
+
+        assert read(page).running == 1.0
+
+    def test_a_number_that_is_none_does_not_count(self) -> None:
+        assert read(BUSY + "vllm:kv_cache_usage_perc NaN\n").kv_cache_usage is None
+
+
+class TestEngines:
+    SGLANG = (
+        'sglang:num_running_reqs{model_name="base"} 3.0\n'
+        'sglang:num_queue_reqs{model_name="base"} 2.0\n'
+        'sglang:token_usage{model_name="base"} 0.28\n'
+        'sglang:lora_pool_slots_used{model_name="base"} 2.0\n'
+        'sglang:lora_pool_slots_total{model_name="base"} 8.0\n'
+    )
+
+    def test_sglang_is_told_from_its_page(self) -> None:
+        metrics = read(self.SGLANG)
+
+        assert (metrics.running, metrics.waiting, metrics.kv_cache_usage) == (3, 2, 0.28)
+        assert metrics.deferred is None
+        assert metrics.lora == LoraActivity(8, frozenset(), frozenset(), NOW)
+
+    def test_sglang_without_adapters_says_nothing_of_them(self) -> None:
+        assert read("sglang:num_running_reqs 0\n").lora is None
+        assert read("sglang:num_running_reqs 0\nsglang:lora_pool_slots_total 0\n").lora is None
+
+    def test_a_page_of_no_known_engine_is_refused(self) -> None:
+        with pytest.raises(ExpositionError, match="no known model server"):
+            read("tgi_queue_size 5\n")
+
+    def test_an_engine_that_is_named_need_not_be_guessed(self) -> None:
+        assert read("", engine="vllm") == PodMetrics(scraped_at=5.0)
+
+
+class TestMalformedPages:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'vllm:num_requests_running{engine="0" 1\n',
+            "vllm:num_requests_running many\n",
+            "vllm:num_requests_running \n",
+            "vllm:num_requests_running{\xff} 1\n",
+        ],
+    )
+    def test_a_malformed_line_is_shown(self, line: str) -> None:
+        with pytest.raises(ExpositionError, match="malformed line: 'vllm:num_requests_running"):
+            read(BUSY + line)
+
+    def test_what_is_shown_of_a_line_is_short(self) -> None:
+        with pytest.raises(ExpositionError) as caught:
+            read("vllm:num_requests_running " + "x" * 10_000)
+
+        assert len(str(caught.value)) < 200
+
+    @given(st.binary(max_size=200), st.text('{}="\\, \n5', max_size=40))
+    def test_no_bytes_whatever_raise_anything_else(self, noise: bytes, tail: str) -> None:
+        for page in (
+            noise,
+            BUSY.encode() + noise,
+            b"vllm:num_requests_running" + noise,
+            f"vllm:num_requests_running{tail}\n".encode(),
+            f"{BUSY}vllm:lora_requests_info{tail}\n".encode(),
+        ):
+            with suppress(ExpositionError):
+                read(page)

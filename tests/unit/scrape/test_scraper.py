@@ -1,0 +1,302 @@
+"""Reading pods again and again, over real sockets."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from lora_router.cache.pod import Pod
+from lora_router.cache.pods import PodCache
+from lora_router.cache.state import PodState
+from lora_router.scrape import scraper as scraper_module
+from lora_router.scrape.scraper import Scraper
+
+PAGE = "vllm:num_requests_running 3\n"
+MODELS = '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}]}'
+
+
+@dataclass
+class Server:
+    """A pod's pages, with what went wrong or slow as the test wants it."""
+
+    page: str | bytes = PAGE
+    models: str = MODELS
+    status: int = 200
+    models_status: int = 200
+    delay: float = 0.0
+    metrics_reads: int = 0
+    models_reads: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
+    connections: set[object] = field(default_factory=set)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1).start()
+        try:
+            yield f"127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.metrics_reads += 1
+        assert request.transport is not None
+        self.connections.add(request.transport.get_extra_info("peername"))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(self.delay)
+        finally:
+            self.at_once -= 1
+        body = self.page if isinstance(self.page, bytes) else self.page.encode()
+        return web.Response(body=body, status=self.status, headers=self.headers)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self.models_reads += 1
+        self.authorization = request.headers.get("authorization")
+        return web.Response(text=self.models, status=self.models_status)
+
+
+@dataclass
+class Counts:
+    """A ``ScrapeObserver`` that remembers."""
+
+    good: list[tuple[str, str]] = field(default_factory=list)
+    bad: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def scraped(self, kind: str, pod: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.good.append((kind, pod))
+
+    def failed(self, kind: str, pod: str, cause: str) -> None:
+        self.bad.append((kind, pod, cause))
+
+
+def pod(name: str, address: str, **changes: object) -> Pod:
+    values: dict[str, object] = {
+        "name": name,
+        "address": address,
+        "metrics_url": f"http://{address}/metrics",
+        "models_url": f"http://{address}/v1/models",
+    }
+    return Pod(**(values | changes))  # type: ignore[arg-type]
+
+
+class Bench:
+    """A scraper, its cache and what it counted."""
+
+    def __init__(self, *pods: Pod, **options: object) -> None:
+        self.cache = PodCache()
+        self.cache.replace(pods)
+        self.counts = Counts()
+        values: dict[str, object] = {"interval": 0.02, "models_interval": 0.02, "timeout": 1.0}
+        self.scraper = Scraper(self.cache, self.counts, **(values | options))  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> "Bench":
+        await self.scraper.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.scraper.stop()
+
+    def state(self, name: str) -> PodState:
+        state = self.cache.get(name)
+        assert state is not None
+        return state
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+async def test_a_pods_pages_are_read_again_and_again_over_one_connection() -> None:
+    server = Server()
+    async with server.run() as address, Bench(pod("a", address)) as bench:
+        await until(lambda: server.metrics_reads >= 5 and server.models_reads >= 3)
+
+        metrics = bench.state("a").metrics
+        assert metrics is not None
+        assert metrics.running == 3
+        assert time.monotonic() - metrics.scraped_at < 5
+        assert bench.cache.serving("a").is_adapter
+        assert {("metrics", "a"), ("models", "a")} <= set(bench.counts.good)
+        # One connection may be shared with /v1/models at the very beginning, never more.
+        assert len(server.connections) <= 2
+
+
+async def test_the_first_round_is_over_when_every_page_was_tried_once() -> None:
+    good, bad = Server(), Server(status=500, models_status=500)
+    async with good.run() as one, bad.run() as two:
+        pods = [pod("a", one), pod("b", two), pod("c", "127.0.0.1:1", models=("base",))]
+        async with Bench(*pods, interval=60.0, models_interval=60.0) as bench:
+            await asyncio.wait_for(bench.scraper.first_round.wait(), 10)
+
+            assert good.metrics_reads == good.models_reads == 1
+            assert bad.metrics_reads == bad.models_reads == 1
+            assert ("metrics", "c", "connect") in bench.counts.bad
+
+
+async def test_the_first_round_of_no_pods_is_over_at_once() -> None:
+    async with Bench() as bench:
+        assert bench.scraper.first_round.is_set()
+
+
+@pytest.mark.parametrize(
+    ("server", "cause"),
+    [
+        (Server(status=503), "status"),
+        (Server(status=302, headers={"location": "http://127.0.0.1:1/"}), "status"),
+        (Server(page="<html>"), "malformed"),
+        (Server(page="vllm:num_requests_running x\n"), "malformed"),
+        (Server(page=b"x" * 3000), "too-large"),
+        (Server(delay=30.0), "timeout"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_cause(
+    server: Server, cause: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scraper_module, "MAX_PAGE_BYTES", 2000)
+    healthy = Server()
+    async with server.run() as address, Bench(pod("a", address), timeout=0.05) as bench:
+        snapshot = object()
+        bench.state("a").metrics = snapshot  # type: ignore[assignment]
+
+        await until(lambda: bench.counts.bad.count(("metrics", "a", cause)) >= 3)
+
+        assert bench.state("a").metrics is snapshot
+        assert bench.state("a").scrape_failures >= 3
+        warnings = [r.message for r in caplog.records if "metrics of pod a" in r.message]
+        assert len(warnings) == 1
+        assert "what was read last stays in use" in warnings[0]
+    assert healthy.metrics_reads == 0
+
+
+async def test_recovery_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    server = Server(status=500)
+    async with server.run() as address, Bench(pod("a", address)) as bench:
+        await until(lambda: len(bench.counts.bad) >= 2)
+        server.status = 200
+        await until(lambda: bench.counts.good.count(("metrics", "a")) >= 3)
+
+    recovered = [r.message for r in caplog.records if "can be read again" in r.message]
+    assert recovered == ["the metrics of pod a can be read again"]
+
+
+async def test_models_that_cannot_be_read_stay_as_they_were_and_are_asked_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scraper_module, "FIRST_RETRY_SECONDS", 0.01)
+    server = Server()
+    async with server.run() as address, Bench(pod("a", address)) as bench:
+        await until(lambda: bench.state("a").models_known)
+        server.models_status = 500
+        await until(lambda: ("models", "a", "status") in bench.counts.bad)
+        server.models_status, server.models = 200, "[]"
+        await until(lambda: ("models", "a", "malformed") in bench.counts.bad)
+
+        assert bench.cache.serving("a").pods
+
+        server.models = '{"data": [{"id": "base"}, {"id": "b", "parent": "base"}]}'
+        await until(lambda: bool(bench.cache.serving("b").pods))
+        assert not bench.cache.serving("a").pods
+
+
+async def test_models_named_by_discovery_are_not_asked_for() -> None:
+    server = Server()
+    async with server.run() as address, Bench(pod("a", address, models=("x",))) as bench:
+        await until(lambda: server.metrics_reads >= 3)
+
+        assert server.models_reads == 0
+        bench.cache.replace([pod("a", address)])
+        await until(lambda: server.models_reads >= 1)
+
+
+async def test_the_api_key_goes_with_models() -> None:
+    server = Server()
+    async with server.run() as address, Bench(pod("a", address), api_key=SecretStr("k")):
+        await until(lambda: server.models_reads >= 1)
+
+    assert server.authorization == "Bearer k"
+
+
+async def test_a_slow_pod_delays_no_other() -> None:
+    slow, fast = Server(delay=30.0), Server()
+    async with slow.run() as one, fast.run() as two:
+        async with Bench(pod("slow", one), pod("fast", two), timeout=20.0):
+            await until(lambda: fast.metrics_reads >= 5)
+
+        assert slow.metrics_reads == 1
+
+
+async def test_no_more_are_read_at_once_than_allowed() -> None:
+    server = Server(delay=0.01)
+    async with server.run() as address:
+        pods = [pod(f"p{n}", address.replace("127.0.0.1", f"127.0.0.{n}")) for n in range(1, 9)]
+        listed = [
+            pod(one.name, one.address, metrics_url=f"http://{address}/metrics", models=("m",))
+            for one in pods
+        ]
+        async with Bench(*listed, concurrency=2):
+            await until(lambda: server.metrics_reads >= 30)
+
+    assert server.most_at_once == 2
+
+
+async def test_pods_that_join_and_leave_are_followed() -> None:
+    one, two = Server(), Server()
+    async with one.run() as first, two.run() as second, Bench(pod("a", first)) as bench:
+        await until(lambda: one.metrics_reads >= 2)
+
+        bench.cache.replace([pod("b", second)])
+        await until(lambda: two.metrics_reads >= 2 and bool(bench.cache.serving("a").pods))
+        reads = one.metrics_reads
+        await until(lambda: two.metrics_reads >= 6)
+
+        assert one.metrics_reads <= reads + 1
+
+
+async def test_a_pod_with_a_new_address_is_read_there() -> None:
+    one, two = Server(), Server(page="vllm:num_requests_running 9\n")
+    async with one.run() as first, two.run() as second, Bench(pod("a", first)) as bench:
+        await until(lambda: one.metrics_reads >= 1)
+
+        bench.cache.upsert(pod("a", second))
+        await until(lambda: bench.state("a").metrics is not None)
+
+        metrics = bench.state("a").metrics
+        assert metrics is not None
+        assert metrics.running == 9
+
+
+async def test_after_stopping_nothing_runs_and_nothing_starts() -> None:
+    server = Server(delay=0.02)
+    async with server.run() as address:
+        async with Bench(pod("a", address)) as bench:
+            await until(lambda: server.metrics_reads >= 1)
+        reads = server.metrics_reads
+        bench.cache.upsert(pod("b", address))
+        await asyncio.sleep(0.1)
+
+        assert server.metrics_reads == reads
+        assert asyncio.all_tasks() - {asyncio.current_task()} <= _server_tasks()
+
+
+def _server_tasks() -> set[asyncio.Task[object]]:
+    return {task for task in asyncio.all_tasks() if "RequestHandler" in repr(task.get_coro())}
