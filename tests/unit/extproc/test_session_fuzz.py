@@ -1,0 +1,179 @@
+"""Any conversation whatever: no exception escapes, and every count returns to zero."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_router.cache.state import PodView
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.session import INTERNAL, EndStream, Output, Session
+from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
+from tests.fleet import make_cache
+from tests.unit.extproc.conversation import (
+    Conversation,
+    request_body,
+    request_headers,
+    request_trailers,
+    response_body,
+    response_headers,
+    response_trailers,
+)
+
+
+class Moody:
+    """Picks, holds, or fails, as the model's name says."""
+
+    name = "moody"
+
+    def pick(
+        self, request: InferenceRequest, candidates: Sequence[PodView], _now: float
+    ) -> Pick | Hold:
+        if request.model == "raises":
+            raise ZeroDivisionError
+        if request.model == "held" and candidates[0].in_flight:
+            return Hold("busy", 1.0)
+        return Pick(candidates[0], "first")
+
+
+def parse_or_empty(data: bytes) -> ProcessingRequest:
+    request = ProcessingRequest()
+    with suppress(DecodeError):
+        request.ParseFromString(data)
+    return request
+
+
+MODES = st.sampled_from(ProcessingMode.BodySendMode.values())
+BODIES = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from(
+        [
+            b'{"model": "base"}',
+            b'{"model": "held"}',
+            b'{"model": "held", "stream": true}',
+            b'{"model": "raises"}',
+            b'{"model": "unknown"}',
+            b'{"model":',
+            b' "held"}',
+            b"x" * 200,
+        ]
+    ),
+)
+PATHS = st.sampled_from(["/v1/completions", "/v1/audio/transcriptions", "/other", ""])
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["routing-strategy", "external-filter", "content-length", "x-request-id", "target-pod"]
+        ),
+        st.binary(max_size=10) | st.sampled_from([b"moody", b"gpu", b"!gpu", b"99", b"1000"]),
+    ),
+    max_size=3,
+)
+MESSAGES = st.one_of(
+    st.builds(
+        request_headers,
+        PATHS,
+        end=st.booleans(),
+        mode=st.none() | MODES,
+        response_body_mode=MODES,
+        send_body_without_waiting=st.booleans(),
+        subset=st.none() | st.lists(st.sampled_from(["10.0.0.1:8000", "x"]), max_size=2),
+        headers=HEADERS,
+    ),
+    st.builds(request_body, BODIES, end=st.booleans()),
+    st.builds(request_body, BODIES, end=st.booleans()),
+    st.builds(request_trailers),
+    st.builds(response_headers),
+    st.builds(response_body, BODIES, end=st.booleans()),
+    st.builds(response_trailers),
+    st.builds(ProcessingRequest),
+    st.binary(max_size=30).map(parse_or_empty),
+)
+
+
+class Stream:
+    """A session, and what it was made to send."""
+
+    def __init__(self, make: Callable[[Callable[[Sequence[Output]], None]], Session]) -> None:
+        self.sent: list[Output] = []
+        self.session = make(self.take)
+        self.over = False
+
+    def take(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            assert not any(isinstance(earlier, EndStream) for earlier in self.sent)
+            if isinstance(output, EndStream):
+                assert output.code != INTERNAL, "a session failed"
+            else:
+                assert isinstance(output, ProcessingResponse)
+                output.SerializeToString()
+            self.sent.append(output)
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), st.integers(0, 2), MESSAGES),
+        st.tuples(st.just("say"), st.integers(0, 2), MESSAGES),
+        st.tuples(st.just("say"), st.integers(0, 2), MESSAGES),
+        st.tuples(st.just("end"), st.integers(0, 2), st.none()),
+        st.tuples(st.just("wait"), st.floats(0, 2), st.none()),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ACTIONS)
+def test_whatever_is_said_counts_return_to_zero(
+    actions: list[tuple[str, float, ProcessingRequest | None]],
+) -> None:
+    conversation = Conversation(
+        make_cache(1, adapters=["held", "raises"]), algorithm=Moody(), max_body_bytes=100
+    )
+    streams = [Stream(conversation.another) for _ in range(3)]
+
+    for action, number, message in actions:
+        if action == "wait":
+            conversation.clock.advance(number)
+            continue
+        stream = streams[int(number)]
+        if action == "end":
+            stream.session.end()
+        elif message is not None:
+            stream.take(stream.session.receive(message))
+
+        open_streams = [one for one in streams if one.session.routed is not None]
+        assert conversation.cache.ledger.total <= len(open_streams)
+
+    for stream in streams:
+        stream.session.end()
+    assert conversation.cache.ledger.total == 0
+    assert conversation.context.director.held == 0
+    assert all(not state.in_flight_adapters for state in conversation.cache)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=6), st.booleans())
+def test_in_full_duplex_every_byte_of_a_body_is_sent_back(
+    pieces: list[bytes], trailers: bool
+) -> None:
+    conversation = Conversation(make_cache(1))
+    mode = ProcessingMode.FULL_DUPLEX_STREAMED
+    body = [b'{"model": "base", "x": "', *[piece.hex().encode() for piece in pieces], b'"}']
+
+    said = [request_headers(mode=mode)]
+    said += [
+        request_body(piece, end=not trailers and number == len(body) - 1)
+        for number, piece in enumerate(body)
+    ]
+    answers = conversation.say(*said, *([request_trailers()] if trailers else []))
+
+    streamed = [
+        answer.request_body.response.body_mutation.streamed_response
+        for answer in answers
+        if answer.HasField("request_body")
+    ]
+    assert b"".join(piece.body for piece in streamed) == b"".join(body)
+    assert [piece.end_of_stream for piece in streamed].count(True) == (0 if trailers else 1)
