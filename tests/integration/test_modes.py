@@ -1,0 +1,232 @@
+"""The ways in which Envoy can send a body, and the ways in which an answer can be late."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from lora_router.cache.state import PodView
+from lora_router.envoy_config import bootstrap_yaml
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from tests.envoy import Envoy, free_port
+from tests.integration.echo_pod import EchoPod
+from tests.integration.gateway import Gateway, gateway, until
+
+BIG = 600_000
+
+
+def pods() -> list[EchoPod]:
+    return [EchoPod("vllm-0", adapters=("sql-lora",)), EchoPod("vllm-1")]
+
+
+async def check_routing(gate: Gateway) -> None:
+    """What must hold in every mode."""
+    document = {"model": "sql-lora", "prompt": "x" * BIG}
+    response, _ = await gate.post(document)
+    assert (response.status, response.headers["x-pod"]) == (200, "vllm-0")
+    assert json.loads(gate.received[0].body) == document
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"model": '
+        await asyncio.sleep(0.05)
+        yield b'"sql-lora", "prompt": "'
+        yield b"y" * BIG
+        await asyncio.sleep(0.05)
+        yield b'"}'
+
+    async with gate.client.post(
+        gate.url + "/v1/completions",
+        data=pieces(),
+        headers={"content-type": "application/json"},
+    ) as chunked:
+        assert chunked.headers["x-pod"] == "vllm-0"
+    assert json.loads(gate.received[1].body)["prompt"] == "y" * BIG
+
+    response, body = await gate.post({"model": "nope"})
+    assert (response.status, json.loads(body)["error"]["code"]) == (404, "model_not_found")
+    response, _ = await gate.post(b"not json")
+    assert response.status == 400
+    async with gate.client.post(gate.url + "/upload", data=b"z" * BIG) as passed:
+        assert passed.status == 200
+    async with gate.client.get(gate.url + "/v1/models") as listed:
+        assert listed.status == 200
+    uploads = [request for request in gate.received if request.path == "/upload"]
+    assert [len(request.body) for request in uploads] == [BIG]
+
+    streamed = {"model": "sql-lora", "tokens": 5, "pause": 0.01}
+    response, body = await gate.post(streamed)
+    assert body.endswith(b"[DONE]\n\n")
+    await until(lambda: gate.in_flight == 0 and gate.app.transport.open_streams == 0)
+
+
+@pytest.mark.parametrize("mode", ["buffered", "streamed", "full-duplex"])
+async def test_every_body_mode_routes(tmp_path: Path, mode: str) -> None:
+    async with gateway(tmp_path, pods(), envoy_body_mode=mode) as gate:
+        await check_routing(gate)
+
+
+async def second_envoy(gate: Gateway, tmp_path: Path, **changes: object) -> Envoy:
+    """Another Envoy in front of the same router, with another ext_proc configuration."""
+    document = yaml.safe_load(bootstrap_yaml(gate.settings))
+    listener = document["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"]["port_value"] = free_port()
+    document["admin"]["address"]["socket_address"]["port_value"] = free_port()
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    ext_proc = manager["http_filters"][0]["typed_config"]
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            ext_proc[key] = ext_proc.get(key, {}) | value
+        else:
+            ext_proc[key] = value
+    return Envoy(yaml.safe_dump(document), tmp_path)
+
+
+async def ask(
+    gate: Gateway, envoy: Envoy, document: dict[str, object]
+) -> tuple[aiohttp.ClientResponse, bytes]:
+    url = f"http://127.0.0.1:{envoy.port}/v1/completions"
+    async with gate.client.post(url, json=document) as response:
+        return response, await response.read()
+
+
+@pytest.mark.parametrize("mode", ["NONE", "STREAMED", "BUFFERED_PARTIAL"])
+async def test_envoys_that_are_configured_otherwise_are_asked_for_the_body(
+    tmp_path: Path, mode: str
+) -> None:
+    async with gateway(tmp_path, pods()) as gate:
+        changed = await second_envoy(gate, tmp_path, processing_mode={"request_body_mode": mode})
+        async with changed as envoy:
+            for _ in range(3):
+                response, _ = await ask(gate, envoy, {"model": "sql-lora", "x": "y" * 10_000})
+                assert (response.status, response.headers["x-pod"]) == (200, "vllm-0")
+        await until(lambda: gate.in_flight == 0)
+
+
+async def test_an_envoy_that_sends_no_body_and_may_not_be_asked_reaches_no_pod(
+    tmp_path: Path,
+) -> None:
+    async with gateway(tmp_path, pods()) as gate:
+        changed = await second_envoy(
+            gate,
+            tmp_path,
+            processing_mode={"request_body_mode": "NONE"},
+            allow_mode_override=False,
+        )
+        async with changed as envoy:
+            response, _ = await ask(gate, envoy, {"model": "sql-lora"})
+            assert response.status == 503
+        assert gate.received == []
+
+
+async def test_response_messages_are_answered_where_an_envoy_sends_them(tmp_path: Path) -> None:
+    async with gateway(tmp_path, pods()) as gate:
+        changed = await second_envoy(
+            gate,
+            tmp_path,
+            processing_mode={
+                "response_header_mode": "SEND",
+                "response_body_mode": "STREAMED",
+                "response_trailer_mode": "SEND",
+                "request_trailer_mode": "SEND",
+            },
+        )
+        async with changed as envoy:
+            document = {"model": "sql-lora", "tokens": 5, "pause": 0.01}
+            response, body = await ask(gate, envoy, document)
+            assert (response.status, body.count(b"data: ")) == (200, 6)
+        await until(lambda: gate.in_flight == 0)
+
+
+async def test_response_bodies_in_full_duplex_are_sent_back(tmp_path: Path) -> None:
+    async with gateway(tmp_path, pods()) as gate:
+        changed = await second_envoy(
+            gate,
+            tmp_path,
+            processing_mode={
+                "request_body_mode": "FULL_DUPLEX_STREAMED",
+                "response_header_mode": "SEND",
+                "response_body_mode": "FULL_DUPLEX_STREAMED",
+                "response_trailer_mode": "SEND",
+                "request_trailer_mode": "SEND",
+            },
+        )
+        async with changed as envoy:
+            document = {"model": "sql-lora", "tokens": 5, "pause": 0.01, "x": "y" * 2_000_000}
+            response, body = await ask(gate, envoy, document)
+            assert (response.status, body.count(b"data: ")) == (200, 6)
+        assert json.loads(gate.received[0].body) == document
+
+
+class OneEach:
+    """Room for one request on each pod; the others are held for as long as the test says."""
+
+    name = "least-request"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def pick(
+        self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float
+    ) -> Pick | Hold:
+        free = [pod for pod in candidates if not pod.in_flight]
+        return Pick(free[0], "free") if free else Hold("no-slot", self.seconds)
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> OneEach:
+    """Make the router's algorithm one that holds."""
+    algorithm = OneEach(10.0)
+
+    def load(_options: AlgorithmOptions) -> dict[str, OneEach]:
+        return {algorithm.name: algorithm}
+
+    monkeypatch.setattr("lora_router.app.load_algorithms", load)
+    return algorithm
+
+
+HELD = {"algorithm": "least-request", "envoy_message_timeout_seconds": 0.5}
+
+
+async def test_a_held_request_outlives_envoys_time_limit_and_is_routed(
+    tmp_path: Path, hold: OneEach
+) -> None:
+    async with gateway(tmp_path, pods(), **HELD) as gate:
+        slow = {"model": "sql-lora", "tokens": 15, "pause": 0.1}
+
+        first, second = await asyncio.gather(gate.post(slow), gate.post(slow))
+
+        assert first[0].status == second[0].status == 200
+        assert gate.pods[0].received[1].header("target-pod") == [gate.pods[0].address]
+        await until(lambda: gate.in_flight == 0 and gate.app.director.held == 0)
+
+
+async def test_a_held_request_is_refused_when_its_time_is_up(tmp_path: Path, hold: OneEach) -> None:
+    hold.seconds = 0.7
+    async with gateway(tmp_path, pods(), **HELD) as gate:
+        slow = asyncio.create_task(gate.post({"model": "sql-lora", "tokens": 20, "pause": 0.1}))
+        await until(lambda: gate.in_flight == 1)
+
+        response, body = await gate.post({"model": "sql-lora"})
+
+        assert response.status == 429
+        assert response.headers["retry-after"] == "1"
+        assert json.loads(body)["error"]["code"] == "overloaded"
+        await slow
+
+
+async def test_a_client_that_leaves_while_held_is_forgotten(tmp_path: Path, hold: OneEach) -> None:
+    async with gateway(tmp_path, pods(), **HELD) as gate:
+        slow = asyncio.create_task(gate.post({"model": "sql-lora", "tokens": 10, "pause": 0.1}))
+        await until(lambda: gate.in_flight == 1)
+        waiting = asyncio.create_task(gate.post({"model": "sql-lora"}))
+        await until(lambda: gate.app.director.held == 1)
+
+        waiting.cancel()
+
+        await until(lambda: gate.app.director.held == 0)
+        await slow
+        assert len(gate.received) == 1
