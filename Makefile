@@ -46,6 +46,14 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 proto: $(VENV)/.dev ## compile proto/ into src/lora_router/extproc/pb
 	$(BIN)/python proto/compile.py
 
+.PHONY: bench
+bench: $(VENV)/.dev ## what the parts of the request path cost (ARGS=--json)
+	$(BIN)/python bench/parts.py $(ARGS)
+
+.PHONY: readme
+readme: $(VENV)/.dev ## write the README's table of settings anew
+	$(BIN)/python docs/write_readme.py
+
 .PHONY: lock
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -1,0 +1,138 @@
+"""The command line, as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from lora_router import __version__
+from lora_router.cli import app
+
+PAGE = Path(__file__).parents[1] / "data/vllm-0.32.0/06_three_lora_one_waits_t1s.prom"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("AIBRIX_LORA_AFFINITY_THRESHOLD", "ROUTING_ALGORITHM"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout == f"lora-router {__version__}\n"
+
+
+def test_scrape_prints_one_json_object_for_each_source() -> None:
+    result = run("scrape", str(PAGE), "-", "--json", stdin=PAGE.read_bytes())
+
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert result.exit_code == 0
+    assert list(first) == ["source", "running", "waiting", "kv_cache_usage", "deferred", "lora"]
+    assert (first["source"], second["source"]) == (str(PAGE), "-")
+    assert first["lora"]["active"] == second["lora"]["active"] == ["a1", "a2"]
+
+
+def test_scrape_prints_a_table_for_people() -> None:
+    assert "a1, a2" in run("scrape", str(PAGE)).stdout
+
+
+def test_scrape_reports_what_it_cannot_read_and_prints_the_rest() -> None:
+    result = run("scrape", "/nope", str(PAGE), "--json")
+
+    assert result.exit_code == 1
+    assert "lora-router: /nope: cannot be read: No such file or directory" in result.stderr
+    assert json.loads(result.stdout)["running"] == 2
+    assert run("scrape", "/nope").stdout == ""
+
+
+def test_config_prints_each_value_and_where_it_came_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "router.yaml").write_text("grpc_port: 1\nadmin_port: 2\nlog_level: debug\n")
+    monkeypatch.setenv("LORA_ROUTER_ADMIN_PORT", "3")
+    monkeypatch.setenv("AIBRIX_LORA_AFFINITY_THRESHOLD", "0.5")
+    monkeypatch.setenv("LORA_ROUTER_POD_API_KEY", "secret")
+    monkeypatch.setenv("LORA_ROUTER_ADMIN_PRT", "4")
+
+    result = run(
+        "config", "-c", "router.yaml", "--json", "--set", "log_level=error", "--algorithm", "random"
+    )
+
+    shown = json.loads(result.stdout)
+    assert shown["grpc_port"] == {"value": 1, "from": "file router.yaml"}
+    assert shown["admin_port"] == {"value": 3, "from": "env LORA_ROUTER_ADMIN_PORT"}
+    assert shown["lora_affinity_threshold"] == {
+        "value": 0.5,
+        "from": "env AIBRIX_LORA_AFFINITY_THRESHOLD",
+    }
+    assert shown["log_level"] == {"value": "error", "from": "flag --log-level"}
+    assert shown["algorithm"] == {"value": "random", "from": "flag --algorithm"}
+    assert shown["max_body_bytes"] == {"value": 33554432, "from": "default"}
+    assert "secret" not in result.stdout
+    assert "LORA_ROUTER_ADMIN_PRT: there is no such setting; did you mean 'admin_port'" in (
+        result.stderr
+    )
+
+
+def test_config_prints_a_table_for_people() -> None:
+    result = run("config")
+
+    assert result.exit_code == 0
+    assert "lora_affinity_threshold" in result.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize("command", ["config", "serve", "envoy-config"])
+def test_wrong_settings_stop_every_command_with_a_line_for_each(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIBRIX_LORA_AFFINITY_THRESHOLD", "1.5")
+
+    result = run(command, "--set", "grpc_port=x", "--set", "log_level=loud")
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert "lora-router: AIBRIX_LORA_AFFINITY_THRESHOLD=1.5: must be a number between 0 and 1" in (
+        lines
+    )
+    assert "lora-router: --grpc-port x: must be a port, from 0 (any) to 65535" in lines
+    assert "lora-router: --log-level loud: must be one of debug, info, warning, error" in lines
+    assert len(lines) == 3
+
+
+def test_a_flag_without_a_value_is_explained() -> None:
+    result = run("config", "--set", "grpc_port")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "lora-router: --set grpc_port: must be NAME=VALUE\n",
+    )
+
+
+def test_a_config_file_that_is_not_there_is_named() -> None:
+    result = run("config", "-c", "missing.yaml")
+
+    assert result.exit_code == 2
+    assert "missing.yaml: cannot be read: No such file or directory" in result.stderr
+
+
+def test_envoy_config_prints_yaml_or_json() -> None:
+    text = yaml.safe_load(run("envoy-config", "--set", "target_pod_header=x-pod").stdout)
+    data = json.loads(run("envoy-config", "--json", "--set", "target_pod_header=x-pod").stdout)
+
+    assert text == data
+    (_, pods) = text["static_resources"]["clusters"]
+    assert pods["original_dst_lb_config"] == {"use_http_header": True, "http_header_name": "x-pod"}
+
+
+def test_serve_without_pods_says_how_to_name_them() -> None:
+    result = run("serve")
+
+    assert result.exit_code == 1
+    assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
