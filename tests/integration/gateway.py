@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Gateway:
 
     async def post(
         self,
-        body: bytes | dict[str, object],
+        body: bytes | Mapping[str, object],
         path: str = "/v1/chat/completions",
         headers: dict[str, str] | None = None,
     ) -> tuple[aiohttp.ClientResponse, bytes]:

@@ -153,7 +153,7 @@ async def test_without_a_router_the_gateway_fails_closed_and_recovers(tmp_path: 
         served = Served(tmp_path, {"grpc_port": gate.settings.grpc_port})
         async with served.run():
             await served.until_ready()
-            statuses = []
+            statuses: list[int] = []
             async with asyncio.timeout(20):
                 while not statuses or statuses[-1] != 200:
                     statuses.append((await gate.post({"model": "base"}))[0].status)

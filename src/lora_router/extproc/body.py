@@ -122,8 +122,6 @@ def _read_json(body: bytes) -> BodyFields:
         raise _malformed(f"The request's body is not valid JSON: {error}.") from None
     except RecursionError:
         raise _malformed("The request's body is nested too deeply.") from None
-    except UnicodeDecodeError:
-        raise _not_utf8() from None
     # The decoder looks for the ends of strings that it skips, not into them.
     if not body.isascii() and not _is_utf8(body):
         raise _not_utf8()
@@ -137,8 +135,6 @@ def _model(raw: bytes) -> str:
         return checked_model(_text.decode(raw))
     except msgspec.ValidationError:
         raise BodyError(BodyErrorKind.MODEL_TYPE, "The field 'model' must be a string.") from None
-    except (msgspec.DecodeError, UnicodeError):
-        raise _bad_name("is not valid text") from None
 
 
 def _read_form(body: bytes, content_type: str) -> BodyFields:

@@ -11,6 +11,7 @@ from envoy_data_plane.envoy.service.ext_proc import v3 as theirs
 from envoy_data_plane.envoy.type import v3 as type_v3
 from envoy_data_plane.google.protobuf import ListValue, Struct, Value
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from lora_router.extproc.pb import core_pb2, ext_proc_pb2, http_status_pb2, processing_mode_pb2
 from lora_router.extproc.pb import ext_proc_pb2 as ours
@@ -112,6 +113,12 @@ def read_by_envoy(response: ours.ProcessingResponse) -> theirs.ProcessingRespons
     return theirs.ProcessingResponse.parse(response.SerializeToString())
 
 
+def response_of(kind: str, answer: Message) -> ours.ProcessingResponse:
+    response = ours.ProcessingResponse()
+    getattr(response, kind).CopyFrom(answer)
+    return response
+
+
 def common_response() -> ours.CommonResponse:
     option = core_pb2.HeaderValueOption
     return ours.CommonResponse(
@@ -146,7 +153,7 @@ def check_common_response(common: theirs.CommonResponse | None) -> None:
 def test_envoy_reads_our_answers_to_headers(kind: str) -> None:
     answer = ours.HeadersResponse(response=common_response())
 
-    read = getattr(read_by_envoy(ours.ProcessingResponse(**{kind: answer})), kind)
+    read = getattr(read_by_envoy(response_of(kind, answer)), kind)
 
     check_common_response(read.response)
 
@@ -158,7 +165,7 @@ def test_envoy_reads_our_answers_to_bodies(kind: str) -> None:
     common.body_mutation.streamed_response.end_of_stream = True
     answer = ours.BodyResponse(response=common)
 
-    read = getattr(read_by_envoy(ours.ProcessingResponse(**{kind: answer})), kind)
+    read = getattr(read_by_envoy(response_of(kind, answer)), kind)
 
     check_common_response(read.response)
     assert read.response.body_mutation.streamed_response == theirs.StreamedBodyResponse(
@@ -170,7 +177,7 @@ def test_envoy_reads_our_answers_to_bodies(kind: str) -> None:
 def test_envoy_reads_our_answers_to_trailers(kind: str) -> None:
     answer = ours.TrailersResponse(header_mutation=ours.HeaderMutation(remove_headers=["x"]))
 
-    read = getattr(read_by_envoy(ours.ProcessingResponse(**{kind: answer})), kind)
+    read = getattr(read_by_envoy(response_of(kind, answer)), kind)
 
     assert read.header_mutation.remove_headers == ["x"]
 

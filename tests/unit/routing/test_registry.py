@@ -1,7 +1,7 @@
 """Algorithms by entry point: ours, a stranger's, and broken ones."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -23,7 +23,7 @@ Install = Callable[[str, str, dict[str, str]], None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Install a distribution of one module, the way pip lays it out."""
     monkeypatch.syspath_prepend(str(tmp_path))
     made = []
