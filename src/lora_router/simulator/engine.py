@@ -5,7 +5,8 @@ What it reproduces, as measured on vLLM 0.32.0 with LoRA:
 - At most ``max_loras`` distinct adapters are in the batch. A waiting request whose adapter has no
   slot is *deferred*: skipped, and those behind it go on. That is what starves rare adapters.
 - A slot is free only when every request of its adapter has ended. The adapter stays resident in it
-  until another needs the slot; the least recently used goes first, into a host cache of its own.
+  until another needs the slot; the least recently used goes first. It stays in host memory, which
+  is a cache of its own, least recently used.
 - One step gives one token to every running request, and the whole batch takes the same step.
 - An adapter is *listed* from its first token, not from its request, and gone at once when its last
   request ends.
@@ -16,7 +17,7 @@ what came out. What is submitted or aborted in between takes effect at the next 
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +27,62 @@ class EngineOptions:
     max_loras: int = 4
     """Slots: distinct adapters in one batch."""
     max_cpu_loras: int = 64
-    """Adapters kept in host memory beside those in slots."""
+    """Adapters in host memory, those in slots included; vLLM wants at least ``max_loras``."""
     max_num_seqs: int = 256
     """Requests in one batch."""
     step_seconds: float = 0.020
     """A step with nothing in it."""
     step_seconds_per_request: float = 0.0005
-    prefill_seconds_per_token: float = 0.0
+    prefill_seconds_per_token: float = 0.0001
+    """What each prompt token adds to the request's first step."""
     host_load_seconds: float = 0.080
     """Loading an adapter from host memory into a slot."""
     disk_load_seconds: float = 1.5
     """Loading an adapter that is not in host memory either."""
     loads_block: bool = True
-    """Whether a load stalls the batch. If not, it only delays its own request."""
+    """Whether a load stalls the batch. If not, it only delays the requests of its adapter."""
     kv_cache_tokens: int = 200_000
     """For the cache usage that is reported; the model never runs out."""
+
+    def __post_init__(self) -> None:
+        """Check that such an engine can be.
+
+        Raises:
+            ValueError: It cannot; says which option is wrong and what is allowed.
+        """
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name.startswith(("max_", "kv_")) and value < 1:
+                raise ValueError(f"{option.name} must be at least 1, not {value}")
+            if "seconds" in option.name and not 0 <= value < float("inf"):
+                raise ValueError(f"{option.name} must be seconds, 0 or more, not {value}")
+        if self.step_seconds + self.step_seconds_per_request == 0:
+            raise ValueError("step_seconds must be above 0, or a step takes no time at all")
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(
+                f"max_cpu_loras must be at least max_loras ({self.max_loras}), "
+                f"not {self.max_cpu_loras}"
+            )
 
 
 @dataclass(slots=True, eq=False)
 class EngineRequest:
-    """A request in the engine."""
+    """A request in the engine. Two are never the same, even with the same ``id``."""
 
     adapter: str | None
+    """``None``: the base model."""
     prompt_tokens: int
     output_tokens: int
     arrived: float
+    """In seconds of the owner's clock."""
+    id: str = ""
+    """The owner's name for it; the engine does not look at it."""
     generated: int = 0
+    """Tokens that came out."""
     deferred: bool = False
-    """Whether it ever waited for a slot."""
-    ready_at: float = 0.0
-    """When its adapter is loaded, if loads do not block."""
+    """Whether it is in the queue because its adapter has no slot."""
+    waited_for_slot: bool = False
+    """Whether it ever was."""
 
     @property
     def finished(self) -> bool:
@@ -69,7 +96,8 @@ class Step:
 
     seconds: float
     scheduled: tuple[EngineRequest, ...]
-    """The batch: each gets a token at the end."""
+    """The requests that get a token at the end. None of them: only an abort took effect, or all
+    that run wait for their adapters to be loaded."""
 
 
 class Engine:
@@ -83,8 +111,10 @@ class Engine:
         self.slots: OrderedDict[str, int] = OrderedDict()
         """Resident adapters, least recently used first, with their running requests."""
         self.host_cache: OrderedDict[str, None] = OrderedDict()
+        """Adapters in host memory, least recently used first."""
         self.listed: dict[str, int] = {}
-        """Adapters with a first token out and not finished: what ``lora_requests_info`` names."""
+        """Adapters with a first token out and not finished: what ``lora_requests_info`` names, in
+        its order."""
         self.loads = 0
         """Adapters loaded into a slot since the start."""
         self.slot_waits = 0
@@ -92,6 +122,8 @@ class Engine:
         self.steps = 0
         self.step: Step | None = None
         self._aborted: set[EngineRequest] = set()
+        self._loaded_at: dict[str, float] = {}
+        """When the adapter in a slot is usable, if loads do not block."""
 
     # What the owner says
 
@@ -100,31 +132,38 @@ class Engine:
         self.waiting.append(request)
 
     def abort(self, request: EngineRequest) -> None:
-        """Drop a request at the next step, wherever it is then."""
+        """Drop a request at the next step, wherever it is then. Harmless if it has ended."""
         self._aborted.add(request)
+
+    def preload(self, adapters: Iterable[str]) -> None:
+        """Put adapters into host memory, as if they had been used before."""
+        for adapter in adapters:
+            self._keep_in_host_memory(adapter)
 
     def begin_step(self, now: float) -> Step | None:
         """Schedule and begin a step; ``None`` if there is nothing to do."""
-        self._drop_aborted()
+        dropped = self._drop_aborted()
         load_seconds = self._schedule(now)
-        if not self.running:
+        # vLLM takes one more, empty step after an abort, with which its metrics take note of it.
+        if not self.running and not dropped:
             return None
         options = self.options
-        batch = tuple(
-            request for request in self.running if request.generated or request.ready_at <= now
-        )
+        batch = tuple(self.running) if options.loads_block else self._loaded(now)
         prefill = sum(request.prompt_tokens for request in batch if not request.generated)
         seconds = (
             options.step_seconds
-            + options.step_seconds_per_request * len(batch)
+            + options.step_seconds_per_request * max(1, len(batch))
             + options.prefill_seconds_per_token * prefill
             + (load_seconds if options.loads_block else 0.0)
         )
         self.step = Step(seconds, batch)
         return self.step
 
-    def end_step(self) -> Iterable[EngineRequest]:
-        """End the step; return the requests that got a token."""
+    def end_step(self) -> tuple[EngineRequest, ...]:
+        """End the step; return the requests that got a token.
+
+        ``generated == 1`` tells the first token, ``finished`` the last.
+        """
         step, self.step = self.step, None
         if step is None:
             return ()
@@ -146,14 +185,8 @@ class Engine:
 
     @property
     def deferred(self) -> int:
-        """Waiting requests that are held back by the slot limit."""
-        active = self.active
-        if len(active) < self.options.max_loras:
-            return 0
-        return sum(
-            request.adapter is not None and request.adapter not in active
-            for request in self.waiting
-        )
+        """Waiting requests that the slot limit held back at the last step."""
+        return sum(request.deferred for request in self.waiting)
 
     @property
     def kv_cache_usage(self) -> float:
@@ -170,49 +203,82 @@ class Engine:
         active = self.active
         for request in self.waiting:
             adapter = request.adapter
+            request.deferred = False
             if len(self.running) >= self.options.max_num_seqs:
                 left.append(request)
                 continue
             if adapter is not None:
                 if adapter not in active and len(active) >= self.options.max_loras:
-                    if not request.deferred:
-                        request.deferred = True
-                        self.slot_waits += 1
+                    self._defer(request)
                     left.append(request)
                     continue
-                seconds = self._take_slot(adapter)
                 active.add(adapter)
-                load_seconds += seconds
-                request.ready_at = now + (0.0 if self.options.loads_block else seconds)
+                load_seconds += self._take_slot(adapter, now)
             self.running.append(request)
         self.waiting = left
         return load_seconds
 
-    def _take_slot(self, adapter: str) -> float:
-        """Count a request on the adapter's slot, loading the adapter first if it must be."""
+    def _defer(self, request: EngineRequest) -> None:
+        request.deferred = True
+        if not request.waited_for_slot:
+            request.waited_for_slot = True
+            self.slot_waits += 1
+
+    def _take_slot(self, adapter: str, now: float) -> float:
+        """Count a request on the adapter's slot; return the seconds to load the adapter first."""
         slots = self.slots
         if adapter in slots:
             slots[adapter] += 1
             slots.move_to_end(adapter)
+            self._keep_in_host_memory(adapter)
             return 0.0
         if len(slots) >= self.options.max_loras:
-            idle = next(name for name, running in slots.items() if not running)
-            del slots[idle]
+            self._evict(next(name for name, running in slots.items() if not running))
+        options = self.options
         in_host_memory = adapter in self.host_cache
+        seconds = options.host_load_seconds if in_host_memory else options.disk_load_seconds
+        slots[adapter] = 1
+        self._loaded_at[adapter] = now + seconds
+        self._keep_in_host_memory(adapter)
+        self.loads += 1
+        return seconds
+
+    def _keep_in_host_memory(self, adapter: str) -> None:
+        """Mark an adapter as used just now; the one unused for longest makes room for it."""
         self.host_cache[adapter] = None
         self.host_cache.move_to_end(adapter)
-        if len(self.host_cache) > self.options.max_cpu_loras:
-            self.host_cache.popitem(last=False)
-        slots[adapter] = 1
-        self.loads += 1
-        return self.options.host_load_seconds if in_host_memory else self.options.disk_load_seconds
+        if len(self.host_cache) <= self.options.max_cpu_loras:
+            return
+        active = self.active
+        spare = (name for name in self.host_cache if name not in active and name != adapter)
+        oldest = next(spare, adapter)
+        del self.host_cache[oldest]
+        # As in vLLM, an adapter in a slot is in host memory too; it leaves both.
+        if oldest in self.slots:
+            self._evict(oldest)
+
+    def _evict(self, adapter: str) -> None:
+        del self.slots[adapter]
+        del self._loaded_at[adapter]
+
+    def _loaded(self, now: float) -> tuple[EngineRequest, ...]:
+        """Return the running requests whose adapter is there."""
+        loaded_at = self._loaded_at
+        return tuple(
+            request
+            for request in self.running
+            if request.adapter is None or loaded_at[request.adapter] <= now
+        )
 
     def _leave(self, request: EngineRequest) -> None:
         self.running.remove(request)
         adapter = request.adapter
         if adapter is None:
             return
+        # Every step uses the adapters in it, so the last one to end is the last one used.
         self.slots[adapter] -= 1
+        self.slots.move_to_end(adapter)
+        self._keep_in_host_memory(adapter)
         if request.generated:
             left = self.listed[adapter] - 1
             if left:
@@ -220,11 +286,13 @@ class Engine:
             else:
                 del self.listed[adapter]
 
-    def _drop_aborted(self) -> None:
+    def _drop_aborted(self) -> bool:
+        """Let go of what was aborted; say whether any of it was still there."""
         if not self._aborted:
-            return
-        for request in self._aborted:
-            if request in self.running:
-                self._leave(request)
-        self.waiting = [request for request in self.waiting if request not in self._aborted]
-        self._aborted.clear()
+            return False
+        aborted, self._aborted = self._aborted, set()
+        before = len(self.running) + len(self.waiting)
+        for request in [request for request in self.running if request in aborted]:
+            self._leave(request)
+        self.waiting = [request for request in self.waiting if request not in aborted]
+        return len(self.running) + len(self.waiting) < before

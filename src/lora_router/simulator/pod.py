@@ -6,19 +6,33 @@ request of it was running there), ``resident`` (loaded and idle), ``cold``, or `
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Sequence
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from aiohttp import web
 
+from lora_router.simulator import answers
+from lora_router.simulator.answers import CHAT, COMPLETION, EVENT_STREAM, EventWriter, Shape
+from lora_router.simulator.driver import EngineDriver, Generation
 from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
 from lora_router.simulator.pages import CONTENT_TYPE, MetricsPage, models_document
+from lora_router.simulator.requests import (
+    Asked,
+    RequestError,
+    read_completion,
+    read_embedding,
+    read_object,
+    read_transcription,
+)
 
-_JSON = "application/json"
+_REMEMBERED_REQUESTS = 1000
+_WATCHED = ("/metrics", "/health", "/debug/")
+"""Paths that are read to watch the pod; they are not counted as requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +42,25 @@ class PodOptions:
     name: str
     base: str = "base"
     adapters: tuple[str, ...] = ()
+    preload: bool = False
+    """Whether all adapters are in host memory from the start."""
     host: str = "127.0.0.1"
     port: int = 0
     """0 takes a free one."""
+    stream_interval: int = 1
+    """Tokens in an event of a stream after the first, as vLLM's setting of this name."""
     engine: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        """Check that such a pod can be.
+
+        Raises:
+            ValueError: It cannot; says why.
+        """
+        if self.stream_interval < 1:
+            raise ValueError(f"stream_interval must be at least 1, not {self.stream_interval}")
+        if self.base in self.adapters:
+            raise ValueError(f"the base model {self.base!r} cannot be an adapter too")
 
 
 class SimulatedPod:
@@ -40,30 +69,44 @@ class SimulatedPod:
     def __init__(self, options: PodOptions) -> None:
         self.options = options
         self.engine = Engine(options.engine)
+        if options.preload:
+            self.engine.preload(options.adapters)
         self.adapters = list(options.adapters)
         self.address = ""
+        """``host:port``, once it listens."""
+        self.requests: deque[str] = deque(maxlen=_REMEMBERED_REQUESTS)
+        """The last requests that arrived, as ``METHOD /path``."""
+        self.request_count = 0
         self._page = MetricsPage(self.engine, options.base)
-        self._tokens: dict[EngineRequest, asyncio.Queue[bool]] = {}
-        self._work = asyncio.Event()
+        self._driver = EngineDriver(self.engine, self._page)
         self._started = int(time.time())
-        app = web.Application(client_max_size=1 << 28)
+        app = web.Application(client_max_size=1 << 28, middlewares=[self._answer])
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/debug/state", self._state)
+        app.router.add_get("/debug/requests", self._requests)
+        app.router.add_route("*", "/debug/echo", self._echo)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
-        for path in ("/v1/chat/completions", "/v1/completions"):
-            app.router.add_post(path, self._complete)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._completion)
+        app.router.add_post("/v1/embeddings", self._embedding)
+        app.router.add_post("/v1/audio/transcriptions", self._transcription)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.options.host, self.options.port, shutdown_timeout=0.1)
-        await site.start()
+        try:
+            await web.TCPSite(self._runner, self.options.host, self.options.port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
         port = self._runner.addresses[0][1]
         self.address = f"{self.options.host}:{port}"
-        self._loop = asyncio.create_task(self._run())
+        self._driver.start()
         return self
 
     async def __aexit__(
@@ -72,31 +115,31 @@ class SimulatedPod:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._loop.cancel()
-        await asyncio.gather(self._loop, return_exceptions=True)
         await self._runner.cleanup()
+        await self._driver.stop()
 
-    # The engine's loop
+    # Every request
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            step = self.engine.begin_step(loop.time())
-            if step is None:
-                self._work.clear()
-                await self._work.wait()
-                due = loop.time()
-                continue
-            # Steps follow each other without drift, but never make up for lost time in a burst.
-            due = max(due + step.seconds, loop.time())
-            await asyncio.sleep(due - loop.time())
-            batch = self.engine.end_step()
-            self._page.note_step(batch, loop.time())
-            for request in batch:
-                queue = self._tokens.get(request)
-                if queue is not None:
-                    queue.put_nowait(request.finished)
+    @web.middleware
+    async def _answer(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Note what arrived, and give all errors vLLM's shape."""
+        if not request.path.startswith(_WATCHED):
+            self.requests.append(f"{request.method} {request.path}")
+            self.request_count += 1
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return self._error(error)
+        except web.HTTPException as error:
+            kind = "NotFoundError" if error.status == 404 else "Bad Request"
+            return self._error(RequestError(error.status, kind, error.reason))
+
+    def _error(self, error: RequestError) -> web.Response:
+        return answers.error_response(error, {"x-pod": self.options.name})
 
     # Pages
 
@@ -124,153 +167,115 @@ class SimulatedPod:
             }
         )
 
+    async def _requests(self, _request: web.Request) -> web.Response:
+        return web.json_response({"count": self.request_count, "requests": list(self.requests)})
+
+    async def _echo(self, request: web.Request) -> web.Response:
+        """Say what arrived, down to the headers, but not the body."""
+        return web.json_response(
+            {
+                "pod": self.options.name,
+                "method": request.method,
+                "path": request.path_qs,
+                "headers": [[name.lower(), value] for name, value in request.headers.items()],
+                "body_bytes": len(await request.read()),
+            }
+        )
+
     async def _load(self, request: web.Request) -> web.Response:
-        document = await _json(request)
-        name = document.get("lora_name")
-        if not isinstance(name, str) or not name:
-            return _error(400, "BadRequestError", "'lora_name' must be given.", "lora_name")
-        if name not in self.adapters:
-            self.adapters.append(name)
+        document = await read_object(request)
+        name, path = document.get("lora_name"), document.get("lora_path")
+        if not (isinstance(name, str) and name and isinstance(path, str) and path):
+            raise RequestError(
+                400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."
+            )
+        if name in self.adapters or name == self.options.base:
+            raise RequestError(
+                400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded."
+            )
+        self.adapters.append(name)
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
     async def _unload(self, request: web.Request) -> web.Response:
-        name = (await _json(request)).get("lora_name")
-        if name not in self.adapters:
-            return _error(404, "NotFoundError", "The adapter cannot be found.", "lora_name")
+        """Forget an adapter's name. What it is generating goes on, as in vLLM."""
+        name = (await read_object(request)).get("lora_name")
+        if not isinstance(name, str) or name not in self.adapters:
+            raise RequestError(
+                404, "NotFoundError", "The lora adapter cannot be found.", "lora_name"
+            )
         self.adapters.remove(name)
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     # Generating
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        try:
-            document = await _json(request)
-        except ValueError:
-            return _error(400, "Bad Request", "The body is not a JSON object.", None)
-        model = document.get("model") or self.options.base
-        if not isinstance(model, str):
-            return _error(400, "Bad Request", "Input should be a valid string", "body.model")
-        if model != self.options.base and model not in self.adapters:
-            return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
-        job = self._submit(model, document)
-        headers = {"x-pod": self.options.name, "x-adapter-state": self._found(job)}
-        try:
-            if document.get("stream") is True:
-                return await self._stream(request, model, job, headers, document)
-            while not await self._tokens[job].get():
-                pass
-        finally:
-            del self._tokens[job]
-            if not job.finished:
-                self.engine.abort(job)
-                self._page.note_abort()
-                self._work.set()
-        answer = {
-            "id": _completion_id(request),
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": " token" * job.output_tokens},
-                    "finish_reason": "length",
-                }
-            ],
-            "usage": _usage(job),
-        }
-        return web.json_response(answer, headers=headers)
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, CHAT)
 
-    def _submit(self, model: str, document: dict[str, Any]) -> EngineRequest:
-        prompt = document.get("messages") or document.get("prompt") or ""
+    async def _completion(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, COMPLETION)
+
+    async def _complete(self, request: web.Request, shape: Shape) -> web.StreamResponse:
+        asked = await read_completion(request)
+        model, job, headers = self._admit(request, asked)
+        async with self._driver.generate(job) as generation:
+            if not asked.stream:
+                await _until_last(generation)
+                return web.json_response(answers.completion(shape, model, job), headers=headers)
+            # The status goes out at once and the first event with the first token, as from vLLM.
+            answer = web.StreamResponse(headers={**headers, "content-type": EVENT_STREAM})
+            await answer.prepare(request)
+            events = EventWriter(
+                shape,
+                model,
+                job,
+                interval=self.options.stream_interval,
+                include_usage=asked.include_usage,
+            )
+            async for last in generation:
+                if event := events.token(last=last):
+                    await answer.write(event)
+            return answer
+
+    async def _embedding(self, request: web.Request) -> web.Response:
+        asked = await read_embedding(request)
+        model, job, headers = self._admit(request, asked)
+        async with self._driver.generate(job) as generation:
+            await _until_last(generation)
+        return web.json_response(answers.embedding(model, job, asked.inputs), headers=headers)
+
+    async def _transcription(self, request: web.Request) -> web.Response:
+        asked = await read_transcription(request)
+        _model, job, headers = self._admit(request, asked)
+        async with self._driver.generate(job) as generation:
+            await _until_last(generation)
+        return web.json_response(answers.transcription(job), headers=headers)
+
+    def _admit(
+        self, request: web.Request, asked: Asked
+    ) -> tuple[str, EngineRequest, dict[str, str]]:
+        """Return the model's name, the request for the engine, and the answer's headers."""
+        base = self.options.base
+        model = asked.model or base
+        if model != base and model not in self.adapters:
+            raise answers.unknown_model(model, base)
+        adapter = None if model == base else model
         job = EngineRequest(
-            adapter=None if model == self.options.base else model,
-            prompt_tokens=max(1, len(json.dumps(prompt)) // 4),
-            output_tokens=_positive(document.get("max_tokens"), 16),
+            adapter=adapter,
+            prompt_tokens=asked.prompt_tokens,
+            output_tokens=asked.output_tokens,
             arrived=asyncio.get_running_loop().time(),
+            id=request.headers.get("x-request-id") or uuid.uuid4().hex,
         )
-        self._tokens[job] = asyncio.Queue()
-        self.engine.submit(job)
-        self._work.set()
-        return job
+        return model, job, {"x-pod": self.options.name, "x-adapter-state": self._found(adapter)}
 
-    def _found(self, job: EngineRequest) -> str:
-        if job.adapter is None:
+    def _found(self, adapter: str | None) -> str:
+        if adapter is None:
             return "base"
-        if job.adapter in self.engine.active:
+        if adapter in self.engine.active:
             return "active"
-        return "resident" if job.adapter in self.engine.slots else "cold"
-
-    async def _stream(
-        self,
-        request: web.Request,
-        model: str,
-        job: EngineRequest,
-        headers: dict[str, str],
-        document: dict[str, Any],
-    ) -> web.StreamResponse:
-        answer = web.StreamResponse(
-            headers={**headers, "content-type": "text/event-stream; charset=utf-8"}
-        )
-        head: dict[str, object] = {
-            "id": _completion_id(request),
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
-        token = _event(head, [_choice({"content": " token"}, None)])
-        last = _event(head, [_choice({"content": " token"}, "length")])
-        finished = False
-        # Like vLLM, nothing goes out before there is a token, not even the status.
-        while not finished:
-            finished = await self._tokens[job].get()
-            if not answer.prepared:
-                await answer.prepare(request)
-                await answer.write(
-                    _event(head, [_choice({"role": "assistant", "content": ""}, None)])
-                )
-            await answer.write(last if finished else token)
-        options = document.get("stream_options")
-        if isinstance(options, dict) and options.get("include_usage"):
-            await answer.write(_event({**head, "usage": _usage(job)}, []))
-        await answer.write(b"data: [DONE]\n\n")
-        return answer
+        return "resident" if adapter in self.engine.slots else "cold"
 
 
-async def _json(request: web.Request) -> dict[str, Any]:
-    try:
-        document = json.loads(await request.read())
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(document, dict):
-        raise ValueError("not an object")
-    return document
-
-
-def _positive(value: object, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
-
-
-def _completion_id(request: web.Request) -> str:
-    return f"chatcmpl-{request.headers.get('x-request-id', 'sim')}"
-
-
-def _choice(delta: dict[str, object], finish_reason: str | None) -> dict[str, object]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _event(head: dict[str, object], choices: Sequence[object]) -> bytes:
-    return b"data: " + json.dumps({**head, "choices": choices}).encode() + b"\n\n"
-
-
-def _usage(job: EngineRequest) -> dict[str, int]:
-    return {
-        "prompt_tokens": job.prompt_tokens,
-        "completion_tokens": job.generated,
-        "total_tokens": job.prompt_tokens + job.generated,
-    }
-
-
-def _error(status: int, kind: str, message: str, param: str | None) -> web.Response:
-    error = {"message": message, "type": kind, "param": param, "code": status}
-    return web.json_response({"error": error}, status=status)
+async def _until_last(generation: Generation) -> None:
+    async for _last in generation:
+        pass

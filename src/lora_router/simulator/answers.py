@@ -1,0 +1,161 @@
+"""What a simulated pod answers: documents and stream events in the shapes of vLLM 0.32.0."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lora_router.simulator.engine import EngineRequest
+from lora_router.simulator.requests import RequestError
+
+WORD = " token"
+"""What every token of the model is."""
+DONE = b"data: [DONE]\n\n"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+_FINGERPRINT = "vllm-0.32.0-simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How an endpoint spells its answers."""
+
+    id_prefix: str
+    document: str
+    chunk: str
+    chat: bool
+
+
+CHAT = Shape("chatcmpl", "chat.completion", "chat.completion.chunk", chat=True)
+COMPLETION = Shape("cmpl", "text_completion", "text_completion", chat=False)
+
+
+def completion(shape: Shape, model: str, job: EngineRequest) -> dict[str, object]:
+    """Return the whole answer of a request that is not streamed."""
+    text = WORD * job.generated
+    content: dict[str, object] = (
+        {"message": {"role": "assistant", "content": text}} if shape.chat else {"text": text}
+    )
+    return {
+        **_head(shape.id_prefix, shape.document, model, job),
+        "choices": [_choice(content, "length")],
+        "system_fingerprint": _FINGERPRINT,
+        "usage": _usage(job),
+    }
+
+
+class EventWriter:
+    """The events of one stream: token by token in, what to send now out.
+
+    Events of the middle hold ``interval`` tokens each; those that are the same are made once.
+    """
+
+    def __init__(
+        self, shape: Shape, model: str, job: EngineRequest, *, interval: int, include_usage: bool
+    ) -> None:
+        self._shape = shape
+        self._job = job
+        self._interval = interval
+        self._include_usage = include_usage
+        self._head = _head(shape.id_prefix, shape.chunk, model, job)
+        self._middle = self._text_event(interval, None)
+        self._begun = False
+        self._unsent = 0
+
+    def token(self, *, last: bool) -> bytes:
+        """Take one more token; return what to send now, which can be nothing."""
+        self._unsent += 1
+        if last:
+            return self._opening() + self._text_event(self._unsent, "length") + self._ending()
+        if not self._begun:
+            # The first token never waits for others.
+            self._unsent = 0
+            return self._opening() + self._text_event(1, None)
+        if self._unsent < self._interval:
+            return b""
+        self._unsent = 0
+        return self._middle
+
+    def _opening(self) -> bytes:
+        """Return what goes before the first token: in a chat, whose turn it is."""
+        if self._begun or not self._shape.chat:
+            self._begun = True
+            return b""
+        self._begun = True
+        role = {"delta": {"role": "assistant", "content": ""}}
+        return self._event([_choice(role, None)])
+
+    def _ending(self) -> bytes:
+        if not self._include_usage:
+            return DONE
+        return self._event([], usage=_usage(self._job), system_fingerprint=_FINGERPRINT) + DONE
+
+    def _text_event(self, tokens: int, finish_reason: str | None) -> bytes:
+        text = WORD * tokens
+        piece: dict[str, object] = (
+            {"delta": {"content": text}} if self._shape.chat else {"text": text}
+        )
+        return self._event([_choice(piece, finish_reason)])
+
+    def _event(self, choices: Sequence[object], **rest: object) -> bytes:
+        document = {**self._head, "choices": choices, **rest}
+        return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
+
+
+def embedding(model: str, job: EngineRequest, inputs: int) -> dict[str, object]:
+    """Return the answer of ``/v1/embeddings``: the same short vector for each text."""
+    tokens = job.prompt_tokens
+    return {
+        **_head("embd", "list", model, job),
+        "data": [
+            {"object": "embedding", "index": index, "embedding": [0.5, -0.5, 0.5, -0.5]}
+            for index in range(inputs)
+        ],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
+    }
+
+
+def transcription(job: EngineRequest) -> dict[str, object]:
+    """Return the answer of ``/v1/audio/transcriptions``."""
+    return {"text": WORD * job.generated, "usage": {"type": "duration", "seconds": 1}}
+
+
+def unknown_model(model: str, base: str) -> RequestError:
+    """Return vLLM's answer to a model that the pod does not serve."""
+    message = f"The model `{model}` does not exist. Valid aliases: {base}."
+    return RequestError(404, "NotFoundError", message, "model")
+
+
+def error_response(error: RequestError, headers: Mapping[str, str]) -> web.Response:
+    """Return an error as a response."""
+    document = {
+        "message": error.message,
+        "type": error.kind,
+        "param": error.param,
+        "code": error.status,
+    }
+    return web.json_response({"error": document}, status=error.status, headers=headers)
+
+
+def _head(id_prefix: str, kind: str, model: str, job: EngineRequest) -> dict[str, object]:
+    return {
+        "id": f"{id_prefix}-{job.id}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
+
+
+def _choice(content: Mapping[str, object], finish_reason: str | None) -> dict[str, object]:
+    # vLLM names a stop reason only where something stopped.
+    stop = {} if finish_reason is None else {"stop_reason": None}
+    return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason, **stop}
+
+
+def _usage(job: EngineRequest) -> dict[str, int]:
+    return {
+        "prompt_tokens": job.prompt_tokens,
+        "total_tokens": job.prompt_tokens + job.generated,
+        "completion_tokens": job.generated,
+    }

@@ -1,0 +1,81 @@
+"""Running the engine model in real time: steps take as long as the model says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from lora_router.simulator.engine import Engine, EngineRequest
+from lora_router.simulator.pages import MetricsPage
+
+
+class Generation:
+    """The tokens of one request, as they come: true for the last one, false for those before."""
+
+    def __init__(self) -> None:
+        self._tokens: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def __aiter__(self) -> AsyncIterator[bool]:
+        last = False
+        while not last:
+            last = await self._tokens.get()
+            yield last
+
+    def put(self, *, last: bool) -> None:
+        """Add a token."""
+        self._tokens.put_nowait(last)
+
+
+class EngineDriver:
+    """Drives an engine by the event loop's clock, and keeps its metrics page up to date."""
+
+    def __init__(self, engine: Engine, page: MetricsPage) -> None:
+        self._engine = engine
+        self._page = page
+        self._open: dict[EngineRequest, Generation] = {}
+        self._work = asyncio.Event()
+        self._task: asyncio.Task[None]
+
+    def start(self) -> None:
+        """Begin to take steps."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Take no more steps; whatever waits for tokens waits on. Call it after ``start``."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    @asynccontextmanager
+    async def generate(self, request: EngineRequest) -> AsyncIterator[Generation]:
+        """Give a request to the engine; leaving the block early aborts it."""
+        generation = self._open[request] = Generation()
+        self._engine.submit(request)
+        self._work.set()
+        try:
+            yield generation
+        finally:
+            del self._open[request]
+            if not request.finished:
+                self._engine.abort(request)
+                self._page.note_abort()
+                self._work.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            step = self._engine.begin_step(loop.time())
+            if step is None:
+                self._work.clear()
+                await self._work.wait()
+                due = loop.time()
+                continue
+            # Steps follow each other without drift, but never make up for lost time in a burst.
+            due = max(due + step.seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+            batch = self._engine.end_step()
+            self._page.note_step(batch, loop.time())
+            for request in batch:
+                generation = self._open.get(request)
+                if generation is not None:
+                    generation.put(last=request.finished)

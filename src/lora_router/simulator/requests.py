@@ -1,0 +1,140 @@
+"""What a client asks of a simulated pod: JSON and form bodies, read as vLLM reads them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lora_router.simulator.pages import MAX_MODEL_LEN
+
+DEFAULT_OUTPUT_TOKENS = 16
+_CHARACTERS_PER_TOKEN = 4
+
+
+class RequestError(Exception):
+    """The request gets an error, in vLLM's shape."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, understood."""
+
+    model: str
+    """``""`` if it named none: the base model."""
+    prompt_tokens: int
+    output_tokens: int
+    stream: bool = False
+    include_usage: bool = False
+    inputs: int = 1
+    """Texts to embed."""
+
+
+async def read_completion(request: web.Request) -> Asked:
+    """Read the body of ``/v1/chat/completions`` or ``/v1/completions``.
+
+    Raises:
+        RequestError: It is none.
+    """
+    document = await read_object(request)
+    options = document.get("stream_options")
+    return Asked(
+        model=_model(document),
+        prompt_tokens=count_tokens(document.get("messages") or document.get("prompt") or ""),
+        output_tokens=_output_tokens(document),
+        stream=document.get("stream") is True,
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+    )
+
+
+async def read_embedding(request: web.Request) -> Asked:
+    """Read the body of ``/v1/embeddings``.
+
+    Raises:
+        RequestError: It is none.
+    """
+    document = await read_object(request)
+    texts = document.get("input")
+    return Asked(
+        model=_model(document),
+        prompt_tokens=count_tokens(texts or ""),
+        output_tokens=1,  # All of it comes out of one step.
+        inputs=len(texts) if isinstance(texts, list) else 1,
+    )
+
+
+async def read_transcription(request: web.Request) -> Asked:
+    """Read the form of ``/v1/audio/transcriptions``.
+
+    Raises:
+        RequestError: It is none, or has no file.
+    """
+    try:
+        form = await request.post()
+    except ValueError:
+        raise RequestError(400, "Bad Request", "The body is not a form.") from None
+    file = form.get("file")
+    if not isinstance(file, web.FileField):
+        raise RequestError(400, "Bad Request", "Field required", "body.file")
+    with file.file as audio:
+        size = len(audio.read())
+    return Asked(
+        model=_model(form),
+        prompt_tokens=max(1, size // 1000),
+        output_tokens=DEFAULT_OUTPUT_TOKENS,
+    )
+
+
+async def read_object(request: web.Request) -> dict[str, object]:
+    """Read a body that must be a JSON object.
+
+    Raises:
+        RequestError: It is not.
+    """
+    try:
+        document = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise RequestError(400, "Bad Request", "The body is not JSON.") from None
+    if not isinstance(document, dict):
+        raise RequestError(400, "Bad Request", "The body is not a JSON object.")
+    return document
+
+
+def count_tokens(prompt: object) -> int:
+    """Return about how many tokens a prompt has: one for four characters, and at least one."""
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt)
+    return max(1, len(text) // _CHARACTERS_PER_TOKEN)
+
+
+def _model(document: Mapping[str, object]) -> str:
+    model = document.get("model")
+    if model is None:
+        return ""
+    if not isinstance(model, str):
+        raise RequestError(400, "Bad Request", "Input should be a valid string", "body.model")
+    return model
+
+
+def _output_tokens(document: Mapping[str, object]) -> int:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = document.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RequestError(400, "BadRequestError", f"{name} must be at least 1.", name)
+        if value > MAX_MODEL_LEN:
+            raise RequestError(
+                400,
+                "BadRequestError",
+                f"{name}={value} cannot be greater than max_model_len={MAX_MODEL_LEN}.",
+                name,
+            )
+        return value
+    return DEFAULT_OUTPUT_TOKENS

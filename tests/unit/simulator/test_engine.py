@@ -1,0 +1,461 @@
+"""The engine model, driven in made-up time: what vLLM was seen to do, it does."""
+
+from collections.abc import Iterable
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
+
+
+def ask(
+    adapter: str | None, *, tokens: int = 10, at: float = 0.0, prompt: int = 1
+) -> EngineRequest:
+    return EngineRequest(adapter, prompt_tokens=prompt, output_tokens=tokens, arrived=at)
+
+
+class Run:
+    """An engine and its time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.now = 0.0
+        self.first_token: dict[EngineRequest, float] = {}
+        """Seconds from arrival to the first token."""
+        self.max_active = 0
+        self._coming: list[EngineRequest] = []
+
+    def step(self) -> bool:
+        """One step; false if there was nothing to do."""
+        step = self.engine.begin_step(self.now)
+        if step is None:
+            return False
+        self.max_active = max(self.max_active, len(self.engine.active))
+        self.now += step.seconds
+        for request in self.engine.end_step():
+            if request.generated == 1:
+                self.first_token[request] = self.now - request.arrived
+        return True
+
+    def play(self, requests: Iterable[EngineRequest] = (), until: float = 1e9) -> None:
+        """Submit each request when it arrives, and run until all have ended."""
+        coming = self._coming = sorted(
+            [*self._coming, *requests], key=lambda request: request.arrived
+        )
+        while self.now < until:
+            while coming and coming[0].arrived <= self.now:
+                self.engine.submit(coming.pop(0))
+            if not self.step():
+                if not coming:
+                    return
+                self.now = coming[0].arrived
+
+
+def make(**options: object) -> Run:
+    values: dict[str, object] = {
+        "max_loras": 2,
+        "step_seconds": 0.01,
+        "step_seconds_per_request": 0.0,
+        "prefill_seconds_per_token": 0.0,
+        "host_load_seconds": 0.0,
+        "disk_load_seconds": 0.0,
+    }
+    return Run(Engine(EngineOptions(**(values | options))))  # type: ignore[arg-type]
+
+
+# Steps
+
+
+def test_an_idle_engine_has_nothing_to_do() -> None:
+    engine = Engine()
+    assert engine.begin_step(0.0) is None
+    assert engine.end_step() == ()
+
+
+def test_every_running_request_gets_one_token_in_each_step() -> None:
+    run = make()
+    short, long = ask(None, tokens=2), ask(None, tokens=3)
+    run.engine.submit(short)
+    run.engine.submit(long)
+    run.step()
+    assert (short.generated, long.generated) == (1, 1)
+    run.step()
+    assert short.finished
+    assert run.engine.running == [long]
+    run.step()
+    assert run.engine.running == []
+    assert not run.step()
+
+
+def test_a_step_takes_longer_with_more_requests_and_with_their_prompts() -> None:
+    engine = Engine(
+        EngineOptions(
+            step_seconds=0.02, step_seconds_per_request=0.0005, prefill_seconds_per_token=0.001
+        )
+    )
+    for _ in range(4):
+        engine.submit(ask(None, prompt=10))
+    first = engine.begin_step(0.0)
+    assert first is not None
+    assert first.seconds == pytest.approx(0.02 + 4 * 0.0005 + 40 * 0.001)
+    engine.end_step()
+    second = engine.begin_step(1.0)
+    assert second is not None
+    assert second.seconds == pytest.approx(0.02 + 4 * 0.0005)
+
+
+def test_the_batch_has_a_limit_and_who_waits_for_it_is_not_deferred() -> None:
+    run = make(max_num_seqs=2)
+    requests = [ask(None, tokens=5) for _ in range(3)]
+    for request in requests:
+        run.engine.submit(request)
+    run.step()
+    assert run.engine.running == requests[:2]
+    assert run.engine.waiting == requests[2:]
+    assert run.engine.deferred == 0
+    assert run.engine.slot_waits == 0
+
+
+# Slots
+
+
+def test_a_request_without_a_slot_is_skipped_and_those_behind_it_go_on() -> None:
+    run = make()
+    a1, a2, a3, base, again = ask("a1"), ask("a2"), ask("a3"), ask(None), ask("a1")
+    for request in (a1, a2, a3, base, again):
+        run.engine.submit(request)
+    run.step()
+    assert run.engine.running == [a1, a2, base, again]
+    assert run.engine.waiting == [a3]
+    assert run.engine.deferred == 1
+    assert a3.deferred
+    assert "a3" not in run.engine.listed
+
+
+def test_a_wait_for_a_slot_counts_once_however_long_it_is() -> None:
+    run = make()
+    run.play([ask("a1"), ask("a2"), ask("a3", tokens=1)])
+    assert run.engine.slot_waits == 1
+    assert run.engine.deferred == 0
+
+
+def test_a_slot_is_free_only_when_every_request_of_its_adapter_has_ended() -> None:
+    run = make(max_loras=1)
+    short, long, other = ask("a1", tokens=5), ask("a1", tokens=20), ask("a2", tokens=1)
+    run.play([short, long, other])
+    assert run.first_token[other] == pytest.approx(0.21)
+
+
+def test_an_idle_adapter_stays_in_its_slot_and_needs_no_load() -> None:
+    run = make(host_load_seconds=0.08, disk_load_seconds=1.5)
+    run.play([ask("a1", tokens=1)])
+    assert run.engine.slots == {"a1": 0}
+    assert run.engine.active == set()
+    later = ask("a1", tokens=1, at=10.0)
+    run.play([later])
+    assert run.engine.loads == 1
+    assert run.first_token[later] == pytest.approx(0.01)
+
+
+def test_the_adapter_unused_for_longest_gives_up_its_slot() -> None:
+    run = make()
+    # a1 begins first and ends last, so a2 has been idle for longer.
+    run.play([ask("a1", tokens=20), ask("a2", tokens=2, at=0.01)])
+    run.play([ask("a3", at=run.now)])
+    assert set(run.engine.slots) == {"a1", "a3"}
+
+
+def test_an_active_adapter_never_loses_its_slot() -> None:
+    run = make()
+    run.play(
+        [ask("a1", tokens=100), ask("a2", tokens=2), ask("a3", tokens=2), ask("a4", tokens=2)],
+        until=0.3,
+    )
+    assert run.engine.active == {"a1"}
+    assert run.engine.loads == 4
+
+
+# Loads
+
+
+def test_a_load_from_disk_then_from_host_memory() -> None:
+    run = make(max_loras=1, host_load_seconds=0.08, disk_load_seconds=1.5)
+    first, other = ask("a1", tokens=1), ask("a2", tokens=1, at=5.0)
+    again = ask("a1", tokens=1, at=10.0)
+    run.play([first, other, again])
+    assert run.first_token[first] == pytest.approx(1.51)
+    assert run.first_token[again] == pytest.approx(0.09)
+    assert run.engine.loads == 3
+
+
+def test_preloaded_adapters_are_in_host_memory() -> None:
+    run = make(host_load_seconds=0.08, disk_load_seconds=1.5)
+    run.engine.preload(["a1"])
+    request = ask("a1", tokens=1)
+    run.play([request])
+    assert run.first_token[request] == pytest.approx(0.09)
+
+
+def test_host_memory_forgets_the_adapter_unused_for_longest() -> None:
+    run = make(max_loras=1, max_cpu_loras=2, host_load_seconds=0.08, disk_load_seconds=1.5)
+    requests = [
+        ask(name, tokens=1, at=5.0 * number)
+        for number, name in enumerate(["a1", "a2", "a1", "a3", "a1", "a2"])
+    ]
+    run.play(requests)
+    waits = [round(run.first_token[request], 2) for request in requests]
+    assert waits == [1.51, 1.51, 0.09, 1.51, 0.09, 1.51]
+
+
+def test_an_idle_adapter_that_leaves_host_memory_leaves_its_slot_too() -> None:
+    run = make(max_loras=2, max_cpu_loras=2)
+    run.play([ask("a1", tokens=1), ask("a2", tokens=1, at=1.0)])
+    run.engine.preload(["a9"])
+    assert set(run.engine.slots) == {"a2"}
+    assert set(run.engine.host_cache) == {"a2", "a9"}
+
+
+def test_preloading_takes_no_memory_from_active_adapters() -> None:
+    run = make(max_loras=2, max_cpu_loras=2)
+    run.engine.submit(ask("a1"))
+    run.engine.submit(ask("a2"))
+    run.step()
+    run.engine.preload(["a9"])
+    assert set(run.engine.host_cache) == {"a1", "a2"}
+
+
+def test_a_blocking_load_stalls_the_whole_batch() -> None:
+    run = make(disk_load_seconds=1.5)
+    base = ask(None, tokens=100)
+    run.engine.submit(base)
+    run.step()
+    run.engine.submit(ask("a1"))
+    before = run.now
+    run.step()
+    assert run.now - before == pytest.approx(1.51)
+
+
+def test_a_load_that_does_not_block_delays_only_its_adapter() -> None:
+    run = make(disk_load_seconds=1.5, loads_block=False)
+    base, a1, second = ask(None, tokens=200), ask("a1"), ask("a1", at=0.5)
+    run.play([base, a1, second])
+    assert run.first_token[base] == pytest.approx(0.01)
+    assert run.first_token[a1] == pytest.approx(1.51, abs=0.02)
+    # It finds its adapter in a slot, but not there yet.
+    assert run.first_token[second] == pytest.approx(1.01, abs=0.02)
+
+
+def test_an_engine_that_only_loads_takes_empty_steps() -> None:
+    run = make(disk_load_seconds=1.5, loads_block=False)
+    run.engine.submit(ask("a1"))
+    step = run.engine.begin_step(0.0)
+    assert step is not None
+    assert step.scheduled == ()
+    assert step.seconds > 0
+
+
+# What the metrics name
+
+
+def test_an_adapter_is_listed_from_its_first_token_until_its_last_request_ends() -> None:
+    run = make()
+    run.engine.submit(ask("a1", tokens=2))
+    run.engine.begin_step(0.0)
+    assert not run.engine.listed
+    run.engine.end_step()
+    assert list(run.engine.listed) == ["a1"]
+    run.step()
+    assert not run.engine.listed
+    assert "a1" in run.engine.slots
+
+
+def test_adapters_are_listed_in_the_order_of_their_first_tokens() -> None:
+    run = make()
+    run.play([ask("a1", tokens=4), ask("a2", at=0.015)], until=0.025)
+    assert list(run.engine.listed) == ["a1", "a2"]
+    run.play([ask("a1", at=0.05)], until=0.07)
+    assert list(run.engine.listed) == ["a2", "a1"]
+
+
+def test_cache_usage_grows_with_tokens_and_is_never_above_one() -> None:
+    run = make(kv_cache_tokens=100)
+    run.engine.submit(ask(None, prompt=49, tokens=5))
+    run.step()
+    assert run.engine.kv_cache_usage == 0.5
+    run.engine.submit(ask(None, prompt=5000))
+    run.step()
+    assert run.engine.kv_cache_usage == 1.0
+
+
+# Aborts
+
+
+def test_an_abort_takes_effect_at_the_next_step() -> None:
+    run = make()
+    leaving, staying = ask("a1"), ask("a2")
+    run.engine.submit(leaving)
+    run.engine.submit(staying)
+    run.step()
+    run.engine.abort(leaving)
+    assert leaving in run.engine.running
+    run.step()
+    assert run.engine.running == [staying]
+    assert list(run.engine.listed) == ["a2"]
+    assert leaving.generated == 1
+
+
+def test_the_last_request_aborted_leaves_one_empty_step() -> None:
+    run = make()
+    request = ask("a1")
+    run.engine.submit(request)
+    run.step()
+    run.engine.abort(request)
+    assert run.step()
+    assert not run.engine.listed
+    assert not run.step()
+
+
+def test_a_waiting_request_can_be_aborted_and_never_runs() -> None:
+    run = make(max_loras=1)
+    running, waiting = ask("a1"), ask("a2")
+    run.play([running, waiting], until=0.02)
+    run.engine.abort(waiting)
+    while run.step():
+        pass
+    assert waiting.generated == 0
+    assert run.engine.loads == 1
+
+
+def test_an_abort_while_the_adapter_is_loaded_frees_the_slot() -> None:
+    run = make(disk_load_seconds=1.5, loads_block=False)
+    request = ask("a1")
+    run.engine.submit(request)
+    run.step()
+    run.engine.abort(request)
+    run.step()
+    assert run.engine.active == set()
+    assert not run.engine.listed
+
+
+def test_an_abort_after_the_end_does_nothing() -> None:
+    run = make()
+    request = ask("a1", tokens=1)
+    run.play([request])
+    run.engine.abort(request)
+    assert not run.step()
+
+
+def test_an_abort_gives_the_slot_to_the_next() -> None:
+    run = make(max_loras=1)
+    hog, waiting = ask("a1", tokens=10_000), ask("a2", tokens=1)
+    run.play([hog, waiting], until=0.05)
+    run.engine.abort(hog)
+    run.step()
+    assert waiting.finished
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_loras": 0}, "max_loras must be at least 1, not 0"),
+        ({"max_num_seqs": 0}, "max_num_seqs must be at least 1"),
+        ({"max_loras": 8, "max_cpu_loras": 4}, r"max_cpu_loras must be at least max_loras \(8\)"),
+        ({"step_seconds": -1.0}, "step_seconds must be seconds, 0 or more"),
+        ({"disk_load_seconds": float("nan")}, "disk_load_seconds must be seconds"),
+        (
+            {"step_seconds": 0.0, "step_seconds_per_request": 0.0},
+            "step_seconds must be above 0",
+        ),
+    ],
+)
+def test_options_that_cannot_be_are_named(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EngineOptions(**options)  # type: ignore[arg-type]
+
+
+# As measured on vLLM 0.32.0: two slots, tokens of about 11 ms, a first step of about 45 ms
+
+
+def measured() -> Run:
+    """An engine as fast as the one that was measured, whose loads cost nothing."""
+    return make(
+        step_seconds=0.010, step_seconds_per_request=0.0002, prefill_seconds_per_token=0.0003
+    )
+
+
+@pytest.mark.parametrize(
+    ("adapters", "p50_ms", "max_ms"),
+    [
+        (1, 47, 47),
+        (2, 47, 47),
+        (3, 43, 689),
+        (4, 519, 987),
+        (6, 833, 1438),
+        (8, 778, 2215),
+    ],
+)
+def test_slots_cost_what_was_measured(adapters: int, p50_ms: float, max_ms: float) -> None:
+    """Twelve requests at once, over so many adapters."""
+    run = measured()
+    requests = [ask(f"a{number % adapters}", tokens=66, prompt=9) for number in range(12)]
+    run.play(requests)
+    times = [run.first_token[request] * 1000 for request in requests]
+    assert median(times) == pytest.approx(p50_ms, rel=0.25)
+    assert max(times) == pytest.approx(max_ms, rel=0.25)
+
+
+def test_five_adapters_with_long_answers_wait_for_whole_generations() -> None:
+    run = measured()
+    requests = [ask(f"a{number}", tokens=500, prompt=9) for number in range(1, 6)]
+    run.play(requests)
+    times = [run.first_token[request] for request in requests]
+    assert max(times[:2]) < 0.05
+    assert times[2:] == pytest.approx([5.1, 5.1, 9.9], rel=0.25)
+
+
+def test_an_adapter_starves_while_two_others_keep_their_slots() -> None:
+    """a1 and a2 get a request every 2 s that outlasts it; a3 waits until that stops."""
+    run = measured()
+    hot = [ask(name, tokens=250, at=2.0 * turn) for turn in range(8) for name in ("a1", "a2")]
+    starved = ask("a3", tokens=10, at=0.1)
+    run.play([*hot, starved])
+    assert run.first_token[starved] > 14
+    assert max(run.first_token[request] for request in hot) < 0.05
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "a1", "a2", "a3", "a4"]),
+            st.integers(1, 30),
+            st.floats(0, 1),
+            st.booleans(),
+        ),
+        max_size=30,
+    ),
+    st.booleans(),
+)
+def test_whatever_comes_everything_ends_and_slots_are_never_exceeded(
+    load: list[tuple[str | None, int, float, bool]], loads_block: bool
+) -> None:
+    run = make(max_cpu_loras=3, disk_load_seconds=0.05, loads_block=loads_block)
+    requests = [ask(adapter, tokens=tokens, at=at) for adapter, tokens, at, _ in load]
+    run.play(requests, until=0.5)
+    aborted = {request for request, entry in zip(requests, load, strict=True) if entry[3]}
+    for request in aborted:
+        if request.arrived <= 0.5:
+            run.engine.abort(request)
+    run.play()
+    assert all(request.finished for request in requests if request not in aborted)
+    assert run.max_active <= 2
+    assert not run.engine.running
+    assert not run.engine.waiting
+    assert not run.engine.listed
+    assert not run.engine.active
+    assert len(run.engine.host_cache) <= 3
+    assert set(run.engine.slots) <= set(run.engine.host_cache)

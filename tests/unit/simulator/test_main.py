@@ -1,0 +1,102 @@
+"""The simulated pod as a process of its own."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from lora_router.simulator.__main__ import parse_arguments
+
+
+@asynccontextmanager
+async def a_process(*arguments: str, stdin: int = asyncio.subprocess.PIPE) -> AsyncIterator[Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lora_router.simulator", "--name", "pod-7", *arguments),
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def first_line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        line: dict[str, Any] = json.loads(await process.stdout.readline())
+    return line
+
+
+async def ends(process: asyncio.subprocess.Process) -> int:
+    async with asyncio.timeout(10):
+        return await process.wait()
+
+
+async def test_it_says_where_it_listens_and_ends_on_sigterm() -> None:
+    async with a_process("--adapters", "a1,a2") as process:
+        line = await first_line(process)
+        assert line["name"] == "pod-7"
+        assert line["pid"] == process.pid
+        url = f"http://127.0.0.1:{line['port']}/v1/models"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            models = await response.json()
+        assert [model["id"] for model in models["data"]] == ["base", "a1", "a2"]
+        process.send_signal(signal.SIGTERM)
+        assert await ends(process) == 0
+
+
+async def test_it_ends_when_its_standard_input_does() -> None:
+    async with a_process() as process:
+        await first_line(process)
+        process.stdin.write(b"anything else is ignored\n")
+        await process.stdin.drain()
+        process.stdin.close()
+        assert await ends(process) == 0
+
+
+async def test_it_runs_without_an_input_to_watch() -> None:
+    async with a_process(stdin=asyncio.subprocess.DEVNULL) as process:
+        line = await first_line(process)
+        url = f"http://127.0.0.1:{line['port']}/health"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert response.status == 200
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    async with a_process() as first:
+        port = (await first_line(first))["port"]
+        async with a_process("--port", str(port)) as second:
+            assert await ends(second) == 1
+            error = (await second.stderr.read()).decode()
+    assert f"pod-7 cannot listen on 127.0.0.1:{port}" in error
+    assert "Traceback" not in error
+
+
+def test_arguments_become_options() -> None:
+    line = "--name p --adapters a1,a2, --max-loras 8 --step-ms 30 --disk-load-ms 300"
+    flags = ["--loads-do-not-block", "--preload", "--stream-interval", "4"]
+    options = parse_arguments([*line.split(), *flags])
+    assert options.adapters == ("a1", "a2")
+    assert options.preload
+    assert options.stream_interval == 4
+    assert options.engine.max_loras == 8
+    assert options.engine.step_seconds == pytest.approx(0.03)
+    assert options.engine.disk_load_seconds == pytest.approx(0.3)
+    assert not options.engine.loads_block
+
+
+def test_options_that_cannot_be_end_it_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(["--name", "p", "--max-loras", "0"])
+    assert ended.value.code == 2
+    assert "max_loras must be at least 1" in capsys.readouterr().err
