@@ -1,12 +1,15 @@
 """A pod that says what it received: just enough of vLLM's HTTP for what Envoy and the router do."""
 
 import asyncio
+import itertools
 import json
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+
+_arrivals = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Received:
     path: str
     headers: list[tuple[str, str]]
     body: bytes
+    arrival: int = field(default_factory=lambda: next(_arrivals))
+    """Counts what all pods of the process received."""
 
     def header(self, name: str) -> list[str]:
         """All values of a header, in order."""

@@ -36,8 +36,9 @@ class Gateway:
 
     @property
     def received(self) -> list[Received]:
-        """What the pods received."""
-        return [request for pod in self.pods for request in pod.received]
+        """What the pods received, in the order in which it arrived."""
+        received = (request for pod in self.pods for request in pod.received)
+        return sorted(received, key=lambda request: request.arrival)
 
     @property
     def in_flight(self) -> int:
