@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
@@ -22,6 +23,22 @@ from lora_router.settings import Settings
 from lora_router.telemetry.metrics import Telemetry
 
 log = logging.getLogger("lora_router")
+
+
+class Discovery(Protocol):
+    """Where the pods come from."""
+
+    async def start(self) -> None:
+        """Begin to keep the cache in step."""
+
+    async def synced(self) -> None:
+        """Wait until the cache has had its first full list."""
+
+    async def stop(self) -> None:
+        """End it; the pods stay as they are."""
+
+    def status(self) -> dict[str, object]:
+        """Return what ``/readyz`` shows of it."""
 
 
 class LoopClock:
@@ -44,13 +61,7 @@ class App:
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
-            ValueError: No discovery is configured.
         """
-        if settings.endpoints is None:
-            raise ValueError(
-                "no pods are configured: set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints) to "
-                "a YAML file that lists them"
-            )
         self._settings = settings
         self.cache = PodCache()
         self.telemetry = Telemetry(self.cache)
@@ -87,7 +98,7 @@ class App:
             port=settings.grpc_port,
             max_message_bytes=settings.grpc_max_message_size_bytes,
         )
-        self.discovery = StaticPods(settings.endpoints, self.cache)
+        self.discovery = self._make_discovery()
         self.scraper = Scraper(
             self.cache,
             self.telemetry,
@@ -129,16 +140,15 @@ class App:
         details: dict[str, object] = {
             "pods": len(self.cache),
             "ready_pods": len(self.cache.ready()),
+            **self.discovery.status(),
         }
-        if self.discovery.last_error is not None:
-            details["discovery_error"] = self.discovery.last_error
         return Readiness(reason == "ready", reason, details)
 
     async def start(self) -> None:
         """Listen, read the pods, scrape them once, and then say that we are ready.
 
         Raises:
-            PodsFileError: The list of pods is wrong.
+            PodsFileError, CredentialsError: The list of pods is wrong, or there is no way to it.
             AdminError: The admin address cannot be had.
             TransportError: The gRPC address cannot be had.
         """
@@ -156,6 +166,7 @@ class App:
             len(self.cache),
             self._settings.algorithm,
         )
+        await self.discovery.synced()
         await self._warm_up()
 
     async def stop(self) -> None:
@@ -170,12 +181,41 @@ class App:
         await self.discovery.stop()
         await self.admin.stop()
 
+    def _make_discovery(self) -> Discovery:
+        settings = self._settings
+        if settings.endpoints is not None:
+            return StaticPods(settings.endpoints, self.cache)
+        # The client's models take a second to import, and only this discovery needs it.
+        from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
+        from lora_router.discovery.kubernetes_api import Credentials
+        from lora_router.discovery.pod_object import PortRules
+
+        pods = KubernetesPods(
+            self.cache,
+            KubernetesOptions(
+                namespaces=tuple(dict.fromkeys(settings.kubernetes_namespaces)),
+                selector=settings.kubernetes_selector,
+                ports=PortRules(settings.kubernetes_port_name, settings.kubernetes_port),
+                credentials=Credentials(
+                    settings.kubernetes_kubeconfig, settings.kubernetes_context
+                ),
+                watch_seconds=settings.kubernetes_watch_seconds,
+            ),
+            self.telemetry,
+        )
+        self.telemetry.add_gauge(
+            "lora_router_pods_age_seconds",
+            "Seconds since the Kubernetes API server last said that the pods are as we know them.",
+            lambda: pods.age,
+        )
+        return pods
+
     async def _warm_up(self) -> None:
         try:
             async with asyncio.timeout(self._settings.startup_timeout_seconds):
-                await self.scraper.first_round.wait()
+                await self.scraper.first_round()
         except TimeoutError:
-            unread = sum(state.metrics is None for state in self.cache)
+            unread = sum(state.metrics is None for state in self.cache.ready())
             log.warning("ready although %d pods could not be scraped yet", unread)
         self._warm = True
         await self.transport.set_ready(ready=True)

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lora_router.routing.selector import SelectorError, parse_selector
+
 ENV_PREFIX = "LORA_ROUTER_"
 
 AIBRIX_NAMES = {
@@ -25,6 +27,7 @@ AIBRIX_NAMES = {
 MESSAGE_ROOM_BYTES = 64 * 1024
 """What a gRPC message holds beside a piece of a body, rounded up generously."""
 
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -57,6 +60,20 @@ def _header(value: object) -> object:
     return value.lower()
 
 
+def _selector(value: str) -> str:
+    try:
+        parse_selector(value)
+    except SelectorError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _namespace(value: str) -> str:
+    if _DNS_LABEL.fullmatch(value) is None:
+        raise ValueError("must be a namespace's name")
+    return value
+
+
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
@@ -68,6 +85,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
 Interval = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 HeaderName = Annotated[str, BeforeValidator(_header)]
+Namespace = Annotated[str, AfterValidator(_namespace)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
@@ -85,8 +103,48 @@ class Settings(BaseSettings):
 
     endpoints: Path | None = Field(
         None,
-        description="YAML file that lists the pods.",
+        description="YAML file that lists the pods. Without it they come from Kubernetes.",
         json_schema_extra={"allowed": "the path of a file"},
+    )
+    kubernetes_namespaces: Annotated[list[Namespace], BeforeValidator(_listed)] = Field(
+        default_factory=list,
+        description="Namespaces whose pods are used; none given: all.",
+        json_schema_extra={"allowed": "names of namespaces, joined by commas"},
+    )
+    kubernetes_selector: Annotated[str, AfterValidator(_selector)] = Field(
+        "model.aibrix.ai/name",
+        description="Which pods: a label selector. The default takes pods that have the label.",
+        json_schema_extra={"allowed": "a Kubernetes label selector"},
+    )
+    kubernetes_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        8000,
+        description="Port of a pod with neither the label model.aibrix.ai/port nor a container "
+        "port of the name below.",
+        json_schema_extra={"allowed": "a port, from 1 to 65535"},
+    )
+    kubernetes_port_name: Annotated[str, Field(min_length=1, max_length=15)] = Field(
+        "http",
+        description="Name of the container port that serves.",
+        json_schema_extra={"allowed": "a container port's name, 1 to 15 characters"},
+    )
+    kubernetes_kubeconfig: Path | None = Field(
+        None,
+        description="Credentials for the API server. Without it: the pod's service account, else "
+        "$KUBECONFIG, else ~/.kube/config.",
+        json_schema_extra={"allowed": "the path of a kubeconfig file"},
+    )
+    kubernetes_context: str | None = Field(
+        None,
+        description="Which context of the kubeconfig. Default: its current one.",
+        json_schema_extra={"allowed": "a context's name"},
+    )
+    kubernetes_watch_seconds: int = Field(
+        30,
+        ge=1,
+        le=3600,
+        description="A watch is ended and begun again after this time: how long a silent API "
+        "server is taken for a quiet one (10 s are added).",
+        json_schema_extra={"allowed": "a whole number from 1 to 3600"},
     )
     algorithm: str = Field(
         "lora-affinity",

@@ -17,6 +17,8 @@ from lora_router.settings import AIBRIX_NAMES, ENV_PREFIX, Settings
 # What Kubernetes puts into every pod's environment for a service called `lora-router`.
 _SERVICE_LINK = re.compile(r"LORA_ROUTER_(SERVICE_(HOST|PORT)(_.+)?|PORT(_\d+_\w+)?)")
 
+_PATHS = ("endpoints", "kubernetes_kubeconfig")
+
 
 class SettingsError(ValueError):
     """The settings are wrong. One line for each problem: where it stands, the value, what may."""
@@ -96,12 +98,11 @@ def _from_file(file: Path) -> dict[str, _Given]:
     given = {
         key: _Given(value, f"file {file}", f"{file}: {key}: ") for key, value in document.items()
     }
-    endpoints = document.get("endpoints")
-    if isinstance(endpoints, str):
-        # A path in a file is meant from where the file is, wherever the process was started.
-        given["endpoints"] = _Given(
-            str(file.parent / endpoints), f"file {file}", f"{file}: endpoints: "
-        )
+    for key in _PATHS:
+        path = document.get(key)
+        if isinstance(path, str):
+            # A path in a file is meant from where the file is, wherever the process was started.
+            given[key] = _Given(str(file.parent / path), f"file {file}", f"{file}: {key}: ")
     return given
 
 

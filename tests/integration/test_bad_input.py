@@ -300,13 +300,13 @@ async def test_no_ready_pod_is_a_503(gate: Gateway) -> None:
 async def test_a_bad_edit_of_the_pods_file_keeps_the_last_good_list(gate: Gateway) -> None:
     try:
         gate.pods_file.write_text(yaml.safe_dump({"pods": [{"name": "x", "address": "host:80"}]}))
-        await until(lambda: gate.app.discovery.last_error is not None)
+        await until(lambda: "discovery_error" in gate.app.discovery.status())
 
         response, _ = await gate.post({"model": "base"})
         assert response.status == 200
     finally:
         write_pods(gate.pods_file, gate.pods)
-        await until(lambda: gate.app.discovery.last_error is None)
+        await until(lambda: "discovery_error" not in gate.app.discovery.status())
 
 
 async def test_a_pod_that_is_gone_is_envoys_503_and_the_count_returns(gate: Gateway) -> None:

@@ -32,8 +32,12 @@ def test_every_metric_that_is_named_exists_and_the_other_way_round() -> None:
     cache = PodCache()
     page = Telemetry(cache).page().decode()
     exported = set(re.findall(r"^# TYPE (lora_router_\w+)", page, re.MULTILINE))
-    # These two are added by the app, which knows the transport.
-    exported |= {"lora_router_open_streams", "lora_router_held_requests"}
+    # These are added by the app, which knows the transport and the discovery.
+    exported |= {
+        "lora_router_open_streams",
+        "lora_router_held_requests",
+        "lora_router_pods_age_seconds",
+    }
     documented_elsewhere = {"lora_router_build_info", "lora_router_scrape_seconds"}
 
     exported = {name.removesuffix("_total").removesuffix("_created") for name in exported}

@@ -23,7 +23,11 @@ class Pod:
     """Whether new requests may be sent to it."""
     models: tuple[str, ...] | None = None
     """Model names it serves: the base model first, then adapters. ``None``: ask the pod."""
+    base_model: str | None = None
+    """The base model's name by its label: what is taken for served until the pod has been asked."""
     engine: str | None = None
     """Model server (``vllm``, ``sglang``). ``None``: told from its metrics page."""
+    uid: str = ""
+    """Tells a pod from an earlier one of the same name and address, where discovery can."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What ``external-filter`` selects on."""

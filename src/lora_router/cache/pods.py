@@ -1,6 +1,6 @@
 """The pod-metrics cache: the fleet as the router knows it at this moment."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lora_router.cache.ledger import Ledger
@@ -36,11 +36,11 @@ class PodCache:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.synced = False
-        """Whether discovery has delivered its first full list."""
+        """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
         self._ready: tuple[PodState, ...] | None = None
         self._by_model: dict[str, ModelPods] = {}
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[Collection[PodState]], None]] = []
         self._metrics_listeners: list[Callable[[PodState], None]] = []
 
     def __len__(self) -> int:
@@ -53,8 +53,11 @@ class PodCache:
         """Return a pod's state, or ``None`` if no such pod is known."""
         return self._states.get(name)
 
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called after each change of pods or of what they serve."""
+    def subscribe(self, listener: Callable[[Collection[PodState]], None]) -> None:
+        """Have ``listener`` called after each change of pods or of what they serve.
+
+        It is given the states that came, left or changed; ``get`` tells which of them are there.
+        """
         self._listeners.append(listener)
 
     def subscribe_metrics(self, listener: Callable[[PodState], None]) -> None:
@@ -66,22 +69,31 @@ class PodCache:
     def replace(self, pods: Iterable[Pod]) -> None:
         """Take a full list of the fleet: new pods join, changed ones are updated, others leave."""
         wanted = {pod.name: pod for pod in pods}
-        for name in self._states.keys() - wanted.keys():
-            del self._states[name]
-        for pod in wanted.values():
-            self._put(pod)
         self.synced = True
-        self._changed()
+        self.update(wanted.values(), gone=self._states.keys() - wanted.keys())
+
+    def update(self, pods: Iterable[Pod], gone: Iterable[str] = ()) -> None:
+        """Take the new descriptions of some pods, and forget others by name.
+
+        Open requests of a pod that left run on, counted in the state they hold.
+        """
+        changed = []
+        for name in tuple(gone):
+            state = self._states.pop(name, None)
+            if state is not None:
+                changed.append(state)
+        for pod in pods:
+            changed += self._put(pod)
+        if changed:
+            self._changed(changed)
 
     def upsert(self, pod: Pod) -> None:
         """Add a pod, or take its new description."""
-        self._put(pod)
-        self._changed()
+        self.update((pod,))
 
     def remove(self, name: str) -> None:
-        """Forget a pod. Its open requests run on, counted in the state they hold."""
-        if self._states.pop(name, None) is not None:
-            self._changed()
+        """Forget a pod."""
+        self.update((), gone=(name,))
 
     # What the scraper says
 
@@ -106,7 +118,7 @@ class PodCache:
         if state.models_known and base_models == state.base_models and adapters == state.adapters:
             return
         state.base_models, state.adapters, state.models_known = base_models, adapters, True
-        self._changed()
+        self._changed((state,))
 
     # What a request asks
 
@@ -142,23 +154,32 @@ class PodCache:
                 pods.append(state)
         return ModelPods(tuple(pods), is_adapter)
 
-    def _put(self, pod: Pod) -> None:
-        state = self._states.get(pod.name)
-        if state is not None and state.pod.address == pod.address:
-            if state.pod.models is not None and pod.models is None:
-                state.models_known = False
-            state.pod = pod
+    def _put(self, pod: Pod) -> Iterable[PodState]:
+        """Take a pod's description; return the states that it changed."""
+        old = self._states.get(pod.name)
+        if old is not None and old.pod == pod:
+            return ()
+        if old is not None and (old.pod.address, old.pod.uid) == (pod.address, pod.uid):
+            if old.pod.models is not None and pod.models is None:
+                old.models_known = False
+            old.pod = pod
+            state = old
+            changed = [old]
         else:
-            # Another address is another server: nothing known of the old one holds for it.
+            # Another address or uid is another server: nothing known of the old one holds for it.
             state = self._states[pod.name] = PodState(pod)
+            changed = [state] if old is None else [old, state]
         if pod.models is not None:
             base, *adapters = pod.models
             state.base_models = frozenset((base,))
             state.adapters = dict.fromkeys(adapters, base)
             state.models_known = True
+        elif pod.base_model is not None and not state.models_known:
+            state.base_models = frozenset((pod.base_model,))
+        return changed
 
-    def _changed(self) -> None:
+    def _changed(self, states: Collection[PodState]) -> None:
         self._ready = None
         self._by_model.clear()
         for listener in self._listeners:
-            listener()
+            listener(states)

@@ -189,6 +189,16 @@ class StaticPods:
             raise PodsFileError(self.last_error)
         self._task = asyncio.create_task(self._watch())
 
+    async def synced(self) -> None:
+        """Wait until there is a list, which there is once this is started."""
+
+    def status(self) -> dict[str, object]:
+        """Return what ``/readyz`` shows."""
+        told: dict[str, object] = {"discovery": "file"}
+        if self.last_error is not None:
+            told["discovery_error"] = self.last_error
+        return told
+
     async def stop(self) -> None:
         """Stop watching. The list stays as it is."""
         if self._task is not None:

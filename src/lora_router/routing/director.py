@@ -279,7 +279,7 @@ class Director:
         self._observer.decided(algorithm.name, "held", hold.reason, 0.0)
         return held
 
-    def _on_change(self, _state: PodState | None = None) -> None:
+    def _on_change(self, _what: object = None) -> None:
         if not self._held:
             return
         self._changed = True

@@ -1,4 +1,4 @@
-"""Reads every pod's ``/metrics`` and ``/v1/models``, again and again, spread in time.
+"""Reads every ready pod's ``/metrics`` and ``/v1/models``, again and again, spread in time.
 
 One task for each pod and page, a bound on how many read at once, a time limit on each read. A read
 that fails changes nothing but a count: the last good snapshot stays in the cache and grows old.
@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, Protocol
 
 import aiohttp
@@ -85,8 +85,7 @@ class Scraper:
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
         self._session: aiohttp.ClientSession | None = None
         self._untried: set[tuple[PodState, Kind]] = set()
-        self.first_round = asyncio.Event()
-        """Set once every page of every pod known at the start has been tried once."""
+        self._all_tried = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to read the pods in the cache, and follow it from now on."""
@@ -98,11 +97,8 @@ class Scraper:
             headers={"accept-encoding": "identity", "user-agent": "lora-router"},
             auto_decompress=False,
         )
-        self._untried = {
-            (state, kind) for state in self._cache for kind in ("metrics", *_models_of(state))
-        }
         self._cache.subscribe(self._follow)
-        self._follow()
+        self._follow(tuple(self._cache))
 
     async def stop(self) -> None:
         """Stop reading; no task and no connection is left."""
@@ -115,29 +111,37 @@ class Scraper:
         if session is not None:
             await session.close()
 
-    def _follow(self) -> None:
-        """Start tasks for pods that came, end those of pods that left."""
+    async def first_round(self) -> None:
+        """Wait until every page of every pod that is ready now has been tried once."""
+        await self._all_tried.wait()
+
+    def _follow(self, changed: Iterable[PodState]) -> None:
+        """Start to read pods that became ready, stop for those that left or are not ready."""
         if self._session is None:
             return
-        states = set(self._cache)
-        for state in self._tasks.keys() - states:
-            for task in self._tasks.pop(state):
-                task.cancel()
-            self._untried -= {(state, "metrics"), (state, "models")}
-        for state in states - self._tasks.keys():
-            self._tasks[state] = (
-                asyncio.create_task(self._read_metrics(state)),
-                asyncio.create_task(self._read_models(state)),
-            )
-        self._check_first_round()
+        for state in changed:
+            wanted = state.pod.ready and self._cache.get(state.pod.name) is state
+            if wanted and state not in self._tasks:
+                self._untried.update((state, kind) for kind in _kinds_of(state))
+                self._tasks[state] = (
+                    asyncio.create_task(self._read_metrics(state)),
+                    asyncio.create_task(self._read_models(state)),
+                )
+            elif not wanted and state in self._tasks:
+                for task in self._tasks.pop(state):
+                    task.cancel()
+                self._untried -= {(state, "metrics"), (state, "models")}
+        self._note_progress()
 
     def _tried(self, state: PodState, kind: Kind) -> None:
         self._untried.discard((state, kind))
-        self._check_first_round()
+        self._note_progress()
 
-    def _check_first_round(self) -> None:
-        if not self._untried and self._cache.synced:
-            self.first_round.set()
+    def _note_progress(self) -> None:
+        if self._untried:
+            self._all_tried.clear()
+        else:
+            self._all_tried.set()
 
     # One pod
 
@@ -241,8 +245,8 @@ async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
     return bytes(body)
 
 
-def _models_of(state: PodState) -> tuple[Kind, ...]:
-    return ("models",) if state.pod.models is None else ()
+def _kinds_of(state: PodState) -> tuple[Kind, ...]:
+    return ("metrics", "models") if state.pod.models is None else ("metrics",)
 
 
 def _phase(name: str) -> float:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from lora_router import __version__
 from lora_router.cache.pods import PodCache
+from lora_router.cache.state import PodState
 
 _DECISION_BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -45,6 +46,18 @@ class Telemetry:
             "lora_router_scrape_failures_total",
             "Failed reads of a pod's /metrics or /v1/models; the last good snapshot stays in use.",
             ["kind", "pod", "cause"],
+            registry=self.registry,
+        )
+        self._pod_events = Counter(
+            "lora_router_pod_events_total",
+            "Pods that the Kubernetes API told of: listed, changed or deleted.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._discovery_failures = Counter(
+            "lora_router_discovery_failures_total",
+            "Failures to follow the pods; the last known pods stay in use.",
+            ["cause"],
             registry=self.registry,
         )
         Gauge(
@@ -85,6 +98,14 @@ class Telemetry:
         self._failing_pods.add(pod)
         self._scrape_failures.labels(kind, pod, cause).inc()
 
+    def pod_events(self, kind: str, count: int) -> None:
+        """Count pods that the API server told of (``DiscoveryObserver``)."""
+        self._pod_events.labels(kind).inc(count)
+
+    def discovery_lost(self, cause: str) -> None:
+        """Count a failure to follow the pods (``DiscoveryObserver``)."""
+        self._discovery_failures.labels(cause).inc()
+
     def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Show a number that is read whenever the page is."""
         Gauge(name, meaning, registry=self.registry).set_function(read)
@@ -93,10 +114,12 @@ class Telemetry:
         """Return the page that ``/metrics`` serves."""
         return generate_latest(self.registry)
 
-    def _forget_pods_that_left(self) -> None:
-        for pod in [name for name in self._failing_pods if self._cache.get(name) is None]:
-            self._failing_pods.discard(pod)
-            self._scrape_failures.remove_by_labels({"pod": pod})
+    def _forget_pods_that_left(self, changed: Iterable[PodState]) -> None:
+        for state in changed:
+            name = state.pod.name
+            if name in self._failing_pods and self._cache.get(name) is None:
+                self._failing_pods.discard(name)
+                self._scrape_failures.remove_by_labels({"pod": name})
 
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -113,7 +113,7 @@ def test_a_snapshot_is_fresh_up_to_its_largest_age() -> None:
 def test_whoever_listens_hears_of_changes_and_not_of_repetitions() -> None:
     cache = make_cache(1)
     heard: list[str] = []
-    cache.subscribe(lambda: heard.append("pods"))
+    cache.subscribe(lambda _changed: heard.append("pods"))
     cache.subscribe_metrics(lambda state: heard.append(state.pod.name))
     models = [ServedModel("base"), ServedModel("new", "base")]
 

@@ -1,0 +1,271 @@
+"""Pods from the Kubernetes API: keeps the cache in step with what the API server says.
+
+While the API server cannot be reached, the last known pods stay in use and their age is told. A
+pod gets new requests while it is Ready, has an IP and is not being deleted.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lora_router.cache.pod import Pod
+from lora_router.cache.pods import PodCache
+from lora_router.discovery.kubernetes_api import (
+    ApiError,
+    Credentials,
+    CredentialsError,
+    KubernetesApi,
+    PodQuery,
+)
+from lora_router.discovery.pod_object import MODEL_LABEL, PodObject, PortRules, to_pod
+from lora_router.discovery.pod_watch import (
+    Alive,
+    Changed,
+    Listed,
+    Lost,
+    PodEvent,
+    WatchOptions,
+    pod_events,
+)
+
+log = logging.getLogger("lora_router.discovery")
+
+_NAMES_IN_A_LINE = 5
+_TRANSLATED_AT_ONCE = 200
+
+
+class DiscoveryObserver(Protocol):
+    """Whoever counts what happens."""
+
+    def pod_events(self, kind: str, count: int) -> None:
+        """Take note of pods that were ``listed``, ``changed`` or ``deleted``."""
+
+    def discovery_lost(self, cause: str) -> None:
+        """Take note of a failure to follow the pods; the cause is fit for a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesOptions:
+    """Which pods of which cluster."""
+
+    namespaces: tuple[str, ...] = ()
+    """None of them: all namespaces."""
+    selector: str = MODEL_LABEL
+    """Kubernetes' label selector."""
+    ports: PortRules = field(default_factory=PortRules)
+    credentials: Credentials = field(default_factory=Credentials)
+    watch_seconds: int = 30
+    """Time after which a watch is ended and begun again: how long silence is taken for peace."""
+
+
+class KubernetesPods:
+    """Follows the pods of one or several namespaces. Make it inside a running event loop."""
+
+    def __init__(
+        self,
+        cache: PodCache,
+        options: KubernetesOptions,
+        observer: DiscoveryObserver,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cache = cache
+        self._options = options
+        self._observer = observer
+        self._clock = clock
+        self._scopes = [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._synced = asyncio.Event()
+        self._told: dict[str, tuple[str, ...]] = {}
+        """By pod: what was said of its labels."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the API server last told that the pods are as we know them.
+
+        Of several namespaces, the one that is worst off. Up to the time of a watch is normal.
+        """
+        now = self._clock()
+        return max(now - scope.heard for scope in self._scopes)
+
+    @property
+    def last_error(self) -> str | None:
+        """Why pods cannot be followed at the moment; ``None`` if they can."""
+        return next((scope.error for scope in self._scopes if scope.error is not None), None)
+
+    def status(self) -> dict[str, object]:
+        """Return what ``/readyz`` shows."""
+        age = round(self.age, 1)
+        told: dict[str, object] = {"discovery": "kubernetes", "pods_age_seconds": age}
+        if self.last_error is not None:
+            told["discovery_error"] = self.last_error
+        return told
+
+    async def start(self) -> None:
+        """Begin to follow the pods. The API server need not be there yet.
+
+        Raises:
+            CredentialsError: There is no way to reach an API server.
+        """
+        try:
+            api = await self._open()
+        except CredentialsError as error:
+            raise CredentialsError(
+                "no pods are configured: set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints) to a "
+                f"YAML file that lists them, or give access to a Kubernetes cluster: {error}"
+            ) from error
+        await api.close()
+        self._tasks = [asyncio.create_task(self._follow(scope)) for scope in self._scopes]
+
+    async def stop(self) -> None:
+        """Stop following. The pods stay as they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def synced(self) -> None:
+        """Wait until all pods have been listed once."""
+        await self._synced.wait()
+
+    async def _follow(self, scope: "_Scope") -> None:
+        options = WatchOptions(
+            PodQuery(scope.namespace, self._options.selector),
+            watch_seconds=self._options.watch_seconds,
+        )
+        async with aclosing(pod_events(self._open, options)) as events:
+            async for event in events:
+                try:
+                    await self._take(scope, event)
+                except Exception:
+                    # One event that we cannot deal with must not end the watch for good.
+                    log.exception("an event of %s is left out", scope)
+
+    async def _open(self) -> KubernetesApi:
+        return await KubernetesApi.open(self._options.credentials)
+
+    async def _take(self, scope: "_Scope", event: PodEvent) -> None:
+        match event:
+            case Lost(error, retry_seconds):
+                self._lost(scope, error, retry_seconds)
+                return
+            case Listed(objects):
+                await self._listed(scope, objects)
+            case Changed(changes):
+                self._changed(scope, changes)
+            case Alive():
+                pass
+        scope.heard = self._clock()
+        if scope.error is not None:
+            scope.error = None
+            log.info("%s can be followed again; %d pods", scope, len(scope.pods))
+
+    async def _listed(self, scope: "_Scope", objects: Sequence[PodObject]) -> None:
+        pods: dict[str, Pod] = {}
+        for number, found in enumerate(objects, start=1):
+            pod = self._translated(found)
+            if pod is not None:
+                pods[pod.name] = pod
+            if number % _TRANSLATED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # Requests come first.
+        self._observer.pod_events("listed", len(objects))
+        first = not scope.listed
+        scope.listed = True
+        gone = scope.pods.keys() - pods.keys()
+        if first:
+            log.info("%s: %d pods, %d of them ready", scope, len(pods), _count_ready(pods.values()))
+        self._apply(scope, pods, gone, quiet=first)
+        if all(other.listed for other in self._scopes):
+            self._cache.synced = True
+            self._synced.set()
+
+    def _changed(self, scope: "_Scope", changes: Iterable[tuple[PodObject, bool]]) -> None:
+        # Of several events of a pod that arrived together, the last one counts.
+        pods: dict[str, Pod] = {}
+        gone: set[str] = set()
+        deleted = total = 0
+        for found, exists in changes:
+            total += 1
+            deleted += not exists
+            pod = self._translated(found) if exists else None
+            if pod is None:
+                pods.pop(found.full_name, None)
+                gone.add(found.full_name)
+            else:
+                gone.discard(pod.name)
+                pods[pod.name] = pod
+        self._observer.pod_events("deleted", deleted)
+        self._observer.pod_events("changed", total - deleted)
+        self._apply(scope, pods, gone, quiet=False)
+
+    def _apply(
+        self, scope: "_Scope", pods: dict[str, Pod], gone: Iterable[str], *, quiet: bool
+    ) -> None:
+        known = scope.pods
+        became_ready, stopped, left = [], [], []
+        for name, pod in pods.items():
+            was_ready = name in known and known[name].ready
+            if pod.ready and not was_ready:
+                became_ready.append(f"{name} ({pod.address})")
+            elif was_ready and not pod.ready:
+                stopped.append(name)
+        for name in gone:
+            self._told.pop(name, None)
+            if known.pop(name, None) is not None:
+                left.append(name)
+        known.update(pods)
+        self._cache.update(pods.values(), gone)
+        if not quiet:
+            _tell("ready", became_ready)
+            _tell("no longer ready, and get no new requests", stopped)
+            _tell("gone", left)
+
+    def _translated(self, found: PodObject) -> Pod | None:
+        pod, problems = to_pod(found, self._options.ports)
+        name = found.full_name
+        if problems and self._told.get(name) != problems:
+            self._told[name] = problems
+            for problem in problems:
+                log.warning("pod %s: %s", name, problem)
+        return pod
+
+    def _lost(self, scope: "_Scope", error: ApiError, retry_seconds: float) -> None:
+        self._observer.discovery_lost(error.cause)
+        if scope.error is None:
+            stay = f"the last {len(scope.pods)} pods stay in use" if scope.listed else "no pods yet"
+            log.warning(
+                "%s cannot be followed, %s; next try in %.1f s: %s",
+                scope,
+                stay,
+                retry_seconds,
+                error,
+            )
+        scope.error = f"{scope}: {error}"
+
+
+class _Scope:
+    """What one watch covers, and how it is doing."""
+
+    def __init__(self, namespace: str | None, now: float) -> None:
+        self.namespace = namespace
+        self.pods: dict[str, Pod] = {}
+        self.listed = False
+        self.heard = now
+        self.error: str | None = None
+
+    def __str__(self) -> str:
+        return "all namespaces" if self.namespace is None else f"namespace {self.namespace}"
+
+
+def _count_ready(pods: Iterable[Pod]) -> int:
+    return sum(pod.ready for pod in pods)
+
+
+def _tell(what: str, names: list[str]) -> None:
+    if names:
+        more = len(names) - _NAMES_IN_A_LINE
+        listed = ", ".join(names[:_NAMES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
+        log.info("pods %s: %s", what, listed)

@@ -1,0 +1,269 @@
+"""Two calls of the Kubernetes API, through the ``kubernetes`` package's asyncio client.
+
+The client authenticates, connects and asks; answers are read here, since its own models cost a
+millisecond for each pod and a fleet in trouble has thousands of events. Every failure leaves as
+an ``ApiError`` with one of a few causes.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import SSLError
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import msgspec
+import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client.api.core_v1_api import CoreV1Api
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from lora_router.discovery.pod_object import PodObject
+
+IN_CLUSTER_VARIABLE = "KUBERNETES_SERVICE_HOST"
+REQUEST_SECONDS = 30.0
+"""Time limit of a list's page, and of the beginning of a watch."""
+SILENCE_SECONDS = 10.0
+"""How long after the time at which the server should have ended a watch we end it ourselves."""
+MAX_EVENT_BYTES = 32 * 1024 * 1024
+
+# The server would compress lists for clients that let it; our event loop has better things to do.
+_HEADERS = {"Accept-Encoding": "identity"}
+
+
+class CredentialsError(ValueError):
+    """There is no way to reach an API server; the message says what was looked for."""
+
+
+class ApiError(Exception):
+    """A call failed."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        self.cause = cause
+        """``expired`` (410), ``forbidden``, ``unauthorized``, ``credentials``, ``status``,
+        ``timeout``, ``connect`` or ``malformed``; fit for a metric's label."""
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach the API server.
+
+    With neither: the pod's service account, else ``$KUBECONFIG``, else ``~/.kube/config``.
+    """
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodQuery:
+    """Which pods."""
+
+    namespace: str | None
+    """``None``: all."""
+    selector: str
+
+
+class _ListMetadata(msgspec.Struct, frozen=True):
+    version: str = msgspec.field(default="", name="resourceVersion")
+    next_page: str = msgspec.field(default="", name="continue")
+
+
+class PodPage(msgspec.Struct, frozen=True):
+    """A page of a list."""
+
+    metadata: _ListMetadata
+    items: list[PodObject] | None = None
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """One line of a watch."""
+
+    type: str
+    """``ADDED``, ``MODIFIED``, ``DELETED``, ``BOOKMARK`` or ``ERROR``."""
+    object: msgspec.Raw
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the API server says went wrong."""
+
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+
+
+_Read = TypeVar("_Read")
+
+_pages = msgspec.json.Decoder(PodPage)
+_events = msgspec.json.Decoder(WatchEvent)
+_statuses = msgspec.json.Decoder(Status)
+
+
+class KubernetesApi:
+    """A client with the credentials of the moment at which it was opened.
+
+    Tokens of service accounts are read anew each minute by the client; for whatever else may have
+    been rotated, open another one.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._pods = CoreV1Api(client)
+
+    @classmethod
+    async def open(cls, credentials: Credentials) -> Self:
+        """Read the credentials. Connects to nothing yet.
+
+        Raises:
+            CredentialsError: There are none, or they cannot be read.
+        """
+        configuration: Any = Configuration()
+        try:
+            if _is_in_cluster(credentials):
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                await config.load_kube_config(  # type: ignore[no-untyped-call]
+                    config_file=str(credentials.kubeconfig) if credentials.kubeconfig else None,
+                    context=credentials.context,
+                    client_configuration=configuration,
+                    persist_config=False,
+                )
+            # We retry ourselves, and know better when.
+            configuration.retries = None
+            return cls(ApiClient(configuration))
+        except (
+            config.ConfigException,
+            OSError,
+            SSLError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            yaml.YAMLError,
+        ) as error:
+            raise CredentialsError(f"{_looked_in(credentials)}: {_text(error)}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def page(self, query: PodQuery, *, limit: int, next_page: str = "") -> PodPage:
+        """Read one page of the list of pods; ``limit`` 0 reads all of it.
+
+        Raises:
+            ApiError: It failed; ``expired`` if ``next_page`` is of a list that is too old.
+        """
+        async with self._ask(
+            query,
+            REQUEST_SECONDS,
+            limit=limit or None,
+            _continue=next_page or None,
+            _request_timeout=REQUEST_SECONDS,
+        ) as response:
+            return _decoded(_pages.decode, await response.read())
+
+    async def watch(
+        self, query: PodQuery, version: str, *, seconds: int
+    ) -> AsyncGenerator[list[WatchEvent]]:
+        """Follow changes since ``version``, and yield what arrives together.
+
+        Ends when the server ends it, which it is asked to do after ``seconds``.
+
+        Raises:
+            ApiError: It failed; ``expired`` if ``version`` is too old; ``timeout`` if the server
+                did not keep to the time.
+        """
+        time_limit = seconds + SILENCE_SECONDS
+        async with self._ask(
+            query,
+            time_limit,
+            watch=True,
+            resource_version=version,
+            allow_watch_bookmarks=True,
+            timeout_seconds=seconds,
+            _request_timeout=time_limit,
+        ) as response:
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > MAX_EVENT_BYTES:
+                    raise ApiError("malformed", f"an event is longer than {MAX_EVENT_BYTES} bytes")
+                if batch := [_decoded(_events.decode, line) for line in lines if line.strip()]:
+                    yield batch
+
+    @asynccontextmanager
+    async def _ask(
+        self, query: PodQuery, time_limit: float, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        call: Callable[..., Awaitable[aiohttp.ClientResponse]]
+        if query.namespace is None:
+            call = self._pods.list_pod_for_all_namespaces_without_preload_content
+        else:
+            call = self._pods.list_namespaced_pod_without_preload_content
+            options["namespace"] = query.namespace
+        try:
+            response = await call(
+                label_selector=query.selector or None, _headers=dict(_HEADERS), **options
+            )
+            try:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.read())
+                yield response
+            finally:
+                response.close()
+        except TimeoutError:
+            raise ApiError(
+                "timeout", f"no answer, or no end of it, within {time_limit:g} s"
+            ) from None
+        except (config.ConfigException, FileNotFoundError) as error:
+            # The token's file is read anew now and then.
+            raise ApiError("credentials", _text(error)) from None
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            raise ApiError("connect", _text(error)) from None
+
+
+def event_error(event: WatchEvent) -> ApiError:
+    """Return what an ``ERROR`` event says."""
+    status = _decoded(_statuses.decode, event.object)
+    return _error_of(status.code, status.message)
+
+
+def _is_in_cluster(credentials: Credentials) -> bool:
+    return credentials.kubeconfig is None and bool(os.environ.get(IN_CLUSTER_VARIABLE))
+
+
+def _looked_in(credentials: Credentials) -> str:
+    if credentials.kubeconfig is not None:
+        return f"kubeconfig {credentials.kubeconfig}"
+    if _is_in_cluster(credentials):
+        return "the pod's service account"
+    return f"kubeconfig {os.environ.get('KUBECONFIG') or '~/.kube/config'}"
+
+
+def _refusal(code: int, body: bytes) -> ApiError:
+    try:
+        message = _statuses.decode(body).message
+    except msgspec.MsgspecError:
+        message = ""
+    return _error_of(code, message)
+
+
+def _error_of(code: int, message: str) -> ApiError:
+    causes = {401: "unauthorized", 403: "forbidden", 410: "expired"}
+    return ApiError(causes.get(code, "status"), f"status {code}: {message or 'no reason given'}")
+
+
+def _decoded(decode: Callable[[bytes | msgspec.Raw], _Read], data: bytes | msgspec.Raw) -> _Read:
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError("malformed", f"not what the API says: {error}") from None
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,124 @@
+"""The programs that the tests run and no package index has: found, or built from Go modules.
+
+Each has a folder below ``scripts/go`` with a ``go.mod`` and a ``go.sum``, which pin every byte of
+its source. What is built is kept in the user's cache folder, by a digest of those two files.
+
+Needs nothing but Python, so that CI can build before anything is installed.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_MODULES = Path(__file__).parents[2] / "scripts" / "go"
+API_SERVER = ("etcd", "kube-apiserver")
+GATEWAY_TRANSLATOR = ("egctl",)
+
+
+class MissingError(Exception):
+    """A program is neither there nor can it be built; the message says why."""
+
+
+def cache_folder() -> Path:
+    """Where programs are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lora-router" / "bin"
+
+
+def find(name: str) -> Path | None:
+    """Return a program that is there already."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and (given := Path(assets) / name).is_file():
+        return given
+    built = _place(name)
+    return built if built.is_file() else None
+
+
+def why_not(names: tuple[str, ...]) -> str | None:
+    """Say why the programs cannot be used; ``None`` if they can."""
+    missing = [name for name in names if find(name) is None]
+    if not missing:
+        return None
+    return f"no {' and no '.join(missing)}: run scripts/kube-test-server build (needs Go)"
+
+
+def build(name: str) -> Path:
+    """Build a program unless it is there.
+
+    Raises:
+        MissingError: Go is not there, is too old, or the build failed.
+    """
+    found = find(name)
+    if found is not None:
+        return found
+    module = _MODULES / name
+    go = shutil.which("go")
+    if go is None:
+        raise MissingError(f"{name} cannot be built: there is no Go")
+    text = (module / "go.mod").read_text()
+    package = _one(r"^tool (\S+)$", text)
+    wanted, here = _one(r"^go (\S+)$", text), _go_version(go)
+    if _as_numbers(here) < _as_numbers(wanted):
+        raise MissingError(f"{name} cannot be built: it needs Go {wanted}, and this is {here}")
+    target = _place(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name first: whoever looks meanwhile must not find half a program.
+    partial = target.with_name(f"{name}.{os.getpid()}")
+    try:
+        subprocess.run(
+            [go, "build", "-trimpath", "-ldflags=-s -w", "-o", partial, package],
+            cwd=module,
+            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
+            check=True,
+        )
+        partial.rename(target)
+    except subprocess.CalledProcessError as error:
+        raise MissingError(f"{name} cannot be built: go ended with {error.returncode}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def module_folder(name: str, module: str) -> Path | None:
+    """Return where Go keeps the source of a module that ``scripts/go/NAME`` pins, if there is Go.
+
+    For data that a module has and no package: the definitions of custom resources.
+    """
+    go = shutil.which("go")
+    if go is None:
+        return None
+    # `go list` knows the pinned version, and `download` checks it against go.sum.
+    for command in (["mod", "download", module], ["list", "-m", "-f", "{{.Dir}}", module]):
+        done = subprocess.run(
+            [go, *command], cwd=_MODULES / name, check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            sys.stderr.write(done.stderr)
+            return None
+    return Path(done.stdout.strip())
+
+
+def _place(name: str) -> Path:
+    digest = hashlib.sha256()
+    for file in ("go.mod", "go.sum"):
+        digest.update((_MODULES / name / file).read_bytes())
+    return cache_folder() / digest.hexdigest()[:16] / name
+
+
+def _go_version(go: str) -> str:
+    done = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True)
+    return done.stdout.strip().removeprefix("go")
+
+
+def _as_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _one(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match is not None
+    return match[1]
