@@ -174,7 +174,10 @@ class _Follower:
                 silent = False
                 changes, error = self._take(batch)
                 # What came before an error is told first: the version has moved past it.
-                yield Changed(tuple(changes)) if changes else Alive()
+                if changes:
+                    yield Changed(tuple(changes))
+                elif error is None:
+                    yield Alive()
                 if error is not None:
                     raise error
         if silent and time.monotonic() - began < _SHORT_SECONDS:

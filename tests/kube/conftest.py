@@ -1,0 +1,56 @@
+"""One API server for all tests of this folder; each test has a namespace of its own."""
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.kube.binaries import API_SERVER, why_not
+from tests.kube.server import KubeClient, KubeServer
+
+_numbers = itertools.count(1)
+_missing = why_not(API_SERVER)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in the last lines what did not run."""
+    if _missing is not None:
+        terminalreporter.write_line(
+            f"NOT RUN: the tests against a real Kubernetes API server. {_missing}", yellow=True
+        )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kube(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KubeServer]:
+    """An API server with RBAC."""
+    if _missing is not None:
+        pytest.skip(_missing)
+    server = KubeServer(tmp_path_factory.mktemp("kube"))
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def admin(kube: KubeServer) -> AsyncIterator[KubeClient]:
+    """A client that may do everything."""
+    async with kube.admin() as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def namespace(admin: KubeClient) -> str:
+    """A namespace of the test's own."""
+    name = f"test-{next(_numbers)}"
+    await admin.namespace(name)
+    return name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """For kubeconfigs."""
+    return tmp_path

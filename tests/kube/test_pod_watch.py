@@ -1,0 +1,393 @@
+"""The pod watcher against a real API server: what happens to pods, and to the connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from lora_router.cache.pod import Pod
+from lora_router.cache.pods import PodCache
+from lora_router.discovery import kubernetes_api
+from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
+from lora_router.discovery.kubernetes_api import Credentials, KubernetesApi
+from tests.kube.proxy import Proxy
+from tests.kube.server import KubeClient, KubeServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+class Counts:
+    """Counts what the watcher tells."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+        self.lost: list[str] = []
+
+    def pod_events(self, kind: str, count: int) -> None:
+        self.events[kind] = self.events.get(kind, 0) + count
+
+    def discovery_lost(self, cause: str) -> None:
+        self.lost.append(cause)
+
+
+class Watcher:
+    """A watcher and its cache."""
+
+    def __init__(self, options: KubernetesOptions) -> None:
+        self.cache = PodCache()
+        self.counts = Counts()
+        self.pods = KubernetesPods(self.cache, options, self.counts)
+
+    def pod(self, name: str) -> Pod | None:
+        state = self.cache.get(name)
+        return None if state is None else state.pod
+
+    def names(self, *, ready: bool = True) -> set[str]:
+        return {state.pod.name for state in self.cache if state.pod.ready is ready}
+
+
+@asynccontextmanager
+async def watching(
+    kubeconfig: Path, *namespaces: str, seconds: int = 30, selector: str = "model.aibrix.ai/name"
+) -> AsyncIterator[Watcher]:
+    watcher = Watcher(
+        KubernetesOptions(
+            namespaces=namespaces,
+            selector=selector,
+            credentials=Credentials(kubeconfig),
+            watch_seconds=seconds,
+        )
+    )
+    await watcher.pods.start()
+    try:
+        async with asyncio.timeout(20):
+            await watcher.pods.synced()
+        yield watcher
+    finally:
+        await watcher.pods.stop()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_pod_comes_gets_ready_fails_moves_and_goes(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    name = f"{namespace}/a"
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        assert watcher.cache.synced
+        assert len(watcher.cache) == 0
+
+        await admin.pod(namespace, "a", ip=None)
+        await admin.pod_status(namespace, "a", ip="10.1.2.3", ready=False)
+        await until(lambda: watcher.names(ready=False) == {name})
+        assert watcher.cache.ready() == ()
+
+        await admin.pod_status(namespace, "a", ip="10.1.2.3", ready=True)
+        await until(lambda: watcher.names() == {name})
+        pod = watcher.pod(name)
+        assert pod is not None
+        assert pod.address == "10.1.2.3:8000"
+        assert pod.uid
+        [state] = watcher.cache.serving("base").pods
+        assert state.pod is pod
+
+        await admin.pod_status(namespace, "a", ip="10.1.2.3", ready=False)
+        await until(lambda: watcher.names() == set())
+
+        await admin.pod_status(namespace, "a", ip="10.1.2.4", ready=True)
+        await until(lambda: watcher.names() == {name})
+        assert watcher.cache.ready()[0].pod.address == "10.1.2.4:8000"
+        assert watcher.cache.ready()[0] is not state
+
+        await admin.delete_pod(namespace, "a")
+        await until(lambda: len(watcher.cache) == 0)
+
+
+async def test_a_terminating_pod_gets_no_new_request_and_keeps_its_own(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    await admin.pod(namespace, "a")
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        [state] = watcher.cache.ready()
+        reservation = watcher.cache.ledger.reserve(state, None)
+
+        await admin.delete_pod(namespace, "a", grace=600)
+        await until(lambda: watcher.cache.ready() == ())
+        assert watcher.cache.get(f"{namespace}/a") is state
+        assert state.in_flight == 1
+
+        await admin.delete_pod(namespace, "a")
+        await until(lambda: len(watcher.cache) == 0)
+        reservation.release()
+        assert watcher.cache.ledger.total == 0
+
+
+async def test_a_pod_with_the_name_of_an_earlier_one_is_another(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    await admin.pod(namespace, "a")
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        [first] = watcher.cache.ready()
+        await admin.delete_pod(namespace, "a")
+        await admin.pod(namespace, "a")
+        await until(lambda: watcher.names() != set() and watcher.cache.ready()[0] is not first)
+
+
+async def test_only_pods_that_the_selector_takes_and_only_as_long(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    await admin.pod(namespace, "other", labels={"app": "web"})
+    await admin.pod(namespace, "mine", labels={"app": "vllm"})
+    async with watching(kube.kubeconfig, namespace, selector="app in (vllm, sglang)") as watcher:
+        assert watcher.names() == {f"{namespace}/mine"}
+
+        await admin.call(
+            "PATCH",
+            f"/api/v1/namespaces/{namespace}/pods/mine",
+            {"metadata": {"labels": {"app": "retired"}}},
+            content_type="application/merge-patch+json",
+        )
+        await until(lambda: len(watcher.cache) == 0)
+
+
+async def test_ports_and_labels_are_read_and_bad_ones_are_one_line(
+    kube: KubeServer, admin: KubeClient, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    http = {"name": "http", "containerPort": 9000}
+    await admin.pod(namespace, "named", ports=({"containerPort": 1}, http), ip="fd00::1")
+    labels = {"model.aibrix.ai/name": "base", "model.aibrix.ai/port": "80.80"}
+    await admin.pod(namespace, "bad", labels=labels)
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        named, bad = watcher.pod(f"{namespace}/named"), watcher.pod(f"{namespace}/bad")
+        assert named is not None
+        assert named.address == "[fd00::1]:9000"
+        assert bad is not None
+        assert bad.address == "127.0.0.1:8000"
+
+        await admin.pod_status(namespace, "bad", ip="10.0.0.9", ready=True)
+        await until(lambda: watcher.pod(f"{namespace}/bad") != bad)
+        lines = [record.getMessage() for record in caplog.records if "bad" in record.getMessage()]
+        assert lines[0] == (
+            f"pod {namespace}/bad: label model.aibrix.ai/port='80.80' must be a port from 1 to "
+            "65535; 8000 is used"
+        )
+        assert sum("80.80" in line for line in lines) == 1
+
+
+async def test_a_watch_that_the_server_ends_goes_on_without_a_list(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    async with watching(kube.kubeconfig, namespace, seconds=1) as watcher:
+        await asyncio.sleep(2.5)
+        await admin.pod(namespace, "late")
+        await until(lambda: watcher.names() == {f"{namespace}/late"})
+        assert watcher.counts.lost == []
+        assert watcher.counts.events["listed"] == 0
+        assert watcher.pods.age < 2
+
+
+async def test_a_connection_that_is_cut_loses_nothing(
+    kube: KubeServer, admin: KubeClient, namespace: str, folder: Path
+) -> None:
+    async with Proxy(kube.port) as proxy:
+        config = kube.write_kubeconfig(folder / "config", port=proxy.port)
+        async with watching(config, namespace) as watcher:
+            for number in range(10):
+                proxy.cut()
+                await admin.pod(namespace, f"pod-{number}")
+            await until(lambda: len(watcher.names()) == 10)
+            assert watcher.counts.events["listed"] == 0
+            assert "connect" in watcher.counts.lost
+            assert watcher.pods.last_error is None
+
+
+async def test_a_connection_that_goes_silent_is_noticed(
+    kube: KubeServer,
+    admin: KubeClient,
+    namespace: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kubernetes_api, "SILENCE_SECONDS", 1.0)
+    await admin.pod(namespace, "before")
+    async with Proxy(kube.port) as proxy:
+        config = kube.write_kubeconfig(folder / "config", port=proxy.port)
+        async with watching(config, namespace, seconds=1) as watcher:
+            await asyncio.sleep(0.3)
+            proxy.silence()
+            await admin.pod(namespace, "meanwhile")
+            await until(lambda: watcher.counts.lost == ["timeout"])
+            assert watcher.names() == {f"{namespace}/before"}
+            assert watcher.pods.age > 1
+            status = watcher.pods.status()
+            assert "no answer, or no end of it, within 2 s" in str(status["discovery_error"])
+
+            proxy.speak()
+            await until(lambda: len(watcher.names()) == 2)
+
+
+async def test_all_that_happened_while_the_api_server_was_away_is_known_after(
+    kube: KubeServer, admin: KubeClient, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its memory of versions is new then, and etcd's is compacted: 410, and a list."""
+    caplog.set_level("INFO")
+    await admin.pod(namespace, "stays")
+    await admin.pod(namespace, "leaves")
+    async with Proxy(kube.port) as proxy:
+        config = kube.write_kubeconfig(kube.folder / "away", port=proxy.port)
+        async with watching(config, namespace) as watcher:
+            assert len(watcher.names()) == 2
+            # The router is cut off; things happen; etcd forgets how.
+            await proxy.__aexit__()
+            await admin.delete_pod(namespace, "leaves")
+            for number in range(3):
+                await admin.pod(namespace, f"new-{number}")
+            await kube.compact()
+            await kube.stop_api()
+            await until(lambda: watcher.pods.last_error is not None)
+            assert len(watcher.names()) == 2
+            assert "the last 2 pods stay in use" in caplog.text
+
+            await kube.start_api()
+            await proxy.__aenter__()
+            expected = {f"{namespace}/{name}" for name in ("stays", "new-0", "new-1", "new-2")}
+            await until(lambda: watcher.names() == expected, 40)
+            assert watcher.counts.events["listed"] == 2 + 4
+            assert watcher.pods.last_error is None
+            assert "can be followed again; 4 pods" in caplog.text
+
+
+async def test_the_api_server_need_not_be_there_at_the_start(
+    kube: KubeServer, admin: KubeClient, namespace: str, folder: Path
+) -> None:
+    await admin.pod(namespace, "a")
+    proxy = Proxy(kube.port)
+    async with proxy:
+        pass  # Now its port is known, and nobody listens.
+    config = kube.write_kubeconfig(folder / "config", port=proxy.port)
+    watcher = Watcher(KubernetesOptions(namespaces=(namespace,), credentials=Credentials(config)))
+    await watcher.pods.start()
+    try:
+        await until(lambda: "connect" in watcher.counts.lost)
+        assert not watcher.cache.synced
+        async with proxy:
+            async with asyncio.timeout(20):
+                await watcher.pods.synced()
+            assert watcher.names() == {f"{namespace}/a"}
+    finally:
+        await watcher.pods.stop()
+
+
+async def test_a_namespace_that_is_forbidden_is_named(
+    kube: KubeServer, admin: KubeClient, namespace: str, folder: Path
+) -> None:
+    await admin.call(
+        "POST",
+        f"/api/v1/namespaces/{namespace}/serviceaccounts",
+        {"metadata": {"name": "nobody"}},
+    )
+    token = await admin.token(namespace, "nobody")
+    config = kube.write_kubeconfig(folder / "config", token=token)
+    options = KubernetesOptions(namespaces=(namespace,), credentials=Credentials(config))
+    watcher = Watcher(options)
+    await watcher.pods.start()
+    try:
+        await until(lambda: watcher.counts.lost != [])
+        assert watcher.counts.lost[0] == "forbidden"
+        assert watcher.pods.last_error == (
+            f"namespace {namespace}: status 403: pods is forbidden: User "
+            f'"system:serviceaccount:{namespace}:nobody" cannot list resource "pods" in API group '
+            f'"" in the namespace "{namespace}"'
+        )
+        assert not watcher.cache.synced
+    finally:
+        await watcher.pods.stop()
+
+
+async def test_credentials_that_are_replaced_are_read_anew(
+    kube: KubeServer, admin: KubeClient, namespace: str, folder: Path
+) -> None:
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    for name in ("old", "new"):
+        await admin.call("POST", accounts, {"metadata": {"name": name}})
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
+    await admin.call("POST", f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": [rule]})
+    subjects = [
+        {"kind": "ServiceAccount", "name": name, "namespace": namespace} for name in ("old", "new")
+    ]
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+    binding = {"metadata": {"name": "r"}, "subjects": subjects, "roleRef": role}
+    await admin.call("POST", f"{rbac}/rolebindings", binding)
+    token = await admin.token(namespace, "old")
+    config = kube.write_kubeconfig(folder / "config", token=token)
+    async with watching(config, namespace, seconds=1) as watcher:
+        await admin.call("DELETE", f"{accounts}/old")
+        await until(lambda: "unauthorized" in watcher.counts.lost)
+
+        kube.write_kubeconfig(config, token=await admin.token(namespace, "new"))
+        await admin.pod(namespace, "a")
+        await until(lambda: watcher.names() == {f"{namespace}/a"})
+        assert watcher.pods.last_error is None
+
+
+async def test_several_namespaces_and_two_replicas(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    other = f"{namespace}-other"
+    await admin.namespace(other)
+    await admin.pod(namespace, "a")
+    await admin.pod(other, "a", ip="127.0.0.2")
+    async with (
+        watching(kube.kubeconfig, namespace, other) as one,
+        watching(kube.kubeconfig, namespace, other) as two,
+        watching(kube.kubeconfig) as everything,
+    ):
+        expected = {f"{namespace}/a", f"{other}/a"}
+        assert one.names() == two.names() == expected
+        assert expected <= everything.names()
+
+        await admin.delete_pod(other, "a")
+        for watcher in (one, two):
+            await until(lambda watcher=watcher: watcher.names() == {f"{namespace}/a"})  # type: ignore[misc]
+
+
+async def test_five_thousand_pods_are_listed_in_pages(
+    kube: KubeServer, admin: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = 5000
+    numbers = iter(range(total))
+
+    async def make() -> None:
+        for number in numbers:
+            ip = f"10.{number // 65536}.{number // 256 % 256}.{number % 256}"
+            await admin.pod(namespace, f"pod-{number}", ip=None)
+            if number % 50 == 0:
+                await admin.pod_status(namespace, f"pod-{number}", ip=ip, ready=True)
+
+    async with asyncio.TaskGroup() as makers:
+        for _ in range(32):
+            makers.create_task(make())
+    pages = []
+    read_page = KubernetesApi.page
+
+    async def counted(api: KubernetesApi, *arguments: object, **options: object) -> object:
+        page = await read_page(api, *arguments, **options)  # type: ignore[arg-type]
+        pages.append(len(page.items or ()))
+        return page
+
+    monkeypatch.setattr(KubernetesApi, "page", counted)
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        assert sum(pages) == total
+        assert max(pages) == 250
+        assert len(watcher.names()) == total / 50
+
+        # And nothing that happens right after the list is lost.
+        await admin.pod_status(namespace, "pod-1", ip="10.9.9.9", ready=True)
+        await until(lambda: len(watcher.names()) == total / 50 + 1)
