@@ -1,0 +1,493 @@
+"""List and watch against a server that does what its script says; real ones are in tests/kube."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+
+from lora_router.cache.pods import PodCache
+from lora_router.discovery import kubernetes_api, pod_watch
+from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
+from lora_router.discovery.kubernetes_api import (
+    Credentials,
+    CredentialsError,
+    KubernetesApi,
+    PodQuery,
+)
+from lora_router.discovery.pod_watch import (
+    Alive,
+    Changed,
+    Listed,
+    Lost,
+    PodEvent,
+    WatchOptions,
+    pod_events,
+)
+
+GONE = {"kind": "Status", "code": 410, "message": "too old resource version: 1 (9)"}
+
+
+def pod(name: str, version: int = 1, *, ready: bool = True) -> dict[str, object]:
+    return {
+        "metadata": {"name": name, "namespace": "ml", "resourceVersion": str(version), "uid": name},
+        "status": {
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+    }
+
+
+def line(kind: str, what: object) -> bytes:
+    return json.dumps({"type": kind, "object": what}).encode() + b"\n"
+
+
+def bookmark(version: int) -> bytes:
+    return line("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
+
+
+@dataclass
+class Page:
+    """An answer to a list."""
+
+    pods: list[object]
+    version: int = 1
+    next_page: str = ""
+    status: int = 200
+
+
+@dataclass
+class Watch:
+    """An answer to a watch: pieces, and then its end unless it hangs."""
+
+    pieces: list[bytes]
+    hang: bool = False
+    status: int = 200
+
+
+@dataclass
+class ScriptedServer:
+    """Answers in order; what comes after the script's end hangs."""
+
+    script: list[Page | Watch | dict[str, object]]
+    asked: list[dict[str, str]] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def run(self, folder: Path) -> AsyncIterator[Path]:
+        app = web.Application()
+        app.router.add_get("/api/v1/pods", self._answer)
+        app.router.add_get("/api/v1/namespaces/ml/pods", self._answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        config = folder / "kubeconfig"
+        document = {
+            "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": url}}],
+            "users": [{"name": "c", "user": {"token": "t"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        }
+        config.write_text(yaml.safe_dump(document))
+        try:
+            yield config
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(dict(request.query))
+        self.tokens.append(request.headers.get("authorization"))
+        if not self.script:
+            await asyncio.sleep(3600)
+        step = self.script.pop(0)
+        if isinstance(step, dict):
+            return web.json_response(step, status=int(str(step["code"])))
+        if isinstance(step, Page):
+            assert "watch" not in request.query, "a watch came where the script has a list"
+            metadata = {"resourceVersion": str(step.version), "continue": step.next_page}
+            return web.json_response({"metadata": metadata, "items": step.pods})
+        assert request.query.get("watch") == "true", "a list came where the script has a watch"
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in step.pieces:
+            await response.write(piece)
+            await asyncio.sleep(0.02)
+        if step.hang:
+            await asyncio.sleep(3600)
+        return response
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_watch, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pod_watch, "_SHORT_SECONDS", 0.001)
+
+
+async def told(
+    server: ScriptedServer, folder: Path, count: int, **options: int
+) -> list[tuple[str, object]]:
+    """Return the first ``count`` events that are not mere signs of life, in short."""
+    events: list[tuple[str, object]] = []
+    async with server.run(folder) as config:
+        watch = WatchOptions(PodQuery("ml", "app=vllm"), **options)
+        stream = pod_events(lambda: KubernetesApi.open(Credentials(config)), watch)
+        async with asyncio.timeout(10), aclosing(stream):
+            async for event in stream:
+                if not isinstance(event, Alive):
+                    events.append(short(event))
+                if len(events) == count:
+                    break
+    return events
+
+
+def short(event: PodEvent) -> tuple[str, object]:
+    match event:
+        case Listed(pods):
+            return "listed", [found.metadata.name for found in pods]
+        case Changed(pods):
+            return "changed", [
+                ("+" if there else "-") + found.metadata.name for found, there in pods
+            ]
+        case Lost(error):
+            return "lost", error.cause
+        case Alive():
+            return "alive", None
+
+
+async def test_pages_are_put_together_and_the_watch_goes_on_from_their_version(
+    tmp_path: Path,
+) -> None:
+    server = ScriptedServer(
+        [
+            Page([pod("a"), pod("b")], version=7, next_page="more"),
+            Page([pod("c")], version=7),
+            Watch([line("MODIFIED", pod("a", 8)) + line("DELETED", pod("b", 9)), bookmark(12)]),
+            Watch([line("ADDED", pod("d", 13))]),
+        ]
+    )
+    assert await told(server, tmp_path, 3, page_limit=2) == [
+        ("listed", ["a", "b", "c"]),
+        ("changed", ["+a", "-b"]),
+        ("changed", ["+d"]),
+    ]
+    first, second, watch, again = server.asked
+    assert first == {"labelSelector": "app=vllm", "limit": "2"}
+    assert second["continue"] == "more"
+    assert (watch["resourceVersion"], watch["allowWatchBookmarks"]) == ("7", "true")
+    assert again["resourceVersion"] == "12"
+    assert server.tokens[0] == "Bearer t"
+
+
+async def test_a_list_that_grows_too_old_is_read_in_one_piece(tmp_path: Path) -> None:
+    server = ScriptedServer([Page([pod("a")], next_page="more"), GONE, Page([pod("a"), pod("b")])])
+    assert await told(server, tmp_path, 1) == [("listed", ["a", "b"])]
+    assert "limit" not in server.asked[2]
+    assert "continue" not in server.asked[2]
+
+
+@pytest.mark.parametrize("gone", [GONE, Watch([line("ERROR", GONE)])])
+async def test_a_version_that_is_too_old_leads_to_a_list(
+    tmp_path: Path, gone: dict[str, object] | Watch
+) -> None:
+    server = ScriptedServer(
+        [Page([pod("a")]), Watch([line("ADDED", pod("b", 2))]), gone, Page([pod("c")], version=9)]
+    )
+    assert await told(server, tmp_path, 3) == [
+        ("listed", ["a"]),
+        ("changed", ["+b"]),
+        ("listed", ["c"]),
+    ]
+
+
+async def test_a_list_whose_version_is_too_old_at_once_is_not_repeated_without_a_pause(
+    tmp_path: Path,
+) -> None:
+    server = ScriptedServer([Page([pod("a")]), GONE, Page([pod("a")]), GONE, Page([pod("a")])])
+    assert await told(server, tmp_path, 5) == [
+        ("listed", ["a"]),
+        ("lost", "expired"),
+        ("listed", ["a"]),
+        ("lost", "expired"),
+        ("listed", ["a"]),
+    ]
+
+
+async def test_what_came_before_an_error_is_told_first(tmp_path: Path) -> None:
+    failed = {"code": 500, "message": "etcd is away"}
+    server = ScriptedServer(
+        [
+            Page([pod("a")]),
+            Watch([line("ADDED", pod("b", 2)) + line("ERROR", failed)]),
+            Watch([line("ADDED", pod("c", 3))]),
+        ]
+    )
+    assert await told(server, tmp_path, 4) == [
+        ("listed", ["a"]),
+        ("changed", ["+b"]),
+        ("lost", "status"),
+        ("changed", ["+c"]),
+    ]
+    assert server.asked[2]["resourceVersion"] == "2"
+
+
+async def test_an_event_in_pieces_is_one_event_and_a_cut_one_is_none(tmp_path: Path) -> None:
+    whole = line("ADDED", pod("b", 2))
+    server = ScriptedServer(
+        [
+            Page([]),
+            Watch([whole[:10], whole[10:-1], whole[-1:] + b"\n" + whole[:20]]),
+            Watch([line("ADDED", pod("c", 3))]),
+        ]
+    )
+    assert await told(server, tmp_path, 3) == [
+        ("listed", []),
+        ("changed", ["+b"]),
+        ("changed", ["+c"]),
+    ]
+    assert server.asked[2]["resourceVersion"] == "2"
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"not json\n", b"{}\n", line("ADDED", {"metadata": "none"}), b'{"a":"\xff"}\n']
+)
+async def test_nonsense_in_a_watch_is_a_failure_and_nothing_is_lost(
+    tmp_path: Path, nonsense: bytes
+) -> None:
+    good = line("ADDED", pod("b", 2))
+    server = ScriptedServer([Page([]), Watch([good, nonsense]), Page([pod("b")]), Page([pod("b")])])
+    events = await told(server, tmp_path, 3)
+    assert events == [("listed", []), ("changed", ["+b"]), ("lost", "malformed")]
+
+
+async def test_a_list_that_is_nonsense_is_a_failure(tmp_path: Path) -> None:
+    server = ScriptedServer([Page([{"metadata": 7}]), Page([pod("a")])])
+    assert await told(server, tmp_path, 2) == [("lost", "malformed"), ("listed", ["a"])]
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"), [(401, "unauthorized"), (403, "forbidden"), (500, "status"), (429, "status")]
+)
+async def test_a_refusal_is_a_failure_with_a_cause(tmp_path: Path, code: int, cause: str) -> None:
+    server = ScriptedServer([{"code": code, "message": "no"}, Page([pod("a")])])
+    assert await told(server, tmp_path, 2) == [("lost", cause), ("listed", ["a"])]
+
+
+async def test_a_watch_that_ends_at_once_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_watch, "_SHORT_SECONDS", 1.0)
+    server = ScriptedServer([Page([pod("a")]), Watch([]), Watch([line("ADDED", pod("b", 2))])])
+    assert await told(server, tmp_path, 3) == [
+        ("listed", ["a"]),
+        ("lost", "connect"),
+        ("changed", ["+b"]),
+    ]
+
+
+async def test_a_server_that_does_not_end_a_watch_in_time_is_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_api, "SILENCE_SECONDS", -0.7)
+    server = ScriptedServer(
+        [Page([pod("a")]), Watch([], hang=True), Watch([line("ADDED", pod("b", 2))])]
+    )
+    assert await told(server, tmp_path, 3, watch_seconds=1) == [
+        ("listed", ["a"]),
+        ("lost", "timeout"),
+        ("changed", ["+b"]),
+    ]
+
+
+async def test_an_event_without_end_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_api, "MAX_EVENT_BYTES", 1000)
+    server = ScriptedServer([Page([]), Watch([b"x" * 600, b"x" * 600], hang=True)])
+    assert await told(server, tmp_path, 2) == [("listed", []), ("lost", "malformed")]
+
+
+def test_pauses_grow_to_a_limit_and_begin_anew() -> None:
+    class Longest:
+        def uniform(self, _low: float, high: float) -> float:
+            return high
+
+    pause = pod_watch._Pause(Longest())  # type: ignore[arg-type]
+    first = pod_watch.FIRST_PAUSE_SECONDS
+    assert [pause.next() for _ in range(4)] == [first, 2 * first, 4 * first, 8 * first]
+    for _ in range(20):
+        longest = pause.next()
+    assert longest == pod_watch.LONGEST_PAUSE_SECONDS
+    pause.reset()
+    assert pause.next() == first
+
+
+class Counts:
+    """An observer."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+        self.lost: list[str] = []
+
+    def pod_events(self, kind: str, count: int) -> None:
+        self.events[kind] = self.events.get(kind, 0) + count
+
+    def discovery_lost(self, cause: str) -> None:
+        self.lost.append(cause)
+
+
+@asynccontextmanager
+async def following(
+    server: ScriptedServer, folder: Path, *namespaces: str
+) -> AsyncIterator[tuple[PodCache, KubernetesPods, Counts]]:
+    async with server.run(folder) as config:
+        cache, counts = PodCache(), Counts()
+        options = KubernetesOptions(namespaces=namespaces, credentials=Credentials(config))
+        pods = KubernetesPods(cache, options, counts)
+        await pods.start()
+        try:
+            yield cache, pods, counts
+        finally:
+            await pods.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class TestTheCache:
+    async def test_it_is_synced_after_the_first_list_and_follows(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        stops = line("MODIFIED", pod("a", 2, ready=False))
+        server = ScriptedServer(
+            [
+                Page([pod("a"), pod("b")]),
+                Watch([stops, line("DELETED", pod("b", 3)), line("ADDED", pod("c", 4))], hang=True),
+            ]
+        )
+        async with following(server, tmp_path) as (cache, pods, counts):
+            await asyncio.wait_for(pods.synced(), 10)
+            assert cache.synced
+            await until(lambda: counts.events.get("changed") == 2)
+
+            assert {state.pod.name: state.pod.ready for state in cache} == {
+                "ml/a": False,
+                "ml/c": True,
+            }
+            assert counts.events == {"listed": 2, "changed": 2, "deleted": 1}
+            assert pods.status()["discovery"] == "kubernetes"
+            assert pods.age < 5
+        assert "all namespaces: 2 pods, 2 of them ready" in caplog.text
+        assert "pods no longer ready, and get no new requests: ml/a" in caplog.text
+        assert "pods gone: ml/b" in caplog.text
+        assert "pods ready: ml/c (10.0.0.1:8000)" in caplog.text
+
+    async def test_of_events_that_come_together_the_last_counts(self, tmp_path: Path) -> None:
+        together = (
+            line("ADDED", pod("a", 2))
+            + line("DELETED", pod("a", 3))
+            + line("ADDED", pod("b", 4))
+            + line("DELETED", pod("c", 5))
+            + line("ADDED", pod("c", 6))
+        )
+        server = ScriptedServer([Page([]), Watch([together], hang=True)])
+        async with following(server, tmp_path) as (cache, _, counts):
+            await until(lambda: counts.events.get("deleted") == 2)
+            assert {state.pod.name for state in cache} == {"ml/b", "ml/c"}
+
+    async def test_a_fresh_list_takes_the_place_of_all_that_was_known(self, tmp_path: Path) -> None:
+        server = ScriptedServer(
+            [
+                Page([pod("a"), pod("b")]),
+                Watch([line("ADDED", pod("c", 2))]),
+                GONE,
+                Page([pod("b"), pod("d")]),
+            ]
+        )
+        async with following(server, tmp_path) as (cache, _, counts):
+            await until(lambda: counts.events.get("listed") == 4)
+            assert {state.pod.name for state in cache} == {"ml/b", "ml/d"}
+
+    async def test_a_failure_is_told_once_and_the_pods_stay(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        failed: dict[str, object] = {"code": 503, "message": "starting"}
+        back = Watch([line("MODIFIED", pod("a", 2))], hang=True)
+        server = ScriptedServer([Page([pod("a")]), failed, failed, failed, back])
+        async with following(server, tmp_path, "ml") as (cache, pods, counts):
+            await until(lambda: len(counts.lost) == 3)
+            assert len(cache.ready()) == 1
+            assert pods.status()["discovery_error"] == "namespace ml: status 503: starting"
+            await until(lambda: pods.last_error is None)
+        assert caplog.text.count("cannot be followed") == 1
+        assert "the last 1 pods stay in use" in caplog.text
+        assert "namespace ml can be followed again; 1 pods" in caplog.text
+
+    async def test_many_names_are_cut_short(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        many = b"".join(line("ADDED", pod(f"p{number}", number + 2)) for number in range(9))
+        server = ScriptedServer([Page([]), Watch([many], hang=True)])
+        async with following(server, tmp_path) as (cache, _, _counts):
+            await until(lambda: len(cache) == 9)
+        assert "ml/p4 (10.0.0.1:8000) and 4 more" in caplog.text
+
+    async def test_an_error_of_ours_costs_one_event_and_not_the_watch(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server = ScriptedServer(
+            [Page([]), Watch([line("ADDED", pod("a", 2)), line("ADDED", pod("b", 3))], hang=True)]
+        )
+        async with following(server, tmp_path) as (cache, _, _counts):
+
+            def broken(_changed: object) -> None:
+                if cache.get("ml/b") is None:
+                    raise RuntimeError("a listener failed")
+
+            cache.subscribe(broken)
+            await until(lambda: cache.get("ml/b") is not None)
+        assert "an event of all namespaces is left out" in caplog.text
+
+
+class TestCredentials:
+    async def test_what_is_missing_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        with pytest.raises(CredentialsError, match=r"kubeconfig .*/missing"):
+            await KubernetesApi.open(Credentials(tmp_path / "missing"))
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+        with pytest.raises(CredentialsError, match="the pod's service account: Service token"):
+            await KubernetesApi.open(Credentials())
+
+    @pytest.mark.parametrize(
+        "text", ["", "[]", "{", "clusters: 7", "current-context: x\ncontexts: []", "\x00"]
+    )
+    async def test_a_file_that_is_no_kubeconfig_is_named(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "config").write_text(text)
+        with pytest.raises(CredentialsError, match=r"kubeconfig .*/config: "):
+            await KubernetesApi.open(Credentials(tmp_path / "config"))
+
+    async def test_credentials_that_break_later_are_a_failure_that_is_tried_again(
+        self, tmp_path: Path
+    ) -> None:
+        failed: dict[str, object] = {"code": 401, "message": "expired"}
+        server = ScriptedServer([Page([]), failed])
+        async with following(server, tmp_path) as (_, pods, counts):
+            await pods.synced()
+            (tmp_path / "kubeconfig").unlink()
+            await until(lambda: "credentials" in counts.lost)
+            assert "kubeconfig" in str(pods.last_error)
