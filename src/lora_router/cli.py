@@ -106,6 +106,10 @@ def envoy_config(
     config: ConfigFile = None,
     endpoints: Endpoints = None,
     assignments: Assignments = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write.", show_default="standard output"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a complete Envoy bootstrap for these settings."""
@@ -113,7 +117,14 @@ def envoy_config(
 
     loaded = _load(config, assignments, endpoints=endpoints)
     _warn(loaded)
-    typer.echo((bootstrap_json if as_json else bootstrap_yaml)(loaded.settings), nl=False)
+    text = (bootstrap_json if as_json else bootstrap_yaml)(loaded.settings)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        _fail(f"{output}: cannot be written: {error.strerror}", status=1)
 
 
 @app.command()
@@ -147,6 +158,42 @@ def scrape(
         typer.echo(f"lora-router: {error}", err=True)
     if errors:
         raise typer.Exit(1)
+
+
+@app.command()
+def probe(
+    config: ConfigFile = None,
+    grpc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where gRPC health is asked.",
+            show_default="127.0.0.1 and grpc_port of the settings, unless --http is given",
+        ),
+    ] = None,
+    service: Annotated[
+        str, typer.Option(help="gRPC health service: readiness, liveness, …")
+    ] = "readiness",
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A page that must answer 200.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds in which it must say yes; it is asked until then.")
+    ] = 3.0,
+) -> None:
+    """Ask a running router whether it serves: exit status 0 if it does, 1 if not."""
+    from lora_router.probe import ProbeError, ProbeOptions
+    from lora_router.probe import probe as ask
+
+    if grpc is None and http is None:
+        grpc = f"127.0.0.1:{_load(config, None).settings.grpc_port}"
+    try:
+        answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout)))
+    except ProbeError as error:
+        _fail(str(error), status=1)
+    for answer in answers:
+        typer.echo(answer)
 
 
 @app.command()

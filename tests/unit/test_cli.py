@@ -131,6 +131,18 @@ def test_envoy_config_prints_yaml_or_json() -> None:
     assert pods["original_dst_lb_config"] == {"use_http_header": True, "http_header_name": "x-pod"}
 
 
+def test_envoy_config_writes_a_file_where_there_is_no_shell(tmp_path: Path) -> None:
+    printed = run("envoy-config").stdout
+
+    result = run("envoy-config", "--output", "envoy.yaml")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "envoy.yaml").read_text() == printed
+
+    result = run("envoy-config", "--output", "/nowhere/envoy.yaml")
+    assert result.exit_code == 1
+    assert "/nowhere/envoy.yaml: cannot be written: No such file or directory" in result.stderr
+
+
 def test_serve_without_pods_says_how_to_name_them() -> None:
     result = run("serve")
 

@@ -1,0 +1,98 @@
+"""Asks a running router whether it serves: ``lora-router probe``.
+
+For health checks of containers and for ``helm test``: an image with nothing but Python in it has
+no curl. Sources: gRPC's health checking protocol (grpc/doc/health-checking.md); this service's
+``/readyz``.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import aiohttp
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_PAUSE_SECONDS = 0.5
+_LONGEST_TRY_SECONDS = 5.0
+_SHOWN_CHARACTERS = 300
+
+
+class ProbeError(Exception):
+    """The router does not serve, or is not there; the message says which, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """What to ask."""
+
+    grpc: str | None
+    """``host:port`` of the gRPC health service. ``None``: not asked."""
+    service: str = "readiness"
+    """Name of the health service."""
+    http: str | None = None
+    """A URL that must answer with 200. ``None``: not asked."""
+    timeout: float = 3.0
+    """Seconds in which the answer must be yes; until then it is asked again and again."""
+
+
+async def probe(options: ProbeOptions) -> list[str]:
+    """Ask until the answers are yes; return them, a line each.
+
+    Raises:
+        ProbeError: They were not, in time.
+    """
+    deadline = time.monotonic() + options.timeout
+    answers = []
+    if options.grpc is not None:
+        target = options.grpc
+        answers.append(
+            await _insist(lambda left: _ask_grpc(target, options.service, left), deadline)
+        )
+    if options.http is not None:
+        url = options.http
+        answers.append(await _insist(lambda left: _ask_http(url, left), deadline))
+    return answers
+
+
+async def _insist(ask: Callable[[float], Awaitable[str]], deadline: float) -> str:
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return await ask(max(0.1, min(left, _LONGEST_TRY_SECONDS)))
+        except ProbeError:
+            if time.monotonic() + _PAUSE_SECONDS >= deadline:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _ask_grpc(target: str, service: str, seconds: float) -> str:
+    what = f"{target}: gRPC health of {service!r}"
+    try:
+        async with grpc.aio.insecure_channel(target) as channel:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=seconds
+            )
+    except grpc.aio.AioRpcError as error:
+        raise ProbeError(f"{what}: {error.code().name}: {error.details()}") from None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise ProbeError(f"{what} is {status}")
+    return f"{what} is {status}"
+
+
+async def _ask_http(url: str, seconds: float) -> str:
+    try:
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+            text = (await response.text(errors="replace"))[:_SHOWN_CHARACTERS].strip()
+            line = f"{url} answers with {response.status}: {text}"
+            if response.status != 200:
+                raise ProbeError(line)
+            return line
+    except TimeoutError:
+        raise ProbeError(f"{url} gave no answer within {seconds:.1f} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise ProbeError(f"{url}: {str(error) or type(error).__name__}") from None
