@@ -54,6 +54,10 @@ bench: $(VENV)/.dev ## what the parts of the request path cost (ARGS=--json)
 readme: $(VENV)/.dev ## write the README's table of settings anew
 	$(BIN)/python docs/write_readme.py
 
+.PHONY: schema
+schema: $(VENV)/.dev ## write the settings into the chart's schema anew
+	$(BIN)/python deploy/helm/write_schema.py
+
 .PHONY: lock
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

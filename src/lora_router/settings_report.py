@@ -1,4 +1,6 @@
-"""Showing the settings: for people, for programs, and for the README."""
+"""Showing the settings: for people, for programs, for the README and for the chart's schema."""
+
+from typing import Any
 
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
@@ -41,6 +43,21 @@ def settings_markdown() -> str:
         )
     lines += ["", f"In the environment: `{ENV_PREFIX}` and the name in capitals, or AIBrix's name."]
     return "\n".join(lines) + "\n"
+
+
+def settings_schema() -> dict[str, dict[str, object]]:
+    """Return a JSON schema for each setting, as it stands in YAML."""
+    properties = Settings.model_json_schema()["properties"]
+    return {name: _constraints(schema) for name, schema in properties.items()}
+
+
+def _constraints(schema: dict[str, Any]) -> dict[str, object]:
+    # "May be null" is what a missing key says already.
+    [kind] = [each for each in schema.get("anyOf", [schema]) if each["type"] != "null"]
+    kept = {"description": schema["description"], **kind}
+    for key in ("allowed", "title", "default", "format", "writeOnly"):
+        kept.pop(key, None)
+    return kept
 
 
 def _value(loaded: LoadedSettings, name: str) -> object:

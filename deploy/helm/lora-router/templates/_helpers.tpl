@@ -1,0 +1,149 @@
+{{- define "lora-router.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "lora-router.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "lora-router.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "lora-router.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "lora-router.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "lora-router.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: router
+{{- end }}
+
+{{- define "lora-router.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "lora-router.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "lora-router.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "lora-router.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "lora-router.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- /* The namespaces whose pods are watched, as JSON; none with scope "cluster". */ -}}
+{{- define "lora-router.namespaces" -}}
+{{- if eq .Values.discovery.scope "cluster" -}}
+[]
+{{- else -}}
+{{ .Values.discovery.namespaces | default (list .Release.Namespace) | uniq | toJson }}
+{{- end -}}
+{{- end }}
+
+{{- /* The router's settings file: what the chart says, overridden by .Values.settings. */ -}}
+{{- define "lora-router.settings" -}}
+{{- $ours := dict
+  "admin_host" "0.0.0.0"
+  "kubernetes_selector" .Values.discovery.selector
+  "kubernetes_port" (int .Values.discovery.port)
+  "kubernetes_port_name" .Values.discovery.portName
+  "kubernetes_namespaces" (include "lora-router.namespaces" . | fromJsonArray)
+  "drain_timeout_seconds" .Values.drain.timeoutSeconds
+  "envoy_message_timeout_seconds" .Values.gateway.messageTimeoutSeconds
+  "envoy_listen_port" (int .Values.gateway.sidecar.port)
+-}}
+{{- mergeOverwrite $ours (deepCopy .Values.settings) | toYaml }}
+{{- end }}
+
+{{- /* In whole seconds: the sleep before the end, the drain, and time to stop. */ -}}
+{{- define "lora-router.gracePeriod" -}}
+{{- $settings := include "lora-router.settings" . | fromYaml -}}
+{{ add .Values.drain.delaySeconds ($settings.drain_delay_seconds | default 0 | ceil) (ceil $settings.drain_timeout_seconds) 10 }}
+{{- end }}
+
+{{- define "lora-router.grpcPort" -}}
+{{ .Values.settings.grpc_port | default 50052 | int }}
+{{- end }}
+
+{{- define "lora-router.adminPort" -}}
+{{ .Values.settings.admin_port | default 8080 | int }}
+{{- end }}
+
+{{- define "lora-router.clientPort" -}}
+{{ .Values.settings.envoy_listen_port | default .Values.gateway.sidecar.port | int }}
+{{- end }}
+
+{{- define "lora-router.targetHeader" -}}
+{{ .Values.settings.target_pod_header | default "target-pod" }}
+{{- end }}
+
+{{- /* Bodies up to the router's limit and a little more get to it; see envoy_config.py. */ -}}
+{{- define "lora-router.bufferBytes" -}}
+{{- $body := .Values.settings.max_body_bytes | default 33554432 | int64 -}}
+{{- $message := .Values.settings.grpc_max_message_size_bytes | default 67108864 | int64 -}}
+{{ min (add $body 1048576) (sub $message 16384) }}
+{{- end }}
+
+{{- /* A duration of the Gateway API, which has no fractions. */ -}}
+{{- define "lora-router.messageTimeout" -}}
+{{- $seconds := .Values.gateway.messageTimeoutSeconds -}}
+{{- if eq (floor $seconds) (float64 $seconds) -}}
+{{ int64 $seconds }}s
+{{- else -}}
+{{ mulf $seconds 1000 | ceil | int64 }}ms
+{{- end -}}
+{{- end }}
+
+{{- /* The pod of `helm test`, which asks both ports. */ -}}
+{{- define "lora-router.helmTestPeer" -}}
+- podSelector:
+    matchLabels:
+      app.kubernetes.io/name: {{ include "lora-router.name" . }}
+      app.kubernetes.io/instance: {{ .Release.Name }}
+      app.kubernetes.io/component: test
+{{- end }}
+
+{{- define "lora-router.gatewayNamespace" -}}
+{{ .Values.gateway.envoyGateway.gatewayNamespace | default .Release.Namespace }}
+{{- end }}
+
+{{- /* What the router is told beside its settings file; the same for all that read settings. */ -}}
+{{- define "lora-router.env" -}}
+env:
+  - name: AIBRIX_LORA_AFFINITY_THRESHOLD
+    value: {{ .Values.loraAffinityThreshold | quote }}
+  {{- if .Values.podApiKey.secretName }}
+  - name: LORA_ROUTER_POD_API_KEY
+    valueFrom:
+      secretKeyRef:
+        name: {{ .Values.podApiKey.secretName }}
+        key: {{ .Values.podApiKey.secretKey }}
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "lora-router.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}

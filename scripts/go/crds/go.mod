@@ -1,0 +1,6 @@
+// Not a program: modules whose files the tests read, pinned as programs are.
+module lora-router.test/crds
+
+go 1.26.0
+
+require github.com/prometheus-operator/prometheus-operator v0.85.0 // indirect

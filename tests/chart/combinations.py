@@ -1,0 +1,128 @@
+"""Values as people write them: each is rendered, and each object shown to a real API server."""
+
+COMBINATIONS: dict[str, dict[str, object]] = {
+    "defaults": {},
+    "one router": {"replicas": 1, "podDisruptionBudget": {"enabled": False}},
+    "an image by digest": {
+        "image": {"repository": "registry.test/lora-router", "digest": "sha256:" + "0" * 64},
+        "imagePullSecrets": [{"name": "registry"}],
+    },
+    "an image by tag": {"image": {"tag": "1.2.3-rc.1", "pullPolicy": "Always"}},
+    "names of its own": {
+        "nameOverride": "picker",
+        "fullnameOverride": "adapter-picker",
+        "commonLabels": {"team": "inference"},
+    },
+    "settings": {
+        "loraAffinityThreshold": 0.5,
+        "settings": {
+            "algorithm": "least-request",
+            "grpc_port": 50100,
+            "admin_port": 8100,
+            "max_body_bytes": 16777216,
+            "max_hold_seconds": 12.5,
+            "inference_paths": ["/v2/chat"],
+            "algorithm_options": {"price": "3"},
+            "log_format": "json",
+        },
+    },
+    "all namespaces": {"discovery": {"scope": "cluster"}},
+    "two namespaces": {"discovery": {"namespaces": ["models", "more-models"]}},
+    "a selector and a port": {
+        "discovery": {
+            "selector": "app in (vllm, sglang),tier!=test",
+            "port": 30000,
+            "portName": "openai",
+        }
+    },
+    "a key for the pods": {"podApiKey": {"secretName": "vllm", "secretKey": "key"}},
+    "environment": {
+        "extraEnv": [
+            {"name": "LORA_ROUTER_LOG_LEVEL", "value": "debug"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "extraEnvFrom": [{"configMapRef": {"name": "more", "optional": True}}],
+    },
+    "permissions from elsewhere": {
+        "rbac": {"create": False},
+        "serviceAccount": {"create": False, "name": "sees-pods"},
+    },
+    "an account with annotations": {
+        "serviceAccount": {"name": "router", "annotations": {"example.test/role": "reader"}}
+    },
+    "scheduling": {
+        "podAnnotations": {"example.test/a": "b"},
+        "podLabels": {"sidecar.test/inject": "false"},
+        "nodeSelector": {"pool": "gateway"},
+        "tolerations": [{"key": "gateway", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "system-cluster-critical",
+        "affinity": {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "topologyKey": "kubernetes.io/hostname",
+                        "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "lora-router"}},
+                    }
+                ]
+            }
+        },
+        "topologySpreadConstraints": [
+            {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+        ],
+        "resources": {"requests": {"cpu": "1", "memory": "512Mi"}},
+    },
+    "autoscaling": {
+        "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9},
+        "podDisruptionBudget": {"maxUnavailable": "25%"},
+    },
+    "a long drain": {"drain": {"delaySeconds": 0, "timeoutSeconds": 600}},
+    "a network policy": {"networkPolicy": {"enabled": True}},
+    "a narrow network policy": {
+        "networkPolicy": {
+            "enabled": True,
+            "gatewayNamespaceLabels": {"kubernetes.io/metadata.name": "envoy-gateway-system"},
+            "monitoringNamespaceLabels": {"monitoring": "true"},
+            "apiServerPorts": [6443],
+            "podPorts": [8000, 9000],
+        },
+        "gateway": {"mode": "sidecar"},
+    },
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "extraRules": [{"alert": "NoPod", "expr": 'lora_router_pods{state="ready"} == 0'}],
+        },
+        "dashboard": {"enabled": True},
+    },
+    "an Envoy beside it": {
+        "gateway": {"mode": "sidecar", "sidecar": {"port": 8000, "image": "envoy.test/envoy:v1"}},
+        "service": {
+            "type": "LoadBalancer",
+            "httpPort": 8888,
+            "annotations": {"example.test/internal": "true"},
+        },
+    },
+    "Envoy Gateway": {"gateway": {"mode": "envoy-gateway", "messageTimeoutSeconds": 2.5}},
+    "Envoy Gateway, with a Gateway": {
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {"createGateway": True, "gatewayName": "llm", "gatewayPort": 8080},
+        }
+    },
+    "Envoy Gateway, somebody else's Gateway": {
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {
+                "gatewayName": "shared",
+                "gatewayNamespace": "gateways",
+                "listeners": ["internal", "external"],
+                "createClientTrafficPolicy": False,
+                "hostnames": ["llm.example.test", "*.llm.example.test"],
+                "pathPrefixes": ["/v1", "/tokenize"],
+            },
+        },
+        "settings": {"target_pod_header": "x-pod", "destination_header": "x-endpoint"},
+    },
+}

@@ -1,0 +1,55 @@
+"""What the chart makes of values, by the real Helm engine."""
+
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[2] / "deploy" / "helm" / "lora-router"
+
+Document = dict[str, Any]
+
+if sys.platform != "linux":
+    pytest.skip("the Helm engine of the tests is for Linux", allow_module_level=True)
+helm = pytest.importorskip("helm_python", reason="the Helm engine has no package for this machine")
+
+
+def render(
+    values: Mapping[str, object] | None = None, *, release: str = "test", namespace: str = "models"
+) -> list[Document]:
+    """Return all objects, hooks included, in the order in which they stand in the chart.
+
+    Raises:
+        helm.HelmError: Helm refuses the values.
+    """
+    with helm.Chart.load(CHART) as chart:
+        # Without a list of API versions Helm renders as for a cluster that it does not ask.
+        files = chart.render(deepcopy(dict(values or {})), name=release, namespace=namespace)
+    documents = []
+    for name, text in sorted(files.items()):
+        if not name.endswith("NOTES.txt"):
+            documents += [document for document in yaml.safe_load_all(text) if document]
+    return documents
+
+
+def one(documents: list[Document], kind: str) -> Document:
+    """Return the only object of a kind."""
+    [found] = [document for document in documents if document["kind"] == kind]
+    return found
+
+
+def kinds(documents: list[Document]) -> list[str]:
+    """Return what kinds there are, sorted."""
+    return sorted(document["kind"] for document in documents)
+
+
+def router_settings(documents: list[Document]) -> Document:
+    """Return the router's settings file."""
+    maps = [document.get("data") or {} for document in documents if document["kind"] == "ConfigMap"]
+    [text] = [data["config.yaml"] for data in maps if "config.yaml" in data]
+    settings: Document = yaml.safe_load(text)
+    return settings

@@ -1,0 +1,332 @@
+"""What the chart's values do, rendered by the real Helm engine."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lora_router import __version__
+from lora_router.envoy_config import bootstrap
+from lora_router.settings import Settings
+from lora_router.settings_sources import load_settings
+from tests.chart.combinations import COMBINATIONS
+from tests.chart.rendering import (
+    CHART,
+    Document,
+    helm,
+    kinds,
+    one,
+    render,
+    router_settings,
+)
+
+
+def in_force(documents: list[Document], folder: Path) -> Settings:
+    """Read the rendered settings as the router does."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(router_settings(documents)))
+    container = router(documents)
+    environ = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    return load_settings(file=file, environ=environ, flags={}).settings
+
+
+def pod_template(documents: list[Document]) -> dict[str, Any]:
+    template: dict[str, Any] = one(documents, "Deployment")["spec"]["template"]
+    return template
+
+
+def router(documents: list[Document]) -> dict[str, Any]:
+    [container] = pod_template(documents)["spec"]["containers"]
+    return dict(container)
+
+
+def with_mode(mode: str, **more: object) -> dict[str, object]:
+    return {"gateway": {"mode": mode, **more}}
+
+
+def test_helm_finds_nothing_to_complain_of() -> None:
+    for values in COMBINATIONS.values():
+        report = helm.lint(CHART, values, strict=True)
+        assert report["errors"] == []
+        assert [found for found in report["messages"] if found["severity"] > 1] == []
+
+
+def test_the_schema_knows_the_settings_of_this_version() -> None:
+    path = CHART.parent / "write_schema.py"
+    spec = importlib.util.spec_from_file_location("write_schema", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    text = (CHART / "values.schema.json").read_text()
+    assert module.with_settings(text) == text, "run `make schema`"
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    with helm.Chart.load(CHART) as chart:
+        schema, values = chart.schema, chart.values
+    assert schema is not None
+
+    def compare(schema: dict[str, Any], values: dict[str, Any], where: str) -> None:
+        if "properties" not in schema or not values:
+            return
+        assert set(schema["properties"]) - {"global"} == set(values), where
+        for name, value in values.items():
+            if isinstance(value, dict):
+                compare(schema["properties"][name], value, f"{where}.{name}")
+
+    compare(schema, values, "")
+
+
+def test_the_chart_is_of_the_version_that_it_installs() -> None:
+    metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert metadata["appVersion"] == metadata["version"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"loraAffinityThreshold": 1.5}, "at '/loraAffinityThreshold': maximum: got 1.5, want 1"),
+        ({"loraAffinityThreshold": "high"}, "at '/loraAffinityThreshold': got string"),
+        ({"replica": 3}, "additional properties 'replica' not allowed"),
+        ({"replicas": 1.5}, "at '/replicas': got number, want integer"),
+        ({"settings": {"grpc_prt": 1}}, "at '/settings': additional properties 'grpc_prt'"),
+        ({"settings": {"grpc_port": 0}}, "at '/settings/grpc_port': minimum: got 0, want 1"),
+        ({"settings": {"log_level": "loud"}}, "at '/settings/log_level': value must be one of"),
+        ({"settings": {"pod_api_key": "secret"}}, "additional properties 'pod_api_key'"),
+        ({"discovery": {"scope": "world"}}, "at '/discovery/scope': value must be one of"),
+        ({"discovery": {"namespaces": ["A b"]}}, "at '/discovery/namespaces/0'"),
+        ({"gateway": {"mode": "istio"}}, "at '/gateway/mode': value must be one of"),
+        ({"gateway": {"envoyGateway": {"listeners": []}}}, "at '/gateway/envoyGateway/listeners'"),
+        ({"image": {"digest": "latest"}}, "at '/image/digest'"),
+        ({"drain": {"timeoutSeconds": -1}}, "at '/drain/timeoutSeconds': minimum"),
+        ({"serviceMonitor": {"interval": "often"}}, "at '/serviceMonitor/interval'"),
+        ({"extraEnv": [{"value": "nameless"}]}, "at '/extraEnv/0': missing property 'name'"),
+        (
+            {"autoscaling": {"enabled": True, "minReplicas": 9}},
+            "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(values: dict[str, object], complaint: str) -> None:
+    with pytest.raises(helm.HelmError) as refused:
+        render(values)
+    assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize("values", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_the_router_understands_its_settings(values: dict[str, object], tmp_path: Path) -> None:
+    in_force(render(values), tmp_path)
+
+
+def test_what_is_installed_by_default() -> None:
+    assert kinds(render()) == [
+        "ConfigMap",
+        "Deployment",
+        "Pod",
+        "PodDisruptionBudget",
+        "Role",
+        "RoleBinding",
+        "Service",
+        "ServiceAccount",
+    ]
+
+
+def test_the_threshold_is_what_aibrix_calls_it(tmp_path: Path) -> None:
+    documents = render({"loraAffinityThreshold": 0.75})
+
+    assert {"name": "AIBRIX_LORA_AFFINITY_THRESHOLD", "value": "0.75"} in router(documents)["env"]
+    assert in_force(documents, tmp_path).lora_affinity_threshold == 0.75
+    for extreme in (0, 1, 1e-7):
+        settings = in_force(render({"loraAffinityThreshold": extreme}), tmp_path)
+        assert settings.lora_affinity_threshold == extreme
+
+
+def test_settings_win_over_what_the_chart_says_itself(tmp_path: Path) -> None:
+    documents = render(
+        {
+            "drain": {"timeoutSeconds": 10},
+            "settings": {"drain_timeout_seconds": 99.5, "grpc_port": 1234, "admin_port": 1235},
+        }
+    )
+
+    settings = in_force(documents, tmp_path)
+    assert (settings.drain_timeout_seconds, settings.grpc_port) == (99.5, 1234)
+    ports = {port["name"]: port["containerPort"] for port in router(documents)["ports"]}
+    assert ports == {"grpc": 1234, "admin": 1235}
+    assert [port["port"] for port in one(documents, "Service")["spec"]["ports"]] == [1234, 1235]
+    assert router(documents)["readinessProbe"]["grpc"]["port"] == 1234
+
+
+def test_changed_settings_make_new_pods_and_others_do_not() -> None:
+    def checksum(values: dict[str, object]) -> str:
+        return str(pod_template(render(values))["metadata"]["annotations"]["checksum/config"])
+
+    assert checksum({}) == checksum({"replicas": 5})
+    assert checksum({}) != checksum({"settings": {"log_level": "debug"}})
+
+
+def test_namespaces_are_those_that_the_roles_are_in(tmp_path: Path) -> None:
+    documents = render({"discovery": {"namespaces": ["a", "b"]}}, namespace="routers")
+
+    assert in_force(documents, tmp_path).kubernetes_namespaces == ["a", "b"]
+    roles = [document for document in documents if document["kind"] == "RoleBinding"]
+    assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
+    assert {role["subjects"][0]["namespace"] for role in roles} == {"routers"}
+    own = in_force(render(namespace="routers"), tmp_path)
+    assert own.kubernetes_namespaces == ["routers"]
+    cluster = render({"discovery": {"scope": "cluster"}}, namespace="routers")
+    assert in_force(cluster, tmp_path).kubernetes_namespaces == []
+    assert "ClusterRoleBinding" in kinds(cluster)
+    assert "Role" not in kinds(cluster)
+
+
+def test_to_list_and_watch_pods_is_all_that_it_may() -> None:
+    for values in ({}, {"discovery": {"scope": "cluster"}}):
+        [role] = [document for document in render(values) if document["kind"].endswith("Role")]
+        assert role["rules"] == [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
+        ]
+
+
+@pytest.mark.parametrize("mode", ["none", "sidecar"])
+def test_all_containers_are_confined(mode: str) -> None:
+    documents = render(with_mode(mode))
+    specs = [pod_template(documents)["spec"], one(documents, "Pod")["spec"]]
+
+    for spec in specs:
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 65532
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"] + spec.get("initContainers", []):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("mode", ["none", "sidecar"])
+@pytest.mark.parametrize("name", ["long drain", "settings", "neither"])
+def test_the_grace_period_has_room_for_the_drain(mode: str, name: str, tmp_path: Path) -> None:
+    changes: dict[str, dict[str, object]] = {
+        "long drain": {"drain": {"delaySeconds": 20, "timeoutSeconds": 600}},
+        "settings": {"settings": {"drain_delay_seconds": 7.5, "drain_timeout_seconds": 70.5}},
+        "neither": {"drain": {"delaySeconds": 0, "timeoutSeconds": 0}},
+    }
+    documents = render({**changes[name], **with_mode(mode)})
+
+    settings = in_force(documents, tmp_path)
+    hook = router(documents).get("lifecycle", {}).get("preStop", {})
+    sleep = hook.get("sleep", {}).get("seconds", 0)
+    needed = sleep + settings.drain_delay_seconds + settings.drain_timeout_seconds
+    grace = pod_template(documents)["spec"]["terminationGracePeriodSeconds"]
+    assert needed + 5 <= grace <= needed + 12
+    assert hook == {} or sleep > 0  # The API server refuses a sleep of no time.
+
+
+def test_probes_ask_what_they_mean() -> None:
+    container = router(render())
+
+    assert container["startupProbe"]["grpc"]["service"] == "liveness"
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
+    assert container["readinessProbe"]["grpc"]["service"] == "readiness"
+
+
+def test_a_sidecar_ends_after_the_router_and_reads_the_same_settings() -> None:
+    documents = render(
+        {**with_mode("sidecar"), "extraEnv": [{"name": "LORA_ROUTER_MAX_BODY_BYTES", "value": "9"}]}
+    )
+    write, envoy = pod_template(documents)["spec"]["initContainers"]
+
+    assert envoy["restartPolicy"] == "Always"
+    assert "restartPolicy" not in write
+    assert write["env"] == router(documents)["env"]
+    assert write["args"][-2:] == ["--output", "/etc/envoy/envoy.yaml"]
+    assert "/etc/envoy/envoy.yaml" in envoy["args"]
+    ports = one(documents, "Service")["spec"]["ports"]
+    assert {"name": "http", "port": 80, "targetPort": "http"} in ports
+
+
+def test_the_service_says_that_its_grpc_is_http2_without_tls() -> None:
+    grpc, _ = one(render(), "Service")["spec"]["ports"]
+    assert grpc["appProtocol"] == "kubernetes.io/h2c"
+
+
+def test_an_autoscaled_deployment_does_not_say_how_many() -> None:
+    assert one(render(), "Deployment")["spec"]["replicas"] == 2
+    scaled = render({"autoscaling": {"enabled": True}})
+    assert "replicas" not in one(scaled, "Deployment")["spec"]
+    target = one(scaled, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+    assert target == one(scaled, "Deployment")["metadata"]["name"]
+
+
+def test_a_network_policy_lets_helm_test_in() -> None:
+    documents = render(COMBINATIONS["a narrow network policy"])
+    rules = one(documents, "NetworkPolicy")["spec"]["ingress"]
+    labels = one(documents, "Pod")["metadata"]["labels"]
+
+    for rule in rules:
+        peers = [peer["podSelector"] for peer in rule["from"] if "podSelector" in peer]
+        assert [peer["matchLabels"].items() <= labels.items() for peer in peers] == [True]
+
+
+def test_selectors_choose_the_routers_pods_alone() -> None:
+    documents = render({"autoscaling": {"enabled": True}, "networkPolicy": {"enabled": True}})
+    mine = pod_template(documents)["metadata"]["labels"]
+    test_pod = one(documents, "Pod")["metadata"]["labels"]
+    selectors = [
+        one(documents, "Service")["spec"]["selector"],
+        one(documents, "Deployment")["spec"]["selector"]["matchLabels"],
+        one(documents, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        one(documents, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+
+    for selector in selectors:
+        assert selector.items() <= mine.items()
+        assert not selector.items() <= test_pod.items()
+
+
+def test_envoy_gateway_strips_what_clients_must_not_set(tmp_path: Path) -> None:
+    values = with_mode("envoy-gateway") | {"settings": {"target_pod_header": "x-pod"}}
+    documents = render(values)
+    settings = in_force(documents, tmp_path)
+
+    removed = one(documents, "ClientTrafficPolicy")["spec"]["headers"]["earlyRequestHeaders"]
+    assert removed["remove"] == [
+        settings.target_pod_header,
+        settings.destination_header,
+        settings.model_header,
+        "x-envoy-original-dst-host",
+    ]
+    cluster, *_ = one(documents, "EnvoyPatchPolicy")["spec"]["jsonPatches"]
+    config = cluster["operation"]["value"]["original_dst_lb_config"]
+    assert config == {"use_http_header": True, "http_header_name": "x-pod"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_body_bytes": 1048576}, {"max_hold_seconds": 90.5}])
+def test_envoy_gateway_has_the_limits_of_envoy_config(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    documents = render(with_mode("envoy-gateway") | {"settings": changes})
+    ours = bootstrap(in_force(documents, tmp_path)).static_resources
+    assert ours is not None
+
+    limit = one(documents, "ClientTrafficPolicy")["spec"]["connection"]["bufferLimit"]
+    assert limit == ours.listeners[0].per_connection_buffer_limit_bytes
+    *_, held = one(documents, "EnvoyPatchPolicy")["spec"]["jsonPatches"]
+    assert held["operation"]["path"] == "/typed_config/max_message_timeout"
+    longest = in_force(documents, tmp_path).max_hold_seconds
+    assert longest + 5 <= float(held["operation"]["value"].removesuffix("s")) <= longest + 6
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5s"), (0.25, "250ms"), (1.5, "1500ms")])
+def test_times_are_written_as_the_gateway_api_has_them(seconds: float, text: str) -> None:
+    documents = render(with_mode("envoy-gateway", messageTimeoutSeconds=seconds))
+    [processor] = one(documents, "EnvoyExtensionPolicy")["spec"]["extProc"]
+    assert processor["messageTimeout"] == text
+    assert processor["failOpen"] is False
