@@ -96,6 +96,7 @@ COMBINATIONS: dict[str, dict[str, object]] = {
         },
         "dashboard": {"enabled": True},
     },
+    "alerts as they come": {"prometheusRule": {"enabled": True}},
     "an Envoy beside it": {
         "gateway": {"mode": "sidecar", "sidecar": {"port": 8000, "image": "envoy.test/envoy:v1"}},
         "service": {

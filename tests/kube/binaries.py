@@ -1,7 +1,8 @@
 """The programs that the tests run and no package index has: found, or built from Go modules.
 
 Each has a folder below ``scripts/go`` with a ``go.mod`` and a ``go.sum``, which pin every byte of
-its source. What is built is kept in the user's cache folder, by a digest of those two files.
+its source. What is built is kept in the user's cache folder, by a digest of those two files and the
+linker's flags.
 
 Needs nothing but Python, so that CI can build before anything is installed.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 _MODULES = Path(__file__).parents[2] / "scripts" / "go"
 API_SERVER = ("etcd", "kube-apiserver")
 GATEWAY_TRANSLATOR = ("egctl",)
+_VERSIONS = {"kube-apiserver": ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")}
+"""Programs that must know their version: by which module's, and in which variable."""
 
 
 class MissingError(Exception):
@@ -70,7 +73,7 @@ def build(name: str) -> Path:
     partial = target.with_name(f"{name}.{os.getpid()}")
     try:
         subprocess.run(
-            [go, "build", "-trimpath", "-ldflags=-s -w", "-o", partial, package],
+            [go, "build", "-trimpath", f"-ldflags={_linker_flags(name)}", "-o", partial, package],
             cwd=module,
             env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
             check=True,
@@ -106,7 +109,18 @@ def _place(name: str) -> Path:
     digest = hashlib.sha256()
     for file in ("go.mod", "go.sum"):
         digest.update((_MODULES / name / file).read_bytes())
+    digest.update(_linker_flags(name).encode())
     return cache_folder() / digest.hexdigest()[:16] / name
+
+
+def _linker_flags(name: str) -> str:
+    flags = "-s -w"
+    if name in _VERSIONS:
+        module, variable = _VERSIONS[name]
+        text = (_MODULES / name / "go.mod").read_text()
+        version = _one(rf"^\s*{re.escape(module)} (v\S+)", text)
+        flags += f" -X {variable}={version}"
+    return flags
 
 
 def _go_version(go: str) -> str:

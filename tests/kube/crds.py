@@ -1,0 +1,99 @@
+"""Custom resource definitions, from the Go modules that publish them, and objects by their kind."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.kube.binaries import module_folder
+from tests.kube.server import KubeClient, KubeError
+
+# Pinned in which folder of scripts/go; the module; which files of it.
+_SOURCES = (
+    ("egctl", "sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_*.yaml"),
+    (
+        "egctl",
+        "github.com/envoyproxy/gateway",
+        "charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_*.yaml",
+    ),
+    *(
+        (
+            "crds",
+            "github.com/prometheus-operator/prometheus-operator",
+            f"example/prometheus-operator-crd/monitoring.coreos.com_{name}.yaml",
+        )
+        for name in ("prometheusrules", "servicemonitors")
+    ),
+)
+
+Document = dict[str, Any]
+
+
+def definitions() -> list[Document] | None:
+    """Return those of the Gateway API, Envoy Gateway and the Prometheus operator.
+
+    ``None``: there is no Go to bring them.
+    """
+    found: dict[str, Document] = {}
+    for pinned, module, pattern in _SOURCES:
+        folder = module_folder(pinned, module)
+        if folder is None:
+            return None
+        for document in _documents(folder, pattern):
+            found[document["metadata"]["name"]] = document
+    return list(found.values())
+
+
+def _documents(folder: Path, pattern: str) -> Iterator[Document]:
+    for file in sorted(folder.glob(pattern)):
+        for document in yaml.load_all(file.read_text(), Loader=yaml.CSafeLoader):
+            if document and document["kind"] == "CustomResourceDefinition":
+                yield document
+
+
+async def install(admin: KubeClient, documents: list[Document]) -> None:
+    """Define the resources, and wait until the API server serves them."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for document in documents:
+        await admin.call("POST", path, document)
+    async with asyncio.timeout(60):
+        for document in documents:
+            while not await _served(admin, document["spec"]):
+                await asyncio.sleep(0.1)
+
+
+async def _served(admin: KubeClient, spec: Document) -> bool:
+    """Whether objects can be listed, which comes some time after the API server says so."""
+    version = next(each["name"] for each in spec["versions"] if each["served"])
+    try:
+        await admin.call("GET", f"/apis/{spec['group']}/{version}/{spec['names']['plural']}")
+    except KubeError:
+        return False
+    return True
+
+
+class Resources:
+    """Where the API server keeps objects of each kind."""
+
+    def __init__(self, admin: KubeClient) -> None:
+        self._admin = admin
+        self._known: dict[str, dict[str, Document]] = {}
+
+    async def path(self, document: Document, *, of_one: bool = False) -> str:
+        """Return the path of an object's collection, or its own."""
+        version = document["apiVersion"]
+        if version not in self._known:
+            base = f"/apis/{version}" if "/" in version else f"/api/{version}"
+            listed = (await self._admin.call("GET", base))["resources"]
+            self._known[version] = {
+                resource["kind"]: {**resource, "base": base}
+                for resource in listed
+                if "/" not in resource["name"]
+            }
+        resource = self._known[version][document["kind"]]
+        namespace = document["metadata"].get("namespace", "default")
+        scope = f"/namespaces/{namespace}" if resource["namespaced"] else ""
+        own = f"/{document['metadata']['name']}" if of_one else ""
+        return f"{resource['base']}{scope}/{resource['name']}{own}"

@@ -1,0 +1,276 @@
+"""The Helm chart on a real API server, and the router as the chart lets it run."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from lora_router.app import App
+from lora_router.settings_sources import load_settings
+from tests.chart.combinations import COMBINATIONS
+from tests.chart.rendering import CHART, Document, helm, render
+from tests.envoy import free_port
+from tests.kube import crds
+from tests.kube.server import KubeClient, KubeError, KubeServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NAMESPACE = "models"
+"""Where the combinations are rendered for."""
+CASES = list(COMBINATIONS.items())
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def resources(kube: KubeServer) -> AsyncIterator[crds.Resources]:
+    """The API server with all custom resources that the chart knows, and its namespaces."""
+    definitions = crds.definitions()
+    if definitions is None:
+        pytest.skip("there is no Go to bring the definitions of custom resources")
+    async with kube.admin() as admin:
+        await crds.install(admin, definitions)
+        for name in (NAMESPACE, "more-models", "gateways"):
+            await admin.namespace(name)
+        yield crds.Resources(admin)
+
+
+@pytest.fixture
+def releases(kube: KubeServer, namespace: str) -> Iterator[Any]:
+    """Helm, as an administrator, in the test's namespace."""
+    with helm.Config(kubeconfig_path=kube.kubeconfig, namespace=namespace) as config:
+        yield config
+
+
+async def everything(admin: KubeClient) -> set[tuple[str, str, str]]:
+    """Return what there is of every kind, but for what the API server keeps for itself."""
+    groups = (await admin.call("GET", "/apis"))["groups"]
+    versions = [
+        "/api/v1",
+        *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups),
+    ]
+    found = set()
+    for base in versions:
+        for resource in (await admin.call("GET", base))["resources"]:
+            if "list" not in resource["verbs"] or resource["name"] in {"events", "leases"}:
+                continue
+            for item in (await admin.call("GET", f"{base}/{resource['name']}"))["items"]:
+                metadata = item["metadata"]
+                found.add((resource["kind"], metadata.get("namespace", ""), metadata["name"]))
+    return found
+
+
+async def dry_run(
+    admin: KubeClient, resources: crds.Resources, document: Document
+) -> dict[str, Any]:
+    path = await resources.path(document)
+    answer: dict[str, Any] = await admin.call(
+        "POST", path, document, dryRun="All", fieldValidation="Strict"
+    )
+    return answer
+
+
+@pytest.mark.parametrize(("name", "values"), CASES, ids=[name for name, _ in CASES])
+async def test_the_api_server_takes_every_object(
+    name: str, values: dict[str, object], admin: KubeClient, resources: crds.Resources
+) -> None:
+    for document in render(values, namespace=NAMESPACE):
+        taken = await dry_run(admin, resources, document)
+        assert taken["metadata"]["name"] == document["metadata"]["name"], name
+
+
+@pytest.mark.parametrize("mode", ["none", "sidecar"])
+async def test_pods_may_run_where_the_restricted_standard_is_enforced(
+    mode: str, admin: KubeClient, namespace: str, resources: crds.Resources
+) -> None:
+    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
+    await admin.call(
+        "PATCH",
+        f"/api/v1/namespaces/{namespace}",
+        {"metadata": {"labels": enforce}},
+        content_type="application/merge-patch+json",
+    )
+    documents = render({"gateway": {"mode": mode}}, namespace=namespace)
+    [deployment] = [each for each in documents if each["kind"] == "Deployment"]
+    [hook] = [each for each in documents if each["kind"] == "Pod"]
+    template = deployment["spec"]["template"]
+    template["metadata"]["name"] = "router"
+    template |= {"apiVersion": "v1", "kind": "Pod"}
+    template["metadata"]["namespace"] = namespace
+
+    for pod in (template, hook):
+        await dry_run(admin, resources, pod)
+    pod["spec"]["containers"][0]["securityContext"]["capabilities"] = {"drop": []}
+    with pytest.raises(KubeError, match="violates PodSecurity"):
+        await dry_run(admin, resources, pod)
+
+
+async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
+    admin: KubeClient, namespace: str, resources: crds.Resources, releases: Any
+) -> None:
+    async def deployment() -> Document:
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/mine-lora-router"
+        found: Document = await admin.call("GET", path)
+        return found
+
+    def checksum(found: Document) -> str:
+        return str(found["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+
+    before = await everything(admin)
+    full: dict[str, object] = {
+        "gateway": {"mode": "envoy-gateway", "envoyGateway": {"createGateway": True}},
+        "discovery": {"scope": "cluster"},
+        "autoscaling": {"enabled": True},
+        "networkPolicy": {"enabled": True},
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True},
+    }
+
+    installed = releases.install(CHART, "mine", full)
+    assert installed["status"] == "deployed"
+    first = await deployment()
+    kinds = {kind for kind, *_ in await everything(admin) - before}
+    assert {"EnvoyPatchPolicy", "ClusterRole", "NetworkPolicy", "ServiceMonitor"} <= kinds
+
+    upgraded = releases.upgrade(
+        CHART, "mine", {**full, "settings": {"log_level": "debug"}, "dashboard": {"enabled": False}}
+    )
+    assert upgraded["revision"] == 2
+    assert checksum(await deployment()) != checksum(first)
+    names = {name for _, _, name in await everything(admin)}
+    assert "mine-lora-router-dashboard" not in names
+
+    releases.rollback("mine", version=1)
+    assert checksum(await deployment()) == checksum(first)
+    releases.uninstall("mine")
+    assert await everything(admin) == before
+
+
+async def test_the_notes_name_the_next_three_commands(namespace: str, releases: Any) -> None:
+    for mode in ("none", "sidecar", "envoy-gateway"):
+        told = releases.install(
+            CHART, f"notes-{mode}", {"gateway": {"mode": mode}}, dry_run="client"
+        )["notes"]
+        assert f"kubectl -n {namespace} rollout status deployment/notes-{mode}-lora-router" in told
+        assert f"helm test -n {namespace} notes-{mode}" in told
+        assert "   curl " in told or "kubectl -n" in told.partition("3. ")[2]
+
+
+async def test_the_account_can_follow_pods_and_do_nothing_else(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Any, folder: Path
+) -> None:
+    releases.install(CHART, "mine")
+    other = f"{namespace}-forbidden"
+    await admin.namespace(other)
+    token = await admin.token(namespace, "mine-lora-router")
+
+    async with KubeClient(kube.url, kube.ssl_context(), token) as account:
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        assert (await account.call("GET", pods))["items"] == []
+        await account.call("GET", pods, watch="true", timeoutSeconds=1)
+        refused: Sequence[tuple[str, str]] = (
+            ("GET", f"/api/v1/namespaces/{other}/pods"),
+            ("GET", "/api/v1/pods"),
+            ("GET", f"{pods}/one"),
+            ("GET", f"{pods}/one/log"),
+            ("POST", pods),
+            ("DELETE", f"{pods}/one"),
+            ("DELETE", pods),
+            ("POST", f"{pods}/one/exec"),
+            ("GET", f"/api/v1/namespaces/{namespace}/secrets"),
+            ("GET", f"/api/v1/namespaces/{namespace}/configmaps"),
+            ("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments"),
+            ("GET", "/api/v1/nodes"),
+            ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles"),
+        )
+        for method, path in refused:
+            with pytest.raises(KubeError) as error:
+                await account.call(method, path, {} if method == "POST" else None)
+            assert error.value.status == 403, (method, path)
+
+
+async def test_with_a_cluster_role_pods_of_all_namespaces_are_seen(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Any
+) -> None:
+    releases.install(CHART, "wide", {"discovery": {"scope": "cluster"}})
+    try:
+        token = await admin.token(namespace, "wide-lora-router")
+        async with KubeClient(kube.url, kube.ssl_context(), token) as account:
+            await account.call("GET", "/api/v1/pods")
+            with pytest.raises(KubeError):
+                await account.call("GET", "/api/v1/secrets")
+    finally:
+        releases.uninstall("wide")
+
+
+class InstalledRouter:
+    """A router with the settings and the account that a release of the chart gives it."""
+
+    def __init__(self, app: App, values: dict[str, object]) -> None:
+        self.app = app
+        self.values = values
+
+    @classmethod
+    async def make(
+        cls, kube: KubeServer, admin: KubeClient, releases: Any, namespace: str, folder: Path
+    ) -> "InstalledRouter":
+        values: dict[str, object] = {
+            "settings": {"grpc_port": free_port(), "admin_port": free_port()},
+        }
+        releases.install(CHART, "mine", values)
+        path = f"/api/v1/namespaces/{namespace}/configmaps/mine-lora-router"
+        file = folder / "config.yaml"
+        file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
+        token = await admin.token(namespace, "mine-lora-router")
+        flags = {
+            "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
+            "grpc_host": "127.0.0.1",
+            "admin_host": "127.0.0.1",
+            "drain_timeout_seconds": 0,
+        }
+        return cls(App(load_settings(file=file, environ={}, flags=flags).settings), values)
+
+
+async def play_kubelet(admin: KubeClient, namespace: str) -> int:
+    """Run the pod of ``helm test`` as a kubelet would, and return its exit status."""
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    async with asyncio.timeout(20):
+        while not (pods := (await admin.call("GET", path))["items"]):
+            await asyncio.sleep(0.05)
+    [pod] = pods
+    [container] = pod["spec"]["containers"]
+    service = f"mine-lora-router.{namespace}:"
+    arguments = [text.replace(service, "127.0.0.1:") for text in container["args"]]
+    arguments = [text.replace("--timeout=60", "--timeout=2") for text in arguments]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lora_router", *arguments), stdin=asyncio.subprocess.DEVNULL
+    )
+    status = await process.wait()
+    await admin.call(
+        "PATCH",
+        f"{path}/{pod['metadata']['name']}/status",
+        {"status": {"phase": "Failed" if status else "Succeeded"}},
+        content_type="application/merge-patch+json",
+    )
+    return status
+
+
+async def test_helm_test_tells_a_router_that_serves_from_one_that_does_not(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Any, folder: Path
+) -> None:
+    router = await InstalledRouter.make(kube, admin, releases, namespace, folder)
+    try:
+        await router.app.start()
+        testing = asyncio.create_task(asyncio.to_thread(releases.test, "mine", timeout=30))
+        assert await play_kubelet(admin, namespace) == 0
+        await testing
+    finally:
+        await router.app.stop()
+
+    testing = asyncio.create_task(asyncio.to_thread(releases.test, "mine", timeout=30))
+    assert await play_kubelet(admin, namespace) == 1
+    with pytest.raises(helm.HelmError):
+        await testing
