@@ -1,1 +1,5 @@
 """The Helm chart, by the real Helm engine."""
+
+from pathlib import Path
+
+CHART = Path(__file__).parents[2] / "deploy" / "helm" / "lora-router"

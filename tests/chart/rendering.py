@@ -1,20 +1,16 @@
 """What the chart makes of values, by the real Helm engine."""
 
-import sys
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-CHART = Path(__file__).parents[2] / "deploy" / "helm" / "lora-router"
+from tests.chart import CHART
 
 Document = dict[str, Any]
 
-if sys.platform != "linux":
-    pytest.skip("the Helm engine of the tests is for Linux", allow_module_level=True)
 helm = pytest.importorskip("helm_python", reason="the Helm engine has no package for this machine")
 
 
@@ -27,7 +23,6 @@ def render(
         helm.HelmError: Helm refuses the values.
     """
     with helm.Chart.load(CHART) as chart:
-        # Without a list of API versions Helm renders as for a cluster that it does not ask.
         files = chart.render(deepcopy(dict(values or {})), name=release, namespace=namespace)
     documents = []
     for name, text in sorted(files.items()):

@@ -11,9 +11,9 @@ from lora_router import __version__
 from lora_router.envoy_config import bootstrap
 from lora_router.settings import Settings
 from lora_router.settings_sources import load_settings
+from tests.chart import CHART
 from tests.chart.combinations import COMBINATIONS
 from tests.chart.rendering import (
-    CHART,
     Document,
     helm,
     kinds,
@@ -306,6 +306,19 @@ def test_envoy_gateway_strips_what_clients_must_not_set(tmp_path: Path) -> None:
     cluster, *_ = one(documents, "EnvoyPatchPolicy")["spec"]["jsonPatches"]
     config = cluster["operation"]["value"]["original_dst_lb_config"]
     assert config == {"use_http_header": True, "http_header_name": "x-pod"}
+
+
+def test_a_gateway_of_ours_takes_routes_of_the_release_alone() -> None:
+    def allowed(**changes: object) -> object:
+        values = with_mode("envoy-gateway", envoyGateway={"createGateway": True, **changes})
+        [listener] = one(render(values), "Gateway")["spec"]["listeners"]
+        return listener["allowedRoutes"]["namespaces"]
+
+    assert allowed() == {"from": "Same"}
+    assert allowed(gatewayNamespace="gateways") == {
+        "from": "Selector",
+        "selector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}},
+    }
 
 
 @pytest.mark.parametrize("changes", [{}, {"max_body_bytes": 1048576}, {"max_hold_seconds": 90.5}])

@@ -1,14 +1,19 @@
 """One API server for all tests of this folder; each test has a namespace of its own."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.kube import crds
 from tests.kube.binaries import API_SERVER, why_not
+from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
+
+CHART_NAMESPACE = "models"
+"""Where combinations of the chart's values are rendered for."""
 
 _numbers = itertools.count(1)
 _missing = why_not(API_SERVER)
@@ -35,6 +40,19 @@ async def kube(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KubeSe
         await server.stop()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def resources(kube: KubeServer) -> AsyncIterator[crds.Resources]:
+    """All custom resources that the chart knows, and the namespaces that its values name."""
+    definitions = crds.definitions()
+    if definitions is None:
+        pytest.skip("there is no Go to bring the definitions of custom resources")
+    async with kube.admin() as admin:
+        await crds.install(admin, definitions)
+        for name in (CHART_NAMESPACE, "more-models", "gateways"):
+            await admin.namespace(name)
+        yield crds.Resources(admin)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def admin(kube: KubeServer) -> AsyncIterator[KubeClient]:
     """A client that may do everything."""
@@ -54,3 +72,11 @@ async def namespace(admin: KubeClient) -> str:
 def folder(tmp_path: Path) -> Path:
     """For kubeconfigs."""
     return tmp_path
+
+
+@pytest.fixture
+def releases(kube: KubeServer, namespace: str) -> Iterator[Releases]:
+    """Helm, as an administrator, in the test's namespace."""
+    helm = pytest.importorskip("helm_python", reason="no Helm engine for this machine")
+    with helm.Config(kubeconfig_path=kube.kubeconfig, namespace=namespace) as config:
+        yield config

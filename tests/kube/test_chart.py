@@ -2,46 +2,23 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from lora_router.app import App
-from lora_router.settings_sources import load_settings
+from tests.chart import CHART
 from tests.chart.combinations import COMBINATIONS
-from tests.chart.rendering import CHART, Document, helm, render
-from tests.envoy import free_port
+from tests.chart.rendering import Document, helm, render
 from tests.kube import crds
+from tests.kube.conftest import CHART_NAMESPACE
+from tests.kube.installed import Releases, install_router
 from tests.kube.server import KubeClient, KubeError, KubeServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-NAMESPACE = "models"
-"""Where the combinations are rendered for."""
 CASES = list(COMBINATIONS.items())
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def resources(kube: KubeServer) -> AsyncIterator[crds.Resources]:
-    """The API server with all custom resources that the chart knows, and its namespaces."""
-    definitions = crds.definitions()
-    if definitions is None:
-        pytest.skip("there is no Go to bring the definitions of custom resources")
-    async with kube.admin() as admin:
-        await crds.install(admin, definitions)
-        for name in (NAMESPACE, "more-models", "gateways"):
-            await admin.namespace(name)
-        yield crds.Resources(admin)
-
-
-@pytest.fixture
-def releases(kube: KubeServer, namespace: str) -> Iterator[Any]:
-    """Helm, as an administrator, in the test's namespace."""
-    with helm.Config(kubeconfig_path=kube.kubeconfig, namespace=namespace) as config:
-        yield config
 
 
 async def everything(admin: KubeClient) -> set[tuple[str, str, str]]:
@@ -76,7 +53,7 @@ async def dry_run(
 async def test_the_api_server_takes_every_object(
     name: str, values: dict[str, object], admin: KubeClient, resources: crds.Resources
 ) -> None:
-    for document in render(values, namespace=NAMESPACE):
+    for document in render(values, namespace=CHART_NAMESPACE):
         taken = await dry_run(admin, resources, document)
         assert taken["metadata"]["name"] == document["metadata"]["name"], name
 
@@ -108,7 +85,7 @@ async def test_pods_may_run_where_the_restricted_standard_is_enforced(
 
 
 async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
-    admin: KubeClient, namespace: str, resources: crds.Resources, releases: Any
+    admin: KubeClient, namespace: str, resources: crds.Resources, releases: Releases
 ) -> None:
     async def deployment() -> Document:
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/mine-lora-router"
@@ -149,7 +126,7 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
     assert await everything(admin) == before
 
 
-async def test_the_notes_name_the_next_three_commands(namespace: str, releases: Any) -> None:
+async def test_the_notes_name_the_next_three_commands(namespace: str, releases: Releases) -> None:
     for mode in ("none", "sidecar", "envoy-gateway"):
         told = releases.install(
             CHART, f"notes-{mode}", {"gateway": {"mode": mode}}, dry_run="client"
@@ -160,7 +137,7 @@ async def test_the_notes_name_the_next_three_commands(namespace: str, releases: 
 
 
 async def test_the_account_can_follow_pods_and_do_nothing_else(
-    kube: KubeServer, admin: KubeClient, namespace: str, releases: Any, folder: Path
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
     releases.install(CHART, "mine")
     other = f"{namespace}-forbidden"
@@ -193,7 +170,7 @@ async def test_the_account_can_follow_pods_and_do_nothing_else(
 
 
 async def test_with_a_cluster_role_pods_of_all_namespaces_are_seen(
-    kube: KubeServer, admin: KubeClient, namespace: str, releases: Any
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases
 ) -> None:
     releases.install(CHART, "wide", {"discovery": {"scope": "cluster"}})
     try:
@@ -204,34 +181,6 @@ async def test_with_a_cluster_role_pods_of_all_namespaces_are_seen(
                 await account.call("GET", "/api/v1/secrets")
     finally:
         releases.uninstall("wide")
-
-
-class InstalledRouter:
-    """A router with the settings and the account that a release of the chart gives it."""
-
-    def __init__(self, app: App, values: dict[str, object]) -> None:
-        self.app = app
-        self.values = values
-
-    @classmethod
-    async def make(
-        cls, kube: KubeServer, admin: KubeClient, releases: Any, namespace: str, folder: Path
-    ) -> "InstalledRouter":
-        values: dict[str, object] = {
-            "settings": {"grpc_port": free_port(), "admin_port": free_port()},
-        }
-        releases.install(CHART, "mine", values)
-        path = f"/api/v1/namespaces/{namespace}/configmaps/mine-lora-router"
-        file = folder / "config.yaml"
-        file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
-        token = await admin.token(namespace, "mine-lora-router")
-        flags = {
-            "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
-            "grpc_host": "127.0.0.1",
-            "admin_host": "127.0.0.1",
-            "drain_timeout_seconds": 0,
-        }
-        return cls(App(load_settings(file=file, environ={}, flags=flags).settings), values)
 
 
 async def play_kubelet(admin: KubeClient, namespace: str) -> int:
@@ -259,16 +208,16 @@ async def play_kubelet(admin: KubeClient, namespace: str) -> int:
 
 
 async def test_helm_test_tells_a_router_that_serves_from_one_that_does_not(
-    kube: KubeServer, admin: KubeClient, namespace: str, releases: Any, folder: Path
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
-    router = await InstalledRouter.make(kube, admin, releases, namespace, folder)
+    router = await install_router(kube, admin, releases, folder)
     try:
-        await router.app.start()
+        await router.start()
         testing = asyncio.create_task(asyncio.to_thread(releases.test, "mine", timeout=30))
         assert await play_kubelet(admin, namespace) == 0
         await testing
     finally:
-        await router.app.stop()
+        await router.stop()
 
     testing = asyncio.create_task(asyncio.to_thread(releases.test, "mine", timeout=30))
     assert await play_kubelet(admin, namespace) == 1

@@ -1,0 +1,38 @@
+"""The router as a release of the chart has it: its settings file, its account, its permissions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lora_router.app import App
+from lora_router.settings_sources import load_settings
+from tests.chart import CHART
+from tests.envoy import free_port
+from tests.kube.server import KubeClient, KubeServer
+
+Releases: TypeAlias = Any
+"""The Helm engine in one namespace (``helm_python.Config``)."""
+
+
+async def install_router(
+    kube: KubeServer,
+    admin: KubeClient,
+    releases: Releases,
+    folder: Path,
+    values: Mapping[str, object] | None = None,
+) -> App:
+    """Install the chart as release ``mine`` with ports that are free here, and make its router."""
+    ports = {"grpc_port": free_port(), "admin_port": free_port()}
+    release = releases.install(CHART, "mine", {**(values or {}), "settings": ports})
+    namespace = release["namespace"]
+    path = f"/api/v1/namespaces/{namespace}/configmaps/mine-lora-router"
+    file = folder / "config.yaml"
+    file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
+    token = await admin.token(namespace, "mine-lora-router")
+    flags = {
+        "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
+        "grpc_host": "127.0.0.1",
+        "admin_host": "127.0.0.1",
+        "drain_timeout_seconds": 0,
+    }
+    return App(load_settings(file=file, environ={}, flags=flags).settings)
