@@ -50,6 +50,10 @@ proto: $(VENV)/.dev ## compile proto/ into src/lora_router/extproc/pb
 bench: $(VENV)/.dev ## what the parts of the request path cost (ARGS=--json)
 	$(BIN)/python bench/parts.py $(ARGS)
 
+.PHONY: bench-pods
+bench-pods: $(VENV)/.dev ## from a pod's change in Kubernetes to the router's knowledge of it
+	PYTHONPATH=. $(BIN)/python bench/pod_events.py $(ARGS)
+
 .PHONY: readme
 readme: $(VENV)/.dev ## write the README's table of settings anew
 	$(BIN)/python docs/write_readme.py

@@ -1,6 +1,8 @@
 """What the chart's values do, rendered by the real Helm engine."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.chart.rendering import (
     render,
     router_settings,
 )
+from tests.envoy import BINARY
 
 
 def in_force(documents: list[Document], folder: Path) -> Settings:
@@ -105,6 +108,15 @@ def test_the_chart_is_of_the_version_that_it_installs() -> None:
         ({"drain": {"timeoutSeconds": -1}}, "at '/drain/timeoutSeconds': minimum"),
         ({"serviceMonitor": {"interval": "often"}}, "at '/serviceMonitor/interval'"),
         ({"extraEnv": [{"value": "nameless"}]}, "at '/extraEnv/0': missing property 'name'"),
+        (
+            {
+                "gateway": {
+                    "mode": "envoy-gateway",
+                    "envoyGateway": {"createGateway": True, "listeners": ["a", "b"]},
+                }
+            },
+            "createGateway makes one listener",
+        ),
         (
             {"autoscaling": {"enabled": True, "minReplicas": 9}},
             "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
@@ -343,3 +355,17 @@ def test_times_are_written_as_the_gateway_api_has_them(seconds: float, text: str
     [processor] = one(documents, "EnvoyExtensionPolicy")["spec"]["extProc"]
     assert processor["messageTimeout"] == text
     assert processor["failOpen"] is False
+
+
+def test_a_sidecar_gets_a_configuration_that_envoy_takes(tmp_path: Path) -> None:
+    documents = render(with_mode("sidecar", sidecar={"port": 18080}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(router_settings(documents)))
+    write, _ = pod_template(documents)["spec"]["initContainers"]
+    arguments = [text.replace("/etc/lora-router", str(tmp_path)) for text in write["args"]]
+    arguments = [text.replace("/etc/envoy", str(tmp_path)) for text in arguments]
+
+    subprocess.run([sys.executable, "-m", "lora_router", *arguments], check=True)
+    file = tmp_path / "envoy.yaml"
+    subprocess.run([BINARY, "--mode", "validate", "-c", file], check=True, capture_output=True)
+    [listener] = yaml.safe_load(file.read_text())["static_resources"]["listeners"]
+    assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 18080}

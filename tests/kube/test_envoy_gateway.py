@@ -61,9 +61,16 @@ async def installed(
     releases: Releases,
     folder: Path,
     pods: list[EchoPod],
+    *,
+    without: str = "",
     **seconds: str,
 ) -> AsyncIterator[Gateway]:
-    """Install the chart beside pods; run the router and an Envoy as it says."""
+    """Install the chart beside pods; run the router and an Envoy as it says.
+
+    Args:
+        without: A kind of object that Envoy Gateway does not look at.
+        seconds: Times in Envoy's call of the router that are set otherwise.
+    """
     given = values()
     async with AsyncExitStack() as stack:
         app = await install_router(kube, admin, releases, folder, given)
@@ -76,7 +83,11 @@ async def installed(
             await admin.pod(namespace, pod.name, labels=labels)
         stack.push_async_callback(app.stop)
         await app.start()
-        documents = render(release["config"], release="mine", namespace=namespace)
+        documents = [
+            document
+            for document in render(release["config"], release="mine", namespace=namespace)
+            if document["kind"] != without
+        ]
         translated = await translate(documents, folder, "xds")
         config = bootstrap(translated, f"{namespace}/llm", free_port())
         for name, text in seconds.items():
@@ -166,6 +177,20 @@ async def test_without_the_router_nothing_gets_through(
         stolen = {"target-pod": pods[0].address}
         assert (await gateway.post({"model": "a1"}, stolen))[0] >= 500
         assert len(pods[0].received) == 1
+
+
+async def test_where_patches_are_off_requests_are_refused(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    """They end at the router's own port, which is no server of models: docs/kubernetes.md."""
+    pods = [EchoPod("one", ("a1",))]
+    async with installed(
+        kube, admin, releases, folder, pods, without="EnvoyPatchPolicy"
+    ) as gateway:
+        stolen = {"target-pod": pods[0].address}
+        assert (await gateway.post({"model": "a1"}, stolen))[0] == 503
+        assert (await gateway.post({"model": "unknown"}, stolen))[0] == 404
+        assert pods[0].received == []
 
 
 async def until_status(gateway: Gateway, body: Document, status: int) -> None:

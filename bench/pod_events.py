@@ -1,0 +1,99 @@
+"""How long the router takes to know of a change of a pod: ``make bench-pods`` (``ARGS=--json``).
+
+A real API server and etcd on this machine, 200 pods, one watcher. A pod's readiness is changed
+through the API again and again; measured is the time until the pod-metrics cache has it, from the
+moment at which the change was sent, and from the moment at which the API server said it is done
+(negative: the router knew before whoever made the change).
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lora_router.cache.pods import PodCache
+from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
+from lora_router.discovery.kubernetes_api import Credentials
+from lora_router.telemetry.metrics import Telemetry
+from tests.kube.binaries import API_SERVER, why_not
+from tests.kube.server import KubeServer
+
+PODS = 200
+CHANGES = 500
+
+
+async def measure(server: KubeServer) -> tuple[list[float], list[float]]:
+    """Return milliseconds since sending and since the answer, one of each for each change."""
+    cache = PodCache()
+    options = KubernetesOptions(namespaces=("default",), credentials=Credentials(server.kubeconfig))
+    pods = KubernetesPods(cache, options, Telemetry(cache))
+    since_sent, since_done = [], []
+    async with server.admin() as admin:
+        for number in range(PODS):
+            await admin.pod("default", f"pod-{number}", ip=f"10.0.{number // 250}.{number % 250}")
+        await pods.start()
+        try:
+            await pods.synced()
+            heard = asyncio.Event()
+            at = 0.0
+
+            def listen(_changed: object) -> None:
+                nonlocal at
+                at = time.perf_counter()
+                heard.set()
+
+            cache.subscribe(listen)
+            for number in range(CHANGES):
+                heard.clear()
+                name, ready = f"pod-{number % PODS}", number // PODS % 2 == 1
+                ip = f"10.0.{number % PODS // 250}.{number % PODS % 250}"
+                sent = time.perf_counter()
+                await admin.pod_status("default", name, ip=ip, ready=ready)
+                done = time.perf_counter()
+                async with asyncio.timeout(5):
+                    await heard.wait()
+                since_sent.append((at - sent) * 1000)
+                since_done.append((at - done) * 1000)
+        finally:
+            await pods.stop()
+    return since_sent, since_done
+
+
+def summary(milliseconds: list[float]) -> dict[str, float]:
+    """Return the figures that are printed."""
+    cuts = statistics.quantiles(milliseconds, n=100)
+    return {
+        "p50": round(cuts[49], 2),
+        "p99": round(cuts[98], 2),
+        "max": round(max(milliseconds), 2),
+    }
+
+
+async def main() -> None:
+    """Measure and print."""
+    missing = why_not(API_SERVER)
+    if missing is not None:
+        sys.exit(missing)
+    with tempfile.TemporaryDirectory(prefix="bench-pod-events-") as folder:
+        server = KubeServer(Path(folder))
+        try:
+            await server.start()
+            sent, done = await measure(server)
+        finally:
+            await server.stop()
+    result = {"changes": CHANGES, "pods": PODS, "since_sent_ms": summary(sent)}
+    result["since_answered_ms"] = summary(done)
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(result))
+        return
+    print(f"{CHANGES} changes of readiness among {PODS} pods, milliseconds:")
+    for name in ("since_sent_ms", "since_answered_ms"):
+        figures = "  ".join(f"{key} {value:.1f}" for key, value in result[name].items())  # type: ignore[attr-defined]
+        print(f"  {name.removesuffix('_ms').replace('_', ' '):<15}  {figures}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
