@@ -70,3 +70,5 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 		--no-annotate --no-header -c requirements/dev.txt --extra demo pyproject.toml - -o requirements/demo.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		-c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
+	printf 'hatchling\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header -c requirements/dev.txt - -o requirements/build.txt
