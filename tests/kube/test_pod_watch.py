@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from kubernetes.aio.config import incluster_config
 
 from lora_router.cache.pod import Pod
 from lora_router.cache.pods import PodCache
@@ -50,7 +51,10 @@ class Watcher:
 
 @asynccontextmanager
 async def watching(
-    kubeconfig: Path, *namespaces: str, seconds: int = 30, selector: str = "model.aibrix.ai/name"
+    kubeconfig: Path | None,
+    *namespaces: str,
+    seconds: int = 30,
+    selector: str = "model.aibrix.ai/name",
 ) -> AsyncIterator[Watcher]:
     watcher = Watcher(
         KubernetesOptions(
@@ -310,31 +314,62 @@ async def test_a_namespace_that_is_forbidden_is_named(
         await watcher.pods.stop()
 
 
-async def test_credentials_that_are_replaced_are_read_anew(
-    kube: KubeServer, admin: KubeClient, namespace: str, folder: Path
-) -> None:
+async def accounts_that_follow_pods(
+    admin: KubeClient, namespace: str, *names: str
+) -> dict[str, str]:
+    """Make accounts that may list and watch pods; return a token of each."""
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    for name in ("old", "new"):
-        await admin.call("POST", accounts, {"metadata": {"name": name}})
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
     await admin.call("POST", f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": [rule]})
-    subjects = [
-        {"kind": "ServiceAccount", "name": name, "namespace": namespace} for name in ("old", "new")
-    ]
+    subjects = [{"kind": "ServiceAccount", "name": name, "namespace": namespace} for name in names]
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
     binding = {"metadata": {"name": "r"}, "subjects": subjects, "roleRef": role}
     await admin.call("POST", f"{rbac}/rolebindings", binding)
-    token = await admin.token(namespace, "old")
-    config = kube.write_kubeconfig(folder / "config", token=token)
+    for name in names:
+        await admin.call("POST", accounts, {"metadata": {"name": name}})
+    return {name: await admin.token(namespace, name) for name in names}
+
+
+async def test_credentials_that_are_replaced_are_read_anew(
+    kube: KubeServer, admin: KubeClient, namespace: str, folder: Path
+) -> None:
+    tokens = await accounts_that_follow_pods(admin, namespace, "old", "new")
+    config = kube.write_kubeconfig(folder / "config", token=tokens["old"])
     async with watching(config, namespace, seconds=1) as watcher:
-        await admin.call("DELETE", f"{accounts}/old")
+        await admin.call("DELETE", f"/api/v1/namespaces/{namespace}/serviceaccounts/old")
         await until(lambda: "unauthorized" in watcher.counts.lost)
 
-        kube.write_kubeconfig(config, token=await admin.token(namespace, "new"))
+        kube.write_kubeconfig(config, token=tokens["new"])
         await admin.pod(namespace, "a")
         await until(lambda: watcher.names() == {f"{namespace}/a"})
         assert watcher.pods.last_error is None
+
+
+async def test_in_a_pod_its_service_account_counts_and_its_token_may_be_rotated(
+    kube: KubeServer,
+    admin: KubeClient,
+    namespace: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a kubelet has it: two variables, and a folder with a token and a certificate."""
+    tokens = await accounts_that_follow_pods(admin, namespace, "old", "new")
+    mounted = folder / "token"
+    mounted.write_text(tokens["old"])
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(kube.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(mounted))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(kube.folder / "ca.pem"))
+    async with watching(None, namespace, seconds=1) as watcher:
+        await admin.pod(namespace, "a")
+        await until(lambda: watcher.names() == {f"{namespace}/a"})
+
+        mounted.write_text(tokens["new"])
+        await admin.call("DELETE", f"/api/v1/namespaces/{namespace}/serviceaccounts/old")
+        await until(lambda: "unauthorized" in watcher.counts.lost)
+        await admin.pod(namespace, "b")
+        await until(lambda: len(watcher.names()) == 2)
 
 
 async def test_several_namespaces_and_two_replicas(
