@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import grpc.aio
 import pytest
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from lora_router import __version__
 from lora_router.settings import Settings
 from tests.envoy import free_port
+from tests.health import health
 from tests.image.dockerfile import (
     Configuration,
     Context,
@@ -384,11 +384,3 @@ async def until_ready(process: asyncio.subprocess.Process, admin_port: int) -> N
             await asyncio.sleep(0.02)
     assert process.stdout is not None
     pytest.fail(f"it ended: {(await process.stdout.read()).decode()}")
-
-
-async def health(port: int, service: str) -> int:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
-        status: int = answer.status
-        return status

@@ -13,25 +13,18 @@ import grpc
 import grpc.aio
 import pytest
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from lora_router.envoy_config import bootstrap_yaml
 from lora_router.extproc.grpcio_transport import SERVICE
 from lora_router.settings_sources import load_settings
 from tests.envoy import Envoy, free_port
+from tests.health import health
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import gateway, write_pods
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-async def health(port: int, service: str) -> int:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
-        status: int = answer.status
-        return status
 
 
 class Served:
