@@ -213,7 +213,7 @@ async def start_fails(directory: Path, **config: object) -> tuple[int, str]:
         (None, {}, 1, "pods.yaml: cannot be read: No such file"),
         ("pods: []", {"endpoints": None}, 1, "no pods are configured: set 'endpoints'"),
         ("pods: []", {"grpc_port": -1}, 2, "grpc_port: -1: must be a port, from 0"),
-        ("pods: []", {"algorithm": "best"}, 2, "best: must be one of least-request, lora-affin"),
+        ("pods: []", {"algorithm": "best"}, 2, "best: must be one of four-tier, least-request"),
         ("pods: []", {"grpc_prt": 1}, 2, "no such setting; did you mean 'grpc_port'"),
         ("pods: []", {"grpc_host": "192.0.2.1"}, 1, "cannot listen on 192.0.2.1:"),
     ],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_router.routing.registry import installed
 from lora_router.settings import Settings
 from lora_router.settings_sources import LoadedSettings, SettingsError, allowed, load_settings
 
@@ -141,7 +142,7 @@ class TestProblems:
             ),
             (
                 {"ROUTING_ALGORITHM": "best"},
-                "ROUTING_ALGORITHM=best: must be one of least-request, lora-affinity, random",
+                f"ROUTING_ALGORITHM=best: must be one of {', '.join(sorted(installed()))}",
             ),
             (
                 {"LORA_ROUTER_GRPC_PORT": "http"},

@@ -25,6 +25,22 @@ class LoraActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraResidency:
+    """Which adapters a server says it has loaded, in use or not.
+
+    vLLM will say so (vllm-project/vllm#54830); 0.32.0 does not. An adapter unloaded through the
+    API stays listed until another takes its place.
+    """
+
+    gpu: frozenset[str]
+    """In a slot: the next request runs at once."""
+    cpu: frozenset[str]
+    """In host memory only: the next request waits for a copy. Never also in ``gpu``."""
+    max_gpu: int | None
+    """Slots. ``None``: missing, 0 or unreadable, so unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodMetrics:
     """An immutable snapshot of a pod's load. ``None`` means the page did not say."""
 
@@ -40,3 +56,7 @@ class PodMetrics:
     """Of the waiting requests, those held back by the adapter slot limit."""
     lora: LoraActivity | None = None
     """``None``: nothing known about adapters, which is not the same as no room."""
+    residency: LoraResidency | None = None
+    """``None``: the server does not say what it has loaded."""
+    adapter_load_seconds: float | None = None
+    """What loading an adapter took, the mean over the server's life."""

@@ -107,7 +107,7 @@ class AlgorithmOptions:
     rng: random.Random = field(default_factory=random.Random)
     """The source of every random choice, so that a run can be repeated."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """Settings of algorithms from outside: ``algorithm_options`` in the settings, unread."""
+    """``algorithm_options`` in the settings, unread: each algorithm knows its own by name."""
 
 
 class AlgorithmFactory(Protocol):

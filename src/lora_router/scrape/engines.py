@@ -13,6 +13,24 @@ class LabelledMetric:
 
 
 @dataclass(frozen=True, slots=True)
+class ResidencyMetrics:
+    """The metrics that say which adapters are loaded. A server that has one of them says so."""
+
+    loaded: str
+    """One series above 0 for each loaded adapter, with its name and where it is as labels."""
+    adapter_label: str
+    level_label: str
+    gpu_level: str
+    cpu_level: str
+    gpu_loaded: str
+    """How many are in slots. It is there when ``loaded`` has no series, because none is."""
+    gpu_slots: str
+    """Slots, taken or not."""
+    load_seconds: str
+    """The histogram of the times that loads took."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineMetrics:
     """The names on one engine's ``/metrics``.
 
@@ -32,6 +50,8 @@ class EngineMetrics:
     """The gauge whose labels name the active adapters and whose value is a Unix time."""
     lora_slots: str | None = None
     """Slots for distinct adapters, where the engine counts them and names none."""
+    residency: ResidencyMetrics | None = None
+    """Which adapters are loaded."""
 
 
 VLLM = EngineMetrics(
@@ -42,8 +62,19 @@ VLLM = EngineMetrics(
     kv_cache_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
     deferred=LabelledMetric("vllm:num_requests_waiting_by_reason", "reason", "deferred"),
     lora_info="vllm:lora_requests_info",
+    residency=ResidencyMetrics(
+        loaded="vllm:lora_adapter_loaded",
+        adapter_label="adapter_name",
+        level_label="level",
+        gpu_level="gpu",
+        cpu_level="cpu",
+        gpu_loaded="vllm:num_gpu_loaded_lora_adapters",
+        gpu_slots="vllm:max_gpu_lora_adapters",
+        load_seconds="vllm:lora_adapter_load_seconds",
+    ),
 )
-"""Measured on vLLM 0.32.0; the recorded pages are in ``tests/data/vllm-0.32.0``."""
+"""Measured on vLLM 0.32.0; the recorded pages are in ``tests/data/vllm-0.32.0``. Residency
+is that of vllm-project/vllm#54830, which no release has yet."""
 
 SGLANG = EngineMetrics(
     engine="sglang",

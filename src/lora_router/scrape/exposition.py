@@ -7,17 +7,21 @@ says anything about now. That one is found by its value, also before anything is
 """
 
 import math
+import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from lora_router.cache.metrics import LoraActivity, PodMetrics
-from lora_router.scrape.engines import ENGINES, EngineMetrics
+from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.scrape.engines import ENGINES, EngineMetrics, ResidencyMetrics
 
 CLOCK_TOLERANCE_SECONDS = 3600.0
 """A pod's clock may be that far ahead of ours. With several API server processes vLLM's page shows
 sums of Unix times, which are decades ahead."""
+
+_LARGEST = sys.float_info.max
 
 
 class ExpositionError(ValueError):
@@ -38,25 +42,26 @@ def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: f
     """
     page = b"\n" + page
     names = _engine(page, engine)
-    wanted = [names.running, names.waiting, *names.kv_cache_usage]
-    if names.deferred is not None:
-        wanted.append(names.deferred.name)
-    if names.lora_slots is not None:
-        wanted.append(names.lora_slots)
-    lines = [line for name in wanted for line in _lines(page, name)]
+    lines = list(_wanted(page, names))
     if names.lora_info is not None:
         newest = _newest(page, names.lora_info, wall_now)
         if newest is not None:
             lines.append(newest)
     samples = _parse(lines)
-    usage = [found for name in names.kv_cache_usage if (found := samples.get(name))]
+    residency = names.residency
     return PodMetrics(
         scraped_at=scraped_at,
         running=_sum(samples.get(names.running)),
         waiting=_sum(samples.get(names.waiting)),
-        kv_cache_usage=_max(usage[0]) if usage else None,
+        kv_cache_usage=_max(
+            [sample for name in names.kv_cache_usage for sample in samples.get(name, ())]
+        ),
         deferred=_deferred(samples, names),
         lora=_lora(samples, names, wall_now),
+        residency=_residency(page, samples, residency) if residency is not None else None,
+        adapter_load_seconds=(
+            _mean(samples, residency.load_seconds) if residency is not None else None
+        ),
     )
 
 
@@ -68,6 +73,25 @@ def _engine(page: bytes, engine: str | None) -> EngineMetrics:
             return names
     looked_for = ", ".join(names.running for names in ENGINES.values())
     raise ExpositionError(f"the page is of no known model server: it has none of {looked_for}")
+
+
+def _wanted(page: bytes, names: EngineMetrics) -> Iterator[bytes]:
+    """Yield the lines that are few and all count. Each name costs a search through the page."""
+    wanted = [names.running, names.waiting]
+    if names.deferred is not None:
+        wanted.append(names.deferred.name)
+    if names.lora_slots is not None:
+        wanted.append(names.lora_slots)
+    if names.residency is not None:
+        histogram = names.residency.load_seconds
+        wanted += names.residency.gpu_loaded, names.residency.gpu_slots
+        wanted += f"{histogram}_sum", f"{histogram}_count"
+    for name in wanted:
+        yield from _lines(page, name)
+    for name in names.kv_cache_usage:
+        if usage := list(_lines(page, name)):
+            yield from usage
+            return
 
 
 def _lines(page: bytes, name: str) -> Iterator[bytes]:
@@ -131,8 +155,8 @@ def _malformed(line: bytes) -> ExpositionError:
 
 
 def _numbers(samples: list[Sample] | None) -> list[float]:
-    # The parser makes an int of "3" and a float of "3.0".
-    return [float(sample.value) for sample in samples or () if math.isfinite(sample.value)]
+    # The parser makes an int of "3", however long, and a float of "3.0". NaN is above nothing.
+    return [float(sample.value) for sample in samples or () if abs(sample.value) <= _LARGEST]
 
 
 def _sum(samples: list[Sample] | None) -> float | None:
@@ -169,6 +193,57 @@ def _lora(
         if slots is not None and slots >= 1:
             return LoraActivity(int(slots), frozenset(), frozenset(), wall_now)
     return None
+
+
+def _residency(
+    page: bytes, samples: dict[str, list[Sample]], names: ResidencyMetrics
+) -> LoraResidency | None:
+    """Unite what the engines of a server (data parallel) say.
+
+    The server spreads requests over its engines itself, so a pod has an adapter if any of them has
+    it: there a request can meet it, on other pods it cannot. ``lora_requests_info`` knows no
+    engines either. The slots are one engine's, so of several engines free ones may be overlooked
+    but are never invented.
+    """
+    at: dict[str, set[str]] = {names.gpu_level: set(), names.cpu_level: set()}
+    said = names.gpu_loaded in samples or names.gpu_slots in samples
+    for line in _lines(page, names.loaded):
+        said = True
+        adapter, level = _loaded(line, names)
+        if adapter and level in at:
+            at[level].add(adapter)
+    if not said:
+        return None
+    slots = _max(samples.get(names.gpu_slots))
+    return LoraResidency(
+        gpu=frozenset(at[names.gpu_level]),
+        cpu=frozenset(at[names.cpu_level] - at[names.gpu_level]),
+        max_gpu=int(slots) if slots is not None and slots >= 1 else None,
+    )
+
+
+@lru_cache(maxsize=8192)
+def _loaded(line: bytes, names: ResidencyMetrics) -> tuple[str, str]:
+    """Return the adapter and the level that a series names; empty if it is none that counts.
+
+    There are as many of these lines as adapters, and they are the same from scrape to scrape and
+    from pod to pod, so each is parsed once and remembered.
+    """
+    for sample in _parse([line]).get(names.loaded, ()):
+        # A page merged from several API servers shows sums, so above 0 is loaded.
+        if sample.value > 0:
+            labels = sample.labels
+            return labels.get(names.adapter_label, ""), labels.get(names.level_label, "")
+    return "", ""
+
+
+def _mean(samples: dict[str, list[Sample]], histogram: str) -> float | None:
+    """Divide a histogram's sum by its count, all its series together."""
+    total = _sum(samples.get(f"{histogram}_sum"))
+    count = _sum(samples.get(f"{histogram}_count"))
+    if total is None or count is None or not 0 <= total < math.inf or count < 1:
+        return None
+    return total / count
 
 
 def _slots(text: str) -> int | None:

@@ -3,56 +3,14 @@
 Each defect of AIBrix pull request 1181, which ``lora-affinity`` starts from, is a test here.
 """
 
-import random
-from collections import Counter
-
 import pytest
 
 from lora_router.cache.metrics import LoraActivity, PodMetrics
-from lora_router.cache.pods import PodCache
-from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_affinity import LoraAffinity
 from lora_router.routing.random_pod import RandomPod
-from tests.fleet import make_cache, make_metrics, state_of
-
-SQL = InferenceRequest(model="sql-lora", adapter="sql-lora")
-BASE = InferenceRequest(model="base")
-NOW = 1000.0
-
-
-def options(**changes: object) -> AlgorithmOptions:
-    return AlgorithmOptions(rng=random.Random(1), **changes)  # type: ignore[arg-type]
-
-
-def picks(
-    algorithm: Algorithm, cache: PodCache, request: InferenceRequest = SQL, times: int = 200
-) -> dict[str, int]:
-    """How often each pod is picked, while nothing is counted."""
-    pods = cache.serving(request.model).pods
-    counts: Counter[str] = Counter()
-    for _ in range(times):
-        pick = algorithm.pick(request, pods, NOW)
-        assert isinstance(pick, Pick)
-        counts[pick.pod.pod.name] += 1
-    return dict(counts)
-
-
-def reason(algorithm: Algorithm, cache: PodCache, request: InferenceRequest = SQL) -> str:
-    pick = algorithm.pick(request, cache.serving(request.model).pods, NOW)
-    assert isinstance(pick, Pick)
-    return pick.reason
-
-
-def scraped(cache: PodCache, number: int, *running: str, **changes: object) -> None:
-    """Give a pod a snapshot that is one second old."""
-    values: dict[str, object] = {"scraped_at": NOW - 1.0} | changes
-    cache.put_metrics(state_of(cache, number), make_metrics(running, **values))  # type: ignore[arg-type]
-
-
-def in_flight(cache: PodCache, number: int, adapter: str | None, times: int = 1) -> None:
-    for _ in range(times):
-        cache.ledger.reserve(state_of(cache, number), adapter)
+from tests.fleet import make_cache, state_of
+from tests.unit.routing.choices import BASE, NOW, in_flight, options, picks, reason, scraped
 
 
 class TestRandom:

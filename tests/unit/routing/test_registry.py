@@ -1,6 +1,7 @@
 """Algorithms by entry point: ours, a stranger's, and broken ones."""
 
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -63,7 +64,8 @@ LONGEST_NAME = HEADER + (
 
 
 def test_ours_are_installed() -> None:
-    assert {"random", "least-request", "lora-affinity"} <= set(installed())
+    published = {"four-tier", "lora-residency", "shuffle-shard", "power-of-two"}
+    assert {"random", "least-request", "lora-affinity"} | published <= set(installed())
 
 
 def test_two_algorithms_from_outside_load_by_entry_point_and_pick(install: Install) -> None:
@@ -133,4 +135,5 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_the_packages_own_entry_points_are_the_ones_in_the_metadata() -> None:
     ours = {entry.name for entry in entry_points(group=GROUP) if "lora_router" in entry.value}
 
-    assert ours == {"random", "least-request", "lora-affinity"}
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    assert ours == project["project"]["entry-points"][GROUP].keys()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.cache.metrics import LoraActivity, PodMetrics
+from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.scrape.exposition import ExpositionError, read_page
 
 RECORDED = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
@@ -201,8 +201,153 @@ class TestNumbers:
 
         assert read(page).running == 1.0
 
-    def test_a_number_that_is_none_does_not_count(self) -> None:
-        assert read(BUSY + "vllm:kv_cache_usage_perc NaN\n").kv_cache_usage is None
+    @pytest.mark.parametrize("number", ["NaN", "-Inf", "9" * 400, "9" * 5000])
+    def test_a_number_that_is_none_does_not_count(self, number: str) -> None:
+        assert read(BUSY + f"vllm:kv_cache_usage_perc {number}\n").kv_cache_usage is None
+
+
+def loaded(adapter: str, level: str = "gpu", value: float | str = 1.0, engine: int = 0) -> str:
+    return (
+        f'vllm:lora_adapter_loaded{{adapter_name="{adapter}",engine="{engine}",level="{level}",'
+        f'pinned="false",rank="8"}} {value}\n'
+    )
+
+
+def residency_of(page: str) -> LoraResidency:
+    residency = read(BUSY + page).residency
+    assert residency is not None
+    return residency
+
+
+class TestResidency:
+    """vllm-project/vllm#54830."""
+
+    @pytest.mark.parametrize("name", ACTIVE)
+    def test_vllm_0_32_0_does_not_say_what_is_loaded(self, name: str) -> None:
+        metrics = read((RECORDED / f"{name}.prom").read_bytes())
+
+        assert metrics.residency is None
+        assert metrics.adapter_load_seconds is None
+
+    def test_adapters_are_told_by_where_they_are(self) -> None:
+        page = (
+            loaded("a")
+            + loaded("b", "cpu")
+            + loaded("c")
+            + "vllm:num_gpu_loaded_lora_adapters 2.0\n"
+            + "vllm:max_gpu_lora_adapters 4.0\n"
+        )
+
+        assert residency_of(page) == LoraResidency(frozenset({"a", "c"}), frozenset({"b"}), 4)
+
+    def test_what_is_on_the_gpu_is_not_listed_again_for_the_copy_in_host_memory(self) -> None:
+        assert residency_of(loaded("a", "cpu") + loaded("a")) == LoraResidency(
+            frozenset({"a"}), frozenset(), None
+        )
+
+    def test_a_pod_has_what_any_of_its_engines_has_and_the_slots_of_one(self) -> None:
+        page = (
+            loaded("a", "gpu", engine=0)
+            + loaded("a", "cpu", engine=1)
+            + loaded("b", "gpu", engine=1)
+            + 'vllm:max_gpu_lora_adapters{engine="0"} 2\n'
+            + 'vllm:max_gpu_lora_adapters{engine="1"} 2\n'
+        )
+
+        assert residency_of(page) == LoraResidency(frozenset({"a", "b"}), frozenset(), 2)
+
+    @pytest.mark.parametrize(
+        ("page", "slots"),
+        [("vllm:num_gpu_loaded_lora_adapters 0\n", None), ("vllm:max_gpu_lora_adapters 4\n", 4)],
+    )
+    def test_nothing_loaded_is_not_nothing_said(self, page: str, slots: int | None) -> None:
+        assert residency_of(page) == LoraResidency(frozenset(), frozenset(), slots)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            loaded("x", value=0),
+            loaded("x", value="NaN"),
+            loaded("x", value=-1),
+            loaded("x", level="disk"),
+            loaded(""),
+            "vllm:lora_adapter_loaded 1\n",
+            'vllm:lora_adapter_loaded{adapter_name="x"} 1\n',
+        ],
+    )
+    def test_a_series_that_names_no_loaded_adapter_does_not_count(self, line: str) -> None:
+        assert residency_of(loaded("a") + line).gpu == {"a"}
+        assert residency_of(line) == LoraResidency(frozenset(), frozenset(), None)
+
+    def test_a_sum_over_api_servers_is_loaded_too(self) -> None:
+        assert residency_of(loaded("a", value=2)).gpu == {"a"}
+
+    @pytest.mark.parametrize(
+        ("name", "adapter"),
+        [(r"say \"hi\"", 'say "hi"'), ("brace} 0,{", "brace} 0,{"), ("größe", "größe")],
+    )
+    def test_names_are_read_as_they_are(self, name: str, adapter: str) -> None:
+        assert residency_of(loaded(name)).gpu == {adapter}
+
+    @pytest.mark.parametrize("slots", ["0", "-1", "NaN", "+Inf", "0.5"])
+    def test_a_number_of_slots_that_is_none_is_unknown(self, slots: str) -> None:
+        assert residency_of(f"vllm:max_gpu_lora_adapters {slots}\n").max_gpu is None
+
+    @given(
+        st.dictionaries(
+            st.text(st.characters(exclude_characters='\n\r\\"', exclude_categories=["Cs"])),
+            st.sets(st.sampled_from(["gpu", "cpu"])),
+        ),
+        st.randoms(use_true_random=False),
+    )
+    def test_every_adapter_is_found_once_in_whatever_order(
+        self, levels: dict[str, set[str]], rng: random.Random
+    ) -> None:
+        levels.pop("", None)
+        lines = [loaded(name, level) for name, where in levels.items() for level in where]
+        rng.shuffle(lines)
+
+        residency = residency_of("vllm:max_gpu_lora_adapters 2\n" + "".join(lines))
+
+        assert residency.gpu == {name for name, where in levels.items() if "gpu" in where}
+        assert residency.cpu == {name for name, where in levels.items() if where == {"cpu"}}
+
+    def test_a_malformed_series_is_shown_each_time(self) -> None:
+        page = BUSY + 'vllm:lora_adapter_loaded{adapter_name="a" 1\n'
+
+        for _ in range(2):
+            with pytest.raises(ExpositionError, match="malformed line: 'vllm:lora_adapter_loaded"):
+                read(page)
+
+
+class TestLoadTimes:
+    def test_the_mean_is_over_all_series(self) -> None:
+        page = (
+            'vllm:lora_adapter_load_seconds_bucket{engine="0",le="+Inf"} 3.0\n'
+            'vllm:lora_adapter_load_seconds_sum{engine="0"} 0.75\n'
+            'vllm:lora_adapter_load_seconds_count{engine="0"} 3.0\n'
+            'vllm:lora_adapter_load_seconds_sum{engine="1"} 0.25\n'
+            'vllm:lora_adapter_load_seconds_count{engine="1"} 1\n'
+        )
+
+        assert read(BUSY + page).adapter_load_seconds == 0.25
+
+    @pytest.mark.parametrize(
+        ("total", "count"), [("0", "0"), ("1", "NaN"), ("NaN", "1"), ("-1", "1"), ("1", "-1")]
+    )
+    def test_before_the_first_load_it_is_unknown(self, total: str, count: str) -> None:
+        page = (
+            f"vllm:lora_adapter_load_seconds_sum {total}\n"
+            f"vllm:lora_adapter_load_seconds_count {count}\n"
+        )
+
+        assert read(BUSY + page).adapter_load_seconds is None
+
+    @pytest.mark.parametrize("part", ["sum", "count"])
+    def test_half_a_histogram_is_none(self, part: str) -> None:
+        page = f"vllm:lora_adapter_load_seconds_{part} 1\n"
+
+        assert read(BUSY + page).adapter_load_seconds is None
 
 
 class TestEngines:
@@ -261,6 +406,9 @@ class TestMalformedPages:
             b"vllm:num_requests_running" + noise,
             f"vllm:num_requests_running{tail}\n".encode(),
             f"{BUSY}vllm:lora_requests_info{tail}\n".encode(),
+            f"{BUSY}vllm:lora_adapter_loaded{tail}\n".encode(),
+            f"{BUSY}vllm:max_gpu_lora_adapters{tail}\n".encode(),
+            f"{BUSY}vllm:lora_adapter_load_seconds_sum{tail}\n".encode(),
         ):
             with suppress(ExpositionError):
                 read(page)

@@ -1,0 +1,46 @@
+"""What an algorithm chooses in a fleet that a test describes, a line for each pod."""
+
+import random
+from collections import Counter
+
+from lora_router.cache.pods import PodCache
+from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
+from tests.fleet import make_metrics, state_of
+
+SQL = InferenceRequest(model="sql-lora", adapter="sql-lora")
+BASE = InferenceRequest(model="base")
+NOW = 1000.0
+
+
+def options(**changes: object) -> AlgorithmOptions:
+    return AlgorithmOptions(rng=random.Random(1), **changes)  # type: ignore[arg-type]
+
+
+def picks(
+    algorithm: Algorithm, cache: PodCache, request: InferenceRequest = SQL, times: int = 200
+) -> dict[str, int]:
+    """How often each pod is picked, while nothing is counted."""
+    pods = cache.serving(request.model).pods
+    counts: Counter[str] = Counter()
+    for _ in range(times):
+        pick = algorithm.pick(request, pods, NOW)
+        assert isinstance(pick, Pick)
+        counts[pick.pod.pod.name] += 1
+    return dict(counts)
+
+
+def reason(algorithm: Algorithm, cache: PodCache, request: InferenceRequest = SQL) -> str:
+    pick = algorithm.pick(request, cache.serving(request.model).pods, NOW)
+    assert isinstance(pick, Pick)
+    return pick.reason
+
+
+def scraped(cache: PodCache, number: int, *running: str, **changes: object) -> None:
+    """Give a pod a snapshot that is one second old."""
+    values: dict[str, object] = {"scraped_at": NOW - 1.0} | changes
+    cache.put_metrics(state_of(cache, number), make_metrics(running, **values))  # type: ignore[arg-type]
+
+
+def in_flight(cache: PodCache, number: int, adapter: str | None, times: int = 1) -> None:
+    for _ in range(times):
+        cache.ledger.reserve(state_of(cache, number), adapter)
