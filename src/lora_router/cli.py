@@ -220,6 +220,63 @@ def demo(
     raise typer.Exit(demo_command(options))
 
 
+@app.command()
+def simulate(
+    scenarios: Annotated[
+        list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files; see bench/scenarios.")
+    ],
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Algorithm to try; may be repeated.", show_default="all installed"),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="Seed of a trace; may be repeated: medians.", show_default="1"),
+    ] = None,
+    duration: Annotated[float, typer.Option(help="Simulated seconds.", min=1.0)] = 300.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Requests in a second.", show_default="the scenario's", min=0.001),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of requests to replay: timestamp,model,prompt_tokens,output_tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    routers: Annotated[int, typer.Option(help="Routers that share the fleet.", min=1)] = 1,
+    threshold: Annotated[
+        float, typer.Option(help="AIBRIX_LORA_AFFINITY_THRESHOLD.", min=0.0, max=1.0)
+    ] = 0.999,
+    as_json: AsJson = False,
+) -> None:
+    """Try algorithms on a simulated fleet: the same objects, the same traces, no waiting."""
+    from lora_router.routing.registry import UnknownAlgorithmError, installed
+    from lora_router.simulator.command import SimulateOptions, simulate_command
+
+    chosen = tuple(dict.fromkeys(algorithm or sorted(installed())))
+    try:
+        for name in chosen:
+            if name not in installed():
+                raise UnknownAlgorithmError(name, installed())
+        simulate_command(
+            SimulateOptions(
+                scenarios=tuple(scenarios),
+                algorithms=chosen,
+                seeds=tuple(dict.fromkeys(seed or (1,))),
+                seconds=duration,
+                rate=rate,
+                trace=trace,
+                routers=routers,
+                lora_affinity_threshold=threshold,
+                as_json=as_json,
+            )
+        )
+    except (ValueError, UnknownAlgorithmError) as error:
+        _fail(str(error), status=2)
+
+
 def _load(config: Path | None, assignments: list[str] | None, **flags: object) -> LoadedSettings:
     given = {name: value for name, value in flags.items() if value is not None}
     for assignment in assignments or []:

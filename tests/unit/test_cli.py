@@ -148,3 +148,36 @@ def test_serve_without_pods_says_how_to_name_them() -> None:
 
     assert result.exit_code == 1
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
+
+
+def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text("about: small\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
+    arguments = ("simulate", str(scenario), "--duration", "20", "--algorithm", "lora-affinity")
+
+    shown = run(*arguments)
+    assert shown.exit_code == 0
+    assert "small: small, 4 requests/s" in shown.stdout
+    result = json.loads(run(*arguments, "--json", "--seed", "1", "--seed", "2").stdout)
+    found = result["scenarios"]["small"]["lora-affinity"]
+    assert found["requests"] > 50
+    assert list(found["ttft"]) == ["p50", "p95", "p99"]
+
+
+def test_simulate_replays_a_file(tmp_path: Path) -> None:
+    scenario, trace = tmp_path / "small.yaml", tmp_path / "trace.csv"
+    scenario.write_text("about: small\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
+    rows = [f"{number},sql-{number % 3},10,20" for number in range(30)]
+    trace.write_text("\n".join(["timestamp,model,prompt_tokens,output_tokens", *rows]))
+
+    result = run(
+        "simulate", str(scenario), "--trace", str(trace), "--algorithm", "random", "--json"
+    )
+    assert json.loads(result.stdout)["scenarios"]["small"]["random"]["requests"] == 30
+
+
+def test_simulate_names_what_it_cannot_use() -> None:
+    assert "missing.yaml: cannot be read" in run("simulate", "missing.yaml").stderr
+    result = run("simulate", "missing.yaml", "--algorithm", "best")
+    assert result.exit_code == 2
+    assert "unknown algorithm 'best'; known are" in result.stderr

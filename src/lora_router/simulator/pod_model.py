@@ -1,0 +1,336 @@
+"""A vLLM pod for long simulations: what ``engine`` does step by step, in a few events a request.
+
+While nothing joins or leaves a batch, all its steps take the same time. So nothing has to be done
+until the next request ends, arrives, or has its first token: the steps in between are counted, not
+taken. The rules are those of ``engine`` (slots, deferral, loads, which adapters are listed); a test
+holds the two against each other. In addition the KV cache can be full: a request whose prompt and
+answer do not fit waits, and so do those behind it.
+"""
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.events import EventQueue, SimulatedTimer
+
+_ROUNDING = 1e-9
+
+
+class SimulatedRequest:
+    """One request: what it asks, and what became of it. Times in seconds of the simulation."""
+
+    __slots__ = (
+        "adapter",
+        "arrived",
+        "deferred",
+        "ended",
+        "first_token",
+        "kv_tokens",
+        "model",
+        "output_tokens",
+        "prompt_tokens",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        adapter: str | None,
+        prompt_tokens: int,
+        output_tokens: int,
+        arrived: float,
+    ) -> None:
+        self.model = model
+        self.adapter = adapter
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.arrived = arrived
+        self.kv_tokens = prompt_tokens + output_tokens
+        self.first_token = -1.0
+        """When its first token came out; negative until then."""
+        self.ended = -1.0
+        self.deferred = False
+        """Whether it ever waited on a pod for a slot."""
+
+
+@dataclass(slots=True)
+class PodCounts:
+    """What happened on a pod since the start."""
+
+    loads: int = 0
+    disk_loads: int = 0
+    evictions: int = 0
+    deferred: int = 0
+    routed: int = 0
+
+
+class PodModel:
+    """One pod."""
+
+    def __init__(
+        self,
+        name: str,
+        options: EngineOptions,
+        events: EventQueue,
+        on_end: Callable[[SimulatedRequest], None],
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.counts = PodCounts()
+        self.waiting: list[SimulatedRequest] = []
+        self.slots: OrderedDict[str, int] = OrderedDict()
+        """Resident adapters, least recently used first, with their running requests."""
+        self.host_cache: OrderedDict[str, None] = OrderedDict()
+        self.listed: dict[str, int] = {}
+        self._events = events
+        self._on_end = on_end
+        self._active = 0
+        """Slots with a running request."""
+        self._running: set[SimulatedRequest] = set()
+        self._ends: list[tuple[int, int, SimulatedRequest]] = []
+        """When requests of the batch end, counted in steps; a number keeps the order."""
+        self._fresh: list[SimulatedRequest] = []
+        """In the batch, their first step under way."""
+        self._loading: list[tuple[float, int, SimulatedRequest]] = []
+        """In the batch, their adapter not there yet (if loads do not block), by when it will be."""
+        self._loaded_at: dict[str, float] = {}
+        self._sequence = 0
+        self._kv_tokens = 0
+        self._steps = 0
+        """Steps taken until ``_since``."""
+        self._since = 0.0
+        self._step_seconds = 0.0
+        self._planned = 0
+        """Steps until the next event."""
+        self._timer: SimulatedTimer | None = None
+
+    # What routers and scrapers see
+
+    def submit(self, request: SimulatedRequest) -> None:
+        """Take a request."""
+        self.counts.routed += 1
+        self.waiting.append(request)
+        if self._timer is None:
+            self._begin(self._events.time)
+        elif self._may_join(request):
+            self._stop_at_the_end_of_the_step()
+
+    def metrics(self, *, tells_residency: bool = False) -> PodMetrics:
+        """Return what a scrape at this moment says."""
+        names = frozenset(self.listed)
+        gpu = frozenset(self.slots)
+        return PodMetrics(
+            scraped_at=self._events.time,
+            running=len(self._running),
+            waiting=len(self.waiting),
+            kv_cache_usage=min(1.0, self._kv_tokens / self.options.kv_cache_tokens),
+            deferred=sum(not self._has_slot(request.adapter) for request in self.waiting),
+            lora=LoraActivity(self.options.max_loras, names, names, self._events.time),
+            residency=(
+                LoraResidency(gpu, frozenset(self.host_cache) - gpu, self.options.max_loras)
+                if tells_residency
+                else None
+            ),
+        )
+
+    @property
+    def free_slots(self) -> int:
+        """Slots without a running request."""
+        return self.options.max_loras - self._active
+
+    @property
+    def load(self) -> int:
+        """Requests on the pod."""
+        return len(self._running) + len(self.waiting)
+
+    def stop(self) -> list[SimulatedRequest]:
+        """Let nothing happen any more; return the requests that were there."""
+        if self._timer is not None:
+            self._timer.cancel()
+        return [*self._running, *self.waiting]
+
+    # Time
+
+    def _begin(self, now: float) -> None:
+        """At a step's boundary: let ended requests go, take new ones, plan until the next event."""
+        load_seconds = self._schedule(now)
+        options = self.options
+        batch = len(self._ends)
+        if not batch:
+            if self._loading:
+                self._plan(now, 1, max(self._loading[0][0] - now, options.step_seconds))
+            else:
+                self._timer = None
+            return
+        seconds = options.step_seconds + options.step_seconds_per_request * batch
+        if self._fresh:
+            prompt = sum(request.prompt_tokens for request in self._fresh)
+            seconds += options.prefill_seconds_per_token * prompt + load_seconds
+            steps = 1
+        else:
+            steps = self._ends[0][0] - self._steps
+        if self._loading:
+            steps = min(steps, max(1, math.ceil((self._loading[0][0] - now) / seconds)))
+        self._plan(now, steps, seconds)
+
+    def _plan(self, now: float, steps: int, seconds: float) -> None:
+        self._since = now
+        self._step_seconds = seconds
+        self._planned = steps
+        self._timer = self._events.call_at(now + steps * seconds, self._boundary)
+
+    def _stop_at_the_end_of_the_step(self) -> None:
+        """Have the step under way be the last that was planned."""
+        into = (self._events.time - self._since) / self._step_seconds
+        steps = max(1, math.ceil(into - _ROUNDING))
+        if steps < self._planned and self._timer is not None:
+            self._timer.cancel()
+            self._plan(self._since, steps, self._step_seconds)
+
+    def _boundary(self) -> None:
+        now = self._events.time
+        if self._ends:
+            self._steps += self._planned
+        fresh, self._fresh = self._fresh, []
+        for request in fresh:
+            if request.first_token < 0:
+                request.first_token = now
+            if request.adapter is not None:
+                self.listed[request.adapter] = self.listed.get(request.adapter, 0) + 1
+        ended = []
+        while self._ends and self._ends[0][0] <= self._steps:
+            request = heapq.heappop(self._ends)[2]
+            self._leave(request)
+            ended.append(request)
+        while self._loading and self._loading[0][0] <= now + _ROUNDING:
+            self._join(heapq.heappop(self._loading)[2])
+        self._begin(now)
+        for request in ended:
+            request.ended = now
+            self._on_end(request)
+
+    # Slots
+
+    def _has_slot(self, adapter: str | None) -> bool:
+        return (
+            adapter is None
+            or bool(self.slots.get(adapter))
+            or self._active < self.options.max_loras
+        )
+
+    def _may_join(self, request: SimulatedRequest) -> bool:
+        """Say whether the end of this step could already take it in."""
+        return (
+            self._has_slot(request.adapter)
+            and len(self._running) < self.options.max_num_seqs
+            and self._kv_tokens + request.kv_tokens <= self.options.kv_cache_tokens
+        )
+
+    def _schedule(self, now: float) -> float:
+        if not self.waiting:
+            return 0.0
+        options = self.options
+        load_seconds = 0.0
+        left: list[SimulatedRequest] = []
+        full = False
+        for request in self.waiting:
+            full = (
+                full
+                or len(self._running) >= options.max_num_seqs
+                # One that would never fit is let in alone, or it would wait for ever.
+                or bool(
+                    self._running and self._kv_tokens + request.kv_tokens > options.kv_cache_tokens
+                )
+            )
+            if full:
+                left.append(request)
+            elif not self._has_slot(request.adapter):
+                if not request.deferred:
+                    request.deferred = True
+                    self.counts.deferred += 1
+                left.append(request)
+            else:
+                load_seconds += self._admit(request, now)
+        self.waiting = left
+        return load_seconds
+
+    def _admit(self, request: SimulatedRequest, now: float) -> float:
+        self._running.add(request)
+        self._kv_tokens += request.kv_tokens
+        seconds = 0.0
+        adapter = request.adapter
+        if adapter is not None:
+            seconds = self._take_slot(adapter, now)
+            if not self.options.loads_block and self._loaded_at[adapter] > now + _ROUNDING:
+                self._sequence += 1
+                heapq.heappush(self._loading, (self._loaded_at[adapter], self._sequence, request))
+                return 0.0
+        self._join(request)
+        return seconds
+
+    def _join(self, request: SimulatedRequest) -> None:
+        self._sequence += 1
+        end = self._steps + max(1, request.output_tokens)
+        heapq.heappush(self._ends, (end, self._sequence, request))
+        self._fresh.append(request)
+
+    def _take_slot(self, adapter: str, now: float) -> float:
+        """Count a request on the adapter's slot; return how long a load stalls the batch."""
+        slots = self.slots
+        running = slots.get(adapter)
+        if running is not None:
+            self._active += not running
+            slots[adapter] = running + 1
+            slots.move_to_end(adapter)
+            self._use(adapter)
+            return 0.0
+        if len(slots) >= self.options.max_loras:
+            self._evict(next(name for name, count in slots.items() if not count))
+        self.counts.loads += 1
+        options = self.options
+        seconds = options.host_load_seconds
+        if adapter not in self.host_cache:
+            self.counts.disk_loads += 1
+            seconds = options.disk_load_seconds
+        slots[adapter] = 1
+        self._active += 1
+        self._loaded_at[adapter] = now + seconds
+        self._use(adapter)
+        return seconds if options.loads_block else 0.0
+
+    def _use(self, adapter: str) -> None:
+        cache = self.host_cache
+        cache[adapter] = None
+        cache.move_to_end(adapter)
+        if len(cache) > self.options.max_cpu_loras:
+            oldest = next(
+                (name for name in cache if not self.slots.get(name) and name != adapter), adapter
+            )
+            del cache[oldest]
+            if oldest in self.slots:
+                self._evict(oldest)
+
+    def _evict(self, adapter: str) -> None:
+        self.counts.evictions += 1
+        del self.slots[adapter]
+        del self._loaded_at[adapter]
+
+    def _leave(self, request: SimulatedRequest) -> None:
+        self._running.remove(request)
+        self._kv_tokens -= request.kv_tokens
+        adapter = request.adapter
+        if adapter is None:
+            return
+        slots = self.slots
+        slots[adapter] -= 1
+        self._active -= not slots[adapter]
+        slots.move_to_end(adapter)
+        self._use(adapter)
+        left = self.listed[adapter] - 1
+        if left:
+            self.listed[adapter] = left
+        else:
+            del self.listed[adapter]

@@ -1,0 +1,111 @@
+"""The figures of a simulated run."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lora_router.simulator.fleet_simulation import FleetRun
+
+WARM_UP = 0.15
+"""Share of the time, from the start, whose requests do not count."""
+TTFT_LIMIT_SECONDS = 2.0
+"""What a first token may take for the request to count as good."""
+_FEWEST = 20
+"""Requests of an adapter whose own p99 is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one algorithm made of one trace. Times in seconds."""
+
+    requests: int
+    refused: int
+    ttft: dict[str, float]
+    """p50, p95, p99 of the time to first token."""
+    end_to_end: dict[str, float]
+    good: float
+    """Share of requests whose first token came within the limit."""
+    slot_waits: float
+    """Share of requests that waited on a pod for an adapter slot."""
+    idle_slot_waits: int
+    """Of them (whole run), those sent there while another pod had a free slot."""
+    held: float
+    """Share of requests that waited in the router."""
+    loads: float
+    """Adapter loads for 1,000 requests."""
+    evictions: float
+    imbalance: float
+    """Requests of the busiest pod over the average."""
+    worst_adapter_p99: float
+    """The largest p99 time to first token of an adapter (with 20 requests or more)."""
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least a share of the values do not exceed; 0 of none."""
+    if not ordered:
+        return 0.0
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def summarise(run: FleetRun, seconds: float) -> Summary:
+    """Work out the figures of a run whose trace lasted so long."""
+    counted = [request for request in run.requests if request.arrived >= WARM_UP * seconds]
+    ttft = sorted(request.first_token - request.arrived for request in counted)
+    by_adapter: dict[str, list[float]] = defaultdict(list)
+    for request in counted:
+        if request.adapter is not None:
+            by_adapter[request.adapter].append(request.first_token - request.arrived)
+    total = len(run.requests) or 1
+    routed = [pod.routed for pod in run.pods]
+    worst = (
+        percentile(sorted(times), 0.99) for times in by_adapter.values() if len(times) >= _FEWEST
+    )
+    return Summary(
+        requests=len(run.requests),
+        refused=run.refused,
+        ttft=_three(ttft),
+        end_to_end=_three(sorted(request.ended - request.arrived for request in counted)),
+        good=sum(time <= TTFT_LIMIT_SECONDS for time in ttft) / (len(ttft) or 1),
+        slot_waits=sum(request.deferred for request in run.requests) / total,
+        idle_slot_waits=run.idle_slot_waits,
+        held=run.held / total,
+        loads=1000 * sum(pod.loads for pod in run.pods) / total,
+        evictions=1000 * sum(pod.evictions for pod in run.pods) / total,
+        imbalance=max(routed) * len(routed) / (sum(routed) or 1),
+        worst_adapter_p99=max(worst, default=0.0),
+    )
+
+
+def median_of(summaries: Iterable[Summary]) -> Summary:
+    """Return the medians, figure by figure, of runs with several seeds."""
+    all_of_them = list(summaries)
+
+    def median(name: str) -> float:
+        return float(statistics.median(getattr(each, name) for each in all_of_them))
+
+    def medians(name: str) -> dict[str, float]:
+        keys = getattr(all_of_them[0], name)
+        return {
+            key: statistics.median(getattr(each, name)[key] for each in all_of_them) for key in keys
+        }
+
+    return Summary(
+        requests=int(median("requests")),
+        refused=int(median("refused")),
+        ttft=medians("ttft"),
+        end_to_end=medians("end_to_end"),
+        good=median("good"),
+        slot_waits=median("slot_waits"),
+        idle_slot_waits=int(median("idle_slot_waits")),
+        held=median("held"),
+        loads=median("loads"),
+        evictions=median("evictions"),
+        imbalance=median("imbalance"),
+        worst_adapter_p99=median("worst_adapter_p99"),
+    )
+
+
+def _three(ordered: Sequence[float]) -> dict[str, float]:
+    return {f"p{share}": percentile(ordered, share / 100) for share in (50, 95, 99)}

@@ -1,0 +1,169 @@
+"""Requests over time: made from a seed and a description, or read from a file.
+
+The same seed and description give the same requests, whichever algorithm they are shown to.
+"""
+
+import csv
+import random
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+BASE_MODEL = "base"
+
+
+class TraceError(ValueError):
+    """A trace file cannot be used; the message says where and why."""
+
+
+class Arrival(NamedTuple):
+    """One request of a trace."""
+
+    at: float
+    """Seconds from the start."""
+    model: str
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """A burst of requests for one adapter that nobody asked for before."""
+
+    at: float
+    """When it begins, as a share of the duration."""
+    lasts: float
+    """How long, as a share of the duration."""
+    share: float
+    """Its share of the requests in that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked, without how often."""
+
+    adapters: int
+    zipf: float = 0.0
+    """Popularity of the nth adapter: ``n ** -zipf``. 0: all alike."""
+    base_share: float = 0.0
+    """Share of requests for the base model."""
+    prompt_tokens: tuple[int, int] = (50, 450)
+    """Smallest and largest, evenly between."""
+    output_tokens: tuple[int, int] = (50, 250)
+    shuffle_seconds: float | None = None
+    """Popularity is dealt anew each time this has passed."""
+    burstiness: float = 1.0
+    """Squared coefficient of variation of the time between requests. 1: Poisson."""
+    crowd: Crowd | None = None
+
+    @property
+    def mean_output_tokens(self) -> float:
+        """Tokens of an answer, on average."""
+        return sum(self.output_tokens) / 2
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """All adapters, the crowd's included."""
+        names = [f"adapter-{number:03d}" for number in range(self.adapters)]
+        return (*names, CROWD_ADAPTER) if self.crowd else tuple(names)
+
+
+CROWD_ADAPTER = "adapter-of-the-crowd"
+
+
+def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) -> Iterator[Arrival]:
+    """Make requests.
+
+    Args:
+        workload: What is asked.
+        rate: Requests in a second.
+        seconds: How long.
+        seed: The same gives the same.
+    """
+    rng = random.Random(seed)
+    names = [f"adapter-{number:03d}" for number in range(workload.adapters)]
+    rng.shuffle(names)
+    popularity = list(accumulate((n + 1) ** -workload.zipf for n in range(len(names))))
+    shuffle_at = workload.shuffle_seconds or float("inf")
+    gap = _gaps(rng, rate, workload.burstiness)
+    crowd = workload.crowd
+    crowd_from, crowd_until, crowd_share = -1.0, -1.0, 0.0
+    if crowd is not None:
+        crowd_from = crowd.at * seconds
+        crowd_until = crowd_from + crowd.lasts * seconds
+        # On top of the others, which go on as they were.
+        crowd_share = crowd.share
+    at = next(gap)
+    while at < seconds:
+        if at >= shuffle_at:
+            rng.shuffle(names)
+            shuffle_at += workload.shuffle_seconds or float("inf")
+        if crowd_from <= at < crowd_until and rng.random() < crowd_share:
+            model = CROWD_ADAPTER
+        elif workload.base_share and rng.random() < workload.base_share:
+            model = BASE_MODEL
+        else:
+            model = names[bisect(popularity, rng.random() * popularity[-1])]
+        yield Arrival(
+            at, model, rng.randint(*workload.prompt_tokens), rng.randint(*workload.output_tokens)
+        )
+        at += next(gap)
+
+
+def _gaps(rng: random.Random, rate: float, burstiness: float) -> Iterator[float]:
+    """Yield times between requests: exponential, or of two rates that take turns at random."""
+    if burstiness <= 1.0:
+        while True:
+            yield rng.expovariate(rate)
+    # A hyperexponential of two phases with balanced means (Allen 1990, "Probability, Statistics,
+    # and Queueing Theory", 3.2.9) has the mean and the variation that are asked for.
+    share = 0.5 * (1.0 + ((burstiness - 1.0) / (burstiness + 1.0)) ** 0.5)
+    while True:
+        yield rng.expovariate(2 * (share if rng.random() < share else 1.0 - share) * rate)
+
+
+def read_trace(path: Path) -> tuple[Arrival, ...]:
+    """Read a CSV file: seconds, model, prompt tokens, output tokens; the first line names them.
+
+    The columns are ``timestamp,model,prompt_tokens,output_tokens``; others are passed over. Times
+    may begin anywhere; the first becomes 0.
+
+    Raises:
+        TraceError: It cannot be read or understood.
+    """
+    try:
+        with path.open(newline="") as file:
+            return _rows(path, csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from None
+
+
+def _rows(path: Path, reader: "csv.DictReader[str]") -> tuple[Arrival, ...]:
+    needed = {"timestamp", "model", "prompt_tokens", "output_tokens"}
+    missing = needed - set(reader.fieldnames or ())
+    if missing:
+        raise TraceError(f"{path}: no column {', '.join(sorted(missing))}")
+    arrivals: list[Arrival] = []
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        try:
+            at = float(row["timestamp"])
+            tokens = int(row["prompt_tokens"]), int(row["output_tokens"])
+        except (TypeError, ValueError):
+            raise TraceError(f"{where}: timestamp and tokens must be numbers") from None
+        if not 0 <= at < float("inf") or tokens[0] < 0 or tokens[1] < 1 or not row["model"]:
+            raise TraceError(
+                f"{where}: needs a time of 0 or more, a model, and at least one token of output"
+            )
+        arrivals.append(Arrival(at, row["model"], *tokens))
+    if not arrivals:
+        raise TraceError(f"{path}: has no requests")
+    return _from_zero(sorted(arrivals))
+
+
+def _from_zero(arrivals: Sequence[Arrival]) -> tuple[Arrival, ...]:
+    first = arrivals[0].at
+    return tuple(arrival._replace(at=arrival.at - first) for arrival in arrivals)

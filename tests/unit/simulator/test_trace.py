@@ -1,0 +1,99 @@
+"""Traces: the same from the same seed, with the load that was asked for, or from a file."""
+
+import itertools
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lora_router.simulator.trace import (
+    CROWD_ADAPTER,
+    Arrival,
+    Crowd,
+    TraceError,
+    Workload,
+    make_trace,
+    read_trace,
+)
+
+
+def trace(workload: Workload, *, rate: float = 50.0, seconds: float = 200.0) -> list[Arrival]:
+    return list(make_trace(workload, rate=rate, seconds=seconds, seed=1))
+
+
+def test_a_seed_gives_the_same_trace_again() -> None:
+    workload = Workload(8, zipf=1.0, base_share=0.2, shuffle_seconds=10)
+    assert trace(workload) == trace(workload)
+    other = list(make_trace(workload, rate=50, seconds=200, seed=2))
+    assert other != trace(workload)
+
+
+def test_rate_popularity_and_lengths_are_as_asked() -> None:
+    made = trace(Workload(10, zipf=1.0, base_share=0.5))
+    models = Counter(arrival.model for arrival in made)
+
+    assert len(made) == pytest.approx(10_000, rel=0.05)
+    assert models.pop("base") / len(made) == pytest.approx(0.5, abs=0.02)
+    ordered = [count for _, count in models.most_common()]
+    assert ordered[0] / ordered[-1] == pytest.approx(10, rel=0.3)
+    assert min(arrival.output_tokens for arrival in made) >= 50
+    assert max(arrival.output_tokens for arrival in made) <= 250
+    assert sorted(arrival.at for arrival in made) == [arrival.at for arrival in made]
+
+
+@pytest.mark.parametrize("burstiness", [1.0, 8.0])
+def test_bursts_change_the_variation_and_not_the_rate(burstiness: float) -> None:
+    made = trace(Workload(4, burstiness=burstiness), rate=100, seconds=400)
+    gaps = [after.at - before.at for before, after in itertools.pairwise(made)]
+
+    mean = statistics.fmean(gaps)
+    assert mean == pytest.approx(0.01, rel=0.1)
+    assert statistics.pvariance(gaps) / mean**2 == pytest.approx(burstiness, rel=0.2)
+
+
+def test_a_crowd_comes_and_goes() -> None:
+    made = trace(Workload(4, crowd=Crowd(at=0.5, lasts=0.1, share=0.5)))
+    crowd = [arrival.at for arrival in made if arrival.model == CROWD_ADAPTER]
+
+    assert 100 <= min(crowd) < max(crowd) < 120
+    assert len(crowd) == pytest.approx(500, rel=0.2)
+
+
+def test_popularity_is_dealt_anew() -> None:
+    made = trace(Workload(8, zipf=2.0, shuffle_seconds=50))
+    favourites = {
+        Counter(a.model for a in made if start <= a.at < start + 50).most_common(1)[0][0]
+        for start in (0, 50, 100, 150)
+    }
+    assert len(favourites) > 1
+
+
+def test_a_file_is_sorted_and_begins_at_zero(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text(
+        "timestamp,user,model,prompt_tokens,output_tokens\n"
+        "1000.5,x,sql,10,20\n"
+        "1000.0,y,base,30,40\n"
+    )
+    assert read_trace(file) == (Arrival(0.0, "base", 30, 40), Arrival(0.5, "sql", 10, 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a,b\n1,2\n", "no column model, output_tokens, prompt_tokens, timestamp"),
+        ("timestamp,model,prompt_tokens,output_tokens\n", "has no requests"),
+        ("timestamp,model,prompt_tokens,output_tokens\nx,m,1,1\n", "line 2: timestamp and tokens"),
+        ("timestamp,model,prompt_tokens,output_tokens\n1,m,1\n", "line 2: timestamp and tokens"),
+        ("timestamp,model,prompt_tokens,output_tokens\n1,m,1,0\n", "line 2: needs a time"),
+        ("timestamp,model,prompt_tokens,output_tokens\nnan,m,1,1\n", "line 2: needs a time"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text(text)
+    with pytest.raises(TraceError, match=complaint):
+        read_trace(file)
+    with pytest.raises(TraceError, match="cannot be read"):
+        read_trace(tmp_path / "missing.csv")
