@@ -54,6 +54,11 @@ bench: $(VENV)/.dev ## what the parts of the request path cost (ARGS=--json)
 bench-pods: $(VENV)/.dev ## from a pod's change in Kubernetes to the router's knowledge of it
 	PYTHONPATH=. $(BIN)/python bench/pod_events.py $(ARGS)
 
+.PHONY: bench-routing
+bench-routing: $(VENV)/.dev ## the table of docs/routing.md: p99 by scenario and algorithm (some minutes)
+	$(BIN)/lora-router simulate bench/scenarios/*.yaml --json --duration 300 \
+		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 | $(BIN)/python bench/p99_table.py
+
 .PHONY: readme
 readme: $(VENV)/.dev ## write the README's table of settings anew
 	$(BIN)/python docs/write_readme.py

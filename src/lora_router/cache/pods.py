@@ -101,6 +101,7 @@ class PodCache:
         """Take a pod's newest snapshot."""
         state.metrics = metrics
         state.scrape_failures = 0
+        state.beliefs.scraped(metrics, state.in_flight, state.in_flight_adapters)
         for listener in self._metrics_listeners:
             listener(state)
 

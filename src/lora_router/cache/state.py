@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from lora_router.cache.adapter_beliefs import AdapterBeliefs
 from lora_router.cache.metrics import PodMetrics
 from lora_router.cache.pod import Pod
 
@@ -30,6 +31,10 @@ class PodView(Protocol):
     def adapters(self) -> Mapping[str, str | None]:
         """Adapters that the pod can serve, each with its base model's name where known."""
 
+    @property
+    def beliefs(self) -> AdapterBeliefs:
+        """What is believed of the pod's adapter slots, from all evidence."""
+
     def fresh_metrics(self, now: float, max_age: float) -> PodMetrics | None:
         """Return the last scrape if it is at most ``max_age`` seconds old at ``now``."""
 
@@ -40,6 +45,7 @@ class PodState:
     __slots__ = (
         "adapters",
         "base_models",
+        "beliefs",
         "in_flight",
         "in_flight_adapters",
         "metrics",
@@ -56,6 +62,7 @@ class PodState:
         self.models_known = False
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
+        self.beliefs = AdapterBeliefs()
         self.scrape_failures = 0
         """Failed scrapes in a row."""
 

@@ -65,7 +65,9 @@ class Hold:
 
     It is asked when a request of this router ends, when a scrape or a change of pods arrives,
     and when the time is up; then for the last time, with ``may_hold`` off, and whoever holds
-    even then has the client told that the pods are overloaded.
+    even then has the client told that the pods are overloaded. Held requests are asked in order of
+    arrival; when one is held again, others for the same model and with the same filter are not
+    asked until the next change.
     """
 
     reason: str

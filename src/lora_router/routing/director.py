@@ -289,21 +289,31 @@ class Director:
         try:
             while self._changed:
                 self._changed = False
-                for held in tuple(self._held):
-                    if held in self._held:
-                        self._retry(held)
+                self._ask_held_again()
         finally:
             self._retrying = False
 
-    def _retry(self, held: Held) -> None:
+    def _ask_held_again(self) -> None:
+        """Ask in order of arrival; once a question got "not yet", its like are not asked."""
+        not_yet: set[tuple[object, ...]] = set()
+        for held in tuple(self._held):
+            query = held.query
+            question = (held.algorithm.name, query.model, query.pod_filter, query.subset)
+            if question not in not_yet and held in self._held and not self._retry(held):
+                not_yet.add(question)
+
+    def _retry(self, held: Held) -> bool:
+        """Ask for a held request; say whether it is held no more."""
         started = perf_counter()
         candidates = self._candidates(held.request.model, held.query)
         if isinstance(candidates, Refused):
-            return  # The pods may come back before the time is up.
+            return False  # The pods may come back before the time is up.
         answer = self._ask(held.algorithm, held.request, candidates[0])
-        if isinstance(answer, Pick):
-            seconds = perf_counter() - started
-            self._resolve(held, self._reserve(held.algorithm, held.request, answer, seconds))
+        if isinstance(answer, Hold):
+            return False
+        seconds = perf_counter() - started
+        self._resolve(held, self._reserve(held.algorithm, held.request, answer, seconds))
+        return True
 
     def _time_is_up(self, held: Held) -> None:
         if held not in self._held:

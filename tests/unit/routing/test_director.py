@@ -280,6 +280,19 @@ class TestHolding:
         assert isinstance(late, Routed)
         assert late.address == "10.0.0.2:8000"
 
+    def test_the_same_question_is_asked_once_in_a_round(self) -> None:
+        scripted = Scripted(hold_until_one_slot_is_free)
+        bench = Bench(make_cache(1), scripted)
+        bench.routed()
+        for number in range(5):
+            bench.held(request_id=str(number))
+        asked = len(scripted.asked)
+
+        bench.cache.put_metrics(state_of(bench.cache, 1), make_metrics())
+
+        assert len(scripted.asked) == asked + 1
+        assert bench.director.held == 5
+
     def test_when_the_time_is_up_the_last_question_says_so_and_the_answer_is_overloaded(
         self,
     ) -> None:

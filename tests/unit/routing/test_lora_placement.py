@@ -1,0 +1,209 @@
+"""``lora-placement``, rule by rule, and what comes of it in a whole fleet."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lora_router.cache.pods import PodCache
+from lora_router.cache.state import PodState
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.lora_placement import PATIENCE_SECONDS, LoraPlacement
+from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.scenario import read_scenario
+from lora_router.simulator.summary import Summary, summarise
+from lora_router.simulator.trace import make_trace
+from tests.fleet import make_cache, make_metrics, make_pod, state_of
+
+SCENARIOS = Path(__file__).parents[3] / "bench" / "scenarios"
+ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
+
+
+def placement(seed: int = 1) -> LoraPlacement:
+    return LoraPlacement(AlgorithmOptions(rng=random.Random(seed)))
+
+
+def fleet(pods: int = 2, slots: int | None = 2) -> PodCache:
+    cache = make_cache(pods, adapters=ADAPTERS)
+    for state in cache:
+        cache.put_metrics(state, replace(make_metrics(max_lora=slots), running=0.0))
+    return cache
+
+
+def ask(
+    algorithm: LoraPlacement,
+    cache: PodCache,
+    adapter: str | None,
+    *,
+    now: float = 1.0,
+    may_hold: bool = True,
+) -> Pick | Hold:
+    request = InferenceRequest(adapter or "base", adapter, may_hold=may_hold)
+    return algorithm.pick(request, cache.ready(), now)
+
+
+def pod_of(answer: Pick | Hold) -> PodState:
+    assert isinstance(answer, Pick)
+    assert isinstance(answer.pod, PodState)
+    return answer.pod
+
+
+def occupy(cache: PodCache, number: int, *adapters: str) -> None:
+    for adapter in adapters:
+        cache.ledger.reserve(state_of(cache, number), adapter)
+
+
+def test_base_model_requests_fill_what_adapters_leave() -> None:
+    cache = fleet(3)
+    occupy(cache, 1, "a1", "a1")
+    occupy(cache, 2, "a2")
+    assert pod_of(ask(placement(), cache, None)) is state_of(cache, 3)
+
+
+def test_a_request_joins_its_adapter_even_on_a_full_pod() -> None:
+    cache = fleet()
+    occupy(cache, 1, "a1", "a2")
+    answer = ask(placement(), cache, "a1")
+    assert pod_of(answer) is state_of(cache, 1)
+    assert isinstance(answer, Pick)
+    assert answer.reason == "joined"
+
+
+def test_a_cold_adapter_goes_where_hashing_says_for_every_router() -> None:
+    cache = fleet(4)
+    for adapter in ADAPTERS:
+        [first, *_] = rendezvous_order(adapter, cache.ready())
+        assert {id(pod_of(ask(placement(seed), cache, adapter))) for seed in range(5)} == {
+            id(first)
+        }
+
+
+def test_a_pod_without_a_slot_to_spare_takes_no_further_adapter() -> None:
+    cache = fleet()
+    occupy(cache, 1, "a1", "a2")
+    for adapter in ADAPTERS[2:]:
+        assert pod_of(ask(placement(), cache, adapter)) is state_of(cache, 2)
+
+
+def test_an_idle_adapter_is_found_where_it_is_still_loaded() -> None:
+    cache = fleet(4)
+    [*_, last] = rendezvous_order("a1", cache.ready())
+    assert isinstance(last, PodState)
+    cache.ledger.reserve(last, "a1").release()
+    assert pod_of(ask(placement(), cache, "a1")) is last
+
+
+def test_a_hot_adapter_spreads_when_there_is_room_and_not_when_slots_are_few() -> None:
+    cache = fleet(2, slots=4)
+    occupy(cache, 1, *["a1"] * 30)
+    answer = ask(placement(), cache, "a1")
+    assert pod_of(answer) is state_of(cache, 2)
+    assert isinstance(answer, Pick)
+    assert answer.reason == "spread"
+
+    occupy(cache, 1, "a2", "a3", "a4")
+    occupy(cache, 2, "a5", "a6", "a7")
+    assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+
+
+def test_what_finds_no_slot_is_held_and_placed_when_one_is_free() -> None:
+    cache, algorithm = fleet(1), placement()
+    first = cache.ledger.reserve(state_of(cache, 1), "a1")
+    occupy(cache, 1, "a2")
+
+    assert ask(algorithm, cache, "a3") == Hold("no-slot", 86400.0)
+    first.release()
+    assert pod_of(ask(algorithm, cache, "a3")) is state_of(cache, 1)
+
+
+def test_at_the_end_of_its_time_it_goes_somewhere_all_the_same() -> None:
+    cache = fleet(2)
+    occupy(cache, 1, "a1", "a2", "a2")
+    occupy(cache, 2, "a3", "a4")
+    answer = ask(placement(), cache, "a5", may_hold=False)
+    assert pod_of(answer) is state_of(cache, 2)
+    assert isinstance(answer, Pick)
+    assert answer.reason == "no-slot-in-time"
+
+
+def test_a_held_adapter_has_a_slot_freed_after_a_while() -> None:
+    cache, algorithm = fleet(1), placement()
+    pod = state_of(cache, 1)
+    occupy(cache, 1, "a1", "a1")
+    rare = cache.ledger.reserve(pod, "a2")
+    ask(algorithm, cache, "a3", now=1.0)
+    assert isinstance(ask(algorithm, cache, "a2", now=2.0), Pick)
+
+    ask(algorithm, cache, "a3", now=1.0 + PATIENCE_SECONDS)
+    # The slot with the fewest requests takes no more; the other one does.
+    assert isinstance(ask(algorithm, cache, "a2", now=7.5), Hold)
+    assert isinstance(ask(algorithm, cache, "a1", now=7.5), Pick)
+    rare.release()
+    assert pod_of(ask(algorithm, cache, "a3", now=8.0)) is pod
+    assert isinstance(ask(algorithm, cache, "a1", now=8.0), Pick)
+
+
+def test_those_who_left_close_no_slot() -> None:
+    cache, algorithm = fleet(1), placement()
+    occupy(cache, 1, "a1", "a1", "a2")
+    ask(algorithm, cache, "a3", now=1.0)
+    ask(algorithm, cache, "a3", now=8.0)
+    assert isinstance(ask(algorithm, cache, "a2", now=9.0), Hold)
+
+    ask(algorithm, cache, "a4", now=30.0)
+    assert isinstance(ask(algorithm, cache, "a2", now=30.0), Pick)
+
+
+def test_unknown_slots_are_room() -> None:
+    cache = fleet(1, slots=None)
+    occupy(cache, 1, "a1", "a2", "a3")
+    assert isinstance(ask(placement(), cache, "a4"), Pick)
+
+
+def test_others_adapters_take_slots_while_the_scrape_is_fresh() -> None:
+    cache = fleet(1)
+    state = state_of(cache, 1)
+    cache.put_metrics(state, replace(make_metrics(("x", "y"), max_lora=2), running=9.0))
+
+    assert isinstance(ask(placement(), cache, "a1", now=1.0), Hold)
+    assert isinstance(ask(placement(), cache, "x", now=1.0), Pick)
+    assert isinstance(ask(placement(), cache, "a1", now=100.0), Pick)
+
+
+def test_somebody_who_waits_unseen_leaves_no_room() -> None:
+    cache = fleet(1)
+    waits = replace(make_metrics(("x",), max_lora=2), running=1.0, waiting=1.0, deferred=1.0)
+    cache.put_metrics(state_of(cache, 1), waits)
+    assert isinstance(ask(placement(), cache, "a1"), Hold)
+
+
+def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:
+    names = tuple(f"adapter-{number}" for number in range(400))
+    cache = PodCache()
+    cache.replace(make_pod(number) for number in range(1, 9))
+    algorithm = placement()
+    before = {name: pod_of(ask(algorithm, cache, name)).pod.name for name in names}
+    cache.remove("pod-3")
+    after = {name: pod_of(ask(algorithm, cache, name)).pod.name for name in names}
+
+    moved = sum(before[name] != after[name] for name in names)
+    assert moved == sum(home == "pod-3" for home in before.values())
+    assert moved <= 1.3 * len(names) / 8
+
+
+def simulated(name: str, algorithm: object, seed: int) -> Summary:
+    scenario = read_scenario(SCENARIOS / f"{name}.yaml")
+    simulation = FleetSimulation(scenario.fleet(90.0), algorithm, seed)  # type: ignore[arg-type]
+    trace = make_trace(scenario.workload, rate=scenario.rate, seconds=90.0, seed=seed)
+    return summarise(simulation.run(trace), 90.0)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SCENARIOS.glob("*.yaml")))
+def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
+    found = simulated(name, lambda rng: LoraPlacement(AlgorithmOptions(rng=rng)), 11)
+
+    assert found.idle_slot_waits == 0
+    assert found.slot_waits == 0
+    assert found.refused == 0
