@@ -1,6 +1,6 @@
 """Make the table of docs/routing.md of what ``lora-router simulate --json`` prints.
 
-``make bench-routing`` calls it. The p99 of the time to first token, in seconds, by scenario and algorithm.
+The p99 of the time to first token, in seconds, by scenario and algorithm: ``make bench-routing``.
 """
 
 import json
