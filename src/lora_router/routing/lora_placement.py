@@ -12,6 +12,7 @@ The rules, for a request and the pods that may take it:
 3. *Place*: a pod with a slot to spare takes it for a price, counted in requests of load: little if
    the adapter is resident there, more if it was used there before, most if it never was. Of
    several, the cheapest; ties go by rendezvous hashing, so that routers agree without talking.
+   The longer the prompt, the less a load matters beside it, and the smaller the prices.
 4. Both are possible: join, unless placing is cheaper even with the price of a slot, which grows as
    the fleet's free slots become few. So a hot adapter spreads as its load asks and room allows, and
    shrinks back, since what is not joined any more drains.
@@ -48,8 +49,9 @@ COLD_PRICE = 8.0
 SLOT_PRICE = 8.0
 """Price of a further slot for an adapter in flight, when half of the fleet's slots are in use.
 Less: hot adapters take slots that others soon need. More: pods with popular adapters are busier."""
+PROMPT_BYTES = 2048.0
+"""A body of this length halves the prices: a long prompt stalls its pod more than a load does."""
 
-_UNBOUNDED = 1 << 30
 _AS_LONG_AS_ALLOWED = 86400.0
 _FORGOTTEN_SECONDS = 10.0
 """A held adapter that was not asked for during this time has no request waiting any more."""
@@ -101,9 +103,10 @@ class LoraPlacement:
         adapter = request.adapter
         if adapter is None:
             return Pick(self._least_loaded(candidates, now), "base-model")
-        found = self._survey(adapter, candidates, now)
+        weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
+        found = self._survey(adapter, candidates, now, weight)
         if found.place is not None and (
-            found.join is None or found.place_cost + found.slot_price() < found.join_load
+            found.join is None or found.place_cost + weight * found.slot_price() < found.join_load
         ):
             pick = Pick(found.place, "spread" if found.join is not None else "placed")
         elif found.join is not None:
@@ -120,7 +123,9 @@ class LoraPlacement:
 
     # Looking
 
-    def _survey(self, adapter: str, candidates: Sequence[PodView], now: float) -> _Survey:
+    def _survey(
+        self, adapter: str, candidates: Sequence[PodView], now: float, weight: float
+    ) -> _Survey:
         found = _Survey()
         closed = self._closed_to(adapter)
         last_resort_load = float("inf")
@@ -138,7 +143,7 @@ class LoraPlacement:
                 if load < found.join_load and pod not in closed:
                     found.join, found.join_load = pod, load
             elif room is None or room > 0:
-                cost = load + self._price(pod, adapter)
+                cost = load + weight * self._price(pod, adapter)
                 if cost < found.place_cost:
                     found.place, found.place_cost = pod, cost
         return found

@@ -20,6 +20,9 @@ from lora_router.simulator.events import EventQueue
 from lora_router.simulator.pod_model import PodCounts, PodModel, SimulatedRequest
 from lora_router.simulator.trace import BASE_MODEL, Arrival
 
+_BYTES_A_TOKEN = 4
+"""Length of a token in English text, roughly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -190,7 +193,7 @@ class FleetSimulation:
             name = outcome.reservation.state.pod.name
             self._submit(request, self._pods[int(name.rpartition("-")[2])])
 
-        query = RouteQuery(request.model)
+        query = RouteQuery(request.model, size=request.prompt_tokens * _BYTES_A_TOKEN)
         outcome = router.director.route(query, decided)
         if isinstance(outcome, Routed | Refused):
             decided(outcome)

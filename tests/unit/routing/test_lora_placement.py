@@ -207,3 +207,13 @@ def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
     assert found.idle_slot_waits == 0
     assert found.slot_waits == 0
     assert found.refused == 0
+
+
+def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
+    cache = fleet(2, slots=4)
+    occupy(cache, 1, "a1", "a1", "a1", "a1")
+    short = InferenceRequest("a1", "a1", size=500)
+    long = InferenceRequest("a1", "a1", size=40_000)
+
+    assert pod_of(placement().pick(short, cache.ready(), 1.0)) is state_of(cache, 1)
+    assert pod_of(placement().pick(long, cache.ready(), 1.0)) is state_of(cache, 2)
