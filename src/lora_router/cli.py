@@ -257,9 +257,6 @@ def simulate(
 
     chosen = tuple(dict.fromkeys(algorithm or sorted(installed())))
     try:
-        for name in chosen:
-            if name not in installed():
-                raise UnknownAlgorithmError(name, installed())
         simulate_command(
             SimulateOptions(
                 scenarios=tuple(scenarios),

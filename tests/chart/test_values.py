@@ -1,6 +1,5 @@
 """What the chart's values do, rendered by the real Helm engine."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.chart.rendering import (
     router_settings,
 )
 from tests.envoy import BINARY
+from tests.scripts import load_script
 
 
 def in_force(documents: list[Document], folder: Path) -> Settings:
@@ -57,12 +57,7 @@ def test_helm_finds_nothing_to_complain_of() -> None:
 
 
 def test_the_schema_knows_the_settings_of_this_version() -> None:
-    path = CHART.parent / "write_schema.py"
-    spec = importlib.util.spec_from_file_location("write_schema", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(CHART.parent / "write_schema.py")
 
     text = (CHART / "values.schema.json").read_text()
     assert module.with_settings(text) == text, "run `make schema`"

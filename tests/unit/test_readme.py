@@ -1,23 +1,19 @@
 """The README says what is true."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 from lora_router.cache.pods import PodCache
 from lora_router.routing.registry import installed
 from lora_router.telemetry.metrics import Telemetry
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("write_readme", ROOT / "docs/write_readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(ROOT / "docs/write_readme.py")
 
     assert module.with_settings(README) == README, "run `make readme`"
 

@@ -19,7 +19,7 @@ from lora_router.demo.load import Arrival, Player, make_trace
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.result import Result, summarise
 from lora_router.demo.view import live_view, result_table
-from lora_router.routing.registry import UnknownAlgorithmError, installed
+from lora_router.routing.registry import UnknownAlgorithmError, check_installed
 
 DEFAULT_ALGORITHMS = ("random", "least-request", "lora-affinity")
 _REFRESH_SECONDS = 0.25
@@ -46,7 +46,7 @@ def demo_command(options: DemoOptions) -> int:
     # What is measured goes to standard output, what is merely shown to standard error.
     console = Console(stderr=options.as_json)
     try:
-        _check(options.algorithms)
+        check_installed(options.algorithms)
         results = asyncio.run(_interruptible(options, console))
     except UnknownAlgorithmError as error:
         console.print(f"lora-router: {error}", style="red", markup=False)
@@ -65,13 +65,6 @@ def demo_command(options: DemoOptions) -> int:
         for example in result.error_examples:
             console.print(f"{algorithm}: {example}", style="red", markup=False)
     return 1 if any(result.errors for result in results.values()) else 0
-
-
-def _check(algorithms: Sequence[str]) -> None:
-    known = installed()
-    for algorithm in algorithms:
-        if algorithm not in known:
-            raise UnknownAlgorithmError(algorithm, known)
 
 
 def _document(options: DemoOptions, results: dict[str, Result]) -> dict[str, object]:

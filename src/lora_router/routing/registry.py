@@ -38,6 +38,19 @@ def installed() -> Mapping[str, EntryPoint]:
     return found
 
 
+def check_installed(names: Iterable[str]) -> None:
+    """Make sure that algorithms are there, before anything is begun with them.
+
+    Raises:
+        UnknownAlgorithmError: One of them is not.
+        BrokenAlgorithmError: Two distributions claim the same name.
+    """
+    known = installed()
+    for name in names:
+        if name not in known:
+            raise UnknownAlgorithmError(name, known)
+
+
 def load_algorithms(options: AlgorithmOptions) -> dict[str, Algorithm]:
     """Make every installed algorithm, so that a request can ask for any of them.
 

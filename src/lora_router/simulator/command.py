@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
-from lora_router.routing.registry import load_algorithms
+from lora_router.routing.registry import check_installed, load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import Scenario, read_scenario
 from lora_router.simulator.summary import (
@@ -55,6 +55,7 @@ def simulate_command(options: SimulateOptions) -> None:
         ScenarioError, TraceError: A file cannot be used.
         UnknownAlgorithmError: There is no such algorithm.
     """
+    check_installed(options.algorithms)
     scenarios = [read_scenario(path) for path in options.scenarios]
     replayed = None if options.trace is None else read_trace(options.trace)
     console = Console(stderr=options.as_json)

@@ -6,7 +6,7 @@ releases the reservation. Only the transport is missing, which takes no time her
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lora_router.cache.pod import Pod
@@ -311,13 +311,3 @@ class _Feeder:
             self.next()
 
         self._simulation.call_at(arrival.at, arrive)
-
-
-def same_engines(pods: int, engine: EngineOptions) -> tuple[EngineOptions, ...]:
-    """Return the engines of a fleet in which all pods are alike."""
-    return (engine,) * pods
-
-
-def slots(engines: Sequence[EngineOptions]) -> int:
-    """Return all slots of a fleet."""
-    return sum(engine.max_loras for engine in engines)

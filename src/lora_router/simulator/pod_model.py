@@ -61,7 +61,6 @@ class PodCounts:
     """What happened on a pod since the start."""
 
     loads: int = 0
-    disk_loads: int = 0
     evictions: int = 0
     deferred: int = 0
     routed: int = 0
@@ -293,7 +292,6 @@ class PodModel:
         options = self.options
         seconds = options.host_load_seconds
         if adapter not in self.host_cache:
-            self.counts.disk_loads += 1
             seconds = options.disk_load_seconds
         slots[adapter] = 1
         self._active += 1
