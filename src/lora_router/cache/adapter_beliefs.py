@@ -2,110 +2,165 @@
 
 vLLM says which adapters are *active*, late and in part (measured on 0.32.0): an adapter shows with
 its first token, never while all its requests wait, and not at all when idle, although it is still
-loaded. What a router needs to know is more, and comes from here:
+loaded. What a router needs to know is more, and comes from here. In the order of trust:
 
 - *Expected*: adapters that this router has in flight on the pod, waiting ones included. Exact and
   immediate (the ledger).
-- *Foreign*: what the last scrape showed beyond that: adapters and requests of other routers and of
-  whoever else asks the pod. As old as the scrape. An adapter of ours whose last request ended since
-  the scrape before is not taken for foreign: it may only be the end of our own that was seen.
-- *Resident*: in a slot, active or not. Where the server says so, what it says; else an estimate:
-  the pod keeps the adapters that it used last, one for each slot, and evicts in that order
-  (``vllm/lora``: LRU caches of ``max_loras`` and ``max_cpu_loras``).
-- *Used before*: seen at any time in the pod's life, so probably in host memory.
+- *Active*: what the last scrape named. True when it came, and as old as the scrape since.
+- *Foreign*: what the last scrape showed beyond the ledger: adapters and requests of other routers
+  and of whoever else asks the pod. An adapter of ours whose last request ended since the scrape
+  before is not taken for foreign: it may only be the end of our own that was seen. Whoever asks
+  says how old a scrape may be to count.
+- *Free*: slots with neither an expected nor a foreign adapter. None while the last scrape showed a
+  request that waits for a slot: the adapter that waits shows nowhere, so it may be anybody's.
+- *Resident*: in a slot, active or not. *In host memory*: so that it need not be fetched from far.
+  Where the server says so, what it says, but for what this router used since. Else estimates: the
+  slots have what is in flight and, in those that are left, what was used last; host memory has
+  whatever was used (``vllm/lora``: LRU caches of ``max_loras`` and ``max_cpu_loras``). The estimate
+  of slots is exact for a router that is alone and keeps within them.
 
-A pod that restarts, as far as discovery does not say so itself (another uid or address makes a new
-record), shows by a page without the series that were there before; then all of it is forgotten.
+A server that restarts has nothing loaded. Discovery tells by another uid or address, which makes a
+new record; else the page tells, by another start time, or by a counter that fell, or, where it has
+neither, by missing what was on it before. Then all is forgotten but what this router has in flight.
 """
 
 from collections.abc import Mapping
 
-from lora_router.cache.metrics import PodMetrics
+from lora_router.cache.metrics import LoraResidency, PodMetrics
 
 _REMEMBERED = 1024
 """Adapters in the estimate of the order of use, which bounds the memory of a pod's record."""
+_NONE: frozenset[str] = frozenset()
 
 
 class AdapterBeliefs:
     """Of one pod. Written by the cache and the ledger only."""
 
     __slots__ = (
-        "_ended_since_scrape",
-        "_resident_by_server",
+        "_generated_tokens",
+        "_named_adapters",
+        "_residency",
+        "_started_at",
         "_used",
+        "_used_since_scrape",
+        "active",
+        "expected",
         "foreign_adapters",
         "foreign_requests",
+        "scraped_at",
         "slots",
         "somebody_waits",
     )
 
-    def __init__(self) -> None:
-        self.slots: int | None = None
-        """Distinct adapters that can be in one batch. ``None``: unknown."""
-        self.foreign_adapters: frozenset[str] = frozenset()
+    def __init__(self, expected: Mapping[str, int], usual_slots: int | None = None) -> None:
+        self.expected = expected
+        """Adapters that this router has in flight, with how many requests: the ledger's count."""
+        self.scraped_at = float("-inf")
+        """When the evidence in the attributes below came, on the router's monotonic clock."""
+        self.slots = usual_slots
+        """Distinct adapters that can be in one batch, until the pod says itself as many as other
+        pods have: a new pod without load attracts requests, and knows nothing better. ``None``:
+        nobody knows."""
+        self.active = _NONE
+        """Adapters with a first token out and not finished. None also where nobody says."""
+        self.foreign_adapters = _NONE
         self.foreign_requests = 0
         self.somebody_waits = False
         """Whether the last scrape showed a request that waits for a slot."""
         self._used: dict[str, None] = {}
         """Adapters in the order of their last use, the last used last."""
-        self._ended_since_scrape: set[str] = set()
-        self._resident_by_server: frozenset[str] | None = None
+        self._used_since_scrape: set[str] = set()
+        """By this router."""
+        self._residency: LoraResidency | None = None
+        self._started_at: float | None = None
+        self._generated_tokens: float | None = None
+        self._named_adapters = False
+        """Whether the server ever said which adapters are active."""
+
+    # What algorithms ask
+
+    def foreign(self, now: float, max_age: float) -> frozenset[str]:
+        """Return the adapters that others have in flight; none if the scrape is too old to say."""
+        foreign = self.foreign_adapters
+        return foreign if not foreign or now - self.scraped_at <= max_age else _NONE
+
+    def free_slots(self, now: float, max_age: float) -> int | None:
+        """Return the slots to spare; ``None`` if nobody knows how many slots there are.
+
+        Negative: so many adapters more than slots are in flight.
+        """
+        if self.slots is None:
+            return None
+        if self.somebody_waits and now - self.scraped_at <= max_age:
+            return 0
+        foreign = self.foreign(now, max_age)
+        taken = len(self.expected.keys() | foreign) if foreign else len(self.expected)
+        return self.slots - taken
 
     def is_resident(self, adapter: str) -> bool:
         """Say whether an adapter is in a slot, active or not, as far as is known."""
-        if self._resident_by_server is not None:
-            return adapter in self._resident_by_server
+        if self._residency is not None and adapter not in self._used_since_scrape:
+            return adapter in self._residency.gpu
         if adapter not in self._used:
             return False
         if self.slots is None:
             return True
-        for position, used in enumerate(reversed(self._used)):
-            if position >= self.slots:
+        foreign = self.foreign_adapters
+        busy = self.expected.keys() | foreign if foreign else self.expected
+        if adapter in busy:
+            # With more in flight than slots, some wait, and only a first token tells which do not.
+            return len(busy) <= self.slots or adapter in self.active
+        left = self.slots - len(busy)
+        for used in reversed(self._used):
+            if left <= 0:
                 return False
             if used == adapter:
                 return True
+            left -= used not in busy
         return False
 
-    def was_used(self, adapter: str) -> bool:
-        """Say whether the pod ever used an adapter, so that it need not fetch it from far."""
-        return adapter in self._used
+    def in_host_memory(self, adapter: str) -> bool:
+        """Say whether an adapter is in host memory, in a slot too or not, as far as is known."""
+        residency = self._residency
+        if residency is None or adapter in self._used_since_scrape:
+            return adapter in self._used
+        return adapter in residency.cpu or adapter in residency.gpu
 
     # What the cache and the ledger tell
 
-    def reserved(self, adapter: str) -> None:
-        """Take note that a request for an adapter was sent."""
+    def used(self, adapter: str) -> None:
+        """Take note that a request of this router for an adapter was sent, or ended."""
         self._touch(adapter)
+        self._used_since_scrape.add(adapter)
 
-    def released(self, adapter: str, *, gone: bool) -> None:
-        """Take note that a request for an adapter ended; ``gone``: it was the last one of ours."""
-        self._touch(adapter)
-        if gone:
-            self._ended_since_scrape.add(adapter)
-
-    def scraped(
-        self, metrics: PodMetrics, in_flight: int, in_flight_adapters: Mapping[str, int]
-    ) -> None:
-        """Take in a scrape, and what this router had in flight when it came."""
-        requests = (metrics.running or 0.0) + (metrics.waiting or 0.0)
-        self.foreign_requests = max(0, int(requests) - in_flight)
+    def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
+        """Take in a scrape, and how many requests this router had in flight when it came."""
+        if self._is_of_another_server(metrics):
+            self.slots = None
+            self._used = dict.fromkeys(self.expected)
+            self._named_adapters = False
+        self.scraped_at = metrics.scraped_at
+        self._started_at = metrics.started_at
+        self._generated_tokens = metrics.generated_tokens
+        self.foreign_requests = max(
+            0, int((metrics.running or 0.0) + (metrics.waiting or 0.0)) - in_flight
+        )
         self.somebody_waits = bool(metrics.deferred)
-        residency = metrics.residency
-        self._resident_by_server = None if residency is None else residency.gpu
-        lora = metrics.lora
-        if lora is None:
-            if self.slots is not None:
-                self._forget(in_flight_adapters)
-            if residency is not None:
-                self.slots = residency.max_gpu
-            return
-        self.slots = lora.max_lora
-        active = lora.active
+        lora, residency = metrics.lora, metrics.residency
+        self._residency = residency
+        slots = lora.max_lora if lora is not None else None
+        if slots is None and residency is not None:
+            slots = residency.max_gpu
+        # A page need not say it each time, and they do not change.
+        self.slots = slots or self.slots
+        self.active = lora.active if lora is not None else _NONE
+        self._named_adapters = self._named_adapters or lora is not None
         self.foreign_adapters = (
-            active - in_flight_adapters.keys() - self._ended_since_scrape if active else active
+            self.active - self.expected.keys() - self._used_since_scrape if self.active else _NONE
         )
         for adapter in self.foreign_adapters:
             self._touch(adapter)
-        self._ended_since_scrape.clear()
+        self._used_since_scrape.clear()
 
     def _touch(self, adapter: str) -> None:
         used = self._used
@@ -114,9 +169,10 @@ class AdapterBeliefs:
         if len(used) > _REMEMBERED:
             del used[next(iter(used))]
 
-    def _forget(self, in_flight_adapters: Mapping[str, int]) -> None:
-        """Forget what was, since the series are gone: it is another server than before."""
-        self.slots = None
-        self.foreign_adapters = frozenset()
-        self._used = dict.fromkeys(in_flight_adapters)
-        self._ended_since_scrape.clear()
+    def _is_of_another_server(self, metrics: PodMetrics) -> bool:
+        """Say whether a page is of a server that began after the last page came."""
+        if self._started_at is not None and metrics.started_at is not None:
+            return metrics.started_at != self._started_at
+        if self._generated_tokens is not None and metrics.generated_tokens is not None:
+            return metrics.generated_tokens < self._generated_tokens
+        return self._named_adapters and metrics.lora is None

@@ -43,7 +43,7 @@ class Reservation:
                 state.in_flight_adapters[self.adapter] = left
             else:
                 del state.in_flight_adapters[self.adapter]
-            state.beliefs.released(self.adapter, gone=not left)
+            state.beliefs.used(self.adapter)
         ledger.total -= 1
         ledger.on_release(state)
         return True
@@ -69,6 +69,6 @@ class Ledger:
         if adapter is not None:
             counts = state.in_flight_adapters
             counts[adapter] = counts.get(adapter, 0) + 1
-            state.beliefs.reserved(adapter)
+            state.beliefs.used(adapter)
         self.total += 1
         return Reservation(self, state, adapter)

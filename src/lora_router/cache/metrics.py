@@ -60,3 +60,7 @@ class PodMetrics:
     """``None``: the server does not say what it has loaded."""
     adapter_load_seconds: float | None = None
     """What loading an adapter took, the mean over the server's life."""
+    started_at: float | None = None
+    """Unix time, by the pod's clock, at which the server's process began."""
+    generated_tokens: float | None = None
+    """Tokens that came out since then, of all engines. Read where ``started_at`` is missing."""

@@ -38,6 +38,8 @@ class PodCache:
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
+        self._usual_slots: int | None = None
+        """Adapter slots of the pod scraped last: what a new pod is taken to have until it says."""
         self._ready: tuple[PodState, ...] | None = None
         self._by_model: dict[str, ModelPods] = {}
         self._listeners: list[Callable[[Collection[PodState]], None]] = []
@@ -101,7 +103,8 @@ class PodCache:
         """Take a pod's newest snapshot."""
         state.metrics = metrics
         state.scrape_failures = 0
-        state.beliefs.scraped(metrics, state.in_flight, state.in_flight_adapters)
+        state.beliefs.scraped(metrics, state.in_flight)
+        self._usual_slots = state.beliefs.slots or self._usual_slots
         for listener in self._metrics_listeners:
             listener(state)
 
@@ -168,7 +171,7 @@ class PodCache:
             changed = [old]
         else:
             # Another address or uid is another server: nothing known of the old one holds for it.
-            state = self._states[pod.name] = PodState(pod)
+            state = self._states[pod.name] = PodState(pod, self._usual_slots)
             changed = [state] if old is None else [old, state]
         if pod.models is not None:
             base, *adapters = pod.models

@@ -54,7 +54,7 @@ class PodState:
         "scrape_failures",
     )
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(self, pod: Pod, usual_slots: int | None = None) -> None:
         self.pod = pod
         self.metrics: PodMetrics | None = None
         self.base_models: frozenset[str] = frozenset()
@@ -62,7 +62,7 @@ class PodState:
         self.models_known = False
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
-        self.beliefs = AdapterBeliefs()
+        self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
         self.scrape_failures = 0
         """Failed scrapes in a row."""
 

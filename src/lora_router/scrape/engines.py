@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+PROCESS_START = "process_start_time_seconds"
+"""What every server that uses the official Prometheus client calls its start, as Unix time. A page
+that is merged from several processes does not have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledMetric:
@@ -52,6 +56,10 @@ class EngineMetrics:
     """Slots for distinct adapters, where the engine counts them and names none."""
     residency: ResidencyMetrics | None = None
     """Which adapters are loaded."""
+    generated_tokens: str | None = None
+    """The counter of tokens that came out, which tells a restart where no start time does. Of all
+    counters it moves the most, so a new server is seen as long as it has done less than the old;
+    and it is one series for each engine, while the one of requests is five."""
 
 
 VLLM = EngineMetrics(
@@ -72,6 +80,7 @@ VLLM = EngineMetrics(
         gpu_slots="vllm:max_gpu_lora_adapters",
         load_seconds="vllm:lora_adapter_load_seconds",
     ),
+    generated_tokens="vllm:generation_tokens_total",
 )
 """Measured on vLLM 0.32.0; the recorded pages are in ``tests/data/vllm-0.32.0``. Residency
 is that of vllm-project/vllm#54830, which no release has yet."""
@@ -82,6 +91,7 @@ SGLANG = EngineMetrics(
     waiting="sglang:num_queue_reqs",
     kv_cache_usage=("sglang:token_usage",),
     lora_slots="sglang:lora_pool_slots_total",
+    generated_tokens="sglang:generation_tokens_total",
 )
 """From SGLang's documentation of its production metrics and ``metrics_collector.py``."""
 

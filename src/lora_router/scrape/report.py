@@ -92,6 +92,7 @@ def _report(source: str, metrics: PodMetrics) -> dict[str, object]:
         "kv_cache_usage": metrics.kv_cache_usage,
         "deferred": _count(metrics.deferred),
         "lora": _lora(metrics.lora),
+        "started_at": metrics.started_at,
     }
 
 

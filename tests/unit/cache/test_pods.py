@@ -137,3 +137,14 @@ def test_names_that_clients_invent_are_not_remembered() -> None:
 
 def test_states_show_what_they_are() -> None:
     assert repr(state_of(make_cache(1), 1)) == "<PodState pod-1 10.0.0.1:8000 in_flight=0>"
+
+
+def test_a_new_pod_is_taken_to_have_as_many_slots_as_others_until_it_says() -> None:
+    cache = make_cache(1)
+    cache.put_metrics(state_of(cache, 1), make_metrics(max_lora=4))
+    cache.upsert(make_pod(2))
+    assert state_of(cache, 2).beliefs.slots == 4
+
+    cache.put_metrics(state_of(cache, 2), make_metrics(max_lora=8))
+    assert state_of(cache, 2).beliefs.slots == 8
+    assert state_of(cache, 1).beliefs.slots == 4

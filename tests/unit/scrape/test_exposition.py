@@ -350,6 +350,45 @@ class TestLoadTimes:
         assert read(BUSY + page).adapter_load_seconds is None
 
 
+class TestStart:
+    """When the server began, or what tells it apart from the one before."""
+
+    def test_the_recorded_pages_are_of_one_process(self) -> None:
+        starts = {
+            (metrics.started_at, metrics.generated_tokens)
+            for metrics in (read(page.read_bytes()) for page in RECORDED.glob("*.prom"))
+        }
+
+        assert starts == {(1.79542710513e9, None)}
+
+    def test_without_a_start_time_the_tokens_of_all_engines_are_counted(self) -> None:
+        page = (
+            'vllm:generation_tokens_total{engine="0",model_name="base"} 11524.0\n'
+            'vllm:generation_tokens_total{engine="1",model_name="base"} 76.0 1795427333000\n'
+            'vllm:generation_tokens_created{engine="0",model_name="base"} 1.795427154e+09\n'
+        )
+        metrics = read(BUSY + page)
+
+        assert (metrics.started_at, metrics.generated_tokens) == (None, 11600)
+        assert read(TestEngines.SGLANG + "sglang:generation_tokens_total 5\n").generated_tokens == 5
+
+    @pytest.mark.parametrize("number", ["NaN", "+Inf", "-1", "0"])
+    def test_a_start_time_that_is_none_is_unknown(self, number: str) -> None:
+        assert read(BUSY + f"process_start_time_seconds {number}\n").started_at is None
+
+    @pytest.mark.parametrize("number", ["NaN", "+Inf", "-1"])
+    def test_a_count_that_is_none_is_unknown(self, number: str) -> None:
+        metrics = read(BUSY + f"vllm:generation_tokens_total {number}\n")
+
+        assert metrics.generated_tokens is None
+
+    @pytest.mark.parametrize("name", ["process_start_time_seconds", "vllm:generation_tokens_total"])
+    @pytest.mark.parametrize("value", ["soon", ""])
+    def test_a_value_that_cannot_be_read_spoils_the_page(self, name: str, value: str) -> None:
+        with pytest.raises(ExpositionError, match=f"malformed line: '{name}"):
+            read(BUSY + f"{name} {value}\n")
+
+
 class TestEngines:
     SGLANG = (
         'sglang:num_running_reqs{model_name="base"} 3.0\n'

@@ -25,6 +25,7 @@ async def test_a_file_is_understood() -> None:
         "kv_cache_usage": 0.00012207776353534427,
         "deferred": 1,
         "lora": {"max_lora": 2, "active": ["a1", "a2"], "updated_at": 1795427249.684291},
+        "started_at": 1795427105.13,
     }
 
 

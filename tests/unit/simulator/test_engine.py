@@ -1,7 +1,6 @@
 """The engine model, driven in made-up time: what vLLM was seen to do, it does."""
 
 from collections.abc import Iterable
-from statistics import median
 
 import pytest
 from hypothesis import given
@@ -376,56 +375,6 @@ def test_an_abort_gives_the_slot_to_the_next() -> None:
 def test_options_that_cannot_be_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EngineOptions(**options)  # type: ignore[arg-type]
-
-
-# As measured on vLLM 0.32.0: two slots, tokens of about 11 ms, a first step of about 45 ms
-
-
-def measured() -> Run:
-    """An engine as fast as the one that was measured, whose loads cost nothing."""
-    return make(
-        step_seconds=0.010, step_seconds_per_request=0.0002, prefill_seconds_per_token=0.0003
-    )
-
-
-@pytest.mark.parametrize(
-    ("adapters", "p50_ms", "max_ms"),
-    [
-        (1, 47, 47),
-        (2, 47, 47),
-        (3, 43, 689),
-        (4, 519, 987),
-        (6, 833, 1438),
-        (8, 778, 2215),
-    ],
-)
-def test_slots_cost_what_was_measured(adapters: int, p50_ms: float, max_ms: float) -> None:
-    """Twelve requests at once, over so many adapters."""
-    run = measured()
-    requests = [ask(f"a{number % adapters}", tokens=66, prompt=9) for number in range(12)]
-    run.play(requests)
-    times = [run.first_token[request] * 1000 for request in requests]
-    assert median(times) == pytest.approx(p50_ms, rel=0.25)
-    assert max(times) == pytest.approx(max_ms, rel=0.25)
-
-
-def test_five_adapters_with_long_answers_wait_for_whole_generations() -> None:
-    run = measured()
-    requests = [ask(f"a{number}", tokens=500, prompt=9) for number in range(1, 6)]
-    run.play(requests)
-    times = [run.first_token[request] for request in requests]
-    assert max(times[:2]) < 0.05
-    assert times[2:] == pytest.approx([5.1, 5.1, 9.9], rel=0.25)
-
-
-def test_an_adapter_starves_while_two_others_keep_their_slots() -> None:
-    """a1 and a2 get a request every 2 s that outlasts it; a3 waits until that stops."""
-    run = measured()
-    hot = [ask(name, tokens=250, at=2.0 * turn) for turn in range(8) for name in ("a1", "a2")]
-    starved = ask("a3", tokens=10, at=0.1)
-    run.play([*hot, starved])
-    assert run.first_token[starved] > 14
-    assert max(run.first_token[request] for request in hot) < 0.05
 
 
 @given(
