@@ -59,6 +59,12 @@ bench-routing: $(VENV)/.dev ## the table of docs/routing.md: p99 by scenario and
 	$(BIN)/lora-router simulate bench/scenarios/*.yaml --json --duration 300 \
 		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 | $(BIN)/python bench/p99_table.py
 
+.PHONY: plots
+plots: $(VENV)/.dev ## the plots of docs/routing.md, of the table's traces (some minutes)
+	$(BIN)/lora-router simulate --plot docs/images --duration 300 \
+		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 \
+		bench/scenarios/b-zipf.yaml bench/scenarios/c-slot-bound.yaml bench/scenarios/flash-crowd.yaml
+
 .PHONY: readme
 readme: $(VENV)/.dev ## write the README's table of settings anew
 	$(BIN)/python docs/write_readme.py

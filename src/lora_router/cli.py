@@ -249,11 +249,20 @@ def simulate(
     threshold: Annotated[
         float, typer.Option(help="AIBRIX_LORA_AFFINITY_THRESHOLD.", min=0.0, max=1.0)
     ] = 0.999,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write plots to, as SVG. Needs the extra 'plot'.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Try algorithms on a simulated fleet: the same objects, the same traces, no waiting."""
     from lora_router.routing.registry import UnknownAlgorithmError, installed
     from lora_router.simulator.command import SimulateOptions, simulate_command
+    from lora_router.simulator.plots import PlotError
 
     chosen = tuple(dict.fromkeys(algorithm or sorted(installed())))
     try:
@@ -268,8 +277,11 @@ def simulate(
                 routers=routers,
                 lora_affinity_threshold=threshold,
                 as_json=as_json,
+                plot=plot,
             )
         )
+    except PlotError as error:
+        _fail(str(error), status=1)
     except (ValueError, UnknownAlgorithmError) as error:
         _fail(str(error), status=2)
 

@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,30 @@ def test_simulate_replays_a_file(tmp_path: Path) -> None:
         "simulate", str(scenario), "--trace", str(trace), "--algorithm", "random", "--json"
     )
     assert json.loads(result.stdout)["scenarios"]["small"]["random"]["requests"] == 30
+
+
+def test_simulate_draws_plots_and_still_prints_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text("about: small\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
+    arguments = ("simulate", str(scenario), "--duration", "10", "--algorithm", "random", "--json")
+
+    result = run(*arguments, "--plot", "plots")
+    assert list(json.loads(result.stdout)["scenarios"]["small"]) == ["random"]
+    assert "written: plots/small-ttft.svg" in result.stderr
+    assert (tmp_path / "plots" / "small-slots.svg").read_text().startswith("<?xml")
+
+    result = run(*arguments, "--plot", str(scenario))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "small.yaml: cannot be written: File exists" in result.stderr
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run(*arguments, "--plot", "plots")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "lora-router: --plot needs matplotlib, which is not installed: pip install" in (
+        result.stderr
+    )
 
 
 def test_simulate_names_what_it_cannot_use() -> None:

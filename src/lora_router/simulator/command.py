@@ -14,6 +14,8 @@ from rich.table import Table
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import check_installed, load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
+from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.scenario import Scenario, read_scenario
 from lora_router.simulator.summary import (
     TTFT_LIMIT_SECONDS,
@@ -46,6 +48,8 @@ class SimulateOptions:
     routers: int = 1
     lora_affinity_threshold: float = 0.999
     as_json: bool = False
+    plot: Path | None = None
+    """Folder for plots; none are drawn without."""
 
 
 def simulate_command(options: SimulateOptions) -> None:
@@ -54,28 +58,80 @@ def simulate_command(options: SimulateOptions) -> None:
     Raises:
         ScenarioError, TraceError: A file cannot be used.
         UnknownAlgorithmError: There is no such algorithm.
+        PlotError: Plots are asked for and cannot be drawn or written.
     """
     check_installed(options.algorithms)
+    if options.plot is not None:
+        check_can_plot(options.plot)
     scenarios = [read_scenario(path) for path in options.scenarios]
     replayed = None if options.trace is None else read_trace(options.trace)
     console = Console(stderr=options.as_json)
     results: dict[str, dict[str, Summary]] = {}
+    written: list[Path] = []
     with Progress(console=console, transient=True) as progress:
         for scenario in scenarios:
-            results[scenario.name] = {}
-            for algorithm in options.algorithms:
-                task = progress.add_task(f"{scenario.name}: {algorithm}", total=1.0)
-                results[scenario.name][algorithm] = median_of(
-                    _run(scenario, algorithm, seed, options, replayed, progress, task)
-                    for seed in options.seeds
-                )
-                progress.remove_task(task)
+            records = None if options.plot is None else _records(scenario, options)
+            results[scenario.name] = {
+                name: _medians(scenario, name, options, replayed, progress, records)
+                for name in options.algorithms
+            }
+            if options.plot is not None and records is not None:
+                if SWEPT in options.algorithms:
+                    records.sweep = _sweep(scenario, options, replayed, progress)
+                written += write_plots(options.plot, records)
+    for path in written:
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if options.as_json:
         sys.stdout.write(json.dumps(_document(options, results)) + "\n")
         return
     for scenario in scenarios:
         console.print(_table(scenario, options, results[scenario.name]))
     console.print(_LEGEND)
+
+
+def _medians(
+    scenario: Scenario,
+    name: str,
+    options: SimulateOptions,
+    replayed: Sequence[Arrival] | None,
+    progress: Progress,
+    records: PlotRecords | None = None,
+) -> Summary:
+    task = progress.add_task(f"{scenario.name}: {name}", total=1.0)
+    found = median_of(
+        _run(scenario, name, seed, options, replayed, progress, task, records)
+        for seed in options.seeds
+    )
+    progress.remove_task(task)
+    return found
+
+
+def _sweep(
+    scenario: Scenario,
+    options: SimulateOptions,
+    replayed: Sequence[Arrival] | None,
+    progress: Progress,
+) -> dict[float, Summary]:
+    """Try the threshold's range on the same traces."""
+    return {
+        threshold: _medians(
+            scenario,
+            SWEPT,
+            replace(options, lora_affinity_threshold=threshold),
+            replayed,
+            progress,
+        )
+        for threshold in {*THRESHOLDS, options.lora_affinity_threshold}
+    }
+
+
+def _records(scenario: Scenario, options: SimulateOptions) -> PlotRecords:
+    return PlotRecords(
+        scenario.name,
+        _about(scenario, options),
+        options.lora_affinity_threshold,
+        two_to_compare(options.algorithms),
+    )
 
 
 def _run(
@@ -86,6 +142,7 @@ def _run(
     replayed: Sequence[Arrival] | None,
     progress: Progress,
     task: TaskID,
+    records: PlotRecords | None,
 ) -> Summary:
     def make_algorithm(rng: random.Random) -> Algorithm:
         known = load_algorithms(
@@ -105,13 +162,17 @@ def _run(
     each = 1 / len(options.seeds)
     done = each * options.seeds.index(seed)
     simulation = FleetSimulation(fleet, make_algorithm, seed)
+    timeline = None if records is None else records.watch(name, simulation, seconds)
     run = simulation.run(
         trace,
         on_progress=lambda time: progress.update(
             task, completed=done + each * min(1.0, time / seconds)
         ),
     )
-    return summarise(run, seconds)
+    summary = summarise(run, seconds)
+    if records is not None:
+        records.add(name, run, summary, seconds=seconds, timeline=timeline)
+    return summary
 
 
 def _document(
@@ -128,8 +189,12 @@ def _document(
     }
 
 
+def _about(scenario: Scenario, options: SimulateOptions) -> str:
+    return f"{scenario.about}, {options.rate or scenario.rate:g} requests/s"
+
+
 def _table(scenario: Scenario, options: SimulateOptions, results: dict[str, Summary]) -> Table:
-    title = f"{scenario.name}: {scenario.about}, {options.rate or scenario.rate:g} requests/s"
+    title = f"{scenario.name}: {_about(scenario, options)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("algorithm", no_wrap=True)
     for heading in (

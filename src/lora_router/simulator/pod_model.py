@@ -126,7 +126,7 @@ class PodModel:
             running=len(self._running),
             waiting=len(self.waiting),
             kv_cache_usage=min(1.0, self._kv_tokens / self.options.kv_cache_tokens),
-            deferred=sum(not self._has_slot(request.adapter) for request in self.waiting),
+            deferred=self.deferred,
             lora=LoraActivity(self.options.max_loras, names, names, self._events.time),
             residency=(
                 LoraResidency(gpu, frozenset(self.host_cache) - gpu, self.options.max_loras)
@@ -134,6 +134,11 @@ class PodModel:
                 else None
             ),
         )
+
+    @property
+    def deferred(self) -> int:
+        """Requests that wait for a slot."""
+        return sum(not self._has_slot(request.adapter) for request in self.waiting)
 
     @property
     def free_slots(self) -> int:
