@@ -55,9 +55,8 @@ bench-pods: $(VENV)/.dev ## from a pod's change in Kubernetes to the router's kn
 	PYTHONPATH=. $(BIN)/python bench/pod_events.py $(ARGS)
 
 .PHONY: bench-routing
-bench-routing: $(VENV)/.dev ## the table of docs/routing.md: p99 by scenario and algorithm (some minutes)
-	$(BIN)/lora-router simulate bench/scenarios/*.yaml --json --duration 300 \
-		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 | $(BIN)/python bench/p99_table.py
+bench-routing: $(VENV)/.dev ## the tables of docs/routing.md: every algorithm, scenario and load (10 minutes)
+	PYTHONPATH=. $(BIN)/python -m bench.routing_evidence $(ARGS)
 
 .PHONY: plots
 plots: $(VENV)/.dev ## the plots of docs/routing.md, of the table's traces (some minutes)

@@ -153,7 +153,8 @@ class Settings(BaseSettings):
     )
     algorithm_options: Annotated[dict[str, str], BeforeValidator(_mapped)] = Field(
         default_factory=dict,
-        description="Options of algorithms: shuffle_shard_k, or what one from outside takes.",
+        description="Options of algorithms: adapter_load_seconds, shuffle_shard_k, or what one "
+        "from outside takes.",
         json_schema_extra={"allowed": "name=value,name=value"},
     )
     lora_affinity_threshold: float = Field(

@@ -9,12 +9,14 @@ The rules, for a request and the pods that may take it:
 1. A request for a base model needs no slot: the pod with the least load.
 2. *Join*: a pod on which the adapter is in flight (by this router's ledger, or another's by the
    last scrape) takes it without a further slot. Of several, the one with the least load.
-3. *Place*: a pod with a slot to spare takes it for a price, counted in requests of load: little if
-   the adapter is resident there, more if it was used there before, most if it never was. Of
-   several, the cheapest; ties go by rendezvous hashing, so that routers agree without talking.
-   The longer the prompt, the less a load matters beside it, and the smaller the prices.
+3. *Place*: a pod with a slot to spare takes it for a price, counted in requests of load: nothing if
+   the adapter is resident there, what a load costs (the pod's own word, or as configured) if it is
+   in host memory, most if it never was there. Of several, the cheapest; ties go by rendezvous
+   hashing, so that routers agree without talking. The longer the prompt, the less a load matters
+   beside it, and the smaller the prices.
 4. Both are possible: join, unless placing is cheaper even with the price of a slot, which grows as
-   the fleet's free slots become few. So a hot adapter spreads as its load asks and room allows, and
+   the fleet's free slots become few, unless the pod to join is overloaded. What the load costs is
+   shared by the requests in flight. So a hot adapter spreads as its load asks and room allows, and
    shrinks back, since what is not joined any more drains.
 5. Neither is possible: *hold*. The request waits in the router and is asked for again whenever a
    request ends, first come first served.
@@ -31,7 +33,7 @@ of ``bench/scenarios``.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_router.cache.state import PodView
@@ -41,14 +43,30 @@ from lora_router.routing.rendezvous import rendezvous_order
 PATIENCE_SECONDS = 6.0
 """Less: slots are closed for others sooner, and hot adapters load again and again. More: a rare
 adapter waits longer while hot ones keep every slot."""
-RESIDENT_PRICE = 1.0
-USED_PRICE = 4.0
-"""A load from host memory: some tens of milliseconds in which the whole batch stands still."""
-COLD_PRICE = 8.0
-"""A load from disk or from afar."""
-SLOT_PRICE = 8.0
+LOAD_SECONDS = 0.08
+"""Of an adapter, from host memory into a slot, where neither the pod nor the option
+``adapter_load_seconds`` says. The whole batch stands still meanwhile."""
+LOAD_PRICE = 200.0
+"""Price of a second of loading. Less: adapters wander between pods and are loaded again and again.
+More: pods with popular adapters are busier."""
+COLD_FACTOR = 4.0
+"""An adapter that the pod never had may have to be fetched from disk or from afar first."""
+HIGHEST_PRICE = 128.0
+"""Of a load, however long: past it, nothing is too busy to be spared one."""
+SHARED_BY = 8.0
+"""So many requests in flight of an adapter halve the price of loading it once more: it is paid once
+and serves them all. Less: hot adapters spread sooner, with more loads. More: their pods are busier.
+"""
+SLOT_PRICE = 24.0
 """Price of a further slot for an adapter in flight, when half of the fleet's slots are in use.
 Less: hot adapters take slots that others soon need. More: pods with popular adapters are busier."""
+OVERLOAD = 3.0
+"""A pod with so many times the average load is past waiting for cheap slots. Less: hot adapters
+take the last slots, and rare ones wait. More: near the fleet's capacity, pods with hot adapters
+fall behind, keep their slots for longer, and fall further behind.
+"""
+_A_FEW = 8
+"""Requests beyond that, so that an idle fleet's pods are not overloaded by their first ones."""
 PROMPT_BYTES = 2048.0
 """A body of this length halves the prices: a long prompt stalls its pod more than a load does."""
 
@@ -75,14 +93,41 @@ class _Survey:
     join_load: float = float("inf")
     place: PodView | None = None
     place_cost: float = float("inf")
+    place_load: int = 0
+    pods: int = 1
+    load: int = 0
+    """Requests on all of them."""
+    in_flight: int = 0
+    """Requests of the adapter, of this router, on the pods that it could join."""
     last_resort: PodView | None = None
     slots: int = 0
     free: int = 0
 
-    def slot_price(self) -> float:
-        """Return the price of a further slot, which grows without bound as they become few."""
+    def spread_cost(self, weight: float) -> float:
+        """Return what a further slot for an adapter in flight costs, with the load it finds there.
+
+        The load is shared by the requests that it will serve, as many as are in flight now. The
+        slot costs the more the fewer are left.
+        """
+        load = (self.place_cost - self.place_load) / (1.0 + self.in_flight / SHARED_BY)
         used = self.slots - self.free
-        return SLOT_PRICE * used / max(self.free, 1) if self.slots else 0.0
+        slot = SLOT_PRICE * used / max(self.free, 1)
+        if self.join_load > OVERLOAD * self.load / self.pods + _A_FEW:
+            slot = 0.0
+        return self.place_load + load + weight * slot
+
+
+def _load_seconds(extra: Mapping[str, str]) -> float:
+    written = extra.get("adapter_load_seconds", LOAD_SECONDS)
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= 60.0:
+        raise ValueError(
+            f"adapter_load_seconds={written}: must be a number of seconds, from 0 to 60"
+        )
+    return seconds
 
 
 class LoraPlacement:
@@ -93,6 +138,7 @@ class LoraPlacement:
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng
         self._max_age = options.metrics_max_age
+        self._load_seconds = _load_seconds(options.extra)
         self._waiting: dict[str, _Waiting] = {}
         self._pruned_at = 0.0
 
@@ -106,7 +152,7 @@ class LoraPlacement:
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
         found = self._survey(adapter, candidates, now, weight)
         if found.place is not None and (
-            found.join is None or found.place_cost + weight * found.slot_price() < found.join_load
+            found.join is None or found.spread_cost(weight) < found.join_load
         ):
             pick = Pick(found.place, "spread" if found.join is not None else "placed")
         elif found.join is not None:
@@ -126,26 +172,29 @@ class LoraPlacement:
     def _survey(
         self, adapter: str, candidates: Sequence[PodView], now: float, weight: float
     ) -> _Survey:
-        found = _Survey()
+        found = _Survey(pods=len(candidates))
         closed = self._closed_to(adapter)
         last_resort_load = float("inf")
         for pod in rendezvous_order(adapter, candidates):
             own = pod.in_flight_adapters
             load = self._load(pod, now)
-            foreign = self._foreign(pod, now)
-            room = self._room(pod, foreign)
+            found.load += load
+            foreign = pod.beliefs.foreign(now, self._max_age)
+            room = pod.beliefs.free_slots(now, self._max_age)
             if room is not None:
                 found.slots += pod.beliefs.slots or 0
                 found.free += max(0, room)
             if adapter in own or adapter in foreign:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
-                if load < found.join_load and pod not in closed:
-                    found.join, found.join_load = pod, load
+                if pod not in closed:
+                    found.in_flight += own.get(adapter, 0)
+                    if load < found.join_load:
+                        found.join, found.join_load = pod, load
             elif room is None or room > 0:
                 cost = load + weight * self._price(pod, adapter)
                 if cost < found.place_cost:
-                    found.place, found.place_cost = pod, cost
+                    found.place, found.place_cost, found.place_load = pod, cost, load
         return found
 
     def _load(self, pod: PodView, now: float) -> int:
@@ -155,29 +204,17 @@ class LoraPlacement:
             foreign = 0
         return pod.in_flight + foreign
 
-    def _foreign(self, pod: PodView, now: float) -> frozenset[str]:
-        """Return the adapters that others have in flight on a pod."""
-        foreign = pod.beliefs.foreign_adapters
-        if foreign and pod.fresh_metrics(now, self._max_age) is None:
-            return frozenset()
-        return foreign
-
-    @staticmethod
-    def _room(pod: PodView, foreign: frozenset[str]) -> int | None:
-        """Return the slots to spare; ``None`` if nobody knows how many there are."""
+    def _price(self, pod: PodView, adapter: str) -> float:
+        """Return what loading an adapter on a pod costs, in requests of load; 0: it is there."""
         beliefs = pod.beliefs
-        if beliefs.slots is None:
-            return None
-        own = pod.in_flight_adapters
-        occupied = len(own.keys() | foreign) if foreign else len(own)
-        # Adapters that wait on the pod show nowhere; that somebody does, shows.
-        return 0 if beliefs.somebody_waits else beliefs.slots - occupied
-
-    @staticmethod
-    def _price(pod: PodView, adapter: str) -> float:
-        if pod.beliefs.is_resident(adapter):
-            return RESIDENT_PRICE
-        return USED_PRICE if pod.beliefs.was_used(adapter) else COLD_PRICE
+        if beliefs.is_resident(adapter):
+            return 0.0
+        metrics = pod.metrics
+        seconds = metrics.adapter_load_seconds if metrics is not None else None
+        price = LOAD_PRICE * (self._load_seconds if seconds is None else seconds)
+        if not beliefs.in_host_memory(adapter):
+            price *= COLD_FACTOR
+        return min(price, HIGHEST_PRICE)
 
     def _least_loaded(self, candidates: Sequence[PodView], now: float) -> PodView:
         loads = [self._load(pod, now) for pod in candidates]

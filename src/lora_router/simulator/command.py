@@ -27,8 +27,11 @@ from lora_router.simulator.trace import Arrival, make_trace, read_trace
 
 _LEGEND = (
     "p50, p95, p99: seconds to the first token; end p99: to the last. good: first token within "
-    f"{TTFT_LIMIT_SECONDS:g} s.\nwaits, held: requests that waited for a slot on a pod, in the "
-    "router. loads: of adapters, for 1,000 requests.\nworst p99: of the adapter that is worst off."
+    f"{TTFT_LIMIT_SECONDS:g} s.\n"
+    "waits, held: requests that waited for a slot on a pod, in the router. loads, evicted:\n"
+    "adapters, for 1,000 requests. busiest: requests of the busiest pod over the average.\n"
+    "worst p99: of the adapter that is worst off. moved: adapters with another busiest pod in\n"
+    "the second half."
 )
 
 
@@ -198,7 +201,8 @@ def _table(scenario: Scenario, options: SimulateOptions, results: dict[str, Summ
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("algorithm", no_wrap=True)
     for heading in (
-        "p50 s", "p95", "p99", "end p99", "good", "waits", "held", "loads", "worst p99",
+        "p50 s", "p95", "p99", "end p99", "good", "waits", "held", "loads", "evicted", "busiest",
+        "worst p99", "moved",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for name, found in results.items():
@@ -210,6 +214,9 @@ def _table(scenario: Scenario, options: SimulateOptions, results: dict[str, Summ
             f"{found.slot_waits:.1%}",
             f"{found.held:.1%}",
             f"{found.loads:.0f}",
+            f"{found.evictions:.0f}",
+            f"{found.imbalance:.2f}",
             f"{found.worst_adapter_p99:.2f}",
+            f"{found.moved:.0%}",
         )
     return table

@@ -6,7 +6,7 @@ releases the reservation. Only the transport is missing, which takes no time her
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lora_router.cache.pod import Pod
@@ -129,18 +129,28 @@ class FleetSimulation:
     _ended: list[SimulatedRequest] = field(default_factory=list)
     _open: int = 0
     _idle_slot_waits: int = 0
+    _stop_when: Callable[[SimulatedRequest], bool] | None = None
+    _stopped: bool = False
+    _down: set[int] = field(default_factory=set)
+    """Pods that take no new requests."""
     _retired: list[PodCounts] = field(default_factory=list)
     _is_adapter: frozenset[str] = frozenset()
 
     def run(
-        self, trace: Iterable[Arrival], *, on_progress: Callable[[float], None] | None = None
+        self,
+        trace: Iterable[Arrival],
+        *,
+        on_progress: Callable[[float], None] | None = None,
+        stop_when: Callable[[SimulatedRequest], bool] | None = None,
     ) -> FleetRun:
         """Play a trace to the end of its last request.
 
         Args:
             trace: Requests in order of their times.
             on_progress: Told the simulated time now and then.
+            stop_when: Shown each request that ended; the run is over when it says so.
         """
+        self._stop_when = stop_when
         rng = random.Random(self.seed)
         self._is_adapter = frozenset(self.options.adapters)
         self._pods = [self._new_pod(number) for number in range(len(self.options.engines))]
@@ -155,7 +165,7 @@ class FleetSimulation:
             self._plan_outage(outage)
         arrivals = _Feeder(iter(trace), self, rng, on_progress)
         arrivals.next()
-        self._events.run(lambda: arrivals.done and not self._open)
+        self._events.run(lambda: self._stopped or (arrivals.done and not self._open))
         return FleetRun(
             self._ended,
             self._retired + [pod.counts for pod in self._pods],
@@ -169,6 +179,16 @@ class FleetSimulation:
     def time(self) -> float:
         """Seconds from the start."""
         return self._events.time
+
+    @property
+    def pods(self) -> Sequence[PodModel]:
+        """The pods, by their numbers, as they are now."""
+        return self._pods
+
+    @property
+    def held(self) -> int:
+        """Requests that wait in a router."""
+        return sum(router.director.held for router in self._routers)
 
     def call_at(self, time: float, call: Callable[[], None]) -> None:
         """Have something happen."""
@@ -198,12 +218,23 @@ class FleetSimulation:
         if isinstance(outcome, Routed | Refused):
             decided(outcome)
 
+    def _ask_anew(self, lost: SimulatedRequest) -> None:
+        """Ask for what was lost with its pod, as its client would: a new request, now."""
+        again = SimulatedRequest(
+            lost.model, lost.adapter, lost.prompt_tokens, lost.output_tokens, self._events.time
+        )
+        self._ask(again, self._routers[0])
+
     def _submit(self, request: SimulatedRequest, pod: PodModel) -> None:
         if (
             request.adapter is not None
             and pod.free_slots == 0
             and not pod.slots.get(request.adapter)
-            and any(other.free_slots for other in self._pods)
+            and any(
+                other.free_slots
+                for number, other in enumerate(self._pods)
+                if number not in self._down
+            )
         ):
             self._idle_slot_waits += 1
         pod.submit(request)
@@ -212,6 +243,8 @@ class FleetSimulation:
         self._open -= 1
         self._ended.append(request)
         self._releases.pop(request)()
+        if self._stop_when is not None and self._stop_when(request):
+            self._stopped = True
 
     # Pods
 
@@ -226,6 +259,7 @@ class FleetSimulation:
         generation = 1 + self.options.outages.index(outage)
 
         def go() -> None:
+            self._down.add(outage.pod)
             for router in self._routers:
                 router.put(outage.pod, generation - 1, ready=False)
             if outage.sudden:
@@ -234,8 +268,7 @@ class FleetSimulation:
                     self._releases.pop(request)()
                 self._replace(outage.pod)
                 for request in lost:
-                    request.first_token = -1.0
-                    self._ask(request, self._routers[0])
+                    self._ask_anew(request)
 
         def come_back() -> None:
             if not outage.sudden:
@@ -243,6 +276,7 @@ class FleetSimulation:
                     self._events.call_later(0.5, come_back)
                     return
                 self._replace(outage.pod)
+            self._down.discard(outage.pod)
             for router in self._routers:
                 router.put(outage.pod, generation, ready=True)
 

@@ -32,6 +32,7 @@ class SimulatedRequest:
         "kv_tokens",
         "model",
         "output_tokens",
+        "pod",
         "prompt_tokens",
     )
 
@@ -52,6 +53,8 @@ class SimulatedRequest:
         self.first_token = -1.0
         """When its first token came out; negative until then."""
         self.ended = -1.0
+        self.pod = ""
+        """Where it was sent."""
         self.deferred = False
         """Whether it ever waited on a pod for a slot."""
 
@@ -111,6 +114,7 @@ class PodModel:
     def submit(self, request: SimulatedRequest) -> None:
         """Take a request."""
         self.counts.routed += 1
+        request.pod = self.name
         self.waiting.append(request)
         if self._timer is None:
             self._begin(self._events.time)

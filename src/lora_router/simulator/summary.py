@@ -2,11 +2,12 @@
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lora_router.simulator.fleet_simulation import FleetRun
+from lora_router.simulator.pod_model import SimulatedRequest
 
 WARM_UP = 0.15
 """Share of the time, from the start, whose requests do not count."""
@@ -40,6 +41,10 @@ class Summary:
     """Requests of the busiest pod over the average."""
     worst_adapter_p99: float
     """The largest p99 time to first token of an adapter (with 20 requests or more)."""
+    median_adapter_p99: float
+    """The p99 of the adapter in the middle, of the same ones."""
+    moved: float
+    """Share of adapters whose busiest pod in the second half was another than in the first."""
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -59,7 +64,7 @@ def summarise(run: FleetRun, seconds: float) -> Summary:
             by_adapter[request.adapter].append(request.first_token - request.arrived)
     total = len(run.requests) or 1
     routed = [pod.routed for pod in run.pods]
-    worst = (
+    adapters_p99 = sorted(
         percentile(sorted(times), 0.99) for times in by_adapter.values() if len(times) >= _FEWEST
     )
     return Summary(
@@ -74,7 +79,9 @@ def summarise(run: FleetRun, seconds: float) -> Summary:
         loads=1000 * sum(pod.loads for pod in run.pods) / total,
         evictions=1000 * sum(pod.evictions for pod in run.pods) / total,
         imbalance=max(routed) * len(routed) / (sum(routed) or 1),
-        worst_adapter_p99=max(worst, default=0.0),
+        worst_adapter_p99=max(adapters_p99, default=0.0),
+        median_adapter_p99=percentile(adapters_p99, 0.5),
+        moved=_moved(run.requests, seconds / 2),
     )
 
 
@@ -104,7 +111,24 @@ def median_of(summaries: Iterable[Summary]) -> Summary:
         evictions=median("evictions"),
         imbalance=median("imbalance"),
         worst_adapter_p99=median("worst_adapter_p99"),
+        median_adapter_p99=median("median_adapter_p99"),
+        moved=median("moved"),
     )
+
+
+def _moved(requests: Iterable[SimulatedRequest], middle: float) -> float:
+    """Return the share of adapters (of those in both halves) whose busiest pod changed."""
+    halves: tuple[dict[str, Counter[str]], ...] = (defaultdict(Counter), defaultdict(Counter))
+    for request in requests:
+        if request.adapter is not None:
+            halves[request.arrived >= middle][request.adapter][request.pod] += 1
+    before, after = halves
+    both = before.keys() & after.keys()
+    moved = sum(
+        before[adapter].most_common(1)[0][0] != after[adapter].most_common(1)[0][0]
+        for adapter in both
+    )
+    return moved / (len(both) or 1)
 
 
 def _three(ordered: Sequence[float]) -> dict[str, float]:

@@ -21,8 +21,8 @@ SCENARIOS = Path(__file__).parents[3] / "bench" / "scenarios"
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
 
 
-def placement(seed: int = 1) -> LoraPlacement:
-    return LoraPlacement(AlgorithmOptions(rng=random.Random(seed)))
+def placement(seed: int = 1, **extra: str) -> LoraPlacement:
+    return LoraPlacement(AlgorithmOptions(rng=random.Random(seed), extra=extra))
 
 
 def fleet(pods: int = 2, slots: int | None = 2) -> PodCache:
@@ -97,7 +97,7 @@ def test_an_idle_adapter_is_found_where_it_is_still_loaded() -> None:
 
 def test_a_hot_adapter_spreads_when_there_is_room_and_not_when_slots_are_few() -> None:
     cache = fleet(2, slots=4)
-    occupy(cache, 1, *["a1"] * 30)
+    occupy(cache, 1, *["a1"] * 40)
     answer = ask(placement(), cache, "a1")
     assert pod_of(answer) is state_of(cache, 2)
     assert isinstance(answer, Pick)
@@ -106,6 +106,49 @@ def test_a_hot_adapter_spreads_when_there_is_room_and_not_when_slots_are_few() -
     occupy(cache, 1, "a2", "a3", "a4")
     occupy(cache, 2, "a5", "a6", "a7")
     assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+
+
+def test_the_last_slots_are_for_others_unless_a_pod_is_overloaded() -> None:
+    cache = fleet(2, slots=2)
+    occupy(cache, 2, "a2")
+    occupy(cache, 1, *["a1"] * 20)
+    assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+
+    cache = fleet(8, slots=2)
+    for number in range(2, 9):
+        occupy(cache, number, "a2", "a3") if number < 8 else occupy(cache, number, "a4")
+    occupy(cache, 1, "a5", *["a1"] * 150)
+    answer = ask(placement(), cache, "a1")
+    assert pod_of(answer) is state_of(cache, 8)
+
+
+def test_a_load_counts_for_less_the_more_requests_it_will_serve() -> None:
+    for in_flight, goes_to in ((3, 1), (40, 2)):
+        cache = fleet(2, slots=4)
+        # The same load on the pod that has the adapter, made up of more or fewer of its requests.
+        occupy(cache, 1, *["a1"] * in_flight, *["a2"] * (40 - in_flight))
+        assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, goes_to)
+
+
+def test_the_price_of_a_load_is_what_the_pod_says_or_what_is_configured() -> None:
+    def goes_to(algorithm: LoraPlacement, load_seconds: float | None = None) -> PodState:
+        cache = fleet(2, slots=4)
+        for state in cache:
+            told = replace(make_metrics(max_lora=4), running=0.0)
+            cache.put_metrics(state, replace(told, adapter_load_seconds=load_seconds))
+        occupy(cache, 1, *["a1"] * 6)
+        return pod_of(ask(algorithm, cache, "a1"))
+
+    assert goes_to(placement()).pod.name == "pod-1"
+    assert goes_to(placement(adapter_load_seconds="0.001")).pod.name == "pod-2"
+    assert goes_to(placement(), load_seconds=0.001).pod.name == "pod-2"
+    assert goes_to(placement(adapter_load_seconds="0.001"), load_seconds=5.0).pod.name == "pod-1"
+
+
+@pytest.mark.parametrize("written", ["soon", "-1", "nan", "61"])
+def test_a_load_time_that_makes_no_sense_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match=f"^adapter_load_seconds={written}: must be a number of"):
+        placement(adapter_load_seconds=written)
 
 
 def test_what_finds_no_slot_is_held_and_placed_when_one_is_free() -> None:
