@@ -64,6 +64,10 @@ plots: $(VENV)/.dev ## the plots of docs/routing.md, of the table's traces (some
 		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 \
 		bench/scenarios/b-zipf.yaml bench/scenarios/c-slot-bound.yaml bench/scenarios/flash-crowd.yaml
 
+.PHONY: bench-demo
+bench-demo: $(VENV)/.dev ## the simulator against the demo's live fleet: the same order of algorithms?
+	$(BIN)/python bench/demo_order.py $(ARGS)
+
 .PHONY: readme
 readme: $(VENV)/.dev ## write the README's table of settings anew
 	$(BIN)/python docs/write_readme.py

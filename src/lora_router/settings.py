@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         json_schema_extra={"allowed": "a whole number from 1 to 3600"},
     )
     algorithm: str = Field(
-        "lora-affinity",
+        "lora-placement",
         description="What picks the pod when a request does not say.",
         json_schema_extra={"allowed": "the name of an installed algorithm"},
     )

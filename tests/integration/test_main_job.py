@@ -114,7 +114,7 @@ async def test_a_burst_for_a_cold_adapter_stays_together(gate: Gateway) -> None:
     """Requests in flight are affinity before any scrape shows them."""
     document = {"model": "sql-lora", "tokens": 5, "pause": 0.02}
 
-    answers = await asyncio.gather(*(gate.post(document) for _ in range(20)))
+    answers = await asyncio.gather(*(gate.post(document) for _ in range(10)))
 
     assert {response.headers["x-pod"] for response, _ in answers} == {"vllm-1"}
     await nothing_in_flight(gate)
@@ -170,7 +170,7 @@ async def test_the_admin_pages_say_what_happened(gate: Gateway) -> None:
     async with gate.client.get(admin + "/metrics") as response:
         page = await response.text()
 
-    routed = 'algorithm="lora-affinity",outcome="routed",reason="capacity"'
+    routed = 'algorithm="lora-placement",outcome="routed",reason="placed"'
     assert f"lora_router_requests_total{{{routed}}}" in page
     assert 'outcome="refused",reason="unknown-model"' in page
     for pod in gate.pods:

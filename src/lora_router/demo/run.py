@@ -21,7 +21,7 @@ from lora_router.demo.result import Result, summarise
 from lora_router.demo.view import live_view, result_table
 from lora_router.routing.registry import UnknownAlgorithmError, check_installed
 
-DEFAULT_ALGORITHMS = ("random", "least-request", "lora-affinity")
+DEFAULT_ALGORITHMS = ("random", "least-request", "lora-affinity", "lora-placement")
 _REFRESH_SECONDS = 0.25
 _INTERRUPTED = 130
 

@@ -1,0 +1,98 @@
+"""Hold the simulator against the demo: ``make bench-demo``.
+
+The demo's load goes to a live fleet (real Envoy, pods over HTTP) and to a simulated one, for each
+algorithm. Printed is the time to first token of both, and whether they put the algorithms in the
+same order; figures within a tenth of each other, or within what a step takes, have no order.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from itertools import combinations
+
+from lora_router.demo.fleet import DISK_LOAD_MS, HOST_LOAD_MS, PODS, SLOTS, STEP_MS
+from lora_router.demo.load import ADAPTERS, BASE, make_trace
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.registry import load_algorithms
+from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.fleet_simulation import FleetOptions, FleetSimulation
+from lora_router.simulator.summary import percentile
+from lora_router.simulator.trace import BASE_MODEL, Arrival
+
+ALGORITHMS = ("random", "least-request", "shuffle-shard", "lora-affinity", "lora-placement")
+PROMPT_TOKENS = 10
+
+
+def main() -> None:
+    """Run both and print; exit with 1 if the orders differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--duration", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    live = _live(arguments.duration, arguments.seed)
+    simulated = {name: _simulated(name, arguments.duration, arguments.seed) for name in ALGORITHMS}
+    print("| algorithm | live p50 s | p99 | simulated p50 s | p99 |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name in ALGORITHMS:
+        print(
+            f"| `{name}` | {live[name][0]:.2f} | {live[name][1]:.2f} "
+            f"| {simulated[name][0]:.2f} | {simulated[name][1]:.2f} |"
+        )
+    ordered = sorted(ALGORITHMS, key=lambda name: simulated[name][1])
+    wrong = [
+        (better, worse)
+        for better, worse in combinations(ordered, 2)
+        if _clearly_less(simulated[better][1], simulated[worse][1])
+        and _clearly_less(live[worse][1], live[better][1])
+    ]
+    print()
+    if wrong:
+        print("the orders by p99 differ:", ", ".join(f"{a} and {b}" for a, b in wrong))
+        sys.exit(1)
+    print("the order by p99 is the same:", ", ".join(ordered))
+
+
+def _clearly_less(one: float, other: float) -> bool:
+    return one < 0.9 * other and other - one > STEP_MS / 1000
+
+
+def _live(seconds: float, seed: int) -> dict[str, tuple[float, float]]:
+    command = [sys.executable, "-m", "lora_router", "demo", "--json", "--seed", str(seed)]
+    command += ["--duration", str(seconds)]
+    for name in ALGORITHMS:
+        command += ["--algorithm", name]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    found = json.loads(printed)["algorithms"]
+    return {
+        name: (found[name]["ttft_ms"]["p50"] / 1000, found[name]["ttft_ms"]["p99"] / 1000)
+        for name in ALGORITHMS
+    }
+
+
+def _simulated(name: str, seconds: float, seed: int) -> tuple[float, float]:
+    engine = EngineOptions(
+        max_loras=SLOTS,
+        step_seconds=STEP_MS / 1000,
+        host_load_seconds=HOST_LOAD_MS / 1000,
+        disk_load_seconds=DISK_LOAD_MS / 1000,
+    )
+    fleet = FleetOptions((engine,) * PODS, ADAPTERS, preloaded=False)
+    simulation = FleetSimulation(
+        fleet, lambda rng: load_algorithms(AlgorithmOptions(rng=rng))[name], seed
+    )
+    run = simulation.run(
+        Arrival(
+            each.at,
+            BASE_MODEL if each.model == BASE else each.model,
+            PROMPT_TOKENS,
+            each.output_tokens,
+        )
+        for each in make_trace(seed, seconds)
+    )
+    times = sorted(request.first_token - request.arrived for request in run.requests)
+    return percentile(times, 0.5), percentile(times, 0.99)
+
+
+if __name__ == "__main__":
+    main()
