@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from lora_router.cache.metrics import LoraActivity, PodMetrics
 from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache, ServedModel
+from lora_router.cache.catalog import ServedModel
+from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
 
 

@@ -63,7 +63,7 @@ class App:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
         """
         self._settings = settings
-        self.cache = PodCache()
+        self.cache = PodCache(metrics_max_age=settings.metrics_max_age_seconds)
         self.telemetry = Telemetry(self.cache)
         self.director = Director(
             self.cache,

@@ -162,6 +162,17 @@ class AdapterBeliefs:
             self._touch(adapter)
         self._used_since_scrape.clear()
 
+    def forget_old(self, now: float, max_age: float) -> bool:
+        """Forget what others have in flight, if the last scrape is too old; say whether it was."""
+        if now - self.scraped_at <= max_age or not (
+            self.active or self.foreign_requests or self.somebody_waits
+        ):
+            return False
+        self.active = self.foreign_adapters = _NONE
+        self.foreign_requests = 0
+        self.somebody_waits = False
+        return True
+
     def _touch(self, adapter: str) -> None:
         used = self._used
         used.pop(adapter, None)

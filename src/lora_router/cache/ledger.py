@@ -11,6 +11,7 @@ Rules:
 
 from collections.abc import Callable
 
+from lora_router.cache.fleet_index import FleetIndex
 from lora_router.cache.state import PodState
 
 
@@ -45,6 +46,7 @@ class Reservation:
                 del state.in_flight_adapters[self.adapter]
             state.beliefs.used(self.adapter)
         ledger.total -= 1
+        ledger.index.released(state, self.adapter)
         ledger.on_release(state)
         return True
 
@@ -56,10 +58,11 @@ def _nobody_listens(_state: PodState) -> None:
 class Ledger:
     """Counts requests in flight, by pod and by adapter. The counts stand in each ``PodState``."""
 
-    __slots__ = ("on_release", "total")
+    __slots__ = ("index", "on_release", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, index: FleetIndex | None = None) -> None:
         self.total = 0
+        self.index = index if index is not None else FleetIndex()
         self.on_release: Callable[[PodState], None] = _nobody_listens
         """Called after each release, with the state whose count went down."""
 
@@ -71,4 +74,5 @@ class Ledger:
             counts[adapter] = counts.get(adapter, 0) + 1
             state.beliefs.used(adapter)
         self.total += 1
+        self.index.reserved(state, adapter)
         return Reservation(self, state, adapter)

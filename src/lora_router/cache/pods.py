@@ -3,26 +3,20 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from lora_router.cache.catalog import Catalog, Catalogs, ServedModel
+from lora_router.cache.fleet_index import FleetIndex
 from lora_router.cache.ledger import Ledger
 from lora_router.cache.metrics import PodMetrics
 from lora_router.cache.pod import Pod
+from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodState
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One entry of a pod's ``/v1/models``."""
-
-    name: str
-    base: str | None = None
-    """The base model's name if this is an adapter (``parent`` in vLLM), else ``None``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPods:
     """The ready pods that serve a model."""
 
-    pods: tuple[PodState, ...]
+    pods: PodGroup
     is_adapter: bool
 
 
@@ -33,15 +27,26 @@ class PodCache:
     request costs one look-up and not a walk over the fleet.
     """
 
-    def __init__(self) -> None:
-        self.ledger = Ledger()
+    def __init__(self, *, metrics_max_age: float = 15.0) -> None:
+        """Begin with no pods.
+
+        Args:
+            metrics_max_age: Seconds after which a snapshot says nothing about now.
+        """
+        self._metrics_max_age = metrics_max_age
+        self.index = FleetIndex()
+        self.ledger = Ledger(self.index)
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
         self._usual_slots: int | None = None
         """Adapter slots of the pod scraped last: what a new pod is taken to have until it says."""
-        self._ready: tuple[PodState, ...] | None = None
+        self._ready: PodGroup | None = None
         self._by_model: dict[str, ModelPods] = {}
+        self._groups: dict[tuple[int, ...], PodGroup] = {}
+        """By the catalogs of the pods in them."""
+        self._catalogs_of_ready: tuple[Catalog, ...] | None = None
+        self._catalogs = Catalogs()
         self._listeners: list[Callable[[Collection[PodState]], None]] = []
         self._metrics_listeners: list[Callable[[PodState], None]] = []
 
@@ -105,31 +110,33 @@ class PodCache:
         state.scrape_failures = 0
         state.beliefs.scraped(metrics, state.in_flight)
         self._usual_slots = state.beliefs.slots or self._usual_slots
+        self._index(state)
         for listener in self._metrics_listeners:
             listener(state)
 
-    def put_scrape_failure(self, state: PodState) -> None:
+    def put_scrape_failure(self, state: PodState, now: float) -> None:
         """Note that a scrape failed. The last good snapshot stays, and its age tells."""
         state.scrape_failures += 1
+        if state.beliefs.forget_old(now, self._metrics_max_age):
+            self._index(state)
+            for listener in self._metrics_listeners:
+                listener(state)
 
     def put_models(self, state: PodState, models: Iterable[ServedModel]) -> None:
         """Take what a pod's ``/v1/models`` lists."""
-        served = tuple(models)
-        base_models = frozenset(model.name for model in served if model.base is None)
-        adapters: dict[str, str | None] = {
-            model.name: model.base for model in served if model.base is not None
-        }
-        if state.models_known and base_models == state.base_models and adapters == state.adapters:
+        catalog = self._catalogs.of(models)
+        if state.models_known and catalog is state.catalog:
             return
-        state.base_models, state.adapters, state.models_known = base_models, adapters, True
+        state.catalog, state.models_known = catalog, True
         self._changed((state,))
 
     # What a request asks
 
-    def ready(self) -> tuple[PodState, ...]:
+    def ready(self) -> PodGroup:
         """Return all pods that may get new requests."""
         if self._ready is None:
-            self._ready = tuple(state for state in self._states.values() if state.pod.ready)
+            pods = [state for state in self._states.values() if state.pod.ready]
+            self._ready = PodGroup.of(pods, self.index, is_everyone=True)
         return self._ready
 
     def serving(self, model: str) -> ModelPods:
@@ -144,19 +151,29 @@ class PodCache:
 
     def models(self) -> Mapping[str, ModelPods]:
         """Return every model that some ready pod serves."""
-        names = {name for state in self.ready() for name in (*state.base_models, *state.adapters)}
+        catalogs = {id(state.catalog): state.catalog for state in self.ready()}.values()
+        names = {name for each in catalogs for name in (*each.base_models, *each.adapters)}
         return {name: self.serving(name) for name in sorted(names)}
 
     def _find(self, model: str) -> ModelPods:
-        pods = []
-        is_adapter = False
-        for state in self.ready():
-            if model in state.adapters:
-                pods.append(state)
-                is_adapter = True
-            elif model in state.base_models:
-                pods.append(state)
-        return ModelPods(tuple(pods), is_adapter)
+        catalogs = [each for each in self._ready_catalogs() if model in each]
+        is_adapter = any(model in catalog.adapters for catalog in catalogs)
+        key = tuple(id(catalog) for catalog in catalogs)
+        group = self._groups.get(key)
+        if group is None:
+            everyone = self.ready()
+            pods = [state for state in everyone if id(state.catalog) in key]
+            group = PodGroup.of(pods, self.index, is_everyone=len(pods) == len(everyone))
+            if pods:
+                self._groups[key] = group
+        return ModelPods(group, is_adapter)
+
+    def _ready_catalogs(self) -> Collection[Catalog]:
+        if self._catalogs_of_ready is None:
+            found = {id(state.catalog): state.catalog for state in self.ready()}
+            self._catalogs_of_ready = tuple(found.values())
+            self._catalogs.keep(state.catalog for state in self)
+        return self._catalogs_of_ready
 
     def _put(self, pod: Pod) -> Iterable[PodState]:
         """Take a pod's description; return the states that it changed."""
@@ -175,15 +192,26 @@ class PodCache:
             changed = [state] if old is None else [old, state]
         if pod.models is not None:
             base, *adapters = pod.models
-            state.base_models = frozenset((base,))
-            state.adapters = dict.fromkeys(adapters, base)
+            state.catalog = self._catalogs.of(
+                (ServedModel(base), *(ServedModel(name, base) for name in adapters))
+            )
             state.models_known = True
         elif pod.base_model is not None and not state.models_known:
-            state.base_models = frozenset((pod.base_model,))
+            state.catalog = self._catalogs.of((ServedModel(pod.base_model),))
         return changed
+
+    def _index(self, state: PodState) -> None:
+        if state.pod.ready and self._states.get(state.pod.name) is state:
+            self.index.put(state)
+        else:
+            self.index.remove(state)
 
     def _changed(self, states: Collection[PodState]) -> None:
         self._ready = None
         self._by_model.clear()
+        self._groups.clear()
+        self._catalogs_of_ready = None
+        for state in states:
+            self._index(state)
         for listener in self._listeners:
             listener(states)

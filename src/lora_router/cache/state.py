@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from lora_router.cache.adapter_beliefs import AdapterBeliefs
+from lora_router.cache.catalog import EMPTY, Catalog
 from lora_router.cache.metrics import PodMetrics
 from lora_router.cache.pod import Pod
 
@@ -43,9 +44,8 @@ class PodState:
     """The cache's record of one pod. Written by the cache and the ledger only."""
 
     __slots__ = (
-        "adapters",
-        "base_models",
         "beliefs",
+        "catalog",
         "in_flight",
         "in_flight_adapters",
         "metrics",
@@ -57,14 +57,23 @@ class PodState:
     def __init__(self, pod: Pod, usual_slots: int | None = None) -> None:
         self.pod = pod
         self.metrics: PodMetrics | None = None
-        self.base_models: frozenset[str] = frozenset()
-        self.adapters: dict[str, str | None] = {}
+        self.catalog: Catalog = EMPTY
         self.models_known = False
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
         self.scrape_failures = 0
         """Failed scrapes in a row."""
+
+    @property
+    def base_models(self) -> frozenset[str]:
+        """Base models that the pod serves."""
+        return self.catalog.base_models
+
+    @property
+    def adapters(self) -> Mapping[str, str | None]:
+        """Adapters that the pod can serve, each with its base model's name where known."""
+        return self.catalog.adapters
 
     def __repr__(self) -> str:
         return f"<PodState {self.pod.name} {self.pod.address} in_flight={self.in_flight}>"

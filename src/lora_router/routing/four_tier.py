@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.load_score import highest_sum, load_scores
+from lora_router.routing.shortlist import shortlist
 
 SCORES = {"active": 1.0, "capacity": 0.8, "waiting": 0.6, "none": 0.0}
 """What a pod's tier is worth. The names are the reasons of picks."""
@@ -42,6 +43,7 @@ class FourTier:
 
     def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
         """Choose."""
+        candidates = shortlist(request.adapter, candidates, self._random)
         tiers = [self.tier(pod, request.adapter, now) for pod in candidates]
         scores = [SCORES[tier] for tier in tiers]
         best = highest_sum(scores, load_scores(candidates), self._random)

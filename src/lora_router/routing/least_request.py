@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.shortlist import shortlist
 
 
 def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
@@ -27,4 +28,5 @@ class LeastRequest:
 
     def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
         """Choose."""
-        return Pick(least_loaded(candidates, self._random), "least-request")
+        pods = shortlist(None, candidates, self._random)
+        return Pick(least_loaded(pods, self._random), "least-request")

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.least_request import least_loaded
+from lora_router.routing.shortlist import shortlist
 
 
 class Standing(Enum):
@@ -50,6 +51,7 @@ class LoraAffinity:
     def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
         """Choose."""
         adapter = request.adapter
+        candidates = shortlist(adapter, candidates, self._random)
         if adapter is None:
             return Pick(least_loaded(candidates, self._random), "base-model")
 

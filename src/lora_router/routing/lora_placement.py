@@ -36,9 +36,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.shortlist import shortlist
 
 PATIENCE_SECONDS = 6.0
 """Less: slots are closed for others sooner, and hot adapters load again and again. More: a rare
@@ -148,7 +150,11 @@ class LoraPlacement:
         """Choose, or hold."""
         adapter = request.adapter
         if adapter is None:
-            return Pick(self._least_loaded(candidates, now), "base-model")
+            pods = shortlist(None, candidates, self._random)
+            return Pick(self._least_loaded(pods, now), "base-model")
+        if request.may_hold and self._nobody_can(adapter, candidates):
+            self._hold(adapter, candidates, now)
+            return Hold("no-slot", _AS_LONG_AS_ALLOWED)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
         found = self._survey(adapter, candidates, now, weight)
         if found.place is not None and (
@@ -169,13 +175,22 @@ class LoraPlacement:
 
     # Looking
 
+    @staticmethod
+    def _nobody_can(adapter: str, candidates: Sequence[PodView]) -> bool:
+        """Say whether it is known without a look that no pod can be joined and none has a slot."""
+        if not isinstance(candidates, PodGroup):
+            return False
+        fleet = candidates.fleet
+        return not fleet.with_room and not fleet.running(adapter)
+
     def _survey(
         self, adapter: str, candidates: Sequence[PodView], now: float, weight: float
     ) -> _Survey:
         found = _Survey(pods=len(candidates))
+        looked_at = shortlist(adapter, candidates, self._random)
         closed = self._closed_to(adapter)
         last_resort_load = float("inf")
-        for pod in rendezvous_order(adapter, candidates):
+        for pod in rendezvous_order(adapter, looked_at):
             own = pod.in_flight_adapters
             load = self._load(pod, now)
             found.load += load
@@ -195,6 +210,10 @@ class LoraPlacement:
                 cost = load + weight * self._price(pod, adapter)
                 if cost < found.place_cost:
                     found.place, found.place_cost, found.place_load = pod, cost, load
+        if looked_at is not candidates and isinstance(candidates, PodGroup):
+            fleet = candidates.fleet
+            found.pods, found.load = len(fleet.by_load), fleet.by_load.total
+            found.slots, found.free = fleet.slots, fleet.free
         return found
 
     def _load(self, pod: PodView, now: float) -> int:

@@ -8,32 +8,64 @@ takes a place: no two other pods change sides. (Thaler and Ravishankar, 1998.)
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from heapq import nsmallest
+from typing import TypeVar
 
-from lora_router.cache.state import PodView
+from lora_router.cache.pod_group import PodGroup
+from lora_router.cache.state import PodState, PodView
+
+REMEMBERED = 4
+"""Pods of a group that are remembered as an adapter's first ones."""
+_FACTOR = 0x9E3779B97F4A7C15
+_MASK = 2**64 - 1
+
+P = TypeVar("P", bound=PodView)
 
 
-def rendezvous_order(
-    adapter: str, pods: Sequence[PodView], count: int | None = None
-) -> list[PodView]:
+def rendezvous_order(adapter: str, pods: Sequence[P], count: int | None = None) -> list[P]:
     """Return the first ``count`` pods in the order of an adapter, all of them by default.
 
     The order depends on the names alone, so it is the same in every process, on every router and
     after every restart, in whatever sequence ``pods`` come.
     """
-    positions = _positions(adapter, tuple([pod.pod.name for pod in pods]))
-    return [pods[position] for position in positions[:count]]
+    weights = _weights(adapter, [_hash(pod.pod.name) for pod in pods])
+    order = sorted(range(len(weights)), key=weights.__getitem__)
+    return [pods[position] for position in order[:count]]
 
 
-@lru_cache(maxsize=2048)
-def _positions(adapter: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Remembered by names, so that no pod outlives its place in the fleet for having an order."""
-    # A hash of fixed length first: "a" + "bc" and "ab" + "c" are different pairs.
-    start = hashlib.blake2b(hashlib.blake2b(adapter.encode(), digest_size=16).digest())
+def first_pods(adapter: str, pods: Sequence[PodView], count: int) -> Sequence[PodView]:
+    """Return the first ``count`` pods in the order of an adapter.
 
-    def weight(position: int) -> tuple[bytes, str]:
-        name = names[position]
-        pair = start.copy()
-        pair.update(name.encode())
-        return pair.digest(), name
+    Of a group, the first few are worked out once in its life.
+    """
+    if isinstance(pods, PodGroup) and count <= REMEMBERED:
+        return first_of_group(adapter, pods)[:count]
+    return rendezvous_order(adapter, pods, count)
 
-    return tuple(sorted(range(len(names)), key=weight))
+
+def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
+    """Return the first ``REMEMBERED`` pods of a group in the order of an adapter."""
+    first = pods.first.get(adapter)
+    if first is None:
+        if not pods.name_hashes:
+            pods.name_hashes.extend(_hash(pod.pod.name) for pod in pods)
+        weights = _weights(adapter, pods.name_hashes)
+        lowest = nsmallest(REMEMBERED, weights)
+        first = pods.first[adapter] = tuple([pods[weights.index(weight)] for weight in lowest])
+    return first
+
+
+def _weights(adapter: str, name_hashes: Sequence[int]) -> list[int]:
+    """Mix hashes of names: their difference in all bits, spread by Fibonacci hashing.
+
+    (Knuth, "The Art of Computer Programming", volume 3, 6.4.) Two good hashes need no better mix,
+    and a request may have to weigh a thousand pods. Different names have different weights, since
+    the factor is odd, unless 64 bits of their hashes are alike.
+    """
+    digest = _hash(adapter)
+    return [(digest ^ name) * _FACTOR & _MASK for name in name_hashes]
+
+
+@lru_cache(maxsize=65_536)
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

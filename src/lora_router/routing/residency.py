@@ -10,6 +10,7 @@ from lora_router.cache.metrics import PodMetrics
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.load_score import highest_sum, load_scores
+from lora_router.routing.shortlist import shortlist
 
 SCORES = {"gpu": 1.0, "cpu": 0.7, "free-slot": 0.6, "evictable": 0.3, "saturated": 0.0}
 """What a pod's tier is worth. The names are the reasons of picks."""
@@ -48,6 +49,7 @@ class LoraResidencyScore:
     def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
         """Choose."""
         adapter = request.adapter
+        candidates = shortlist(adapter, candidates, self._random)
         loads = load_scores(candidates)
         if adapter is None:
             shares = [self.idle_share(pod, now) for pod in candidates]

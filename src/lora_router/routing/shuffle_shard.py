@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.least_request import least_loaded
-from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.rendezvous import first_pods
+from lora_router.routing.shortlist import shortlist
 
 OPTION = "shuffle_shard_k"
 DEFAULT_PODS = 2
@@ -37,8 +38,9 @@ class ShuffleShard:
         """Choose."""
         adapter = request.adapter
         if adapter is None:
-            return Pick(least_loaded(candidates, self._random), "base-model")
-        shard = rendezvous_order(adapter, candidates, self._pods)
+            pods = shortlist(None, candidates, self._random)
+            return Pick(least_loaded(pods, self._random), "base-model")
+        shard = first_pods(adapter, candidates, self._pods)
         return Pick(least_loaded(shard, self._random), "shard")
 
 

@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
-from lora_router.scrape.exposition import ExpositionError, read_page
+from lora_router.scrape.exposition import read_page
 from lora_router.scrape.models import ModelsError, read_models
+from lora_router.scrape.series import ExpositionError
 
 log = logging.getLogger("lora_router.scrape")
 
@@ -185,7 +186,7 @@ class Scraper:
             health.good()
         except ScrapeError as error:
             if kind == "metrics":
-                self._cache.put_scrape_failure(state)
+                self._cache.put_scrape_failure(state, self._clock())
             self._observer.failed(kind, state.pod.name, error.cause)
             health.bad(error)
             return False

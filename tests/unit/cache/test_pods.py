@@ -1,6 +1,7 @@
 """The pod-metrics cache."""
 
-from lora_router.cache.pods import PodCache, ServedModel
+from lora_router.cache.catalog import ServedModel
+from lora_router.cache.pods import PodCache
 from tests.fleet import make_cache, make_metrics, make_pod, state_of
 
 
@@ -91,8 +92,8 @@ def test_a_failed_scrape_keeps_the_snapshot_and_a_good_one_ends_the_count() -> N
     state = state_of(cache, 1)
     cache.put_metrics(state, make_metrics(scraped_at=5.0))
 
-    cache.put_scrape_failure(state)
-    cache.put_scrape_failure(state)
+    cache.put_scrape_failure(state, 6.0)
+    cache.put_scrape_failure(state, 7.0)
     assert state.scrape_failures == 2
     assert state.metrics is not None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from lora_router.cache.catalog import ServedModel
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState, PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
@@ -103,7 +104,7 @@ class TestRouting:
 
     def test_only_pods_that_serve_the_model_are_candidates(self) -> None:
         cache = make_cache(2)
-        state_of(cache, 2).adapters.clear()
+        cache.put_models(state_of(cache, 2), [ServedModel("base")])
         cache.upsert(make_pod(2))
 
         bench = Bench(cache)
@@ -188,7 +189,7 @@ class TestRefusing:
 
     def test_a_model_that_only_unready_pods_serve_is_known(self) -> None:
         cache = make_cache(2)
-        state_of(cache, 2).adapters["rare"] = "base"
+        cache.put_models(state_of(cache, 2), [ServedModel("rare", "base")])
         cache.upsert(make_pod(2, ready=False))
 
         assert Bench(cache).refused("rare").refusal is Refusal.NO_READY_POD

@@ -212,6 +212,7 @@ def test_others_adapters_take_slots_while_the_scrape_is_fresh() -> None:
 
     assert isinstance(ask(placement(), cache, "a1", now=1.0), Hold)
     assert isinstance(ask(placement(), cache, "x", now=1.0), Pick)
+    cache.put_scrape_failure(state, 100.0)
     assert isinstance(ask(placement(), cache, "a1", now=100.0), Pick)
 
 

