@@ -56,7 +56,9 @@ bench-pods: $(VENV)/.dev ## from a pod's change in Kubernetes to the router's kn
 
 .PHONY: bench-routing
 bench-routing: $(VENV)/.dev ## the tables of docs/routing.md: every algorithm, scenario and load (10 minutes)
-	PYTHONPATH=. $(BIN)/python -m bench.routing_evidence $(ARGS)
+	mkdir -p build
+	PYTHONPATH=. $(BIN)/python -m bench.routing_evidence $(ARGS) | tee build/routing.md
+	$(BIN)/python docs/embed.py docs/routing.md bench-routing < build/routing.md
 
 .PHONY: plots
 plots: $(VENV)/.dev ## the plots of docs/routing.md, of the table's traces (some minutes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lora_router.demo.fleet import PodReport
 from lora_router.demo.load import BASE, Outcome
+from lora_router.simulator.summary import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,3 @@ def summarise(outcomes: Sequence[Outcome], reports: Sequence[PodReport]) -> Resu
         errors=sum(errors.values()),
         error_examples=[f"{count} times: {error}" for error, count in errors.most_common(5)],
     )
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that ``share`` of the sorted values do not exceed; 0 if there are none."""
-    if not values:
-        return 0.0
-    return values[min(len(values) - 1, int(share * len(values)))]

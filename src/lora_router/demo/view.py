@@ -9,7 +9,8 @@ from rich.text import Text
 
 from lora_router.demo.fleet import PodReport
 from lora_router.demo.load import Outcome
-from lora_router.demo.result import Result, percentile
+from lora_router.demo.result import Result
+from lora_router.simulator.summary import percentile
 
 
 def live_view(

@@ -5,8 +5,9 @@ from rich.console import Console
 
 from lora_router.demo.fleet import PodReport
 from lora_router.demo.load import BASE, Outcome
-from lora_router.demo.result import percentile, summarise
+from lora_router.demo.result import summarise
 from lora_router.demo.view import live_view, result_table
+from lora_router.simulator.summary import percentile
 
 REPORTS = [
     PodReport("pod-0", 3, 1, {"a1": 2, "a2": 1}, max_loras=2, loads=5, slot_waits=4, deferred=1),
@@ -34,9 +35,9 @@ def shown(what: object) -> str:
     [
         ([], 0.5, 0.0),
         ([7.0], 0.99, 7.0),
-        ([1.0, 2.0, 3.0, 4.0], 0.5, 3.0),
-        (list(range(1, 101)), 0.99, 100),
-        (list(range(1, 1001)), 0.99, 991),
+        ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0),
+        (list(range(1, 101)), 0.99, 99),
+        (list(range(1, 1001)), 0.99, 990),
         ([1.0, 2.0], 1.0, 2.0),
     ],
 )
@@ -48,7 +49,7 @@ def test_only_an_active_adapter_is_a_hit_and_the_base_model_has_none() -> None:
     result = summarise(OUTCOMES, REPORTS)
 
     assert result.affinity_hit_rate == pytest.approx(1 / 3, abs=1e-4)
-    assert result.ttft_ms == {"p50": 300.0, "p95": 400.0, "p99": 400.0}
+    assert result.ttft_ms == {"p50": 200.0, "p95": 400.0, "p99": 400.0}
     assert result.slot_waits == 4
     assert result.adapter_loads == 6
     assert result.requests_by_pod == {"pod-0": 2, "pod-1": 2}

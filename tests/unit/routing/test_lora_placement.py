@@ -236,6 +236,13 @@ def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:
     assert moved == sum(home == "pod-3" for home in before.values())
     assert moved <= 1.3 * len(names) / 8
 
+    cache.upsert(make_pod(3))
+    cache.upsert(make_pod(9))
+    grown = {name: pod_of(ask(algorithm, cache, name)).pod.name for name in names}
+    came = sum(before[name] != grown[name] for name in names)
+    assert came == sum(home == "pod-9" for home in grown.values())
+    assert came <= 1.3 * len(names) / 9
+
 
 def simulated(name: str, algorithm: object, seed: int) -> Summary:
     scenario = read_scenario(SCENARIOS / f"{name}.yaml")

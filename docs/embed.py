@@ -1,0 +1,28 @@
+"""Put what a command prints into a page: ``some command | python docs/embed.py PAGE NAME``.
+
+The page has the lines ``<!-- NAME: begin … -->`` and ``<!-- NAME: end -->``; standard input takes
+the place of what is between them.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+
+def embedded(page: str, name: str, text: str) -> str:
+    """Return the page with the text between its marks.
+
+    Raises:
+        ValueError: The page has no such marks.
+    """
+    begin, end = rf"<!-- {re.escape(name)}: begin[^>]*-->\n", rf"<!-- {re.escape(name)}: end"
+    marks = re.compile(rf"({begin}).*?({end})", re.DOTALL)
+    made, count = marks.subn(lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", page)
+    if count != 1:
+        raise ValueError(f"marks of {name!r}: wanted one pair, found {count}")
+    return made
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(embedded(path.read_text(), sys.argv[2], sys.stdin.read()))
