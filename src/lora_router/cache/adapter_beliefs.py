@@ -9,8 +9,8 @@ loaded. What a router needs to know is more, and comes from here. In the order o
 - *Active*: what the last scrape named. True when it came, and as old as the scrape since.
 - *Foreign*: what the last scrape showed beyond the ledger: adapters and requests of other routers
   and of whoever else asks the pod. An adapter of ours whose last request ended since the scrape
-  before is not taken for foreign: it may only be the end of our own that was seen. Whoever asks
-  says how old a scrape may be to count.
+  before is not taken for foreign: it may only be the end of our own that was seen. When scrapes
+  fail for long, it is forgotten.
 - *Free*: slots with neither an expected nor a foreign adapter. None while the last scrape showed a
   request that waits for a slot: the adapter that waits shows nowhere, so it may be anybody's.
 - *Resident*: in a slot, active or not. *In host memory*: so that it need not be fetched from far.
@@ -79,21 +79,16 @@ class AdapterBeliefs:
 
     # What algorithms ask
 
-    def foreign(self, now: float, max_age: float) -> frozenset[str]:
-        """Return the adapters that others have in flight; none if the scrape is too old to say."""
-        foreign = self.foreign_adapters
-        return foreign if not foreign or now - self.scraped_at <= max_age else _NONE
-
-    def free_slots(self, now: float, max_age: float) -> int | None:
+    def free_slots(self) -> int | None:
         """Return the slots to spare; ``None`` if nobody knows how many slots there are.
 
         Negative: so many adapters more than slots are in flight.
         """
         if self.slots is None:
             return None
-        if self.somebody_waits and now - self.scraped_at <= max_age:
+        if self.somebody_waits:
             return 0
-        foreign = self.foreign(now, max_age)
+        foreign = self.foreign_adapters
         taken = len(self.expected.keys() | foreign) if foreign else len(self.expected)
         return self.slots - taken
 

@@ -14,14 +14,27 @@ _USERS = 8
 """Pods remembered for an adapter as having used it last."""
 _ADAPTERS = 65_536
 """Adapters remembered with their users, which bounds the memory."""
-_ANY_AGE = float("inf")
+_PUT_OFF = 512
+"""Changes that are noted at most before they are taken in."""
 _NOBODY: dict[PodState, None] = {}
 
 
 class FleetIndex:
-    """Of the ready pods. Written by the cache and the ledger only."""
+    """Of the ready pods. Written by the cache and the ledger only.
 
-    __slots__ = ("_active", "_running", "_users", "by_load", "free", "slots", "with_room")
+    ``refresh`` first: requests that came and went since the last time are only noted.
+    """
+
+    __slots__ = (
+        "_active",
+        "_changes",
+        "_running",
+        "_users",
+        "by_load",
+        "free",
+        "slots",
+        "with_room",
+    )
 
     def __init__(self) -> None:
         self.by_load = LoadOrder()
@@ -36,6 +49,7 @@ class FleetIndex:
         self._users: dict[str, dict[PodState, None]] = {}
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
         """What was last taken in of each pod: its active adapters, slots and free slots."""
+        self._changes: list[tuple[PodState, str | None]] = []
 
     def running(self, adapter: str) -> Collection[PodState]:
         """Return the pods on which an adapter is in flight, by the ledger or the last scrape."""
@@ -49,6 +63,7 @@ class FleetIndex:
 
     def put(self, pod: PodState) -> None:
         """Take a ready pod in, or what a scrape changed about it."""
+        self.refresh()
         active = pod.beliefs.active
         known = self._active.get(pod)
         before = known[0] if known is not None else None
@@ -61,10 +76,11 @@ class FleetIndex:
         if known is None:
             for adapter in pod.in_flight_adapters:
                 self._runs(adapter, pod)
-        self.moved(pod)
+        self._moved(pod)
 
     def remove(self, pod: PodState) -> None:
         """Forget a pod that is gone, or not ready any more."""
+        self.refresh()
         known = self._active.pop(pod, None)
         if known is None:
             return
@@ -78,28 +94,32 @@ class FleetIndex:
         for adapter in tuple(self._users):
             self._forget(self._users, adapter, pod)
 
-    def reserved(self, pod: PodState, adapter: str | None) -> None:
-        """Take note of one more request on a pod."""
-        if pod not in self._active:
-            return
-        if adapter is not None:
-            self._runs(adapter, pod)
-        self.moved(pod)
+    def changed(self, pod: PodState, adapter: str | None) -> None:
+        """Take note of one request more or less on a pod, for when somebody asks."""
+        self._changes.append((pod, adapter))
+        if len(self._changes) >= _PUT_OFF:
+            self.refresh()
 
-    def released(self, pod: PodState, adapter: str | None) -> None:
-        """Take note of one request less on a pod."""
-        if pod not in self._active:
+    def refresh(self) -> None:
+        """Take in what changed since the last time. Small fleets never ask, and pay little."""
+        changes = self._changes
+        if not changes:
             return
-        if adapter is not None:
-            self._stopped(adapter, pod)
-        self.moved(pod)
+        self._changes = []
+        for pod, adapter in changes:
+            if adapter is not None and pod in self._active:
+                self._runs(adapter, pod)
+                self._stopped(adapter, pod)
+        for pod in {pod: None for pod, _ in changes}:
+            if pod in self._active:
+                self._moved(pod)
 
-    def moved(self, pod: PodState) -> None:
+    def _moved(self, pod: PodState) -> None:
         """Take in a pod's load and room."""
         beliefs = pod.beliefs
         active, slots, free = self._active[pod]
         self.by_load.put(pod, pod.in_flight)
-        room = beliefs.free_slots(0.0, _ANY_AGE)
+        room = beliefs.free_slots()
         now_slots, now_free = (0, 0) if room is None else (beliefs.slots or 0, max(0, room))
         if (now_slots, now_free) != (slots, free):
             self.slots += now_slots - slots

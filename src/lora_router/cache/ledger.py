@@ -46,7 +46,7 @@ class Reservation:
                 del state.in_flight_adapters[self.adapter]
             state.beliefs.used(self.adapter)
         ledger.total -= 1
-        ledger.index.released(state, self.adapter)
+        ledger.index.changed(state, self.adapter)
         ledger.on_release(state)
         return True
 
@@ -74,5 +74,5 @@ class Ledger:
             counts[adapter] = counts.get(adapter, 0) + 1
             state.beliefs.used(adapter)
         self.total += 1
-        self.index.reserved(state, adapter)
+        self.index.changed(state, adapter)
         return Reservation(self, state, adapter)

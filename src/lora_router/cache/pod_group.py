@@ -12,8 +12,7 @@ class PodGroup(tuple[PodState, ...]):  # noqa: SLOT001 -- a tuple cannot have sl
     Models that the same pods serve share one group, which lives until pods or models change.
     """
 
-    fleet: FleetIndex
-    """Of all ready pods."""
+    _index: FleetIndex
     members: frozenset[PodState]
     is_everyone: bool
     """Whether all ready pods are in it."""
@@ -22,11 +21,17 @@ class PodGroup(tuple[PodState, ...]):  # noqa: SLOT001 -- a tuple cannot have sl
     first: dict[str, tuple[PodState, ...]]
     """What was worked out of the names alone, by adapter."""
 
+    @property
+    def fleet(self) -> FleetIndex:
+        """The index of all ready pods, up to date."""
+        self._index.refresh()
+        return self._index
+
     @classmethod
     def of(cls, pods: Iterable[PodState], fleet: FleetIndex, *, is_everyone: bool) -> "PodGroup":
         """Make a group."""
         group = cls(pods)
-        group.fleet = fleet
+        group._index = fleet
         group.members = frozenset(group)
         group.is_everyone = is_everyone
         group.name_hashes = []

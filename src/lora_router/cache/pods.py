@@ -34,8 +34,8 @@ class PodCache:
             metrics_max_age: Seconds after which a snapshot says nothing about now.
         """
         self._metrics_max_age = metrics_max_age
-        self.index = FleetIndex()
-        self.ledger = Ledger(self.index)
+        self._fleet = FleetIndex()
+        self.ledger = Ledger(self._fleet)
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
@@ -55,6 +55,12 @@ class PodCache:
 
     def __iter__(self) -> Iterator[PodState]:
         return iter(tuple(self._states.values()))
+
+    @property
+    def index(self) -> FleetIndex:
+        """Who has what, by adapter and by load, up to date."""
+        self._fleet.refresh()
+        return self._fleet
 
     def get(self, name: str) -> PodState | None:
         """Return a pod's state, or ``None`` if no such pod is known."""
@@ -136,7 +142,7 @@ class PodCache:
         """Return all pods that may get new requests."""
         if self._ready is None:
             pods = [state for state in self._states.values() if state.pod.ready]
-            self._ready = PodGroup.of(pods, self.index, is_everyone=True)
+            self._ready = PodGroup.of(pods, self._fleet, is_everyone=True)
         return self._ready
 
     def serving(self, model: str) -> ModelPods:
@@ -163,7 +169,7 @@ class PodCache:
         if group is None:
             everyone = self.ready()
             pods = [state for state in everyone if id(state.catalog) in key]
-            group = PodGroup.of(pods, self.index, is_everyone=len(pods) == len(everyone))
+            group = PodGroup.of(pods, self._fleet, is_everyone=len(pods) == len(everyone))
             if pods:
                 self._groups[key] = group
         return ModelPods(group, is_adapter)
@@ -202,9 +208,9 @@ class PodCache:
 
     def _index(self, state: PodState) -> None:
         if state.pod.ready and self._states.get(state.pod.name) is state:
-            self.index.put(state)
+            self._fleet.put(state)
         else:
-            self.index.remove(state)
+            self._fleet.remove(state)
 
     def _changed(self, states: Collection[PodState]) -> None:
         self._ready = None

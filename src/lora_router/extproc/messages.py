@@ -5,6 +5,7 @@ Envoy sends header values in ``raw_value`` and lower-cases names; answers carry 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -129,6 +130,42 @@ def route_metadata(response: ProcessingResponse, key: str, address: str) -> None
     # Written field by field: Struct's own dict interface is several times slower.
     namespace = response.dynamic_metadata.fields[METADATA_NAMESPACE]
     namespace.struct_value.fields[key].string_value = address
+
+
+@lru_cache(maxsize=16)
+def clearing_response(names: HeaderNames) -> ProcessingResponse:
+    """Answer ``request_headers``: what only we may set is removed. Shared: copy it to change it."""
+    return headers_response(header_mutation((), names.ours))
+
+
+@lru_cache(maxsize=8192)
+def routed_response(
+    names: HeaderNames, address: str, algorithm: str, model: str, *, to_body: bool
+) -> ProcessingResponse:
+    """Answer with the chosen pod, where the client sent a request id. Shared: not to be changed.
+
+    Few pods, algorithms and models make up the answers of many requests.
+    """
+    mutation = route_mutation(names, address, algorithm, model)
+    answer = body_response if to_body else headers_response
+    response = answer(mutation, clear_route_cache=True)
+    route_metadata(response, names.destination, address)
+    return response
+
+
+def route_mutation(
+    names: HeaderNames, address: str, algorithm: str, model: str, request_id: str = ""
+) -> HeaderMutation:
+    """Name the chosen pod, and what chose it unless the request named no model."""
+    value = address.encode()
+    headers = [(names.target_pod, value), (names.destination, value)]
+    if request_id:
+        headers.append((names.request_id, request_id.encode()))
+    if not model:
+        return header_mutation(headers, (names.strategy, names.model))
+    headers.append((names.strategy, algorithm.encode()))
+    headers.append((names.model, model.encode()))
+    return header_mutation(headers)
 
 
 def headers_response(

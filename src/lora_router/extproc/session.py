@@ -25,6 +25,7 @@ to what stands here. The rules:
 
 import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import uuid4
@@ -40,7 +41,6 @@ from lora_router.extproc.errors import (
 )
 from lora_router.extproc.messages import HeaderNames, RequestHead
 from lora_router.extproc.pb.ext_proc_pb2 import (
-    HeaderMutation,
     HttpBody,
     HttpHeaders,
     ProcessingRequest,
@@ -228,8 +228,9 @@ class Session:
         if self._collects():
             return ()
         self._headers_answered = True
-        answer = messages.headers_response(messages.header_mutation((), context.headers.ours))
+        answer = messages.clearing_response(context.headers)
         if self._body_mode == _OVERRIDDEN:
+            answer = copy(answer)
             answer.mode_override.CopyFrom(messages.buffered_mode(self._response_body_mode))
         return (answer,)
 
@@ -304,30 +305,24 @@ class Session:
             return self._refuse(refusal_answer(outcome, self._head.strategy))
         self._routed = outcome
         self._state = _State.ANSWERED
-        mutation = self._route_mutation(outcome)
-        if self._headers_answered:
-            first = messages.body_response(mutation, clear_route_cache=True)
-            outputs = [first]
-        else:
-            first = messages.headers_response(mutation, clear_route_cache=True)
-            outputs = [first, *self._collected_again()]
-        messages.route_metadata(first, self._context.headers.destination, outcome.address)
+        outputs = [self._route_answer(outcome)]
+        if not self._headers_answered:
+            outputs += self._collected_again()
         if self._trailers_wait:
             outputs.append(messages.trailers_response())
         self._pieces.clear()
         return outputs
 
-    def _route_mutation(self, routed: Routed) -> HeaderMutation:
+    def _route_answer(self, routed: Routed) -> ProcessingResponse:
         names = self._context.headers
-        address = routed.address.encode()
-        headers = [(names.target_pod, address), (names.destination, address)]
-        if not self._head.request_id:
-            headers.append((names.request_id, str(uuid4()).encode()))
-        if not routed.model:
-            return messages.header_mutation(headers, (names.strategy, names.model))
-        headers.append((names.strategy, routed.algorithm.encode()))
-        headers.append((names.model, routed.model.encode()))
-        return messages.header_mutation(headers)
+        chosen = routed.address, routed.algorithm, routed.model
+        if self._head.request_id:
+            return messages.routed_response(names, *chosen, to_body=self._headers_answered)
+        mutation = messages.route_mutation(names, *chosen, request_id=str(uuid4()))
+        answer = messages.body_response if self._headers_answered else messages.headers_response
+        response = answer(mutation, clear_route_cache=True)
+        messages.route_metadata(response, names.destination, routed.address)
+        return response
 
     def _collected_again(self) -> list[ProcessingResponse]:
         """Answer the body pieces that were collected while the headers waited, one by one."""

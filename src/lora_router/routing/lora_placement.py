@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
-from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.rendezvous import in_order
 from lora_router.routing.shortlist import shortlist
 
 PATIENCE_SECONDS = 6.0
@@ -139,7 +139,6 @@ class LoraPlacement:
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng
-        self._max_age = options.metrics_max_age
         self._load_seconds = _load_seconds(options.extra)
         self._waiting: dict[str, _Waiting] = {}
         self._pruned_at = 0.0
@@ -151,12 +150,12 @@ class LoraPlacement:
         adapter = request.adapter
         if adapter is None:
             pods = shortlist(None, candidates, self._random)
-            return Pick(self._least_loaded(pods, now), "base-model")
-        if request.may_hold and self._nobody_can(adapter, candidates):
+            return Pick(self._least_loaded(pods), "base-model")
+        if self._waiting and request.may_hold and self._nobody_can(adapter, candidates):
             self._hold(adapter, candidates, now)
             return Hold("no-slot", _AS_LONG_AS_ALLOWED)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
-        found = self._survey(adapter, candidates, now, weight)
+        found = self._survey(adapter, candidates, weight)
         if found.place is not None and (
             found.join is None or found.spread_cost(weight) < found.join_load
         ):
@@ -167,7 +166,7 @@ class LoraPlacement:
             self._hold(adapter, candidates, now)
             return Hold("no-slot", _AS_LONG_AS_ALLOWED)
         else:
-            pod = found.last_resort or self._least_loaded(candidates, now)
+            pod = found.last_resort or self._least_loaded(candidates)
             pick = Pick(pod, "no-slot-in-time")
         if self._waiting:
             self._waiting.pop(adapter, None)
@@ -183,30 +182,28 @@ class LoraPlacement:
         fleet = candidates.fleet
         return not fleet.with_room and not fleet.running(adapter)
 
-    def _survey(
-        self, adapter: str, candidates: Sequence[PodView], now: float, weight: float
-    ) -> _Survey:
+    def _survey(self, adapter: str, candidates: Sequence[PodView], weight: float) -> _Survey:
         found = _Survey(pods=len(candidates))
         looked_at = shortlist(adapter, candidates, self._random)
         closed = self._closed_to(adapter)
         last_resort_load = float("inf")
-        for pod in rendezvous_order(adapter, looked_at):
+        for pod in in_order(adapter, looked_at):
             own = pod.in_flight_adapters
-            load = self._load(pod, now)
+            beliefs = pod.beliefs
+            load = pod.in_flight + beliefs.foreign_requests
             found.load += load
-            foreign = pod.beliefs.foreign(now, self._max_age)
-            room = pod.beliefs.free_slots(now, self._max_age)
+            room = beliefs.free_slots()
             if room is not None:
-                found.slots += pod.beliefs.slots or 0
+                found.slots += beliefs.slots or 0
                 found.free += max(0, room)
-            if adapter in own or adapter in foreign:
+            if adapter in own or adapter in beliefs.foreign_adapters:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
                 if pod not in closed:
                     found.in_flight += own.get(adapter, 0)
                     if load < found.join_load:
                         found.join, found.join_load = pod, load
-            elif room is None or room > 0:
+            elif (room is None or room > 0) and load < found.place_cost:
                 cost = load + weight * self._price(pod, adapter)
                 if cost < found.place_cost:
                     found.place, found.place_cost, found.place_load = pod, cost, load
@@ -215,13 +212,6 @@ class LoraPlacement:
             found.pods, found.load = len(fleet.by_load), fleet.by_load.total
             found.slots, found.free = fleet.slots, fleet.free
         return found
-
-    def _load(self, pod: PodView, now: float) -> int:
-        """Return the requests on a pod, other routers' included."""
-        foreign = pod.beliefs.foreign_requests
-        if foreign and pod.fresh_metrics(now, self._max_age) is None:
-            foreign = 0
-        return pod.in_flight + foreign
 
     def _price(self, pod: PodView, adapter: str) -> float:
         """Return what loading an adapter on a pod costs, in requests of load; 0: it is there."""
@@ -235,8 +225,8 @@ class LoraPlacement:
             price *= COLD_FACTOR
         return min(price, HIGHEST_PRICE)
 
-    def _least_loaded(self, candidates: Sequence[PodView], now: float) -> PodView:
-        loads = [self._load(pod, now) for pod in candidates]
+    def _least_loaded(self, candidates: Sequence[PodView]) -> PodView:
+        loads = [pod.in_flight + pod.beliefs.foreign_requests for pod in candidates]
         least = min(loads)
         ties = [pod for pod, load in zip(candidates, loads, strict=True) if load == least]
         return ties[0] if len(ties) == 1 else self._random.choice(ties)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodState, PodView
 
-REMEMBERED = 4
+REMEMBERED = 8
 """Pods of a group that are remembered as an adapter's first ones."""
 _FACTOR = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
@@ -33,18 +33,22 @@ def rendezvous_order(adapter: str, pods: Sequence[P], count: int | None = None) 
     return [pods[position] for position in order[:count]]
 
 
-def first_pods(adapter: str, pods: Sequence[PodView], count: int) -> Sequence[PodView]:
-    """Return the first ``count`` pods in the order of an adapter.
+def in_order(adapter: str, pods: Sequence[PodView]) -> Sequence[PodView]:
+    """Return pods in the order of an adapter; of a small group it is remembered."""
+    if isinstance(pods, PodGroup) and len(pods) <= REMEMBERED:
+        return first_of_group(adapter, pods)
+    return rendezvous_order(adapter, pods)
 
-    Of a group, the first few are worked out once in its life.
-    """
+
+def first_pods(adapter: str, pods: Sequence[PodView], count: int) -> Sequence[PodView]:
+    """Return an adapter's first ``count`` pods in its order; of a group they are remembered."""
     if isinstance(pods, PodGroup) and count <= REMEMBERED:
         return first_of_group(adapter, pods)[:count]
     return rendezvous_order(adapter, pods, count)
 
 
 def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
-    """Return the first ``REMEMBERED`` pods of a group in the order of an adapter."""
+    """Return the first ``REMEMBERED`` pods of a group; worked out once in the group's life."""
     first = pods.first.get(adapter)
     if first is None:
         if not pods.name_hashes:

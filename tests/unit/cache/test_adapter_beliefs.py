@@ -25,7 +25,7 @@ def idle(max_lora: int = 2) -> PodMetrics:
 def test_nothing_is_known_before_the_first_evidence() -> None:
     beliefs = AdapterBeliefs({})
     assert beliefs.slots is None
-    assert beliefs.free_slots(0.0, MAX_AGE) is None
+    assert beliefs.free_slots() is None
     assert not beliefs.active
     assert not beliefs.is_resident("a")
     assert not beliefs.in_host_memory("a")
@@ -138,12 +138,12 @@ def test_free_slots_are_those_with_no_adapter_in_flight_whosever_it_is() -> None
     state = state_of(cache, 1)
     cache.put_metrics(state, make_metrics(("ours", "theirs"), max_lora=4, scraped_at=100.0))
     cache.ledger.reserve(state, "ours")
-    assert state.beliefs.foreign(100.0, MAX_AGE) == {"ours", "theirs"}
-    assert state.beliefs.free_slots(100.0, MAX_AGE) == 2
+    assert state.beliefs.foreign_adapters == {"ours", "theirs"}
+    assert state.beliefs.free_slots() == 2
 
     for name in ("a", "b", "c"):
         cache.ledger.reserve(state, name)
-    assert state.beliefs.free_slots(100.0, MAX_AGE) == -1
+    assert state.beliefs.free_slots() == -1
 
 
 def test_no_slot_is_free_while_somebody_waits_for_one() -> None:
@@ -151,7 +151,7 @@ def test_no_slot_is_free_while_somebody_waits_for_one() -> None:
     state = state_of(cache, 1)
     cache.put_metrics(state, replace(make_metrics(("theirs",)), deferred=2.0))
 
-    assert state.beliefs.free_slots(0.0, MAX_AGE) == 0
+    assert state.beliefs.free_slots() == 0
 
 
 def test_what_only_an_old_scrape_showed_does_not_count() -> None:
@@ -162,8 +162,9 @@ def test_what_only_an_old_scrape_showed_does_not_count() -> None:
     cache.ledger.reserve(state, "ours")
     later = 100.0 + MAX_AGE + 0.1
 
-    assert state.beliefs.foreign(later, MAX_AGE) == frozenset()
-    assert state.beliefs.free_slots(later, MAX_AGE) == 3
+    cache.put_scrape_failure(state, later)
+    assert state.beliefs.foreign_adapters == frozenset()
+    assert state.beliefs.free_slots() == 3
 
 
 def test_a_page_without_the_series_that_were_there_is_another_servers() -> None:
@@ -290,7 +291,7 @@ def test_a_router_that_is_alone_and_keeps_within_the_slots_knows_what_is_in_them
     pod = PodModel("pod-1", EngineOptions(max_loras=2, disk_load_seconds=0.3), events, ended)
 
     def send(adapter: str, tokens: int) -> None:
-        if adapter in state.beliefs.expected or state.beliefs.free_slots(events.time, MAX_AGE):
+        if adapter in state.beliefs.expected or state.beliefs.free_slots():
             request = SimulatedRequest(adapter, adapter, 10, tokens, events.time)
             open_requests[request] = cache.ledger.reserve(state, adapter)
             pod.submit(request)
