@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
+from msgspec import Struct
 
 from lora_router.extproc.errors import ErrorAnswer
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue, HeaderValueOption, Metadata
@@ -51,8 +52,7 @@ class HeaderNames:
         return (self.target_pod, self.destination, self.strategy, self.model)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """What routing needs of a request's headers."""
 
     path: str

@@ -27,11 +27,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from lora_router.cache.state import PodView
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(Struct, frozen=True):
     """What the router knows of a request when it has to choose."""
 
     model: str
@@ -50,8 +51,7 @@ class InferenceRequest:
     """Whether ``Hold`` is an answer. ``False`` once the request has waited as long as it may."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(Struct, frozen=True):
     """Send the request to this pod, now."""
 
     pod: PodView

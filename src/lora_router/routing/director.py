@@ -14,10 +14,13 @@ Rules:
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lora_router.cache.ledger import Reservation
 from lora_router.cache.pods import PodCache
@@ -35,8 +38,7 @@ PASS_THROUGH = "pass-through"  # noqa: S105 -- a password it is not
 """Stands where an algorithm's name would, for requests that name no model."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteQuery:
+class RouteQuery(Struct, frozen=True):
     """What a request asks of the director."""
 
     model: str
@@ -52,8 +54,7 @@ class RouteQuery:
     """Endpoints that the gateway allows; ``None``: all. (Endpoint-picker protocol, subset hint.)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(Struct, frozen=True):
     """A pod was chosen and the request is counted there until the reservation is released."""
 
     reservation: Reservation
