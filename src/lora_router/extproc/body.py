@@ -1,13 +1,13 @@
 """The model's name, ``stream`` and the size, out of a request's body.
 
-A JSON body is checked whole, because a broken one should be refused here and not by a pod, but
-nothing of it is built except the two fields. Where readers of JSON differ, this one agrees with
-the pod, which reads with Python's ``json``: of two equal keys the last counts, and a byte order
-mark is skipped (RFC 8259, section 8.1, allows it).
+A JSON body is checked whole, because a broken one should be refused here and not by a pod; nothing
+of it is built except the two fields, and nothing is copied. What stands before the model's name
+cannot be left out: only by the ends of all the strings before it is it known to be in none of them.
+Where readers of JSON differ, this one agrees with the pod, which reads with Python's ``json``: of
+two equal keys the last counts, and a byte order mark is skipped (RFC 8259, section 8.1, allows it).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
@@ -59,8 +59,7 @@ class BodyError(ValueError):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
-class BodyFields:
+class BodyFields(msgspec.Struct, frozen=True):
     """What routing needs of a body."""
 
     model: str

@@ -33,6 +33,12 @@ class ResidencyMetrics:
     load_seconds: str
     """The histogram of the times that loads took."""
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every name as it stands before a series."""
+        histogram = (f"{self.load_seconds}_sum", f"{self.load_seconds}_count")
+        return (self.loaded, self.gpu_loaded, self.gpu_slots, *histogram)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
@@ -60,6 +66,23 @@ class EngineMetrics:
     """The counter of tokens that came out, which tells a restart where no start time does. Of all
     counters it moves the most, so a new server is seen as long as it has done less than the old;
     and it is one series for each engine, while the one of requests is five."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every name as it stands before a series."""
+        single = (
+            self.running,
+            self.waiting,
+            self.lora_info,
+            self.lora_slots,
+            self.generated_tokens,
+        )
+        return (
+            *(name for name in single if name is not None),
+            *self.kv_cache_usage,
+            *((self.deferred.name,) if self.deferred is not None else ()),
+            *(self.residency.all if self.residency is not None else ()),
+        )
 
 
 VLLM = EngineMetrics(

@@ -1,21 +1,24 @@
 """From the bytes of a ``/metrics`` page to a snapshot.
 
-A vLLM page is 50 to 60 KB, of which a handful of lines matter. They are found by their first bytes,
-and only they go through the official Prometheus parser. ``lora_requests_info`` needs more care: its
-series are never removed, each combination of adapters that ever occurred stays, and only the newest
-says anything about now. That one is found by its value, also before anything is parsed.
+``lora_requests_info`` needs care: its series are never removed, each combination of adapters that
+ever occurred stays, and only the newest says anything about now. That one is found by its value,
+and only its labels are read.
 """
 
 import math
 import sys
-from collections.abc import Iterator
-from functools import lru_cache
-
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+from collections.abc import Iterable, Sequence
 
 from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.scrape.engines import ENGINES, PROCESS_START, EngineMetrics, ResidencyMetrics
+from lora_router.scrape.series import (
+    ExpositionError,
+    Line,
+    Series,
+    SeriesFinder,
+    read_series,
+    read_values,
+)
 
 CLOCK_TOLERANCE_SECONDS = 3600.0
 """A pod's clock may be that far ahead of ours. With several API server processes vLLM's page shows
@@ -23,9 +26,27 @@ sums of Unix times, which are decades ahead."""
 
 _LARGEST = sys.float_info.max
 
+_finders = {engine: SeriesFinder(names.all) for engine, names in ENGINES.items()}
+_start_finder = SeriesFinder((PROCESS_START,))
 
-class ExpositionError(ValueError):
-    """The page is not one that can be read; the message says why, shortened."""
+
+class _Page:
+    """The lines of a page that matter."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, lines: dict[bytes, list[Line]]) -> None:
+        self._lines = lines
+
+    def __contains__(self, name: str) -> bool:
+        return name.encode() in self._lines
+
+    def lines(self, name: str) -> Sequence[Line]:
+        return self._lines.get(name.encode(), ())
+
+    def series(self, name: str) -> Sequence[Series]:
+        lines = self._lines.get(name.encode())
+        return read_series(lines) if lines is not None else ()
 
 
 def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: float) -> PodMetrics:
@@ -41,188 +62,109 @@ def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: f
         ExpositionError: The page is of no known engine, or a line that matters is malformed.
     """
     page = b"\n" + page
-    names = _engine(page, engine)
-    lines = list(_wanted(page, names))
-    if names.lora_info is not None:
-        newest = _newest(page, names.lora_info, wall_now)
-        if newest is not None:
-            lines.append(newest)
-    samples = _parse(lines)
+    names, found = _find(page, engine)
     residency = names.residency
     started_at = _started_at(page)
     return PodMetrics(
         scraped_at=scraped_at,
-        running=_sum(samples.get(names.running)),
-        waiting=_sum(samples.get(names.waiting)),
-        kv_cache_usage=_max(
-            [sample for name in names.kv_cache_usage for sample in samples.get(name, ())]
-        ),
-        deferred=_deferred(samples, names),
-        lora=_lora(samples, names, wall_now),
-        residency=_residency(page, samples, residency) if residency is not None else None,
+        running=_sum(found.series(names.running)),
+        waiting=_sum(found.series(names.waiting)),
+        kv_cache_usage=_kv_cache_usage(found, names),
+        deferred=_deferred(found, names),
+        lora=_lora(found, names, wall_now),
+        residency=_residency(found, residency) if residency is not None else None,
         adapter_load_seconds=(
-            _mean(samples, residency.load_seconds) if residency is not None else None
+            _mean(found, residency.load_seconds) if residency is not None else None
         ),
         started_at=started_at,
-        generated_tokens=_generated_tokens(page, names) if started_at is None else None,
+        generated_tokens=_generated_tokens(found, names) if started_at is None else None,
     )
 
 
-def _engine(page: bytes, engine: str | None) -> EngineMetrics:
+def _find(page: bytes, engine: str | None) -> tuple[EngineMetrics, _Page]:
     if engine is not None:
-        return ENGINES[engine]
+        return ENGINES[engine], _Page(_finders[engine].all(page))
     for names in ENGINES.values():
-        if next(_lines(page, names.running), None) is not None:
-            return names
+        found = _Page(_finders[names.engine].all(page))
+        if names.running in found:
+            return names, found
     looked_for = ", ".join(names.running for names in ENGINES.values())
     raise ExpositionError(f"the page is of no known model server: it has none of {looked_for}")
 
 
-def _wanted(page: bytes, names: EngineMetrics) -> Iterator[bytes]:
-    """Yield the lines that are few and all count. Each name costs a search through the page."""
-    wanted = [names.running, names.waiting]
-    if names.deferred is not None:
-        wanted.append(names.deferred.name)
-    if names.lora_slots is not None:
-        wanted.append(names.lora_slots)
-    if names.residency is not None:
-        histogram = names.residency.load_seconds
-        wanted += names.residency.gpu_loaded, names.residency.gpu_slots
-        wanted += f"{histogram}_sum", f"{histogram}_count"
-    for name in wanted:
-        yield from _lines(page, name)
+def _numbers(series: Iterable[Series]) -> list[float]:
+    # The parser makes an int of "3", however long, and a float of "3.0". NaN is above nothing.
+    return [float(value) for _, value in series if abs(value) <= _LARGEST]
+
+
+def _sum(series: Iterable[Series]) -> float | None:
+    """Add up engines (data parallel)."""
+    numbers = _numbers(series)
+    return sum(numbers) if numbers else None
+
+
+def _max(series: Iterable[Series]) -> float | None:
+    return max(_numbers(series), default=None)
+
+
+def _kv_cache_usage(found: _Page, names: EngineMetrics) -> float | None:
     for name in names.kv_cache_usage:
-        if usage := list(_lines(page, name)):
-            yield from usage
-            return
+        if name in found:
+            return _max(found.series(name))
+    return None
 
 
-def _lines(page: bytes, name: str) -> Iterator[bytes]:
-    """Yield the sample lines of a metric. The page begins with a line end."""
-    start = b"\n" + name.encode()
-    length = len(start)
-    at = page.find(start)
-    while at >= 0:
-        end = page.find(b"\n", at + length)
-        if end < 0:
-            end = len(page)
-        # Another metric's name may go on where this one ends.
-        if page[at + length : at + length + 1] in (b"{", b" ", b"\t"):
-            yield page[at + 1 : end].rstrip(b"\r")
-        at = page.find(start, end)
-
-
-def _newest(page: bytes, name: str, wall_now: float) -> bytes | None:
-    """Return the series with the newest believable time, wherever it stands on the page."""
-    latest = wall_now + CLOCK_TOLERANCE_SECONDS
-    best, best_time = None, 0.0
-    for line in _lines(page, name):
-        time = _value(line)
-        if best_time < time <= latest:
-            best, best_time = line, time
-    return best
+def _deferred(found: _Page, names: EngineMetrics) -> float | None:
+    metric = names.deferred
+    if metric is None:
+        return None
+    series = found.series(metric.name)
+    return _sum([one for one in series if one[0].get(metric.label) == metric.value])
 
 
 def _started_at(page: bytes) -> float | None:
     """Return when the server's process began. It has no labels, and stands near the page's top."""
-    line = next(_lines(page, PROCESS_START), None)
+    line = _start_finder.first(page)
     if line is None:
         return None
-    time = _value(line)
+    (time,) = read_values((line,))
     return time if 0 < time < math.inf else None
 
 
-def _generated_tokens(page: bytes, names: EngineMetrics) -> float | None:
+def _generated_tokens(found: _Page, names: EngineMetrics) -> float | None:
     if names.generated_tokens is None:
         return None
-    counts = [_value(line) for line in _lines(page, names.generated_tokens)]
+    counts = read_values(found.lines(names.generated_tokens))
     total = sum(counts)
     return total if counts and 0 <= total < math.inf else None
 
 
-def _value(line: bytes) -> float:
-    """Return a sample's value, without the parser, which takes ten times as long."""
-    # Label values may hold braces and blanks, the value and its time stamp hold neither brace.
-    _, labels_end, tail = line.rpartition(b"}")
-    try:
-        return float(tail.split()[0 if labels_end else 1])
-    except (ValueError, IndexError):
-        raise _malformed(line) from None
-
-
-def _parse(lines: list[bytes]) -> dict[str, list[Sample]]:
-    samples: dict[str, list[Sample]] = {}
-    try:
-        text = b"\n".join(lines).decode() + "\n"
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                samples.setdefault(sample.name, []).append(sample)
-    except Exception:
-        # The parser has no error of its own: by the line, it raises ValueError, KeyError, …
-        for line in lines:
-            if not _is_parsable(line):
-                raise _malformed(line) from None
-        raise ExpositionError("the page has lines that do not go together") from None
-    return samples
-
-
-def _is_parsable(line: bytes) -> bool:
-    try:
-        list(text_string_to_metric_families(line.decode() + "\n"))
-    except Exception:
-        return False
-    return True
-
-
-def _malformed(line: bytes) -> ExpositionError:
-    shown = line[:120].decode("ascii", "backslashreplace")
-    return ExpositionError(f"the page has a malformed line: {shown!r}")
-
-
-def _numbers(samples: list[Sample] | None) -> list[float]:
-    # The parser makes an int of "3", however long, and a float of "3.0". NaN is above nothing.
-    return [float(sample.value) for sample in samples or () if abs(sample.value) <= _LARGEST]
-
-
-def _sum(samples: list[Sample] | None) -> float | None:
-    """Add up engines (data parallel)."""
-    numbers = _numbers(samples)
-    return sum(numbers) if numbers else None
-
-
-def _max(samples: list[Sample] | None) -> float | None:
-    return max(_numbers(samples), default=None)
-
-
-def _deferred(samples: dict[str, list[Sample]], names: EngineMetrics) -> float | None:
-    metric = names.deferred
-    if metric is None:
-        return None
-    found = samples.get(metric.name, ())
-    return _sum([sample for sample in found if sample.labels.get(metric.label) == metric.value])
-
-
-def _lora(
-    samples: dict[str, list[Sample]], names: EngineMetrics, wall_now: float
-) -> LoraActivity | None:
-    if names.lora_info is not None and (found := samples.get(names.lora_info)):
-        labels = found[0].labels
-        return LoraActivity(
-            max_lora=_slots(labels.get("max_lora", "")),
-            running=_adapters(labels.get("running_lora_adapters", "")),
-            waiting=_adapters(labels.get("waiting_lora_adapters", "")),
-            updated_at=float(found[0].value),
-        )
+def _lora(found: _Page, names: EngineMetrics, wall_now: float) -> LoraActivity | None:
+    if names.lora_info is not None:
+        newest = _newest(found.lines(names.lora_info), wall_now)
+        for labels, time in read_series(newest):
+            return LoraActivity(
+                max_lora=_slots(labels.get("max_lora", "")),
+                running=_adapters(labels.get("running_lora_adapters", "")),
+                waiting=_adapters(labels.get("waiting_lora_adapters", "")),
+                updated_at=float(time),
+            )
     if names.lora_slots is not None:
-        slots = _max(samples.get(names.lora_slots))
+        slots = _max(found.series(names.lora_slots))
         if slots is not None and slots >= 1:
             return LoraActivity(int(slots), frozenset(), frozenset(), wall_now)
     return None
 
 
-def _residency(
-    page: bytes, samples: dict[str, list[Sample]], names: ResidencyMetrics
-) -> LoraResidency | None:
+def _newest(lines: Sequence[Line], wall_now: float) -> Sequence[Line]:
+    """Return the line with the newest believable time, wherever it stands, if there is one."""
+    latest = wall_now + CLOCK_TOLERANCE_SECONDS
+    times = read_values(lines)
+    newest = max([time for time in times if 0 < time <= latest], default=None)
+    return () if newest is None else (lines[times.index(newest)],)
+
+
+def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
     """Unite what the engines of a server (data parallel) say.
 
     The server spreads requests over its engines itself, so a pod has an adapter if any of them has
@@ -231,15 +173,15 @@ def _residency(
     but are never invented.
     """
     at: dict[str, set[str]] = {names.gpu_level: set(), names.cpu_level: set()}
-    said = names.gpu_loaded in samples or names.gpu_slots in samples
-    for line in _lines(page, names.loaded):
-        said = True
-        adapter, level = _loaded(line, names)
-        if adapter and level in at:
-            at[level].add(adapter)
-    if not said:
+    gpu_loaded, gpu_slots = found.series(names.gpu_loaded), found.series(names.gpu_slots)
+    if not gpu_loaded and not gpu_slots and names.loaded not in found:
         return None
-    slots = _max(samples.get(names.gpu_slots))
+    for labels, value in found.series(names.loaded):
+        adapter, level = labels.get(names.adapter_label), labels.get(names.level_label)
+        # A page merged from several API servers shows sums, so above 0 is loaded.
+        if adapter and level in at and value > 0:
+            at[level].add(adapter)
+    slots = _max(gpu_slots)
     return LoraResidency(
         gpu=frozenset(at[names.gpu_level]),
         cpu=frozenset(at[names.cpu_level] - at[names.gpu_level]),
@@ -247,25 +189,10 @@ def _residency(
     )
 
 
-@lru_cache(maxsize=8192)
-def _loaded(line: bytes, names: ResidencyMetrics) -> tuple[str, str]:
-    """Return the adapter and the level that a series names; empty if it is none that counts.
-
-    There are as many of these lines as adapters, and they are the same from scrape to scrape and
-    from pod to pod, so each is parsed once and remembered.
-    """
-    for sample in _parse([line]).get(names.loaded, ()):
-        # A page merged from several API servers shows sums, so above 0 is loaded.
-        if sample.value > 0:
-            labels = sample.labels
-            return labels.get(names.adapter_label, ""), labels.get(names.level_label, "")
-    return "", ""
-
-
-def _mean(samples: dict[str, list[Sample]], histogram: str) -> float | None:
+def _mean(found: _Page, histogram: str) -> float | None:
     """Divide a histogram's sum by its count, all its series together."""
-    total = _sum(samples.get(f"{histogram}_sum"))
-    count = _sum(samples.get(f"{histogram}_count"))
+    total = _sum(found.series(f"{histogram}_sum"))
+    count = _sum(found.series(f"{histogram}_count"))
     if total is None or count is None or not 0 <= total < math.inf or count < 1:
         return None
     return total / count

@@ -11,7 +11,8 @@ import aiohttp
 from rich.table import Table
 
 from lora_router.cache.metrics import LoraActivity, PodMetrics
-from lora_router.scrape.exposition import ExpositionError, read_page
+from lora_router.scrape.exposition import read_page
+from lora_router.scrape.series import ExpositionError
 
 _TIMEOUT_SECONDS = 10.0
 

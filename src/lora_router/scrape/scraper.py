@@ -2,27 +2,29 @@
 
 One task for each pod and page, a bound on how many read at once, a time limit on each read. A read
 that fails changes nothing but a count: the last good snapshot stays in the cache and grows old.
+Pods that failed last, which often means that the time limit is what ends their reads, take up half
+of the places at most, so however many they are, the others are read in time.
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import nullcontext
 from typing import Literal, Protocol
 
-import aiohttp
 from pydantic import SecretStr
 
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.models import ModelsError, read_models
+from lora_router.scrape.pages import PageReader, ScrapeError
 from lora_router.scrape.series import ExpositionError
+from lora_router.scrape.turns import Turns
 
 log = logging.getLogger("lora_router.scrape")
 
-MAX_PAGE_BYTES = 8 * 1024 * 1024
 FIRST_RETRY_SECONDS = 1.0
 """First wait before a failed ``/v1/models`` is read again; doubles up to the normal interval."""
 
@@ -37,15 +39,6 @@ class ScrapeObserver(Protocol):
 
     def failed(self, kind: str, pod: str, cause: str) -> None:
         """Take note of a failed read. The cause is one of a few words, fit for a label."""
-
-
-class ScrapeError(Exception):
-    """A read failed."""
-
-    def __init__(self, cause: str, message: str) -> None:
-        self.cause = cause
-        """``timeout``, ``connect``, ``status``, ``too-large`` or ``malformed``."""
-        super().__init__(message)
 
 
 class Scraper:
@@ -84,33 +77,28 @@ class Scraper:
         self._api_key = api_key
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._pages: PageReader | None = None
         self._untried: set[tuple[PodState, Kind]] = set()
         self._all_tried = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to read the pods in the cache, and follow it from now on."""
-        self._limit = asyncio.Semaphore(self._concurrency)
-        self._session = aiohttp.ClientSession(
-            # One kept connection for each pod is what there is to win; ours is the only limit.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=60),
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            headers={"accept-encoding": "identity", "user-agent": "lora-router"},
-            auto_decompress=False,
-        )
+        self._places = asyncio.Semaphore(self._concurrency)
+        self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
+        self._pages = PageReader(self._timeout)
         self._cache.subscribe(self._follow)
         self._follow(tuple(self._cache))
 
     async def stop(self) -> None:
         """Stop reading; no task and no connection is left."""
-        session, self._session = self._session, None
+        pages, self._pages = self._pages, None
         tasks = [task for pair in self._tasks.values() for task in pair]
         self._tasks.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if session is not None:
-            await session.close()
+        if pages is not None:
+            await pages.close()
 
     async def first_round(self) -> None:
         """Wait until every page of every pod that is ready now has been tried once."""
@@ -118,7 +106,7 @@ class Scraper:
 
     def _follow(self, changed: Iterable[PodState]) -> None:
         """Start to read pods that became ready, stop for those that left or are not ready."""
-        if self._session is None:
+        if self._pages is None:
             return
         for state in changed:
             wanted = state.pod.ready and self._cache.get(state.pod.name) is state
@@ -148,28 +136,26 @@ class Scraper:
 
     async def _read_metrics(self, state: PodState) -> None:
         health = _Health(state.pod.name, "metrics")
-        # The first read is at once, the others at the pod's own phase of the interval.
-        await self._attempt(state, "metrics", self._scrape, health)
-        phase = _phase(state.pod.name) * self._interval
+        turns = Turns(state.pod.name, self._interval, self._clock)
         while True:
-            now = self._clock()
-            due = (now - phase) // self._interval * self._interval + phase + self._interval
-            await asyncio.sleep(due - now)
+            # The first read is at once.
             await self._attempt(state, "metrics", self._scrape, health)
+            await asyncio.sleep(turns.wait())
 
     async def _read_models(self, state: PodState) -> None:
         health = _Health(state.pod.name, "models")
+        turns = Turns(state.pod.name, self._models_interval, self._clock)
         retry = FIRST_RETRY_SECONDS
         while True:
-            wait = self._models_interval
             # Read each time: an edit of the pods file can name the models, or stop naming them.
-            if state.pod.models is None:
-                if await self._attempt(state, "models", self._list, health):
-                    retry = FIRST_RETRY_SECONDS
-                else:
-                    wait = min(retry, self._models_interval)
-                    retry *= 2
-            await asyncio.sleep(wait)
+            if state.pod.models is not None or await self._attempt(
+                state, "models", self._list, health
+            ):
+                retry = FIRST_RETRY_SECONDS
+                await asyncio.sleep(turns.wait())
+            else:
+                await asyncio.sleep(min(retry, self._models_interval))
+                retry *= 2
 
     async def _attempt(
         self,
@@ -179,7 +165,8 @@ class Scraper:
         health: "_Health",
     ) -> bool:
         try:
-            async with self._limit:
+            narrow = self._places_for_failing if health.failing else nullcontext()
+            async with narrow, self._places:
                 started = self._clock()
                 await read(state)
             self._observer.scraped(kind, state.pod.name, self._clock() - started)
@@ -195,7 +182,7 @@ class Scraper:
         return True
 
     async def _scrape(self, state: PodState) -> None:
-        page = await self._get(state.pod.metrics_url, {})
+        page = await self._get(state.pod.metrics_url)
         try:
             metrics = read_page(
                 page, engine=state.pod.engine, scraped_at=self._clock(), wall_now=time.time()
@@ -217,60 +204,30 @@ class Scraper:
         if state.pod.models is None:
             self._cache.put_models(state, models)
 
-    async def _get(self, url: str, headers: dict[str, str]) -> bytes:
-        assert self._session is not None  # noqa: S101 -- tasks live between start and stop
-        try:
-            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise ScrapeError("status", f"{url} answers with status {response.status}")
-                return await _bounded(response, url)
-        except TimeoutError:
-            raise ScrapeError(
-                "timeout", f"{url} gave no answer within {self._timeout:g} s"
-            ) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ScrapeError("connect", f"{url}: {_cause(error)}") from None
-
-
-def _cause(error: Exception) -> str:
-    """Say what went wrong; some errors have no text of their own."""
-    return str(error) or type(error).__name__
-
-
-async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_PAGE_BYTES:
-            raise ScrapeError("too-large", f"{url} is longer than {MAX_PAGE_BYTES} bytes")
-    return bytes(body)
+    async def _get(self, url: str, headers: dict[str, str] | None = None) -> bytes:
+        assert self._pages is not None  # noqa: S101 -- tasks live between start and stop
+        return await self._pages.get(url, headers)
 
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:
     return ("metrics", "models") if state.pod.models is None else ("metrics",)
 
 
-def _phase(name: str) -> float:
-    """Return a number in [0, 1) that is the same for a pod in every process and run."""
-    digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
-    return int.from_bytes(digest) / 2**32
-
-
 class _Health:
     """Says it once when a page begins to fail, and once when it is well again."""
 
-    __slots__ = ("_failing", "_what")
+    __slots__ = ("_what", "failing")
 
     def __init__(self, pod: str, kind: Kind) -> None:
         self._what = f"the {kind} of pod {pod}"
-        self._failing = False
+        self.failing = False
 
     def good(self) -> None:
-        if self._failing:
-            self._failing = False
+        if self.failing:
+            self.failing = False
             log.info("%s can be read again", self._what)
 
     def bad(self, error: ScrapeError) -> None:
-        if not self._failing:
-            self._failing = True
+        if not self.failing:
+            self.failing = True
             log.warning("%s cannot be read, what was read last stays in use: %s", self._what, error)

@@ -1,6 +1,7 @@
 """The model's name out of a body."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -115,6 +116,16 @@ def test_names_that_models_do_have_are_taken(model: str) -> None:
     assert read_body(json.dumps({"model": model}).encode(), JSON).model == model
 
 
+def test_a_large_body_is_not_copied() -> None:
+    body = json.dumps({"messages": ["a\n" * 500_000], "model": "m"}).encode()
+    tracemalloc.start()
+    try:
+        assert read_body(body, JSON).model == "m"
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_messages_repeat_nothing_of_the_body() -> None:
     secret = b"sk-secret"
     for body in (secret, b'{"model": "' + secret, b'{"model": "\xff' + secret + b'"}'):
@@ -152,6 +163,75 @@ def test_it_agrees_with_pythons_json(rest: dict[str, object], model: str, escape
         return
 
     assert read_body(encoded, JSON).model == json.loads(encoded)["model"]
+
+
+DAMAGES = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b"\\",
+    b",",
+    b":",
+    b"0",
+    b"-",
+    b".",
+    b"e",
+    b"u",
+    b" ",
+    b"\n",
+]
+DAMAGES += [b"\x00", b"\x1f", b"\x7f", b"\xff", b"\xc3", "ß".encode(), b"null", b'"model":', b'"b"']
+
+
+def pod_reads(body: bytes) -> dict[str, object] | None:
+    """Read a body as a pod does; ``None`` if it is no JSON object in UTF-8."""
+
+    def refuse(_constant: str) -> None:  # NaN and Infinity are Python's own.
+        raise ValueError
+
+    try:
+        document = json.loads(body.decode("utf-8-sig"), parse_constant=refuse)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+@given(
+    st.dictionaries(st.sampled_from(["model", "stream", "x"]) | st.text(), JSON_VALUES, max_size=4),
+    st.sampled_from(["a", "größe", "a/b:c"]),
+    st.booleans(),
+    st.sampled_from([None, (",", ":")]),
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from(DAMAGES), st.booleans()), max_size=2),
+)
+def test_of_a_damaged_body_it_takes_what_the_pod_takes(
+    rest: dict[str, object],
+    model: str,
+    escape: bool,
+    separators: tuple[str, str] | None,
+    damages: list[tuple[int, bytes, bool]],
+) -> None:
+    listed = {**rest, "model": model, "stream": True}
+    body = json.dumps(listed, ensure_ascii=escape, separators=separators)
+    encoded = body.encode(errors="surrogatepass")
+    for at, damage, instead in damages:
+        encoded = encoded[:at] + damage + encoded[at + instead :]
+
+    document = pod_reads(encoded)
+    try:
+        fields = read_body(encoded, JSON)
+    except BodyError as error:
+        if error.kind is BodyErrorKind.MALFORMED:
+            # What is stricter here: half a pair of surrogates, escaped, is no character.
+            assert document is None or b"\\ud" in encoded.lower()
+        elif error.kind is BodyErrorKind.MODEL_TYPE:
+            assert document is not None
+            assert not isinstance(document["model"], str | None)
+    else:
+        assert document is not None
+        assert fields.model == (document.get("model") or "")
+        assert fields.stream == (document.get("stream") is True)
 
 
 @given(st.dictionaries(NAMES, JSON_VALUES, max_size=4), st.data())

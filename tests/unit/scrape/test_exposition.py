@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
-from lora_router.scrape.exposition import ExpositionError, read_page
+from lora_router.scrape.exposition import read_page
+from lora_router.scrape.series import ExpositionError
 
 RECORDED = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
 NOW = 1.7954273e9

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from lora_router.cache.pod import Pod
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
+from lora_router.scrape import pages
 from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.scraper import Scraper
 
@@ -171,7 +172,7 @@ async def test_the_first_round_of_no_pods_is_over_at_once() -> None:
 async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_cause(
     server: Server, cause: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(scraper_module, "MAX_PAGE_BYTES", 2000)
+    monkeypatch.setattr(pages, "MAX_PAGE_BYTES", 2000)
     healthy = Server()
     async with server.run() as address, Bench(pod("a", address), timeout=0.05) as bench:
         snapshot = object()
@@ -243,6 +244,20 @@ async def test_a_slow_pod_delays_no_other() -> None:
             await until(lambda: fast.metrics_reads >= 5)
 
         assert slow.metrics_reads == 1
+
+
+async def test_however_many_pods_hang_the_others_are_read_in_time() -> None:
+    hung, healthy = Server(delay=30.0), Server()
+    async with hung.run() as one, healthy.run() as two:
+        pods = [pod(f"hung-{n}", one, models=("m",)) for n in range(12)]
+        pods.append(pod("healthy", two, models=("m",)))
+        async with Bench(*pods, timeout=0.1, concurrency=4) as bench:
+            await until(lambda: len(bench.counts.bad) >= 12)
+            reads, failures = healthy.metrics_reads, len(bench.counts.bad)
+            await until(lambda: len(bench.counts.bad) >= failures + 12)
+
+            # In turn with the others it would be read once.
+            assert healthy.metrics_reads - reads > 5
 
 
 async def test_no_more_are_read_at_once_than_allowed() -> None:

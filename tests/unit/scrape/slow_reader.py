@@ -1,0 +1,107 @@
+"""A vLLM page read the plain way: every line through the official parser, then looked through."""
+
+import math
+from collections import defaultdict
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+
+Samples = dict[str, list[Sample]]
+
+
+def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetrics:
+    samples: Samples = defaultdict(list)
+    for family in text_string_to_metric_families(page.decode()):
+        for sample in family.samples:
+            samples[sample.name].append(sample)
+    usage = samples["vllm:kv_cache_usage_perc"] or samples["vllm:gpu_cache_usage_perc"]
+    started_at = _started_at(samples)
+    return PodMetrics(
+        scraped_at=scraped_at,
+        running=_sum(samples["vllm:num_requests_running"]),
+        waiting=_sum(samples["vllm:num_requests_waiting"]),
+        kv_cache_usage=max(_finite(usage), default=None),
+        deferred=_sum(
+            [
+                sample
+                for sample in samples["vllm:num_requests_waiting_by_reason"]
+                if sample.labels.get("reason") == "deferred"
+            ]
+        ),
+        lora=_lora(samples, wall_now),
+        residency=_residency(samples),
+        adapter_load_seconds=_mean(samples),
+        started_at=started_at,
+        generated_tokens=_generated_tokens(samples) if started_at is None else None,
+    )
+
+
+def _finite(samples: list[Sample]) -> list[float]:
+    return [float(sample.value) for sample in samples if math.isfinite(sample.value)]
+
+
+def _sum(samples: list[Sample]) -> float | None:
+    return sum(_finite(samples)) if _finite(samples) else None
+
+
+def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:
+    latest = wall_now + 3600
+    believable = [s for s in samples["vllm:lora_requests_info"] if 0 < s.value <= latest]
+    if not believable:
+        return None
+    newest = max(believable, key=lambda sample: sample.value)
+    slots = newest.labels.get("max_lora", "")
+    return LoraActivity(
+        max_lora=int(slots) if slots.isdecimal() and int(slots) > 0 else None,
+        running=_names(newest.labels.get("running_lora_adapters", "")),
+        waiting=_names(newest.labels.get("waiting_lora_adapters", "")),
+        updated_at=float(newest.value),
+    )
+
+
+def _names(label: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in label.split(",")) - {""}
+
+
+def _residency(samples: Samples) -> LoraResidency | None:
+    loaded = samples["vllm:lora_adapter_loaded"]
+    slots = samples["vllm:max_gpu_lora_adapters"]
+    if not loaded and not slots and not samples["vllm:num_gpu_loaded_lora_adapters"]:
+        return None
+    names = {
+        level: {
+            sample.labels["adapter_name"]
+            for sample in loaded
+            if sample.labels.get("level") == level
+            and sample.labels.get("adapter_name")
+            and sample.value > 0
+        }
+        for level in ("gpu", "cpu")
+    }
+    most = max(_finite(slots), default=0.0)
+    return LoraResidency(
+        gpu=frozenset(names["gpu"]),
+        cpu=frozenset(names["cpu"] - names["gpu"]),
+        max_gpu=int(most) if most >= 1 else None,
+    )
+
+
+def _mean(samples: Samples) -> float | None:
+    total = _sum(samples["vllm:lora_adapter_load_seconds_sum"])
+    count = _sum(samples["vllm:lora_adapter_load_seconds_count"])
+    if total is None or count is None or total < 0 or count < 1:
+        return None
+    return total / count
+
+
+def _started_at(samples: Samples) -> float | None:
+    starts = samples["process_start_time_seconds"]
+    return float(starts[0].value) if starts and 0 < starts[0].value < math.inf else None
+
+
+def _generated_tokens(samples: Samples) -> float | None:
+    counts = samples["vllm:generation_tokens_total"]
+    total = sum(float(sample.value) for sample in counts)
+    return total if counts and 0 <= total < math.inf else None
