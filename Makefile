@@ -47,8 +47,16 @@ proto: $(VENV)/.dev ## compile proto/ into src/lora_router/extproc/pb
 	$(BIN)/python proto/compile.py
 
 .PHONY: bench
-bench: $(VENV)/.dev ## what the parts of the request path cost (ARGS=--json)
-	$(BIN)/python bench/parts.py $(ARGS)
+bench: $(VENV)/.dev ## what a routed request costs, through a real Envoy (7 minutes; ARGS=--quick)
+	PYTHONPATH=. $(BIN)/python -m bench $(ARGS)
+
+.PHONY: performance
+performance: $(VENV)/.dev ## the same, and docs/performance.md written of it
+	PYTHONPATH=. $(BIN)/python -m bench --docs docs/performance.md $(ARGS)
+
+.PHONY: bench-parts
+bench-parts: $(VENV)/.dev ## what the parts of the request path cost (ARGS=--json)
+	PYTHONPATH=. $(BIN)/python -m bench.parts $(ARGS)
 
 .PHONY: bench-pods
 bench-pods: $(VENV)/.dev ## from a pod's change in Kubernetes to the router's knowledge of it

@@ -1,161 +1,163 @@
-"""What the parts of the request path cost: ``python bench/parts.py [--json]``.
+"""What the parts of the request path cost: ``make bench-parts`` (``ARGS="--json --quick"``).
 
-CPU time of this process divided by the number of calls, the best of five rounds, so that a busy
-machine disturbs it little.
+CPU time of this process divided by the number of calls, the best of some rounds, so that a busy
+machine disturbs it little. A *decision* is an algorithm's choice; *routed* is what the director
+makes of it: the pods that serve the model looked up, one chosen, the request counted there, and an
+older one given back. A *conversation* is one whole request without the transport: messages parsed,
+routed, answers written.
 """
 
+import argparse
 import json
-import random
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from itertools import cycle
 
-from lora_router.cache.metrics import LoraActivity, PodMetrics
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache, ServedModel
+import msgspec
+
+from bench.envoys import PAGES
+from bench.fleets import Fleet, pod_object
+from bench.workload import adapter, body, ext_proc_messages
+from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc.body import InferencePaths, read_body
 from lora_router.extproc.messages import HeaderNames
-from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
-from lora_router.extproc.pb.ext_proc_pb2 import HttpBody, HttpHeaders, ProcessingRequest
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.session import Output, Session, SessionContext
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
-from lora_router.routing.director import Director, Timer
-from lora_router.routing.registry import load_algorithms
+from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
-from lora_router.telemetry.metrics import Telemetry
 
-ROUNDS = 5
-PAGE = Path(__file__).parents[1] / "tests/data/vllm-0.32.0/12_after_unload_a5.prom"
+SIZES = (1_000, 10_000, 220_000, 2_000_000)
+PODS = (8, 100, 1_000)
+_ROUNDS = 5
+_ROUND_SECONDS = 0.05
+_ADDED = 9_999
+"""Number of the pod that events are about. It serves the base model only, as far as is known."""
+_FIRST = 500
+"""Adapters of which the first request is measured."""
+_NOT_ASCII = "Der Prüfer zählte die Spalten noch einmal, 数字は合わなかった。\\n"
 
 
-def microseconds(call: Callable[[], object], calls: int) -> float:
-    """Return CPU µs for each call."""
+def microseconds(call: Callable[[], object], rounds: int) -> float:
+    """Return CPU µs for each call: as many calls as fill a moment, some rounds of it."""
+    calls = 1
     best = float("inf")
-    for _ in range(ROUNDS):
+    while rounds > 0:
         started = time.process_time()
         for _ in range(calls):
             call()
-        best = min(best, (time.process_time() - started) / calls)
+        taken = time.process_time() - started
+        if taken < _ROUND_SECONDS:
+            # Too few to tell anything by.
+            calls *= 2
+            continue
+        rounds -= 1
+        best = min(best, taken / calls)
     return best * 1e6
 
 
-def body(size: int) -> bytes:
-    """Make a chat request of about ``size`` bytes for a model that stands last."""
-    content = "x" * max(1, size - 90)
-    message = {"role": "user", "content": content}
-    return json.dumps({"messages": [message], "stream": True, "model": "adapter-0"}).encode()
+def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str, float]:
+    """Measure all parts; µs by what it is."""
+    rows = {f"body, {_size(size)}": microseconds(_reading(size), rounds) for size in sizes}
+    rows["body, 220 KB, not ASCII"] = microseconds(_reading(220_000, _NOT_ASCII), rounds)
+    few = Fleet(8)
+    for size in sizes:
+        rows[f"conversation, {_size(size)}"] = microseconds(_conversation(few, size), rounds)
+    for count in pods:
+        fleet = few if count == 8 else Fleet(count)
+        for name in sorted(installed()):
+            rows[f"decision, {name}, {count} pods"] = microseconds(fleet.pick(name), rounds)
+            rows[f"routed, {name}, {count} pods"] = microseconds(_routing(fleet, name), rounds)
+        rows[f"first request of an adapter routed, {count} pods"] = _first_requests(fleet, rounds)
+        rows[f"pod event, {count} pods"] = microseconds(_pod_event(fleet, route=False), rounds)
+        rows[f"pod event and the next request routed, {count} pods"] = microseconds(
+            _pod_event(fleet, route=True), rounds
+        )
+    pages = cycle([page.read_bytes() for page in PAGES])
+    sizes_of_pages = [page.stat().st_size // 1000 for page in PAGES]
+    rows[f"metrics page, {min(sizes_of_pages)}-{max(sizes_of_pages)} KB"] = microseconds(
+        lambda: read_page(next(pages), engine=None, scraped_at=0.0, wall_now=2e9), rounds
+    )
+    return rows
 
 
-def reading(data: bytes) -> Callable[[], object]:
-    """Return a call that reads a body."""
+def _size(size: int) -> str:
+    return f"{size // 1_000_000} MB" if size >= 1_000_000 else f"{size // 1000} KB"
+
+
+def _reading(size: int, prose: str | None = None) -> Callable[[], object]:
+    data = body(size, adapter(0)) if prose is None else body(size, adapter(0), prose=prose)
     return lambda: read_body(data, "application/json")
 
 
-def fleet(pods: int, adapters: int) -> PodCache:
-    """Make a cache of pods that serve all adapters and run four of them each."""
-    rng = random.Random(1)
-    cache = PodCache()
-    names = [f"adapter-{number}" for number in range(adapters)]
-    models = [ServedModel("base"), *(ServedModel(name, "base") for name in names)]
-    cache.replace(
-        Pod(f"pod-{n}", f"10.{n // 65536}.{n // 256 % 256}.{n % 256}:8000", "", "")
-        for n in range(pods)
+def _routing(fleet: Fleet, algorithm: str) -> Callable[[], object]:
+    return lambda: fleet.route(algorithm)
+
+
+def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
+    context = SessionContext(
+        fleet.director, fleet.telemetry, InferencePaths(), HeaderNames(), 1 << 25
     )
-    for state in cache:
-        cache.put_models(state, models)
-        running = frozenset(rng.sample(names, 4))
-        lora = LoraActivity(8, running, running, 0.0)
-        cache.put_metrics(state, PodMetrics(scraped_at=0.0, running=4.0, lora=lora))
-    return cache
-
-
-class NoTimers:
-    """A clock for requests that nobody holds."""
-
-    def now(self) -> float:
-        """Return seconds."""
-        return 1.0
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Never called."""
-        raise NotImplementedError
-
-
-def conversation(cache: PodCache, size: int) -> Callable[[], object]:
-    """Return a call that has one whole ext_proc conversation, parsing and writing included."""
-    telemetry = Telemetry(cache)
-    algorithms = load_algorithms(AlgorithmOptions())
-    director = Director(cache, algorithms, "lora-affinity", NoTimers(), telemetry)
-    context = SessionContext(director, telemetry, InferencePaths(), HeaderNames(), 1 << 25)
-    listed = {
-        ":method": "POST",
-        ":path": "/v1/chat/completions",
-        ":authority": "gateway",
-        ":scheme": "http",
-        "content-type": "application/json",
-        "content-length": str(size),
-        "user-agent": "bench",
-        "x-forwarded-for": "10.0.0.1",
-        "x-request-id": "2f1c7c52-7d0c-4d1b-9c0f-5f0e3f1c9a11",
-    }
-    headers = HeaderMap(
-        headers=[HeaderValue(key=key, raw_value=text.encode()) for key, text in listed.items()]
-    )
-    first = ProcessingRequest(request_headers=HttpHeaders(headers=headers)).SerializeToString()
-    second = ProcessingRequest(
-        request_body=HttpBody(body=body(size), end_of_stream=True)
-    ).SerializeToString()
+    messages = ext_proc_messages(size, adapter(0))
 
     def nothing(_outputs: Sequence[Output]) -> None:
         return
 
     def whole() -> None:
         session = Session(context, nothing)
-        for data in (first, second):
+        for data in messages:
             for output in session.receive(ProcessingRequest.FromString(data)):
-                output.SerializeToString()  # type: ignore[union-attr]
+                assert isinstance(output, ProcessingResponse)
+                output.SerializeToString()
         session.end()
 
     return whole
 
 
-def decisions(pods: int, adapters: int) -> dict[str, float]:
-    """Measure each algorithm's ``pick``."""
-    cache = fleet(pods, adapters)
-    request = InferenceRequest(model="adapter-0", adapter="adapter-0")
-    candidates = cache.serving("adapter-0").pods
-    return {
-        f"decision, {name}, {pods} pods": microseconds(
-            lambda algorithm=algorithm: algorithm.pick(request, candidates, 1.0),  # type: ignore[misc]
-            max(100, 20_000 // pods),
-        )
-        for name, algorithm in load_algorithms(AlgorithmOptions()).items()
-    }
+def _first_requests(fleet: Fleet, rounds: int) -> float:
+    """Return CPU µs of requests for adapters that were not asked for since a pod changed."""
+    change = _pod_event(fleet, route=True)
+    names = fleet.never_asked[:_FIRST]
+    best = float("inf")
+    for _ in range(rounds):
+        change()
+        started = time.process_time()
+        for name in names:
+            fleet.route(model=name)
+        best = min(best, (time.process_time() - started) / len(names))
+    return best * 1e6
+
+
+def _pod_event(fleet: Fleet, *, route: bool) -> Callable[[], object]:
+    """Return a call that takes one event of the API: a pod is ready no more, or is again."""
+    decoder = msgspec.json.Decoder(PodObject)
+    rules = PortRules()
+    events = cycle([pod_object(_ADDED, ready=ready) for ready in (True, False)])
+
+    def take() -> None:
+        pod, _ = to_pod(decoder.decode(next(events)), rules)
+        assert pod is not None
+        fleet.cache.update((pod,))
+        if route:
+            fleet.route()
+
+    return take
 
 
 def main() -> None:
     """Measure and print."""
-    page = PAGE.read_bytes()
-    rows = {
-        f"body, {size // 1000} KB": microseconds(reading(body(size)), max(50, 5_000_000 // size))
-        for size in (1_000, 10_000, 220_000, 2_000_000)
-    }
-    rows |= {
-        f"conversation, {size // 1000} KB body": microseconds(
-            conversation(fleet(8, 100), size), max(50, 2_000_000 // size)
-        )
-        for size in (1_000, 220_000)
-    }
-    rows |= decisions(8, 100) | decisions(1000, 100)
-    rows[f"metrics page of {len(page) // 1000} KB"] = microseconds(
-        lambda: read_page(page, engine=None, scraped_at=0.0, wall_now=2e9), 200
-    )
-    if "--json" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        rows = measure(1, (1_000, 220_000), (8, 1_000))
+    else:
+        rows = measure(_ROUNDS, SIZES, PODS)
+    if arguments.json:
         print(json.dumps({name: round(value, 2) for name, value in rows.items()}))
         return
     for name, value in rows.items():
-        print(f"{name:40} {value:10.1f} µs")
+        print(f"{name:45} {value:10.1f} µs")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""Fleets of pods in memory, as big as wanted, with a director that decides about real requests."""
+
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import cycle
+
+from bench.plan import DEFAULT_ALGORITHM
+from bench.workload import BASE, adapters
+from lora_router.cache.metrics import LoraActivity, PodMetrics
+from lora_router.cache.pod import Pod
+from lora_router.cache.pods import PodCache
+from lora_router.discovery.pod_object import MODEL_LABEL
+from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
+from lora_router.routing.director import Director, Routed, RouteQuery, Timer
+from lora_router.routing.registry import load_algorithms
+from lora_router.telemetry.metrics import Telemetry
+
+ADAPTERS = 10_000
+SLOTS = 16
+_IN_FLIGHT_EACH = 4
+"""Requests that each pod has at any moment, and adapters that its last scrape named."""
+_ASKED = 8192
+"""Requests that are drawn beforehand, and asked round and round."""
+
+
+class MonotonicClock:
+    """Real time, for requests that nobody holds."""
+
+    def now(self) -> float:
+        """Return seconds."""
+        return time.monotonic()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Say that it was called: there is room for every request, so none should be held."""
+        raise RuntimeError("a request was held")
+
+
+class Fleet:
+    """Pods that all serve the same adapters and have room, and requests under way on them.
+
+    Popularity falls with an adapter's rank, as one over it, so that some are asked for all the time
+    and most hardly ever.
+    """
+
+    def __init__(self, pods: int, adapter_count: int = ADAPTERS) -> None:
+        rng = random.Random(1)
+        names = adapters(adapter_count)
+        self.cache = PodCache()
+        self.telemetry = Telemetry(self.cache)
+        self._algorithms = load_algorithms(AlgorithmOptions(metrics_max_age=1e9, rng=rng))
+        self.director = Director(
+            self.cache,
+            self._algorithms,
+            DEFAULT_ALGORITHM,
+            MonotonicClock(),
+            self.telemetry,
+        )
+        models = (BASE, *names)
+        self.cache.replace(pod(number, models) for number in range(pods))
+        now = time.monotonic()
+        for state in self.cache:
+            running = frozenset(rng.sample(names, _IN_FLIGHT_EACH))
+            lora = LoraActivity(SLOTS, running, running, time.time())
+            self.cache.put_metrics(state, PodMetrics(scraped_at=now, running=4.0, lora=lora))
+        weights = [1.0 / rank for rank in range(1, adapter_count + 1)]
+        asked = rng.choices(names, weights, k=_ASKED)
+        self._asked: Iterator[str] = cycle(asked)
+        self.never_asked = sorted(set(names).difference(asked))
+        """Adapters that ``route`` does not ask for by itself."""
+        self._under_way: deque[Routed] = deque()
+        self._room = pods * _IN_FLIGHT_EACH
+        for _ in range(_ASKED):
+            self.route()
+        self._questions = cycle(
+            [(InferenceRequest(name, name), self.cache.serving(name).pods) for name in asked]
+        )
+
+    def pick(self, algorithm: str) -> Callable[[], object]:
+        """Return a call that asks an algorithm about the next request, and leaves it at that."""
+        ask = self._algorithms[algorithm].pick
+        questions = self._questions
+
+        def call() -> object:
+            request, candidates = next(questions)
+            return ask(request, candidates, time.monotonic())
+
+        return call
+
+    def route(self, strategy: str | None = None, model: str | None = None) -> None:
+        """Choose for the next request and count it; the one that is under way longest ends."""
+        query = RouteQuery(model or next(self._asked), strategy=strategy)
+        routed = self.director.route(query, _late)
+        if not isinstance(routed, Routed):
+            raise RuntimeError(f"{strategy} did not route: {routed}")
+        self._under_way.append(routed)
+        if len(self._under_way) > self._room:
+            self._under_way.popleft().reservation.release()
+
+
+def pod(number: int, models: tuple[str, ...] | None, *, ready: bool = True) -> Pod:
+    """Describe a pod."""
+    address = f"10.0.{number // 250}.{number % 250}:8000"
+    return Pod(
+        f"bench/pod-{number}",
+        address,
+        f"http://{address}/metrics",
+        f"http://{address}/v1/models",
+        ready=ready,
+        models=models,
+    )
+
+
+def pod_object(number: int, *, ready: bool) -> bytes:
+    """Return a pod as the Kubernetes API has it: some KB, most of which is not for us."""
+    name = f"pod-{number}"
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:v0.32.0",
+        "args": ["serve", "/models/model", "--enable-lora", "--max-loras", "8"],
+        "ports": [{"name": "http", "containerPort": 8000, "protocol": "TCP"}],
+        "env": [{"name": f"VARIABLE_{n}", "value": "some value or other"} for n in range(20)],
+        "resources": {"limits": {"nvidia.com/gpu": "1"}},
+        "volumeMounts": [{"name": f"v{n}", "mountPath": f"/mnt/{n}"} for n in range(5)],
+    }
+    conditions = [
+        {"type": kind, "status": str(ready), "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        for kind in ("Initialized", "PodScheduled", "ContainersReady", "Ready")
+    ]
+    fields = {f"f:field-{n}": {"f:inner": "."} for n in range(40)}
+    metadata = {
+        "name": name,
+        "namespace": "bench",
+        "uid": f"0b0e7a3e-0000-4000-8000-{number:012}",
+        "resourceVersion": "123456789",
+        "labels": {MODEL_LABEL: BASE, "app": "vllm", "pod-template-hash": "7d5c6b8f9"},
+        "managedFields": [{"manager": "kubelet", "operation": "Update", "fieldsV1": fields}],
+    }
+    status = {
+        "phase": "Running",
+        "podIP": f"10.0.{number // 250}.{number % 250}",
+        "conditions": conditions,
+    }
+    return json.dumps(
+        {"metadata": metadata, "spec": {"containers": [container]}, "status": status}
+    ).encode()
+
+
+def _late(_outcome: object) -> None:
+    raise RuntimeError("a request was held")

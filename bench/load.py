@@ -1,0 +1,216 @@
+"""A load generator: HTTP/1.1 connections that each send the next request when the last is answered.
+
+``python -m bench.load`` is a process of its own: it reads a ``Load`` as JSON from standard input
+and prints ``Heard`` as JSON. It costs 10 µs or so for each request, so that it is not what is
+measured: the requests are made beforehand, and of an answer only the status and the length are
+read.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import cast
+
+import uvloop
+
+from bench.process_costs import cpu_seconds
+from bench.workload import PATH, adapter, body
+
+_MOST_REQUESTS = 1000
+_MOST_BYTES = 16 * 1024 * 1024
+"""Of the requests made beforehand, which are sent round and round."""
+_SECONDS_TO_END = 10.0
+_SECONDS_LONGER = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to send, and whose costs to note meanwhile."""
+
+    port: int
+    connections: int
+    body_bytes: int
+    targets: Sequence[str]
+    """Pods' addresses. Each request names one in ``target-pod``, for listeners whose Envoy lets
+    clients choose; the gateway's own removes it."""
+    adapters: int
+    """The models asked for are so many."""
+    algorithm: str
+    seconds: float
+    """Length of the measured window; it is longer if it must be for some answers."""
+    warm_up: float
+    """Seconds of load before it."""
+    processes: dict[str, int] = field(default_factory=dict)
+    """Process ids by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of it, in the window only."""
+
+    requests: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+    cpu_us: dict[str, float]
+    """CPU time of each process, for each request."""
+    own_cpu_us: float
+
+
+class LoadError(RuntimeError):
+    """The other side did not do as expected; says what came instead."""
+
+
+class _Connection(asyncio.Protocol):
+    """One client that waits for each answer."""
+
+    __slots__ = ("_kept", "_run", "_sent", "_transport")
+
+    def __init__(self, run: "_Run") -> None:
+        self._run = run
+        self._kept = b""
+        self._sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # No isinstance: uvloop's transports are not of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self) -> None:
+        self._sent = time.perf_counter()
+        self._transport.write(next(self._run.requests))
+
+    def data_received(self, data: bytes) -> None:
+        if self._kept:
+            data = self._kept + data
+            self._kept = b""
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or len(data) < end + 4 + _content_length(data, end):
+            self._kept = data
+            return
+        run = self._run
+        run.times.append(time.perf_counter() - self._sent)
+        if not data.startswith(b"HTTP/1.1 200"):
+            run.fail(f"an answer was not 200:\n{data[:2000].decode(errors='replace')}")
+        elif run.stopping:
+            run.idle()
+        else:
+            self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._run.fail(f"a connection was closed: {exc or 'by the other side'}")
+
+    def close(self) -> None:
+        self._transport.abort()
+
+
+def _content_length(data: bytes, end: int) -> int:
+    at = data.find(b"content-length: ", 0, end)
+    if at < 0:
+        raise LoadError(f"an answer has no content-length: {data[:end]!r}")
+    return int(data[at + 16 : data.find(b"\r", at)])
+
+
+class _Run:
+    """One load, from the first connection to the last answer."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self.requests: Iterator[bytes] = itertools.cycle(_requests(load))
+        self.times: list[float] = []
+        self.stopping = False
+        self._busy = 0
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, why: str) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(LoadError(why))
+
+    def idle(self) -> None:
+        self._busy -= 1
+        if self._busy == 0 and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def measure(self) -> Heard:
+        load = self._load
+        loop = asyncio.get_running_loop()
+        connections = [
+            (await loop.create_connection(lambda: _Connection(self), "127.0.0.1", load.port))[1]
+            for _ in range(load.connections)
+        ]
+        self._busy = len(connections)
+        for connection in connections:
+            connection.send()
+        await self._wait(load.warm_up)
+        began, first, clocks = time.perf_counter(), len(self.times), self._clocks()
+        own = time.process_time()
+        await self._wait(load.seconds)
+        seconds, last, after = time.perf_counter() - began, len(self.times), self._clocks()
+        own = time.process_time() - own
+        self.stopping = True
+        async with asyncio.timeout(_SECONDS_TO_END):
+            await self._ended
+        for connection in connections:
+            connection.close()
+        times = sorted(self.times[first:last])
+        if not times:
+            raise LoadError(f"no request was answered within {seconds:.1f} s")
+        count = len(times)
+        return Heard(
+            requests=count,
+            seconds=seconds,
+            p50_us=times[count // 2] * 1e6,
+            p99_us=times[count * 99 // 100] * 1e6,
+            cpu_us={name: (after[name] - clocks[name]) / count * 1e6 for name in clocks},
+            own_cpu_us=own / count * 1e6,
+        )
+
+    async def _wait(self, seconds: float) -> None:
+        """Let it run for some time, and longer until there is an answer for each connection."""
+        enough = len(self.times) + self._load.connections
+        latest = time.monotonic() + seconds + _SECONDS_LONGER
+        await asyncio.wait((self._ended,), timeout=seconds)
+        while not self._ended.done() and len(self.times) < enough and time.monotonic() < latest:
+            await asyncio.wait((self._ended,), timeout=0.05)
+        if self._ended.done():
+            self._ended.result()
+
+    def _clocks(self) -> dict[str, float]:
+        return {name: cpu_seconds(pid) for name, pid in self._load.processes.items()}
+
+
+def _requests(load: Load) -> list[bytes]:
+    count = max(1, min(_MOST_REQUESTS, _MOST_BYTES // load.body_bytes))
+    rng = random.Random(1)
+    made = []
+    for number in range(count):
+        data = body(load.body_bytes, adapter(rng.randrange(load.adapters)))
+        target = load.targets[number % len(load.targets)]
+        head = (
+            f"POST {PATH} HTTP/1.1\r\n"
+            "host: gateway\r\n"
+            "user-agent: bench\r\n"
+            "content-type: application/json\r\n"
+            f"target-pod: {target}\r\n"
+            f"routing-strategy: {load.algorithm}\r\n"
+            f"content-length: {len(data)}\r\n\r\n"
+        )
+        made.append(head.encode() + data)
+    return made
+
+
+async def main() -> None:
+    """Do what standard input says."""
+    load = Load(**json.load(sys.stdin))
+    print(json.dumps(asdict(await _Run(load).measure())))
+
+
+if __name__ == "__main__":
+    try:
+        uvloop.run(main())
+    except LoadError as error:
+        sys.exit(f"load: {error}")

@@ -1,0 +1,51 @@
+"""One run of the bench: everything that a plan asks for, one after the other."""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import router_process, wire
+from bench.machine import notes
+from bench.plan import Plan
+from bench.processes import run_module, transports
+from bench.results import Results
+
+_PARTS_SECONDS = 300.0
+
+
+async def measure(plan: Plan, *, parts: Sequence[str] | None) -> Results:
+    """Measure everything.
+
+    Args:
+        plan: What, and for how long.
+        parts: What ``bench.parts`` is given; ``None``: it is left out.
+    """
+    began = time.monotonic()
+
+    def note(what: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="lora-router-bench-") as folder:
+        directory = Path(folder)
+        starts = await router_process.measure_starts(plan, directory, note)
+        streams = await router_process.measure_streams(plan, directory, note)
+        scraped = await router_process.measure_scraping(plan, directory, note)
+        rows = await wire.measure(plan, directory, note)
+    found: dict[str, float] = {}
+    if parts is not None:
+        note("the parts")
+        printed = await run_module("bench.parts", "", "--json", *parts, seconds=_PARTS_SECONDS)
+        found = json.loads(printed)
+    return Results(
+        machine=notes(),
+        seconds=time.monotonic() - began,
+        transports=transports(),
+        wire=rows,
+        starts=starts,
+        streams=streams,
+        scraped=scraped,
+        parts=found,
+    )

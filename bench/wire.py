@@ -1,0 +1,248 @@
+"""The request path as clients see it: a real Envoy that asks the router, and the same without it.
+
+For each point and each transport the same load goes through the same Envoy, in turn: with no
+filter, with a server that decides nothing (at the base point), with the router. All servers are up
+all the time; who is not asked costs nothing.
+"""
+
+import json
+import statistics
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench import envoys
+from bench.load import Heard, Load
+from bench.own_metrics import OwnMetrics
+from bench.plan import BASE, Plan, Point
+from bench.process_costs import forget_peak, peak_memory_bytes
+from bench.processes import NOOP, SERVE, Processes, run_module, transports
+from bench.workload import BASE as BASE_MODEL
+from bench.workload import adapters
+from lora_router.demo.fleet import free_ports
+
+ROUTER, NOOP_SERVER, NOTHING = "router", "no-op", "nothing"
+NEVER_SCRAPED = {"pod_metric_refresh_interval_ms": 3_600_000, "metrics_max_age_seconds": 86_400}
+"""One scrape at the start, and what it said stays true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One point, as measured with one server behind Envoy's filter."""
+
+    server: str
+    """``router``, ``no-op``, or ``nothing``: no filter."""
+    transport: str
+    """Empty for ``nothing``."""
+    point: Point
+    requests: int
+    requests_per_second: float
+    cpu_us: float | None
+    """The server's CPU time for each request; ``None`` for ``nothing``."""
+    envoy_cpu_us: float
+    load_cpu_us: float
+    p50_us: float
+    p99_us: float
+    added_p50_us: float | None
+    added_p99_us: float | None
+    """Beyond what the same load took without a filter."""
+    peak_memory_mb: float | None
+    not_routed: int
+    """Answers of the router other than a pod, at once. Should be none: it is another path."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One of the gateway's listeners, and who is asked there."""
+
+    server: str
+    transport: str
+    port: int
+    process: str = ""
+    """Name of the server's process; empty: there is none."""
+    admin: int = 0
+    """Port of its own pages."""
+
+
+async def measure(plan: Plan, directory: Path, note: Callable[[str], None]) -> list[Row]:
+    """Measure all points of a plan.
+
+    Args:
+        plan: What and how long.
+        directory: For configurations and logs.
+        note: Told what is being measured.
+
+    Raises:
+        ChildError, RuntimeError, TimeoutError: Something does not work; says what.
+    """
+    rows: list[Row] = []
+    points = plan.points()
+    for pods in dict.fromkeys(point.pods for point in points):
+        note(f"starting {pods} pods, the routers and Envoy")
+        async with _Gateway.started(plan, pods, directory) as gateway:
+            for point in points:
+                if point.pods == pods:
+                    note(f"the request path: {_told(point)}")
+                    rows += await gateway.measure(point)
+    return rows
+
+
+def _told(point: Point) -> str:
+    return (
+        f"{point.body_bytes:,} bytes, {point.connections} connections, {point.pods} pods, "
+        f"{point.algorithm}"
+    )
+
+
+class _Gateway:
+    """Envoy, all servers that it can ask, and pods that answer at once."""
+
+    def __init__(
+        self, plan: Plan, processes: Processes, ways: Sequence[_Way], targets: Sequence[str]
+    ) -> None:
+        self._plan = plan
+        self._processes = processes
+        self._ways = ways
+        self._targets = targets
+        self._without: dict[tuple[int, int], Sequence[Heard]] = {}
+        """What was heard without a filter, by body and connections."""
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, plan: Plan, pods: int, directory: Path) -> AsyncIterator["_Gateway"]:
+        """Start everything, and end everything."""
+        names = transports()
+        pod_port, pod_admin, envoy_admin, nothing, *ports = free_ports(4 + 6 * len(names))
+        targets = [envoys.pod_address(number, pod_port) for number in range(pods)]
+        pods_file = directory / "pods.yaml"
+        pods_file.write_text(envoys.pods_file(targets, [BASE_MODEL, *adapters(plan.adapters)]))
+        nobody = directory / "nobody.yaml"
+        nobody.write_text("pods: []\n")
+        async with Processes(directory) as processes:
+            await processes.start_envoy("pods", envoys.pods(pods, pod_port, pod_admin))
+            await processes.until_listening("127.1.0.1", pod_port)
+            ways = [_Way(NOTHING, "", nothing)]
+            listeners = [envoys.Listener(NOTHING, nothing, None, routes=False)]
+            free = iter(ports)
+            for transport in names:
+                for server in (NOOP_SERVER, ROUTER):
+                    listen, asks, admin = next(free), next(free), next(free)
+                    name = f"{server}-{transport}"
+                    await processes.start_router(
+                        name,
+                        SERVE if server == ROUTER else NOOP,
+                        settings(transport, pods_file if server == ROUTER else nobody, asks, admin),
+                    )
+                    ways.append(_Way(server, transport, listen, name, admin))
+                    listeners.append(envoys.Listener(name, listen, asks, routes=server == ROUTER))
+            for way in ways[1:]:
+                await processes.until_ready(way.admin)
+            await processes.start_envoy("envoy", envoys.gateway(listeners, envoy_admin))
+            await processes.until_listening("127.0.0.1", nothing)
+            yield cls(plan, processes, ways, targets)
+
+    async def measure(self, point: Point) -> list[Row]:
+        """Measure one point by all ways."""
+        key = (point.body_bytes, point.connections)
+        ways = [
+            way
+            for way in self._ways
+            if (way.server != NOOP_SERVER or point == BASE)
+            # Without a filter there is no algorithm: it is measured already.
+            and (way.server != NOTHING or key not in self._without)
+        ]
+        heard: dict[_Way, list[Heard]] = {way: [] for way in ways}
+        before = {way: await _not_routed(way) for way in ways}
+        for way in ways:
+            if way.process:
+                forget_peak(self._processes.pid(way.process))
+        rounds = self._plan.base_rounds if point == BASE else self._plan.rounds
+        for _ in range(rounds):
+            for way in ways:
+                heard[way].append(await self._load(way, point))
+        without = self._without.setdefault(key, heard[ways[0]])
+        return [
+            self._row(point, way, heard[way], without, await _not_routed(way) - before[way])
+            for way in ways
+        ]
+
+    async def _load(self, way: _Way, point: Point) -> Heard:
+        self._processes.check()
+        pids = {"envoy": self._processes.pid("envoy")}
+        if way.process:
+            pids["server"] = self._processes.pid(way.process)
+        load = Load(
+            port=way.port,
+            connections=point.connections,
+            body_bytes=point.body_bytes,
+            targets=self._targets,
+            adapters=self._plan.adapters,
+            algorithm=point.algorithm,
+            seconds=self._plan.seconds,
+            warm_up=self._plan.warm_up,
+            processes=pids,
+        )
+        printed = await run_module(
+            "bench.load",
+            json.dumps(asdict(load)),
+            seconds=load.warm_up + load.seconds + 30.0,
+        )
+        return Heard(**json.loads(printed))
+
+    def _row(
+        self,
+        point: Point,
+        way: _Way,
+        heard: Sequence[Heard],
+        without: Sequence[Heard],
+        not_routed: int,
+    ) -> Row:
+        p50, p99 = (_median(heard, name) for name in ("p50_us", "p99_us"))
+        asked = bool(way.process)
+        return Row(
+            server=way.server,
+            transport=way.transport,
+            point=point,
+            requests=sum(each.requests for each in heard),
+            requests_per_second=statistics.median(each.requests / each.seconds for each in heard),
+            cpu_us=statistics.median(each.cpu_us["server"] for each in heard) if asked else None,
+            envoy_cpu_us=statistics.median(each.cpu_us["envoy"] for each in heard),
+            load_cpu_us=_median(heard, "own_cpu_us"),
+            p50_us=p50,
+            p99_us=p99,
+            added_p50_us=p50 - _median(without, "p50_us") if asked else None,
+            added_p99_us=p99 - _median(without, "p99_us") if asked else None,
+            peak_memory_mb=(
+                peak_memory_bytes(self._processes.pid(way.process)) / 2**20 if asked else None
+            ),
+            not_routed=not_routed,
+        )
+
+
+def settings(transport: str, pods_file: Path, grpc_port: int, admin_port: int) -> dict[str, object]:
+    """Return the settings of a router on this host, whose pods are scraped once."""
+    return {
+        "endpoints": pods_file,
+        "grpc_host": "127.0.0.1",
+        "grpc_port": grpc_port,
+        "admin_port": admin_port,
+        "drain_timeout_seconds": 0,
+        "startup_timeout_seconds": 60,
+        "log_level": "warning",
+        "transport": transport,
+        **NEVER_SCRAPED,
+    }
+
+
+async def _not_routed(way: _Way) -> int:
+    if way.server != ROUTER:
+        return 0
+    metrics = await OwnMetrics.read(way.admin)
+    name = "lora_router_requests_total"
+    return int(metrics.total(name) - metrics.total(name, outcome="routed"))
+
+
+def _median(heard: Sequence[Heard], name: str) -> float:
+    values: list[float] = [getattr(each, name) for each in heard]
+    return statistics.median(values)
