@@ -242,10 +242,11 @@ class Session:
             # A pass-through request has no model to look for.
             self._body_ended = request.end_of_stream
             return (self._pass_on(request.body, request.end_of_stream),)
-        self._size += len(request.body)
+        piece = request.body  # Each look at the field copies it.
+        self._size += len(piece)
         if self._size > self._context.max_body_bytes:
             return self._too_large()
-        self._pieces.append(request.body)
+        self._pieces.append(piece)
         if not whole:
             return ()
         self._body_ended = True

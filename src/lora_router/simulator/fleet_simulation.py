@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lora_router.cache.pod import Pod
 from lora_router.cache.catalog import ServedModel
+from lora_router.cache.pod import Pod
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
 from lora_router.routing.algorithm import Algorithm
