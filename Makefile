@@ -74,6 +74,12 @@ plots: $(VENV)/.dev ## the plots of docs/routing.md, of the table's traces (some
 		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 \
 		bench/scenarios/b-zipf.yaml bench/scenarios/c-slot-bound.yaml bench/scenarios/flash-crowd.yaml
 
+.PHONY: bench-routers
+bench-routers: $(VENV)/.dev ## the table of docs/routing.md on several routers over one fleet (some minutes)
+	mkdir -p build
+	PYTHONPATH=. $(BIN)/python -m bench.routers_table | tee build/routers.md
+	$(BIN)/python docs/embed.py docs/routing.md bench-routers < build/routers.md
+
 .PHONY: bench-demo
 bench-demo: $(VENV)/.dev ## the simulator against the demo's live fleet: the same order of algorithms?
 	$(BIN)/python bench/demo_order.py $(ARGS)

@@ -32,7 +32,7 @@ def trace_of(scenario: Scenario, rate: float, seed: int) -> list[Arrival]:
 
 def play(scenario: Scenario, algorithm: str, rate: float, seed: int) -> Summary:
     """Play one run to its end."""
-    simulation = FleetSimulation(scenario.fleet(SECONDS), _maker(algorithm), seed)
+    simulation = FleetSimulation(scenario.fleet(SECONDS), maker(algorithm), seed)
     return summarise(simulation.run(trace_of(scenario, rate, seed)), SECONDS)
 
 
@@ -86,9 +86,10 @@ def _keeps_the_limit(scenario: Scenario, algorithm: str, rate: float, seed: int)
         late += request.arrived >= since and request.first_token - request.arrived > LIMIT_SECONDS
         return late > may_be_late
 
-    FleetSimulation(scenario.fleet(SECONDS), _maker(algorithm), seed).run(trace, stop_when=too_many)
+    FleetSimulation(scenario.fleet(SECONDS), maker(algorithm), seed).run(trace, stop_when=too_many)
     return late <= may_be_late
 
 
-def _maker(name: str) -> Callable[[random.Random], Algorithm]:
+def maker(name: str) -> Callable[[random.Random], Algorithm]:
+    """Return what makes an installed algorithm."""
     return lambda rng: load_algorithms(AlgorithmOptions(rng=rng))[name]

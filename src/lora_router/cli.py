@@ -246,6 +246,13 @@ def simulate(
         ),
     ] = None,
     routers: Annotated[int, typer.Option(help="Routers that share the fleet.", min=1)] = 1,
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="What routers know of each other: nothing, scrapes (of pods), or the seconds "
+            "between two exchanges of ledgers."
+        ),
+    ] = "scrapes",
     threshold: Annotated[
         float, typer.Option(help="AIBRIX_LORA_AFFINITY_THRESHOLD.", min=0.0, max=1.0)
     ] = 0.999,
@@ -262,6 +269,7 @@ def simulate(
     """Try algorithms on a simulated fleet: the same objects, the same traces, no waiting."""
     from lora_router.routing.registry import UnknownAlgorithmError, installed
     from lora_router.simulator.command import SimulateOptions, simulate_command
+    from lora_router.simulator.knowledge import read_knowledge
     from lora_router.simulator.plots import PlotError
 
     chosen = tuple(dict.fromkeys(algorithm or sorted(installed())))
@@ -275,6 +283,7 @@ def simulate(
                 rate=rate,
                 trace=trace,
                 routers=routers,
+                knowledge=read_knowledge(peers),
                 lora_affinity_threshold=threshold,
                 as_json=as_json,
                 plot=plot,

@@ -7,26 +7,30 @@ loaded. What a router needs to know is more, and comes from here. In the order o
 - *Expected*: adapters that this router has in flight on the pod, waiting ones included. Exact and
   immediate (the ledger).
 - *Active*: what the last scrape named. True when it came, and as old as the scrape since.
-- *Foreign*: what the last scrape showed beyond the ledger: adapters and requests of other routers
-  and of whoever else asks the pod. An adapter of ours whose last request ended since the scrape
-  before is not taken for foreign: it may only be the end of our own that was seen. When scrapes
-  fail for long, it is forgotten.
+- *Foreign*: what others have in flight. Of routers that tell of their ledgers, what they told
+  (``peers``). Of other routers and of whoever else asks the pod (*strangers*), what the last scrape
+  showed beyond all known ledgers. An adapter whose last request ended since the scrape before is
+  not taken for a stranger's: it may only be its end that was seen. Nor is what a router tells of
+  soon after: it was on its way to be told. When scrapes fail for long, strangers are forgotten.
 - *Free*: slots with neither an expected nor a foreign adapter. None while the last scrape showed a
-  request that waits for a slot: the adapter that waits shows nowhere, so it may be anybody's.
+  request that waits for a slot: the adapter that waits shows nowhere, so it may be anybody's,
+  unless ledgers explain it.
 - *Resident*: in a slot, active or not. *In host memory*: so that it need not be fetched from far.
-  Where the server says so, what it says, but for what this router used since. Else estimates: the
+  Where the server says so, what it says, but for what routers used since. Else estimates: the
   slots have what is in flight and, in those that are left, what was used last; host memory has
   whatever was used (``vllm/lora``: LRU caches of ``max_loras`` and ``max_cpu_loras``). The estimate
   of slots is exact for a router that is alone and keeps within them.
 
 A server that restarts has nothing loaded. Discovery tells by another uid or address, which makes a
 new record; else the page tells, by another start time, or by a counter that fell, or, where it has
-neither, by missing what was on it before. Then all is forgotten but what this router has in flight.
+neither, by missing what was on it before. Then all is forgotten but what routers have in flight.
 """
 
 from collections.abc import Mapping
 
 from lora_router.cache.metrics import LoraResidency, PodMetrics
+from lora_router.cache.peer_ledgers import PodShare
+from lora_router.cache.pod_peers import PodPeers
 
 _REMEMBERED = 1024
 """Adapters in the estimate of the order of use, which bounds the memory of a pod's record."""
@@ -41,13 +45,18 @@ class AdapterBeliefs:
         "_named_adapters",
         "_residency",
         "_started_at",
+        "_stranger_requests",
+        "_strangers",
+        "_told_since_scrape",
         "_used",
         "_used_since_scrape",
         "active",
         "expected",
         "foreign_adapters",
         "foreign_requests",
+        "peers",
         "scraped_at",
+        "shown",
         "slots",
         "somebody_waits",
     )
@@ -63,14 +72,22 @@ class AdapterBeliefs:
         nobody knows."""
         self.active = _NONE
         """Adapters with a first token out and not finished. None also where nobody says."""
+        self.shown = _NONE
+        """Adapters in flight by the last scrape, or by what other routers told."""
         self.foreign_adapters = _NONE
         self.foreign_requests = 0
         self.somebody_waits = False
-        """Whether the last scrape showed a request that waits for a slot."""
+        """Whether the last scrape showed a request that waits for a slot, nobody knows whose."""
+        self.peers = PodPeers()
+        """What other routers told."""
+        self._strangers = _NONE
+        self._stranger_requests = 0
+        self._told_since_scrape: set[str] = set()
+        """Routers."""
         self._used: dict[str, None] = {}
         """Adapters in the order of their last use, the last used last."""
         self._used_since_scrape: set[str] = set()
-        """By this router."""
+        """By this router, and by those that tell."""
         self._residency: LoraResidency | None = None
         self._started_at: float | None = None
         self._generated_tokens: float | None = None
@@ -91,6 +108,22 @@ class AdapterBeliefs:
         foreign = self.foreign_adapters
         taken = len(self.expected.keys() | foreign) if foreign else len(self.expected)
         return self.slots - taken
+
+    def may_take_slot(self, adapter: str) -> bool:
+        """Say whether a slot, if one is free, may be taken for an adapter that is not in flight.
+
+        Where routers tell each other of their ledgers, it may be another's turn (``slot_turns``).
+        """
+        peers = self.peers
+        return peers.turn is None or peers.leave_a_slot(
+            self.expected, self.foreign_adapters, is_loaded=self.is_resident(adapter)
+        )
+
+    def told_free_slots(self) -> int:
+        """Return the slots that are free by what was told, this router's own word included."""
+        if self.slots is None or self.somebody_waits:
+            return 0
+        return max(0, self.slots - len(self.peers.told | self.foreign_adapters))
 
     def is_resident(self, adapter: str) -> bool:
         """Say whether an adapter is in a slot, active or not, as far as is known."""
@@ -132,14 +165,14 @@ class AdapterBeliefs:
         """Take in a scrape, and how many requests this router had in flight when it came."""
         if self._is_of_another_server(metrics):
             self.slots = None
-            self._used = dict.fromkeys(self.expected)
+            self._used = dict.fromkeys((*self.expected, *self.peers.adapters))
             self._named_adapters = False
         self.scraped_at = metrics.scraped_at
         self._started_at = metrics.started_at
         self._generated_tokens = metrics.generated_tokens
-        self.foreign_requests = max(
-            0, int((metrics.running or 0.0) + (metrics.waiting or 0.0)) - in_flight
-        )
+        shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
+        self._stranger_requests = max(0, shown - in_flight - self.peers.requests)
+        self._told_since_scrape.clear()
         self.somebody_waits = bool(metrics.deferred)
         lora, residency = metrics.lora, metrics.residency
         self._residency = residency
@@ -150,23 +183,55 @@ class AdapterBeliefs:
         self.slots = slots or self.slots
         self.active = lora.active if lora is not None else _NONE
         self._named_adapters = self._named_adapters or lora is not None
-        self.foreign_adapters = (
-            self.active - self.expected.keys() - self._used_since_scrape if self.active else _NONE
+        self._strangers = (
+            self.active - self.expected.keys() - self._used_since_scrape - self.peers.adapters
+            if self.active
+            else _NONE
         )
-        for adapter in self.foreign_adapters:
+        for adapter in self._strangers:
             self._touch(adapter)
         self._used_since_scrape.clear()
+        self._merge()
+
+    def told(self, router: str, share: PodShare | None) -> bool:
+        """Take in what another router told (``None``: it has nothing here); say if it is new."""
+        first_since_scrape = router not in self._told_since_scrape
+        self._told_since_scrape.add(router)
+        news = self.peers.put(router, share)
+        if news is None:
+            return False
+        for adapter in sorted(news.started | news.ended):
+            self.used(adapter)
+        # What a scrape showed before it was told of, was no stranger's.
+        self._strangers -= news.started
+        if first_since_scrape and news.more > 0:
+            self._stranger_requests = max(0, self._stranger_requests - news.more)
+        self._merge()
+        return True
 
     def forget_old(self, now: float, max_age: float) -> bool:
         """Forget what others have in flight, if the last scrape is too old; say whether it was."""
         if now - self.scraped_at <= max_age or not (
-            self.active or self.foreign_requests or self.somebody_waits
+            self.active or self._stranger_requests or self.somebody_waits
         ):
             return False
-        self.active = self.foreign_adapters = _NONE
-        self.foreign_requests = 0
+        self.active = self._strangers = _NONE
+        self._stranger_requests = 0
         self.somebody_waits = False
+        self._merge()
         return True
+
+    def _merge(self) -> None:
+        peers = self.peers
+        self.foreign_requests = self._stranger_requests + peers.requests
+        if not peers:
+            self.foreign_adapters, self.shown = self._strangers, self.active
+            return
+        self.foreign_adapters = self._strangers | peers.adapters
+        self.shown = self.active | peers.adapters
+        if self.somebody_waits and self.slots is not None:
+            # With more in flight than slots it is known who waits, and when nobody does any more.
+            self.somebody_waits = len(self.expected.keys() | self.foreign_adapters) <= self.slots
 
     def _touch(self, adapter: str) -> None:
         used = self._used

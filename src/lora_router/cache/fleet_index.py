@@ -48,11 +48,11 @@ class FleetIndex:
         self._running: dict[str, dict[PodState, None]] = {}
         self._users: dict[str, dict[PodState, None]] = {}
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
-        """What was last taken in of each pod: its active adapters, slots and free slots."""
+        """What was last taken in of each pod: what it shows in flight, slots and free slots."""
         self._changes: list[tuple[PodState, str | None]] = []
 
     def running(self, adapter: str) -> Collection[PodState]:
-        """Return the pods on which an adapter is in flight, by the ledger or the last scrape."""
+        """Return the pods on which an adapter is in flight, by ledgers or the last scrape."""
         return self._running.get(adapter, _NOBODY)
 
     def users(self, adapter: str) -> Collection[PodState]:
@@ -62,9 +62,9 @@ class FleetIndex:
     # What the cache and the ledger tell
 
     def put(self, pod: PodState) -> None:
-        """Take a ready pod in, or what a scrape changed about it."""
+        """Take a ready pod in, or what a scrape or another router changed about it."""
         self.refresh()
-        active = pod.beliefs.active
+        active = pod.beliefs.shown
         known = self._active.get(pod)
         before = known[0] if known is not None else None
         if active is not before:
@@ -148,7 +148,7 @@ class FleetIndex:
             del users[next(iter(users))]
 
     def _stopped(self, adapter: str, pod: PodState) -> None:
-        if adapter not in pod.in_flight_adapters and adapter not in pod.beliefs.active:
+        if adapter not in pod.in_flight_adapters and adapter not in pod.beliefs.shown:
             self._forget(self._running, adapter, pod)
 
     @staticmethod

@@ -7,6 +7,8 @@ from lora_router.cache.catalog import Catalog, Catalogs, ServedModel
 from lora_router.cache.fleet_index import FleetIndex
 from lora_router.cache.ledger import Ledger
 from lora_router.cache.metrics import PodMetrics
+from lora_router.cache.peer_ledgers import HeldShare, LedgerShare
+from lora_router.cache.peers import Peers
 from lora_router.cache.pod import Pod
 from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodState
@@ -49,6 +51,8 @@ class PodCache:
         self._catalogs = Catalogs()
         self._listeners: list[Callable[[Collection[PodState]], None]] = []
         self._metrics_listeners: list[Callable[[PodState], None]] = []
+        self._peers = Peers()
+        self._peers_listeners: list[Callable[[Collection[PodState]], None]] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -76,6 +80,10 @@ class PodCache:
     def subscribe_metrics(self, listener: Callable[[PodState], None]) -> None:
         """Have ``listener`` called after each new snapshot, with the pod it is of."""
         self._metrics_listeners.append(listener)
+
+    def subscribe_peers(self, listener: Callable[[Collection[PodState]], None]) -> None:
+        """Have ``listener`` called after routers told each other something new about pods."""
+        self._peers_listeners.append(listener)
 
     # What discovery says
 
@@ -135,6 +143,34 @@ class PodCache:
             return
         state.catalog, state.models_known = catalog, True
         self._changed((state,))
+
+    # What routers tell each other
+
+    def put_peer(self, share: LedgerShare, now: float) -> None:
+        """Take what another router told of its ledger."""
+        self._after_telling(self._peers.put(share, self._states.values(), now))
+
+    def tell_peers(
+        self, router: str, every: float, held: Mapping[str, HeldShare], now: float
+    ) -> LedgerShare:
+        """Return this router's ledger, which must go to all others at once.
+
+        Args:
+            router: The name by which they know this router.
+            every: Seconds until this is done again.
+            held: What waits in this router, by adapter.
+            now: Seconds on the clock of ``PodMetrics.scraped_at``.
+        """
+        share, changed = self._peers.tell(router, every, held, self._states.values(), now)
+        self._after_telling(changed)
+        return share
+
+    def _after_telling(self, changed: Collection[PodState]) -> None:
+        for state in changed:
+            self._index(state)
+        if changed:
+            for listener in self._peers_listeners:
+                listener(changed)
 
     # What a request asks
 

@@ -63,16 +63,19 @@ class Pick(Struct, frozen=True):
 class Hold:
     """Not yet. The request waits in the router, and ``pick`` is asked again.
 
-    It is asked when a request of this router ends, when a scrape or a change of pods arrives,
-    and when the time is up; then for the last time, with ``may_hold`` off, and whoever holds
-    even then has the client told that the pods are overloaded. Held requests are asked in order of
-    arrival; when one is held again, others for the same model and with the same filter are not
-    asked until the next change.
+    It is asked when a request of this router ends, when a scrape, a change of pods or another
+    router's word arrives, and when the time is up; then for the last time, with ``may_hold`` off,
+    and whoever holds even then has the client told that the pods are overloaded. Held requests are
+    asked in order of arrival; when one is held again, others for the same model and with the same
+    filter are not asked until the next change.
     """
 
     reason: str
     seconds: float
     """How long the request may wait at most, counted from its first ``Hold``."""
+    closed: tuple[PodView, str] | None = None
+    """The slot that is to become free for it, if one was chosen: a pod, and the adapter that gets
+    no further requests there. Other routers find it in ``beliefs.peers.closed``."""
 
 
 class Algorithm(Protocol):

@@ -23,6 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from lora_router.cache.ledger import Reservation
+from lora_router.cache.peer_ledgers import HeldShare
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState, PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
@@ -103,6 +104,10 @@ class Held:
     seconds: float
     """The longest it may wait, counted from the start."""
     on_outcome: Callable[[Routed | Refused], None]
+    hold: Hold
+    """What the algorithm said last."""
+    since: float
+    """When it was held first, on the director's clock."""
     timer: Timer | None = field(default=None)
 
     def cancel(self) -> None:
@@ -138,11 +143,24 @@ class Director:
         cache.ledger.on_release = self._on_change
         cache.subscribe(self._on_change)
         cache.subscribe_metrics(self._on_change)
+        cache.subscribe_peers(self._on_change)
 
     @property
     def held(self) -> int:
         """Requests that wait in the router now."""
         return len(self._held)
+
+    def held_adapters(self) -> dict[str, HeldShare]:
+        """Return which adapters requests are held for, as other routers are told."""
+        now = self._clock.now()
+        found: dict[str, HeldShare] = {}
+        for held in self._held:
+            adapter = held.request.adapter
+            if adapter is not None and adapter not in found:
+                closed = held.hold.closed
+                slot = None if closed is None else (closed[0].pod.name, closed[1])
+                found[adapter] = HeldShare(now - held.since, slot)
+        return found
 
     def route(
         self, query: RouteQuery, on_outcome: Callable[[Routed | Refused], None]
@@ -274,7 +292,8 @@ class Director:
         seconds = min(hold.seconds, self._max_hold)
         if seconds <= 0:
             return self._refused(algorithm.name, Refused(Refusal.OVERLOADED))
-        held = Held(self, request, query, algorithm, seconds, on_outcome)
+        now = self._clock.now()
+        held = Held(self, request, query, algorithm, seconds, on_outcome, hold, now)
         held.timer = self._clock.call_later(seconds, lambda: self._time_is_up(held))
         self._held[held] = None
         self._observer.decided(algorithm.name, "held", hold.reason, 0.0)
@@ -311,6 +330,7 @@ class Director:
             return False  # The pods may come back before the time is up.
         answer = self._ask(held.algorithm, held.request, candidates[0])
         if isinstance(answer, Hold):
+            held.hold = answer
             return False
         seconds = perf_counter() - started
         self._resolve(held, self._reserve(held.algorithm, held.request, answer, seconds))

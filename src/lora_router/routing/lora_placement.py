@@ -152,10 +152,9 @@ class LoraPlacement:
             pods = shortlist(None, candidates, self._random)
             return Pick(self._least_loaded(pods), "base-model")
         if self._waiting and request.may_hold and self._nobody_can(adapter, candidates):
-            self._hold(adapter, candidates, now)
-            return Hold("no-slot", _AS_LONG_AS_ALLOWED)
+            return self._hold(adapter, candidates, now)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
-        found = self._survey(adapter, candidates, weight)
+        found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
         if found.place is not None and (
             found.join is None or found.spread_cost(weight) < found.join_load
         ):
@@ -163,8 +162,7 @@ class LoraPlacement:
         elif found.join is not None:
             pick = Pick(found.join, "joined")
         elif request.may_hold:
-            self._hold(adapter, candidates, now)
-            return Hold("no-slot", _AS_LONG_AS_ALLOWED)
+            return self._hold(adapter, candidates, now)
         else:
             pod = found.last_resort or self._least_loaded(candidates)
             pick = Pick(pod, "no-slot-in-time")
@@ -182,7 +180,9 @@ class LoraPlacement:
         fleet = candidates.fleet
         return not fleet.with_room and not fleet.running(adapter)
 
-    def _survey(self, adapter: str, candidates: Sequence[PodView], weight: float) -> _Survey:
+    def _survey(
+        self, adapter: str, candidates: Sequence[PodView], weight: float, *, any_slot: bool
+    ) -> _Survey:
         found = _Survey(pods=len(candidates))
         looked_at = shortlist(adapter, candidates, self._random)
         closed = self._closed_to(adapter)
@@ -199,13 +199,13 @@ class LoraPlacement:
             if adapter in own or adapter in beliefs.foreign_adapters:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
-                if pod not in closed:
-                    found.in_flight += own.get(adapter, 0)
+                if pod not in closed and adapter not in beliefs.peers.closed:
+                    found.in_flight += _in_flight(pod, adapter)
                     if load < found.join_load:
                         found.join, found.join_load = pod, load
             elif (room is None or room > 0) and load < found.place_cost:
                 cost = load + weight * self._price(pod, adapter)
-                if cost < found.place_cost:
+                if cost < found.place_cost and (any_slot or beliefs.may_take_slot(adapter)):
                     found.place, found.place_cost, found.place_load = pod, cost, load
         if looked_at is not candidates and isinstance(candidates, PodGroup):
             fleet = candidates.fleet
@@ -240,29 +240,26 @@ class LoraPlacement:
         closed = (waiting.closed for waiting in self._waiting.values())
         return [each[0] for each in closed if each is not None and each[1] == adapter]
 
-    def _hold(self, adapter: str, candidates: Sequence[PodView], now: float) -> None:
+    def _hold(self, adapter: str, candidates: Sequence[PodView], now: float) -> Hold:
         if now - self._pruned_at > 1.0:
             self._prune(now)
         waiting = self._waiting.setdefault(adapter, _Waiting(now, now))
         waiting.asked = now
-        if now - waiting.since < PATIENCE_SECONDS:
-            return
         closed = waiting.closed
-        if (
-            closed is None
-            or closed[0] not in candidates
-            or not closed[0].in_flight_adapters.get(closed[1])
+        if now - waiting.since >= PATIENCE_SECONDS and (
+            closed is None or closed[0] not in candidates or not _in_flight(*closed)
         ):
             waiting.closed = self._choose_to_close(candidates)
+        return Hold("no-slot", _AS_LONG_AS_ALLOWED, waiting.closed)
 
     def _choose_to_close(self, candidates: Sequence[PodView]) -> tuple[PodView, str] | None:
         """Return the slot in which the fewest requests are, of those that are not closed yet."""
         taken = [waiting.closed for waiting in self._waiting.values() if waiting.closed]
         open_slots = [
-            (requests, number, name)
+            (_in_flight(pod, name), number, name)
             for number, pod in enumerate(candidates)
-            for name, requests in pod.in_flight_adapters.items()
-            if (pod, name) not in taken
+            for name in {*pod.in_flight_adapters, *pod.beliefs.peers.adapters}
+            if (pod, name) not in taken and name not in pod.beliefs.peers.closed
         ]
         if not open_slots:
             return None
@@ -275,3 +272,8 @@ class LoraPlacement:
         for name, waiting in tuple(self._waiting.items()):
             if now - waiting.asked > _FORGOTTEN_SECONDS:
                 del self._waiting[name]
+
+
+def _in_flight(pod: PodView, adapter: str) -> int:
+    """Return an adapter's requests in flight on a pod, of this router and of those that tell."""
+    return pod.in_flight_adapters.get(adapter, 0) + pod.beliefs.peers.in_flight(adapter)

@@ -14,6 +14,7 @@ from rich.table import Table
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import check_installed, load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.scenario import Scenario, read_scenario
@@ -49,6 +50,8 @@ class SimulateOptions:
     trace: Path | None = None
     """A file of requests, in place of made ones."""
     routers: int = 1
+    knowledge: Knowledge = SCRAPES
+    """What each router knows of the others."""
     lora_affinity_threshold: float = 0.999
     as_json: bool = False
     plot: Path | None = None
@@ -154,7 +157,7 @@ def _run(
         return known[name]
 
     seconds = options.seconds if replayed is None else replayed[-1].at
-    fleet = scenario.fleet(seconds, options.routers)
+    fleet = replace(scenario.fleet(seconds, options.routers), knowledge=options.knowledge)
     trace = replayed or make_trace(
         scenario.workload, rate=options.rate or scenario.rate, seconds=seconds, seed=seed
     )
@@ -185,6 +188,7 @@ def _document(
         "seeds": options.seeds,
         "seconds": options.seconds,
         "routers": options.routers,
+        "peers": str(options.knowledge),
         "scenarios": {
             scenario: {algorithm: asdict(summary) for algorithm, summary in found.items()}
             for scenario, found in results.items()

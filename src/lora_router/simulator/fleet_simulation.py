@@ -7,9 +7,10 @@ releases the reservation. Only the transport is missing, which takes no time her
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lora_router.cache.catalog import ServedModel
+from lora_router.cache.metrics import PodMetrics
 from lora_router.cache.pod import Pod
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
@@ -18,6 +19,7 @@ from lora_router.routing.director import Director, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.events import EventQueue
+from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.pod_model import PodCounts, PodModel, SimulatedRequest
 from lora_router.simulator.trace import BASE_MODEL, Arrival
 
@@ -47,6 +49,9 @@ class FleetOptions:
     adapters: tuple[str, ...]
     """What every pod serves, beside the base model."""
     routers: int = 1
+    knowledge: Knowledge = SCRAPES
+    """What each router knows of the others."""
+    exchange_delay_seconds: float = 0.005
     scrape_seconds: float = 1.0
     scrape_delay_seconds: float = 0.005
     tells_residency: bool = False
@@ -162,6 +167,11 @@ class FleetSimulation:
                 router.put(number, 0, ready=True)
             self._routers.append(router)
         self._start_scrapes(rng)
+        if self.options.knowledge.exchange_seconds is not None and self.options.routers > 1:
+            for number, router in enumerate(self._routers):
+                self._start_telling(
+                    router, number, self.options.knowledge.exchange_seconds, rng.random()
+                )
         for outage in self.options.outages:
             self._plan_outage(outage)
         arrivals = _Feeder(iter(trace), self, rng, on_progress)
@@ -304,11 +314,39 @@ class FleetSimulation:
 
         self._events.call_later(after, scrape)
 
+    def _start_telling(self, router: _Router, number: int, every: float, phase: float) -> None:
+        """Have a router tell the others of its ledger, again and again."""
+        others = [other for other in self._routers if other is not router]
+
+        def tell() -> None:
+            now = self._events.time
+            held = router.director.held_adapters()
+            share = router.cache.tell_peers(f"router-{number}", every, held, now)
+
+            def arrive() -> None:
+                for other in others:
+                    other.cache.put_peer(share, self._events.time)
+
+            self._events.call_later(self.options.exchange_delay_seconds, arrive)
+            self._events.call_later(every, tell)
+
+        self._events.call_later(phase * every, tell)
+
     def _scrape(self, router: _Router, state: PodState, pod: PodModel) -> None:
         metrics = pod.metrics(tells_residency=self.options.tells_residency)
+        if not self.options.knowledge.scrapes:
+            metrics = _without_requests(metrics)
         self._events.call_later(
             self.options.scrape_delay_seconds, lambda: router.cache.put_metrics(state, metrics)
         )
+
+
+def _without_requests(metrics: PodMetrics) -> PodMetrics:
+    """Return what is left when a router may learn of slots, and not of anybody's requests."""
+    lora = metrics.lora
+    if lora is not None:
+        lora = replace(lora, running=frozenset(), waiting=frozenset())
+    return replace(metrics, running=None, waiting=None, deferred=None, lora=lora)
 
 
 class _Feeder:

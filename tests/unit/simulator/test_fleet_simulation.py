@@ -9,6 +9,7 @@ import pytest
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_affinity import LoraAffinity
+from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.fleet_simulation import (
     FleetOptions,
@@ -16,8 +17,15 @@ from lora_router.simulator.fleet_simulation import (
     FleetSimulation,
     Outage,
 )
+from lora_router.simulator.knowledge import (
+    NOTHING,
+    SCRAPES,
+    Knowledge,
+    KnowledgeError,
+    read_knowledge,
+)
 from lora_router.simulator.scenario import ScenarioError, read_scenario
-from lora_router.simulator.summary import median_of, percentile, summarise
+from lora_router.simulator.summary import Summary, median_of, percentile, summarise
 from lora_router.simulator.trace import Workload, make_trace
 
 SCENARIOS = Path(__file__).parents[3] / "bench" / "scenarios"
@@ -157,3 +165,36 @@ def test_a_wrong_scenario_is_named_with_its_key(
     assert complaint in str(error.value)
     with pytest.raises(ScenarioError, match="cannot be read"):
         read_scenario(tmp_path / "missing.yaml")
+
+
+class TestSeveralRouters:
+    def played(self, routers: int, knowledge: Knowledge, seed: int = 3) -> Summary:
+        scenario = read_scenario(SCENARIOS / "b-zipf.yaml")
+        fleet = replace(scenario.fleet(90.0, routers), knowledge=knowledge)
+        trace = make_trace(scenario.workload, rate=16.0, seconds=90.0, seed=seed)
+        simulation = FleetSimulation(
+            fleet, lambda rng: LoraPlacement(AlgorithmOptions(rng=rng)), seed
+        )
+        return summarise(simulation.run(trace), 90.0)
+
+    def test_the_more_they_know_of_each_other_the_fewer_wait_on_pods(self) -> None:
+        nothing = self.played(2, NOTHING)
+        scrapes = self.played(2, SCRAPES)
+        exchange = self.played(2, Knowledge(exchange_seconds=0.1))
+        assert nothing.slot_waits > scrapes.slot_waits > exchange.slot_waits
+        assert nothing.ttft["p99"] > 2 * exchange.ttft["p99"]
+
+    def test_one_router_has_nobody_to_hear_from(self) -> None:
+        assert self.played(1, Knowledge(exchange_seconds=0.1)) == self.played(1, SCRAPES)
+
+
+@pytest.mark.parametrize("text", ["", "all", "0", "-1", "61", "nan"])
+def test_knowledge_that_there_is_not_is_refused(text: str) -> None:
+    with pytest.raises(KnowledgeError, match=f"^peers={text}: must be nothing, scrapes, or"):
+        read_knowledge(text)
+
+
+def test_knowledge_is_read_and_shown() -> None:
+    assert (read_knowledge("nothing"), read_knowledge("scrapes")) == (NOTHING, SCRAPES)
+    assert str(read_knowledge("0.1")) == "0.1 s"
+    assert [str(each) for each in (NOTHING, SCRAPES)] == ["nothing", "scrapes"]
