@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from lora_router.cache.catalog import ServedModel
 from lora_router.cache.metrics import LoraActivity, PodMetrics
 from lora_router.cache.pod import Pod
-from lora_router.cache.catalog import ServedModel
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
 

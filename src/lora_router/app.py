@@ -12,9 +12,10 @@ from lora_router.admin.server import AdminServer, Readiness
 from lora_router.cache.pods import PodCache
 from lora_router.discovery.static import StaticPods
 from lora_router.extproc.body import InferencePaths
-from lora_router.extproc.grpcio_transport import GrpcioTransport
 from lora_router.extproc.messages import HeaderNames
 from lora_router.extproc.session import SessionContext
+from lora_router.extproc.tls import TlsFiles
+from lora_router.extproc.transport import Transport
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director, Timer
 from lora_router.routing.registry import load_algorithms
@@ -80,7 +81,8 @@ class App:
             default_model=settings.default_model,
             max_hold_seconds=settings.max_hold_seconds,
         )
-        self.transport = GrpcioTransport(
+        self.transport = _make_transport(
+            settings,
             SessionContext(
                 director=self.director,
                 observer=self.telemetry,
@@ -94,9 +96,6 @@ class App:
                 ),
                 max_body_bytes=settings.max_body_bytes,
             ),
-            host=settings.grpc_host,
-            port=settings.grpc_port,
-            max_message_bytes=settings.grpc_max_message_size_bytes,
         )
         self.discovery = self._make_discovery()
         self.scraper = Scraper(
@@ -150,7 +149,7 @@ class App:
         Raises:
             PodsFileError, CredentialsError: The list of pods is wrong, or there is no way to it.
             AdminError: The admin address cannot be had.
-            TransportError: The gRPC address cannot be had.
+            TransportError: The gRPC address cannot be had, or the TLS files cannot be used.
         """
         await self.admin.start()
         await self.discovery.start()
@@ -220,6 +219,33 @@ class App:
         self._warm = True
         await self.transport.set_ready(ready=True)
         log.info("ready: %d of %d pods are", len(self.cache.ready()), len(self.cache))
+
+
+def _make_transport(settings: Settings, context: SessionContext) -> Transport:
+    tls = None
+    if settings.grpc_tls_cert_file is not None and settings.grpc_tls_key_file is not None:
+        tls = TlsFiles(
+            settings.grpc_tls_cert_file,
+            settings.grpc_tls_key_file,
+            settings.grpc_tls_client_ca_file,
+        )
+    make: Callable[..., Transport]
+    # Only the chosen one is imported: grpcio alone takes a good part of the start.
+    if settings.transport == "lean":
+        from lora_router.extproc.lean.server import LeanTransport
+
+        make = LeanTransport
+    else:
+        from lora_router.extproc.grpcio_transport import GrpcioTransport
+
+        make = GrpcioTransport
+    return make(
+        context,
+        host=settings.grpc_host,
+        port=settings.grpc_port,
+        max_message_bytes=settings.grpc_max_message_size_bytes,
+        tls=tls,
+    )
 
 
 async def serve(settings: Settings) -> None:

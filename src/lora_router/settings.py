@@ -189,6 +189,12 @@ class Settings(BaseSettings):
         json_schema_extra={"allowed": "seconds, from 0 to 86400"},
     )
 
+    transport: Literal["lean", "grpcio"] = Field(
+        "lean",
+        description="What carries Envoy's calls: lean, this service's own gRPC server, or grpcio, "
+        "the generic one, which takes some ten times the CPU time.",
+        json_schema_extra={"allowed": "one of lean, grpcio"},
+    )
     grpc_host: str = Field(
         "0.0.0.0",  # noqa: S104 -- Envoy is on another host, as a rule
         description="Address for Envoy's calls.",
@@ -205,6 +211,23 @@ class Settings(BaseSettings):
         le=2**31 - 1,
         description="Longest gRPC message taken from Envoy.",
         json_schema_extra={"allowed": "a number of bytes, from 131072 to 2147483647"},
+    )
+    grpc_tls_cert_file: Path | None = Field(
+        None,
+        description="Certificate for Envoy's calls, with its chain; without it they are in the "
+        "clear.",
+        json_schema_extra={"allowed": "the path of a PEM file"},
+    )
+    grpc_tls_key_file: Path | None = Field(
+        None,
+        description="The certificate's key.",
+        json_schema_extra={"allowed": "the path of a PEM file"},
+    )
+    grpc_tls_client_ca_file: Path | None = Field(
+        None,
+        description="Authorities, one of which must have signed a certificate that Envoy shows "
+        "(mutual TLS).",
+        json_schema_extra={"allowed": "the path of a PEM file"},
     )
     admin_host: str = Field(
         "127.0.0.1",
@@ -345,6 +368,11 @@ class Settings(BaseSettings):
                 )
             # Only the message limit was set, and lower: the default follows.
             object.__setattr__(self, "max_body_bytes", room)
+        certificate, key = self.grpc_tls_cert_file, self.grpc_tls_key_file
+        if (certificate is None) != (key is None):
+            raise ValueError("grpc_tls_cert_file and grpc_tls_key_file: one needs the other")
+        if self.grpc_tls_client_ca_file is not None and certificate is None:
+            raise ValueError("grpc_tls_client_ca_file: needs grpc_tls_cert_file")
         names = [
             self.target_pod_header,
             self.destination_header,

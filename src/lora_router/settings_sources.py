@@ -17,7 +17,13 @@ from lora_router.settings import AIBRIX_NAMES, ENV_PREFIX, Settings
 # What Kubernetes puts into every pod's environment for a service called `lora-router`.
 _SERVICE_LINK = re.compile(r"LORA_ROUTER_(SERVICE_(HOST|PORT)(_.+)?|PORT(_\d+_\w+)?)")
 
-_PATHS = ("endpoints", "kubernetes_kubeconfig")
+_PATHS = (
+    "endpoints",
+    "kubernetes_kubeconfig",
+    "grpc_tls_cert_file",
+    "grpc_tls_key_file",
+    "grpc_tls_client_ca_file",
+)
 
 
 class SettingsError(ValueError):

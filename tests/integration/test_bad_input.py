@@ -11,6 +11,7 @@ import yaml
 
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from tests.envoy import free_port
+from tests.integration.conftest import TRANSPORTS
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, until, write_pods
 
@@ -19,11 +20,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMIT = 3_000_000
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TRANSPORTS)
+async def gate(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Gateway]:
     pods = [EchoPod("vllm-0", adapters=("sql-lora",)), EchoPod("vllm-1", adapters=("last",))]
     path = tmp_path_factory.mktemp("gateway")
-    async with gateway(path, pods, max_body_bytes=LIMIT) as made:
+    async with gateway(path, pods, max_body_bytes=LIMIT, transport=request.param) as made:
         yield made
 
 

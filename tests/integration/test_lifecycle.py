@@ -16,7 +16,7 @@ import yaml
 from grpc_health.v1 import health_pb2
 
 from lora_router.envoy_config import bootstrap_yaml
-from lora_router.extproc.grpcio_transport import SERVICE
+from lora_router.extproc.transport import SERVICE
 from lora_router.settings_sources import load_settings
 from tests.envoy import Envoy, free_port
 from tests.health import health
@@ -78,10 +78,13 @@ class Served:
                 await asyncio.sleep(0.02)
 
 
-async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(tmp_path: Path) -> None:
+async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(
+    tmp_path: Path, transport: str
+) -> None:
     async with EchoPod("vllm-0") as pod:
         write_pods(tmp_path / "pods.yaml", [pod])
-        served = Served(tmp_path, {"drain_delay_seconds": 0.5, "drain_timeout_seconds": 10})
+        config = {"drain_delay_seconds": 0.5, "drain_timeout_seconds": 10}
+        served = Served(tmp_path, {"transport": transport, **config})
         settings = load_settings(file=served.file, environ={}, flags={}).settings
         async with served.run() as process, aiohttp.ClientSession() as client:
             await served.until_ready()
@@ -106,11 +109,11 @@ async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(tmp_path: Pa
         assert b"drained; 0 streams were still open" in served.output
 
 
-async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path) -> None:
+async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path, transport: str) -> None:
     """A stream that is closed in the end is closed so that Envoy goes on without us."""
     async with EchoPod("vllm-0") as pod:
         write_pods(tmp_path / "pods.yaml", [pod])
-        served = Served(tmp_path, {"drain_timeout_seconds": 0.2})
+        served = Served(tmp_path, {"transport": transport, "drain_timeout_seconds": 0.2})
         settings = load_settings(file=served.file, environ={}, flags={}).settings
         async with served.run() as process, aiohttp.ClientSession() as client:
             await served.until_ready()
@@ -129,9 +132,11 @@ async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path) -> None:
         assert b"drained; 1 streams were still open and have been let go" in served.output
 
 
-async def test_without_a_router_the_gateway_fails_closed_and_recovers(tmp_path: Path) -> None:
+async def test_without_a_router_the_gateway_fails_closed_and_recovers(
+    tmp_path: Path, transport: str
+) -> None:
     pods = [EchoPod("vllm-0")]
-    async with gateway(tmp_path, pods) as gate:
+    async with gateway(tmp_path, pods, transport=transport) as gate:
         await gate.app.stop()
         for body in ({"model": "base"}, b"x"):
             response, answer = await gate.post(body, headers={"target-pod": pods[0].address})
@@ -143,7 +148,8 @@ async def test_without_a_router_the_gateway_fails_closed_and_recovers(tmp_path: 
             assert passed.status == 503
         assert gate.received == []
 
-        served = Served(tmp_path, {"grpc_port": gate.settings.grpc_port})
+        config = {"transport": transport, "grpc_port": gate.settings.grpc_port}
+        served = Served(tmp_path, config)
         async with served.run():
             await served.until_ready()
             statuses: list[int] = []
@@ -154,9 +160,9 @@ async def test_without_a_router_the_gateway_fails_closed_and_recovers(tmp_path: 
 
 
 async def test_a_session_that_fails_is_a_503_and_the_next_one_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with gateway(tmp_path, [EchoPod("vllm-0")]) as gate:
+    async with gateway(tmp_path, [EchoPod("vllm-0")], transport=transport) as gate:
         with monkeypatch.context() as broken:
             broken.setattr(gate.app.director, "pass_through", lambda _subset: 1 / 0)
             async with gate.client.get(gate.url + "/v1/models") as response:
@@ -216,6 +222,12 @@ async def start_fails(directory: Path, **config: object) -> tuple[int, str]:
         ("pods: []", {"algorithm": "best"}, 2, "best: must be one of four-tier, least-request"),
         ("pods: []", {"grpc_prt": 1}, 2, "no such setting; did you mean 'grpc_port'"),
         ("pods: []", {"grpc_host": "192.0.2.1"}, 1, "cannot listen on 192.0.2.1:"),
+        (
+            "pods: []",
+            {"grpc_tls_cert_file": "no.crt", "grpc_tls_key_file": "no.key"},
+            1,
+            "no.crt: cannot be read: No such file",
+        ),
     ],
 )
 async def test_a_start_that_fails_says_why_in_one_line_and_ends(
@@ -231,13 +243,14 @@ async def test_a_start_that_fails_says_why_in_one_line_and_ends(
     assert "Traceback" not in output
 
 
-async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, transport: str) -> None:
     (tmp_path / "pods.yaml").write_text("pods: []")
-    first = Served(tmp_path, {})
+    first = Served(tmp_path, {"transport": transport})
     async with first.run():
         await first.until_ready()
         for key, port in (("grpc_port", first.grpc_port), ("admin_port", first.admin_port)):
-            status, output = await start_fails(tmp_path, **{key: port})
+            changed = {key: port, "transport": transport}
+            status, output = await start_fails(tmp_path, **changed)
             assert status == 1
             assert f"cannot listen on 127.0.0.1:{port}" in output
             assert "Traceback" not in output

@@ -9,21 +9,25 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.integration.conftest import TRANSPORTS
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, until, write_pods
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TRANSPORTS)
+async def gate(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Gateway]:
     pods = [
         EchoPod("vllm-0", adapters=("sql-lora", "chat-lora"), running="chat-lora"),
         EchoPod("vllm-1", adapters=("sql-lora", "chat-lora"), running="sql-lora"),
         EchoPod("vllm-2", adapters=("only-here",)),
     ]
     path: Path = tmp_path_factory.mktemp("gateway")
-    async with gateway(path, pods, lora_affinity_threshold=1.0) as made:
+    changes = {"lora_affinity_threshold": 1.0, "transport": request.param}
+    async with gateway(path, pods, **changes) as made:
         yield made
 
 
@@ -114,7 +118,8 @@ async def test_a_burst_for_a_cold_adapter_stays_together(gate: Gateway) -> None:
     """Requests in flight are affinity before any scrape shows them."""
     document = {"model": "sql-lora", "tokens": 5, "pause": 0.02}
 
-    answers = await asyncio.gather(*(gate.post(document) for _ in range(10)))
+    affinity = {"routing-strategy": "lora-affinity"}
+    answers = await asyncio.gather(*(gate.post(document, headers=affinity) for _ in range(20)))
 
     assert {response.headers["x-pod"] for response, _ in answers} == {"vllm-1"}
     await nothing_in_flight(gate)

@@ -64,8 +64,8 @@ async def check_routing(gate: Gateway) -> None:
 
 
 @pytest.mark.parametrize("mode", ["buffered", "streamed", "full-duplex"])
-async def test_every_body_mode_routes(tmp_path: Path, mode: str) -> None:
-    async with gateway(tmp_path, pods(), envoy_body_mode=mode) as gate:
+async def test_every_body_mode_routes(tmp_path: Path, transport: str, mode: str) -> None:
+    async with gateway(tmp_path, pods(), transport=transport, envoy_body_mode=mode) as gate:
         await check_routing(gate)
 
 
@@ -95,9 +95,9 @@ async def ask(
 
 @pytest.mark.parametrize("mode", ["NONE", "STREAMED", "BUFFERED_PARTIAL"])
 async def test_envoys_that_are_configured_otherwise_are_asked_for_the_body(
-    tmp_path: Path, mode: str
+    tmp_path: Path, transport: str, mode: str
 ) -> None:
-    async with gateway(tmp_path, pods()) as gate:
+    async with gateway(tmp_path, pods(), transport=transport) as gate:
         changed = await second_envoy(gate, tmp_path, processing_mode={"request_body_mode": mode})
         async with changed as envoy:
             for _ in range(3):
@@ -107,9 +107,9 @@ async def test_envoys_that_are_configured_otherwise_are_asked_for_the_body(
 
 
 async def test_an_envoy_that_sends_no_body_and_may_not_be_asked_reaches_no_pod(
-    tmp_path: Path,
+    tmp_path: Path, transport: str
 ) -> None:
-    async with gateway(tmp_path, pods()) as gate:
+    async with gateway(tmp_path, pods(), transport=transport) as gate:
         changed = await second_envoy(
             gate,
             tmp_path,
@@ -122,8 +122,10 @@ async def test_an_envoy_that_sends_no_body_and_may_not_be_asked_reaches_no_pod(
         assert gate.received == []
 
 
-async def test_response_messages_are_answered_where_an_envoy_sends_them(tmp_path: Path) -> None:
-    async with gateway(tmp_path, pods()) as gate:
+async def test_response_messages_are_answered_where_an_envoy_sends_them(
+    tmp_path: Path, transport: str
+) -> None:
+    async with gateway(tmp_path, pods(), transport=transport) as gate:
         changed = await second_envoy(
             gate,
             tmp_path,
@@ -141,8 +143,8 @@ async def test_response_messages_are_answered_where_an_envoy_sends_them(tmp_path
         await until(lambda: gate.in_flight == 0)
 
 
-async def test_response_bodies_in_full_duplex_are_sent_back(tmp_path: Path) -> None:
-    async with gateway(tmp_path, pods()) as gate:
+async def test_response_bodies_in_full_duplex_are_sent_back(tmp_path: Path, transport: str) -> None:
+    async with gateway(tmp_path, pods(), transport=transport) as gate:
         changed = await second_envoy(
             gate,
             tmp_path,
@@ -192,9 +194,9 @@ HELD = {"algorithm": "least-request", "envoy_message_timeout_seconds": 0.5}
 
 
 async def test_a_held_request_outlives_envoys_time_limit_and_is_routed(
-    tmp_path: Path, hold: OneEach
+    tmp_path: Path, transport: str, hold: OneEach
 ) -> None:
-    async with gateway(tmp_path, pods(), **HELD) as gate:
+    async with gateway(tmp_path, pods(), transport=transport, **HELD) as gate:
         slow = {"model": "sql-lora", "tokens": 15, "pause": 0.1}
 
         first, second = await asyncio.gather(gate.post(slow), gate.post(slow))
@@ -204,9 +206,11 @@ async def test_a_held_request_outlives_envoys_time_limit_and_is_routed(
         await until(lambda: gate.in_flight == 0 and gate.app.director.held == 0)
 
 
-async def test_a_held_request_is_refused_when_its_time_is_up(tmp_path: Path, hold: OneEach) -> None:
+async def test_a_held_request_is_refused_when_its_time_is_up(
+    tmp_path: Path, transport: str, hold: OneEach
+) -> None:
     hold.seconds = 0.7
-    async with gateway(tmp_path, pods(), **HELD) as gate:
+    async with gateway(tmp_path, pods(), transport=transport, **HELD) as gate:
         slow = asyncio.create_task(gate.post({"model": "sql-lora", "tokens": 20, "pause": 0.1}))
         await until(lambda: gate.in_flight == 1)
 
@@ -218,8 +222,10 @@ async def test_a_held_request_is_refused_when_its_time_is_up(tmp_path: Path, hol
         await slow
 
 
-async def test_a_client_that_leaves_while_held_is_forgotten(tmp_path: Path, hold: OneEach) -> None:
-    async with gateway(tmp_path, pods(), **HELD) as gate:
+async def test_a_client_that_leaves_while_held_is_forgotten(
+    tmp_path: Path, transport: str, hold: OneEach
+) -> None:
+    async with gateway(tmp_path, pods(), transport=transport, **HELD) as gate:
         slow = asyncio.create_task(gate.post({"model": "sql-lora", "tokens": 10, "pause": 0.1}))
         await until(lambda: gate.in_flight == 1)
         waiting = asyncio.create_task(gate.post({"model": "sql-lora"}))

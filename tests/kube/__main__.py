@@ -8,7 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.kube.binaries import API_SERVER, GATEWAY_TRANSLATOR, MissingError, build
+from tests.kube.binaries import API_SERVER, CONFORMANCE, GATEWAY_TRANSLATOR, MissingError, build
+
+_ALL = (*API_SERVER, *GATEWAY_TRANSLATOR, *CONFORMANCE)
 
 
 def main() -> int:
@@ -17,7 +19,7 @@ def main() -> int:
     parser.add_argument("command", choices=["build", "run"])
     command = parser.parse_args().command
     try:
-        for name in (*API_SERVER, *GATEWAY_TRANSLATOR) if command == "build" else API_SERVER:
+        for name in _ALL if command == "build" else API_SERVER:
             began = time.monotonic()
             print(f"{name}: {build(name)} ({time.monotonic() - began:.0f} s)", flush=True)
     except MissingError as error:

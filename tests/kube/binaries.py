@@ -18,6 +18,7 @@ from pathlib import Path
 _MODULES = Path(__file__).parents[2] / "scripts" / "go"
 API_SERVER = ("etcd", "kube-apiserver")
 GATEWAY_TRANSLATOR = ("egctl",)
+CONFORMANCE = ("h2spec",)
 _VERSIONS = {"kube-apiserver": ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")}
 """Programs that must know their version: by which module's, and in which variable."""
 

@@ -170,6 +170,22 @@ class TestProblems:
                 "LORA_ROUTER_ENVOY_ROUTER_ADDRESS=router: must be host:port",
             ),
             (
+                {"LORA_ROUTER_TRANSPORT": "fast"},
+                "LORA_ROUTER_TRANSPORT=fast: must be one of lean, grpcio",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_TLS_CERT_FILE": "tls.crt"},
+                "grpc_tls_cert_file and grpc_tls_key_file: one needs the other",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_TLS_KEY_FILE": "tls.key"},
+                "grpc_tls_cert_file and grpc_tls_key_file: one needs the other",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_TLS_CLIENT_CA_FILE": "ca.crt"},
+                "grpc_tls_client_ca_file: needs grpc_tls_cert_file",
+            ),
+            (
                 {"LORA_ROUTER_MODEL_HEADER": "Target-Pod"},
                 "two headers are called 'target-pod': all names must differ",
             ),

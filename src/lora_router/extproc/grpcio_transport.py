@@ -24,17 +24,18 @@ from lora_router.extproc.session import (
     Session,
     SessionContext,
 )
+from lora_router.extproc.tls import TlsFiles, read_tls
+from lora_router.extproc.transport import (
+    LIVENESS_SERVICE,
+    READINESS_SERVICES,
+    SERVICE,
+    TransportError,
+)
 
 log = logging.getLogger("lora_router.extproc")
 
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _Context: TypeAlias = grpc.aio.ServicerContext
-
-
-class TransportError(OSError):
-    """The server cannot listen."""
 
 
 class GrpcioTransport:
@@ -47,6 +48,7 @@ class GrpcioTransport:
         host: str,
         port: int,
         max_message_bytes: int,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -55,8 +57,10 @@ class GrpcioTransport:
             host: The address to listen on.
             port: The port; 0 takes a free one.
             max_message_bytes: The longest message taken from Envoy, which bounds the bodies.
+            tls: The files of TLS; without them connections are in the clear.
         """
         self._context = context
+        self._tls = tls
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._streams: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -91,15 +95,19 @@ class GrpcioTransport:
         """Listen.
 
         Raises:
-            TransportError: The address cannot be had.
+            TransportError: The address cannot be had, or the TLS files cannot be used.
         """
+        credentials = None if self._tls is None else _credentials(self._tls)
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            if credentials is None:
+                self.port = self._server.add_insecure_port(self._address)
+            else:
+                self.port = self._server.add_secure_port(self._address, credentials)
         except RuntimeError as error:
             raise TransportError(
                 f"cannot listen on {self._address} for gRPC; is another server there?"
             ) from error
-        await self._health.set("liveness", health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(LIVENESS_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_ready(ready=False)
         await self._server.start()
         self.started = True
@@ -111,7 +119,7 @@ class GrpcioTransport:
             if ready
             else health_pb2.HealthCheckResponse.NOT_SERVING
         )
-        for service in ("", "readiness", SERVICE):
+        for service in READINESS_SERVICES:
             await self._health.set(service, status)
 
     async def drain(self, seconds: float) -> int:
@@ -159,6 +167,15 @@ class GrpcioTransport:
             self._streams.discard(task)
         if writer.ended is not None:
             await context.abort(_STATUS[writer.ended.code], writer.ended.message)
+
+
+def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    contents = read_tls(files)
+    return grpc.ssl_server_credentials(
+        [(contents.key, contents.certificate)],
+        root_certificates=contents.client_ca,
+        require_client_auth=contents.client_ca is not None,
+    )
 
 
 def _received(session: Session, data: bytes) -> Sequence[Output]:

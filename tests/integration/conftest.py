@@ -1,0 +1,12 @@
+"""What holds, holds over either transport."""
+
+import pytest
+
+TRANSPORTS = ("lean", "grpcio")
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries Envoy's calls: a value of the setting ``transport``."""
+    name: str = request.param
+    return name

@@ -1,0 +1,28 @@
+"""The lean transport passes h2spec, the conformance tests of HTTP/2, strict ones included."""
+
+import asyncio
+
+import pytest
+
+from lora_router.extproc.lean.limits import Limits
+from tests.integration.test_transports import serving
+from tests.kube.binaries import CONFORMANCE, find, why_not
+
+pytestmark = pytest.mark.skipif(why_not(CONFORMANCE) is not None, reason=str(why_not(CONFORMANCE)))
+
+
+async def test_h2spec_passes() -> None:
+    binary = find("h2spec")
+    assert binary is not None
+    # It opens as many streams as it is told it may, and one more.
+    async with serving("lean", limits=Limits(max_streams=100)) as served:
+        process = await asyncio.create_subprocess_exec(
+            *(binary, "--strict", "--timeout", "2", "--port", str(served.transport.port)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output = (await process.communicate())[0].decode()
+        assert served.idle
+
+    assert process.returncode == 0, output
+    assert " 0 skipped, 0 failed" in output
