@@ -35,9 +35,12 @@ SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HeaderNames:
-    """The names of the headers that are read and set. All lower case, all different."""
+    """The names of the headers that are read and set. All lower case, all different.
+
+    One for a server's life: answers are remembered by it.
+    """
 
     target_pod: str = "target-pod"
     destination: str = "x-gateway-destination-endpoint"

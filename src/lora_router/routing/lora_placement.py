@@ -187,31 +187,50 @@ class LoraPlacement:
         looked_at = shortlist(adapter, candidates, self._random)
         closed = self._closed_to(adapter)
         last_resort_load = float("inf")
+        total = slots = free = 0
+        open_pods = []
         for pod in in_order(adapter, looked_at):
-            own = pod.in_flight_adapters
             beliefs = pod.beliefs
             load = pod.in_flight + beliefs.foreign_requests
-            found.load += load
+            total += load
             room = beliefs.free_slots()
             if room is not None:
-                found.slots += beliefs.slots or 0
-                found.free += max(0, room)
-            if adapter in own or adapter in beliefs.foreign_adapters:
+                slots += beliefs.slots or 0
+                free += max(0, room)
+            if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
                 if pod not in closed and adapter not in beliefs.peers.closed:
                     found.in_flight += _in_flight(pod, adapter)
                     if load < found.join_load:
                         found.join, found.join_load = pod, load
-            elif (room is None or room > 0) and load < found.place_cost:
-                cost = load + weight * self._price(pod, adapter)
-                if cost < found.place_cost and (any_slot or beliefs.may_take_slot(adapter)):
-                    found.place, found.place_cost, found.place_load = pod, cost, load
+            elif room is None or room > 0:
+                open_pods.append((load, pod))
+        found.load, found.slots, found.free = total, slots, free
         if looked_at is not candidates and isinstance(candidates, PodGroup):
             fleet = candidates.fleet
             found.pods, found.load = len(fleet.by_load), fleet.by_load.total
             found.slots, found.free = fleet.slots, fleet.free
+        # No price is negative: where all have as much load as the pod to join, none is cheaper.
+        if open_pods and min(open_pods, key=_load)[0] < found.join_load:
+            self._find_place(adapter, open_pods, weight, found, any_slot=any_slot)
         return found
+
+    def _find_place(
+        self,
+        adapter: str,
+        open_pods: Sequence[tuple[int, PodView]],
+        weight: float,
+        found: _Survey,
+        *,
+        any_slot: bool,
+    ) -> None:
+        """Find the cheapest of the pods with a slot to spare."""
+        for load, pod in open_pods:
+            if load < found.place_cost:
+                cost = load + weight * self._price(pod, adapter)
+                if cost < found.place_cost and (any_slot or pod.beliefs.may_take_slot(adapter)):
+                    found.place, found.place_cost, found.place_load = pod, cost, load
 
     def _price(self, pod: PodView, adapter: str) -> float:
         """Return what loading an adapter on a pod costs, in requests of load; 0: it is there."""
@@ -272,6 +291,10 @@ class LoraPlacement:
         for name, waiting in tuple(self._waiting.items()):
             if now - waiting.asked > _FORGOTTEN_SECONDS:
                 del self._waiting[name]
+
+
+def _load(open_pod: tuple[int, PodView]) -> int:
+    return open_pod[0]
 
 
 def _in_flight(pod: PodView, adapter: str) -> int:
