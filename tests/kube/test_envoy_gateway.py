@@ -188,7 +188,7 @@ async def test_where_patches_are_off_requests_are_refused(
         kube, admin, releases, folder, pods, without="EnvoyPatchPolicy"
     ) as gateway:
         stolen = {"target-pod": pods[0].address}
-        assert (await gateway.post({"model": "a1"}, stolen))[0] == 503
+        assert (await gateway.post({"model": "a1"}, stolen))[0] == 415
         assert (await gateway.post({"model": "unknown"}, stolen))[0] == 404
         assert pods[0].received == []
 
