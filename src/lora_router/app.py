@@ -1,6 +1,7 @@
 """The one place where the parts are put together, started, drained and stopped."""
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -248,6 +249,17 @@ def _make_transport(settings: Settings, context: SessionContext) -> Transport:
     )
 
 
+def _collect_less_often() -> None:
+    """Leave what lives as long as the process out of garbage collections, and have fewer of them.
+
+    A request leaves nothing that only the collector finds, but makes enough objects to have it run
+    many times a second, each time over all pods and models if it comes to the oldest generation.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain.
 
@@ -268,6 +280,7 @@ async def serve(settings: Settings) -> None:
         elif (failure := starting.exception()) is not None:
             raise failure
         else:
+            _collect_less_often()
             await stopping
             log.info("a signal came: draining")
     finally:

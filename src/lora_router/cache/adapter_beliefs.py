@@ -26,7 +26,7 @@ new record; else the page tells, by another start time, or by a counter that fel
 neither, by missing what was on it before. Then all is forgotten but what routers have in flight.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from lora_router.cache.metrics import LoraResidency, PodMetrics
 from lora_router.cache.peer_ledgers import PodShare
@@ -44,6 +44,7 @@ class AdapterBeliefs:
         "_generated_tokens",
         "_named_adapters",
         "_residency",
+        "_resident",
         "_started_at",
         "_stranger_requests",
         "_strangers",
@@ -84,6 +85,8 @@ class AdapterBeliefs:
         self._stranger_requests = 0
         self._told_since_scrape: set[str] = set()
         """Routers."""
+        self._resident: Container[str] | None = None
+        """The estimate, once somebody asked."""
         self._used: dict[str, None] = {}
         """Adapters in the order of their last use, the last used last."""
         self._used_since_scrape: set[str] = set()
@@ -129,23 +132,9 @@ class AdapterBeliefs:
         """Say whether an adapter is in a slot, active or not, as far as is known."""
         if self._residency is not None and adapter not in self._used_since_scrape:
             return adapter in self._residency.gpu
-        if adapter not in self._used:
-            return False
-        if self.slots is None:
-            return True
-        foreign = self.foreign_adapters
-        busy = self.expected.keys() | foreign if foreign else self.expected
-        if adapter in busy:
-            # With more in flight than slots, some wait, and only a first token tells which do not.
-            return len(busy) <= self.slots or adapter in self.active
-        left = self.slots - len(busy)
-        for used in reversed(self._used):
-            if left <= 0:
-                return False
-            if used == adapter:
-                return True
-            left -= used not in busy
-        return False
+        if self._resident is None:
+            self._resident = self._estimate_resident()
+        return adapter in self._resident
 
     def in_host_memory(self, adapter: str) -> bool:
         """Say whether an adapter is in host memory, in a slot too or not, as far as is known."""
@@ -222,6 +211,7 @@ class AdapterBeliefs:
         return True
 
     def _merge(self) -> None:
+        self._resident = None
         peers = self.peers
         self.foreign_requests = self._stranger_requests + peers.requests
         if not peers:
@@ -233,7 +223,27 @@ class AdapterBeliefs:
             # With more in flight than slots it is known who waits, and when nobody does any more.
             self.somebody_waits = len(self.expected.keys() | self.foreign_adapters) <= self.slots
 
+    def _estimate_resident(self) -> Container[str]:
+        """Work out what is in slots; it holds until something is used, scraped or told."""
+        used, slots = self._used, self.slots
+        if slots is None:
+            return used
+        foreign = self.foreign_adapters
+        busy = self.expected.keys() | foreign if foreign else self.expected
+        # With more in flight than slots, some wait, and only a first token tells which do not.
+        fits = len(busy) <= slots
+        resident = {name for name in busy if name in used and (fits or name in self.active)}
+        left = slots - len(busy)
+        for name in reversed(used):
+            if left <= 0:
+                break
+            if name not in busy:
+                resident.add(name)
+                left -= 1
+        return resident
+
     def _touch(self, adapter: str) -> None:
+        self._resident = None
         used = self._used
         used.pop(adapter, None)
         used[adapter] = None
