@@ -160,10 +160,17 @@ def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
     shown = run(*arguments)
     assert shown.exit_code == 0
     assert "small: small, 4 requests/s" in shown.stdout
+    assert "…" not in shown.stdout, "figures are cut off"
     result = json.loads(run(*arguments, "--json", "--seed", "1", "--seed", "2").stdout)
     found = result["scenarios"]["small"]["lora-affinity"]
     assert found["requests"] > 50
     assert list(found["ttft"]) == ["p50", "p95", "p99"]
+
+
+def test_simulate_says_what_routers_may_know_of_each_other(tmp_path: Path) -> None:
+    result = run("simulate", str(tmp_path / "any.yaml"), "--peers", "often")
+    assert result.exit_code == 2
+    assert "peers=often: must be nothing, scrapes, or the seconds" in result.stderr
 
 
 def test_simulate_replays_a_file(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from lora_router.simulator.summary import (
 )
 from lora_router.simulator.trace import Arrival, make_trace, read_trace
 
+_TABLE_WIDTH = 110
+"""A row that a narrow terminal breaks is worth more than one with its figures cut off."""
 _LEGEND = (
     "p50, p95, p99: seconds to the first token; end p99: to the last. good: first token within "
     f"{TTFT_LIMIT_SECONDS:g} s.\n"
@@ -90,6 +92,7 @@ def simulate_command(options: SimulateOptions) -> None:
     if options.as_json:
         sys.stdout.write(json.dumps(_document(options, results)) + "\n")
         return
+    console.width = max(console.width, _TABLE_WIDTH)
     for scenario in scenarios:
         console.print(_table(scenario, options, results[scenario.name]))
     console.print(_LEGEND)
