@@ -59,6 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", help="names; all by default")
     parser.add_argument("--seeds", default="11,12,13,14,15")
+    parser.add_argument("--rate-seeds", type=int, default=3, help="of them, for the highest rates")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
@@ -69,7 +70,7 @@ def main() -> None:
         for name in names
     ]
     with ProcessPoolExecutor() as workers:
-        rates = _rates(workers, settings, seeds[:3])
+        rates = _rates(workers, settings, seeds[: arguments.rate_seeds])
         print(_rate_table(settings, rates))
         for share in SHARES:
             found = _at_share(workers, settings, rates, share, seeds)
