@@ -25,6 +25,8 @@ class HeldShare:
 
     seconds: float
     """How long the oldest of them has waited."""
+    wanted: str | None = None
+    """The name of the pod whose free slot it would have, were it this router's turn."""
     closed: tuple[str, str] | None = None
     """The slot that is to become free for it, if one was chosen: a pod's name, and the adapter that
     gets no further requests there."""

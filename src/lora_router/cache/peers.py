@@ -102,7 +102,8 @@ class Peers:
         in_order = sorted(states, key=lambda state: state.pod.name)
         free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
         routers = sorted((own.router, *self._told))
-        turns = turns_of(own.router, routers, free, self._claims(now))
+        positions = {state.pod.name: position for position, state in enumerate(in_order)}
+        turns = turns_of(own.router, routers, free, self._claims(positions, now))
         untouched = {}
         changed = []
         for state, allotted, unclaimed in zip(
@@ -119,27 +120,33 @@ class Peers:
         self._untouched = untouched
         return changed
 
-    def _claims(self, now: float) -> Collection[Claim]:
+    def _claims(self, positions: Mapping[str, int], now: float) -> Collection[Claim]:
         """Return each held adapter's claim, by the router that has held it for longest."""
         claims: dict[str, Claim] = {}
         for told in (self._own, *self._told.values()):
             if told is None:
                 continue
             for adapter, held in told.share.held.items():
-                settled = told is self._own and self._is_settled(adapter, now)
-                claim = Claim(told.at - held.seconds, told.share.router, adapter, settled)
-                if adapter not in claims or claim < claims[adapter]:
+                heard_by = self._heard_of(adapter, now) if told is self._own else ()
+                wanted = None if held.wanted is None else positions.get(held.wanted)
+                since = told.at - held.seconds
+                claim = Claim(since, told.share.router, adapter, wanted, heard_by)
+                if adapter not in claims or since < claims[adapter].since:
                     claims[adapter] = claim
         return claims.values()
 
-    def _is_settled(self, adapter: str, now: float) -> bool:
-        """Say whether all have heard that this router holds an adapter, or should have long ago."""
+    def _heard_of(self, adapter: str, now: float) -> Collection[str]:
+        """Return the routers that know that this one holds an adapter, or should have for long."""
         assert self._own is not None  # noqa: S101 -- what is claimed was told
         own = self._own.share
         number, at = self._claimed[adapter]
-        return now - at > MISSED * own.every or all(
-            told.share.heard.get(own.router, 0) >= number for told in self._told.values()
-        )
+        if now - at > MISSED * own.every:
+            return self._told.keys()
+        return [
+            name
+            for name, told in self._told.items()
+            if told.share.heard.get(own.router, 0) >= number
+        ]
 
 
 def _put(state: PodState, turn: Turn | None, closed: frozenset[str]) -> bool:

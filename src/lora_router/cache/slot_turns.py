@@ -6,9 +6,10 @@ free slots are shared out, by rules that all routers work out alike from what al
 
 1. A slot is free by what was *told*. What a router takes or frees since is its own affair until it
    tells.
-2. Each adapter that is held *claims* a slot, the one that has waited longest first, on the pod with
-   the most free ones. The router that holds it may take that slot once all others are known to
-   have heard of the claim, for one that has not may be taking it.
+2. Each adapter that is held *claims* a slot, the one that has waited longest first: on the pod that
+   it wants, else on the one with the most free slots. The router that holds it may take that slot
+   once the router whose slot it were (rule 3) is known to have heard of the claim, and so to leave
+   it alone.
 3. Free slots that nobody claims are each one router's, in turn by the order of routers and pods. So
    each can place at once on some pods, and on the others after it has claimed.
 4. Into such a slot any router may put an adapter that is still loaded there, if the pod has another
@@ -18,7 +19,7 @@ free slots are shared out, by rules that all routers work out alike from what al
    finds no slot.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -29,8 +30,10 @@ class Claim(NamedTuple):
     """On this router's clock."""
     router: str
     adapter: str
-    settled: bool
-    """Whether all other routers have heard of it. Known of this router's own claims only."""
+    pod: int | None
+    """The pod that it wants, by its position; ``None``: any."""
+    heard_by: Collection[str]
+    """Routers that are known to have heard of it. Known of this router's own claims only."""
 
 
 class Turns(NamedTuple):
@@ -59,16 +62,24 @@ def turns_of(
     allotted = [0] * len(left)
     total = sum(left)
     may_reuse = True
-    for claim in sorted(claims):
+    for claim in sorted(claims, key=_age):
         if not total:
             may_reuse = claim.router == router
             break
-        pod = max(range(len(left)), key=left.__getitem__)
+        pod = claim.pod
+        if pod is None or not left[pod]:
+            pod = max(range(len(left)), key=left.__getitem__)
         left[pod] -= 1
         total -= 1
-        allotted[pod] += claim.router == router and claim.settled
+        if claim.router == router:
+            loser = routers[(pod + left[pod]) % len(routers)]
+            allotted[pod] += loser == router or loser in claim.heard_by
     place = routers.index(router)
     for pod, unclaimed in enumerate(left):
         rank = (place - pod) % len(routers)
         allotted[pod] += max(0, unclaimed - rank + len(routers) - 1) // len(routers)
     return Turns(allotted, left, may_reuse)
+
+
+def _age(claim: Claim) -> tuple[float, str, str]:
+    return claim.since, claim.router, claim.adapter

@@ -73,6 +73,9 @@ class Hold:
     reason: str
     seconds: float
     """How long the request may wait at most, counted from its first ``Hold``."""
+    wanted: PodView | None = None
+    """The pod whose free slot would be best for it, if only the slot is another router's to take.
+    Other routers are told, and leave it (``cache/slot_turns.py``)."""
     closed: tuple[PodView, str] | None = None
     """The slot that is to become free for it, if one was chosen: a pod, and the adapter that gets
     no further requests there. Other routers find it in ``beliefs.peers.closed``."""

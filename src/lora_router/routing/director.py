@@ -159,7 +159,9 @@ class Director:
             if adapter is not None and adapter not in found:
                 closed = held.hold.closed
                 slot = None if closed is None else (closed[0].pod.name, closed[1])
-                found[adapter] = HeldShare(now - held.since, slot)
+                wanted = held.hold.wanted
+                name = None if wanted is None else wanted.pod.name
+                found[adapter] = HeldShare(now - held.since, name, slot)
         return found
 
     def route(

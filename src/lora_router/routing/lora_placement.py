@@ -7,8 +7,10 @@ So the number of distinct adapters in flight on each pod is what this algorithm 
 The rules, for a request and the pods that may take it:
 
 1. A request for a base model needs no slot: the pod with the least load.
-2. *Join*: a pod on which the adapter is in flight (by this router's ledger, or another's by the
-   last scrape) takes it without a further slot. Of several, the one with the least load.
+2. *Join*: a pod on which the adapter is in flight (by this router's ledger, another's, or the last
+   scrape) takes it without a further slot. Of several, the one with the least load. But where
+   routers tell each other of their ledgers, two may have placed it at once: there, the more of its
+   requests a pod has, the rather, so that others drain.
 3. *Place*: a pod with a slot to spare takes it for a price, counted in requests of load: nothing if
    the adapter is resident there, what a load costs (the pod's own word, or as configured) if it is
    in host memory, most if it never was there. Of several, the cheapest; ties go by rendezvous
@@ -19,7 +21,8 @@ The rules, for a request and the pods that may take it:
    shared by the requests in flight. So a hot adapter spreads as its load asks and room allows, and
    shrinks back, since what is not joined any more drains.
 5. Neither is possible: *hold*. The request waits in the router and is asked for again whenever a
-   request ends, first come first served.
+   request ends, first come first served. So it does, for one or two tellings, where placing is much
+   cheaper on a pod whose free slots are another router's to take (``cache/slot_turns.py``).
 6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed: of all slots, the one
    with the fewest requests in flight is closed to further requests of the adapter that has it;
    these join elsewhere or wait their turn. So an adapter is kept from a slot for no longer than
@@ -27,9 +30,9 @@ The rules, for a request and the pods that may take it:
    the fleet has slots: then for one more round of generations for each time that they fill it.
 7. It may not be held any longer: where the adapter is in flight, else the pod with the least load.
 
-Load is this router's requests in flight, and what the last scrape showed beyond them. A pod whose
-slots are unknown has room. The prices were chosen with ``lora-router simulate`` on the scenarios
-of ``bench/scenarios``.
+Load is this router's requests in flight, and what other routers told or the last scrape showed
+beyond them. A pod whose slots are unknown has room. The prices were chosen with ``lora-router
+simulate`` on the scenarios of ``bench/scenarios``.
 """
 
 import random
@@ -69,6 +72,14 @@ fall behind, keep their slots for longer, and fall further behind.
 """
 _A_FEW = 8
 """Requests beyond that, so that an idle fleet's pods are not overloaded by their first ones."""
+TURN_PRICE = 32.0
+"""Price of waiting for this router's turn. Less: requests wait to be spared a load that takes no
+longer. More: adapters are fetched from afar although a pod has them."""
+TWIN_PRICE = 2.0
+"""So much less load, for the choice of a pod to join, for each request of the adapter there, up to
+``TWIN_REQUESTS``. Less: adapters that two routers placed at once keep two slots. More: their pods
+are busier, and for longer."""
+TWIN_REQUESTS = 12
 PROMPT_BYTES = 2048.0
 """A body of this length halves the prices: a long prompt stalls its pod more than a load does."""
 
@@ -93,6 +104,8 @@ class _Survey:
 
     join: PodView | None = None
     join_load: float = float("inf")
+    join_cost: float = float("inf")
+    """The load, less what speaks for draining the others."""
     place: PodView | None = None
     place_cost: float = float("inf")
     place_load: int = 0
@@ -100,7 +113,10 @@ class _Survey:
     load: int = 0
     """Requests on all of them."""
     in_flight: int = 0
-    """Requests of the adapter, of this router, on the pods that it could join."""
+    """Requests of the adapter on the pods that it could join, of all routers that tell."""
+    wish: PodView | None = None
+    """A pod that is cheaper than ``place``, but whose free slots are other routers' to take."""
+    wish_cost: float = float("inf")
     last_resort: PodView | None = None
     slots: int = 0
     free: int = 0
@@ -155,6 +171,8 @@ class LoraPlacement:
             return self._hold(adapter, candidates, now)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
         found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
+        if found.join is None and found.wish_cost + weight * TURN_PRICE < found.place_cost:
+            return self._hold(adapter, candidates, now, found.wish)
         if found.place is not None and (
             found.join is None or found.spread_cost(weight) < found.join_load
         ):
@@ -201,9 +219,13 @@ class LoraPlacement:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
                 if pod not in closed and adapter not in beliefs.peers.closed:
-                    found.in_flight += _in_flight(pod, adapter)
-                    if load < found.join_load:
-                        found.join, found.join_load = pod, load
+                    here = _in_flight(pod, adapter)
+                    found.in_flight += here
+                    cost: float = load
+                    if beliefs.peers.turn is not None:
+                        cost -= TWIN_PRICE * min(here, TWIN_REQUESTS)
+                    if cost < found.join_cost:
+                        found.join, found.join_load, found.join_cost = pod, load, cost
             elif room is None or room > 0:
                 open_pods.append((load, pod))
         found.load, found.slots, found.free = total, slots, free
@@ -225,12 +247,16 @@ class LoraPlacement:
         *,
         any_slot: bool,
     ) -> None:
-        """Find the cheapest of the pods with a slot to spare."""
+        """Find the cheapest of the pods with a slot to spare, and one that is cheaper in turn."""
         for load, pod in open_pods:
             if load < found.place_cost:
                 cost = load + weight * self._price(pod, adapter)
-                if cost < found.place_cost and (any_slot or pod.beliefs.may_take_slot(adapter)):
+                if cost >= found.place_cost:
+                    continue
+                if any_slot or pod.beliefs.may_take_slot(adapter):
                     found.place, found.place_cost, found.place_load = pod, cost, load
+                elif cost < found.wish_cost:
+                    found.wish, found.wish_cost = pod, cost
 
     def _price(self, pod: PodView, adapter: str) -> float:
         """Return what loading an adapter on a pod costs, in requests of load; 0: it is there."""
@@ -259,7 +285,13 @@ class LoraPlacement:
         closed = (waiting.closed for waiting in self._waiting.values())
         return [each[0] for each in closed if each is not None and each[1] == adapter]
 
-    def _hold(self, adapter: str, candidates: Sequence[PodView], now: float) -> Hold:
+    def _hold(
+        self,
+        adapter: str,
+        candidates: Sequence[PodView],
+        now: float,
+        wanted: PodView | None = None,
+    ) -> Hold:
         if now - self._pruned_at > 1.0:
             self._prune(now)
         waiting = self._waiting.setdefault(adapter, _Waiting(now, now))
@@ -269,7 +301,7 @@ class LoraPlacement:
             closed is None or closed[0] not in candidates or not _in_flight(*closed)
         ):
             waiting.closed = self._choose_to_close(candidates)
-        return Hold("no-slot", _AS_LONG_AS_ALLOWED, waiting.closed)
+        return Hold("no-slot", _AS_LONG_AS_ALLOWED, wanted, waiting.closed)
 
     def _choose_to_close(self, candidates: Sequence[PodView]) -> tuple[PodView, str] | None:
         """Return the slot in which the fewest requests are, of those that are not closed yet."""

@@ -114,7 +114,7 @@ def test_another_server_of_the_same_name_is_not_meant() -> None:
 def test_a_slot_that_another_waits_for_takes_nobody_else() -> None:
     routers = Fleet()
     routers.here.ledger.reserve(routers.pod, "a")
-    routers.exchange({"c": HeldShare(7.0, ("pod-1", "a"))})
+    routers.exchange({"c": HeldShare(7.0, closed=("pod-1", "a"))})
     assert routers.pod.beliefs.peers.closed == {"a"}
     routers.exchange()
     assert routers.pod.beliefs.peers.closed == frozenset()
@@ -130,6 +130,34 @@ def test_the_last_slot_of_a_pod_is_one_routers_to_take() -> None:
         state_of(router, 1).beliefs.may_take_slot("c") for router in (routers.here, routers.there)
     ]
     assert sorted(takers) == [False, True]
+
+
+def test_who_claims_the_last_slot_of_a_pod_gets_it_once_the_other_has_heard() -> None:
+    routers = Fleet()
+    for router in (routers.here, routers.there):
+        router.ledger.reserve(state_of(router, 1), "a")
+    routers.exchange()
+    routers.exchange()
+    here, there = (state_of(router, 1).beliefs for router in (routers.here, routers.there))
+    assert here.may_take_slot("c")
+
+    routers.exchange({"b": HeldShare(1.0, wanted="pod-1")})
+    assert (here.may_take_slot("c"), there.may_take_slot("b")) == (False, False)
+
+    routers.exchange({"b": HeldShare(1.1, wanted="pod-1")})
+    assert (here.may_take_slot("c"), there.may_take_slot("b")) == (False, True)
+
+
+def test_an_adapter_that_is_loaded_may_have_a_slot_of_several_out_of_turn() -> None:
+    routers = Fleet()
+    routers.there.ledger.reserve(state_of(routers.there, 2), "b").release()
+    routers.exchange()
+    routers.exchange()
+    # Each router has one of the two free slots.
+    for router in (routers.here, routers.there):
+        router.ledger.reserve(state_of(router, 2), "a")
+        assert not state_of(router, 2).beliefs.may_take_slot("c")
+        assert state_of(router, 2).beliefs.may_take_slot("b") == (router is routers.there)
 
 
 def test_a_lone_router_may_take_whatever_is_free() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from lora_router.cache.catalog import ServedModel
+from lora_router.cache.peer_ledgers import HeldShare
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState, PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
@@ -235,6 +236,11 @@ def hold_until_one_slot_is_free(_request: InferenceRequest, pods: Sequence[PodVi
     return Pick(free[0], "free") if free else Hold("no-slot", 5.0)
 
 
+def hold_until_nobody_has_any_slot(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
+    free = [pod for pod in pods if not pod.beliefs.foreign_adapters]
+    return Pick(free[0], "free") if free else Hold("no-slot", 5.0)
+
+
 class TestHolding:
     def make(self, **options: float) -> tuple[Bench, Routed]:
         bench = Bench(make_cache(1), Scripted(hold_until_one_slot_is_free), **options)  # type: ignore[arg-type]
@@ -280,6 +286,38 @@ class TestHolding:
         (late,) = bench.late
         assert isinstance(late, Routed)
         assert late.address == "10.0.0.2:8000"
+
+    def test_another_routers_word_is_a_reason_to_ask_again(self) -> None:
+        bench = Bench(make_cache(1), Scripted(hold_until_nobody_has_any_slot))
+        there = make_cache(1)
+        busy = there.ledger.reserve(state_of(there, 1), "other-lora")
+        bench.cache.put_peer(there.tell_peers("there", 0.1, {}, 0.0), 0.0)
+        bench.held()
+
+        busy.release()
+        bench.cache.put_peer(there.tell_peers("there", 0.1, {}, 0.1), 0.1)
+
+        (late,) = bench.late
+        assert isinstance(late, Routed)
+
+    def test_other_routers_are_told_which_adapters_wait_and_since_when(self) -> None:
+        bench, first = self.make()
+        bench.held(request_id="second")
+        bench.clock.advance(1.5)
+        bench.held(request_id="third")
+        assert bench.director.held_adapters() == {"sql-lora": HeldShare(1.5)}
+
+        first.reservation.release()
+        assert bench.director.held_adapters() == {"sql-lora": HeldShare(0.0)}
+
+    def test_other_routers_are_told_what_an_algorithm_wants_and_closes(self) -> None:
+        def wants(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
+            return Hold("wait", 5.0, wanted=pods[1], closed=(pods[0], "other-lora"))
+
+        bench = Bench(make_cache(2), Scripted(wants))
+        bench.held()
+        told = HeldShare(0.0, wanted="pod-2", closed=("pod-1", "other-lora"))
+        assert bench.director.held_adapters() == {"sql-lora": told}
 
     def test_the_same_question_is_asked_once_in_a_round(self) -> None:
         scripted = Scripted(hold_until_one_slot_is_free)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_router.cache.peer_ledgers import HeldShare
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
@@ -258,6 +259,96 @@ def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
     assert found.idle_slot_waits == 0
     assert found.slot_waits == 0
     assert found.refused == 0
+
+
+class TestSeveralRouters:
+    """Two routers over the same pods, which tell each other of their ledgers."""
+
+    def exchange(self, here: PodCache, there: PodCache, now: float) -> None:
+        for _ in range(2):  # With the second word each knows that it was heard.
+            words = [
+                (there, here.tell_peers("here", 0.1, {}, now)),
+                (here, there.tell_peers("there", 0.1, {}, now)),
+            ]
+            for cache, share in words:
+                cache.put_peer(share, now)
+
+    def test_a_request_joins_its_adapter_where_another_router_sent_it(self) -> None:
+        here, there = fleet(2), fleet(2)
+        occupy(there, 2, "a1")
+        self.exchange(here, there, 0.1)
+        answer = ask(placement(), here, "a1")
+        assert pod_of(answer) is state_of(here, 2)
+        assert isinstance(answer, Pick)
+        assert answer.reason == "joined"
+
+    def test_two_cold_adapters_at_two_routers_never_take_the_same_last_slot(self) -> None:
+        here, there = fleet(4), fleet(4)
+        for number in range(1, 5):
+            occupy(here, number, f"a{number}")
+        self.exchange(here, there, 0.1)
+        first = pod_of(ask(placement(1), here, "a5"))
+        second = pod_of(ask(placement(2), there, "a6"))
+        assert first.pod.name != second.pod.name
+
+    def test_what_is_another_routers_turn_is_claimed_and_held_for(self) -> None:
+        here, there = fleet(1), fleet(1)
+        occupy(here, 1, "a1")
+        self.exchange(here, there, 0.1)
+        answers = [ask(placement(), cache, "a2") for cache in (here, there)]
+        [hold] = [answer for answer in answers if isinstance(answer, Hold)]
+        assert hold.wanted is not None
+        assert hold.wanted.pod.name == "pod-1"
+
+        at_last = ask(placement(), there if answers[1] is hold else here, "a2", may_hold=False)
+        assert isinstance(at_last, Pick)
+
+    def test_a_pod_that_has_it_is_worth_a_turn_where_others_would_fetch_it_from_afar(self) -> None:
+        here, there = fleet(2), fleet(2)
+        for number in (1, 2):
+            occupy(here, number, "a1" if number == 1 else "a3")
+        for cache in (here, there):
+            for number in (1, 2):
+                cache.ledger.reserve(state_of(cache, number), f"idle-{number}").release()
+        self.exchange(here, there, 0.1)
+        for cache in (here, there):
+            [other] = [pod for pod in cache if not pod.beliefs.may_take_slot("a2")]
+            cache.ledger.reserve(other, "a2").release()
+            answer = ask(placement(), cache, "a2")
+            assert isinstance(answer, Hold)
+            assert answer.wanted is other
+
+    def test_of_two_pods_on_which_it_was_placed_at_once_one_is_left_to_drain(self) -> None:
+        here, there = fleet(2), fleet(2)
+        occupy(here, 1, "a1", "a1")
+        occupy(there, 2, "a1")
+        assert pod_of(ask(placement(), here, "a1")) is state_of(here, 1)
+        self.exchange(here, there, 0.1)
+        # Knowing of both, they prefer the pod with more of its requests ...
+        for cache in (here, there):
+            assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+        # ... until that has too many others.
+        for _ in range(3):
+            there.ledger.reserve(state_of(there, 1), None)
+        self.exchange(here, there, 0.2)
+        for cache in (here, there):
+            assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 2)
+
+    def test_the_slot_that_another_router_closes_is_joined_no_more(self) -> None:
+        here, there = fleet(1), fleet(1)
+        occupy(here, 1, "a1", "a1")
+        occupy(there, 1, "a2")
+        self.exchange(here, there, 0.1)
+        algorithm = placement()
+        ask(algorithm, here, "a3", now=1.0)
+        hold = ask(algorithm, here, "a3", now=1.0 + PATIENCE_SECONDS)
+        assert isinstance(hold, Hold)
+        # Of all routers' requests, the fewest are for the adapter that the other one has.
+        assert hold.closed == (state_of(here, 1), "a2")
+
+        held = {"a3": HeldShare(6.0, closed=("pod-1", "a2"))}
+        there.put_peer(here.tell_peers("here", 0.1, held, 0.2), 0.2)
+        assert isinstance(ask(placement(), there, "a2"), Hold)
 
 
 def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
