@@ -26,7 +26,7 @@ new record; else the page tells, by another start time, or by a counter that fel
 neither, by missing what was on it before. Then all is forgotten but what routers have in flight.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 from lora_router.cache.metrics import LoraResidency, PodMetrics
 from lora_router.cache.peer_ledgers import PodShare
@@ -42,6 +42,7 @@ class AdapterBeliefs:
 
     __slots__ = (
         "_generated_tokens",
+        "_fits",
         "_named_adapters",
         "_residency",
         "_resident",
@@ -55,6 +56,7 @@ class AdapterBeliefs:
         "expected",
         "foreign_adapters",
         "foreign_requests",
+        "free_slots",
         "peers",
         "scraped_at",
         "shown",
@@ -79,14 +81,20 @@ class AdapterBeliefs:
         self.foreign_requests = 0
         self.somebody_waits = False
         """Whether the last scrape showed a request that waits for a slot, nobody knows whose."""
+        self.free_slots = usual_slots
+        """Slots to spare; ``None`` if nobody knows how many slots there are.
+
+        Negative: so many adapters more than slots are in flight."""
         self.peers = PodPeers()
         """What other routers told."""
         self._strangers = _NONE
         self._stranger_requests = 0
         self._told_since_scrape: set[str] = set()
         """Routers."""
-        self._resident: Container[str] | None = None
-        """The estimate, once somebody asked."""
+        self._resident: dict[str, None] | None = None
+        """The estimate, once somebody asked, in the order of last use."""
+        self._fits = True
+        """Whether no more adapters are in flight than there are slots."""
         self._used: dict[str, None] = {}
         """Adapters in the order of their last use, the last used last."""
         self._used_since_scrape: set[str] = set()
@@ -98,19 +106,6 @@ class AdapterBeliefs:
         """Whether the server ever said which adapters are active."""
 
     # What algorithms ask
-
-    def free_slots(self) -> int | None:
-        """Return the slots to spare; ``None`` if nobody knows how many slots there are.
-
-        Negative: so many adapters more than slots are in flight.
-        """
-        if self.slots is None:
-            return None
-        if self.somebody_waits:
-            return 0
-        foreign = self.foreign_adapters
-        taken = len(self.expected.keys() | foreign) if foreign else len(self.expected)
-        return self.slots - taken
 
     def may_take_slot(self, adapter: str) -> bool:
         """Say whether a slot, if one is free, may be taken for an adapter that is not in flight.
@@ -132,8 +127,10 @@ class AdapterBeliefs:
         """Say whether an adapter is in a slot, active or not, as far as is known."""
         if self._residency is not None and adapter not in self._used_since_scrape:
             return adapter in self._residency.gpu
+        if self.slots is None:
+            return adapter in self._used
         if self._resident is None:
-            self._resident = self._estimate_resident()
+            self._resident = self._estimate_resident(self.slots)
         return adapter in self._resident
 
     def in_host_memory(self, adapter: str) -> bool:
@@ -147,6 +144,7 @@ class AdapterBeliefs:
 
     def used(self, adapter: str) -> None:
         """Take note that a request of this router for an adapter was sent, or ended."""
+        self._count_free()
         self._touch(adapter)
         self._used_since_scrape.add(adapter)
 
@@ -214,41 +212,73 @@ class AdapterBeliefs:
         self._resident = None
         peers = self.peers
         self.foreign_requests = self._stranger_requests + peers.requests
-        if not peers:
+        if peers:
+            self.foreign_adapters = self._strangers | peers.adapters
+            self.shown = self.active | peers.adapters
+        else:
             self.foreign_adapters, self.shown = self._strangers, self.active
-            return
-        self.foreign_adapters = self._strangers | peers.adapters
-        self.shown = self.active | peers.adapters
-        if self.somebody_waits and self.slots is not None:
+        self._count_free()
+        if peers and self.somebody_waits:
             # With more in flight than slots it is known who waits, and when nobody does any more.
-            self.somebody_waits = len(self.expected.keys() | self.foreign_adapters) <= self.slots
+            self.somebody_waits = self._fits
+            self._count_free()
 
-    def _estimate_resident(self) -> Container[str]:
-        """Work out what is in slots; it holds until something is used, scraped or told."""
-        used, slots = self._used, self.slots
+    def _count_free(self) -> None:
+        slots, foreign = self.slots, self.foreign_adapters
         if slots is None:
-            return used
+            self.free_slots = None
+            return
+        taken = len(self.expected.keys() | foreign) if foreign else len(self.expected)
+        fits = taken <= slots
+        if fits is not self._fits:
+            self._fits, self._resident = fits, None
+        self.free_slots = 0 if self.somebody_waits else slots - taken
+
+    def _estimate_resident(self, slots: int) -> dict[str, None]:
+        """Work out what is in slots, in the order of last use."""
         foreign = self.foreign_adapters
         busy = self.expected.keys() | foreign if foreign else self.expected
-        # With more in flight than slots, some wait, and only a first token tells which do not.
-        fits = len(busy) <= slots
-        resident = {name for name in busy if name in used and (fits or name in self.active)}
-        left = slots - len(busy)
-        for name in reversed(used):
-            if left <= 0:
-                break
-            if name not in busy:
-                resident.add(name)
+        left, missing = slots - len(busy), len(busy)
+        resident = []
+        for name in reversed(self._used):
+            if name in busy:
+                missing -= 1
+                # With more in flight than slots, some wait; only a first token tells which do not.
+                if self._fits or name in self.active:
+                    resident.append(name)
+            elif left > 0:
+                resident.append(name)
                 left -= 1
-        return resident
+            if left <= 0 and missing <= 0:
+                break
+        return dict.fromkeys(reversed(resident))
 
     def _touch(self, adapter: str) -> None:
-        self._resident = None
         used = self._used
         used.pop(adapter, None)
         used[adapter] = None
         if len(used) > _REMEMBERED:
-            del used[next(iter(used))]
+            oldest = next(iter(used))
+            del used[oldest]
+            if oldest in self.expected or oldest in self.foreign_adapters:
+                self._resident = None
+        if self._resident is not None:
+            self._keep_resident(adapter, self._resident)
+
+    def _keep_resident(self, adapter: str, resident: dict[str, None]) -> None:
+        """Take an adapter's use into the estimate, rather than to make it anew."""
+        if not self._fits:
+            self._resident = None
+            return
+        if adapter in resident:
+            del resident[adapter]
+        elif self.slots is not None and len(resident) >= self.slots:
+            foreign = self.foreign_adapters
+            for name in resident:
+                if name not in self.expected and name not in foreign:
+                    del resident[name]
+                    break
+        resident[adapter] = None
 
     def _is_of_another_server(self, metrics: PodMetrics) -> bool:
         """Say whether a page is of a server that began after the last page came."""

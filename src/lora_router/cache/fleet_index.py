@@ -119,7 +119,7 @@ class FleetIndex:
         beliefs = pod.beliefs
         active, slots, free = self._active[pod]
         self.by_load.put(pod, pod.in_flight)
-        room = beliefs.free_slots()
+        room = beliefs.free_slots
         now_slots, now_free = (0, 0) if room is None else (beliefs.slots or 0, max(0, room))
         if (now_slots, now_free) != (slots, free):
             self.slots += now_slots - slots

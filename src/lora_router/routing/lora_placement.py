@@ -211,7 +211,7 @@ class LoraPlacement:
             beliefs = pod.beliefs
             load = pod.in_flight + beliefs.foreign_requests
             total += load
-            room = beliefs.free_slots()
+            room = beliefs.free_slots
             if room is not None:
                 slots += beliefs.slots or 0
                 free += max(0, room)

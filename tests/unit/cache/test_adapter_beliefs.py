@@ -25,7 +25,7 @@ def idle(max_lora: int = 2) -> PodMetrics:
 def test_nothing_is_known_before_the_first_evidence() -> None:
     beliefs = AdapterBeliefs({})
     assert beliefs.slots is None
-    assert beliefs.free_slots() is None
+    assert beliefs.free_slots is None
     assert not beliefs.active
     assert not beliefs.is_resident("a")
     assert not beliefs.in_host_memory("a")
@@ -139,11 +139,11 @@ def test_free_slots_are_those_with_no_adapter_in_flight_whosever_it_is() -> None
     cache.put_metrics(state, make_metrics(("ours", "theirs"), max_lora=4, scraped_at=100.0))
     cache.ledger.reserve(state, "ours")
     assert state.beliefs.foreign_adapters == {"ours", "theirs"}
-    assert state.beliefs.free_slots() == 2
+    assert state.beliefs.free_slots == 2
 
     for name in ("a", "b", "c"):
         cache.ledger.reserve(state, name)
-    assert state.beliefs.free_slots() == -1
+    assert state.beliefs.free_slots == -1
 
 
 def test_no_slot_is_free_while_somebody_waits_for_one() -> None:
@@ -151,7 +151,7 @@ def test_no_slot_is_free_while_somebody_waits_for_one() -> None:
     state = state_of(cache, 1)
     cache.put_metrics(state, replace(make_metrics(("theirs",)), deferred=2.0))
 
-    assert state.beliefs.free_slots() == 0
+    assert state.beliefs.free_slots == 0
 
 
 def test_what_only_an_old_scrape_showed_does_not_count() -> None:
@@ -164,7 +164,7 @@ def test_what_only_an_old_scrape_showed_does_not_count() -> None:
 
     cache.put_scrape_failure(state, later)
     assert state.beliefs.foreign_adapters == frozenset()
-    assert state.beliefs.free_slots() == 3
+    assert state.beliefs.free_slots == 3
 
 
 def test_a_page_without_the_series_that_were_there_is_another_servers() -> None:
@@ -291,7 +291,7 @@ def test_a_router_that_is_alone_and_keeps_within_the_slots_knows_what_is_in_them
     pod = PodModel("pod-1", EngineOptions(max_loras=2, disk_load_seconds=0.3), events, ended)
 
     def send(adapter: str, tokens: int) -> None:
-        if adapter in state.beliefs.expected or state.beliefs.free_slots():
+        if adapter in state.beliefs.expected or state.beliefs.free_slots:
             request = SimulatedRequest(adapter, adapter, 10, tokens, events.time)
             open_requests[request] = cache.ledger.reserve(state, adapter)
             pod.submit(request)
@@ -309,3 +309,34 @@ def test_a_router_that_is_alone_and_keeps_within_the_slots_knows_what_is_in_them
 
     assert not open_requests
     assert set(pod.slots) == {name for name in "abcde" if state.beliefs.is_resident(name)}
+
+
+USES = st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["reserve", "release", "scrape"]))
+
+
+@given(st.lists(USES, max_size=40), st.integers(1, 4))
+def test_asking_all_the_time_is_told_the_same_as_asking_once(
+    uses: list[tuple[str, str]], slots: int
+) -> None:
+    """The estimate is kept as adapters are used; made anew it is the same, overcommitted or not."""
+    asked, silent = make_cache(1), make_cache(1)
+    open_requests: list[tuple[Reservation, Reservation]] = []
+    for cache in (asked, silent):
+        cache.put_metrics(state_of(cache, 1), idle(max_lora=slots))
+    for adapter, what in uses:
+        if what == "reserve":
+            pair = [cache.ledger.reserve(state_of(cache, 1), adapter) for cache in (asked, silent)]
+            open_requests.append((pair[0], pair[1]))
+        elif what == "release" and open_requests:
+            for reservation in open_requests.pop(0):
+                reservation.release()
+        elif what == "scrape":
+            for cache in (asked, silent):
+                metrics = make_metrics((adapter,), max_lora=slots)
+                cache.put_metrics(state_of(cache, 1), metrics)
+        state_of(asked, 1).beliefs.is_resident(adapter)
+    resident = [
+        {name for name in "abcdefg" if state_of(cache, 1).beliefs.is_resident(name)}
+        for cache in (asked, silent)
+    ]
+    assert resident[0] == resident[1]

@@ -80,7 +80,7 @@ class Changes(RuleBasedStateMachine):
         index, ready = self.cache.index, self.cache.ready()
         assert len(index.by_load) == len(ready)
         assert index.by_load.total == sum(pod.in_flight for pod in ready)
-        rooms = {pod: pod.beliefs.free_slots() for pod in ready}
+        rooms = {pod: pod.beliefs.free_slots for pod in ready}
         with_room = {pod for pod, room in rooms.items() if room is None or room > 0}
         assert {pod for pod in ready if pod in index.with_room} == with_room
         assert len(index.with_room) == len(with_room)

@@ -47,7 +47,7 @@ def test_what_another_router_has_in_flight_is_foreign_at_once() -> None:
     beliefs = routers.pod.beliefs
     assert beliefs.foreign_adapters == {"a"}
     assert beliefs.foreign_requests == 2
-    assert beliefs.free_slots() == 1
+    assert beliefs.free_slots == 1
     assert routers.here.index.running("a")
 
     ended.release()
@@ -66,7 +66,7 @@ def test_a_scrape_counts_nobody_twice() -> None:
 
     assert routers.pod.beliefs.foreign_requests == 2
     assert routers.pod.beliefs.foreign_adapters == {"a"}
-    assert routers.pod.beliefs.free_slots() == 2
+    assert routers.pod.beliefs.free_slots == 2
 
 
 def test_what_is_told_after_a_scrape_showed_it_was_no_strangers() -> None:

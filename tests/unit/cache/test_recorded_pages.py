@@ -144,7 +144,7 @@ def test_before_the_first_request_nothing_is_believed() -> None:
     beliefs = alone(MOMENTS[0]).beliefs
 
     assert beliefs.slots is None
-    assert beliefs.free_slots() is None
+    assert beliefs.free_slots is None
     assert beliefs.active == frozenset()
 
 
@@ -173,7 +173,7 @@ class TestOurOwn:
         beliefs = alone(moment).beliefs
 
         assert beliefs.somebody_waits == bool(moment.waiting)
-        assert beliefs.free_slots() == SLOTS - len(moment.generating)
+        assert beliefs.free_slots == SLOTS - len(moment.generating)
 
     def test_what_is_in_slots_idle_or_not(self, moment: Moment) -> None:
         assert alone(moment).resident == moment.in_slots
@@ -200,7 +200,7 @@ class TestOthers:
         beliefs = onlooker(moment).beliefs
 
         assert beliefs.somebody_waits == bool(moment.waiting)
-        assert beliefs.free_slots() == SLOTS - len(moment.generating)
+        assert beliefs.free_slots == SLOTS - len(moment.generating)
 
     def test_those_that_generate_are_in_slots(self, moment: Moment) -> None:
         assert onlooker(moment).resident >= moment.generating
@@ -213,7 +213,7 @@ class TestOthers:
 
         beliefs.forget_old(later, MAX_AGE)
         assert beliefs.foreign_adapters == frozenset()
-        assert beliefs.free_slots() == SLOTS
+        assert beliefs.free_slots == SLOTS
 
 
 class TestInPart:
@@ -226,7 +226,7 @@ class TestInPart:
 
         assert beliefs.foreign_adapters == {"a2"}
         assert beliefs.foreign_requests == 2
-        assert beliefs.free_slots() == 0
+        assert beliefs.free_slots == 0
 
     def test_the_one_that_waits_is_ours(self) -> None:
         router = onlooker(self.MOMENT, "a3")
@@ -234,7 +234,7 @@ class TestInPart:
         assert router.beliefs.foreign_adapters == {"a1", "a2"}
         assert router.beliefs.foreign_requests == 2
         assert router.resident == {"a1", "a2"}
-        assert router.beliefs.free_slots() == 0
+        assert router.beliefs.free_slots == 0
 
 
 class TestWhatCannotBeTold:
