@@ -56,7 +56,7 @@ class Fleet:
             self._algorithms,
             DEFAULT_ALGORITHM,
             MonotonicClock(),
-            self.telemetry,
+            self.telemetry.decisions,
         )
         models = (BASE, *names)
         self.cache.replace(pod(number, models) for number in range(pods))

@@ -95,7 +95,7 @@ def _routing(fleet: Fleet, algorithm: str) -> Callable[[], object]:
 
 def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
     context = SessionContext(
-        fleet.director, fleet.telemetry, InferencePaths(), HeaderNames(), 1 << 25
+        fleet.director, fleet.telemetry.decisions, InferencePaths(), HeaderNames(), 1 << 25
     )
     messages = ext_proc_messages(size, adapter(0))
 

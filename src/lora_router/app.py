@@ -78,7 +78,7 @@ class App:
             ),
             settings.algorithm,
             LoopClock(),
-            self.telemetry,
+            self.telemetry.decisions,
             default_model=settings.default_model,
             max_hold_seconds=settings.max_hold_seconds,
         )
@@ -86,7 +86,7 @@ class App:
             settings,
             SessionContext(
                 director=self.director,
-                observer=self.telemetry,
+                observer=self.telemetry.decisions,
                 paths=InferencePaths(settings.inference_paths),
                 headers=HeaderNames(
                     target_pod=settings.target_pod_header,

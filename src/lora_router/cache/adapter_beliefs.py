@@ -144,9 +144,11 @@ class AdapterBeliefs:
 
     def used(self, adapter: str) -> None:
         """Take note that a request of this router for an adapter was sent, or ended."""
-        self._count_free()
-        self._touch(adapter)
         self._used_since_scrape.add(adapter)
+        self._touch(adapter)
+        self._count_free()
+        if self._resident is not None:
+            self._keep_resident(adapter, self._resident)
 
     def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
         """Take in a scrape, and how many requests this router had in flight when it came."""
@@ -262,8 +264,6 @@ class AdapterBeliefs:
             del used[oldest]
             if oldest in self.expected or oldest in self.foreign_adapters:
                 self._resident = None
-        if self._resident is not None:
-            self._keep_resident(adapter, self._resident)
 
     def _keep_resident(self, adapter: str, resident: dict[str, None]) -> None:
         """Take an adapter's use into the estimate, rather than to make it anew."""

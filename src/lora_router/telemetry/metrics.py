@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 from lora_router import __version__
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
+from lora_router.telemetry.decisions import Decisions
 
-_DECISION_BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -21,20 +21,8 @@ class Telemetry:
 
     def __init__(self, cache: PodCache, clock: Callable[[], float] = monotonic) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "lora_router_requests_total",
-            "Requests by what became of them: routed, refused, held (waits in the router), "
-            "cancelled (the client left while it was held).",
-            ["algorithm", "outcome", "reason"],
-            registry=self.registry,
-        )
-        self._decision_seconds = Histogram(
-            "lora_router_decision_seconds",
-            "Time to choose a pod and count the request, without body parsing and holding.",
-            ["algorithm"],
-            buckets=_DECISION_BUCKETS,
-            registry=self.registry,
-        )
+        self.decisions = Decisions()
+        self.registry.register(self.decisions)
         self._scrapes = Histogram(
             "lora_router_scrape_seconds",
             "Time of a successful read of a pod's /metrics or /v1/models.",
@@ -70,24 +58,6 @@ class Telemetry:
         self._failing_pods: set[str] = set()
         self._cache = cache
         cache.subscribe(self._forget_pods_that_left)
-        # Label look-ups take a lock and several calls; the few children that exist are kept.
-        self._request_children: dict[tuple[str, str, str], Counter] = {}
-        self._decision_children: dict[str, Histogram] = {}
-
-    def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
-        """Count a decision (``DecisionObserver``)."""
-        key = (algorithm, outcome, reason)
-        child = self._request_children.get(key)
-        if child is None:
-            child = self._request_children[key] = self._requests.labels(*key)
-        child.inc()
-        if outcome == "routed":
-            timing = self._decision_children.get(algorithm)
-            if timing is None:
-                timing = self._decision_children[algorithm] = self._decision_seconds.labels(
-                    algorithm
-                )
-            timing.observe(seconds)
 
     def scraped(self, kind: str, _pod: str, seconds: float) -> None:
         """Count a successful read of a pod (``ScrapeObserver``)."""

@@ -10,9 +10,9 @@ def lines(telemetry: Telemetry) -> list[str]:
 
 def test_requests_are_counted_by_algorithm_outcome_and_reason() -> None:
     telemetry = Telemetry(make_cache(1))
-    telemetry.decided("random", "routed", "random", 2e-5)
-    telemetry.decided("random", "routed", "random", 2e-5)
-    telemetry.decided("none", "refused", "bad-body", 0.0)
+    telemetry.decisions.decided("random", "routed", "random", 2e-5)
+    telemetry.decisions.decided("random", "routed", "random", 2e-5)
+    telemetry.decisions.decided("none", "refused", "bad-body", 0.0)
 
     page = lines(telemetry)
 
