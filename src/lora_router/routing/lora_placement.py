@@ -201,10 +201,10 @@ class LoraPlacement:
     def _survey(
         self, adapter: str, candidates: Sequence[PodView], weight: float, *, any_slot: bool
     ) -> _Survey:
-        found = _Survey(pods=len(candidates))
         looked_at = shortlist(adapter, candidates, self._random)
         closed = self._closed_to(adapter)
-        last_resort_load = float("inf")
+        found = _Survey(pods=len(candidates))
+        last_resort_load = least = float("inf")
         total = slots = free = 0
         open_pods = []
         for pod in in_order(adapter, looked_at):
@@ -214,29 +214,36 @@ class LoraPlacement:
             room = beliefs.free_slots
             if room is not None:
                 slots += beliefs.slots or 0
-                free += max(0, room)
+                if room > 0:
+                    free += room
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
                 if pod not in closed and adapter not in beliefs.peers.closed:
-                    here = _in_flight(pod, adapter)
-                    found.in_flight += here
-                    cost: float = load
-                    if beliefs.peers.turn is not None:
-                        cost -= TWIN_PRICE * min(here, TWIN_REQUESTS)
-                    if cost < found.join_cost:
-                        found.join, found.join_load, found.join_cost = pod, load, cost
+                    self._consider_to_join(adapter, pod, load, found)
             elif room is None or room > 0:
                 open_pods.append((load, pod))
-        found.load, found.slots, found.free = total, slots, free
+                if load < least:
+                    least = load
         if looked_at is not candidates and isinstance(candidates, PodGroup):
             fleet = candidates.fleet
-            found.pods, found.load = len(fleet.by_load), fleet.by_load.total
-            found.slots, found.free = fleet.slots, fleet.free
+            found.pods, total = len(fleet.by_load), fleet.by_load.total
+            slots, free = fleet.slots, fleet.free
+        found.load, found.slots, found.free = total, slots, free
         # No price is negative: where all have as much load as the pod to join, none is cheaper.
-        if open_pods and min(open_pods, key=_load)[0] < found.join_load:
+        if least < found.join_load:
             self._find_place(adapter, open_pods, weight, found, any_slot=any_slot)
         return found
+
+    @staticmethod
+    def _consider_to_join(adapter: str, pod: PodView, load: int, found: _Survey) -> None:
+        here = _in_flight(pod, adapter)
+        found.in_flight += here
+        cost: float = load
+        if pod.beliefs.peers.turn is not None:
+            cost -= TWIN_PRICE * min(here, TWIN_REQUESTS)
+        if cost < found.join_cost:
+            found.join, found.join_load, found.join_cost = pod, load, cost
 
     def _find_place(
         self,
@@ -248,27 +255,30 @@ class LoraPlacement:
         any_slot: bool,
     ) -> None:
         """Find the cheapest of the pods with a slot to spare, and one that is cheaper in turn."""
+        place_cost = found.place_cost
         for load, pod in open_pods:
-            if load < found.place_cost:
-                cost = load + weight * self._price(pod, adapter)
-                if cost >= found.place_cost:
+            if load >= place_cost:
+                continue
+            beliefs = pod.beliefs
+            cost: float = load
+            if not beliefs.is_resident(adapter):
+                cost += weight * self._price(pod, adapter)
+                if cost >= place_cost:
                     continue
-                if any_slot or pod.beliefs.may_take_slot(adapter):
-                    found.place, found.place_cost, found.place_load = pod, cost, load
-                elif cost < found.wish_cost:
-                    found.wish, found.wish_cost = pod, cost
+            if any_slot or beliefs.peers.turn is None or beliefs.may_take_slot(adapter):
+                found.place, found.place_load, place_cost = pod, load, cost
+            elif cost < found.wish_cost:
+                found.wish, found.wish_cost = pod, cost
+        found.place_cost = place_cost
 
     def _price(self, pod: PodView, adapter: str) -> float:
-        """Return what loading an adapter on a pod costs, in requests of load; 0: it is there."""
-        beliefs = pod.beliefs
-        if beliefs.is_resident(adapter):
-            return 0.0
+        """Return what loading an adapter that is not resident costs, in requests of load."""
         metrics = pod.metrics
         seconds = metrics.adapter_load_seconds if metrics is not None else None
         price = LOAD_PRICE * (self._load_seconds if seconds is None else seconds)
-        if not beliefs.in_host_memory(adapter):
+        if not pod.beliefs.in_host_memory(adapter):
             price *= COLD_FACTOR
-        return min(price, HIGHEST_PRICE)
+        return price if price < HIGHEST_PRICE else HIGHEST_PRICE
 
     def _least_loaded(self, candidates: Sequence[PodView]) -> PodView:
         loads = [pod.in_flight + pod.beliefs.foreign_requests for pod in candidates]
@@ -323,10 +333,6 @@ class LoraPlacement:
         for name, waiting in tuple(self._waiting.items()):
             if now - waiting.asked > _FORGOTTEN_SECONDS:
                 del self._waiting[name]
-
-
-def _load(open_pod: tuple[int, PodView]) -> int:
-    return open_pod[0]
 
 
 def _in_flight(pod: PodView, adapter: str) -> int:
