@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lora_router import cli, extproc
-from lora_router.extproc import messages
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from lora_router.extproc import answers
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.session import SessionContext
 
-_HEADERS = (messages.headers_response(),)
-_BODY = (messages.body_response(),)
+_HEADERS = (answers.CONTINUE_HEADERS,)
+_BODY = (answers.CONTINUE_BODY,)
 
 
 class NoSession:
@@ -27,8 +27,9 @@ class NoSession:
 
     def __init__(self, _context: SessionContext, _on_late: Callable[..., None]) -> None: ...
 
-    def receive(self, request: ProcessingRequest) -> Sequence[ProcessingResponse]:
+    def receive(self, message: bytes) -> Sequence[bytes]:
         """Answer as the message asks, with nothing in it."""
+        request = ProcessingRequest.FromString(message)
         return _HEADERS if request.HasField("request_headers") else _BODY
 
     def end(self) -> None:

@@ -21,7 +21,6 @@ from bench.workload import adapter, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc.body import InferencePaths, read_body
 from lora_router.extproc.messages import HeaderNames
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.session import Output, Session, SessionContext
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
@@ -105,9 +104,8 @@ def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
     def whole() -> None:
         session = Session(context, nothing)
         for data in messages:
-            for output in session.receive(ProcessingRequest.FromString(data)):
-                assert isinstance(output, ProcessingResponse)
-                output.SerializeToString()
+            for output in session.receive(data):
+                assert isinstance(output, bytes)
         session.end()
 
     return whole

@@ -41,8 +41,8 @@ class AdapterBeliefs:
     """Of one pod. Written by the cache and the ledger only."""
 
     __slots__ = (
-        "_generated_tokens",
         "_fits",
+        "_generated_tokens",
         "_named_adapters",
         "_residency",
         "_resident",

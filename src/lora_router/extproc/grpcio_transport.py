@@ -13,12 +13,9 @@ from typing import TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.session import (
-    INVALID_ARGUMENT,
     EndStream,
     Output,
     Session,
@@ -144,7 +141,7 @@ class GrpcioTransport:
         return left
 
     def _handler(self) -> grpc.GenericRpcHandler:
-        # Messages are parsed in `_read`, where a malformed one gets a clear status.
+        # Sessions read the messages, so that a malformed one gets a clear status.
         method = grpc.stream_stream_rpc_method_handler(self._process)
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
 
@@ -156,7 +153,7 @@ class GrpcioTransport:
         session = Session(self._context, writer.send_late)
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
-                await writer.send(_received(session, data))
+                await writer.send(session.receive(data))
         except asyncio.CancelledError:
             # The client left, a late answer ended the stream, or the drain did.
             if writer.ended is None and not self._draining:
@@ -176,14 +173,6 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
         root_certificates=contents.client_ca,
         require_client_auth=contents.client_ca is not None,
     )
-
-
-def _received(session: Session, data: bytes) -> Sequence[Output]:
-    try:
-        request = ProcessingRequest.FromString(data)
-    except DecodeError:
-        return (EndStream(INVALID_ARGUMENT, "lora-router: not a ProcessingRequest"),)
-    return session.receive(request)
 
 
 class _Writer:
@@ -209,11 +198,11 @@ class _Writer:
         try:
             while self._queue and self.ended is None:
                 output = self._queue.popleft()
-                if isinstance(output, ProcessingResponse):
-                    await self._context.write(output.SerializeToString())
-                else:
+                if isinstance(output, EndStream):
                     self.ended = output
                     self._cancel()
+                else:
+                    await self._context.write(output)
         finally:
             self._sending = False
 

@@ -25,12 +25,13 @@ to what stands here. The rules:
 
 import logging
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import uuid4
 
-from lora_router.extproc import messages
+from google.protobuf.message import DecodeError
+
+from lora_router.extproc import answers, messages
 from lora_router.extproc.body import BodyError, BodyErrorKind, InferencePaths, read_body
 from lora_router.extproc.errors import (
     ErrorAnswer,
@@ -44,7 +45,6 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
     HttpBody,
     HttpHeaders,
     ProcessingRequest,
-    ProcessingResponse,
     ProtocolConfiguration,
 )
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
@@ -70,7 +70,8 @@ class EndStream:
     message: str
 
 
-Output = ProcessingResponse | EndStream
+Output = bytes | EndStream
+"""A message to be sent, or the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +148,15 @@ class Session:
         """The decision, once there is one."""
         return self._routed
 
-    def receive(self, request: ProcessingRequest) -> Sequence[Output]:
+    def receive(self, message: bytes | bytearray) -> Sequence[Output]:
         """Take a message from Envoy; return what to send, in order, maybe nothing."""
-        if self._state is _State.OVER or request.observability_mode:
+        if self._state is _State.OVER:
             return ()
         try:
-            return self._receive(request)
+            return self._receive(ProcessingRequest.FromString(message))  # type: ignore[arg-type]  # any buffer
+        except DecodeError:
+            self.end()
+            return (EndStream(INVALID_ARGUMENT, "lora-router: not a ProcessingRequest"),)
         except Exception:
             log.exception("a session failed; its stream is ended")
             self.end()
@@ -171,6 +175,8 @@ class Session:
     # The messages
 
     def _receive(self, request: ProcessingRequest) -> Sequence[Output]:
+        if request.observability_mode:
+            return ()
         kind = request.WhichOneof("request")
         if self._state is _State.START:
             if kind != "request_headers":
@@ -183,17 +189,14 @@ class Session:
             case "request_trailers":
                 return self._request_trailers()
             case "response_headers":
-                return (messages.response_headers_response(),)
+                return (answers.CONTINUE_RESPONSE_HEADERS,)
             case "response_body":
                 body = request.response_body
-                full_duplex = self._response_body_mode == ProcessingMode.FULL_DUPLEX_STREAMED
-                return (
-                    messages.response_body_response(
-                        body.body, end_of_stream=body.end_of_stream, full_duplex=full_duplex
-                    ),
-                )
+                if self._response_body_mode != ProcessingMode.FULL_DUPLEX_STREAMED:
+                    return (answers.CONTINUE_RESPONSE_BODY,)
+                return (answers.response_body_piece(body.body, end_of_stream=body.end_of_stream),)
             case "response_trailers":
-                return (messages.response_trailers_response(),)
+                return (answers.CONTINUE_RESPONSE_TRAILERS,)
             case "request_headers":
                 return self._wrong("request_headers came twice")
         return self._wrong("a message is of no kind that this server knows")
@@ -228,11 +231,9 @@ class Session:
         if self._collects():
             return ()
         self._headers_answered = True
-        answer = messages.clearing_response(context.headers)
         if self._body_mode == _OVERRIDDEN:
-            answer = copy(answer)
-            answer.mode_override.CopyFrom(messages.buffered_mode(self._response_body_mode))
-        return (answer,)
+            return (answers.clearing(context.headers, self._response_body_mode),)
+        return (answers.clearing(context.headers),)
 
     def _request_body(self, request: HttpBody) -> Sequence[Output]:
         if self._body_ended:
@@ -261,7 +262,7 @@ class Session:
             self._trailers_wait = True
             return ()
         self._body_ended = True
-        return (messages.trailers_response(),)
+        return (answers.CONTINUE_TRAILERS,)
 
     # Deciding
 
@@ -288,7 +289,7 @@ class Session:
         if isinstance(outcome, Held):
             self._held = outcome
             self._state = _State.HELD
-            return (messages.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
+            return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
         return self._decided(outcome)
 
     def _decided_late(self, outcome: Routed | Refused) -> None:
@@ -306,26 +307,22 @@ class Session:
             return self._refuse(refusal_answer(outcome, self._head.strategy))
         self._routed = outcome
         self._state = _State.ANSWERED
-        outputs = [self._route_answer(outcome)]
+        outputs: list[Output] = [self._route_answer(outcome)]
         if not self._headers_answered:
             outputs += self._collected_again()
         if self._trailers_wait:
-            outputs.append(messages.trailers_response())
+            outputs.append(answers.CONTINUE_TRAILERS)
         self._pieces.clear()
         return outputs
 
-    def _route_answer(self, routed: Routed) -> ProcessingResponse:
-        names = self._context.headers
+    def _route_answer(self, routed: Routed) -> bytes:
+        names, to_body = self._context.headers, self._headers_answered
         chosen = routed.address, routed.algorithm, routed.model
         if self._head.request_id:
-            return messages.routed_response(names, *chosen, to_body=self._headers_answered)
-        mutation = messages.route_mutation(names, *chosen, request_id=str(uuid4()))
-        answer = messages.body_response if self._headers_answered else messages.headers_response
-        response = answer(mutation, clear_route_cache=True)
-        messages.route_metadata(response, names.destination, routed.address)
-        return response
+            return answers.remembered_chosen(names, *chosen, to_body=to_body)
+        return answers.chosen(names, *chosen, to_body=to_body, request_id=str(uuid4()))
 
-    def _collected_again(self) -> list[ProcessingResponse]:
+    def _collected_again(self) -> list[Output]:
         """Answer the body pieces that were collected while the headers waited, one by one."""
         last = len(self._pieces) - 1
         return [
@@ -333,10 +330,10 @@ class Session:
             for number, piece in enumerate(self._pieces)
         ]
 
-    def _pass_on(self, piece: bytes, end_of_stream: bool) -> ProcessingResponse:
+    def _pass_on(self, piece: bytes, end_of_stream: bool) -> bytes:
         if self._body_mode == ProcessingMode.FULL_DUPLEX_STREAMED:
-            return messages.streamed_body_response(piece, end_of_stream=end_of_stream)
-        return messages.body_response()
+            return answers.body_piece(piece, end_of_stream=end_of_stream)
+        return answers.CONTINUE_BODY
 
     # Refusing
 
@@ -360,7 +357,7 @@ class Session:
 
     def _refuse(self, answer: ErrorAnswer) -> Sequence[Output]:
         self.end()
-        return (messages.immediate_response(answer),)
+        return (answers.immediate(answer),)
 
     def _wrong(self, message: str) -> Sequence[Output]:
         self.end()

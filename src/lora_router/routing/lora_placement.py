@@ -223,8 +223,7 @@ class LoraPlacement:
                     self._consider_to_join(adapter, pod, load, found)
             elif room is None or room > 0:
                 open_pods.append((load, pod))
-                if load < least:
-                    least = load
+                least = min(least, load)
         if looked_at is not candidates and isinstance(candidates, PodGroup):
             fleet = candidates.fleet
             found.pods, total = len(fleet.by_load), fleet.by_load.total
@@ -278,7 +277,7 @@ class LoraPlacement:
         price = LOAD_PRICE * (self._load_seconds if seconds is None else seconds)
         if not pod.beliefs.in_host_memory(adapter):
             price *= COLD_FACTOR
-        return price if price < HIGHEST_PRICE else HIGHEST_PRICE
+        return min(HIGHEST_PRICE, price)
 
     def _least_loaded(self, candidates: Sequence[PodView]) -> PodView:
         loads = [pod.in_flight + pod.beliefs.foreign_requests for pod in candidates]

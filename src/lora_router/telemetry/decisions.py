@@ -11,11 +11,10 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
 """Seconds."""
-_BOUNDS = tuple(floatToGoString(bound) for bound in (*BUCKETS, float("inf")))
+_BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
 
 
 @dataclass(slots=True)

@@ -103,6 +103,12 @@ def told(mutation: HeaderMutation) -> Told:
     )
 
 
+def read_answer(output: Output) -> ProcessingResponse:
+    """Read a message that is sent to Envoy."""
+    assert isinstance(output, bytes), output
+    return ProcessingResponse.FromString(output)
+
+
 class Conversation:
     """A session with a fleet behind it."""
 
@@ -143,15 +149,13 @@ class Conversation:
 
     def say(self, *requests: ProcessingRequest) -> list[ProcessingResponse]:
         """Say something as Envoy; the answers must not end the stream."""
-        answers = []
+        answers: list[ProcessingResponse] = []
         for request in requests:
-            for output in self.session.receive(request):
-                assert isinstance(output, ProcessingResponse), output
-                answers.append(output)
+            answers += map(read_answer, self.session.receive(request.SerializeToString()))
         return answers
 
     def breaks(self, request: ProcessingRequest) -> EndStream:
         """Say something as Envoy that ends the stream."""
-        (output,) = self.session.receive(request)
+        (output,) = self.session.receive(request.SerializeToString())
         assert isinstance(output, EndStream)
         return output

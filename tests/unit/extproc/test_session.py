@@ -15,6 +15,7 @@ from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from tests.fleet import make_cache
 from tests.unit.extproc.conversation import (
     Conversation,
+    read_answer,
     request_body,
     request_headers,
     request_trailers,
@@ -516,8 +517,8 @@ class TestHolding:
     def start(self) -> Conversation:
         conversation = one_pod(algorithm=OneEach())
         self.first = conversation.another()
-        self.first.receive(request_headers())
-        self.first.receive(request_body(SQL))
+        self.first.receive(request_headers().SerializeToString())
+        self.first.receive(request_body(SQL).SerializeToString())
         return conversation
 
     def test_envoy_is_asked_for_more_time_than_the_hold_lasts(self) -> None:
@@ -532,8 +533,7 @@ class TestHolding:
 
         self.first.end()
 
-        (late,) = conversation.late
-        assert isinstance(late, ProcessingResponse)
+        (late,) = map(read_answer, conversation.late)
         assert told(late.request_body.response.header_mutation).set["target-pod"] == POD_1
         conversation.session.end()
         assert conversation.cache.ledger.total == 0
@@ -554,8 +554,7 @@ class TestHolding:
 
         conversation.clock.advance(5)
 
-        (late,) = conversation.late
-        assert isinstance(late, ProcessingResponse)
+        (late,) = map(read_answer, conversation.late)
         status, headers, _ = error_of(late)
         assert (status, headers["x-error-overloaded"], headers["retry-after"]) == (429, "true", "1")
 
@@ -567,18 +566,15 @@ class TestHolding:
 
         self.first.end()
 
-        assert [
-            output.WhichOneof("response")
-            for output in conversation.late
-            if isinstance(output, ProcessingResponse)
-        ] == ["request_headers", "request_body", "request_trailers"]
+        said = [read_answer(output).WhichOneof("response") for output in conversation.late]
+        assert said == ["request_headers", "request_body", "request_trailers"]
 
     def test_a_bug_in_a_late_answer_ends_the_stream_and_not_the_process(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         conversation = self.start()
         conversation.say(request_headers(), request_body(SQL))
-        monkeypatch.setattr("lora_router.extproc.session.messages.route_metadata", lambda *_: 1 / 0)
+        monkeypatch.setattr("lora_router.extproc.session.answers.chosen", lambda *_: 1 / 0)
 
         self.first.end()
 

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_router.cache.state import PodView
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import INTERNAL, EndStream, Output, Session
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from tests.fleet import make_cache
 from tests.unit.extproc.conversation import (
     Conversation,
+    read_answer,
     request_body,
     request_headers,
     request_trailers,
@@ -108,8 +109,7 @@ class Stream:
             if isinstance(output, EndStream):
                 assert output.code != INTERNAL, "a session failed"
             else:
-                assert isinstance(output, ProcessingResponse)
-                output.SerializeToString()
+                read_answer(output)
             self.sent.append(output)
 
 
@@ -143,7 +143,7 @@ def test_whatever_is_said_counts_return_to_zero(
         if action == "end":
             stream.session.end()
         elif message is not None:
-            stream.take(stream.session.receive(message))
+            stream.take(stream.session.receive(message.SerializeToString()))
 
         open_streams = [one for one in streams if one.session.routed is not None]
         assert conversation.cache.ledger.total <= len(open_streams)

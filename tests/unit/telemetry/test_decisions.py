@@ -1,4 +1,4 @@
-"""Decisions counted by plain numbers: the page must be the one that the library's own would make."""
+"""Decisions counted by plain numbers: the page is the one that the library would make."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from google.protobuf.message import DecodeError
-
 from lora_router.extproc.lean.frames import Payload
 from lora_router.extproc.lean.grpc_messages import (
     INTERNAL,
@@ -19,9 +17,7 @@ from lora_router.extproc.lean.grpc_messages import (
 )
 from lora_router.extproc.lean.request_head import RequestHead
 from lora_router.extproc.lean.stream import NOT_GRPC, OVER, Call, Stream
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.session import (
-    INVALID_ARGUMENT,
     EndStream,
     Output,
     Session,
@@ -128,12 +124,9 @@ class Process:
             if reader.held != held:
                 self._stream.hold(reader.held - held)
             for message in messages:
-                request = ProcessingRequest.FromString(message)  # type: ignore[arg-type]  # any buffer
-                self._send(session.receive(request))
+                self._send(session.receive(message))
                 if self._session is None:
                     return
-        except DecodeError:
-            self._finish(INVALID_ARGUMENT, "lora-router: not a ProcessingRequest")
         except MessageError as error:
             self._finish(error.code, f"lora-router: {error.message}")
         except Exception:
@@ -162,7 +155,7 @@ class Process:
             if isinstance(output, EndStream):
                 self._finish(output.code, output.message)
                 return
-            self._stream.send_message(output.SerializeToString())
+            self._stream.send_message(output)
 
     def _send_late(self, outputs: Sequence[Output]) -> None:
         if self._session is None:

@@ -1,0 +1,176 @@
+"""What Envoy is told, as bytes. No state, no decisions, no I/O.
+
+Few pods, algorithms and models make up the answers of many requests, so they are made once.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from google.protobuf.duration_pb2 import Duration
+
+from lora_router.extproc.errors import ErrorAnswer
+from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc.pb.core_pb2 import HeaderValue, HeaderValueOption
+from lora_router.extproc.pb.ext_proc_pb2 import (
+    BodyMutation,
+    BodyResponse,
+    CommonResponse,
+    HeaderMutation,
+    HeadersResponse,
+    ImmediateResponse,
+    ProcessingResponse,
+    StreamedBodyResponse,
+    TrailersResponse,
+)
+from lora_router.extproc.pb.http_status_pb2 import HttpStatus
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+
+METADATA_NAMESPACE = "envoy.lb"
+"""Where the endpoint-picker protocol puts the chosen endpoint."""
+
+_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_CONTINUE = CommonResponse()
+
+CONTINUE_HEADERS = ProcessingResponse(
+    request_headers=HeadersResponse(response=_CONTINUE)
+).SerializeToString()
+CONTINUE_BODY = ProcessingResponse(
+    request_body=BodyResponse(response=_CONTINUE)
+).SerializeToString()
+CONTINUE_TRAILERS = ProcessingResponse(request_trailers=TrailersResponse()).SerializeToString()
+CONTINUE_RESPONSE_HEADERS = ProcessingResponse(
+    response_headers=HeadersResponse(response=_CONTINUE)
+).SerializeToString()
+CONTINUE_RESPONSE_BODY = ProcessingResponse(
+    response_body=BodyResponse(response=_CONTINUE)
+).SerializeToString()
+CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(
+    response_trailers=TrailersResponse()
+).SerializeToString()
+"""Nothing to change."""
+
+
+@lru_cache(maxsize=64)
+def clearing(names: HeaderNames, buffered: "ProcessingMode.BodySendMode | None" = None) -> bytes:
+    """Answer ``request_headers``: what only we may set is removed.
+
+    Args:
+        names: The headers' names.
+        buffered: If given, the request's body is asked for in one piece, and the response's in this
+            mode, which is the one that was configured.
+    """
+    common = CommonResponse(header_mutation=HeaderMutation(remove_headers=list(names.ours)))
+    response = ProcessingResponse(request_headers=HeadersResponse(response=common))
+    if buffered is not None:
+        response.mode_override.CopyFrom(
+            ProcessingMode(
+                request_header_mode=ProcessingMode.SEND,
+                response_header_mode=ProcessingMode.SKIP,
+                request_body_mode=ProcessingMode.BUFFERED,
+                response_body_mode=buffered,
+                request_trailer_mode=ProcessingMode.SKIP,
+                response_trailer_mode=ProcessingMode.SKIP,
+            )
+        )
+    return response.SerializeToString()
+
+
+def chosen(
+    names: HeaderNames,
+    address: str,
+    algorithm: str,
+    model: str,
+    *,
+    to_body: bool,
+    request_id: str = "",
+) -> bytes:
+    """Answer ``request_headers``, or ``request_body``, with the chosen pod.
+
+    What chose it is named too, unless the request named no model. In the buffered modes headers can
+    still be changed with the body.
+    """
+    value = address.encode()
+    headers = [(names.target_pod, value), (names.destination, value)]
+    if request_id:
+        headers.append((names.request_id, request_id.encode()))
+    removed: tuple[str, ...] = ()
+    if model:
+        headers.append((names.strategy, algorithm.encode()))
+        headers.append((names.model, model.encode()))
+    else:
+        removed = (names.strategy, names.model)
+    common = CommonResponse(
+        header_mutation=_header_mutation(headers, removed), clear_route_cache=True
+    )
+    if to_body:
+        response = ProcessingResponse(request_body=BodyResponse(response=common))
+    else:
+        response = ProcessingResponse(request_headers=HeadersResponse(response=common))
+    # In dynamic metadata too; it must never differ from the header. Written field by field:
+    # Struct's own dict interface is several times slower.
+    namespace = response.dynamic_metadata.fields[METADATA_NAMESPACE]
+    namespace.struct_value.fields[names.destination].string_value = address
+    return response.SerializeToString()
+
+
+remembered_chosen = lru_cache(maxsize=8192)(chosen)
+"""For requests that bring their id."""
+
+
+def body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:
+    """Send a piece of the request's body on, where Envoy leaves that to us (full duplex)."""
+    return ProcessingResponse(request_body=_streamed(piece, end_of_stream)).SerializeToString()
+
+
+def response_body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:
+    """Send a piece of the response's body on, likewise."""
+    return ProcessingResponse(response_body=_streamed(piece, end_of_stream)).SerializeToString()
+
+
+def immediate(answer: ErrorAnswer) -> bytes:
+    """Answer the client ourselves; nothing reaches a pod."""
+    status = HttpStatus()
+    status.code = answer.status  # type: ignore[assignment]  # an open enum: any number will do
+    return ProcessingResponse(
+        immediate_response=ImmediateResponse(
+            status=status,
+            headers=_header_mutation(answer.headers),
+            body=answer.body,
+            details=f"lora_router_{answer.code}",
+        )
+    ).SerializeToString()
+
+
+def more_time(seconds: float) -> bytes:
+    """Ask Envoy to wait that long for the answer to the message it sent last.
+
+    Envoy grants it once for each message, and at most ``max_message_timeout``.
+    """
+    timeout = Duration()
+    timeout.FromMilliseconds(round(seconds * 1000))
+    return ProcessingResponse(override_message_timeout=timeout).SerializeToString()
+
+
+def _header_mutation(
+    set_headers: Iterable[tuple[str, bytes]], remove: Iterable[str] = ()
+) -> HeaderMutation:
+    """Overwrite some headers and remove others. Like Envoy's, values stand in ``raw_value``."""
+    return HeaderMutation(
+        set_headers=[
+            HeaderValueOption(
+                header=HeaderValue(key=key, raw_value=value), append_action=_OVERWRITE
+            )
+            for key, value in set_headers
+        ],
+        remove_headers=list(remove),
+    )
+
+
+def _streamed(piece: bytes, end_of_stream: bool) -> BodyResponse:
+    return BodyResponse(
+        response=CommonResponse(
+            body_mutation=BodyMutation(
+                streamed_response=StreamedBodyResponse(body=piece, end_of_stream=end_of_stream)
+            )
+        )
+    )
