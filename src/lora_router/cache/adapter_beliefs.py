@@ -36,6 +36,9 @@ _REMEMBERED = 1024
 """Adapters in the estimate of the order of use, which bounds the memory of a pod's record."""
 _NONE: frozenset[str] = frozenset()
 
+IN_SLOT, IN_HOST_MEMORY, AWAY = range(3)
+"""Where an adapter can be: active or not; evicted; on disk or farther."""
+
 
 class AdapterBeliefs:
     """Of one pod. Written by the cache and the ledger only."""
@@ -123,22 +126,28 @@ class AdapterBeliefs:
             return 0
         return max(0, self.slots - len(self.peers.told | self.foreign_adapters))
 
-    def is_resident(self, adapter: str) -> bool:
-        """Say whether an adapter is in a slot, active or not, as far as is known."""
-        if self._residency is not None and adapter not in self._used_since_scrape:
-            return adapter in self._residency.gpu
+    def where(self, adapter: str) -> int:
+        """Say where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
+        residency = self._residency
+        if residency is not None and adapter not in self._used_since_scrape:
+            if adapter in residency.gpu:
+                return IN_SLOT
+            return IN_HOST_MEMORY if adapter in residency.cpu else AWAY
+        if adapter not in self._used:
+            return AWAY
         if self.slots is None:
-            return adapter in self._used
+            return IN_SLOT
         if self._resident is None:
             self._resident = self._estimate_resident(self.slots)
-        return adapter in self._resident
+        return IN_SLOT if adapter in self._resident else IN_HOST_MEMORY
+
+    def is_resident(self, adapter: str) -> bool:
+        """Say whether an adapter is in a slot, active or not, as far as is known."""
+        return self.where(adapter) == IN_SLOT
 
     def in_host_memory(self, adapter: str) -> bool:
         """Say whether an adapter is in host memory, in a slot too or not, as far as is known."""
-        residency = self._residency
-        if residency is None or adapter in self._used_since_scrape:
-            return adapter in self._used
-        return adapter in residency.cpu or adapter in residency.gpu
+        return self.where(adapter) != AWAY
 
     # What the cache and the ledger tell
 

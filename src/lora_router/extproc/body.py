@@ -93,7 +93,7 @@ _text = msgspec.json.Decoder(str)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_body(body: bytes, content_type: str) -> BodyFields:
+def read_body(body: bytes | bytearray, content_type: str) -> BodyFields:
     """Read a request's body.
 
     Args:
@@ -108,7 +108,7 @@ def read_body(body: bytes, content_type: str) -> BodyFields:
     return _read_json(body)
 
 
-def _read_json(body: bytes) -> BodyFields:
+def _read_json(body: bytes | bytearray) -> BodyFields:
     size = len(body)
     if body.startswith(_BYTE_ORDER_MARK):
         body = body[3:]
@@ -136,9 +136,9 @@ def _model(raw: bytes) -> str:
         raise BodyError(BodyErrorKind.MODEL_TYPE, "The field 'model' must be a string.") from None
 
 
-def _read_form(body: bytes, content_type: str) -> BodyFields:
+def _read_form(body: bytes | bytearray, content_type: str) -> BodyFields:
     try:
-        fields = read_fields(body, content_type, ("model", "stream"))
+        fields = read_fields(bytes(body), content_type, ("model", "stream"))
         model = fields.get("model", b"").decode()
     except MultipartError as error:
         raise _malformed(f"The request's form is broken: {error}.") from None
@@ -165,7 +165,7 @@ def checked_model(model: str) -> str:
     return model
 
 
-def _is_utf8(body: bytes) -> bool:
+def _is_utf8(body: bytes | bytearray) -> bool:
     try:
         body.decode()
     except UnicodeDecodeError:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from lora_router.extproc.pb.core_pb2 import HeaderMap, Metadata
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
@@ -64,16 +66,64 @@ def read_head(headers: HeaderMap, names: HeaderNames) -> RequestHead:
         key = header.key
         if key in wanted and not wanted[key]:
             wanted[key] = header.raw_value.decode(errors="replace") or header.value
-    length = wanted["content-length"]
+    return make_head(
+        wanted[":path"],
+        wanted["content-type"],
+        wanted["content-length"],
+        wanted[names.request_id],
+        wanted[names.strategy],
+        wanted[names.pod_filter],
+    )
+
+
+def make_head(
+    path: str, content_type: str, length: str, request_id: str, strategy: str, pod_filter: str
+) -> RequestHead:
+    """Make a head of headers' values, which are empty where there is none."""
     return RequestHead(
-        path=wanted[":path"],
-        content_type=wanted["content-type"],
-        content_length=int(length)
-        if length.isascii() and length.isdigit() and len(length) < 20
+        path,
+        content_type,
+        int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
+        request_id,
+        strategy or None,
+        pod_filter or None,
+    )
+
+
+class Setup(Struct, frozen=True):
+    """What Envoy says with the first message about all of them."""
+
+    body_mode: int = ProcessingMode.BUFFERED
+    """As configured; BUFFERED where an older Envoy does not say."""
+    response_body_mode: int = ProcessingMode.NONE
+    headers_wait: bool = False
+    """Whether Envoy sends no body before the headers are answered, and then does not keep it."""
+    subset: frozenset[str] | None = None
+    """Endpoints that the gateway allows; ``None``: all."""
+    only_tells: bool = False
+    """Whether no answer is wanted (``observability_mode``)."""
+
+
+def read_setup(request: ProcessingRequest) -> Setup:
+    """Read what is said beside the headers."""
+    config = request.protocol_config
+    told = request.HasField("protocol_config")
+    mode = config.request_body_mode
+    return Setup(
+        body_mode=mode if told else ProcessingMode.BUFFERED,
+        response_body_mode=config.response_body_mode,
+        headers_wait=told
+        and (
+            mode == ProcessingMode.NONE
+            or (
+                mode == ProcessingMode.STREAMED
+                and not config.send_body_without_waiting_for_header_response
+            )
+        ),
+        subset=read_subset(request.metadata_context)
+        if request.HasField("metadata_context")
         else None,
-        request_id=wanted[names.request_id],
-        strategy=wanted[names.strategy] or None,
-        pod_filter=wanted[names.pod_filter] or None,
+        only_tells=request.observability_mode,
     )
 
 

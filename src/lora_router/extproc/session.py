@@ -40,14 +40,10 @@ from lora_router.extproc.errors import (
     refusal_answer,
     too_large_answer,
 )
-from lora_router.extproc.messages import HeaderNames, RequestHead
-from lora_router.extproc.pb.ext_proc_pb2 import (
-    HttpBody,
-    HttpHeaders,
-    ProcessingRequest,
-    ProtocolConfiguration,
-)
+from lora_router.extproc.messages import HeaderNames, RequestHead, Setup
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.wire_format import Message, body_message, first_message
 from lora_router.routing.director import DecisionObserver, Director, Held, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 
@@ -110,11 +106,10 @@ class Session:
         "_held",
         "_on_late",
         "_pieces",
-        "_response_body_mode",
         "_routed",
+        "_setup",
         "_size",
         "_state",
-        "_subset",
         "_trailers_wait",
     )
 
@@ -132,13 +127,12 @@ class Session:
         self._on_late = on_late
         self._state = _State.START
         self._body_mode: int = ProcessingMode.BUFFERED
-        self._response_body_mode = ProcessingMode.NONE
         self._head: RequestHead
-        self._subset: frozenset[str] | None = None
+        self._setup: Setup
         self._headers_answered = False
         self._body_ended = False
         self._trailers_wait = False
-        self._pieces: list[bytes] = []
+        self._pieces: list[Message] = []
         self._size = 0
         self._held: Held | None = None
         self._routed: Routed | None = None
@@ -148,11 +142,24 @@ class Session:
         """The decision, once there is one."""
         return self._routed
 
-    def receive(self, message: bytes | bytearray) -> Sequence[Output]:
-        """Take a message from Envoy; return what to send, in order, maybe nothing."""
-        if self._state is _State.OVER:
+    def receive(self, message: Message) -> Sequence[Output]:
+        """Take a message from Envoy; return what to send, in order, maybe nothing.
+
+        Args:
+            message: Is the session's from now on: a ``bytearray`` may be changed.
+        """
+        state = self._state
+        if state is _State.OVER:
             return ()
         try:
+            if state is _State.START:
+                first = first_message(message, self._context.headers)
+                if first is not None:
+                    return self._begin(*first)
+            else:
+                piece = body_message(message)
+                if piece is not None:
+                    return self._request_body(*piece)
             return self._receive(ProcessingRequest.FromString(message))  # type: ignore[arg-type]  # any buffer
         except DecodeError:
             self.end()
@@ -175,24 +182,26 @@ class Session:
     # The messages
 
     def _receive(self, request: ProcessingRequest) -> Sequence[Output]:
-        if request.observability_mode:
-            return ()
         kind = request.WhichOneof("request")
         if self._state is _State.START:
             if kind != "request_headers":
                 return self._wrong(f"the first message must be request_headers, not {kind}")
-            self._read_setup(request)
-            return self._request_headers(request.request_headers)
+            headers = request.request_headers
+            head = messages.read_head(headers.headers, self._context.headers)
+            return self._begin(head, headers.end_of_stream, messages.read_setup(request))
+        if request.observability_mode:
+            return ()
         match kind:
             case "request_body":
-                return self._request_body(request.request_body)
+                body = request.request_body
+                return self._request_body(body.body, body.end_of_stream)
             case "request_trailers":
                 return self._request_trailers()
             case "response_headers":
                 return (answers.CONTINUE_RESPONSE_HEADERS,)
             case "response_body":
                 body = request.response_body
-                if self._response_body_mode != ProcessingMode.FULL_DUPLEX_STREAMED:
+                if self._setup.response_body_mode != ProcessingMode.FULL_DUPLEX_STREAMED:
                     return (answers.CONTINUE_RESPONSE_BODY,)
                 return (answers.response_body_piece(body.body, end_of_stream=body.end_of_stream),)
             case "response_trailers":
@@ -201,30 +210,16 @@ class Session:
                 return self._wrong("request_headers came twice")
         return self._wrong("a message is of no kind that this server knows")
 
-    def _read_setup(self, request: ProcessingRequest) -> None:
-        if request.HasField("protocol_config"):
-            config = request.protocol_config
-            self._body_mode = config.request_body_mode
-            self._response_body_mode = config.response_body_mode
-            if self._headers_would_wait(config):
-                self._body_mode = _OVERRIDDEN
-        if request.HasField("metadata_context"):
-            self._subset = messages.read_subset(request.metadata_context)
-
-    @staticmethod
-    def _headers_would_wait(config: ProtocolConfiguration) -> bool:
-        mode = config.request_body_mode
-        return mode == ProcessingMode.NONE or (
-            mode == ProcessingMode.STREAMED
-            and not config.send_body_without_waiting_for_header_response
-        )
-
-    def _request_headers(self, request: HttpHeaders) -> Sequence[Output]:
+    def _begin(self, head: RequestHead, ends: bool, setup: Setup) -> Sequence[Output]:
+        if setup.only_tells:
+            self.end()
+            return ()
         context = self._context
-        head = self._head = messages.read_head(request.headers, context.headers)
-        if request.end_of_stream or not context.paths.match(head.path):
-            self._body_ended = request.end_of_stream
-            return self._decided(context.director.pass_through(self._subset))
+        self._head, self._setup = head, setup
+        self._body_mode = _OVERRIDDEN if setup.headers_wait else setup.body_mode
+        if ends or not context.paths.match(head.path):
+            self._body_ended = ends
+            return self._decided(context.director.pass_through(setup.subset))
         if head.content_length is not None and head.content_length > context.max_body_bytes:
             return self._too_large()
         self._state = _State.BODY
@@ -232,18 +227,17 @@ class Session:
             return ()
         self._headers_answered = True
         if self._body_mode == _OVERRIDDEN:
-            return (answers.clearing(context.headers, self._response_body_mode),)
+            return (answers.clearing(context.headers, self._setup.response_body_mode),)
         return (answers.clearing(context.headers),)
 
-    def _request_body(self, request: HttpBody) -> Sequence[Output]:
+    def _request_body(self, piece: Message, ends: bool) -> Sequence[Output]:
         if self._body_ended:
             return ()
-        whole = request.end_of_stream or not self._collects()
+        whole = ends or not self._collects()
         if self._state is _State.ANSWERED:
             # A pass-through request has no model to look for.
-            self._body_ended = request.end_of_stream
-            return (self._pass_on(request.body, request.end_of_stream),)
-        piece = request.body  # Each look at the field copies it.
+            self._body_ended = ends
+            return (self._pass_on(piece, ends),)
         self._size += len(piece)
         if self._size > self._context.max_body_bytes:
             return self._too_large()
@@ -251,7 +245,7 @@ class Session:
         if not whole:
             return ()
         self._body_ended = True
-        return self._decide(cut_short=not request.end_of_stream)
+        return self._decide(cut_short=not ends)
 
     def _request_trailers(self) -> Sequence[Output]:
         if self._state is _State.BODY and not self._body_ended:
@@ -283,7 +277,7 @@ class Session:
             request_id=head.request_id,
             strategy=head.strategy,
             pod_filter=head.pod_filter,
-            subset=self._subset,
+            subset=self._setup.subset,
         )
         outcome = self._context.director.route(query, self._decided_late)
         if isinstance(outcome, Held):
@@ -330,9 +324,9 @@ class Session:
             for number, piece in enumerate(self._pieces)
         ]
 
-    def _pass_on(self, piece: bytes, end_of_stream: bool) -> bytes:
+    def _pass_on(self, piece: Message, end_of_stream: bool) -> bytes:
         if self._body_mode == ProcessingMode.FULL_DUPLEX_STREAMED:
-            return answers.body_piece(piece, end_of_stream=end_of_stream)
+            return answers.body_piece(bytes(piece), end_of_stream=end_of_stream)
         return answers.CONTINUE_BODY
 
     # Refusing

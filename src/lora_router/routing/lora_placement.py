@@ -39,6 +39,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lora_router.cache.adapter_beliefs import IN_SLOT
 from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
@@ -109,17 +110,32 @@ class _Survey:
     place: PodView | None = None
     place_cost: float = float("inf")
     place_load: int = 0
-    pods: int = 1
-    load: int = 0
-    """Requests on all of them."""
     in_flight: int = 0
     """Requests of the adapter on the pods that it could join, of all routers that tell."""
     wish: PodView | None = None
     """A pod that is cheaper than ``place``, but whose free slots are other routers' to take."""
     wish_cost: float = float("inf")
     last_resort: PodView | None = None
+    pods: int = 1
+    load: int = 0
+    """Requests on all of them."""
     slots: int = 0
     free: int = 0
+
+    def count(self, candidates: Sequence[PodView], looked_at: Sequence[PodView]) -> None:
+        """Add up what only the price of a further slot depends on."""
+        if looked_at is not candidates and isinstance(candidates, PodGroup):
+            fleet = candidates.fleet
+            self.pods, self.load = len(fleet.by_load), fleet.by_load.total
+            self.slots, self.free = fleet.slots, fleet.free
+            return
+        self.pods = len(candidates)
+        for pod in candidates:
+            beliefs = pod.beliefs
+            self.load += pod.in_flight + beliefs.foreign_requests
+            if beliefs.free_slots is not None:
+                self.slots += beliefs.slots or 0
+                self.free += max(0, beliefs.free_slots)
 
     def spread_cost(self, weight: float) -> float:
         """Return what a further slot for an adapter in flight costs, with the load it finds there.
@@ -133,6 +149,12 @@ class _Survey:
         if self.join_load > OVERLOAD * self.load / self.pods + _A_FEW:
             slot = 0.0
         return self.place_load + load + weight * slot
+
+
+def _prices(load_seconds: float) -> tuple[float, float, float]:
+    """Return what loading costs, by where the adapter is."""
+    price = LOAD_PRICE * load_seconds
+    return 0.0, min(price, HIGHEST_PRICE), min(COLD_FACTOR * price, HIGHEST_PRICE)
 
 
 def _load_seconds(extra: Mapping[str, str]) -> float:
@@ -155,7 +177,7 @@ class LoraPlacement:
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng
-        self._load_seconds = _load_seconds(options.extra)
+        self._prices = _prices(_load_seconds(options.extra))
         self._waiting: dict[str, _Waiting] = {}
         self._pruned_at = 0.0
 
@@ -203,35 +225,28 @@ class LoraPlacement:
     ) -> _Survey:
         looked_at = shortlist(adapter, candidates, self._random)
         closed = self._closed_to(adapter)
-        found = _Survey(pods=len(candidates))
+        found = _Survey()
         last_resort_load = least = float("inf")
-        total = slots = free = 0
         open_pods = []
         for pod in in_order(adapter, looked_at):
             beliefs = pod.beliefs
             load = pod.in_flight + beliefs.foreign_requests
-            total += load
-            room = beliefs.free_slots
-            if room is not None:
-                slots += beliefs.slots or 0
-                if room > 0:
-                    free += room
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
                 if pod not in closed and adapter not in beliefs.peers.closed:
                     self._consider_to_join(adapter, pod, load, found)
-            elif room is None or room > 0:
+                continue
+            room = beliefs.free_slots
+            if room is None or room > 0:
                 open_pods.append((load, pod))
-                least = min(least, load)
-        if looked_at is not candidates and isinstance(candidates, PodGroup):
-            fleet = candidates.fleet
-            found.pods, total = len(fleet.by_load), fleet.by_load.total
-            slots, free = fleet.slots, fleet.free
-        found.load, found.slots, found.free = total, slots, free
+                if load < least:  # noqa: PLR1730 -- a call for each pod
+                    least = load
         # No price is negative: where all have as much load as the pod to join, none is cheaper.
         if least < found.join_load:
             self._find_place(adapter, open_pods, weight, found, any_slot=any_slot)
+            if found.join is not None:
+                found.count(candidates, looked_at)
         return found
 
     @staticmethod
@@ -260,8 +275,9 @@ class LoraPlacement:
                 continue
             beliefs = pod.beliefs
             cost: float = load
-            if not beliefs.is_resident(adapter):
-                cost += weight * self._price(pod, adapter)
+            where = beliefs.where(adapter)
+            if where != IN_SLOT:
+                cost += weight * self._price(pod, where)
                 if cost >= place_cost:
                     continue
             if any_slot or beliefs.peers.turn is None or beliefs.may_take_slot(adapter):
@@ -270,14 +286,11 @@ class LoraPlacement:
                 found.wish, found.wish_cost = pod, cost
         found.place_cost = place_cost
 
-    def _price(self, pod: PodView, adapter: str) -> float:
-        """Return what loading an adapter that is not resident costs, in requests of load."""
+    def _price(self, pod: PodView, where: int) -> float:
+        """Return what loading an adapter that is not in a slot costs, in requests of load."""
         metrics = pod.metrics
         seconds = metrics.adapter_load_seconds if metrics is not None else None
-        price = LOAD_PRICE * (self._load_seconds if seconds is None else seconds)
-        if not pod.beliefs.in_host_memory(adapter):
-            price *= COLD_FACTOR
-        return min(HIGHEST_PRICE, price)
+        return self._prices[where] if seconds is None else _prices(seconds)[where]
 
     def _least_loaded(self, candidates: Sequence[PodView]) -> PodView:
         loads = [pod.in_flight + pod.beliefs.foreign_requests for pod in candidates]
