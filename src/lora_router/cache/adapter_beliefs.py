@@ -156,8 +156,16 @@ class AdapterBeliefs:
         self._used_since_scrape.add(adapter)
         self._touch(adapter)
         self._count_free()
-        if self._resident is not None:
-            self._keep_resident(adapter, self._resident)
+        resident = self._resident
+        if resident is None:
+            return
+        if not self._fits:
+            self._resident = None
+        elif adapter in resident:
+            del resident[adapter]
+            resident[adapter] = None
+        else:
+            self._load(adapter, resident)
 
     def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
         """Take in a scrape, and how many requests this router had in flight when it came."""
@@ -239,7 +247,10 @@ class AdapterBeliefs:
         if slots is None:
             self.free_slots = None
             return
-        taken = len(self.expected.keys() | foreign) if foreign else len(self.expected)
+        expected = self.expected
+        taken = len(expected)
+        for adapter in foreign:
+            taken += adapter not in expected
         fits = taken <= slots
         if fits is not self._fits:
             self._fits, self._resident = fits, None
@@ -274,17 +285,12 @@ class AdapterBeliefs:
             if oldest in self.expected or oldest in self.foreign_adapters:
                 self._resident = None
 
-    def _keep_resident(self, adapter: str, resident: dict[str, None]) -> None:
-        """Take an adapter's use into the estimate, rather than to make it anew."""
-        if not self._fits:
-            self._resident = None
-            return
-        if adapter in resident:
-            del resident[adapter]
-        elif self.slots is not None and len(resident) >= self.slots:
-            foreign = self.foreign_adapters
+    def _load(self, adapter: str, resident: dict[str, None]) -> None:
+        """Take an adapter into the estimate, for the one that was used longest ago."""
+        if self.slots is not None and len(resident) >= self.slots:
+            expected, foreign = self.expected, self.foreign_adapters
             for name in resident:
-                if name not in self.expected and name not in foreign:
+                if name not in expected and name not in foreign:
                     del resident[name]
                     break
         resident[adapter] = None

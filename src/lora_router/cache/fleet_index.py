@@ -49,7 +49,9 @@ class FleetIndex:
         self._users: dict[str, dict[PodState, None]] = {}
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
         """What was last taken in of each pod: what it shows in flight, slots and free slots."""
-        self._changes: list[tuple[PodState, str | None]] = []
+        self._changes: dict[tuple[PodState, str | None], None] = {}
+        """What changed and is not taken in, the last change last; most requests come and go
+        before anybody asks."""
 
     def running(self, adapter: str) -> Collection[PodState]:
         """Return the pods on which an adapter is in flight, by ledgers or the last scrape."""
@@ -96,8 +98,12 @@ class FleetIndex:
 
     def changed(self, pod: PodState, adapter: str | None) -> None:
         """Take note of one request more or less on a pod, for when somebody asks."""
-        self._changes.append((pod, adapter))
-        if len(self._changes) >= _PUT_OFF:
+        changes = self._changes
+        change = (pod, adapter)
+        if change in changes:
+            del changes[change]
+        changes[change] = None
+        if len(changes) >= _PUT_OFF:
             self.refresh()
 
     def refresh(self) -> None:
@@ -105,7 +111,7 @@ class FleetIndex:
         changes = self._changes
         if not changes:
             return
-        self._changes = []
+        self._changes = {}
         for pod, adapter in changes:
             if adapter is not None and pod in self._active:
                 self._runs(adapter, pod)

@@ -57,6 +57,13 @@ INTERNAL = 13
 HOLD_MARGIN_SECONDS = 2.0
 """What Envoy is asked to wait beyond the longest hold, so that our answer comes first."""
 
+_BUFFERED = ProcessingMode.BUFFERED
+_PARTIAL = ProcessingMode.BUFFERED_PARTIAL
+_FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+_COLLECTED = frozenset((ProcessingMode.STREAMED, _FULL_DUPLEX))
+_OVERRIDDEN = -1
+"""Stands for a body mode that would not do, where BUFFERED was asked for instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndStream:
@@ -94,6 +101,10 @@ class _State(Enum):
     """The request was refused or the stream has ended. What still comes is ignored."""
 
 
+# A member of an enumeration is looked up in its class each time that it is named.
+_START, _BODY, _HELD, _ANSWERED, _OVER = _State
+
+
 class Session:
     """One stream's conversation. See the head of this file for its rules."""
 
@@ -125,8 +136,8 @@ class Session:
         """
         self._context = context
         self._on_late = on_late
-        self._state = _State.START
-        self._body_mode: int = ProcessingMode.BUFFERED
+        self._state = _START
+        self._body_mode: int = _BUFFERED
         self._head: RequestHead
         self._setup: Setup
         self._headers_answered = False
@@ -149,10 +160,10 @@ class Session:
             message: Is the session's from now on: a ``bytearray`` may be changed.
         """
         state = self._state
-        if state is _State.OVER:
+        if state is _OVER:
             return ()
         try:
-            if state is _State.START:
+            if state is _START:
                 first = first_message(message, self._context.headers)
                 if first is not None:
                     return self._begin(*first)
@@ -171,7 +182,7 @@ class Session:
 
     def end(self) -> None:
         """Take the end of the stream, however it came: gives back what the request holds."""
-        self._state = _State.OVER
+        self._state = _OVER
         self._pieces.clear()
         if self._held is not None:
             self._held.cancel()
@@ -183,7 +194,7 @@ class Session:
 
     def _receive(self, request: ProcessingRequest) -> Sequence[Output]:
         kind = request.WhichOneof("request")
-        if self._state is _State.START:
+        if self._state is _START:
             if kind != "request_headers":
                 return self._wrong(f"the first message must be request_headers, not {kind}")
             headers = request.request_headers
@@ -201,7 +212,7 @@ class Session:
                 return (answers.CONTINUE_RESPONSE_HEADERS,)
             case "response_body":
                 body = request.response_body
-                if self._setup.response_body_mode != ProcessingMode.FULL_DUPLEX_STREAMED:
+                if self._setup.response_body_mode != _FULL_DUPLEX:
                     return (answers.CONTINUE_RESPONSE_BODY,)
                 return (answers.response_body_piece(body.body, end_of_stream=body.end_of_stream),)
             case "response_trailers":
@@ -222,7 +233,7 @@ class Session:
             return self._decided(context.director.pass_through(setup.subset))
         if head.content_length is not None and head.content_length > context.max_body_bytes:
             return self._too_large()
-        self._state = _State.BODY
+        self._state = _BODY
         if self._collects():
             return ()
         self._headers_answered = True
@@ -234,7 +245,7 @@ class Session:
         if self._body_ended:
             return ()
         whole = ends or not self._collects()
-        if self._state is _State.ANSWERED:
+        if self._state is _ANSWERED:
             # A pass-through request has no model to look for.
             self._body_ended = ends
             return (self._pass_on(piece, ends),)
@@ -248,11 +259,11 @@ class Session:
         return self._decide(cut_short=not ends)
 
     def _request_trailers(self) -> Sequence[Output]:
-        if self._state is _State.BODY and not self._body_ended:
+        if self._state is _BODY and not self._body_ended:
             self._body_ended = True
             self._trailers_wait = True
             return self._decide(cut_short=False)
-        if self._state is _State.HELD:
+        if self._state is _HELD:
             self._trailers_wait = True
             return ()
         self._body_ended = True
@@ -267,22 +278,22 @@ class Session:
             fields = read_body(body, head.content_type)
         except BodyError as error:
             return self._bad_body(error, cut_short=cut_short)
-        if self._body_mode != ProcessingMode.FULL_DUPLEX_STREAMED:
+        if self._body_mode != _FULL_DUPLEX:
             self._pieces = [b""] * len(self._pieces)  # Only their number is still of use.
         query = RouteQuery(
-            model=fields.model,
-            stream=fields.stream,
-            size=fields.size,
-            path=head.path.partition("?")[0],
-            request_id=head.request_id,
-            strategy=head.strategy,
-            pod_filter=head.pod_filter,
-            subset=self._setup.subset,
+            fields.model,
+            fields.stream,
+            fields.size,
+            head.path.partition("?")[0],
+            head.request_id,
+            head.strategy,
+            head.pod_filter,
+            self._setup.subset,
         )
         outcome = self._context.director.route(query, self._decided_late)
         if isinstance(outcome, Held):
             self._held = outcome
-            self._state = _State.HELD
+            self._state = _HELD
             return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
         return self._decided(outcome)
 
@@ -300,7 +311,7 @@ class Session:
         if isinstance(outcome, Refused):
             return self._refuse(refusal_answer(outcome, self._head.strategy))
         self._routed = outcome
-        self._state = _State.ANSWERED
+        self._state = _ANSWERED
         outputs: list[Output] = [self._route_answer(outcome)]
         if not self._headers_answered:
             outputs += self._collected_again()
@@ -325,7 +336,7 @@ class Session:
         ]
 
     def _pass_on(self, piece: Message, end_of_stream: bool) -> bytes:
-        if self._body_mode == ProcessingMode.FULL_DUPLEX_STREAMED:
+        if self._body_mode == _FULL_DUPLEX:
             return answers.body_piece(bytes(piece), end_of_stream=end_of_stream)
         return answers.CONTINUE_BODY
 
@@ -339,7 +350,7 @@ class Session:
                     "Envoy sends request bodies in pieces before the headers are answered; set "
                     "request_body_mode BUFFERED, or allow_mode_override, in its ext_proc filter"
                 )
-            if self._body_mode == ProcessingMode.BUFFERED_PARTIAL:
+            if self._body_mode == _PARTIAL:
                 self._context.observer.decided("none", "refused", "body-too-large", 0.0)
                 return self._refuse(cut_body_answer())
         self._context.observer.decided("none", "refused", error.kind.value, 0.0)
@@ -360,9 +371,3 @@ class Session:
     def _collects(self) -> bool:
         """Whether the headers wait for the body, which comes in pieces."""
         return self._body_mode in _COLLECTED
-
-
-_OVERRIDDEN = -1
-"""Stands for a body mode that would not do, where BUFFERED was asked for instead."""
-
-_COLLECTED = frozenset((ProcessingMode.STREAMED, ProcessingMode.FULL_DUPLEX_STREAMED))

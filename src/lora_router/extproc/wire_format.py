@@ -47,7 +47,8 @@ def first_message(data: Message, names: HeaderNames) -> tuple[RequestHead, bool,
         if end > len(data) or (ends and data[stop:end] != _HEADERS_END_STREAM):
             return None
         path, content_type, length, request_id, strategy, pod_filter = [
-            _value(data, needle, at, stop) for needle in needles
+            "" if (found := data.find(needle, at, stop)) < 0 else _value(data, found + skip, stop)
+            for needle, skip in needles
         ]
     except (IndexError, OverflowError):
         return None
@@ -90,12 +91,8 @@ def body_message(data: Message) -> tuple[Message, bool] | None:
     return data, bool(rest)
 
 
-def _value(data: Message, needle: bytes, start: int, stop: int) -> str:
-    """Return a header's value; empty if there is none, or nothing in it."""
-    at = data.find(needle, start, stop)
-    if at < 0:
-        return ""
-    at += len(needle)
+def _value(data: Message, at: int, stop: int) -> str:
+    """Return a header's value, whose length is at a place."""
     size = data[at]
     at += 1
     if size > 0x7F:
@@ -134,7 +131,8 @@ def _long_size(data: Message, at: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)
-def _needles(names: HeaderNames) -> tuple[bytes, ...] | None:
+def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...] | None:
+    """Return how the headers begin that matter, and how long that is."""
     wanted = (
         ":path",
         "content-type",
@@ -145,7 +143,10 @@ def _needles(names: HeaderNames) -> tuple[bytes, ...] | None:
     )
     if max(map(len, wanted)) > 0x7F:
         return None
-    return tuple(bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in wanted)
+    return tuple(
+        (bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE, len(name) + 3)
+        for name in wanted
+    )
 
 
 @lru_cache(maxsize=256)

@@ -193,13 +193,13 @@ class Director:
         pods, is_adapter = candidates
 
         request = InferenceRequest(
-            model=model,
-            adapter=model if is_adapter else None,
-            stream=query.stream,
-            size=query.size,
-            path=query.path,
-            request_id=query.request_id,
-            may_hold=self._max_hold > 0,
+            model,
+            model if is_adapter else None,
+            query.stream,
+            query.size,
+            query.path,
+            query.request_id,
+            self._max_hold > 0,
         )
         answer = self._ask(algorithm, request, pods)
         if isinstance(answer, Hold):

@@ -14,6 +14,7 @@ from lora_router.extproc.lean.grpc_messages import (
     UNIMPLEMENTED,
     MessageError,
     MessageReader,
+    whole_message,
 )
 from lora_router.extproc.lean.request_head import RequestHead
 from lora_router.extproc.lean.stream import NOT_GRPC, OVER, Call, Stream
@@ -102,12 +103,14 @@ class Calls:
 class Process:
     """One ext_proc stream: carries its session's messages."""
 
-    __slots__ = ("_calls", "_reader", "_session", "_stream", "_timer")
+    __slots__ = ("_calls", "_encoding", "_reader", "_session", "_stream", "_timer")
 
     def __init__(self, calls: Calls, stream: Stream, head: RequestHead) -> None:
         self._calls = calls
         self._stream = stream
-        self._reader = MessageReader(calls.max_message_bytes, head.encoding)
+        self._encoding = head.encoding
+        self._reader: MessageReader | None = None
+        """Once a message came in pieces."""
         self._session: Session | None = Session(calls.context, self._send_late)
         self._timer = (
             None if head.timeout is None else calls.call_later(head.timeout, self._too_late)
@@ -116,14 +119,15 @@ class Process:
 
     def data(self, payload: Payload) -> None:
         """Take bytes of the conversation."""
-        session, reader = self._session, self._reader
+        session = self._session
         assert session is not None  # noqa: S101 -- nothing is asked of a call that is over
-        held = reader.held
         try:
-            messages = reader.feed(payload)
-            if reader.held != held:
-                self._stream.hold(reader.held - held)
-            for message in messages:
+            if self._reader is None:
+                whole = whole_message(payload, self._calls.max_message_bytes)
+                if whole is not None:
+                    self._send(session.receive(whole))
+                    return
+            for message in self._read(payload):
                 self._send(session.receive(message))
                 if self._session is None:
                     return
@@ -136,7 +140,8 @@ class Process:
     def end(self) -> None:
         """End the conversation: Envoy's request is over."""
         try:
-            self._reader.check_end()
+            if self._reader is not None:
+                self._reader.check_end()
         except MessageError as error:
             self._finish(error.code, f"lora-router: {error.message}")
         else:
@@ -149,6 +154,18 @@ class Process:
     def let_go(self) -> None:
         """End the stream with status OK, which Envoy takes as "nothing more to say"."""
         self._finish(OK)
+
+    def _read(self, payload: Payload) -> Sequence[bytes | bytearray]:
+        """Cut messages out of pieces, and count what is kept."""
+        reader = self._reader
+        if reader is None:
+            reader = MessageReader(self._calls.max_message_bytes, self._encoding)
+            self._reader = reader
+        held = reader.held
+        messages = reader.feed(payload)
+        if reader.held != held:
+            self._stream.hold(reader.held - held)
+        return messages
 
     def _send(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -186,7 +203,7 @@ class Process:
         self._calls.open -= 1
         if self._timer is not None:
             self._timer.cancel()
-        if self._reader.held:
+        if self._reader is not None and self._reader.held:
             self._stream.hold(-self._reader.held)
         try:
             session.end()

@@ -25,6 +25,21 @@ class MessageError(Exception):
         super().__init__(message)
 
 
+def whole_message(payload: Payload, limit: int) -> bytes | None:
+    """Return the message that a stream's bytes are, if they are just one, and no reader is needed.
+
+    Args:
+        payload: A frame's bytes, at the start of a message.
+        limit: The longest message, in bytes.
+    """
+    if len(payload) < PREFIX_BYTES:
+        return None
+    flag, size = prefix.unpack_from(payload)
+    if flag or size != len(payload) - PREFIX_BYTES or size > limit:
+        return None
+    return bytes(payload[PREFIX_BYTES:])
+
+
 class MessageReader:
     """Cuts a stream's bytes into messages; keeps what is not complete."""
 
@@ -51,13 +66,10 @@ class MessageReader:
         Raises:
             MessageError: A message is too long, or is compressed.
         """
-        if self._partial is None and len(payload) >= PREFIX_BYTES:
-            flag, size = prefix.unpack_from(payload)
-            if size == len(payload) - PREFIX_BYTES and not flag and size <= self._limit:
-                return (bytes(payload[PREFIX_BYTES:]),)
-        return self._collect(payload)
-
-    def _collect(self, payload: Payload) -> Sequence[bytes | bytearray]:
+        if self._partial is None:
+            message = whole_message(payload, self._limit)
+            if message is not None:
+                return (message,)
         messages = []
         partial = bytearray() if self._partial is None else self._partial
         at, end = 0, len(payload)
