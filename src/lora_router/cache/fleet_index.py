@@ -22,12 +22,15 @@ _NOBODY: dict[PodState, None] = {}
 class FleetIndex:
     """Of the ready pods. Written by the cache and the ledger only.
 
-    ``refresh`` first: requests that came and went since the last time are only noted.
+    ``refresh`` first: requests that came and went since the last time are only noted. Before the
+    first time nothing is kept at all, as small fleets are looked at in full and never ask.
     """
 
     __slots__ = (
         "_active",
         "_changes",
+        "_kept",
+        "_ready",
         "_running",
         "_users",
         "by_load",
@@ -45,6 +48,8 @@ class FleetIndex:
         """Of all pods that say how many they have."""
         self.free = 0
         """Of those, without an adapter in flight."""
+        self._ready: dict[PodState, None] = {}
+        self._kept = False
         self._running: dict[str, dict[PodState, None]] = {}
         self._users: dict[str, dict[PodState, None]] = {}
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
@@ -65,6 +70,9 @@ class FleetIndex:
 
     def put(self, pod: PodState) -> None:
         """Take a ready pod in, or what a scrape or another router changed about it."""
+        self._ready[pod] = None
+        if not self._kept:
+            return
         self.refresh()
         active = pod.beliefs.shown
         known = self._active.get(pod)
@@ -82,6 +90,9 @@ class FleetIndex:
 
     def remove(self, pod: PodState) -> None:
         """Forget a pod that is gone, or not ready any more."""
+        self._ready.pop(pod, None)
+        if not self._kept:
+            return
         self.refresh()
         known = self._active.pop(pod, None)
         if known is None:
@@ -98,6 +109,8 @@ class FleetIndex:
 
     def changed(self, pod: PodState, adapter: str | None) -> None:
         """Take note of one request more or less on a pod, for when somebody asks."""
+        if not self._kept:
+            return
         changes = self._changes
         change = (pod, adapter)
         if change in changes:
@@ -107,7 +120,11 @@ class FleetIndex:
             self.refresh()
 
     def refresh(self) -> None:
-        """Take in what changed since the last time. Small fleets never ask, and pay little."""
+        """Take in what changed since the last time."""
+        if not self._kept:
+            self._kept = True
+            for pod in self._ready:
+                self.put(pod)
         changes = self._changes
         if not changes:
             return

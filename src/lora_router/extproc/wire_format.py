@@ -46,9 +46,9 @@ def first_message(data: Message, names: HeaderNames) -> tuple[RequestHead, bool,
         ends = stop != end
         if end > len(data) or (ends and data[stop:end] != _HEADERS_END_STREAM):
             return None
+        headers = data[at:stop]
         path, content_type, length, request_id, strategy, pod_filter = [
-            "" if (found := data.find(needle, at, stop)) < 0 else _value(data, found + skip, stop)
-            for needle, skip in needles
+            _value(found) if (found := headers.partition(needle)[2]) else "" for needle in needles
         ]
     except (IndexError, OverflowError):
         return None
@@ -91,13 +91,16 @@ def body_message(data: Message) -> tuple[Message, bool] | None:
     return data, bool(rest)
 
 
-def _value(data: Message, at: int, stop: int) -> str:
-    """Return a header's value, whose length is at a place."""
-    size = data[at]
-    at += 1
+def _value(data: Message) -> str:
+    """Return a header's value, whose length comes first.
+
+    Raises:
+        IndexError, OverflowError: It is not whole.
+    """
+    size, at = data[0], 1
     if size > 0x7F:
-        size, at = _size(data, at - 1)
-    if at + size > stop:
+        size, at = _size(data, 0)
+    if at + size > len(data):
         raise IndexError
     return data[at : at + size].decode(errors="replace")
 
@@ -131,8 +134,8 @@ def _long_size(data: Message, at: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)
-def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...] | None:
-    """Return how the headers begin that matter, and how long that is."""
+def _needles(names: HeaderNames) -> tuple[bytes, ...] | None:
+    """Return how the headers begin that matter."""
     wanted = (
         ":path",
         "content-type",
@@ -143,10 +146,7 @@ def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...] | None:
     )
     if max(map(len, wanted)) > 0x7F:
         return None
-    return tuple(
-        (bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE, len(name) + 3)
-        for name in wanted
-    )
+    return tuple(bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in wanted)
 
 
 @lru_cache(maxsize=256)

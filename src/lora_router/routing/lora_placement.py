@@ -44,7 +44,7 @@ from lora_router.cache.pod_group import PodGroup
 from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.rendezvous import in_order
-from lora_router.routing.shortlist import shortlist
+from lora_router.routing.shortlist import FULL_LOOK, shortlist
 
 PATIENCE_SECONDS = 6.0
 """Less: slots are closed for others sooner, and hot adapters load again and again. More: a rare
@@ -214,11 +214,22 @@ class LoraPlacement:
 
     @staticmethod
     def _nobody_can(adapter: str, candidates: Sequence[PodView]) -> bool:
-        """Say whether it is known without a look that no pod can be joined and none has a slot."""
-        if not isinstance(candidates, PodGroup):
-            return False
-        fleet = candidates.fleet
-        return not fleet.with_room and not fleet.running(adapter)
+        """Say whether it is known without a closer look that no pod can be joined or has a slot."""
+        if len(candidates) > FULL_LOOK:
+            if not isinstance(candidates, PodGroup):
+                return False
+            fleet = candidates.fleet
+            return not fleet.with_room and not fleet.running(adapter)
+        for pod in candidates:
+            room = pod.beliefs.free_slots
+            if (
+                room is None
+                or room > 0
+                or adapter in pod.in_flight_adapters
+                or adapter in pod.beliefs.foreign_adapters
+            ):
+                return False
+        return True
 
     def _survey(
         self, adapter: str, candidates: Sequence[PodView], weight: float, *, any_slot: bool
