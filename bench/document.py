@@ -29,11 +29,11 @@ connections on few cores latency is a queue's: one connection shows what a singl
 *Peak* is the most memory that the process had during the point.
 
 Where the time goes: *no-op* is what the transport costs, *random* what everything but a decision
-does, and the parts below are measured alone, in a loop, with warm caches. They do not add up to a
-request through Envoy. The rest is mostly the kernel's: a request is two messages in and two out,
-and the fewer of them come with one read and leave with one write, the more system calls each pays
-for. With one connection nothing is shared, so a request costs the most there; a no-op server is
-asked faster and shares more.
+does. The parts below are measured alone, in a loop, with warm caches; *conversation on the lean
+transport* is all of a request but its sockets. What the process takes beyond that is the event
+loop's and the kernel's: with 64 connections a few system calls carry many requests. With one
+connection each message is read and written alone, by a process that has just been woken on a core
+whose caches others have used since: a server that decides nothing pays the most of that too.
 
 From one point each dimension is varied alone. Every pod serves the same 10,000 adapters, of which a
 thousand (as many as fit in 16 MB of requests) are asked for in turn, and has slots for all that are

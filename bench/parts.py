@@ -17,6 +17,7 @@ import msgspec
 
 from bench.envoys import PAGES
 from bench.fleets import Fleet, pod_object
+from bench.lean_requests import requests
 from bench.workload import adapter, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc.body import InferencePaths, read_body
@@ -61,6 +62,9 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
     few = Fleet(8)
     for size in sizes:
         rows[f"conversation, {_size(size)}"] = microseconds(_conversation(few, size), rounds)
+    rows["conversation on the lean transport, without sockets, 1 KB"] = microseconds(
+        requests(_context(few), 1_000), rounds
+    )
     for count in pods:
         fleet = few if count == 8 else Fleet(count)
         for name in sorted(installed()):
@@ -92,10 +96,14 @@ def _routing(fleet: Fleet, algorithm: str) -> Callable[[], object]:
     return lambda: fleet.route(algorithm)
 
 
-def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
-    context = SessionContext(
+def _context(fleet: Fleet) -> SessionContext:
+    return SessionContext(
         fleet.director, fleet.telemetry.decisions, InferencePaths(), HeaderNames(), 1 << 25
     )
+
+
+def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
+    context = _context(fleet)
     messages = ext_proc_messages(size, adapter(0))
 
     def nothing(_outputs: Sequence[Output]) -> None:
@@ -155,7 +163,7 @@ def main() -> None:
         print(json.dumps({name: round(value, 2) for name, value in rows.items()}))
         return
     for name, value in rows.items():
-        print(f"{name:45} {value:10.1f} µs")
+        print(f"{name:60} {value:10.1f} µs")
 
 
 if __name__ == "__main__":

@@ -80,6 +80,10 @@ def _on_the_path(results: Results) -> list[Goal]:
     one = results.row(Point(connections=1))
     if one is not None and one.added_p50_us is not None:
         made.append(_at_most("added latency, p50: 1 connection", one.added_p50_us, 250, "µs"))
+    alone = results.row(Point(connections=1), NOOP_SERVER)
+    if alone is not None and alone.added_p50_us is not None:
+        what = "the same, by a server that decides nothing"
+        made.append(_at_most(what, alone.added_p50_us, None, "µs"))
     long = results.row(Point(body_bytes=220_000))
     if long is not None and long.cpu_us is not None:
         made.append(_at_most("CPU for each request: 220 KB", long.cpu_us, 350, "µs"))

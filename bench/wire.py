@@ -1,7 +1,7 @@
 """The request path as clients see it: a real Envoy that asks the router, and the same without it.
 
 For each point and each transport the same load goes through the same Envoy, in turn: with no
-filter, with a server that decides nothing (at the base point), with the router. All servers are up
+filter, with a server that decides nothing (at some points), with the router. All servers are up
 all the time; who is not asked costs nothing.
 """
 
@@ -22,6 +22,8 @@ from bench.workload import BASE as BASE_MODEL
 from bench.workload import adapters
 from lora_router.demo.fleet import free_ports
 
+_WITH_NOOP = (BASE, Point(connections=1), Point(body_bytes=220_000))
+"""Points at which a server that decides nothing is measured too."""
 ROUTER, NOOP_SERVER, NOTHING = "router", "no-op", "nothing"
 NEVER_SCRAPED = {"pod_metric_refresh_interval_ms": 3_600_000, "metrics_max_age_seconds": 86_400}
 """One scrape at the start, and what it said stays true."""
@@ -148,7 +150,7 @@ class _Gateway:
         ways = [
             way
             for way in self._ways
-            if (way.server != NOOP_SERVER or point == BASE)
+            if (way.server != NOOP_SERVER or point in _WITH_NOOP)
             # Without a filter there is no algorithm: it is measured already.
             and (way.server != NOTHING or key not in self._without)
         ]

@@ -69,6 +69,27 @@ async def test_every_body_mode_routes(tmp_path: Path, transport: str, mode: str)
         await check_routing(gate)
 
 
+@pytest.mark.parametrize(
+    ("mode", "status"), [("buffered", 200), ("streamed", 504), ("full-duplex", 200)]
+)
+async def test_only_in_streamed_mode_must_a_body_be_there_within_the_message_timeout(
+    tmp_path: Path, mode: str, status: int
+) -> None:
+    changes = {"envoy_body_mode": mode, "envoy_message_timeout_seconds": 0.5}
+    async with gateway(tmp_path, pods(), **changes) as gate:
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'{"model": '
+            await asyncio.sleep(1.0)
+            yield b'"sql-lora"}'
+
+        headers = {"content-type": "application/json"}
+        url = gate.url + "/v1/completions"
+        async with gate.client.post(url, data=pieces(), headers=headers) as response:
+            assert response.status == status
+        await until(lambda: gate.in_flight == 0)
+
+
 async def second_envoy(gate: Gateway, tmp_path: Path, **changes: object) -> Envoy:
     """Another Envoy in front of the same router, with another ext_proc configuration."""
     document = yaml.safe_load(bootstrap_yaml(gate.settings))

@@ -1,0 +1,89 @@
+"""Requests on the lean transport without its sockets: what Envoy would write, and nobody reads.
+
+The difference to what the router's process costs behind Envoy is the kernel's part and the event
+loop's.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import cycle
+
+from bench.workload import adapter, ext_proc_messages
+from lora_router.extproc.lean import frames
+from lora_router.extproc.lean.calls import Calls, Timer
+from lora_router.extproc.lean.connection import Connection
+from lora_router.extproc.lean.grpc_messages import prefix
+from lora_router.extproc.lean.headers import literals
+from lora_router.extproc.lean.limits import Limits
+from lora_router.extproc.session import SessionContext
+from lora_router.extproc.transport import SERVICE
+
+_MESSAGES = 1000
+"""Made beforehand, each for another adapter, as many as the load generator has."""
+_OPEN = 32
+"""Requests under way at any moment."""
+_HEADERS = literals(
+    [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", f"/{SERVICE}/Process".encode()),
+        (b":authority", b"bench"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+    ]
+)
+_WIDE = 2**30
+
+
+def requests(context: SessionContext, size: int) -> Callable[[], object]:
+    """Return a call that brings one request from its headers to its answer, and ends an older one.
+
+    Args:
+        context: What sessions share.
+        size: Length of the body.
+    """
+    calls = Calls(
+        context,
+        max_message_bytes=1 << 25,
+        max_header_list_bytes=1 << 16,
+        call_later=_never,
+        others={},
+    )
+    connection = Connection(calls.begin, lambda: 0.0, limits=Limits(), wake=lambda: None)
+    greeting = frames.settings({frames.INITIAL_WINDOW_SIZE: _WIDE}) + frames.window_update(0, _WIDE)
+    connection.receive(frames.PREFACE + greeting)
+    asked = cycle(
+        [
+            tuple(
+                prefix.pack(0, len(data)) + data for data in ext_proc_messages(size, adapter(each))
+            )
+            for each in range(_MESSAGES)
+        ]
+    )
+    under_way: deque[int] = deque()
+    number = -1
+
+    def one() -> None:
+        nonlocal number
+        number += 2
+        headers, body = next(asked)
+        start = frames.frame(frames.HEADERS, frames.END_HEADERS, number, _HEADERS)
+        connection.receive(start + frames.frame(frames.DATA, 0, number, headers))
+        connection.output()
+        connection.receive(frames.frame(frames.DATA, 0, number, body))
+        connection.output()
+        under_way.append(number)
+        if len(under_way) > _OPEN:
+            # As Envoy does: it says that it has said all, and forgets the stream.
+            old = under_way.popleft()
+            end = frames.frame(frames.DATA, frames.END_STREAM, old)
+            connection.receive(end + frames.rst_stream(old, 0))
+            connection.output()
+            if old % 8001 == 0:
+                connection.receive(frames.window_update(0, _WIDE >> 8))
+
+    return one
+
+
+def _never(_seconds: float, _call: Callable[[], None]) -> Timer:
+    raise RuntimeError("a stream has a deadline")
