@@ -353,8 +353,8 @@ class Settings(BaseSettings):
     )
     envoy_body_mode: Literal["buffered", "streamed", "full-duplex"] = Field(
         "buffered",
-        description="envoy-config: how Envoy sends request bodies. Streamed saves a round trip, but "
-        "a client must then send its body within envoy_message_timeout_seconds.",
+        description="envoy-config: how Envoy sends request bodies. Streamed saves a round trip, "
+        "but a client must then send its body within envoy_message_timeout_seconds.",
         json_schema_extra={"allowed": "one of buffered, streamed, full-duplex"},
     )
 
