@@ -114,10 +114,14 @@ def envoy_config(
 ) -> None:
     """Print a complete Envoy bootstrap for these settings."""
     from lora_router.envoy_config import bootstrap_json, bootstrap_yaml
+    from lora_router.envoy_tls import EnvoyTlsError
 
     loaded = _load(config, assignments, endpoints=endpoints)
     _warn(loaded)
-    text = (bootstrap_json if as_json else bootstrap_yaml)(loaded.settings)
+    try:
+        text = (bootstrap_json if as_json else bootstrap_yaml)(loaded.settings)
+    except EnvoyTlsError as error:
+        _fail(str(error), status=2)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -168,7 +172,14 @@ def probe(
         typer.Option(
             metavar="HOST:PORT",
             help="Where gRPC health is asked.",
-            show_default="127.0.0.1 and grpc_port of the settings, unless --http is given",
+            show_default="127.0.0.1 and grpc_port of the settings, unless --http is given; "
+            "where these say TLS, /readyz or /healthz is asked",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of whom to trust; gRPC is then asked over TLS.", show_default=False
         ),
     ] = None,
     service: Annotated[
@@ -187,9 +198,14 @@ def probe(
     from lora_router.probe import probe as ask
 
     if grpc is None and http is None:
-        grpc = f"127.0.0.1:{_load(config, None).settings.grpc_port}"
+        settings = _load(config, None).settings
+        if settings.grpc_tls_cert_file is None:
+            grpc = f"127.0.0.1:{settings.grpc_port}"
+        else:
+            page = "healthz" if service == "liveness" else "readyz"
+            http = f"http://127.0.0.1:{settings.admin_port}/{page}"
     try:
-        answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout)))
+        answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout, ca)))
     except ProbeError as error:
         _fail(str(error), status=1)
     for answer in answers:

@@ -34,6 +34,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream_http
 from envoy_data_plane.google.protobuf import Any, NullValue, Struct, Value
 
+from lora_router.envoy_tls import transport_socket
 from lora_router.settings import Settings
 
 ROUTER_CLUSTER = "lora-router"
@@ -48,7 +49,11 @@ _HeaderMode = ext_proc.ProcessingModeHeaderSendMode
 
 
 def bootstrap_yaml(settings: Settings) -> str:
-    """Return the bootstrap as YAML."""
+    """Return the bootstrap as YAML.
+
+    Raises:
+        EnvoyTlsError: A setting is missing that Envoy needs to speak TLS to the router.
+    """
     text: str = yaml.safe_dump(_document(settings), sort_keys=False, width=100)
     return text
 
@@ -288,6 +293,7 @@ def _router_cluster(settings: Settings) -> cluster_v3.Cluster:
         ),
         connect_timeout=timedelta(seconds=1),
         circuit_breakers=_no_circuit_breakers(),
+        transport_socket=transport_socket(settings, host, is_ip=_is_ip(host)),
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(options)
         },

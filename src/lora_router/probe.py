@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import grpc
@@ -36,6 +37,8 @@ class ProbeOptions:
     """A URL that must answer with 200. ``None``: not asked."""
     timeout: float = 3.0
     """Seconds in which the answer must be yes; until then it is asked again and again."""
+    ca: Path | None = None
+    """PEM file of whom to trust. ``None``: gRPC is asked in the clear."""
 
 
 async def probe(options: ProbeOptions) -> list[str]:
@@ -47,9 +50,11 @@ async def probe(options: ProbeOptions) -> list[str]:
     deadline = time.monotonic() + options.timeout
     answers = []
     if options.grpc is not None:
-        target = options.grpc
+        target, credentials = options.grpc, _credentials(options.ca)
         answers.append(
-            await _insist(lambda left: _ask_grpc(target, options.service, left), deadline)
+            await _insist(
+                lambda left: _ask_grpc(target, credentials, options.service, left), deadline
+            )
         )
     if options.http is not None:
         url = options.http
@@ -68,10 +73,25 @@ async def _insist(ask: Callable[[float], Awaitable[str]], deadline: float) -> st
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _ask_grpc(target: str, service: str, seconds: float) -> str:
+def _credentials(ca: Path | None) -> grpc.ChannelCredentials | None:
+    if ca is None:
+        return None
+    try:
+        return grpc.ssl_channel_credentials(ca.read_bytes())
+    except OSError as error:
+        raise ProbeError(f"{ca}: cannot be read: {error.strerror}") from None
+
+
+async def _ask_grpc(
+    target: str, credentials: grpc.ChannelCredentials | None, service: str, seconds: float
+) -> str:
     what = f"{target}: gRPC health of {service!r}"
     try:
-        async with grpc.aio.insecure_channel(target) as channel:
+        async with (
+            grpc.aio.insecure_channel(target)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials)
+        ) as channel:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=service), timeout=seconds
             )

@@ -346,6 +346,29 @@ class Settings(BaseSettings):
         "grpc_port.",
         json_schema_extra={"allowed": "host:port"},
     )
+    envoy_router_ca_file: Path | None = Field(
+        None,
+        description="envoy-config: authorities, one of which signed the router's certificate; "
+        "needed with grpc_tls_cert_file.",
+        json_schema_extra={"allowed": "the path of a PEM file where Envoy runs"},
+    )
+    envoy_router_name: str | None = Field(
+        None,
+        description="envoy-config: the name in the router's certificate. Default: the host of "
+        "envoy_router_address.",
+        json_schema_extra={"allowed": "a DNS name"},
+    )
+    envoy_client_cert_file: Path | None = Field(
+        None,
+        description="envoy-config: the certificate that Envoy shows; needed with "
+        "grpc_tls_client_ca_file.",
+        json_schema_extra={"allowed": "the path of a PEM file where Envoy runs"},
+    )
+    envoy_client_key_file: Path | None = Field(
+        None,
+        description="envoy-config: that certificate's key.",
+        json_schema_extra={"allowed": "the path of a PEM file where Envoy runs"},
+    )
     envoy_message_timeout_seconds: Interval = Field(
         5.0,
         description="envoy-config: how long Envoy waits for each answer.",
@@ -374,6 +397,10 @@ class Settings(BaseSettings):
             raise ValueError("grpc_tls_cert_file and grpc_tls_key_file: one needs the other")
         if self.grpc_tls_client_ca_file is not None and certificate is None:
             raise ValueError("grpc_tls_client_ca_file: needs grpc_tls_cert_file")
+        if (self.envoy_client_cert_file is None) != (self.envoy_client_key_file is None):
+            raise ValueError(
+                "envoy_client_cert_file and envoy_client_key_file: one needs the other"
+            )
         names = [
             self.target_pod_header,
             self.destination_header,

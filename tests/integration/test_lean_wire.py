@@ -15,8 +15,9 @@ from lora_router.extproc.lean.server import LeanTransport
 from lora_router.extproc.lean.violations import ErrorCode
 from lora_router.extproc.lean.wire import Wire
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from tests.integration.certificates import Certificates
 from tests.integration.gateway import until
-from tests.integration.test_transports import Certificates, Served, serving
+from tests.integration.test_transports import Served, serving
 from tests.unit.extproc.conversation import request_body, request_headers, response_body
 from tests.unit.extproc.lean.peer import block, message
 

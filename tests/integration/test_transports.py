@@ -9,16 +9,15 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lora_router.extproc.grpcio_transport import GrpcioTransport
 from lora_router.extproc.lean.server import LeanTransport
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import SERVICE, Transport, TransportError
 from tests.fleet import make_cache
+from tests.integration.certificates import Certificates
 from tests.integration.gateway import until
 from tests.unit.extproc.conversation import Conversation, request_body, request_headers
 from tests.unit.extproc.test_session_fuzz import Moody
@@ -294,31 +293,6 @@ async def test_ipv6_is_listened_on(transport: str) -> None:
                 call = served.process(channel)
                 await route(call)
                 call.cancel()
-
-
-class Certificates:
-    """An authority, and what it and another one issued."""
-
-    def __init__(self, directory: Path) -> None:
-        self.authority, self.stranger = trustme.CA(), trustme.CA()
-        issued = self.authority.issue_cert("localhost")
-        self.certificate, self.key = directory / "tls.crt", directory / "tls.key"
-        self.client_ca = directory / "ca.crt"
-        issued.private_key_pem.write_to_path(self.key)
-        for blob in issued.cert_chain_pems:
-            blob.write_to_path(self.certificate, append=True)
-        self.authority.cert_pem.write_to_path(self.client_ca)
-
-    def files(self, *, mutual: bool) -> TlsFiles:
-        return TlsFiles(self.certificate, self.key, self.client_ca if mutual else None)
-
-    def credentials(self, *, client: "trustme.CA | None") -> grpc.ChannelCredentials:
-        roots = self.authority.cert_pem.bytes()
-        if client is None:
-            return grpc.ssl_channel_credentials(roots)
-        issued = client.issue_cert("gateway")
-        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-        return grpc.ssl_channel_credentials(roots, issued.private_key_pem.bytes(), chain)
 
 
 @pytest.fixture

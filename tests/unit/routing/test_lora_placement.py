@@ -351,6 +351,21 @@ class TestSeveralRouters:
         assert isinstance(ask(placement(), there, "a2"), Hold)
 
 
+@pytest.mark.parametrize("pods", [4, 40])
+def test_while_requests_wait_for_a_slot_others_wait_too_but_for_those_that_can_join(
+    pods: int,
+) -> None:
+    cache = fleet(pods, slots=1)
+    held = [cache.ledger.reserve(state, "a1") for state in cache]
+    algorithm = placement()
+    for adapter in ("a2", "a3", "a2"):
+        assert isinstance(ask(algorithm, cache, adapter), Hold)
+    assert isinstance(ask(algorithm, cache, "a1"), Pick)
+
+    held[2].release()
+    assert pod_of(ask(algorithm, cache, "a3")) is state_of(cache, 3)
+
+
 def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
     cache = fleet(2, slots=4)
     occupy(cache, 1, "a1", "a1", "a1", "a1")
