@@ -80,7 +80,6 @@ def chosen(
     address: str,
     algorithm: str,
     model: str,
-    *,
     to_body: bool,
     request_id: str = "",
 ) -> bytes:

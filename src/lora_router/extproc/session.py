@@ -321,11 +321,16 @@ class Session:
         return outputs
 
     def _route_answer(self, routed: Routed) -> bytes:
-        names, to_body = self._context.headers, self._headers_answered
-        chosen = routed.address, routed.algorithm, routed.model
+        said = (
+            self._context.headers,
+            routed.address,
+            routed.algorithm,
+            routed.model,
+            self._headers_answered,
+        )
         if self._head.request_id:
-            return answers.remembered_chosen(names, *chosen, to_body=to_body)
-        return answers.chosen(names, *chosen, to_body=to_body, request_id=str(uuid4()))
+            return answers.remembered_chosen(*said)
+        return answers.chosen(*said, str(uuid4()))
 
     def _collected_again(self) -> list[Output]:
         """Answer the body pieces that were collected while the headers waited, one by one."""
