@@ -10,7 +10,7 @@ from itertools import cycle
 
 from bench.workload import adapter, ext_proc_messages
 from lora_router.extproc.lean import frames
-from lora_router.extproc.lean.calls import Calls, Timer
+from lora_router.extproc.lean.calls import Calls, MakeSession, Timer
 from lora_router.extproc.lean.connection import Connection
 from lora_router.extproc.lean.grpc_messages import prefix
 from lora_router.extproc.lean.headers import literals
@@ -35,12 +35,15 @@ _HEADERS = literals(
 _WIDE = 2**30
 
 
-def requests(context: SessionContext, size: int) -> Callable[[], object]:
+def requests(
+    context: SessionContext, size: int, *, session: MakeSession | None = None
+) -> Callable[[], object]:
     """Return a call that brings one request from its headers to its answer, and ends an older one.
 
     Args:
         context: What sessions share.
         size: Length of the body.
+        session: Makes the sessions; ``Session`` unless given.
     """
     calls = Calls(
         context,
@@ -48,6 +51,7 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
         max_header_list_bytes=1 << 16,
         call_later=_never,
         others={},
+        make_session=session,
     )
     connection = Connection(calls.begin, lambda: 0.0, limits=Limits(), wake=lambda: None)
     greeting = frames.settings({frames.INITIAL_WINDOW_SIZE: _WIDE}) + frames.window_update(0, _WIDE)

@@ -13,23 +13,23 @@ from collections.abc import Callable, Sequence
 from lora_router import cli, extproc
 from lora_router.extproc import answers
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
-from lora_router.extproc.session import SessionContext
+from lora_router.extproc.session import Session, SessionContext
+from lora_router.extproc.wire_format import Message
 
 _HEADERS = (answers.CONTINUE_HEADERS,)
 _BODY = (answers.CONTINUE_BODY,)
 
 
-class NoSession:
+class NoSession(Session):
     """Stands where a transport would make a ``Session``."""
 
     __slots__ = ()
-    routed = None
 
     def __init__(self, _context: SessionContext, _on_late: Callable[..., None]) -> None: ...
 
-    def receive(self, message: bytes) -> Sequence[bytes]:
+    def receive(self, message: Message) -> Sequence[bytes]:
         """Answer as the message asks, with nothing in it."""
-        request = ProcessingRequest.FromString(message)
+        request = ProcessingRequest.FromString(message)  # type: ignore[arg-type]  # any buffer
         return _HEADERS if request.HasField("request_headers") else _BODY
 
     def end(self) -> None:

@@ -18,11 +18,13 @@ import msgspec
 from bench.envoys import PAGES
 from bench.fleets import Fleet, pod_object
 from bench.lean_requests import requests
+from bench.noop import NoSession
 from bench.workload import adapter, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc.body import InferencePaths, read_body
 from lora_router.extproc.messages import HeaderNames
 from lora_router.extproc.session import Output, Session, SessionContext
+from lora_router.extproc.wire_format import body_message, first_message
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
 
@@ -62,9 +64,7 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
     few = Fleet(8)
     for size in sizes:
         rows[f"conversation, {_size(size)}"] = microseconds(_conversation(few, size), rounds)
-    rows["conversation on the lean transport, without sockets, 1 KB"] = microseconds(
-        requests(_context(few), 1_000), rounds
-    )
+    rows |= _request_in_pieces(few, rounds)
     for count in pods:
         fleet = few if count == 8 else Fleet(count)
         for name in sorted(installed()):
@@ -94,6 +94,21 @@ def _reading(size: int, prose: str | None = None) -> Callable[[], object]:
 
 def _routing(fleet: Fleet, algorithm: str) -> Callable[[], object]:
     return lambda: fleet.route(algorithm)
+
+
+def _request_in_pieces(fleet: Fleet, rounds: int) -> dict[str, float]:
+    """Measure what a request of 1 KB is made of; µs by what it is."""
+    context = _context(fleet)
+    headers, message = ext_proc_messages(1_000, adapter(0))
+    pieces: dict[str, Callable[[], object]] = {
+        "reading the headers' message": lambda: first_message(headers, context.headers),
+        "reading the body's message, 1 KB": lambda: body_message(message),
+        "whole request on the lean transport, without sockets, 1 KB": requests(context, 1_000),
+        "the same, answered by a server that decides nothing": requests(
+            context, 1_000, session=NoSession
+        ),
+    }
+    return {name: microseconds(call, rounds) for name, call in pieces.items()}
 
 
 def _context(fleet: Fleet) -> SessionContext:

@@ -277,7 +277,8 @@ class AdapterBeliefs:
 
     def _touch(self, adapter: str) -> None:
         used = self._used
-        used.pop(adapter, None)
+        if adapter in used:
+            del used[adapter]
         used[adapter] = None
         if len(used) > _REMEMBERED:
             oldest = next(iter(used))
