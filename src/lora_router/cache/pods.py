@@ -18,6 +18,8 @@ from lora_router.cache.state import PodState
 class ModelPods:
     """The ready pods that serve a model."""
 
+    model: str
+    """Its name. Always this string and no equal one, so that look-ups by it need not compare."""
     pods: PodGroup
     is_adapter: bool
 
@@ -208,7 +210,7 @@ class PodCache:
             group = PodGroup.of(pods, self._fleet, is_everyone=len(pods) == len(everyone))
             if pods:
                 self._groups[key] = group
-        return ModelPods(group, is_adapter)
+        return ModelPods(model, group, is_adapter)
 
     def _ready_catalogs(self) -> Collection[Catalog]:
         if self._catalogs_of_ready is None:

@@ -329,7 +329,7 @@ class Session:
             self._headers_answered,
         )
         if self._head.request_id:
-            return answers.remembered_chosen(*said)
+            return answers.chosen_again(*said)
         return answers.chosen(*said, str(uuid4()))
 
     def _collected_again(self) -> list[Output]:

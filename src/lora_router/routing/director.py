@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from lora_router.cache.ledger import Reservation
 from lora_router.cache.peer_ledgers import HeldShare
-from lora_router.cache.pods import PodCache
+from lora_router.cache.pods import ModelPods, PodCache
 from lora_router.cache.state import PodState, PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.least_request import least_loaded
@@ -190,11 +190,12 @@ class Director:
         candidates = self._candidates(model, query)
         if isinstance(candidates, Refused):
             return self._refused(algorithm.name, candidates)
-        pods, is_adapter = candidates
+        pods, serving = candidates
+        model = serving.model
 
         request = InferenceRequest(
             model,
-            model if is_adapter else None,
+            model if serving.is_adapter else None,
             query.stream,
             query.size,
             query.path,
@@ -227,7 +228,7 @@ class Director:
 
     def _candidates(
         self, model: str, query: RouteQuery
-    ) -> tuple[Sequence[PodState], bool] | Refused:
+    ) -> tuple[Sequence[PodState], ModelPods] | Refused:
         serving = self._cache.serving(model)
         if not serving.pods:
             return self._why_nobody_serves(model)
@@ -242,7 +243,7 @@ class Director:
             pods = [state for state in pods if selector.matches(state.pod.labels)]
         if not pods:
             return Refused(Refusal.NONE_SELECTED, model=model)
-        return pods, serving.is_adapter
+        return pods, serving
 
     def _why_nobody_serves(self, model: str) -> Refused:
         ready = self._cache.ready()
