@@ -78,8 +78,8 @@ class InferencePaths:
         self._paths = JSON_PATHS | FORM_PATHS | frozenset(extra)
 
     def match(self, path: str) -> bool:
-        """Say whether ``path`` is one of them, exactly; its query does not matter."""
-        return path.partition("?")[0] in self._paths
+        """Say whether ``path``, without its query, is one of them."""
+        return path in self._paths
 
 
 class _Document(msgspec.Struct):

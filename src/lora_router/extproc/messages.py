@@ -40,6 +40,7 @@ class RequestHead(Struct, frozen=True):
     """What routing needs of a request's headers."""
 
     path: str
+    """Without the query."""
     content_type: str
     content_length: int | None
     request_id: str
@@ -81,7 +82,7 @@ def make_head(
 ) -> RequestHead:
     """Make a head of headers' values, which are empty where there is none."""
     return RequestHead(
-        path,
+        path.partition("?")[0],
         content_type,
         int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
         request_id,

@@ -111,6 +111,7 @@ class Session:
     __slots__ = (
         "_body_ended",
         "_body_mode",
+        "_collects",
         "_context",
         "_head",
         "_headers_answered",
@@ -138,6 +139,8 @@ class Session:
         self._on_late = on_late
         self._state = _START
         self._body_mode: int = _BUFFERED
+        self._collects = False
+        """Whether the headers wait for the body, which comes in pieces."""
         self._head: RequestHead
         self._setup: Setup
         self._headers_answered = False
@@ -227,24 +230,25 @@ class Session:
             return ()
         context = self._context
         self._head, self._setup = head, setup
-        self._body_mode = _OVERRIDDEN if setup.headers_wait else setup.body_mode
+        mode = self._body_mode = _OVERRIDDEN if setup.headers_wait else setup.body_mode
+        self._collects = mode in _COLLECTED
         if ends or not context.paths.match(head.path):
             self._body_ended = ends
             return self._decided(context.director.pass_through(setup.subset))
         if head.content_length is not None and head.content_length > context.max_body_bytes:
             return self._too_large()
         self._state = _BODY
-        if self._collects():
+        if self._collects:
             return ()
         self._headers_answered = True
-        if self._body_mode == _OVERRIDDEN:
+        if mode == _OVERRIDDEN:
             return (answers.clearing(context.headers, self._setup.response_body_mode),)
         return (answers.clearing(context.headers),)
 
     def _request_body(self, piece: Message, ends: bool) -> Sequence[Output]:
         if self._body_ended:
             return ()
-        whole = ends or not self._collects()
+        whole = ends or not self._collects
         if self._state is _ANSWERED:
             # A pass-through request has no model to look for.
             self._body_ended = ends
@@ -278,13 +282,15 @@ class Session:
             fields = read_body(body, head.content_type)
         except BodyError as error:
             return self._bad_body(error, cut_short=cut_short)
-        if self._body_mode != _FULL_DUPLEX:
+        if self._headers_answered:
+            self._pieces.clear()
+        elif self._body_mode != _FULL_DUPLEX:
             self._pieces = [b""] * len(self._pieces)  # Only their number is still of use.
         query = RouteQuery(
             fields.model,
             fields.stream,
             fields.size,
-            head.path.partition("?")[0],
+            head.path,
             head.request_id,
             head.strategy,
             head.pod_filter,
@@ -312,12 +318,15 @@ class Session:
             return self._refuse(refusal_answer(outcome, self._head.strategy))
         self._routed = outcome
         self._state = _ANSWERED
-        outputs: list[Output] = [self._route_answer(outcome)]
+        answer = self._route_answer(outcome)
+        if self._headers_answered and not self._trailers_wait:
+            return (answer,)
+        outputs: list[Output] = [answer]
         if not self._headers_answered:
             outputs += self._collected_again()
+            self._pieces.clear()
         if self._trailers_wait:
             outputs.append(answers.CONTINUE_TRAILERS)
-        self._pieces.clear()
         return outputs
 
     def _route_answer(self, routed: Routed) -> bytes:
@@ -372,7 +381,3 @@ class Session:
     def _wrong(self, message: str) -> Sequence[Output]:
         self.end()
         return (EndStream(FAILED_PRECONDITION, f"lora-router: {message}"),)
-
-    def _collects(self) -> bool:
-        """Whether the headers wait for the body, which comes in pieces."""
-        return self._body_mode in _COLLECTED

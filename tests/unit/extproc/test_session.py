@@ -52,6 +52,12 @@ def error_of(response: ProcessingResponse) -> tuple[int, dict[str, str], dict[st
 
 
 class TestBuffered:
+    def test_the_query_of_a_path_does_not_matter(self) -> None:
+        conversation = one_pod()
+        path = "/v1/completions?api-version=1"
+        _, routed = conversation.say(request_headers(path), request_body(SQL))
+        assert told(routed.request_body.response.header_mutation).set["target-pod"] == POD_1
+
     def test_the_body_names_the_model_and_its_answer_names_the_pod(self) -> None:
         conversation = one_pod()
 
