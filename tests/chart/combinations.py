@@ -105,7 +105,12 @@ COMBINATIONS: dict[str, dict[str, object]] = {
             "annotations": {"example.test/internal": "true"},
         },
     },
+    "TLS": {"tls": {"secretName": "router-tls", "requireClientCertificate": True}},
     "Envoy Gateway": {"gateway": {"mode": "envoy-gateway", "messageTimeoutSeconds": 2.5}},
+    "Envoy Gateway, over TLS": {
+        "gateway": {"mode": "envoy-gateway"},
+        "tls": {"secretName": "router-tls", "caConfigMapName": "ca", "hostname": "router.test"},
+    },
     "Envoy Gateway, with a Gateway": {
         "gateway": {
             "mode": "envoy-gateway",

@@ -112,6 +112,19 @@ def test_the_chart_is_of_the_version_that_it_installs() -> None:
             },
             "createGateway makes one listener",
         ),
+        ({"tls": {"secretName": "A b"}}, "at '/tls/secretName'"),
+        (
+            {"tls": {"secretName": "router-tls"}, "gateway": {"mode": "sidecar"}},
+            'tls.secretName: not with gateway.mode "sidecar"',
+        ),
+        (
+            {"tls": {"secretName": "router-tls"}, "gateway": {"mode": "envoy-gateway"}},
+            "tls.caConfigMapName: needed",
+        ),
+        (
+            {"tls": {"requireClientCertificate": True}},
+            "tls.requireClientCertificate: needs tls.secretName",
+        ),
         (
             {"autoscaling": {"enabled": True, "minReplicas": 9}},
             "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
@@ -242,6 +255,38 @@ def test_probes_ask_what_they_mean() -> None:
     assert container["startupProbe"]["grpc"]["service"] == "liveness"
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
     assert container["readinessProbe"]["grpc"]["service"] == "readiness"
+
+
+def test_over_tls_probes_ask_the_pages_and_the_certificate_is_mounted(tmp_path: Path) -> None:
+    documents = render({"tls": {"secretName": "router-tls"}})
+
+    container = router(documents)
+    assert container["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
+    settings = in_force(documents, tmp_path)
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "tls"]
+    assert str(settings.grpc_tls_cert_file) == f"{mount['mountPath']}/tls.crt"
+    assert str(settings.grpc_tls_key_file) == f"{mount['mountPath']}/tls.key"
+    assert settings.grpc_tls_client_ca_file is None
+    [volume] = [each for each in pod_template(documents)["spec"]["volumes"] if "secret" in each]
+    assert volume["name"] == mount["name"]
+    assert volume["secret"]["secretName"] == "router-tls"
+    assert "appProtocol" not in one(documents, "Service")["spec"]["ports"][0]
+    assert "--grpc" not in one(documents, "Pod")["spec"]["containers"][0]["args"]
+
+
+def test_a_certificate_of_envoys_is_asked_for_where_that_is_wanted(tmp_path: Path) -> None:
+    tls = {"secretName": "router-tls", "requireClientCertificate": True}
+    settings = in_force(render({"tls": tls}), tmp_path)
+    assert str(settings.grpc_tls_client_ca_file) == "/etc/lora-router-tls/ca.crt"
+
+
+def test_envoy_gateway_is_told_whom_to_trust() -> None:
+    tls = {"secretName": "router-tls", "caConfigMapName": "ca"}
+    policy = one(render({**with_mode("envoy-gateway"), "tls": tls}), "BackendTLSPolicy")
+    assert policy["spec"]["targetRefs"][0]["name"] == "test-lora-router"
+    assert policy["spec"]["validation"]["hostname"] == "test-lora-router.models.svc"
+    assert policy["spec"]["validation"]["caCertificateRefs"][0]["name"] == "ca"
 
 
 def test_a_sidecar_ends_after_the_router_and_reads_the_same_settings() -> None:

@@ -23,6 +23,8 @@ _CLASS: Document = {
     "spec": {"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"},
 }
 _HANDLED = {
+    "BackendTLSPolicy",
+    "ConfigMap",
     "ClientTrafficPolicy",
     "EnvoyExtensionPolicy",
     "EnvoyPatchPolicy",
@@ -91,8 +93,15 @@ def refusals(translated: Document) -> list[str]:
     return found
 
 
-def bootstrap(translated: Document, gateway: str, admin_port: int) -> Document:
-    """Return what ``xds`` printed for a Gateway as a bootstrap, its listeners on loopback."""
+def bootstrap(translated: Document, gateway: str, admin_port: int, *, ca: str = "") -> Document:
+    """Return what ``xds`` printed for a Gateway as a bootstrap, its listeners on loopback.
+
+    Args:
+        translated: What was printed.
+        gateway: Namespace and name.
+        admin_port: For Envoy's own pages.
+        ca: Certificate of whom Envoy is to trust, where its clusters speak TLS.
+    """
     dumps = {
         dump["@type"].rpartition(".")[2]: dump for dump in translated["xds"][gateway]["configs"]
     }
@@ -107,10 +116,12 @@ def bootstrap(translated: Document, gateway: str, admin_port: int) -> Document:
     clusters = [
         _plain(each["cluster"]) for each in dumps["ClustersConfigDump"]["dynamicActiveClusters"]
     ]
+    secrets: set[str] = set()
     for cluster in clusters:
         if cluster["type"] == "EDS":
             service = cluster.pop("edsClusterConfig")["serviceName"]
             cluster |= {"type": "STATIC", "loadAssignment": endpoints[service]}
+        secrets |= _static_secrets(cluster)
     listeners = [
         _listener(_plain(each["activeState"]["listener"]), routes)
         for each in dumps["ListenersConfigDump"]["dynamicListeners"]
@@ -120,8 +131,26 @@ def bootstrap(translated: Document, gateway: str, admin_port: int) -> Document:
         "static_resources": {
             "listeners": [listener for listener in listeners if listener is not None],
             "clusters": clusters,
+            # The command does not print them.
+            "secrets": [
+                {"name": name, "validation_context": {"trusted_ca": {"inline_string": ca}}}
+                for name in sorted(secrets)
+            ],
         },
     }
+
+
+def _static_secrets(part: object) -> set[str]:
+    """Have secrets looked up by their names, and not asked for; return the names."""
+    names: set[str] = set()
+    if isinstance(part, dict):
+        if part.pop("sdsConfig", None) is not None:
+            names.add(part["name"])
+        part = list(part.values())
+    if isinstance(part, list):
+        for value in part:
+            names |= _static_secrets(value)
+    return names
 
 
 def connection_manager(listener: Document) -> Document:

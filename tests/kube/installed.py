@@ -20,8 +20,14 @@ async def install_router(
     releases: Releases,
     folder: Path,
     values: Mapping[str, object] | None = None,
+    flags: Mapping[str, object] | None = None,
 ) -> App:
-    """Install the chart as release ``mine`` with ports that are free here, and make its router."""
+    """Install the chart as release ``mine`` with ports that are free here, and make its router.
+
+    Args:
+        values: The chart's.
+        flags: What is otherwise for the router here than in a container.
+    """
     ports = {"grpc_port": free_port(), "admin_port": free_port()}
     release = releases.install(CHART, "mine", {**(values or {}), "settings": ports})
     namespace = release["namespace"]
@@ -29,10 +35,11 @@ async def install_router(
     file = folder / "config.yaml"
     file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
     token = await admin.token(namespace, "mine-lora-router")
-    flags = {
+    here = {
         "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
         "grpc_host": "127.0.0.1",
         "admin_host": "127.0.0.1",
         "drain_timeout_seconds": 0,
+        **(flags or {}),
     }
-    return App(load_settings(file=file, environ={}, flags=flags).settings)
+    return App(load_settings(file=file, environ={}, flags=here).settings)

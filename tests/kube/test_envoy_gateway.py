@@ -14,6 +14,7 @@ import yaml
 from lora_router.app import App
 from tests.chart.rendering import render
 from tests.envoy import Envoy, free_port
+from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import (
@@ -63,17 +64,29 @@ async def installed(
     pods: list[EchoPod],
     *,
     without: str = "",
+    certificates: Certificates | None = None,
     **seconds: str,
 ) -> AsyncIterator[Gateway]:
     """Install the chart beside pods; run the router and an Envoy as it says.
 
     Args:
         without: A kind of object that Envoy Gateway does not look at.
+        certificates: For TLS between the two.
         seconds: Times in Envoy's call of the router that are set otherwise.
     """
-    given = values()
+    given, flags = values(), {}
+    if certificates is not None:
+        given["tls"] = {
+            "secretName": "router-tls",
+            "caConfigMapName": "ca",
+            "hostname": "localhost",
+        }
+        flags = {
+            "grpc_tls_cert_file": str(certificates.certificate),
+            "grpc_tls_key_file": str(certificates.key),
+        }
     async with AsyncExitStack() as stack:
-        app = await install_router(kube, admin, releases, folder, given)
+        app = await install_router(kube, admin, releases, folder, given, flags)
         release = releases.get_all("mine")
         namespace = release["summary"]["namespace"]
         for pod in pods:
@@ -88,13 +101,27 @@ async def installed(
             for document in render(release["config"], release="mine", namespace=namespace)
             if document["kind"] != without
         ]
+        ca = ""
+        if certificates is not None:
+            ca = certificates.client_ca.read_text()
+            documents.append(authority(namespace, ca))
         translated = await translate(documents, folder, "xds")
-        config = bootstrap(translated, f"{namespace}/llm", free_port())
+        config = bootstrap(translated, f"{namespace}/llm", free_port(), ca=ca)
         for name, text in seconds.items():
             processor(config)["grpcService"][name] = text
         envoy = await stack.enter_async_context(Envoy(yaml.safe_dump(config), folder))
         client = await stack.enter_async_context(aiohttp.ClientSession())
         yield Gateway(envoy, app, client)
+
+
+def authority(namespace: str, ca: str) -> Document:
+    """Return the ConfigMap that says whom Envoy is to trust."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "ca", "namespace": namespace},
+        "data": {"ca.crt": ca},
+    }
 
 
 def processor(config: Document) -> Document:
@@ -149,6 +176,16 @@ async def test_a_request_for_an_adapter_goes_to_its_pod(
         await until_status(gateway, {"model": "a2"}, 503)
         await admin.pod_status(namespace, "two", ip="127.0.0.1", ready=True)
         await until_status(gateway, {"model": "a2"}, 200)
+
+
+async def test_envoy_gateway_calls_the_router_over_tls(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    pods = [EchoPod("one", ("a1",)), EchoPod("two", ("a2",))]
+    certificates = Certificates(folder)
+    async with installed(kube, admin, releases, folder, pods, certificates=certificates) as gateway:
+        assert await gateway.post({"model": "a2"}) == (200, "two")
+        assert await gateway.post({"model": "a1"}) == (200, "one")
 
 
 async def test_the_router_is_told_of_a_request_until_its_end(

@@ -66,7 +66,23 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   "envoy_message_timeout_seconds" .Values.gateway.messageTimeoutSeconds
   "envoy_listen_port" (int .Values.gateway.sidecar.port)
 -}}
+{{- with .Values.tls }}
+{{- if .secretName }}
+{{- $_ := set $ours "grpc_tls_cert_file" "/etc/lora-router-tls/tls.crt" }}
+{{- $_ := set $ours "grpc_tls_key_file" "/etc/lora-router-tls/tls.key" }}
+{{- if .requireClientCertificate }}
+{{- $_ := set $ours "grpc_tls_client_ca_file" "/etc/lora-router-tls/ca.crt" }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- mergeOverwrite $ours (deepCopy .Values.settings) | toYaml }}
+{{- end }}
+
+{{- /* Whether Envoy's calls of the router are over TLS; empty if not. */ -}}
+{{- define "lora-router.tls" -}}
+{{- if or .Values.tls.secretName .Values.settings.grpc_tls_cert_file -}}
+true
+{{- end -}}
 {{- end }}
 
 {{- /* In whole seconds: the sleep before the end, the drain, and time to stop. */ -}}
