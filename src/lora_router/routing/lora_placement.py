@@ -281,6 +281,7 @@ class LoraPlacement:
     ) -> None:
         """Find the cheapest of the pods with a slot to spare, and one that is cheaper in turn."""
         place_cost = found.place_cost
+        configured = self._prices
         for load, pod in open_pods:
             if load >= place_cost:
                 continue
@@ -288,7 +289,9 @@ class LoraPlacement:
             cost: float = load
             where = beliefs.where(adapter)
             if where != IN_SLOT:
-                cost += weight * self._price(pod, where)
+                metrics = pod.metrics
+                seconds = None if metrics is None else metrics.adapter_load_seconds
+                cost += weight * (configured if seconds is None else _prices(seconds))[where]
                 if cost >= place_cost:
                     continue
             if any_slot or beliefs.peers.turn is None or beliefs.may_take_slot(adapter):
@@ -296,12 +299,6 @@ class LoraPlacement:
             elif cost < found.wish_cost:
                 found.wish, found.wish_cost = pod, cost
         found.place_cost = place_cost
-
-    def _price(self, pod: PodView, where: int) -> float:
-        """Return what loading an adapter that is not in a slot costs, in requests of load."""
-        metrics = pod.metrics
-        seconds = metrics.adapter_load_seconds if metrics is not None else None
-        return self._prices[where] if seconds is None else _prices(seconds)[where]
 
     def _least_loaded(self, candidates: Sequence[PodView]) -> PodView:
         loads = [pod.in_flight + pod.beliefs.foreign_requests for pod in candidates]
