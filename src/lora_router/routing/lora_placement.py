@@ -23,9 +23,9 @@ The rules, for a request and the pods that may take it:
 5. Neither is possible: *hold*. The request waits in the router and is asked for again whenever a
    request ends, first come first served. So it does, for one or two tellings, where placing is much
    cheaper on a pod whose free slots are another router's to take (``cache/slot_turns.py``).
-6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed: of all slots, the one
-   with the fewest requests in flight is closed to further requests of the adapter that has it;
-   these join elsewhere or wait their turn. So an adapter is kept from a slot for no longer than
+6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed (``slot_queue.py``): of
+   all slots, the one with the fewest requests in flight is closed to further requests of the
+   adapter that has it; these join elsewhere or wait their turn. So an adapter is kept from a slot for no longer than
    that time and the longest generation that is open in the slot, unless more adapters wait so than
    the fleet has slots: then for one more round of generations for each time that they fill it.
 7. It may not be held any longer: where the adapter is in flight, else the pod with the least load.
@@ -45,10 +45,8 @@ from lora_router.cache.state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.rendezvous import in_order
 from lora_router.routing.shortlist import FULL_LOOK, shortlist
+from lora_router.routing.slot_queue import SlotQueue, in_flight
 
-PATIENCE_SECONDS = 6.0
-"""Less: slots are closed for others sooner, and hot adapters load again and again. More: a rare
-adapter waits longer while hot ones keep every slot."""
 LOAD_SECONDS = 0.08
 """Of an adapter, from host memory into a slot, where neither the pod nor the option
 ``adapter_load_seconds`` says. The whole batch stands still meanwhile."""
@@ -83,20 +81,6 @@ are busier, and for longer."""
 TWIN_REQUESTS = 12
 PROMPT_BYTES = 2048.0
 """A body of this length halves the prices: a long prompt stalls its pod more than a load does."""
-
-_AS_LONG_AS_ALLOWED = 86400.0
-_FORGOTTEN_SECONDS = 10.0
-"""A held adapter that was not asked for during this time has no request waiting any more."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """An adapter whose requests are held."""
-
-    since: float
-    asked: float
-    closed: tuple[PodView, str] | None = None
-    """The pod and the adapter on it that gets no further requests, to free a slot."""
 
 
 @dataclass(slots=True)
@@ -178,8 +162,7 @@ class LoraPlacement:
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng
         self._prices = _prices(_load_seconds(options.extra))
-        self._waiting: dict[str, _Waiting] = {}
-        self._pruned_at = 0.0
+        self._queue = SlotQueue()
 
     def pick(
         self, request: InferenceRequest, candidates: Sequence[PodView], now: float
@@ -189,12 +172,13 @@ class LoraPlacement:
         if adapter is None:
             pods = shortlist(None, candidates, self._random)
             return Pick(self._least_loaded(pods), "base-model")
-        if self._waiting and request.may_hold and self._nobody_can(adapter, candidates):
-            return self._hold(adapter, candidates, now)
+        queue = self._queue
+        if queue.waiting and request.may_hold and self._nobody_can(adapter, candidates):
+            return queue.hold(adapter, candidates, now)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
         found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
         if found.join is None and found.wish_cost + weight * TURN_PRICE < found.place_cost:
-            return self._hold(adapter, candidates, now, found.wish)
+            return queue.hold(adapter, candidates, now, found.wish)
         if found.place is not None and (
             found.join is None or found.spread_cost(weight) < found.join_load
         ):
@@ -202,12 +186,12 @@ class LoraPlacement:
         elif found.join is not None:
             pick = Pick(found.join, "joined")
         elif request.may_hold:
-            return self._hold(adapter, candidates, now)
+            return queue.hold(adapter, candidates, now)
         else:
             pod = found.last_resort or self._least_loaded(candidates)
             pick = Pick(pod, "no-slot-in-time")
-        if self._waiting:
-            self._waiting.pop(adapter, None)
+        if queue.waiting:
+            queue.served(adapter)
         return pick
 
     # Looking
@@ -235,7 +219,7 @@ class LoraPlacement:
         self, adapter: str, candidates: Sequence[PodView], weight: float, *, any_slot: bool
     ) -> _Survey:
         looked_at = shortlist(adapter, candidates, self._random)
-        closed = self._closed_to(adapter)
+        closed = self._queue.closed_to(adapter)
         found = _Survey()
         last_resort_load = least = float("inf")
         open_pods = []
@@ -262,7 +246,7 @@ class LoraPlacement:
 
     @staticmethod
     def _consider_to_join(adapter: str, pod: PodView, load: int, found: _Survey) -> None:
-        here = _in_flight(pod, adapter)
+        here = in_flight(pod, adapter)
         found.in_flight += here
         cost: float = load
         if pod.beliefs.peers.turn is not None:
@@ -305,56 +289,3 @@ class LoraPlacement:
         least = min(loads)
         ties = [pod for pod, load in zip(candidates, loads, strict=True) if load == least]
         return ties[0] if len(ties) == 1 else self._random.choice(ties)
-
-    # Waiting
-
-    def _closed_to(self, adapter: str) -> Sequence[PodView]:
-        """Return the pods that take no further requests of an adapter."""
-        if not self._waiting:
-            return ()
-        closed = (waiting.closed for waiting in self._waiting.values())
-        return [each[0] for each in closed if each is not None and each[1] == adapter]
-
-    def _hold(
-        self,
-        adapter: str,
-        candidates: Sequence[PodView],
-        now: float,
-        wanted: PodView | None = None,
-    ) -> Hold:
-        if now - self._pruned_at > 1.0:
-            self._prune(now)
-        waiting = self._waiting.setdefault(adapter, _Waiting(now, now))
-        waiting.asked = now
-        closed = waiting.closed
-        if now - waiting.since >= PATIENCE_SECONDS and (
-            closed is None or closed[0] not in candidates or not _in_flight(*closed)
-        ):
-            waiting.closed = self._choose_to_close(candidates)
-        return Hold("no-slot", _AS_LONG_AS_ALLOWED, wanted, waiting.closed)
-
-    def _choose_to_close(self, candidates: Sequence[PodView]) -> tuple[PodView, str] | None:
-        """Return the slot in which the fewest requests are, of those that are not closed yet."""
-        taken = [waiting.closed for waiting in self._waiting.values() if waiting.closed]
-        open_slots = [
-            (_in_flight(pod, name), number, name)
-            for number, pod in enumerate(candidates)
-            for name in {*pod.in_flight_adapters, *pod.beliefs.peers.adapters}
-            if (pod, name) not in taken and name not in pod.beliefs.peers.closed
-        ]
-        if not open_slots:
-            return None
-        _, number, name = min(open_slots)
-        return candidates[number], name
-
-    def _prune(self, now: float) -> None:
-        """Forget the adapters whose held requests have left."""
-        self._pruned_at = now
-        for name, waiting in tuple(self._waiting.items()):
-            if now - waiting.asked > _FORGOTTEN_SECONDS:
-                del self._waiting[name]
-
-
-def _in_flight(pod: PodView, adapter: str) -> int:
-    """Return an adapter's requests in flight on a pod, of this router and of those that tell."""
-    return pod.in_flight_adapters.get(adapter, 0) + pod.beliefs.peers.in_flight(adapter)

@@ -10,8 +10,9 @@ from lora_router.cache.peer_ledgers import HeldShare
 from lora_router.cache.pods import PodCache
 from lora_router.cache.state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
-from lora_router.routing.lora_placement import PATIENCE_SECONDS, LoraPlacement
+from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.slot_queue import PATIENCE_SECONDS
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import read_scenario
 from lora_router.simulator.summary import Summary, summarise
