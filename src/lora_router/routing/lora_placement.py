@@ -25,9 +25,10 @@ The rules, for a request and the pods that may take it:
    cheaper on a pod whose free slots are another router's to take (``cache/slot_turns.py``).
 6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed (``slot_queue.py``): of
    all slots, the one with the fewest requests in flight is closed to further requests of the
-   adapter that has it; these join elsewhere or wait their turn. So an adapter is kept from a slot for no longer than
-   that time and the longest generation that is open in the slot, unless more adapters wait so than
-   the fleet has slots: then for one more round of generations for each time that they fill it.
+   adapter that has it; these join elsewhere or wait their turn. So an adapter is kept from a slot
+   for no longer than that time and the longest generation that is open in the slot, unless more
+   adapters wait so than the fleet has slots: then for one more round of generations for each time
+   that they fill it.
 7. It may not be held any longer: where the adapter is in flight, else the pod with the least load.
 
 Load is this router's requests in flight, and what other routers told or the last scrape showed
