@@ -35,6 +35,10 @@ loop's and the kernel's: with 64 connections a few system calls carry many reque
 connection each message is read and written alone, by a process that has just been woken on a core
 whose caches others have used since: a server that decides nothing pays the most of that too.
 
+Where requests per second fall short of a server that decides nothing, it is all processes together
+that have no more time: Envoy, the router, the load generator and the pods' Envoy share the cores.
+The router's part of that is its CPU time; a million divided by it is what one process could carry.
+
 From one point each dimension is varied alone. Every pod serves the same 10,000 adapters, of which a
 thousand (as many as fit in 16 MB of requests) are asked for in turn, and has slots for all that are
 in flight, so that no request is held: that would be another path. The pods are scraped once, at the

@@ -71,6 +71,8 @@ def _on_the_path(results: Results) -> list[Goal]:
         if results.transports[0] != GENERIC and generic is not None and generic.cpu_us:
             share = base.cpu_us / generic.cpu_us
             made.append(_at_most(f"the same, beside {GENERIC}'s", share, 0.1, "of it"))
+        share = base.cpu_us / base.envoy_cpu_us
+        made.append(_at_most("the same, beside what Envoy itself spends", share, 1, "of it"))
         noop = results.row(BASE, NOOP_SERVER)
         if noop is not None:
             share = base.requests_per_second / noop.requests_per_second
