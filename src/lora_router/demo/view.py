@@ -41,7 +41,8 @@ def result_table(results: Mapping[str, Result]) -> Table:
     table = Table(title="The same requests for each algorithm", title_justify="left")
     table.add_column("")
     for algorithm in results:
-        table.add_column(algorithm, justify="right", overflow="fold")
+        # The first column gives way in a narrow terminal.
+        table.add_column(algorithm, justify="right", overflow="fold", min_width=len(algorithm))
 
     def row(heading: str, cells: Sequence[str]) -> None:
         table.add_row(heading, *cells)

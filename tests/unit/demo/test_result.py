@@ -23,8 +23,8 @@ OUTCOMES = [
 ]
 
 
-def shown(what: object) -> str:
-    console = Console(width=120)
+def shown(what: object, width: int = 120) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(what)
     return capture.get()
@@ -89,3 +89,10 @@ def test_the_live_view_shows_what_is_in_each_slot() -> None:
     second = next(line for line in text.splitlines() if line.startswith("pod-1"))
     assert "a3 (0)" in second
     assert "free" in second
+
+
+def test_names_of_algorithms_are_whole_in_a_narrow_terminal() -> None:
+    result = summarise(OUTCOMES, REPORTS)
+    names = ("random", "least-request", "lora-affinity", "lora-placement")
+    text = shown(result_table(dict.fromkeys(names, result)), width=80)
+    assert all(name in text for name in names)
