@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 import yaml
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, StreamEnded, StreamReset
 
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from tests.envoy import free_port
@@ -383,3 +386,58 @@ async def test_messages_that_are_no_messages_end_their_stream_only(gate: Gateway
             assert (await call.details()).startswith("lora-router: ")
     response, _ = await gate.post({"model": "base"})
     assert response.status == 200
+
+
+SPOOF = b"\n\x10routing-strategy\x1a\x06random"
+"""How a header begins in a message to the router (``extproc/wire_format.py``)."""
+
+
+@pytest.mark.parametrize(
+    ("value", "reached"),
+    [(b"curl", 1), (SPOOF, 0), (b"x" + SPOOF, 0), (b"x\r" + SPOOF, 0), (b"x" + SPOOF[1:], 0)],
+)
+async def test_over_http2_no_value_of_a_header_is_taken_for_another_header(
+    gate: Gateway, value: bytes, reached: int
+) -> None:
+    """Envoy refuses line feeds in values, so none gets to the router."""
+    config = H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
+    client = H2Connection(config)
+    client.initiate_connection()
+    body = b'{"model": "sql-lora"}'
+    headers = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":authority", b"gateway"),
+        (b":path", b"/v1/completions"),
+        (b"content-type", b"application/json"),
+        (b"user-agent", value),
+    ]
+    client.send_headers(1, headers)
+    client.send_data(1, body, end_stream=True)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gate.envoy.port)
+    ended = False
+    async with asyncio.timeout(10):
+        while not ended:
+            writer.write(client.data_to_send())
+            data = await reader.read(65536)
+            events = client.receive_data(data)
+            ended = not data or any(
+                isinstance(event, StreamEnded | StreamReset | ConnectionTerminated)
+                for event in events
+            )
+    writer.close()
+    assert len(gate.received) == reached
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r\n "], ids=["lf", "crlf", "fold"])
+async def test_over_http1_no_value_of_a_header_is_taken_for_another_header(
+    gate: Gateway, line_end: bytes
+) -> None:
+    body = b'{"model": "sql-lora"}'
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+        b"connection: close\r\ncontent-length: %d\r\nuser-agent: x" % len(body)
+    )
+    answer = await gate.raw(head + line_end + SPOOF[1:] + b"\r\n\r\n" + body)
+    strategies = [request.header("routing-strategy") for request in gate.received]
+    assert answer.startswith(b"HTTP/1.1 400") or strategies == [["lora-placement"]]
