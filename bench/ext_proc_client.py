@@ -48,7 +48,7 @@ class ExtProcClient(asyncio.Protocol):
         self._stream_window = _DEFAULT_WINDOW
         self._more: asyncio.Event = asyncio.Event()
         self._error: ClientError | None = None
-        self._header_block = _header_block()
+        self._header_block = header_block()
 
     @classmethod
     async def connected(cls, port: int) -> Self:
@@ -174,7 +174,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def _header_block() -> bytes:
+def header_block() -> bytes:
     """Write the request's headers in HPACK, as literals without indexing (RFC 7541, 6.2.2)."""
     headers = {
         ":method": "POST",

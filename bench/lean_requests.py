@@ -8,42 +8,29 @@ from collections import deque
 from collections.abc import Callable
 from itertools import cycle
 
+from bench.ext_proc_client import header_block
 from bench.workload import adapter, ext_proc_messages
 from lora_router.extproc.lean import frames
-from lora_router.extproc.lean.calls import Calls, MakeSession, Timer
+from lora_router.extproc.lean.calls import Calls, Timer
 from lora_router.extproc.lean.connection import Connection
 from lora_router.extproc.lean.grpc_messages import prefix
-from lora_router.extproc.lean.headers import literals
 from lora_router.extproc.lean.limits import Limits
 from lora_router.extproc.session import SessionContext
-from lora_router.extproc.transport import SERVICE
 
 _MESSAGES = 1000
 """Made beforehand, each for another adapter, as many as the load generator has."""
 _OPEN = 32
 """Requests under way at any moment."""
-_HEADERS = literals(
-    [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", f"/{SERVICE}/Process".encode()),
-        (b":authority", b"bench"),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-    ]
-)
+_HEADERS = header_block()
 _WIDE = 2**30
 
 
-def requests(
-    context: SessionContext, size: int, *, session: MakeSession | None = None
-) -> Callable[[], object]:
+def requests(context: SessionContext, size: int) -> Callable[[], object]:
     """Return a call that brings one request from its headers to its answer, and ends an older one.
 
     Args:
         context: What sessions share.
         size: Length of the body.
-        session: Makes the sessions; ``Session`` unless given.
     """
     calls = Calls(
         context,
@@ -51,7 +38,6 @@ def requests(
         max_header_list_bytes=1 << 16,
         call_later=_never,
         others={},
-        make_session=session,
     )
     connection = Connection(calls.begin, lambda: 0.0, limits=Limits(), wake=lambda: None)
     greeting = frames.settings({frames.INITIAL_WINDOW_SIZE: _WIDE}) + frames.window_update(0, _WIDE)

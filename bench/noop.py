@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from lora_router import cli, extproc
 from lora_router.extproc import answers
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
-from lora_router.extproc.session import Session, SessionContext
+from lora_router.extproc.session import SessionContext
 from lora_router.extproc.wire_format import Message
 
 _HEADERS = (answers.CONTINUE_HEADERS,)
 _BODY = (answers.CONTINUE_BODY,)
 
 
-class NoSession(Session):
+class NoSession:
     """Stands where a transport would make a ``Session``."""
 
     __slots__ = ()
+    routed = None
 
     def __init__(self, _context: SessionContext, _on_late: Callable[..., None]) -> None: ...
 

@@ -206,8 +206,10 @@ class AdapterBeliefs:
         news = self.peers.put(router, share)
         if news is None:
             return False
-        for adapter in sorted(news.started | news.ended):
-            self.used(adapter)
+        moved = sorted(news.started | news.ended)
+        self._used_since_scrape.update(moved)
+        for adapter in moved:
+            self._touch(adapter)
         # What a scrape showed before it was told of, was no stranger's.
         self._strangers -= news.started
         if first_since_scrape and news.more > 0:

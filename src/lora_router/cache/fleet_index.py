@@ -29,8 +29,8 @@ class FleetIndex:
     __slots__ = (
         "_active",
         "_changes",
+        "_early",
         "_kept",
-        "_ready",
         "_running",
         "_users",
         "by_load",
@@ -48,8 +48,9 @@ class FleetIndex:
         """Of all pods that say how many they have."""
         self.free = 0
         """Of those, without an adapter in flight."""
-        self._ready: dict[PodState, None] = {}
         self._kept = False
+        self._early: dict[PodState, None] = {}
+        """The ready pods, until they are kept."""
         self._running: dict[str, dict[PodState, None]] = {}
         self._users: dict[str, dict[PodState, None]] = {}
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
@@ -70,8 +71,8 @@ class FleetIndex:
 
     def put(self, pod: PodState) -> None:
         """Take a ready pod in, or what a scrape or another router changed about it."""
-        self._ready[pod] = None
         if not self._kept:
+            self._early[pod] = None
             return
         self.refresh()
         active = pod.beliefs.shown
@@ -90,8 +91,8 @@ class FleetIndex:
 
     def remove(self, pod: PodState) -> None:
         """Forget a pod that is gone, or not ready any more."""
-        self._ready.pop(pod, None)
         if not self._kept:
+            self._early.pop(pod, None)
             return
         self.refresh()
         known = self._active.pop(pod, None)
@@ -123,7 +124,8 @@ class FleetIndex:
         """Take in what changed since the last time."""
         if not self._kept:
             self._kept = True
-            for pod in self._ready:
+            early, self._early = self._early, {}
+            for pod in early:
                 self.put(pod)
         changes = self._changes
         if not changes:

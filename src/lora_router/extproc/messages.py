@@ -15,6 +15,8 @@ SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 """Where the endpoint-picker protocol puts the endpoints a gateway allows."""
 
+_IN_PIECES = (ProcessingMode.STREAMED, ProcessingMode.FULL_DUPLEX_STREAMED)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeaderNames:
@@ -34,6 +36,18 @@ class HeaderNames:
     def ours(self) -> tuple[str, ...]:
         """What only this service may set: a client's own values never pass."""
         return (self.target_pod, self.destination, self.strategy, self.model)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What is read of a request's headers, in the order in which ``make_head`` takes it."""
+        return (
+            ":path",
+            "content-type",
+            "content-length",
+            self.request_id,
+            self.strategy,
+            self.pod_filter,
+        )
 
 
 class RequestHead(Struct, frozen=True):
@@ -55,26 +69,12 @@ def read_head(headers: HeaderMap, names: HeaderNames) -> RequestHead:
     Bytes that are not UTF-8 become replacement characters: such a value matches nothing and
     cannot be told from other nonsense, but it breaks nothing either.
     """
-    wanted = {
-        ":path": "",
-        "content-type": "",
-        "content-length": "",
-        names.request_id: "",
-        names.strategy: "",
-        names.pod_filter: "",
-    }
+    wanted = dict.fromkeys(names.wanted, "")
     for header in headers.headers:
         key = header.key
         if key in wanted and not wanted[key]:
             wanted[key] = header.raw_value.decode(errors="replace") or header.value
-    return make_head(
-        wanted[":path"],
-        wanted["content-type"],
-        wanted["content-length"],
-        wanted[names.request_id],
-        wanted[names.strategy],
-        wanted[names.pod_filter],
-    )
+    return make_head(*wanted.values())
 
 
 def make_head(
@@ -96,9 +96,12 @@ class Setup(Struct, frozen=True):
 
     body_mode: int = ProcessingMode.BUFFERED
     """As configured; BUFFERED where an older Envoy does not say."""
+    collects: bool = False
+    """Whether the headers are answered when the body is complete, which comes in pieces."""
     response_body_mode: int = ProcessingMode.NONE
     headers_wait: bool = False
-    """Whether Envoy sends no body before the headers are answered, and then does not keep it."""
+    """Whether Envoy sends no body before the headers are answered, and then does not keep it. So
+    BUFFERED is asked for instead."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows; ``None``: all."""
     only_tells: bool = False
@@ -109,18 +112,15 @@ def read_setup(request: ProcessingRequest) -> Setup:
     """Read what is said beside the headers."""
     config = request.protocol_config
     told = request.HasField("protocol_config")
-    mode = config.request_body_mode
+    mode = config.request_body_mode if told else ProcessingMode.BUFFERED
+    headers_wait = mode == ProcessingMode.NONE or (
+        mode == ProcessingMode.STREAMED and not config.send_body_without_waiting_for_header_response
+    )
     return Setup(
-        body_mode=mode if told else ProcessingMode.BUFFERED,
+        body_mode=mode,
+        collects=mode in _IN_PIECES and not headers_wait,
         response_body_mode=config.response_body_mode,
-        headers_wait=told
-        and (
-            mode == ProcessingMode.NONE
-            or (
-                mode == ProcessingMode.STREAMED
-                and not config.send_body_without_waiting_for_header_response
-            )
-        ),
+        headers_wait=headers_wait,
         subset=read_subset(request.metadata_context)
         if request.HasField("metadata_context")
         else None,

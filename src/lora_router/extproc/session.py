@@ -57,12 +57,8 @@ INTERNAL = 13
 HOLD_MARGIN_SECONDS = 2.0
 """What Envoy is asked to wait beyond the longest hold, so that our answer comes first."""
 
-_BUFFERED = ProcessingMode.BUFFERED
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
-_COLLECTED = frozenset((ProcessingMode.STREAMED, _FULL_DUPLEX))
-_OVERRIDDEN = -1
-"""Stands for a body mode that would not do, where BUFFERED was asked for instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +106,6 @@ class Session:
 
     __slots__ = (
         "_body_ended",
-        "_body_mode",
-        "_collects",
         "_context",
         "_head",
         "_headers_answered",
@@ -138,9 +132,6 @@ class Session:
         self._context = context
         self._on_late = on_late
         self._state = _START
-        self._body_mode: int = _BUFFERED
-        self._collects = False
-        """Whether the headers wait for the body, which comes in pieces."""
         self._head: RequestHead
         self._setup: Setup
         self._headers_answered = False
@@ -230,25 +221,23 @@ class Session:
             return ()
         context = self._context
         self._head, self._setup = head, setup
-        mode = self._body_mode = _OVERRIDDEN if setup.headers_wait else setup.body_mode
-        self._collects = mode in _COLLECTED
         if ends or not context.paths.match(head.path):
             self._body_ended = ends
             return self._decided(context.director.pass_through(setup.subset))
         if head.content_length is not None and head.content_length > context.max_body_bytes:
             return self._too_large()
         self._state = _BODY
-        if self._collects:
+        if setup.collects:
             return ()
         self._headers_answered = True
-        if mode == _OVERRIDDEN:
-            return (answers.clearing(context.headers, self._setup.response_body_mode),)
+        if setup.headers_wait:
+            return (answers.clearing(context.headers, setup.response_body_mode),)
         return (answers.clearing(context.headers),)
 
     def _request_body(self, piece: Message, ends: bool) -> Sequence[Output]:
         if self._body_ended:
             return ()
-        whole = ends or not self._collects
+        whole = ends or not self._setup.collects
         if self._state is _ANSWERED:
             # A pass-through request has no model to look for.
             self._body_ended = ends
@@ -284,7 +273,7 @@ class Session:
             return self._bad_body(error, cut_short=cut_short)
         if self._headers_answered:
             self._pieces.clear()
-        elif self._body_mode != _FULL_DUPLEX:
+        elif self._setup.body_mode != _FULL_DUPLEX:
             self._pieces = [b""] * len(self._pieces)  # Only their number is still of use.
         query = RouteQuery(
             fields.model,
@@ -350,7 +339,7 @@ class Session:
         ]
 
     def _pass_on(self, piece: Message, end_of_stream: bool) -> bytes:
-        if self._body_mode == _FULL_DUPLEX:
+        if self._setup.body_mode == _FULL_DUPLEX:
             return answers.body_piece(bytes(piece), end_of_stream=end_of_stream)
         return answers.CONTINUE_BODY
 
@@ -358,13 +347,13 @@ class Session:
 
     def _bad_body(self, error: BodyError, *, cut_short: bool) -> Sequence[Output]:
         if cut_short and error.kind is BodyErrorKind.MALFORMED:
-            if self._body_mode == _OVERRIDDEN:
+            if self._setup.headers_wait:
                 # Envoy ignored the request for the whole body; the start of it is all there is.
                 log.error(
                     "Envoy sends request bodies in pieces before the headers are answered; set "
                     "request_body_mode BUFFERED, or allow_mode_override, in its ext_proc filter"
                 )
-            if self._body_mode == _PARTIAL:
+            if self._setup.body_mode == _PARTIAL:
                 self._context.observer.decided("none", "refused", "body-too-large", 0.0)
                 return self._refuse(cut_body_answer())
         self._context.observer.decided("none", "refused", error.kind.value, 0.0)

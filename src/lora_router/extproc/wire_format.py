@@ -11,6 +11,7 @@ in ``raw_value``, lists of headers below 16 KB. Of any other message these funct
 ``None``, and protobuf reads it.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
@@ -27,6 +28,8 @@ _FIRST_FIELD = 0x0A
 _RAW_VALUE = b"\x1a"
 _HEADERS_END_STREAM = b"\x18\x01"
 _BODY_END_STREAM = b"\x10\x01"
+_SHORT, _LONG = (0, 7), (0, 7, 14, 21)
+"""Lengths of two bytes (below 16 KB), and of four: for each byte, where its bits belong."""
 _LONGEST_REST = 512
 """Of what stands beside the headers, to be remembered."""
 
@@ -34,31 +37,23 @@ _LONGEST_REST = 512
 def first_message(data: Message, names: HeaderNames) -> tuple[RequestHead, bool, Setup] | None:
     """Read a message of request headers: what of them matters, ``end_of_stream``, and the setup."""
     needles = _needles(names)
+    part = _inner(data, _REQUEST_HEADERS, _SHORT)
+    if part is None or needles is None:
+        return None
+    at, stop, end = part
+    headers = data[at:stop]
     try:
-        if data[0] != _REQUEST_HEADERS or needles is None:
-            return None
-        size, at = _size(data, 1)
-        end = at + size
-        if data[at] != _FIRST_FIELD:
-            return None
-        size, at = _size(data, at + 1)
-        stop = at + size
-        ends = stop != end
-        if end > len(data) or (ends and data[stop:end] != _HEADERS_END_STREAM):
-            return None
-        headers = data[at:stop]
-        path, content_type, length, request_id, strategy, pod_filter = [
+        values = [
             _value(found) if (found := headers.partition(needle)[2]) else "" for needle in needles
         ]
     except (IndexError, OverflowError):
         return None
+    ends = data[stop:end]
     # Whoever writes values into another field has no path here either.
-    if not path or len(data) - end > _LONGEST_REST:
+    if not values[0] or (ends and ends != _HEADERS_END_STREAM):
         return None
-    setup = _setup(bytes(data[end:]))
-    if setup is None:
-        return None
-    return make_head(path, content_type, length, request_id, strategy, pod_filter), ends, setup
+    setup = _setup(data, end)
+    return None if setup is None else (make_head(*values), bool(ends), setup)
 
 
 def body_message(data: Message) -> tuple[Message, bool] | None:
@@ -66,29 +61,47 @@ def body_message(data: Message) -> tuple[Message, bool] | None:
 
     A ``bytearray`` is not copied but cut down to the piece.
     """
-    try:
-        if data[0] != _REQUEST_BODY:
+    part = _inner(data, _REQUEST_BODY, _LONG)
+    if part is None:
+        return None
+    at, stop, end = part
+    ends = data[stop:end]
+    if ends and ends != _BODY_END_STREAM:
+        return None
+    if end < len(data):
+        setup = _setup(data, end)
+        if setup is None or setup.only_tells:
             return None
-        size, at = _long_size(data, 1)
+    if isinstance(data, bytes):
+        return data[at:stop], bool(ends)
+    del data[stop:]
+    del data[:at]
+    return data, bool(ends)
+
+
+def _inner(data: Message, field: int, shifts: Sequence[int]) -> tuple[int, int, int] | None:
+    """Find the first field of a message's first field.
+
+    Args:
+        data: The message.
+        field: What its first field must be.
+        shifts: How long lengths may be.
+
+    Returns:
+        Where it begins and ends, and where the field around it ends.
+    """
+    try:
+        if data[0] != field:
+            return None
+        size, at = _size(data, 1, shifts)
         end = at + size
         if data[at] != _FIRST_FIELD:
             return None
-        size, at = _long_size(data, at + 1)
-        stop = at + size
+        size, at = _size(data, at + 1, shifts)
     except (IndexError, OverflowError):
         return None
-    rest = data[stop:end]
-    if end > len(data) or (rest and rest != _BODY_END_STREAM):
-        return None
-    if end < len(data):
-        beside = len(data) - end
-        if beside > _LONGEST_REST or _says_more(bytes(data[end:])):
-            return None
-    if isinstance(data, bytes):
-        return data[at:stop], bool(rest)
-    del data[stop:]
-    del data[:at]
-    return data, bool(rest)
+    stop = at + size
+    return (at, stop, end) if stop <= end <= len(data) else None
 
 
 def _value(data: Message) -> str:
@@ -99,32 +112,21 @@ def _value(data: Message) -> str:
     """
     size, at = data[0], 1
     if size > 0x7F:
-        size, at = _size(data, 0)
+        size, at = _size(data, 0, _SHORT)
     if at + size > len(data):
         raise IndexError
     return data[at : at + size].decode(errors="replace")
 
 
-def _size(data: Message, at: int) -> tuple[int, int]:
-    """Read a length of at most two bytes; return it, and where it ends.
+def _size(data: Message, at: int, shifts: Sequence[int]) -> tuple[int, int]:
+    """Read a length; return it, and where it ends.
 
     Raises:
         IndexError: The data ends.
-        OverflowError: It is longer.
+        OverflowError: It is longer than ``shifts`` allow.
     """
-    low = data[at]
-    if low < 0x80:
-        return low, at + 1
-    high = data[at + 1]
-    if high > 0x7F:
-        raise OverflowError
-    return low & 0x7F | high << 7, at + 2
-
-
-def _long_size(data: Message, at: int) -> tuple[int, int]:
-    """Read a length of up to four bytes, likewise."""
     size = 0
-    for shift in (0, 7, 14, 21):
+    for shift in shifts:
         byte = data[at]
         at += 1
         size |= (byte & 0x7F) << shift
@@ -136,36 +138,21 @@ def _long_size(data: Message, at: int) -> tuple[int, int]:
 @lru_cache(maxsize=16)
 def _needles(names: HeaderNames) -> tuple[bytes, ...] | None:
     """Return how the headers begin that matter."""
-    wanted = (
-        ":path",
-        "content-type",
-        "content-length",
-        names.request_id,
-        names.strategy,
-        names.pod_filter,
-    )
+    wanted = names.wanted
     if max(map(len, wanted)) > 0x7F:
         return None
     return tuple(bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in wanted)
 
 
-@lru_cache(maxsize=256)
-def _setup(rest: bytes) -> Setup | None:
-    """Read what follows the headers; ``None``: it is not only the setup."""
-    request = _parsed(rest)
-    return None if request is None else read_setup(request)
+def _setup(data: Message, start: int) -> Setup | None:
+    """Read what stands beside; ``None``: it is not only the setup, or more than is remembered."""
+    return None if len(data) - start > _LONGEST_REST else _read_setup(bytes(data[start:]))
 
 
 @lru_cache(maxsize=256)
-def _says_more(rest: bytes) -> bool:
-    """Say whether what follows a body matters."""
-    request = _parsed(rest)
-    return request is None or request.observability_mode
-
-
-def _parsed(rest: bytes) -> ProcessingRequest | None:
+def _read_setup(rest: bytes) -> Setup | None:
     try:
         request = ProcessingRequest.FromString(rest)
     except DecodeError:
         return None
-    return None if request.WhichOneof("request") is not None else request
+    return None if request.WhichOneof("request") is not None else read_setup(request)

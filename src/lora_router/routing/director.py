@@ -232,9 +232,7 @@ class Director:
         serving = self._cache.serving(model)
         if not serving.pods:
             return self._why_nobody_serves(model)
-        pods: Sequence[PodState] = serving.pods
-        if query.subset is not None:
-            pods = _narrowed(pods, query.subset)
+        pods: Sequence[PodState] = _narrowed(serving.pods, query.subset)
         if query.pod_filter is not None:
             try:
                 selector = _selector(query.pod_filter)

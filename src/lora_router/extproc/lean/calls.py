@@ -43,7 +43,6 @@ class Timer(Protocol):
 
 CallLater = Callable[[float, Callable[[], None]], Timer]
 Method = Callable[[Stream, RequestHead], Call]
-MakeSession = Callable[[SessionContext, Callable[[Sequence[Output]], None]], Session]
 
 
 class Calls:
@@ -57,7 +56,6 @@ class Calls:
         max_header_list_bytes: int,
         call_later: CallLater,
         others: Mapping[str, Method],
-        make_session: MakeSession | None = None,
     ) -> None:
         """Prepare.
 
@@ -67,14 +65,12 @@ class Calls:
             max_header_list_bytes: The longest list of request headers taken.
             call_later: Calls once, after some seconds; for ``grpc-timeout``.
             others: Further methods, by their paths.
-            make_session: Makes the session of a stream; ``Session`` unless given.
         """
         self.context = context
         self.max_message_bytes = max_message_bytes
         self.call_later = call_later
         self.open = 0
         """ext_proc calls that are open now."""
-        self.make_session: MakeSession = make_session or Session
         self._max_header_list = max_header_list_bytes
         self._methods = {_PROCESS: self._process, **others}
 
@@ -115,7 +111,7 @@ class Process:
         self._encoding = head.encoding
         self._reader: MessageReader | None = None
         """Once a message came in pieces."""
-        self._session: Session | None = calls.make_session(calls.context, self._send_late)
+        self._session: Session | None = Session(calls.context, self._send_late)
         self._timer = (
             None if head.timeout is None else calls.call_later(head.timeout, self._too_late)
         )

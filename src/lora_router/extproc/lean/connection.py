@@ -172,10 +172,9 @@ class Connection:
 
     def _on_data(self, flags: int, number: int, payload: Payload) -> None:
         size = len(payload)
-        if size:
-            due = self._window.take(size)
-            if due:
-                self.outbox.chunks.append(frames.window_update(0, due))
+        due = self._window.take(size)
+        if due:
+            self.outbox.chunks.append(frames.window_update(0, due))
         stream = self.streams.get(number)
         if stream is None or stream.remote_ended:
             self._on_closed(number)
