@@ -9,10 +9,10 @@ from itertools import cycle
 
 from bench.plan import DEFAULT_ALGORITHM
 from bench.workload import BASE, adapters
-from lora_router.cache.metrics import LoraActivity, PodMetrics
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache
 from lora_router.discovery.pod_object import MODEL_LABEL
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
 from lora_router.routing.director import Director, Routed, RouteQuery, Timer
 from lora_router.routing.registry import load_algorithms
@@ -38,7 +38,7 @@ class MonotonicClock:
         raise RuntimeError("a request was held")
 
 
-class Fleet:
+class BenchFleet:
     """Pods that all serve the same adapters and have room, and requests under way on them.
 
     Popularity falls with an adapter's rank, as one over it, so that some are asked for all the time
@@ -48,23 +48,23 @@ class Fleet:
     def __init__(self, pods: int, adapter_count: int = ADAPTERS) -> None:
         rng = random.Random(1)
         names = adapters(adapter_count)
-        self.cache = PodCache()
-        self.telemetry = Telemetry(self.cache)
+        self.fleet = Fleet()
+        self.telemetry = Telemetry(self.fleet)
         self._algorithms = load_algorithms(AlgorithmOptions(metrics_max_age=1e9, rng=rng))
         self.director = Director(
-            self.cache,
+            self.fleet,
             self._algorithms,
             DEFAULT_ALGORITHM,
             MonotonicClock(),
             self.telemetry.decisions,
         )
         models = (BASE, *names)
-        self.cache.replace(pod(number, models) for number in range(pods))
+        self.fleet.replace(pod(number, models) for number in range(pods))
         now = time.monotonic()
-        for state in self.cache:
+        for state in self.fleet:
             running = frozenset(rng.sample(names, _IN_FLIGHT_EACH))
             lora = LoraActivity(SLOTS, running, running, time.time())
-            self.cache.put_metrics(state, PodMetrics(scraped_at=now, running=4.0, lora=lora))
+            self.fleet.put_metrics(state, PodMetrics(scraped_at=now, running=4.0, lora=lora))
         weights = [1.0 / rank for rank in range(1, adapter_count + 1)]
         asked = rng.choices(names, weights, k=_ASKED)
         self._asked: Iterator[str] = cycle(asked)
@@ -75,7 +75,7 @@ class Fleet:
         for _ in range(_ASKED):
             self.route()
         self._questions = cycle(
-            [(InferenceRequest(name, name), self.cache.serving(name).pods) for name in asked]
+            [(InferenceRequest(name, name), self.fleet.serving(name).pods) for name in asked]
         )
 
     def pick(self, algorithm: str) -> Callable[[], object]:

@@ -10,12 +10,12 @@ from itertools import cycle
 
 from bench.ext_proc_client import header_block
 from bench.workload import adapter, ext_proc_messages
-from lora_router.extproc.lean import frames
-from lora_router.extproc.lean.calls import Calls, Timer
-from lora_router.extproc.lean.connection import Connection
-from lora_router.extproc.lean.grpc_messages import prefix
-from lora_router.extproc.lean.limits import Limits
 from lora_router.extproc.session import SessionContext
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.calls import Calls, Timer
+from lora_router.grpc_server.connection import Connection
+from lora_router.grpc_server.grpc_messages import prefix
+from lora_router.grpc_server.limits import Limits
 
 _MESSAGES = 1000
 """Made beforehand, each for another adapter, as many as the load generator has."""

@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from lora_router.demo.fleet import envoy_binary
+from lora_router.demo.stack import envoy_binary
 
 _PACKAGES = ("grpcio", "protobuf", "uvloop", "msgspec", "aiohttp")
 

@@ -17,16 +17,16 @@ from unittest.mock import patch
 import msgspec
 
 from bench.envoys import PAGES
-from bench.fleets import Fleet, pod_object
+from bench.fleets import BenchFleet, pod_object
 from bench.lean_requests import requests
 from bench.noop import NoSession
 from bench.workload import adapter, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc.body import InferencePaths, read_body
-from lora_router.extproc.lean import calls
 from lora_router.extproc.messages import HeaderNames
 from lora_router.extproc.session import Output, Session, SessionContext
 from lora_router.extproc.wire_format import body_message, first_message
+from lora_router.grpc_server import calls
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
 
@@ -63,12 +63,12 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
     """Measure all parts; µs by what it is."""
     rows = {f"body, {_size(size)}": microseconds(_reading(size), rounds) for size in sizes}
     rows["body, 220 KB, not ASCII"] = microseconds(_reading(220_000, _NOT_ASCII), rounds)
-    few = Fleet(8)
+    few = BenchFleet(8)
     for size in sizes:
         rows[f"conversation, {_size(size)}"] = microseconds(_conversation(few, size), rounds)
     rows |= _request_in_pieces(few, rounds)
     for count in pods:
-        fleet = few if count == 8 else Fleet(count)
+        fleet = few if count == 8 else BenchFleet(count)
         for name in sorted(installed()):
             rows[f"decision, {name}, {count} pods"] = microseconds(fleet.pick(name), rounds)
             rows[f"routed, {name}, {count} pods"] = microseconds(_routing(fleet, name), rounds)
@@ -94,11 +94,11 @@ def _reading(size: int, prose: str | None = None) -> Callable[[], object]:
     return lambda: read_body(data, "application/json")
 
 
-def _routing(fleet: Fleet, algorithm: str) -> Callable[[], object]:
+def _routing(fleet: BenchFleet, algorithm: str) -> Callable[[], object]:
     return lambda: fleet.route(algorithm)
 
 
-def _request_in_pieces(fleet: Fleet, rounds: int) -> dict[str, float]:
+def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
     """Measure what a request of 1 KB is made of; µs by what it is."""
     context = _context(fleet)
     headers, message = ext_proc_messages(1_000, adapter(0))
@@ -115,13 +115,13 @@ def _request_in_pieces(fleet: Fleet, rounds: int) -> dict[str, float]:
     return rows
 
 
-def _context(fleet: Fleet) -> SessionContext:
+def _context(fleet: BenchFleet) -> SessionContext:
     return SessionContext(
         fleet.director, fleet.telemetry.decisions, InferencePaths(), HeaderNames(), 1 << 25
     )
 
 
-def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
+def _conversation(fleet: BenchFleet, size: int) -> Callable[[], object]:
     context = _context(fleet)
     messages = ext_proc_messages(size, adapter(0))
 
@@ -138,7 +138,7 @@ def _conversation(fleet: Fleet, size: int) -> Callable[[], object]:
     return whole
 
 
-def _first_requests(fleet: Fleet, rounds: int) -> float:
+def _first_requests(fleet: BenchFleet, rounds: int) -> float:
     """Return CPU µs of requests for adapters that were not asked for since a pod changed."""
     change = _pod_event(fleet, route=True)
     names = fleet.never_asked[:_FIRST]
@@ -152,7 +152,7 @@ def _first_requests(fleet: Fleet, rounds: int) -> float:
     return best * 1e6
 
 
-def _pod_event(fleet: Fleet, *, route: bool) -> Callable[[], object]:
+def _pod_event(fleet: BenchFleet, *, route: bool) -> Callable[[], object]:
     """Return a call that takes one event of the API: a pod is ready no more, or is again."""
     decoder = msgspec.json.Decoder(PodObject)
     rules = PortRules()
@@ -161,7 +161,7 @@ def _pod_event(fleet: Fleet, *, route: bool) -> Callable[[], object]:
     def take() -> None:
         pod, _ = to_pod(decoder.decode(next(events)), rules)
         assert pod is not None
-        fleet.cache.update((pod,))
+        fleet.fleet.update((pod,))
         if route:
             fleet.route()
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lora_router.config.settings import Settings
 from lora_router.routing.registry import installed
-from lora_router.settings import Settings
 
 DEFAULT_ALGORITHM = str(Settings.model_fields["algorithm"].default)
 

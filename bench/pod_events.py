@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from lora_router.cache.pods import PodCache
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials
+from lora_router.fleet.fleet import Fleet
 from lora_router.telemetry.metrics import Telemetry
 from tests.kube.binaries import API_SERVER, why_not
 from tests.kube.server import KubeServer
@@ -27,9 +27,9 @@ CHANGES = 500
 
 async def measure(server: KubeServer) -> tuple[list[float], list[float]]:
     """Return milliseconds since sending and since the answer, one of each for each change."""
-    cache = PodCache()
+    fleet = Fleet()
     options = KubernetesOptions(namespaces=("default",), credentials=Credentials(server.kubeconfig))
-    pods = KubernetesPods(cache, options, Telemetry(cache))
+    pods = KubernetesPods(fleet, options, Telemetry(fleet))
     since_sent, since_done = [], []
     async with server.admin() as admin:
         for number in range(PODS):
@@ -45,7 +45,7 @@ async def measure(server: KubeServer) -> tuple[list[float], list[float]]:
                 at = time.perf_counter()
                 heard.set()
 
-            cache.subscribe(listen)
+            fleet.subscribe(listen)
             for number in range(CHANGES):
                 heard.clear()
                 name, ready = f"pod-{number % PODS}", number // PODS % 2 == 1

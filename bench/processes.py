@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from lora_router.demo.fleet import envoy_binary
+from lora_router.config.settings import Settings
 from lora_router.demo.processes import Children
-from lora_router.settings import Settings
+from lora_router.demo.stack import envoy_binary
 
 _ROOT = Path(__file__).parents[1]
 GENERIC = "grpcio"

@@ -17,7 +17,7 @@ from bench.process_costs import cpu_seconds, memory_bytes
 from bench.processes import SERVE, Processes, transports
 from bench.wire import NEVER_SCRAPED, settings
 from bench.workload import BASE, adapter, adapters, ext_proc_messages
-from lora_router.demo.fleet import free_ports
+from lora_router.demo.stack import free_ports
 
 _PODS = 8
 _ADAPTERS = 100

@@ -20,7 +20,7 @@ from bench.process_costs import forget_peak, peak_memory_bytes
 from bench.processes import NOOP, SERVE, Processes, run_module, transports
 from bench.workload import BASE as BASE_MODEL
 from bench.workload import adapters
-from lora_router.demo.fleet import free_ports
+from lora_router.demo.stack import free_ports
 
 _WITH_NOOP = (BASE, Point(connections=1), Point(body_bytes=220_000))
 """Points at which a server that decides nothing is measured too."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_router.settings_report import settings_markdown
+from lora_router.config.report import settings_markdown
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- settings: begin (made by `make readme`) -->\n"

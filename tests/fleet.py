@@ -5,11 +5,11 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lora_router.cache.catalog import ServedModel
-from lora_router.cache.metrics import LoraActivity, PodMetrics
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
+from lora_router.fleet.pod_state import PodState
 
 
 def make_pod(number: int, **changes: object) -> Pod:
@@ -24,19 +24,19 @@ def make_pod(number: int, **changes: object) -> Pod:
     return Pod(**(values | changes))  # type: ignore[arg-type]
 
 
-def make_cache(pods: int = 2, *, adapters: Iterable[str] = ("sql-lora",)) -> PodCache:
+def make_fleet(pods: int = 2, *, adapters: Iterable[str] = ("sql-lora",)) -> Fleet:
     """Some pods that all serve ``base`` and the adapters."""
-    cache = PodCache()
-    cache.replace(make_pod(number) for number in range(1, pods + 1))
+    fleet = Fleet()
+    fleet.replace(make_pod(number) for number in range(1, pods + 1))
     models = [ServedModel("base"), *(ServedModel(name, "base") for name in adapters)]
-    for state in cache:
-        cache.put_models(state, models)
-    return cache
+    for state in fleet:
+        fleet.put_models(state, models)
+    return fleet
 
 
-def state_of(cache: PodCache, number: int) -> PodState:
+def state_of(fleet: Fleet, number: int) -> PodState:
     """The cache's record of ``pod-N``."""
-    state = cache.get(f"pod-{number}")
+    state = fleet.get(f"pod-{number}")
     assert state is not None
     return state
 

@@ -6,7 +6,7 @@ So Helm refuses a setting that the router would refuse, before anything is rolle
 import json
 from pathlib import Path
 
-from lora_router.settings_report import settings_schema
+from lora_router.config.report import settings_schema
 
 SCHEMA = Path(__file__).parent / "lora-router" / "values.schema.json"
 ELSEWHERE = {

@@ -10,18 +10,18 @@ from typing import Protocol
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
-from lora_router.cache.pods import PodCache
-from lora_router.discovery.static import StaticPods
+from lora_router.config.settings import Settings
+from lora_router.discovery.pods_file import PodsFile
 from lora_router.extproc.body import InferencePaths
 from lora_router.extproc.messages import HeaderNames
 from lora_router.extproc.session import SessionContext
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
+from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director, Timer
 from lora_router.routing.registry import load_algorithms
 from lora_router.scrape.scraper import Scraper
-from lora_router.settings import Settings
 from lora_router.telemetry.metrics import Telemetry
 
 log = logging.getLogger("lora_router")
@@ -63,10 +63,10 @@ class App:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
         """
         self._settings = settings
-        self.cache = PodCache(metrics_max_age=settings.metrics_max_age_seconds)
-        self.telemetry = Telemetry(self.cache)
+        self.fleet = Fleet(metrics_max_age=settings.metrics_max_age_seconds)
+        self.telemetry = Telemetry(self.fleet)
         self.director = Director(
-            self.cache,
+            self.fleet,
             load_algorithms(
                 AlgorithmOptions(
                     lora_affinity_threshold=settings.lora_affinity_threshold,
@@ -98,7 +98,7 @@ class App:
         )
         self.discovery = self._make_discovery()
         self.scraper = Scraper(
-            self.cache,
+            self.fleet,
             self.telemetry,
             interval=settings.pod_metric_refresh_interval_ms / 1000,
             models_interval=settings.models_refresh_interval_seconds,
@@ -129,15 +129,15 @@ class App:
         """Say whether new requests should come here, and why not."""
         if self._draining:
             reason = "shutting down"
-        elif not self.cache.synced:
+        elif not self.fleet.synced:
             reason = "the list of pods has not been read yet"
         elif not self._warm:
             reason = "waiting for the first scrape of the pods"
         else:
             reason = "ready"
         details: dict[str, object] = {
-            "pods": len(self.cache),
-            "ready_pods": len(self.cache.ready()),
+            "pods": len(self.fleet),
+            "ready_pods": len(self.fleet.ready()),
             **self.discovery.status(),
         }
         return Readiness(reason == "ready", reason, details)
@@ -161,7 +161,7 @@ class App:
             self.transport.port,
             self._settings.admin_host,
             self.admin.port,
-            len(self.cache),
+            len(self.fleet),
             self._settings.algorithm,
         )
         await self.discovery.synced()
@@ -182,14 +182,14 @@ class App:
     def _make_discovery(self) -> Discovery:
         settings = self._settings
         if settings.endpoints is not None:
-            return StaticPods(settings.endpoints, self.cache)
+            return PodsFile(settings.endpoints, self.fleet)
         # The client's models take a second to import, and only this discovery needs it.
         from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
         from lora_router.discovery.kubernetes_api import Credentials
         from lora_router.discovery.pod_object import PortRules
 
         pods = KubernetesPods(
-            self.cache,
+            self.fleet,
             KubernetesOptions(
                 namespaces=tuple(dict.fromkeys(settings.kubernetes_namespaces)),
                 selector=settings.kubernetes_selector,
@@ -213,11 +213,11 @@ class App:
             async with asyncio.timeout(self._settings.startup_timeout_seconds):
                 await self.scraper.first_round()
         except TimeoutError:
-            unread = sum(state.metrics is None for state in self.cache.ready())
+            unread = sum(state.metrics is None for state in self.fleet.ready())
             log.warning("ready although %d pods could not be scraped yet", unread)
         self._warm = True
         await self.transport.set_ready(ready=True)
-        log.info("ready: %d of %d pods are", len(self.cache.ready()), len(self.cache))
+        log.info("ready: %d of %d pods are", len(self.fleet.ready()), len(self.fleet))
 
 
 def _make_transport(settings: Settings, context: SessionContext) -> Transport:
@@ -231,7 +231,7 @@ def _make_transport(settings: Settings, context: SessionContext) -> Transport:
     make: Callable[..., Transport]
     # Only the chosen one is imported: grpcio alone takes a good part of the start.
     if settings.transport == "lean":
-        from lora_router.extproc.lean.server import LeanTransport
+        from lora_router.grpc_server.server import LeanTransport
 
         make = LeanTransport
     else:

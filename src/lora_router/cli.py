@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from lora_router import __version__
-from lora_router.settings_sources import LoadedSettings, SettingsError, load_settings
+from lora_router.config.sources import LoadedSettings, SettingsError, load_settings
 
 app = typer.Typer(
     name="lora-router",
@@ -91,7 +91,7 @@ def show_config(
     as_json: AsJson = False,
 ) -> None:
     """Print every setting in force and where it came from."""
-    from lora_router.settings_report import config_json, render_config
+    from lora_router.config.report import config_json, render_config
 
     loaded = _load(config, assignments, endpoints=endpoints, algorithm=algorithm)
     _warn(loaded)
@@ -113,8 +113,8 @@ def envoy_config(
     as_json: AsJson = False,
 ) -> None:
     """Print a complete Envoy bootstrap for these settings."""
-    from lora_router.envoy_config import bootstrap_json, bootstrap_yaml
-    from lora_router.envoy_tls import EnvoyTlsError
+    from lora_router.envoy.bootstrap import bootstrap_json, bootstrap_yaml
+    from lora_router.envoy.tls import EnvoyTlsError
 
     loaded = _load(config, assignments, endpoints=endpoints)
     _warn(loaded)

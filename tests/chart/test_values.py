@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from lora_router import __version__
-from lora_router.envoy_config import bootstrap
-from lora_router.settings import Settings
-from lora_router.settings_sources import load_settings
+from lora_router.config.settings import Settings
+from lora_router.config.sources import load_settings
+from lora_router.envoy.bootstrap import bootstrap
 from tests.chart import CHART
 from tests.chart.combinations import COMBINATIONS
 from tests.chart.rendering import (

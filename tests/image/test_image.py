@@ -28,7 +28,7 @@ import yaml
 from grpc_health.v1 import health_pb2
 
 from lora_router import __version__
-from lora_router.settings import Settings
+from lora_router.config.settings import Settings
 from tests.envoy import free_port
 from tests.health import health
 from tests.image.dockerfile import (

@@ -11,9 +11,9 @@ import aiohttp
 import yaml
 
 from lora_router.app import App
-from lora_router.envoy_config import bootstrap_yaml
-from lora_router.settings import Settings
-from lora_router.settings_sources import load_settings
+from lora_router.config.settings import Settings
+from lora_router.config.sources import load_settings
+from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod, Received
 
@@ -43,7 +43,7 @@ class Gateway:
     @property
     def in_flight(self) -> int:
         """What the ledger says."""
-        return self.app.cache.ledger.total
+        return self.app.fleet.ledger.total
 
     async def post(
         self,

@@ -41,7 +41,7 @@ async def counts_return_to_zero(gate: Gateway) -> AsyncIterator[None]:
     await until(lambda: gate.in_flight == 0)
     await until(lambda: gate.app.transport.open_streams == 0)
     assert gate.app.director.held == 0
-    assert all(not state.in_flight and not state.in_flight_adapters for state in gate.app.cache)
+    assert all(not state.in_flight and not state.in_flight_adapters for state in gate.app.fleet)
 
 
 def error_of(body: bytes) -> dict[str, object]:
@@ -290,7 +290,7 @@ async def test_no_ready_pod_is_a_503(gate: Gateway) -> None:
     good = gate.pods_file.read_text()
     try:
         gate.pods_file.write_text("pods: []\n")
-        await until(lambda: len(gate.app.cache) == 0)
+        await until(lambda: len(gate.app.fleet) == 0)
 
         response, answer = await gate.post({"model": "base"})
         assert response.status == 503
@@ -300,7 +300,7 @@ async def test_no_ready_pod_is_a_503(gate: Gateway) -> None:
             assert passed.status == 503
     finally:
         gate.pods_file.write_text(good)
-        await until(lambda: bool(gate.app.cache.serving("base").pods))
+        await until(lambda: bool(gate.app.fleet.serving("base").pods))
 
 
 async def test_a_bad_edit_of_the_pods_file_keeps_the_last_good_list(gate: Gateway) -> None:
@@ -321,13 +321,13 @@ async def test_a_pod_that_is_gone_is_envoys_503_and_the_count_returns(gate: Gate
     listed += [{"name": pod.name, "address": pod.address} for pod in gate.pods]
     try:
         gate.pods_file.write_text(yaml.safe_dump({"pods": listed}))
-        await until(lambda: bool(gate.app.cache.serving("ghost").pods))
+        await until(lambda: bool(gate.app.fleet.serving("ghost").pods))
 
         response, _ = await gate.post({"model": "ghost"})
         assert response.status == 503
     finally:
         write_pods(gate.pods_file, gate.pods)
-        await until(lambda: not gate.app.cache.serving("ghost").pods)
+        await until(lambda: not gate.app.fleet.serving("ghost").pods)
 
 
 async def test_a_client_that_aborts_while_the_body_is_sent(gate: Gateway) -> None:

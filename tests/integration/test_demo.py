@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_router.demo.fleet import envoy_binary
 from lora_router.demo.processes import ChildError, Children
+from lora_router.demo.stack import envoy_binary
 
 PROC = Path("/proc")
 pytestmark = pytest.mark.skipif(not PROC.exists(), reason="needs /proc to look for processes")

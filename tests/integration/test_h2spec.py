@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lora_router.extproc.lean.limits import Limits
+from lora_router.grpc_server.limits import Limits
 from tests.integration.test_transports import serving
 from tests.kube.binaries import CONFORMANCE, find, why_not
 

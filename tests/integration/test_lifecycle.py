@@ -15,9 +15,9 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2
 
-from lora_router.envoy_config import bootstrap_yaml
+from lora_router.config.sources import load_settings
+from lora_router.envoy.bootstrap import bootstrap_yaml
 from lora_router.extproc.transport import SERVICE
-from lora_router.settings_sources import load_settings
 from tests.envoy import Envoy, free_port
 from tests.health import health
 from tests.integration.echo_pod import EchoPod

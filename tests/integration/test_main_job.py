@@ -153,12 +153,12 @@ async def test_pods_that_join_and_leave_the_file_join_and_leave_the_fleet(gate: 
         assert response.status == 404
 
         write_pods(gate.pods_file, [*gate.pods, newcomer])
-        await until(lambda: bool(gate.app.cache.serving("brand-new").pods))
+        await until(lambda: bool(gate.app.fleet.serving("brand-new").pods))
         response, _ = await gate.post({"model": "brand-new"})
         assert response.headers["x-pod"] == "vllm-9"
 
         write_pods(gate.pods_file, gate.pods)
-        await until(lambda: not gate.app.cache.serving("brand-new").pods)
+        await until(lambda: not gate.app.fleet.serving("brand-new").pods)
         response, _ = await gate.post({"model": "brand-new"})
         assert response.status == 404
 

@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 import yaml
 
-from lora_router.cache.state import PodView
-from lora_router.envoy_config import bootstrap_yaml
+from lora_router.envoy.bootstrap import bootstrap_yaml
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from lora_router.app import App
 from lora_router.cli import app as cli
+from lora_router.config.sources import load_settings
 from lora_router.probe import ProbeError, ProbeOptions, probe
-from lora_router.settings_sources import load_settings
 from tests.envoy import free_port
 
 

@@ -12,11 +12,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lora_router.extproc.grpcio_transport import GrpcioTransport
-from lora_router.extproc.lean.server import LeanTransport
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.transport import SERVICE, Transport, TransportError
-from tests.fleet import make_cache
+from lora_router.grpc_server.server import LeanTransport
+from tests.fleet import make_fleet
 from tests.integration.certificates import Certificates
 from tests.integration.gateway import until
 from tests.unit.extproc.conversation import Conversation, request_body, request_headers
@@ -49,13 +49,13 @@ class Served:
 
     @property
     def idle(self) -> bool:
-        return self.transport.open_streams == 0 and self.conversation.cache.ledger.total == 0
+        return self.transport.open_streams == 0 and self.conversation.fleet.ledger.total == 0
 
 
 @asynccontextmanager
 async def serving(name: str, **options: object) -> AsyncIterator[Served]:
-    cache = make_cache(1, adapters=["held"])
-    conversation = Conversation(cache, algorithm=Moody(), max_body_bytes=MAX_MESSAGE)
+    fleet = make_fleet(1, adapters=["held"])
+    conversation = Conversation(fleet, algorithm=Moody(), max_body_bytes=MAX_MESSAGE)
     transport = MAKERS[name](
         conversation.context,
         **{"host": "127.0.0.1", "port": 0, "max_message_bytes": MAX_MESSAGE, **options},
@@ -96,7 +96,7 @@ async def test_a_conversation(served: Served, channel: grpc.aio.Channel) -> None
     call = served.process(channel)
     answer = await route(call)
     assert answer.HasField("request_body")
-    assert (served.transport.open_streams, served.conversation.cache.ledger.total) == (1, 1)
+    assert (served.transport.open_streams, served.conversation.fleet.ledger.total) == (1, 1)
 
     await call.done_writing()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lora_router.app import App
-from lora_router.settings_sources import load_settings
+from lora_router.config.sources import load_settings
 from tests.chart import CHART
 from tests.envoy import free_port
 from tests.kube.server import KubeClient, KubeServer

@@ -197,10 +197,10 @@ async def test_the_router_is_told_of_a_request_until_its_end(
         body = {"model": "a1", "tokens": 4, "pause": 0.5}
         asking = asyncio.create_task(gateway.post(body))
         await asyncio.sleep(1.2)
-        assert gateway.app.cache.ledger.total == 1
+        assert gateway.app.fleet.ledger.total == 1
         assert await asking == (200, "one")
         async with asyncio.timeout(5):
-            while gateway.app.cache.ledger.total:
+            while gateway.app.fleet.ledger.total:
                 await asyncio.sleep(0.01)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from kubernetes.aio.config import incluster_config
 
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache
 from lora_router.discovery import kubernetes_api
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials, KubernetesApi
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
 from tests.kube.proxy import Proxy
 from tests.kube.server import KubeClient, KubeServer
 
@@ -37,16 +37,16 @@ class Watcher:
     """A watcher and its cache."""
 
     def __init__(self, options: KubernetesOptions) -> None:
-        self.cache = PodCache()
+        self.fleet = Fleet()
         self.counts = Counts()
-        self.pods = KubernetesPods(self.cache, options, self.counts)
+        self.pods = KubernetesPods(self.fleet, options, self.counts)
 
     def pod(self, name: str) -> Pod | None:
-        state = self.cache.get(name)
+        state = self.fleet.get(name)
         return None if state is None else state.pod
 
     def names(self, *, ready: bool = True) -> set[str]:
-        return {state.pod.name for state in self.cache if state.pod.ready is ready}
+        return {state.pod.name for state in self.fleet if state.pod.ready is ready}
 
 
 @asynccontextmanager
@@ -84,13 +84,13 @@ async def test_a_pod_comes_gets_ready_fails_moves_and_goes(
 ) -> None:
     name = f"{namespace}/a"
     async with watching(kube.kubeconfig, namespace) as watcher:
-        assert watcher.cache.synced
-        assert len(watcher.cache) == 0
+        assert watcher.fleet.synced
+        assert len(watcher.fleet) == 0
 
         await admin.pod(namespace, "a", ip=None)
         await admin.pod_status(namespace, "a", ip="10.1.2.3", ready=False)
         await until(lambda: watcher.names(ready=False) == {name})
-        assert watcher.cache.ready() == ()
+        assert watcher.fleet.ready() == ()
 
         await admin.pod_status(namespace, "a", ip="10.1.2.3", ready=True)
         await until(lambda: watcher.names() == {name})
@@ -98,7 +98,7 @@ async def test_a_pod_comes_gets_ready_fails_moves_and_goes(
         assert pod is not None
         assert pod.address == "10.1.2.3:8000"
         assert pod.uid
-        [state] = watcher.cache.serving("base").pods
+        [state] = watcher.fleet.serving("base").pods
         assert state.pod is pod
 
         await admin.pod_status(namespace, "a", ip="10.1.2.3", ready=False)
@@ -106,11 +106,11 @@ async def test_a_pod_comes_gets_ready_fails_moves_and_goes(
 
         await admin.pod_status(namespace, "a", ip="10.1.2.4", ready=True)
         await until(lambda: watcher.names() == {name})
-        assert watcher.cache.ready()[0].pod.address == "10.1.2.4:8000"
-        assert watcher.cache.ready()[0] is not state
+        assert watcher.fleet.ready()[0].pod.address == "10.1.2.4:8000"
+        assert watcher.fleet.ready()[0] is not state
 
         await admin.delete_pod(namespace, "a")
-        await until(lambda: len(watcher.cache) == 0)
+        await until(lambda: len(watcher.fleet) == 0)
 
 
 async def test_a_terminating_pod_gets_no_new_request_and_keeps_its_own(
@@ -118,18 +118,18 @@ async def test_a_terminating_pod_gets_no_new_request_and_keeps_its_own(
 ) -> None:
     await admin.pod(namespace, "a")
     async with watching(kube.kubeconfig, namespace) as watcher:
-        [state] = watcher.cache.ready()
-        reservation = watcher.cache.ledger.reserve(state, None)
+        [state] = watcher.fleet.ready()
+        reservation = watcher.fleet.ledger.reserve(state, None)
 
         await admin.delete_pod(namespace, "a", grace=600)
-        await until(lambda: watcher.cache.ready() == ())
-        assert watcher.cache.get(f"{namespace}/a") is state
+        await until(lambda: watcher.fleet.ready() == ())
+        assert watcher.fleet.get(f"{namespace}/a") is state
         assert state.in_flight == 1
 
         await admin.delete_pod(namespace, "a")
-        await until(lambda: len(watcher.cache) == 0)
+        await until(lambda: len(watcher.fleet) == 0)
         reservation.release()
-        assert watcher.cache.ledger.total == 0
+        assert watcher.fleet.ledger.total == 0
 
 
 async def test_a_pod_with_the_name_of_an_earlier_one_is_another(
@@ -137,10 +137,10 @@ async def test_a_pod_with_the_name_of_an_earlier_one_is_another(
 ) -> None:
     await admin.pod(namespace, "a")
     async with watching(kube.kubeconfig, namespace) as watcher:
-        [first] = watcher.cache.ready()
+        [first] = watcher.fleet.ready()
         await admin.delete_pod(namespace, "a")
         await admin.pod(namespace, "a")
-        await until(lambda: watcher.names() != set() and watcher.cache.ready()[0] is not first)
+        await until(lambda: watcher.names() != set() and watcher.fleet.ready()[0] is not first)
 
 
 async def test_only_pods_that_the_selector_takes_and_only_as_long(
@@ -157,7 +157,7 @@ async def test_only_pods_that_the_selector_takes_and_only_as_long(
             {"metadata": {"labels": {"app": "retired"}}},
             content_type="application/merge-patch+json",
         )
-        await until(lambda: len(watcher.cache) == 0)
+        await until(lambda: len(watcher.fleet) == 0)
 
 
 async def test_ports_and_labels_are_read_and_bad_ones_are_one_line(
@@ -279,7 +279,7 @@ async def test_the_api_server_need_not_be_there_at_the_start(
     await watcher.pods.start()
     try:
         await until(lambda: "connect" in watcher.counts.lost)
-        assert not watcher.cache.synced
+        assert not watcher.fleet.synced
         async with proxy:
             async with asyncio.timeout(20):
                 await watcher.pods.synced()
@@ -309,7 +309,7 @@ async def test_a_namespace_that_is_forbidden_is_named(
             f'"system:serviceaccount:{namespace}:nobody" cannot list resource "pods" in API group '
             f'"" in the namespace "{namespace}"'
         )
-        assert not watcher.cache.synced
+        assert not watcher.fleet.synced
     finally:
         await watcher.pods.stop()
 

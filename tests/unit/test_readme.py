@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lora_router.cache.pods import PodCache
+from lora_router.fleet.fleet import Fleet
 from lora_router.routing.registry import installed
 from lora_router.telemetry.metrics import Telemetry
 from tests.scripts import load_script
@@ -25,8 +25,8 @@ def test_every_algorithm_is_described() -> None:
 
 def test_every_metric_that_is_named_exists_and_the_other_way_round() -> None:
     named = {name.removesuffix("_total") for name in re.findall(r"`(lora_router_\w+)", README)}
-    cache = PodCache()
-    page = Telemetry(cache).page().decode()
+    fleet = Fleet()
+    page = Telemetry(fleet).page().decode()
     exported = set(re.findall(r"^# TYPE (lora_router_\w+)", page, re.MULTILINE))
     # These are added by the app, which knows the transport and the discovery.
     exported |= {

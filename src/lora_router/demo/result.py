@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_router.demo.fleet import PodReport
 from lora_router.demo.load import BASE, Outcome
+from lora_router.demo.stack import PodReport
 from lora_router.simulator.summary import percentile
 
 

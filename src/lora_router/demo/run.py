@@ -14,10 +14,10 @@ import aiohttp
 from rich.console import Console
 from rich.live import Live
 
-from lora_router.demo.fleet import Fleet, PodReport
 from lora_router.demo.load import Arrival, Player, make_trace
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.result import Result, summarise
+from lora_router.demo.stack import DemoStack, PodReport
 from lora_router.demo.view import live_view, result_table
 from lora_router.routing.registry import UnknownAlgorithmError, check_installed
 
@@ -108,21 +108,21 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
         directory = Path(name)
         async with Children(directory) as children:
             console.print(f"{algorithm}: starting four pods, the router and Envoy")
-            fleet = Fleet(children, directory)
-            await fleet.start(algorithm)
-            player = Player(fleet.url, trace)
+            stack = DemoStack(children, directory)
+            await stack.start(algorithm)
+            player = Player(stack.url, trace)
             playing = asyncio.create_task(player.play())
             helpers = [asyncio.create_task(children.watch())]
             if console.is_terminal:
                 helpers.append(
-                    asyncio.create_task(_show(algorithm, fleet, player, len(trace), console))
+                    asyncio.create_task(_show(algorithm, stack, player, len(trace), console))
                 )
             try:
                 await asyncio.wait({playing, *helpers}, return_when=asyncio.FIRST_COMPLETED)
                 for task in (*helpers, playing):
                     if task.done():
                         task.result()  # A child that ended raises here.
-                reports = await _reports(fleet)
+                reports = await _reports(stack)
             finally:
                 for task in (playing, *helpers):
                     task.cancel()
@@ -135,19 +135,21 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
     return result
 
 
-async def _reports(fleet: Fleet) -> list[PodReport]:
+async def _reports(stack: DemoStack) -> list[PodReport]:
     async with aiohttp.ClientSession() as session:
-        return await fleet.reports(session)
+        return await stack.reports(session)
 
 
-async def _show(algorithm: str, fleet: Fleet, player: Player, total: int, console: Console) -> None:
+async def _show(
+    algorithm: str, stack: DemoStack, player: Player, total: int, console: Console
+) -> None:
     """Draw the fleet again and again, until cancelled."""
     async with aiohttp.ClientSession() as session:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while True:
                 # A pod that does not answer for a moment only spoils one picture.
                 with suppress(aiohttp.ClientError):
-                    reports = await fleet.reports(session)
+                    reports = await stack.reports(session)
                     view = live_view(algorithm, reports, player.outcomes, total)
                     live.update(view, refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)

@@ -7,9 +7,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lora_router.demo.fleet import PodReport
 from lora_router.demo.load import Outcome
 from lora_router.demo.result import Result
+from lora_router.demo.stack import PodReport
 from lora_router.simulator.summary import percentile
 
 

@@ -12,8 +12,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache
 from lora_router.discovery.kubernetes_api import (
     ApiError,
     Credentials,
@@ -31,6 +29,8 @@ from lora_router.discovery.pod_watch import (
     WatchOptions,
     pod_events,
 )
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
 
 log = logging.getLogger("lora_router.discovery")
 
@@ -67,12 +67,12 @@ class KubernetesPods:
 
     def __init__(
         self,
-        cache: PodCache,
+        fleet: Fleet,
         options: KubernetesOptions,
         observer: DiscoveryObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cache = cache
+        self._fleet = fleet
         self._options = options
         self._observer = observer
         self._clock = clock
@@ -179,7 +179,7 @@ class KubernetesPods:
             log.info("%s: %d pods, %d of them ready", scope, len(pods), _count_ready(pods.values()))
         self._apply(scope, pods, gone, quiet=first)
         if all(other.listed for other in self._scopes):
-            self._cache.synced = True
+            self._fleet.synced = True
             self._synced.set()
 
     def _changed(self, scope: "_Scope", changes: Iterable[tuple[PodObject, bool]]) -> None:
@@ -217,7 +217,7 @@ class KubernetesPods:
             if known.pop(name, None) is not None:
                 left.append(name)
         known.update(pods)
-        self._cache.update(pods.values(), gone)
+        self._fleet.update(pods.values(), gone)
         if not quiet:
             _tell("ready", became_ready)
             _tell("no longer ready, and get no new requests", stopped)

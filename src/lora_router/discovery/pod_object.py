@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lora_router.cache.pod import Pod
-from lora_router.discovery.static import ENGINES
+from lora_router.discovery.pods_file import ENGINES
+from lora_router.fleet.pod import Pod
 
 MODEL_LABEL = "model.aibrix.ai/name"
 PORT_LABEL = "model.aibrix.ai/port"

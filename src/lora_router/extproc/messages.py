@@ -50,7 +50,7 @@ class HeaderNames:
         )
 
 
-class RequestHead(Struct, frozen=True):
+class RequestHeaders(Struct, frozen=True):
     """What routing needs of a request's headers."""
 
     path: str
@@ -63,7 +63,7 @@ class RequestHead(Struct, frozen=True):
     pod_filter: str | None
 
 
-def read_head(headers: HeaderMap, names: HeaderNames) -> RequestHead:
+def read_head(headers: HeaderMap, names: HeaderNames) -> RequestHeaders:
     """Pick out the headers that matter. Where one stands twice, the first counts.
 
     Bytes that are not UTF-8 become replacement characters: such a value matches nothing and
@@ -79,9 +79,9 @@ def read_head(headers: HeaderMap, names: HeaderNames) -> RequestHead:
 
 def make_head(
     path: str, content_type: str, length: str, request_id: str, strategy: str, pod_filter: str
-) -> RequestHead:
+) -> RequestHeaders:
     """Make a head of headers' values, which are empty where there is none."""
-    return RequestHead(
+    return RequestHeaders(
         path.partition("?")[0],
         content_type,
         int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,

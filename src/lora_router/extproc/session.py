@@ -40,7 +40,7 @@ from lora_router.extproc.errors import (
     refusal_answer,
     too_large_answer,
 )
-from lora_router.extproc.messages import HeaderNames, RequestHead, Setup
+from lora_router.extproc.messages import HeaderNames, RequestHeaders, Setup
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.wire_format import Message, body_message, first_message
@@ -132,7 +132,7 @@ class Session:
         self._context = context
         self._on_late = on_late
         self._state = _START
-        self._head: RequestHead
+        self._head: RequestHeaders
         self._setup: Setup
         self._headers_answered = False
         self._body_ended = False
@@ -215,7 +215,7 @@ class Session:
                 return self._wrong("request_headers came twice")
         return self._wrong("a message is of no kind that this server knows")
 
-    def _begin(self, head: RequestHead, ends: bool, setup: Setup) -> Sequence[Output]:
+    def _begin(self, head: RequestHeaders, ends: bool, setup: Setup) -> Sequence[Output]:
         if setup.only_tells:
             self.end()
             return ()

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
-from lora_router.extproc.messages import HeaderNames, RequestHead, Setup, make_head, read_setup
+from lora_router.extproc.messages import HeaderNames, RequestHeaders, Setup, make_head, read_setup
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 
 Message = bytes | bytearray
@@ -34,7 +34,7 @@ _LONGEST_REST = 512
 """Of what stands beside the headers, to be remembered."""
 
 
-def first_message(data: Message, names: HeaderNames) -> tuple[RequestHead, bool, Setup] | None:
+def first_message(data: Message, names: HeaderNames) -> tuple[RequestHeaders, bool, Setup] | None:
     """Read a message of request headers: what of them matters, ``end_of_stream``, and the setup."""
     needles = _needles(names)
     part = _inner(data, _REQUEST_HEADERS, _SHORT)

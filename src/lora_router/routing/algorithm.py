@@ -29,7 +29,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 
 
 class InferenceRequest(Struct, frozen=True):
@@ -75,7 +75,7 @@ class Hold:
     """How long the request may wait at most, counted from its first ``Hold``."""
     wanted: PodView | None = None
     """The pod whose free slot would be best for it, if only the slot is another router's to take.
-    Other routers are told, and leave it (``cache/slot_turns.py``)."""
+    Other routers are told, and leave it (``fleet/slot_turns.py``)."""
     closed: tuple[PodView, str] | None = None
     """The slot that is to become free for it, if one was chosen: a pod, and the adapter that gets
     no further requests there. Other routers find it in ``beliefs.peers.closed``."""

@@ -22,10 +22,10 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lora_router.cache.ledger import Reservation
-from lora_router.cache.peer_ledgers import HeldShare
-from lora_router.cache.pods import ModelPods, PodCache
-from lora_router.cache.state import PodState, PodView
+from lora_router.fleet.fleet import Fleet, ModelPods
+from lora_router.fleet.ledger import Reservation
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.refusal import Refusal, Refused
@@ -120,7 +120,7 @@ class Director:
 
     def __init__(
         self,
-        cache: PodCache,
+        fleet: Fleet,
         algorithms: Mapping[str, Algorithm],
         default_algorithm: str,
         clock: Clock,
@@ -129,7 +129,7 @@ class Director:
         default_model: str | None = None,
         max_hold_seconds: float = 30.0,
     ) -> None:
-        self._cache = cache
+        self._fleet = fleet
         self._algorithms = algorithms
         self._default = algorithms[default_algorithm]
         self._clock = clock
@@ -140,10 +140,10 @@ class Director:
         self._held: dict[Held, None] = {}
         self._retrying = False
         self._changed = False
-        cache.ledger.on_release = self._on_change
-        cache.subscribe(self._on_change)
-        cache.subscribe_metrics(self._on_change)
-        cache.subscribe_peers(self._on_change)
+        fleet.ledger.on_release = self._on_change
+        fleet.subscribe(self._on_change)
+        fleet.subscribe_metrics(self._on_change)
+        fleet.subscribe_peers(self._on_change)
 
     @property
     def held(self) -> int:
@@ -210,11 +210,11 @@ class Director:
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
         """Choose a pod for a request that names no model: the one with the fewest in flight."""
         started = perf_counter()
-        pods = _narrowed(self._cache.ready(), subset)
+        pods = _narrowed(self._fleet.ready(), subset)
         if not pods:
             return self._refused(PASS_THROUGH, Refused(Refusal.NO_READY_POD))
         pick = Pick(least_loaded(pods, self._random), PASS_THROUGH)
-        reservation = self._cache.ledger.reserve(_state(pick.pod), None)
+        reservation = self._fleet.ledger.reserve(_state(pick.pod), None)
         self._observer.decided(PASS_THROUGH, "routed", pick.reason, perf_counter() - started)
         return Routed(reservation, PASS_THROUGH, pick.reason, "")
 
@@ -229,7 +229,7 @@ class Director:
     def _candidates(
         self, model: str, query: RouteQuery
     ) -> tuple[Sequence[PodState], ModelPods] | Refused:
-        serving = self._cache.serving(model)
+        serving = self._fleet.serving(model)
         if not serving.pods:
             return self._why_nobody_serves(model)
         pods: Sequence[PodState] = _narrowed(serving.pods, query.subset)
@@ -244,10 +244,10 @@ class Director:
         return pods, serving
 
     def _why_nobody_serves(self, model: str) -> Refused:
-        ready = self._cache.ready()
+        ready = self._fleet.ready()
         # A model that only unready pods serve is a model all the same: come back later.
         if not ready or any(
-            model in state.base_models or model in state.adapters for state in self._cache
+            model in state.base_models or model in state.adapters for state in self._fleet
         ):
             return Refused(Refusal.NO_READY_POD, model=model)
         if not all(state.models_known for state in ready):
@@ -264,7 +264,7 @@ class Director:
             if isinstance(answer, Hold):
                 return answer
             # The address that goes to Envoy must be a known pod's, whoever wrote the algorithm.
-            if self._cache.get(answer.pod.pod.name) is answer.pod:
+            if self._fleet.get(answer.pod.pod.name) is answer.pod:
                 return answer
             log.error("algorithm %s picked a pod that is not in the cache", algorithm.name)
         except Exception:
@@ -274,7 +274,7 @@ class Director:
     def _reserve(
         self, algorithm: Algorithm, request: InferenceRequest, pick: Pick, seconds: float
     ) -> Routed:
-        reservation = self._cache.ledger.reserve(_state(pick.pod), request.adapter)
+        reservation = self._fleet.ledger.reserve(_state(pick.pod), request.adapter)
         self._observer.decided(algorithm.name, "routed", pick.reason, seconds)
         return Routed(reservation, algorithm.name, pick.reason, request.model)
 

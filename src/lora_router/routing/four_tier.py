@@ -6,7 +6,7 @@ pod of which nothing is known is taken for one with room (there: for a full one)
 
 from collections.abc import Sequence
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.load_score import highest_sum, load_scores
 from lora_router.routing.shortlist import shortlist

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.shortlist import shortlist
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 
 
 def load_scores(pods: Sequence[PodView]) -> list[float]:

@@ -6,7 +6,7 @@ The strategy of AIBrix pull request 1181 with the defects found in its review me
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.shortlist import shortlist

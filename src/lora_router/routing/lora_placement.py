@@ -22,7 +22,7 @@ The rules, for a request and the pods that may take it:
    shrinks back, since what is not joined any more drains.
 5. Neither is possible: *hold*. The request waits in the router and is asked for again whenever a
    request ends, first come first served. So it does, for one or two tellings, where placing is much
-   cheaper on a pod whose free slots are another router's to take (``cache/slot_turns.py``).
+   cheaper on a pod whose free slots are another router's to take (``fleet/slot_turns.py``).
 6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed (``slot_queue.py``): of
    all slots, the one with the fewest requests in flight is closed to further requests of the
    adapter that has it; these join elsewhere or wait their turn. So an adapter is kept from a slot
@@ -40,9 +40,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_router.cache.adapter_beliefs import IN_SLOT
-from lora_router.cache.pod_group import PodGroup
-from lora_router.cache.state import PodView
+from lora_router.fleet.adapter_beliefs import IN_SLOT
+from lora_router.fleet.pod_group import PodGroup
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.rendezvous import in_order
 from lora_router.routing.shortlist import FULL_LOOK, shortlist

@@ -11,8 +11,8 @@ from functools import lru_cache
 from heapq import nsmallest
 from typing import TypeVar
 
-from lora_router.cache.pod_group import PodGroup
-from lora_router.cache.state import PodState, PodView
+from lora_router.fleet.pod_group import PodGroup
+from lora_router.fleet.pod_state import PodState, PodView
 
 REMEMBERED = 8
 """Pods of a group that are remembered as an adapter's first ones."""

@@ -9,8 +9,8 @@ that is as good. Small fleets, and those narrowed by a filter, are looked at in 
 import random
 from collections.abc import Collection, Sequence
 
-from lora_router.cache.pod_group import PodGroup
-from lora_router.cache.state import PodState, PodView
+from lora_router.fleet.pod_group import PodGroup
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.rendezvous import first_of_group
 
 FULL_LOOK = 32

@@ -5,7 +5,7 @@ The first attempt at placement in llm-d-router (pull request 720) works this way
 
 from collections.abc import Mapping, Sequence
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.rendezvous import first_pods

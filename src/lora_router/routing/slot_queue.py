@@ -7,7 +7,7 @@ the fewest requests in flight is closed to further requests of the adapter that 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_router.cache.state import PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold
 
 PATIENCE_SECONDS = 6.0

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 
-from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.scrape.engines import ENGINES, PROCESS_START, EngineMetrics, ResidencyMetrics
 from lora_router.scrape.series import (
     ExpositionError,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from lora_router.cache.catalog import ServedModel
+from lora_router.fleet.catalog import ServedModel
 
 
 class ModelsError(ValueError):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from rich.table import Table
 
-from lora_router.cache.metrics import LoraActivity, PodMetrics
+from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.series import ExpositionError
 

@@ -15,13 +15,13 @@ from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.models import ModelsError, read_models
-from lora_router.scrape.pages import PageReader, ScrapeError
+from lora_router.scrape.page_reader import PageReader, ScrapeError
+from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.series import ExpositionError
-from lora_router.scrape.turns import Turns
 
 log = logging.getLogger("lora_router.scrape")
 
@@ -46,7 +46,7 @@ class Scraper:
 
     def __init__(
         self,
-        cache: PodCache,
+        fleet: Fleet,
         observer: ScrapeObserver,
         *,
         interval: float = 1.0,
@@ -59,7 +59,7 @@ class Scraper:
         """Prepare.
 
         Args:
-            cache: Where the pods stand and the results go.
+            fleet: Where the pods stand and the results go.
             observer: Whoever counts.
             interval: Seconds between two reads of a pod's ``/metrics``.
             models_interval: Seconds between two reads of a pod's ``/v1/models``.
@@ -68,7 +68,7 @@ class Scraper:
             api_key: What ``/v1/models`` asks for, where pods ask for something.
             clock: The router's monotonic clock.
         """
-        self._cache = cache
+        self._fleet = fleet
         self._observer = observer
         self._interval = interval
         self._models_interval = models_interval
@@ -86,8 +86,8 @@ class Scraper:
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
         self._pages = PageReader(self._timeout)
-        self._cache.subscribe(self._follow)
-        self._follow(tuple(self._cache))
+        self._fleet.subscribe(self._follow)
+        self._follow(tuple(self._fleet))
 
     async def stop(self) -> None:
         """Stop reading; no task and no connection is left."""
@@ -109,7 +109,7 @@ class Scraper:
         if self._pages is None:
             return
         for state in changed:
-            wanted = state.pod.ready and self._cache.get(state.pod.name) is state
+            wanted = state.pod.ready and self._fleet.get(state.pod.name) is state
             if wanted and state not in self._tasks:
                 self._untried.update((state, kind) for kind in _kinds_of(state))
                 self._tasks[state] = (
@@ -136,7 +136,7 @@ class Scraper:
 
     async def _read_metrics(self, state: PodState) -> None:
         health = _Health(state.pod.name, "metrics")
-        turns = Turns(state.pod.name, self._interval, self._clock)
+        turns = ScrapeSchedule(state.pod.name, self._interval, self._clock)
         while True:
             # The first read is at once.
             await self._attempt(state, "metrics", self._scrape, health)
@@ -144,7 +144,7 @@ class Scraper:
 
     async def _read_models(self, state: PodState) -> None:
         health = _Health(state.pod.name, "models")
-        turns = Turns(state.pod.name, self._models_interval, self._clock)
+        turns = ScrapeSchedule(state.pod.name, self._models_interval, self._clock)
         retry = FIRST_RETRY_SECONDS
         while True:
             # Read each time: an edit of the pods file can name the models, or stop naming them.
@@ -173,7 +173,7 @@ class Scraper:
             health.good()
         except ScrapeError as error:
             if kind == "metrics":
-                self._cache.put_scrape_failure(state, self._clock())
+                self._fleet.put_scrape_failure(state, self._clock())
             self._observer.failed(kind, state.pod.name, error.cause)
             health.bad(error)
             return False
@@ -189,7 +189,7 @@ class Scraper:
             )
         except ExpositionError as error:
             raise ScrapeError("malformed", str(error)) from None
-        self._cache.put_metrics(state, metrics)
+        self._fleet.put_metrics(state, metrics)
 
     async def _list(self, state: PodState) -> None:
         headers = {}
@@ -202,7 +202,7 @@ class Scraper:
             raise ScrapeError("malformed", str(error)) from None
         # The pods file may have named the models while this read was under way.
         if state.pod.models is None:
-            self._cache.put_models(state, models)
+            self._fleet.put_models(state, models)
 
     async def _get(self, url: str, headers: dict[str, str] | None = None) -> bytes:
         assert self._pages is not None  # noqa: S101 -- tasks live between start and stop

@@ -12,7 +12,7 @@ import signal
 import sys
 
 from lora_router.simulator.engine import EngineOptions
-from lora_router.simulator.pod import PodOptions, SimulatedPod
+from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 
 def parse_arguments(arguments: list[str]) -> PodOptions:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from lora_router.simulator.engine import Engine, EngineRequest
-from lora_router.simulator.pages import MetricsPage
+from lora_router.simulator.metrics_page import MetricsPage
 
 
 class Generation:

@@ -1,6 +1,6 @@
 """A fleet in simulated time: pods by ``pod_model``, routers by the very objects that serve.
 
-Each router is a ``PodCache`` and a ``Director`` with its algorithm, as in ``app``; requests go to a
+Each router is a ``Fleet`` and a ``Director`` with its algorithm, as in ``app``; requests go to a
 router at random, scrapes come as often and as late as they are said to, and a stream's end
 releases the reservation. Only the transport is missing, which takes no time here.
 """
@@ -9,11 +9,11 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from lora_router.cache.catalog import ServedModel
-from lora_router.cache.metrics import PodMetrics
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm
 from lora_router.routing.director import Director, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
@@ -82,9 +82,9 @@ class _Router:
     def __init__(
         self, options: FleetOptions, algorithm: Algorithm, events: EventQueue, run: "_Counts"
     ) -> None:
-        self.cache = PodCache()
+        self.fleet = Fleet()
         self.director = Director(
-            self.cache,
+            self.fleet,
             {algorithm.name: algorithm},
             algorithm.name,
             events,
@@ -102,10 +102,10 @@ class _Router:
             f"pod-{number}", address, f"{url}/metrics", f"{url}/v1/models", ready,
             uid=str(generation),
         )  # fmt: skip
-        self.cache.upsert(pod)
-        state = self.cache.get(pod.name)
+        self.fleet.upsert(pod)
+        state = self.fleet.get(pod.name)
         if state is not None and not state.models_known:
-            self.cache.put_models(state, self._served)
+            self.fleet.put_models(state, self._served)
 
 
 @dataclass(slots=True)
@@ -307,7 +307,7 @@ class FleetSimulation:
 
     def _scrape_again(self, router: _Router, number: int, after: float) -> None:
         def scrape() -> None:
-            state = router.cache.get(f"pod-{number}")
+            state = router.fleet.get(f"pod-{number}")
             if state is not None and state.pod.ready:
                 self._scrape(router, state, self._pods[number])
             self._events.call_later(self.options.scrape_seconds, scrape)
@@ -321,11 +321,11 @@ class FleetSimulation:
         def tell() -> None:
             now = self._events.time
             held = router.director.held_adapters()
-            share = router.cache.tell_peers(f"router-{number}", every, held, now)
+            share = router.fleet.tell_peers(f"router-{number}", every, held, now)
 
             def arrive() -> None:
                 for other in others:
-                    other.cache.put_peer(share, self._events.time)
+                    other.fleet.put_peer(share, self._events.time)
 
             self._events.call_later(self.options.exchange_delay_seconds, arrive)
             self._events.call_later(every, tell)
@@ -337,7 +337,7 @@ class FleetSimulation:
         if not self.options.knowledge.scrapes:
             metrics = _without_requests(metrics)
         self._events.call_later(
-            self.options.scrape_delay_seconds, lambda: router.cache.put_metrics(state, metrics)
+            self.options.scrape_delay_seconds, lambda: router.fleet.put_metrics(state, metrics)
         )
 
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.events import EventQueue, SimulatedTimer
 
@@ -309,14 +309,14 @@ class PodModel:
         return seconds if options.loads_block else 0.0
 
     def _use(self, adapter: str) -> None:
-        cache = self.host_cache
-        cache[adapter] = None
-        cache.move_to_end(adapter)
-        if len(cache) > self.options.max_cpu_loras:
+        fleet = self.host_cache
+        fleet[adapter] = None
+        fleet.move_to_end(adapter)
+        if len(fleet) > self.options.max_cpu_loras:
             oldest = next(
-                (name for name in cache if not self.slots.get(name) and name != adapter), adapter
+                (name for name in fleet if not self.slots.get(name) and name != adapter), adapter
             )
-            del cache[oldest]
+            del fleet[oldest]
             if oldest in self.slots:
                 self._evict(oldest)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from lora_router.simulator.pages import MAX_MODEL_LEN
+from lora_router.simulator.metrics_page import MAX_MODEL_LEN
 
 DEFAULT_OUTPUT_TOKENS = 16
 _CHARACTERS_PER_TOKEN = 4

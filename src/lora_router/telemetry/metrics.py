@@ -9,8 +9,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from lora_router import __version__
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
 from lora_router.telemetry.decisions import Decisions
 
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -19,7 +19,7 @@ _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 class Telemetry:
     """Counts what the router does. One for each process; its registry is its own."""
 
-    def __init__(self, cache: PodCache, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, fleet: Fleet, clock: Callable[[], float] = monotonic) -> None:
         self.registry = CollectorRegistry()
         self.decisions = Decisions()
         self.registry.register(self.decisions)
@@ -54,10 +54,10 @@ class Telemetry:
             ["version"],
             registry=self.registry,
         ).labels(__version__).set(1)
-        self.registry.register(_FleetCollector(cache, clock))
+        self.registry.register(_FleetCollector(fleet, clock))
         self._failing_pods: set[str] = set()
-        self._cache = cache
-        cache.subscribe(self._forget_pods_that_left)
+        self._fleet = fleet
+        fleet.subscribe(self._forget_pods_that_left)
 
     def scraped(self, kind: str, _pod: str, seconds: float) -> None:
         """Count a successful read of a pod (``ScrapeObserver``)."""
@@ -87,7 +87,7 @@ class Telemetry:
     def _forget_pods_that_left(self, changed: Iterable[PodState]) -> None:
         for state in changed:
             name = state.pod.name
-            if name in self._failing_pods and self._cache.get(name) is None:
+            if name in self._failing_pods and self._fleet.get(name) is None:
                 self._failing_pods.discard(name)
                 self._scrape_failures.remove_by_labels({"pod": name})
 
@@ -98,8 +98,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class _FleetCollector(Collector):
     """Reads the cache at each scrape of us, so nothing has to be kept up to date."""
 
-    def __init__(self, cache: PodCache, clock: Callable[[], float]) -> None:
-        self._cache = cache
+    def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
+        self._fleet = fleet
         self._clock = clock
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -121,7 +121,7 @@ class _FleetCollector(Collector):
             labels=["pod"],
         )
         ready_pods = 0
-        for state in self._cache:
+        for state in self._fleet:
             name = state.pod.name
             ready_pods += state.pod.ready
             in_flight.add_metric([name], state.in_flight)
@@ -130,10 +130,10 @@ class _FleetCollector(Collector):
                 age.add_metric([name], max(0.0, now - state.metrics.scraped_at))
         pods = GaugeMetricFamily("lora_router_pods", "Pods known.", labels=["state"])
         pods.add_metric(["ready"], ready_pods)
-        pods.add_metric(["not-ready"], len(self._cache) - ready_pods)
+        pods.add_metric(["not-ready"], len(self._fleet) - ready_pods)
         total = GaugeMetricFamily(
             "lora_router_reservations",
             "Requests in the in-flight ledger, those on pods that have left included.",
-            value=self._cache.ledger.total,
+            value=self._fleet.ledger.total,
         )
         return (pods, in_flight, adapters, total, age)

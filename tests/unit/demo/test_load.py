@@ -17,7 +17,7 @@ from lora_router.demo.load import (
     make_trace,
 )
 from lora_router.simulator.engine import EngineOptions
-from lora_router.simulator.pod import PodOptions, SimulatedPod
+from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 
 def test_a_seed_makes_the_same_trace_each_time_and_another_seed_another() -> None:

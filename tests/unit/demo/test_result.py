@@ -3,9 +3,9 @@
 import pytest
 from rich.console import Console
 
-from lora_router.demo.fleet import PodReport
 from lora_router.demo.load import BASE, Outcome
 from lora_router.demo.result import summarise
+from lora_router.demo.stack import PodReport
 from lora_router.demo.view import live_view, result_table
 from lora_router.simulator.summary import percentile
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.cache.pod import Pod
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
+from lora_router.fleet.pod import Pod
 
 
 def pod_object(

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from aiohttp import web
 
-from lora_router.cache.pods import PodCache
 from lora_router.discovery import kubernetes_api, pod_watch
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import (
@@ -29,6 +28,7 @@ from lora_router.discovery.pod_watch import (
     WatchOptions,
     pod_events,
 )
+from lora_router.fleet.fleet import Fleet
 
 GONE = {"kind": "Status", "code": 410, "message": "too old resource version: 1 (9)"}
 
@@ -345,14 +345,14 @@ class Counts:
 @asynccontextmanager
 async def following(
     server: ScriptedServer, folder: Path, *namespaces: str
-) -> AsyncIterator[tuple[PodCache, KubernetesPods, Counts]]:
+) -> AsyncIterator[tuple[Fleet, KubernetesPods, Counts]]:
     async with server.run(folder) as config:
-        cache, counts = PodCache(), Counts()
+        fleet, counts = Fleet(), Counts()
         options = KubernetesOptions(namespaces=namespaces, credentials=Credentials(config))
-        pods = KubernetesPods(cache, options, counts)
+        pods = KubernetesPods(fleet, options, counts)
         await pods.start()
         try:
-            yield cache, pods, counts
+            yield fleet, pods, counts
         finally:
             await pods.stop()
 
@@ -375,12 +375,12 @@ class TestTheCache:
                 Watch([stops, line("DELETED", pod("b", 3)), line("ADDED", pod("c", 4))], hang=True),
             ]
         )
-        async with following(server, tmp_path) as (cache, pods, counts):
+        async with following(server, tmp_path) as (fleet, pods, counts):
             await asyncio.wait_for(pods.synced(), 10)
-            assert cache.synced
+            assert fleet.synced
             await until(lambda: counts.events.get("changed") == 2)
 
-            assert {state.pod.name: state.pod.ready for state in cache} == {
+            assert {state.pod.name: state.pod.ready for state in fleet} == {
                 "ml/a": False,
                 "ml/c": True,
             }
@@ -401,9 +401,9 @@ class TestTheCache:
             + line("ADDED", pod("c", 6))
         )
         server = ScriptedServer([Page([]), Watch([together], hang=True)])
-        async with following(server, tmp_path) as (cache, _, counts):
+        async with following(server, tmp_path) as (fleet, _, counts):
             await until(lambda: counts.events.get("deleted") == 2)
-            assert {state.pod.name for state in cache} == {"ml/b", "ml/c"}
+            assert {state.pod.name for state in fleet} == {"ml/b", "ml/c"}
 
     async def test_a_fresh_list_takes_the_place_of_all_that_was_known(self, tmp_path: Path) -> None:
         server = ScriptedServer(
@@ -414,9 +414,9 @@ class TestTheCache:
                 Page([pod("b"), pod("d")]),
             ]
         )
-        async with following(server, tmp_path) as (cache, _, counts):
+        async with following(server, tmp_path) as (fleet, _, counts):
             await until(lambda: counts.events.get("listed") == 4)
-            assert {state.pod.name for state in cache} == {"ml/b", "ml/d"}
+            assert {state.pod.name for state in fleet} == {"ml/b", "ml/d"}
 
     async def test_a_failure_is_told_once_and_the_pods_stay(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -425,9 +425,9 @@ class TestTheCache:
         failed: dict[str, object] = {"code": 503, "message": "starting"}
         back = Watch([line("MODIFIED", pod("a", 2))], hang=True)
         server = ScriptedServer([Page([pod("a")]), failed, failed, failed, back])
-        async with following(server, tmp_path, "ml") as (cache, pods, counts):
+        async with following(server, tmp_path, "ml") as (fleet, pods, counts):
             await until(lambda: len(counts.lost) == 3)
-            assert len(cache.ready()) == 1
+            assert len(fleet.ready()) == 1
             assert pods.status()["discovery_error"] == "namespace ml: status 503: starting"
             await until(lambda: pods.last_error is None)
         assert caplog.text.count("cannot be followed") == 1
@@ -440,8 +440,8 @@ class TestTheCache:
         caplog.set_level("INFO")
         many = b"".join(line("ADDED", pod(f"p{number}", number + 2)) for number in range(9))
         server = ScriptedServer([Page([]), Watch([many], hang=True)])
-        async with following(server, tmp_path) as (cache, _, _counts):
-            await until(lambda: len(cache) == 9)
+        async with following(server, tmp_path) as (fleet, _, _counts):
+            await until(lambda: len(fleet) == 9)
         assert "ml/p4 (10.0.0.1:8000) and 4 more" in caplog.text
 
     async def test_an_error_of_ours_costs_one_event_and_not_the_watch(
@@ -450,14 +450,14 @@ class TestTheCache:
         server = ScriptedServer(
             [Page([]), Watch([line("ADDED", pod("a", 2)), line("ADDED", pod("b", 3))], hang=True)]
         )
-        async with following(server, tmp_path) as (cache, _, _counts):
+        async with following(server, tmp_path) as (fleet, _, _counts):
 
             def broken(_changed: object) -> None:
-                if cache.get("ml/b") is None:
+                if fleet.get("ml/b") is None:
                     raise RuntimeError("a listener failed")
 
-            cache.subscribe(broken)
-            await until(lambda: cache.get("ml/b") is not None)
+            fleet.subscribe(broken)
+            await until(lambda: fleet.get("ml/b") is not None)
         assert "an event of all namespaces is left out" in caplog.text
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from google.protobuf.struct_pb2 import Struct
 
-from lora_router.cache.pods import PodCache
 from lora_router.extproc.body import InferencePaths
 from lora_router.extproc.messages import HeaderNames
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
@@ -20,10 +19,11 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 )
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import EndStream, Output, Session, SessionContext
+from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.least_request import LeastRequest
-from tests.fleet import Decisions, ManualClock, make_cache
+from tests.fleet import Decisions, ManualClock, make_fleet
 
 
 def request_headers(
@@ -114,20 +114,20 @@ class Conversation:
 
     def __init__(
         self,
-        cache: PodCache | None = None,
+        fleet: Fleet | None = None,
         *,
         algorithm: Algorithm | None = None,
         max_body_bytes: int = 10_000,
         headers: HeaderNames | None = None,
         paths: Iterable[str] = (),
     ) -> None:
-        self.cache = make_cache() if cache is None else cache
+        self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
         self.decisions = Decisions()
         least = LeastRequest(AlgorithmOptions())
         chosen = algorithm or least
         director = Director(
-            self.cache,
+            self.fleet,
             {chosen.name: chosen, least.name: least},
             chosen.name,
             self.clock,

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodView
 from lora_router.extproc.messages import HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import EndStream
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
-from tests.fleet import make_cache
+from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
     read_answer,
@@ -31,7 +31,7 @@ POD_1 = "10.0.0.1:8000"
 
 
 def one_pod(**options: object) -> Conversation:
-    return Conversation(make_cache(1), **options)  # type: ignore[arg-type]
+    return Conversation(make_fleet(1), **options)  # type: ignore[arg-type]
 
 
 def metadata_of(response: ProcessingResponse) -> object:
@@ -156,7 +156,7 @@ class TestPassingThrough:
         assert mutation.set["x-gateway-destination-endpoint"] == POD_1
         assert mutation.overwrites
         assert mutation.removed == ["routing-strategy", "model"]
-        assert conversation.cache.ledger.total == 1
+        assert conversation.fleet.ledger.total == 1
 
     def test_its_body_is_not_looked_at(self) -> None:
         conversation = one_pod()
@@ -172,7 +172,7 @@ class TestPassingThrough:
         ]
 
     def test_no_ready_pod_is_a_503(self) -> None:
-        conversation = Conversation(PodCache())
+        conversation = Conversation(Fleet())
 
         (answer,) = conversation.say(request_headers("/v1/models", end=True))
 
@@ -353,19 +353,19 @@ class TestCounting:
     def test_a_request_is_in_flight_until_its_stream_ends(self) -> None:
         conversation = one_pod()
         conversation.say(request_headers(), request_body(SQL), response_headers())
-        assert conversation.cache.ledger.total == 1
+        assert conversation.fleet.ledger.total == 1
         assert conversation.session.routed is not None
 
         conversation.session.end()
         conversation.session.end()
 
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0
 
     def test_a_refused_request_is_never_counted(self) -> None:
         conversation = one_pod()
         conversation.say(request_headers(), request_body(b"{}"))
 
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0
 
     def test_watching_only_routes_and_answers_nothing(self) -> None:
         conversation = one_pod()
@@ -373,7 +373,7 @@ class TestCounting:
         headers.observability_mode = True
 
         assert conversation.say(headers) == []
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0
 
 
 class TestRefusing:
@@ -431,11 +431,11 @@ class TestRefusing:
         assert error_of(answer)[0] == 503
 
     def test_pods_that_have_not_said_what_they_serve_make_it_a_503(self) -> None:
-        cache = make_cache(1)
-        for state in cache:
+        fleet = make_fleet(1)
+        for state in fleet:
             state.models_known = False
 
-        _, answer = Conversation(cache).say(request_headers(), request_body(b'{"model":"x"}'))
+        _, answer = Conversation(fleet).say(request_headers(), request_body(b'{"model":"x"}'))
 
         assert error_of(answer)[2]["code"] == "models_unknown"
 
@@ -485,7 +485,7 @@ class TestOutOfOrder:
         conversation.say(request_headers(), request_body(SQL))
 
         assert "twice" in conversation.breaks(request_headers()).message
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0
 
     def test_a_message_of_no_known_kind_ends_the_stream(self) -> None:
         conversation = one_pod()
@@ -542,7 +542,7 @@ class TestHolding:
         (late,) = map(read_answer, conversation.late)
         assert told(late.request_body.response.header_mutation).set["target-pod"] == POD_1
         conversation.session.end()
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0
 
     def test_a_client_that_leaves_while_held_is_forgotten(self) -> None:
         conversation = self.start()
@@ -552,7 +552,7 @@ class TestHolding:
         self.first.end()
 
         assert conversation.late == []
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0
 
     def test_the_time_is_up(self) -> None:
         conversation = self.start()
@@ -585,4 +585,4 @@ class TestHolding:
         self.first.end()
 
         assert conversation.late == [EndStream(13, "lora-router: internal error")]
-        assert conversation.cache.ledger.total == 0
+        assert conversation.fleet.ledger.total == 0

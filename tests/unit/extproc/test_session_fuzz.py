@@ -7,12 +7,12 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_router.cache.state import PodView
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import INTERNAL, EndStream, Output, Session
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
-from tests.fleet import make_cache
+from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
     read_answer,
@@ -131,7 +131,7 @@ def test_whatever_is_said_counts_return_to_zero(
     actions: list[tuple[str, float, ProcessingRequest | None]],
 ) -> None:
     conversation = Conversation(
-        make_cache(1, adapters=["held", "raises"]), algorithm=Moody(), max_body_bytes=100
+        make_fleet(1, adapters=["held", "raises"]), algorithm=Moody(), max_body_bytes=100
     )
     streams = [Stream(conversation.another) for _ in range(3)]
 
@@ -146,20 +146,20 @@ def test_whatever_is_said_counts_return_to_zero(
             stream.take(stream.session.receive(message.SerializeToString()))
 
         open_streams = [one for one in streams if one.session.routed is not None]
-        assert conversation.cache.ledger.total <= len(open_streams)
+        assert conversation.fleet.ledger.total <= len(open_streams)
 
     for stream in streams:
         stream.session.end()
-    assert conversation.cache.ledger.total == 0
+    assert conversation.fleet.ledger.total == 0
     assert conversation.context.director.held == 0
-    assert all(not state.in_flight_adapters for state in conversation.cache)
+    assert all(not state.in_flight_adapters for state in conversation.fleet)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=6), st.booleans())
 def test_in_full_duplex_every_byte_of_a_body_is_sent_back(
     pieces: list[bytes], trailers: bool
 ) -> None:
-    conversation = Conversation(make_cache(1))
+    conversation = Conversation(make_fleet(1))
     mode = ProcessingMode.FULL_DUPLEX_STREAMED
     body = [b'{"model": "base", "x": "', *[piece.hex().encode() for piece in pieces], b'"}']
 

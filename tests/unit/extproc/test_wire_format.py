@@ -4,7 +4,7 @@ from google.protobuf.struct_pb2 import Struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lora_router.extproc.messages import HeaderNames, RequestHead, Setup, read_head, read_setup
+from lora_router.extproc.messages import HeaderNames, RequestHeaders, Setup, read_head, read_setup
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
 from lora_router.extproc.pb.ext_proc_pb2 import (
     HttpBody,
@@ -76,7 +76,7 @@ def test_the_first_message_is_read_as_protobuf_reads_it(
     assert (read is None) == (request.request_headers.headers.ByteSize() >= 1 << 14)
 
 
-def by_protobuf(request: ProcessingRequest) -> tuple[RequestHead, bool, Setup]:
+def by_protobuf(request: ProcessingRequest) -> tuple[RequestHeaders, bool, Setup]:
     headers = request.request_headers
     return read_head(headers.headers, NAMES), headers.end_of_stream, read_setup(request)
 

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from lora_router.cache.pods import PodCache
+from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
 from tests.fleet import make_metrics, state_of
 
@@ -17,10 +17,10 @@ def options(**changes: object) -> AlgorithmOptions:
 
 
 def picks(
-    algorithm: Algorithm, cache: PodCache, request: InferenceRequest = SQL, times: int = 200
+    algorithm: Algorithm, fleet: Fleet, request: InferenceRequest = SQL, times: int = 200
 ) -> dict[str, int]:
     """How often each pod is picked, while nothing is counted."""
-    pods = cache.serving(request.model).pods
+    pods = fleet.serving(request.model).pods
     counts: Counter[str] = Counter()
     for _ in range(times):
         pick = algorithm.pick(request, pods, NOW)
@@ -29,18 +29,18 @@ def picks(
     return dict(counts)
 
 
-def reason(algorithm: Algorithm, cache: PodCache, request: InferenceRequest = SQL) -> str:
-    pick = algorithm.pick(request, cache.serving(request.model).pods, NOW)
+def reason(algorithm: Algorithm, fleet: Fleet, request: InferenceRequest = SQL) -> str:
+    pick = algorithm.pick(request, fleet.serving(request.model).pods, NOW)
     assert isinstance(pick, Pick)
     return pick.reason
 
 
-def scraped(cache: PodCache, number: int, *running: str, **changes: object) -> None:
+def scraped(fleet: Fleet, number: int, *running: str, **changes: object) -> None:
     """Give a pod a snapshot that is one second old."""
     values: dict[str, object] = {"scraped_at": NOW - 1.0} | changes
-    cache.put_metrics(state_of(cache, number), make_metrics(running, **values))  # type: ignore[arg-type]
+    fleet.put_metrics(state_of(fleet, number), make_metrics(running, **values))  # type: ignore[arg-type]
 
 
-def in_flight(cache: PodCache, number: int, adapter: str | None, times: int = 1) -> None:
+def in_flight(fleet: Fleet, number: int, adapter: str | None, times: int = 1) -> None:
     for _ in range(times):
-        cache.ledger.reserve(state_of(cache, number), adapter)
+        fleet.ledger.reserve(state_of(fleet, number), adapter)

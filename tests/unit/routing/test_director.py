@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from lora_router.cache.catalog import ServedModel
-from lora_router.cache.peer_ledgers import HeldShare
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState, PodView
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.director import Director, Held, Routed, RouteQuery
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.refusal import Refusal, Refused
-from tests.fleet import Decisions, ManualClock, make_cache, make_metrics, make_pod, state_of
+from tests.fleet import Decisions, ManualClock, make_fleet, make_metrics, make_pod, state_of
 
 
 class Scripted:
@@ -34,19 +34,19 @@ class Bench:
 
     def __init__(
         self,
-        cache: PodCache | None = None,
+        fleet: Fleet | None = None,
         scripted: Scripted | None = None,
         *,
         default_model: str | None = None,
         max_hold_seconds: float = 30.0,
     ) -> None:
-        self.cache = make_cache() if cache is None else cache
+        self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
         self.decisions = Decisions()
         least = LeastRequest(AlgorithmOptions())
         algorithms = {"least-request": least, "scripted": scripted or least}
         self.director = Director(
-            self.cache,
+            self.fleet,
             algorithms,
             "scripted" if scripted else "least-request",
             self.clock,
@@ -85,14 +85,14 @@ class TestRouting:
         first, second = bench.routed(), bench.routed()
 
         assert {first.address, second.address} == {"10.0.0.1:8000", "10.0.0.2:8000"}
-        assert bench.cache.ledger.total == 2
+        assert bench.fleet.ledger.total == 2
 
     def test_the_reservation_counts_the_adapter_and_not_the_base_model(self) -> None:
-        bench = Bench(make_cache(1))
+        bench = Bench(make_fleet(1))
         bench.routed("sql-lora")
         bench.routed("base")
 
-        state = state_of(bench.cache, 1)
+        state = state_of(bench.fleet, 1)
         assert state.in_flight == 2
         assert state.in_flight_adapters == {"sql-lora": 1}
 
@@ -104,30 +104,30 @@ class TestRouting:
         assert bench.routed(strategy="least-request").algorithm == "least-request"
 
     def test_only_pods_that_serve_the_model_are_candidates(self) -> None:
-        cache = make_cache(2)
-        cache.put_models(state_of(cache, 2), [ServedModel("base")])
-        cache.upsert(make_pod(2))
+        fleet = make_fleet(2)
+        fleet.put_models(state_of(fleet, 2), [ServedModel("base")])
+        fleet.upsert(make_pod(2))
 
-        bench = Bench(cache)
+        bench = Bench(fleet)
 
         assert {bench.routed().address for _ in range(4)} == {"10.0.0.1:8000"}
 
     def test_an_unready_pod_gets_nothing_new(self) -> None:
-        cache = make_cache(2)
-        cache.upsert(make_pod(1, ready=False))
+        fleet = make_fleet(2)
+        fleet.upsert(make_pod(1, ready=False))
 
-        assert {Bench(cache).routed().address for _ in range(4)} == {"10.0.0.2:8000"}
+        assert {Bench(fleet).routed().address for _ in range(4)} == {"10.0.0.2:8000"}
 
     def test_the_label_selector_narrows(self) -> None:
-        cache = make_cache(2)
-        cache.upsert(make_pod(2, labels={"gpu": "h100"}))
+        fleet = make_fleet(2)
+        fleet.upsert(make_pod(2, labels={"gpu": "h100"}))
 
-        routed = Bench(cache).routed(pod_filter="gpu=h100")
+        routed = Bench(fleet).routed(pod_filter="gpu=h100")
 
         assert routed.address == "10.0.0.2:8000"
 
     def test_the_gateways_subset_narrows(self) -> None:
-        bench = Bench(make_cache(3))
+        bench = Bench(make_fleet(3))
 
         subset = frozenset(["10.0.0.3:8000", "10.9.9.9:1"])
 
@@ -148,7 +148,7 @@ class TestRouting:
         passed = bench.director.pass_through()
 
         assert isinstance(passed, Routed)
-        assert [state.in_flight for state in bench.cache] == [1, 1]
+        assert [state.in_flight for state in bench.fleet] == [1, 1]
         assert passed.model == ""
 
 
@@ -183,20 +183,20 @@ class TestRefusing:
         assert Bench().refused("gpt-9").refusal is Refusal.UNKNOWN_MODEL
 
     def test_a_model_is_not_unknown_while_a_pod_has_not_said_what_it_serves(self) -> None:
-        cache = make_cache(1)
-        cache.upsert(make_pod(2))
+        fleet = make_fleet(1)
+        fleet.upsert(make_pod(2))
 
-        assert Bench(cache).refused("gpt-9").refusal is Refusal.MODELS_UNKNOWN
+        assert Bench(fleet).refused("gpt-9").refusal is Refusal.MODELS_UNKNOWN
 
     def test_a_model_that_only_unready_pods_serve_is_known(self) -> None:
-        cache = make_cache(2)
-        cache.put_models(state_of(cache, 2), [ServedModel("rare", "base")])
-        cache.upsert(make_pod(2, ready=False))
+        fleet = make_fleet(2)
+        fleet.put_models(state_of(fleet, 2), [ServedModel("rare", "base")])
+        fleet.upsert(make_pod(2, ready=False))
 
-        assert Bench(cache).refused("rare").refusal is Refusal.NO_READY_POD
+        assert Bench(fleet).refused("rare").refusal is Refusal.NO_READY_POD
 
     def test_no_pods_at_all(self) -> None:
-        assert Bench(PodCache()).refused().refusal is Refusal.NO_READY_POD
+        assert Bench(Fleet()).refused().refusal is Refusal.NO_READY_POD
 
     def test_every_refusal_is_counted_with_its_reason(self) -> None:
         bench = Bench()
@@ -227,7 +227,7 @@ class TestBrokenAlgorithms:
         routed = bench.routed()
 
         assert routed.reason == "algorithm-failed"
-        assert routed.reservation.state in tuple(bench.cache)
+        assert routed.reservation.state in tuple(bench.fleet)
 
 
 def hold_until_one_slot_is_free(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
@@ -243,7 +243,7 @@ def hold_until_nobody_has_any_slot(_request: InferenceRequest, pods: Sequence[Po
 
 class TestHolding:
     def make(self, **options: float) -> tuple[Bench, Routed]:
-        bench = Bench(make_cache(1), Scripted(hold_until_one_slot_is_free), **options)  # type: ignore[arg-type]
+        bench = Bench(make_fleet(1), Scripted(hold_until_one_slot_is_free), **options)  # type: ignore[arg-type]
         return bench, bench.routed()
 
     def test_a_held_request_is_routed_when_a_request_ends(self) -> None:
@@ -257,7 +257,7 @@ class TestHolding:
         assert isinstance(late, Routed)
         assert (late.reason, bench.director.held) == ("free", 0)
         assert held.seconds == 5.0
-        assert bench.cache.ledger.total == 1
+        assert bench.fleet.ledger.total == 1
 
     def test_first_come_first_served(self) -> None:
         bench, first = self.make()
@@ -274,28 +274,28 @@ class TestHolding:
 
     def test_a_new_snapshot_and_a_new_pod_are_reasons_to_ask_again(self) -> None:
         scripted = Scripted(hold_until_one_slot_is_free)
-        bench = Bench(make_cache(1), scripted)
+        bench = Bench(make_fleet(1), scripted)
         bench.routed()
         bench.held()
         asked = len(scripted.asked)
 
-        bench.cache.put_metrics(state_of(bench.cache, 1), make_metrics())
+        bench.fleet.put_metrics(state_of(bench.fleet, 1), make_metrics())
         assert len(scripted.asked) == asked + 1
 
-        bench.cache.upsert(make_pod(2, models=("base", "sql-lora")))
+        bench.fleet.upsert(make_pod(2, models=("base", "sql-lora")))
         (late,) = bench.late
         assert isinstance(late, Routed)
         assert late.address == "10.0.0.2:8000"
 
     def test_another_routers_word_is_a_reason_to_ask_again(self) -> None:
-        bench = Bench(make_cache(1), Scripted(hold_until_nobody_has_any_slot))
-        there = make_cache(1)
+        bench = Bench(make_fleet(1), Scripted(hold_until_nobody_has_any_slot))
+        there = make_fleet(1)
         busy = there.ledger.reserve(state_of(there, 1), "other-lora")
-        bench.cache.put_peer(there.tell_peers("there", 0.1, {}, 0.0), 0.0)
+        bench.fleet.put_peer(there.tell_peers("there", 0.1, {}, 0.0), 0.0)
         bench.held()
 
         busy.release()
-        bench.cache.put_peer(there.tell_peers("there", 0.1, {}, 0.1), 0.1)
+        bench.fleet.put_peer(there.tell_peers("there", 0.1, {}, 0.1), 0.1)
 
         (late,) = bench.late
         assert isinstance(late, Routed)
@@ -314,20 +314,20 @@ class TestHolding:
         def wants(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
             return Hold("wait", 5.0, wanted=pods[1], closed=(pods[0], "other-lora"))
 
-        bench = Bench(make_cache(2), Scripted(wants))
+        bench = Bench(make_fleet(2), Scripted(wants))
         bench.held()
         told = HeldShare(0.0, wanted="pod-2", closed=("pod-1", "other-lora"))
         assert bench.director.held_adapters() == {"sql-lora": told}
 
     def test_the_same_question_is_asked_once_in_a_round(self) -> None:
         scripted = Scripted(hold_until_one_slot_is_free)
-        bench = Bench(make_cache(1), scripted)
+        bench = Bench(make_fleet(1), scripted)
         bench.routed()
         for number in range(5):
             bench.held(request_id=str(number))
         asked = len(scripted.asked)
 
-        bench.cache.put_metrics(state_of(bench.cache, 1), make_metrics())
+        bench.fleet.put_metrics(state_of(bench.fleet, 1), make_metrics())
 
         assert len(scripted.asked) == asked + 1
         assert bench.director.held == 5
@@ -336,7 +336,7 @@ class TestHolding:
         self,
     ) -> None:
         scripted = Scripted(hold_until_one_slot_is_free)
-        bench = Bench(make_cache(1), scripted)
+        bench = Bench(make_fleet(1), scripted)
         bench.routed()
         bench.held()
 
@@ -372,7 +372,7 @@ class TestHolding:
         bench.clock.advance(60)
 
         assert not bench.late
-        assert (bench.director.held, bench.cache.ledger.total) == (0, 0)
+        assert (bench.director.held, bench.fleet.ledger.total) == (0, 0)
         assert bench.decisions.seen.count(("scripted", "cancelled", "client-left")) == 1
 
     def test_the_setting_bounds_what_an_algorithm_asks_for(self) -> None:
@@ -389,9 +389,9 @@ class TestHolding:
         bench, _ = self.make()
         bench.held()
 
-        bench.cache.replace([])
+        bench.fleet.replace([])
         assert not bench.late
-        bench.cache.replace([make_pod(1, models=("base", "sql-lora"))])
+        bench.fleet.replace([make_pod(1, models=("base", "sql-lora"))])
 
         (late,) = bench.late
         assert isinstance(late, Routed)
@@ -399,7 +399,7 @@ class TestHolding:
     def test_pods_that_do_not_return_end_in_no_ready_pod(self) -> None:
         bench, _ = self.make()
         bench.held()
-        bench.cache.replace([])
+        bench.fleet.replace([])
         bench.clock.advance(5.0)
 
         (late,) = bench.late
@@ -407,8 +407,8 @@ class TestHolding:
         assert late.refusal is Refusal.NO_READY_POD
 
     def test_an_outcome_that_frees_a_slot_wakes_the_next(self) -> None:
-        cache = make_cache(1)
-        bench = Bench(cache, Scripted(hold_until_one_slot_is_free))
+        fleet = make_fleet(1)
+        bench = Bench(fleet, Scripted(hold_until_one_slot_is_free))
         first = bench.routed()
         outcomes: list[Routed] = []
 
@@ -422,4 +422,4 @@ class TestHolding:
         first.reservation.release()
 
         assert len(outcomes) == 3
-        assert (bench.director.held, cache.ledger.total) == (0, 0)
+        assert (bench.director.held, fleet.ledger.total) == (0, 0)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from lora_router.routing.load_score import highest_sum, load_scores
-from tests.fleet import make_cache
+from tests.fleet import make_fleet
 from tests.unit.routing.choices import in_flight
 
 
@@ -21,11 +21,11 @@ from tests.unit.routing.choices import in_flight
 def test_the_fewest_in_flight_score_one_and_the_most_nothing(
     counts: list[int], scores: list[float]
 ) -> None:
-    cache = make_cache(len(counts))
+    fleet = make_fleet(len(counts))
     for number, count in enumerate(counts, 1):
-        in_flight(cache, number, None, count)
+        in_flight(fleet, number, None, count)
 
-    assert load_scores(cache.ready()) == scores
+    assert load_scores(fleet.ready()) == scores
 
 
 def test_the_highest_sum_wins() -> None:

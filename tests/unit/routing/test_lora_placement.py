@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_router.cache.peer_ledgers import HeldShare
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.rendezvous import rendezvous_order
@@ -17,7 +17,7 @@ from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import read_scenario
 from lora_router.simulator.summary import Summary, summarise
 from lora_router.simulator.trace import make_trace
-from tests.fleet import make_cache, make_metrics, make_pod, state_of
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 
 SCENARIOS = Path(__file__).parents[3] / "bench" / "scenarios"
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
@@ -27,23 +27,23 @@ def placement(seed: int = 1, **extra: str) -> LoraPlacement:
     return LoraPlacement(AlgorithmOptions(rng=random.Random(seed), extra=extra))
 
 
-def fleet(pods: int = 2, slots: int | None = 2) -> PodCache:
-    cache = make_cache(pods, adapters=ADAPTERS)
-    for state in cache:
-        cache.put_metrics(state, replace(make_metrics(max_lora=slots), running=0.0))
-    return cache
+def fleet_of(pods: int = 2, slots: int | None = 2) -> Fleet:
+    fleet = make_fleet(pods, adapters=ADAPTERS)
+    for state in fleet:
+        fleet.put_metrics(state, replace(make_metrics(max_lora=slots), running=0.0))
+    return fleet
 
 
 def ask(
     algorithm: LoraPlacement,
-    cache: PodCache,
+    fleet: Fleet,
     adapter: str | None,
     *,
     now: float = 1.0,
     may_hold: bool = True,
 ) -> Pick | Hold:
     request = InferenceRequest(adapter or "base", adapter, may_hold=may_hold)
-    return algorithm.pick(request, cache.ready(), now)
+    return algorithm.pick(request, fleet.ready(), now)
 
 
 def pod_of(answer: Pick | Hold) -> PodState:
@@ -52,94 +52,94 @@ def pod_of(answer: Pick | Hold) -> PodState:
     return answer.pod
 
 
-def occupy(cache: PodCache, number: int, *adapters: str) -> None:
+def occupy(fleet: Fleet, number: int, *adapters: str) -> None:
     for adapter in adapters:
-        cache.ledger.reserve(state_of(cache, number), adapter)
+        fleet.ledger.reserve(state_of(fleet, number), adapter)
 
 
 def test_base_model_requests_fill_what_adapters_leave() -> None:
-    cache = fleet(3)
-    occupy(cache, 1, "a1", "a1")
-    occupy(cache, 2, "a2")
-    assert pod_of(ask(placement(), cache, None)) is state_of(cache, 3)
+    fleet = fleet_of(3)
+    occupy(fleet, 1, "a1", "a1")
+    occupy(fleet, 2, "a2")
+    assert pod_of(ask(placement(), fleet, None)) is state_of(fleet, 3)
 
 
 def test_a_request_joins_its_adapter_even_on_a_full_pod() -> None:
-    cache = fleet()
-    occupy(cache, 1, "a1", "a2")
-    answer = ask(placement(), cache, "a1")
-    assert pod_of(answer) is state_of(cache, 1)
+    fleet = fleet_of()
+    occupy(fleet, 1, "a1", "a2")
+    answer = ask(placement(), fleet, "a1")
+    assert pod_of(answer) is state_of(fleet, 1)
     assert isinstance(answer, Pick)
     assert answer.reason == "joined"
 
 
 def test_a_cold_adapter_goes_where_hashing_says_for_every_router() -> None:
-    cache = fleet(4)
+    fleet = fleet_of(4)
     for adapter in ADAPTERS:
-        [first, *_] = rendezvous_order(adapter, cache.ready())
-        assert {id(pod_of(ask(placement(seed), cache, adapter))) for seed in range(5)} == {
+        [first, *_] = rendezvous_order(adapter, fleet.ready())
+        assert {id(pod_of(ask(placement(seed), fleet, adapter))) for seed in range(5)} == {
             id(first)
         }
 
 
 def test_a_pod_without_a_slot_to_spare_takes_no_further_adapter() -> None:
-    cache = fleet()
-    occupy(cache, 1, "a1", "a2")
+    fleet = fleet_of()
+    occupy(fleet, 1, "a1", "a2")
     for adapter in ADAPTERS[2:]:
-        assert pod_of(ask(placement(), cache, adapter)) is state_of(cache, 2)
+        assert pod_of(ask(placement(), fleet, adapter)) is state_of(fleet, 2)
 
 
 def test_an_idle_adapter_is_found_where_it_is_still_loaded() -> None:
-    cache = fleet(4)
-    [*_, last] = rendezvous_order("a1", cache.ready())
+    fleet = fleet_of(4)
+    [*_, last] = rendezvous_order("a1", fleet.ready())
     assert isinstance(last, PodState)
-    cache.ledger.reserve(last, "a1").release()
-    assert pod_of(ask(placement(), cache, "a1")) is last
+    fleet.ledger.reserve(last, "a1").release()
+    assert pod_of(ask(placement(), fleet, "a1")) is last
 
 
 def test_a_hot_adapter_spreads_when_there_is_room_and_not_when_slots_are_few() -> None:
-    cache = fleet(2, slots=4)
-    occupy(cache, 1, *["a1"] * 40)
-    answer = ask(placement(), cache, "a1")
-    assert pod_of(answer) is state_of(cache, 2)
+    fleet = fleet_of(2, slots=4)
+    occupy(fleet, 1, *["a1"] * 40)
+    answer = ask(placement(), fleet, "a1")
+    assert pod_of(answer) is state_of(fleet, 2)
     assert isinstance(answer, Pick)
     assert answer.reason == "spread"
 
-    occupy(cache, 1, "a2", "a3", "a4")
-    occupy(cache, 2, "a5", "a6", "a7")
-    assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+    occupy(fleet, 1, "a2", "a3", "a4")
+    occupy(fleet, 2, "a5", "a6", "a7")
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
 
 
 def test_the_last_slots_are_for_others_unless_a_pod_is_overloaded() -> None:
-    cache = fleet(2, slots=2)
-    occupy(cache, 2, "a2")
-    occupy(cache, 1, *["a1"] * 20)
-    assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+    fleet = fleet_of(2, slots=2)
+    occupy(fleet, 2, "a2")
+    occupy(fleet, 1, *["a1"] * 20)
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
 
-    cache = fleet(8, slots=2)
+    fleet = fleet_of(8, slots=2)
     for number in range(2, 9):
-        occupy(cache, number, "a2", "a3") if number < 8 else occupy(cache, number, "a4")
-    occupy(cache, 1, "a5", *["a1"] * 150)
-    answer = ask(placement(), cache, "a1")
-    assert pod_of(answer) is state_of(cache, 8)
+        occupy(fleet, number, "a2", "a3") if number < 8 else occupy(fleet, number, "a4")
+    occupy(fleet, 1, "a5", *["a1"] * 150)
+    answer = ask(placement(), fleet, "a1")
+    assert pod_of(answer) is state_of(fleet, 8)
 
 
 def test_a_load_counts_for_less_the_more_requests_it_will_serve() -> None:
     for in_flight, goes_to in ((3, 1), (40, 2)):
-        cache = fleet(2, slots=4)
+        fleet = fleet_of(2, slots=4)
         # The same load on the pod that has the adapter, made up of more or fewer of its requests.
-        occupy(cache, 1, *["a1"] * in_flight, *["a2"] * (40 - in_flight))
-        assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, goes_to)
+        occupy(fleet, 1, *["a1"] * in_flight, *["a2"] * (40 - in_flight))
+        assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, goes_to)
 
 
 def test_the_price_of_a_load_is_what_the_pod_says_or_what_is_configured() -> None:
     def goes_to(algorithm: LoraPlacement, load_seconds: float | None = None) -> PodState:
-        cache = fleet(2, slots=4)
-        for state in cache:
+        fleet = fleet_of(2, slots=4)
+        for state in fleet:
             told = replace(make_metrics(max_lora=4), running=0.0)
-            cache.put_metrics(state, replace(told, adapter_load_seconds=load_seconds))
-        occupy(cache, 1, *["a1"] * 6)
-        return pod_of(ask(algorithm, cache, "a1"))
+            fleet.put_metrics(state, replace(told, adapter_load_seconds=load_seconds))
+        occupy(fleet, 1, *["a1"] * 6)
+        return pod_of(ask(algorithm, fleet, "a1"))
 
     assert goes_to(placement()).pod.name == "pod-1"
     assert goes_to(placement(adapter_load_seconds="0.001")).pod.name == "pod-2"
@@ -154,93 +154,93 @@ def test_a_load_time_that_makes_no_sense_is_refused(written: str) -> None:
 
 
 def test_what_finds_no_slot_is_held_and_placed_when_one_is_free() -> None:
-    cache, algorithm = fleet(1), placement()
-    first = cache.ledger.reserve(state_of(cache, 1), "a1")
-    occupy(cache, 1, "a2")
+    fleet, algorithm = fleet_of(1), placement()
+    first = fleet.ledger.reserve(state_of(fleet, 1), "a1")
+    occupy(fleet, 1, "a2")
 
-    assert ask(algorithm, cache, "a3") == Hold("no-slot", 86400.0)
+    assert ask(algorithm, fleet, "a3") == Hold("no-slot", 86400.0)
     first.release()
-    assert pod_of(ask(algorithm, cache, "a3")) is state_of(cache, 1)
+    assert pod_of(ask(algorithm, fleet, "a3")) is state_of(fleet, 1)
 
 
 def test_at_the_end_of_its_time_it_goes_somewhere_all_the_same() -> None:
-    cache = fleet(2)
-    occupy(cache, 1, "a1", "a2", "a2")
-    occupy(cache, 2, "a3", "a4")
-    answer = ask(placement(), cache, "a5", may_hold=False)
-    assert pod_of(answer) is state_of(cache, 2)
+    fleet = fleet_of(2)
+    occupy(fleet, 1, "a1", "a2", "a2")
+    occupy(fleet, 2, "a3", "a4")
+    answer = ask(placement(), fleet, "a5", may_hold=False)
+    assert pod_of(answer) is state_of(fleet, 2)
     assert isinstance(answer, Pick)
     assert answer.reason == "no-slot-in-time"
 
 
 def test_a_held_adapter_has_a_slot_freed_after_a_while() -> None:
-    cache, algorithm = fleet(1), placement()
-    pod = state_of(cache, 1)
-    occupy(cache, 1, "a1", "a1")
-    rare = cache.ledger.reserve(pod, "a2")
-    ask(algorithm, cache, "a3", now=1.0)
-    assert isinstance(ask(algorithm, cache, "a2", now=2.0), Pick)
+    fleet, algorithm = fleet_of(1), placement()
+    pod = state_of(fleet, 1)
+    occupy(fleet, 1, "a1", "a1")
+    rare = fleet.ledger.reserve(pod, "a2")
+    ask(algorithm, fleet, "a3", now=1.0)
+    assert isinstance(ask(algorithm, fleet, "a2", now=2.0), Pick)
 
-    ask(algorithm, cache, "a3", now=1.0 + PATIENCE_SECONDS)
+    ask(algorithm, fleet, "a3", now=1.0 + PATIENCE_SECONDS)
     # The slot with the fewest requests takes no more; the other one does.
-    assert isinstance(ask(algorithm, cache, "a2", now=7.5), Hold)
-    assert isinstance(ask(algorithm, cache, "a1", now=7.5), Pick)
+    assert isinstance(ask(algorithm, fleet, "a2", now=7.5), Hold)
+    assert isinstance(ask(algorithm, fleet, "a1", now=7.5), Pick)
     rare.release()
-    assert pod_of(ask(algorithm, cache, "a3", now=8.0)) is pod
-    assert isinstance(ask(algorithm, cache, "a1", now=8.0), Pick)
+    assert pod_of(ask(algorithm, fleet, "a3", now=8.0)) is pod
+    assert isinstance(ask(algorithm, fleet, "a1", now=8.0), Pick)
 
 
 def test_those_who_left_close_no_slot() -> None:
-    cache, algorithm = fleet(1), placement()
-    occupy(cache, 1, "a1", "a1", "a2")
-    ask(algorithm, cache, "a3", now=1.0)
-    ask(algorithm, cache, "a3", now=8.0)
-    assert isinstance(ask(algorithm, cache, "a2", now=9.0), Hold)
+    fleet, algorithm = fleet_of(1), placement()
+    occupy(fleet, 1, "a1", "a1", "a2")
+    ask(algorithm, fleet, "a3", now=1.0)
+    ask(algorithm, fleet, "a3", now=8.0)
+    assert isinstance(ask(algorithm, fleet, "a2", now=9.0), Hold)
 
-    ask(algorithm, cache, "a4", now=30.0)
-    assert isinstance(ask(algorithm, cache, "a2", now=30.0), Pick)
+    ask(algorithm, fleet, "a4", now=30.0)
+    assert isinstance(ask(algorithm, fleet, "a2", now=30.0), Pick)
 
 
 def test_unknown_slots_are_room() -> None:
-    cache = fleet(1, slots=None)
-    occupy(cache, 1, "a1", "a2", "a3")
-    assert isinstance(ask(placement(), cache, "a4"), Pick)
+    fleet = fleet_of(1, slots=None)
+    occupy(fleet, 1, "a1", "a2", "a3")
+    assert isinstance(ask(placement(), fleet, "a4"), Pick)
 
 
 def test_others_adapters_take_slots_while_the_scrape_is_fresh() -> None:
-    cache = fleet(1)
-    state = state_of(cache, 1)
-    cache.put_metrics(state, replace(make_metrics(("x", "y"), max_lora=2), running=9.0))
+    fleet = fleet_of(1)
+    state = state_of(fleet, 1)
+    fleet.put_metrics(state, replace(make_metrics(("x", "y"), max_lora=2), running=9.0))
 
-    assert isinstance(ask(placement(), cache, "a1", now=1.0), Hold)
-    assert isinstance(ask(placement(), cache, "x", now=1.0), Pick)
-    cache.put_scrape_failure(state, 100.0)
-    assert isinstance(ask(placement(), cache, "a1", now=100.0), Pick)
+    assert isinstance(ask(placement(), fleet, "a1", now=1.0), Hold)
+    assert isinstance(ask(placement(), fleet, "x", now=1.0), Pick)
+    fleet.put_scrape_failure(state, 100.0)
+    assert isinstance(ask(placement(), fleet, "a1", now=100.0), Pick)
 
 
 def test_somebody_who_waits_unseen_leaves_no_room() -> None:
-    cache = fleet(1)
+    fleet = fleet_of(1)
     waits = replace(make_metrics(("x",), max_lora=2), running=1.0, waiting=1.0, deferred=1.0)
-    cache.put_metrics(state_of(cache, 1), waits)
-    assert isinstance(ask(placement(), cache, "a1"), Hold)
+    fleet.put_metrics(state_of(fleet, 1), waits)
+    assert isinstance(ask(placement(), fleet, "a1"), Hold)
 
 
 def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:
     names = tuple(f"adapter-{number}" for number in range(400))
-    cache = PodCache()
-    cache.replace(make_pod(number) for number in range(1, 9))
+    fleet = Fleet()
+    fleet.replace(make_pod(number) for number in range(1, 9))
     algorithm = placement()
-    before = {name: pod_of(ask(algorithm, cache, name)).pod.name for name in names}
-    cache.remove("pod-3")
-    after = {name: pod_of(ask(algorithm, cache, name)).pod.name for name in names}
+    before = {name: pod_of(ask(algorithm, fleet, name)).pod.name for name in names}
+    fleet.remove("pod-3")
+    after = {name: pod_of(ask(algorithm, fleet, name)).pod.name for name in names}
 
     moved = sum(before[name] != after[name] for name in names)
     assert moved == sum(home == "pod-3" for home in before.values())
     assert moved <= 1.3 * len(names) / 8
 
-    cache.upsert(make_pod(3))
-    cache.upsert(make_pod(9))
-    grown = {name: pod_of(ask(algorithm, cache, name)).pod.name for name in names}
+    fleet.upsert(make_pod(3))
+    fleet.upsert(make_pod(9))
+    grown = {name: pod_of(ask(algorithm, fleet, name)).pod.name for name in names}
     came = sum(before[name] != grown[name] for name in names)
     assert came == sum(home == "pod-9" for home in grown.values())
     assert came <= 1.3 * len(names) / 9
@@ -265,17 +265,17 @@ def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
 class TestSeveralRouters:
     """Two routers over the same pods, which tell each other of their ledgers."""
 
-    def exchange(self, here: PodCache, there: PodCache, now: float) -> None:
+    def exchange(self, here: Fleet, there: Fleet, now: float) -> None:
         for _ in range(2):  # With the second word each knows that it was heard.
             words = [
                 (there, here.tell_peers("here", 0.1, {}, now)),
                 (here, there.tell_peers("there", 0.1, {}, now)),
             ]
-            for cache, share in words:
-                cache.put_peer(share, now)
+            for fleet, share in words:
+                fleet.put_peer(share, now)
 
     def test_a_request_joins_its_adapter_where_another_router_sent_it(self) -> None:
-        here, there = fleet(2), fleet(2)
+        here, there = fleet_of(2), fleet_of(2)
         occupy(there, 2, "a1")
         self.exchange(here, there, 0.1)
         answer = ask(placement(), here, "a1")
@@ -284,7 +284,7 @@ class TestSeveralRouters:
         assert answer.reason == "joined"
 
     def test_two_cold_adapters_at_two_routers_never_take_the_same_last_slot(self) -> None:
-        here, there = fleet(4), fleet(4)
+        here, there = fleet_of(4), fleet_of(4)
         for number in range(1, 5):
             occupy(here, number, f"a{number}")
         self.exchange(here, there, 0.1)
@@ -293,10 +293,10 @@ class TestSeveralRouters:
         assert first.pod.name != second.pod.name
 
     def test_what_is_another_routers_turn_is_claimed_and_held_for(self) -> None:
-        here, there = fleet(1), fleet(1)
+        here, there = fleet_of(1), fleet_of(1)
         occupy(here, 1, "a1")
         self.exchange(here, there, 0.1)
-        answers = [ask(placement(), cache, "a2") for cache in (here, there)]
+        answers = [ask(placement(), fleet, "a2") for fleet in (here, there)]
         [hold] = [answer for answer in answers if isinstance(answer, Hold)]
         assert hold.wanted is not None
         assert hold.wanted.pod.name == "pod-1"
@@ -305,38 +305,38 @@ class TestSeveralRouters:
         assert isinstance(at_last, Pick)
 
     def test_a_pod_that_has_it_is_worth_a_turn_where_others_would_fetch_it_from_afar(self) -> None:
-        here, there = fleet(2), fleet(2)
+        here, there = fleet_of(2), fleet_of(2)
         for number in (1, 2):
             occupy(here, number, "a1" if number == 1 else "a3")
-        for cache in (here, there):
+        for fleet in (here, there):
             for number in (1, 2):
-                cache.ledger.reserve(state_of(cache, number), f"idle-{number}").release()
+                fleet.ledger.reserve(state_of(fleet, number), f"idle-{number}").release()
         self.exchange(here, there, 0.1)
-        for cache in (here, there):
-            [other] = [pod for pod in cache if not pod.beliefs.may_take_slot("a2")]
-            cache.ledger.reserve(other, "a2").release()
-            answer = ask(placement(), cache, "a2")
+        for fleet in (here, there):
+            [other] = [pod for pod in fleet if not pod.beliefs.may_take_slot("a2")]
+            fleet.ledger.reserve(other, "a2").release()
+            answer = ask(placement(), fleet, "a2")
             assert isinstance(answer, Hold)
             assert answer.wanted is other
 
     def test_of_two_pods_on_which_it_was_placed_at_once_one_is_left_to_drain(self) -> None:
-        here, there = fleet(2), fleet(2)
+        here, there = fleet_of(2), fleet_of(2)
         occupy(here, 1, "a1", "a1")
         occupy(there, 2, "a1")
         assert pod_of(ask(placement(), here, "a1")) is state_of(here, 1)
         self.exchange(here, there, 0.1)
         # Knowing of both, they prefer the pod with more of its requests ...
-        for cache in (here, there):
-            assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 1)
+        for fleet in (here, there):
+            assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
         # ... until that has too many others.
         for _ in range(3):
             there.ledger.reserve(state_of(there, 1), None)
         self.exchange(here, there, 0.2)
-        for cache in (here, there):
-            assert pod_of(ask(placement(), cache, "a1")) is state_of(cache, 2)
+        for fleet in (here, there):
+            assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 2)
 
     def test_the_slot_that_another_router_closes_is_joined_no_more(self) -> None:
-        here, there = fleet(1), fleet(1)
+        here, there = fleet_of(1), fleet_of(1)
         occupy(here, 1, "a1", "a1")
         occupy(there, 1, "a2")
         self.exchange(here, there, 0.1)
@@ -356,22 +356,22 @@ class TestSeveralRouters:
 def test_while_requests_wait_for_a_slot_others_wait_too_but_for_those_that_can_join(
     pods: int,
 ) -> None:
-    cache = fleet(pods, slots=1)
-    held = [cache.ledger.reserve(state, "a1") for state in cache]
+    fleet = fleet_of(pods, slots=1)
+    held = [fleet.ledger.reserve(state, "a1") for state in fleet]
     algorithm = placement()
     for adapter in ("a2", "a3", "a2"):
-        assert isinstance(ask(algorithm, cache, adapter), Hold)
-    assert isinstance(ask(algorithm, cache, "a1"), Pick)
+        assert isinstance(ask(algorithm, fleet, adapter), Hold)
+    assert isinstance(ask(algorithm, fleet, "a1"), Pick)
 
     held[2].release()
-    assert pod_of(ask(algorithm, cache, "a3")) is state_of(cache, 3)
+    assert pod_of(ask(algorithm, fleet, "a3")) is state_of(fleet, 3)
 
 
 def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
-    cache = fleet(2, slots=4)
-    occupy(cache, 1, "a1", "a1", "a1", "a1")
+    fleet = fleet_of(2, slots=4)
+    occupy(fleet, 1, "a1", "a1", "a1", "a1")
     short = InferenceRequest("a1", "a1", size=500)
     long = InferenceRequest("a1", "a1", size=40_000)
 
-    assert pod_of(placement().pick(short, cache.ready(), 1.0)) is state_of(cache, 1)
-    assert pod_of(placement().pick(long, cache.ready(), 1.0)) is state_of(cache, 2)
+    assert pod_of(placement().pick(short, fleet.ready(), 1.0)) is state_of(fleet, 1)
+    assert pod_of(placement().pick(long, fleet.ready(), 1.0)) is state_of(fleet, 2)

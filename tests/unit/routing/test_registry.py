@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_router.cache.metrics import PodMetrics
+from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing import algorithm
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.registry import (
@@ -18,7 +18,7 @@ from lora_router.routing.registry import (
     installed,
     load_algorithms,
 )
-from tests.fleet import make_cache, state_of
+from tests.fleet import make_fleet, state_of
 
 Install = Callable[[str, str, dict[str, str]], None]
 
@@ -74,17 +74,17 @@ def test_two_algorithms_from_outside_load_by_entry_point_and_pick(install: Insta
 
     algorithms = load_algorithms(AlgorithmOptions(extra={"least": "3"}))
 
-    cache = make_cache(10)
-    for number, state in enumerate(cache):
+    fleet = make_fleet(10)
+    for number, state in enumerate(fleet):
         usage = 0.0 if number == 4 else 0.5
-        cache.put_metrics(state, PodMetrics(scraped_at=0.0, kv_cache_usage=usage))
-    pods = cache.serving("base").pods
+        fleet.put_metrics(state, PodMetrics(scraped_at=0.0, kv_cache_usage=usage))
+    pods = fleet.serving("base").pods
     request = InferenceRequest(model="base")
     assert algorithms["least-cache"].pick(request, pods, 1.0) == Pick(
-        state_of(cache, 5), "least-cache"
+        state_of(fleet, 5), "least-cache"
     )
     assert algorithms["longest-name"].pick(request, pods, 1.0) == Pick(
-        state_of(cache, 10), "longest"
+        state_of(fleet, 10), "longest"
     )
     assert {"random", "least-request", "lora-affinity"} <= set(algorithms)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.cache.state import PodState, PodView
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.rendezvous import rendezvous_order
 from tests.fleet import make_pod
 

@@ -5,51 +5,51 @@ from collections.abc import Sequence
 
 import pytest
 
-from lora_router.cache.catalog import ServedModel
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState, PodView
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.load_score import load_scores
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.shortlist import FULL_LOOK, shortlist
-from tests.fleet import make_cache, make_metrics, state_of
+from tests.fleet import make_fleet, make_metrics, state_of
 
 ADAPTERS = tuple(f"a{number}" for number in range(200))
 PODS = 60
 
 
-def busy_fleet(seed: int, *, slots: int = 4, requests: int = 400) -> PodCache:
+def busy_fleet(seed: int, *, slots: int = 4, requests: int = 400) -> Fleet:
     """Requests wherever ``lora-affinity`` or chance puts them, some of them ended again."""
     rng = random.Random(seed)
-    cache = make_cache(PODS, adapters=ADAPTERS)
-    for state in cache:
-        cache.put_metrics(state, make_metrics(max_lora=slots))
+    fleet = make_fleet(PODS, adapters=ADAPTERS)
+    for state in fleet:
+        fleet.put_metrics(state, make_metrics(max_lora=slots))
     open_requests = []
     for _ in range(requests):
         adapter = rng.choice((None, *rng.sample(ADAPTERS, 3), *ADAPTERS[:4]))
-        state = state_of(cache, rng.randint(1, PODS))
+        state = state_of(fleet, rng.randint(1, PODS))
         if adapter is not None and rng.random() < 0.7:
-            running = list(cache.index.running(adapter))
+            running = list(fleet.index.running(adapter))
             state = rng.choice(running) if running else state
-        open_requests.append(cache.ledger.reserve(state, adapter))
+        open_requests.append(fleet.ledger.reserve(state, adapter))
         if rng.random() < 0.4:
             open_requests.pop(rng.randrange(len(open_requests))).release()
-    return cache
+    return fleet
 
 
 def test_small_fleets_and_filtered_ones_are_looked_at_in_full() -> None:
-    small = make_cache(FULL_LOOK, adapters=ADAPTERS)
+    small = make_fleet(FULL_LOOK, adapters=ADAPTERS)
     assert len(shortlist("a1", small.ready(), random.Random(1))) == FULL_LOOK
     some = list(busy_fleet(1).ready())[:50]
     assert shortlist("a1", some, random.Random(1)) is some
 
 
 def test_it_is_short_and_has_nobody_from_elsewhere() -> None:
-    cache = busy_fleet(1)
+    fleet = busy_fleet(1)
     for number in range(1, 41):
         models = [ServedModel("base"), *(ServedModel(name, "base") for name in ADAPTERS)]
-        cache.put_models(state_of(cache, number), [*models, ServedModel("only-here", "base")])
-    narrowed = cache.serving("only-here").pods
+        fleet.put_models(state_of(fleet, number), [*models, ServedModel("only-here", "base")])
+    narrowed = fleet.serving("only-here").pods
     assert len(narrowed) == 40
     for adapter in (None, *ADAPTERS):
         looked_at = shortlist(adapter, narrowed, random.Random(1))
@@ -65,8 +65,8 @@ def load_of(pod: PodView) -> int:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["least-request", "lora-affinity", "four-tier", "lora-residency"])
 def test_what_is_picked_is_as_good(name: str, seed: int) -> None:
-    cache = busy_fleet(seed)
-    everyone = cache.ready()
+    fleet = busy_fleet(seed)
+    everyone = fleet.ready()
     for adapter in (None, *ADAPTERS):
         options = AlgorithmOptions(lora_affinity_threshold=1.0, rng=random.Random(seed))
         algorithm = load_algorithms(options)[name]
@@ -82,8 +82,8 @@ def test_what_is_picked_is_as_good(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("requests", [150, 400, 900])
 def test_placement_joins_places_and_holds_as_it_would(requests: int) -> None:
-    cache = busy_fleet(5, requests=requests)
-    everyone = cache.ready()
+    fleet = busy_fleet(5, requests=requests)
+    everyone = fleet.ready()
     algorithm = load_algorithms(AlgorithmOptions(rng=random.Random(1)))["lora-placement"]
     for adapter in ADAPTERS:
         request = InferenceRequest(adapter, adapter)
@@ -97,8 +97,8 @@ def test_placement_joins_places_and_holds_as_it_would(requests: int) -> None:
 
 
 def test_scores_of_load_are_those_of_the_whole_fleet() -> None:
-    cache = busy_fleet(2)
-    everyone = cache.ready()
+    fleet = busy_fleet(2)
+    everyone = fleet.ready()
     scores = dict(zip(everyone, load_scores(everyone), strict=True))
     looked_at: Sequence[PodView] = shortlist("a1", everyone, random.Random(1))
     for pod, score in zip(looked_at, load_scores(looked_at), strict=True):

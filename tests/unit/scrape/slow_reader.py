@@ -6,7 +6,7 @@ from collections import defaultdict
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 
 Samples = dict[str, list[Sample]]
 

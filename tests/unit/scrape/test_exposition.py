@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.cache.metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.series import ExpositionError
 

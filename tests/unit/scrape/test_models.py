@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.cache.catalog import ServedModel
+from lora_router.fleet.catalog import ServedModel
 from lora_router.scrape.models import ModelsError, read_models
 
 RECORDED = Path(__file__).parents[2] / "data" / "vllm-0.32.0" / "v1_models.json"

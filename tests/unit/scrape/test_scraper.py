@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from lora_router.cache.pod import Pod
-from lora_router.cache.pods import PodCache
-from lora_router.cache.state import PodState
-from lora_router.scrape import pages
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_state import PodState
+from lora_router.scrape import page_reader
 from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.scraper import Scraper
 
@@ -99,11 +99,11 @@ class Bench:
     """A scraper, its cache and what it counted."""
 
     def __init__(self, *pods: Pod, **options: object) -> None:
-        self.cache = PodCache()
-        self.cache.replace(pods)
+        self.fleet = Fleet()
+        self.fleet.replace(pods)
         self.counts = Counts()
         values: dict[str, object] = {"interval": 0.02, "models_interval": 0.02, "timeout": 1.0}
-        self.scraper = Scraper(self.cache, self.counts, **(values | options))  # type: ignore[arg-type]
+        self.scraper = Scraper(self.fleet, self.counts, **(values | options))  # type: ignore[arg-type]
 
     async def __aenter__(self) -> "Bench":
         await self.scraper.start()
@@ -113,7 +113,7 @@ class Bench:
         await self.scraper.stop()
 
     def state(self, name: str) -> PodState:
-        state = self.cache.get(name)
+        state = self.fleet.get(name)
         assert state is not None
         return state
 
@@ -134,7 +134,7 @@ async def test_a_pods_pages_are_read_again_and_again_over_one_connection() -> No
         assert metrics is not None
         assert metrics.running == 3
         assert time.monotonic() - metrics.scraped_at < 5
-        assert bench.cache.serving("a").is_adapter
+        assert bench.fleet.serving("a").is_adapter
         assert {("metrics", "a"), ("models", "a")} <= set(bench.counts.good)
         # One connection may be shared with /v1/models at the very beginning, never more.
         assert len(server.connections) <= 2
@@ -172,7 +172,7 @@ async def test_the_first_round_of_no_pods_is_over_at_once() -> None:
 async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_cause(
     server: Server, cause: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pages, "MAX_PAGE_BYTES", 2000)
+    monkeypatch.setattr(page_reader, "MAX_PAGE_BYTES", 2000)
     healthy = Server()
     async with server.run() as address, Bench(pod("a", address), timeout=0.05) as bench:
         snapshot = object()
@@ -212,11 +212,11 @@ async def test_models_that_cannot_be_read_stay_as_they_were_and_are_asked_again_
         server.models_status, server.models = 200, "[]"
         await until(lambda: ("models", "a", "malformed") in bench.counts.bad)
 
-        assert bench.cache.serving("a").pods
+        assert bench.fleet.serving("a").pods
 
         server.models = '{"data": [{"id": "base"}, {"id": "b", "parent": "base"}]}'
-        await until(lambda: bool(bench.cache.serving("b").pods))
-        assert not bench.cache.serving("a").pods
+        await until(lambda: bool(bench.fleet.serving("b").pods))
+        assert not bench.fleet.serving("a").pods
 
 
 async def test_models_named_by_discovery_are_not_asked_for() -> None:
@@ -225,7 +225,7 @@ async def test_models_named_by_discovery_are_not_asked_for() -> None:
         await until(lambda: server.metrics_reads >= 3)
 
         assert server.models_reads == 0
-        bench.cache.replace([pod("a", address)])
+        bench.fleet.replace([pod("a", address)])
         await until(lambda: server.models_reads >= 1)
 
 
@@ -279,8 +279,8 @@ async def test_pods_that_join_and_leave_are_followed() -> None:
     async with one.run() as first, two.run() as second, Bench(pod("a", first)) as bench:
         await until(lambda: one.metrics_reads >= 2)
 
-        bench.cache.replace([pod("b", second)])
-        await until(lambda: two.metrics_reads >= 2 and bool(bench.cache.serving("a").pods))
+        bench.fleet.replace([pod("b", second)])
+        await until(lambda: two.metrics_reads >= 2 and bool(bench.fleet.serving("a").pods))
         reads = one.metrics_reads
         await until(lambda: two.metrics_reads >= 6)
 
@@ -292,7 +292,7 @@ async def test_a_pod_with_a_new_address_is_read_there() -> None:
     async with one.run() as first, two.run() as second, Bench(pod("a", first)) as bench:
         await until(lambda: one.metrics_reads >= 1)
 
-        bench.cache.upsert(pod("a", second))
+        bench.fleet.upsert(pod("a", second))
         await until(lambda: bench.state("a").metrics is not None)
 
         metrics = bench.state("a").metrics
@@ -306,7 +306,7 @@ async def test_after_stopping_nothing_runs_and_nothing_starts() -> None:
         async with Bench(pod("a", address)) as bench:
             await until(lambda: server.metrics_reads >= 1)
         reads = server.metrics_reads
-        bench.cache.upsert(pod("b", address))
+        bench.fleet.upsert(pod("b", address))
         await asyncio.sleep(0.1)
 
         assert server.metrics_reads == reads

@@ -62,7 +62,7 @@ def test_every_request_ends_and_nothing_stays_counted() -> None:
 
     assert len(run.requests) == total()
     assert all(request.arrived < request.first_token <= request.ended for request in run.requests)
-    assert [router.cache.ledger.total for router in simulation._routers] == [0]
+    assert [router.fleet.ledger.total for router in simulation._routers] == [0]
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -84,8 +84,8 @@ def test_a_pod_that_goes_loses_no_request(sudden: bool) -> None:
     simulation, run = play(fleet)
 
     assert len(run.requests) == total()
-    assert simulation._routers[0].cache.ledger.total == 0
-    states = {state.pod.name: state.pod for state in simulation._routers[0].cache}
+    assert simulation._routers[0].fleet.ledger.total == 0
+    states = {state.pod.name: state.pod for state in simulation._routers[0].fleet}
     assert states["pod-1"].ready
     assert states["pod-1"].uid == "1"
 
@@ -93,7 +93,7 @@ def test_a_pod_that_goes_loses_no_request(sudden: bool) -> None:
 def test_several_routers_share_the_requests() -> None:
     simulation, run = play(replace(FLEET, routers=3))
     assert len(run.requests) == total()
-    assert [router.cache.ledger.total for router in simulation._routers] == [0, 0, 0]
+    assert [router.fleet.ledger.total for router in simulation._routers] == [0, 0, 0]
 
 
 class OneAtATime:

@@ -1,7 +1,7 @@
 """Our own metrics."""
 
 from lora_router.telemetry.metrics import Telemetry
-from tests.fleet import make_cache, make_metrics, make_pod, state_of
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 
 
 def lines(telemetry: Telemetry) -> list[str]:
@@ -9,7 +9,7 @@ def lines(telemetry: Telemetry) -> list[str]:
 
 
 def test_requests_are_counted_by_algorithm_outcome_and_reason() -> None:
-    telemetry = Telemetry(make_cache(1))
+    telemetry = Telemetry(make_fleet(1))
     telemetry.decisions.decided("random", "routed", "random", 2e-5)
     telemetry.decisions.decided("random", "routed", "random", 2e-5)
     telemetry.decisions.decided("none", "refused", "bad-body", 0.0)
@@ -25,12 +25,12 @@ def test_requests_are_counted_by_algorithm_outcome_and_reason() -> None:
 
 
 def test_the_fleet_is_shown_as_it_is_when_the_page_is_read() -> None:
-    cache = make_cache(2)
-    telemetry = Telemetry(cache, clock=lambda: 107.5)
-    cache.put_metrics(state_of(cache, 1), make_metrics(scraped_at=100.0))
-    cache.ledger.reserve(state_of(cache, 1), "sql-lora")
-    cache.ledger.reserve(state_of(cache, 1), None)
-    cache.upsert(make_pod(2, ready=False))
+    fleet = make_fleet(2)
+    telemetry = Telemetry(fleet, clock=lambda: 107.5)
+    fleet.put_metrics(state_of(fleet, 1), make_metrics(scraped_at=100.0))
+    fleet.ledger.reserve(state_of(fleet, 1), "sql-lora")
+    fleet.ledger.reserve(state_of(fleet, 1), None)
+    fleet.upsert(make_pod(2, ready=False))
 
     page = lines(telemetry)
 
@@ -45,8 +45,8 @@ def test_the_fleet_is_shown_as_it_is_when_the_page_is_read() -> None:
 
 
 def test_scrapes_are_counted_and_pods_that_left_are_forgotten() -> None:
-    cache = make_cache(2)
-    telemetry = Telemetry(cache)
+    fleet = make_fleet(2)
+    telemetry = Telemetry(fleet)
     telemetry.scraped("metrics", "pod-1", 0.003)
     telemetry.failed("metrics", "pod-1", "timeout")
     telemetry.failed("models", "pod-2", "status")
@@ -54,14 +54,14 @@ def test_scrapes_are_counted_and_pods_that_left_are_forgotten() -> None:
     assert f"lora_router_scrape_failures_total{{{labels}}} 1.0" in lines(telemetry)
     assert 'lora_router_scrape_seconds_count{kind="metrics"} 1.0' in lines(telemetry)
 
-    cache.remove("pod-1")
+    fleet.remove("pod-1")
 
     assert not any('pod="pod-1"' in line for line in lines(telemetry))
     assert any('pod="pod-2"' in line and "failures" in line for line in lines(telemetry))
 
 
 def test_a_gauge_is_read_when_the_page_is() -> None:
-    telemetry = Telemetry(make_cache(1))
+    telemetry = Telemetry(make_fleet(1))
     values = iter([1.0, 2.0])
     telemetry.add_gauge("lora_router_x", "Something.", lambda: next(values))
 

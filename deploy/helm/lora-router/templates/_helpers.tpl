@@ -107,7 +107,7 @@ true
 {{ .Values.settings.target_pod_header | default "target-pod" }}
 {{- end }}
 
-{{- /* Bodies up to the router's limit and a little more get to it; see envoy_config.py. */ -}}
+{{- /* Bodies up to the router's limit and a little more get to it; see envoy/bootstrap.py. */ -}}
 {{- define "lora-router.bufferBytes" -}}
 {{- $body := .Values.settings.max_body_bytes | default 33554432 | int64 -}}
 {{- $message := .Values.settings.grpc_max_message_size_bytes | default 67108864 | int64 -}}

@@ -1,0 +1,80 @@
+"""Showing the settings: for people, for programs, for the README and for the chart's schema."""
+
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+from rich.table import Table
+
+from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings
+from lora_router.config.sources import LoadedSettings, allowed
+
+
+def render_config(loaded: LoadedSettings) -> Table:
+    """Make a table of all settings in force."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("setting", "value", "from", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for name, field in Settings.model_fields.items():
+        table.add_row(name, _text(_value(loaded, name)), loaded.origins[name], field.description)
+    return table
+
+
+def config_json(loaded: LoadedSettings) -> dict[str, dict[str, object]]:
+    """Return all settings in force, each with its value and where it came from."""
+    return {
+        name: {"value": _value(loaded, name), "from": loaded.origins[name]}
+        for name in Settings.model_fields
+    }
+
+
+def settings_markdown() -> str:
+    """Return the README's table of settings."""
+    lines = ["| setting | default | meaning | may be |", "| --- | --- | --- | --- |"]
+    theirs = {name: variable for variable, name in AIBRIX_NAMES.items()}
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        assert default is not PydanticUndefined  # noqa: S101 -- all settings have one
+        shown = _text(default)
+        also = f"<br>`{theirs[name]}`" if name in theirs else ""
+        lines.append(
+            f"| `{name}`{also} | {f'`{shown}`' if shown else ''} | {field.description} "
+            f"| {allowed(name)} |"
+        )
+    lines += ["", f"In the environment: `{ENV_PREFIX}` and the name in capitals, or AIBrix's name."]
+    return "\n".join(lines) + "\n"
+
+
+def settings_schema() -> dict[str, dict[str, object]]:
+    """Return a JSON schema for each setting, as it stands in YAML."""
+    properties = Settings.model_json_schema()["properties"]
+    return {name: _constraints(schema) for name, schema in properties.items()}
+
+
+def _constraints(schema: dict[str, Any]) -> dict[str, object]:
+    # "May be null" is what a missing key says already.
+    [kind] = [each for each in schema.get("anyOf", [schema]) if each["type"] != "null"]
+    kept = {"description": schema["description"], **kind}
+    for key in ("allowed", "title", "default", "format", "writeOnly"):
+        kept.pop(key, None)
+    return kept
+
+
+def _value(loaded: LoadedSettings, name: str) -> object:
+    value = getattr(loaded.settings, name)
+    if isinstance(value, SecretStr):
+        return "(not shown)"
+    if isinstance(value, str | int | float | list | dict | None):
+        return value
+    return str(value)
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case list():
+            return ",".join(map(str, value))
+        case dict():
+            return ",".join(f"{key}={text}" for key, text in value.items())
+    return str(value)

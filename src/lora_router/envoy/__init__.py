@@ -1,0 +1,1 @@
+"""The Envoy configuration that fits a router: bootstrap and TLS."""

@@ -1,0 +1,261 @@
+"""The pod-metrics cache: the fleet as the router knows it at this moment."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from lora_router.fleet.catalog import Catalog, Catalogs, ServedModel
+from lora_router.fleet.index import FleetIndex
+from lora_router.fleet.ledger import Ledger
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
+from lora_router.fleet.peers import Peers
+from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_group import PodGroup
+from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.pod_state import PodState
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPods:
+    """The ready pods that serve a model."""
+
+    model: str
+    """Its name. Always this string and no equal one, so that look-ups by it need not compare."""
+    pods: PodGroup
+    is_adapter: bool
+
+
+class Fleet:
+    """Pods by name, with an index from model names to the ready pods that serve them.
+
+    The index is forgotten whenever pods or their models change and made again on demand, so a
+    request costs one look-up and not a walk over the fleet.
+    """
+
+    def __init__(self, *, metrics_max_age: float = 15.0) -> None:
+        """Begin with no pods.
+
+        Args:
+            metrics_max_age: Seconds after which a snapshot says nothing about now.
+        """
+        self._metrics_max_age = metrics_max_age
+        self._fleet_index = FleetIndex()
+        self.ledger = Ledger(self._fleet_index)
+        self.synced = False
+        """Whether discovery has delivered its first full list. Discovery sets it."""
+        self._states: dict[str, PodState] = {}
+        self._usual_slots: int | None = None
+        """Adapter slots of the pod scraped last: what a new pod is taken to have until it says."""
+        self._ready: PodGroup | None = None
+        self._by_model: dict[str, ModelPods] = {}
+        self._groups: dict[tuple[int, ...], PodGroup] = {}
+        """By the catalogs of the pods in them."""
+        self._catalogs_of_ready: tuple[Catalog, ...] | None = None
+        self._catalogs = Catalogs()
+        self._listeners: list[Callable[[Collection[PodState]], None]] = []
+        self._metrics_listeners: list[Callable[[PodState], None]] = []
+        self._peers = Peers()
+        self._peers_listeners: list[Callable[[Collection[PodState]], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[PodState]:
+        return iter(tuple(self._states.values()))
+
+    @property
+    def index(self) -> FleetIndex:
+        """Who has what, by adapter and by load, up to date."""
+        self._fleet_index.refresh()
+        return self._fleet_index
+
+    def get(self, name: str) -> PodState | None:
+        """Return a pod's state, or ``None`` if no such pod is known."""
+        return self._states.get(name)
+
+    def subscribe(self, listener: Callable[[Collection[PodState]], None]) -> None:
+        """Have ``listener`` called after each change of pods or of what they serve.
+
+        It is given the states that came, left or changed; ``get`` tells which of them are there.
+        """
+        self._listeners.append(listener)
+
+    def subscribe_metrics(self, listener: Callable[[PodState], None]) -> None:
+        """Have ``listener`` called after each new snapshot, with the pod it is of."""
+        self._metrics_listeners.append(listener)
+
+    def subscribe_peers(self, listener: Callable[[Collection[PodState]], None]) -> None:
+        """Have ``listener`` called after routers told each other something new about pods."""
+        self._peers_listeners.append(listener)
+
+    # What discovery says
+
+    def replace(self, pods: Iterable[Pod]) -> None:
+        """Take a full list of the fleet: new pods join, changed ones are updated, others leave."""
+        wanted = {pod.name: pod for pod in pods}
+        self.synced = True
+        self.update(wanted.values(), gone=self._states.keys() - wanted.keys())
+
+    def update(self, pods: Iterable[Pod], gone: Iterable[str] = ()) -> None:
+        """Take the new descriptions of some pods, and forget others by name.
+
+        Open requests of a pod that left run on, counted in the state they hold.
+        """
+        changed = []
+        for name in tuple(gone):
+            state = self._states.pop(name, None)
+            if state is not None:
+                changed.append(state)
+        for pod in pods:
+            changed += self._put(pod)
+        if changed:
+            self._changed(changed)
+
+    def upsert(self, pod: Pod) -> None:
+        """Add a pod, or take its new description."""
+        self.update((pod,))
+
+    def remove(self, name: str) -> None:
+        """Forget a pod."""
+        self.update((), gone=(name,))
+
+    # What the scraper says
+
+    def put_metrics(self, state: PodState, metrics: PodMetrics) -> None:
+        """Take a pod's newest snapshot."""
+        state.metrics = metrics
+        state.scrape_failures = 0
+        state.beliefs.scraped(metrics, state.in_flight)
+        self._usual_slots = state.beliefs.slots or self._usual_slots
+        self._index(state)
+        for listener in self._metrics_listeners:
+            listener(state)
+
+    def put_scrape_failure(self, state: PodState, now: float) -> None:
+        """Note that a scrape failed. The last good snapshot stays, and its age tells."""
+        state.scrape_failures += 1
+        if state.beliefs.forget_old(now, self._metrics_max_age):
+            self._index(state)
+            for listener in self._metrics_listeners:
+                listener(state)
+
+    def put_models(self, state: PodState, models: Iterable[ServedModel]) -> None:
+        """Take what a pod's ``/v1/models`` lists."""
+        catalog = self._catalogs.of(models)
+        if state.models_known and catalog is state.catalog:
+            return
+        state.catalog, state.models_known = catalog, True
+        self._changed((state,))
+
+    # What routers tell each other
+
+    def put_peer(self, share: LedgerShare, now: float) -> None:
+        """Take what another router told of its ledger."""
+        self._after_telling(self._peers.put(share, self._states.values(), now))
+
+    def tell_peers(
+        self, router: str, every: float, held: Mapping[str, HeldShare], now: float
+    ) -> LedgerShare:
+        """Return this router's ledger, which must go to all others at once.
+
+        Args:
+            router: The name by which they know this router.
+            every: Seconds until this is done again.
+            held: What waits in this router, by adapter.
+            now: Seconds on the clock of ``PodMetrics.scraped_at``.
+        """
+        share, changed = self._peers.tell(router, every, held, self._states.values(), now)
+        self._after_telling(changed)
+        return share
+
+    def _after_telling(self, changed: Collection[PodState]) -> None:
+        for state in changed:
+            self._index(state)
+        if changed:
+            for listener in self._peers_listeners:
+                listener(changed)
+
+    # What a request asks
+
+    def ready(self) -> PodGroup:
+        """Return all pods that may get new requests."""
+        if self._ready is None:
+            pods = [state for state in self._states.values() if state.pod.ready]
+            self._ready = PodGroup.of(pods, self._fleet_index, is_everyone=True)
+        return self._ready
+
+    def serving(self, model: str) -> ModelPods:
+        """Return the ready pods that serve ``model``, and whether it is an adapter there."""
+        found = self._by_model.get(model)
+        if found is None:
+            found = self._find(model)
+            # Unknown names are not remembered: clients choose them, and memory is finite.
+            if found.pods:
+                self._by_model[model] = found
+        return found
+
+    def models(self) -> Mapping[str, ModelPods]:
+        """Return every model that some ready pod serves."""
+        catalogs = {id(state.catalog): state.catalog for state in self.ready()}.values()
+        names = {name for each in catalogs for name in (*each.base_models, *each.adapters)}
+        return {name: self.serving(name) for name in sorted(names)}
+
+    def _find(self, model: str) -> ModelPods:
+        catalogs = [each for each in self._ready_catalogs() if model in each]
+        is_adapter = any(model in catalog.adapters for catalog in catalogs)
+        key = tuple(id(catalog) for catalog in catalogs)
+        group = self._groups.get(key)
+        if group is None:
+            everyone = self.ready()
+            pods = [state for state in everyone if id(state.catalog) in key]
+            group = PodGroup.of(pods, self._fleet_index, is_everyone=len(pods) == len(everyone))
+            if pods:
+                self._groups[key] = group
+        return ModelPods(model, group, is_adapter)
+
+    def _ready_catalogs(self) -> Collection[Catalog]:
+        if self._catalogs_of_ready is None:
+            found = {id(state.catalog): state.catalog for state in self.ready()}
+            self._catalogs_of_ready = tuple(found.values())
+            self._catalogs.keep(state.catalog for state in self)
+        return self._catalogs_of_ready
+
+    def _put(self, pod: Pod) -> Iterable[PodState]:
+        """Take a pod's description; return the states that it changed."""
+        old = self._states.get(pod.name)
+        if old is not None and old.pod == pod:
+            return ()
+        if old is not None and (old.pod.address, old.pod.uid) == (pod.address, pod.uid):
+            if old.pod.models is not None and pod.models is None:
+                old.models_known = False
+            old.pod = pod
+            state = old
+            changed = [old]
+        else:
+            # Another address or uid is another server: nothing known of the old one holds for it.
+            state = self._states[pod.name] = PodState(pod, self._usual_slots)
+            changed = [state] if old is None else [old, state]
+        if pod.models is not None:
+            base, *adapters = pod.models
+            state.catalog = self._catalogs.of(
+                (ServedModel(base), *(ServedModel(name, base) for name in adapters))
+            )
+            state.models_known = True
+        elif pod.base_model is not None and not state.models_known:
+            state.catalog = self._catalogs.of((ServedModel(pod.base_model),))
+        return changed
+
+    def _index(self, state: PodState) -> None:
+        if state.pod.ready and self._states.get(state.pod.name) is state:
+            self._fleet_index.put(state)
+        else:
+            self._fleet_index.remove(state)
+
+    def _changed(self, states: Collection[PodState]) -> None:
+        self._ready = None
+        self._by_model.clear()
+        self._groups.clear()
+        self._catalogs_of_ready = None
+        for state in states:
+            self._index(state)
+        for listener in self._listeners:
+            listener(states)

@@ -1,0 +1,78 @@
+"""The in-flight ledger: which requests this router has sent and not yet seen the end of.
+
+Rules:
+
+- A request is counted in the same synchronous step that picks its pod, so the next request
+  already sees it.
+- ``Reservation.release`` gives the count back exactly once, however often it is called.
+- A reservation holds the pod's state itself, not its name: a pod that leaves and comes back
+  under the same name is another state, and neither's count can go wrong.
+"""
+
+from collections.abc import Callable
+
+from lora_router.fleet.index import FleetIndex
+from lora_router.fleet.pod_state import PodState
+
+
+class Reservation:
+    """One request's place in the ledger."""
+
+    __slots__ = ("_ledger", "adapter", "state")
+
+    def __init__(self, ledger: "Ledger", state: PodState, adapter: str | None) -> None:
+        self._ledger: Ledger | None = ledger
+        self.state = state
+        self.adapter = adapter
+
+    @property
+    def open(self) -> bool:
+        """Whether the request still counts as in flight."""
+        return self._ledger is not None
+
+    def release(self) -> bool:
+        """Give the place back. Returns whether this call was the one that did."""
+        ledger = self._ledger
+        if ledger is None:
+            return False
+        self._ledger = None
+        state = self.state
+        state.in_flight -= 1
+        if self.adapter is not None:
+            left = state.in_flight_adapters[self.adapter] - 1
+            if left:
+                state.in_flight_adapters[self.adapter] = left
+            else:
+                del state.in_flight_adapters[self.adapter]
+            state.beliefs.used(self.adapter)
+        ledger.total -= 1
+        ledger.index.changed(state, self.adapter)
+        ledger.on_release(state)
+        return True
+
+
+def _nobody_listens(_state: PodState) -> None:
+    """Stand in until somebody wants to know that a slot may have become free."""
+
+
+class Ledger:
+    """Counts requests in flight, by pod and by adapter. The counts stand in each ``PodState``."""
+
+    __slots__ = ("index", "on_release", "total")
+
+    def __init__(self, index: FleetIndex | None = None) -> None:
+        self.total = 0
+        self.index = index if index is not None else FleetIndex()
+        self.on_release: Callable[[PodState], None] = _nobody_listens
+        """Called after each release, with the state whose count went down."""
+
+    def reserve(self, state: PodState, adapter: str | None) -> Reservation:
+        """Count one more request on a pod, for an adapter or (``None``) the base model."""
+        state.in_flight += 1
+        if adapter is not None:
+            counts = state.in_flight_adapters
+            counts[adapter] = counts.get(adapter, 0) + 1
+            state.beliefs.used(adapter)
+        self.total += 1
+        self.index.changed(state, adapter)
+        return Reservation(self, state, adapter)

@@ -1,0 +1,122 @@
+"""Pods in the order of their load, kept as loads change rather than sorted when asked."""
+
+import random
+from collections.abc import Container
+
+from lora_router.fleet.pod_state import PodState
+
+_TRIES = 8
+"""Random looks into a large bucket before it is walked through."""
+
+
+class LoadOrder:
+    """Pods in buckets, one for each load. A change of load costs the same however many pods."""
+
+    __slots__ = ("_buckets", "_least", "_most", "_places", "total")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, list[PodState]] = {}
+        self._places: dict[PodState, tuple[int, int]] = {}
+        """Each pod's load, and its position in the bucket."""
+        self._least = 0
+        """No pod has less; some may have more."""
+        self._most = 0
+        self.total = 0
+        """Load of all pods together."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, pod: PodState) -> bool:
+        return pod in self._places
+
+    def put(self, pod: PodState, load: int) -> None:
+        """Take a pod in, or its new load."""
+        place = self._places.get(pod)
+        if place is not None:
+            if place[0] == load:
+                return
+            self._take_out(*place)
+        bucket = self._buckets.get(load)
+        if bucket is None:
+            bucket = self._buckets[load] = []
+        self.total += load
+        self._places[pod] = load, len(bucket)
+        bucket.append(pod)
+        if load < self._least or len(self._places) == 1:
+            self._least = load
+        if load > self._most or len(self._places) == 1:
+            self._most = load
+
+    def remove(self, pod: PodState) -> None:
+        """Forget a pod, if it is known."""
+        place = self._places.pop(pod, None)
+        if place is not None:
+            self._take_out(*place)
+
+    def most(self) -> PodState | None:
+        """Return a pod with the highest load."""
+        if not self._places:
+            return None
+        while self._most not in self._buckets:
+            self._most -= 1
+        return self._buckets[self._most][0]
+
+    def least(
+        self, count: int, rng: random.Random, among: Container[PodState] | None = None
+    ) -> list[PodState]:
+        """Return up to ``count`` pods with the lowest loads, those with the same load at random.
+
+        Args:
+            count: How many are wanted.
+            rng: Chooses among equals.
+            among: Only pods in it count. With few of all pods in it, few may be found.
+        """
+        found: list[PodState] = []
+        if not self._places:
+            return found
+        buckets = self._buckets
+        while self._least not in buckets:
+            self._least += 1
+        for load in range(self._least, self._most + 1):
+            bucket = buckets.get(load)
+            if bucket is not None:
+                _choose(bucket, count, rng, among, found)
+                if len(found) >= count:
+                    break
+        return found
+
+    def _take_out(self, load: int, position: int) -> None:
+        self.total -= load
+        bucket = self._buckets[load]
+        last = bucket.pop()
+        if position < len(bucket):
+            bucket[position] = last
+            self._places[last] = load, position
+        if not bucket:
+            del self._buckets[load]
+
+
+def _choose(
+    bucket: list[PodState],
+    count: int,
+    rng: random.Random,
+    among: Container[PodState] | None,
+    found: list[PodState],
+) -> None:
+    """Add pods of one bucket, chosen at random, until there are ``count``."""
+    size = len(bucket)
+    if size > 2 * _TRIES:
+        for _ in range(_TRIES):
+            pod = bucket[int(rng.random() * size)]
+            if (among is None or pod in among) and pod not in found:
+                found.append(pod)
+                if len(found) >= count:
+                    return
+    start = int(rng.random() * size)
+    for position in range(start, start + size):
+        pod = bucket[position % size]
+        if (among is None or pod in among) and pod not in found:
+            found.append(pod)
+            if len(found) >= count:
+                return

@@ -1,0 +1,216 @@
+"""One stream: what a call may do with it, and the frames of gRPC answers.
+
+Response headers and trailers are bytes made once: literals without indexing, so that no HPACK
+encoder with a state is needed.
+"""
+
+import struct
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Protocol
+
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.flow import Flow, Outbox
+from lora_router.grpc_server.frames import Payload
+from lora_router.grpc_server.grpc_messages import PREFIX_BYTES, prefix
+from lora_router.grpc_server.headers import literals
+from lora_router.grpc_server.violations import ErrorCode, StreamError
+
+OK = 0
+
+_STATUS_200 = b"\x88"
+"""``:status: 200`` is in HPACK's static table."""
+_GRPC_HEADERS = _STATUS_200 + literals(
+    [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
+)
+_LONGEST_STATUS_MESSAGE = 1024
+
+_first_message = struct.Struct(f">5sI{len(_GRPC_HEADERS)}sIBIBI")
+_next_message = struct.Struct(">IBIBI")
+_ENDING_FLAGS = frames.END_HEADERS | frames.END_STREAM
+_FRAME_START = frames.frame_head(frames.HEADERS, frames.END_HEADERS, 0, len(_GRPC_HEADERS))[:5]
+
+
+@lru_cache(maxsize=64)
+def _status(code: int, message: str = "") -> bytes:
+    status = [(b"grpc-status", b"%d" % code)]
+    if message:
+        status.append((b"grpc-message", _percent_encoded(message)))
+    return literals(status)
+
+
+def _percent_encoded(message: str) -> bytes:
+    """Write a status message as gRPC does: printable ASCII as it is, the rest as ``%XX``."""
+    text = message.encode(errors="replace")[:_LONGEST_STATUS_MESSAGE]
+    return b"".join(
+        bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte
+        for byte in text
+    )
+
+
+_OK_BLOCK = _status(OK)
+_OK_START = frames.frame_head(frames.HEADERS, _ENDING_FLAGS, 0, len(_OK_BLOCK))[:5]
+_ok_trailers = struct.Struct(f">5sI{len(_OK_BLOCK)}s")
+
+
+class Call(Protocol):
+    """What a stream is to gRPC. It answers through its stream; after ``finish`` it is not asked."""
+
+    def data(self, payload: Payload) -> None:
+        """Take bytes of the request, not none."""
+
+    def end(self) -> None:
+        """Take note that the peer has said all."""
+
+    def gone(self) -> None:
+        """Take note that the stream is no more: nothing can be sent, and nothing else comes."""
+
+    def let_go(self) -> None:
+        """End the stream by a status: the server goes."""
+
+
+class _Over:
+    """The call of a stream whose answer is complete: it ignores the rest."""
+
+    __slots__ = ()
+
+    def data(self, payload: Payload) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def gone(self) -> None:
+        pass
+
+    def let_go(self) -> None:
+        pass
+
+
+OVER: Call = _Over()
+
+
+class Owner(Protocol):
+    """A stream's connection, as the stream knows it."""
+
+    outbox: Outbox
+
+    def closed(self, stream: "Stream") -> None:
+        """Forget a stream that has ended from both sides."""
+
+    def hold(self, change: int) -> None:
+        """Count bytes that a stream keeps: messages that are not complete."""
+
+    def wake(self) -> None:
+        """Send soon what was said without anything having been received."""
+
+
+class Stream(Flow):
+    """One stream."""
+
+    __slots__ = ("_owner", "answered", "call", "content_left", "remote_ended")
+
+    def __init__(self, owner: Owner, number: int, send_window: int, receive_window: int) -> None:
+        self.id = number
+        self.send_window = send_window
+        self.receive_window = receive_window
+        self.queue = None
+        self.ending = None
+        self._owner = owner
+        self.call: Call = OVER
+        self.answered = False
+        """Whether anything was sent."""
+        self.remote_ended = False
+        """Whether the peer has said all."""
+        self.content_left: int | None = None
+        """Bytes still to come, where ``content-length`` said how many."""
+
+    def send_message(self, message: bytes) -> None:
+        """Send a gRPC message, after the response headers if it is the first."""
+        length = len(message)
+        size = length + PREFIX_BYTES
+        outbox = self._owner.outbox
+        if size > self.send_window or size > outbox.window or size > outbox.max_frame or self.queue:
+            self._send_headers()
+            outbox.send(self, prefix.pack(0, length) + message)
+            return
+        self.send_window -= size
+        outbox.window -= size
+        if self.answered:
+            head = _next_message.pack(size << 8, 0, self.id, 0, length)
+        else:
+            self.answered = True
+            head = _first_message.pack(
+                _FRAME_START, self.id, _GRPC_HEADERS, size << 8, 0, self.id, 0, length
+            )
+        outbox.chunks += (head, message)
+
+    def finish(self, code: int, message: str = "") -> None:
+        """Send the status, after all messages. Nothing can be sent after it."""
+        self.call = OVER
+        if self.answered and code == OK:
+            ending = _ok_trailers.pack(_OK_START, self.id, _OK_BLOCK)
+        else:
+            block = _status(code, message)
+            if not self.answered:
+                self.answered = True
+                block = _GRPC_HEADERS + block
+            ending = frames.frame(frames.HEADERS, _ENDING_FLAGS, self.id, block)
+        self._owner.outbox.end(self, ending)
+
+    def respond(self, status: int, text: str) -> None:
+        """Answer what is not gRPC by a plain HTTP response."""
+        self.call = OVER
+        self.answered = True
+        body = text.encode()
+        block = literals(
+            [
+                (b":status", b"%d" % status),
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+            ]
+        )
+        outbox = self._owner.outbox
+        outbox.chunks.append(frames.frame(frames.HEADERS, frames.END_HEADERS, self.id, block))
+        outbox.send(self, body)
+        outbox.end(self, frames.frame(frames.DATA, frames.END_STREAM, self.id))
+
+    def hold(self, change: int) -> None:
+        """Count bytes that the call keeps until a message is complete."""
+        self._owner.hold(change)
+
+    def wake(self) -> None:
+        """Send soon what was said without anything having been received."""
+        self._owner.wake()
+
+    def ended(self) -> None:
+        """Close the stream from our side, and tell a peer that still speaks to stop."""
+        if not self.remote_ended:
+            self._owner.outbox.chunks.append(frames.rst_stream(self.id, ErrorCode.NO_ERROR))
+        self._owner.closed(self)
+
+    def count_content(self, size: int, *, ends: bool) -> None:
+        """Hold what comes against ``content-length`` (RFC 9113, section 8.1.1).
+
+        Raises:
+            StreamError: It is more or less than was said.
+        """
+        assert self.content_left is not None  # noqa: S101 -- asked only where it was said
+        self.content_left -= size
+        if self.content_left < 0 or (ends and self.content_left):
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, "not the content-length that was said")
+
+    def _send_headers(self) -> None:
+        if not self.answered:
+            self.answered = True
+            self._owner.outbox.chunks.append(
+                frames.frame(frames.HEADERS, frames.END_HEADERS, self.id, _GRPC_HEADERS)
+            )
+
+
+NOT_GRPC = {
+    status: f"lora-router: {HTTPStatus(status).phrase}: only gRPC is spoken here "
+    "(POST, content-type: application/grpc).\n"
+    for status in (405, 415)
+}
+"""What is said to those who speak plain HTTP."""

@@ -1,0 +1,200 @@
+"""One socket and the connection that speaks on it: many frames for each read, one write for each.
+
+What is said without anything having been received (a held request's answer, a deadline) is written
+once in a turn of the event loop.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Protocol, cast
+
+from lora_router.grpc_server.calls import Calls
+from lora_router.grpc_server.connection import Connection
+from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.violations import ErrorCode, PeerError
+
+log = logging.getLogger("lora_router.extproc")
+
+
+class Host(Protocol):
+    """The server, as its connections know it."""
+
+    limits: Limits
+    calls: Calls
+
+    def joined(self, wire: "Wire") -> None:
+        """Count a connection."""
+
+    def left(self, wire: "Wire") -> None:
+        """Forget a connection."""
+
+    def complain(self, peer: object, error: PeerError) -> None:
+        """Log why a connection was ended."""
+
+
+class Wire(asyncio.Protocol):
+    """One socket."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._limits = host.limits
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._connection = Connection(
+            host.calls.begin, time.monotonic, limits=host.limits, wake=self._wake
+        )
+        self._writable = True
+        self._closing = False
+        self._flush_due = False
+        self._heard = True
+        """Whether anything came since this was last asked."""
+        self._unsent = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=self._limits.high_water_bytes)
+        self._host.joined(self)
+        secure = transport.get_extra_info("ssl_object")
+        if secure is not None and secure.selected_alpn_protocol() != "h2":
+            self._give_up("the client does not offer h2 (ALPN)")
+            return
+        self._flush()
+        self._timer = self._loop.call_later(self._limits.handshake_seconds, self._check_greeting)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read, and write what it brings about."""
+        self._heard = True
+        if not self._closing:
+            self._connection.receive(data)
+            self._flush()
+
+    def eof_received(self) -> None:
+        """Close: HTTP/2 has no half-closed connections."""
+
+    def pause_writing(self) -> None:
+        """Read nothing more from a peer that does not read."""
+        self._writable = False
+        if not self._closing:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has read."""
+        self._writable = True
+        if not self._closing:
+            self._transport.resume_reading()
+            self._flush()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """End all streams."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connection.lost()
+        self._host.left(self)
+
+    # Draining
+
+    def drain(self) -> None:
+        """Take no new streams; close when those that there are have ended."""
+        if self._connection.greeted:
+            self._connection.control.drain()
+        else:
+            self._connection.refuse_new()
+        self._flush()
+
+    def refuse_new(self) -> None:
+        """Wait no longer for the peer to have seen that it is asked to leave."""
+        self._connection.refuse_new()
+        self._flush()
+
+    def let_go(self) -> None:
+        """End all streams, and the connection."""
+        self._connection.refuse_new()
+        self._connection.let_go()
+        self._flush()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    # Writing
+
+    def _wake(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._closing:
+            return
+        connection = self._connection
+        chunks = connection.outbox.chunks
+        if self._writable:
+            if chunks:
+                self._transport.write(connection.output())
+        elif sum(map(len, chunks)) > self._limits.queued_bytes:
+            self._transport.abort()
+            return
+        if connection.failure is not None:
+            self._host.complain(self._transport.get_extra_info("peername"), connection.failure)
+            self._close()
+        elif connection.done:
+            self._close()
+
+    def _close(self) -> None:
+        """Say nothing more and wait for the peer to leave: it must see what was said last."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._limits.close_seconds, self._transport.abort)
+        if not self._writable:
+            self._transport.resume_reading()
+        if not self._transport.can_write_eof():  # TLS
+            self._transport.close()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:  # The peer has left, and asyncio has not told us yet.
+            self._transport.abort()
+
+    def _give_up(self, message: str) -> None:
+        self._connection.fail(PeerError(ErrorCode.PROTOCOL_ERROR, message))
+        self._flush()
+
+    # Silence
+
+    def _check_greeting(self) -> None:
+        if not self._connection.greeted:
+            self._give_up(f"no HTTP/2 within {self._limits.handshake_seconds:g} s")
+            return
+        self._timer = self._loop.call_later(self._limits.keepalive_seconds, self._check_silence)
+
+    def _check_silence(self) -> None:
+        alive = self._moved()
+        self._heard = False
+        if alive:
+            self._timer = self._loop.call_later(self._limits.keepalive_seconds, self._check_silence)
+            return
+        self._connection.control.ping()
+        self._flush()
+        self._timer = self._loop.call_later(
+            self._limits.keepalive_timeout_seconds, self._check_answer
+        )
+
+    def _check_answer(self) -> None:
+        if self._moved():
+            self._check_silence()
+            return
+        log.info("a gateway's connection is silent and does not answer; it is cut")
+        self._transport.abort()
+
+    def _moved(self) -> bool:
+        """Whether the peer has said something or read something since this was last asked."""
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        return self._heard or self._unsent < before

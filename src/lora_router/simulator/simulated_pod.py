@@ -1,0 +1,281 @@
+"""One simulated pod over HTTP: vLLM's OpenAI-style server around the engine model.
+
+Every answer tells in headers what a test or a demo wants to know: ``x-pod``, and
+``x-adapter-state``, which is how the request found its adapter when it arrived: ``active`` (a
+request of it was running there), ``resident`` (loaded and idle), ``cold``, or ``base``.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from lora_router.simulator import completions
+from lora_router.simulator.completions import CHAT, COMPLETION, EVENT_STREAM, EventWriter, Shape
+from lora_router.simulator.driver import EngineDriver, Generation
+from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
+from lora_router.simulator.metrics_page import CONTENT_TYPE, MetricsPage, models_document
+from lora_router.simulator.requests import (
+    Asked,
+    RequestError,
+    read_completion,
+    read_embedding,
+    read_object,
+    read_transcription,
+)
+
+_REMEMBERED_REQUESTS = 1000
+_WATCHED = ("/metrics", "/health", "/debug/")
+"""Paths that are read to watch the pod; they are not counted as requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodOptions:
+    """What a simulated pod is like."""
+
+    name: str
+    base: str = "base"
+    adapters: tuple[str, ...] = ()
+    preload: bool = False
+    """Whether all adapters are in host memory from the start."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free one."""
+    stream_interval: int = 1
+    """Tokens in an event of a stream after the first, as vLLM's setting of this name."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        """Check that such a pod can be.
+
+        Raises:
+            ValueError: It cannot; says why.
+        """
+        if self.stream_interval < 1:
+            raise ValueError(f"stream_interval must be at least 1, not {self.stream_interval}")
+        if self.base in self.adapters:
+            raise ValueError(f"the base model {self.base!r} cannot be an adapter too")
+
+
+class SimulatedPod:
+    """A pod that runs in this process: ``async with SimulatedPod(options) as pod``."""
+
+    def __init__(self, options: PodOptions) -> None:
+        self.options = options
+        self.engine = Engine(options.engine)
+        if options.preload:
+            self.engine.preload(options.adapters)
+        self.adapters = list(options.adapters)
+        self.address = ""
+        """``host:port``, once it listens."""
+        self.requests: deque[str] = deque(maxlen=_REMEMBERED_REQUESTS)
+        """The last requests that arrived, as ``METHOD /path``."""
+        self.request_count = 0
+        self._page = MetricsPage(self.engine, options.base)
+        self._driver = EngineDriver(self.engine, self._page)
+        self._started = int(time.time())
+        app = web.Application(client_max_size=1 << 28, middlewares=[self._answer])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/debug/state", self._state)
+        app.router.add_get("/debug/requests", self._requests)
+        app.router.add_route("*", "/debug/echo", self._echo)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._completion)
+        app.router.add_post("/v1/embeddings", self._embedding)
+        app.router.add_post("/v1/audio/transcriptions", self._transcription)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self.options.host, self.options.port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        port = self._runner.addresses[0][1]
+        self.address = f"{self.options.host}:{port}"
+        self._driver.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._runner.cleanup()
+        await self._driver.stop()
+
+    # Every request
+
+    @web.middleware
+    async def _answer(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Note what arrived, and give all errors vLLM's shape."""
+        if not request.path.startswith(_WATCHED):
+            self.requests.append(f"{request.method} {request.path}")
+            self.request_count += 1
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return self._error(error)
+        except web.HTTPException as error:
+            kind = "NotFoundError" if error.status == 404 else "Bad Request"
+            return self._error(RequestError(error.status, kind, error.reason))
+
+    def _error(self, error: RequestError) -> web.Response:
+        return completions.error_response(error, {"x-pod": self.options.name})
+
+    # Pages
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._page.render(), headers={"content-type": CONTENT_TYPE})
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        return web.json_response(models_document(self.options.base, self.adapters, self._started))
+
+    async def _state(self, _request: web.Request) -> web.Response:
+        engine = self.engine
+        return web.json_response(
+            {
+                "pod": self.options.name,
+                "running": len(engine.running),
+                "waiting": len(engine.waiting),
+                "deferred": engine.deferred,
+                "slots": dict(engine.slots),
+                "max_loras": engine.options.max_loras,
+                "loads": engine.loads,
+                "slot_waits": engine.slot_waits,
+            }
+        )
+
+    async def _requests(self, _request: web.Request) -> web.Response:
+        return web.json_response({"count": self.request_count, "requests": list(self.requests)})
+
+    async def _echo(self, request: web.Request) -> web.Response:
+        """Say what arrived, down to the headers, but not the body."""
+        return web.json_response(
+            {
+                "pod": self.options.name,
+                "method": request.method,
+                "path": request.path_qs,
+                "headers": [[name.lower(), value] for name, value in request.headers.items()],
+                "body_bytes": len(await request.read()),
+            }
+        )
+
+    async def _load(self, request: web.Request) -> web.Response:
+        document = await read_object(request)
+        name, path = document.get("lora_name"), document.get("lora_path")
+        if not (isinstance(name, str) and name and isinstance(path, str) and path):
+            raise RequestError(
+                400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."
+            )
+        if name in self.adapters or name == self.options.base:
+            raise RequestError(
+                400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded."
+            )
+        self.adapters.append(name)
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        """Forget an adapter's name. What it is generating goes on, as in vLLM."""
+        name = (await read_object(request)).get("lora_name")
+        if not isinstance(name, str) or name not in self.adapters:
+            raise RequestError(
+                404, "NotFoundError", "The lora adapter cannot be found.", "lora_name"
+            )
+        self.adapters.remove(name)
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    # Generating
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, CHAT)
+
+    async def _completion(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, COMPLETION)
+
+    async def _complete(self, request: web.Request, shape: Shape) -> web.StreamResponse:
+        asked = await read_completion(request)
+        model, job, headers = self._admit(request, asked)
+        async with self._driver.generate(job) as generation:
+            if not asked.stream:
+                await _until_last(generation)
+                return web.json_response(completions.completion(shape, model, job), headers=headers)
+            # The status goes out at once and the first event with the first token, as from vLLM.
+            answer = web.StreamResponse(headers={**headers, "content-type": EVENT_STREAM})
+            await answer.prepare(request)
+            events = EventWriter(
+                shape,
+                model,
+                job,
+                interval=self.options.stream_interval,
+                include_usage=asked.include_usage,
+            )
+            async for last in generation:
+                if event := events.token(last=last):
+                    await answer.write(event)
+            return answer
+
+    async def _embedding(self, request: web.Request) -> web.Response:
+        asked = await read_embedding(request)
+        model, job, headers = self._admit(request, asked)
+        async with self._driver.generate(job) as generation:
+            await _until_last(generation)
+        return web.json_response(completions.embedding(model, job, asked.inputs), headers=headers)
+
+    async def _transcription(self, request: web.Request) -> web.Response:
+        asked = await read_transcription(request)
+        _model, job, headers = self._admit(request, asked)
+        async with self._driver.generate(job) as generation:
+            await _until_last(generation)
+        return web.json_response(completions.transcription(job), headers=headers)
+
+    def _admit(
+        self, request: web.Request, asked: Asked
+    ) -> tuple[str, EngineRequest, dict[str, str]]:
+        """Return the model's name, the request for the engine, and the answer's headers."""
+        base = self.options.base
+        model = asked.model or base
+        if model != base and model not in self.adapters:
+            raise completions.unknown_model(model, base)
+        adapter = None if model == base else model
+        job = EngineRequest(
+            adapter=adapter,
+            prompt_tokens=asked.prompt_tokens,
+            output_tokens=asked.output_tokens,
+            arrived=asyncio.get_running_loop().time(),
+            id=request.headers.get("x-request-id") or uuid.uuid4().hex,
+        )
+        return model, job, {"x-pod": self.options.name, "x-adapter-state": self._found(adapter)}
+
+    def _found(self, adapter: str | None) -> str:
+        if adapter is None:
+            return "base"
+        if adapter in self.engine.active:
+            return "active"
+        return "resident" if adapter in self.engine.slots else "cold"
+
+
+async def _until_last(generation: Generation) -> None:
+    async for _last in generation:
+        pass

@@ -1,0 +1,224 @@
+"""Sockets that are silent, slow, wrong or gone."""
+
+import asyncio
+import errno
+import logging
+import ssl
+from pathlib import Path
+
+import pytest
+
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.frames import FrameReader, frame
+from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.server import LeanTransport
+from lora_router.grpc_server.violations import ErrorCode
+from lora_router.grpc_server.wire import Wire
+from tests.integration.certificates import Certificates
+from tests.integration.gateway import until
+from tests.integration.test_transports import Served, serving
+from tests.unit.extproc.conversation import request_body, request_headers, response_body
+from tests.unit.grpc_server.peer import block, message
+
+HELLO = frames.PREFACE + frames.settings({})
+FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+
+
+class Socket:
+    """A client that says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connected(cls, served: Served, hello: bytes = HELLO) -> "Socket":
+        made = cls(*await asyncio.open_connection("127.0.0.1", served.transport.port))
+        made.writer.write(hello)
+        return made
+
+    def open(self, number: int) -> None:
+        self.writer.write(frame(frames.HEADERS, frames.END_HEADERS, number, block()))
+
+    def say(self, number: int, data: bytes) -> None:
+        for at in range(0, len(data), 16384):
+            self.writer.write(frame(frames.DATA, 0, number, data[at : at + 16384]))
+
+    async def rest(self) -> list[tuple[int, int, int, bytes]]:
+        """All frames until the server closes."""
+        async with asyncio.timeout(10):
+            data = await self.reader.read()
+        reader = FrameReader()
+        list(reader.feed(frames.PREFACE))
+        return [
+            (kind, flags, stream, bytes(body)) for kind, flags, stream, body in reader.feed(data)
+        ]
+
+    async def goaway(self) -> tuple[int, str]:
+        """Code and text of the GOAWAY that the server closes with."""
+        kind, _, _, payload = (await self.rest())[-1]
+        assert kind == frames.GOAWAY
+        return int.from_bytes(payload[4:8], "big"), payload[8:].decode()
+
+
+async def test_who_says_nothing_is_closed_after_a_time() -> None:
+    async with serving("lean", limits=Limits(handshake_seconds=0.2)) as served:
+        silent = await Socket.connected(served, b"")
+        half = await Socket.connected(served, frames.PREFACE)
+        for client in (silent, half):
+            assert await client.goaway() == (ErrorCode.PROTOCOL_ERROR, "no HTTP/2 within 0.2 s")
+            client.writer.close()
+
+
+async def test_who_speaks_http_1_is_closed_at_once() -> None:
+    async with serving("lean") as served:
+        client = await Socket.connected(served, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await client.goaway() == (ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
+        client.writer.close()
+
+
+async def test_a_gateway_that_died_is_found_out_and_its_requests_given_back() -> None:
+    limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=0.1)
+    async with serving("lean", limits=limits) as served:
+        dead = await Socket.connected(served)
+        dead.open(1)
+        dead.say(1, message(request_headers()) + message(request_body(b'{"model": "base"}')))
+        await until(lambda: served.conversation.fleet.ledger.total == 1)
+
+        await until(lambda: served.idle)
+        got = await dead.rest()
+        assert any(kind == frames.PING for kind, *_ in got)
+        dead.writer.close()
+
+
+async def test_a_gateway_that_answers_pings_stays() -> None:
+    limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=0.1)
+    async with serving("lean", limits=limits) as served:
+        client = await Socket.connected(served)
+        client.open(1)
+        client.say(1, message(request_headers()) + message(request_body(b'{"model": "base"}')))
+        reader = FrameReader()
+        list(reader.feed(frames.PREFACE))
+        answered = 0
+        async with asyncio.timeout(10):
+            while answered < 4:
+                for kind, flags, _, body in reader.feed(await client.reader.read(65536)):
+                    if kind == frames.PING and not flags:
+                        client.writer.write(frame(frames.PING, frames.ACK, 0, bytes(body)))
+                        answered += 1
+        assert served.transport.open_streams == 1
+        client.writer.close()
+        await until(lambda: served.idle)
+
+
+async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
+    """Both sides' buffers are bounded: the client's writing stops."""
+    limits = Limits(high_water_bytes=65536)
+    async with serving("lean", limits=limits) as served:
+        client = await Socket.connected(served)
+        client.writer.write(frames.window_update(0, 2**30))
+        client.writer.write(frames.settings({frames.INITIAL_WINDOW_SIZE: 2**30}))
+        client.open(1)
+        client.say(1, message(request_headers(response_body_mode=FULL_DUPLEX)))
+        # Each of these is sent back.
+        piece = frame(frames.DATA, 0, 1, message(response_body(b"x" * 16_000, end=False)))
+        client.writer.transport.set_write_buffer_limits(high=0)
+        written = 0
+        stuck = False
+        while not stuck and written < 200_000_000:
+            client.writer.write(piece)
+            written += len(piece)
+            try:
+                async with asyncio.timeout(1):
+                    await client.writer.drain()
+            except TimeoutError:
+                stuck = True
+        assert stuck, "the server took all of it"
+        # Now it reads, and everything goes on.
+        received = 0
+        async with asyncio.timeout(10):
+            while received < written:
+                received += len(await client.reader.read(2**20))
+        client.writer.close()
+        await until(lambda: served.idle)
+
+
+async def test_misbehaviour_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="lora_router.extproc")
+    async with serving("lean") as served:
+        for _ in range(5):
+            client = await Socket.connected(served, HELLO + frame(frames.DATA, 0, 0, b"x"))
+            await client.goaway()
+            client.writer.close()
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1
+    assert "PROTOCOL_ERROR: a frame for an unopened stream; from ('127.0.0.1'" in lines[0]
+
+
+async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    async with serving("lean", tls=certificates.files(mutual=False)) as served:
+        context = ssl.create_default_context(cafile=str(certificates.client_ca))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", served.transport.port, ssl=context, server_hostname="localhost"
+        )
+        client = Socket(reader, writer)
+        code, text = await client.goaway()
+        assert (code, text) == (ErrorCode.PROTOCOL_ERROR, "the client does not offer h2 (ALPN)")
+        writer.close()
+
+
+async def test_a_drain_does_not_wait_for_who_never_spoke() -> None:
+    async with serving("lean") as served:
+        silent = await Socket.connected(served, b"")
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            draining = asyncio.create_task(served.transport.drain(30))
+            await silent.rest()
+            silent.writer.close()
+            assert await draining == 0
+
+
+class Left(asyncio.Transport):
+    """A socket whose peer has left, which asyncio has not told us yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None
+
+    def write(self, data: object) -> None:
+        assert data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_a_drain_meets_a_gateway_that_leaves_at_that_moment() -> None:
+    async with serving("lean") as served:
+        assert isinstance(served.transport, LeanTransport)
+        wire, left = Wire(served.transport), Left()
+        wire.connection_made(left)
+
+        wire.let_go()
+
+        assert left.aborted
+        wire.connection_lost(None)
+
+
+async def test_a_drain_does_not_wait_for_ever_for_who_does_not_answer() -> None:
+    async with serving("lean", limits=Limits(close_seconds=0.2)) as served:
+        client = await Socket.connected(served)
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            assert await served.transport.drain(30) == 0
+        client.writer.close()

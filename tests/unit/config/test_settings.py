@@ -1,0 +1,265 @@
+"""Settings: layers, names, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_router.config.settings import Settings
+from lora_router.config.sources import LoadedSettings, SettingsError, allowed, load_settings
+from lora_router.routing.registry import installed
+
+
+def load(
+    environ: dict[str, str] | None = None,
+    flags: dict[str, object] | None = None,
+    file: Path | None = None,
+) -> LoadedSettings:
+    return load_settings(file=file, environ=environ or {}, flags=flags or {})
+
+
+def problem(
+    environ: dict[str, str] | None = None,
+    flags: dict[str, object] | None = None,
+    file: Path | None = None,
+) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(environ, flags, file)
+    return str(caught.value)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Path:
+    return tmp_path / "router.yaml"
+
+
+class TestLayers:
+    def test_defaults_need_nothing(self) -> None:
+        loaded = load()
+
+        assert loaded.settings.grpc_port == 50052
+        assert loaded.settings.lora_affinity_threshold == 0.999
+        assert set(loaded.origins.values()) == {"default"}
+
+    def test_a_file_is_weaker_than_the_environment_and_that_than_a_flag(self, write: Path) -> None:
+        write.write_text("grpc_port: 1\nadmin_port: 1\nscrape_concurrency: 1\n")
+        environ = {"LORA_ROUTER_GRPC_PORT": "2", "LORA_ROUTER_ADMIN_PORT": "2"}
+
+        loaded = load(environ, {"grpc_port": "3"}, write)
+
+        settings = loaded.settings
+        assert (settings.grpc_port, settings.admin_port, settings.scrape_concurrency) == (3, 2, 1)
+        assert loaded.origins["grpc_port"] == "flag --grpc-port"
+        assert loaded.origins["admin_port"] == "env LORA_ROUTER_ADMIN_PORT"
+        assert loaded.origins["scrape_concurrency"] == f"file {write}"
+
+    @pytest.mark.parametrize(
+        ("variable", "name", "value"),
+        [
+            ("AIBRIX_LORA_AFFINITY_THRESHOLD", "lora_affinity_threshold", 0.25),
+            ("ROUTING_ALGORITHM", "algorithm", "random"),
+            ("AIBRIX_POD_METRIC_REFRESH_INTERVAL_MS", "pod_metric_refresh_interval_ms", 50),
+            ("AIBRIX_GRPC_MAX_MESSAGE_SIZE_BYTES", "grpc_max_message_size_bytes", 1 << 27),
+        ],
+    )
+    def test_aibrixs_names_are_understood(self, variable: str, name: str, value: object) -> None:
+        loaded = load({variable: str(value)})
+
+        assert getattr(loaded.settings, name) == value
+        assert loaded.origins[name] == f"env {variable}"
+
+    def test_our_name_is_stronger_than_aibrixs(self) -> None:
+        environ = {"ROUTING_ALGORITHM": "random", "LORA_ROUTER_ALGORITHM": "least-request"}
+
+        assert load(environ).settings.algorithm == "least-request"
+
+    def test_an_empty_variable_is_not_set(self) -> None:
+        environ = {"LORA_ROUTER_GRPC_PORT": "", "ROUTING_ALGORITHM": ""}
+
+        assert set(load(environ).origins.values()) == {"default"}
+
+    def test_an_empty_file_sets_nothing(self, write: Path) -> None:
+        write.write_text("# nothing\n")
+
+        assert load(file=write).settings == Settings()
+
+    def test_a_path_in_a_file_is_meant_from_where_the_file_is(self, write: Path) -> None:
+        write.write_text("endpoints: pods.yaml\n")
+        assert load(file=write).settings.endpoints == write.parent / "pods.yaml"
+
+        write.write_text("endpoints: /etc/pods.yaml\n")
+        assert load(file=write).settings.endpoints == Path("/etc/pods.yaml")
+        assert load({}, {"endpoints": "pods.yaml"}).settings.endpoints == Path("pods.yaml")
+
+    def test_lists_and_mappings_can_be_written_as_text(self, write: Path) -> None:
+        environ = {
+            "LORA_ROUTER_INFERENCE_PATHS": "/a, /b,",
+            "LORA_ROUTER_ALGORITHM_OPTIONS": "k=2, mode=fast",
+        }
+        settings = load(environ).settings
+        assert settings.inference_paths == ["/a", "/b"]
+        assert settings.algorithm_options == {"k": "2", "mode": "fast"}
+
+        write.write_text("inference_paths: [/a]\nalgorithm_options: {mode: fast}\n")
+        settings = load(file=write).settings
+        assert settings.inference_paths == ["/a"]
+        assert settings.algorithm_options == {"mode": "fast"}
+
+    def test_header_names_are_lower_case(self) -> None:
+        assert load({"LORA_ROUTER_MODEL_HEADER": "X-Model"}).settings.model_header == "x-model"
+
+
+class TestBodyLimit:
+    def test_it_follows_a_lower_message_limit(self) -> None:
+        settings = load({"AIBRIX_GRPC_MAX_MESSAGE_SIZE_BYTES": "1000000"}).settings
+
+        assert settings.max_body_bytes == 1_000_000 - 65_536
+
+    def test_it_must_fit_into_a_message(self) -> None:
+        environ = {
+            "AIBRIX_GRPC_MAX_MESSAGE_SIZE_BYTES": "1000000",
+            "LORA_ROUTER_MAX_BODY_BYTES": "999999",
+        }
+
+        assert problem(environ).startswith("max_body_bytes=999999: must be at most 934464")
+
+
+class TestProblems:
+    @pytest.mark.parametrize(
+        ("environ", "message"),
+        [
+            (
+                {"AIBRIX_LORA_AFFINITY_THRESHOLD": "1.01"},
+                "AIBRIX_LORA_AFFINITY_THRESHOLD=1.01: must be a number between 0 and 1",
+            ),
+            (
+                {"LORA_ROUTER_LORA_AFFINITY_THRESHOLD": "nan"},
+                "LORA_ROUTER_LORA_AFFINITY_THRESHOLD=nan: must be a number between 0 and 1",
+            ),
+            (
+                {"AIBRIX_POD_METRIC_REFRESH_INTERVAL_MS": "0"},
+                "AIBRIX_POD_METRIC_REFRESH_INTERVAL_MS=0: "
+                "must be a whole number from 10 to 3600000",
+            ),
+            (
+                {"ROUTING_ALGORITHM": "best"},
+                f"ROUTING_ALGORITHM=best: must be one of {', '.join(sorted(installed()))}",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_PORT": "http"},
+                "LORA_ROUTER_GRPC_PORT=http: must be a port, from 0 (any) to 65535",
+            ),
+            (
+                {"LORA_ROUTER_METRICS_MAX_AGE_SECONDS": "inf"},
+                "LORA_ROUTER_METRICS_MAX_AGE_SECONDS=inf: must be seconds, above 0 and up to 86400",
+            ),
+            (
+                {"LORA_ROUTER_TARGET_POD_HEADER": ":path"},
+                "LORA_ROUTER_TARGET_POD_HEADER=:path: must be a header's name",
+            ),
+            (
+                {"LORA_ROUTER_INFERENCE_PATHS": "v1/x"},
+                "LORA_ROUTER_INFERENCE_PATHS=v1/x: must be paths, each beginning with a slash, "
+                "joined by commas",
+            ),
+            (
+                {"LORA_ROUTER_ALGORITHM_OPTIONS": "fast"},
+                "LORA_ROUTER_ALGORITHM_OPTIONS=fast: must be name=value,name=value",
+            ),
+            (
+                {"LORA_ROUTER_ENVOY_ROUTER_ADDRESS": "router"},
+                "LORA_ROUTER_ENVOY_ROUTER_ADDRESS=router: must be host:port",
+            ),
+            (
+                {"LORA_ROUTER_TRANSPORT": "fast"},
+                "LORA_ROUTER_TRANSPORT=fast: must be one of lean, grpcio",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_TLS_CERT_FILE": "tls.crt"},
+                "grpc_tls_cert_file and grpc_tls_key_file: one needs the other",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_TLS_KEY_FILE": "tls.key"},
+                "grpc_tls_cert_file and grpc_tls_key_file: one needs the other",
+            ),
+            (
+                {"LORA_ROUTER_GRPC_TLS_CLIENT_CA_FILE": "ca.crt"},
+                "grpc_tls_client_ca_file: needs grpc_tls_cert_file",
+            ),
+            (
+                {"LORA_ROUTER_MODEL_HEADER": "Target-Pod"},
+                "two headers are called 'target-pod': all names must differ",
+            ),
+        ],
+    )
+    def test_variable_value_and_what_is_allowed_are_named(
+        self, environ: dict[str, str], message: str
+    ) -> None:
+        assert problem(environ) == message
+
+    def test_every_problem_has_a_line(self) -> None:
+        text = problem({"LORA_ROUTER_GRPC_PORT": "x"}, {"admin_port": "y"})
+
+        assert len(text.splitlines()) == 2
+
+    def test_file_and_key_are_named(self, write: Path) -> None:
+        write.write_text("grpc_port: [1]\n")
+
+        assert problem(file=write) == (
+            f"{write}: grpc_port: [1]: must be a port, from 0 (any) to 65535"
+        )
+
+    def test_an_unknown_key_is_named_with_the_closest_one(self, write: Path) -> None:
+        write.write_text("lora_afinity_threshold: 1\nnonsense: 2\n")
+
+        assert problem(file=write).splitlines() == [
+            f"{write}: lora_afinity_threshold: there is no such setting; "
+            "did you mean 'lora_affinity_threshold'?",
+            f"{write}: nonsense: there is no such setting",
+        ]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"- a", "must be a mapping of settings to values"),
+            (b"1: 2", "must be a mapping of settings to values"),
+            (b"a: [", "not YAML: .* line 1"),
+            (b"\xff\xfe\xfd", "not YAML"),
+        ],
+    )
+    def test_a_file_that_is_none_is_named(self, write: Path, content: bytes, message: str) -> None:
+        write.write_bytes(content)
+
+        with pytest.raises(SettingsError, match=message):
+            load(file=write)
+
+    def test_a_secret_is_not_shown(self) -> None:
+        text = problem({}, {"pod_api_key": ["sk-secret"]})
+
+        assert "secret" not in text
+        assert "(not shown)" in text
+
+
+class TestWarnings:
+    def test_a_variable_that_is_no_setting_is_suspicious(self) -> None:
+        loaded = load({"LORA_ROUTER_ADMIN_PRT": "1", "OTHER": "x"})
+
+        (warning,) = loaded.warnings
+        assert warning.startswith("LORA_ROUTER_ADMIN_PRT: there is no such setting; did you mean")
+
+    def test_what_kubernetes_sets_for_a_service_of_our_name_is_not(self) -> None:
+        names = [
+            "LORA_ROUTER_SERVICE_HOST",
+            "LORA_ROUTER_SERVICE_PORT",
+            "LORA_ROUTER_SERVICE_PORT_GRPC",
+            "LORA_ROUTER_PORT",
+            "LORA_ROUTER_PORT_50052_TCP",
+            "LORA_ROUTER_PORT_50052_TCP_ADDR",
+        ]
+
+        assert load(dict.fromkeys(names, "tcp://10.0.0.1:50052")).warnings == ()
+
+
+def test_every_setting_says_what_it_means_and_what_it_may_be() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert allowed(name), name

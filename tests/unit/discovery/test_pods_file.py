@@ -1,0 +1,205 @@
+"""Pods from a YAML file."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_router.discovery.pods_file import PodsFile, PodsFileError, parse_pods
+from lora_router.fleet.fleet import Fleet
+
+EXAMPLE = """
+pods:
+  - name: vllm-0
+    address: 10.0.0.7:8000
+    metrics: http://10.0.0.7:9000/metrics
+    models: [base, sql-lora]
+    labels: {gpu: h100, gpus: 8}
+  - name: vllm-1
+    address: "[FD00::0001]:8000"
+    ready: false
+    engine: sglang
+"""
+
+
+def test_a_list_is_read() -> None:
+    first, second = parse_pods(EXAMPLE)
+
+    assert (first.name, first.address) == ("vllm-0", "10.0.0.7:8000")
+    assert first.metrics_url == "http://10.0.0.7:9000/metrics"
+    assert first.models_url == "http://10.0.0.7:8000/v1/models"
+    assert first.models == ("base", "sql-lora")
+    assert first.labels == {"gpu": "h100", "gpus": "8"}
+    assert first.ready
+
+    assert second.address == "[fd00::1]:8000"
+    assert second.metrics_url == "http://[fd00::1]:8000/metrics"
+    assert (second.models, second.engine, second.ready) == (None, "sglang", False)
+
+
+def test_an_empty_list_is_a_list() -> None:
+    assert parse_pods("pods: []") == ()
+
+
+def entry(**keys: str) -> str:
+    lines = {"name": "a", "address": "10.0.0.1:80"} | keys
+    body = "\n    ".join(f"{key}: {value}" for key, value in lines.items())
+    return f"pods:\n  - {body}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "one key 'pods'"),
+        ("[]", "one key 'pods'"),
+        ("pods: []\nmore: 1", "one key 'pods'"),
+        ("pods:", "'pods' must be a list"),
+        ("pods: {a: b}", "'pods' must be a list"),
+        ("pods: [", "not YAML"),
+        ("pods: [x]", "pod 1: must be a mapping"),
+        ("[" * 10_000, "not YAML"),
+        ("pods: [{address: '10.0.0.1:80'}]", "pod 1: name=None: must be a non-empty string"),
+        (entry(name="7"), "name=7: must be a non-empty string"),
+        (entry(name='"a\\n"'), "must be a non-empty string"),
+        (entry(adress="x"), "unknown key 'adress'; did you mean 'address'"),
+        (entry(zzz="x"), "unknown key 'zzz'; known are name, address"),
+        ("pods: [{name: a}]", "pod 'a': address=None: must be ip:port"),
+        (entry(address="vllm-0.svc:8000"), "a host name is not possible"),
+        (entry(address="10.0.0.1"), "must be ip:port"),
+        (entry(address="10.0.0.1:0"), "must be ip:port"),
+        (entry(address="10.0.0.1:65536"), "must be ip:port"),
+        (entry(address="10.0.0.1:99999999999"), "must be ip:port"),
+        (entry(address="10.0.0.1:x"), "must be ip:port"),
+        (entry(address="10.0.0.999:80"), "must be ip:port"),
+        (entry(address="fd00::1:80"), "must be ip:port"),
+        (entry(address="'[::g]:80'"), "must be ip:port"),
+        (entry(metrics="/metrics"), "metrics='/metrics': must be an http or https URL"),
+        (entry(metrics="ftp://x/"), "must be an http or https URL"),
+        (entry(metrics="http://[x"), "must be an http or https URL"),
+        (entry(metrics="http://x:port/"), "must be an http or https URL"),
+        (entry(models="[]"), "models=.*: must be a list of different names"),
+        (entry(models="base"), "must be a list of different names"),
+        (entry(models="[a, a]"), "must be a list of different names"),
+        (entry(models="[1]"), "must be a list of different names"),
+        (entry(labels="x"), "labels='x': must be a mapping"),
+        (entry(labels="{a: true}"), "labels: 'a': True: key and value must be strings"),
+        (entry(labels="{a: {b: c}}"), "key and value must be strings"),
+        (entry(labels="{1: a}"), "key and value must be strings"),
+        (entry(ready="maybe"), "ready='maybe': must be true or false"),
+        (entry(engine="tgi"), "engine='tgi': must be one of vllm, sglang"),
+        (entry() + entry(address="10.0.0.2:80")[6:], "two pods have the name 'a'"),
+        (entry() + entry(name="b")[6:], "two pods have the address '10.0.0.1:80'"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    with pytest.raises(PodsFileError, match=message):
+        parse_pods(text)
+
+
+@given(st.text(max_size=80) | st.text("pods:- {}[]\nname address10.", max_size=80))
+def test_no_text_whatever_raises_anything_else(text: str) -> None:
+    for wrapped in (text, f"pods: [{text}]", f"pods:\n  - name: {text}"):
+        try:
+            parse_pods(wrapped)
+        except PodsFileError:
+            continue
+
+
+class Watched:
+    """A file, and a cache that follows it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fleet = Fleet()
+        self.pods = PodsFile(path, self.fleet, interval=0.01)
+
+    def names(self) -> list[str]:
+        return sorted(state.pod.name for state in self.fleet)
+
+    async def until(self, names: list[str]) -> None:
+        async with asyncio.timeout(5):
+            while self.names() != names:
+                await asyncio.sleep(0.005)
+
+    async def until_wrong(self) -> None:
+        async with asyncio.timeout(5):
+            while self.pods.last_error is None:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    path = tmp_path / "pods.yaml"
+    path.write_text(entry())
+    return Watched(path)
+
+
+async def test_an_edit_is_followed(watched: Watched) -> None:
+    await watched.pods.start()
+    assert watched.names() == ["a"]
+
+    watched.path.write_text(entry(name="b"))
+    await watched.until(["b"])
+
+    await watched.pods.stop()
+    watched.path.write_text(entry(name="c"))
+    await asyncio.sleep(0.05)
+    assert watched.names() == ["b"]
+
+
+async def test_a_link_that_is_swapped_is_followed(watched: Watched, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(entry(name="b"))
+    link = tmp_path / "link.yaml"
+    link.symlink_to(watched.path)
+    linked = Watched(link)
+    await linked.pods.start()
+
+    new = tmp_path / "new"
+    new.symlink_to(other)
+    os.replace(new, link)  # noqa: PTH105
+
+    await linked.until(["b"])
+    await linked.pods.stop()
+
+
+@pytest.mark.parametrize("bad", ["pods: [", "gone", "\udcff", "too long"])
+async def test_a_bad_edit_is_logged_once_and_the_last_good_list_stays(
+    watched: Watched, bad: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watched.pods.start()
+    if bad == "gone":
+        watched.path.unlink()
+    elif bad == "too long":
+        monkeypatch.setattr("lora_router.discovery.pods_file._MAX_FILE_BYTES", 100)
+        watched.path.write_text("#" * 200)
+    else:
+        watched.path.write_bytes(bad.encode(errors="surrogateescape"))
+
+    await watched.until_wrong()
+    await asyncio.sleep(0.05)
+
+    assert watched.names() == ["a"]
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert "the last good list of 1 pods stays" in errors[0]
+
+    watched.path.write_text(entry())
+    async with asyncio.timeout(5):
+        while watched.pods.last_error is not None:
+            await asyncio.sleep(0.005)
+    await watched.pods.stop()
+
+
+@pytest.mark.parametrize("content", [None, "pods: {}"])
+async def test_a_bad_file_at_the_start_stops_the_start(
+    watched: Watched, content: str | None
+) -> None:
+    watched.path.unlink() if content is None else watched.path.write_text(content)
+
+    with pytest.raises(PodsFileError, match=str(watched.path)):
+        await watched.pods.start()
+    await watched.pods.stop()

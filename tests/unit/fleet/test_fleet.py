@@ -1,0 +1,151 @@
+"""The pod-metrics cache."""
+
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
+
+
+def names(fleet: Fleet, model: str) -> list[str]:
+    return [state.pod.name for state in fleet.serving(model).pods]
+
+
+def test_a_model_leads_to_the_ready_pods_that_serve_it() -> None:
+    fleet = make_fleet(2)
+    fleet.put_models(state_of(fleet, 2), [ServedModel("base"), ServedModel("rare", "base")])
+
+    assert names(fleet, "base") == ["pod-1", "pod-2"]
+    assert names(fleet, "sql-lora") == ["pod-1"]
+    assert names(fleet, "rare") == ["pod-2"]
+    assert names(fleet, "nobody") == []
+
+
+def test_adapters_are_told_from_base_models() -> None:
+    fleet = make_fleet(1)
+
+    assert fleet.serving("sql-lora").is_adapter
+    assert not fleet.serving("base").is_adapter
+    assert list(fleet.models()) == ["base", "sql-lora"]
+
+
+def test_an_unready_pod_serves_nothing_and_keeps_what_is_known_of_it() -> None:
+    fleet = make_fleet(1)
+    metrics = make_metrics(["sql-lora"])
+    fleet.put_metrics(state_of(fleet, 1), metrics)
+
+    fleet.upsert(make_pod(1, ready=False))
+    assert names(fleet, "base") == []
+    fleet.upsert(make_pod(1))
+
+    assert names(fleet, "base") == ["pod-1"]
+    assert state_of(fleet, 1).metrics is metrics
+
+
+def test_a_new_address_is_a_new_server() -> None:
+    fleet = make_fleet(1)
+    fleet.put_metrics(state_of(fleet, 1), make_metrics())
+
+    fleet.upsert(make_pod(1, address="10.0.0.99:8000"))
+
+    assert state_of(fleet, 1).metrics is None
+    assert not state_of(fleet, 1).models_known
+
+
+def test_a_full_list_removes_who_is_not_in_it() -> None:
+    fleet = make_fleet(3)
+
+    fleet.replace([make_pod(2), make_pod(4)])
+
+    assert sorted(state.pod.name for state in fleet) == ["pod-2", "pod-4"]
+    assert len(fleet) == 2
+
+
+def test_the_cache_is_in_step_with_discovery_from_the_first_list_on() -> None:
+    fleet = Fleet()
+    fleet.upsert(make_pod(1))
+    assert not fleet.synced
+
+    fleet.replace([])
+
+    assert fleet.synced
+
+
+def test_models_named_by_discovery_need_no_asking() -> None:
+    fleet = Fleet()
+    fleet.replace([make_pod(1, models=("base", "a", "b"))])
+
+    assert state_of(fleet, 1).models_known
+    assert fleet.serving("a").is_adapter
+    assert state_of(fleet, 1).adapters == {"a": "base", "b": "base"}
+
+
+def test_when_discovery_stops_naming_models_they_are_unknown_until_asked() -> None:
+    fleet = Fleet()
+    fleet.replace([make_pod(1, models=("base",))])
+
+    fleet.replace([make_pod(1)])
+
+    assert not state_of(fleet, 1).models_known
+
+
+def test_a_failed_scrape_keeps_the_snapshot_and_a_good_one_ends_the_count() -> None:
+    fleet = make_fleet(1)
+    state = state_of(fleet, 1)
+    fleet.put_metrics(state, make_metrics(scraped_at=5.0))
+
+    fleet.put_scrape_failure(state, 6.0)
+    fleet.put_scrape_failure(state, 7.0)
+    assert state.scrape_failures == 2
+    assert state.metrics is not None
+
+    fleet.put_metrics(state, make_metrics(scraped_at=6.0))
+    assert state.scrape_failures == 0
+
+
+def test_a_snapshot_is_fresh_up_to_its_largest_age() -> None:
+    fleet = make_fleet(1)
+    state = state_of(fleet, 1)
+    assert state.fresh_metrics(0.0, 15.0) is None
+    fleet.put_metrics(state, make_metrics(scraped_at=100.0))
+
+    assert state.fresh_metrics(115.0, 15.0) is not None
+    assert state.fresh_metrics(115.1, 15.0) is None
+
+
+def test_whoever_listens_hears_of_changes_and_not_of_repetitions() -> None:
+    fleet = make_fleet(1)
+    heard: list[str] = []
+    fleet.subscribe(lambda _changed: heard.append("pods"))
+    fleet.subscribe_metrics(lambda state: heard.append(state.pod.name))
+    models = [ServedModel("base"), ServedModel("new", "base")]
+
+    fleet.put_models(state_of(fleet, 1), models)
+    fleet.put_models(state_of(fleet, 1), models)
+    fleet.remove("nobody")
+    assert heard == ["pods"]
+
+    fleet.put_metrics(state_of(fleet, 1), make_metrics())
+    fleet.remove("pod-1")
+    assert heard == ["pods", "pod-1", "pods"]
+
+
+def test_names_that_clients_invent_are_not_remembered() -> None:
+    fleet = make_fleet(1)
+    for number in range(1000):
+        fleet.serving(f"invented-{number}")
+
+    assert list(fleet._by_model) == []
+
+
+def test_states_show_what_they_are() -> None:
+    assert repr(state_of(make_fleet(1), 1)) == "<PodState pod-1 10.0.0.1:8000 in_flight=0>"
+
+
+def test_a_new_pod_is_taken_to_have_as_many_slots_as_others_until_it_says() -> None:
+    fleet = make_fleet(1)
+    fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=4))
+    fleet.upsert(make_pod(2))
+    assert state_of(fleet, 2).beliefs.slots == 4
+
+    fleet.put_metrics(state_of(fleet, 2), make_metrics(max_lora=8))
+    assert state_of(fleet, 2).beliefs.slots == 8
+    assert state_of(fleet, 1).beliefs.slots == 4

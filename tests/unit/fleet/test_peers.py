@@ -1,0 +1,178 @@
+"""What other routers tell of their ledgers, and what becomes of it in a pod's beliefs."""
+
+from dataclasses import replace
+
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
+from lora_router.fleet.pod_state import PodState
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
+
+EVERY = 0.1
+
+
+def small_fleet() -> Fleet:
+    fleet = make_fleet(2, adapters=("a", "b", "c"))
+    for state in fleet:
+        fleet.put_metrics(state, replace(make_metrics(max_lora=2), running=0.0))
+    return fleet
+
+
+class TwoRouters:
+    """Two routers over the same two pods."""
+
+    def __init__(self) -> None:
+        self.here, self.there = small_fleet(), small_fleet()
+        self.now = 0.0
+
+    def exchange(self, held: dict[str, HeldShare] | None = None) -> LedgerShare:
+        self.now += EVERY
+        mine = self.here.tell_peers("here", EVERY, {}, self.now)
+        theirs = self.there.tell_peers("there", EVERY, held or {}, self.now)
+        self.here.put_peer(theirs, self.now)
+        self.there.put_peer(mine, self.now)
+        return theirs
+
+    @property
+    def pod(self) -> PodState:
+        """The first pod, as this router sees it."""
+        return state_of(self.here, 1)
+
+
+def test_what_another_router_has_in_flight_is_foreign_at_once() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    ended = routers.there.ledger.reserve(state_of(routers.there, 1), None)
+    routers.exchange()
+
+    beliefs = routers.pod.beliefs
+    assert beliefs.foreign_adapters == {"a"}
+    assert beliefs.foreign_requests == 2
+    assert beliefs.free_slots == 1
+    assert routers.here.index.running("a")
+
+    ended.release()
+    routers.exchange()
+    assert beliefs.foreign_requests == 1
+
+
+def test_a_scrape_counts_nobody_twice() -> None:
+    routers = TwoRouters()
+    routers.here.ledger.reserve(routers.pod, "b")
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange()
+    # Ours, the other router's, and one of a client that asks the pod itself.
+    metrics = replace(make_metrics(("a", "b"), max_lora=4, scraped_at=1.0), running=3.0)
+    routers.here.put_metrics(routers.pod, metrics)
+
+    assert routers.pod.beliefs.foreign_requests == 2
+    assert routers.pod.beliefs.foreign_adapters == {"a"}
+    assert routers.pod.beliefs.free_slots == 2
+
+
+def test_what_is_told_after_a_scrape_showed_it_was_no_strangers() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    metrics = replace(make_metrics(("a",), max_lora=4, scraped_at=1.0), running=1.0)
+    routers.here.put_metrics(routers.pod, metrics)
+    assert routers.pod.beliefs.foreign_requests == 1
+
+    routers.exchange()
+    assert routers.pod.beliefs.foreign_requests == 1
+
+
+def test_a_router_that_is_silent_is_forgotten() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange()
+    routers.here.tell_peers("here", EVERY, {}, routers.now + 2 * EVERY)
+    assert routers.pod.beliefs.foreign_adapters == {"a"}
+
+    routers.here.tell_peers("here", EVERY, {}, routers.now + 4 * EVERY)
+    assert routers.pod.beliefs.foreign_adapters == frozenset()
+    assert routers.pod.beliefs.foreign_requests == 0
+    assert routers.pod.beliefs.may_take_slot("c")
+
+
+def test_what_was_overtaken_on_its_way_says_nothing() -> None:
+    routers = TwoRouters()
+    routers.exchange()
+    old = routers.exchange()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange()
+    routers.here.put_peer(old, routers.now)
+    assert routers.pod.beliefs.foreign_adapters == {"a"}
+
+
+def test_another_server_of_the_same_name_is_not_meant() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.here.upsert(make_pod(1, uid="new"))
+    routers.exchange()
+    assert routers.pod.beliefs.foreign_adapters == frozenset()
+
+
+def test_a_slot_that_another_waits_for_takes_nobody_else() -> None:
+    routers = TwoRouters()
+    routers.here.ledger.reserve(routers.pod, "a")
+    routers.exchange({"c": HeldShare(7.0, closed=("pod-1", "a"))})
+    assert routers.pod.beliefs.peers.closed == {"a"}
+    routers.exchange()
+    assert routers.pod.beliefs.peers.closed == frozenset()
+
+
+def test_the_last_slot_of_a_pod_is_one_routers_to_take() -> None:
+    routers = TwoRouters()
+    for router in (routers.here, routers.there):
+        router.ledger.reserve(state_of(router, 1), "a")
+    routers.exchange()
+    routers.exchange()
+    takers = [
+        state_of(router, 1).beliefs.may_take_slot("c") for router in (routers.here, routers.there)
+    ]
+    assert sorted(takers) == [False, True]
+
+
+def test_who_claims_the_last_slot_of_a_pod_gets_it_once_the_other_has_heard() -> None:
+    routers = TwoRouters()
+    for router in (routers.here, routers.there):
+        router.ledger.reserve(state_of(router, 1), "a")
+    routers.exchange()
+    routers.exchange()
+    here, there = (state_of(router, 1).beliefs for router in (routers.here, routers.there))
+    assert here.may_take_slot("c")
+
+    routers.exchange({"b": HeldShare(1.0, wanted="pod-1")})
+    assert (here.may_take_slot("c"), there.may_take_slot("b")) == (False, False)
+
+    routers.exchange({"b": HeldShare(1.1, wanted="pod-1")})
+    assert (here.may_take_slot("c"), there.may_take_slot("b")) == (False, True)
+
+
+def test_an_adapter_that_is_loaded_may_have_a_slot_of_several_out_of_turn() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 2), "b").release()
+    routers.exchange()
+    routers.exchange()
+    # Each router has one of the two free slots.
+    for router in (routers.here, routers.there):
+        router.ledger.reserve(state_of(router, 2), "a")
+        assert not state_of(router, 2).beliefs.may_take_slot("c")
+        assert state_of(router, 2).beliefs.may_take_slot("b") == (router is routers.there)
+
+
+def test_a_lone_router_may_take_whatever_is_free() -> None:
+    fleet = small_fleet()
+    fleet.tell_peers("alone", EVERY, {}, 1.0)
+    assert all(state.beliefs.may_take_slot("c") for state in fleet)
+
+
+def test_those_who_wait_hear_of_it() -> None:
+    routers = TwoRouters()
+    heard: list[int] = []
+    routers.here.subscribe_peers(lambda states: heard.append(len(states)))
+    ended = routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange()
+    heard.clear()
+    ended.release()
+    routers.exchange()
+    assert heard

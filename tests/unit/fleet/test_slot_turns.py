@@ -1,0 +1,76 @@
+"""Sharing out free slots: what all routers work out alike from the same words."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_router.fleet.slot_turns import Claim, turns_of
+
+ROUTERS = ("router-0", "router-1", "router-2")
+
+
+def claim(
+    since: float, router: str, *, pod: int | None = None, heard_by: Sequence[str] = ROUTERS
+) -> Claim:
+    return Claim(since, router, f"adapter-{since}", pod, heard_by)
+
+
+def test_a_lone_router_has_all() -> None:
+    turns = turns_of("router-0", ["router-0"], [2, 0, 1], [])
+    assert turns.allotted == [2, 0, 1]
+    assert turns.may_reuse
+
+
+def test_who_has_waited_longest_gets_the_last_slot() -> None:
+    claims = [claim(5.0, "router-1"), claim(3.0, "router-2")]
+    assert turns_of("router-2", ROUTERS, [0, 1], claims).allotted == [0, 1]
+    assert turns_of("router-1", ROUTERS, [0, 1], claims).allotted == [0, 0]
+
+
+def test_a_claim_waits_until_it_was_heard_by_the_router_whose_slot_it_were() -> None:
+    def allotted(*heard_by: str) -> list[int]:
+        claims = [claim(1.0, "router-1", heard_by=heard_by)]
+        return turns_of("router-1", ROUTERS, [1], claims).allotted
+
+    # The first pod's only slot is the first router's.
+    assert allotted() == [0]
+    assert allotted("router-2") == [0]
+    assert allotted("router-0") == [1]
+
+
+def test_a_claim_on_a_slot_of_its_own_waits_for_nobody() -> None:
+    claims = [claim(1.0, "router-0", heard_by=())]
+    assert turns_of("router-0", ROUTERS, [1], claims).allotted == [1]
+
+
+def test_a_claim_gets_the_pod_that_it_wants_and_else_the_one_with_most_room() -> None:
+    def allotted(free: list[int]) -> list[int]:
+        return turns_of("router-2", ROUTERS, free, [claim(1.0, "router-2", pod=0)]).unclaimed
+
+    assert allotted([1, 3, 2]) == [0, 3, 2]
+    assert allotted([0, 3, 2]) == [0, 2, 2]
+
+
+def test_a_router_reuses_what_it_frees_unless_another_waits_in_vain() -> None:
+    assert not turns_of("router-0", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
+    assert turns_of("router-1", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.floats(0, 10), st.sampled_from(ROUTERS), st.none() | st.integers(0, 5)),
+        max_size=6,
+    ),
+)
+def test_no_slot_is_given_to_two_routers(
+    free: list[int], waiting: list[tuple[float, str, int | None]]
+) -> None:
+    claims = [
+        claim(since, router, pod=pod if pod is None or pod < len(free) else None)
+        for since, router, pod in waiting
+    ]
+    parts = [turns_of(router, ROUTERS, free, claims) for router in ROUTERS]
+    for pod, slots in enumerate(free):
+        assert sum(part.allotted[pod] for part in parts) == slots

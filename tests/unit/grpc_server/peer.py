@@ -1,0 +1,259 @@
+"""The other end of a connection, in memory: a gateway made of the ``h2`` library, or raw frames."""
+
+import struct
+from collections.abc import Callable, Iterable
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from lora_router.extproc.transport import SERVICE
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.calls import Calls
+from lora_router.grpc_server.connection import Connection
+from lora_router.grpc_server.frames import FrameReader
+from lora_router.grpc_server.headers import literals
+from lora_router.grpc_server.health import Health
+from lora_router.grpc_server.limits import Limits
+from tests.unit.extproc.conversation import Conversation
+
+PROCESS = f"/{SERVICE}/Process"
+CHECK = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+MAX_MESSAGE = 1_000_000
+
+
+def message(request: ProcessingRequest | bytes) -> bytes:
+    """A gRPC message, not compressed."""
+    data = request if isinstance(request, bytes) else request.SerializeToString()
+    return struct.pack(">BI", 0, len(data)) + data
+
+
+def head(
+    path: str = PROCESS, *, method: str = "POST", changes: Iterable[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """Request headers as a gRPC client sends them."""
+    headers = {
+        ":method": method,
+        ":path": path,
+        ":scheme": "http",
+        ":authority": "router",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        **dict(changes),
+    }
+    return list(headers.items())
+
+
+def block(path: str = PROCESS, *, method: str = "POST", **changes: str) -> bytes:
+    """The same as a header block that needs no table."""
+    named = {key.replace("_", "-"): value for key, value in changes.items()}
+    headers = head(path, method=method, changes=named.items())
+    return literals((name.encode(), value.encode()) for name, value in headers)
+
+
+class Server:
+    """A connection's server side with sessions and a fleet behind it, without a socket."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        conversation: Conversation | None = None,
+        *,
+        max_message: int = MAX_MESSAGE,
+    ) -> None:
+        self.conversation = conversation or Conversation(max_body_bytes=max_message)
+        self.clock = self.conversation.clock
+        self.health = Health()
+        self.limits = limits or Limits()
+        self.calls = Calls(
+            self.conversation.context,
+            max_message_bytes=max_message,
+            max_header_list_bytes=self.limits.header_list_bytes,
+            call_later=self.clock.call_later,
+            others=self.health.methods,
+        )
+        self.woken = 0
+        self.connection = self.another()
+
+    def another(self) -> Connection:
+        """Another connection of the same server."""
+        return Connection(self.calls.begin, self.clock.now, limits=self.limits, wake=self.wake)
+
+    def wake(self) -> None:
+        """Count that there was something to write."""
+        self.woken += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left of any stream."""
+        conversation = self.conversation
+        return (
+            not self.connection.streams
+            and self.calls.open == 0
+            and self.connection.outbox.queued == 0
+            and conversation.fleet.ledger.total == 0
+            and conversation.context.director.held == 0
+            and all(not state.in_flight_adapters for state in conversation.fleet)
+        )
+
+
+class Gateway(Server):
+    """A server, and a client of it made of ``h2``."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        conversation: Conversation | None = None,
+        *,
+        max_message: int = MAX_MESSAGE,
+        cut: Callable[[bytes], Iterable[bytes]] = lambda data: (data,),
+        reads: bool = True,
+    ) -> None:
+        """Connect.
+
+        Args:
+            cut: How what the client sends arrives.
+            reads: Whether the client opens its windows again for what it has received.
+        """
+        super().__init__(limits, conversation, max_message=max_message)
+        self.client = H2Connection(H2Configuration(client_side=True))
+        self.client.initiate_connection()
+        self.events: list[Event] = []
+        self._cut = cut
+        self._reads = reads
+        self.exchange()
+
+    def exchange(self) -> None:
+        """Carry bytes both ways until both are silent."""
+        while True:
+            sent = self.client.data_to_send()
+            for piece in self._cut(sent):
+                self.connection.receive(piece)
+            answer = self.connection.output()
+            if not sent and not answer:
+                return
+            for event in self.client.receive_data(answer):
+                self.events.append(event)
+                if isinstance(event, DataReceived) and self._reads:
+                    length = event.flow_controlled_length
+                    if length:
+                        self.client.acknowledge_received_data(length, event.stream_id)
+
+    def open(
+        self, path: str = PROCESS, *, end: bool = False, method: str = "POST", **changes: str
+    ) -> int:
+        """Open a stream; return its number."""
+        number = self.client.get_next_available_stream_id()
+        named = {key.replace("_", "-"): value for key, value in changes.items()}
+        headers = head(path, method=method, changes=named.items())
+        self.client.send_headers(number, headers, end_stream=end)
+        self.exchange()
+        return number
+
+    def say(self, number: int, data: ProcessingRequest | bytes = b"", *, end: bool = False) -> None:
+        """Send a message, or (bytes) whatever; as windows allow."""
+        payload = data if isinstance(data, bytes) else message(data)
+        while True:
+            room = min(
+                self.client.local_flow_control_window(number), self.client.max_outbound_frame_size
+            )
+            piece, payload = payload[:room], payload[room:]
+            self.client.send_data(number, piece, end_stream=end and not payload)
+            self.exchange()
+            if not payload:
+                return
+            assert room, "the window stays shut"
+
+    def reset(self, number: int) -> None:
+        """Reset a stream."""
+        self.client.reset_stream(number)
+        self.exchange()
+
+    def data(self, number: int) -> bytes:
+        """What came on a stream."""
+        return b"".join(
+            event.data or b""
+            for event in self.events
+            if isinstance(event, DataReceived) and event.stream_id == number
+        )
+
+    def answers(self, number: int) -> list[ProcessingResponse]:
+        """The messages that came on a stream."""
+        data, found = self.data(number), []
+        while data:
+            _, length = struct.unpack(">BI", data[:5])
+            found.append(ProcessingResponse.FromString(data[5 : 5 + length]))
+            data = data[5 + length :]
+        return found
+
+    def headers(self, number: int) -> dict[str, str]:
+        """All headers and trailers that came on a stream."""
+        return {
+            _text(name): _text(value)
+            for event in self.events
+            if isinstance(event, ResponseReceived | TrailersReceived) and event.stream_id == number
+            for name, value in event.headers or ()
+        }
+
+    def status(self, number: int) -> int | None:
+        """The gRPC status that ended a stream; ``None``: it is open."""
+        text = self.headers(number).get("grpc-status")
+        return None if text is None else int(text)
+
+    def ended(self, number: int) -> bool:
+        """Whether the server has ended a stream by itself."""
+        return any(
+            isinstance(event, StreamEnded) and event.stream_id == number for event in self.events
+        )
+
+    def reset_code(self, number: int) -> int | None:
+        """The code by which the server reset a stream; ``None``: it did not."""
+        for event in self.events:
+            if isinstance(event, StreamReset) and event.stream_id == number:
+                return int(event.error_code)
+        return None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class RawPeer(Server):
+    """A server, and a client that sends any frames it likes."""
+
+    def __init__(
+        self, limits: Limits | None = None, conversation: Conversation | None = None
+    ) -> None:
+        super().__init__(limits, conversation)
+        self._reader = FrameReader()
+        list(self._reader.feed(frames.PREFACE))
+        self.send(frames.PREFACE + frames.settings({}))
+
+    def send(self, *data: bytes) -> list[tuple[int, int, int, bytes]]:
+        """Send frames; return the frames that come back."""
+        self.connection.receive(b"".join(data))
+        return self.received()
+
+    def received(self) -> list[tuple[int, int, int, bytes]]:
+        """The frames that have come meanwhile."""
+        got = self._reader.feed(self.connection.output())
+        return [(kind, flags, number, bytes(payload)) for kind, flags, number, payload in got]
+
+    def open(self, number: int = 1, *, end: bool = False) -> None:
+        """Open a stream."""
+        flags = frames.END_HEADERS | (frames.END_STREAM if end else 0)
+        self.connection.receive(frames.frame(frames.HEADERS, flags, number, block()))
+
+    def failure(self) -> int | None:
+        """The code by which the server ended the connection."""
+        failure = self.connection.failure
+        return None if failure is None else failure.code

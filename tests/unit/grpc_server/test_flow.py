@@ -1,0 +1,195 @@
+"""What may be sent when."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.flow import Flow, Outbox, ReceiveWindow
+from lora_router.grpc_server.frames import FrameReader
+from lora_router.grpc_server.violations import PeerError, StreamError
+
+ENDING = frames.frame(frames.HEADERS, frames.END_STREAM, 1)
+
+
+def sent(outbox: Outbox) -> list[tuple[int, int, bytes]]:
+    """Type, stream and payload of what went out since the last look."""
+    reader = FrameReader()
+    list(reader.feed(frames.PREFACE))
+    got = [
+        (kind, number, bytes(payload))
+        for kind, _, number, payload in reader.feed(b"".join(outbox.chunks))
+    ]
+    outbox.chunks.clear()
+    return got
+
+
+def test_what_fits_goes_out_at_once() -> None:
+    outbox, flow = Outbox(), Flow(1, 100, 0)
+    outbox.send(flow, b"abc")
+    outbox.end(flow, ENDING)
+
+    assert sent(outbox) == [(frames.DATA, 1, b"abc"), (frames.HEADERS, 1, b"")]
+    assert (flow.send_window, outbox.window, outbox.queued) == (97, 65532, 0)
+
+
+def test_what_does_not_fit_waits_and_leaves_in_order_as_the_stream_opens() -> None:
+    outbox, flow = Outbox(), Flow(1, 4, 0)
+    outbox.send(flow, b"abc")
+    outbox.send(flow, b"defgh")
+    outbox.end(flow, ENDING)
+    assert sent(outbox) == [(0, 1, b"abc"), (0, 1, b"d")]
+    assert outbox.queued == 4
+
+    outbox.stream_opened(flow, 1)
+    assert sent(outbox) == [(0, 1, b"e")]
+    outbox.stream_opened(flow, 100)
+    assert sent(outbox) == [(0, 1, b"fgh"), (1, 1, b"")]
+    assert outbox.queued == 0
+
+
+def test_the_connections_window_is_shared() -> None:
+    outbox = Outbox()
+    outbox.window = 3
+    first, second = Flow(1, 100, 0), Flow(3, 100, 0)
+    outbox.send(first, b"abcde")
+    outbox.send(second, b"xyz")
+    assert sent(outbox) == [(0, 1, b"abc")]
+
+    outbox.opened(3)
+    assert sent(outbox) == [(0, 1, b"de"), (0, 3, b"x")]
+
+
+def test_a_window_can_become_negative_and_opens_again() -> None:
+    outbox, flow = Outbox(), Flow(1, frames.DEFAULT_WINDOW, 0)
+    outbox.send(flow, b"x" * 65000)
+    sent(outbox)
+
+    outbox.resize([flow], 1000)
+    assert flow.send_window == 535 - 64535
+    outbox.send(flow, b"abc")
+    assert sent(outbox) == []
+    outbox.stream_opened(flow, 64000)
+    assert sent(outbox) == []
+    outbox.resize([flow], 1002)
+    assert sent(outbox) == [(0, 1, b"ab")]
+
+
+def test_frames_are_as_long_as_the_peer_takes_them() -> None:
+    outbox, flow = Outbox(), Flow(1, 50_000, 0)
+    outbox.send(flow, b"x" * 40_000)
+    assert [len(payload) for _, _, payload in sent(outbox)] == [16384, 16384, 7232]
+    outbox.max_frame = 2**20
+    outbox.send(flow, b"x" * 10_000)
+    assert [len(payload) for _, _, payload in sent(outbox)] == [10_000]
+
+
+def test_a_stream_that_is_gone_waits_no_more() -> None:
+    outbox, flow = Outbox(), Flow(1, 0, 0)
+    outbox.send(flow, b"abc")
+    outbox.end(flow, ENDING)
+
+    outbox.drop(flow)
+
+    assert outbox.queued == 0
+    outbox.opened(10)
+    assert sent(outbox) == []
+
+
+def test_windows_have_a_largest_size() -> None:
+    outbox, flow = Outbox(), Flow(1, 1, 0)
+    with pytest.raises(StreamError):
+        outbox.stream_opened(flow, frames.MAX_WINDOW)
+    with pytest.raises(PeerError):
+        outbox.opened(frames.MAX_WINDOW)
+    with pytest.raises(PeerError):
+        outbox.resize([Flow(3, frames.MAX_WINDOW, 0)], frames.MAX_WINDOW)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(0, 2), st.integers(1, 300)),
+        st.tuples(st.just("open"), st.integers(0, 2), st.integers(1, 200)),
+        st.tuples(st.just("open all"), st.just(0), st.integers(1, 300)),
+        st.tuples(st.just("resize"), st.just(0), st.integers(0, 300)),
+        st.tuples(st.just("drop"), st.integers(0, 2), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_no_window_is_overrun_and_nothing_is_lost(steps: list[tuple[str, int, int]]) -> None:
+    outbox = Outbox()
+    outbox.window, outbox.initial_window, outbox.max_frame = 100, 50, 70
+    flows = [Flow(number, 50, 0) for number in (1, 3, 5)]
+    wanted = {flow.id: b"" for flow in flows}
+    got = {flow.id: b"" for flow in flows}
+    allowed, allowed_all = {flow.id: 50 for flow in flows}, 100
+    dropped = set()
+    initial = 50
+    for count, (what, which, size) in enumerate(steps):
+        flow = flows[which]
+        if what == "send" and flow.id not in dropped:
+            data = bytes((count % 256,)) * size
+            wanted[flow.id] += data
+            outbox.send(flow, data)
+        elif what == "open":
+            allowed[flow.id] += size
+            outbox.stream_opened(flow, size)
+        elif what == "open all":
+            allowed_all += size
+            outbox.opened(size)
+        elif what == "resize":
+            for each in allowed:
+                allowed[each] += size - initial
+            initial = size
+            outbox.resize(flows, size)
+        elif what == "drop":
+            dropped.add(flow.id)
+            outbox.drop(flow)
+        for _, number, payload in sent(outbox):
+            assert len(payload) <= 70
+            got[number] += payload
+            allowed[number] -= len(payload)
+            allowed_all -= len(payload)
+            assert allowed[number] >= 0
+            assert allowed_all >= 0
+            assert number not in dropped
+        for number, data in wanted.items():
+            assert data.startswith(got[number])
+            if number not in dropped and got[number] != data:
+                # It waits for a reason.
+                assert allowed[number] <= 0 or allowed_all <= 0
+    waiting = sum(
+        len(data) - len(got[number]) for number, data in wanted.items() if number not in dropped
+    )
+    assert outbox.queued == waiting
+
+
+def test_what_was_taken_is_given_back_at_half() -> None:
+    window = ReceiveWindow(100_000)
+
+    assert window.take(49_999) == 0
+    assert window.take(1) == 50_000
+    assert window.take(49_999) == 0
+
+
+def test_what_is_held_is_not_given_back_until_it_is_let_go() -> None:
+    window = ReceiveWindow(100_000)
+    window.hold(60_000)
+    assert window.take(60_000) == 0
+    assert window.hold(30_000) == 0
+    # The window is nearly full: what can be given back is.
+    assert window.take(35_000) == 5_000
+    assert window.hold(-90_000) == 90_000
+
+
+def test_more_than_the_window_is_a_violation() -> None:
+    window = ReceiveWindow(100_000)
+    window.hold(100_000)
+    window.take(100_000)
+
+    with pytest.raises(PeerError):
+        window.take(1)

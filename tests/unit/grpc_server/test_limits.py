@@ -1,0 +1,257 @@
+"""What one connection may do, and what happens past it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.grpc_server import frames
+from lora_router.grpc_server.frames import frame, rst_stream, settings, window_update
+from lora_router.grpc_server.limits import Allowance, Limits, Rate
+from lora_router.grpc_server.violations import ErrorCode, PeerError
+from tests.unit.extproc.conversation import request_body, request_headers
+from tests.unit.grpc_server.peer import Gateway, RawPeer, block, message
+
+CALM = ErrorCode.ENHANCE_YOUR_CALM
+PING = frame(frames.PING, 0, 0, b"01234567")
+FEW = Rate(3, 1)
+
+
+def test_an_allowance_is_spent_and_comes_back_with_time() -> None:
+    now = 100.0
+    allowance = Allowance(Rate(3, 2), lambda: now, "things")
+    for _ in range(3):
+        allowance.spend()
+    with pytest.raises(PeerError, match="too many things"):
+        allowance.spend()
+    now += 1
+    allowance.spend()
+    allowance.spend()
+    with pytest.raises(PeerError):
+        allowance.spend()
+    now += 1000
+    for _ in range(3):
+        allowance.spend()
+    with pytest.raises(PeerError):
+        allowance.spend()
+
+
+def answered_and_reset(number: int) -> bytes:
+    return b"".join(
+        [
+            frame(frames.HEADERS, frames.END_HEADERS, number, block()),
+            frame(frames.DATA, 0, number, message(request_headers())),
+            rst_stream(number, 8),
+        ]
+    )
+
+
+def opened_and_reset(number: int) -> bytes:
+    return frame(frames.HEADERS, frames.END_HEADERS, number, block()) + rst_stream(number, 8)
+
+
+FLOODS: dict[str, tuple[Limits, Callable[[int], bytes]]] = {
+    "PINGs": (Limits(pings=FEW), lambda _: PING),
+    "SETTINGS": (Limits(settings=FEW), lambda _: settings({4: 1000})),
+    "resets of streams that were not answered": (Limits(resets=FEW), opened_and_reset),
+    "streams that are malformed": (
+        Limits(resets=FEW),
+        lambda number: frame(frames.HEADERS, frames.END_HEADERS, number, b"\x82"),
+    ),
+    "PRIORITY": (Limits(idle_frames=FEW), lambda _: frame(frames.PRIORITY, 0, 9, b"\0\0\0\1\0")),
+    "unknown frames": (Limits(idle_frames=FEW), lambda _: frame(77, 0, 0, b"?")),
+    "GOAWAYs": (Limits(idle_frames=FEW), lambda _: frame(frames.GOAWAY, 0, 0, bytes(8))),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+def test_a_flood_ends_the_connection_and_a_trickle_does_not(what: str) -> None:
+    limits, one = FLOODS[what]
+    peer = RawPeer(limits)
+    for number in range(1, 41, 2):
+        peer.send(one(number))
+        peer.clock.advance(1)
+    assert peer.failure() is None
+
+    for number in range(41, 61, 2):
+        peer.send(one(number))
+
+    assert peer.failure() == CALM
+    assert peer.idle
+
+
+def test_streams_that_were_answered_may_be_reset_at_any_rate() -> None:
+    """Envoy resets every stream after its end."""
+    peer = RawPeer(Limits(resets=FEW, idle_frames=FEW))
+    for number in range(1, 201, 2):
+        peer.send(answered_and_reset(number), rst_stream(number, 0), window_update(number, 1))
+
+    assert peer.failure() is None
+    assert peer.idle
+
+
+def test_empty_data_that_ends_nothing_is_counted_and_the_end_of_a_stream_is_not() -> None:
+    peer = RawPeer(Limits(idle_frames=FEW))
+    for number in range(1, 41, 2):
+        peer.open(number)
+        peer.send(frame(frames.DATA, frames.END_STREAM, number))
+    assert peer.failure() is None
+
+    peer.open(41)
+    for _ in range(5):
+        peer.send(frame(frames.DATA, 0, 41))
+    assert peer.failure() == CALM
+
+
+def test_data_for_closed_streams_is_counted() -> None:
+    peer = RawPeer(Limits(resets=FEW))
+    peer.open(1)
+    peer.send(frame(frames.DATA, frames.END_STREAM, 1))
+    got = peer.send(frame(frames.DATA, 0, 1, b"x"))
+    assert got == [(frames.RST_STREAM, 0, 1, ErrorCode.STREAM_CLOSED.to_bytes(4, "big"))]
+
+    for number in range(3, 21, 2):
+        peer.open(number)
+        peer.send(frame(frames.DATA, frames.END_STREAM, number))
+        peer.send(frame(frames.DATA, 0, number, b"x"))
+    assert peer.failure() == CALM
+
+
+@pytest.mark.parametrize("piece", [b"", b"\x82"])
+def test_continuations_without_end_are_cut_off(piece: bytes) -> None:
+    peer = RawPeer()
+    peer.send(frame(frames.HEADERS, 0, 1, b"\x82"))
+    for _ in range(16):
+        peer.send(frame(frames.CONTINUATION, 0, 1, piece))
+        assert peer.failure() is None
+    peer.send(frame(frames.CONTINUATION, 0, 1, piece))
+
+    assert peer.failure() == CALM
+
+
+def test_a_block_of_headers_without_end_is_cut_off() -> None:
+    peer = RawPeer()
+    peer.send(frame(frames.HEADERS, 0, 1, b"x" * 16384))
+    for _ in range(3):
+        peer.send(frame(frames.CONTINUATION, 0, 1, b"x" * 16384))
+    assert peer.failure() is None
+    peer.send(frame(frames.CONTINUATION, 0, 1, b"x"))
+
+    assert peer.failure() == CALM
+
+
+def test_only_a_continuation_may_follow_headers_without_their_end() -> None:
+    for intruder in (PING, frame(frames.CONTINUATION, 4, 3), frame(frames.HEADERS, 4, 3)):
+        peer = RawPeer()
+        peer.send(frame(frames.HEADERS, 0, 1, block()[:9]), intruder)
+        assert peer.failure() == ErrorCode.PROTOCOL_ERROR
+
+
+def test_headers_in_pieces_are_headers() -> None:
+    peer = RawPeer()
+    whole = block()
+    peer.send(
+        frame(frames.HEADERS, 0, 1, whole[:9]),
+        frame(frames.CONTINUATION, 0, 1, whole[9:20]),
+        frame(frames.CONTINUATION, frames.END_HEADERS, 1, whole[20:]),
+    )
+    assert peer.calls.open == 1
+
+
+def test_streams_past_the_limit_are_refused_and_the_others_go_on() -> None:
+    peer = RawPeer(Limits(max_streams=3))
+    for number in (1, 3, 5):
+        peer.open(number)
+    peer.open(7)
+
+    assert (frames.RST_STREAM, 0, 7, ErrorCode.REFUSED_STREAM.to_bytes(4, "big")) in peer.received()
+    assert peer.calls.open == 3
+    peer.send(rst_stream(1, 8))
+    peer.open(9)
+    assert peer.calls.open == 3
+    assert peer.failure() is None
+
+
+def test_a_peer_that_opens_its_windows_by_single_bytes_is_cut_off() -> None:
+    gateway = Gateway(Limits(idle_frames=Rate(20, 1)), reads=False)
+    number = gateway.open()
+    gateway.say(number, request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED))
+    gateway.say(number, request_body(b'{"model": "base", "x": "' + b"y" * 100_000 + b'"}'))
+    assert gateway.connection.outbox.queued > 0
+
+    for _ in range(30):
+        gateway.connection.receive(window_update(0, 1) + window_update(number, 1))
+
+    assert gateway.connection.failure is not None
+    assert gateway.connection.failure.code == CALM
+    assert gateway.idle
+
+
+def test_answers_that_pile_up_end_the_connection() -> None:
+    gateway = Gateway(Limits(queued_bytes=300_000), reads=False)
+    for _ in range(5):
+        if gateway.connection.failure is not None:
+            break
+        number = gateway.open()
+        gateway.say(number, request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED))
+        gateway.connection.receive(
+            b"".join(
+                frame(frames.DATA, 0, number, piece)
+                for piece in pieces(
+                    message(request_body(b'{"model": "base", "x": "' + b"y" * 100_000 + b'"}'))
+                )
+            )
+        )
+
+    assert gateway.connection.failure is not None
+    assert gateway.connection.failure.code == CALM
+    assert gateway.idle
+
+
+def pieces(data: bytes) -> list[bytes]:
+    return [data[at : at + 16384] for at in range(0, len(data), 16384)]
+
+
+def test_messages_that_are_not_complete_are_bounded_by_the_connections_window() -> None:
+    peer = RawPeer(Limits(held_bytes=200_000, stream_window=100_000))
+    begun = b"\0\0\1\x86\xa0" + b"x" * 16000
+    for number in range(1, 25, 2):
+        peer.open(number)
+        peer.send(frame(frames.DATA, 0, number, begun))
+    assert peer.failure() is None
+    # A peer that keeps to the window has to stop now: it was not opened again.
+    assert not any(kind == frames.WINDOW_UPDATE for kind, *_ in peer.received())
+
+    # Giving messages up opens it again.
+    got = [one for number in range(1, 25, 2) for one in peer.send(rst_stream(number, 8))]
+    opened = [int.from_bytes(payload, "big") for kind, _, _, payload in got if kind == 8]
+    assert sum(opened) >= 100_000
+
+    # A peer that does not keep to it is cut off.
+    for number in range(101, 131, 2):
+        peer.open(number)
+        peer.send(frame(frames.DATA, 0, number, begun))
+    assert peer.failure() == ErrorCode.FLOW_CONTROL_ERROR
+    assert peer.idle
+
+
+def test_a_stream_that_overruns_its_window_is_reset() -> None:
+    peer = RawPeer(Limits(stream_window=20_000))
+    peer.open(1)
+    # Not half of the window is used, so it is not topped up yet.
+    peer.send(frame(frames.DATA, 0, 1, b"\0\0\1\0\0" + b"x" * 9_000))
+    got = peer.send(frame(frames.DATA, 0, 1, b"x" * 16384), frame(frames.DATA, 0, 1, b"x" * 16384))
+    codes = [int.from_bytes(payload, "big") for kind, _, _, payload in got if kind == 3]
+
+    assert codes == [ErrorCode.FLOW_CONTROL_ERROR]
+    assert peer.failure() is None
+
+
+def test_a_failed_connection_takes_nothing_more() -> None:
+    peer = RawPeer()
+    peer.open(1)
+    got = peer.send(frame(frames.DATA, 0, 0, b"x"))
+    assert [kind for kind, *_ in got] == [frames.GOAWAY]
+    assert peer.idle
+
+    assert peer.send(PING, frame(frames.HEADERS, 4, 3, block())) == []
