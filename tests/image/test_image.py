@@ -98,10 +98,10 @@ def test_the_context_is_what_is_copied_and_no_more() -> None:
     assert [source for source in copied if not context.files(source)] == []
     assert context.patterns[0] == "*"
     assert {each[1:] for each in context.patterns if each[0] == "!"} == set(copied)
-    assert context.has("src/lora_router/cli.py")
+    assert context.has("src/lora_router/cli/serve.py")
     for path in (
         *(".git/config", ".venv/bin/python", "tests/envoy.py", "requirements/dev.txt", "pods.yaml"),
-        *("src/lora_router/__pycache__/cli.cpython-313.pyc", "src/lora_router/cli.pyc"),
+        *("src/lora_router/__pycache__/app.cpython-313.pyc", "src/lora_router/app.pyc"),
     ):
         assert not context.has(path)
 

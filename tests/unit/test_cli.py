@@ -1,6 +1,8 @@
 """The command line, as a user types it."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,8 +10,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from lora_router import __version__
+from lora_router import __version__, terminal
 from lora_router.cli import app
+from lora_router.cli.serve import LogFormat, LogLevel
+from lora_router.config.settings import Settings
+from lora_router.config.sources import allowed
+from lora_router.routing.registry import installed
 
 PAGE = Path(__file__).parents[1] / "data/vllm-0.32.0/06_three_lora_one_waits_t1s.prom"
 
@@ -73,7 +79,7 @@ def test_config_prints_each_value_and_where_it_came_from(
         "value": 0.5,
         "from": "env AIBRIX_LORA_AFFINITY_THRESHOLD",
     }
-    assert shown["log_level"] == {"value": "error", "from": "flag --log-level"}
+    assert shown["log_level"] == {"value": "error", "from": "flag --set log_level"}
     assert shown["algorithm"] == {"value": "random", "from": "flag --algorithm"}
     assert shown["max_body_bytes"] == {"value": 33554432, "from": "default"}
     assert "secret" not in result.stdout
@@ -82,11 +88,49 @@ def test_config_prints_each_value_and_where_it_came_from(
     )
 
 
-def test_config_prints_a_table_for_people() -> None:
-    result = run("config")
+def test_config_prints_a_line_for_each_setting_into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    result = run("config", "--set", "model_header=x-model")
 
     assert result.exit_code == 0
-    assert "lora_affinity_threshold" in result.stdout.replace("\n", "")
+    heading, *lines = result.stdout.splitlines()
+    assert heading.split() == ["setting", "value", "from", "meaning"]
+    assert [line.split()[0] for line in lines] == list(Settings.model_fields)
+    assert all(
+        str(field.description) in line
+        for line, field in zip(lines, Settings.model_fields.values(), strict=True)
+    )
+    (header,) = (line for line in lines if line.startswith("model_header"))
+    assert header.split()[1:5] == ["x-model", "flag", "--set", "model_header"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("command", ["config", "scrape", "simulate"])
+def test_no_terminal_is_too_narrow_for_a_whole_name(
+    command: str, columns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(terminal, "_is_terminal", lambda _console: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    (tmp_path / "small.yaml").write_text("about: s\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
+    page = tmp_path / "page-of-the-first-vllm-pod-in-the-cluster.prom"
+    page.write_bytes(PAGE.read_bytes())
+    arguments = {
+        "config": ("config",),
+        "scrape": ("scrape", page.name),
+        "simulate": ("simulate", "small.yaml", "--duration", "5"),
+    }
+    names = {
+        "config": set(Settings.model_fields),
+        "scrape": {page.name, "a1,", "a2"},
+        "simulate": {*installed(), "evicted", "p99"},
+    }
+
+    result = run(*arguments[command])
+
+    assert result.exit_code == 0
+    assert names[command] <= set(result.stdout.split())
+    assert all(len(line.rstrip()) <= columns for line in result.stdout.splitlines())
+    assert "…" not in result.stdout
 
 
 @pytest.mark.parametrize("command", ["config", "serve", "envoy-config"])
@@ -103,8 +147,8 @@ def test_wrong_settings_stop_every_command_with_a_line_for_each(
     assert "lora-router: AIBRIX_LORA_AFFINITY_THRESHOLD=1.5: must be a number between 0 and 1" in (
         lines
     )
-    assert "lora-router: --grpc-port x: must be a port, from 0 (any) to 65535" in lines
-    assert "lora-router: --log-level loud: must be one of debug, info, warning, error" in lines
+    assert "lora-router: --set grpc_port=x: must be a port, from 0 (any) to 65535" in lines
+    assert "lora-router: --set log_level=loud: must be one of debug, info, warning, error" in lines
     assert len(lines) == 3
 
 
@@ -150,6 +194,140 @@ def test_serve_without_pods_says_how_to_name_them() -> None:
 
     assert result.exit_code == 1
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings with which ``serve`` would have started; it starts nothing."""
+    settings: list[Settings] = []
+
+    async def serve(given: Settings) -> None:
+        settings.append(given)
+
+    monkeypatch.setattr("lora_router.app.serve", serve)
+    monkeypatch.setattr("lora_router.telemetry.logs.configure_logging", lambda *_: None)
+    return settings
+
+
+def test_serve_has_flags_for_its_logs(served: list[Settings]) -> None:
+    assert run("serve", "--log-level", "warning", "--log-format", "json").exit_code == 0
+    assert run("serve", "-v").exit_code == 0
+    assert run("serve", "--verbose", "--set", "log_format=json").exit_code == 0
+
+    assert [(each.log_level, each.log_format) for each in served] == [
+        ("warning", "json"),
+        ("debug", "text"),
+        ("debug", "json"),
+    ]
+
+
+def test_serve_refuses_two_log_levels_and_unknown_ones(served: list[Settings]) -> None:
+    result = run("serve", "-v", "--log-level", "error")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "lora-router: --verbose and --log-level exclude each other\n",
+    )
+    result = run("serve", "--log-level", "loud")
+    assert result.exit_code == 2
+    assert "'loud' is not one of" in result.stderr
+    assert served == []
+
+
+def test_the_flags_for_logs_allow_what_the_settings_allow() -> None:
+    assert f"one of {', '.join(LogLevel)}" == allowed("log_level")
+    assert f"one of {', '.join(LogFormat)}" == allowed("log_format")
+
+
+@pytest.mark.parametrize("command", ["serve", "config", "envoy-config"])
+def test_an_error_names_the_flag_as_it_was_typed(
+    command: str, served: list[Settings], tmp_path: Path
+) -> None:
+    result = run(command, "--set", "log_levle=debug")
+    assert "lora-router: --set log_levle: there is no such setting; did you mean" in result.stderr
+    assert (result.exit_code, served) == (2, [])
+
+    if command != "envoy-config":
+        result = run(command, "--algorithm", "best")
+        assert "lora-router: --algorithm best: must be one of" in result.stderr
+
+
+def test_serve_runs_where_the_user_has_no_home() -> None:
+    """As in a container whose user is a number: no HOME, and no entry in /etc/passwd."""
+    program = (
+        "import pwd, sys\n"
+        "def nobody(_): raise KeyError('getpwuid(): uid not found')\n"
+        "pwd.getpwuid = nobody\n"
+        "from lora_router.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--set", "grpc_port=0", "--set", "admin_port=0"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_exit_statuses_are_documented() -> None:
+    assert "Exit status: 0 success; 1 the command failed; 2" in " ".join(
+        run("--help").stdout.split()
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["config"], ["config", "--json"], ["--help"]])
+def test_a_reader_that_goes_away_is_no_traceback(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "lora_router", *arguments],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+COMPLETED = """
+source ~/.bash_completions/lora-router.sh
+COMP_WORDS=(lora-router {words}); COMP_CWORD=$(({count})); _lora_router_completion lora-router
+echo "${{COMPREPLY[@]}}"
+"""
+
+
+def test_completion_is_installed_and_completes_in_bash(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"HOME": str(tmp_path), "PATH": path, "SHELL": "/bin/bash"}
+
+    def bash(script: str) -> str:
+        result = subprocess.run(
+            ["bash", "-c", f"{script}\ntrue"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return result.stdout.strip()
+
+    assert "completion installed" in bash("lora-router --install-completion")
+    assert ".bash_completions/lora-router.sh" in (tmp_path / ".bashrc").read_text()
+    assert "_lora_router_completion" in bash("lora-router --show-completion")
+    typed = {
+        "serve --log-f": "--log-format",
+        "serve --algorithm lora-a": "lora-affinity",
+        "config --set envoy_listen_h": "envoy_listen_host=",
+        "envoy-": "envoy-config",
+    }
+    for words, completed in typed.items():
+        assert bash(COMPLETED.format(words=words, count=len(words.split()))) == completed
 
 
 def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:

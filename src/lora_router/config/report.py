@@ -4,20 +4,44 @@ from typing import Any
 
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings
 from lora_router.config.sources import LoadedSettings, allowed
 
+_TABLE_WIDTH = 120
+"""Columns of a terminal below which the four columns of a table are too narrow to read."""
 
-def render_config(loaded: LoadedSettings) -> Table:
-    """Make a table of all settings in force."""
+
+def render_config(loaded: LoadedSettings, width: int) -> RenderableType:
+    """Return all settings in force: as a table, or as paragraphs where the width is too small."""
+    if width < _TABLE_WIDTH:
+        return _paragraphs(loaded)
     table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "from", "meaning"):
+    table.add_column("setting", no_wrap=True)
+    for heading in ("value", "from", "meaning"):
         table.add_column(heading, overflow="fold")
     for name, field in Settings.model_fields.items():
-        table.add_row(name, _text(_value(loaded, name)), loaded.origins[name], field.description)
+        cells = (name, _text(_value(loaded, name)), loaded.origins[name], field.description or "")
+        table.add_row(*map(Text, cells))
     return table
+
+
+def _paragraphs(loaded: LoadedSettings) -> RenderableType:
+    parts: list[RenderableType] = []
+    for name, field in Settings.model_fields.items():
+        value = _text(_value(loaded, name))
+        text = Text.assemble(
+            (name, "bold"),
+            f" = {value}" if value else "",
+            (f"   [{loaded.origins[name]}]", "dim"),
+            overflow="fold",
+        )
+        parts += [text, Padding(Text(field.description or ""), (0, 0, 0, 4))]
+    return Group(*parts)
 
 
 def config_json(loaded: LoadedSettings) -> dict[str, dict[str, object]]:

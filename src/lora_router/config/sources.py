@@ -51,7 +51,11 @@ class _Given:
 
 
 def load_settings(
-    *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+    *,
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    spelled: Mapping[str, str] | None = None,
 ) -> LoadedSettings:
     """Put the layers together.
 
@@ -59,14 +63,17 @@ def load_settings(
         file: A YAML file, if there is one.
         environ: The process's environment.
         flags: Settings by name.
+        spelled: How a flag was written, up to its value, where it is not ``--NAME VALUE``:
+            ``--set NAME=``.
 
     Raises:
         SettingsError: Something is wrong with any of them; says all of it.
     """
     given = _from_file(file) if file is not None else {}
     given |= _from_environment(environ)
+    written = {name: f"--{name.replace('_', '-')} " for name in flags} | dict(spelled or {})
     given |= {
-        name: _Given(value, f"flag --{name.replace('_', '-')}", f"--{name.replace('_', '-')} ")
+        name: _Given(value, f"flag {written[name].rstrip(' =')}", written[name])
         for name, value in flags.items()
     }
     unknown = [_unknown(item.spelled, name) for name, item in given.items() if not _is_known(name)]

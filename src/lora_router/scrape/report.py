@@ -8,13 +8,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-from rich.table import Table
+from rich.console import RenderableType
 
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.series import ExpositionError
+from lora_router.terminal import table_or_paragraphs
 
 _TIMEOUT_SECONDS = 10.0
+_HEADINGS = ("source", "running", "waiting", "deferred", "kv cache", "slots", "active")
 
 
 class SourceError(Exception):
@@ -38,26 +40,25 @@ async def read_source(source: str) -> dict[str, object]:
     return _report(source, metrics)
 
 
-def render_table(reports: Sequence[dict[str, object]]) -> Table:
-    """Make a table for people."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("source", "running", "waiting", "deferred", "kv cache", "slots", "active"):
-        table.add_column(heading, overflow="fold")
-    for report in reports:
-        lora = report["lora"]
-        usage = report["kv_cache_usage"]
-        slots, active = "unknown", "unknown"
-        if isinstance(lora, dict):
-            slots = "unknown" if lora["max_lora"] is None else str(lora["max_lora"])
-            active = ", ".join(lora["active"]) or "none"
-        table.add_row(
-            str(report["source"]),
-            *(_shown(report[key]) for key in ("running", "waiting", "deferred")),
-            f"{usage:.1%}" if isinstance(usage, float) else "unknown",
-            slots,
-            active,
-        )
-    return table
+def render_reports(reports: Sequence[dict[str, object]], width: int) -> RenderableType:
+    """Return the reports as a table, or as paragraphs where the width is too small for one."""
+    return table_or_paragraphs(_HEADINGS, [_row(report) for report in reports], width)
+
+
+def _row(report: dict[str, object]) -> tuple[str, ...]:
+    lora = report["lora"]
+    usage = report["kv_cache_usage"]
+    slots, active = "unknown", "unknown"
+    if isinstance(lora, dict):
+        slots = "unknown" if lora["max_lora"] is None else str(lora["max_lora"])
+        active = ", ".join(lora["active"]) or "none"
+    return (
+        str(report["source"]),
+        *(_shown(report[key]) for key in ("running", "waiting", "deferred")),
+        f"{usage:.1%}" if isinstance(usage, float) else "unknown",
+        slots,
+        active,
+    )
 
 
 async def _load(source: str) -> bytes:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.progress import Progress, TaskID
-from rich.table import Table
+from rich.text import Text
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import check_installed, load_algorithms
@@ -25,16 +25,20 @@ from lora_router.simulator.summary import (
     summarise,
 )
 from lora_router.simulator.trace import Arrival, make_trace, read_trace
+from lora_router.terminal import output_console, print_report, split_table
 
-_TABLE_WIDTH = 110
-"""A row that a narrow terminal breaks is worth more than one with its figures cut off."""
+_HEADINGS = (
+    "algorithm", "p50 s", "p95", "p99", "end p99", "good", "waits", "held", "loads", "evicted",
+    "busiest", "worst p99", "moved",
+)  # fmt: skip
 _LEGEND = (
-    "p50, p95, p99: seconds to the first token; end p99: to the last. good: first token within "
-    f"{TTFT_LIMIT_SECONDS:g} s.\n"
-    "waits, held: requests that waited for a slot on a pod, in the router. loads, evicted:\n"
-    "adapters, for 1,000 requests. busiest: requests of the busiest pod over the average.\n"
-    "worst p99: of the adapter that is worst off. moved: adapters with another busiest pod in\n"
-    "the second half."
+    "p50, p95, p99: seconds to the first token; end p99: to the last token. "
+    f"good: requests with a first token within {TTFT_LIMIT_SECONDS:g} s.\n"
+    "waits: requests that waited for a slot on a pod. held: requests that waited in the router.\n"
+    "loads, evicted: adapters for every 1,000 requests. "
+    "busiest: requests of the busiest pod over the average.\n"
+    "worst p99: p99 of the adapter with the highest one. "
+    "moved: adapters with another busiest pod in the second half."
 )
 
 
@@ -73,7 +77,7 @@ def simulate_command(options: SimulateOptions) -> None:
         check_can_plot(options.plot)
     scenarios = [read_scenario(path) for path in options.scenarios]
     replayed = None if options.trace is None else read_trace(options.trace)
-    console = Console(stderr=options.as_json)
+    console = output_console(stderr=options.as_json)
     results: dict[str, dict[str, Summary]] = {}
     written: list[Path] = []
     with Progress(console=console, transient=True) as progress:
@@ -92,10 +96,10 @@ def simulate_command(options: SimulateOptions) -> None:
     if options.as_json:
         sys.stdout.write(json.dumps(_document(options, results)) + "\n")
         return
-    console.width = max(console.width, _TABLE_WIDTH)
-    for scenario in scenarios:
-        console.print(_table(scenario, options, results[scenario.name]))
-    console.print(_LEGEND)
+    tables = [
+        _table(scenario, options, results[scenario.name], console.width) for scenario in scenarios
+    ]
+    print_report(console, *tables, _LEGEND)
 
 
 def _medians(
@@ -203,17 +207,11 @@ def _about(scenario: Scenario, options: SimulateOptions) -> str:
     return f"{scenario.about}, {options.rate or scenario.rate:g} requests/s"
 
 
-def _table(scenario: Scenario, options: SimulateOptions, results: dict[str, Summary]) -> Table:
-    title = f"{scenario.name}: {_about(scenario, options)}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("algorithm", no_wrap=True)
-    for heading in (
-        "p50 s", "p95", "p99", "end p99", "good", "waits", "held", "loads", "evicted", "busiest",
-        "worst p99", "moved",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for name, found in results.items():
-        table.add_row(
+def _table(
+    scenario: Scenario, options: SimulateOptions, results: dict[str, Summary], width: int
+) -> RenderableType:
+    rows = [
+        (
             name,
             *(f"{found.ttft[key]:.2f}" for key in ("p50", "p95", "p99")),
             f"{found.end_to_end['p99']:.1f}",
@@ -226,4 +224,7 @@ def _table(scenario: Scenario, options: SimulateOptions, results: dict[str, Summ
             f"{found.worst_adapter_p99:.2f}",
             f"{found.moved:.0%}",
         )
-    return table
+        for name, found in results.items()
+    ]
+    title = f"{scenario.name}: {_about(scenario, options)}"
+    return Group(Text(title, style="italic"), split_table(_HEADINGS, rows, width))

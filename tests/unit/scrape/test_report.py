@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from lora_router.scrape.report import SourceError, read_source, render_table
+from lora_router.scrape.report import SourceError, read_source, render_reports
 
 RECORDED = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
 WAITING = RECORDED / "06_three_lora_one_waits_t1s.prom"
@@ -101,7 +101,7 @@ async def test_people_get_a_table(tmp_path: Path) -> None:
     reports = [await read_source(source) for source in (str(WAITING), str(bare), idle)]
     console = Console(file=io.StringIO(), width=200)
 
-    console.print(render_table(reports))
+    console.print(render_reports(reports, console.width))
 
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "a1, a2" in text

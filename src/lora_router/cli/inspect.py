@@ -1,0 +1,92 @@
+"""``lora-router scrape`` and ``lora-router probe``: ask a pod or a router, and print the answer."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_router.cli.options import ConfigFile, fail, load
+from lora_router.terminal import output_console, print_report
+
+
+def scrape(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="File, - (standard input) or URL.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each source, one a line.")
+    ] = False,
+) -> None:
+    """Print what the router reads from metrics pages."""
+    from lora_router.scrape.report import SourceError, read_source, render_reports
+
+    async def read_all() -> tuple[list[dict[str, object]], list[str]]:
+        reports, errors = [], []
+        for source in sources:
+            try:
+                reports.append(await read_source(source))
+            except SourceError as error:
+                errors.append(str(error))
+        return reports, errors
+
+    reports, errors = asyncio.run(read_all())
+    if as_json:
+        for report in reports:
+            typer.echo(json.dumps(report))
+    elif reports:
+        console = output_console()
+        print_report(console, render_reports(reports, console.width))
+    for error in errors:
+        typer.echo(f"lora-router: {error}", err=True)
+    if errors:
+        raise typer.Exit(1)
+
+
+def probe(
+    config: ConfigFile = None,
+    grpc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of the gRPC health service.",
+            show_default="127.0.0.1 and the setting grpc_port, unless --http is given; "
+            "with grpc_tls_cert_file set: /readyz or /healthz on the admin port instead",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of trusted authorities; gRPC health is then asked over TLS.",
+            show_default=False,
+        ),
+    ] = None,
+    service: Annotated[
+        str, typer.Option(help="Name of the gRPC health service: readiness, liveness, …")
+    ] = "readiness",
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Page that must answer 200.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Overall deadline in seconds. Retries until then.")
+    ] = 3.0,
+) -> None:
+    """Ask a running router whether it serves: exit status 0 if it does, 1 if not."""
+    from lora_router.probe import ProbeError, ProbeOptions
+    from lora_router.probe import probe as ask
+
+    if grpc is None and http is None:
+        settings = load(config).settings
+        if settings.grpc_tls_cert_file is None:
+            grpc = f"127.0.0.1:{settings.grpc_port}"
+        else:
+            page = "healthz" if service == "liveness" else "readyz"
+            http = f"http://127.0.0.1:{settings.admin_port}/{page}"
+    try:
+        answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout, ca)))
+    except ProbeError as error:
+        fail(str(error), status=1)
+    for answer in answers:
+        typer.echo(answer)

@@ -1,0 +1,92 @@
+"""What the commands share: options, reading of settings, and errors."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from lora_router.config.sources import LoadedSettings, SettingsError, load_settings
+
+
+def complete_algorithm(incomplete: str) -> Iterator[str]:
+    """Yield the installed algorithms whose names begin so, for a shell's completion."""
+    from lora_router.routing.registry import installed
+
+    yield from (name for name in sorted(installed()) if name.startswith(incomplete))
+
+
+def complete_assignment(incomplete: str) -> Iterator[str]:
+    """Yield the settings whose names begin so, each with ``=``, for a shell's completion."""
+    from lora_router.config.settings import Settings
+
+    yield from (f"{name}=" for name in Settings.model_fields if name.startswith(incomplete))
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML file with settings.", show_default=False),
+]
+Endpoints = Annotated[
+    Path | None, typer.Option(help="YAML file that lists the pods.", show_default=False)
+]
+Algorithm = Annotated[
+    str | None,
+    typer.Option(
+        help="Algorithm that picks the pods.",
+        show_default=False,
+        autocompletion=complete_algorithm,
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Set any setting by its name. Can be repeated. Overrides file and environment.",
+        show_default=False,
+        autocompletion=complete_assignment,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load(
+    config: Path | None,
+    assignments: list[str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    spelled: Mapping[str, str] | None = None,
+) -> LoadedSettings:
+    """Read the settings, and print warnings; on an error print each problem and exit with 2.
+
+    Args:
+        config: The file of ``--config``.
+        assignments: What ``--set`` was given.
+        flags: Settings that have a flag of their own, by name; ``None`` is not given.
+        spelled: How a flag was written where it is not the setting's name: ``--verbose``.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    written = dict(spelled or {})
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            fail(f"--set {assignment}: must be NAME=VALUE", status=2)
+        name = name.strip()
+        given[name] = value
+        written[name] = f"--set {name}="
+    try:
+        loaded = load_settings(file=config, environ=os.environ, flags=given, spelled=written)
+    except SettingsError as error:
+        fail(str(error), status=2)
+    for warning in loaded.warnings:
+        typer.echo(f"lora-router: warning: {warning}", err=True)
+    return loaded
+
+
+def fail(message: str, *, status: int) -> NoReturn:
+    """Print an error, each of its lines with the program's name, and exit."""
+    for line in message.splitlines():
+        typer.echo(f"lora-router: {line}", err=True)
+    sys.exit(status)

@@ -1,0 +1,82 @@
+"""``lora-router serve``."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_router.cli.options import Algorithm, Assignments, ConfigFile, Endpoints, fail, load
+
+
+class LogLevel(StrEnum):
+    """Values of the setting ``log_level``."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """Values of the setting ``log_format``."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def serve(
+    config: ConfigFile = None,
+    endpoints: Endpoints = None,
+    algorithm: Algorithm = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Least severe level to log.", show_default=False)
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Format of log lines.", show_default=False)
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log at level debug, every decision included.")
+    ] = False,
+    assignments: Assignments = None,
+) -> None:
+    """Answer Envoy's ext_proc calls until SIGTERM, then drain."""
+    flags: dict[str, object] = {
+        "endpoints": endpoints,
+        "algorithm": algorithm,
+        "log_level": None if log_level is None else log_level.value,
+        "log_format": None if log_format is None else log_format.value,
+    }
+    spelled = {}
+    if verbose:
+        if log_level is not None:
+            fail("--verbose and --log-level exclude each other", status=2)
+        flags["log_level"] = LogLevel.DEBUG.value
+        spelled["log_level"] = "--verbose "
+    loaded = load(config, assignments, flags, spelled)
+    _provide_home()
+
+    import uvloop
+
+    from lora_router.app import serve as serve_app
+    from lora_router.routing.registry import BrokenAlgorithmError
+    from lora_router.telemetry.logs import configure_logging
+
+    configure_logging(loaded.settings.log_level, loaded.settings.log_format)
+    try:
+        uvloop.run(serve_app(loaded.settings))
+    except (OSError, ValueError, BrokenAlgorithmError) as error:
+        fail(str(error), status=1)
+
+
+def _provide_home() -> None:
+    """Set ``HOME`` to ``/`` where the process has no home directory.
+
+    The Kubernetes client looks for ``~/.kube`` when it is imported, and that fails for a user
+    without ``HOME`` and without an entry in ``/etc/passwd``, as containers often have.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"

@@ -1,0 +1,89 @@
+"""``lora-router simulate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_router.cli.options import AsJson, complete_algorithm, fail
+
+
+def simulate(
+    scenarios: Annotated[
+        list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files; see bench/scenarios.")
+    ],
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Algorithm to try. Can be repeated.",
+            show_default="all installed",
+            autocompletion=complete_algorithm,
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Seed of a trace. Can be repeated; the result is then the median.",
+            show_default="1",
+        ),
+    ] = None,
+    duration: Annotated[float, typer.Option(help="Simulated seconds.", min=1.0)] = 300.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Requests per second.", show_default="the scenario's", min=0.001),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of requests to replay: timestamp,model,prompt_tokens,output_tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    routers: Annotated[int, typer.Option(help="Routers that share the fleet.", min=1)] = 1,
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="What the routers know of each other: nothing, scrapes (of pods), or the seconds "
+            "between two exchanges of ledgers."
+        ),
+    ] = "scrapes",
+    threshold: Annotated[
+        float, typer.Option(help="AIBRIX_LORA_AFFINITY_THRESHOLD.", min=0.0, max=1.0)
+    ] = 0.999,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Directory to write plots to, as SVG. Needs the extra 'plot'.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run algorithms on a simulated fleet, with the same traces for all, in simulated time."""
+    from lora_router.routing.registry import UnknownAlgorithmError, installed
+    from lora_router.simulator.command import SimulateOptions, simulate_command
+    from lora_router.simulator.knowledge import read_knowledge
+    from lora_router.simulator.plots import PlotError
+
+    chosen = tuple(dict.fromkeys(algorithm or sorted(installed())))
+    try:
+        simulate_command(
+            SimulateOptions(
+                scenarios=tuple(scenarios),
+                algorithms=chosen,
+                seeds=tuple(dict.fromkeys(seed or (1,))),
+                seconds=duration,
+                rate=rate,
+                trace=trace,
+                routers=routers,
+                knowledge=read_knowledge(peers),
+                lora_affinity_threshold=threshold,
+                as_json=as_json,
+                plot=plot,
+            )
+        )
+    except PlotError as error:
+        fail(str(error), status=1)
+    except (ValueError, UnknownAlgorithmError) as error:
+        fail(str(error), status=2)
