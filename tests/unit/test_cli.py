@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 from lora_router import __version__, terminal
 from lora_router.cli import app
 from lora_router.cli.serve import LogFormat, LogLevel
-from lora_router.config.settings import Settings
-from lora_router.config.sources import allowed
+from lora_router.config.settings import Settings, allowed
 from lora_router.routing.registry import installed
 
 PAGE = Path(__file__).parents[1] / "data/vllm-0.32.0/06_three_lora_one_waits_t1s.prom"

@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings
-from lora_router.config.sources import LoadedSettings, allowed
+from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings, allowed
+from lora_router.config.sources import LoadedSettings
 
 _TABLE_WIDTH = 120
 """Columns of a terminal below which the four columns of a table are too narrow to read."""

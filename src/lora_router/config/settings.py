@@ -1,18 +1,15 @@
-"""Every setting: its name, its default, what it means and what it may be.
+"""Every setting: its name, its default, what it means, and which values it accepts.
 
-Where they come from, from weakest to strongest: the defaults here, a YAML file, the environment
-(``LORA_ROUTER_`` and the name in capitals; for four of them AIBrix's name too), flags.
-``lora_router.config.sources`` reads those and says what is wrong with them.
+A ``Settings`` object holds exactly what its constructor was given, and defaults for the rest.
+``lora_router.config.sources`` reads the file, the environment and the flags.
 """
 
-import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from lora_router.routing.selector import SelectorError, parse_selector
+from lora_router.config import kinds
+from lora_router.config.kinds import Allowed
 
 ENV_PREFIX = "LORA_ROUTER_"
 
@@ -27,380 +24,240 @@ AIBRIX_NAMES = {
 MESSAGE_ROOM_BYTES = 64 * 1024
 """What a gRPC message holds beside a piece of a body, rounded up generously."""
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
+class Settings(BaseModel):
+    """The settings in force. ``lora-router config`` prints them."""
 
-def _listed(value: object) -> object:
-    """Take ``a,b`` for a list, as the environment and flags can only hold text."""
-    if isinstance(value, str):
-        return [item.strip() for item in value.split(",") if item.strip()]
-    return value
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-def _mapped(value: object) -> object:
-    """Take ``a=1,b=2`` for a mapping."""
-    if isinstance(value, str):
-        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
-        if not all(equals for _, equals, _ in pairs):
-            raise ValueError("must be name=value,name=value")
-        return {key.strip(): text.strip() for key, _, text in pairs}
-    return value
-
-
-def _path(value: str) -> str:
-    if not value.startswith("/") or "?" in value or not value.isprintable():
-        raise ValueError("must begin with a slash and have no query")
-    return value
-
-
-def _header(value: object) -> object:
-    if not isinstance(value, str) or _TOKEN.fullmatch(value.lower()) is None:
-        raise ValueError("must be a header's name")
-    return value.lower()
-
-
-def _selector(value: str) -> str:
-    try:
-        parse_selector(value)
-    except SelectorError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _namespace(value: str) -> str:
-    if _DNS_LABEL.fullmatch(value) is None:
-        raise ValueError("must be a namespace's name")
-    return value
-
-
-def _host_and_port(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise ValueError("must be host:port")
-    return value
-
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
-Interval = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
-HeaderName = Annotated[str, BeforeValidator(_header)]
-Namespace = Annotated[str, AfterValidator(_namespace)]
-UrlPath = Annotated[str, AfterValidator(_path)]
-HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
-
-
-class Settings(BaseSettings):
-    """What is in force. ``lora-router config`` prints it."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,
-        enable_decoding=False,
-        extra="forbid",
-        frozen=True,
-    )
-
-    endpoints: Path | None = Field(
+    endpoints: kinds.OwnFile = Field(
         None,
-        description="YAML file that lists the pods. Without it they come from Kubernetes.",
-        json_schema_extra={"allowed": "the path of a file"},
+        description="YAML file that lists the pods. Without it, pods come from Kubernetes.",
     )
-    kubernetes_namespaces: Annotated[list[Namespace], BeforeValidator(_listed)] = Field(
+    kubernetes_namespaces: kinds.Namespaces = Field(
         default_factory=list,
-        description="Namespaces whose pods are used; none given: all.",
-        json_schema_extra={"allowed": "names of namespaces, joined by commas"},
+        description="Namespaces whose pods are used. Empty: all namespaces.",
     )
-    kubernetes_selector: Annotated[str, AfterValidator(_selector)] = Field(
+    kubernetes_selector: kinds.Selector = Field(
         "model.aibrix.ai/name",
-        description="Which pods: a label selector. The default takes pods that have the label.",
-        json_schema_extra={"allowed": "a Kubernetes label selector"},
+        description="Label selector of the pods. The default selects pods that have the label, "
+        "whatever its value.",
     )
-    kubernetes_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+    kubernetes_port: kinds.Port = Field(
         8000,
-        description="Port of a pod with neither the label model.aibrix.ai/port nor a container "
-        "port of the name below.",
-        json_schema_extra={"allowed": "a port, from 1 to 65535"},
+        description="Port of a pod that has neither the label model.aibrix.ai/port nor a "
+        "container port named kubernetes_port_name.",
     )
-    kubernetes_port_name: Annotated[str, Field(min_length=1, max_length=15)] = Field(
-        "http",
-        description="Name of the container port that serves.",
-        json_schema_extra={"allowed": "a container port's name, 1 to 15 characters"},
-    )
-    kubernetes_kubeconfig: Path | None = Field(
+    kubernetes_port_name: Annotated[
+        str,
+        Field(min_length=1, max_length=15),
+        Allowed("a container port's name, 1 to 15 characters"),
+    ] = Field("http", description="Name of the container port that serves requests.")
+    kubernetes_kubeconfig: kinds.OwnKubeconfig = Field(
         None,
-        description="Credentials for the API server. Without it: the pod's service account, else "
+        description="Kubeconfig for the API server. Without it: the pod's service account, else "
         "$KUBECONFIG, else ~/.kube/config.",
-        json_schema_extra={"allowed": "the path of a kubeconfig file"},
     )
-    kubernetes_context: str | None = Field(
-        None,
-        description="Which context of the kubeconfig. Default: its current one.",
-        json_schema_extra={"allowed": "a context's name"},
+    kubernetes_context: Annotated[str | None, Allowed("a context's name")] = Field(
+        None, description="Context of the kubeconfig. Default: its current context."
     )
-    kubernetes_watch_seconds: int = Field(
+    kubernetes_watch_seconds: kinds.Whole = Field(
         30,
         ge=1,
         le=3600,
-        description="A watch is ended and begun again after this time: how long a silent API "
-        "server is taken for a quiet one (10 s are added).",
-        json_schema_extra={"allowed": "a whole number from 1 to 3600"},
+        description="Server-side timeout of a watch, in seconds. A watch without traffic for this "
+        "long plus 10 s is treated as lost.",
     )
-    algorithm: str = Field(
+    algorithm: Annotated[str, Allowed("the name of an installed algorithm")] = Field(
         "lora-placement",
-        description="What picks the pod when a request does not say.",
-        json_schema_extra={"allowed": "the name of an installed algorithm"},
+        description="Algorithm that picks the pod of a request that does not name one.",
     )
-    algorithm_options: Annotated[dict[str, str], BeforeValidator(_mapped)] = Field(
+    algorithm_options: kinds.Options = Field(
         default_factory=dict,
-        description="Options of algorithms: adapter_load_seconds, shuffle_shard_k, or what one "
-        "from outside takes.",
-        json_schema_extra={"allowed": "name=value,name=value"},
+        description="Options of algorithms, for example adapter_load_seconds or shuffle_shard_k.",
     )
-    lora_affinity_threshold: float = Field(
+    lora_affinity_threshold: kinds.Fraction = Field(
         0.999,
-        ge=0,
-        le=1,
-        description="lora-affinity: the probability of a pod that has the adapter over one that "
-        "has room. Lower: hot adapters spread sooner, more loads.",
-        json_schema_extra={"allowed": "a number between 0 and 1"},
+        description="lora-affinity: probability of choosing a pod that has the adapter over a pod "
+        "that has a free slot. A lower value spreads hot adapters sooner and loads more often.",
     )
-    default_model: str | None = Field(
-        None,
-        description="Model of requests that name none.",
-        json_schema_extra={"allowed": "a model's name"},
+    default_model: Annotated[str | None, Allowed("a model's name")] = Field(
+        None, description="Model of a request that names none."
     )
-    inference_paths: Annotated[list[UrlPath], BeforeValidator(_listed)] = Field(
+    inference_paths: kinds.UrlPaths = Field(
         default_factory=list,
-        description="Further paths whose JSON body names a model.",
-        json_schema_extra={"allowed": "paths, each beginning with a slash, joined by commas"},
+        description="Additional paths whose JSON body names a model.",
     )
-    max_body_bytes: int = Field(
+    max_body_bytes: Annotated[
+        kinds.Whole,
+        Allowed("a number of bytes, at least 1024, and 65536 less than a gRPC message's"),
+    ] = Field(
         32 * 1024 * 1024,
         ge=1024,
-        description="Longest request body; a longer one is answered with 413.",
-        json_schema_extra={
-            "allowed": "a number of bytes, at least 1024, and 65536 less than a gRPC message's"
-        },
+        description="Maximum size of a request body. A larger body is refused with 413.",
     )
-    max_hold_seconds: Seconds = Field(
+    max_hold_seconds: kinds.Seconds = Field(
         30.0,
-        description="Longest time that an algorithm may hold a request in the router. 0: never.",
-        json_schema_extra={"allowed": "seconds, from 0 to 86400"},
+        description="Maximum time that an algorithm may hold a request in the router. 0: no "
+        "request is held.",
+    )
+    max_held_requests: kinds.Whole = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of requests held in the router. One more is refused with 429.",
+    )
+    max_held_requests_per_model: kinds.Whole = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of requests held for one model or adapter. One more is "
+        "refused with 429.",
     )
 
     transport: Literal["lean", "grpcio"] = Field(
         "lean",
-        description="What carries Envoy's calls: lean, this service's own gRPC server, or grpcio, "
-        "the generic one, which takes some ten times the CPU time.",
-        json_schema_extra={"allowed": "one of lean, grpcio"},
+        description="gRPC server for Envoy's calls: lean, this project's own, or grpcio, the "
+        "generic one, which takes about ten times the CPU time.",
     )
-    grpc_host: str = Field(
+    grpc_host: kinds.Address = Field(
         "0.0.0.0",  # noqa: S104 -- Envoy is on another host, as a rule
-        description="Address for Envoy's calls.",
-        json_schema_extra={"allowed": "an address of this host"},
+        description="Address that listens for Envoy's calls.",
     )
-    grpc_port: Port = Field(
-        50052,
-        description="Port for Envoy's calls.",
-        json_schema_extra={"allowed": "a port, from 0 (any) to 65535"},
-    )
-    grpc_max_message_size_bytes: int = Field(
+    grpc_port: kinds.PortOrAny = Field(50052, description="Port that listens for Envoy's calls.")
+    grpc_max_message_size_bytes: Annotated[
+        kinds.Whole, Allowed("a number of bytes, from 131072 to 2147483647")
+    ] = Field(
         64 * 1024 * 1024,
         ge=128 * 1024,
         le=2**31 - 1,
-        description="Longest gRPC message taken from Envoy.",
-        json_schema_extra={"allowed": "a number of bytes, from 131072 to 2147483647"},
+        description="Maximum size of a gRPC message from Envoy.",
     )
-    grpc_tls_cert_file: Path | None = Field(
+    grpc_tls_cert_file: kinds.OwnPem = Field(
         None,
-        description="Certificate for Envoy's calls, with its chain; without it they are in the "
-        "clear.",
-        json_schema_extra={"allowed": "the path of a PEM file"},
+        description="Certificate chain of the gRPC server. Without it, Envoy's calls are not "
+        "encrypted.",
     )
-    grpc_tls_key_file: Path | None = Field(
+    grpc_tls_key_file: kinds.OwnPem = Field(None, description="Private key of that certificate.")
+    grpc_tls_client_ca_file: kinds.OwnPem = Field(
         None,
-        description="The certificate's key.",
-        json_schema_extra={"allowed": "the path of a PEM file"},
+        description="Certificate authorities for client certificates. When it is set, Envoy must "
+        "present a certificate that one of them signed (mutual TLS).",
     )
-    grpc_tls_client_ca_file: Path | None = Field(
-        None,
-        description="Authorities, one of which must have signed a certificate that Envoy shows "
-        "(mutual TLS).",
-        json_schema_extra={"allowed": "the path of a PEM file"},
+    admin_host: kinds.Address = Field(
+        "127.0.0.1", description="Address that serves /healthz, /readyz and /metrics."
     )
-    admin_host: str = Field(
-        "127.0.0.1",
-        description="Address of /healthz, /readyz and /metrics.",
-        json_schema_extra={"allowed": "an address of this host"},
+    admin_port: kinds.PortOrAny = Field(
+        8080, description="Port that serves /healthz, /readyz and /metrics."
     )
-    admin_port: Port = Field(
-        8080,
-        description="Port of /healthz, /readyz and /metrics.",
-        json_schema_extra={"allowed": "a port, from 0 (any) to 65535"},
-    )
-    startup_timeout_seconds: Seconds = Field(
+    startup_timeout_seconds: kinds.Seconds = Field(
         5.0,
-        description="Longest wait for the first scrape of all pods before saying 'ready'.",
-        json_schema_extra={"allowed": "seconds, from 0 to 86400"},
+        description="Maximum time that readiness waits for the first scrape of all pods.",
     )
-    drain_delay_seconds: Seconds = Field(
+    drain_delay_seconds: kinds.Seconds = Field(
         0.0,
-        description="After SIGTERM: time of being not ready and still serving.",
-        json_schema_extra={"allowed": "seconds, from 0 to 86400"},
+        description="After SIGTERM: how long the router reports not ready and still accepts "
+        "requests.",
     )
-    drain_timeout_seconds: Seconds = Field(
+    drain_timeout_seconds: kinds.Seconds = Field(
         30.0,
-        description="After that: time for open streams to end.",
-        json_schema_extra={"allowed": "seconds, from 0 to 86400"},
+        description="After drain_delay_seconds: how long the router waits for open streams to end.",
     )
 
-    pod_metric_refresh_interval_ms: int = Field(
+    pod_metric_refresh_interval_ms: kinds.Whole = Field(
         1000,
         ge=10,
         le=3_600_000,
-        description="Milliseconds between two scrapes of a pod's /metrics.",
-        json_schema_extra={"allowed": "a whole number from 10 to 3600000"},
+        description="Interval between two scrapes of a pod's /metrics, in milliseconds.",
     )
-    metrics_max_age_seconds: Interval = Field(
-        15.0,
-        description="Age at which a snapshot counts for nothing.",
-        json_schema_extra={"allowed": "seconds, above 0 and up to 86400"},
+    metrics_max_age_seconds: kinds.Interval = Field(
+        15.0, description="Age at which a snapshot is stale and no longer used."
     )
-    models_refresh_interval_seconds: Interval = Field(
-        10.0,
-        description="Seconds between two reads of a pod's /v1/models.",
-        json_schema_extra={"allowed": "seconds, above 0 and up to 86400"},
+    models_refresh_interval_seconds: kinds.Interval = Field(
+        10.0, description="Interval between two reads of a pod's /v1/models, in seconds."
     )
-    scrape_timeout_seconds: Interval = Field(
-        2.0,
-        description="Longest time for one read of a pod.",
-        json_schema_extra={"allowed": "seconds, above 0 and up to 86400"},
+    scrape_timeout_seconds: kinds.Interval = Field(
+        2.0, description="Timeout of one read of a pod, in seconds."
     )
-    scrape_concurrency: int = Field(
-        64,
-        ge=1,
-        le=10_000,
-        description="Pods read at the same time.",
-        json_schema_extra={"allowed": "a whole number from 1 to 10000"},
+    scrape_concurrency: kinds.Whole = Field(
+        64, ge=1, le=10_000, description="Maximum number of pods that are read at the same time."
     )
-    pod_api_key: SecretStr | None = Field(
+    pod_api_key: Annotated[SecretStr | None, Allowed("the key that vLLM was started with")] = Field(
         None,
-        description="Sent to pods as 'Authorization: Bearer' when /v1/models is read.",
-        json_schema_extra={"allowed": "the key that vLLM was started with"},
+        description="API key for reading /v1/models, sent as 'Authorization: Bearer'.",
     )
 
-    target_pod_header: HeaderName = Field(
-        "target-pod",
-        description="Header with the pod's endpoint.",
-        json_schema_extra={"allowed": "a header's name"},
+    target_pod_header: kinds.HeaderName = Field(
+        "target-pod", description="Header with the pod's endpoint."
     )
-    destination_header: HeaderName = Field(
+    destination_header: kinds.HeaderName = Field(
         "x-gateway-destination-endpoint",
         description="Header, and key in dynamic metadata, of the endpoint-picker protocol.",
-        json_schema_extra={"allowed": "a header's name"},
     )
-    strategy_header: HeaderName = Field(
-        "routing-strategy",
-        description="Header that chooses the algorithm.",
-        json_schema_extra={"allowed": "a header's name"},
+    strategy_header: kinds.HeaderName = Field(
+        "routing-strategy", description="Header in which a client names the algorithm."
     )
-    filter_header: HeaderName = Field(
-        "external-filter",
-        description="Header with a label selector.",
-        json_schema_extra={"allowed": "a header's name"},
+    filter_header: kinds.HeaderName = Field(
+        "external-filter", description="Header in which a client sends a label selector."
     )
-    model_header: HeaderName = Field(
-        "model",
-        description="Header that tells pods the model.",
-        json_schema_extra={"allowed": "a header's name"},
+    model_header: kinds.HeaderName = Field(
+        "model", description="Header in which the pod receives the model."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info",
-        description="How much to log.",
-        json_schema_extra={"allowed": "one of debug, info, warning, error"},
+        "info", description="Lowest level that is logged."
     )
-    log_format: Literal["text", "json"] = Field(
-        "text", description="How to write logs.", json_schema_extra={"allowed": "one of text, json"}
-    )
+    log_format: Literal["text", "json"] = Field("text", description="Format of log lines.")
 
-    envoy_listen_host: str = Field(
+    envoy_listen_host: kinds.IpAddress = Field(
         "0.0.0.0",  # noqa: S104 -- it is the gateway
-        description="envoy-config: address for clients.",
-        json_schema_extra={"allowed": "an IP address"},
+        description="envoy-config: address that listens for clients.",
     )
-    envoy_listen_port: Port = Field(
-        10080,
-        description="envoy-config: port for clients.",
-        json_schema_extra={"allowed": "a port, from 0 to 65535"},
+    envoy_listen_port: kinds.EnvoysPort = Field(
+        10080, description="envoy-config: port that listens for clients."
     )
-    envoy_admin_port: Port = Field(
-        9901,
-        description="envoy-config: port of Envoy's admin pages, on 127.0.0.1.",
-        json_schema_extra={"allowed": "a port, from 0 to 65535"},
+    envoy_admin_port: kinds.EnvoysPort = Field(
+        9901, description="envoy-config: port of Envoy's admin pages, on 127.0.0.1."
     )
-    envoy_router_address: HostAndPort | None = Field(
+    envoy_router_address: kinds.HostAndPort = Field(
         None,
-        description="envoy-config: where Envoy reaches this service. Default: 127.0.0.1 and "
+        description="envoy-config: where Envoy reaches the router. Default: 127.0.0.1 and "
         "grpc_port.",
-        json_schema_extra={"allowed": "host:port"},
     )
-    envoy_router_ca_file: Path | None = Field(
+    envoy_router_ca_file: kinds.EnvoysPem = Field(
         None,
-        description="envoy-config: authorities, one of which signed the router's certificate; "
-        "needed with grpc_tls_cert_file.",
-        json_schema_extra={"allowed": "the path of a PEM file where Envoy runs"},
+        description="envoy-config: certificate authorities for the router's certificate. Required "
+        "with grpc_tls_cert_file.",
     )
-    envoy_router_name: str | None = Field(
+    envoy_router_name: Annotated[str | None, Allowed("a DNS name")] = Field(
         None,
-        description="envoy-config: the name in the router's certificate. Default: the host of "
+        description="envoy-config: DNS name in the router's certificate. Default: the host of "
         "envoy_router_address.",
-        json_schema_extra={"allowed": "a DNS name"},
     )
-    envoy_client_cert_file: Path | None = Field(
+    envoy_client_cert_file: kinds.EnvoysPem = Field(
         None,
-        description="envoy-config: the certificate that Envoy shows; needed with "
+        description="envoy-config: certificate that Envoy presents to the router. Required with "
         "grpc_tls_client_ca_file.",
-        json_schema_extra={"allowed": "the path of a PEM file where Envoy runs"},
     )
-    envoy_client_key_file: Path | None = Field(
-        None,
-        description="envoy-config: that certificate's key.",
-        json_schema_extra={"allowed": "the path of a PEM file where Envoy runs"},
+    envoy_client_key_file: kinds.EnvoysPem = Field(
+        None, description="envoy-config: private key of that certificate."
     )
-    envoy_message_timeout_seconds: Interval = Field(
-        5.0,
-        description="envoy-config: how long Envoy waits for each answer.",
-        json_schema_extra={"allowed": "seconds, above 0 and up to 86400"},
+    envoy_message_timeout_seconds: kinds.Interval = Field(
+        5.0, description="envoy-config: how long Envoy waits for each answer of the router."
     )
     envoy_body_mode: Literal["buffered", "streamed", "full-duplex"] = Field(
         "buffered",
-        description="envoy-config: how Envoy sends request bodies. Streamed saves a round trip, "
-        "but a client must then send its body within envoy_message_timeout_seconds.",
-        json_schema_extra={"allowed": "one of buffered, streamed, full-duplex"},
+        description="envoy-config: how Envoy sends request bodies. streamed saves a round trip, "
+        "but then a client must send its body within envoy_message_timeout_seconds.",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        room = self.grpc_max_message_size_bytes - MESSAGE_ROOM_BYTES
-        if self.max_body_bytes > room:
-            if "max_body_bytes" in self.model_fields_set:
-                raise ValueError(
-                    f"max_body_bytes={self.max_body_bytes}: must be at most {room}, which is "
-                    f"{MESSAGE_ROOM_BYTES} less than grpc_max_message_size_bytes"
-                )
-            # Only the message limit was set, and lower: the default follows.
-            object.__setattr__(self, "max_body_bytes", room)
-        certificate, key = self.grpc_tls_cert_file, self.grpc_tls_key_file
-        if (certificate is None) != (key is None):
-            raise ValueError("grpc_tls_cert_file and grpc_tls_key_file: one needs the other")
-        if self.grpc_tls_client_ca_file is not None and certificate is None:
+        self._limit_body()
+        _need_each_other(self, "grpc_tls_cert_file", "grpc_tls_key_file")
+        if self.grpc_tls_client_ca_file is not None and self.grpc_tls_cert_file is None:
             raise ValueError("grpc_tls_client_ca_file: needs grpc_tls_cert_file")
-        if (self.envoy_client_cert_file is None) != (self.envoy_client_key_file is None):
-            raise ValueError(
-                "envoy_client_cert_file and envoy_client_key_file: one needs the other"
-            )
+        _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
         names = [
             self.target_pod_header,
             self.destination_header,
@@ -413,3 +270,25 @@ class Settings(BaseSettings):
             if names.count(name) > 1:
                 raise ValueError(f"two headers are called {name!r}: all names must differ")
         return self
+
+    def _limit_body(self) -> None:
+        room = self.grpc_max_message_size_bytes - MESSAGE_ROOM_BYTES
+        if self.max_body_bytes <= room:
+            return
+        if "max_body_bytes" in self.model_fields_set:
+            raise ValueError(
+                f"max_body_bytes={self.max_body_bytes}: must be at most {room}, which is "
+                f"{MESSAGE_ROOM_BYTES} less than grpc_max_message_size_bytes"
+            )
+        # Only the message limit was set, and lower than usual: the default follows it.
+        object.__setattr__(self, "max_body_bytes", room)
+
+
+def _need_each_other(settings: Settings, one: str, other: str) -> None:
+    if (getattr(settings, one) is None) != (getattr(settings, other) is None):
+        raise ValueError(f"{one} and {other}: one needs the other")
+
+
+def allowed(name: str) -> str:
+    """Return which values a setting accepts, as a phrase that completes "must be …"."""
+    return kinds.allowed_by(Settings.model_fields[name])

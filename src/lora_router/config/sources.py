@@ -1,33 +1,36 @@
-"""Reading settings from a file, the environment and flags, and saying what is wrong with them."""
+"""Reads settings from a file, the environment and flags, and reports what is wrong with them.
+
+From the weakest source to the strongest: the defaults of ``Settings``, a YAML file, the environment
+(``LORA_ROUTER_`` and the name in capitals; for four settings AIBrix's name too), flags.
+"""
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource
-from pydantic_settings.sources.utils import parse_env_vars
+from pydantic import SecretStr, ValidationError
 
-from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings
+from lora_router.config.kinds import FromFilesFolder
+from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings, allowed
+from lora_router.config.settings_file import SettingsFileError, read_settings_file
 from lora_router.routing.registry import installed
 
 # What Kubernetes puts into every pod's environment for a service called `lora-router`.
 _SERVICE_LINK = re.compile(r"LORA_ROUTER_(SERVICE_(HOST|PORT)(_.+)?|PORT(_\d+_\w+)?)")
 
-_PATHS = (
-    "endpoints",
-    "kubernetes_kubeconfig",
-    "grpc_tls_cert_file",
-    "grpc_tls_key_file",
-    "grpc_tls_client_ca_file",
-)
+_SHOWN_CHARACTERS = 200
+"""How much of a wrong value an error repeats."""
+
+_REPR = reprlib.Repr()
+_REPR.maxlist = _REPR.maxdict = 10
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_CHARACTERS
 
 
 class SettingsError(ValueError):
-    """The settings are wrong. One line for each problem: where it stands, the value, what may."""
+    """The settings are wrong. One line for each problem: source, name, value, what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,12 @@ class LoadedSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value that somebody set."""
+    """A value from one of the sources."""
 
     value: object
     origin: str
     spelled: str
-    """The name by which they know it."""
+    """What stands before the value where the user wrote it."""
 
 
 def load_settings(
@@ -57,25 +60,21 @@ def load_settings(
     flags: Mapping[str, object],
     spelled: Mapping[str, str] | None = None,
 ) -> LoadedSettings:
-    """Put the layers together.
+    """Combine the sources. Nothing but the arguments is read.
 
     Args:
         file: A YAML file, if there is one.
         environ: The process's environment.
-        flags: Settings by name.
-        spelled: How a flag was written, up to its value, where it is not ``--NAME VALUE``:
-            ``--set NAME=``.
+        flags: Values by setting.
+        spelled: By setting, what stands before the value on the command line, for example
+            ``--set grpc_port=``. Default: the setting's name as an option.
 
     Raises:
-        SettingsError: Something is wrong with any of them; says all of it.
+        SettingsError: Something is wrong with any of them. The message lists all problems.
     """
     given = _from_file(file) if file is not None else {}
     given |= _from_environment(environ)
-    written = {name: f"--{name.replace('_', '-')} " for name in flags} | dict(spelled or {})
-    given |= {
-        name: _Given(value, f"flag {written[name].rstrip(' =')}", written[name])
-        for name, value in flags.items()
-    }
+    given |= _from_flags(flags, spelled or {})
     unknown = [_unknown(item.spelled, name) for name, item in given.items() if not _is_known(name)]
     if unknown:
         raise SettingsError("\n".join(unknown))
@@ -90,52 +89,55 @@ def load_settings(
     return LoadedSettings(settings, origins, _suspicious(environ))
 
 
-def allowed(name: str) -> str:
-    """Say what a setting may be."""
-    extra = Settings.model_fields[name].json_schema_extra
-    assert isinstance(extra, dict)  # noqa: S101 -- every setting says so
-    return str(extra["allowed"])
-
-
 def _from_file(file: Path) -> dict[str, _Given]:
     try:
-        document = yaml.safe_load(file.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise SettingsError(f"{file}: must be a mapping of settings to values")
-    given = {
-        key: _Given(value, f"file {file}", f"{file}: {key}: ") for key, value in document.items()
-    }
-    for key in _PATHS:
-        path = document.get(key)
-        if isinstance(path, str):
-            # A path in a file is meant from where the file is, wherever the process was started.
-            given[key] = _Given(str(file.parent / path), f"file {file}", f"{file}: {key}: ")
+        entries = read_settings_file(file)
+    except SettingsFileError as error:
+        raise SettingsError(str(error)) from None
+    given = {}
+    for entry in entries:
+        value = entry.value
+        if isinstance(value, str) and value and _is_relative_to_the_file(entry.name):
+            # The process may have been started anywhere.
+            value = str(file.parent / value)
+        given[entry.name] = _Given(value, f"file {file}", f"{entry.place}: {entry.name}: ")
     return given
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
-    spelled = {name: f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    values = dict(environ)
-    for theirs, name in AIBRIX_NAMES.items():
-        if environ.get(theirs) and not environ.get(spelled[name]):
-            values[spelled[name]] = environ[theirs]
-            spelled[name] = theirs
-    source = EnvSettingsSource(Settings)
-    source.env_vars = parse_env_vars(values, case_sensitive=False, ignore_empty=True)
-    return {
-        name: _Given(value, f"env {spelled[name]}", f"{spelled[name]}=")
-        for name, value in source().items()
+    given = {
+        name: _Given(environ[variable], f"env {variable}", f"{variable}=")
+        for variable, name in AIBRIX_NAMES.items()
+        if environ.get(variable)
     }
+    # An empty variable counts as absent: a template often cannot leave one out.
+    for variable, value in environ.items():
+        name = variable.upper().removeprefix(ENV_PREFIX).lower()
+        if value and variable.upper().startswith(ENV_PREFIX) and _is_known(name):
+            given[name] = _Given(value, f"env {variable}", f"{variable}=")
+    return given
+
+
+def _from_flags(flags: Mapping[str, object], spelled: Mapping[str, str]) -> dict[str, _Given]:
+    given = {}
+    for name, value in flags.items():
+        flag = spelled.get(name, f"--{name.replace('_', '-')} ")
+        given[name] = _Given(value, f"flag {flag.rstrip(' =')}", flag)
+    return given
 
 
 def _is_known(name: str) -> bool:
     return name in Settings.model_fields
+
+
+def _is_relative_to_the_file(name: str) -> bool:
+    return _is_known(name) and any(
+        isinstance(each, FromFilesFolder) for each in Settings.model_fields[name].metadata
+    )
+
+
+def _is_secret(name: str) -> bool:
+    return SecretStr in (getattr(Settings.model_fields[name].annotation, "__args__", ()))
 
 
 def _closest(name: str) -> str:
@@ -149,7 +151,7 @@ def _unknown(spelled: str, name: str) -> str:
 
 def _problems(error: ValidationError, given: Mapping[str, _Given]) -> list[str]:
     problems: dict[str, str] = {}
-    for detail in error.errors(include_url=False, include_context=False):
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
         if not detail["loc"]:
             # The settings do not fit together; the message names them.
             message = detail["msg"].removeprefix("Value error, ")
@@ -157,16 +159,26 @@ def _problems(error: ValidationError, given: Mapping[str, _Given]) -> list[str]:
             continue
         name = str(detail["loc"][0])
         item = given[name]
-        value = "(not shown)" if name == "pod_api_key" else item.value
+        value = "(not shown)" if _is_secret(name) else _shown(item.value)
         problems[name] = f"{item.spelled}{value}: must be {allowed(name)}"
     return list(problems.values())
+
+
+def _shown(value: object) -> str:
+    """Return a value on one line of bounded length, whatever a file holds."""
+    text = _REPR.repr(value) if isinstance(value, list | dict) else str(value)
+    if not text.isprintable():
+        text = repr(text)
+    if len(text) > _SHOWN_CHARACTERS:
+        text = f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
+    return text
 
 
 def _check_algorithm(name: str, given: Mapping[str, _Given]) -> None:
     known = installed()
     if name not in known:
-        spelled = given["algorithm"].spelled if "algorithm" in given else "algorithm="
-        raise SettingsError(f"{spelled}{name}: must be one of {', '.join(sorted(known))}")
+        before = given["algorithm"].spelled if "algorithm" in given else "algorithm="
+        raise SettingsError(f"{before}{_shown(name)}: must be one of {', '.join(sorted(known))}")
 
 
 def _suspicious(environ: Mapping[str, str]) -> tuple[str, ...]:

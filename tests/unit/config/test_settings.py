@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_router.config.settings import Settings
-from lora_router.config.sources import LoadedSettings, SettingsError, allowed, load_settings
+from lora_router.config.settings import Settings, allowed
+from lora_router.config.sources import LoadedSettings, SettingsError, load_settings
 from lora_router.routing.registry import installed
 
 
@@ -108,6 +108,25 @@ class TestLayers:
         assert load({"LORA_ROUTER_MODEL_HEADER": "X-Model"}).settings.model_header == "x-model"
 
 
+class TestNothingElseIsRead:
+    @pytest.fixture(autouse=True)
+    def _surroundings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("LORA_ROUTER_GRPC_PORT", "1")
+        monkeypatch.setenv("ROUTING_ALGORITHM", "random")
+        (tmp_path / ".env").write_text("LORA_ROUTER_ADMIN_PORT=1\n")
+        monkeypatch.chdir(tmp_path)
+
+    def test_settings_hold_their_arguments_and_defaults(self) -> None:
+        assert Settings(admin_port=2).model_fields_set == {"admin_port"}
+        assert Settings().grpc_port == 50052
+
+    def test_an_empty_environment_sets_nothing(self) -> None:
+        loaded = load_settings(file=None, environ={}, flags={})
+
+        assert loaded.settings.model_fields_set == set()
+        assert set(loaded.origins.values()) == {"default"}
+
+
 class TestBodyLimit:
     def test_it_follows_a_lower_message_limit(self) -> None:
         settings = load({"AIBRIX_GRPC_MAX_MESSAGE_SIZE_BYTES": "1000000"}).settings
@@ -205,24 +224,79 @@ class TestProblems:
         write.write_text("grpc_port: [1]\n")
 
         assert problem(file=write) == (
-            f"{write}: grpc_port: [1]: must be a port, from 0 (any) to 65535"
+            f"{write}: line 1: grpc_port: [1]: must be a port, from 0 (any) to 65535"
         )
 
     def test_an_unknown_key_is_named_with_the_closest_one(self, write: Path) -> None:
         write.write_text("lora_afinity_threshold: 1\nnonsense: 2\n")
 
         assert problem(file=write).splitlines() == [
-            f"{write}: lora_afinity_threshold: there is no such setting; "
+            f"{write}: line 1: lora_afinity_threshold: there is no such setting; "
             "did you mean 'lora_affinity_threshold'?",
-            f"{write}: nonsense: there is no such setting",
+            f"{write}: line 2: nonsense: there is no such setting",
         ]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("grpc_port: yes", "grpc_port: True: must be a port, from 0 (any) to 65535"),
+            ("grpc_port: 2024-01-02", "grpc_port: 2024-01-02: must be a port"),
+            ("drain_timeout_seconds: on", "drain_timeout_seconds: True: must be seconds, from 0"),
+            ("endpoints: ''", "endpoints: : must be the path of a file"),
+            ("default_model: 7", "default_model: 7: must be a model's name"),
+            ("algorithm_options: {k: [1]}", "algorithm_options: {'k': [1]}: must be name=value"),
+            ("grpc_port: 1e9", "grpc_port: 1e9: must be a port, from 0 (any) to 65535"),
+            ("grpc_port: '" + "9" * 5000 + "'", "9… (5000 characters): must be a port"),
+        ],
+    )
+    def test_a_value_of_another_kind_is_named_with_its_line(
+        self, write: Path, line: str, message: str
+    ) -> None:
+        write.write_text(f"# comment\nadmin_port: 1\n{line}\n")
+
+        text = problem(file=write)
+
+        assert text.startswith(f"{write}: line 3: ")
+        assert message in text
+        assert len(text) < 600
+
+    @pytest.mark.parametrize("value", ["2024-13-45", "9" * 5000, "2024-01-02T25:00:00Z"])
+    def test_what_only_looks_like_a_date_or_a_number_is_named_with_its_line(
+        self, write: Path, value: str
+    ) -> None:
+        write.write_text(f"admin_port: 1\nalgorithm_options: {{built: {value}}}\n")
+
+        assert problem(file=write).startswith(f"{write}: line 2, column 28: ")
+
+    def test_a_key_that_is_there_twice_is_named_with_both_lines(self, write: Path) -> None:
+        write.write_text("grpc_port: 1\nadmin_port: 1\ngrpc_port: 2\n")
+
+        assert problem(file=write) == (
+            f"{write}: line 3, column 1: the key 'grpc_port' is there twice"
+        )
+
+    def test_options_in_a_file_may_be_numbers(self, write: Path) -> None:
+        write.write_text("algorithm_options: {shuffle_shard_k: 3, adapter_load_seconds: 0.5}\n")
+
+        assert load(file=write).settings.algorithm_options == {
+            "shuffle_shard_k": "3",
+            "adapter_load_seconds": "0.5",
+        }
+
+    def test_a_flag_is_named_as_it_was_spelled(self) -> None:
+        spelled = {"grpc_port": "--set grpc_port="}
+
+        with pytest.raises(SettingsError, match=r"^--set grpc_port=x: must be a port"):
+            load_settings(file=None, environ={}, flags={"grpc_port": "x"}, spelled=spelled)
+        loaded = load_settings(file=None, environ={}, flags={"grpc_port": "1"}, spelled=spelled)
+        assert loaded.origins["grpc_port"] == "flag --set grpc_port"
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             (b"- a", "must be a mapping of settings to values"),
-            (b"1: 2", "must be a mapping of settings to values"),
-            (b"a: [", "not YAML: .* line 1"),
+            (b"1: 2", "yaml: line 1: 1: must be the name of a setting"),
+            (b"a: [", r"yaml: line \d.*: not YAML: "),
             (b"\xff\xfe\xfd", "not YAML"),
         ],
     )

@@ -1,0 +1,168 @@
+"""The kinds of values that settings have: how text becomes one, and what each allows."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.fields import FieldInfo
+
+from lora_router.routing.selector import SelectorError, parse_selector
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """States in an annotation which values a setting accepts, for errors and for the README."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromFilesFolder:
+    """Marks a path that is relative to the folder of the settings file that names it."""
+
+
+def allowed_by(field: FieldInfo) -> str:
+    """Return which values a setting accepts, as a phrase that completes "must be …"."""
+    for each in field.metadata:
+        if isinstance(each, Allowed):
+            return each.text
+    if get_origin(field.annotation) is Literal:
+        return f"one of {', '.join(map(str, get_args(field.annotation)))}"
+    bounds = {
+        bound: getattr(each, bound)
+        for each in field.metadata
+        for bound in ("ge", "le")
+        if hasattr(each, bound)
+    }
+    return f"a whole number from {bounds['ge']} to {bounds['le']}"
+
+
+def _listed(value: object) -> object:
+    """Split ``a,b``: the environment and flags hold nothing but text."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+def _mapped(value: object) -> object:
+    """Split ``a=1,b=2``, and turn the numbers that YAML reads back into text."""
+    if isinstance(value, str):
+        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("must be name=value,name=value")
+        return {key.strip(): text.strip() for key, _, text in pairs}
+    if isinstance(value, dict):
+        return {key: _digits(item) for key, item in value.items()}
+    return value
+
+
+def _digits(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _number(value: object) -> object:
+    # YAML's `yes` and `on` are booleans, which Python counts as the numbers 0 and 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _path(value: Path) -> Path:
+    if not value.name or not str(value).isprintable():
+        raise ValueError("must be the path of a file")
+    return value
+
+
+def _url_path(value: str) -> str:
+    if not value.startswith("/") or "?" in value or not value.isprintable():
+        raise ValueError("must begin with a slash and have no query")
+    return value
+
+
+def _header(value: object) -> object:
+    if not isinstance(value, str) or _TOKEN.fullmatch(value.lower()) is None:
+        raise ValueError("must be a header's name")
+    return value.lower()
+
+
+def _selector(value: str) -> str:
+    try:
+        parse_selector(value)
+    except SelectorError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _namespace(value: str) -> str:
+    if _DNS_LABEL.fullmatch(value) is None:
+        raise ValueError("must be a namespace's name")
+    return value
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError("must be host:port")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+"""A whole number. The setting gives its bounds, from which ``allowed_by`` makes its phrase."""
+
+Port = Annotated[
+    int, Field(ge=1, le=65535), BeforeValidator(_number), Allowed("a port, from 1 to 65535")
+]
+PortOrAny = Annotated[
+    int, Field(ge=0, le=65535), BeforeValidator(_number), Allowed("a port, from 0 (any) to 65535")
+]
+EnvoysPort = Annotated[
+    int, Field(ge=0, le=65535), BeforeValidator(_number), Allowed("a port, from 0 to 65535")
+]
+Fraction = Annotated[
+    float,
+    Field(ge=0, le=1, allow_inf_nan=False),
+    BeforeValidator(_number),
+    Allowed("a number between 0 and 1"),
+]
+Seconds = Annotated[
+    float,
+    Field(ge=0, le=86400, allow_inf_nan=False),
+    BeforeValidator(_number),
+    Allowed("seconds, from 0 to 86400"),
+]
+Interval = Annotated[
+    float,
+    Field(gt=0, le=86400, allow_inf_nan=False),
+    BeforeValidator(_number),
+    Allowed("seconds, above 0 and up to 86400"),
+]
+
+_File = Annotated[Path, AfterValidator(_path)]
+OwnFile = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a file")]
+OwnKubeconfig = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a kubeconfig file")]
+OwnPem = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a PEM file")]
+EnvoysPem = Annotated[_File | None, Allowed("the path of a PEM file where Envoy runs")]
+"""Not ``FromFilesFolder``: Envoy may run on another host."""
+
+Address = Annotated[str, Field(min_length=1), Allowed("an address of this host")]
+IpAddress = Annotated[str, Field(min_length=1), Allowed("an IP address")]
+HostAndPort = Annotated[Annotated[str, AfterValidator(_host_and_port)] | None, Allowed("host:port")]
+HeaderName = Annotated[str, BeforeValidator(_header), Allowed("a header's name")]
+Selector = Annotated[str, AfterValidator(_selector), Allowed("a Kubernetes label selector")]
+Namespaces = Annotated[
+    list[Annotated[str, AfterValidator(_namespace)]],
+    BeforeValidator(_listed),
+    Allowed("names of namespaces, joined by commas"),
+]
+UrlPaths = Annotated[
+    list[Annotated[str, AfterValidator(_url_path)]],
+    BeforeValidator(_listed),
+    Allowed("paths, each beginning with a slash, joined by commas"),
+]
+Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
