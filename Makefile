@@ -76,7 +76,7 @@ bench-routing: $(VENV)/.dev ## the tables of docs/routing.md: every algorithm, s
 plots: $(VENV)/.dev ## the plots of docs/routing.md, of the table's traces (some minutes)
 	$(PY) -m lora_router simulate --plot docs/images --duration 300 \
 		--seed 11 --seed 12 --seed 13 --seed 14 --seed 15 \
-		bench/scenarios/b-zipf.yaml bench/scenarios/c-slot-bound.yaml bench/scenarios/flash-crowd.yaml
+		b-zipf c-slot-bound flash-crowd
 
 .PHONY: bench-routers
 bench-routers: $(VENV)/.dev ## the table of docs/routing.md on several routers over one fleet (some minutes)
@@ -92,6 +92,10 @@ bench-demo: $(VENV)/.dev ## the simulator against the demo's live fleet: the sam
 .PHONY: readme
 readme: $(VENV)/.dev ## write the README's table of settings anew
 	$(PY) docs/write_readme.py
+
+.PHONY: scenario-keys
+scenario-keys: $(VENV)/.dev ## write the tables of docs/simulator.md anew
+	$(BIN)/python docs/write_simulator.py
 
 .PHONY: schema
 schema: $(VENV)/.dev ## write the settings into the chart's schema anew

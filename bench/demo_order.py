@@ -16,7 +16,8 @@ from lora_router.demo.stack import DISK_LOAD_MS, HOST_LOAD_MS, PODS, SLOTS, STEP
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.registry import load_algorithms
 from lora_router.simulator.engine import EngineOptions
-from lora_router.simulator.fleet_simulation import FleetOptions, FleetSimulation
+from lora_router.simulator.fleet_options import FleetOptions
+from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.summary import percentile
 from lora_router.simulator.trace import BASE_MODEL, Arrival
 
@@ -77,7 +78,7 @@ def _simulated(name: str, seconds: float, seed: int) -> tuple[float, float]:
         host_load_seconds=HOST_LOAD_MS / 1000,
         disk_load_seconds=DISK_LOAD_MS / 1000,
     )
-    fleet = FleetOptions((engine,) * PODS, ADAPTERS, preloaded=False)
+    fleet = FleetOptions((engine,) * PODS, ADAPTERS, preloaded=())
     simulation = FleetSimulation(
         fleet, lambda rng: load_algorithms(AlgorithmOptions(rng=rng))[name], seed
     )

@@ -7,8 +7,8 @@ from dataclasses import replace
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
-from lora_router.simulator.pod_model import SimulatedRequest
 from lora_router.simulator.scenario import Scenario
+from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.summary import WARM_UP, Summary, summarise
 from lora_router.simulator.trace import Arrival, make_trace
 
@@ -22,7 +22,7 @@ _LOWEST = 0.05
 
 def with_loads(scenario: Scenario, *, block: bool) -> Scenario:
     """Return a scenario whose loads stall the batch, or do not."""
-    return replace(scenario, file=scenario.file.model_copy(update={"loads_block": block}))
+    return replace(scenario, keys=replace(scenario.keys, loads_block=block))
 
 
 def trace_of(scenario: Scenario, rate: float, seed: int) -> list[Arrival]:

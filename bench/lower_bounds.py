@@ -64,8 +64,7 @@ def _least_p99(scenario: Scenario, trace: Sequence[Arrival], popular: set[str], 
         trace
     )
     engine = fleet.engines[0]
-    # In host memory from the start, as the simulation has it.
-    fetched = set(fleet.adapters[: engine.max_cpu_loras]) if fleet.preloaded else set()
+    fetched = set(fleet.preloaded_on(0))
     times = []
     for request in sorted(run.requests, key=lambda request: request.arrived):
         seconds = request.first_token - request.arrived

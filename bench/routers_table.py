@@ -1,6 +1,6 @@
 """Print what several routers over one fleet cost: ``make bench-routers``.
 
-The p99 of the time to first token in seconds, at the rates of ``bench/scenarios``, medians of the
+The p99 of the time to first token in seconds, at the rates of the scenarios, medians of the
 seeds 11 to 15. Beside one router: two and four, which know nothing of each other, what pods show in
 scrapes, or what the others tell of their ledgers each second or ten times a second.
 """
@@ -8,15 +8,13 @@ scrapes, or what the others tell of their ledgers each second or ten times a sec
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from bench.highest_rate import SECONDS, maker, trace_of
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.knowledge import NOTHING, SCRAPES, Knowledge
-from lora_router.simulator.scenario import read_scenario
+from lora_router.simulator.scenario import shipped_scenario
 from lora_router.simulator.summary import summarise
 
-SCENARIOS = Path(__file__).parent / "scenarios"
 NAMES = (
     "a-uniform", "b-zipf", "c-slot-bound", "d-many-adapters", "e-hot-shift", "f-half-base",
     "flash-crowd",
@@ -56,7 +54,7 @@ def main() -> None:
 
 
 def _p99(name: str, algorithm: str, routers: int, knowledge: Knowledge, seed: int) -> float:
-    scenario = read_scenario(SCENARIOS / f"{name}.yaml")
+    scenario = shipped_scenario(name)
     fleet = replace(scenario.fleet(SECONDS, routers), knowledge=knowledge)
     simulation = FleetSimulation(fleet, maker(algorithm), seed)
     return summarise(simulation.run(trace_of(scenario, scenario.rate, seed)), SECONDS).ttft["p99"]

@@ -1,8 +1,9 @@
 """Print the tables of docs/routing.md: ``make bench-routing``.
 
-For each scenario of ``bench/scenarios``, with loads that stall the batch and with loads that do
-not: the highest rate that each algorithm carries; then, at 60 % and 85 % of the highest of these,
-what each makes of the same traces, beside what nobody could do better. Medians of five seeds.
+For each scenario that comes with lora-router, once with loads that stall the batch and once with
+loads that do not, the tables show the highest rate that each algorithm carries. Then, at 60 % and
+at 85 % of the highest of these rates, they show what each algorithm makes of the same traces, and
+lower bounds. All figures are medians of five seeds.
 """
 
 import argparse
@@ -15,10 +16,9 @@ from pathlib import Path
 
 from bench.highest_rate import LIMIT_SECONDS, highest_rate, play, trace_of, with_loads
 from bench.lower_bounds import LowerBounds, lower_bounds
-from lora_router.simulator.scenario import Scenario, read_scenario
+from lora_router.simulator.scenario import Scenario, shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import Summary, median_of
 
-SCENARIOS = Path(__file__).parent / "scenarios"
 PUBLISHED = (
     "random", "least-request", "power-of-two", "lora-affinity", "four-tier", "lora-residency",
     "shuffle-shard",
@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    names = arguments.scenarios or sorted(path.stem for path in SCENARIOS.glob("*.yaml"))
+    names = arguments.scenarios or shipped_scenarios()
     settings = [
-        Setting(with_loads(read_scenario(SCENARIOS / f"{name}.yaml"), block=block), block)
+        Setting(with_loads(shipped_scenario(name), block=block), block)
         for block in (True, False)
         for name in names
     ]

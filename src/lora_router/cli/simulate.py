@@ -1,5 +1,6 @@
 """``lora-router simulate``."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,26 @@ import typer
 from lora_router.cli.options import AsJson, complete_algorithm, fail
 
 
+def complete_scenario(incomplete: str) -> Iterator[str]:
+    """Yield the shipped scenarios whose names begin so, for a shell's completion."""
+    from lora_router.simulator.scenario import shipped_scenarios
+
+    yield from (name for name in shipped_scenarios() if name.startswith(incomplete))
+
+
 def simulate(
     scenarios: Annotated[
-        list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files; see bench/scenarios.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="SCENARIO...",
+            help="Scenarios that come with lora-router (see --list), or YAML files.",
+            show_default=False,
+            autocompletion=complete_scenario,
+        ),
+    ] = None,
+    list_scenarios: Annotated[
+        bool, typer.Option("--list", help="Print the scenarios that come with lora-router.")
+    ] = False,
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,10 +79,15 @@ def simulate(
 ) -> None:
     """Run algorithms on a simulated fleet, with the same traces for all, in simulated time."""
     from lora_router.routing.registry import UnknownAlgorithmError, installed
-    from lora_router.simulator.command import SimulateOptions, simulate_command
+    from lora_router.simulator.command import SimulateOptions, list_command, simulate_command
     from lora_router.simulator.knowledge import read_knowledge
     from lora_router.simulator.plots import PlotError
 
+    if list_scenarios:
+        list_command(as_json=as_json)
+        return
+    if not scenarios:
+        fail("name a scenario or a YAML file; --list prints the scenarios", status=2)
     chosen = tuple(dict.fromkeys(algorithm or sorted(installed())))
     try:
         simulate_command(

@@ -33,7 +33,7 @@ The rules, for a request and the pods that may take it:
 
 Load is this router's requests in flight, and what other routers told or the last scrape showed
 beyond them. A pod whose slots are unknown has room. The prices were chosen with ``lora-router
-simulate`` on the scenarios of ``bench/scenarios``.
+simulate`` on the scenarios that come with it.
 """
 
 import random

@@ -17,15 +17,20 @@ from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
-from lora_router.simulator.scenario import Scenario, read_scenario
+from lora_router.simulator.scenario import (
+    Scenario,
+    find_scenario,
+    shipped_scenario,
+    shipped_scenarios,
+)
 from lora_router.simulator.summary import (
     TTFT_LIMIT_SECONDS,
     Summary,
     median_of,
     summarise,
 )
-from lora_router.simulator.trace import Arrival, make_trace, read_trace
-from lora_router.terminal import output_console, print_report, split_table
+from lora_router.simulator.trace import BASE_MODEL, Arrival, make_trace, read_trace
+from lora_router.terminal import output_console, print_report, split_table, table_or_paragraphs
 
 _HEADINGS = (
     "algorithm", "p50 s", "p95", "p99", "end p99", "good", "waits", "held", "loads", "evicted",
@@ -46,7 +51,8 @@ _LEGEND = (
 class SimulateOptions:
     """What to simulate."""
 
-    scenarios: tuple[Path, ...]
+    scenarios: tuple[str, ...]
+    """Names of scenarios in this package, or paths of files."""
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
     seconds: float
@@ -75,7 +81,7 @@ def simulate_command(options: SimulateOptions) -> None:
     check_installed(options.algorithms)
     if options.plot is not None:
         check_can_plot(options.plot)
-    scenarios = [read_scenario(path) for path in options.scenarios]
+    scenarios = [find_scenario(each) for each in options.scenarios]
     replayed = None if options.trace is None else read_trace(options.trace)
     console = output_console(stderr=options.as_json)
     results: dict[str, dict[str, Summary]] = {}
@@ -100,6 +106,22 @@ def simulate_command(options: SimulateOptions) -> None:
         _table(scenario, options, results[scenario.name], console.width) for scenario in scenarios
     ]
     print_report(console, *tables, _LEGEND)
+
+
+def list_command(*, as_json: bool) -> None:
+    """Print the scenarios of this package, each with its line."""
+    found = {name: shipped_scenario(name) for name in shipped_scenarios()}
+    if as_json:
+        document = {
+            name: {"about": scenario.about, "rate": scenario.rate}
+            for name, scenario in found.items()
+        }
+        sys.stdout.write(json.dumps(document) + "\n")
+        return
+    console = output_console()
+    rows = [(name, f"{scenario.rate:g}", scenario.about) for name, scenario in found.items()]
+    headings = ("scenario", "requests/s", "description")
+    print_report(console, table_or_paragraphs(headings, rows, console.width))
 
 
 def _medians(
@@ -164,14 +186,15 @@ def _run(
         return known[name]
 
     seconds = options.seconds if replayed is None else replayed[-1].at
-    fleet = replace(scenario.fleet(seconds, options.routers), knowledge=options.knowledge)
+    # Every model of a replayed file that is not the base model is an adapter.
+    adapters = (
+        None if replayed is None else sorted({arrival.model for arrival in replayed} - {BASE_MODEL})
+    )
+    fleet = scenario.fleet(seconds, options.routers, adapters)
+    fleet = replace(fleet, knowledge=options.knowledge)
     trace = replayed or make_trace(
         scenario.workload, rate=options.rate or scenario.rate, seconds=seconds, seed=seed
     )
-    if replayed is not None:
-        # Every model of the file that is not the base model is an adapter.
-        names = {arrival.model for arrival in replayed} - {"base"}
-        fleet = replace(fleet, adapters=tuple(sorted(names)))
     each = 1 / len(options.seeds)
     done = each * options.seeds.index(seed)
     simulation = FleetSimulation(fleet, make_algorithm, seed)

@@ -9,64 +9,27 @@ answer do not fit waits, and so do those behind it.
 
 import heapq
 import math
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.simulator.adapter_slots import AdapterSlots
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.events import EventQueue, SimulatedTimer
+from lora_router.simulator.simulated_request import SimulatedRequest
 
 _ROUNDING = 1e-9
 
 
-class SimulatedRequest:
-    """One request: what it asks, and what became of it. Times in seconds of the simulation."""
-
-    __slots__ = (
-        "adapter",
-        "arrived",
-        "deferred",
-        "ended",
-        "first_token",
-        "kv_tokens",
-        "model",
-        "output_tokens",
-        "pod",
-        "prompt_tokens",
-    )
-
-    def __init__(
-        self,
-        model: str,
-        adapter: str | None,
-        prompt_tokens: int,
-        output_tokens: int,
-        arrived: float,
-    ) -> None:
-        self.model = model
-        self.adapter = adapter
-        self.prompt_tokens = prompt_tokens
-        self.output_tokens = output_tokens
-        self.arrived = arrived
-        self.kv_tokens = prompt_tokens + output_tokens
-        self.first_token = -1.0
-        """When its first token came out; negative until then."""
-        self.ended = -1.0
-        self.pod = ""
-        """Where it was sent."""
-        self.deferred = False
-        """Whether it ever waited on a pod for a slot."""
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PodCounts:
-    """What happened on a pod since the start."""
+    """What happened on a pod since its start."""
 
-    loads: int = 0
-    evictions: int = 0
-    deferred: int = 0
-    routed: int = 0
+    loads: int
+    evictions: int
+    deferred: int
+    """Requests that waited for a slot."""
+    routed: int
 
 
 class PodModel:
@@ -81,24 +44,21 @@ class PodModel:
     ) -> None:
         self.name = name
         self.options = options
-        self.counts = PodCounts()
         self.waiting: list[SimulatedRequest] = []
-        self.slots: OrderedDict[str, int] = OrderedDict()
-        """Resident adapters, least recently used first, with their running requests."""
-        self.host_cache: OrderedDict[str, None] = OrderedDict()
+        self.slots = AdapterSlots(options)
         self.listed: dict[str, int] = {}
         self._events = events
         self._on_end = on_end
-        self._active = 0
-        """Slots with a running request."""
-        self._running: set[SimulatedRequest] = set()
+        self._routed = 0
+        self._deferred = 0
+        self._running: dict[SimulatedRequest, None] = {}
+        """In order of admission, so that an outage loses them in the same order in every run."""
         self._ends: list[tuple[int, int, SimulatedRequest]] = []
         """When requests of the batch end, counted in steps; a number keeps the order."""
         self._fresh: list[SimulatedRequest] = []
         """In the batch, their first step under way."""
         self._loading: list[tuple[float, int, SimulatedRequest]] = []
         """In the batch, their adapter not there yet (if loads do not block), by when it will be."""
-        self._loaded_at: dict[str, float] = {}
         self._sequence = 0
         self._kv_tokens = 0
         self._steps = 0
@@ -109,11 +69,15 @@ class PodModel:
         """Steps until the next event."""
         self._timer: SimulatedTimer | None = None
 
+    def preload(self, adapters: Iterable[str]) -> None:
+        """Put adapters into host memory before the start. They must fit."""
+        self.slots.preload(adapters)
+
     # What routers and scrapers see
 
     def submit(self, request: SimulatedRequest) -> None:
         """Take a request."""
-        self.counts.routed += 1
+        self._routed += 1
         request.pod = self.name
         self.waiting.append(request)
         if self._timer is None:
@@ -124,7 +88,7 @@ class PodModel:
     def metrics(self, *, tells_residency: bool = False) -> PodMetrics:
         """Return what a scrape at this moment says."""
         names = frozenset(self.listed)
-        gpu = frozenset(self.slots)
+        gpu = frozenset(self.slots.resident)
         return PodMetrics(
             scraped_at=self._events.time,
             running=len(self._running),
@@ -133,21 +97,26 @@ class PodModel:
             deferred=self.deferred,
             lora=LoraActivity(self.options.max_loras, names, names, self._events.time),
             residency=(
-                LoraResidency(gpu, frozenset(self.host_cache) - gpu, self.options.max_loras)
+                LoraResidency(gpu, frozenset(self.slots.host_memory) - gpu, self.options.max_loras)
                 if tells_residency
                 else None
             ),
         )
 
     @property
+    def counts(self) -> PodCounts:
+        """What happened here so far."""
+        return PodCounts(self.slots.loads, self.slots.evictions, self._deferred, self._routed)
+
+    @property
     def deferred(self) -> int:
         """Requests that wait for a slot."""
-        return sum(not self._has_slot(request.adapter) for request in self.waiting)
+        return sum(not self.slots.has_room_for(request.adapter) for request in self.waiting)
 
     @property
     def free_slots(self) -> int:
         """Slots without a running request."""
-        return self.options.max_loras - self._active
+        return self.slots.free
 
     @property
     def load(self) -> int:
@@ -220,19 +189,12 @@ class PodModel:
             request.ended = now
             self._on_end(request)
 
-    # Slots
-
-    def _has_slot(self, adapter: str | None) -> bool:
-        return (
-            adapter is None
-            or bool(self.slots.get(adapter))
-            or self._active < self.options.max_loras
-        )
+    # The batch
 
     def _may_join(self, request: SimulatedRequest) -> bool:
         """Say whether the end of this step could already take it in."""
         return (
-            self._has_slot(request.adapter)
+            self.slots.has_room_for(request.adapter)
             and len(self._running) < self.options.max_num_seqs
             and self._kv_tokens + request.kv_tokens <= self.options.kv_cache_tokens
         )
@@ -255,10 +217,10 @@ class PodModel:
             )
             if full:
                 left.append(request)
-            elif not self._has_slot(request.adapter):
+            elif not self.slots.has_room_for(request.adapter):
                 if not request.deferred:
                     request.deferred = True
-                    self.counts.deferred += 1
+                    self._deferred += 1
                 left.append(request)
             else:
                 load_seconds += self._admit(request, now)
@@ -266,16 +228,19 @@ class PodModel:
         return load_seconds
 
     def _admit(self, request: SimulatedRequest, now: float) -> float:
-        self._running.add(request)
+        self._running[request] = None
         self._kv_tokens += request.kv_tokens
         seconds = 0.0
         adapter = request.adapter
         if adapter is not None:
-            seconds = self._take_slot(adapter, now)
-            if not self.options.loads_block and self._loaded_at[adapter] > now + _ROUNDING:
-                self._sequence += 1
-                heapq.heappush(self._loading, (self._loaded_at[adapter], self._sequence, request))
-                return 0.0
+            seconds = self.slots.take(adapter, now)
+            if not self.options.loads_block:
+                usable_at = self.slots.usable_at(adapter)
+                if usable_at > now + _ROUNDING:
+                    self._sequence += 1
+                    heapq.heappush(self._loading, (usable_at, self._sequence, request))
+                    return 0.0
+                seconds = 0.0
         self._join(request)
         return seconds
 
@@ -285,57 +250,13 @@ class PodModel:
         heapq.heappush(self._ends, (end, self._sequence, request))
         self._fresh.append(request)
 
-    def _take_slot(self, adapter: str, now: float) -> float:
-        """Count a request on the adapter's slot; return how long a load stalls the batch."""
-        slots = self.slots
-        running = slots.get(adapter)
-        if running is not None:
-            self._active += not running
-            slots[adapter] = running + 1
-            slots.move_to_end(adapter)
-            self._use(adapter)
-            return 0.0
-        if len(slots) >= self.options.max_loras:
-            self._evict(next(name for name, count in slots.items() if not count))
-        self.counts.loads += 1
-        options = self.options
-        seconds = options.host_load_seconds
-        if adapter not in self.host_cache:
-            seconds = options.disk_load_seconds
-        slots[adapter] = 1
-        self._active += 1
-        self._loaded_at[adapter] = now + seconds
-        self._use(adapter)
-        return seconds if options.loads_block else 0.0
-
-    def _use(self, adapter: str) -> None:
-        fleet = self.host_cache
-        fleet[adapter] = None
-        fleet.move_to_end(adapter)
-        if len(fleet) > self.options.max_cpu_loras:
-            oldest = next(
-                (name for name in fleet if not self.slots.get(name) and name != adapter), adapter
-            )
-            del fleet[oldest]
-            if oldest in self.slots:
-                self._evict(oldest)
-
-    def _evict(self, adapter: str) -> None:
-        self.counts.evictions += 1
-        del self.slots[adapter]
-        del self._loaded_at[adapter]
-
     def _leave(self, request: SimulatedRequest) -> None:
-        self._running.remove(request)
+        del self._running[request]
         self._kv_tokens -= request.kv_tokens
         adapter = request.adapter
         if adapter is None:
             return
-        slots = self.slots
-        slots[adapter] -= 1
-        self._active -= not slots[adapter]
-        slots.move_to_end(adapter)
-        self._use(adapter)
+        self.slots.leave(adapter)
         left = self.listed[adapter] - 1
         if left:
             self.listed[adapter] = left

@@ -1,146 +1,172 @@
-"""Scenarios: a fleet and what is asked of it, from a YAML file."""
+"""Scenarios: a fleet and its traffic, from a YAML file of this package or of the user."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lora_router.simulator.engine import EngineOptions
-from lora_router.simulator.fleet_simulation import FleetOptions, Outage
+from lora_router.simulator.fleet_options import FleetOptions, Outage
+from lora_router.simulator.key_kinds import Record, WrongValueError
+from lora_router.simulator.scenario_keys import ALL, NONE, ScenarioKeys, of_pod
 from lora_router.simulator.trace import Crowd, Workload
+from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+_SHIPPED = files("lora_router.simulator") / "scenarios"
+_SUFFIX = ".yaml"
+_LARGEST_FILE = 1 << 20
+"""Bytes. A list of preloaded adapters may be long."""
+_UNLIMITED = 1 << 62
+"""Adapters in host memory: more than any trace names."""
 
 
 class ScenarioError(ValueError):
-    """A scenario cannot be used; the message names the file, the key and what is wrong."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CrowdFile(_Model):
-    """``crowd``: many requests for an adapter that nobody asked for before."""
-
-    at: Share
-    """When it begins, as a share of the duration."""
-    lasts: Share
-    """How long, as a share of the duration."""
-    share: Share
-    """Its share of the requests in that time."""
-
-
-class OutageFile(_Model):
-    """One of ``outages``: a pod that goes and comes back."""
-
-    pod: Annotated[int, Field(ge=0)]
-    at: Share
-    """When it goes, as a share of the duration."""
-    lasts: Share
-    """How long, as a share of the duration."""
-    sudden: bool = False
-    """Whether what runs on it is lost, or may end."""
-
-
-class ScenarioFile(_Model):
-    """The keys of a scenario."""
-
-    about: str
-    """One line for people."""
-    pods: Annotated[int, Field(ge=1, le=10_000)]
-    slots: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
-    """Slots of the pods, in turn: ``[4]`` for all alike, ``[2, 8]`` for every other."""
-    adapters: Annotated[int, Field(ge=1, le=100_000)]
-    rate: Annotated[float, Field(gt=0, le=1e6)]
-    """Requests in a second."""
-    zipf: Annotated[float, Field(ge=0, le=5)] = 0.0
-    base_share: Share = 0.0
-    prompt_tokens: tuple[Tokens, Tokens] = (50, 450)
-    output_tokens: tuple[Tokens, Tokens] = (50, 250)
-    shuffle_seconds: Annotated[float, Field(gt=0)] | None = None
-    burstiness: Annotated[float, Field(ge=1, le=100)] = 1.0
-    crowd: CrowdFile | None = None
-    outages: tuple[OutageFile, ...] = ()
-    max_cpu_loras: Annotated[int, Field(ge=1)] = 64
-    kv_cache_tokens: Annotated[int, Field(ge=1)] = 200_000
-    loads_block: bool = True
-    """Whether loading an adapter stalls the batch."""
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "ScenarioFile":
-        for name in ("prompt_tokens", "output_tokens"):
-            least, most = getattr(self, name)
-            if least > most:
-                raise ValueError(f"{name}: the first must not be above the second")
-        for outage in self.outages:
-            if outage.pod >= self.pods:
-                raise ValueError(f"outages: there is no pod {outage.pod}")
-        if self.max_cpu_loras < max(self.slots):
-            raise ValueError("max_cpu_loras must be at least as many as a pod's slots")
-        return self
+    """A scenario cannot be used. The message names the file, key, value and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A fleet and what is asked of it."""
+    """A fleet and its traffic."""
 
     name: str
-    about: str
-    rate: float
-    workload: Workload
-    file: ScenarioFile
+    keys: ScenarioKeys
+    where: str
+    """The file, for errors."""
 
-    def fleet(self, seconds: float, routers: int = 1) -> FleetOptions:
-        """Return the fleet of a run of this length."""
-        file = self.file
-        engines = tuple(
-            EngineOptions(
-                max_loras=file.slots[number % len(file.slots)],
-                max_cpu_loras=file.max_cpu_loras,
-                kv_cache_tokens=file.kv_cache_tokens,
-                loads_block=file.loads_block,
-            )
-            for number in range(file.pods)
+    @property
+    def about(self) -> str:
+        """One line that describes it."""
+        return self.keys.about
+
+    @property
+    def rate(self) -> float:
+        """Requests in a second."""
+        return self.keys.rate
+
+    @property
+    def workload(self) -> Workload:
+        """The traffic, without its rate."""
+        keys = self.keys
+        crowd = keys.crowd
+        return Workload(
+            adapters=keys.adapters,
+            zipf=keys.zipf,
+            base_share=keys.base_share,
+            prompt_tokens=keys.prompt_tokens,
+            output_tokens=keys.output_tokens,
+            shuffle_seconds=keys.shuffle_seconds,
+            burstiness=keys.burstiness,
+            crowd=None if crowd is None else Crowd(crowd.at, crowd.lasts, crowd.share),
         )
-        outages = tuple(
-            Outage(each.pod, each.at * seconds, each.lasts * seconds, each.sudden)
-            for each in file.outages
+
+    def fleet(
+        self, seconds: float, routers: int = 1, adapters: Sequence[str] | None = None
+    ) -> FleetOptions:
+        """Return the fleet of a run.
+
+        Args:
+            seconds: Length of the trace. Outages are shares of it.
+            routers: Routers in front of the fleet.
+            adapters: The adapters of a replayed trace, in place of the scenario's own.
+
+        Raises:
+            ScenarioError: ``preload`` names an adapter that the fleet does not serve.
+        """
+        keys = self.keys
+        served = self.workload.adapter_names if adapters is None else tuple(adapters)
+        return FleetOptions(
+            tuple(self._engine(pod) for pod in range(keys.pods)),
+            served,
+            routers=routers,
+            preloaded=self._preloaded(served),
+            outages=tuple(
+                Outage(each.pod, each.at * seconds, each.lasts * seconds, each.sudden)
+                for each in keys.outages
+            ),
         )
-        return FleetOptions(engines, self.workload.adapter_names, routers=routers, outages=outages)
+
+    def _engine(self, pod: int) -> EngineOptions:
+        keys = self.keys
+        room = keys.host_room(pod)
+        return EngineOptions(
+            max_loras=of_pod(keys.slots, pod),
+            max_cpu_loras=_UNLIMITED if room is None else room,
+            max_num_seqs=of_pod(keys.max_num_seqs, pod),
+            step_seconds=of_pod(keys.step_ms, pod) / 1000,
+            step_seconds_per_request=of_pod(keys.step_ms_per_request, pod) / 1000,
+            prefill_seconds_per_token=1 / of_pod(keys.prefill_tokens_per_second, pod),
+            host_load_seconds=of_pod(keys.host_load_ms, pod) / 1000,
+            disk_load_seconds=of_pod(keys.disk_load_ms, pod) / 1000,
+            loads_block=keys.loads_block,
+            kv_cache_tokens=of_pod(keys.kv_cache_tokens, pod),
+        )
+
+    def _preloaded(self, served: tuple[str, ...]) -> tuple[str, ...]:
+        preload = self.keys.preload
+        if isinstance(preload, str):
+            return {ALL: served, NONE: ()}[preload]
+        if isinstance(preload, int):
+            return served[:preload]
+        for name in preload:
+            if name not in served:
+                raise ScenarioError(
+                    f"{self.where}: preload: the fleet serves no adapter {name!r}; it serves "
+                    f"{len(served)}, {served[0]} to {served[-1]}"
+                )
+        return preload
+
+
+def shipped_scenarios() -> tuple[str, ...]:
+    """Return the names of the scenarios in this package, in alphabetical order."""
+    names = (each.name for each in _SHIPPED.iterdir())
+    return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
+
+
+def find_scenario(name_or_path: str) -> Scenario:
+    """Return a scenario of this package by its name, or read a file.
+
+    A name has neither a slash nor ``.yaml`` or ``.yml`` at its end.
+
+    Raises:
+        ScenarioError: There is no scenario of this name, or the file is not a scenario.
+    """
+    if "/" in name_or_path or name_or_path.endswith((_SUFFIX, ".yml")):
+        return read_scenario(Path(name_or_path))
+    known = shipped_scenarios()
+    if name_or_path not in known:
+        near = get_close_matches(name_or_path, known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ScenarioError(
+            f"there is no scenario {name_or_path!r}.{hint} The scenarios are {', '.join(known)}; "
+            f"a file needs a slash or {_SUFFIX} in its name"
+        )
+    return shipped_scenario(name_or_path)
+
+
+def shipped_scenario(name: str) -> Scenario:
+    """Return a scenario of this package."""
+    return _read(_SHIPPED / f"{name}{_SUFFIX}", name)
 
 
 def read_scenario(path: Path) -> Scenario:
-    """Read a scenario.
+    """Read a scenario from a file.
 
     Raises:
-        ScenarioError: The file cannot be read or is no scenario.
+        ScenarioError: The file cannot be read or is not a scenario.
     """
+    return _read(path, path.stem)
+
+
+def _read(file: Path | Traversable, name: str) -> Scenario:
     try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ScenarioError(f"{path}: cannot be read: {why}") from None
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{path}: is not YAML: {error}") from None
-    try:
-        file = ScenarioFile.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ScenarioError(f"{path}: {key + ': ' if key else ''}{first['msg']}") from None
-    crowd = None if file.crowd is None else Crowd(**file.crowd.model_dump())
-    workload = Workload(
-        adapters=file.adapters,
-        zipf=file.zipf,
-        base_share=file.base_share,
-        prompt_tokens=file.prompt_tokens,
-        output_tokens=file.output_tokens,
-        shuffle_seconds=file.shuffle_seconds,
-        burstiness=file.burstiness,
-        crowd=crowd,
-    )
-    return Scenario(path.stem, file.about, file.rate, workload, file)
+        with as_file(file) as path:
+            document = parse_yaml(read_file(path, max_bytes=_LARGEST_FILE))
+        keys = Record(ScenarioKeys).read(document)
+    except YamlDocumentError as error:
+        raise ScenarioError(f"{file}: {error}") from None
+    except WrongValueError as error:
+        where = f"{error.key}: " if error.key else ""
+        raise ScenarioError(f"{file}: {where}{error}") from None
+    return Scenario(name, keys, str(file))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lora_router.simulator.fleet_simulation import FleetRun
-from lora_router.simulator.pod_model import SimulatedRequest
+from lora_router.simulator.simulated_request import SimulatedRequest
 
 WARM_UP = 0.15
 """Share of the time, from the start, whose requests do not count."""

@@ -102,7 +102,7 @@ def pods_that_run(adapter: str, samples: Iterable[FleetSample]) -> float:
 
 def _slots(pod: PodModel, place: list[str | None]) -> tuple[Slot | None, ...]:
     """Bring the places up to date with a pod's slots, and return what is in each."""
-    slots = pod.slots
+    slots = pod.slots.resident
     for number, adapter in enumerate(place):
         if adapter not in slots:
             place[number] = None

@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,11 @@ from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.rendezvous import rendezvous_order
 from lora_router.routing.slot_queue import PATIENCE_SECONDS
 from lora_router.simulator.fleet_simulation import FleetSimulation
-from lora_router.simulator.scenario import read_scenario
+from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import Summary, summarise
 from lora_router.simulator.trace import make_trace
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 
-SCENARIOS = Path(__file__).parents[3] / "bench" / "scenarios"
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
 
 
@@ -247,13 +245,13 @@ def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:
 
 
 def simulated(name: str, algorithm: object, seed: int) -> Summary:
-    scenario = read_scenario(SCENARIOS / f"{name}.yaml")
+    scenario = shipped_scenario(name)
     simulation = FleetSimulation(scenario.fleet(90.0), algorithm, seed)  # type: ignore[arg-type]
     trace = make_trace(scenario.workload, rate=scenario.rate, seconds=90.0, seed=seed)
     return summarise(simulation.run(trace), 90.0)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in SCENARIOS.glob("*.yaml")))
+@pytest.mark.parametrize("name", shipped_scenarios())
 def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
     found = simulated(name, lambda rng: LoraPlacement(AlgorithmOptions(rng=rng)), 11)
 

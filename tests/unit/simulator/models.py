@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
 from lora_router.simulator.events import EventQueue
-from lora_router.simulator.pod_model import PodModel, SimulatedRequest
+from lora_router.simulator.pod_model import PodModel
+from lora_router.simulator.simulated_request import SimulatedRequest
 
 Ask = tuple[float, str | None, int, int]
 """When, adapter, prompt tokens, output tokens."""

@@ -27,7 +27,7 @@ def simulate(
     scenario.write_text(SCENARIO)
     simulate_command(
         SimulateOptions(
-            scenarios=(scenario,),
+            scenarios=(str(scenario),),
             algorithms=algorithms,
             seeds=(1, 2),
             seconds=20.0,

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.events import EventQueue
-from lora_router.simulator.pod_model import PodModel, SimulatedRequest
+from lora_router.simulator.pod_model import PodModel
+from lora_router.simulator.simulated_request import SimulatedRequest
 from tests.unit.simulator.models import Ask, by_events, by_steps
 
 SMALL = EngineOptions(max_loras=2, max_cpu_loras=3, max_num_seqs=6)

@@ -1,0 +1,83 @@
+"""Write the generated tables of docs/simulator.md: ``make scenario-keys``. A test checks them."""
+
+from collections.abc import Iterable
+from dataclasses import MISSING
+from pathlib import Path
+
+from lora_router.simulator.key_kinds import Key, keys_of
+from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
+from lora_router.simulator.scenario_keys import CrowdKeys, OutageKeys, ScenarioKeys
+
+PAGE = Path(__file__).parent / "simulator.md"
+
+
+def with_tables(page: str) -> str:
+    """Return the page with its tables up to date."""
+    for name, text in (
+        ("scenarios", _scenarios()),
+        ("keys", _keys(ScenarioKeys)),
+        ("crowd", _keys(CrowdKeys)),
+        ("outages", _keys(OutageKeys)),
+    ):
+        before, begin, rest = page.partition(
+            f"<!-- {name}: begin (made by `make scenario-keys`) -->\n"
+        )
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        page = f"{before}{begin}\n{text}\n{end}{after}"
+    return page
+
+
+def _scenarios() -> str:
+    rows = [
+        (f"`{name}`", shipped_scenario(name).about, f"{shipped_scenario(name).rate:g}")
+        for name in shipped_scenarios()
+    ]
+    return _table(("scenario", "what it is", "requests/s"), rows)
+
+
+def _keys(keys: type[ScenarioKeys | CrowdKeys | OutageKeys]) -> str:
+    rows = [
+        (
+            f"`{name}`",
+            str(declared.kind).split(" with the keys")[0],
+            _default(default),
+            declared.about,
+        )
+        for name, (declared, default) in keys_of(keys).items()
+    ]
+    return _table(("key", "allowed", "default", "meaning"), rows)
+
+
+def _allowed(declared: Key) -> str:
+    """Return what a key allows. The keys of a mapping have a table of their own."""
+    return str(declared.kind).partition(" with the keys")[0]
+
+
+def _default(value: object) -> str:
+    """Return a default as a scenario file spells it."""
+    if value is MISSING:
+        return "required"
+    if value is None:
+        return "absent"
+    if isinstance(value, tuple):
+        return ", ".join(map(_default, value)) if len(value) == 1 else f"`{_listed(value)}`"
+    return f"`{_spelled(value)}`"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return f"[{', '.join(map(_spelled, values))}]"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text()))

@@ -1,0 +1,47 @@
+"""What a simulated fleet consists of."""
+
+from dataclasses import dataclass
+
+from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.knowledge import SCRAPES, Knowledge
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A pod that leaves and returns."""
+
+    pod: int
+    at: float
+    """Seconds from the start."""
+    lasts: float
+    """Seconds until it returns, empty."""
+    sudden: bool = False
+    """Whether its requests are lost (and sent again at once). Otherwise they end first."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """A fleet of pods and the routers in front of it."""
+
+    engines: tuple[EngineOptions, ...]
+    """One for each pod."""
+    adapters: tuple[str, ...]
+    """What every pod serves, beside the base model."""
+    routers: int = 1
+    knowledge: Knowledge = SCRAPES
+    """What each router knows of the requests of the others."""
+    exchange_delay_seconds: float = 0.005
+    scrape_seconds: float = 1.0
+    scrape_delay_seconds: float = 0.005
+    tells_residency: bool = False
+    """Whether pods export which adapters are loaded (vllm-project/vllm#54830)."""
+    preloaded: tuple[str, ...] | None = None
+    """Adapters in the host memory of every pod at the start, as many of the first ones as fit.
+    ``None``: all adapters, as in a fleet that has run for long."""
+    outages: tuple[Outage, ...] = ()
+    max_hold_seconds: float = 600.0
+
+    def preloaded_on(self, pod: int) -> tuple[str, ...]:
+        """Return the adapters that are in a pod's host memory at the start."""
+        names = self.adapters if self.preloaded is None else self.preloaded
+        return names[: self.engines[pod].max_cpu_loras]

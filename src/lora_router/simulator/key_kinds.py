@@ -1,0 +1,304 @@
+"""Kinds of values that a key of a scenario takes: each checks a value and describes what it allows.
+
+Every number has bounds, so that a file cannot ask for a simulation that never ends. A boolean is
+not a number here, nor is a number in quotes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+Value = TypeVar("Value")
+Read_co = TypeVar("Read_co", covariant=True)
+
+_LONGEST_SHOWN = 60
+"""Characters of a value that an error repeats."""
+_MOST_ITEMS = 10_000
+"""Items of a list: one for each pod of the largest fleet."""
+
+
+class WrongValueError(ValueError):
+    """A value is not allowed. The message says what is; ``key`` says where the value is."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+    def inside(self, key: str) -> "WrongValueError":
+        """Return the same error, with the key of the surrounding value in front of its own."""
+        joint = "." if self.key and not self.key.startswith("[") else ""
+        return WrongValueError(str(self), f"{key}{joint}{self.key}")
+
+
+class Kind(Protocol[Read_co]):
+    """A kind of value. ``str(kind)`` completes the sentence "must be …"."""
+
+    def read(self, value: object) -> Read_co:
+        """Return the value, converted.
+
+        Raises:
+            WrongValueError: The value is not allowed.
+        """
+        ...
+
+
+def refuse(kind: object, value: object) -> WrongValueError:
+    """Return the error for a value that a kind does not allow."""
+    return WrongValueError(f"must be {kind}, not {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Return a value as an error repeats it: shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits.
+        return "an integer of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An integer within bounds."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.least:,} to {self.most:,}"
+
+    def read(self, value: object) -> int:
+        """Return the value."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refuse(self, value)
+        if not self.least <= value <= self.most:
+            raise refuse(self, value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite number within bounds."""
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"a number from {self.least:,g} to {self.most:,.10g}"
+
+    def read(self, value: object) -> float:
+        """Return the value as a float."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise refuse(self, value)
+        # The bounds come first: an integer of 400 digits has no float.
+        if not self.least <= value <= self.most or not isfinite(value):
+            raise refuse(self, value)
+        return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    def __str__(self) -> str:
+        return "true or false"
+
+    def read(self, value: object) -> bool:
+        """Return the value."""
+        if not isinstance(value, bool):
+            raise refuse(self, value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A line of text."""
+
+    longest: int
+
+    def __str__(self) -> str:
+        return f"a line of text of 1 to {self.longest:,} characters"
+
+    def read(self, value: object) -> str:
+        """Return the value."""
+        if not isinstance(value, str) or not 1 <= len(value) <= self.longest:
+            raise refuse(self, value)
+        if not value.isprintable():
+            raise refuse(self, value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class WordOr(Generic[Value]):
+    """One of some words, or a value of another kind."""
+
+    words: tuple[str, ...]
+    other: Kind[Value]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.words)}, or {self.other}"
+
+    def read(self, value: object) -> str | Value:
+        """Return the word, or what the other kind reads."""
+        if isinstance(value, str):
+            if value not in self.words:
+                raise refuse(self, value)
+            return value
+        try:
+            return self.other.read(value)
+        except WrongValueError as error:
+            if error.key:
+                raise
+            raise refuse(self, value) from None
+
+
+@dataclass(frozen=True, slots=True)
+class NumberOrNames:
+    """A number of adapters, or a list of their names."""
+
+    most: int
+
+    def __str__(self) -> str:
+        return f"{Whole(0, self.most)}, or a list of different names"
+
+    def read(self, value: object) -> int | tuple[str, ...]:
+        """Return the number, or the names."""
+        if isinstance(value, list):
+            names = ListOf(Text(256)).read(value)
+            if len(set(names)) < len(names):
+                raise refuse(self, value)
+            return names
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refuse(self, value)
+        return Whole(0, self.most).read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Two whole numbers: the smallest and the largest of what is drawn evenly between them."""
+
+    bounds: Whole
+
+    def __str__(self) -> str:
+        return f"[smallest, largest], each {self.bounds}"
+
+    def read(self, value: object) -> tuple[int, int]:
+        """Return both numbers."""
+        if not isinstance(value, list) or len(value) != 2:
+            raise refuse(self, value)
+        least, most = ListOf(self.bounds).read(value)
+        if least > most:
+            raise WrongValueError(f"the first must not be above the second: {shown(value)}")
+        return least, most
+
+
+@dataclass(frozen=True, slots=True)
+class InTurn(Generic[Value]):
+    """A value for all pods, or a list of values that the pods take in turn."""
+
+    each: Kind[Value]
+
+    def __str__(self) -> str:
+        return f"{self.each}, or a list of such values"
+
+    def read(self, value: object) -> tuple[Value, ...]:
+        """Return the values; one for a value that is not a list."""
+        if not isinstance(value, list):
+            return (self.each.read(value),)
+        if not value:
+            raise refuse(self, value)
+        return ListOf(self.each).read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf(Generic[Value]):
+    """A list."""
+
+    each: Kind[Value]
+
+    def __str__(self) -> str:
+        return f"a list, each item {self.each}"
+
+    def read(self, value: object) -> tuple[Value, ...]:
+        """Return the items."""
+        if not isinstance(value, list):
+            raise refuse(self, value)
+        if len(value) > _MOST_ITEMS:
+            raise WrongValueError(f"must be a list of at most {_MOST_ITEMS:,}, not {len(value):,}")
+        items = []
+        for number, item in enumerate(value):
+            try:
+                items.append(self.each.read(item))
+            except WrongValueError as error:
+                raise error.inside(f"[{number}]") from None
+        return tuple(items)
+
+
+class _HasFields(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Keys = TypeVar("Keys", bound=_HasFields)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What stands beside the name of a key."""
+
+    kind: Kind[object]
+    about: str
+
+
+def key(kind: Kind[Value], about: str, default: object = MISSING) -> Value:
+    """Declare a key in a dataclass whose fields are keys.
+
+    Args:
+        kind: What the value may be.
+        about: One sentence or more for the reference.
+        default: As the kind reads it. The key is required if there is none.
+    """
+    declared: Any = field(default=default, metadata={"key": Key(kind, about)})
+    result: Value = declared
+    return result
+
+
+def keys_of(keys: type[_HasFields]) -> dict[str, tuple[Key, object]]:
+    """Return the keys of a dataclass, each with its default (``MISSING``: required)."""
+    return {each.name: (each.metadata["key"], each.default) for each in fields(keys)}
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generic[Keys]):
+    """A mapping with the keys of a dataclass."""
+
+    keys: type[Keys]
+
+    def __str__(self) -> str:
+        return f"a mapping with the keys {', '.join(keys_of(self.keys))}"
+
+    def read(self, value: object) -> Keys:
+        """Return the dataclass."""
+        if not isinstance(value, Mapping):
+            raise refuse(self, value)
+        known = keys_of(self.keys)
+        for name in value:
+            if name not in known:
+                raise self._unknown(name)
+        found: dict[str, Any] = {}
+        for name, (declared, default) in known.items():
+            if name not in value:
+                if default is MISSING:
+                    raise WrongValueError(f"is required: {declared.kind}", name)
+            elif value[name] is not None or default is not None:
+                try:
+                    found[name] = declared.kind.read(value[name])
+                except WrongValueError as error:
+                    raise error.inside(name) from None
+        return self.keys(**found)
+
+    def _unknown(self, name: object) -> WrongValueError:
+        known = list(keys_of(self.keys))
+        near = get_close_matches(str(name), known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
+        return WrongValueError(f"is not a key; {hint}", shown(name).strip("'"))

@@ -1,0 +1,199 @@
+"""The keys of a scenario file, with their bounds, defaults and meanings.
+
+The reference in docs/simulator.md is generated from here. The defaults describe the fleet that the
+figures of docs/routing.md were measured on; changing one changes those figures.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.key_kinds import (
+    Flag,
+    InTurn,
+    ListOf,
+    Number,
+    NumberOrNames,
+    Range,
+    Record,
+    Text,
+    Whole,
+    WordOr,
+    WrongValueError,
+    key,
+)
+
+Value = TypeVar("Value")
+
+SLOTS = "slots"
+"""``max_cpu_loras``: host memory for as many adapters as the pod has slots, vLLM's default."""
+UNLIMITED = "unlimited"
+ALL, NONE = "all", "none"
+"""``preload``: as many adapters as host memory holds, or no adapter."""
+
+_ENGINE = EngineOptions()
+_MOST_ADAPTERS = 100_000
+_SHARE = Number(0, 1)
+_TOKENS = Range(Whole(1, 1_000_000))
+_LOAD_MS = InTurn(Number(0, 600_000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdKeys:
+    """``crowd``: a burst of requests for one adapter that had no requests before."""
+
+    at: float = key(_SHARE, "Start, as a share of the duration.")
+    lasts: float = key(_SHARE, "Length, as a share of the duration.")
+    share: float = key(_SHARE, "Share of the requests that it adds to during that time.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageKeys:
+    """One of ``outages``: a pod that leaves and returns empty."""
+
+    pod: int = key(Whole(0, 9_999), "Number of the pod, from 0.")
+    at: float = key(_SHARE, "When it leaves, as a share of the duration.")
+    lasts: float = key(_SHARE, "Until it returns, as a share of the duration.")
+    sudden: bool = key(
+        Flag(),
+        "Whether its requests are lost (and sent again at once). Otherwise they end first.",
+        default=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioKeys:
+    """All keys of a scenario."""
+
+    about: str = key(Text(200), "One line that describes the scenario.")
+
+    pods: int = key(Whole(1, 10_000), "Pods of the fleet.")
+    slots: tuple[int, ...] = key(
+        InTurn(Whole(1, 10_000)),
+        "Adapter slots of a pod (vLLM: `--max-loras`). `[2, 8]` gives every other pod 8.",
+    )
+    max_cpu_loras: tuple[int | str, ...] = key(
+        InTurn(WordOr((SLOTS, UNLIMITED), Whole(1, 1_000_000))),
+        "Adapters that fit in a pod's host memory, those in slots included (vLLM: "
+        "`--max-cpu-loras`). At least `slots`. vLLM without the flag: `slots`.",
+        default=(_ENGINE.max_cpu_loras,),
+    )
+    preload: str | int | tuple[str, ...] = key(
+        WordOr((ALL, NONE), NumberOrNames(_MOST_ADAPTERS)),
+        "Adapters that are in every pod's host memory at the start: `all` that fit, `none`, the "
+        "first so many, or the named ones (`adapter-000`, `adapter-001`, …).",
+        default=ALL,
+    )
+    max_num_seqs: tuple[int, ...] = key(
+        InTurn(Whole(1, 100_000)),
+        "Requests in a pod's batch (vLLM: `--max-num-seqs`).",
+        default=(_ENGINE.max_num_seqs,),
+    )
+    kv_cache_tokens: tuple[int, ...] = key(
+        InTurn(Whole(1, 1_000_000_000)),
+        "Tokens of prompts and answers that fit in a pod's KV cache (vLLM logs this number as "
+        "`GPU KV cache size`). Requests that do not fit wait.",
+        default=(_ENGINE.kv_cache_tokens,),
+    )
+    step_ms: tuple[float, ...] = key(
+        InTurn(Number(0.01, 60_000)),
+        "Time of a decoding step, without what each request adds.",
+        default=(_ENGINE.step_seconds * 1000,),
+    )
+    step_ms_per_request: tuple[float, ...] = key(
+        InTurn(Number(0, 1_000)),
+        "What each running request adds to a step.",
+        default=(_ENGINE.step_seconds_per_request * 1000,),
+    )
+    prefill_tokens_per_second: tuple[float, ...] = key(
+        InTurn(Number(1, 1_000_000_000)),
+        "Prompt tokens that a pod processes in a second. A prompt is processed whole, in the first "
+        "step of its request, and that step takes so much longer for the whole batch: the model "
+        "has no chunked prefill and no prefix cache.",
+        default=(round(1 / _ENGINE.prefill_seconds_per_token, 6),),
+    )
+    host_load_ms: tuple[float, ...] = key(
+        _LOAD_MS,
+        "Time to load an adapter from host memory into a slot.",
+        default=(_ENGINE.host_load_seconds * 1000,),
+    )
+    disk_load_ms: tuple[float, ...] = key(
+        _LOAD_MS,
+        "Time to load an adapter that is not in host memory.",
+        default=(_ENGINE.disk_load_seconds * 1000,),
+    )
+    loads_block: bool = key(
+        Flag(),
+        "Whether a load stalls the pod's whole batch. Otherwise it delays the requests of its "
+        "adapter only.",
+        default=_ENGINE.loads_block,
+    )
+
+    adapters: int = key(Whole(1, _MOST_ADAPTERS), "Adapters that every pod serves.")
+    rate: float = key(Number(0.001, 1_000_000), "Requests in a second, over the whole fleet.")
+    zipf: float = key(
+        Number(0, 5), "Popularity of the nth adapter: `n ** -zipf`. 0: all alike.", default=0.0
+    )
+    base_share: float = key(
+        _SHARE, "Share of the requests that ask for the base model.", default=0.0
+    )
+    prompt_tokens: tuple[int, int] = key(_TOKENS, "Length of prompts.", default=(50, 450))
+    output_tokens: tuple[int, int] = key(_TOKENS, "Length of answers.", default=(50, 250))
+    shuffle_seconds: float | None = key(
+        Number(0.001, 1_000_000),
+        "How often popularity is dealt again among the adapters. Absent: never.",
+        default=None,
+    )
+    burstiness: float = key(
+        Number(1, 100),
+        "Squared coefficient of variation of the time between requests. 1: Poisson arrivals.",
+        default=1.0,
+    )
+    crowd: CrowdKeys | None = key(  # noqa: RUF009 -- it returns a dataclasses.field
+        Record(CrowdKeys),
+        "A burst of requests for one adapter that had no requests before, on top of the others.",
+        default=None,
+    )
+    outages: tuple[OutageKeys, ...] = key(
+        ListOf(Record(OutageKeys)), "Pods that leave and return empty.", default=()
+    )
+
+    def __post_init__(self) -> None:
+        """Check the keys that depend on each other.
+
+        Raises:
+            WrongValueError: Two values contradict each other.
+        """
+        for number, outage in enumerate(self.outages):
+            if outage.pod >= self.pods:
+                allowed = f"must be below pods ({self.pods}), not {outage.pod}"
+                raise WrongValueError(allowed, f"outages[{number}].pod")
+        for pod in range(self.pods):
+            slots, room = of_pod(self.slots, pod), self.host_room(pod)
+            if room is not None and room < slots:
+                allowed = f"must be at least the slots of each pod ({slots} on pod {pod})"
+                raise WrongValueError(f"{allowed}, not {room}", "max_cpu_loras")
+            self._check_preload_fits(pod, room)
+
+    def host_room(self, pod: int) -> int | None:
+        """Return how many adapters fit in a pod's host memory. ``None``: any number."""
+        room = of_pod(self.max_cpu_loras, pod)
+        if isinstance(room, int):
+            return room
+        return None if room == UNLIMITED else of_pod(self.slots, pod)
+
+    def _check_preload_fits(self, pod: int, room: int | None) -> None:
+        preload = self.preload
+        if isinstance(preload, str):
+            return
+        wanted = preload if isinstance(preload, int) else len(preload)
+        if room is not None and wanted > room:
+            raise WrongValueError(
+                f"must be at most max_cpu_loras of each pod ({room} on pod {pod}), not {wanted}",
+                "preload",
+            )
+
+
+def of_pod(values: tuple[Value, ...], pod: int) -> Value:
+    """Return a pod's own of the values that pods take in turn."""
+    return values[pod % len(values)]

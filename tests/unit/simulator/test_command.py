@@ -1,0 +1,51 @@
+"""``lora-router simulate`` with scenarios that come with the package."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lora_router.cli import app
+from lora_router.cli.simulate import complete_scenario
+from lora_router.simulator.scenario import shipped_scenarios
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def simulate(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["simulate", *arguments])
+
+
+def test_a_shipped_scenario_is_named_without_its_file() -> None:
+    result = simulate("c-slot-bound", "--algorithm", "least-request", "--duration", "20", "--json")
+    assert result.exit_code == 0
+    assert list(json.loads(result.stdout)["scenarios"]) == ["c-slot-bound"]
+
+
+def test_list_prints_a_line_for_each_shipped_scenario() -> None:
+    lines = simulate("--list").stdout.splitlines()
+
+    assert [line.split()[0] for line in lines] == ["scenario", *shipped_scenarios()]
+    assert lines[4].split(maxsplit=2)[1:] == ["4", "8 pods of 2 slots, 64 adapters alike"]
+    document = json.loads(simulate("--list", "--json").stdout)
+    assert document["c-slot-bound"] == {"about": "8 pods of 2 slots, 64 adapters alike", "rate": 4}
+
+
+def test_without_a_scenario_the_command_says_how_to_find_one() -> None:
+    result = simulate()
+    assert result.exit_code == 2
+    assert "name a scenario or a YAML file; --list prints the scenarios" in result.stderr
+
+
+def test_an_unknown_scenario_ends_the_command_with_the_known_ones() -> None:
+    result = simulate("bursti")
+    assert result.exit_code == 2
+    assert "there is no scenario 'bursti'. Did you mean bursty? The scenarios are" in result.stderr
+
+
+def test_the_shell_completes_the_names_of_scenarios() -> None:
+    assert list(complete_scenario("b")) == ["b-zipf", "bursty"]

@@ -1,0 +1,247 @@
+"""Scenarios: those that come with the package, files, and what is wrong with a file."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.least_request import LeastRequest
+from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.fleet_options import FleetOptions
+from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.scenario import (
+    Scenario,
+    ScenarioError,
+    find_scenario,
+    read_scenario,
+    shipped_scenario,
+    shipped_scenarios,
+)
+from lora_router.simulator.trace import Arrival, make_trace
+from tests.scripts import load_script
+
+SMALL = {"about": "x", "pods": "2", "slots": "[2]", "adapters": "4", "rate": "1"}
+
+
+def least_request(rng: random.Random) -> LeastRequest:
+    return LeastRequest(AlgorithmOptions(rng=rng))
+
+
+def written(directory: Path, *lines: str) -> Path:
+    """Write a small scenario; the given lines replace or add keys."""
+    given = {line.partition(":")[0] for line in lines}
+    rest = [f"{key}: {value}" for key, value in SMALL.items() if key not in given]
+    file = directory / "mine.yaml"
+    file.write_text("\n".join([*rest, *lines]))
+    return file
+
+
+def fleet(directory: Path, *lines: str) -> FleetOptions:
+    return read_scenario(written(directory, *lines)).fleet(100.0)
+
+
+# Those that come with the package
+
+
+@pytest.mark.parametrize("name", shipped_scenarios())
+def test_every_shipped_scenario_can_be_played(name: str) -> None:
+    scenario = shipped_scenario(name)
+    trace = list(make_trace(scenario.workload, rate=scenario.rate, seconds=10.0, seed=1))
+
+    run = FleetSimulation(scenario.fleet(10.0), least_request, seed=1).run(trace)
+
+    assert scenario.name == name
+    assert len(run.requests) == len(trace)
+
+
+def test_a_name_is_a_shipped_scenario_and_the_rest_are_files(tmp_path: Path) -> None:
+    assert find_scenario("b-zipf") == shipped_scenario("b-zipf")
+    assert find_scenario(str(written(tmp_path))).name == "mine"
+
+
+def test_an_unknown_name_lists_the_scenarios_and_the_closest_one() -> None:
+    with pytest.raises(ScenarioError) as error:
+        find_scenario("b-zip")
+    assert "there is no scenario 'b-zip'. Did you mean b-zipf?" in str(error.value)
+    assert ", ".join(shipped_scenarios()) in str(error.value)
+
+
+# The fleet
+
+
+def test_without_keys_of_its_own_an_engine_is_the_default_one(tmp_path: Path) -> None:
+    assert fleet(tmp_path).engines == (EngineOptions(max_loras=2),) * 2
+    assert fleet(tmp_path).preloaded_on(0) == fleet(tmp_path).adapters
+
+
+def test_the_flags_and_speed_of_a_real_server_can_be_written_down(tmp_path: Path) -> None:
+    keys = (
+        "slots: 8",
+        "max_cpu_loras: 32",
+        "max_num_seqs: 128",
+        "kv_cache_tokens: 54_321",
+        "step_ms: 11",
+        "step_ms_per_request: 0.25",
+        "prefill_tokens_per_second: 4000",
+        "host_load_ms: 35",
+        "disk_load_ms: 900",
+        "loads_block: false",
+    )
+    assert fleet(tmp_path, *keys).engines[1] == EngineOptions(
+        max_loras=8,
+        max_cpu_loras=32,
+        max_num_seqs=128,
+        kv_cache_tokens=54_321,
+        step_seconds=0.011,
+        step_seconds_per_request=0.00025,
+        prefill_seconds_per_token=1 / 4000,
+        host_load_seconds=0.035,
+        disk_load_seconds=0.9,
+        loads_block=False,
+    )
+
+
+def test_pods_take_the_values_of_a_list_in_turn(tmp_path: Path) -> None:
+    mixed = fleet(tmp_path, "pods: 3", "slots: [2, 8]", "step_ms: [10, 20, 30]")
+
+    assert [engine.max_loras for engine in mixed.engines] == [2, 8, 2]
+    assert [engine.step_seconds for engine in mixed.engines] == [0.01, 0.02, 0.03]
+
+
+def test_host_memory_can_be_as_large_as_the_slots_or_unlimited(tmp_path: Path) -> None:
+    as_vllm = fleet(tmp_path, "slots: [2, 8]", "adapters: 20", "max_cpu_loras: slots")
+    unlimited = fleet(tmp_path, "adapters: 2000", "max_cpu_loras: unlimited")
+
+    assert [engine.max_cpu_loras for engine in as_vllm.engines] == [2, 8]
+    assert as_vllm.preloaded_on(0) == ("adapter-000", "adapter-001")
+    assert unlimited.preloaded_on(0) == unlimited.adapters
+
+
+@pytest.mark.parametrize(
+    ("preload", "names"),
+    [
+        ("none", ()),
+        ("2", ("adapter-000", "adapter-001")),
+        ("[adapter-003, adapter-001]", ("adapter-003", "adapter-001")),
+    ],
+)
+def test_preload_says_what_is_in_host_memory_at_the_start(
+    tmp_path: Path, preload: str, names: tuple[str, ...]
+) -> None:
+    assert fleet(tmp_path, f"preload: {preload}").preloaded_on(1) == names
+
+
+def test_what_is_not_preloaded_is_loaded_from_disk_once_on_a_pod(tmp_path: Path) -> None:
+    def first_tokens(preload: str) -> list[float]:
+        keys = (f"preload: {preload}", "pods: 1", "disk_load_ms: 3000", "host_load_ms: 0")
+        trace = [Arrival(at, "adapter-000", 10, 1) for at in (0.0, 10.0)]
+        run = FleetSimulation(fleet(tmp_path, *keys), least_request, seed=1).run(trace)
+        return [request.first_token - request.arrived for request in run.requests]
+
+    assert first_tokens("all") == pytest.approx([0.0215, 0.0215])
+    assert first_tokens("none") == pytest.approx([3.0215, 0.0215])
+
+
+def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path) -> None:
+    scenario = read_scenario(written(tmp_path, "preload: [sql]"))
+
+    assert scenario.fleet(10.0, adapters=["chat", "sql"]).preloaded_on(0) == ("sql",)
+    with pytest.raises(ScenarioError, match="preload: the fleet serves no adapter 'sql'"):
+        scenario.fleet(10.0)
+
+
+# What is wrong with a file
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("podz: 3", "podz: is not a key; did you mean pods?"),
+        ("nothing_like_it: 3", "nothing_like_it: is not a key; the keys are about, pods, slots"),
+        ("7: 3", "7: is not a key"),
+        ("pods: 0", "pods: must be a whole number from 1 to 10,000, not 0"),
+        ("pods: 2.5", "pods: must be a whole number from 1 to 10,000, not 2.5"),
+        ("pods: true", "pods: must be a whole number from 1 to 10,000, not True"),
+        ("pods: '2'", "pods: must be a whole number from 1 to 10,000, not '2'"),
+        (f"pods: {'9' * 90}", f"pods: must be a whole number from 1 to 10,000, not {'9' * 59}…"),
+        ("rate: often", "rate: must be a number from 0.001 to 1,000,000, not 'often'"),
+        ("rate: .nan", "rate: must be a number from 0.001 to 1,000,000, not nan"),
+        ("rate: .inf", "rate: must be a number from 0.001 to 1,000,000, not inf"),
+        ("rate: -1", "rate: must be a number from 0.001 to 1,000,000, not -1"),
+        (f"rate: {'9' * 90}", "rate: must be a number from 0.001 to 1,000,000, not 999"),
+        ("about: ''", "about: must be a line of text of 1 to 200 characters, not ''"),
+        ("about:", "about: must be a line of text of 1 to 200 characters, not None"),
+        ("slots: []", "slots: must be a whole number from 1 to 10,000, or a list of such values"),
+        ("slots: [2, no]", "slots[1]: must be a whole number from 1 to 10,000, not False"),
+        ("step_ms: 0", "step_ms: must be a number from 0.01 to 60,000, not 0"),
+        ("loads_block: 1", "loads_block: must be true or false, not 1"),
+        ("output_tokens: [9, 3]", "output_tokens: the first must not be above the second: [9, 3]"),
+        ("output_tokens: [3]", "output_tokens: must be [smallest, largest], each a whole number"),
+        ("output_tokens: [0, 3]", "output_tokens[0]: must be a whole number from 1 to"),
+        ("max_cpu_loras: 1", "max_cpu_loras: must be at least the slots of each pod (2 on pod 0)"),
+        ("max_cpu_loras: much", "max_cpu_loras: must be slots, unlimited, or a whole number from"),
+        ("preload: some", "preload: must be all, none, or a whole number from 0 to 100,000, or a"),
+        ("preload: [a, a]", "preload: must be all, none, or"),
+        ("preload: [3]", "preload[0]: must be a line of text"),
+        ("preload: 65", "preload: must be at most max_cpu_loras of each pod (64 on pod 0)"),
+        ("crowd: 3", "crowd: must be a mapping with the keys at, lasts, share, not 3"),
+        ("crowd: {at: 0.1, lasts: 2, share: 0.5}", "crowd.lasts: must be a number from 0 to 1"),
+        ("crowd: {at: 0.1, lasts: 0.2}", "crowd.share: is required: a number from 0 to 1"),
+        ("outages: [{pod: 99, at: 0.1, lasts: 0.1}]", "outages[0].pod: must be below pods (2)"),
+        ("outages: [{pot: 1}]", "outages[0].pot: is not a key; did you mean pod?"),
+        (f"rate: {'9' * 4000}", "line 5, column 7: "),
+        ("[", "line 7, column 1: not YAML"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file_key_and_what_is_allowed(
+    tmp_path: Path, line: str, complaint: str
+) -> None:
+    file = written(tmp_path, line)
+    with pytest.raises(ScenarioError) as error:
+        read_scenario(file)
+    assert str(error.value).startswith(f"{file}: {complaint}")
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a list"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(ScenarioError, match="must be a mapping with the keys about, pods"):
+        read_scenario(file)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="cannot be read: No such file"):
+        read_scenario(tmp_path / "missing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ScenarioError, match=r"binary\.yaml: line 1: not YAML"):
+        read_scenario(tmp_path / "binary.yaml")
+
+
+def test_absent_and_empty_optional_keys_are_the_same(tmp_path: Path) -> None:
+    absent = read_scenario(written(tmp_path))
+    empty = read_scenario(written(tmp_path, "crowd:", "shuffle_seconds:"))
+    assert isinstance(absent, Scenario)
+    assert replace(absent, where="") == replace(empty, where="")
+
+
+def test_the_tables_of_the_documentation_are_up_to_date() -> None:
+    root = Path(__file__).parents[3]
+    page = (root / "docs/simulator.md").read_text()
+
+    assert load_script(root / "docs/write_simulator.py").with_tables(page) == page, (
+        "run `make scenario-keys`"
+    )
+
+
+def test_the_example_of_the_documentation_can_be_played(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/simulator.md").read_text()
+    file = tmp_path / "example.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+
+    example = read_scenario(file).fleet(10.0)
+
+    assert [engine.max_cpu_loras for engine in example.engines] == [32, 32, 2] * 2
+    assert example.preloaded_on(0) == ()
