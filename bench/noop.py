@@ -10,7 +10,8 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 
-from lora_router import cli, extproc
+from lora_router import extproc
+from lora_router.cli.commands import app
 from lora_router.extproc import answers
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.session import SessionContext
@@ -47,7 +48,7 @@ def main() -> None:
             replaced += 1
     if not replaced:
         raise RuntimeError("no transport makes sessions by that name any more")
-    cli.app(["serve", *sys.argv[1:]])
+    app(["serve", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lora_router.cli import app as cli
+from lora_router.cli.commands import app as cli
 from lora_router.probe import ProbeError, ProbeOptions, probe
 from tests.envoy import free_port
 from tests.integration.certificates import Certificates

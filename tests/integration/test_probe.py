@@ -9,7 +9,7 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 from lora_router.app import App
-from lora_router.cli import app as cli
+from lora_router.cli.commands import app as cli
 from lora_router.config.sources import load_settings
 from lora_router.probe import ProbeError, ProbeOptions, probe
 from tests.envoy import free_port

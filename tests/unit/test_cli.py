@@ -1,7 +1,10 @@
 """The command line, as a user types it."""
 
+import importlib.abc
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from lora_router import __version__, terminal
-from lora_router.cli import app
+from lora_router.cli import main
+from lora_router.cli.commands import app
 from lora_router.cli.serve import LogFormat, LogLevel
 from lora_router.config.settings import Settings, allowed
 from lora_router.routing.registry import installed
@@ -295,38 +299,68 @@ def test_a_reader_that_goes_away_is_no_traceback(arguments: list[str]) -> None:
     assert (result.returncode, result.stderr) == (1, b"")
 
 
-COMPLETED = """
-source ~/.bash_completions/lora-router.sh
-COMP_WORDS=(lora-router {words}); COMP_CWORD=$(({count})); _lora_router_completion lora-router
-echo "${{COMPREPLY[@]}}"
+@pytest.mark.parametrize("arguments", [["scrape"], ["probe", "--timeout", "30", "--http"]])
+def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/readyz"
+        with subprocess.Popen(
+            [sys.executable, "-m", "lora_router", *arguments, url], stderr=subprocess.PIPE
+        ) as process:
+            silent.accept()
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
+
+    assert (process.returncode, stderr) == (130, b"")
+
+
+def test_ctrl_c_while_modules_are_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "lora_router.cli.commands":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "lora_router.cli.commands")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+
+
+COMPLETION = """
+lora-router --install-completion >/dev/null
+source ~/.bashrc
+complete -p lora-router
+typed() {
+  COMP_WORDS=(lora-router $1)
+  COMP_CWORD=$2
+  _lora_router_completion lora-router
+  echo "$COMPREPLY"
+}
+typed 'envoy-' 1
+typed 'serve --log-f' 2
+typed 'serve --algorithm lora-a' 3
+typed 'config --set envoy_listen_h' 3
 """
 
 
 def test_completion_is_installed_and_completes_in_bash(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {"HOME": str(tmp_path), "PATH": path, "SHELL": "/bin/bash"}
+    result = subprocess.run(
+        ["bash", "-c", COMPLETION],
+        env={"HOME": str(tmp_path), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
-    def bash(script: str) -> str:
-        result = subprocess.run(
-            ["bash", "-c", f"{script}\ntrue"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return result.stdout.strip()
-
-    assert "completion installed" in bash("lora-router --install-completion")
-    assert ".bash_completions/lora-router.sh" in (tmp_path / ".bashrc").read_text()
-    assert "_lora_router_completion" in bash("lora-router --show-completion")
-    typed = {
-        "serve --log-f": "--log-format",
-        "serve --algorithm lora-a": "lora-affinity",
-        "config --set envoy_listen_h": "envoy_listen_host=",
-        "envoy-": "envoy-config",
-    }
-    for words, completed in typed.items():
-        assert bash(COMPLETED.format(words=words, count=len(words.split()))) == completed
+    assert result.stdout.splitlines() == [
+        "complete -o default -F _lora_router_completion lora-router",
+        "envoy-config",
+        "--log-format",
+        "lora-affinity",
+        "envoy_listen_host=",
+    ]
 
 
 def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:

@@ -1,59 +1,29 @@
 """The command line. Each command reads its settings, calls one function, and reports errors.
 
 Exit status: 0 success; 1 the command ran and failed, or the reader of its output went away
-(``lora-router config | head -1``); 2 the settings or arguments are invalid; 130 Ctrl-C.
-
-A command's function imports what it needs itself: ``--help`` and completion need none of it.
+(``lora-router config | head -1``); 2 the settings or arguments are invalid; 130 interrupted.
 """
 
 import os
 import sys
-from typing import Annotated
 
-import typer
-
-from lora_router import __version__
-from lora_router.cli.demo import demo
-from lora_router.cli.inspect import probe, scrape
-from lora_router.cli.serve import serve
-from lora_router.cli.settings import envoy_config, show_config
-from lora_router.cli.simulate import simulate
-
-app = typer.Typer(
-    name="lora-router",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    epilog="Exit status: 0 success; 1 the command failed; 2 invalid settings or arguments; "
-    "130 interrupted.",
-)
-app.command()(serve)
-app.command(name="config")(show_config)
-app.command(name="envoy-config")(envoy_config)
-app.command()(scrape)
-app.command()(probe)
-app.command()(demo)
-app.command()(simulate)
-
-
-@app.callback(invoke_without_command=True)
-def version(
-    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Route every OpenAI-style request to the vLLM pod that has its LoRA adapter."""
-    if show:
-        typer.echo(f"lora-router {__version__}")
-        raise typer.Exit
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
+        # Imported here, because Ctrl-C can also come while Python still reads the modules.
+        from lora_router.cli.commands import app
+
         try:
-            app(standalone_mode=True)
+            app()
         finally:
             # What is still buffered is written here, where an error can be caught. At exit Python
             # prints it and ends with status 120.
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,13 @@ def scrape(
     """Print what the router reads from metrics pages."""
     from lora_router.scrape.report import SourceError, read_source, render_reports
 
+    stdin = sys.stdin.buffer.read() if "-" in sources else b""
+
     async def read_all() -> tuple[list[dict[str, object]], list[str]]:
         reports, errors = [], []
         for source in sources:
             try:
-                reports.append(await read_source(source))
+                reports.append(await read_source(source, stdin))
             except SourceError as error:
                 errors.append(str(error))
         return reports, errors

@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lora_router.config.sources import LoadedSettings, SettingsError, load_settings
+if TYPE_CHECKING:  # Reading settings takes half a second to import, and --help needs none.
+    from lora_router.config.sources import LoadedSettings
 
 
 def complete_algorithm(incomplete: str) -> Iterator[str]:
@@ -58,7 +59,7 @@ def load(
     assignments: list[str] | None = None,
     flags: Mapping[str, object] | None = None,
     spelled: Mapping[str, str] | None = None,
-) -> LoadedSettings:
+) -> "LoadedSettings":
     """Read the settings, and print warnings; on an error print each problem and exit with 2.
 
     Args:
@@ -67,6 +68,8 @@ def load(
         flags: Settings that have a flag of their own, by name; ``None`` is not given.
         spelled: How a flag was written where it is not the setting's name: ``--verbose``.
     """
+    from lora_router.config.sources import SettingsError, load_settings
+
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     written = dict(spelled or {})
     for assignment in assignments or []:

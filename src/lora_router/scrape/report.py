@@ -1,7 +1,6 @@
 """What the router understands of a page: ``lora-router scrape``."""
 
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +22,18 @@ class SourceError(Exception):
     """A source cannot be read; the message names it and says why."""
 
 
-async def read_source(source: str) -> dict[str, object]:
+async def read_source(source: str, stdin: bytes = b"") -> dict[str, object]:
     """Read a metrics page and say what is understood of it.
 
     Args:
         source: A file, ``-`` for standard input, or a URL (``/metrics`` if it has no path).
+        stdin: The page that ``-`` stands for. The caller reads it, because a read of standard
+            input in an event loop cannot be interrupted.
 
     Raises:
         SourceError: It cannot be read, or is no page of a known model server.
     """
-    page = await _load(source)
+    page = stdin if source == "-" else await _load(source)
     try:
         metrics = read_page(page, engine=None, scraped_at=0.0, wall_now=time.time())
     except ExpositionError as error:
@@ -62,8 +63,6 @@ def _row(report: dict[str, object]) -> tuple[str, ...]:
 
 
 async def _load(source: str) -> bytes:
-    if source == "-":
-        return await asyncio.to_thread(sys.stdin.buffer.read)
     if not source.startswith(("http://", "https://")):
         try:
             return await asyncio.to_thread(Path(source).read_bytes)

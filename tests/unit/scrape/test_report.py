@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -44,11 +43,8 @@ async def test_what_the_page_does_not_say_is_null(tmp_path: Path) -> None:
     assert (report["running"], report["waiting"], report["deferred"]) == (0.5, None, None)
 
 
-async def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = SimpleNamespace(buffer=io.BytesIO(WAITING.read_bytes()))
-    monkeypatch.setattr("sys.stdin", stdin)
-
-    assert (await read_source("-"))["running"] == 2
+async def test_standard_input_is_a_source() -> None:
+    assert (await read_source("-", WAITING.read_bytes()))["running"] == 2
 
 
 @pytest.mark.parametrize("path", ["", "/", "/metrics", "/other"])
