@@ -5,7 +5,9 @@ import gc
 import logging
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from lora_router import __version__
@@ -22,9 +24,17 @@ from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director, Timer
 from lora_router.routing.registry import load_algorithms
 from lora_router.scrape.scraper import Scraper
+from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.metrics import Telemetry
 
 log = logging.getLogger("lora_router")
+
+_DRAIN_EXTRA_SECONDS = 10.0
+"""How much longer than its time a drain may take until it is given up."""
+_STOP_PART_SECONDS = 10.0
+"""A part has longer than the tasks in it, which have ``STOP_SECONDS``."""
+_NAMED_TASKS = 5
+"""Failing tasks that ``/readyz`` names; the others are counted."""
 
 
 class Discovery(Protocol):
@@ -65,6 +75,7 @@ class App:
         self._settings = settings
         self.fleet = Fleet(metrics_max_age=settings.metrics_max_age_seconds)
         self.telemetry = Telemetry(self.fleet)
+        self.supervisor = Supervisor(self.telemetry.task_failed)
         self.director = Director(
             self.fleet,
             load_algorithms(
@@ -95,6 +106,7 @@ class App:
                 ),
                 max_body_bytes=settings.max_body_bytes,
             ),
+            self.supervisor,
         )
         self.discovery = self._make_discovery()
         self.scraper = Scraper(
@@ -105,6 +117,7 @@ class App:
             timeout=settings.scrape_timeout_seconds,
             concurrency=settings.scrape_concurrency,
             api_key=settings.pod_api_key,
+            supervisor=self.supervisor,
         )
         self.admin = AdminServer(
             self.telemetry,
@@ -124,9 +137,21 @@ class App:
             "Requests that wait in the router for a pod.",
             lambda: self.director.held,
         )
+        self.telemetry.add_gauge(
+            "lora_router_failing_tasks",
+            "Background tasks that fail whenever they are restarted; /readyz names them.",
+            lambda: len(self.supervisor.failing()),
+        )
 
     def readiness(self) -> Readiness:
-        """Say whether new requests should come here, and why not."""
+        """Return whether new requests should come here, and why not.
+
+        A background task that cannot be kept running is named, and does not make the router
+        unready: it routes on what it knows, the fault most likely meets all routers at the same
+        time, and without any router no request is served at all. Before the list of pods has been
+        read once there is nothing to route on, and the router is not ready anyway.
+        """
+        failing = self.supervisor.failing()
         if self._draining:
             reason = "shutting down"
         elif not self.fleet.synced:
@@ -135,12 +160,19 @@ class App:
             reason = "waiting for the first scrape of the pods"
         else:
             reason = "ready"
+        ready = reason == "ready"
         details: dict[str, object] = {
             "pods": len(self.fleet),
             "ready_pods": len(self.fleet.ready()),
             **self.discovery.status(),
         }
-        return Readiness(reason == "ready", reason, details)
+        if failing:
+            reason += f"; {len(failing)} background tasks fail whenever they are restarted"
+            # The list of pods concerns all requests, a scrape those for one pod.
+            failing.sort(key=lambda each: each.task.startswith("scrape"))
+            details["failing_tasks"] = dict(Counter(each.task for each in failing))
+            details["failures"] = [str(each) for each in failing[:_NAMED_TASKS]]
+        return Readiness(ready, reason, details)
 
     async def start(self) -> None:
         """Listen, read the pods, scrape them once, and then say that we are ready.
@@ -168,21 +200,37 @@ class App:
         await self._warm_up()
 
     async def stop(self) -> None:
-        """Drain, then stop all parts. Safe to call after a failed or half-done start."""
+        """Drain, then stop all parts. Safe to call after a failed or half-done start.
+
+        Every part is stopped whatever happens to the others, each within its time.
+        """
         self._draining = True
         if self.transport.started:
-            await self.transport.set_ready(ready=False)
-            await asyncio.sleep(self._settings.drain_delay_seconds)
-            closed = await self.transport.drain(self._settings.drain_timeout_seconds)
-            log.info("drained; %d streams were still open and have been let go", closed)
-        await self.scraper.stop()
-        await self.discovery.stop()
-        await self.admin.stop()
+            await self._drain()
+        await stop_part("scraper", self.scraper.stop(), _STOP_PART_SECONDS)
+        await stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS)
+        await stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS)
+        await stop_part("admin server", self.admin.stop(), _STOP_PART_SECONDS)
+
+    async def _drain(self) -> None:
+        settings = self._settings
+        await stop_part("readiness", self.transport.set_ready(ready=False))
+        await asyncio.sleep(settings.drain_delay_seconds)
+        # Held requests are decided or refused here, within the drain's time: Director.drain.
+        await stop_part(
+            "transport",
+            self._drain_transport(settings.drain_timeout_seconds),
+            settings.drain_timeout_seconds + _DRAIN_EXTRA_SECONDS,
+        )
+
+    async def _drain_transport(self, seconds: float) -> None:
+        closed = await self.transport.drain(seconds)
+        log.info("drained; %d streams were still open and have been let go", closed)
 
     def _make_discovery(self) -> Discovery:
         settings = self._settings
         if settings.endpoints is not None:
-            return PodsFile(settings.endpoints, self.fleet)
+            return PodsFile(settings.endpoints, self.fleet, supervisor=self.supervisor)
         # The client's models take a second to import, and only this discovery needs it.
         from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
         from lora_router.discovery.kubernetes_api import Credentials
@@ -200,6 +248,7 @@ class App:
                 watch_seconds=settings.kubernetes_watch_seconds,
             ),
             self.telemetry,
+            self.supervisor,
         )
         self.telemetry.add_gauge(
             "lora_router_pods_age_seconds",
@@ -220,7 +269,9 @@ class App:
         log.info("ready: %d of %d pods are", len(self.fleet.ready()), len(self.fleet))
 
 
-def _make_transport(settings: Settings, context: SessionContext) -> Transport:
+def _make_transport(
+    settings: Settings, context: SessionContext, supervisor: Supervisor
+) -> Transport:
     tls = None
     if settings.grpc_tls_cert_file is not None and settings.grpc_tls_key_file is not None:
         tls = TlsFiles(
@@ -237,7 +288,7 @@ def _make_transport(settings: Settings, context: SessionContext) -> Transport:
     else:
         from lora_router.extproc.grpcio_transport import GrpcioTransport
 
-        make = GrpcioTransport
+        make = partial(GrpcioTransport, supervisor=supervisor)
     return make(
         context,
         host=settings.grpc_host,
@@ -269,19 +320,10 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = App(settings)
-    starting = asyncio.create_task(app.start())
-    stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-        elif (failure := starting.exception()) is not None:
-            raise failure
-        else:
+        if await unless(stop, app.start()):
             _collect_less_often()
-            await stopping
-            log.info("a signal came: draining")
+            await stop.wait()
+        log.info("received a signal: draining")
     finally:
-        stopping.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
         await app.stop()

@@ -207,7 +207,7 @@ class _Builder:
         if event.tag not in (None, "!", _TAG + ("map" if is_mapping else "seq")):
             raise _unknown_tag(event)
         if len(self._open) >= MAX_DEPTH:
-            raise _error_at(event.start_mark, f"nested more than {MAX_DEPTH} levels deep")
+            raise _error_at(event.start_mark, f"not YAML: nested more than {MAX_DEPTH} levels deep")
         if self._open:
             parent = self._open[-1]
             if isinstance(parent.value, dict) and parent.key is _NO_KEY:

@@ -99,7 +99,7 @@ BAD_VALUES = {
     "a: \x00": "line 1: not YAML: the character U[+]0000 is not allowed",
     "a: 1\nb: \x07": "line 2: not YAML: the character U[+]0007 is not allowed",
     "a: \ud800": "line 1: not YAML: a lone surrogate is not a character",
-    "[" * 200: "line 1, column 101: nested more than 100 levels deep",
+    "[" * 200: "line 1, column 101: not YAML: nested more than 100 levels deep",
     "- " * 200 + "a": "nested more than 100 levels deep",
     "[" * 100_000: "nest(ed|ing)",
 }

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
+from lora_router.discovery.fleet_update import PODS_AT_ONCE, update_fleet
 from lora_router.discovery.kubernetes_api import (
     ApiError,
     Credentials,
@@ -31,11 +33,11 @@ from lora_router.discovery.pod_watch import (
 )
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
+from lora_router.supervision import Supervisor, cancel
 
 log = logging.getLogger("lora_router.discovery")
 
 _NAMES_IN_A_LINE = 5
-_TRANSLATED_AT_ONCE = 200
 
 
 class DiscoveryObserver(Protocol):
@@ -70,11 +72,13 @@ class KubernetesPods:
         fleet: Fleet,
         options: KubernetesOptions,
         observer: DiscoveryObserver,
+        supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
         self._options = options
         self._observer = observer
+        self._supervisor = supervisor or Supervisor()
         self._clock = clock
         self._scopes = [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)]
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,14 +122,15 @@ class KubernetesPods:
                 f"YAML file that lists them, or give access to a Kubernetes cluster: {error}"
             ) from error
         await api.close()
-        self._tasks = [asyncio.create_task(self._follow(scope)) for scope in self._scopes]
+        self._tasks = [
+            self._supervisor.keep("pod-watch", partial(self._follow, scope), about=str(scope))
+            for scope in self._scopes
+        ]
 
     async def stop(self) -> None:
         """Stop following. The pods stay as they are."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        tasks, self._tasks = self._tasks, []
+        await cancel(tasks)
 
     async def synced(self) -> None:
         """Wait until all pods have been listed once."""
@@ -138,11 +143,9 @@ class KubernetesPods:
         )
         async with aclosing(pod_events(self._open, options)) as events:
             async for event in events:
-                try:
-                    await self._take(scope, event)
-                except Exception:
-                    # One event that we cannot deal with must not end the watch for good.
-                    log.exception("an event of %s is left out", scope)
+                # An event that cannot be taken ends this run. The next one begins with a list, so
+                # that nothing is missing from the fleet for longer than the backoff.
+                await self._take(scope, event)
 
     async def _open(self) -> KubernetesApi:
         return await KubernetesApi.open(self._options.credentials)
@@ -155,7 +158,7 @@ class KubernetesPods:
             case Listed(objects):
                 await self._listed(scope, objects)
             case Changed(changes):
-                self._changed(scope, changes)
+                await self._changed(scope, changes)
             case Alive():
                 pass
         scope.heard = self._clock()
@@ -169,7 +172,7 @@ class KubernetesPods:
             pod = self._translated(found)
             if pod is not None:
                 pods[pod.name] = pod
-            if number % _TRANSLATED_AT_ONCE == 0:
+            if number % PODS_AT_ONCE == 0:
                 await asyncio.sleep(0)  # Requests come first.
         self._observer.pod_events("listed", len(objects))
         first = not scope.listed
@@ -177,12 +180,12 @@ class KubernetesPods:
         gone = scope.pods.keys() - pods.keys()
         if first:
             log.info("%s: %d pods, %d of them ready", scope, len(pods), _count_ready(pods.values()))
-        self._apply(scope, pods, gone, quiet=first)
+        await self._apply(scope, pods, gone, quiet=first)
         if all(other.listed for other in self._scopes):
             self._fleet.synced = True
             self._synced.set()
 
-    def _changed(self, scope: "_Scope", changes: Iterable[tuple[PodObject, bool]]) -> None:
+    async def _changed(self, scope: "_Scope", changes: Iterable[tuple[PodObject, bool]]) -> None:
         # Of several events of a pod that arrived together, the last one counts.
         pods: dict[str, Pod] = {}
         gone: set[str] = set()
@@ -199,9 +202,9 @@ class KubernetesPods:
                 pods[pod.name] = pod
         self._observer.pod_events("deleted", deleted)
         self._observer.pod_events("changed", total - deleted)
-        self._apply(scope, pods, gone, quiet=False)
+        await self._apply(scope, pods, gone, quiet=False)
 
-    def _apply(
+    async def _apply(
         self, scope: "_Scope", pods: dict[str, Pod], gone: Iterable[str], *, quiet: bool
     ) -> None:
         known = scope.pods
@@ -212,20 +215,26 @@ class KubernetesPods:
                 became_ready.append(f"{name} ({pod.address})")
             elif was_ready and not pod.ready:
                 stopped.append(name)
+        # The fleet first: if that fails, the list that follows finds what is still to be done.
+        await update_fleet(self._fleet, tuple(pods.values()), tuple(gone))
         for name in gone:
             self._told.pop(name, None)
             if known.pop(name, None) is not None:
                 left.append(name)
         known.update(pods)
-        self._fleet.update(pods.values(), gone)
         if not quiet:
             _tell("ready", became_ready)
             _tell("no longer ready, and get no new requests", stopped)
             _tell("gone", left)
 
     def _translated(self, found: PodObject) -> Pod | None:
-        pod, problems = to_pod(found, self._options.ports)
         name = found.full_name
+        try:
+            pod, problems = to_pod(found, self._options.ports)
+        except Exception as error:
+            # One pod must not keep the others from being followed.
+            self._supervisor.failed("pod-watch", error, about=f"pod {name}")
+            return None
         if problems and self._told.get(name) != problems:
             self._told[name] = problems
             for problem in problems:

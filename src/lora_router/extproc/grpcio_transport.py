@@ -28,6 +28,7 @@ from lora_router.extproc.transport import (
     SERVICE,
     TransportError,
 )
+from lora_router.supervision import Supervisor
 
 log = logging.getLogger("lora_router.extproc")
 
@@ -46,6 +47,7 @@ class GrpcioTransport:
         port: int,
         max_message_bytes: int,
         tls: TlsFiles | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -55,8 +57,10 @@ class GrpcioTransport:
             port: The port; 0 takes a free one.
             max_message_bytes: The longest message taken from Envoy, which bounds the bodies.
             tls: The files of TLS; without them connections are in the clear.
+            supervisor: Runs what is sent late. By default one that nobody else knows.
         """
         self._context = context
+        self._supervisor = supervisor or Supervisor()
         self._tls = tls
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._streams: set[asyncio.Task[None]] = set()
@@ -130,7 +134,7 @@ class GrpcioTransport:
             How many streams had to be closed.
         """
         # grpc.aio refuses new streams from here on, by GOAWAY; the grace is longer than ours.
-        stopping = asyncio.create_task(self._server.stop(seconds + 5))
+        stopping = self._supervisor.once("grpc-stop", self._server.stop(seconds + 5))
         if self._streams:
             await asyncio.wait(self._streams, timeout=seconds)
         left = len(self._streams)
@@ -149,7 +153,7 @@ class GrpcioTransport:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 -- grpc.aio runs each stream in a task
         self._streams.add(task)
-        writer = _Writer(context, task.cancel)
+        writer = _Writer(context, task.cancel, self._supervisor)
         session = Session(self._context, writer.send_late)
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
@@ -178,14 +182,16 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
 class _Writer:
     """Sends one stream's messages in order, whether a message or a held request caused them."""
 
-    __slots__ = ("_cancel", "_context", "_late", "_queue", "_sending", "ended")
+    __slots__ = ("_cancel", "_context", "_queue", "_sending", "_supervisor", "ended")
 
-    def __init__(self, context: _Context, cancel: Callable[[], object]) -> None:
+    def __init__(
+        self, context: _Context, cancel: Callable[[], object], supervisor: Supervisor
+    ) -> None:
         self._context = context
         self._cancel = cancel
+        self._supervisor = supervisor
         self._queue: deque[Output] = deque()
         self._sending = False
-        self._late: asyncio.Task[None] | None = None
         self.ended: EndStream | None = None
         """How the session wants the stream to end, if it does."""
 
@@ -208,11 +214,12 @@ class _Writer:
 
     def send_late(self, outputs: Sequence[Output]) -> None:
         """Send without having received anything."""
-        self._late = asyncio.create_task(self.send(outputs))
-        self._late.add_done_callback(_note_failure)
+        self._supervisor.once("late-answer", self._send_late(outputs))
 
-
-def _note_failure(task: asyncio.Task[None]) -> None:
-    # The stream may end between the decision and the write; its session then releases everything.
-    if not task.cancelled() and task.exception() is not None:
-        log.debug("a late answer found its stream closed: %s", task.exception())
+    async def _send_late(self, outputs: Sequence[Output]) -> None:
+        try:
+            await self.send(outputs)
+        except grpc.aio.BaseError as error:
+            # The stream may end between the decision and the write; its session then releases
+            # everything.
+            log.debug("the stream of a late answer is closed: %s", error)

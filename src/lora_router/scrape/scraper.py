@@ -1,7 +1,9 @@
 """Reads every ready pod's ``/metrics`` and ``/v1/models``, again and again, spread in time.
 
-One task for each pod and page, a bound on how many read at once, a time limit on each read. A read
-that fails changes nothing but a count: the last good snapshot stays in the cache and grows old.
+One supervised task for each pod and page, a bound on how many read at once, a time limit on each
+read. A read that fails changes nothing but a count: the last good snapshot stays and grows old. The
+same holds for a read that fails here, because of a fault in this process: it has the cause
+``internal``, and the pod is read again at its usual time.
 Pods that failed last, which often means that the time limit is what ends their reads, take up half
 of the places at most, so however many they are, the others are read in time.
 """
@@ -11,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from typing import Literal, Protocol
 
 from pydantic import SecretStr
@@ -22,6 +25,7 @@ from lora_router.scrape.models import ModelsError, read_models
 from lora_router.scrape.page_reader import PageReader, ScrapeError
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.series import ExpositionError
+from lora_router.supervision import Supervisor, cancel, describe
 
 log = logging.getLogger("lora_router.scrape")
 
@@ -44,7 +48,7 @@ class ScrapeObserver(Protocol):
 class Scraper:
     """Keeps the cache's snapshots and model lists fresh."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is a setting or a part that tests replace
         self,
         fleet: Fleet,
         observer: ScrapeObserver,
@@ -54,6 +58,7 @@ class Scraper:
         timeout: float = 2.0,
         concurrency: int = 64,
         api_key: SecretStr | None = None,
+        supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
@@ -66,6 +71,7 @@ class Scraper:
             timeout: Longest time for one read, in seconds.
             concurrency: Reads at the same time.
             api_key: What ``/v1/models`` asks for, where pods ask for something.
+            supervisor: Runs the tasks. By default one that nobody else knows.
             clock: The router's monotonic clock.
         """
         self._fleet = fleet
@@ -75,6 +81,7 @@ class Scraper:
         self._timeout = timeout
         self._concurrency = concurrency
         self._api_key = api_key
+        self._supervisor = supervisor or Supervisor()
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
         self._pages: PageReader | None = None
@@ -94,11 +101,11 @@ class Scraper:
         pages, self._pages = self._pages, None
         tasks = [task for pair in self._tasks.values() for task in pair]
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if pages is not None:
-            await pages.close()
+        try:
+            await cancel(tasks)
+        finally:
+            if pages is not None:
+                await pages.close()
 
     async def first_round(self) -> None:
         """Wait until every page of every pod that is ready now has been tried once."""
@@ -112,9 +119,10 @@ class Scraper:
             wanted = state.pod.ready and self._fleet.get(state.pod.name) is state
             if wanted and state not in self._tasks:
                 self._untried.update((state, kind) for kind in _kinds_of(state))
+                keep, name = self._supervisor.keep, state.pod.name
                 self._tasks[state] = (
-                    asyncio.create_task(self._read_metrics(state)),
-                    asyncio.create_task(self._read_models(state)),
+                    keep("scrape-metrics", partial(self._read_metrics, state), about=name),
+                    keep("scrape-models", partial(self._read_models, state), about=name),
                 )
             elif not wanted and state in self._tasks:
                 for task in self._tasks.pop(state):
@@ -172,14 +180,23 @@ class Scraper:
             self._observer.scraped(kind, state.pod.name, self._clock() - started)
             health.good()
         except ScrapeError as error:
-            if kind == "metrics":
-                self._fleet.put_scrape_failure(state, self._clock())
-            self._observer.failed(kind, state.pod.name, error.cause)
-            health.bad(error)
+            self._failed(state, kind, error, health)
+            return False
+        except Exception as error:
+            # A fault of ours, or of something that is told of the result, which must not end the
+            # pod's scrapes, and not slow them down either.
+            self._supervisor.failed(f"scrape-{kind}", error, about=state.pod.name)
+            self._failed(state, kind, ScrapeError("internal", describe(error)), health)
             return False
         finally:
             self._tried(state, kind)
         return True
+
+    def _failed(self, state: PodState, kind: Kind, error: ScrapeError, health: "_Health") -> None:
+        self._observer.failed(kind, state.pod.name, error.cause)
+        health.bad(error)
+        if kind == "metrics":
+            self._fleet.put_scrape_failure(state, self._clock())
 
     async def _scrape(self, state: PodState) -> None:
         page = await self._get(state.pod.metrics_url)

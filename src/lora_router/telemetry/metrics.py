@@ -48,6 +48,12 @@ class Telemetry:
             ["cause"],
             registry=self.registry,
         )
+        self._task_failures = Counter(
+            "lora_router_task_failures_total",
+            "Failures of background tasks. A task that fails restarts with backoff.",
+            ["task"],
+            registry=self.registry,
+        )
         Gauge(
             "lora_router_build_info",
             "1, labelled with the running version.",
@@ -75,6 +81,10 @@ class Telemetry:
     def discovery_lost(self, cause: str) -> None:
         """Count a failure to follow the pods (``DiscoveryObserver``)."""
         self._discovery_failures.labels(cause).inc()
+
+    def task_failed(self, task: str) -> None:
+        """Count a failure of a background task; ``task`` is one of a few names."""
+        self._task_failures.labels(task).inc()
 
     def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Show a number that is read whenever the page is."""

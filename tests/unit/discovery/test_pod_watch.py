@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from aiohttp import web
 
-from lora_router.discovery import kubernetes_api, pod_watch
+from lora_router import supervision
+from lora_router.discovery import kubernetes, kubernetes_api, pod_watch
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import (
     Credentials,
@@ -19,6 +21,7 @@ from lora_router.discovery.kubernetes_api import (
     KubernetesApi,
     PodQuery,
 )
+from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.discovery.pod_watch import (
     Alive,
     Changed,
@@ -29,6 +32,7 @@ from lora_router.discovery.pod_watch import (
     pod_events,
 )
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
 
 GONE = {"kind": "Status", "code": 410, "message": "too old resource version: 1 (9)"}
 
@@ -444,21 +448,46 @@ class TestTheCache:
             await until(lambda: len(fleet) == 9)
         assert "ml/p4 (10.0.0.1:8000) and 4 more" in caplog.text
 
-    async def test_an_error_of_ours_costs_one_event_and_not_the_watch(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    async def test_an_event_that_cannot_be_applied_is_made_up_for_by_a_fresh_list(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(supervision, "FIRST_BACKOFF_SECONDS", 0.01)
         server = ScriptedServer(
-            [Page([]), Watch([line("ADDED", pod("a", 2)), line("ADDED", pod("b", 3))], hang=True)]
+            [
+                Page([pod("gone")]),
+                Watch([line("DELETED", pod("gone", 2)) + line("ADDED", pod("a", 3))], hang=True),
+                Page([pod("a"), pod("b")]),
+            ]
         )
-        async with following(server, tmp_path) as (fleet, _, _counts):
+        async with following(server, tmp_path) as (fleet, pods, _counts):
+            await pods.synced()
+            update = fleet.update
+            failures = [RuntimeError("the fleet has a fault")]
 
-            def broken(_changed: object) -> None:
-                if fleet.get("ml/b") is None:
-                    raise RuntimeError("a listener failed")
+            def sometimes(*changes: Any, **more: Any) -> None:
+                if failures:
+                    raise failures.pop()
+                update(*changes, **more)
 
-            fleet.subscribe(broken)
-            await until(lambda: fleet.get("ml/b") is not None)
-        assert "an event of all namespaces is left out" in caplog.text
+            monkeypatch.setattr(fleet, "update", sometimes)
+            await until(lambda: {state.pod.name for state in fleet} == {"ml/a", "ml/b"})
+        assert "task pod-watch of all namespaces failed, restarts in" in caplog.text
+        assert "RuntimeError: the fleet has a fault" in caplog.text
+
+    async def test_a_pod_that_cannot_be_understood_leaves_the_others_alone(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def sometimes(found: PodObject, ports: PortRules) -> tuple[Pod | None, tuple[str, ...]]:
+            if found.metadata.name == "b":
+                raise RuntimeError("a fault")
+            return to_pod(found, ports)
+
+        monkeypatch.setattr(kubernetes, "to_pod", sometimes)
+        server = ScriptedServer([Page([pod("a"), pod("b"), pod("c")])])
+        async with following(server, tmp_path) as (fleet, pods, _counts):
+            await pods.synced()
+            assert {state.pod.name for state in fleet} == {"ml/a", "ml/c"}
+        assert "task pod-watch of pod ml/b failed, continues: RuntimeError: a fault" in caplog.text
 
 
 class TestCredentials:

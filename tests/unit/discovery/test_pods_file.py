@@ -2,14 +2,21 @@
 
 import asyncio
 import os
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router import supervision
+from lora_router.discovery import pods_file
 from lora_router.discovery.pods_file import PodsFile, PodsFileError, parse_pods
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
+from lora_router.supervision import Supervisor
 
 EXAMPLE = """
 pods:
@@ -88,6 +95,14 @@ def entry(**keys: str) -> str:
         (entry(labels="{a: true}"), "labels: 'a': True: key and value must be strings"),
         (entry(labels="{a: {b: c}}"), "key and value must be strings"),
         (entry(labels="{1: a}"), "key and value must be strings"),
+        (entry(labels="{built: 2024-01-05}"), "quote true, false, and what looks like a date"),
+        (entry(labels="{built: 2024-13-45}"), "line 4, column 21: '2024-13-45' is not a valid"),
+        (entry(labels="{gpus: " + "9" * 5000 + "}"), "line 4, column 20: .* longer than 100"),
+        (entry(labels="{gpus: !!int x}"), "line 4, column 20: 'x' is not a valid int"),
+        (entry(labels="!!python/name:os.system"), "the tag !!python/name:os.system is not"),
+        (entry(labels="{a: b, a: c}"), "line 4, column 20: the key 'a' is there twice"),
+        (entry(name="x" * 10_000, address="y" * 10_000), "pod 'x{20,60}.*address='y{20,40}"),
+        (entry(**{"z" * 500: "x"}), "unknown key 'z{20,40}"),
         (entry(ready="maybe"), "ready='maybe': must be true or false"),
         (entry(engine="tgi"), "engine='tgi': must be one of vllm, sglang"),
         (entry() + entry(address="10.0.0.2:80")[6:], "two pods have the name 'a'"),
@@ -108,6 +123,12 @@ def test_no_text_whatever_raises_anything_else(text: str) -> None:
             continue
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 class Watched:
     """A file, and a cache that follows it."""
 
@@ -120,14 +141,13 @@ class Watched:
         return sorted(state.pod.name for state in self.fleet)
 
     async def until(self, names: list[str]) -> None:
-        async with asyncio.timeout(5):
-            while self.names() != names:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.names() == names)
 
     async def until_wrong(self) -> None:
-        async with asyncio.timeout(5):
-            while self.pods.last_error is None:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.pods.last_error is not None)
+
+    async def until_right(self) -> None:
+        await until(lambda: self.pods.last_error is None)
 
 
 @pytest.fixture
@@ -135,6 +155,129 @@ def watched(tmp_path: Path) -> Watched:
     path = tmp_path / "pods.yaml"
     path.write_text(entry())
     return Watched(path)
+
+
+async def test_nothing_that_stands_in_the_file_ends_the_watch(watched: Watched) -> None:
+    await watched.pods.start()
+    for bad in (
+        entry(labels="{built: 2024-13-45}").encode(),
+        entry(labels="{gpus: " + "9" * 5000 + "}").encode(),
+        entry(labels="!!bool maybe").encode(),
+        b"pods: &a [*a]",
+        b"pods: [\xff]",
+        b"pods: [\0]",
+        b"[" * 100_000,
+    ):
+        watched.path.write_bytes(bad)
+        await watched.until_wrong()
+        assert watched.names() == ["a"]
+
+        watched.path.write_text(entry())
+        await watched.until_right()
+    await watched.pods.stop()
+
+
+async def test_whatever_takes_the_place_of_the_file_the_watch_goes_on(watched: Watched) -> None:
+    await watched.pods.start()
+    for make, remove in ((Path.mkdir, Path.rmdir), (os.mkfifo, Path.unlink)):
+        watched.path.unlink()
+        make(watched.path)
+        await watched.until_wrong()
+        assert "cannot be read: " in str(watched.pods.last_error)
+
+        remove(watched.path)
+        watched.path.write_text(entry())
+        await watched.until_right()
+    await watched.pods.stop()
+
+
+async def test_a_fault_of_the_router_that_a_file_causes_is_an_error_of_that_file(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    watched.pods = PodsFile(
+        watched.path, watched.fleet, interval=0.01, supervisor=Supervisor(counted.append)
+    )
+    await watched.pods.start()
+
+    def broken(content: bytes) -> tuple[Pod, ...]:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pods_file, "parse_pods", broken)
+        watched.path.write_text(entry(name="b"))
+        await watched.until_wrong()
+        await asyncio.sleep(0.05)
+    assert str(watched.pods.last_error).endswith("pods.yaml: cannot be read: ZeroDivisionError")
+    assert counted == ["pods-file"]  # Once for each content, not once for each look.
+
+    watched.path.write_text(entry(name="c"))
+    await watched.until(["c"])
+    await watched.pods.stop()
+
+
+async def test_a_list_that_could_not_be_applied_is_applied_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_BACKOFF_SECONDS", 0.01)
+    await watched.pods.start()
+    update, failures = watched.fleet.update, [RuntimeError("a fault"), RuntimeError("a fault")]
+
+    def sometimes(*changes: Any, **more: Any) -> None:
+        if failures:
+            raise failures.pop()
+        update(*changes, **more)
+
+    monkeypatch.setattr(watched.fleet, "update", sometimes)
+    watched.path.write_text(entry(name="b"))
+
+    await watched.until(["b"])
+    await watched.pods.stop()
+
+
+async def test_a_large_list_is_read_in_a_thread_and_applied_in_pieces(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    pieces: list[tuple[int, int]] = []
+    update = watched.fleet.update
+
+    def parse(content: bytes) -> tuple[Pod, ...]:
+        threads.append(threading.current_thread().name)
+        return parse_pods(content)
+
+    def recorded(pods: Sequence[Pod], gone: Sequence[str] = ()) -> None:
+        pieces.append((len(pods), len(gone)))
+        update(pods, gone)
+
+    monkeypatch.setattr(pods_file, "parse_pods", parse)
+    monkeypatch.setattr(watched.fleet, "update", recorded)
+    lines = [f"  - {{name: p{n}, address: '10.0.{n // 250}.{n % 250}:80'}}" for n in range(1000)]
+    watched.path.write_text("pods:\n" + "\n".join(lines))
+
+    await watched.pods.start()
+    assert len(watched.fleet) == 1000
+    assert threads == ["pods-file"]
+    assert pieces == [(200, 0)] * 5
+
+    # A small change is applied at once, and names only what changed.
+    watched.path.write_text("pods:\n" + "\n".join(lines[1:]))
+    await until(lambda: len(watched.fleet) == 999)
+    assert pieces[5:] == [(0, 1)]
+
+    # New pods come before the old ones go: there are pods at every moment.
+    watched.path.write_text("pods:\n" + "\n".join(lines).replace("name: p", "name: q"))
+    await until(lambda: len(watched.fleet) == 1000 and watched.fleet.get("p1") is None)
+    assert pieces[6:] == [(200, 0)] * 5 + [(0, 200)] * 4 + [(0, 199)]
+    await watched.pods.stop()
+
+
+def test_the_status_says_how_old_the_last_look_is(watched: Watched) -> None:
+    now = [100.0]
+    pods = PodsFile(watched.path, watched.fleet, clock=lambda: now[0])
+    now[0] = 103.25
+
+    assert pods.status() == {"discovery": "file", "pods_file_age_seconds": 3.2}
 
 
 async def test_an_edit_is_followed(watched: Watched) -> None:
@@ -188,9 +331,7 @@ async def test_a_bad_edit_is_logged_once_and_the_last_good_list_stays(
     assert "the last good list of 1 pods stays" in errors[0]
 
     watched.path.write_text(entry())
-    async with asyncio.timeout(5):
-        while watched.pods.last_error is not None:
-            await asyncio.sleep(0.005)
+    await watched.until_right()
     await watched.pods.stop()
 
 

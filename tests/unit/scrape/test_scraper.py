@@ -11,12 +11,15 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
+from lora_router import supervision
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape import page_reader
 from lora_router.scrape import scraper as scraper_module
+from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.scraper import Scraper
+from lora_router.supervision import Supervisor
 
 PAGE = "vllm:num_requests_running 3\n"
 MODELS = '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}]}'
@@ -186,6 +189,48 @@ async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_ca
         assert len(warnings) == 1
         assert "what was read last stays in use" in warnings[0]
     assert healthy.metrics_reads == 0
+
+
+async def test_a_fault_in_what_uses_a_scrape_does_not_end_the_pods_scrapes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, counted = Server(), list[str]()
+    supervisor = Supervisor(counted.append)
+    async with server.run() as address, Bench(pod("a", address), supervisor=supervisor) as bench:
+        await until(lambda: bench.state("a").metrics is not None)
+
+        def broken(*_what: object) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(bench.fleet, "put_metrics", broken)
+            await until(lambda: bench.counts.bad.count(("metrics", "a", "internal")) >= 5)
+        good = len(bench.counts.good)
+        await until(lambda: len(bench.counts.good) >= good + 5)
+
+    assert counted.count("scrape-metrics") >= 5
+    assert caplog.text.count("task scrape-metrics of a failed, continues: ZeroDivisionError") == 1
+
+
+async def test_a_scrape_task_that_ends_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "FIRST_BACKOFF_SECONDS", 0.01)
+    server, counted = Server(), list[str]()
+    supervisor = Supervisor(counted.append)
+    exits = [SystemExit(1)]
+
+    def wait(schedule: ScrapeSchedule) -> float:
+        if exits:
+            raise exits.pop()
+        return 0.01
+
+    monkeypatch.setattr(ScrapeSchedule, "wait", wait)
+    async with (
+        server.run() as address,
+        Bench(pod("a", address, models=("m",)), supervisor=supervisor),
+    ):
+        await until(lambda: server.metrics_reads >= 5)
+
+    assert len(counted) == 1
 
 
 async def test_recovery_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,158 @@
+"""The router as a whole: what it says of itself, and that stopping stops everything."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lora_router import app as app_module
+from lora_router import supervision
+from lora_router.app import App
+from lora_router.config.settings import Settings
+from lora_router.supervision import FAILURES_IN_A_ROW
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    pods = tmp_path / "pods.yaml"
+    pods.write_text("pods: []")
+    return Settings(
+        endpoints=pods,
+        grpc_host="127.0.0.1",
+        grpc_port=0,
+        admin_port=0,
+        drain_timeout_seconds=1.0,
+    )
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[App]:
+    app = App(settings)
+    yield app
+    await app.stop()
+
+
+async def fail(app: App, task: str, about: str, times: int = FAILURES_IN_A_ROW) -> None:
+    """Run a task that has failed so many times and now hangs."""
+    runs, hangs = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        if runs > times:
+            hangs.set()
+            await asyncio.Event().wait()
+        raise ValueError("a fault")
+
+    app.supervisor.keep(task, work, about=about)
+    await asyncio.wait_for(hangs.wait(), 10)
+
+
+async def test_a_started_router_is_ready_and_says_what_it_knows(app: App) -> None:
+    assert not app.readiness().ready
+    assert app.readiness().reason == "the list of pods has not been read yet"
+
+    await app.start()
+
+    readiness = app.readiness()
+    assert (readiness.ready, readiness.reason) == (True, "ready")
+    assert readiness.details["pods"] == 0
+    assert readiness.details["discovery"] == "file"
+    assert "failing_tasks" not in readiness.details
+
+
+async def test_tasks_that_cannot_be_kept_running_are_named_and_do_not_take_it_out_of_service(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_BACKOFF_SECONDS", 0.001)
+    await app.start()
+    for number in range(6):
+        await fail(app, "scrape-metrics", f"pod-{number}")
+    await fail(app, "pods-file", "pods.yaml")
+    await fail(app, "scrape-models", "pod-0", times=1)
+
+    readiness = app.readiness()
+
+    assert readiness.ready
+    assert readiness.reason == "ready; 7 background tasks fail whenever they are restarted"
+    assert readiness.details["failing_tasks"] == {"pods-file": 1, "scrape-metrics": 6}
+    failures = readiness.details["failures"]
+    assert isinstance(failures, list)
+    assert len(failures) == 5
+    assert failures[0] == ("pods-file (pods.yaml): 5 failures in a row, last: ValueError: a fault")
+    page = app.telemetry.page().decode()
+    assert 'lora_router_task_failures_total{task="scrape-metrics"} 30.0' in page
+    assert "lora_router_failing_tasks 7.0" in page
+    assert "pod-3" not in page
+
+
+async def test_before_the_list_of_pods_is_read_a_failing_task_says_why(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_BACKOFF_SECONDS", 0.001)
+    await fail(app, "pod-watch", "all namespaces")
+
+    readiness = app.readiness()
+
+    assert not readiness.ready
+    assert readiness.reason.startswith("the list of pods has not been read yet; 1 background task")
+    assert "pod-watch (all namespaces): 5 failures" in str(readiness.details["failures"])
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("a fault"), SystemExit(1)])
+async def test_parts_that_fail_to_stop_do_not_keep_the_others_running(
+    settings: Settings,
+    failure: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App(settings)
+    await app.start()
+    tasks_before = {task for task in asyncio.all_tasks() if task.get_name() == "pods-file"}
+    assert tasks_before
+
+    async def broken(*_arguments: object, **_options: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as patched:
+        for method in ("set_ready", "drain"):
+            patched.setattr(app.transport, method, broken)
+        for part in (app.scraper, app.discovery, app.admin):
+            patched.setattr(part, "stop", broken)
+        await asyncio.wait_for(app.stop(), 10)
+
+    assert all(task.done() for task in tasks_before)
+    for name in ("readiness", "transport", "scraper", "discovery", "admin server"):
+        assert f"{name} failed to stop: {type(failure).__name__}" in caplog.text
+    await app.stop()
+
+
+async def test_a_part_that_hangs_delays_the_stop_for_a_bounded_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app_module, "_STOP_PART_SECONDS", 0.05)
+    app = App(settings)
+    await app.start()
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app.scraper, "stop", hangs)
+        await asyncio.wait_for(app.stop(), 10)
+
+    assert "scraper did not stop within 0.05 s" in caplog.text
+    await app.stop()
+
+
+async def test_stopping_twice_or_before_the_start_is_no_error(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(settings)
+    await app.stop()
+    await app.start()
+    await app.stop()
+    await app.stop()
+
+    assert "failed to stop" not in caplog.text
