@@ -25,6 +25,7 @@ from lora_router.routing.director import Director, Timer
 from lora_router.routing.registry import load_algorithms
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor, stop_part, unless
+from lora_router.telemetry.logs import dropped_lines
 from lora_router.telemetry.metrics import Telemetry
 
 log = logging.getLogger("lora_router")
@@ -136,6 +137,11 @@ class App:
             "lora_router_held_requests",
             "Requests that wait in the router for a pod.",
             lambda: self.director.held,
+        )
+        self.telemetry.add_counter(
+            "lora_router_log_lines_dropped_total",
+            "Log lines dropped because standard error was not read fast enough, or is closed.",
+            dropped_lines,
         )
         self.telemetry.add_gauge(
             "lora_router_failing_tasks",

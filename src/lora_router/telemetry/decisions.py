@@ -1,7 +1,7 @@
-"""Decisions, counted on the request path: plain numbers, which become metrics when a page is read.
+"""Counts decisions on the request path: plain numbers, which become metrics when a page is read.
 
 A counter of ``prometheus_client`` takes a lock for each addition, because threads may share it.
-Here is one thread, and a request counts twice.
+This process decides in one thread, and counts each request twice.
 """
 
 from bisect import bisect_left
@@ -14,6 +14,10 @@ from prometheus_client.registry import Collector
 
 BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
 """Seconds."""
+MAX_SERIES = 256
+"""Distinct combinations of algorithm, outcome and reason. Ours have about 40."""
+OTHER = "other"
+_LABEL_CHARACTERS = 64
 _BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
 
 
@@ -27,7 +31,11 @@ class _Times:
 
 
 class Decisions(Collector):
-    """Counts what becomes of requests (``DecisionObserver``)."""
+    """Counts what becomes of requests (``DecisionObserver``).
+
+    Nothing that an algorithm returns breaks it: a label that is not a string is converted, a long
+    one is cut, and beyond ``MAX_SERIES`` series further reasons count as ``other``.
+    """
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, str], int] = {}
@@ -35,18 +43,20 @@ class Decisions(Collector):
 
     def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
         """Count a decision, and the time it took if a pod was chosen."""
-        requests = self._requests
-        key = (algorithm, outcome, reason)
-        requests[key] = requests.get(key, 0) + 1
+        try:
+            self._requests[algorithm, outcome, reason] += 1
+        except Exception:
+            # A new series, or labels that cannot be one: not hashable, or with a fault in them.
+            algorithm, outcome = self._count(algorithm, outcome, reason)
         if outcome == "routed":
             times = self._times.get(algorithm)
             if times is None:
-                times = self._times[algorithm] = _Times()
+                times = self._times_of_new(algorithm)
             times.seconds += seconds
             times.counts[bisect_left(BUCKETS, seconds)] += 1
 
     def collect(self) -> Iterable[Metric]:
-        """Make the families of the page."""
+        """Return the metrics as they are now."""
         requests = CounterMetricFamily(
             "lora_router_requests",
             "Requests by what became of them: routed, refused, held (waits in the router), "
@@ -64,3 +74,28 @@ class Decisions(Collector):
             buckets = list(zip(_BOUNDS, accumulate(times.counts), strict=True))
             seconds.add_metric([algorithm], buckets, times.seconds)
         return (requests, seconds)
+
+    def _count(self, algorithm: object, outcome: object, reason: object) -> tuple[str, str]:
+        """Count under labels that are fit for a page. Returns the first two."""
+        requests = self._requests
+        key = (_label(algorithm), _label(outcome), _label(reason))
+        if key not in requests and len(requests) >= MAX_SERIES:
+            key = (*key[:2], OTHER)
+            if key not in requests and len(requests) >= 2 * MAX_SERIES:
+                key = (OTHER, OTHER, OTHER)
+        requests[key] = requests.get(key, 0) + 1
+        return key[:2]
+
+    def _times_of_new(self, algorithm: str) -> _Times:
+        if len(self._times) >= MAX_SERIES:
+            algorithm = OTHER
+        return self._times.setdefault(algorithm, _Times())
+
+
+def _label(value: object) -> str:
+    """Return a value as a label: a plain string that can be written as UTF-8, of bounded length."""
+    try:
+        text = value if type(value) is str else str(value)
+        return text[:_LABEL_CHARACTERS].encode("utf-8", "replace").decode()
+    except Exception:
+        return "unprintable"

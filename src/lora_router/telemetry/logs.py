@@ -1,10 +1,13 @@
-"""Log lines for people (``text``) and for machines (``json``)."""
+"""Configures logging: lines for people (``text``) or for machines (``json``)."""
 
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Literal
+
+from lora_router.telemetry.log_writer import LogWriter
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,15 +26,47 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+_writer: LogWriter | None = None
+
+
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
-    """Send all logs of the process to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send all logs of the process to standard error, through a thread.
+
+    ``level`` applies to the loggers of this package. Those of other libraries log warnings and
+    errors only: their debug output is about connections and timers, many lines for each request.
+    """
+    global _writer  # noqa: PLW0603 -- logging is the process's, and so is its writer
+    handler = LogWriter(sys.stderr)
     if style == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # The admin port's requests are the probes' and Prometheus's: every few seconds, for ever.
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    ours = logging.getLogger("lora_router")
+    ours.setLevel(level.upper())
+    root.setLevel(max(ours.level, logging.WARNING))
+    _writer = handler
+    _log_what_python_prints()
+
+
+def dropped_lines() -> int:
+    """Return how many log lines have not been written, since nobody read them."""
+    return 0 if _writer is None else _writer.dropped_lines
+
+
+def _log_what_python_prints() -> None:
+    """Have warnings, and errors that nobody can catch, logged: a print to standard error blocks."""
+    log = logging.getLogger("lora_router")
+
+    def unraisable(what: "sys.UnraisableHookArgs") -> None:
+        error = what.exc_value
+        log.error("an exception was ignored: %s", what.err_msg or what.object, exc_info=error)
+
+    def in_thread(what: threading.ExceptHookArgs) -> None:
+        name = "?" if what.thread is None else what.thread.name
+        log.error("an exception ended thread %s", name, exc_info=what.exc_value)
+
+    logging.captureWarnings(capture=True)
+    sys.unraisablehook = unraisable
+    threading.excepthook = in_thread

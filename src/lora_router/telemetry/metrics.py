@@ -1,26 +1,67 @@
 """The router's own Prometheus metrics, by the names under which users meet them at 3 a.m."""
 
+import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from lora_router import __version__
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.log_limit import LogLimit
 from lora_router.telemetry.decisions import Decisions
 
+log = logging.getLogger("lora_router.telemetry")
+
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class _Registry(CollectorRegistry):
+    """A registry whose collectors can be read one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collectors: list[Collector] = []
+
+    def register(self, collector: Collector) -> None:
+        """Add a collector."""
+        super().register(collector)
+        self.collectors.append(collector)
+
+
+class _Metrics(Collector):
+    """Metrics that have been collected."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self._metrics
+
+
+class _Count(Collector):
+    """A counter that is kept elsewhere."""
+
+    def __init__(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        self._name = name.removesuffix("_total")
+        self._meaning = meaning
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return it as it is now."""
+        return (CounterMetricFamily(self._name, self._meaning, value=self._read()),)
 
 
 class Telemetry:
     """Counts what the router does. One for each process; its registry is its own."""
 
     def __init__(self, fleet: Fleet, clock: Callable[[], float] = monotonic) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = _Registry()
         self.decisions = Decisions()
         self.registry.register(self.decisions)
         self._scrapes = Histogram(
@@ -61,6 +102,7 @@ class Telemetry:
             registry=self.registry,
         ).labels(__version__).set(1)
         self.registry.register(_FleetCollector(fleet, clock))
+        self._limit = LogLimit(60.0)
         self._failing_pods: set[str] = set()
         self._fleet = fleet
         fleet.subscribe(self._forget_pods_that_left)
@@ -90,9 +132,31 @@ class Telemetry:
         """Show a number that is read whenever the page is."""
         Gauge(name, meaning, registry=self.registry).set_function(read)
 
+    def add_counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Show a count that is kept elsewhere and read whenever the page is."""
+        self.registry.register(_Count(name, meaning, read))
+
     def page(self) -> bytes:
-        """Return the page that ``/metrics`` serves."""
-        return generate_latest(self.registry)
+        """Return the page that ``/metrics`` serves.
+
+        A collector that fails is left out, and the log says so: a page without one metric is of
+        more use than none.
+        """
+        page = []
+        for collector in self.registry.collectors:
+            try:
+                page.append(generate_latest(_Metrics(collector.collect())))
+            except Exception as error:
+                self._limit.log(
+                    log,
+                    logging.ERROR,
+                    type(collector).__name__,
+                    "/metrics lacks what %s collects: %s",
+                    type(collector).__name__,
+                    type(error).__name__,
+                    exc_info=error,
+                )
+        return b"".join(page)
 
     def _forget_pods_that_left(self, changed: Iterable[PodState]) -> None:
         for state in changed:

@@ -1,11 +1,14 @@
 """Decisions counted by plain numbers: the page is the one that the library would make."""
 
+from typing import Any
+
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
-from lora_router.telemetry.decisions import BUCKETS, Decisions
+from lora_router.telemetry.decisions import BUCKETS, MAX_SERIES, Decisions
 
 DECISIONS = st.tuples(
     st.sampled_from(["lora-placement", "random"]),
@@ -34,6 +37,70 @@ def test_the_page_is_the_librarys(decisions: list[tuple[str, str, str, float]]) 
             seconds.labels(algorithm).observe(taken)
 
     assert samples(ours) == samples(theirs)
+
+
+class UnfriendlyError(Exception):
+    """Neither hashable nor printable."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("reason", "label"),
+    [
+        (None, "None"),
+        (7, "7"),
+        (["a"], "['a']"),
+        (b"x", "b'x'"),
+        (UnfriendlyError(), "unprintable"),
+        ("\ud800", "?"),
+        ('a"\n', r"a\"\n"),
+        ("x" * 1000, "x" * 64),
+    ],
+)
+def test_a_reason_that_is_no_label_is_made_one(reason: Any, label: str) -> None:
+    decisions = Decisions()
+    for _ in range(3):
+        decisions.decided("plugin", "routed", reason, 1e-5)
+
+    assert (
+        f'lora_router_requests_total{{algorithm="plugin",outcome="routed",reason="{label}"}} 3.0'
+        in page(decisions)
+    )
+    assert 'lora_router_decision_seconds_count{algorithm="plugin"} 3.0' in page(decisions)
+
+
+def test_an_endless_variety_of_reasons_is_counted_as_other() -> None:
+    decisions = Decisions()
+    for number in range(10_000):
+        decisions.decided("plugin", "routed", f"reason {number}", 1e-5)
+    decisions.decided("random", "refused", "bad-body", 0.0)
+
+    series = [line for line in page(decisions) if line.startswith("lora_router_requests_total{")]
+    assert len(series) == MAX_SERIES + 2
+    other = 'lora_router_requests_total{algorithm="plugin",outcome="routed",reason="other"} '
+    assert f"{other}{10_000 - MAX_SERIES}.0" in series
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in series) == 10_001
+
+
+def test_an_endless_variety_of_algorithms_is_counted_as_other() -> None:
+    decisions = Decisions()
+    for number in range(10_000):
+        decisions.decided(f"algorithm {number}", "routed", "x", 1e-5)
+
+    lines = page(decisions)
+    assert len(lines) < 10_000
+    requests = [line for line in lines if line.startswith("lora_router_requests_total{")]
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in requests) == 10_000
+
+
+def page(decisions: Decisions) -> list[str]:
+    registry = CollectorRegistry()
+    registry.register(decisions)
+    return generate_latest(registry).decode().splitlines()
 
 
 def samples(registry: CollectorRegistry) -> list[str]:

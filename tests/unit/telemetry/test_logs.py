@@ -1,21 +1,38 @@
-"""Log lines."""
+"""Log lines: their form, their levels, and that nobody ever waits for them to be read."""
 
 import json
 import logging
+import os
+import subprocess
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lora_router.telemetry.logs import configure_logging
+from lora_router.telemetry import log_writer
+from lora_router.telemetry.log_writer import LogWriter
+from lora_router.telemetry.logs import configure_logging, dropped_lines
 
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, ours = logging.getLogger(), logging.getLogger("lora_router")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
+    hooks = sys.unraisablehook, threading.excepthook
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    ours.setLevel(our_level)
+    logging.captureWarnings(capture=False)
+    sys.unraisablehook, threading.excepthook = hooks
+
+
+def flushed() -> None:
+    """Wait until the thread has written everything."""
+    logging.getLogger().handlers[0].flush()
 
 
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,10 +40,56 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
     logging.getLogger("lora_router.x").info("pod %s is gone", "a")
     logging.getLogger("lora_router.x").debug("not shown")
+    flushed()
 
     out, err = capsys.readouterr()
     assert out == ""
     assert err.endswith("INFO    lora_router.x: pod a is gone\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "theirs"),
+    [
+        ("debug", ["debug", "info", "warning", "error"], ["warning", "error"]),
+        ("info", ["info", "warning", "error"], ["warning", "error"]),
+        ("error", ["error"], ["error"]),
+    ],
+)
+def test_the_level_is_that_of_our_lines_others_write_warnings_at_most(
+    level: str, ours: list[str], theirs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(level, "json")
+
+    for name in ("lora_router.x", "aiohttp.access", "asyncio", "hpack"):
+        for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger(name).log(number, "a line")
+    flushed()
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    for name in ("lora_router.x", "aiohttp.access", "asyncio", "hpack"):
+        seen = [line["level"] for line in lines if line["logger"] == name]
+        assert seen == (ours if name == "lora_router.x" else theirs)
+
+
+def test_what_python_would_print_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ZeroDivisionError
+
+    Broken()
+    thread = threading.Thread(target=lambda: 1 / 0, name="broken")
+    thread.start()
+    thread.join()
+    warnings.warn("old", stacklevel=1)
+    flushed()
+
+    messages = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    assert any("an exception was ignored: " in message for message in messages)
+    assert "an exception ended thread broken" in messages
+    assert any("UserWarning: old" in message for message in messages)
 
 
 def test_json_is_one_object_a_line_with_the_error_in_it(
@@ -37,6 +100,7 @@ def test_json_is_one_object_a_line_with_the_error_in_it(
         raise KeyError("gone")
     except KeyError:
         logging.getLogger("lora_router.x").exception("it broke: %s", "ä")
+    flushed()
 
     (line,) = capsys.readouterr().err.splitlines()
     record = json.loads(line)
@@ -45,3 +109,112 @@ def test_json_is_one_object_a_line_with_the_error_in_it(
     assert record["message"] == "it broke: ä"
     assert "KeyError: 'gone'" in record["error"]
     assert record["time"].endswith("+00:00")
+
+
+class Pipe:
+    """A pipe as standard error, and a logger that writes to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log_writer, "MAX_QUEUED_BYTES", 10_000)
+        monkeypatch.setattr(log_writer, "FLUSH_SECONDS", 0.2)
+        self.reading, writing = os.pipe()
+        self.stream = os.fdopen(writing, "w")
+        self.writer = LogWriter(self.stream)
+        self.writer.setFormatter(logging.Formatter("%(message)s"))
+        self.log = logging.Logger("pipe")
+        self.log.addHandler(self.writer)
+
+    def close(self) -> None:
+        self.writer.close()
+        self.stream.close()
+
+
+def test_a_pipe_that_nobody_reads_blocks_nobody_and_lines_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipe = Pipe(monkeypatch)
+    for number in range(2000):
+        pipe.log.error("line %d %s", number, "x" * 100)
+    pipe.writer.flush()  # Gives up in time.
+    dropped = pipe.writer.dropped_lines
+    assert 0 < dropped < 2000
+
+    # Once it is read, what was queued comes, in order, and lines say how many are missing.
+    received: list[bytes] = []
+
+    def read() -> None:
+        with os.fdopen(pipe.reading, "rb") as file:
+            received.extend(file)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    pipe.close()
+    reader.join(10)
+    numbers = [int(line.split()[1]) for line in received if line.startswith(b"line")]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) + dropped == 2000
+    notes = [line.split() for line in received if b"log lines dropped: standard error" in line]
+    assert sum(int(words[0]) for words in notes) == dropped
+
+
+def test_a_reader_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe(monkeypatch)
+    os.close(pipe.reading)
+
+    pipe.log.error("a line")
+    pipe.log.error("another")
+    pipe.close()
+
+    assert pipe.writer.dropped_lines == 2
+
+
+def test_a_line_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe(monkeypatch)
+    pipe.log.error("x" * 20_000)
+    pipe.close()
+
+    with os.fdopen(pipe.reading, "rb") as file:
+        assert file.read() == b"x" * 16384 + "… (20000 characters)\n".encode()
+
+
+def test_a_line_that_cannot_be_formatted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe(monkeypatch)
+    pipe.log.error("%d pods", "many")
+    pipe.close()
+
+    with os.fdopen(pipe.reading, "rb") as file:
+        assert b"cannot be formatted: TypeError: '%d pods'" in file.read()
+
+
+SCRIPT = """
+import logging, sys, time
+from lora_router.telemetry.logs import configure_logging, dropped_lines
+configure_logging("info", "text")
+log = logging.getLogger("lora_router")
+started = time.monotonic()
+for number in range(100_000):
+    log.info("line %d %s", number, "x" * 200)
+print(time.monotonic() - started, dropped_lines(), flush=True)
+"""
+
+
+def test_a_process_whose_standard_error_is_not_read_goes_on_and_ends() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        seconds, dropped = process.stdout.readline().split()
+        assert process.wait(30) == 0  # Nobody has read standard error yet.
+
+        assert int(dropped) > 50_000
+        assert float(seconds) < 30
+
+
+def test_what_was_logged_just_before_the_end_is_written(tmp_path: Path) -> None:
+    script = SCRIPT.replace("100_000", "1000")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=30, cwd=tmp_path
+    )
+
+    assert len(done.stderr.splitlines()) == 1000
+    assert dropped_lines() == 0

@@ -1,5 +1,7 @@
 """Our own metrics."""
 
+import pytest
+
 from lora_router.telemetry.metrics import Telemetry
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 
@@ -67,3 +69,46 @@ def test_a_gauge_is_read_when_the_page_is() -> None:
 
     assert "lora_router_x 1.0" in lines(telemetry)
     assert "lora_router_x 2.0" in lines(telemetry)
+
+
+def test_a_count_kept_elsewhere_is_a_counter() -> None:
+    telemetry = Telemetry(make_fleet(1))
+    telemetry.add_counter("lora_router_x_total", "Something.", lambda: 7)
+
+    assert "# TYPE lora_router_x_total counter" in lines(telemetry)
+    assert "lora_router_x_total 7.0" in lines(telemetry)
+
+
+def test_a_collector_that_fails_is_left_out_of_the_page(caplog: pytest.LogCaptureFixture) -> None:
+    telemetry = Telemetry(make_fleet(1))
+
+    def broken() -> float:
+        raise ZeroDivisionError
+
+    telemetry.add_gauge("lora_router_x", "Something.", broken)
+    telemetry.add_gauge("lora_router_y", "Something.", lambda: None)  # type: ignore[arg-type,return-value]
+    telemetry.add_gauge("lora_router_z", "Something.", lambda: 1.0)
+
+    for _ in range(3):
+        page = lines(telemetry)
+
+    assert "lora_router_z 1.0" in page
+    assert any(line.startswith("lora_router_build_info") for line in page)
+    assert not any("lora_router_x" in line for line in page)
+    assert caplog.messages == ["/metrics lacks what Gauge collects: ZeroDivisionError"]
+
+
+def test_a_reason_that_is_no_string_leaves_the_page_whole() -> None:
+    telemetry = Telemetry(make_fleet(1))
+    telemetry.decisions.decided("plugin", "routed", None, 1e-5)  # type: ignore[arg-type]
+
+    labels = 'algorithm="plugin",outcome="routed",reason="None"'
+    assert f"lora_router_requests_total{{{labels}}} 1.0" in lines(telemetry)
+
+
+def test_failures_of_tasks_are_counted_by_task() -> None:
+    telemetry = Telemetry(make_fleet(1))
+    telemetry.task_failed("pods-file")
+    telemetry.task_failed("pods-file")
+
+    assert 'lora_router_task_failures_total{task="pods-file"} 2.0' in lines(telemetry)

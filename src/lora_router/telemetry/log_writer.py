@@ -1,0 +1,139 @@
+"""Writes log lines in a thread, so that a standard error that nobody reads never blocks the loop.
+
+Lines wait in a bounded queue. When it is full, lines are dropped and counted; once there is room
+again, a line says how many. At the exit the thread gets a bounded time for what is left.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import queue
+import select
+import threading
+from typing import IO
+
+MAX_QUEUED_BYTES = 4 * 1024 * 1024
+"""Counted in characters, which are mostly as many."""
+MAX_LINE_CHARACTERS = 16 * 1024
+_BATCH_CHARACTERS = 64 * 1024
+FLUSH_SECONDS = 2.0
+"""Time at the exit for lines that have not been written."""
+
+
+class LogWriter(logging.Handler):
+    """A log handler that never blocks the thread that logs."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        """Start the thread.
+
+        Args:
+            stream: Where to write. Its file descriptor is used if it has one: the buffer of
+                ``sys.stderr`` has a lock, which must not be held while a write blocks.
+        """
+        super().__init__()
+        self._stream = stream
+        self._descriptor = _descriptor(stream)
+        self._queue: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        # Each number is written by one thread only, so that none needs a lock.
+        self._queued = 0
+        self._written = 0
+        self.dropped = 0
+        """Lines that found the queue full, or a standard error that is closed."""
+        self._reported = 0
+        self._lost = 0
+        threading.Thread(target=self._run, name="log-writer", daemon=True).start()
+
+    @property
+    def dropped_lines(self) -> int:
+        """Lines that were not written: the queue was full, or the stream is closed."""
+        return self.dropped + self._lost
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record. ``logging`` holds the handler's lock meanwhile."""
+        if self._queued - self._written > MAX_QUEUED_BYTES:
+            self.dropped += 1
+            return
+        try:
+            line = self.format(record)
+        except Exception as error:
+            line = f"a log record cannot be formatted: {type(error).__name__}: {record.msg!r}"
+        if len(line) > MAX_LINE_CHARACTERS:
+            line = f"{line[:MAX_LINE_CHARACTERS]}… ({len(line)} characters)"
+        self._queued += len(line) + 1
+        self._queue.put(line + "\n")
+
+    def flush(self) -> None:
+        """Wait until what is queued has been written, for at most ``FLUSH_SECONDS``."""
+        if self._queued != self._written:
+            written = threading.Event()
+            self._queue.put(written)
+            written.wait(FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """Write what is queued, for at most ``FLUSH_SECONDS``, and end the thread."""
+        self.flush()
+        self._queue.put(None)
+        super().close()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            batch: list[str] = []
+            events: list[threading.Event] = []
+            characters = 0
+            while item is not None:
+                if isinstance(item, str):
+                    batch.append(item)
+                    characters += len(item)
+                else:
+                    events.append(item)
+                item = None
+                if characters < _BATCH_CHARACTERS and not events:
+                    with contextlib.suppress(queue.Empty):
+                        item = self._queue.get_nowait()
+            if batch and not self._write("".join(batch)):
+                self._lost += len(batch)
+            self._written += characters
+            dropped = self.dropped
+            if dropped != self._reported and self._write(self._note(dropped - self._reported)):
+                self._reported = dropped
+            for event in events:
+                event.set()
+
+    def _note(self, lines: int) -> str:
+        """Return the line that says that lines are missing, in the format of the others."""
+        record = logging.LogRecord(
+            "lora_router.telemetry",
+            logging.WARNING,
+            __file__,
+            0,
+            "%d log lines dropped: standard error is not read fast enough",
+            (lines,),
+            None,
+        )
+        return self.format(record) + "\n"
+
+    def _write(self, text: str) -> bool:
+        """Write a text, however long that takes. Returns whether it was possible."""
+        try:
+            if self._descriptor is None:
+                self._stream.write(text)
+                self._stream.flush()
+                return True
+            data = memoryview(text.encode("utf-8", "replace"))
+            while data:
+                try:
+                    data = data[os.write(self._descriptor, data) :]
+                except BlockingIOError:
+                    # Somebody who shares the terminal or pipe has made it non-blocking.
+                    select.select((), (self._descriptor,), ())
+        except (OSError, ValueError):
+            return False  # The reader has gone, the disk is full, the stream is closed.
+        return True
+
+
+def _descriptor(stream: IO[str]) -> int | None:
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError, io.UnsupportedOperation):
+        return None
