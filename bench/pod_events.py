@@ -45,7 +45,7 @@ async def measure(server: KubeServer) -> tuple[list[float], list[float]]:
                 at = time.perf_counter()
                 heard.set()
 
-            fleet.subscribe(listen)
+            fleet.changes.pods.subscribe(listen)
             for number in range(CHANGES):
                 heard.clear()
                 name, ready = f"pod-{number % PODS}", number // PODS % 2 == 1

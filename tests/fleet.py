@@ -86,6 +86,14 @@ class ManualClock:
         heapq.heappush(self._due, (self.time + seconds, next(self._count), timer))
         return timer
 
+    def advance_to_next(self, within: float) -> None:
+        """Let the next call that is due happen, and no other."""
+        at, _, timer = heapq.heappop(self._due)
+        assert at <= self.time + within
+        self.time = at
+        if not timer.cancelled:
+            timer.call()
+
     def advance(self, seconds: float) -> None:
         until = self.time + seconds
         while self._due and self._due[0][0] <= until:

@@ -96,6 +96,21 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 marker=("x-error-overloaded", b"true"),
                 headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
             )
+        case Refusal.TOO_MANY_HELD:
+            return _answer(
+                429,
+                "too_many_held_requests",
+                "All pods that could serve the request are busy, and too many requests wait for "
+                "them already; try again.",
+                kind="rate_limit_error",
+                marker=("x-error-overloaded", b"true"),
+                headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
+            )
+        case Refusal.SHUTTING_DOWN:
+            return _unavailable(
+                "router_draining",
+                "The router is shutting down while the request waited for a pod; try again.",
+            )
 
 
 def body_answer(error: BodyError) -> ErrorAnswer:

@@ -1,9 +1,10 @@
 """The pod-metrics cache: the fleet as the router knows it at this moment."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lora_router.fleet.catalog import Catalog, Catalogs, ServedModel
+from lora_router.fleet.changes import Changes
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.ledger import Ledger
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
@@ -39,7 +40,9 @@ class Fleet:
         """
         self._metrics_max_age = metrics_max_age
         self._fleet_index = FleetIndex()
-        self.ledger = Ledger(self._fleet_index)
+        self.changes = Changes()
+        """Reports what changed."""
+        self.ledger = Ledger(self._fleet_index, self.changes.released)
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
@@ -51,10 +54,7 @@ class Fleet:
         """By the catalogs of the pods in them."""
         self._catalogs_of_ready: tuple[Catalog, ...] | None = None
         self._catalogs = Catalogs()
-        self._listeners: list[Callable[[Collection[PodState]], None]] = []
-        self._metrics_listeners: list[Callable[[PodState], None]] = []
         self._peers = Peers()
-        self._peers_listeners: list[Callable[[Collection[PodState]], None]] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -71,21 +71,6 @@ class Fleet:
     def get(self, name: str) -> PodState | None:
         """Return a pod's state, or ``None`` if no such pod is known."""
         return self._states.get(name)
-
-    def subscribe(self, listener: Callable[[Collection[PodState]], None]) -> None:
-        """Have ``listener`` called after each change of pods or of what they serve.
-
-        It is given the states that came, left or changed; ``get`` tells which of them are there.
-        """
-        self._listeners.append(listener)
-
-    def subscribe_metrics(self, listener: Callable[[PodState], None]) -> None:
-        """Have ``listener`` called after each new snapshot, with the pod it is of."""
-        self._metrics_listeners.append(listener)
-
-    def subscribe_peers(self, listener: Callable[[Collection[PodState]], None]) -> None:
-        """Have ``listener`` called after routers told each other something new about pods."""
-        self._peers_listeners.append(listener)
 
     # What discovery says
 
@@ -127,16 +112,14 @@ class Fleet:
         state.beliefs.scraped(metrics, state.in_flight)
         self._usual_slots = state.beliefs.slots or self._usual_slots
         self._index(state)
-        for listener in self._metrics_listeners:
-            listener(state)
+        self.changes.scraped.send((state,))
 
     def put_scrape_failure(self, state: PodState, now: float) -> None:
         """Note that a scrape failed. The last good snapshot stays, and its age tells."""
         state.scrape_failures += 1
         if state.beliefs.forget_old(now, self._metrics_max_age):
             self._index(state)
-            for listener in self._metrics_listeners:
-                listener(state)
+            self.changes.scraped.send((state,))
 
     def put_models(self, state: PodState, models: Iterable[ServedModel]) -> None:
         """Take what a pod's ``/v1/models`` lists."""
@@ -171,8 +154,7 @@ class Fleet:
         for state in changed:
             self._index(state)
         if changed:
-            for listener in self._peers_listeners:
-                listener(changed)
+            self.changes.shared.send(changed)
 
     # What a request asks
 
@@ -198,6 +180,10 @@ class Fleet:
         catalogs = {id(state.catalog): state.catalog for state in self.ready()}.values()
         names = {name for each in catalogs for name in (*each.base_models, *each.adapters)}
         return {name: self.serving(name) for name in sorted(names)}
+
+    def catalogs(self) -> frozenset[Catalog]:
+        """Return what the ready pods serve. Until it changes, the same models share pods."""
+        return frozenset(self._ready_catalogs())
 
     def _find(self, model: str) -> ModelPods:
         catalogs = [each for each in self._ready_catalogs() if model in each]
@@ -257,5 +243,4 @@ class Fleet:
         self._catalogs_of_ready = None
         for state in states:
             self._index(state)
-        for listener in self._listeners:
-            listener(states)
+        self.changes.pods.send(states)

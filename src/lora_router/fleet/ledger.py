@@ -9,8 +9,7 @@ Rules:
   under the same name is another state, and neither's count can go wrong.
 """
 
-from collections.abc import Callable
-
+from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.pod_state import PodState
 
@@ -47,24 +46,20 @@ class Reservation:
             state.beliefs.used(self.adapter)
         ledger.total -= 1
         ledger.index.changed(state, self.adapter)
-        ledger.on_release(state)
+        ledger.released.send((state,))
         return True
-
-
-def _nobody_listens(_state: PodState) -> None:
-    """Stand in until somebody wants to know that a slot may have become free."""
 
 
 class Ledger:
     """Counts requests in flight, by pod and by adapter. The counts stand in each ``PodState``."""
 
-    __slots__ = ("index", "on_release", "total")
+    __slots__ = ("index", "released", "total")
 
-    def __init__(self, index: FleetIndex | None = None) -> None:
+    def __init__(self, index: FleetIndex | None = None, released: Signal | None = None) -> None:
         self.total = 0
         self.index = index if index is not None else FleetIndex()
-        self.on_release: Callable[[PodState], None] = _nobody_listens
-        """Called after each release, with the state whose count went down."""
+        self.released = released if released is not None else Changes().released
+        """Sent after each release, with the record of the pod."""
 
     def reserve(self, state: PodState, adapter: str | None) -> Reservation:
         """Count one more request on a pod, for an adapter or (``None``) the base model."""

@@ -1,42 +1,31 @@
-"""What an algorithm is: the whole of what it is told and of what it may answer.
+"""The algorithm interface: everything an algorithm receives and everything it may answer.
 
-To add one, write a class and name it in your package's metadata::
-
-    class LeastCache:
-        \"\"\"The pod with the most room in its KV cache.\"\"\"
-
-        name = "least-cache"
-
-        def __init__(self, options: AlgorithmOptions) -> None:
-            self.max_age = options.metrics_max_age
-
-        def pick(self, request, candidates, now):
-            def usage(pod):
-                metrics = pod.fresh_metrics(now, self.max_age)
-                return (metrics and metrics.kv_cache_usage) or 0.0
-
-            return Pick(min(candidates, key=usage), "least-cache")
-
-    # pyproject.toml
-    [project.entry-points."lora_router.algorithms"]
-    least-cache = "my_package:LeastCache"
+``docs/algorithms.md`` explains it with a complete example. The interface has a version,
+``INTERFACE_VERSION``, which changes when an algorithm written for the old one would stop working.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from msgspec import Struct
 
 from lora_router.fleet.pod_state import PodView
+from lora_router.routing.candidates import Candidates
+
+INTERFACE_VERSION = 2
+"""1: candidates were a plain sequence, and every held request was asked again after each change.
+2: ``Candidates``, ``Hold.wakes_on``, ``Hold.ask_again``, ``InferenceRequest.held_since``, declared
+options. An algorithm written for version 1 works unchanged."""
 
 
 class InferenceRequest(Struct, frozen=True):
-    """What the router knows of a request when it has to choose."""
+    """What the router knows of a request when it chooses a pod."""
 
     model: str
-    """The model name the client asked for; empty for requests that name none."""
+    """The model name that the client sent."""
     adapter: str | None = None
     """The same name if it is a LoRA adapter; ``None`` for a base model."""
     stream: bool = False
@@ -44,57 +33,77 @@ class InferenceRequest(Struct, frozen=True):
     size: int = 0
     """Length of the body in bytes."""
     path: str = ""
-    """The path asked for, without its query."""
+    """The path of the request, without its query."""
     request_id: str = ""
-    """The ``x-request-id`` header, kept from the client or made."""
+    """The ``x-request-id`` header, as the client sent it or as the router made it."""
     may_hold: bool = True
     """Whether ``Hold`` is an answer. ``False`` once the request has waited as long as it may."""
+    held_since: float | None = None
+    """When the oldest request that asks the same question (same algorithm, model, filter and
+    subset) was held, in seconds on the clock of ``now``. ``None``: none is held."""
+    closing: tuple[PodView, str] | None = None
+    """The slot that is being freed for that question: what ``Hold.closed`` said last."""
 
 
 class Pick(Struct, frozen=True):
     """Send the request to this pod, now."""
 
     pod: PodView
+    """One of the candidates."""
     reason: str
-    """Why, in a few words joined by hyphens. A metric label: choose from a small fixed set."""
+    """Why, in a few words joined by hyphens. A metric label: use a small fixed set."""
+
+
+class WakesOn(Enum):
+    """What can change the answer to a held request."""
+
+    ANY_CHANGE = "any-change"
+    """Any release, scrape, change of pods, or report of a peer. With many requests held this is
+    expensive, so the router asks a limited number of them at a time."""
+    FREE_SLOT = "free-slot"
+    """A candidate has a free slot, or the adapter came in flight on a candidate, or a slot that
+    was closed to it is open again. The router then asks the one that has waited longest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Not yet. The request waits in the router, and ``pick`` is asked again.
+    """Not yet. The request waits in the router, and ``pick`` is called again later.
 
-    It is asked when a request of this router ends, when a scrape, a change of pods or another
-    router's word arrives, and when the time is up; then for the last time, with ``may_hold`` off,
-    and whoever holds even then has the client told that the pods are overloaded. Held requests are
-    asked in order of arrival; when one is held again, others for the same model and with the same
-    filter are not asked until the next change.
+    It is called when something happens that ``wakes_on`` names, after ``ask_again`` seconds, and
+    when the time is up. That last call has ``may_hold`` off. If the answer is ``Hold`` even then,
+    the client is told that the pods are overloaded. Requests that ask the same question wait in
+    one queue, in order of arrival, and only the first of them is asked.
     """
 
     reason: str
+    """Why, as in ``Pick.reason``."""
     seconds: float
-    """How long the request may wait at most, counted from its first ``Hold``."""
+    """How long the request may wait at most, from its first ``Hold``. Above 0."""
     wanted: PodView | None = None
-    """The pod whose free slot would be best for it, if only the slot is another router's to take.
-    Other routers are told, and leave it (``fleet/slot_turns.py``)."""
+    """The pod whose free slot would be best for it, if only the slot is a peer's to take. Peers
+    are told, and leave it (``fleet/slot_turns.py``)."""
     closed: tuple[PodView, str] | None = None
-    """The slot that is to become free for it, if one was chosen: a pod, and the adapter that gets
-    no further requests there. Other routers find it in ``beliefs.peers.closed``."""
+    """The slot that is to become free for it: a pod, and the adapter that must get no further
+    requests there. All algorithms see it in ``candidates.waiting``, peers in
+    ``beliefs.peers.closed``. It stays closed until the request is routed or gone, or until another
+    answer names another slot or none."""
+    wakes_on: WakesOn = WakesOn.ANY_CHANGE
+    ask_again: float | None = None
+    """Call ``pick`` again after this many seconds at the latest, even if nothing changes."""
 
 
 class Algorithm(Protocol):
     """Picks the pod for a request.
 
     ``pick`` runs on the request path between two other requests. It must return at once: no
-    ``await``, no I/O, no waiting. It must not keep ``candidates`` or change what is in it.
+    ``await``, no I/O, no waiting. It must not keep ``candidates`` or change anything in it.
     """
 
     @property
     def name(self) -> str:
         """What users write into ``routing-strategy``."""
 
-    def pick(
-        self, request: InferenceRequest, candidates: Sequence[PodView], now: float
-    ) -> Pick | Hold:
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
         """Choose one of the candidates for the request, or hold it.
 
         Args:
@@ -111,15 +120,24 @@ class AlgorithmOptions:
     lora_affinity_threshold: float = 0.999
     """Probability in [0, 1] of preferring a pod that has the adapter over one that has room."""
     metrics_max_age: float = 15.0
-    """Seconds after which a snapshot counts for nothing."""
+    """Seconds after which a snapshot is ignored."""
     rng: random.Random = field(default_factory=random.Random)
     """The source of every random choice, so that a run can be repeated."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """``algorithm_options`` in the settings, unread: each algorithm knows its own by name."""
+    """``algorithm_options`` in the settings, as text. An algorithm declares the names that it reads
+    in ``option_names``; a name that no installed algorithm declares stops the start."""
 
 
 class AlgorithmFactory(Protocol):
-    """What an entry point of the group ``lora_router.algorithms`` names: a class will do."""
+    """What an entry point of the group ``lora_router.algorithms`` names. A class will do.
+
+    It may have two attributes: ``option_names``, a collection of the ``algorithm_options`` that it
+    reads, and ``interface_version``, the version of this interface that it was written for.
+    """
 
     def __call__(self, options: AlgorithmOptions, /) -> Algorithm:
-        """Make the algorithm. Raise ``ValueError`` if the options make no sense."""
+        """Return the algorithm.
+
+        Raises:
+            ValueError: An option has no valid value.
+        """

@@ -1,42 +1,45 @@
-"""The director: from what a request asks to a pod with the request counted on it.
+"""The director: from what a request asks to a pod, with the request counted on it.
 
 Rules:
 
-- Choosing and counting are one plain call. Nothing here awaits, so no two requests can see the
+- Choosing and counting are one synchronous call. Nothing here awaits, so no two requests see the
   same count.
-- A pod that an algorithm picks must be one that the cache knows; anything else an algorithm does
-  wrong (it raises, it returns nonsense) costs that request its algorithm, not its answer:
-  least-request steps in and the log says why.
-- A held request is asked again whenever something changed that could free a slot, in order of
-  arrival. It ends in exactly one of: routed, refused, cancelled.
+- A request goes only to a candidate, whatever an algorithm answers (``answer_check``).
+- A held request waits in the waiting room. It ends in exactly one of: routed, refused, cancelled. A
+  callback that raises costs its own request only.
 """
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping
+from itertools import count
 from time import perf_counter
 from typing import Protocol
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from lora_router.fleet.fleet import Fleet, ModelPods
+from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
+from lora_router.routing.answer_check import AlgorithmCaller
+from lora_router.routing.candidate_finder import CandidateFinder
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.selector import SelectorError, parse_selector
+from lora_router.routing.waiting_queue import Clock, Held, Question, Timer
+from lora_router.routing.waiting_room import Limits, WaitingRoom
+
+__all__ = ["Clock", "DecisionObserver", "Director", "Held", "RouteQuery", "Routed", "Timer"]
 
 log = logging.getLogger("lora_router.routing")
 
-_selector = lru_cache(maxsize=256)(parse_selector)
+PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
+"""Stands for the name of an algorithm, for requests that name no model."""
 
-PASS_THROUGH = "pass-through"  # noqa: S105 -- a password it is not
-"""Stands where an algorithm's name would, for requests that name no model."""
+NO_CANDIDATES = Candidates.of(())
+_NO_MODEL = InferenceRequest("")
 
 
 class RouteQuery(Struct, frozen=True):
@@ -48,15 +51,15 @@ class RouteQuery(Struct, frozen=True):
     path: str = ""
     request_id: str = ""
     strategy: str | None = None
-    """The algorithm asked for by header, if any."""
+    """The algorithm that a header asks for, if any."""
     pod_filter: str | None = None
-    """A label selector asked for by header, if any."""
+    """The label selector that a header asks for, if any."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows; ``None``: all. (Endpoint-picker protocol, subset hint.)"""
 
 
 class Routed(Struct, frozen=True):
-    """A pod was chosen and the request is counted there until the reservation is released."""
+    """A pod was chosen. The request counts there until the reservation is released."""
 
     reservation: Reservation
     algorithm: str
@@ -69,54 +72,18 @@ class Routed(Struct, frozen=True):
         return self.reservation.state.pod.address
 
 
-class Timer(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None:
-        """Make it not happen."""
-
-
-class Clock(Protocol):
-    """Time, as the event loop or a simulation tells it."""
-
-    def now(self) -> float:
-        """Return seconds, monotonic."""
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, ``seconds`` from now."""
+Outcome = Routed | Refused
 
 
 class DecisionObserver(Protocol):
-    """Whoever counts decisions."""
+    """Counts decisions."""
 
     def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
-        """Take note of one decision and of the time it took, without the time it was held."""
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A request that waits in the router for a pod."""
-
-    director: "Director"
-    request: InferenceRequest
-    query: RouteQuery
-    algorithm: Algorithm
-    seconds: float
-    """The longest it may wait, counted from the start."""
-    on_outcome: Callable[[Routed | Refused], None]
-    hold: Hold
-    """What the algorithm said last."""
-    since: float
-    """When it was held first, on the director's clock."""
-    timer: Timer | None = field(default=None)
-
-    def cancel(self) -> None:
-        """Forget the request: its client has left."""
-        self.director.forget(self)
+        """Count one decision, and the time it took, without the time that the request was held."""
 
 
 class Director:
-    """Asks the algorithms, counts what they pick, keeps the requests they hold."""
+    """Asks algorithms, counts what they pick, and keeps requests that they hold."""
 
     def __init__(
         self,
@@ -128,6 +95,7 @@ class Director:
         *,
         default_model: str | None = None,
         max_hold_seconds: float = 30.0,
+        limits: Limits | None = None,
     ) -> None:
         self._fleet = fleet
         self._algorithms = algorithms
@@ -136,36 +104,44 @@ class Director:
         self._observer = observer
         self._default_model = default_model
         self._max_hold = max_hold_seconds
+        self._caller = AlgorithmCaller()
         self._random = random.Random()
-        self._held: dict[Held, None] = {}
-        self._retrying = False
-        self._changed = False
-        fleet.ledger.on_release = self._on_change
-        fleet.subscribe(self._on_change)
-        fleet.subscribe_metrics(self._on_change)
-        fleet.subscribe_peers(self._on_change)
+        self._room = WaitingRoom(self, clock, limits or Limits())
+        self._finder = CandidateFinder(fleet, self._room)
+        self._on_outcome: dict[Held, Callable[[Outcome], None]] = {}
+        self._number = count()
+        self._catalogs = fleet.catalogs()
+        self._stops_at: float | None = None
+        """When everything that waits must have been decided, once the router drains."""
+        self._logs_decisions = log.isEnabledFor(logging.DEBUG)
+        fleet.changes.pods.subscribe(self._pods_changed)
+        fleet.changes.scraped.subscribe(self._room.reported)
+        fleet.changes.shared.subscribe(self._room.reported)
+        fleet.changes.released.subscribe(self._room.released)
 
     @property
     def held(self) -> int:
         """Requests that wait in the router now."""
-        return len(self._held)
+        return len(self._room)
 
     def held_adapters(self) -> dict[str, HeldShare]:
-        """Return which adapters requests are held for, as other routers are told."""
+        """Return for which adapters requests are held, as peers are told."""
         now = self._clock.now()
         found: dict[str, HeldShare] = {}
-        for held in self._held:
-            adapter = held.request.adapter
-            if adapter is not None and adapter not in found:
-                closed = held.hold.closed
-                slot = None if closed is None else (closed[0].pod.name, closed[1])
-                wanted = held.hold.wanted
-                name = None if wanted is None else wanted.pod.name
-                found[adapter] = HeldShare(now - held.since, name, slot)
+        for queue in self._room.queues():
+            first = queue.first
+            if first is None or first.request.adapter is None:
+                continue
+            slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
+            wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
+            share = HeldShare(now - first.since, wanted, slot)
+            other = found.get(first.request.adapter)
+            if other is None or other.seconds < share.seconds:
+                found[first.request.adapter] = share
         return found
 
     def route(
-        self, query: RouteQuery, on_outcome: Callable[[Routed | Refused], None]
+        self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
     ) -> Routed | Refused | Held:
         """Choose a pod for an inference request and count the request on it.
 
@@ -187,12 +163,19 @@ class Director:
         if not model:
             return self._refused(algorithm.name, Refused(Refusal.NO_MODEL))
 
-        candidates = self._candidates(model, query)
+        serving = self._fleet.serving(model)
+        if not serving.pods:
+            return self._refused(algorithm.name, self._finder.why_nobody_serves(model))
+        candidates = self._finder.among(serving.pods, query.pod_filter, query.subset)
         if isinstance(candidates, Refused):
-            return self._refused(algorithm.name, candidates)
-        pods, serving = candidates
+            return self._refused(algorithm.name, candidates, model)
         model = serving.model
 
+        held_since = closing = None
+        if self._room:
+            queue = self._room.queue_of(_question(algorithm, model, query))
+            if queue is not None:
+                held_since, closing = queue.since, queue.closing
         request = InferenceRequest(
             model,
             model if serving.is_adapter else None,
@@ -201,85 +184,62 @@ class Director:
             query.path,
             query.request_id,
             self._max_hold > 0,
+            held_since,
+            closing,
         )
-        answer = self._ask(algorithm, request, pods)
+        answer = self._caller.ask(algorithm, request, candidates, self._clock.now())
         if isinstance(answer, Hold):
-            return self._hold(query, request, algorithm, answer, on_outcome)
-        return self._reserve(algorithm, request, answer, perf_counter() - started)
+            return self._hold(query, request, algorithm, answer, candidates, on_outcome)
+        return self._reserve(algorithm.name, request, answer, perf_counter() - started)
 
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
-        """Choose a pod for a request that names no model: the one with the fewest in flight."""
+        """Choose the pod with the fewest requests in flight, for a request that names no model."""
         started = perf_counter()
-        pods = _narrowed(self._fleet.ready(), subset)
-        if not pods:
+        candidates = self._finder.among(self._fleet.ready(), None, subset)
+        if not candidates or isinstance(candidates, Refused):
             return self._refused(PASS_THROUGH, Refused(Refusal.NO_READY_POD))
-        pick = Pick(least_loaded(pods, self._random), PASS_THROUGH)
-        reservation = self._fleet.ledger.reserve(_state(pick.pod), None)
-        self._observer.decided(PASS_THROUGH, "routed", pick.reason, perf_counter() - started)
-        return Routed(reservation, PASS_THROUGH, pick.reason, "")
+        pick = Pick(least_loaded(candidates, self._random), PASS_THROUGH)
+        return self._reserve(PASS_THROUGH, _NO_MODEL, pick, perf_counter() - started)
 
-    def forget(self, held: Held) -> None:
-        """Drop a held request whose stream has ended."""
-        if held in self._held:
-            self._drop(held)
-            self._observer.decided(held.algorithm.name, "cancelled", "client-left", 0.0)
+    def drain(self, seconds: float) -> None:
+        """Have everything that waits decided within some seconds: the router stops.
 
-    # Candidates
+        Until then requests are routed as slots become free. What still waits then is asked for the
+        last time, as if its own time were up.
+        """
+        self._stops_at = self._clock.now() + seconds
+        if seconds > 0:
+            self._clock.call_later(seconds, self._room.expire_all)
+        else:
+            self._room.expire_all()
 
-    def _candidates(
-        self, model: str, query: RouteQuery
-    ) -> tuple[Sequence[PodState], ModelPods] | Refused:
-        serving = self._fleet.serving(model)
-        if not serving.pods:
-            return self._why_nobody_serves(model)
-        pods: Sequence[PodState] = _narrowed(serving.pods, query.subset)
-        if query.pod_filter is not None:
-            try:
-                selector = _selector(query.pod_filter)
-            except SelectorError as error:
-                return Refused(Refusal.BAD_SELECTOR, detail=str(error))
-            pods = [state for state in pods if selector.matches(state.pod.labels)]
-        if not pods:
-            return Refused(Refusal.NONE_SELECTED, model=model)
-        return pods, serving
-
-    def _why_nobody_serves(self, model: str) -> Refused:
-        ready = self._fleet.ready()
-        # A model that only unready pods serve is a model all the same: come back later.
-        if not ready or any(
-            model in state.base_models or model in state.adapters for state in self._fleet
-        ):
-            return Refused(Refusal.NO_READY_POD, model=model)
-        if not all(state.models_known for state in ready):
-            return Refused(Refusal.MODELS_UNKNOWN, model=model)
-        return Refused(Refusal.UNKNOWN_MODEL, model=model)
-
-    # Asking and counting
-
-    def _ask(
-        self, algorithm: Algorithm, request: InferenceRequest, pods: Sequence[PodState]
-    ) -> Pick | Hold:
-        try:
-            answer = algorithm.pick(request, pods, self._clock.now())
-            if isinstance(answer, Hold):
-                return answer
-            # The address that goes to Envoy must be a known pod's, whoever wrote the algorithm.
-            if self._fleet.get(answer.pod.pod.name) is answer.pod:
-                return answer
-            log.error("algorithm %s picked a pod that is not in the cache", algorithm.name)
-        except Exception:
-            log.exception("algorithm %s failed; least-request steps in", algorithm.name)
-        return Pick(least_loaded(pods, self._random), "algorithm-failed")
+    # Counting
 
     def _reserve(
-        self, algorithm: Algorithm, request: InferenceRequest, pick: Pick, seconds: float
+        self, algorithm: str, request: InferenceRequest, pick: Pick, seconds: float
     ) -> Routed:
         reservation = self._fleet.ledger.reserve(_state(pick.pod), request.adapter)
-        self._observer.decided(algorithm.name, "routed", pick.reason, seconds)
-        return Routed(reservation, algorithm.name, pick.reason, request.model)
+        try:
+            self._observer.decided(algorithm, "routed", pick.reason, seconds)
+        except Exception:  # The reservation must reach the one who releases it.
+            log.exception("a decision could not be counted")
+        if self._logs_decisions:
+            pod = pick.pod.pod
+            log.debug(
+                "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",
+                request.request_id, request.model, algorithm, pick.reason, pod.name, pod.address,
+            )  # fmt: skip
+        if self._room and request.adapter is not None:
+            self._room.joined(request.adapter)
+        return Routed(reservation, algorithm, pick.reason, request.model)
 
-    def _refused(self, algorithm: str, refused: Refused) -> Refused:
+    def _refused(self, algorithm: str, refused: Refused, model: str = "") -> Refused:
+        if model and not refused.model and refused.refusal is Refusal.NONE_SELECTED:
+            refused = Refused(refused.refusal, model=model)
         self._observer.decided(algorithm, "refused", refused.refusal.value, 0.0)
+        if self._logs_decisions:
+            log.debug("refused model=%s algorithm=%s reason=%s", model or refused.model, algorithm,
+                      refused.refusal.value)  # fmt: skip
         return refused
 
     # Holding
@@ -290,86 +250,128 @@ class Director:
         request: InferenceRequest,
         algorithm: Algorithm,
         hold: Hold,
-        on_outcome: Callable[[Routed | Refused], None],
+        candidates: Candidates,
+        on_outcome: Callable[[Outcome], None],
     ) -> Held | Refused:
-        seconds = min(hold.seconds, self._max_hold)
-        if seconds <= 0:
-            return self._refused(algorithm.name, Refused(Refusal.OVERLOADED))
         now = self._clock.now()
-        held = Held(self, request, query, algorithm, seconds, on_outcome, hold, now)
-        held.timer = self._clock.call_later(seconds, lambda: self._time_is_up(held))
-        self._held[held] = None
+        seconds = min(hold.seconds, self._max_hold)
+        if self._stops_at is not None:
+            seconds = min(seconds, self._stops_at - now)
+        if seconds <= 0:
+            return self._refused(algorithm.name, self._overloaded(), request.model)
+        if self._room.is_full(request.model):
+            return self._refused(algorithm.name, Refused(Refusal.TOO_MANY_HELD), request.model)
+        question = _question(algorithm, request.model, query)
+        held = Held(question, request, next(self._number), now, seconds, self._cancel)
+        self._on_outcome[held] = on_outcome
         self._observer.decided(algorithm.name, "held", hold.reason, 0.0)
+        self._room.add(held, hold, candidates)
         return held
 
-    def _on_change(self, _what: object = None) -> None:
-        if not self._held:
-            return
-        self._changed = True
-        if self._retrying:
-            return  # An outcome changed something: the walk that caused it goes round again.
-        self._retrying = True
+    def _cancel(self, held: Held) -> None:
+        if self._room.remove(held):
+            del self._on_outcome[held]
+            self._observer.decided(held.question.algorithm, "cancelled", "client-left", 0.0)
+
+    def _resolve(self, held: Held, outcome: Outcome) -> None:
+        self._room.remove(held)
         try:
-            while self._changed:
-                self._changed = False
-                self._ask_held_again()
-        finally:
-            self._retrying = False
+            self._on_outcome.pop(held)(outcome)
+        except Exception:
+            log.exception("the outcome of a held request could not be delivered")
+            if isinstance(outcome, Routed):
+                outcome.reservation.release()
 
-    def _ask_held_again(self) -> None:
-        """Ask in order of arrival; once a question got "not yet", its like are not asked."""
-        not_yet: set[tuple[object, ...]] = set()
-        for held in tuple(self._held):
-            query = held.query
-            question = (held.algorithm.name, query.model, query.pod_filter, query.subset)
-            if question not in not_yet and held in self._held and not self._retry(held):
-                not_yet.add(question)
+    def _overloaded(self) -> Refused:
+        return Refused(Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN)
 
-    def _retry(self, held: Held) -> bool:
-        """Ask for a held request; say whether it is held no more."""
+    # What the waiting room asks (``Receptionist``)
+
+    def candidates_for(self, question: Question) -> Candidates:
+        """Return the pods that may take a request that waits, maybe none."""
+        pods = self._fleet.serving(question.model).pods
+        if not pods:
+            return NO_CANDIDATES
+        found = self._finder.among(pods, question.pod_filter, question.subset)
+        return NO_CANDIDATES if isinstance(found, Refused) else found
+
+    def ask(self, held: Held) -> bool:
+        """Ask for a request that waits, and route it if its algorithm picks; return if it waits."""
         started = perf_counter()
-        candidates = self._candidates(held.request.model, held.query)
-        if isinstance(candidates, Refused):
-            return False  # The pods may come back before the time is up.
-        answer = self._ask(held.algorithm, held.request, candidates[0])
+        queue = held.queue
+        candidates = self.candidates_for(held.question)
+        if queue is None or not candidates:
+            return queue is not None  # The pods may come back before the time is up.
+        answer = self._answer(held, candidates, may_hold=True)
         if isinstance(answer, Hold):
-            held.hold = answer
-            return False
-        seconds = perf_counter() - started
-        self._resolve(held, self._reserve(held.algorithm, held.request, answer, seconds))
-        return True
+            self._room.still_held(held, answer, candidates)
+            return True
+        self._route_held(held, answer, perf_counter() - started)
+        return False
 
-    def _time_is_up(self, held: Held) -> None:
-        if held not in self._held:
+    def decide(self, held: Held) -> None:
+        """Route or refuse a request whose time is up."""
+        if held.queue is None:
             return
-        candidates = self._candidates(held.request.model, held.query)
+        try:
+            self._decide(held)
+        except Exception:
+            log.exception("a held request could not be decided; it is refused")
+            self._resolve(held, self._overloaded())
+
+    def _decide(self, held: Held) -> None:
+        name, model = held.question.algorithm, held.question.model
+        pods = self._fleet.serving(model).pods
+        candidates: Candidates | Refused = (
+            self._finder.among(pods, held.question.pod_filter, held.question.subset)
+            if pods
+            else self._finder.why_nobody_serves(model)
+        )
         if isinstance(candidates, Refused):
-            self._resolve(held, self._refused(held.algorithm.name, candidates))
+            self._resolve(held, self._refused(name, candidates, model))
             return
-        last = replace(held.request, may_hold=False)
-        answer = self._ask(held.algorithm, last, candidates[0])
-        if isinstance(answer, Pick):
-            self._resolve(held, self._reserve(held.algorithm, last, answer, 0.0))
+        answer = self._answer(held, candidates, may_hold=False)
+        if isinstance(answer, Hold):
+            self._resolve(held, self._refused(name, self._overloaded(), model))
         else:
-            self._resolve(held, self._refused(held.algorithm.name, Refused(Refusal.OVERLOADED)))
+            self._route_held(held, answer, 0.0)
 
-    def _resolve(self, held: Held, outcome: Routed | Refused) -> None:
-        self._drop(held)
-        held.on_outcome(outcome)
+    def _answer(self, held: Held, candidates: Candidates, *, may_hold: bool) -> Pick | Hold:
+        request, queue = held.request, held.queue
+        assert queue is not None  # noqa: S101 -- it waits
+        asked = InferenceRequest(
+            request.model,
+            request.adapter,
+            request.stream,
+            request.size,
+            request.path,
+            request.request_id,
+            may_hold,
+            queue.since,
+            queue.closing,
+        )
+        algorithm = self._algorithms[held.question.algorithm]
+        return self._caller.ask(algorithm, asked, candidates, self._clock.now())
 
-    def _drop(self, held: Held) -> None:
-        del self._held[held]
-        if held.timer is not None:
-            held.timer.cancel()
+    def _route_held(self, held: Held, pick: Pick, seconds: float) -> None:
+        # It leaves the room first: the requests that its reservation wakes must not find it there.
+        self._room.remove(held)
+        self._resolve(held, self._reserve(held.question.algorithm, held.request, pick, seconds))
+
+    # What the fleet reports
+
+    def _pods_changed(self, states: Collection[PodState]) -> None:
+        self._finder.pods_changed()
+        catalogs = self._fleet.catalogs()
+        models_changed, self._catalogs = catalogs != self._catalogs, catalogs
+        self._room.pods_changed(states, models_changed=models_changed)
 
 
-def _narrowed(pods: Sequence[PodState], subset: frozenset[str] | None) -> Sequence[PodState]:
-    if subset is None:
-        return pods
-    return [state for state in pods if state.pod.address in subset]
+def _question(algorithm: Algorithm, model: str, query: RouteQuery) -> Question:
+    return Question(algorithm.name, model, query.pod_filter, query.subset)
 
 
 def _state(pod: PodView) -> PodState:
-    """Return the cache's own record of a pod that an algorithm was shown."""
-    assert isinstance(pod, PodState)  # noqa: S101 -- algorithms are shown nothing else
+    """Return the fleet's own record of a pod that an algorithm picked."""
+    assert isinstance(pod, PodState)  # noqa: S101 -- candidates are nothing else
     return pod

@@ -4,12 +4,10 @@ To compare with, and so as published, apart from two things: load is this router
 pod of which nothing is known is taken for one with room (there: for a full one).
 """
 
-from collections.abc import Sequence
-
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.load_score import highest_sum, load_scores
-from lora_router.routing.shortlist import shortlist
 
 SCORES = {"active": 1.0, "capacity": 0.8, "waiting": 0.6, "none": 0.0}
 """What a pod's tier is worth. The names are the reasons of picks."""
@@ -41,13 +39,13 @@ class FourTier:
         self._random = options.rng
         self._max_age = options.metrics_max_age
 
-    def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
         """Choose."""
-        candidates = shortlist(request.adapter, candidates, self._random)
-        tiers = [self.tier(pod, request.adapter, now) for pod in candidates]
+        pods = candidates.shortlist(request.adapter, self._random)
+        tiers = [self.tier(pod, request.adapter, now) for pod in pods]
         scores = [SCORES[tier] for tier in tiers]
-        best = highest_sum(scores, load_scores(candidates), self._random)
-        return Pick(candidates[best], tiers[best])
+        best = highest_sum(scores, load_scores(pods), self._random)
+        return Pick(pods[best], tiers[best])
 
     def tier(self, pod: PodView, adapter: str | None, now: float) -> str:
         """Name a pod's tier at ``now``, a key of ``SCORES``."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
-from lora_router.routing.shortlist import shortlist
+from lora_router.routing.candidates import Candidates
 
 
 def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
@@ -26,7 +26,7 @@ class LeastRequest:
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random = options.rng
 
-    def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
+    def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
         """Choose."""
-        pods = shortlist(None, candidates, self._random)
+        pods = candidates.shortlist(None, self._random)
         return Pick(least_loaded(pods, self._random), "least-request")

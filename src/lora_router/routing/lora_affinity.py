@@ -3,13 +3,12 @@
 The strategy of AIBrix pull request 1181 with the defects found in its review mended.
 """
 
-from collections.abc import Sequence
 from enum import Enum, auto
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import least_loaded
-from lora_router.routing.shortlist import shortlist
 
 
 class Standing(Enum):
@@ -48,17 +47,17 @@ class LoraAffinity:
         self._threshold = options.lora_affinity_threshold
         self._max_age = options.metrics_max_age
 
-    def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
         """Choose."""
         adapter = request.adapter
-        candidates = shortlist(adapter, candidates, self._random)
+        pods = candidates.shortlist(adapter, self._random)
         if adapter is None:
-            return Pick(least_loaded(candidates, self._random), "base-model")
+            return Pick(least_loaded(pods, self._random), "base-model")
 
         running: list[PodView] = []
         waiting: list[PodView] = []
         capacity: list[PodView] = []
-        for pod in candidates:
+        for pod in pods:
             match self.standing(pod, adapter, now):
                 case Standing.RUNNING:
                     running.append(pod)
@@ -78,7 +77,7 @@ class LoraAffinity:
             return Pick(least_loaded(affinity, self._random), "affinity")
         if capacity:
             return Pick(least_loaded(capacity, self._random), "capacity")
-        return Pick(self._random.choice(candidates), "all-full")
+        return Pick(self._random.choice(pods), "all-full")
 
     def standing(self, pod: PodView, adapter: str, now: float) -> Standing:
         """Say how a pod stands to an adapter at ``now``."""

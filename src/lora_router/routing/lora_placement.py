@@ -23,7 +23,7 @@ The rules, for a request and the pods that may take it:
 5. Neither is possible: *hold*. The request waits in the router and is asked for again whenever a
    request ends, first come first served. So it does, for one or two tellings, where placing is much
    cheaper on a pod whose free slots are another router's to take (``fleet/slot_turns.py``).
-6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed (``slot_queue.py``): of
+6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed (``slot_closing``): of
    all slots, the one with the fewest requests in flight is closed to further requests of the
    adapter that has it; these join elsewhere or wait their turn. So an adapter is kept from a slot
    for no longer than that time and the longest generation that is open in the slot, unless more
@@ -41,12 +41,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_router.fleet.adapter_beliefs import IN_SLOT
-from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
-from lora_router.routing.rendezvous import in_order
-from lora_router.routing.shortlist import FULL_LOOK, shortlist
-from lora_router.routing.slot_queue import SlotQueue, in_flight
+from lora_router.routing.candidates import Candidates, FleetLoad
+from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.slot_closing import hold_for_slot, in_flight
 
 LOAD_SECONDS = 0.08
 """Of an adapter, from host memory into a slot, where neither the pod nor the option
@@ -101,37 +100,17 @@ class _Survey:
     """A pod that is cheaper than ``place``, but whose free slots are other routers' to take."""
     wish_cost: float = float("inf")
     last_resort: PodView | None = None
-    pods: int = 1
-    load: int = 0
-    """Requests on all of them."""
-    slots: int = 0
-    free: int = 0
 
-    def count(self, candidates: Sequence[PodView], looked_at: Sequence[PodView]) -> None:
-        """Add up what only the price of a further slot depends on."""
-        if looked_at is not candidates and isinstance(candidates, PodGroup):
-            fleet = candidates.fleet
-            self.pods, self.load = len(fleet.by_load), fleet.by_load.total
-            self.slots, self.free = fleet.slots, fleet.free
-            return
-        self.pods = len(candidates)
-        for pod in candidates:
-            beliefs = pod.beliefs
-            self.load += pod.in_flight + beliefs.foreign_requests
-            if beliefs.free_slots is not None:
-                self.slots += beliefs.slots or 0
-                self.free += max(0, beliefs.free_slots)
-
-    def spread_cost(self, weight: float) -> float:
+    def spread_cost(self, weight: float, fleet: FleetLoad) -> float:
         """Return what a further slot for an adapter in flight costs, with the load it finds there.
 
         The load is shared by the requests that it will serve, as many as are in flight now. The
         slot costs the more the fewer are left.
         """
         load = (self.place_cost - self.place_load) / (1.0 + self.in_flight / SHARED_BY)
-        used = self.slots - self.free
-        slot = SLOT_PRICE * used / max(self.free, 1)
-        if self.join_load > OVERLOAD * self.load / self.pods + _A_FEW:
+        used = fleet.slots - fleet.free_slots
+        slot = SLOT_PRICE * used / max(fleet.free_slots, 1)
+        if self.join_load > OVERLOAD * fleet.in_flight / fleet.pods + _A_FEW:
             slot = 0.0
         return self.place_load + load + weight * slot
 
@@ -159,72 +138,49 @@ class LoraPlacement:
     """See the head of this file for its rules."""
 
     name = "lora-placement"
+    option_names = ("adapter_load_seconds",)
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng
         self._prices = _prices(_load_seconds(options.extra))
-        self._queue = SlotQueue()
 
-    def pick(
-        self, request: InferenceRequest, candidates: Sequence[PodView], now: float
-    ) -> Pick | Hold:
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
         """Choose, or hold."""
         adapter = request.adapter
         if adapter is None:
-            pods = shortlist(None, candidates, self._random)
+            pods = candidates.shortlist(None, self._random)
             return Pick(self._least_loaded(pods), "base-model")
-        queue = self._queue
-        if queue.waiting and request.may_hold and self._nobody_can(adapter, candidates):
-            return queue.hold(adapter, candidates, now)
+        if candidates.waiting and request.may_hold and candidates.is_full_for(adapter):
+            return hold_for_slot(request, candidates, now)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
         found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
         if found.join is None and found.wish_cost + weight * TURN_PRICE < found.place_cost:
-            return queue.hold(adapter, candidates, now, found.wish)
+            return hold_for_slot(request, candidates, now, found.wish)
         if found.place is not None and (
-            found.join is None or found.spread_cost(weight) < found.join_load
+            found.join is None or found.spread_cost(weight, candidates.load()) < found.join_load
         ):
-            pick = Pick(found.place, "spread" if found.join is not None else "placed")
-        elif found.join is not None:
-            pick = Pick(found.join, "joined")
-        elif request.may_hold:
-            return queue.hold(adapter, candidates, now)
-        else:
-            pod = found.last_resort or self._least_loaded(candidates)
-            pick = Pick(pod, "no-slot-in-time")
-        if queue.waiting:
-            queue.served(adapter)
-        return pick
-
-    # Looking
-
-    @staticmethod
-    def _nobody_can(adapter: str, candidates: Sequence[PodView]) -> bool:
-        """Say whether it is known without a closer look that no pod can be joined or has a slot."""
-        if len(candidates) > FULL_LOOK:
-            if not isinstance(candidates, PodGroup):
-                return False
-            fleet = candidates.fleet
-            return not fleet.with_room and not fleet.running(adapter)
-        for pod in candidates:
-            room = pod.beliefs.free_slots
-            if (
-                room is None
-                or room > 0
-                or adapter in pod.in_flight_adapters
-                or adapter in pod.beliefs.foreign_adapters
-            ):
-                return False
-        return True
+            return Pick(found.place, "spread" if found.join is not None else "placed")
+        if found.join is not None:
+            return Pick(found.join, "joined")
+        if request.may_hold:
+            return hold_for_slot(request, candidates, now)
+        pod = found.last_resort or self._least_loaded(candidates)
+        return Pick(pod, "no-slot-in-time")
 
     def _survey(
-        self, adapter: str, candidates: Sequence[PodView], weight: float, *, any_slot: bool
+        self, adapter: str, candidates: Candidates, weight: float, *, any_slot: bool
     ) -> _Survey:
-        looked_at = shortlist(adapter, candidates, self._random)
-        closed = self._queue.closed_to(adapter)
+        looked_at = candidates.shortlist(adapter, self._random)
+        closed = candidates.waiting.closed_to(adapter)
         found = _Survey()
         last_resort_load = least = float("inf")
         open_pods = []
-        for pod in in_order(adapter, looked_at):
+        in_order = (
+            candidates.in_order(adapter)
+            if looked_at is candidates
+            else rendezvous_order(adapter, looked_at)
+        )
+        for pod in in_order:
             beliefs = pod.beliefs
             load = pod.in_flight + beliefs.foreign_requests
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
@@ -241,8 +197,6 @@ class LoraPlacement:
         # No price is negative: where all have as much load as the pod to join, none is cheaper.
         if least < found.join_load:
             self._find_place(adapter, open_pods, weight, found, any_slot=any_slot)
-            if found.join is not None:
-                found.count(candidates, looked_at)
         return found
 
     @staticmethod

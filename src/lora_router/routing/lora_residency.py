@@ -4,13 +4,11 @@ To compare with, and so as proposed, apart from two things: load is this router'
 pod of which nothing is known is taken for one with a free slot.
 """
 
-from collections.abc import Sequence
-
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.load_score import highest_sum, load_scores
-from lora_router.routing.shortlist import shortlist
 
 SCORES = {"gpu": 1.0, "cpu": 0.7, "free-slot": 0.6, "evictable": 0.3, "saturated": 0.0}
 """What a pod's tier is worth. The names are the reasons of picks."""
@@ -46,17 +44,17 @@ class LoraResidencyScore:
         self._random = options.rng
         self._max_age = options.metrics_max_age
 
-    def pick(self, request: InferenceRequest, candidates: Sequence[PodView], now: float) -> Pick:
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
         """Choose."""
         adapter = request.adapter
-        candidates = shortlist(adapter, candidates, self._random)
-        loads = load_scores(candidates)
+        pods = candidates.shortlist(adapter, self._random)
+        loads = load_scores(pods)
         if adapter is None:
-            shares = [self.idle_share(pod, now) for pod in candidates]
-            return Pick(candidates[highest_sum(shares, loads, self._random)], "base-model")
-        tiers = [self.tier(pod, adapter, now) for pod in candidates]
+            shares = [self.idle_share(pod, now) for pod in pods]
+            return Pick(pods[highest_sum(shares, loads, self._random)], "base-model")
+        tiers = [self.tier(pod, adapter, now) for pod in pods]
         best = highest_sum([SCORES[tier] for tier in tiers], loads, self._random)
-        return Pick(candidates[best], tiers[best])
+        return Pick(pods[best], tiers[best])
 
     def tier(self, pod: PodView, adapter: str, now: float) -> str:
         """Name a pod's tier at ``now``, a key of ``SCORES``."""

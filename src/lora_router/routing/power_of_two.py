@@ -1,9 +1,7 @@
 """``power-of-two``: the better of two random pods."""
 
-from collections.abc import Sequence
-
-from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 
 
 class PowerOfTwo:
@@ -18,7 +16,7 @@ class PowerOfTwo:
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random = options.rng
 
-    def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
+    def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
         """Choose."""
         if len(candidates) == 1:
             return Pick(candidates[0], "only-pod")

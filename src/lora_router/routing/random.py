@@ -1,9 +1,7 @@
 """``random``: any candidate, all alike."""
 
-from collections.abc import Sequence
-
-from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 
 
 class RandomPod:
@@ -14,6 +12,6 @@ class RandomPod:
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random = options.rng
 
-    def pick(self, _request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
+    def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
         """Choose."""
         return Pick(self._random.choice(candidates), "random")

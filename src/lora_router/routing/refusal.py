@@ -19,6 +19,10 @@ class Refusal(Enum):
     """Pods serve it, and the label selector or the gateway's subset leaves none of them."""
     OVERLOADED = "overloaded"
     """It was held as long as it may be, and no pod had room."""
+    TOO_MANY_HELD = "too-many-held"
+    """It would have to wait, and as many requests wait as may."""
+    SHUTTING_DOWN = "shutting-down"
+    """It waited for a slot, and the router stops."""
 
 
 @dataclass(frozen=True, slots=True)

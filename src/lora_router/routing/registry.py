@@ -1,9 +1,15 @@
 """Finding algorithms by name, through Python entry points."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
-from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
+from lora_router.routing.algorithm import (
+    INTERFACE_VERSION,
+    Algorithm,
+    AlgorithmFactory,
+    AlgorithmOptions,
+)
 
 GROUP = "lora_router.algorithms"
 
@@ -19,6 +25,19 @@ class UnknownAlgorithmError(LookupError):
 
 class BrokenAlgorithmError(RuntimeError):
     """An entry point is there, but what it names cannot be loaded or made."""
+
+
+class UnknownOptionError(ValueError):
+    """``algorithm_options`` has a name that no installed algorithm reads."""
+
+    def __init__(self, name: str, known: Mapping[str, str]) -> None:
+        close = get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        listed = ", ".join(f"{option} (of {known[option]})" for option in sorted(known))
+        super().__init__(
+            f"algorithm_options: unknown option {name!r}; {hint}"
+            f"the installed algorithms know {listed or 'none'}"
+        )
 
 
 def installed() -> Mapping[str, EntryPoint]:
@@ -52,25 +71,57 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 def load_algorithms(options: AlgorithmOptions) -> dict[str, Algorithm]:
-    """Make every installed algorithm, so that a request can ask for any of them.
+    """Create every installed algorithm, so that a request can ask for any of them.
 
     Raises:
-        BrokenAlgorithmError: One of them cannot be imported or made; says which and why.
+        BrokenAlgorithmError: One of them cannot be imported or created; names it and the cause.
+        UnknownOptionError: ``options.extra`` has a name that none of them declares.
     """
-    return {name: _make(entry, options) for name, entry in sorted(installed().items())}
+    entries = sorted(installed().items())
+    factories = {name: _factory(entry) for name, entry in entries}
+    _check_options(options.extra, factories)
+    return {name: _make(entry, factories[name], options) for name, entry in entries}
 
 
-def _make(entry: EntryPoint, options: AlgorithmOptions) -> Algorithm:
+def _factory(entry: EntryPoint) -> AlgorithmFactory:
     try:
-        algorithm: Algorithm = entry.load()(options)
-    except Exception as error:
+        factory: AlgorithmFactory = entry.load()
+    except (Exception, SystemExit) as error:
+        raise _cannot_load(entry, error) from error
+    version = getattr(factory, "interface_version", 1)
+    if version not in range(1, INTERFACE_VERSION + 1):
         raise BrokenAlgorithmError(
-            f"algorithm {entry.name!r} ({entry.value}) cannot be loaded: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+            f"algorithm {entry.name!r} ({entry.value}) is written for version {version!r} of the "
+            f"algorithm interface; this router has version {INTERFACE_VERSION} and accepts 1 to "
+            f"{INTERFACE_VERSION}"
+        )
+    return factory
+
+
+def _check_options(extra: Mapping[str, str], factories: Mapping[str, AlgorithmFactory]) -> None:
+    known: dict[str, str] = {}
+    for algorithm, factory in factories.items():
+        known |= dict.fromkeys(getattr(factory, "option_names", ()), algorithm)
+    for name in extra:
+        if name not in known:
+            raise UnknownOptionError(name, known)
+
+
+def _make(entry: EntryPoint, factory: AlgorithmFactory, options: AlgorithmOptions) -> Algorithm:
+    try:
+        algorithm = factory(options)
+    except (Exception, SystemExit) as error:
+        raise _cannot_load(entry, error) from error
     if getattr(algorithm, "name", None) != entry.name:
         raise BrokenAlgorithmError(
             f"algorithm {entry.name!r} ({entry.value}) calls itself "
             f"{getattr(algorithm, 'name', None)!r}; the two names must be the same"
         )
     return algorithm
+
+
+def _cannot_load(entry: EntryPoint, error: BaseException) -> BrokenAlgorithmError:
+    return BrokenAlgorithmError(
+        f"algorithm {entry.name!r} ({entry.value}) cannot be loaded: "
+        f"{type(error).__name__}: {error}"
+    )

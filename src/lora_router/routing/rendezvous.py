@@ -15,7 +15,9 @@ from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
 
 REMEMBERED = 8
-"""Pods of a group that are remembered as an adapter's first ones."""
+"""Of a large group, so many pods are remembered as an adapter's first ones."""
+WHOLE = 32
+"""Of a group of at most so many pods, the whole order is remembered."""
 _FACTOR = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
@@ -33,28 +35,18 @@ def rendezvous_order(adapter: str, pods: Sequence[P], count: int | None = None) 
     return [pods[position] for position in order[:count]]
 
 
-def in_order(adapter: str, pods: Sequence[PodView]) -> Sequence[PodView]:
-    """Return pods in the order of an adapter; of a small group it is remembered."""
-    if isinstance(pods, PodGroup) and len(pods) <= REMEMBERED:
-        return first_of_group(adapter, pods)
-    return rendezvous_order(adapter, pods)
-
-
-def first_pods(adapter: str, pods: Sequence[PodView], count: int) -> Sequence[PodView]:
-    """Return an adapter's first ``count`` pods in its order; of a group they are remembered."""
-    if isinstance(pods, PodGroup) and count <= REMEMBERED:
-        return first_of_group(adapter, pods)[:count]
-    return rendezvous_order(adapter, pods, count)
-
-
 def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
-    """Return the first ``REMEMBERED`` pods of a group; worked out once in the group's life."""
+    """Return the first pods of a group in an adapter's order, computed once in the group's life.
+
+    They are all of its pods if there are at most ``WHOLE``, else ``REMEMBERED``.
+    """
     first = pods.first.get(adapter)
     if first is None:
         if not pods.name_hashes:
             pods.name_hashes.extend(_hash(pod.pod.name) for pod in pods)
         weights = _weights(adapter, pods.name_hashes)
-        lowest = nsmallest(REMEMBERED, weights)
+        count = len(pods) if len(pods) <= WHOLE else REMEMBERED
+        lowest = nsmallest(count, weights)
         first = pods.first[adapter] = tuple([pods[weights.index(weight)] for weight in lowest])
     return first
 

@@ -3,13 +3,11 @@
 The first attempt at placement in llm-d-router (pull request 720) works this way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import least_loaded
-from lora_router.routing.rendezvous import first_pods
-from lora_router.routing.shortlist import shortlist
 
 OPTION = "shuffle_shard_k"
 DEFAULT_PODS = 2
@@ -29,18 +27,19 @@ class ShuffleShard:
     """
 
     name = "shuffle-shard"
+    option_names = (OPTION,)
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._pods = _pods_for_each(options.extra)
         self._random = options.rng
 
-    def pick(self, request: InferenceRequest, candidates: Sequence[PodView], _now: float) -> Pick:
+    def pick(self, request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
         """Choose."""
         adapter = request.adapter
         if adapter is None:
-            pods = shortlist(None, candidates, self._random)
+            pods = candidates.shortlist(None, self._random)
             return Pick(least_loaded(pods, self._random), "base-model")
-        shard = first_pods(adapter, candidates, self._pods)
+        shard = candidates.first(adapter, self._pods)
         return Pick(least_loaded(shard, self._random), "shard")
 
 

@@ -93,7 +93,7 @@ class Scraper:
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
         self._pages = PageReader(self._timeout)
-        self._fleet.subscribe(self._follow)
+        self._fleet.changes.pods.subscribe(self._follow)
         self._follow(tuple(self._fleet))
 
     async def stop(self) -> None:

@@ -105,7 +105,7 @@ class Telemetry:
         self._limit = LogLimit(60.0)
         self._failing_pods: set[str] = set()
         self._fleet = fleet
-        fleet.subscribe(self._forget_pods_that_left)
+        fleet.changes.pods.subscribe(self._forget_pods_that_left)
 
     def scraped(self, kind: str, _pod: str, seconds: float) -> None:
         """Count a successful read of a pod (``ScrapeObserver``)."""

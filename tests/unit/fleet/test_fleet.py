@@ -114,8 +114,8 @@ def test_a_snapshot_is_fresh_up_to_its_largest_age() -> None:
 def test_whoever_listens_hears_of_changes_and_not_of_repetitions() -> None:
     fleet = make_fleet(1)
     heard: list[str] = []
-    fleet.subscribe(lambda _changed: heard.append("pods"))
-    fleet.subscribe_metrics(lambda state: heard.append(state.pod.name))
+    fleet.changes.pods.subscribe(lambda _changed: heard.append("pods"))
+    fleet.changes.scraped.subscribe(lambda states: heard.extend(s.pod.name for s in states))
     models = [ServedModel("base"), ServedModel("new", "base")]
 
     fleet.put_models(state_of(fleet, 1), models)

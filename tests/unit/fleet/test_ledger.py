@@ -42,7 +42,7 @@ def test_an_adapter_with_nothing_in_flight_is_not_listed() -> None:
 def test_each_release_is_announced_once_with_its_pod() -> None:
     ledger, state = Ledger(), PodState(make_pod(1))
     heard: list[PodState] = []
-    ledger.on_release = heard.append
+    ledger.released.subscribe(heard.extend)
     reservation = ledger.reserve(state, None)
 
     reservation.release()

@@ -169,7 +169,7 @@ def test_a_lone_router_may_take_whatever_is_free() -> None:
 def test_those_who_wait_hear_of_it() -> None:
     routers = TwoRouters()
     heard: list[int] = []
-    routers.here.subscribe_peers(lambda states: heard.append(len(states)))
+    routers.here.changes.shared.subscribe(lambda states: heard.append(len(states)))
     ended = routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     routers.exchange()
     heard.clear()

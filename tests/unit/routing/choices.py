@@ -5,6 +5,7 @@ from collections import Counter
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from tests.fleet import make_metrics, state_of
 
 SQL = InferenceRequest(model="sql-lora", adapter="sql-lora")
@@ -20,7 +21,7 @@ def picks(
     algorithm: Algorithm, fleet: Fleet, request: InferenceRequest = SQL, times: int = 200
 ) -> dict[str, int]:
     """How often each pod is picked, while nothing is counted."""
-    pods = fleet.serving(request.model).pods
+    pods = Candidates.of(fleet.serving(request.model).pods)
     counts: Counter[str] = Counter()
     for _ in range(times):
         pick = algorithm.pick(request, pods, NOW)
@@ -30,7 +31,7 @@ def picks(
 
 
 def reason(algorithm: Algorithm, fleet: Fleet, request: InferenceRequest = SQL) -> str:
-    pick = algorithm.pick(request, fleet.serving(request.model).pods, NOW)
+    pick = algorithm.pick(request, Candidates.of(fleet.serving(request.model).pods), NOW)
     assert isinstance(pick, Pick)
     return pick.reason
 

@@ -8,15 +8,17 @@ import pytest
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.rendezvous import rendezvous_order
-from lora_router.routing.slot_queue import PATIENCE_SECONDS
+from lora_router.routing.slot_closing import PATIENCE_SECONDS
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import Summary, summarise
 from lora_router.simulator.trace import make_trace
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
+from tests.unit.routing.router import Router
 
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
 
@@ -41,7 +43,7 @@ def ask(
     may_hold: bool = True,
 ) -> Pick | Hold:
     request = InferenceRequest(adapter or "base", adapter, may_hold=may_hold)
-    return algorithm.pick(request, fleet.ready(), now)
+    return algorithm.pick(request, Candidates.of(fleet.ready()), now)
 
 
 def pod_of(answer: Pick | Hold) -> PodState:
@@ -156,7 +158,10 @@ def test_what_finds_no_slot_is_held_and_placed_when_one_is_free() -> None:
     first = fleet.ledger.reserve(state_of(fleet, 1), "a1")
     occupy(fleet, 1, "a2")
 
-    assert ask(algorithm, fleet, "a3") == Hold("no-slot", 86400.0)
+    hold = ask(algorithm, fleet, "a3")
+    assert isinstance(hold, Hold)
+    assert (hold.reason, hold.wakes_on, hold.closed) == ("no-slot", WakesOn.FREE_SLOT, None)
+    assert hold.ask_again == PATIENCE_SECONDS
     first.release()
     assert pod_of(ask(algorithm, fleet, "a3")) is state_of(fleet, 1)
 
@@ -172,31 +177,58 @@ def test_at_the_end_of_its_time_it_goes_somewhere_all_the_same() -> None:
 
 
 def test_a_held_adapter_has_a_slot_freed_after_a_while() -> None:
-    fleet, algorithm = fleet_of(1), placement()
-    pod = state_of(fleet, 1)
-    occupy(fleet, 1, "a1", "a1")
-    rare = fleet.ledger.reserve(pod, "a2")
-    ask(algorithm, fleet, "a3", now=1.0)
-    assert isinstance(ask(algorithm, fleet, "a2", now=2.0), Pick)
+    router = Router(fleet_of(1))
+    pod = state_of(router.fleet, 1)
+    occupy(router.fleet, 1, "a1", "a1")
+    rare = router.routed("a2")
+    router.held("a3")
+    router.routed("a2").reservation.release()
 
-    ask(algorithm, fleet, "a3", now=1.0 + PATIENCE_SECONDS)
+    router.clock.advance(PATIENCE_SECONDS)
     # The slot with the fewest requests takes no more; the other one does.
-    assert isinstance(ask(algorithm, fleet, "a2", now=7.5), Hold)
-    assert isinstance(ask(algorithm, fleet, "a1", now=7.5), Pick)
-    rare.release()
-    assert pod_of(ask(algorithm, fleet, "a3", now=8.0)) is pod
-    assert isinstance(ask(algorithm, fleet, "a1", now=8.0), Pick)
+    router.held("a2")
+    assert router.routed("a1").reason == "joined"
+    rare.reservation.release()
+    assert router.late_pod("a3") is pod
+    assert router.routed("a1").reason == "joined"
 
 
 def test_those_who_left_close_no_slot() -> None:
-    fleet, algorithm = fleet_of(1), placement()
-    occupy(fleet, 1, "a1", "a1", "a2")
-    ask(algorithm, fleet, "a3", now=1.0)
-    ask(algorithm, fleet, "a3", now=8.0)
-    assert isinstance(ask(algorithm, fleet, "a2", now=9.0), Hold)
+    router = Router(fleet_of(1))
+    occupy(router.fleet, 1, "a1", "a1", "a2")
+    leaves = router.held("a3")
+    router.clock.advance(PATIENCE_SECONDS)
+    router.held("a2")
 
-    ask(algorithm, fleet, "a4", now=30.0)
-    assert isinstance(ask(algorithm, fleet, "a2", now=30.0), Pick)
+    leaves.cancel()
+    assert router.late_names == ["a2"]
+
+
+def test_no_more_slots_are_closed_than_there_are() -> None:
+    router = Router(fleet_of(1))
+    occupy(router.fleet, 1, "a1", "a2")
+    for number in range(3, 9):
+        router.held(f"a{number}")
+    router.clock.advance(PATIENCE_SECONDS)
+
+    shares = router.director.held_adapters()
+    closed = [share.closed for share in shares.values() if share.closed is not None]
+    assert sorted(closed) == [("pod-1", "a1"), ("pod-1", "a2")]
+
+
+def test_another_slot_is_closed_when_somebody_else_took_the_first() -> None:
+    router = Router(fleet_of(1))
+    occupy(router.fleet, 1, "a1", "a1")
+    rare = router.routed("a2")
+    router.held("a3")
+    router.clock.advance(PATIENCE_SECONDS - 1)
+    router.held("a4")
+    router.clock.advance(2)
+    rare.reservation.release()
+    assert router.late_names == ["a3"]
+
+    router.clock.advance(PATIENCE_SECONDS)
+    assert router.director.held_adapters()["a4"].closed in {("pod-1", "a1"), ("pod-1", "a3")}
 
 
 def test_unknown_slots_are_room() -> None:
@@ -338,12 +370,11 @@ class TestSeveralRouters:
         occupy(here, 1, "a1", "a1")
         occupy(there, 1, "a2")
         self.exchange(here, there, 0.1)
-        algorithm = placement()
-        ask(algorithm, here, "a3", now=1.0)
-        hold = ask(algorithm, here, "a3", now=1.0 + PATIENCE_SECONDS)
-        assert isinstance(hold, Hold)
+        router = Router(here)
+        router.held("a3")
+        router.clock.advance(PATIENCE_SECONDS)
         # Of all routers' requests, the fewest are for the adapter that the other one has.
-        assert hold.closed == (state_of(here, 1), "a2")
+        assert router.director.held_adapters()["a3"].closed == ("pod-1", "a2")
 
         held = {"a3": HeldShare(6.0, closed=("pod-1", "a2"))}
         there.put_peer(here.tell_peers("here", 0.1, held, 0.2), 0.2)
@@ -354,15 +385,16 @@ class TestSeveralRouters:
 def test_while_requests_wait_for_a_slot_others_wait_too_but_for_those_that_can_join(
     pods: int,
 ) -> None:
-    fleet = fleet_of(pods, slots=1)
-    held = [fleet.ledger.reserve(state, "a1") for state in fleet]
-    algorithm = placement()
+    router = Router(fleet_of(pods, slots=1))
+    held = [router.fleet.ledger.reserve(state, "a1") for state in router.fleet]
     for adapter in ("a2", "a3", "a2"):
-        assert isinstance(ask(algorithm, fleet, adapter), Hold)
-    assert isinstance(ask(algorithm, fleet, "a1"), Pick)
+        router.held(adapter)
+    router.routed("a1").reservation.release()
 
     held[2].release()
-    assert pod_of(ask(algorithm, fleet, "a3")) is state_of(fleet, 3)
+    assert router.late_names == ["a2", "a2"]
+    held[3].release()
+    assert router.late_pod("a3") is state_of(router.fleet, 4)
 
 
 def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
@@ -371,5 +403,5 @@ def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
     short = InferenceRequest("a1", "a1", size=500)
     long = InferenceRequest("a1", "a1", size=40_000)
 
-    assert pod_of(placement().pick(short, fleet.ready(), 1.0)) is state_of(fleet, 1)
-    assert pod_of(placement().pick(long, fleet.ready(), 1.0)) is state_of(fleet, 2)
+    assert pod_of(placement().pick(short, Candidates.of(fleet.ready()), 1.0)) is state_of(fleet, 1)
+    assert pod_of(placement().pick(long, Candidates.of(fleet.ready()), 1.0)) is state_of(fleet, 2)

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.routing import algorithm
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.registry import (
     GROUP,
     BrokenAlgorithmError,
     UnknownAlgorithmError,
+    UnknownOptionError,
     installed,
     load_algorithms,
 )
-from tests.fleet import make_fleet, state_of
+from tests.fleet import make_fleet, make_metrics, state_of
+from tests.unit.routing.router import Router
 
 Install = Callable[[str, str, dict[str, str]], None]
 
@@ -43,19 +46,19 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         sys.modules.pop(module, None)
 
 
-HEADER = "from lora_router.routing.algorithm import AlgorithmOptions, Hold, Pick\n\n"
+HEADER = "from lora_router.routing.algorithm import Pick\n\n"
 
 
-def docstring_example() -> str:
-    """Take the example that the interface's own documentation shows."""
-    text = algorithm.__doc__ or ""
-    code = text.partition("metadata::\n\n")[2].partition("    # pyproject.toml")[0]
-    return HEADER + "\n".join(line[4:] for line in code.splitlines())
+def documented(block: int) -> str:
+    """Return a block of Python of docs/algorithms.md."""
+    page = (Path(__file__).parents[3] / "docs" / "algorithms.md").read_text()
+    return page.split("```python\n")[1 + block].partition("```")[0]
 
 
 LONGEST_NAME = HEADER + (
     "class LongestName:\n"
     "    name = 'longest-name'\n"
+    "    option_names = ('least',)\n"
     "    def __init__(self, options):\n"
     "        self.least = int(options.extra.get('least', 0))\n"
     "    def pick(self, request, candidates, now):\n"
@@ -69,7 +72,7 @@ def test_ours_are_installed() -> None:
 
 
 def test_two_algorithms_from_outside_load_by_entry_point_and_pick(install: Install) -> None:
-    install("least_cache_package", docstring_example(), {"least-cache": "LeastCache"})
+    install("least_cache_package", documented(0), {"least-cache": "LeastCache"})
     install("longest_name_package", LONGEST_NAME, {"longest-name": "LongestName"})
 
     algorithms = load_algorithms(AlgorithmOptions(extra={"least": "3"}))
@@ -78,10 +81,10 @@ def test_two_algorithms_from_outside_load_by_entry_point_and_pick(install: Insta
     for number, state in enumerate(fleet):
         usage = 0.0 if number == 4 else 0.5
         fleet.put_metrics(state, PodMetrics(scraped_at=0.0, kv_cache_usage=usage))
-    pods = fleet.serving("base").pods
+    pods = Candidates.of(fleet.serving("base").pods)
     request = InferenceRequest(model="base")
     assert algorithms["least-cache"].pick(request, pods, 1.0) == Pick(
-        state_of(fleet, 5), "least-cache"
+        state_of(fleet, 5), "base-model"
     )
     assert algorithms["longest-name"].pick(request, pods, 1.0) == Pick(
         state_of(fleet, 10), "longest"
@@ -89,8 +92,77 @@ def test_two_algorithms_from_outside_load_by_entry_point_and_pick(install: Insta
     assert {"random", "least-request", "lora-affinity"} <= set(algorithms)
 
 
-def test_the_example_in_the_documentation_has_twenty_lines_at_the_most() -> None:
-    assert 10 < len(docstring_example().strip().splitlines()) <= 20
+class TestTheDocumentedExample:
+    @pytest.fixture
+    def algorithm(self, install: Install) -> Algorithm:
+        install("least_cache_package", documented(0), {"least-cache": "LeastCache"})
+        return load_algorithms(AlgorithmOptions())["least-cache"]
+
+    def test_it_holds_when_no_slot_is_free_and_picks_when_one_is(
+        self, algorithm: Algorithm
+    ) -> None:
+        fleet = make_fleet(1, adapters=("a", "b"))
+        fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=1))
+        router = Router(fleet, algorithm)
+        first = router.routed("a")
+        router.held("b")
+
+        first.reservation.release()
+
+        assert router.late_names == ["b"]
+
+    def test_it_looks_at_no_more_pods_of_a_thousand_than_of_forty(
+        self, algorithm: Algorithm
+    ) -> None:
+        def pods_looked_at(count: int) -> int:
+            fleet = make_fleet(count, adapters=("a", "b"))
+            seen = set()
+            for state in fleet:
+                fleet.put_metrics(state, make_metrics(max_lora=4))
+                fleet.ledger.reserve(state, "b")
+            candidates = Candidates.of(fleet.serving("a").pods)
+            request = InferenceRequest("a", "a")
+            with pytest.MonkeyPatch.context() as patch:
+                fresh = PodState.fresh_metrics
+                patch.setattr(
+                    PodState,
+                    "fresh_metrics",
+                    lambda pod, *args: seen.add(pod) or fresh(pod, *args),  # type: ignore[func-returns-value]
+                )
+                assert isinstance(algorithm.pick(request, candidates, 1.0), Pick)
+            return len(seen)
+
+        assert pods_looked_at(1000) <= pods_looked_at(40) + 2 <= 18
+
+    def test_the_way_of_testing_that_the_page_shows_works(
+        self, algorithm: Algorithm, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        exec(documented(1), {"LeastCache": type(algorithm)})
+
+        assert "most-room" in capsys.readouterr().out
+
+    def test_its_bad_option_stops_the_start(self, algorithm: Algorithm) -> None:
+        bad = AlgorithmOptions(extra={"least_cache_hold_seconds": "soon"})
+        with pytest.raises(BrokenAlgorithmError, match="least_cache_hold_seconds=soon: must be"):
+            load_algorithms(bad)
+
+
+def test_an_option_that_no_algorithm_declares_stops_the_start() -> None:
+    with pytest.raises(UnknownOptionError) as caught:
+        load_algorithms(AlgorithmOptions(extra={"shufle_shard_k": "2"}))
+
+    assert str(caught.value) == (
+        "algorithm_options: unknown option 'shufle_shard_k'; did you mean 'shuffle_shard_k'? the "
+        "installed algorithms know adapter_load_seconds (of lora-placement), "
+        "shuffle_shard_k (of shuffle-shard)"
+    )
+
+
+def test_an_algorithm_for_a_later_interface_is_refused(install: Install) -> None:
+    install("later", LONGEST_NAME + "    interface_version = 3\n", {"longest-name": "LongestName"})
+
+    with pytest.raises(BrokenAlgorithmError, match=r"written for version 3 .* accepts 1 to 2"):
+        load_algorithms(AlgorithmOptions())
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.load_score import load_scores
 from lora_router.routing.registry import load_algorithms
-from lora_router.routing.shortlist import FULL_LOOK, shortlist
 from tests.fleet import make_fleet, make_metrics, state_of
 
 ADAPTERS = tuple(f"a{number}" for number in range(200))
@@ -39,9 +39,9 @@ def busy_fleet(seed: int, *, slots: int = 4, requests: int = 400) -> Fleet:
 
 def test_small_fleets_and_filtered_ones_are_looked_at_in_full() -> None:
     small = make_fleet(FULL_LOOK, adapters=ADAPTERS)
-    assert len(shortlist("a1", small.ready(), random.Random(1))) == FULL_LOOK
-    some = list(busy_fleet(1).ready())[:50]
-    assert shortlist("a1", some, random.Random(1)) is some
+    assert len(Candidates.of(small.ready()).shortlist("a1", random.Random(1))) == FULL_LOOK
+    some = Candidates.of(list(busy_fleet(1).ready())[:50])
+    assert some.shortlist("a1", random.Random(1)) is some
 
 
 def test_it_is_short_and_has_nobody_from_elsewhere() -> None:
@@ -49,10 +49,10 @@ def test_it_is_short_and_has_nobody_from_elsewhere() -> None:
     for number in range(1, 41):
         models = [ServedModel("base"), *(ServedModel(name, "base") for name in ADAPTERS)]
         fleet.put_models(state_of(fleet, number), [*models, ServedModel("only-here", "base")])
-    narrowed = fleet.serving("only-here").pods
+    narrowed = Candidates.of(fleet.serving("only-here").pods)
     assert len(narrowed) == 40
     for adapter in (None, *ADAPTERS):
-        looked_at = shortlist(adapter, narrowed, random.Random(1))
+        looked_at = narrowed.shortlist(adapter, random.Random(1))
         assert 0 < len(looked_at) <= 16
         assert set(looked_at) <= set(narrowed)
         assert len(set(looked_at)) == len(looked_at)
@@ -66,13 +66,13 @@ def load_of(pod: PodView) -> int:
 @pytest.mark.parametrize("name", ["least-request", "lora-affinity", "four-tier", "lora-residency"])
 def test_what_is_picked_is_as_good(name: str, seed: int) -> None:
     fleet = busy_fleet(seed)
-    everyone = fleet.ready()
+    everyone = Candidates.of(fleet.ready())
     for adapter in (None, *ADAPTERS):
         options = AlgorithmOptions(lora_affinity_threshold=1.0, rng=random.Random(seed))
         algorithm = load_algorithms(options)[name]
         request = InferenceRequest(adapter or "base", adapter)
         quick = algorithm.pick(request, everyone, 1.0)
-        full = algorithm.pick(request, list(everyone), 1.0)
+        full = algorithm.pick(request, Candidates.of(list(everyone)), 1.0)
         assert isinstance(quick, Pick)
         assert isinstance(full, Pick)
         assert quick.reason == full.reason
@@ -83,12 +83,12 @@ def test_what_is_picked_is_as_good(name: str, seed: int) -> None:
 @pytest.mark.parametrize("requests", [150, 400, 900])
 def test_placement_joins_places_and_holds_as_it_would(requests: int) -> None:
     fleet = busy_fleet(5, requests=requests)
-    everyone = fleet.ready()
+    everyone = Candidates.of(fleet.ready())
     algorithm = load_algorithms(AlgorithmOptions(rng=random.Random(1)))["lora-placement"]
     for adapter in ADAPTERS:
         request = InferenceRequest(adapter, adapter)
         quick = algorithm.pick(request, everyone, 1.0)
-        full = algorithm.pick(request, list(everyone), 1.0)
+        full = algorithm.pick(request, Candidates.of(list(everyone)), 1.0)
         assert isinstance(quick, Hold) == isinstance(full, Hold)
         if isinstance(quick, Pick) and isinstance(full, Pick):
             assert quick.reason == full.reason
@@ -98,9 +98,9 @@ def test_placement_joins_places_and_holds_as_it_would(requests: int) -> None:
 
 def test_scores_of_load_are_those_of_the_whole_fleet() -> None:
     fleet = busy_fleet(2)
-    everyone = fleet.ready()
+    everyone = Candidates.of(fleet.ready())
     scores = dict(zip(everyone, load_scores(everyone), strict=True))
-    looked_at: Sequence[PodView] = shortlist("a1", everyone, random.Random(1))
+    looked_at: Sequence[PodView] = everyone.shortlist("a1", random.Random(1))
     for pod, score in zip(looked_at, load_scores(looked_at), strict=True):
         assert isinstance(pod, PodState)
         assert score == scores[pod]

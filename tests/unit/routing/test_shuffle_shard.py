@@ -4,6 +4,7 @@ import pytest
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import InferenceRequest
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.rendezvous import rendezvous_order
 from lora_router.routing.shuffle_shard import ShuffleShard
 from tests.fleet import make_fleet
@@ -89,7 +90,7 @@ def test_when_one_of_eight_pods_leaves_only_its_adapters_move() -> None:
     def homes() -> dict[str, str]:
         found = {}
         for name in ADAPTERS:
-            pods = fleet.serving(name).pods
+            pods = Candidates.of(fleet.serving(name).pods)
             found[name] = algorithm.pick(InferenceRequest(name, name), pods, NOW).pod.pod.name
         return found
 

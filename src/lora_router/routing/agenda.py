@@ -1,0 +1,87 @@
+"""What there is to do, a little at a time.
+
+Nothing that grows with who waits may run in one go in the event loop. So the waiting room puts its
+work on an agenda. Up to ``AT_ONCE`` steps are done at once, in the order in which they came up, and
+the rest in the next turns of the loop. Work in the background gets ``AT_ONCE`` steps each
+``BACKGROUND_SECONDS``, so that it takes a bounded share of the loop's time.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from lora_router.routing.waiting_queue import Clock, Timer
+
+log = logging.getLogger("lora_router.routing")
+
+AT_ONCE = 32
+BACKGROUND_SECONDS = 0.005
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+class Agenda(Generic[Item]):
+    """Items to work on, each at most once."""
+
+    def __init__(self, clock: Clock, work: Callable[[Item, int], int]) -> None:
+        """Create an empty agenda.
+
+        Args:
+            clock: Calls when there is work left.
+            work: Takes an item and the number of steps that it may take; returns how many it took.
+                It adds the item again if there is more to do. If it raises, the item is dropped.
+        """
+        self._clock = clock
+        self._work_on = work
+        self._items: OrderedDict[Item, None] = OrderedDict()
+        self._background: OrderedDict[Item, None] = OrderedDict()
+        self._working = False
+        self._next: Timer | None = None
+        self._next_in_background: Timer | None = None
+
+    def add(self, item: Item, *, background: bool = False) -> None:
+        """Put an item at the end. ``work`` begins with it; work in the background begins itself."""
+        if background:
+            self._background.setdefault(item)
+            self._arm()
+        else:
+            self._items.setdefault(item)
+
+    def work(self) -> None:
+        """Do what is due. A call from within the work only leaves its items to the work."""
+        self._do(self._items)
+        if self._items and self._next is None and not self._working:
+            self._next = self._clock.call_later(0.0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._next = None
+        self.work()
+
+    def _work_in_background(self) -> None:
+        self._next_in_background = None
+        self._do(self._background)
+        self._arm()
+        self.work()
+
+    def _arm(self) -> None:
+        if self._background and self._next_in_background is None:
+            self._next_in_background = self._clock.call_later(
+                BACKGROUND_SECONDS, self._work_in_background
+            )
+
+    def _do(self, items: OrderedDict[Item, None]) -> None:
+        if self._working:
+            return
+        self._working = True
+        steps = AT_ONCE
+        try:
+            while items and steps > 0:
+                item, _ = items.popitem(last=False)
+                try:
+                    steps -= max(1, self._work_on(item, steps))
+                except Exception:
+                    log.exception("the waiting room failed at a piece of its work")
+                    steps -= 1
+        finally:
+            self._working = False

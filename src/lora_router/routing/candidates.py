@@ -1,0 +1,220 @@
+"""The pods that may take a request, and what helps to choose among them quickly.
+
+``Candidates`` is a tuple, so an algorithm may simply iterate over it. In a large fleet a look at
+each pod costs a millisecond. The methods answer the usual questions from the fleet's index instead,
+at the same cost for ten pods and for a thousand.
+
+- *Shortlist*: what an algorithm looks for is the best pod by where the adapter is and by load. Of
+  pods that differ only in load, only those with the least load can be the best. So a few pods of
+  each kind are enough. A look at a dozen pods costs a tenth of a look at a hundred and finds the
+  same pod, or another that is as good.
+- *Order*: for each adapter an order of the pods that every router computes alike (``rendezvous``).
+- *Load*: what the whole fleet carries.
+- *Waiting*: which requests wait in this router, and which slots are closed for them.
+
+Fleets of at most ``FULL_LOOK`` pods, and candidates narrowed by a filter or a subset, have no
+index. There the methods look at each pod.
+"""
+
+import random
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from lora_router.fleet.pod_group import PodGroup
+from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.rendezvous import first_of_group, rendezvous_order
+
+FULL_LOOK = 32
+"""Up to this many pods, an algorithm looks at all of them."""
+_RUNNING = 4
+_USERS = 3
+_FIRST = 2
+_LEAST = 2
+_SAMPLE = 16
+"""Where an adapter is in flight on more pods than this, a random run of so many represents them."""
+
+
+class FleetLoad(NamedTuple):
+    """What pods carry together."""
+
+    pods: int
+    in_flight: int
+    """Requests of all routers that are known."""
+    slots: int
+    """Adapter slots, of the pods whose number of slots is known."""
+    free_slots: int
+
+
+class Waiting(Protocol):
+    """Which requests wait in this router, as algorithms see it."""
+
+    def __len__(self) -> int:
+        """Return the number of requests that wait."""
+
+    @property
+    def closed_slots(self) -> int:
+        """How many slots are closed to further requests of the adapters in them."""
+
+    def closed_to(self, adapter: str) -> Collection[PodView]:
+        """Return the pods that must get no further requests for ``adapter``.
+
+        The adapter's slot there is being freed for an adapter that waits.
+        """
+
+    def is_closed(self, pod: PodView, adapter: str) -> bool:
+        """Return whether ``pod`` must get no further requests for ``adapter``."""
+
+
+class _NobodyWaits:
+    closed_slots = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def closed_to(self, _adapter: str) -> Collection[PodView]:
+        return ()
+
+    def is_closed(self, _pod: PodView, _adapter: str) -> bool:
+        return False
+
+
+NOBODY_WAITS: Waiting = _NobodyWaits()
+
+
+class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have slots
+    """Ready pods that serve the model of a request, narrowed by filter and subset.
+
+    Never empty when an algorithm gets them.
+    """
+
+    _group: PodGroup | None
+    members: frozenset[PodView]
+    """The same pods as a set."""
+    waiting: Waiting
+    """Which requests wait in this router."""
+
+    @classmethod
+    def of(cls, pods: Iterable[PodView], waiting: Waiting = NOBODY_WAITS) -> "Candidates":
+        """Return candidates. Those made from a ``PodGroup`` use the fleet's index."""
+        made = cls(pods)
+        made._group = pods if isinstance(pods, PodGroup) else None
+        made.members = pods.members if isinstance(pods, PodGroup) else frozenset(made)
+        made.waiting = waiting
+        return made
+
+    def shortlist(self, adapter: str | None, rng: random.Random) -> Sequence[PodView]:
+        """Return the candidates worth a look for an adapter, or (``None``) for a base model.
+
+        In a large fleet these are, as far as they are candidates: the least loaded pods on which
+        the adapter is in flight, those that used it last, its first ones by rendezvous hashing, the
+        least loaded ones with a free slot, the least loaded of all, and the most loaded one.
+        """
+        group = self._group
+        if len(self) <= FULL_LOOK or group is None:
+            return self
+        index = group.fleet
+        among = None if group.is_everyone else group.members
+        found: dict[PodState, None] = dict.fromkeys(index.by_load.least(_LEAST, rng, among))
+        most = index.by_load.most()
+        if most is not None and (among is None or most in among):
+            found[most] = None
+        for pod in index.with_room.least(_LEAST, rng, among):
+            found[pod] = None
+        if adapter is not None:
+            _add_pods_of(adapter, group, rng, found)
+        if among is None:
+            return tuple(found)
+        return [pod for pod in found if pod in among] or self
+
+    def in_order(self, adapter: str) -> Sequence[PodView]:
+        """Return all candidates in the adapter's rendezvous order."""
+        if self._group is not None and len(self) <= FULL_LOOK:
+            return first_of_group(adapter, self._group)
+        return rendezvous_order(adapter, self)
+
+    def first(self, adapter: str, count: int) -> Sequence[PodView]:
+        """Return the adapter's first ``count`` candidates in its rendezvous order."""
+        if self._group is not None:
+            remembered = first_of_group(adapter, self._group)
+            if count <= len(remembered):
+                return remembered[:count]
+        return rendezvous_order(adapter, self, count)
+
+    def load(self) -> FleetLoad:
+        """Return what the candidates carry, or in a large fleet what the whole fleet carries."""
+        if self._group is not None and len(self) > FULL_LOOK:
+            index = self._group.fleet
+            return FleetLoad(len(index.by_load), index.by_load.total, index.slots, index.free)
+        in_flight = slots = free = 0
+        for pod in self:
+            beliefs = pod.beliefs
+            in_flight += pod.in_flight + beliefs.foreign_requests
+            if beliefs.free_slots is not None:
+                slots += beliefs.slots or 0
+                free += max(0, beliefs.free_slots)
+        return FleetLoad(len(self), in_flight, slots, free)
+
+    def has_free_slot(self) -> bool:
+        """Return whether some candidate has a free slot, or an unknown number of slots."""
+        group = self._group
+        if group is not None and len(self) > FULL_LOOK:
+            if not group.fleet.with_room:
+                return False
+            if group.is_everyone:
+                return True
+        for pod in self:
+            room = pod.beliefs.free_slots
+            if room is None or room > 0:
+                return True
+        return False
+
+    def is_full_for(self, adapter: str) -> bool:
+        """Return whether no candidate has a free slot and none has the adapter in flight.
+
+        ``False`` can also mean that it takes a closer look to know.
+        """
+        if len(self) > FULL_LOOK:
+            if self._group is None:
+                return False
+            index = self._group.fleet
+            return not index.with_room and not index.running(adapter)
+        for pod in self:
+            room = pod.beliefs.free_slots
+            if (
+                room is None
+                or room > 0
+                or adapter in pod.in_flight_adapters
+                or adapter in pod.beliefs.foreign_adapters
+            ):
+                return False
+        return True
+
+
+def _add_pods_of(
+    adapter: str, group: PodGroup, rng: random.Random, found: dict[PodState, None]
+) -> None:
+    """Add the pods worth a look because of an adapter."""
+    index = group.fleet
+    for pod in _least_loaded(index.running(adapter), rng):
+        found[pod] = None
+    for number, pod in enumerate(reversed(tuple(index.users(adapter)))):
+        if number == _USERS:
+            break
+        found[pod] = None
+    for pod in first_of_group(adapter, group)[:_FIRST]:
+        found[pod] = None
+
+
+def _least_loaded(pods: Collection[PodState], rng: random.Random) -> Collection[PodState]:
+    if len(pods) <= _RUNNING:
+        return pods
+    some = list(pods)
+    if len(some) > _SAMPLE:
+        start = int(rng.random() * len(some))
+        some = (some[start:] + some[:start])[:_SAMPLE]
+    some.sort(key=_in_flight)
+    return some[:_RUNNING]
+
+
+def _in_flight(pod: PodState) -> int:
+    return pod.in_flight

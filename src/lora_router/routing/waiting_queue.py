@@ -1,0 +1,206 @@
+"""Queues of held requests, and lines of queues.
+
+A *question* is what an algorithm is asked: algorithm, model, filter and subset. Requests that ask
+the same question get the same answer, so they wait in one ``Queue``, and only the first is asked.
+Queues that wait for the same pods stand in one ``Line``, in order of seniority: the queue whose
+first request has waited longest is first.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Protocol
+
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
+from lora_router.routing.candidates import Candidates
+
+_SLACK = 64
+"""Outdated entries that a line's heap may have, in addition to as many as it has queues."""
+
+
+class Question(NamedTuple):
+    """What an algorithm is asked."""
+
+    algorithm: str
+    model: str
+    pod_filter: str | None
+    subset: frozenset[str] | None
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Drop the call."""
+
+
+class Clock(Protocol):
+    """Time, as the event loop or a simulation has it."""
+
+    def now(self) -> float:
+        """Return seconds, monotonic."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, ``seconds`` from now."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request that waits in the router for a pod."""
+
+    question: Question
+    request: InferenceRequest
+    number: int
+    """Numbers requests in order of arrival."""
+    since: float
+    """When it was held, on the director's clock."""
+    seconds: float
+    """The longest it may wait, from ``since``."""
+    on_cancel: Callable[["Held"], None]
+    timer: Timer | None = None
+    """Goes off when the time is up."""
+    queue: "Queue | None" = None
+    """``None`` once it waits no more."""
+
+    def cancel(self) -> None:
+        """Forget the request, because its client has left. Does nothing the second time."""
+        self.on_cancel(self)
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """Requests that ask the same question, in order of arrival."""
+
+    question: Question
+    hold: Hold
+    """What the algorithm said last."""
+    requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
+    line: "Line | None" = None
+    closing: tuple[PodState, str] | None = None
+    """The slot that is closed for the queue: a pod, and the adapter in it."""
+    alarm: float | None = None
+    """When to ask again at the latest."""
+    entry: int | None = None
+    """The number under which it stands in its line."""
+
+    @property
+    def first(self) -> Held | None:
+        """The request that has waited longest; ``None`` once the queue is empty."""
+        return next(iter(self.requests), None)
+
+    @property
+    def since(self) -> float | None:
+        """When that request was held."""
+        first = self.first
+        return None if first is None else first.since
+
+
+class Line:
+    """Queues of one algorithm that wait for the same pods."""
+
+    __slots__ = ("_heap", "algorithm", "any_change", "candidates", "queues", "stale")
+
+    def __init__(self, algorithm: str, candidates: Candidates) -> None:
+        self.algorithm = algorithm
+        self.queues: dict[Queue, None] = {}
+        self.any_change: dict[Queue, None] = {}
+        """Those for which every change is a reason to ask."""
+        self._heap: list[tuple[int, Queue]] = []
+        """By the number of each queue's first request. Outdated entries stay until they reach the
+        top."""
+        self.renew(candidates)
+
+    def renew(self, candidates: Candidates) -> None:
+        """Take the candidates as they are after pods changed."""
+        self.candidates = candidates
+        self.stale = False
+        """Whether pods changed since then."""
+
+    def put(self, queue: Queue) -> None:
+        """Add a queue that has a request, or take its new first request and its last ``Hold``."""
+        first = queue.first
+        assert first is not None  # noqa: S101 -- an empty queue is removed
+        queue.line = self
+        self.queues[queue] = None
+        if queue.hold.wakes_on is WakesOn.FREE_SLOT:
+            self.any_change.pop(queue, None)
+        else:
+            self.any_change[queue] = None
+        if queue.entry != first.number:
+            queue.entry = first.number
+            heappush(self._heap, (first.number, queue))
+            if len(self._heap) > 2 * len(self.queues) + _SLACK:
+                self._heap = [(each.entry, each) for each in self.queues if each.entry is not None]
+                heapify(self._heap)
+
+    def remove(self, queue: Queue) -> None:
+        """Drop a queue."""
+        queue.line = queue.entry = None
+        del self.queues[queue]
+        self.any_change.pop(queue, None)
+
+    def by_seniority(self) -> Generator[Queue, None, None]:
+        """Yield each queue, the most senior first. What is yielded may change, move, or leave.
+
+        Close the iterator, so that the queues that stay keep their places.
+        """
+        seen: list[tuple[int, Queue]] = []
+        try:
+            while self._heap:
+                entry = heappop(self._heap)
+                queue = entry[1]
+                if queue.line is self and queue.entry == entry[0]:
+                    seen.append(entry)
+                    yield queue
+        finally:
+            for entry in seen:
+                if entry[1].line is self and entry[1].entry == entry[0]:
+                    heappush(self._heap, entry)
+
+
+class Lines:
+    """All lines."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Line, None] = {}
+        self._by_candidates: dict[tuple[str, int], Line] = {}
+        """By algorithm and identity of the candidates."""
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self._lines)
+
+    def place(self, queue: Queue, candidates: Candidates) -> None:
+        """Put a queue into the line of its candidates."""
+        key = (queue.question.algorithm, id(candidates))
+        line = self._by_candidates.get(key)
+        if line is None:
+            line = self._by_candidates[key] = Line(queue.question.algorithm, candidates)
+            self._lines[line] = None
+        if queue.line is not line:
+            self.remove(queue)
+        line.put(queue)
+
+    def remove(self, queue: Queue) -> None:
+        """Take a queue out of its line, and drop the line if it was the last."""
+        line = queue.line
+        if line is not None:
+            line.remove(queue)
+            if not line.queues:
+                del self._lines[line]
+                self._forget(line)
+
+    def renew(self, line: Line, candidates: Candidates) -> None:
+        """Give a line the candidates that its queues have since pods changed.
+
+        If there is another line of these candidates already, queues move there as they are asked.
+        """
+        self._forget(line)
+        line.renew(candidates)
+        self._by_candidates.setdefault((line.algorithm, id(candidates)), line)
+
+    def _forget(self, line: Line) -> None:
+        key = (line.algorithm, id(line.candidates))
+        if self._by_candidates.get(key) is line:
+            del self._by_candidates[key]

@@ -1,0 +1,371 @@
+"""The waiting room: which requests wait, for what, since when, and who is asked next.
+
+Rules:
+
+- A request waits in one queue, and a queue in one line (``waiting_queue``). Who waits is known here
+  and nowhere else: seniority, and the slot that is being freed for a queue, are read from here.
+- A change wakes those whose answer it can change:
+
+  ======================================  ==========================================
+  a pod has a free slot                   its lines, the most senior queue first
+  an adapter came in flight on a pod      the queues of that adapter
+  a closed slot is open again             the queues of the adapter in it
+  the slot closed for a queue is empty    that queue, after the lines
+  pods or their models changed            the lines that have a free slot now
+  ``Hold.ask_again`` is over              that queue
+  the time of a request is up             that request, for the last time
+  ======================================  ==========================================
+
+  Queues whose algorithm said ``WakesOn.ANY_CHANGE`` are woken by each of them.
+- So a release, a scrape or a change of pods with nobody who can go costs the same however many
+  wait.
+- If none of the ``PASSED_OVER`` most senior queues of a line takes a free slot, the others are
+  asked in the background (``agenda``).
+- ``Limits`` bounds how many may wait.
+- Each request leaves in exactly one way: routed, refused, or cancelled.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.agenda import Agenda
+from lora_router.routing.alarms import Alarms
+from lora_router.routing.algorithm import Hold
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.closed_slots import ClosedSlots
+from lora_router.routing.waiting_queue import Clock, Held, Line, Lines, Question, Queue
+
+PASSED_OVER = 4
+
+
+class Receptionist(Protocol):
+    """Who asks the algorithms: the director."""
+
+    def ask(self, held: Held) -> bool:
+        """Ask for a request that waits; return whether it still waits."""
+
+    def decide(self, held: Held) -> None:
+        """Ask for the last time: the request is routed or refused now."""
+
+    def candidates_for(self, question: Question) -> Candidates:
+        """Return the pods that may take such a request now; none where nobody serves its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many requests may wait."""
+
+    requests: int = 4096
+    requests_per_model: int = 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Sweep:
+    """A line of which every queue is being asked."""
+
+    line: Line
+    left: deque[Queue]
+    again: bool = False
+    """Whether something changed meanwhile."""
+
+
+@dataclass(slots=True, eq=False)
+class _Resettling:
+    """Queues that are being put into their new lines, since the models of pods changed."""
+
+    left: deque[Queue] = field(default_factory=deque)
+
+
+class WaitingRoom:
+    """All requests that wait in this router."""
+
+    def __init__(self, receptionist: Receptionist, clock: Clock, limits: Limits) -> None:
+        self._receptionist = receptionist
+        self._clock = clock
+        self._limits = limits
+        self._count = 0
+        self._count_by_model: dict[str, int] = {}
+        self._queues: dict[Question, Queue] = {}
+        self._queues_by_model: dict[str, dict[Queue, None]] = {}
+        self._lines = Lines()
+        self._slots = ClosedSlots()
+        self._agenda: Agenda[Line | Queue | Held | _Sweep | _Resettling] = Agenda(clock, self._work)
+        self._alarms = Alarms(clock, self._ask_again)
+        self._sweeps: dict[Line, _Sweep] = {}
+        self._resettling = _Resettling()
+
+    # What algorithms see (``candidates.Waiting``)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def closed_slots(self) -> int:
+        """How many slots are closed."""
+        return len(self._slots)
+
+    def closed_to(self, adapter: str) -> Collection[PodView]:
+        """Return the pods that must get no further requests for an adapter."""
+        return self._slots.closed_to(adapter)
+
+    def is_closed(self, pod: PodView, adapter: str) -> bool:
+        """Return whether a pod must get no further requests for an adapter."""
+        return pod in self._slots.closed_to(adapter)
+
+    # Who waits
+
+    def is_full(self, model: str) -> bool:
+        """Return whether no further request for a model may wait."""
+        return (
+            self._count >= self._limits.requests
+            or self._count_by_model.get(model, 0) >= self._limits.requests_per_model
+        )
+
+    def queue_of(self, question: Question) -> Queue | None:
+        """Return the queue of a question; ``None``: nobody waits with it."""
+        return self._queues.get(question)
+
+    def queues(self) -> Iterable[Queue]:
+        """Return all queues."""
+        return self._queues.values()
+
+    def add(self, held: Held, hold: Hold, candidates: Candidates) -> None:
+        """Take in a request that its algorithm holds."""
+        question = held.question
+        model = question.model
+        queue = self._queues.get(question)
+        if queue is None:
+            queue = self._queues[question] = Queue(question, hold)
+            self._queues_by_model.setdefault(model, {})[queue] = None
+        held.queue = queue
+        queue.requests[held] = None
+        self._count += 1
+        self._count_by_model[model] = self._count_by_model.get(model, 0) + 1
+        held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
+        self.still_held(held, hold, candidates)
+
+    def still_held(self, held: Held, hold: Hold, candidates: Candidates) -> None:
+        """Take note of what an algorithm said of a request that waits on."""
+        queue = held.queue
+        if queue is None:
+            return
+        queue.hold = hold
+        self._lines.place(queue, candidates)
+        slot = hold.closed
+        if slot != queue.closing:
+            self._reopen_slot(queue)
+            if slot is not None and isinstance(slot[0], PodState):
+                self._slots.close(queue, (slot[0], slot[1]))
+        if hold.ask_again is not None:
+            self._alarms.set(queue, hold.ask_again)
+        self._agenda.work()
+
+    def remove(self, held: Held) -> bool:
+        """Take out a request that waits no more; return whether it waited."""
+        queue, held.queue = held.queue, None
+        if queue is None:
+            return False
+        del queue.requests[held]
+        if held.timer is not None:
+            held.timer.cancel()
+        self._count -= 1
+        model = queue.question.model
+        left = self._count_by_model[model] = self._count_by_model[model] - 1
+        if not left:
+            del self._count_by_model[model]
+        if queue.requests:
+            if queue.line is not None:
+                queue.line.put(queue)
+            return True
+        del self._queues[queue.question]
+        queues = self._queues_by_model[model]
+        del queues[queue]
+        if not queues:
+            del self._queues_by_model[model]
+        self._lines.remove(queue)
+        self._reopen_slot(queue)
+        self._agenda.work()
+        return True
+
+    def expire(self, held: Held) -> None:
+        """Have a request decided: its time is up."""
+        if held.queue is not None:
+            self._agenda.add(held)
+            self._agenda.work()
+
+    def expire_all(self) -> None:
+        """Have all requests decided: the router is about to stop."""
+        for queue in self._queues.values():
+            for held in queue.requests:
+                self._agenda.add(held)
+        self._agenda.work()
+
+    # What changed
+
+    def released(self, states: Collection[PodState]) -> None:
+        """Take note that requests of this router ended on pods."""
+        if self._count:
+            for state in states:
+                self._wake_for_slots(state)
+            self._agenda.work()
+
+    def reported(self, states: Collection[PodState]) -> None:
+        """Take note that a scrape or a peer reported something new about pods."""
+        if self._count:
+            for state in states:
+                self._wake_for_slots(state)
+                self._wake_queues_of(state.beliefs.foreign_adapters)
+            self._agenda.work()
+
+    def pods_changed(self, states: Collection[PodState], *, models_changed: bool) -> None:
+        """Take note that pods joined, left or changed, or the models that they serve."""
+        if not self._count:
+            return
+        for line in self._lines:
+            line.stale = True
+            self._agenda.add(line)
+        if models_changed:
+            self._resettling.left = deque(self._queues.values())
+            self._agenda.add(self._resettling)
+        for state in states:
+            self._wake_queues_of(state.beliefs.foreign_adapters)
+            self._wake_queues_of(state.in_flight_adapters)
+            for queue in self._slots.on(state):
+                self._agenda.add(queue)
+        self._agenda.work()
+
+    def joined(self, adapter: str) -> None:
+        """Take note that a request for an adapter was routed: others may follow it."""
+        for queue in self._queues_by_model.get(adapter, ()):
+            self._reopen_slot(queue)
+            self._agenda.add(queue)
+        self._agenda.work()
+
+    # Waking
+
+    def _wake_for_slots(self, state: PodState) -> None:
+        room = state.beliefs.free_slots
+        has_room = room is None or room > 0
+        for line in self._lines:
+            if line.any_change or (has_room and state in line.candidates.members):
+                self._agenda.add(line)
+        for queue in self._slots.empty_on(state):
+            self._agenda.add(queue)
+
+    def _wake_queues_of(self, adapters: Iterable[str]) -> None:
+        for adapter in adapters:
+            for queue in self._queues_by_model.get(adapter, ()):
+                self._agenda.add(queue)
+
+    def _reopen_slot(self, queue: Queue) -> None:
+        adapter = self._slots.reopen(queue)
+        if adapter is not None:
+            self._wake_queues_of((adapter,))
+
+    def _ask_again(self, queues: Iterable[Queue]) -> None:
+        for queue in queues:
+            self._agenda.add(queue)
+        self._agenda.work()
+
+    # Working through the agenda
+
+    def _work(self, item: "Line | Queue | Held | _Sweep | _Resettling", steps: int) -> int:
+        match item:
+            case Queue():
+                return self._ask_queue(item, steps)
+            case Line():
+                return self._ask_line(item, steps)
+            case Held():
+                self._receptionist.decide(item)
+                return 1
+            case _Sweep():
+                return self._sweep(item, steps)
+            case _:
+                return self._resettle(item, steps)
+
+    def _ask_queue(self, queue: Queue, steps: int) -> int:
+        """Ask for the requests of a queue, until one is held again."""
+        for asked in range(steps):
+            first = queue.first
+            if first is None:
+                return asked
+            if self._receptionist.ask(first):
+                return asked + 1
+        self._agenda.add(queue)
+        return steps
+
+    def _ask_line(self, line: Line, steps: int) -> int:
+        """Ask for the most senior requests of a line while its pods have a free slot."""
+        if not line.queues:
+            return 0
+        if line.stale:
+            question = next(iter(line.queues)).question
+            self._lines.renew(line, self._receptionist.candidates_for(question))
+        if line.any_change:
+            return self._begin_sweep(line, steps)
+        asked = passed_over = 0
+        with closing(line.by_seniority()) as queues:
+            while passed_over < PASSED_OVER and line.candidates.has_free_slot():
+                if asked >= steps:
+                    self._agenda.add(line)
+                    return asked
+                queue = next(queues, None)
+                if queue is None:
+                    return asked
+                first = queue.first
+                if first is not None:
+                    asked += 1
+                    passed_over += self._receptionist.ask(first)
+        if passed_over >= PASSED_OVER:
+            self._begin_sweep(line, 0)
+        return asked
+
+    def _begin_sweep(self, line: Line, steps: int) -> int:
+        sweep = self._sweeps.get(line)
+        if sweep is not None:
+            sweep.again = True
+            return 0
+        in_order = sorted(line.queues, key=_number)
+        sweep = self._sweeps[line] = _Sweep(line, deque(in_order))
+        return self._sweep(sweep, steps)
+
+    def _sweep(self, sweep: _Sweep, steps: int) -> int:
+        """Ask the next queues of a sweep, and leave the rest to the background."""
+        line = sweep.line
+        asked = 0
+        while sweep.left and asked < steps:
+            if not line.any_change and not line.candidates.has_free_slot():
+                sweep.left.clear()
+                break
+            queue = sweep.left.popleft()
+            if queue.requests:
+                asked += self._ask_queue(queue, steps - asked)
+        if sweep.left:
+            self._agenda.add(sweep, background=True)
+            return asked
+        del self._sweeps[line]
+        if sweep.again and line.queues:
+            self._begin_sweep(line, 0)
+        return asked
+
+    def _resettle(self, resettling: _Resettling, steps: int) -> int:
+        """Put queues into the lines of their candidates, which are others now."""
+        left = resettling.left
+        queues = [left.popleft() for _ in range(min(steps, len(left)))]
+        for queue in queues:
+            if queue.requests:
+                self._lines.place(queue, self._receptionist.candidates_for(queue.question))
+                assert queue.line is not None  # noqa: S101 -- it was just put there
+                self._agenda.add(queue.line)
+        if left:
+            self._agenda.add(resettling)
+        return len(queues)
+
+
+def _number(queue: Queue) -> int:
+    first = queue.first
+    return 0 if first is None else first.number

@@ -1,0 +1,68 @@
+"""A router without a network: a director over a fleet, on a clock that the test moves."""
+
+import random
+
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
+from lora_router.routing.director import Director, Held, Routed, RouteQuery
+from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.refusal import Refused
+from lora_router.routing.waiting_room import Limits
+from tests.fleet import Decisions, ManualClock
+
+
+class Router:
+    """Routes with one algorithm, and remembers what became of requests that were held."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        algorithm: Algorithm | None = None,
+        *,
+        max_hold_seconds: float = 600.0,
+        limits: Limits | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.clock = ManualClock()
+        self.decisions = Decisions()
+        algorithm = algorithm or LoraPlacement(AlgorithmOptions(rng=random.Random(1)))
+        self.director = Director(
+            fleet,
+            {algorithm.name: algorithm},
+            algorithm.name,
+            self.clock,
+            self.decisions,
+            max_hold_seconds=max_hold_seconds,
+            limits=limits,
+        )
+        self.late: list[tuple[str, Routed | Refused]] = []
+        """Names of held requests with their outcomes, in the order in which they were decided."""
+
+    def send(self, model: str, name: str = "", **query: object) -> Routed | Refused | Held:
+        """Route a request. ``name`` stands for it in ``late``; by default its model does."""
+        return self.director.route(
+            RouteQuery(model, **query),  # type: ignore[arg-type]
+            lambda outcome: self.late.append((name or model, outcome)),
+        )
+
+    def routed(self, model: str, **query: object) -> Routed:
+        outcome = self.send(model, **query)  # type: ignore[arg-type]
+        assert isinstance(outcome, Routed), outcome
+        return outcome
+
+    def held(self, model: str, name: str = "", **query: object) -> Held:
+        outcome = self.send(model, name, **query)
+        assert isinstance(outcome, Held), outcome
+        return outcome
+
+    @property
+    def late_names(self) -> list[str]:
+        """Those that were held and are routed now."""
+        return [name for name, outcome in self.late if isinstance(outcome, Routed)]
+
+    def late_pod(self, name: str) -> PodState:
+        """Where a held request went in the end."""
+        (outcome,) = (outcome for other, outcome in self.late if other == name)
+        assert isinstance(outcome, Routed)
+        return outcome.reservation.state

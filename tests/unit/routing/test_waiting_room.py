@@ -1,0 +1,515 @@
+"""The waiting room: who is asked when, what it costs, and that nobody is forgotten."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.routing.agenda import AT_ONCE
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.director import Held, Routed, RouteQuery
+from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.slot_closing import PATIENCE_SECONDS
+from lora_router.routing.waiting_room import PASSED_OVER, Limits
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
+from tests.unit.routing.router import Router
+
+MANY = Limits(requests=10_000, requests_per_model=10_000)
+
+
+class CountingPlacement(LoraPlacement):
+    """``lora-placement`` that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(AlgorithmOptions(rng=random.Random(1)))
+        self.asked = 0
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
+        self.asked += 1
+        return super().pick(request, candidates, now)
+
+
+def idle_metrics(slots: int, scraped_at: float = 0.0) -> PodMetrics:
+    return replace(make_metrics(max_lora=slots, scraped_at=scraped_at), running=0.0)
+
+
+def fleet_of(pods: int, slots: int, adapters: list[str]) -> Fleet:
+    fleet = make_fleet(pods, adapters=adapters)
+    for state in fleet:
+        fleet.put_metrics(state, idle_metrics(slots))
+    return fleet
+
+
+class Saturated:
+    """A fleet in which every slot has an adapter with two requests, and adapters that wait."""
+
+    def __init__(self, pods: int = 4, slots: int = 2, waiting: int = 6) -> None:
+        self.running = [f"runs-{number}" for number in range(pods * slots)]
+        self.waiting = [f"waits-{number}" for number in range(waiting)]
+        self.algorithm = CountingPlacement()
+        fleet = fleet_of(pods, slots, self.running + self.waiting)
+        self.router = Router(fleet, self.algorithm, limits=MANY)
+        self.open = {
+            name: [self.router.routed(name), self.router.routed(name)] for name in self.running
+        }
+        self.held = [self.router.held(name) for name in self.waiting]
+        self.pod = state_of(fleet, 1)
+
+    def end_one(self, name: str) -> None:
+        self.open[name].pop().reservation.release()
+
+    def asked(self, happens: Callable[[], object]) -> int:
+        """How often the algorithm is asked because of what happens, in this turn and later."""
+        before = self.algorithm.asked
+        happens()
+        self.router.clock.advance(0.1)
+        return self.algorithm.asked - before
+
+
+class TestWhatAChangeCosts:
+    @pytest.mark.parametrize(("pods", "waiting"), [(4, 6), (32, 872), (200, 5000)])
+    def test_nobody_is_asked_when_nobody_can_go(self, pods: int, waiting: int) -> None:
+        fleet = Saturated(pods, 4, waiting)
+        router, pod = fleet.router, fleet.pod
+
+        def joins_and_leaves() -> None:
+            serves = ("base", *fleet.running, *fleet.waiting)
+            router.fleet.upsert(make_pod(pods + 1, ready=False, models=serves))
+            router.fleet.remove(f"pod-{pods + 1}")
+
+        metrics = idle_metrics(4, 1.0)
+        assert fleet.asked(lambda: fleet.end_one("runs-0")) == 0
+        assert fleet.asked(lambda: router.fleet.put_metrics(pod, metrics)) == 0
+        assert fleet.asked(joins_and_leaves) == 0
+        changed = replace(pod.pod, labels={"gpu": "h100"})
+        assert fleet.asked(lambda: router.fleet.upsert(changed)) == 0
+        assert router.director.held == waiting
+
+    @pytest.mark.parametrize(("pods", "waiting"), [(4, 6), (32, 872), (200, 5000)])
+    def test_one_is_asked_when_a_slot_is_free(self, pods: int, waiting: int) -> None:
+        fleet = Saturated(pods, 4, waiting)
+        fleet.end_one("runs-0")
+
+        assert fleet.asked(lambda: fleet.end_one("runs-0")) == 1
+        assert fleet.router.late_names == ["waits-0"]
+
+    def test_a_new_pod_fills_with_those_who_waited_longest(self) -> None:
+        fleet = Saturated(4, 2, 100)
+        serves = [ServedModel("base")]
+        serves += [ServedModel(name, "base") for name in (*fleet.running, *fleet.waiting)]
+        new = make_pod(5)
+        fleet.router.fleet.upsert(new)
+        state = state_of(fleet.router.fleet, 5)
+
+        assert fleet.asked(lambda: fleet.router.fleet.put_models(state, serves)) <= 3
+        assert fleet.router.late_names == ["waits-0", "waits-1"]
+
+    def test_no_more_than_a_few_are_asked_in_one_turn(self) -> None:
+        fleet = Saturated(2, 2, 4)
+        for _ in range(10 * AT_ONCE):
+            fleet.router.held("waits-0")
+        fleet.end_one("runs-0")
+        fleet.end_one("runs-0")
+        in_this_turn = len(fleet.router.late)
+        assert AT_ONCE - 1 <= in_this_turn <= AT_ONCE + 1
+
+        fleet.router.clock.advance(0.0)
+        assert fleet.router.late_names == ["waits-0"] * (10 * AT_ONCE + 1)
+
+    def test_when_all_become_impatient_at_once_they_are_asked_in_turns(self) -> None:
+        fleet = Saturated(4, 4, 200)
+        before = fleet.algorithm.asked
+        fleet.router.clock.advance_to_next(PATIENCE_SECONDS)
+        assert 0 < fleet.algorithm.asked - before <= AT_ONCE
+
+        fleet.router.clock.advance(PATIENCE_SECONDS)
+        shares = fleet.router.director.held_adapters().values()
+        closed = [share.closed for share in shares if share.closed is not None]
+        assert len(set(closed)) == len(closed) == 16
+
+
+class TestWhoIsNext:
+    def test_the_one_who_waited_longest_whatever_the_model(self) -> None:
+        fleet = Saturated(1, 2, 3)
+        fleet.router.held("waits-1", "second for waits-1")
+        for name in ("runs-0", "runs-0", "runs-1", "runs-1"):
+            fleet.end_one(name)
+
+        assert fleet.router.late_names == ["waits-0", "waits-1", "second for waits-1"]
+        assert fleet.router.director.held == 1
+
+    def test_who_takes_the_slot_of_an_adapter_is_followed_by_its_other_requests(self) -> None:
+        fleet = Saturated(1, 1, 2)
+        fleet.router.held("waits-0", "follows")
+        fleet.end_one("runs-0")
+        fleet.end_one("runs-0")
+
+        assert fleet.router.late_names == ["waits-0", "follows"]
+
+    def test_an_adapter_that_a_peer_started_can_be_joined(self) -> None:
+        fleet = Saturated(1, 1, 2)
+        there = fleet_of(1, 1, fleet.running + fleet.waiting)
+        there.ledger.reserve(state_of(there, 1), "waits-1")
+        fleet.router.fleet.put_peer(there.tell_peers("there", 0.1, {}, 0.0), 0.0)
+
+        assert fleet.router.late_names == ["waits-1"]
+
+    def test_models_of_other_pods_are_not_in_the_way(self) -> None:
+        fleet = Fleet()
+        fleet.upsert(make_pod(1, models=("left", "a", "b")))
+        fleet.upsert(make_pod(2, models=("right", "x", "y", *(f"w{n}" for n in range(50)))))
+        for state in fleet:
+            fleet.put_metrics(state, idle_metrics(1))
+        algorithm = CountingPlacement()
+        router = Router(fleet, algorithm)
+        ends, _ = router.routed("a"), router.routed("x")
+        for number in range(50):
+            router.held(f"w{number}")
+        router.held("b")
+        asked = algorithm.asked
+
+        ends.reservation.release()
+
+        assert router.late_names == ["b"]
+        assert algorithm.asked == asked + 1
+
+    def test_a_filter_that_leaves_other_pods_is_not_in_the_way(self) -> None:
+        fleet = fleet_of(2, 1, ["a", "b", "c", "d"])
+        fleet.upsert(replace(state_of(fleet, 2).pod, labels={"gpu": "h100"}))
+        router = Router(fleet)
+        for name in ("a", "b"):
+            first = router.routed(name)
+            if first.address == "10.0.0.1:8000":
+                ends = first
+        router.held("c", pod_filter="gpu=h100")
+        router.held("d")
+
+        ends.reservation.release()
+
+        assert router.late_names == ["d"]
+
+    def test_models_that_move_to_other_pods_take_their_queues_along(self) -> None:
+        names = ["a", "b", *(f"w{number}" for number in range(3 * AT_ONCE))]
+        fleet = fleet_of(2, 1, names)
+        router = Router(fleet)
+        first, second = router.routed("a"), router.routed("b")
+        for name in names[2:]:
+            router.held(name)
+        pod = first.reservation.state
+        fleet.put_models(pod, [ServedModel("base"), ServedModel("a", "base")])
+        router.clock.advance(0.1)
+
+        first.reservation.release()
+        assert router.late_names == []
+        second.reservation.release()
+        assert router.late_names == ["w0"]
+
+    def test_a_slot_that_the_first_ones_leave_is_offered_to_all(self) -> None:
+        """Those that their algorithm holds all the same do not keep a slot from the others."""
+
+        class OnlyLast:
+            name = "only-last"
+
+            def pick(
+                self, request: InferenceRequest, candidates: Candidates, _now: float
+            ) -> Pick | Hold:
+                if candidates.has_free_slot() and request.model in {"runs", "last"}:
+                    return Pick(candidates[0], "mine")
+                return Hold("not-mine", 60.0, wakes_on=WakesOn.FREE_SLOT)
+
+        names = [f"w{number}" for number in range(4 * PASSED_OVER)]
+        router = Router(fleet_of(1, 1, ["runs", *names, "last"]), OnlyLast())
+        first = router.routed("runs")
+        for name in (*names, "last"):
+            router.held(name)
+        first.reservation.release()
+        assert router.late_names == []
+
+        router.clock.advance(0.1)
+        assert router.late_names == ["last"]
+
+
+class TestHowLong:
+    @pytest.mark.parametrize("scrape_seconds", [None, 1.0, 12.0, 60.0])
+    def test_a_rare_adapter_waits_no_longer_than_patience_and_a_generation(
+        self, scrape_seconds: float | None
+    ) -> None:
+        """Two hot adapters overlap their requests for ever, as in the measured starvation."""
+        generation = 5.0
+        fleet = fleet_of(1, 2, ["hot-1", "hot-2", "rare"])
+        router = Router(fleet)
+        clock = router.clock
+        waits_for: list[float] = []
+
+        def send(model: str) -> None:
+            def decided(outcome: Routed | Refused) -> None:
+                assert isinstance(outcome, Routed)
+                if model == "rare":
+                    waits_for.append(clock.now())
+                clock.call_later(generation, outcome.reservation.release)
+
+            outcome = router.director.route(RouteQuery(model), decided)
+            if isinstance(outcome, Routed):
+                decided(outcome)
+
+        for tick in range(60):
+            clock.call_later(tick, lambda: send("hot-1"))
+            clock.call_later(tick + 0.5, lambda: send("hot-2"))
+        if scrape_seconds is not None:
+            for tick in range(int(60 / scrape_seconds)):
+                clock.call_later(
+                    tick * scrape_seconds,
+                    lambda: fleet.put_metrics(state_of(fleet, 1), idle_metrics(2)),
+                )
+        started = clock.now() + 10.0
+        clock.call_later(10.0, lambda: send("rare"))
+        clock.advance(60.0)
+
+        (routed_at,) = waits_for
+        assert routed_at - started <= PATIENCE_SECONDS + generation + 0.1
+
+    def test_the_algorithm_says_when_it_wants_to_be_asked_again(self) -> None:
+        class Patient:
+            name = "patient"
+
+            def pick(
+                self, request: InferenceRequest, candidates: Candidates, now: float
+            ) -> Pick | Hold:
+                if request.held_since is not None and now - request.held_since >= 3.0:
+                    return Pick(candidates[0], "patient-enough")
+                return Hold("patience", 60.0, wakes_on=WakesOn.FREE_SLOT, ask_again=3.0)
+
+        router = Router(fleet_of(1, 1, ["a"]), Patient())
+        router.held("a")
+        router.clock.advance(2.9)
+        assert router.late_names == []
+        router.clock.advance(0.2)
+        assert router.late_names == ["a"]
+
+
+class TestHowMany:
+    def test_one_more_than_may_wait_is_refused(self) -> None:
+        fleet = fleet_of(1, 1, ["a", "b", "c"])
+        router = Router(fleet, limits=Limits(requests=2, requests_per_model=2))
+        first = router.routed("a")
+        router.held("b")
+        leaves = router.held("c")
+        refused = router.send("b")
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.TOO_MANY_HELD
+
+        leaves.cancel()
+        router.held("b")
+        first.reservation.release()
+        assert router.late_names == ["b", "b"]
+
+    def test_one_model_cannot_take_the_whole_room(self) -> None:
+        router = Router(fleet_of(1, 1, ["a", "b", "c"]), limits=Limits(10, requests_per_model=1))
+        router.routed("a")
+        router.held("b")
+        refused = router.send("b")
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.TOO_MANY_HELD
+        router.held("c")
+
+
+class TestWhatFails:
+    def test_an_outcome_that_cannot_be_delivered_costs_its_own_request_only(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fleet = fleet_of(1, 1, ["a", "b", "c"])
+        router = Router(fleet)
+        first = router.routed("a")
+
+        def broken(_outcome: object) -> None:
+            raise RuntimeError("the stream is gone")
+
+        router.director.route(RouteQuery("b"), broken)
+        router.held("c")
+        first.reservation.release()
+        router.clock.advance(0.1)
+
+        assert router.late_names == ["c"]
+        assert (router.director.held, fleet.ledger.total) == (0, 1)
+        assert "the stream is gone" in caplog.text
+
+    def test_an_algorithm_that_fails_when_the_time_is_up_leaves_nobody_waiting(self) -> None:
+        class Broken:
+            name = "broken"
+
+            def pick(
+                self, request: InferenceRequest, _candidates: Candidates, _now: float
+            ) -> Pick | Hold:
+                if not request.may_hold:
+                    raise SystemExit(3)
+                return Hold("wait", 1.0)
+
+        router = Router(fleet_of(1, 1, ["a"]), Broken())
+        router.held("a")
+        router.clock.advance(1.0)
+
+        assert router.late_names == ["a"]
+
+    def test_a_clock_that_fails_for_one_request_lets_the_others_go(self) -> None:
+        """Whatever goes wrong at the end of a request's time, it is answered."""
+        router = Router(fleet_of(1, 1, ["a", "b"]), max_hold_seconds=5.0)
+        router.routed("a")
+        router.held("b")
+
+        def fails(*_arguments: object) -> None:
+            raise RuntimeError("broken")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(router.decisions, "decided", fails, raising=False)
+            router.clock.advance(5.0)
+
+        assert len(router.late) == 1
+        assert router.director.held == 0
+
+
+class TestDraining:
+    def test_those_who_can_still_go_do(self) -> None:
+        fleet = Saturated(1, 1, 1)
+        fleet.router.director.drain(20.0)
+        fleet.router.clock.advance(5.0)
+        fleet.end_one("runs-0")
+        fleet.end_one("runs-0")
+
+        assert fleet.router.late_names == ["waits-0"]
+
+    def test_what_still_waits_is_decided_in_time(self) -> None:
+        fleet = Saturated(4, 2, 300)
+        fleet.router.director.drain(20.0)
+        fleet.router.clock.advance(20.0)
+
+        assert len(fleet.router.late) == 300
+        assert fleet.router.director.held == 0
+
+    def test_what_an_algorithm_would_still_hold_is_told_to_try_again(self) -> None:
+        class Stubborn:
+            name = "stubborn"
+
+            def pick(self, *_arguments: object) -> Pick | Hold:
+                return Hold("never", 60.0)
+
+        router = Router(fleet_of(1, 1, ["a"]), Stubborn())
+        router.held("a")
+        router.director.drain(0.0)
+        ((_, outcome),) = router.late
+        assert isinstance(outcome, Refused)
+        assert outcome.refusal is Refusal.SHUTTING_DOWN
+
+        refused = router.send("a")
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.SHUTTING_DOWN
+
+
+def test_peers_are_told_of_each_adapter_once() -> None:
+    fleet = fleet_of(1, 1, ["a", "b"])
+    router = Router(fleet)
+    router.routed("a")
+    router.held("b")
+    router.clock.advance(2.0)
+    router.held("b", pod_filter="!gpu")
+
+    assert router.director.held_adapters() == {"b": HeldShare(2.0)}
+
+
+class WaitingRoomMachine(RuleBasedStateMachine):
+    """Whatever happens: nobody who could go waits, and each request has one outcome."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = [f"a{number}" for number in range(8)]
+        self.fleet = fleet_of(2, 2, self.names)
+        self.router = Router(self.fleet, max_hold_seconds=30.0)
+        self.open: list[Routed] = []
+        self.held: list[Held] = []
+        self.sent = self.cancelled = self.refused = 0
+        self.seen = 0
+
+    @rule(model=st.integers(0, 7), narrow=st.sampled_from([None, None, "zone=b", "!zone"]))
+    def send(self, model: int, narrow: str | None) -> None:
+        self.sent += 1
+        outcome = self.router.send(self.names[model], pod_filter=narrow)
+        if isinstance(outcome, Routed):
+            self.open.append(outcome)
+        elif isinstance(outcome, Held):
+            self.held.append(outcome)
+        else:
+            self.refused += 1
+
+    @rule(which=st.integers(0, 100))
+    def end(self, which: int) -> None:
+        if self.open:
+            self.open.pop(which % len(self.open)).reservation.release()
+
+    @rule(which=st.integers(0, 100))
+    def leave(self, which: int) -> None:
+        if self.held:
+            held = self.held.pop(which % len(self.held))
+            self.cancelled += held.queue is not None
+            held.cancel()
+
+    @rule(number=st.integers(1, 4), slots=st.integers(1, 3))
+    def scrape(self, number: int, slots: int) -> None:
+        state = self.fleet.get(f"pod-{number}")
+        if state is not None:
+            self.fleet.put_metrics(state, idle_metrics(slots))
+
+    @rule(number=st.integers(1, 4), ready=st.booleans(), zone=st.sampled_from(["", "b"]))
+    def change_pod(self, number: int, ready: bool, zone: str) -> None:
+        labels = {"zone": zone} if zone else {}
+        models = ("base", *self.names)
+        self.fleet.upsert(make_pod(number, ready=ready, labels=labels, models=models))
+
+    @rule(number=st.integers(1, 4))
+    def remove_pod(self, number: int) -> None:
+        self.fleet.remove(f"pod-{number}")
+
+    @rule(number=st.integers(1, 4), first=st.integers(0, 7))
+    def change_models(self, number: int, first: int) -> None:
+        state = self.fleet.get(f"pod-{number}")
+        if state is not None:
+            served = [ServedModel("base")]
+            served += [ServedModel(name, "base") for name in self.names[first:]]
+            self.fleet.put_models(state, served)
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 7.0, 31.0]))
+    def wait(self, seconds: float) -> None:
+        self.router.clock.advance(seconds)
+
+    @invariant()
+    def nobody_who_could_go_waits(self) -> None:
+        self.router.clock.advance(0.2)  # What is left to do in later turns.
+        for _, outcome in self.router.late[self.seen :]:
+            if isinstance(outcome, Routed):
+                self.open.append(outcome)
+        self.seen = len(self.router.late)
+        director = self.router.director
+        for held in self.held:
+            if held.queue is not None:
+                candidates = director.candidates_for(held.question)
+                assert not candidates or director.ask(held), "a request could have gone"
+
+    @invariant()
+    def each_has_one_outcome(self) -> None:
+        assert self.router.director.held == sum(held.queue is not None for held in self.held)
+        assert self.fleet.ledger.total == len(self.open)
+        left = self.router.director.held
+        at_once = self.sent - self.refused - len(self.router.late) - self.cancelled - left
+        assert at_once >= 0
+
+
+TestWaitingRoomMachine = WaitingRoomMachine.TestCase
+TestWaitingRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
