@@ -14,6 +14,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.director import Director, Routed, RouteQuery, Timer
 from lora_router.routing.registry import load_algorithms
 from lora_router.telemetry.metrics import Telemetry
@@ -74,8 +75,9 @@ class BenchFleet:
         self._room = pods * _IN_FLIGHT_EACH
         for _ in range(_ASKED):
             self.route()
+        candidates = {name: Candidates.of(self.fleet.serving(name).pods) for name in set(asked)}
         self._questions = cycle(
-            [(InferenceRequest(name, name), self.fleet.serving(name).pods) for name in asked]
+            [(InferenceRequest(name, name), candidates[name]) for name in asked]
         )
 
     def pick(self, algorithm: str) -> Callable[[], object]:

@@ -23,6 +23,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director, Timer
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.waiting_room import Limits
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.logs import dropped_lines
@@ -30,6 +31,8 @@ from lora_router.telemetry.metrics import Telemetry
 
 log = logging.getLogger("lora_router")
 
+_DECIDED_BEFORE_SECONDS = 2.0
+"""How long before the end of a drain the requests that still wait are decided."""
 _DRAIN_EXTRA_SECONDS = 10.0
 """How much longer than its time a drain may take until it is given up."""
 _STOP_PART_SECONDS = 10.0
@@ -77,6 +80,7 @@ class App:
         self.fleet = Fleet(metrics_max_age=settings.metrics_max_age_seconds)
         self.telemetry = Telemetry(self.fleet)
         self.supervisor = Supervisor(self.telemetry.task_failed)
+        self.fleet.changes.on_failure = self._listener_failed
         self.director = Director(
             self.fleet,
             load_algorithms(
@@ -91,6 +95,7 @@ class App:
             self.telemetry.decisions,
             default_model=settings.default_model,
             max_hold_seconds=settings.max_hold_seconds,
+            limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
         )
         self.transport = _make_transport(
             settings,
@@ -222,16 +227,21 @@ class App:
         settings = self._settings
         await stop_part("readiness", self.transport.set_ready(ready=False))
         await asyncio.sleep(settings.drain_delay_seconds)
-        # Held requests are decided or refused here, within the drain's time: Director.drain.
+        drain_seconds = settings.drain_timeout_seconds
+        # What is decided last must reach Envoy before the streams are closed.
+        self.director.drain(drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5))
         await stop_part(
             "transport",
-            self._drain_transport(settings.drain_timeout_seconds),
-            settings.drain_timeout_seconds + _DRAIN_EXTRA_SECONDS,
+            self._drain_transport(drain_seconds),
+            drain_seconds + _DRAIN_EXTRA_SECONDS,
         )
 
     async def _drain_transport(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %d streams were still open and have been let go", closed)
+
+    def _listener_failed(self, listener: str, error: BaseException) -> None:
+        self.supervisor.failed("fleet-listener", error, about=listener)
 
     def _make_discovery(self) -> Discovery:
         settings = self._settings

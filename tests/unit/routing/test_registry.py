@@ -116,19 +116,20 @@ class TestTheDocumentedExample:
     ) -> None:
         def pods_looked_at(count: int) -> int:
             fleet = make_fleet(count, adapters=("a", "b"))
-            seen = set()
+            seen: set[PodState] = set()
+            fresh = PodState.fresh_metrics
+
+            def looked_at(pod: PodState, now: float, max_age: float) -> PodMetrics | None:
+                seen.add(pod)
+                return fresh(pod, now, max_age)
+
             for state in fleet:
                 fleet.put_metrics(state, make_metrics(max_lora=4))
                 fleet.ledger.reserve(state, "b")
             candidates = Candidates.of(fleet.serving("a").pods)
             request = InferenceRequest("a", "a")
             with pytest.MonkeyPatch.context() as patch:
-                fresh = PodState.fresh_metrics
-                patch.setattr(
-                    PodState,
-                    "fresh_metrics",
-                    lambda pod, *args: seen.add(pod) or fresh(pod, *args),  # type: ignore[func-returns-value]
-                )
+                patch.setattr(PodState, "fresh_metrics", looked_at)
                 assert isinstance(algorithm.pick(request, candidates, 1.0), Pick)
             return len(seen)
 

@@ -251,12 +251,15 @@ class TestHowLong:
         clock = router.clock
         waits_for: list[float] = []
 
+        def end(outcome: Routed) -> None:
+            outcome.reservation.release()
+
         def send(model: str) -> None:
             def decided(outcome: Routed | Refused) -> None:
                 assert isinstance(outcome, Routed)
                 if model == "rare":
                     waits_for.append(clock.now())
-                clock.call_later(generation, outcome.reservation.release)
+                clock.call_later(generation, lambda: end(outcome))
 
             outcome = router.director.route(RouteQuery(model), decided)
             if isinstance(outcome, Routed):
