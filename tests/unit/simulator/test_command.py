@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from lora_router.cli import app
+from lora_router.cli.commands import app
 from lora_router.cli.simulate import complete_scenario
 from lora_router.simulator.scenario import shipped_scenarios
 
