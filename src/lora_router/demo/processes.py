@@ -67,6 +67,11 @@ class Children:
         """Return the file with a child's output."""
         return self._directory / f"{name}.log"
 
+    def last_lines(self, name: str) -> str:
+        """Return the end of a child's output, indented."""
+        lines = self.output(name).read_text(errors="replace").splitlines()[-10:]
+        return "\n".join(f"  {line}" for line in lines) or "  (it printed nothing)"
+
     def check(self) -> None:
         """See that all children run.
 
@@ -77,7 +82,7 @@ class Children:
             if process.returncode is not None:
                 raise ChildError(
                     f"{name} ended with status {process.returncode}; its last lines:\n"
-                    f"{self._last_lines(name)}"
+                    f"{self.last_lines(name)}"
                 )
 
     async def watch(self) -> None:
@@ -89,10 +94,6 @@ class Children:
         while True:
             self.check()
             await asyncio.sleep(0.1)
-
-    def _last_lines(self, name: str) -> str:
-        lines = self.output(name).read_text(errors="replace").splitlines()[-10:]
-        return "\n".join(f"  {line}" for line in lines) or "  (it printed nothing)"
 
     async def _end_all(self) -> None:
         processes = list(reversed(self._running.values()))

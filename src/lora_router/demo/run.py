@@ -1,4 +1,4 @@
-"""Running the demo: for each algorithm a fresh fleet, the same trace, a live view, the numbers."""
+"""Runs the demo: for each algorithm a fresh fleet, the same trace, a live view, and the figures."""
 
 import asyncio
 import json
@@ -17,9 +17,10 @@ from rich.live import Live
 from lora_router.demo.load import Arrival, Player, make_trace
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.result import Result, summarise
-from lora_router.demo.stack import DemoStack, PodReport
-from lora_router.demo.view import live_view, result_table
+from lora_router.demo.stack import PODS, DemoStack, PodReport
+from lora_router.demo.view import live_view, result_view
 from lora_router.routing.registry import UnknownAlgorithmError, check_installed
+from lora_router.terminal import output_console, print_report
 
 DEFAULT_ALGORITHMS = ("random", "least-request", "lora-affinity", "lora-placement")
 _REFRESH_SECONDS = 0.25
@@ -28,7 +29,7 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What to show."""
+    """What to run."""
 
     duration: float
     """Seconds of load for each algorithm."""
@@ -38,33 +39,38 @@ class DemoOptions:
 
 
 def demo_command(options: DemoOptions) -> int:
-    """Run the demo and print what it found; return the exit status.
+    """Run the demo and print its figures; return the exit status.
 
-    0: all requests were answered; 1: some were not, or a part failed; 2: no such algorithm;
-    130: it was interrupted.
+    0: all requests were answered; 1: some were not, or a process failed; 2: unknown algorithm;
+    130: interrupted.
     """
-    # What is measured goes to standard output, what is merely shown to standard error.
-    console = Console(stderr=options.as_json)
+    # With --json, standard output has the figures and standard error everything else.
+    console = output_console(stderr=options.as_json)
     try:
         check_installed(options.algorithms)
         results = asyncio.run(_interruptible(options, console))
     except UnknownAlgorithmError as error:
-        console.print(f"lora-router: {error}", style="red", markup=False)
+        _print_error(console, f"lora-router: {error}")
         return 2
     except ChildError as error:
-        console.print(f"lora-router: {error}", style="red", markup=False)
+        _print_error(console, f"lora-router: {error}")
         return 1
     if results is None:
-        console.print("interrupted; everything is stopped")
+        console.print("interrupted; pods, router and Envoy are stopped")
         return _INTERRUPTED
     if options.as_json:
         sys.stdout.write(json.dumps(_document(options, results)) + "\n")
     else:
-        console.print(result_table(results))
+        print_report(console, "", result_view(results, console.width))
     for algorithm, result in results.items():
         for example in result.error_examples:
-            console.print(f"{algorithm}: {example}", style="red", markup=False)
+            _print_error(console, f"{algorithm}: {example}")
     return 1 if any(result.errors for result in results.values()) else 0
+
+
+def _print_error(console: Console, text: str) -> None:
+    # Not wrapped, so that a terminal, a log and a search see the line as one.
+    console.print(text, style="red", markup=False, soft_wrap=True)
 
 
 def _document(options: DemoOptions, results: dict[str, Result]) -> dict[str, object]:
@@ -82,8 +88,10 @@ async def _interruptible(options: DemoOptions, console: Console) -> dict[str, Re
 
     def interrupt() -> None:
         nonlocal interrupted
-        interrupted = True
-        task.cancel()
+        # Only once: a second Ctrl-C must not cut short the end of the child processes.
+        if not interrupted:
+            interrupted = True
+            task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
@@ -107,13 +115,13 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
     with tempfile.TemporaryDirectory(prefix="lora-router-demo-") as name:
         directory = Path(name)
         async with Children(directory) as children:
-            console.print(f"{algorithm}: starting four pods, the router and Envoy")
+            console.print(f"{algorithm}: starting {PODS} pods, the router and Envoy")
             stack = DemoStack(children, directory)
             await stack.start(algorithm)
             player = Player(stack.url, trace)
             playing = asyncio.create_task(player.play())
             helpers = [asyncio.create_task(children.watch())]
-            if console.is_terminal:
+            if console.is_terminal and not console.is_dumb_terminal:
                 helpers.append(
                     asyncio.create_task(_show(algorithm, stack, player, len(trace), console))
                 )
@@ -121,7 +129,7 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
                 await asyncio.wait({playing, *helpers}, return_when=asyncio.FIRST_COMPLETED)
                 for task in (*helpers, playing):
                     if task.done():
-                        task.result()  # A child that ended raises here.
+                        task.result()  # Raises ChildError if a child has ended.
                 reports = await _reports(stack)
             finally:
                 for task in (playing, *helpers):
@@ -137,19 +145,22 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
 
 async def _reports(stack: DemoStack) -> list[PodReport]:
     async with aiohttp.ClientSession() as session:
-        return await stack.reports(session)
+        try:
+            return await stack.reports(session)
+        except aiohttp.ClientError as error:
+            raise ChildError(f"a pod does not report its state: {error}") from None
 
 
 async def _show(
     algorithm: str, stack: DemoStack, player: Player, total: int, console: Console
 ) -> None:
-    """Draw the fleet again and again, until cancelled."""
+    """Show the fleet four times a second until cancelled."""
     async with aiohttp.ClientSession() as session:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while True:
-                # A pod that does not answer for a moment only spoils one picture.
+                # If a pod does not answer, the view stays as it is until the next turn.
                 with suppress(aiohttp.ClientError):
                     reports = await stack.reports(session)
-                    view = live_view(algorithm, reports, player.outcomes, total)
+                    view = live_view(algorithm, reports, player.outcomes, total, console.width)
                     live.update(view, refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)

@@ -4,8 +4,7 @@ import asyncio
 import json
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +110,7 @@ class DemoStack:
     async def _pod_address(self, name: str) -> str:
         output = self._children.output(name)
 
-        def listens() -> bool:
+        async def listens() -> bool:
             return output.read_bytes().endswith(b"\n")
 
         await self._until(name, listens)
@@ -119,23 +118,28 @@ class DemoStack:
         return address
 
     async def _until_ready(self, name: str, url: str) -> None:
-        status = 0
-        async with aiohttp.ClientSession() as session, asyncio.timeout(_START_SECONDS):
-            while status != 200:
-                self._children.check()
-                with suppress(aiohttp.ClientError):
-                    async with session.get(url) as response:
-                        status = response.status
-                await asyncio.sleep(0.05)
+        async with aiohttp.ClientSession() as session:
 
-    async def _until(self, name: str, condition: Callable[[], bool]) -> None:
+            async def is_ready() -> bool:
+                try:
+                    async with session.get(url) as response:
+                        return response.status == 200
+                except aiohttp.ClientError:
+                    return False
+
+            await self._until(name, is_ready)
+
+    async def _until(self, name: str, condition: Callable[[], Awaitable[bool]]) -> None:
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while not condition():
+                while not await condition():
                     self._children.check()
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise ChildError(f"{name} did not start within {_START_SECONDS:g} s") from None
+            raise ChildError(
+                f"{name} was not ready within {_START_SECONDS:g} s; its last lines:\n"
+                f"{self._children.last_lines(name)}"
+            ) from None
 
 
 def envoy_binary() -> Path:

@@ -1,4 +1,4 @@
-"""What the demo shows: the fleet while it runs, and a table in the end."""
+"""What the demo shows: the fleet while a load runs, and the comparison at the end."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +7,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lora_router.demo.load import Outcome
+from lora_router.demo.load import ADAPTERS, Outcome
 from lora_router.demo.result import Result
-from lora_router.demo.stack import PodReport
+from lora_router.demo.stack import PODS, SLOTS, PodReport
 from lora_router.simulator.summary import percentile
+from lora_router.terminal import split_table
+
+_BAR_WIDTH = 72
+_SLOT_GAP = "  "
+_ROWS = (
+    "requests",
+    "errors",
+    "time to first token, p50",
+    "time to first token, p95",
+    "time to first token, p99",
+    "adapter already active on its pod",
+    "requests that waited for a slot",
+    "adapter loads",
+    "requests by pod",
+)
 
 
 def live_view(
@@ -18,60 +33,103 @@ def live_view(
     reports: Sequence[PodReport],
     outcomes: Sequence[Outcome],
     total: int,
+    width: int,
 ) -> RenderableType:
-    """Draw the fleet at this moment."""
+    """Return the fleet at this moment, in lines of at most ``width`` columns."""
+    # A progress bar ends without a newline, so that it needs a row of its own.
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=total, completed=len(outcomes), width=min(_BAR_WIDTH, width)))
+    return Group(
+        Text.assemble((algorithm, "bold"), f": {len(outcomes)} of {total} requests done"),
+        _first_tokens(outcomes),
+        bar,
+        _pods(reports, width),
+    )
+
+
+def _first_tokens(outcomes: Sequence[Outcome]) -> str:
+    times = sorted(outcome.first_token_seconds for outcome in outcomes if outcome.error is None)
+    if not times:
+        return "time to first token: no answer yet"
+    return (
+        f"time to first token: p50 {percentile(times, 0.5) * 1000:,.0f} ms, "
+        f"p99 {percentile(times, 0.99) * 1000:,.0f} ms"
+    )
+
+
+def _pods(reports: Sequence[PodReport], width: int) -> RenderableType:
     pods = Table(box=None, pad_edge=False)
-    for heading in ("pod", "running", "waiting", "adapters in its slots (requests running)"):
-        pods.add_column(heading, justify="left" if heading.startswith(("pod", "ad")) else "right")
+    pods.add_column("pod", no_wrap=True)
+    pods.add_column("running", justify="right", no_wrap=True)
+    pods.add_column("waiting", justify="right", no_wrap=True)
+    pods.add_column("slots: adapter (requests)", no_wrap=True)
+    longest = max((len(report.pod) for report in reports), default=0)
+    left = width - longest - len("  running  waiting  ")
     for report in reports:
         waiting = Text(str(report.waiting), style="bold red" if report.deferred else "")
-        pods.add_row(report.pod, str(report.running), waiting, _slots(report))
-    times = sorted(outcome.first_token_seconds for outcome in outcomes if outcome.error is None)
-    summary = Text.assemble(
-        (algorithm, "bold"),
-        f"   {len(outcomes)} of {total} requests done",
-        f"   time to first token: p50 {percentile(times, 0.5) * 1000:,.0f} ms",
-        f", p99 {percentile(times, 0.99) * 1000:,.0f} ms",
+        pods.add_row(report.pod, str(report.running), waiting, _slots(report, left))
+    return pods
+
+
+def _slots(report: PodReport, width: int) -> Text:
+    """Return a pod's slots, in lines that break between two of them."""
+    slots = [
+        Text(f"{adapter} ({running})", style="green" if running else "dim")
+        for adapter, running in report.slots.items()
+    ]
+    slots += [Text("free", style="dim")] * (report.max_loras - len(report.slots))
+    lines: list[Text] = []
+    for slot in slots:
+        if lines and len(lines[-1]) + len(_SLOT_GAP) + len(slot) <= width:
+            lines[-1] = Text.assemble(lines[-1], _SLOT_GAP, slot)
+        else:
+            lines.append(slot)
+    return Text("\n").join(lines)
+
+
+def result_view(results: Mapping[str, Result], width: int) -> RenderableType:
+    """Return the figures of all algorithms side by side, and what they mean."""
+    parts: list[RenderableType] = [
+        Text("The same requests for each algorithm", style="italic"),
+        split_table(
+            ("", *results), list(zip(_ROWS, *map(_cells, results.values()), strict=True)), width
+        ),
+        "",
+        *_explanation(results),
+    ]
+    return Group(*parts)
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    return (
+        f"{result.requests:,}",
+        f"{result.errors:,}",
+        *(f"{result.ttft_ms[name]:,.0f} ms" for name in ("p50", "p95", "p99")),
+        f"{result.affinity_hit_rate:.1%}",
+        f"{result.slot_waits:,}",
+        f"{result.adapter_loads:,}",
+        " ".join(map(str, result.requests_by_pod.values())),
     )
-    return Group(summary, ProgressBar(total=total, completed=len(outcomes), width=72), pods)
 
 
-def result_table(results: Mapping[str, Result]) -> Table:
-    """Draw the numbers of all algorithms side by side."""
-    table = Table(title="The same requests for each algorithm", title_justify="left")
-    table.add_column("")
-    for algorithm in results:
-        # The first column gives way in a narrow terminal.
-        table.add_column(algorithm, justify="right", overflow="fold", min_width=len(algorithm))
-
-    def row(heading: str, cells: Sequence[str]) -> None:
-        table.add_row(heading, *cells)
-
-    values = list(results.values())
-    row("requests", [f"{result.requests:,}" for result in values])
-    row("errors", [f"{result.errors:,}" for result in values])
-    for name in ("p50", "p95", "p99"):
-        row(
-            f"time to first token, {name}",
-            [f"{result.ttft_ms[name]:,.0f} ms" for result in values],
+def _explanation(results: Mapping[str, Result]) -> list[Text]:
+    p99 = {name: result.ttft_ms["p99"] for name, result in results.items() if not result.errors}
+    lines = [
+        f"What you saw: {len(ADAPTERS)} adapters on {PODS} simulated vLLM pods of {SLOTS} slots, "
+        "behind a real Envoy that asks lora-router for a pod for each request.",
+        "What it means: a request for an adapter that is active on its pod starts at once. "
+        "Elsewhere it loads the adapter, and if no slot is free it first waits until another "
+        "adapter's requests have finished.",
+    ]
+    if len(p99) > 1:
+        slowest, fastest = max(p99, key=p99.__getitem__), min(p99, key=p99.__getitem__)
+        lines[-1] += (
+            f" Hence p99 {p99[fastest]:,.0f} ms with {fastest} and "
+            f"{p99[slowest]:,.0f} ms with {slowest}."
         )
-    row(
-        "adapter requests that found it active",
-        [f"{result.affinity_hit_rate:.1%}" for result in values],
+    lines.append(
+        "What next: 'Run it' in README.md puts the router before your own pods "
+        "(lora-router serve --endpoints pods.yaml); docs/routing.md describes the algorithms; "
+        "lora-router simulate tries them on a fleet and a load like yours."
     )
-    row("requests that waited for a slot", [f"{result.slot_waits:,}" for result in values])
-    row("adapter loads", [f"{result.adapter_loads:,}" for result in values])
-    row(
-        "requests by pod",
-        [" ".join(map(str, result.requests_by_pod.values())) for result in values],
-    )
-    return table
-
-
-def _slots(report: PodReport) -> Text:
-    text = Text()
-    for adapter, running in report.slots.items():
-        text.append(f"{adapter} ({running})  ", style="green" if running else "dim")
-    for _ in range(report.max_loras - len(report.slots)):
-        text.append("free  ", style="dim")
-    return text
+    return [Text(line) for line in lines]

@@ -1,12 +1,16 @@
 """The numbers of the demo, and how they are shown."""
 
+import io
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
 from lora_router.demo.load import BASE, Outcome
 from lora_router.demo.result import summarise
 from lora_router.demo.stack import PodReport
-from lora_router.demo.view import live_view, result_table
+from lora_router.demo.view import live_view, result_view
 from lora_router.simulator.summary import percentile
 
 REPORTS = [
@@ -23,11 +27,32 @@ OUTCOMES = [
 ]
 
 
-def shown(what: object, width: int = 120) -> str:
-    console = Console(width=width)
+WIDTHS = [60, 72, 80, 120, 200, 100_000]
+ALGORITHMS = ("random", "least-request", "lora-affinity", "lora-placement")
+FULL = [
+    PodReport(
+        f"pod-{number}",
+        running=12,
+        waiting=3,
+        slots={f"lora-{number * 3 + slot:02d}": slot for slot in range(3)},
+        max_loras=4,
+        loads=5,
+        slot_waits=4,
+        deferred=1,
+    )
+    for number in range(4)
+]
+
+TIMES = ({"p50": 50.0, "p95": 70.0, "p99": 90.0}, {"p50": 900.0, "p95": 5000.0, "p99": 8000.0})
+ROOT = Path(__file__).parents[3]
+
+
+def shown(what: object, width: int) -> list[str]:
+    """The lines as a terminal of this width has them."""
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(what)
-    return capture.get()
+    return [line.rstrip() for line in capture.get().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -69,30 +94,73 @@ def test_nothing_sent_is_no_hit_and_no_error() -> None:
     assert result.errors == 0
 
 
-def test_the_table_has_a_column_for_each_algorithm() -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_live_view_has_whole_lines_at_every_width(width: int) -> None:
+    summary, times, bar, heading, *pods = shown(
+        live_view("lora-placement", FULL, OUTCOMES[:4], 10, width), width
+    )
+
+    assert summary == "lora-placement: 4 of 10 requests done"
+    assert times == "time to first token: p50 200 ms, p99 400 ms"
+    assert set(bar) <= set("━╸╺ "), "the bar has a line of its own"
+    assert heading == "pod    running  waiting  slots: adapter (requests)"
+    assert all(len(line) <= width for line in [bar, *pods])
+    assert [line.split()[:3] for line in pods if line.startswith("pod-")] == [
+        [f"pod-{number}", "12", "3"] for number in range(4)
+    ]
+    text = " ".join(" ".join(pods).split())
+    for report in FULL:
+        for adapter, running in report.slots.items():
+            assert f"{adapter} ({running})" in text
+            assert any(f"{adapter} ({running})" in line for line in pods), "a slot is broken"
+    assert text.count("free") == 4
+
+
+def test_the_live_view_has_no_times_before_the_first_answer() -> None:
+    assert shown(live_view("random", FULL, [], 10, 80), 80)[1] == (
+        "time to first token: no answer yet"
+    )
+
+
+def test_the_live_view_shows_each_pods_slots_in_one_line_where_there_is_room() -> None:
+    lines = shown(live_view("random", FULL, OUTCOMES[:4], 10, 80), 80)
+
+    assert lines[-1] == "pod-3       12        3  lora-09 (0)  lora-10 (1)  lora-11 (2)  free"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_comparison_has_whole_names_and_figures_at_every_width(width: int) -> None:
     result = summarise(OUTCOMES, REPORTS)
-    text = shown(result_table({"random": result, "lora-affinity": result}))
+    lines = shown(result_view(dict.fromkeys(ALGORITHMS, result), width), width)
 
-    assert "random" in text
-    assert "lora-affinity" in text
-    line = next(line for line in text.splitlines() if "found it active" in line)
-    assert line.count("33.3%") == 2
-
-
-def test_the_live_view_shows_what_is_in_each_slot() -> None:
-    text = shown(live_view("random", REPORTS, OUTCOMES[:4], 10))
-
-    assert "4 of 10 requests done" in text
-    first = next(line for line in text.splitlines() if line.startswith("pod-0"))
-    assert "a1 (2)" in first
-    assert "a2 (1)" in first
-    second = next(line for line in text.splitlines() if line.startswith("pod-1"))
-    assert "a3 (0)" in second
-    assert "free" in second
+    assert all(len(line) <= width for line in lines)
+    assert "…" not in "".join(lines)
+    words = [word for line in lines for word in line.split()]
+    assert set(ALGORITHMS) <= set(words)
+    assert words.count("33.3%") == len(ALGORITHMS)
+    hits = [line for line in lines if line.startswith("adapter already active on its pod")]
+    assert sum(line.count("33.3%") for line in hits) == len(ALGORITHMS)
 
 
-def test_names_of_algorithms_are_whole_in_a_narrow_terminal() -> None:
-    result = summarise(OUTCOMES, REPORTS)
-    names = ("random", "least-request", "lora-affinity", "lora-placement")
-    text = shown(result_table(dict.fromkeys(names, result)), width=80)
-    assert all(name in text for name in names)
+def test_the_end_says_what_was_shown_what_it_means_and_what_to_do_next() -> None:
+    fast, slow = (replace(summarise(OUTCOMES[:4], REPORTS), ttft_ms=times) for times in TIMES)
+    *_, seen, meaning, following = shown(
+        result_view({"random": slow, "lora-placement": fast}, 100_000), 100_000
+    )
+
+    assert seen.startswith("What you saw: 12 adapters on 4 simulated vLLM pods of 4 slots")
+    assert meaning.endswith("Hence p99 90 ms with lora-placement and 8,000 ms with random.")
+    assert following.startswith("What next: ")
+    for command in ("lora-router serve --endpoints pods.yaml", "lora-router simulate"):
+        assert command in following
+    for page in ("README.md", "docs/routing.md"):
+        assert page in following
+        assert (ROOT / page).exists()
+    assert "## Run it" in (ROOT / "README.md").read_text()
+
+
+def test_algorithms_with_errors_are_not_praised_for_their_speed() -> None:
+    failed = summarise(OUTCOMES, REPORTS)
+    lines = shown(result_view({"random": failed, "lora-placement": failed}, 200), 200)
+
+    assert not any("Hence" in line for line in lines)
