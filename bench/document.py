@@ -29,7 +29,7 @@ connections on few cores latency is a queue's: one connection shows what a singl
 *Peak* is the most memory that the process had during the point.
 
 Where the time goes: *no-op* is what the transport costs, *random* what everything but a decision
-does. The parts below are measured alone, in a loop, with warm caches; *conversation on the lean
+does. The parts below are measured alone, in a loop, with warm caches; *conversation on the builtin
 transport* is all of a request but its sockets. What the process takes beyond that is the event
 loop's and the kernel's: with 64 connections a few system calls carry many requests. With one
 connection each message is read and written alone, by a process that has just been woken on a core

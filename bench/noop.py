@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from lora_router import extproc
 from lora_router.cli.commands import app
 from lora_router.extproc import answers
+from lora_router.extproc.events import Message
+from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
-from lora_router.extproc.session import SessionContext
-from lora_router.extproc.wire_format import Message
 
 _HEADERS = (answers.CONTINUE_HEADERS,)
 _BODY = (answers.CONTINUE_BODY,)

@@ -16,17 +16,19 @@ from unittest.mock import patch
 
 import msgspec
 
+from bench.builtin_requests import requests
 from bench.envoys import PAGES
 from bench.fleets import BenchFleet, pod_object
-from bench.lean_requests import requests
 from bench.noop import NoSession
 from bench.workload import adapter, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
+from lora_router.extproc import process_call
 from lora_router.extproc.body import InferencePaths, read_body
-from lora_router.extproc.messages import HeaderNames
-from lora_router.extproc.session import Output, Session, SessionContext
-from lora_router.extproc.wire_format import body_message, first_message
-from lora_router.grpc_server import calls
+from lora_router.extproc.event_reader import read_event
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.outputs import Output
+from lora_router.extproc.session import Session
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
 
@@ -103,12 +105,12 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
     context = _context(fleet)
     headers, message = ext_proc_messages(1_000, adapter(0))
     pieces: dict[str, Callable[[], object]] = {
-        "reading the headers' message": lambda: first_message(headers, context.headers),
-        "reading the body's message, 1 KB": lambda: body_message(message),
-        "whole request on the lean transport, without sockets, 1 KB": requests(context, 1_000),
+        "reading the headers' message": lambda: read_event(headers, context.headers),
+        "reading the body's message, 1 KB": lambda: read_event(message, context.headers),
+        "whole request on the builtin transport, without sockets, 1 KB": requests(context, 1_000),
     }
     rows = {name: microseconds(call, rounds) for name, call in pieces.items()}
-    with patch.object(calls, "Session", NoSession):
+    with patch.object(process_call, "Session", NoSession):
         rows["the same, answered by a server that decides nothing"] = microseconds(
             requests(context, 1_000), rounds
         )

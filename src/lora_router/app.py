@@ -15,8 +15,8 @@ from lora_router.admin.server import AdminServer, Readiness
 from lora_router.config.settings import Settings
 from lora_router.discovery.pods_file import PodsFile
 from lora_router.extproc.body import InferencePaths
-from lora_router.extproc.messages import HeaderNames
-from lora_router.extproc.session import SessionContext
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
 from lora_router.fleet.fleet import Fleet
@@ -297,10 +297,10 @@ def _make_transport(
         )
     make: Callable[..., Transport]
     # Only the chosen one is imported: grpcio alone takes a good part of the start.
-    if settings.transport == "lean":
-        from lora_router.grpc_server.server import LeanTransport
+    if settings.transport == "builtin":
+        from lora_router.extproc.builtin_transport import BuiltinTransport
 
-        make = LeanTransport
+        make = BuiltinTransport
     else:
         from lora_router.extproc.grpcio_transport import GrpcioTransport
 

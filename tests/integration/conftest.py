@@ -2,7 +2,7 @@
 
 import pytest
 
-TRANSPORTS = ("lean", "grpcio")
+TRANSPORTS = ("builtin", "grpcio")
 
 
 @pytest.fixture(params=TRANSPORTS)

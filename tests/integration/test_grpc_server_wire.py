@@ -4,25 +4,48 @@ import asyncio
 import errno
 import logging
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.tls import tls_context
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
 from lora_router.grpc_server.limits import Limits
-from lora_router.grpc_server.server import LeanTransport
+from lora_router.grpc_server.server import GrpcServer
 from lora_router.grpc_server.violations import ErrorCode
 from lora_router.grpc_server.wire import Wire
 from tests.integration.certificates import Certificates
 from tests.integration.gateway import until
-from tests.integration.test_transports import Served, serving
-from tests.unit.extproc.conversation import request_body, request_headers, response_body
-from tests.unit.grpc_server.peer import block, message
+from tests.unit.grpc_server.echo import Echo
+from tests.unit.grpc_server.peer import MAX_MESSAGE, block, message
 
 HELLO = frames.PREFACE + frames.settings({})
-FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+
+
+@dataclass
+class Served:
+    """A server of the echo."""
+
+    server: GrpcServer
+    echo: Echo
+    port: int
+
+
+@asynccontextmanager
+async def serving(
+    limits: Limits | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Served]:
+    echo = Echo(MAX_MESSAGE)
+    server = GrpcServer(echo.methods, max_message_bytes=MAX_MESSAGE, limits=limits)
+    port = await server.start("127.0.0.1", 0, tls=tls)
+    try:
+        yield Served(server, echo, port)
+    finally:
+        await server.drain(0)
 
 
 class Socket:
@@ -33,7 +56,7 @@ class Socket:
 
     @classmethod
     async def connected(cls, served: Served, hello: bytes = HELLO) -> "Socket":
-        made = cls(*await asyncio.open_connection("127.0.0.1", served.transport.port))
+        made = cls(*await asyncio.open_connection("127.0.0.1", served.port))
         made.writer.write(hello)
         return made
 
@@ -62,7 +85,7 @@ class Socket:
 
 
 async def test_who_says_nothing_is_closed_after_a_time() -> None:
-    async with serving("lean", limits=Limits(handshake_seconds=0.2)) as served:
+    async with serving(Limits(handshake_seconds=0.2)) as served:
         silent = await Socket.connected(served, b"")
         half = await Socket.connected(served, frames.PREFACE)
         for client in (silent, half):
@@ -71,7 +94,7 @@ async def test_who_says_nothing_is_closed_after_a_time() -> None:
 
 
 async def test_who_speaks_http_1_is_closed_at_once() -> None:
-    async with serving("lean") as served:
+    async with serving() as served:
         client = await Socket.connected(served, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert await client.goaway() == (ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
         client.writer.close()
@@ -79,13 +102,13 @@ async def test_who_speaks_http_1_is_closed_at_once() -> None:
 
 async def test_a_gateway_that_died_is_found_out_and_its_requests_given_back() -> None:
     limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=0.1)
-    async with serving("lean", limits=limits) as served:
+    async with serving(limits) as served:
         dead = await Socket.connected(served)
         dead.open(1)
-        dead.say(1, message(request_headers()) + message(request_body(b'{"model": "base"}')))
-        await until(lambda: served.conversation.fleet.ledger.total == 1)
+        dead.say(1, message(b"hello"))
+        await until(lambda: served.echo.open == 1)
 
-        await until(lambda: served.idle)
+        await until(lambda: served.echo.open == 0)
         got = await dead.rest()
         assert any(kind == frames.PING for kind, *_ in got)
         dead.writer.close()
@@ -93,10 +116,10 @@ async def test_a_gateway_that_died_is_found_out_and_its_requests_given_back() ->
 
 async def test_a_gateway_that_answers_pings_stays() -> None:
     limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=0.1)
-    async with serving("lean", limits=limits) as served:
+    async with serving(limits) as served:
         client = await Socket.connected(served)
         client.open(1)
-        client.say(1, message(request_headers()) + message(request_body(b'{"model": "base"}')))
+        client.say(1, message(b"hello"))
         reader = FrameReader()
         list(reader.feed(frames.PREFACE))
         answered = 0
@@ -106,22 +129,21 @@ async def test_a_gateway_that_answers_pings_stays() -> None:
                     if kind == frames.PING and not flags:
                         client.writer.write(frame(frames.PING, frames.ACK, 0, bytes(body)))
                         answered += 1
-        assert served.transport.open_streams == 1
+        assert served.echo.open == 1
         client.writer.close()
-        await until(lambda: served.idle)
+        await until(lambda: served.echo.open == 0)
 
 
 async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
     """Both sides' buffers are bounded: the client's writing stops."""
     limits = Limits(high_water_bytes=65536)
-    async with serving("lean", limits=limits) as served:
+    async with serving(limits) as served:
         client = await Socket.connected(served)
         client.writer.write(frames.window_update(0, 2**30))
         client.writer.write(frames.settings({frames.INITIAL_WINDOW_SIZE: 2**30}))
         client.open(1)
-        client.say(1, message(request_headers(response_body_mode=FULL_DUPLEX)))
         # Each of these is sent back.
-        piece = frame(frames.DATA, 0, 1, message(response_body(b"x" * 16_000, end=False)))
+        piece = frame(frames.DATA, 0, 1, message(b"x" * 16_000))
         client.writer.transport.set_write_buffer_limits(high=0)
         written = 0
         stuck = False
@@ -140,12 +162,12 @@ async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
             while received < written:
                 received += len(await client.reader.read(2**20))
         client.writer.close()
-        await until(lambda: served.idle)
+        await until(lambda: served.echo.open == 0)
 
 
 async def test_misbehaviour_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, logger="lora_router.extproc")
-    async with serving("lean") as served:
+    caplog.set_level(logging.WARNING, logger="lora_router.grpc_server")
+    async with serving() as served:
         for _ in range(5):
             client = await Socket.connected(served, HELLO + frame(frames.DATA, 0, 0, b"x"))
             await client.goaway()
@@ -158,10 +180,10 @@ async def test_misbehaviour_is_logged_once_in_a_while(caplog: pytest.LogCaptureF
 
 async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
-    async with serving("lean", tls=certificates.files(mutual=False)) as served:
+    async with serving(tls=tls_context(certificates.files(mutual=False))) as served:
         context = ssl.create_default_context(cafile=str(certificates.client_ca))
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", served.transport.port, ssl=context, server_hostname="localhost"
+            "127.0.0.1", served.port, ssl=context, server_hostname="localhost"
         )
         client = Socket(reader, writer)
         code, text = await client.goaway()
@@ -170,11 +192,11 @@ async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_drain_does_not_wait_for_who_never_spoke() -> None:
-    async with serving("lean") as served:
+    async with serving() as served:
         silent = await Socket.connected(served, b"")
         await asyncio.sleep(0.05)
         async with asyncio.timeout(3):
-            draining = asyncio.create_task(served.transport.drain(30))
+            draining = asyncio.create_task(served.server.drain(30))
             await silent.rest()
             silent.writer.close()
             assert await draining == 0
@@ -204,9 +226,8 @@ class Left(asyncio.Transport):
 
 
 async def test_a_drain_meets_a_gateway_that_leaves_at_that_moment() -> None:
-    async with serving("lean") as served:
-        assert isinstance(served.transport, LeanTransport)
-        wire, left = Wire(served.transport), Left()
+    async with serving() as served:
+        wire, left = Wire(served.server), Left()
         wire.connection_made(left)
 
         wire.let_go()
@@ -216,9 +237,9 @@ async def test_a_drain_meets_a_gateway_that_leaves_at_that_moment() -> None:
 
 
 async def test_a_drain_does_not_wait_for_ever_for_who_does_not_answer() -> None:
-    async with serving("lean", limits=Limits(close_seconds=0.2)) as served:
+    async with serving(Limits(close_seconds=0.2)) as served:
         client = await Socket.connected(served)
         await asyncio.sleep(0.05)
         async with asyncio.timeout(5):
-            assert await served.transport.drain(30) == 0
+            assert await served.server.drain(30) == 0
         client.writer.close()

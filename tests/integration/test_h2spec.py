@@ -1,4 +1,4 @@
-"""The lean transport passes h2spec, the conformance tests of HTTP/2, strict ones included."""
+"""The built-in gRPC server passes h2spec, the conformance tests of HTTP/2, strict ones included."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ async def test_h2spec_passes() -> None:
     binary = find("h2spec")
     assert binary is not None
     # It opens as many streams as it is told it may, and one more.
-    async with serving("lean", limits=Limits(max_streams=100)) as served:
+    async with serving("builtin", limits=Limits(max_streams=100)) as served:
         process = await asyncio.create_subprocess_exec(
             *(binary, "--strict", "--timeout", "2", "--port", str(served.transport.port)),
             stdout=asyncio.subprocess.PIPE,

@@ -11,11 +11,11 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.extproc.grpcio_transport import GrpcioTransport
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.transport import SERVICE, Transport, TransportError
-from lora_router.grpc_server.server import LeanTransport
+from lora_router.extproc.transport import PROCESS_PATH, SERVICE, Transport, TransportError
 from tests.fleet import make_fleet
 from tests.integration.certificates import Certificates
 from tests.integration.gateway import until
@@ -23,7 +23,10 @@ from tests.unit.extproc.conversation import Conversation, request_body, request_
 from tests.unit.extproc.test_session_fuzz import Moody
 
 MAX_MESSAGE = 8 * 1024 * 1024
-MAKERS: dict[str, Callable[..., Transport]] = {"lean": LeanTransport, "grpcio": GrpcioTransport}
+MAKERS: dict[str, Callable[..., Transport]] = {
+    "builtin": BuiltinTransport,
+    "grpcio": GrpcioTransport,
+}
 BODY = request_body(b'{"model": "base"}')
 HELD = request_body(b'{"model": "held"}')
 
@@ -41,7 +44,7 @@ class Served:
 
     def process(self, channel: grpc.aio.Channel, **options: object) -> grpc.aio.StreamStreamCall:
         method = channel.stream_stream(
-            f"/{SERVICE}/Process",
+            PROCESS_PATH,
             request_serializer=lambda request: request.SerializeToString(),
             response_deserializer=ProcessingResponse.FromString,
         )
@@ -204,7 +207,7 @@ async def test_what_is_not_there_is_unimplemented(channel: grpc.aio.Channel, pat
 async def test_a_compressed_call_is_answered_or_refused_with_a_clear_status(
     served: Served, transport: str, channel: grpc.aio.Channel
 ) -> None:
-    """The lean transport takes no compression, and says so; Envoy sends none."""
+    """The built-in transport takes no compression, and says so; Envoy sends none."""
     call = served.process(channel, compression=grpc.Compression.Gzip)
     await call.write(request_headers(headers=[("x", b"y" * 5000)]))
     await call.done_writing()
@@ -212,7 +215,9 @@ async def test_a_compressed_call_is_answered_or_refused_with_a_clear_status(
         await call.read()
 
     code = await call.code()
-    assert code == {"lean": grpc.StatusCode.UNIMPLEMENTED, "grpcio": grpc.StatusCode.OK}[transport]
+    assert (
+        code == {"builtin": grpc.StatusCode.UNIMPLEMENTED, "grpcio": grpc.StatusCode.OK}[transport]
+    )
 
 
 async def test_a_session_that_fails_is_internal_and_the_next_one_works(

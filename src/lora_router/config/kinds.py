@@ -42,6 +42,11 @@ def allowed_by(field: FieldInfo) -> str:
     return f"a whole number from {bounds['ge']} to {bounds['le']}"
 
 
+def _current_transport(value: object) -> object:
+    """Replace the former name of the built-in transport, which is still accepted."""
+    return "builtin" if value == "lean" else value
+
+
 def _listed(value: object) -> object:
     """Split ``a,b``: the environment and flags hold nothing but text."""
     if isinstance(value, str):
@@ -166,3 +171,5 @@ UrlPaths = Annotated[
     Allowed("paths, each beginning with a slash, joined by commas"),
 ]
 Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
+
+Transport = Annotated[Literal["builtin", "grpcio"], BeforeValidator(_current_transport)]

@@ -115,10 +115,11 @@ class Settings(BaseModel):
         "refused with 429.",
     )
 
-    transport: Literal["lean", "grpcio"] = Field(
-        "lean",
-        description="gRPC server for Envoy's calls: lean, this project's own, or grpcio, the "
+    transport: kinds.Transport = Field(
+        "builtin",
+        description="gRPC server for Envoy's calls: builtin, this project's own, or grpcio, the "
         "generic one, which takes about ten times the CPU time.",
+        json_schema_extra={"enum": ["builtin", "grpcio", "lean"]},
     )
     grpc_host: kinds.Address = Field(
         "0.0.0.0",  # noqa: S104 -- Envoy is on another host, as a rule

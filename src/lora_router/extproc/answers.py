@@ -5,11 +5,12 @@ Few pods and algorithms make up the answers of many requests, so these are made 
 
 from collections.abc import Iterable
 from functools import lru_cache
+from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 
 from lora_router.extproc.errors import ErrorAnswer
-from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.core_pb2 import HeaderValue, HeaderValueOption
 from lora_router.extproc.pb.ext_proc_pb2 import (
     BodyMutation,
@@ -24,6 +25,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 )
 from lora_router.extproc.pb.http_status_pb2 import HttpStatus
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.routing.director import Routed
 
 METADATA_NAMESPACE = "envoy.lb"
 """Where the endpoint-picker protocol puts the chosen endpoint."""
@@ -75,7 +77,41 @@ def clearing(names: HeaderNames, buffered: "ProcessingMode.BodySendMode | None" 
     return response.SerializeToString()
 
 
-def chosen(
+def routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) -> bytes:
+    """Answer ``request_headers`` with the chosen pod, or ``request_body``.
+
+    What chose it is named too, unless the request named no model. In the buffered modes headers can
+    still be changed with the body.
+
+    Args:
+        names: The headers' names.
+        outcome: The pod, and what chose it.
+        to_body: Whether the body's message is answered.
+        has_id: Whether the request brings its id. One that does not is given one.
+    """
+    model = outcome.model
+    if not has_id:
+        return _routed(
+            names, outcome.address, outcome.algorithm, model, to_body, request_id=str(uuid4())
+        )
+    name = model.encode()
+    before, after = _around_model(names, outcome.address, outcome.algorithm, len(name), to_body)
+    return before + name + after
+
+
+@lru_cache(maxsize=8192)
+def _around_model(
+    names: HeaderNames, address: str, algorithm: str, size: int, to_body: bool
+) -> tuple[bytes, bytes]:
+    """Return what stands before and after a model's name of a length, which is where two differ."""
+    one, other = (
+        _routed(names, address, algorithm, letter * size, to_body) for letter in ("a", "b")
+    )
+    start = next((at for at in range(len(one)) if one[at] != other[at]), len(one))
+    return one[:start], one[start + size :]
+
+
+def _routed(
     names: HeaderNames,
     address: str,
     algorithm: str,
@@ -83,11 +119,6 @@ def chosen(
     to_body: bool,
     request_id: str = "",
 ) -> bytes:
-    """Answer ``request_headers``, or ``request_body``, with the chosen pod.
-
-    What chose it is named too, unless the request named no model. In the buffered modes headers can
-    still be changed with the body.
-    """
     value = address.encode()
     headers = [(names.target_pod, value), (names.destination, value)]
     if request_id:
@@ -110,27 +141,6 @@ def chosen(
     namespace = response.dynamic_metadata.fields[METADATA_NAMESPACE]
     namespace.struct_value.fields[names.destination].string_value = address
     return response.SerializeToString()
-
-
-def chosen_again(
-    names: HeaderNames, address: str, algorithm: str, model: str, to_body: bool
-) -> bytes:
-    """Return what ``chosen`` does for a request that brings its id; made of parts made before."""
-    name = model.encode()
-    before, after = _around_model(names, address, algorithm, len(name), to_body)
-    return b"".join((before, name, after))
-
-
-@lru_cache(maxsize=8192)
-def _around_model(
-    names: HeaderNames, address: str, algorithm: str, size: int, to_body: bool
-) -> tuple[bytes, bytes]:
-    """Return what stands before and after a model's name of a length, which is where two differ."""
-    one, other = (
-        chosen(names, address, algorithm, letter * size, to_body) for letter in ("a", "b")
-    )
-    start = next((at for at in range(len(one)) if one[at] != other[at]), len(one))
-    return one[:start], one[start + size :]
 
 
 def body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:

@@ -8,25 +8,23 @@ send what it returns, send what it says later, and call ``end`` exactly when the
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from lora_router.extproc.session import (
-    EndStream,
-    Output,
-    Session,
-    SessionContext,
-)
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.outputs import EndStream, Output, Outputs
+from lora_router.extproc.session import Session
 from lora_router.extproc.tls import TlsFiles, read_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     READINESS_SERVICES,
     SERVICE,
     TransportError,
+    shown_address,
 )
 from lora_router.supervision import Supervisor
 
@@ -62,7 +60,7 @@ class GrpcioTransport:
         self._context = context
         self._supervisor = supervisor or Supervisor()
         self._tls = tls
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._address = shown_address(host, port)
         self._streams: set[asyncio.Task[None]] = set()
         self._draining = False
         self._health = health.aio.HealthServicer()
@@ -195,7 +193,7 @@ class _Writer:
         self.ended: EndStream | None = None
         """How the session wants the stream to end, if it does."""
 
-    async def send(self, outputs: Sequence[Output]) -> None:
+    async def send(self, outputs: Outputs) -> None:
         """Send in order; what is being sent already goes first."""
         self._queue.extend(outputs)
         if self._sending:
@@ -212,11 +210,11 @@ class _Writer:
         finally:
             self._sending = False
 
-    def send_late(self, outputs: Sequence[Output]) -> None:
+    def send_late(self, outputs: Outputs) -> None:
         """Send without having received anything."""
         self._supervisor.once("late-answer", self._send_late(outputs))
 
-    async def _send_late(self, outputs: Sequence[Output]) -> None:
+    async def _send_late(self, outputs: Outputs) -> None:
         try:
             await self.send(outputs)
         except grpc.aio.BaseError as error:

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+PROCESS_PATH = f"/{SERVICE}/Process"
 
 READINESS_SERVICES = ("", "readiness", SERVICE)
 """gRPC health services that say whether new requests should come here."""
@@ -12,6 +13,11 @@ LIVENESS_SERVICE = "liveness"
 
 class TransportError(OSError):
     """The server cannot listen."""
+
+
+def shown_address(host: str, port: int) -> str:
+    """Return an address as it is written: an IPv6 one in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Transport(Protocol):

@@ -1,4 +1,4 @@
-"""The two messages that every request brings, read from their bytes.
+"""The two messages that every request brings, read from their bytes. For ``event_reader`` only.
 
 Protobuf makes an object of each header and copies a body twice. Of a dozen headers a few matter,
 and where a wanted one stands can be searched for: in a list of headers a line feed, the length of
@@ -16,13 +16,14 @@ from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
-from lora_router.extproc.messages import HeaderNames, RequestHeaders, Setup, make_head, read_setup
+from lora_router.extproc import events
+from lora_router.extproc.events import Message, RequestBody, RequestHeaders
+from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.setup import Setup, read_setup
 
-Message = bytes | bytearray
-
-_REQUEST_HEADERS, _REQUEST_BODY = 0x12, 0x22
-"""Fields 2 and 4 of ``ProcessingRequest``."""
+REQUEST_HEADERS, REQUEST_BODY = 0x12, 0x22
+"""How a message about them begins: fields 2 and 4 of ``ProcessingRequest``."""
 _FIRST_FIELD = 0x0A
 """Field 1: of ``HttpHeaders`` the list, of a header its name, of ``HttpBody`` the bytes."""
 _RAW_VALUE = b"\x1a"
@@ -34,10 +35,10 @@ _LONGEST_REST = 512
 """Of what stands beside the headers, to be remembered."""
 
 
-def first_message(data: Message, names: HeaderNames) -> tuple[RequestHeaders, bool, Setup] | None:
-    """Read a message of request headers: what of them matters, ``end_of_stream``, and the setup."""
+def request_headers(data: Message, names: HeaderNames) -> RequestHeaders | None:
+    """Read a message that begins with ``REQUEST_HEADERS``."""
     needles = _needles(names)
-    part = _inner(data, _REQUEST_HEADERS, _SHORT)
+    part = _inner(data, _SHORT)
     if part is None or needles is None:
         return None
     at, stop, end = part
@@ -53,46 +54,41 @@ def first_message(data: Message, names: HeaderNames) -> tuple[RequestHeaders, bo
     if not values[0] or (ends and ends != _HEADERS_END_STREAM):
         return None
     setup = _setup(data, end)
-    return None if setup is None else (make_head(*values), bool(ends), setup)
+    return None if setup is None else events.request_headers(bool(ends), setup, *values)
 
 
-def body_message(data: Message) -> tuple[Message, bool] | None:
-    """Read a message of the request's body: the piece, and ``end_of_stream``.
+def request_body(data: Message) -> RequestBody | None:
+    """Read a message that begins with ``REQUEST_BODY``.
 
     A ``bytearray`` is not copied but cut down to the piece.
     """
-    part = _inner(data, _REQUEST_BODY, _LONG)
+    part = _inner(data, _LONG)
     if part is None:
         return None
     at, stop, end = part
     ends = data[stop:end]
     if ends and ends != _BODY_END_STREAM:
         return None
-    if end < len(data):
-        setup = _setup(data, end)
-        if setup is None or setup.only_tells:
-            return None
+    if end < len(data) and _setup(data, end) is None:
+        return None
     if isinstance(data, bytes):
-        return data[at:stop], bool(ends)
+        return RequestBody(data[at:stop], bool(ends))
     del data[stop:]
     del data[:at]
-    return data, bool(ends)
+    return RequestBody(data, bool(ends))
 
 
-def _inner(data: Message, field: int, shifts: Sequence[int]) -> tuple[int, int, int] | None:
+def _inner(data: Message, shifts: Sequence[int]) -> tuple[int, int, int] | None:
     """Find the first field of a message's first field.
 
     Args:
         data: The message.
-        field: What its first field must be.
         shifts: How long lengths may be.
 
     Returns:
         Where it begins and ends, and where the field around it ends.
     """
     try:
-        if data[0] != field:
-            return None
         size, at = _size(data, 1, shifts)
         end = at + size
         if data[at] != _FIRST_FIELD:
@@ -145,7 +141,7 @@ def _needles(names: HeaderNames) -> tuple[bytes, ...] | None:
 
 
 def _setup(data: Message, start: int) -> Setup | None:
-    """Read what stands beside; ``None``: it is not only the setup, or more than is remembered."""
+    """Read what stands beside; ``None``: more than the setup, or more than is remembered."""
     return None if len(data) - start > _LONGEST_REST else _read_setup(bytes(data[start:]))
 
 
@@ -155,4 +151,6 @@ def _read_setup(rest: bytes) -> Setup | None:
         request = ProcessingRequest.FromString(rest)
     except DecodeError:
         return None
-    return None if request.WhichOneof("request") is not None else read_setup(request)
+    if request.WhichOneof("request") is not None or request.observability_mode:
+        return None
+    return read_setup(request)

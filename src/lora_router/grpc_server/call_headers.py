@@ -37,7 +37,7 @@ class CallHeaders:
     list_bytes: int = 0
 
 
-def read_head(headers: Headers) -> CallHeaders:
+def read_call_headers(headers: Headers) -> CallHeaders:
     """Check request headers and pick out what matters.
 
     Raises:

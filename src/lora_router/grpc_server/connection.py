@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.blocks import OpenBlock, fragment
-from lora_router.grpc_server.call_headers import CallHeaders, check_trailers, read_head
+from lora_router.grpc_server.call_headers import CallHeaders, check_trailers, read_call_headers
 from lora_router.grpc_server.control import Control
 from lora_router.grpc_server.flow import Outbox, ReceiveWindow
 from lora_router.grpc_server.frames import FrameReader, Payload
 from lora_router.grpc_server.headers import BlockReader
 from lora_router.grpc_server.limits import Allowance, Limits
-from lora_router.grpc_server.stream import OVER, Call, Stream
+from lora_router.grpc_server.stream import OVER, Call, CallLater, Stream
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 
 _REMEMBERED_STREAMS = 256
@@ -37,6 +37,7 @@ class Connection:
         now: Callable[[], float],
         *,
         limits: Limits,
+        call_later: CallLater,
         wake: Callable[[], None],
     ) -> None:
         """Begin; the first output is there at once.
@@ -45,10 +46,12 @@ class Connection:
             open_call: Makes the call of a new stream.
             now: Seconds, monotonic.
             limits: What the peer may do.
+            call_later: For calls' deadlines.
             wake: Called when there is output that no ``receive`` brought about.
         """
         self._open_call = open_call
         self._limits = limits
+        self.call_later = call_later
         self.wake = wake
         self.outbox = Outbox()
         self.streams: dict[int, Stream] = {}
@@ -65,7 +68,7 @@ class Connection:
         self.failure: PeerError | None = None
         """Why the connection ended, if the peer is to blame."""
         self._reader = FrameReader()
-        self._blocks = BlockReader(read_head, 4 * limits.header_list_bytes)
+        self._blocks = BlockReader(read_call_headers, 4 * limits.header_list_bytes)
         self._window = ReceiveWindow(limits.held_bytes)
         self._stream_top_up = limits.stream_window // 2
         self._open_block: OpenBlock | None = None
@@ -131,10 +134,14 @@ class Connection:
             self._last_allowed = self._last
             self.outbox.chunks.append(frames.goaway(self._last, ErrorCode.NO_ERROR))
 
-    def let_go(self) -> None:
-        """End all streams by their status."""
+    def let_go(self) -> int:
+        """End all calls by their status; return how many there were."""
+        ended = 0
         for stream in tuple(self.streams.values()):
-            stream.call.let_go()
+            if stream.call is not OVER:
+                stream.call.let_go()
+                ended += 1
+        return ended
 
     @property
     def done(self) -> bool:
@@ -221,17 +228,17 @@ class Connection:
             self._on_trailers(number, block, ends=ends)
             return
         self._last = number
-        head = self._blocks.read(block)
+        headers = self._blocks.read(block)
         if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
             raise StreamError(ErrorCode.REFUSED_STREAM, "one stream too many")
         stream = self.streams[number] = Stream(
             self, number, self.outbox.initial_window, self._limits.stream_window
         )
         stream.remote_ended = ends
-        if head.content_length is not None:
-            stream.content_left = head.content_length
+        if headers.content_length is not None:
+            stream.content_left = headers.content_length
             stream.count_content(0, ends=ends)
-        call = self._open_call(stream, head)
+        call = self._open_call(stream, headers)
         if call is not OVER:
             stream.call = call
             if ends:

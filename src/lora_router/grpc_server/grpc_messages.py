@@ -7,10 +7,10 @@ import struct
 from collections.abc import Sequence
 
 from lora_router.grpc_server.frames import Payload
+from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
-RESOURCE_EXHAUSTED = 8
-UNIMPLEMENTED = 12
-INTERNAL = 13
+Message = bytes | bytearray
+"""A ``bytearray`` is one that came in pieces."""
 
 prefix = struct.Struct(">BI")
 PREFIX_BYTES = prefix.size
@@ -60,7 +60,7 @@ class MessageReader:
         self._missing = -1
         """Bytes that the message lacks; -1 while its prefix is not complete."""
 
-    def feed(self, payload: Payload) -> Sequence[bytes | bytearray]:
+    def feed(self, payload: Payload) -> Sequence[Message]:
         """Take some bytes; return the messages that they complete.
 
         Raises:

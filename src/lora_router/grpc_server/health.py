@@ -6,13 +6,11 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from lora_router.grpc_server.call_headers import CallHeaders
-from lora_router.grpc_server.calls import OK, Method
-from lora_router.grpc_server.frames import Payload
-from lora_router.grpc_server.grpc_messages import INTERNAL, MessageError, MessageReader
+from lora_router.grpc_server.grpc_messages import Message
+from lora_router.grpc_server.message_call import MessageCall
+from lora_router.grpc_server.methods import Method
+from lora_router.grpc_server.status import INTERNAL, NOT_FOUND, OK
 from lora_router.grpc_server.stream import Stream
-
-NOT_FOUND = 5
-UNAVAILABLE = 14
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
@@ -34,8 +32,8 @@ class Health:
     def methods(self) -> Mapping[str, Method]:
         """The methods, by their paths."""
         return {
-            f"{_SERVICE}/Check": lambda stream, head: _Check(self, stream, head),
-            f"{_SERVICE}/Watch": lambda stream, head: _Watch(self, stream, head),
+            f"{_SERVICE}/Check": lambda stream, headers: _Check(self, stream, headers),
+            f"{_SERVICE}/Watch": lambda stream, headers: _Watch(self, stream, headers),
         }
 
     def state(self, service: str) -> HealthCheckResponse.ServingStatus | None:
@@ -49,7 +47,7 @@ class Health:
         self._states[service] = state
         for watcher in tuple(self._watchers):
             if watcher.service == service:
-                watcher.tell(state)
+                watcher.send_state(state)
                 watcher.stream.wake()
 
     def close(self) -> None:
@@ -67,75 +65,58 @@ class Health:
         self._watchers.pop(watcher, None)
 
 
-class _HealthCall:
+class _HealthCall(MessageCall):
     """Takes the one message of a request."""
 
-    __slots__ = ("_messages", "_reader", "health", "service", "stream")
+    __slots__ = ("_health", "_request", "service")
 
-    def __init__(self, health: Health, stream: Stream, head: CallHeaders) -> None:
-        self.health = health
-        self.stream = stream
+    def __init__(self, health: Health, stream: Stream, headers: CallHeaders) -> None:
+        super().__init__(stream, headers, _LONGEST_REQUEST_BYTES)
         self.service = ""
-        self._reader = MessageReader(_LONGEST_REQUEST_BYTES, head.encoding)
-        self._messages: list[bytes | bytearray] = []
+        self._health = health
+        self._request: Message | None = None
 
-    def data(self, payload: Payload) -> None:
-        """Take bytes of the request."""
+    def message(self, message: Message) -> None:
+        if self._request is not None:
+            self.finish(INTERNAL, "lora-router: one message was expected")
+        self._request = message
+
+    def request_ended(self) -> None:
         try:
-            self._messages += self._reader.feed(payload)
-        except MessageError as error:
-            self.stream.finish(error.code, f"lora-router: {error.message}")
+            if self._request is None:
+                raise DecodeError
+            self.service = HealthCheckRequest.FromString(bytes(self._request)).service
+        except DecodeError:
+            self.finish(INTERNAL, "lora-router: not a HealthCheckRequest")
             return
-        if len(self._messages) > 1:
-            self.stream.finish(INTERNAL, "lora-router: one message was expected")
+        self.answer(self._health.state(self.service))
 
-    def end(self) -> None:
-        """Answer."""
-        try:
-            self._reader.check_end()
-            (message,) = self._messages
-            self.service = HealthCheckRequest.FromString(bytes(message)).service
-        except (MessageError, ValueError, DecodeError):
-            self.stream.finish(INTERNAL, "lora-router: not a HealthCheckRequest")
-            return
-        self.answer()
-
-    def answer(self) -> None:
-        """Answer about ``service``."""
+    def answer(self, state: HealthCheckResponse.ServingStatus | None) -> None:
+        """Answer with the service's state."""
         raise NotImplementedError
 
-    def tell(self, state: HealthCheckResponse.ServingStatus) -> None:
-        """Say how the service is."""
+    def send_state(self, state: HealthCheckResponse.ServingStatus) -> None:
+        """Send a state."""
         self.stream.send_message(HealthCheckResponse(status=state).SerializeToString())
-
-    def gone(self) -> None:
-        """Forget it."""
-
-    def let_go(self) -> None:
-        """End it: the server goes."""
-        self.gone()
-        self.stream.finish(UNAVAILABLE, "lora-router: shutting down")
 
 
 class _Check(_HealthCall):
     __slots__ = ()
 
-    def answer(self) -> None:
-        state = self.health.state(self.service)
+    def answer(self, state: HealthCheckResponse.ServingStatus | None) -> None:
         if state is None:
-            self.stream.finish(NOT_FOUND, "lora-router: there is no such service")
+            self.finish(NOT_FOUND, "lora-router: there is no such service")
             return
-        self.tell(state)
-        self.stream.finish(OK)
+        self.send_state(state)
+        self.finish(OK)
 
 
 class _Watch(_HealthCall):
     __slots__ = ()
 
-    def answer(self) -> None:
-        state = self.health.state(self.service)
-        self.tell(SERVICE_UNKNOWN if state is None else state)
-        self.health.watch(self)
+    def answer(self, state: HealthCheckResponse.ServingStatus | None) -> None:
+        self.send_state(SERVICE_UNKNOWN if state is None else state)
+        self._health.watch(self)
 
-    def gone(self) -> None:
-        self.health.forget(self)
+    def closed(self) -> None:
+        self._health.forget(self)

@@ -1,123 +1,89 @@
-"""The lean transport: listens, keeps its connections, drains them.
+"""A gRPC server: listens, keeps its connections, drains them.
 
-One ``asyncio.Protocol`` for each connection; no task and no timer for each stream.
+One ``asyncio.Protocol`` for each connection; no task and no timer for each stream. It serves the
+methods that are handed to it, and gRPC's health checking beside them.
 """
 
 import asyncio
 import logging
 import socket
-import time
-from collections.abc import Callable
+import ssl
+from collections.abc import Mapping
 from dataclasses import replace
 
-from lora_router.extproc.session import SessionContext
-from lora_router.extproc.tls import TlsFiles, tls_context
-from lora_router.extproc.transport import (
-    LIVENESS_SERVICE,
-    READINESS_SERVICES,
-    TransportError,
-)
 from lora_router.grpc_server import frames
-from lora_router.grpc_server.calls import Calls
-from lora_router.grpc_server.health import NOT_SERVING, SERVING, Health
+from lora_router.grpc_server.health import Health
 from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.methods import Method, Methods
 from lora_router.grpc_server.violations import PeerError
 from lora_router.grpc_server.wire import Wire
+from lora_router.log_limit import LogLimit
 
-log = logging.getLogger("lora_router.extproc")
+log = logging.getLogger("lora_router.grpc_server")
 
 _DRAIN_SEEN_SECONDS = 1.0
 """Time for peers to see that they are asked to leave. Streams that they open meanwhile count."""
-_COMPLAINT_SECONDS = 10.0
-"""At most one line about misbehaving peers in this time."""
 
 
-class LeanTransport:
-    """An ext_proc server with gRPC health on the same port."""
+class GrpcServer:
+    """A server of some methods, and of gRPC health."""
 
     def __init__(
         self,
-        context: SessionContext,
+        methods: Mapping[str, Method],
         *,
-        host: str,
-        port: int,
         max_message_bytes: int,
-        tls: TlsFiles | None = None,
         limits: Limits | None = None,
     ) -> None:
         """Prepare a server.
 
         Args:
-            context: What all sessions share.
-            host: The address to listen on.
-            port: The port; 0 takes a free one.
-            max_message_bytes: The longest message taken from Envoy, which bounds the bodies.
-            tls: The files of TLS; without them connections are in the clear.
+            methods: The methods, by their paths.
+            max_message_bytes: The longest message that any of them takes.
             limits: What one connection may do.
         """
-        self._host = host
-        self._tls = tls
         self.limits = _with_room(limits or Limits(), max_message_bytes)
-        self._health = Health()
-        self.calls = Calls(
-            context,
-            max_message_bytes=max_message_bytes,
+        self.health = Health()
+        self.methods = Methods(
+            {**self.health.methods, **methods},
             max_header_list_bytes=self.limits.header_list_bytes,
-            call_later=self._call_later,
-            others=self._health.methods,
         )
         self._connections: set[Wire] = set()
         self._server: asyncio.Server | None = None
         self._left = asyncio.Event()
-        self._complaints = _Complaints()
-        self.port = port
-        """The port it listens on, once started."""
-        self.started = False
+        self._log_limit = LogLimit()
 
-    @property
-    def open_streams(self) -> int:
-        """Streams that are open now."""
-        return self.calls.open
+    async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """Listen; return the port.
 
-    async def start(self) -> None:
-        """Listen.
+        Args:
+            host: The address to listen on.
+            port: The port; 0 takes a free one.
+            tls: Without it connections are in the clear.
 
         Raises:
-            TransportError: The address cannot be had, or the TLS files cannot be used.
+            OSError: The address cannot be had.
         """
-        context = None if self._tls is None else tls_context(self._tls)
         loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: Wire(self),
-                sock=_listen(self._host, self.port),
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else self.limits.handshake_seconds,
-            )
-        except OSError as error:
-            address = f"[{self._host}]" if ":" in self._host else self._host
-            raise TransportError(
-                f"cannot listen on {address}:{self.port} for gRPC; is another server there?"
-            ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
-        self._health.set(LIVENESS_SERVICE, SERVING)
-        await self.set_ready(ready=False)
-        self.started = True
-
-    async def set_ready(self, *, ready: bool) -> None:
-        """Say through gRPC health whether new requests should come here."""
-        for service in READINESS_SERVICES:
-            self._health.set(service, SERVING if ready else NOT_SERVING)
+        self._server = await loop.create_server(
+            lambda: Wire(self),
+            sock=_listen(host, port),
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else self.limits.handshake_seconds,
+        )
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
 
     async def drain(self, seconds: float) -> int:
         """Take no new streams, give the open ones some time to end, end the rest; stop listening.
 
         Returns:
-            How many streams had to be closed; they were closed with status OK.
+            How many calls had to be ended by ``let_go``. Those who watch health are not counted:
+            they are told at once.
         """
         if self._server is not None:
             self._server.close()
-        self._health.close()
+        self.health.close()
         for wire in tuple(self._connections):
             wire.drain()
         patience = min(seconds, _DRAIN_SEEN_SECONDS)
@@ -125,13 +91,11 @@ class LeanTransport:
         for wire in tuple(self._connections):
             wire.refuse_new()
         await self._until_left(seconds - patience)
-        left = self.calls.open
-        for wire in tuple(self._connections):
-            wire.let_go()
+        ended = sum(wire.let_go() for wire in tuple(self._connections))
         await self._until_left(self.limits.close_seconds)
         for wire in tuple(self._connections):
             wire.abort()
-        return left
+        return ended
 
     async def _until_left(self, seconds: float) -> None:
         if self._connections:
@@ -141,10 +105,6 @@ class LeanTransport:
                     await self._left.wait()
             except TimeoutError:
                 return
-
-    @staticmethod
-    def _call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, call)
 
     # What connections do
 
@@ -159,26 +119,16 @@ class LeanTransport:
             self._left.set()
 
     def complain(self, peer: object, violation: PeerError) -> None:
-        """Log why a connection was ended."""
-        self._complaints.say(f"{violation.code.name}: {violation.message}; from {peer}")
-
-
-class _Complaints:
-    """Lines about misbehaving peers, and the number of those that were left out."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._left_out = 0
-
-    def say(self, text: str) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            self._left_out += 1
-            return
-        more = f" ({self._left_out} more since the last such line)" if self._left_out else ""
-        log.warning("a gRPC connection was ended: %s%s", text, more)
-        self._next = now + _COMPLAINT_SECONDS
-        self._left_out = 0
+        """Log why a connection was ended, at most once in a while for each error code."""
+        self._log_limit.log(
+            log,
+            logging.WARNING,
+            violation.code,
+            "a gRPC connection was ended: %s: %s; from %s",
+            violation.code.name,
+            violation.message,
+            peer,
+        )
 
 
 def _with_room(limits: Limits, max_message_bytes: int) -> Limits:

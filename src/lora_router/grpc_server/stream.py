@@ -5,6 +5,7 @@ encoder with a state is needed.
 """
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
@@ -14,9 +15,8 @@ from lora_router.grpc_server.flow import Flow, Outbox
 from lora_router.grpc_server.frames import Payload
 from lora_router.grpc_server.grpc_messages import PREFIX_BYTES, prefix
 from lora_router.grpc_server.headers import literals
+from lora_router.grpc_server.status import OK
 from lora_router.grpc_server.violations import ErrorCode, StreamError
-
-OK = 0
 
 _STATUS_200 = b"\x88"
 """``:status: 200`` is in HPACK's static table."""
@@ -89,11 +89,15 @@ class _Over:
 
 OVER: Call = _Over()
 
+CallLater = Callable[[float, Callable[[], None]], Callable[[], object]]
+"""Calls once, after some seconds; returns what cancels it."""
+
 
 class Owner(Protocol):
     """A stream's connection, as the stream knows it."""
 
     outbox: Outbox
+    call_later: CallLater
 
     def closed(self, stream: "Stream") -> None:
         """Forget a stream that has ended from both sides."""
@@ -174,6 +178,10 @@ class Stream(Flow):
         outbox.chunks.append(frames.frame(frames.HEADERS, frames.END_HEADERS, self.id, block))
         outbox.send(self, body)
         outbox.end(self, frames.frame(frames.DATA, frames.END_STREAM, self.id))
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+        """Call once, after some seconds; return what cancels it."""
+        return self._owner.call_later(seconds, call)
 
     def hold(self, change: int) -> None:
         """Count bytes that the call keeps until a message is complete."""

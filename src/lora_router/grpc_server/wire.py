@@ -7,21 +7,22 @@ once in a turn of the event loop.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol, cast
 
-from lora_router.grpc_server.calls import Calls
 from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.methods import Methods
 from lora_router.grpc_server.violations import ErrorCode, PeerError
 
-log = logging.getLogger("lora_router.extproc")
+log = logging.getLogger("lora_router.grpc_server")
 
 
 class Host(Protocol):
     """The server, as its connections know it."""
 
     limits: Limits
-    calls: Calls
+    methods: Methods
 
     def joined(self, wire: "Wire") -> None:
         """Count a connection."""
@@ -42,7 +43,11 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._connection = Connection(
-            host.calls.begin, time.monotonic, limits=host.limits, wake=self._wake
+            host.methods.open_call,
+            time.monotonic,
+            limits=host.limits,
+            call_later=self._call_later,
+            wake=self._wake,
         )
         self._writable = True
         self._closing = False
@@ -112,15 +117,21 @@ class Wire(asyncio.Protocol):
         self._connection.refuse_new()
         self._flush()
 
-    def let_go(self) -> None:
-        """End all streams, and the connection."""
+    def let_go(self) -> int:
+        """End all calls, and the connection; return how many calls there were."""
         self._connection.refuse_new()
-        self._connection.let_go()
+        ended = self._connection.let_go()
         self._flush()
+        return ended
 
     def abort(self) -> None:
         """Cut the connection."""
         self._transport.abort()
+
+    # Later
+
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+        return self._loop.call_later(seconds, call).cancel
 
     # Writing
 

@@ -40,6 +40,9 @@ class TestLayers:
         assert loaded.settings.lora_affinity_threshold == 0.999
         assert set(loaded.origins.values()) == {"default"}
 
+    def test_the_former_name_of_the_builtin_transport_is_still_accepted(self) -> None:
+        assert load({"LORA_ROUTER_TRANSPORT": "lean"}).settings.transport == "builtin"
+
     def test_a_file_is_weaker_than_the_environment_and_that_than_a_flag(self, write: Path) -> None:
         write.write_text("grpc_port: 1\nadmin_port: 1\nscrape_concurrency: 1\n")
         environ = {"LORA_ROUTER_GRPC_PORT": "2", "LORA_ROUTER_ADMIN_PORT": "2"}
@@ -190,7 +193,7 @@ class TestProblems:
             ),
             (
                 {"LORA_ROUTER_TRANSPORT": "fast"},
-                "LORA_ROUTER_TRANSPORT=fast: must be one of lean, grpcio",
+                "LORA_ROUTER_TRANSPORT=fast: must be one of builtin, grpcio",
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_CERT_FILE": "tls.crt"},

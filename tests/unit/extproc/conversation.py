@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from google.protobuf.struct_pb2 import Struct
 
 from lora_router.extproc.body import InferencePaths
-from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.outputs import EndStream, Output
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
 from lora_router.extproc.pb.ext_proc_pb2 import (
     HeaderMutation,
@@ -18,7 +20,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
     ProtocolConfiguration,
 )
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.session import EndStream, Output, Session, SessionContext
+from lora_router.extproc.session import Session
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director

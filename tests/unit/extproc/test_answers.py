@@ -1,12 +1,26 @@
 """What Envoy is told, where it is put together from parts."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lora_router.extproc.answers import chosen, chosen_again
-from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc import answers
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
+from lora_router.routing.director import Routed
+from tests.fleet import make_fleet, state_of
+from tests.unit.extproc.conversation import told
 
 NAMES = HeaderNames()
+
+
+FLEET = make_fleet(1)
+
+
+def routed(model: str) -> Routed:
+    """To 10.0.0.1:8000."""
+    reservation = FLEET.ledger.reserve(state_of(FLEET, 1), None)
+    return Routed(reservation, "lora-placement", "reason", model)
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=300), st.booleans())
@@ -15,5 +29,24 @@ NAMES = HeaderNames()
 @example("b" * 128, False)
 @example("數" * 40, True)
 def test_an_answer_of_parts_is_the_one_that_protobuf_writes(model: str, to_body: bool) -> None:
-    said = (NAMES, "10.0.0.1:8000", "lora-placement", model, to_body)
-    assert chosen_again(*said) == chosen(*said)
+    data = answers.routed(NAMES, routed(model), to_body=to_body, has_id=True)
+
+    read = ProcessingResponse.FromString(data)
+    assert read.SerializeToString() == data
+    answer = read.request_body if to_body else read.request_headers
+    headers = told(answer.response.header_mutation).set
+    assert headers["target-pod"] == "10.0.0.1:8000"
+    assert (headers.get("model", ""), "routing-strategy" in headers) == (model, bool(model))
+
+
+@pytest.mark.parametrize("to_body", [True, False])
+def test_a_request_without_an_id_is_given_one(to_body: bool) -> None:
+    ids = set()
+    for _ in range(2):
+        data = answers.routed(NAMES, routed("base"), to_body=to_body, has_id=False)
+        read = ProcessingResponse.FromString(data)
+        answer = read.request_body if to_body else read.request_headers
+        ids.add(told(answer.response.header_mutation).set["x-request-id"])
+
+    assert len(ids) == 2
+    assert all(len(each) == 36 for each in ids)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from lora_router.extproc.messages import HeaderNames
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.outputs import EndStream
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.session import EndStream
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
@@ -354,7 +354,6 @@ class TestCounting:
         conversation = one_pod()
         conversation.say(request_headers(), request_body(SQL), response_headers())
         assert conversation.fleet.ledger.total == 1
-        assert conversation.session.routed is not None
 
         conversation.session.end()
         conversation.session.end()
@@ -498,7 +497,7 @@ class TestOutOfOrder:
     ) -> None:
         conversation = one_pod()
         conversation.say(request_headers())
-        monkeypatch.setattr("lora_router.extproc.session.read_body", lambda *_: 1 / 0)
+        monkeypatch.setattr("lora_router.extproc.exchange.read_body", lambda *_: 1 / 0)
 
         end = conversation.breaks(request_body(SQL))
 
@@ -580,7 +579,7 @@ class TestHolding:
     ) -> None:
         conversation = self.start()
         conversation.say(request_headers(), request_body(SQL))
-        monkeypatch.setattr("lora_router.extproc.session.answers.chosen", lambda *_: 1 / 0)
+        monkeypatch.setattr("lora_router.extproc.answers.routed", lambda *_, **__: 1 / 0)
 
         self.first.end()
 

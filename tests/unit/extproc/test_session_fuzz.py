@@ -7,10 +7,15 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lora_router.extproc.event_reader import read_event
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.outputs import EndStream, Output
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.session import INTERNAL, EndStream, Output, Session
+from lora_router.extproc.session import TABLE, Session
+from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS, OVER, PASSING, ROUTED
 from lora_router.fleet.pod_state import PodView
+from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
@@ -101,7 +106,14 @@ class Stream:
     def __init__(self, make: Callable[[Callable[[Sequence[Output]], None]], Session]) -> None:
         self.sent: list[Output] = []
         self.session = make(self.take)
-        self.over = False
+
+    def receive(self, message: ProcessingRequest) -> None:
+        before = self.session.state
+        event = read_event(message.SerializeToString(), HeaderNames())
+        self.take(self.session.receive(message.SerializeToString()))
+        step = TABLE[before].get(type(event))
+        after = (OVER,) if step is None else step.to or (before,)
+        assert self.session.state in after, "a way that is not in the table"
 
     def take(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -143,10 +155,12 @@ def test_whatever_is_said_counts_return_to_zero(
         if action == "end":
             stream.session.end()
         elif message is not None:
-            stream.take(stream.session.receive(message.SerializeToString()))
+            stream.receive(message)
 
-        open_streams = [one for one in streams if one.session.routed is not None]
-        assert conversation.fleet.ledger.total <= len(open_streams)
+        in_flight = [one for one in streams if one.session.state in (PASSING, ROUTED)]
+        assert conversation.fleet.ledger.total == len(in_flight)
+        held = [one for one in streams if one.session.state in (HELD, HELD_WITH_TRAILERS)]
+        assert conversation.context.director.held == len(held)
 
     for stream in streams:
         stream.session.end()

@@ -1,10 +1,20 @@
 """Messages read from their bytes: the same as protobuf reads, or left to protobuf."""
 
+from contextlib import suppress
+
+import pytest
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lora_router.extproc.messages import HeaderNames, RequestHeaders, Setup, read_head, read_setup
+from lora_router.extproc import wire_format
+from lora_router.extproc.event_reader import (
+    UnreadableMessageError,
+    read_by_protobuf,
+    read_event,
+)
+from lora_router.extproc.events import Observation, RequestBody
+from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
 from lora_router.extproc.pb.ext_proc_pb2 import (
     HttpBody,
@@ -13,7 +23,6 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
     ProtocolConfiguration,
 )
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.wire_format import body_message, first_message
 from tests.unit.extproc.conversation import request_body, request_headers, request_trailers
 
 NAMES = HeaderNames()
@@ -69,16 +78,12 @@ def test_the_first_message_is_read_as_protobuf_reads_it(
         headers=headers,
     )
     data = request.SerializeToString()
+    by_protobuf = read_by_protobuf(data, NAMES)
     for given_as in (data, bytearray(data)):
-        read = first_message(given_as, NAMES)
-        assert read is None or read == by_protobuf(request)
+        read = wire_format.request_headers(given_as, NAMES)
+        assert read is None or read == by_protobuf
     # Lists below 16 KB are what this is for.
     assert (read is None) == (request.request_headers.headers.ByteSize() >= 1 << 14)
-
-
-def by_protobuf(request: ProcessingRequest) -> tuple[RequestHeaders, bool, Setup]:
-    headers = request.request_headers
-    return read_head(headers.headers, NAMES), headers.end_of_stream, read_setup(request)
 
 
 @given(st.binary(max_size=300) | st.binary(min_size=16_000, max_size=17_000), st.booleans())
@@ -86,53 +91,50 @@ def by_protobuf(request: ProcessingRequest) -> tuple[RequestHeaders, bool, Setup
 def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bool) -> None:
     data = request_body(body, end=ends).SerializeToString()
     for given_as in (data, bytearray(data)):
-        read = body_message(given_as)
+        read = wire_format.request_body(given_as)
         # An empty body is not written, and so not looked for.
-        assert read is None if not body else read == (body, ends)
+        assert read is None if not body else read == read_by_protobuf(data, NAMES)
 
 
 def test_what_stands_beside_a_body_is_skipped() -> None:
     request = request_body(b"{}")
     request.metadata_context.filter_metadata["envoy.lb"].CopyFrom(Struct())
-    assert body_message(request.SerializeToString()) == (b"{}", True)
+    assert wire_format.request_body(request.SerializeToString()) == RequestBody(b"{}", True)
 
 
-def test_a_message_that_only_tells_is_left_to_protobuf() -> None:
-    request = request_body(b"{}")
+@pytest.mark.parametrize("request_", [request_headers(), request_body(b"{}"), request_trailers()])
+def test_a_message_that_only_observes_is_that_and_nothing_else(request_: ProcessingRequest) -> None:
+    request = ProcessingRequest()
+    request.CopyFrom(request_)
     request.observability_mode = True
-    assert body_message(request.SerializeToString()) is None
+    assert read_event(request.SerializeToString(), NAMES) == Observation()
 
 
-def test_a_first_message_that_only_tells_says_so() -> None:
-    request = request_headers()
-    request.observability_mode = True
-    read = first_message(request.SerializeToString(), NAMES)
-    assert read is not None
-    assert read[2].only_tells
+def headers_left_to_protobuf(request: ProcessingRequest, names: HeaderNames = NAMES) -> None:
+    data = request.SerializeToString()
+    assert wire_format.request_headers(data, names) is None
+    assert read_event(data, names) == read_by_protobuf(data, names)
 
 
 def test_values_in_the_older_field_are_left_to_protobuf() -> None:
     headers = HeaderMap(headers=[HeaderValue(key=":path", value="/v1/completions")])
-    request = ProcessingRequest(request_headers=HttpHeaders(headers=headers))
-    assert first_message(request.SerializeToString(), NAMES) is None
+    headers_left_to_protobuf(ProcessingRequest(request_headers=HttpHeaders(headers=headers)))
 
 
 def test_names_that_are_very_long_are_left_to_protobuf() -> None:
-    names = HeaderNames(strategy="x" * 128)
-    assert first_message(request_headers().SerializeToString(), names) is None
+    headers_left_to_protobuf(request_headers(), HeaderNames(strategy="x" * 128))
+
+
+def test_a_long_companion_is_not_remembered() -> None:
+    headers_left_to_protobuf(request_headers(subset=["10.0.0.1:8000"] * 100))
+    body = request_body(b"{}").SerializeToString() + b"\x42\x80\x08" + b"\x00" * 1024
+    assert wire_format.request_body(body) is None
 
 
 def test_two_messages_in_one_are_left_to_protobuf() -> None:
     headers, body = request_headers().SerializeToString(), request_body(b"{}").SerializeToString()
-    assert first_message(headers + body, NAMES) is None
-    assert body_message(body + headers) is None
-
-
-def test_a_long_companion_is_not_remembered() -> None:
-    request = request_headers(subset=["10.0.0.1:8000"] * 100)
-    assert first_message(request.SerializeToString(), NAMES) is None
-    body = request_body(b"{}").SerializeToString() + b"\x42\x80\x08" + b"\x00" * 1024
-    assert body_message(body) is None
+    assert wire_format.request_headers(headers + body, NAMES) is None
+    assert wire_format.request_body(body + headers) is None
 
 
 REQUESTS = st.sampled_from(
@@ -148,17 +150,20 @@ REQUESTS = st.sampled_from(
 
 
 @given(REQUESTS, st.data())
-def test_nothing_that_is_cut_or_changed_raises(message: bytes, data: st.DataObject) -> None:
+def test_nothing_that_is_cut_or_changed_raises_anything_else(
+    message: bytes, data: st.DataObject
+) -> None:
     changed = bytearray(message[: data.draw(st.integers(0, len(message)))])
     for _ in range(data.draw(st.integers(0, 3))):
         if changed:
             at = data.draw(st.integers(0, len(changed) - 1))
             changed[at] = data.draw(st.integers(0, 255))
-    first_message(bytes(changed), NAMES)
-    body_message(changed)
+    for given_as in (bytes(changed), changed):
+        with suppress(UnreadableMessageError):
+            read_event(given_as, NAMES)
 
 
 @given(st.binary(max_size=40))
-def test_nothing_at_all_raises(data: bytes) -> None:
-    first_message(data, NAMES)
-    body_message(data)
+def test_nothing_at_all_raises_anything_else(data: bytes) -> None:
+    with suppress(UnreadableMessageError):
+        read_event(data, NAMES)

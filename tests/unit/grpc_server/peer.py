@@ -1,7 +1,7 @@
 """The other end of a connection, in memory: a gateway made of the ``h2`` library, or raw frames."""
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -14,31 +14,28 @@ from h2.events import (
     TrailersReceived,
 )
 
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from lora_router.extproc.transport import SERVICE
 from lora_router.grpc_server import frames
-from lora_router.grpc_server.calls import Calls
 from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.frames import FrameReader
 from lora_router.grpc_server.headers import literals
 from lora_router.grpc_server.health import Health
 from lora_router.grpc_server.limits import Limits
-from tests.unit.extproc.conversation import Conversation
+from lora_router.grpc_server.methods import Method, Methods
+from tests.fleet import ManualClock
+from tests.unit.grpc_server.echo import ECHO, Echo
 
-PROCESS = f"/{SERVICE}/Process"
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 MAX_MESSAGE = 1_000_000
 
 
-def message(request: ProcessingRequest | bytes) -> bytes:
+def message(data: bytes) -> bytes:
     """A gRPC message, not compressed."""
-    data = request if isinstance(request, bytes) else request.SerializeToString()
     return struct.pack(">BI", 0, len(data)) + data
 
 
 def head(
-    path: str = PROCESS, *, method: str = "POST", changes: Iterable[tuple[str, str]] = ()
+    path: str = ECHO, *, method: str = "POST", changes: Iterable[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
     """Request headers as a gRPC client sends them."""
     headers = {
@@ -53,7 +50,7 @@ def head(
     return list(headers.items())
 
 
-def block(path: str = PROCESS, *, method: str = "POST", **changes: str) -> bytes:
+def block(path: str = ECHO, *, method: str = "POST", **changes: str) -> bytes:
     """The same as a header block that needs no table."""
     named = {key.replace("_", "-"): value for key, value in changes.items()}
     headers = head(path, method=method, changes=named.items())
@@ -61,32 +58,47 @@ def block(path: str = PROCESS, *, method: str = "POST", **changes: str) -> bytes
 
 
 class Server:
-    """A connection's server side with sessions and a fleet behind it, without a socket."""
+    """A connection's server side, without a socket."""
+
+    path = ECHO
+    """The method that streams call unless they are told another."""
 
     def __init__(
         self,
         limits: Limits | None = None,
-        conversation: Conversation | None = None,
         *,
+        methods: Mapping[str, Method] | None = None,
+        clock: ManualClock | None = None,
         max_message: int = MAX_MESSAGE,
     ) -> None:
-        self.conversation = conversation or Conversation(max_body_bytes=max_message)
-        self.clock = self.conversation.clock
+        """Make a server.
+
+        Args:
+            limits: What the client may do.
+            methods: What is served; by default the echo.
+            clock: Its time.
+            max_message: The longest message that the echo takes.
+        """
+        self.clock = clock or ManualClock()
         self.health = Health()
+        self.echo = Echo(max_message)
         self.limits = limits or Limits()
-        self.calls = Calls(
-            self.conversation.context,
-            max_message_bytes=max_message,
+        self.methods = Methods(
+            {**self.health.methods, **(self.echo.methods if methods is None else methods)},
             max_header_list_bytes=self.limits.header_list_bytes,
-            call_later=self.clock.call_later,
-            others=self.health.methods,
         )
         self.woken = 0
         self.connection = self.another()
 
     def another(self) -> Connection:
         """Another connection of the same server."""
-        return Connection(self.calls.begin, self.clock.now, limits=self.limits, wake=self.wake)
+        return Connection(
+            self.methods.open_call,
+            self.clock.now,
+            limits=self.limits,
+            call_later=lambda seconds, call: self.clock.call_later(seconds, call).cancel,
+            wake=self.wake,
+        )
 
     def wake(self) -> None:
         """Count that there was something to write."""
@@ -95,14 +107,11 @@ class Server:
     @property
     def idle(self) -> bool:
         """Whether nothing is left of any stream."""
-        conversation = self.conversation
         return (
             not self.connection.streams
-            and self.calls.open == 0
+            and self.echo.open == 0
+            and not self.echo.waiting
             and self.connection.outbox.queued == 0
-            and conversation.fleet.ledger.total == 0
-            and conversation.context.director.held == 0
-            and all(not state.in_flight_adapters for state in conversation.fleet)
         )
 
 
@@ -112,8 +121,9 @@ class Gateway(Server):
     def __init__(
         self,
         limits: Limits | None = None,
-        conversation: Conversation | None = None,
         *,
+        methods: Mapping[str, Method] | None = None,
+        clock: ManualClock | None = None,
         max_message: int = MAX_MESSAGE,
         cut: Callable[[bytes], Iterable[bytes]] = lambda data: (data,),
         reads: bool = True,
@@ -121,10 +131,14 @@ class Gateway(Server):
         """Connect.
 
         Args:
+            limits: What the client may do.
+            methods: What is served; by default the echo.
+            clock: The server's time.
+            max_message: The longest message that the echo takes.
             cut: How what the client sends arrives.
             reads: Whether the client opens its windows again for what it has received.
         """
-        super().__init__(limits, conversation, max_message=max_message)
+        super().__init__(limits, methods=methods, clock=clock, max_message=max_message)
         self.client = H2Connection(H2Configuration(client_side=True))
         self.client.initiate_connection()
         self.events: list[Event] = []
@@ -149,19 +163,26 @@ class Gateway(Server):
                         self.client.acknowledge_received_data(length, event.stream_id)
 
     def open(
-        self, path: str = PROCESS, *, end: bool = False, method: str = "POST", **changes: str
+        self, path: str | None = None, *, end: bool = False, method: str = "POST", **changes: str
     ) -> int:
         """Open a stream; return its number."""
         number = self.client.get_next_available_stream_id()
         named = {key.replace("_", "-"): value for key, value in changes.items()}
-        headers = head(path, method=method, changes=named.items())
+        headers = head(path or self.path, method=method, changes=named.items())
         self.client.send_headers(number, headers, end_stream=end)
         self.exchange()
         return number
 
-    def say(self, number: int, data: ProcessingRequest | bytes = b"", *, end: bool = False) -> None:
-        """Send a message, or (bytes) whatever; as windows allow."""
-        payload = data if isinstance(data, bytes) else message(data)
+    def say(self, number: int, data: bytes, *, end: bool = False) -> None:
+        """Send a message."""
+        self.send(number, message(data), end=end)
+
+    def end(self, number: int) -> None:
+        """Say that nothing more comes."""
+        self.send(number, b"", end=True)
+
+    def send(self, number: int, payload: bytes, *, end: bool = False) -> None:
+        """Send bytes, messages or not; as windows allow."""
         while True:
             room = min(
                 self.client.local_flow_control_window(number), self.client.max_outbound_frame_size
@@ -186,12 +207,12 @@ class Gateway(Server):
             if isinstance(event, DataReceived) and event.stream_id == number
         )
 
-    def answers(self, number: int) -> list[ProcessingResponse]:
+    def messages(self, number: int) -> list[bytes]:
         """The messages that came on a stream."""
         data, found = self.data(number), []
         while data:
             _, length = struct.unpack(">BI", data[:5])
-            found.append(ProcessingResponse.FromString(data[5 : 5 + length]))
+            found.append(data[5 : 5 + length])
             data = data[5 + length :]
         return found
 
@@ -231,9 +252,13 @@ class RawPeer(Server):
     """A server, and a client that sends any frames it likes."""
 
     def __init__(
-        self, limits: Limits | None = None, conversation: Conversation | None = None
+        self,
+        limits: Limits | None = None,
+        *,
+        methods: Mapping[str, Method] | None = None,
+        clock: ManualClock | None = None,
     ) -> None:
-        super().__init__(limits, conversation)
+        super().__init__(limits, methods=methods, clock=clock)
         self._reader = FrameReader()
         list(self._reader.feed(frames.PREFACE))
         self.send(frames.PREFACE + frames.settings({}))
@@ -251,7 +276,7 @@ class RawPeer(Server):
     def open(self, number: int = 1, *, end: bool = False) -> None:
         """Open a stream."""
         flags = frames.END_HEADERS | (frames.END_STREAM if end else 0)
-        self.connection.receive(frames.frame(frames.HEADERS, flags, number, block()))
+        self.connection.receive(frames.frame(frames.HEADERS, flags, number, block(self.path)))
 
     def failure(self) -> int | None:
         """The code by which the server ended the connection."""

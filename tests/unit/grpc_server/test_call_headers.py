@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_router.grpc_server.call_headers import CallHeaders, check_trailers, read_head
+from lora_router.grpc_server.call_headers import CallHeaders, check_trailers, read_call_headers
 from lora_router.grpc_server.violations import StreamError
 
 GOOD = [
@@ -14,18 +14,18 @@ GOOD = [
 
 
 def read(*more: tuple[bytes, bytes]) -> CallHeaders:
-    return read_head([*GOOD, *more])
+    return read_call_headers([*GOOD, *more])
 
 
 def changed(name: bytes, value: bytes) -> CallHeaders:
-    return read_head([(key, value if key == name else old) for key, old in GOOD])
+    return read_call_headers([(key, value if key == name else old) for key, old in GOOD])
 
 
 def test_a_usual_head_is_grpc() -> None:
-    head = read((b"te", b"trailers"), (b"x-anything", b"\xff\t x"))
+    headers = read((b"te", b"trailers"), (b"x-anything", b"\xff\t x"))
 
-    assert (head.path, head.http_error, head.timeout) == ("/a", 0, None)
-    assert head.list_bytes == sum(
+    assert (headers.path, headers.http_error, headers.timeout) == ("/a", 0, None)
+    assert headers.list_bytes == sum(
         len(name) + len(value) + 32
         for name, value in [*GOOD, (b"te", b"trailers"), (b"x-anything", b"\xff\t x")]
     )
@@ -56,7 +56,7 @@ def test_a_usual_head_is_grpc() -> None:
 )
 def test_what_may_not_be_in_http_2_ends_the_stream(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(StreamError):
-        read_head(headers)
+        read_call_headers(headers)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_timeouts_are_read_in_all_units(text: bytes, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"5", b"S", b"-1S", b"123456789S", b"1s", b"1 S"])
 def test_a_malformed_timeout_is_told(text: bytes) -> None:
-    head = read((b"grpc-timeout", text))
+    headers = read((b"grpc-timeout", text))
 
-    assert (head.timeout, head.bad_timeout) == (None, True)
+    assert (headers.timeout, headers.bad_timeout) == (None, True)
 
 
 @pytest.mark.parametrize("trailer", [(b":path", b"/"), (b"A", b""), (b"a", b"\n")])

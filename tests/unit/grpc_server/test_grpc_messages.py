@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_router.grpc_server.grpc_messages import (
-    INTERNAL,
-    RESOURCE_EXHAUSTED,
-    UNIMPLEMENTED,
-    MessageError,
-    MessageReader,
-)
+from lora_router.grpc_server.grpc_messages import MessageError, MessageReader
+from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from tests.unit.grpc_server.peer import message
 
 

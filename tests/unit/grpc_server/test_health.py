@@ -27,7 +27,7 @@ def test_a_check_says_how_a_service_is() -> None:
     gateway = Gateway()
     gateway.health.set("readiness", NOT_SERVING)
     number = gateway.open(CHECK)
-    gateway.say(number, asked("readiness"), end=True)
+    gateway.send(number, asked("readiness"), end=True)
 
     assert states(gateway, number) == [NOT_SERVING]
     assert gateway.status(number) == 0
@@ -36,7 +36,7 @@ def test_a_check_says_how_a_service_is() -> None:
 def test_a_check_of_nothing_is_not_found() -> None:
     gateway = Gateway()
     number = gateway.open(CHECK)
-    gateway.say(number, asked("nothing"), end=True)
+    gateway.send(number, asked("nothing"), end=True)
 
     assert gateway.status(number) == 5
 
@@ -47,7 +47,7 @@ def test_a_check_of_nothing_is_not_found() -> None:
 def test_what_is_no_request_is_an_error(data: bytes) -> None:
     gateway = Gateway()
     number = gateway.open(CHECK)
-    gateway.say(number, data, end=True)
+    gateway.send(number, data, end=True)
 
     assert gateway.status(number) == 13
     assert gateway.idle
@@ -57,7 +57,7 @@ def test_a_watcher_is_told_of_every_change() -> None:
     gateway = Gateway()
     gateway.health.set("readiness", NOT_SERVING)
     number = gateway.open(WATCH)
-    gateway.say(number, asked("readiness"), end=True)
+    gateway.send(number, asked("readiness"), end=True)
 
     gateway.health.set("readiness", SERVING)
     gateway.health.set("readiness", SERVING)
@@ -72,7 +72,7 @@ def test_a_watcher_is_told_of_every_change() -> None:
 def test_a_watcher_of_what_is_not_there_is_told_when_it_comes() -> None:
     gateway = Gateway()
     number = gateway.open(WATCH)
-    gateway.say(number, asked("later"), end=True)
+    gateway.send(number, asked("later"), end=True)
     gateway.health.set("later", SERVING)
     gateway.exchange()
 
@@ -82,7 +82,7 @@ def test_a_watcher_of_what_is_not_there_is_told_when_it_comes() -> None:
 def test_a_watcher_that_leaves_is_forgotten() -> None:
     gateway = Gateway()
     number = gateway.open(WATCH)
-    gateway.say(number, asked("a"), end=True)
+    gateway.send(number, asked("a"), end=True)
     gateway.reset(number)
     gateway.health.set("a", SERVING)
 
@@ -93,7 +93,7 @@ def test_a_watcher_that_leaves_is_forgotten() -> None:
 def test_watching_ends_when_the_server_goes() -> None:
     gateway = Gateway()
     number = gateway.open(WATCH)
-    gateway.say(number, asked("a"), end=True)
+    gateway.send(number, asked("a"), end=True)
 
     gateway.health.close()
     gateway.exchange()

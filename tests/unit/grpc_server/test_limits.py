@@ -4,12 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame, rst_stream, settings, window_update
 from lora_router.grpc_server.limits import Allowance, Limits, Rate
 from lora_router.grpc_server.violations import ErrorCode, PeerError
-from tests.unit.extproc.conversation import request_body, request_headers
 from tests.unit.grpc_server.peer import Gateway, RawPeer, block, message
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
@@ -40,7 +38,7 @@ def answered_and_reset(number: int) -> bytes:
     return b"".join(
         [
             frame(frames.HEADERS, frames.END_HEADERS, number, block()),
-            frame(frames.DATA, 0, number, message(request_headers())),
+            frame(frames.DATA, 0, number, message(b"x")),
             rst_stream(number, 8),
         ]
     )
@@ -155,7 +153,7 @@ def test_headers_in_pieces_are_headers() -> None:
         frame(frames.CONTINUATION, 0, 1, whole[9:20]),
         frame(frames.CONTINUATION, frames.END_HEADERS, 1, whole[20:]),
     )
-    assert peer.calls.open == 1
+    assert peer.echo.open == 1
 
 
 def test_streams_past_the_limit_are_refused_and_the_others_go_on() -> None:
@@ -165,18 +163,17 @@ def test_streams_past_the_limit_are_refused_and_the_others_go_on() -> None:
     peer.open(7)
 
     assert (frames.RST_STREAM, 0, 7, ErrorCode.REFUSED_STREAM.to_bytes(4, "big")) in peer.received()
-    assert peer.calls.open == 3
+    assert peer.echo.open == 3
     peer.send(rst_stream(1, 8))
     peer.open(9)
-    assert peer.calls.open == 3
+    assert peer.echo.open == 3
     assert peer.failure() is None
 
 
 def test_a_peer_that_opens_its_windows_by_single_bytes_is_cut_off() -> None:
     gateway = Gateway(Limits(idle_frames=Rate(20, 1)), reads=False)
     number = gateway.open()
-    gateway.say(number, request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED))
-    gateway.say(number, request_body(b'{"model": "base", "x": "' + b"y" * 100_000 + b'"}'))
+    gateway.say(number, b"y" * 100_000)
     assert gateway.connection.outbox.queued > 0
 
     for _ in range(30):
@@ -193,13 +190,9 @@ def test_answers_that_pile_up_end_the_connection() -> None:
         if gateway.connection.failure is not None:
             break
         number = gateway.open()
-        gateway.say(number, request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED))
         gateway.connection.receive(
             b"".join(
-                frame(frames.DATA, 0, number, piece)
-                for piece in pieces(
-                    message(request_body(b'{"model": "base", "x": "' + b"y" * 100_000 + b'"}'))
-                )
+                frame(frames.DATA, 0, number, piece) for piece in pieces(message(b"y" * 100_000))
             )
         )
 

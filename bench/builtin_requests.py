@@ -1,4 +1,4 @@
-"""Requests on the lean transport without its sockets: what Envoy would write, and nobody reads.
+"""Requests on the builtin transport without its sockets: what Envoy would write, and nobody reads.
 
 The difference to what the router's process costs behind Envoy is the kernel's part and the event
 loop's.
@@ -10,12 +10,14 @@ from itertools import cycle
 
 from bench.ext_proc_client import header_block
 from bench.workload import adapter, ext_proc_messages
-from lora_router.extproc.session import SessionContext
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.process_call import Process
+from lora_router.extproc.transport import PROCESS_PATH
 from lora_router.grpc_server import frames
-from lora_router.grpc_server.calls import Calls, Timer
 from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.grpc_messages import prefix
 from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.methods import Methods
 
 _MESSAGES = 1000
 """Made beforehand, each for another adapter, as many as the load generator has."""
@@ -32,14 +34,15 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
         context: What sessions share.
         size: Length of the body.
     """
-    calls = Calls(
-        context,
-        max_message_bytes=1 << 25,
-        max_header_list_bytes=1 << 16,
+    process = Process(context, max_message_bytes=1 << 25)
+    methods = Methods({PROCESS_PATH: process.open_call}, max_header_list_bytes=1 << 16)
+    connection = Connection(
+        methods.open_call,
+        lambda: 0.0,
+        limits=Limits(),
         call_later=_never,
-        others={},
+        wake=lambda: None,
     )
-    connection = Connection(calls.begin, lambda: 0.0, limits=Limits(), wake=lambda: None)
     greeting = frames.settings({frames.INITIAL_WINDOW_SIZE: _WIDE}) + frames.window_update(0, _WIDE)
     connection.receive(frames.PREFACE + greeting)
     asked = cycle(
@@ -75,5 +78,5 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
     return one
 
 
-def _never(_seconds: float, _call: Callable[[], None]) -> Timer:
+def _never(_seconds: float, _call: Callable[[], None]) -> Callable[[], object]:
     raise RuntimeError("a stream has a deadline")

@@ -1,0 +1,310 @@
+"""What is done about each event of a request. When each is done, ``session`` says.
+
+- Whatever happens, the headers that only this service may set leave removed or overwritten: on the
+  first answer that can change headers, before any pod is known.
+- Headers can be changed in the answer to the body only if Envoy has not sent them on. So in the
+  buffered modes the headers are answered at once and changed with the body; in the streamed ones
+  that answer waits for the body. Where Envoy would wait for it and send no body (STREAMED without
+  ``send_body_without_waiting_for_header_response``, NONE), BUFFERED is asked for instead, which
+  needs ``allow_mode_override``.
+- In FULL_DUPLEX_STREAMED every piece of a body must be sent back, or it is lost.
+- The reservation is released in ``end``, exactly once. A request that was refused has none.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lora_router.extproc import answers
+from lora_router.extproc.body import BodyError, BodyErrorKind, InferencePaths, read_body
+from lora_router.extproc.collected_body import CollectedBody
+from lora_router.extproc.errors import (
+    ErrorAnswer,
+    body_answer,
+    cut_body_answer,
+    refusal_answer,
+    too_large_answer,
+)
+from lora_router.extproc.events import (
+    Event,
+    Message,
+    Observation,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.outputs import EndStream, Output, Outputs
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.setup import Setup
+from lora_router.extproc.states import (
+    HELD,
+    HELD_WITH_TRAILERS,
+    OVER,
+    PASSING,
+    PIECES,
+    ROUTED,
+    START,
+    WHOLE_BODY,
+    State,
+)
+from lora_router.grpc_server.status import INTERNAL
+from lora_router.routing.director import DecisionObserver, Director, Held, Routed, RouteQuery
+from lora_router.routing.refusal import Refused
+
+log = logging.getLogger("lora_router.extproc")
+
+HOLD_MARGIN_SECONDS = 2.0
+"""What Envoy is asked to wait beyond the longest hold, so that our answer comes first."""
+
+_PARTIAL = ProcessingMode.BUFFERED_PARTIAL
+_FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all sessions of a server share."""
+
+    director: Director
+    observer: DecisionObserver
+    paths: InferencePaths
+    headers: HeaderNames
+    max_body_bytes: int
+
+
+class Exchange:
+    """One HTTP request and what is known of it. See the head of this file for its rules."""
+
+    __slots__ = (
+        "_collected",
+        "_headers",
+        "_held",
+        "_on_late",
+        "_routed",
+        "_setup",
+        "context",
+        "state",
+    )
+
+    def __init__(self, context: SessionContext, on_late: Callable[[Outputs], None]) -> None:
+        """Begin.
+
+        Args:
+            context: What all sessions share.
+            on_late: Takes what is to be sent when a held request is decided, which no message
+                from Envoy brings about.
+        """
+        self.context = context
+        self.state: State = START
+        self._on_late = on_late
+        self._headers: RequestHeaders
+        self._setup: Setup
+        self._collected: CollectedBody | None = None
+        """Its pieces are answered after the headers, which are not answered before."""
+        self._held: Held | None = None
+        self._routed: Routed | None = None
+
+    def end(self) -> None:
+        """Take the end of the stream, however it came: gives back what the request holds."""
+        self.state = OVER
+        self._collected = None
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        if self._routed is not None:
+            self._routed.reservation.release()
+
+    def end_stream(self, code: int, message: str) -> Outputs:
+        """End the stream with a gRPC status."""
+        self.end()
+        return (EndStream(code, f"lora-router: {message}"),)
+
+    # The request
+
+    def begin(self, headers: RequestHeaders) -> Outputs:
+        """Take the headers."""
+        context, setup = self.context, headers.setup
+        self._headers, self._setup = headers, setup
+        if headers.ends or not context.paths.match(headers.path):
+            return self._pass_through(headers)
+        if headers.content_length is not None and headers.content_length > context.max_body_bytes:
+            return self._too_large()
+        if setup.collects:
+            self.state = PIECES
+            self._collected = CollectedBody()
+            return ()
+        self.state = WHOLE_BODY
+        if setup.headers_wait:
+            return (answers.clearing(context.headers, setup.response_body_mode),)
+        return (answers.clearing(context.headers),)
+
+    def take_whole_body(self, body: RequestBody) -> Outputs:
+        """Take the body, which comes in one message."""
+        if len(body.body) > self.context.max_body_bytes:
+            return self._too_large()
+        return self._decide(body.body, cut_short=not body.ends)
+
+    def have_no_body(self, _trailers: RequestTrailers) -> Outputs:
+        """Take trailers where a body was expected."""
+        return self._decide(b"", trailers=True)
+
+    def collect(self, piece: RequestBody) -> Outputs:
+        """Take a piece of the body."""
+        collected = self._collected
+        assert collected is not None  # noqa: S101 -- made when this state was entered
+        collected.add(piece.body)
+        if collected.size > self.context.max_body_bytes:
+            return self._too_large()
+        return self._decide(collected.whole()) if piece.ends else ()
+
+    def have_all_pieces(self, _trailers: RequestTrailers) -> Outputs:
+        """Take trailers, which end the body."""
+        assert self._collected is not None  # noqa: S101 -- made when this state was entered
+        return self._decide(self._collected.whole(), trailers=True)
+
+    def pass_piece(self, piece: RequestBody) -> Outputs:
+        """Pass a piece of a body on that nobody reads."""
+        if piece.ends:
+            self.state = ROUTED
+        return (self._piece_answer(piece.body, ends=piece.ends),)
+
+    def pass_trailers(self, _trailers: RequestTrailers) -> Outputs:
+        """Pass the trailers on."""
+        self.state = ROUTED
+        return (answers.CONTINUE_TRAILERS,)
+
+    def keep_trailers(self, _trailers: RequestTrailers) -> Outputs:
+        """Answer the trailers when the pod is chosen."""
+        self.state = HELD_WITH_TRAILERS
+        return ()
+
+    def ignore(self, _event: Event) -> Outputs:
+        """Answer nothing."""
+        return ()
+
+    def observe(self, _event: Observation) -> Outputs:
+        """Answer nothing from now on."""
+        self.end()
+        return ()
+
+    # The response
+
+    def answer_response_headers(self, _event: ResponseHeaders) -> Outputs:
+        """Change nothing."""
+        return (answers.CONTINUE_RESPONSE_HEADERS,)
+
+    def answer_response_body(self, piece: ResponseBody) -> Outputs:
+        """Change nothing."""
+        if self._setup.response_body_mode != _FULL_DUPLEX:
+            return (answers.CONTINUE_RESPONSE_BODY,)
+        return (answers.response_body_piece(piece.body, end_of_stream=piece.ends),)
+
+    def answer_response_trailers(self, _event: ResponseTrailers) -> Outputs:
+        """Change nothing."""
+        return (answers.CONTINUE_RESPONSE_TRAILERS,)
+
+    # Deciding
+
+    def _pass_through(self, headers: RequestHeaders) -> Outputs:
+        outcome = self.context.director.pass_through(headers.setup.subset)
+        if isinstance(outcome, Refused):
+            return self._refused(outcome)
+        self._routed = outcome
+        self.state = ROUTED if headers.ends else PASSING
+        return (self._route_answer(outcome, to_body=False),)
+
+    def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
+        headers, setup = self._headers, self._setup
+        try:
+            fields = read_body(body, headers.content_type)
+        except BodyError as error:
+            return self._bad_body(error, cut_short=cut_short)
+        if self._collected is not None and setup.body_mode != _FULL_DUPLEX:
+            self._collected.forget_contents()
+        query = RouteQuery(
+            fields.model,
+            fields.stream,
+            fields.size,
+            headers.path,
+            headers.request_id,
+            headers.strategy,
+            headers.pod_filter,
+            setup.subset,
+        )
+        outcome = self.context.director.route(query, self._decided_late)
+        if isinstance(outcome, Held):
+            self._held = outcome
+            self.state = HELD_WITH_TRAILERS if trailers else HELD
+            return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
+        return self._decided(outcome, trailers=trailers)
+
+    def _decided_late(self, outcome: Routed | Refused) -> None:
+        self._held = None
+        try:
+            outputs = self._decided(outcome, trailers=self.state is HELD_WITH_TRAILERS)
+        except Exception:
+            log.exception("a held request could not be answered; its stream is ended")
+            outputs = self.end_stream(INTERNAL, "internal error")
+        self._on_late(outputs)
+
+    def _decided(self, outcome: Routed | Refused, *, trailers: bool) -> Outputs:
+        if isinstance(outcome, Refused):
+            return self._refused(outcome)
+        self._routed = outcome
+        self.state = ROUTED
+        collected, self._collected = self._collected, None
+        answer = self._route_answer(outcome, to_body=collected is None)
+        if collected is None and not trailers:
+            return (answer,)
+        outputs: list[Output] = [answer]
+        if collected is not None:
+            last = len(collected.pieces) - 1
+            outputs += [
+                self._piece_answer(piece, ends=number == last and not trailers)
+                for number, piece in enumerate(collected.pieces)
+            ]
+        if trailers:
+            outputs.append(answers.CONTINUE_TRAILERS)
+        return outputs
+
+    def _route_answer(self, routed: Routed, *, to_body: bool) -> bytes:
+        return answers.routed(
+            self.context.headers, routed, to_body=to_body, has_id=bool(self._headers.request_id)
+        )
+
+    def _piece_answer(self, piece: Message, *, ends: bool) -> bytes:
+        if self._setup.body_mode == _FULL_DUPLEX:
+            return answers.body_piece(bytes(piece), end_of_stream=ends)
+        return answers.CONTINUE_BODY
+
+    # Refusing
+
+    def _refused(self, refused: Refused) -> Outputs:
+        return self._answer_client(refusal_answer(refused, self._headers.strategy))
+
+    def _bad_body(self, error: BodyError, *, cut_short: bool) -> Outputs:
+        unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
+        if unfinished and self._setup.headers_wait:
+            # Envoy ignored the request for the whole body; the start of it is all there is.
+            log.error(
+                "Envoy sends request bodies in pieces before the headers are answered; set "
+                "request_body_mode BUFFERED, or allow_mode_override, in its ext_proc filter"
+            )
+        if unfinished and self._setup.body_mode == _PARTIAL:
+            return self._refuse("body-too-large", cut_body_answer())
+        return self._refuse(error.kind.value, body_answer(error))
+
+    def _too_large(self) -> Outputs:
+        return self._refuse("body-too-large", too_large_answer(self.context.max_body_bytes))
+
+    def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
+        """Answer a request that the director never saw."""
+        self.context.observer.decided("none", "refused", reason, 0.0)
+        return self._answer_client(answer)
+
+    def _answer_client(self, answer: ErrorAnswer) -> Outputs:
+        self.end()
+        return (answers.immediate(answer),)

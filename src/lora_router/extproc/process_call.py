@@ -1,0 +1,77 @@
+"""The method ``Process`` on the built-in gRPC server: a session for each call. No I/O."""
+
+import logging
+
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.outputs import EndStream, Outputs
+from lora_router.extproc.session import Session
+from lora_router.grpc_server.call_headers import CallHeaders
+from lora_router.grpc_server.grpc_messages import Message
+from lora_router.grpc_server.message_call import MessageCall
+from lora_router.grpc_server.status import INTERNAL, OK
+from lora_router.grpc_server.stream import Stream
+
+log = logging.getLogger("lora_router.extproc")
+
+
+class Process:
+    """The method."""
+
+    def __init__(self, context: SessionContext, max_message_bytes: int) -> None:
+        self.context = context
+        self.max_message_bytes = max_message_bytes
+        self.open = 0
+        """Calls that are open now."""
+
+    def open_call(self, stream: Stream, headers: CallHeaders) -> "ProcessCall":
+        """Open a call on a new stream."""
+        return ProcessCall(self, stream, headers)
+
+
+class ProcessCall(MessageCall):
+    """One call: carries its session's messages."""
+
+    __slots__ = ("_process", "_session")
+
+    def __init__(self, process: Process, stream: Stream, headers: CallHeaders) -> None:
+        super().__init__(stream, headers, process.max_message_bytes)
+        self._process = process
+        self._session = Session(process.context, self._send_late)
+        process.open += 1
+
+    def message(self, message: Message) -> None:
+        """Have a message answered."""
+        self._send(self._session.receive(message))
+
+    def request_ended(self) -> None:
+        """End the call: Envoy's request is over."""
+        self.finish(OK)
+
+    def closed(self) -> None:
+        """Give back what the request holds."""
+        session = self._session
+        # The session knows this call; letting go of it here spares the garbage collector a circle.
+        del self._session
+        self._process.open -= 1
+        session.end()
+
+    def let_go(self) -> None:
+        """End the stream with status OK, which Envoy takes as "nothing more to say"."""
+        self.finish(OK)
+
+    def _send(self, outputs: Outputs) -> None:
+        for output in outputs:
+            if isinstance(output, EndStream):
+                self.finish(output.code, output.message)
+                return
+            self.stream.send_message(output)
+
+    def _send_late(self, outputs: Outputs) -> None:
+        if not self.is_open:
+            return
+        try:
+            self._send(outputs)
+        except Exception:
+            log.exception("a late answer could not be sent; its stream is ended")
+            self.finish(INTERNAL, "lora-router: internal error")
+        self.stream.wake()

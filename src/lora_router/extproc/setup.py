@@ -1,0 +1,62 @@
+"""What Envoy says with the first message about all of them: its modes, and the pods it allows."""
+
+from msgspec import Struct
+
+from lora_router.extproc.pb.core_pb2 import Metadata
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+"""Where the endpoint-picker protocol puts the endpoints a gateway allows."""
+
+_IN_PIECES = (ProcessingMode.STREAMED, ProcessingMode.FULL_DUPLEX_STREAMED)
+
+
+class Setup(Struct, frozen=True):
+    """How Envoy is set up for this stream."""
+
+    body_mode: int = ProcessingMode.BUFFERED
+    """As configured; BUFFERED where an older Envoy does not say."""
+    collects: bool = False
+    """Whether the headers are answered when the body is complete, which comes in pieces."""
+    response_body_mode: int = ProcessingMode.NONE
+    headers_wait: bool = False
+    """Whether Envoy sends no body before the headers are answered, and then does not keep it. So
+    BUFFERED is asked for instead."""
+    subset: frozenset[str] | None = None
+    """Endpoints that the gateway allows; ``None``: all."""
+
+
+def read_setup(request: ProcessingRequest) -> Setup:
+    """Read what stands beside a stream's first message."""
+    config = request.protocol_config
+    told = request.HasField("protocol_config")
+    mode = config.request_body_mode if told else ProcessingMode.BUFFERED
+    headers_wait = mode == ProcessingMode.NONE or (
+        mode == ProcessingMode.STREAMED and not config.send_body_without_waiting_for_header_response
+    )
+    return Setup(
+        body_mode=mode,
+        collects=mode in _IN_PIECES and not headers_wait,
+        response_body_mode=config.response_body_mode,
+        headers_wait=headers_wait,
+        subset=_read_subset(request.metadata_context)
+        if request.HasField("metadata_context")
+        else None,
+    )
+
+
+def _read_subset(metadata: Metadata) -> frozenset[str] | None:
+    """Return the endpoints that the gateway allows, or ``None`` if it says nothing.
+
+    A hint that is there and names nothing allows nothing (endpoint-picker protocol).
+    """
+    hint = metadata.filter_metadata.get(SUBSET_NAMESPACE)
+    if hint is None or SUBSET_KEY not in hint.fields:
+        return None
+    value = hint.fields[SUBSET_KEY]
+    listed = [item.string_value for item in value.list_value.values]
+    # Some gateways write the list as one string, as the header of the same name would hold it.
+    listed += value.string_value.split(",")
+    return frozenset(endpoint.strip() for endpoint in listed if endpoint.strip())
