@@ -36,7 +36,15 @@ demo: $(VENV)/.demo ## real Envoy, simulated pods, every algorithm on the same l
 
 .PHONY: test
 test: $(VENV)/.dev ## the tests, with a real Envoy (ARGS="-k session")
-	$(PY) -m pytest --cov --cov-report=term $(ARGS)
+	$(PYTEST) --cov --cov-report=term $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(VENV)/.dev ## the unit tests, with fewer examples of each property (ARGS="-k session")
+	HYPOTHESIS_PROFILE=fast $(PYTEST) -q -m "not slow and not envoy" tests/unit $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## the properties and state machines, with 20 times the examples (some minutes)
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -q -m hypothesis tests/unit $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff, mypy, import-linter

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.surroundings import users_environment
+
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 # Where an absolute path begins: not inside a path or a pattern.
@@ -267,7 +269,8 @@ class Replay:
         for word in shlex.split(inside):
             if word.startswith(("/", "~", "..", "$")):
                 raise UnsupportedError(f"{word} may be outside of the folder: RUN {inside}")
-        ours = {name: value for name, value in os.environ.items() if not _is_pythons(name)}
+        users = users_environment().items()
+        ours = {name: value for name, value in users if not _is_pythons(name)}
         environment = {**ours, **self.environment(image.environment)}
         environment["PATH"] += os.pathsep + "/usr/bin:/bin"
         done = subprocess.run(

@@ -44,7 +44,7 @@ PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "Dockerfile").read_text()
 STAGES = read_dockerfile(TEXT)
 FINAL = STAGES[-1]
-PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
+PIN = re.compile(r"^([\w.-]+)(?:\[[\w,]+\])?==(\S+)", re.MULTILINE)
 
 AS_ROOT = os.geteuid() == 0
 NOT_IN_THE_IMAGE = (

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.surroundings import users_environment
+
 _MODULES = Path(__file__).parents[2] / "scripts" / "go"
 API_SERVER = ("etcd", "kube-apiserver")
 GATEWAY_TRANSLATOR = ("egctl",)
@@ -76,7 +78,7 @@ def build(name: str) -> Path:
         subprocess.run(
             [go, "build", "-trimpath", f"-ldflags={_linker_flags(name)}", "-o", partial, package],
             cwd=module,
-            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
+            env={**os.environ, **users_environment(), "CGO_ENABLED": "0", "GOWORK": "off"},
             check=True,
         )
         partial.rename(target)
@@ -98,7 +100,12 @@ def module_folder(name: str, module: str) -> Path | None:
     # `go list` knows the pinned version, and `download` checks it against go.sum.
     for command in (["mod", "download", module], ["list", "-m", "-f", "{{.Dir}}", module]):
         done = subprocess.run(
-            [go, *command], cwd=_MODULES / name, check=False, capture_output=True, text=True
+            [go, *command],
+            cwd=_MODULES / name,
+            env={**os.environ, **users_environment()},
+            check=False,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             sys.stderr.write(done.stderr)

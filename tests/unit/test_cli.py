@@ -193,7 +193,7 @@ def test_envoy_config_writes_a_file_where_there_is_no_shell(tmp_path: Path) -> N
 
 
 def test_serve_without_pods_says_how_to_name_them() -> None:
-    result = run("serve")
+    result = run("serve", "--set", "admin_port=0", "--set", "grpc_port=0")
 
     assert result.exit_code == 1
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
@@ -254,6 +254,7 @@ def test_an_error_names_the_flag_as_it_was_typed(
         assert "lora-router: --algorithm best: must be one of" in result.stderr
 
 
+@pytest.mark.slow
 def test_serve_runs_where_the_user_has_no_home() -> None:
     """As in a container whose user is a number: no HOME, and no entry in /etc/passwd."""
     program = (
@@ -344,6 +345,7 @@ typed 'config --set envoy_listen_h' 3
 """
 
 
+@pytest.mark.slow
 def test_completion_is_installed_and_completes_in_bash(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     result = subprocess.run(
@@ -396,6 +398,7 @@ def test_simulate_replays_a_file(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["scenarios"]["small"]["random"]["requests"] == 30
 
 
+@pytest.mark.slow
 def test_simulate_draws_plots_and_still_prints_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

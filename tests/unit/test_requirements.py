@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -38,7 +39,7 @@ PIN = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pin:
     """One distribution that a lock names."""
 
@@ -66,6 +67,7 @@ LOCKS: dict[str, list[str]] = {
 """What each lock is for. ``demo`` and ``dev`` also build the editable install."""
 
 
+@cache
 def pins(lock: str) -> list[Pin]:
     """Read a lock; whatever is not a pin with hashes is an error."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
@@ -82,15 +84,16 @@ def pins(lock: str) -> list[Pin]:
     ]
 
 
-def needed(pin: Pin) -> Iterator[Requirement]:
+@cache
+def needed(pin: Pin) -> list[Requirement]:
     """Return what an installed distribution requires; nothing if this machine has another one."""
     try:
         installed = distribution(pin.name)
     except PackageNotFoundError:
-        return
+        return []
     if installed.version != pin.version:
-        return
-    yield from (Requirement(each) for each in installed.requires or [])
+        return []
+    return [Requirement(each) for each in installed.requires or []]
 
 
 def applies(

@@ -26,6 +26,7 @@ MANAGER = ("static_resources", "listeners", 0, "filter_chains", 0, "filters", 0,
 EXT_PROC = (*MANAGER, "http_filters", 0, "typed_config")
 
 
+@pytest.mark.envoy
 @pytest.mark.parametrize(
     "settings",
     [

@@ -1,12 +1,13 @@
 """Sessions under whatever bytes come: no stream, session or count is left behind."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.transport import PROCESS_PATH
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame
+from tests.examples import examples
 from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -55,7 +56,7 @@ def check(peer: RawEnvoyPeer) -> None:
     assert peer.conversation.fleet.ledger.total <= peer.process.open
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(0, 2**32))
 def test_conversations_in_which_anything_happens(seed: int) -> None:
     peer = server()
@@ -84,7 +85,7 @@ def conversation(number: int) -> bytes:
 VALID = b"".join(conversation(number) for number in (1, 3, 5, 7)) + frames.settings({4: 100})
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=8),
     st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 60)), max_size=2),

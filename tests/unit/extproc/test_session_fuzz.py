@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.extproc.event_reader import read_event
@@ -17,6 +17,7 @@ from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS, OVER, PASSING, 
 from lora_router.fleet.pod_state import PodView
 from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
+from tests.examples import examples
 from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -137,7 +138,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(ACTIONS)
 def test_whatever_is_said_counts_return_to_zero(
     actions: list[tuple[str, float, ProcessingRequest | None]],

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -10,6 +9,7 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.pod_state import PodState
+from tests.examples import examples
 from tests.fleet import make_metrics, make_pod
 
 ADAPTERS = ("a", "b", "c", "d")
@@ -96,5 +96,5 @@ def runs(pod: PodState, adapter: str) -> bool:
     return adapter in pod.in_flight_adapters or adapter in pod.beliefs.active
 
 
-Changes.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Changes.TestCase.settings = examples(60, steps=40)
 TestChanges = Changes.TestCase

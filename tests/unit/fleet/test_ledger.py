@@ -1,11 +1,11 @@
 """The in-flight ledger."""
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState
+from tests.examples import examples
 from tests.fleet import make_fleet, make_pod, state_of
 
 
@@ -111,4 +111,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=50, stateful_step_count=30)
+TestLedgerMachine.settings = examples(50, steps=30)

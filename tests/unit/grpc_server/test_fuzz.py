@@ -1,8 +1,9 @@
 """Whatever bytes come: nothing escapes, and no stream or call is left behind."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.grpc_server.chaos import LIMITS, Chaos, check, finish
 from tests.unit.grpc_server.peer import RawPeer
 
@@ -19,7 +20,7 @@ MESSAGES = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32))
 def test_streams_on_which_anything_happens(seed: int) -> None:
     peer = RawPeer(LIMITS)
@@ -34,7 +35,7 @@ def test_streams_on_which_anything_happens(seed: int) -> None:
     finish(peer)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.binary(max_size=60), max_size=10))
 def test_any_bytes(pieces: list[bytes]) -> None:
     peer = RawPeer(LIMITS)

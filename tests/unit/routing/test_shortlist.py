@@ -67,9 +67,10 @@ def load_of(pod: PodView) -> int:
 def test_what_is_picked_is_as_good(name: str, seed: int) -> None:
     fleet = busy_fleet(seed)
     everyone = Candidates.of(fleet.ready())
+    rng = random.Random(seed)
+    algorithm = load_algorithms(AlgorithmOptions(lora_affinity_threshold=1.0, rng=rng))[name]
     for adapter in (None, *ADAPTERS):
-        options = AlgorithmOptions(lora_affinity_threshold=1.0, rng=random.Random(seed))
-        algorithm = load_algorithms(options)[name]
+        rng.seed(seed)
         request = InferenceRequest(adapter or "base", adapter)
         quick = algorithm.pick(request, everyone, 1.0)
         full = algorithm.pick(request, Candidates.of(list(everyone)), 1.0)

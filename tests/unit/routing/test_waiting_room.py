@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -21,6 +20,7 @@ from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.slot_closing import PATIENCE_SECONDS
 from lora_router.routing.waiting_room import PASSED_OVER, Limits
+from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.routing.router import Router
 
@@ -503,4 +503,4 @@ class WaitingRoomMachine(RuleBasedStateMachine):
 
 
 TestWaitingRoomMachine = WaitingRoomMachine.TestCase
-TestWaitingRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWaitingRoomMachine.settings = examples(60, steps=40)

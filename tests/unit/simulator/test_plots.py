@@ -11,6 +11,8 @@ from lora_router.simulator.command import SimulateOptions, simulate_command
 from lora_router.simulator.plot_records import PlotRecords, two_to_compare
 from lora_router.simulator.plots import PlotError, check_can_plot, write_plots
 
+pytestmark = pytest.mark.slow
+
 SCENARIO = "about: 3 pods, $9 & <more>\npods: 3\nslots: [2]\nadapters: 8\nzipf: 1.0\nrate: 4\n"
 ALGORITHMS = ("least-request", "lora-affinity", "lora-placement")
 

@@ -1,12 +1,13 @@
 """The pod for long simulations does what the step-by-step engine does, in fewer events."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.simulated_request import SimulatedRequest
+from tests.examples import examples
 from tests.unit.simulator.models import Ask, by_events, by_steps
 
 SMALL = EngineOptions(max_loras=2, max_cpu_loras=3, max_num_seqs=6)
@@ -26,7 +27,7 @@ asks = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(asks)
 def test_every_request_has_its_tokens_when_the_engine_has_them(asks: list[Ask]) -> None:
     expected = by_steps(SMALL, asks)

@@ -1,0 +1,42 @@
+"""What holds for all tests: their environment, their markers, and hypothesis' profiles."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.surroundings import isolate
+
+isolate()
+
+# No deadline: a busy machine is no error of the code. `ci` tries the same examples in each run, so
+# that a change is not blamed for what another run would have found; `thorough` is `make fuzz`.
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("fast", settings.get_profile("default"), max_examples=20)
+settings.register_profile(
+    "ci", settings.get_profile("default"), derandomize=True, database=None, print_blob=True
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+_TESTS = Path(__file__).parent
+_MARKS = {
+    "integration": pytest.mark.envoy,
+    "kube": pytest.mark.kube,
+    "image": pytest.mark.slow,
+}
+"""By folder."""
+_ONE_WORKER = {"kube": "kube", "image": "image"}
+"""Folders whose tests share something that takes long to make: an API server, an image."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the folder that they are in."""
+    for item in items:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        if folder in _MARKS:
+            item.add_marker(_MARKS[folder])
+        if folder in _ONE_WORKER:
+            item.add_marker(pytest.mark.xdist_group(_ONE_WORKER[folder]))
