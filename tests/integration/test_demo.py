@@ -153,7 +153,7 @@ async def test_a_child_that_dies_ends_the_demo_and_is_named(child: str) -> None:
         assert await running.end() == 1
         await running.until_gone()
     name = {"serve": "router"}.get(child, child)
-    assert f"{name} ended with status -9".encode() in running.stderr
+    assert f"{name} was killed by SIGKILL".encode() in running.stderr
     assert running.stdout == b""
 
 

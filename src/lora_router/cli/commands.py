@@ -1,6 +1,7 @@
-"""The commands of ``lora-router``, and what their options have in common with each other.
+"""The application with all commands.
 
-A command's function imports what it needs itself: ``--help`` and completion need none of it.
+Each command's function imports what it needs itself, because ``--help`` and completion need none
+of it.
 """
 
 from typing import Annotated

@@ -1,9 +1,9 @@
-"""The demo's load: a trace made from a seed, and a client that plays it.
+"""The demo's load: a trace made from a seed, and a client that replays it.
 
-Twelve adapters share four pods of four slots: room for all, and none to waste. Each adapter has
-three to five requests in progress at any time, so that where it runs it keeps running, and a
-router that sends it elsewhere takes a slot from another. One request in seven is for the base
-model, which needs no slot.
+Twelve adapters share four pods of four slots. That is enough for all of them, with little to spare.
+Each adapter has three to five requests in progress at any time. An adapter that is active on a pod
+therefore stays active, and a router that sends its requests elsewhere takes a slot from another
+adapter. One request in seven is for the base model, which needs no slot.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ REQUESTS_PER_SECOND = 36.0
 BASE_SHARE = 1 / 7
 OUTPUT_TOKENS = (30, 60)
 LONGEST_WAIT_SECONDS = 90.0
-"""For answers after the last request was sent. Four slots for twelve adapters drain slowly."""
+"""Timeout of a request. With ``random``, twelve adapters wait for four slots on each pod, and the
+last requests are answered long after they were sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +35,19 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request."""
+    """The result of one request."""
 
     model: str
     error: str | None
-    """``None`` if it was answered to the end."""
+    """``None`` if the answer was complete."""
     first_token_seconds: float = 0.0
     pod: str = ""
     adapter_state: str = ""
-    """How it found its adapter: ``active``, ``resident``, ``cold`` or ``base``."""
+    """State of its adapter on arrival: ``active``, ``resident``, ``cold``; or ``base``."""
 
 
 def make_trace(seed: int, seconds: float) -> tuple[Arrival, ...]:
-    """Make a trace: Poisson arrivals, popularity falling by a third from first to last adapter."""
+    """Return Poisson arrivals; the last adapter is a third less popular than the first."""
     rng = random.Random(seed)
     weights = [1.0 - number / (3 * len(ADAPTERS)) for number in range(len(ADAPTERS))]
     trace = []
@@ -59,7 +60,7 @@ def make_trace(seed: int, seconds: float) -> tuple[Arrival, ...]:
 
 
 class Player:
-    """Plays a trace against a gateway. ``outcomes`` grows while it does."""
+    """Replays a trace against a gateway. ``outcomes`` grows meanwhile."""
 
     def __init__(self, url: str, trace: Sequence[Arrival]) -> None:
         self._url = f"{url}/v1/chat/completions"
@@ -67,7 +68,7 @@ class Player:
         self.outcomes: list[Outcome] = []
 
     async def play(self) -> None:
-        """Send every request at its time, and wait for the answers."""
+        """Send every request at its time, and wait for all answers."""
         loop = asyncio.get_running_loop()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         async with (

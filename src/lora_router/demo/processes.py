@@ -1,8 +1,8 @@
 """Child processes that never outlive the demo, however it ends.
 
-Each child is in a session of its own, so that Ctrl-C reaches only the demo, which then ends them
-in order. If the demo is killed, the kernel ends them on Linux (``PR_SET_PDEATHSIG``); pods also end
-when their standard input does, on any system.
+Each child runs in a session of its own, so that Ctrl-C reaches only the demo, which then stops the
+children in order. If the demo is killed, the kernel stops them on Linux (``PR_SET_PDEATHSIG``). On
+any system, pods also exit when their standard input is closed.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ _GRACE_SECONDS = 5.0
 
 
 class ChildError(RuntimeError):
-    """A child ended before it should; the message says which and shows its last lines."""
+    """A child exited too early. The message names the child and shows its last lines of output."""
 
 
 class Children:
-    """The demo's child processes, ended in reverse order of their start."""
+    """The demo's child processes, stopped in reverse order of their start."""
 
     def __init__(self, directory: Path) -> None:
-        """Prepare; the children's output goes into files in ``directory``."""
+        """Write each child's output into a file in ``directory``."""
         self._directory = directory
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
@@ -40,7 +40,7 @@ class Children:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Nobody can interrupt this: what is left would stay behind.
+        # Shielded, because a child that is not stopped here stays behind.
         await asyncio.shield(asyncio.create_task(self._end_all()))
 
     async def start(self, name: str, command: Sequence[str | Path]) -> None:
@@ -73,23 +73,22 @@ class Children:
         return "\n".join(f"  {line}" for line in lines) or "  (it printed nothing)"
 
     def check(self) -> None:
-        """See that all children run.
+        """Check that all children run.
 
         Raises:
-            ChildError: One has ended.
+            ChildError: A child has exited.
         """
         for name, process in self._running.items():
             if process.returncode is not None:
                 raise ChildError(
-                    f"{name} ended with status {process.returncode}; its last lines:\n"
-                    f"{self.last_lines(name)}"
+                    f"{name} {_how(process.returncode)}; its last lines:\n{self.last_lines(name)}"
                 )
 
     async def watch(self) -> None:
-        """Return never, unless a child ends.
+        """Wait until a child exits.
 
         Raises:
-            ChildError: One has ended.
+            ChildError: A child has exited.
         """
         while True:
             self.check()
@@ -109,9 +108,15 @@ class Children:
                 await process.wait()
 
 
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    return f"was killed by {signal.Signals(-status).name}"
+
+
 def _end_with(parent: int) -> None:
-    """Ask the kernel to end this process with its parent. Runs in the child, before the program."""
+    """Have the kernel stop this process with its parent. Runs in the child before the program."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # The parent ended in between.
+        if os.getppid() != parent:  # The parent exited before prctl.
             os._exit(1)

