@@ -6,7 +6,6 @@ and only its labels are read.
 """
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
@@ -14,6 +13,7 @@ from lora_router.scrape.engines import ENGINES, PROCESS_START, EngineMetrics, Re
 from lora_router.scrape.series import (
     ExpositionError,
     Line,
+    PageTooLargeError,
     Series,
     SeriesFinder,
     read_series,
@@ -24,7 +24,14 @@ CLOCK_TOLERANCE_SECONDS = 3600.0
 """A pod's clock may be that far ahead of ours. With several API server processes vLLM's page shows
 sums of Unix times, which are decades ahead."""
 
-_LARGEST = sys.float_info.max
+MAX_SLOTS = 100_000
+"""A server that reports more adapter slots reports none that can be true."""
+MAX_NUMBER = 1e12
+"""The same for all other numbers. Sums of them are exact, and no arithmetic with them overflows."""
+MAX_LOAD_SECONDS = 3600.0
+_LONGEST_SLOTS = 20
+MAX_ADAPTERS = 4096
+"""Adapters in one label. A label lists those of one batch."""
 
 _finders = {engine: SeriesFinder(names.all) for engine, names in ENGINES.items()}
 _start_finder = SeriesFinder((PROCESS_START,))
@@ -60,6 +67,7 @@ def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: f
 
     Raises:
         ExpositionError: The page is of no known engine, or a line that matters is malformed.
+        PageTooLargeError: Reading it would take too long.
     """
     page = b"\n" + page
     names, found = _find(page, engine)
@@ -93,8 +101,8 @@ def _find(page: bytes, engine: str | None) -> tuple[EngineMetrics, _Page]:
 
 
 def _numbers(series: Iterable[Series]) -> list[float]:
-    # The parser makes an int of "3", however long, and a float of "3.0". NaN is above nothing.
-    return [float(value) for _, value in series if abs(value) <= _LARGEST]
+    # The parser makes an int of "3", however long, and a float of "3.0". NaN is in no interval.
+    return [float(value) for _, value in series if 0 <= value <= MAX_NUMBER]
 
 
 def _sum(series: Iterable[Series]) -> float | None:
@@ -152,7 +160,7 @@ def _lora(found: _Page, names: EngineMetrics, wall_now: float) -> LoraActivity |
     if names.lora_slots is not None:
         slots = _max(found.series(names.lora_slots))
         if slots is not None and slots >= 1:
-            return LoraActivity(int(slots), frozenset(), frozenset(), wall_now)
+            return LoraActivity(_bounded_slots(slots), frozenset(), frozenset(), wall_now)
     return None
 
 
@@ -185,7 +193,7 @@ def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
     return LoraResidency(
         gpu=frozenset(at[names.gpu_level]),
         cpu=frozenset(at[names.cpu_level] - at[names.gpu_level]),
-        max_gpu=int(slots) if slots is not None and slots >= 1 else None,
+        max_gpu=_bounded_slots(slots) if slots is not None else None,
     )
 
 
@@ -193,19 +201,32 @@ def _mean(found: _Page, histogram: str) -> float | None:
     """Divide a histogram's sum by its count, all its series together."""
     total = _sum(found.series(f"{histogram}_sum"))
     count = _sum(found.series(f"{histogram}_count"))
-    if total is None or count is None or not 0 <= total < math.inf or count < 1:
+    if total is None or count is None or count < 1:
         return None
-    return total / count
+    mean = total / count
+    return mean if mean <= MAX_LOAD_SECONDS else None
 
 
 def _slots(text: str) -> int | None:
     """Return the number of slots; ``None`` for anything that is none, 0 included: unknown."""
+    if len(text) > _LONGEST_SLOTS:
+        return None  # Python refuses the longest numbers, and takes its time for long ones.
     try:
-        return max(int(text), 0) or None
+        return _bounded_slots(int(text))
     except ValueError:
         return None
 
 
+def _bounded_slots(slots: float) -> int | None:
+    return int(slots) if 1 <= slots <= MAX_SLOTS else None
+
+
 def _adapters(text: str) -> frozenset[str]:
-    """Split a label. Servers join names by ``,`` or ``, ``; an empty label has no name in it."""
+    """Split a label. Servers join names by ``,`` or ``, ``; an empty label has no name in it.
+
+    Raises:
+        PageTooLargeError: There are too many names.
+    """
+    if text.count(",") >= MAX_ADAPTERS:
+        raise PageTooLargeError(f"the page has a label with more than {MAX_ADAPTERS} adapters")
     return frozenset(name for part in text.split(",") if (name := part.strip()))

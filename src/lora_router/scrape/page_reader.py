@@ -5,7 +5,10 @@ from functools import lru_cache
 import aiohttp
 from yarl import URL
 
-MAX_PAGE_BYTES = 8 * 1024 * 1024
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""Longest ``/metrics``. A vLLM page has 60 KB, and 170 bytes for each combination of adapters."""
+MAX_MODELS_BYTES = 16 * 1024 * 1024
+"""Longest ``/v1/models``. vLLM writes about 550 bytes for each adapter."""
 
 # Taking a URL apart costs a fifth of a read over a kept connection.
 _url = lru_cache(maxsize=16384)(URL)
@@ -16,7 +19,7 @@ class ScrapeError(Exception):
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
-        """``timeout``, ``connect``, ``status``, ``too-large`` or ``malformed``."""
+        """``timeout``, ``connect``, ``status``, ``too-large``, ``malformed`` or ``internal``."""
         super().__init__(message)
 
 
@@ -43,7 +46,9 @@ class PageReader:
         """Close every connection."""
         await self._session.close()
 
-    async def get(self, url: str, headers: dict[str, str] | None = None) -> bytes:
+    async def get(
+        self, url: str, headers: dict[str, str] | None = None, *, max_bytes: int
+    ) -> bytes:
         """Return a page.
 
         Raises:
@@ -55,7 +60,7 @@ class PageReader:
             ) as response:
                 if response.status != 200:
                     raise ScrapeError("status", f"{url} answers with status {response.status}")
-                return await _bounded(response, url)
+                return await _bounded(response, url, max_bytes)
         except TimeoutError:
             raise ScrapeError(
                 "timeout", f"{url} gave no answer within {self._timeout:g} s"
@@ -65,12 +70,12 @@ class PageReader:
             raise ScrapeError("connect", f"{url}: {str(error) or type(error).__name__}") from None
 
 
-async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, url: str, max_bytes: int) -> bytes:
     pieces = []
     size = 0
     async for piece in response.content.iter_any():
         pieces.append(piece)
         size += len(piece)
-        if size > MAX_PAGE_BYTES:
-            raise ScrapeError("too-large", f"{url} is longer than {MAX_PAGE_BYTES} bytes")
+        if size > max_bytes:
+            raise ScrapeError("too-large", f"{url} is longer than {max_bytes} bytes")
     return b"".join(pieces)

@@ -20,11 +20,12 @@ from pydantic import SecretStr
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.scrape import page_reader
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.models import ModelsError, read_models
 from lora_router.scrape.page_reader import PageReader, ScrapeError
 from lora_router.scrape.schedule import ScrapeSchedule
-from lora_router.scrape.series import ExpositionError
+from lora_router.scrape.series import ExpositionError, PageTooLargeError
 from lora_router.supervision import Supervisor, cancel, describe
 
 log = logging.getLogger("lora_router.scrape")
@@ -199,11 +200,13 @@ class Scraper:
             self._fleet.put_scrape_failure(state, self._clock())
 
     async def _scrape(self, state: PodState) -> None:
-        page = await self._get(state.pod.metrics_url)
+        page = await self._get(state.pod.metrics_url, max_bytes=page_reader.MAX_PAGE_BYTES)
         try:
             metrics = read_page(
                 page, engine=state.pod.engine, scraped_at=self._clock(), wall_now=time.time()
             )
+        except PageTooLargeError as error:
+            raise ScrapeError("too-large", str(error)) from None
         except ExpositionError as error:
             raise ScrapeError("malformed", str(error)) from None
         self._fleet.put_metrics(state, metrics)
@@ -212,7 +215,9 @@ class Scraper:
         headers = {}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
-        body = await self._get(state.pod.models_url, headers)
+        body = await self._get(
+            state.pod.models_url, headers, max_bytes=page_reader.MAX_MODELS_BYTES
+        )
         try:
             models = read_models(body)
         except ModelsError as error:
@@ -221,9 +226,11 @@ class Scraper:
         if state.pod.models is None:
             self._fleet.put_models(state, models)
 
-    async def _get(self, url: str, headers: dict[str, str] | None = None) -> bytes:
+    async def _get(
+        self, url: str, headers: dict[str, str] | None = None, *, max_bytes: int
+    ) -> bytes:
         assert self._pages is not None  # noqa: S101 -- tasks live between start and stop
-        return await self._pages.get(url, headers)
+        return await self._pages.get(url, headers, max_bytes=max_bytes)
 
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:

@@ -2,18 +2,34 @@
 
 A vLLM page is 50 to 60 KB, of which a handful of lines matter. One regular expression goes through
 the page once, from line to line of the engine's own metrics, and yields those. What stands before
-the value is the same from scrape to scrape and mostly from pod to pod, so it goes through the
-official Prometheus parser once and is remembered. A line that is not of the plainest form (a time
-stamp, a value with more than a number in it) goes through the parser whole, so what counts as well
-formed is the parser's decision everywhere.
+the value is the same from scrape to scrape, so it is read once and remembered. A line that is not
+of the plainest form (an escape, a time stamp, a value with more than a number in it) goes through
+the official Prometheus parser, so what counts as well formed is the parser's decision everywhere.
+
+The cost of a page is bounded, whatever is on it.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+
+from lora_router.scrape.labels import LabelMemory, plain_labels
+
+MAX_LINES = 40_000
+"""Lines of a page. A vLLM page has about 600, and one for each combination of adapters that ever
+ran together."""
+MAX_SERIES = 10_000
+"""Series of one metric whose labels are read."""
+MAX_PARSED_SERIES = 500
+"""Series of one metric that the official parser reads, at some 50 µs each."""
+MAX_LABELS_BYTES = 64 * 1024
+_SMALL_PAGE_BYTES = 512 * 1024
+"""A page of this size has less than ``MAX_LINES`` lines that matter, and need not be counted."""
+
+_UNKNOWN: Mapping[str, str] = {}
+_memory = LabelMemory(16 * 1024 * 1024)
 
 Line = tuple[bytes, bytes, bytes]
 """A line in parts: all up to the end of its labels; of that, the metric's name; all the rest."""
@@ -24,6 +40,10 @@ Series = tuple[Mapping[str, str], float]
 
 class ExpositionError(ValueError):
     """The page is not one that can be read; the message says why, shortened."""
+
+
+class PageTooLargeError(ExpositionError):
+    """Reading the page would take too long."""
 
 
 class SeriesFinder:
@@ -45,7 +65,13 @@ class SeriesFinder:
         return (found[1], found[2], found[3]) if found is not None else None
 
     def all(self, page: bytes) -> dict[bytes, list[Line]]:
-        """Return the lines by the metrics' names. ``page`` begins with a line end."""
+        """Return the lines by the metrics' names. ``page`` begins with a line end.
+
+        Raises:
+            PageTooLargeError: The page has too many lines.
+        """
+        if len(page) > _SMALL_PAGE_BYTES and page.count(b"\n") > MAX_LINES:
+            raise PageTooLargeError(f"the page has more than {MAX_LINES} lines")
         lines: dict[bytes, list[Line]] = {}
         for line in self._pattern.findall(page):
             lines.setdefault(line[1], []).append(line)
@@ -64,16 +90,28 @@ def read_values(lines: Iterable[Line]) -> list[float]:
         return [_value(line) for line in lines]
 
 
-def read_series(lines: Iterable[Line]) -> list[Series]:
+def read_series(lines: Sequence[Line]) -> list[Series]:
     """Return labels and values.
 
     Raises:
         ExpositionError: A line is malformed.
+        PageTooLargeError: There are too many lines, one is too long, or too many need the parser.
     """
+    if len(lines) > MAX_SERIES:
+        raise PageTooLargeError(f"the page has more than {MAX_SERIES} series of one metric")
     series = []
+    parsed = 0
     for line in lines:
         head, name, tail = line
-        labels = _labels(head, name)
+        labels = _memory.get(head, _UNKNOWN)
+        if labels is _UNKNOWN:
+            if len(head) > MAX_LABELS_BYTES:
+                raise PageTooLargeError(f"the page has a line with {len(head)} bytes of labels")
+            labels = plain_labels(head, name)
+            if labels is None:
+                parsed = _one_more(parsed)
+                labels = _parsed_labels(head, name)
+            _memory.put(head, labels)
         # Python reads "1_0" as a number, the parser does not.
         if labels is not None and b"_" not in tail:
             try:
@@ -81,14 +119,21 @@ def read_series(lines: Iterable[Line]) -> list[Series]:
                 continue
             except ValueError:
                 pass
+        parsed = _one_more(parsed)
         series += [
             (sample.labels, sample.value) for sample in _parse(line) if sample.name == name.decode()
         ]
     return series
 
 
-@lru_cache(maxsize=8192)
-def _labels(head: bytes, name: bytes) -> Mapping[str, str] | None:
+def _one_more(parsed: int) -> int:
+    """Count a line that the official parser reads."""
+    if parsed >= MAX_PARSED_SERIES:
+        raise PageTooLargeError(f"the page has more than {MAX_PARSED_SERIES} unusual lines")
+    return parsed + 1
+
+
+def _parsed_labels(head: bytes, name: bytes) -> Mapping[str, str] | None:
     """Return the labels if nothing but a value can follow, else ``None``."""
     try:
         (sample,) = _parse((head, name, b" 0"))

@@ -39,7 +39,7 @@ def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetric
 
 
 def _finite(samples: list[Sample]) -> list[float]:
-    return [float(sample.value) for sample in samples if math.isfinite(sample.value)]
+    return [float(sample.value) for sample in samples if 0 <= sample.value <= 1e12]
 
 
 def _sum(samples: list[Sample]) -> float | None:
@@ -54,7 +54,7 @@ def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:
     newest = max(believable, key=lambda sample: sample.value)
     slots = newest.labels.get("max_lora", "")
     return LoraActivity(
-        max_lora=int(slots) if slots.isdecimal() and int(slots) > 0 else None,
+        max_lora=int(slots) if slots.isdecimal() and 0 < int(slots) <= 100_000 else None,
         running=_names(newest.labels.get("running_lora_adapters", "")),
         waiting=_names(newest.labels.get("waiting_lora_adapters", "")),
         updated_at=float(newest.value),
@@ -84,14 +84,14 @@ def _residency(samples: Samples) -> LoraResidency | None:
     return LoraResidency(
         gpu=frozenset(names["gpu"]),
         cpu=frozenset(names["cpu"] - names["gpu"]),
-        max_gpu=int(most) if most >= 1 else None,
+        max_gpu=int(most) if 1 <= most <= 100_000 else None,
     )
 
 
 def _mean(samples: Samples) -> float | None:
     total = _sum(samples["vllm:lora_adapter_load_seconds_sum"])
     count = _sum(samples["vllm:lora_adapter_load_seconds_count"])
-    if total is None or count is None or total < 0 or count < 1:
+    if total is None or count is None or count < 1 or total / count > 3600:
         return None
     return total / count
 
