@@ -4,7 +4,7 @@ CPU time of this process divided by the number of calls, the best of some rounds
 machine disturbs it little. A *decision* is an algorithm's choice; *routed* is what the director
 makes of it: the pods that serve the model looked up, one chosen, the request counted there, and an
 older one given back. A *conversation* is one whole request without the transport: messages parsed,
-routed, answers written.
+routed, answers written. What changes cost while requests are held is measured by ``held``.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import msgspec
 
+from bench import held
 from bench.builtin_requests import requests
 from bench.envoys import PAGES
 from bench.fleets import BenchFleet, pod_object
@@ -178,8 +179,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         rows = measure(1, (1_000, 220_000), (8, 1_000))
+        rows |= held.measure(held.QUICK_POINTS, 1)
     else:
         rows = measure(_ROUNDS, SIZES, PODS)
+        rows |= held.measure(held.POINTS, _ROUNDS)
     if arguments.json:
         print(json.dumps({name: round(value, 2) for name, value in rows.items()}))
         return

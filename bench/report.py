@@ -176,6 +176,8 @@ def _parts_tables(results: Results) -> list[Table]:
     for name, value in results.parts.items():
         kind, _, rest = name.partition(", ")
         algorithm, _, pods = rest.rpartition(", ")
+        if " held on " in name:
+            continue
         if kind in {"decision", "routed"}:
             by_algorithm.setdefault(algorithm, {})[f"{kind}, {pods}"] = value
         else:
@@ -193,7 +195,22 @@ def _parts_tables(results: Results) -> list[Table]:
             ],
         ),
         Table("Parts, CPU µs", ("part", "µs"), others),
+        *_held_tables(results),
     ]
+
+
+def _held_tables(results: Results) -> list[Table]:
+    by_point: dict[str, dict[str, float]] = {}
+    for name, value in results.parts.items():
+        what, comma, point = name.rpartition(", ")
+        if comma and " held on " in point:
+            by_point.setdefault(point, {})[what] = value
+    columns = list(next(iter(by_point.values()), {}))
+    lines = [
+        (point, *(_number(values[column]) for column in columns))
+        for point, values in by_point.items()
+    ]
+    return [Table("Requests held, CPU µs", ("requests", *columns), lines)] if lines else []
 
 
 # Cells

@@ -112,6 +112,22 @@ def _in_parts(results: Results) -> list[Goal]:
         for name, value in results.parts.items()
         if name.startswith("metrics page")
     ]
+    return made + _while_held(results)
+
+
+def _while_held(results: Results) -> list[Goal]:
+    made = []
+    for point in ("872 held on 32 pods", "5,000 held on 200 pods"):
+        for kind, wanted in (("release", 100.0), ("scrape", None), ("pod event", None)):
+            found = [
+                value
+                for name, value in results.parts.items()
+                if name.startswith(kind) and name.endswith(f", {point}")
+            ]
+            if found:
+                made.append(
+                    _at_most(f"{kind}, {point}: the slowest kind", max(found), wanted, "µs")
+                )
     return made
 
 
