@@ -17,6 +17,7 @@ from itertools import cycle, islice
 from bench.fleets import pod
 from bench.plan import DEFAULT_ALGORITHM
 from bench.workload import BASE, adapters
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.pod_state import PodState
@@ -24,6 +25,7 @@ from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.waiting_room import Limits
 from lora_router.simulator.events import EventQueue
 
 SLOTS = 4
@@ -34,6 +36,7 @@ PATIENCE_SECONDS = 7.0
 """What is let pass for the second half of the figures."""
 NO_SLOT, A_SLOT = "release, no slot freed", "release, a slot freed"
 SCRAPE, POD_EVENT = "scrape", "pod event"
+TIMER = "longest timer in these 7 s"
 LATER = ", held for 7 s"
 _JOINED = 8
 """Requests of each running adapter beside its first one."""
@@ -72,6 +75,7 @@ class FullFleet:
             self.clock,
             _NoTelemetry(),
             max_hold_seconds=1e6,
+            limits=Limits(requests=1_000_000, requests_per_model=1_000_000),
         )
         self._slots = pods * SLOTS
         self._held = held
@@ -80,8 +84,10 @@ class FullFleet:
         self._joined: deque[Routed] = deque()
         names = adapters(self._slots + held + _SPARE_NAMES)
         self._names = iter(names)
-        self.fleet.replace(pod(number, (BASE, *names)) for number in range(pods))
+        self.fleet.replace(pod(number, None) for number in range(pods))
+        served = [ServedModel(BASE), *(ServedModel(name, BASE) for name in names)]
         for state in self.fleet:
+            self.fleet.put_models(state, served)
             self._scrape(state)
         running = list(islice(self._names, self._slots))
         for name in running:
@@ -103,11 +109,20 @@ class FullFleet:
         while not self._held and len(self._first) < self._slots:
             self._ask(next(self._names), self._first)
 
-    def let_pass(self, seconds: float) -> None:
-        """Move the clock."""
+    def let_pass(self, seconds: float) -> float:
+        """Move the clock; return the CPU time of the timer that took longest."""
         until = self.clock.time + seconds
+        longest, since = 0.0, time.process_time()
+
+        def passed() -> bool:
+            nonlocal longest, since
+            now = time.process_time()
+            longest, since = max(longest, now - since), now
+            return self.clock.time >= until
+
         self.clock.call_at(until, lambda: None)
-        self.clock.run(lambda: self.clock.time >= until)
+        self.clock.run(passed)
+        return longest
 
     def release_no_slot(self) -> None:
         """End a request whose adapter has other requests in flight on its pod."""
@@ -146,20 +161,20 @@ def measure(points: Sequence[tuple[int, int]], rounds: int) -> dict[str, float]:
     """Measure all changes at all points; µs by what it is, as ``row_name`` spells it."""
     rows: dict[str, float] = {}
     for held, pods in points:
-        for after, seconds in (("", 0.0), (LATER, PATIENCE_SECONDS)):
-            joined = FullFleet(pods, held, _JOINED)
-            joined.let_pass(seconds)
-            for what, call in (
-                (SCRAPE, joined.scrape),
-                (POD_EVENT, joined.pod_event),
-                (NO_SLOT, joined.release_no_slot),
+        joined, alone = FullFleet(pods, held, _JOINED), FullFleet(pods, held)
+        for after in ("", LATER):
+            if after:
+                joined.let_pass(PATIENCE_SECONDS)
+                longest = 1e6 * alone.let_pass(PATIENCE_SECONDS)
+                rows[row_name(TIMER, held, pods)] = longest
+            for what, call, prepare in (
+                (NO_SLOT, joined.release_no_slot, _nothing),
+                (A_SLOT, alone.release_a_slot, alone.refill),
+                (SCRAPE, joined.scrape, _nothing),
+                (POD_EVENT, alone.pod_event, _nothing),
             ):
-                rows[row_name(what + after, held, pods)] = _microseconds(call, rounds)
-            alone = FullFleet(pods, held)
-            alone.let_pass(seconds)
-            rows[row_name(A_SLOT + after, held, pods)] = _microseconds(
-                alone.release_a_slot, rounds, alone.refill
-            )
+                name = row_name(what + after, held, pods)
+                rows[name] = _microseconds(call, rounds, prepare)
     return rows
 
 
@@ -168,9 +183,7 @@ def row_name(what: str, held: int, pods: int) -> str:
     return f"{what}, {held:,} held on {pods} pods"
 
 
-def _microseconds(
-    call: Callable[[], object], rounds: int, prepare: Callable[[], object] = lambda: None
-) -> float:
+def _microseconds(call: Callable[[], object], rounds: int, prepare: Callable[[], object]) -> float:
     """Return CPU µs for each call. What prepares a batch of calls does not count."""
     batch = 1
     spent = 0.0
@@ -187,6 +200,10 @@ def _microseconds(
             continue
         found.append(1e6 * taken / batch)
     return statistics.median(found)
+
+
+def _nothing() -> None:
+    return
 
 
 def main() -> None:

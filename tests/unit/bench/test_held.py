@@ -1,0 +1,52 @@
+"""The fleet without a free slot, in which held requests are measured."""
+
+import pytest
+
+from bench.held import A_SLOT, LATER, NO_SLOT, PATIENCE_SECONDS, FullFleet, measure, row_name
+from bench.report import tables
+from bench.results import Results, goals
+
+
+def test_only_the_end_of_an_adapters_last_request_gives_a_held_one_its_slot() -> None:
+    full = FullFleet(pods=2, held=3, joined=1)
+
+    full.release_no_slot()
+    assert full.director.held == 3
+
+    alone = FullFleet(pods=2, held=3)
+    alone.release_a_slot()
+    assert alone.director.held == 2
+    alone.refill()
+    assert alone.director.held == 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, PATIENCE_SECONDS])
+def test_nobody_who_is_held_can_go_after_a_scrape_or_an_event_of_another_pod(
+    seconds: float,
+) -> None:
+    full = FullFleet(pods=2, held=3)
+    full.let_pass(seconds)
+
+    for _ in range(4):
+        full.scrape()
+        full.pod_event()
+
+    assert full.director.held == 3
+
+
+def test_figures_have_a_table_and_the_goals_their_rows() -> None:
+    found = measure([(2, 12)], rounds=1)
+    assert found[row_name(NO_SLOT, 2, 12)] > 0
+
+    parts = {row_name(what, 872, 32): 7.0 for what in (NO_SLOT, A_SLOT)}
+    parts |= {row_name(NO_SLOT + LATER, 872, 32): 123.0}
+    results = Results({}, 1.0, ("lean",), (), (), (), (), parts)
+    [goal] = [goal for goal in goals(results) if goal.what.startswith("release")]
+    assert (goal.what, goal.reached, goal.met) == (
+        "release, 872 held on 32 pods: the slowest kind", "123 µs", False,
+    )  # fmt: skip
+
+    results = Results({}, 1.0, ("lean",), (), (), (), (), found)
+    [table] = [table for table in tables(results) if table.title == "Requests held, CPU µs"]
+    assert [line[0] for line in table.lines] == ["2 held on 12 pods"]
+    assert len(table.head) == len(table.lines[0]) == 10
