@@ -1,15 +1,32 @@
 """The README says what is true."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+import typer
+
+from lora_router.cli.commands import app
+from lora_router.config.settings import Settings
+from lora_router.envoy.bootstrap import bootstrap_json
+from lora_router.extproc.body import BodyError, BodyErrorKind
+from lora_router.extproc.errors import (
+    body_answer,
+    cut_body_answer,
+    refusal_answer,
+    too_large_answer,
+)
 from lora_router.fleet.fleet import Fleet
+from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.registry import installed
 from lora_router.telemetry.metrics import Telemetry
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
@@ -23,25 +40,105 @@ def test_every_algorithm_is_described() -> None:
         assert f"| `{name}` |" in README
 
 
-def test_every_metric_that_is_named_exists_and_the_other_way_round() -> None:
+def test_every_metric_is_described_and_every_described_metric_exists() -> None:
     named = {name.removesuffix("_total") for name in re.findall(r"`(lora_router_\w+)", README)}
-    fleet = Fleet()
-    page = Telemetry(fleet).page().decode()
+    page = Telemetry(Fleet()).page().decode()
     exported = set(re.findall(r"^# TYPE (lora_router_\w+)", page, re.MULTILINE))
-    # These are added by the app, which knows the transport and the discovery.
-    exported |= {
-        "lora_router_open_streams",
-        "lora_router_held_requests",
-        "lora_router_pods_age_seconds",
-    }
-    documented_elsewhere = {"lora_router_build_info", "lora_router_scrape_seconds"}
+    # These are added by the app, which knows the transport, the tasks and the discovery.
+    app = (ROOT / "src/lora_router/app.py").read_text()
+    exported |= set(re.findall(r'"(lora_router_\w+)"', app))
 
-    exported = {name.removesuffix("_total").removesuffix("_created") for name in exported}
-    assert named == exported - documented_elsewhere
+    assert named == {name.removesuffix("_total").removesuffix("_created") for name in exported}
 
 
-def test_every_link_leads_to_a_file() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+def table(heading: str) -> list[list[str]]:
+    """The rows of all tables of a section, each a list of cells."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in row] for row in rows if not row[0].startswith(("---", " ---"))
+    ]
+
+
+def test_every_error_that_a_client_can_meet_is_described() -> None:
+    described = {(row[0], row[1].strip("`")) for row in table("Errors") if row[0].isdigit()}
+    answers = [
+        *(refusal_answer(Refused(refusal, "some-model")) for refusal in Refusal),
+        *(body_answer(BodyError(kind, "wrong")) for kind in BodyErrorKind),
+        too_large_answer(1),
+        cut_body_answer(),
+    ]
+    own = {(str(answer.status), answer.code) for answer in answers}
+
+    assert described == own | envoys_own_errors()
+
+
+def test_every_header_of_an_error_is_described() -> None:
+    rows = {row[1].strip("`"): row[2] for row in table("Errors") if len(row) == 4}
+    for refusal in Refusal:
+        answer = refusal_answer(Refused(refusal, "some-model"))
+        names = {name for name, _ in answer.headers} - {"content-type"}
+        assert set(re.findall(r"(?:x-error|retry)-[a-z-]+", rows[answer.code])) == names, refusal
+
+
+def envoys_own_errors() -> set[tuple[str, str]]:
+    """Status and code of each of Envoy's local replies in the bootstrap that we print."""
+    document = json.loads(bootstrap_json(Settings()))
+    [listener] = document["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    found = set()
+    for mapper in manager["local_reply_config"]["mappers"]:
+        code = mapper["body_format_override"]["json_format"]["error"]["code"]
+        comparison = mapper["filter"].get("status_code_filter", {}).get("comparison", {})
+        matched = comparison.get("value", {}).get("default_value", 503)
+        found.add((str(mapper.get("status_code", matched)), code))
+    return found
+
+
+def console_lines() -> list[str]:
+    """The commands in the README's console blocks, without prompts and comments."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [line.removeprefix("$ ").split("  #")[0] for line in text.splitlines() if line]
+
+
+def test_every_command_in_the_table_exists_and_the_other_way_round() -> None:
+    described = {row[0].split()[1].strip("`") for row in table("Commands")[1:]}
+
+    assert described == set(typer.main.get_group(app).commands)
+
+
+def test_every_option_in_the_table_of_commands_exists() -> None:
+    commands = typer.main.get_group(app).commands
+    for row in table("Commands")[1:]:
+        command = commands[row[0].split()[1].strip("`")]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"`(-[-\w]+)[ `]", row[1])) <= options, row
+
+
+def test_every_command_line_parses() -> None:
+    lines = [line.split(">")[0] for line in console_lines() if line.startswith("lora-router ")]
+    assert len(lines) >= 4
+    for line in lines:
+        group = typer.main.get_group(app)
+        words = shlex.split(line)[1:]
+        context = group.make_context("lora-router", list(words))
+        if words[0] in group.commands:
+            command = group.commands[words[0]]
+            command.make_context(words[0], words[1:], parent=context)
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z][a-z-]*)", README + CONTRIBUTING))
+    assert {"demo", "test", "build"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_every_link_leads_to_a_file(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 

@@ -109,7 +109,8 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
         case Refusal.SHUTTING_DOWN:
             return _unavailable(
                 "router_draining",
-                "The router is shutting down while the request waited for a pod; try again.",
+                "The router shut down while the request waited for a pod; try again.",
+                headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
             )
 
 
@@ -150,9 +151,16 @@ def shown(text: str) -> str:
     return "'" + short.encode("ascii", "backslashreplace").decode() + "'"
 
 
-def _unavailable(code: str, message: str) -> ErrorAnswer:
+def _unavailable(
+    code: str, message: str, *, headers: tuple[tuple[str, bytes], ...] = ()
+) -> ErrorAnswer:
     return _answer(
-        503, code, message, kind="service_unavailable_error", marker=(_NO_BACKENDS, b"true")
+        503,
+        code,
+        message,
+        kind="service_unavailable_error",
+        marker=(_NO_BACKENDS, b"true"),
+        headers=headers,
     )
 
 
