@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import cycle
 
+from bench.outside_algorithm import FewestRequests
 from bench.plan import DEFAULT_ALGORITHM
 from bench.workload import BASE, adapters
 from lora_router.discovery.pod_object import MODEL_LABEL
@@ -51,7 +52,11 @@ class BenchFleet:
         names = adapters(adapter_count)
         self.fleet = Fleet()
         self.telemetry = Telemetry(self.fleet)
-        self._algorithms = load_algorithms(AlgorithmOptions(metrics_max_age=1e9, rng=rng))
+        options = AlgorithmOptions(metrics_max_age=1e9, rng=rng)
+        self._algorithms = {
+            **load_algorithms(options),
+            FewestRequests.name: FewestRequests(options),
+        }
         self.director = Director(
             self.fleet,
             self._algorithms,

@@ -21,6 +21,7 @@ from bench.builtin_requests import requests
 from bench.envoys import PAGES
 from bench.fleets import BenchFleet, pod_object
 from bench.noop import NoSession
+from bench.outside_algorithm import FewestRequests
 from bench.workload import adapter, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc import process_call
@@ -72,7 +73,7 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
     rows |= _request_in_pieces(few, rounds)
     for count in pods:
         fleet = few if count == 8 else BenchFleet(count)
-        for name in sorted(installed()):
+        for name in (*sorted(installed()), FewestRequests.name):
             rows[f"decision, {name}, {count} pods"] = microseconds(fleet.pick(name), rounds)
             rows[f"routed, {name}, {count} pods"] = microseconds(_routing(fleet, name), rounds)
         rows[f"first request of an adapter routed, {count} pods"] = _first_requests(fleet, rounds)

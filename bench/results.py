@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.outside_algorithm import FewestRequests
 from bench.plan import BASE, Point
 from bench.processes import GENERIC
 from bench.router_process import Scraped, Started, Streams
@@ -107,6 +108,11 @@ def _in_parts(results: Results) -> list[Goal]:
             slowest = max(found, key=lambda name: found[name])
             what = f"{kind}, 1,000 pods, 10,000 adapters: the slowest, {slowest.split(', ')[1]}"
             made.append(_at_most(what, found[slowest], wanted, "µs"))
+    outside = results.parts.get(f"decision, {FewestRequests.name}, 1000 pods")
+    ours = results.parts.get("decision, least-request, 1000 pods")
+    if outside is not None and ours is not None:
+        what = "decision, 1,000 pods: an algorithm from outside, beside least-request"
+        made.append(_at_most(what, outside / ours, 1.1, "times"))
     made += [
         _at_most(f"{name}, to a snapshot", value, 120, "µs")
         for name, value in results.parts.items()

@@ -40,13 +40,13 @@ def test_figures_have_a_table_and_the_goals_their_rows() -> None:
 
     parts = {row_name(what, 872, 32): 7.0 for what in (NO_SLOT, A_SLOT)}
     parts |= {row_name(NO_SLOT + LATER, 872, 32): 123.0}
-    results = Results({}, 1.0, ("lean",), (), (), (), (), parts)
+    results = Results({}, 1.0, ("builtin",), (), (), (), (), parts)
     [goal] = [goal for goal in goals(results) if goal.what.startswith("release")]
     assert (goal.what, goal.reached, goal.met) == (
         "release, 872 held on 32 pods: the slowest kind", "123 µs", False,
     )  # fmt: skip
 
-    results = Results({}, 1.0, ("lean",), (), (), (), (), found)
+    results = Results({}, 1.0, ("builtin",), (), (), (), (), found)
     [table] = [table for table in tables(results) if table.title == "Requests held, CPU µs"]
     assert [line[0] for line in table.lines] == ["2 held on 12 pods"]
     assert len(table.head) == len(table.lines[0]) == 10
