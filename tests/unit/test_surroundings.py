@@ -15,7 +15,7 @@ from tests.surroundings import users_environment
 
 ROOT = Path(__file__).parents[2]
 PORTS = (8080, 50052, 10080, 9901)
-HOSTILE = {
+HOSTILE: dict[str, str] = {
     **{f"LORA_ROUTER_{name.upper()}": "nonsense" for name in Settings.model_fields},
     **dict.fromkeys(AIBRIX_NAMES, "nonsense"),
     **dict.fromkeys(
@@ -89,7 +89,7 @@ def test_a_hostile_environment_changes_nothing(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PART],
             cwd=ROOT,
-            env={**HOSTILE, **kept, **home},
+            env=HOSTILE | kept | home,
             umask=0o077,
             stdin=subprocess.DEVNULL,
             capture_output=True,
