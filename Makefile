@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 # Every tool runs as a module: the first line of an installed script cannot hold a path with a space.
 PY := $(BIN)/python
 export PYTHON
-# These would make Python import something other than what the environment holds.
-unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS VIRTUAL_ENV
+# Variables that change what Python imports or does: with PYTHONOPTIMIZE no assertion is checked.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE \
+	PYTHONDONTWRITEBYTECODE PYTHONDEVMODE VIRTUAL_ENV
 
 # Workers of the tests. More than 4 disturb the tests that measure time.
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup

@@ -15,7 +15,7 @@ from pathlib import Path
 
 _KEPT = frozenset({
     *("PATH", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT", "KUBEBUILDER_ASSETS"),
-    *("XDG_CACHE_HOME", "PYTHONDONTWRITEBYTECODE", "HOME", "TZ", "LC_ALL", "PYTHONUTF8"),
+    *("XDG_CACHE_HOME", "HOME", "TZ", "LC_ALL", "PYTHONUTF8"),
 })  # fmt: skip
 _USERS = "TESTS_USERS_"
 """Prefix under which the user's variables wait for ``users_environment``."""

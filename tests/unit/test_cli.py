@@ -283,6 +283,7 @@ def test_the_exit_statuses_are_documented() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--version"], ["config"], ["config", "--json"], ["--help"]])
 def test_a_reader_that_goes_away_is_no_traceback(arguments: list[str]) -> None:
     reading, writing = os.pipe()
@@ -300,6 +301,7 @@ def test_a_reader_that_goes_away_is_no_traceback(arguments: list[str]) -> None:
     assert (result.returncode, result.stderr) == (1, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["scrape"], ["probe", "--timeout", "30", "--http"]])
 def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -71,7 +71,7 @@ def test_the_environment_of_a_test_is_short() -> None:
 
     assert {name for name in names if not name.startswith(prefixes)} <= {
         *("PATH", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT"),
-        *("KUBEBUILDER_ASSETS", "XDG_CACHE_HOME", "PYTHONDONTWRITEBYTECODE"),
+        *("KUBEBUILDER_ASSETS", "XDG_CACHE_HOME"),
         *("HOME", "TZ", "LC_ALL", "PYTHONUTF8"),
     }
     assert list(Path(os.environ["HOME"]).glob(".kube")) == []

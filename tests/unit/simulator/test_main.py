@@ -13,6 +13,8 @@ import pytest
 
 from lora_router.simulator.__main__ import parse_arguments
 
+pytestmark = pytest.mark.slow  # Each test starts a Python.
+
 
 @asynccontextmanager
 async def a_process(*arguments: str, stdin: int = asyncio.subprocess.PIPE) -> AsyncIterator[Any]:

@@ -198,6 +198,7 @@ print(time.monotonic() - started, dropped_lines(), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_process_whose_standard_error_is_not_read_goes_on_and_ends() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
