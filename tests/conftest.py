@@ -14,7 +14,7 @@ isolate()
 # that a change is not blamed for what another run would have found; `thorough` is `make fuzz`.
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("default", deadline=None, suppress_health_check=_SLOW)
-settings.register_profile("fast", settings.get_profile("default"), max_examples=20)
+settings.register_profile("fast", settings.get_profile("default"), max_examples=10)
 settings.register_profile(
     "ci", settings.get_profile("default"), derandomize=True, database=None, print_blob=True
 )

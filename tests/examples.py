@@ -8,7 +8,7 @@ _USUAL = 100
 def examples(usual: int, *, steps: int = 50) -> settings:
     """Return settings with that many examples in the usual profile, and in others as many more.
 
-    ``make test-fast`` tries a fifth, ``make fuzz`` twenty times as many.
+    ``make test-fast`` tries a tenth, ``make fuzz`` twenty times as many.
 
     Args:
         usual: How many the usual profile tries.

@@ -222,6 +222,7 @@ def test_streams_that_are_let_go_end_with_ok() -> None:
     assert peer.idle
 
 
+@pytest.mark.slow
 def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
     peer = RawEnvoyPeer()
     gc.collect()
@@ -239,6 +240,7 @@ def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
         gc.enable()
 
 
+@pytest.mark.slow
 def test_an_open_stream_takes_little_memory() -> None:
     """Its session and its reservation included."""
     peer = RawEnvoyPeer()

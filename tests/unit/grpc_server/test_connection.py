@@ -329,6 +329,7 @@ def test_calls_that_are_let_go_end_by_a_status_and_are_counted() -> None:
     assert gateway.idle
 
 
+@pytest.mark.slow
 def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
     peer = RawPeer()
     gc.collect()

@@ -283,6 +283,7 @@ def simulated(name: str, algorithm: object, seed: int) -> Summary:
     return summarise(simulation.run(trace), 90.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_scenarios())
 def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
     found = simulated(name, lambda rng: LoraPlacement(AlgorithmOptions(rng=rng)), 11)

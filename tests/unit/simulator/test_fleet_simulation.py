@@ -163,6 +163,7 @@ def test_the_model_of_a_pod_keeps_its_figures(
     assert (found.loads, found.slot_waits) == pytest.approx((loads, slot_waits), rel=1e-9)
 
 
+@pytest.mark.slow
 class TestSeveralRouters:
     def played(self, routers: int, knowledge: Knowledge, seed: int = 3) -> Summary:
         scenario = shipped_scenario("b-zipf")
