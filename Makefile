@@ -36,8 +36,9 @@ demo: $(VENV)/.demo ## real Envoy, simulated pods, every algorithm on the same l
 	$(PY) -m lora_router demo $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev ## the tests, with a real Envoy (ARGS="-k session")
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+test: $(VENV)/.dev ## all tests, with a real Envoy, and the coverage (ARGS="-k session": some, without it)
+	$(PYTEST) $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(if $(ARGS),,$(PY) -m tests.coverage_floors)
 
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## the unit tests, with fewer examples of each property (ARGS="-k session")
