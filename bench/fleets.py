@@ -16,8 +16,10 @@ from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.director import Director, Routed, RouteQuery, Timer
+from lora_router.routing.director import Director
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.waiting_queue import Timer
 from lora_router.telemetry.metrics import Telemetry
 
 ADAPTERS = 10_000

@@ -21,8 +21,9 @@ from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import AlgorithmOptions
-from lora_router.routing.director import Director, Timer
+from lora_router.routing.director import Director
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor, stop_part, unless

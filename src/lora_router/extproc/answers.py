@@ -25,7 +25,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 )
 from lora_router.extproc.pb.http_status_pb2 import HttpStatus
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.routing.director import Routed
+from lora_router.routing.outcome import Routed
 
 METADATA_NAMESPACE = "envoy.lb"
 """Where the endpoint-picker protocol puts the chosen endpoint."""

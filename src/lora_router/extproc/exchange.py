@@ -52,8 +52,10 @@ from lora_router.extproc.states import (
     State,
 )
 from lora_router.grpc_server.status import INTERNAL
-from lora_router.routing.director import DecisionObserver, Director, Held, Routed, RouteQuery
+from lora_router.routing.director import Director
+from lora_router.routing.outcome import DecisionObserver, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
+from lora_router.routing.waiting_queue import Held
 
 log = logging.getLogger("lora_router.extproc")
 

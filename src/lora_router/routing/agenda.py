@@ -24,16 +24,12 @@ Item = TypeVar("Item", bound=Hashable)
 class Agenda(Generic[Item]):
     """Items to work on, each at most once."""
 
-    def __init__(self, clock: Clock, work: Callable[[Item, int], int]) -> None:
-        """Create an empty agenda.
+    work_on: Callable[[Item, int], int]
+    """Takes an item and the number of steps that it may take; returns how many it took. It adds the
+    item again if there is more to do. If it raises, the item is dropped."""
 
-        Args:
-            clock: Calls when there is work left.
-            work: Takes an item and the number of steps that it may take; returns how many it took.
-                It adds the item again if there is more to do. If it raises, the item is dropped.
-        """
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._work_on = work
         self._items: OrderedDict[Item, None] = OrderedDict()
         self._background: OrderedDict[Item, None] = OrderedDict()
         self._working = False
@@ -79,7 +75,7 @@ class Agenda(Generic[Item]):
             while items and steps > 0:
                 item, _ = items.popitem(last=False)
                 try:
-                    steps -= max(1, self._work_on(item, steps))
+                    steps -= max(1, self.work_on(item, steps))
                 except Exception:
                     log.exception("the waiting room failed at a piece of its work")
                     steps -= 1

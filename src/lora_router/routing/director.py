@@ -5,85 +5,32 @@ Rules:
 - Choosing and counting are one synchronous call. Nothing here awaits, so no two requests see the
   same count.
 - A request goes only to a candidate, whatever an algorithm answers (``answer_check``).
-- A held request waits in the waiting room. It ends in exactly one of: routed, refused, cancelled. A
-  callback that raises costs its own request only.
+- A request that its algorithm holds waits in the waiting room (``reception``).
 """
 
-import logging
 import random
 from collections.abc import Callable, Collection, Mapping
-from itertools import count
 from time import perf_counter
-from typing import Protocol
-
-from msgspec import Struct
 
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.peer_ledgers import HeldShare
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
-from lora_router.routing.candidate_finder import CandidateFinder
-from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import least_loaded
+from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Routed, RouteQuery
+from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Clock, Held, Question, Timer
-from lora_router.routing.waiting_room import Limits, WaitingRoom
-
-__all__ = ["Clock", "DecisionObserver", "Director", "Held", "RouteQuery", "Routed", "Timer"]
-
-log = logging.getLogger("lora_router.routing")
+from lora_router.routing.waiting_queue import Clock, Held, Question
+from lora_router.routing.waiting_room import Limits
 
 PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
 """Stands for the name of an algorithm, for requests that name no model."""
-
-NO_CANDIDATES = Candidates.of(())
 _NO_MODEL = InferenceRequest("")
 
 
-class RouteQuery(Struct, frozen=True):
-    """What a request asks of the director."""
-
-    model: str
-    stream: bool = False
-    size: int = 0
-    path: str = ""
-    request_id: str = ""
-    strategy: str | None = None
-    """The algorithm that a header asks for, if any."""
-    pod_filter: str | None = None
-    """The label selector that a header asks for, if any."""
-    subset: frozenset[str] | None = None
-    """Endpoints that the gateway allows; ``None``: all. (Endpoint-picker protocol, subset hint.)"""
-
-
-class Routed(Struct, frozen=True):
-    """A pod was chosen. The request counts there until the reservation is released."""
-
-    reservation: Reservation
-    algorithm: str
-    reason: str
-    model: str
-
-    @property
-    def address(self) -> str:
-        """The pod's endpoint, ``ip:port``."""
-        return self.reservation.state.pod.address
-
-
-Outcome = Routed | Refused
-
-
-class DecisionObserver(Protocol):
-    """Counts decisions."""
-
-    def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
-        """Count one decision, and the time it took, without the time that the request was held."""
-
-
 class Director:
-    """Asks algorithms, counts what they pick, and keeps requests that they hold."""
+    """Asks algorithms, counts what they pick, and lets requests wait that they hold."""
 
     def __init__(
         self,
@@ -100,20 +47,24 @@ class Director:
         self._fleet = fleet
         self._algorithms = algorithms
         self._default = algorithms[default_algorithm]
-        self._clock = clock
-        self._observer = observer
         self._default_model = default_model
-        self._max_hold = max_hold_seconds
-        self._caller = AlgorithmCaller()
+        self._clock = clock
         self._random = random.Random()
-        self._room = WaitingRoom(self, clock, limits or Limits())
-        self._finder = CandidateFinder(fleet, self._room)
-        self._on_outcome: dict[Held, Callable[[Outcome], None]] = {}
-        self._number = count()
+        self._caller = AlgorithmCaller()
+        self._recorder = Recorder(fleet.ledger, observer)
+        self.reception = Reception(
+            fleet,
+            clock,
+            self._caller,
+            self._recorder,
+            max_hold_seconds=max_hold_seconds,
+            limits=limits or Limits(),
+        )
+        """Keeps requests that are held."""
+        self._room = self.reception.room
+        self._finder = self.reception.finder
+        self._may_hold = max_hold_seconds > 0
         self._catalogs = fleet.catalogs()
-        self._stops_at: float | None = None
-        """When everything that waits must have been decided, once the router drains."""
-        self._logs_decisions = log.isEnabledFor(logging.DEBUG)
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
@@ -126,19 +77,7 @@ class Director:
 
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return for which adapters requests are held, as peers are told."""
-        now = self._clock.now()
-        found: dict[str, HeldShare] = {}
-        for queue in self._room.queues():
-            first = queue.first
-            if first is None or first.request.adapter is None:
-                continue
-            slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
-            wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
-            share = HeldShare(now - first.since, wanted, slot)
-            other = found.get(first.request.adapter)
-            if other is None or other.seconds < share.seconds:
-                found[first.request.adapter] = share
-        return found
+        return self.reception.held_adapters()
 
     def route(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
@@ -154,22 +93,24 @@ class Director:
         if query.strategy is not None:
             found = self._algorithms.get(query.strategy)
             if found is None:
-                return self._refused(
-                    "none", Refused(Refusal.UNKNOWN_ALGORITHM, known=tuple(self._algorithms))
+                known = tuple(self._algorithms)
+                return self._recorder.refused(
+                    "none", Refused(Refusal.UNKNOWN_ALGORITHM, known=known)
                 )
             algorithm = found
 
         model = query.model or self._default_model
         if not model:
-            return self._refused(algorithm.name, Refused(Refusal.NO_MODEL))
+            return self._recorder.refused(algorithm.name, Refused(Refusal.NO_MODEL))
 
         serving = self._fleet.serving(model)
         if not serving.pods:
-            return self._refused(algorithm.name, self._finder.why_nobody_serves(model))
+            return self._recorder.refused(algorithm.name, self._finder.why_nobody_serves(model))
+        model = serving.model
         candidates = self._finder.among(serving.pods, query.pod_filter, query.subset)
         if isinstance(candidates, Refused):
-            return self._refused(algorithm.name, candidates, model)
-        model = serving.model
+            refused = Refused(candidates.refusal, model=model, detail=candidates.detail)
+            return self._recorder.refused(algorithm.name, refused)
 
         held_since = closing = None
         if self._room:
@@ -183,182 +124,34 @@ class Director:
             query.size,
             query.path,
             query.request_id,
-            self._max_hold > 0,
+            self._may_hold,
             held_since,
             closing,
         )
         answer = self._caller.ask(algorithm, request, candidates, self._clock.now())
         if isinstance(answer, Hold):
-            return self._hold(query, request, algorithm, answer, candidates, on_outcome)
-        return self._reserve(algorithm.name, request, answer, perf_counter() - started)
+            question = _question(algorithm, model, query)
+            return self.reception.admit(
+                question, request, algorithm, answer, candidates, on_outcome
+            )
+        seconds = perf_counter() - started
+        routed = self._recorder.routed(algorithm.name, request, answer, seconds)
+        if self._room and request.adapter is not None:
+            self._room.joined(request.adapter)
+        return routed
 
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
         """Choose the pod with the fewest requests in flight, for a request that names no model."""
         started = perf_counter()
         candidates = self._finder.among(self._fleet.ready(), None, subset)
         if not candidates or isinstance(candidates, Refused):
-            return self._refused(PASS_THROUGH, Refused(Refusal.NO_READY_POD))
+            return self._recorder.refused(PASS_THROUGH, Refused(Refusal.NO_READY_POD))
         pick = Pick(least_loaded(candidates, self._random), PASS_THROUGH)
-        return self._reserve(PASS_THROUGH, _NO_MODEL, pick, perf_counter() - started)
+        return self._recorder.routed(PASS_THROUGH, _NO_MODEL, pick, perf_counter() - started)
 
     def drain(self, seconds: float) -> None:
-        """Have everything that waits decided within some seconds: the router stops.
-
-        Until then requests are routed as slots become free. What still waits then is asked for the
-        last time, as if its own time were up.
-        """
-        self._stops_at = self._clock.now() + seconds
-        if seconds > 0:
-            self._clock.call_later(seconds, self._room.expire_all)
-        else:
-            self._room.expire_all()
-
-    # Counting
-
-    def _reserve(
-        self, algorithm: str, request: InferenceRequest, pick: Pick, seconds: float
-    ) -> Routed:
-        reservation = self._fleet.ledger.reserve(_state(pick.pod), request.adapter)
-        try:
-            self._observer.decided(algorithm, "routed", pick.reason, seconds)
-        except Exception:  # The reservation must reach the one who releases it.
-            log.exception("a decision could not be counted")
-        if self._logs_decisions:
-            pod = pick.pod.pod
-            log.debug(
-                "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",
-                request.request_id, request.model, algorithm, pick.reason, pod.name, pod.address,
-            )  # fmt: skip
-        if self._room and request.adapter is not None:
-            self._room.joined(request.adapter)
-        return Routed(reservation, algorithm, pick.reason, request.model)
-
-    def _refused(self, algorithm: str, refused: Refused, model: str = "") -> Refused:
-        if model and not refused.model and refused.refusal is Refusal.NONE_SELECTED:
-            refused = Refused(refused.refusal, model=model)
-        self._observer.decided(algorithm, "refused", refused.refusal.value, 0.0)
-        if self._logs_decisions:
-            log.debug("refused model=%s algorithm=%s reason=%s", model or refused.model, algorithm,
-                      refused.refusal.value)  # fmt: skip
-        return refused
-
-    # Holding
-
-    def _hold(
-        self,
-        query: RouteQuery,
-        request: InferenceRequest,
-        algorithm: Algorithm,
-        hold: Hold,
-        candidates: Candidates,
-        on_outcome: Callable[[Outcome], None],
-    ) -> Held | Refused:
-        now = self._clock.now()
-        seconds = min(hold.seconds, self._max_hold)
-        if self._stops_at is not None:
-            seconds = min(seconds, self._stops_at - now)
-        if seconds <= 0:
-            return self._refused(algorithm.name, self._overloaded(), request.model)
-        if self._room.is_full(request.model):
-            return self._refused(algorithm.name, Refused(Refusal.TOO_MANY_HELD), request.model)
-        question = _question(algorithm, request.model, query)
-        held = Held(question, request, next(self._number), now, seconds, self._cancel)
-        self._on_outcome[held] = on_outcome
-        self._observer.decided(algorithm.name, "held", hold.reason, 0.0)
-        self._room.add(held, hold, candidates)
-        return held
-
-    def _cancel(self, held: Held) -> None:
-        if self._room.remove(held):
-            del self._on_outcome[held]
-            self._observer.decided(held.question.algorithm, "cancelled", "client-left", 0.0)
-
-    def _resolve(self, held: Held, outcome: Outcome) -> None:
-        self._room.remove(held)
-        try:
-            self._on_outcome.pop(held)(outcome)
-        except Exception:
-            log.exception("the outcome of a held request could not be delivered")
-            if isinstance(outcome, Routed):
-                outcome.reservation.release()
-
-    def _overloaded(self) -> Refused:
-        return Refused(Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN)
-
-    # What the waiting room asks (``Receptionist``)
-
-    def candidates_for(self, question: Question) -> Candidates:
-        """Return the pods that may take a request that waits, maybe none."""
-        pods = self._fleet.serving(question.model).pods
-        if not pods:
-            return NO_CANDIDATES
-        found = self._finder.among(pods, question.pod_filter, question.subset)
-        return NO_CANDIDATES if isinstance(found, Refused) else found
-
-    def ask(self, held: Held) -> bool:
-        """Ask for a request that waits, and route it if its algorithm picks; return if it waits."""
-        started = perf_counter()
-        queue = held.queue
-        candidates = self.candidates_for(held.question)
-        if queue is None or not candidates:
-            return queue is not None  # The pods may come back before the time is up.
-        answer = self._answer(held, candidates, may_hold=True)
-        if isinstance(answer, Hold):
-            self._room.still_held(held, answer, candidates)
-            return True
-        self._route_held(held, answer, perf_counter() - started)
-        return False
-
-    def decide(self, held: Held) -> None:
-        """Route or refuse a request whose time is up."""
-        if held.queue is None:
-            return
-        try:
-            self._decide(held)
-        except Exception:
-            log.exception("a held request could not be decided; it is refused")
-            self._resolve(held, self._overloaded())
-
-    def _decide(self, held: Held) -> None:
-        name, model = held.question.algorithm, held.question.model
-        pods = self._fleet.serving(model).pods
-        candidates: Candidates | Refused = (
-            self._finder.among(pods, held.question.pod_filter, held.question.subset)
-            if pods
-            else self._finder.why_nobody_serves(model)
-        )
-        if isinstance(candidates, Refused):
-            self._resolve(held, self._refused(name, candidates, model))
-            return
-        answer = self._answer(held, candidates, may_hold=False)
-        if isinstance(answer, Hold):
-            self._resolve(held, self._refused(name, self._overloaded(), model))
-        else:
-            self._route_held(held, answer, 0.0)
-
-    def _answer(self, held: Held, candidates: Candidates, *, may_hold: bool) -> Pick | Hold:
-        request, queue = held.request, held.queue
-        assert queue is not None  # noqa: S101 -- it waits
-        asked = InferenceRequest(
-            request.model,
-            request.adapter,
-            request.stream,
-            request.size,
-            request.path,
-            request.request_id,
-            may_hold,
-            queue.since,
-            queue.closing,
-        )
-        algorithm = self._algorithms[held.question.algorithm]
-        return self._caller.ask(algorithm, asked, candidates, self._clock.now())
-
-    def _route_held(self, held: Held, pick: Pick, seconds: float) -> None:
-        # It leaves the room first: the requests that its reservation wakes must not find it there.
-        self._room.remove(held)
-        self._resolve(held, self._reserve(held.question.algorithm, held.request, pick, seconds))
-
-    # What the fleet reports
+        """Have everything that waits decided within some seconds: the router stops."""
+        self.reception.drain(seconds)
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
@@ -369,9 +162,3 @@ class Director:
 
 def _question(algorithm: Algorithm, model: str, query: RouteQuery) -> Question:
     return Question(algorithm.name, model, query.pod_filter, query.subset)
-
-
-def _state(pod: PodView) -> PodState:
-    """Return the fleet's own record of a pod that an algorithm picked."""
-    assert isinstance(pod, PodState)  # noqa: S101 -- candidates are nothing else
-    return pod

@@ -19,40 +19,24 @@ Rules:
   Queues whose algorithm said ``WakesOn.ANY_CHANGE`` are woken by each of them.
 - So a release, a scrape or a change of pods with nobody who can go costs the same however many
   wait.
-- If none of the ``PASSED_OVER`` most senior queues of a line takes a free slot, the others are
-  asked in the background (``agenda``).
+- Nothing that grows with who waits runs in one go: work is done a little at a time (``agenda``,
+  ``asking``).
 - ``Limits`` bounds how many may wait.
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
 from lora_router.routing.algorithm import Hold
+from lora_router.routing.asking import Asking, Item, Receptionist, Resettling
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
-from lora_router.routing.waiting_queue import Clock, Held, Line, Lines, Question, Queue
-
-PASSED_OVER = 4
-
-
-class Receptionist(Protocol):
-    """Who asks the algorithms: the director."""
-
-    def ask(self, held: Held) -> bool:
-        """Ask for a request that waits; return whether it still waits."""
-
-    def decide(self, held: Held) -> None:
-        """Ask for the last time: the request is routed or refused now."""
-
-    def candidates_for(self, question: Question) -> Candidates:
-        """Return the pods that may take such a request now; none where nobody serves its model."""
+from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +47,10 @@ class Limits:
     requests_per_model: int = 1024
 
 
-@dataclass(slots=True, eq=False)
-class _Sweep:
-    """A line of which every queue is being asked."""
-
-    line: Line
-    left: deque[Queue]
-    again: bool = False
-    """Whether something changed meanwhile."""
-
-
-@dataclass(slots=True, eq=False)
-class _Resettling:
-    """Queues that are being put into their new lines, since the models of pods changed."""
-
-    left: deque[Queue] = field(default_factory=deque)
-
-
 class WaitingRoom:
     """All requests that wait in this router."""
 
     def __init__(self, receptionist: Receptionist, clock: Clock, limits: Limits) -> None:
-        self._receptionist = receptionist
         self._clock = clock
         self._limits = limits
         self._count = 0
@@ -93,10 +59,10 @@ class WaitingRoom:
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
         self._lines = Lines()
         self._slots = ClosedSlots()
-        self._agenda: Agenda[Line | Queue | Held | _Sweep | _Resettling] = Agenda(clock, self._work)
+        self._agenda: Agenda[Item] = Agenda(clock)
+        self._agenda.work_on = Asking(receptionist, self._agenda, self._lines).work
         self._alarms = Alarms(clock, self._ask_again)
-        self._sweeps: dict[Line, _Sweep] = {}
-        self._resettling = _Resettling()
+        self._resettling = Resettling(deque())
 
     # What algorithms see (``candidates.Waiting``)
 
@@ -270,102 +236,3 @@ class WaitingRoom:
         for queue in queues:
             self._agenda.add(queue)
         self._agenda.work()
-
-    # Working through the agenda
-
-    def _work(self, item: "Line | Queue | Held | _Sweep | _Resettling", steps: int) -> int:
-        match item:
-            case Queue():
-                return self._ask_queue(item, steps)
-            case Line():
-                return self._ask_line(item, steps)
-            case Held():
-                self._receptionist.decide(item)
-                return 1
-            case _Sweep():
-                return self._sweep(item, steps)
-            case _:
-                return self._resettle(item, steps)
-
-    def _ask_queue(self, queue: Queue, steps: int) -> int:
-        """Ask for the requests of a queue, until one is held again."""
-        for asked in range(steps):
-            first = queue.first
-            if first is None:
-                return asked
-            if self._receptionist.ask(first):
-                return asked + 1
-        self._agenda.add(queue)
-        return steps
-
-    def _ask_line(self, line: Line, steps: int) -> int:
-        """Ask for the most senior requests of a line while its pods have a free slot."""
-        if not line.queues:
-            return 0
-        if line.stale:
-            question = next(iter(line.queues)).question
-            self._lines.renew(line, self._receptionist.candidates_for(question))
-        if line.any_change:
-            return self._begin_sweep(line, steps)
-        asked = passed_over = 0
-        with closing(line.by_seniority()) as queues:
-            while passed_over < PASSED_OVER and line.candidates.has_free_slot():
-                if asked >= steps:
-                    self._agenda.add(line)
-                    return asked
-                queue = next(queues, None)
-                if queue is None:
-                    return asked
-                first = queue.first
-                if first is not None:
-                    asked += 1
-                    passed_over += self._receptionist.ask(first)
-        if passed_over >= PASSED_OVER:
-            self._begin_sweep(line, 0)
-        return asked
-
-    def _begin_sweep(self, line: Line, steps: int) -> int:
-        sweep = self._sweeps.get(line)
-        if sweep is not None:
-            sweep.again = True
-            return 0
-        in_order = sorted(line.queues, key=_number)
-        sweep = self._sweeps[line] = _Sweep(line, deque(in_order))
-        return self._sweep(sweep, steps)
-
-    def _sweep(self, sweep: _Sweep, steps: int) -> int:
-        """Ask the next queues of a sweep, and leave the rest to the background."""
-        line = sweep.line
-        asked = 0
-        while sweep.left and asked < steps:
-            if not line.any_change and not line.candidates.has_free_slot():
-                sweep.left.clear()
-                break
-            queue = sweep.left.popleft()
-            if queue.requests:
-                asked += self._ask_queue(queue, steps - asked)
-        if sweep.left:
-            self._agenda.add(sweep, background=True)
-            return asked
-        del self._sweeps[line]
-        if sweep.again and line.queues:
-            self._begin_sweep(line, 0)
-        return asked
-
-    def _resettle(self, resettling: _Resettling, steps: int) -> int:
-        """Put queues into the lines of their candidates, which are others now."""
-        left = resettling.left
-        queues = [left.popleft() for _ in range(min(steps, len(left)))]
-        for queue in queues:
-            if queue.requests:
-                self._lines.place(queue, self._receptionist.candidates_for(queue.question))
-                assert queue.line is not None  # noqa: S101 -- it was just put there
-                self._agenda.add(queue.line)
-        if left:
-            self._agenda.add(resettling)
-        return len(queues)
-
-
-def _number(queue: Queue) -> int:
-    first = queue.first
-    return 0 if first is None else first.number

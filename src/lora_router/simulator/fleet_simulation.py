@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lora_router.routing.algorithm import Algorithm
-from lora_router.routing.director import Routed, RouteQuery
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.fleet_options import FleetOptions, Outage

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lora_router.extproc import answers
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
-from lora_router.routing.director import Routed
+from lora_router.routing.outcome import Routed
 from tests.fleet import make_fleet, state_of
 from tests.unit.extproc.conversation import told
 

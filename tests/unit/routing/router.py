@@ -5,9 +5,11 @@ import random
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
-from lora_router.routing.director import Director, Held, Routed, RouteQuery
+from lora_router.routing.director import Director
 from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
+from lora_router.routing.waiting_queue import Held
 from lora_router.routing.waiting_room import Limits
 from tests.fleet import Decisions, ManualClock
 

@@ -9,9 +9,11 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
-from lora_router.routing.director import Director, Held, Routed, RouteQuery
+from lora_router.routing.director import Director
 from lora_router.routing.least_request import LeastRequest
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.waiting_queue import Held
 from tests.fleet import Decisions, ManualClock, make_fleet, make_metrics, make_pod, state_of
 
 

@@ -14,12 +14,14 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing.agenda import AT_ONCE
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
+from lora_router.routing.asking import PASSED_OVER
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.director import Held, Routed, RouteQuery
 from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.slot_closing import PATIENCE_SECONDS
-from lora_router.routing.waiting_room import PASSED_OVER, Limits
+from lora_router.routing.waiting_queue import Held
+from lora_router.routing.waiting_room import Limits
 from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.routing.router import Router
@@ -493,13 +495,14 @@ class WaitingRoomMachine(RuleBasedStateMachine):
         self.open += [outcome for _, outcome in late if isinstance(outcome, Routed)]
         self.seen += len(late)
         director = self.router.director
+        reception = director.reception
 
         waiting = [held for held in self.held if held.queue is not None]
         assert director.held == len(waiting)
         assert self.fleet.ledger.total == len(self.open)
         for held in waiting:
-            candidates = director.candidates_for(held.question)
-            assert not candidates or director.ask(held), "a request could have gone"
+            candidates = reception.candidates_for(held.question)
+            assert not candidates or reception.ask(held), "a request could have gone"
 
 
 TestWaitingRoomMachine = WaitingRoomMachine.TestCase

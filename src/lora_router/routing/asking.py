@@ -1,0 +1,159 @@
+"""Asking the requests that wait: a queue from its first, a line from its most senior queue.
+
+If none of the ``PASSED_OVER`` most senior queues of a line takes a free slot, the others are asked
+in the background, in a *sweep*. Queues whose algorithm said ``WakesOn.ANY_CHANGE`` are always asked
+in sweeps, because nothing says which of them could go.
+"""
+
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from lora_router.routing.agenda import Agenda
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.waiting_queue import Held, Line, Lines, Question, Queue
+
+PASSED_OVER = 4
+
+
+class Receptionist(Protocol):
+    """Asks the algorithms: the ``Reception``."""
+
+    def ask(self, held: Held) -> bool:
+        """Ask for a request that waits; return whether it still waits."""
+
+    def decide(self, held: Held) -> None:
+        """Ask for the last time: the request is routed or refused now."""
+
+    def candidates_for(self, question: Question) -> Candidates:
+        """Return the pods that may take such a request now, maybe none."""
+
+
+@dataclass(slots=True, eq=False)
+class Sweep:
+    """A line of which every queue is being asked."""
+
+    line: Line
+    left: deque[Queue]
+    again: bool = False
+    """Whether something changed meanwhile."""
+
+
+@dataclass(slots=True, eq=False)
+class Resettling:
+    """Queues that are being put into their new lines, because the models of pods changed."""
+
+    left: deque[Queue]
+
+
+Item = Line | Queue | Held | Sweep | Resettling
+"""What stands on the agenda."""
+
+
+class Asking:
+    """Works on the items of the agenda. Each method returns how many requests it asked."""
+
+    def __init__(self, receptionist: Receptionist, agenda: Agenda[Item], lines: Lines) -> None:
+        self._receptionist = receptionist
+        self._agenda = agenda
+        self._lines = lines
+        self._sweeps: dict[Line, Sweep] = {}
+
+    def work(self, item: Item, steps: int) -> int:
+        """Work on an item, in at most ``steps`` questions."""
+        match item:
+            case Queue():
+                return self._ask_queue(item, steps)
+            case Line():
+                return self._ask_line(item, steps)
+            case Sweep():
+                return self._sweep(item, steps)
+            case Resettling():
+                return self._resettle(item, steps)
+            case Held():
+                self._receptionist.decide(item)
+                return 1
+
+    def _ask_queue(self, queue: Queue, steps: int) -> int:
+        """Ask for the requests of a queue, until one is held again."""
+        for asked in range(steps):
+            first = queue.first
+            if first is None:
+                return asked
+            if self._receptionist.ask(first):
+                return asked + 1
+        self._agenda.add(queue)
+        return steps
+
+    def _ask_line(self, line: Line, steps: int) -> int:
+        """Ask for the most senior requests of a line while its pods have a free slot."""
+        if not line.queues:
+            return 0
+        if line.stale:
+            question = next(iter(line.queues)).question
+            self._lines.renew(line, self._receptionist.candidates_for(question))
+        if line.any_change:
+            return self._begin_sweep(line, steps)
+        asked = passed_over = 0
+        with closing(line.by_seniority()) as queues:
+            while passed_over < PASSED_OVER and line.candidates.has_free_slot():
+                if asked >= steps:
+                    self._agenda.add(line)
+                    return asked
+                queue = next(queues, None)
+                if queue is None:
+                    return asked
+                first = queue.first
+                if first is not None:
+                    asked += 1
+                    passed_over += self._receptionist.ask(first)
+        if passed_over >= PASSED_OVER:
+            self._begin_sweep(line, 0)
+        return asked
+
+    def _begin_sweep(self, line: Line, steps: int) -> int:
+        sweep = self._sweeps.get(line)
+        if sweep is not None:
+            sweep.again = True
+            return 0
+        in_order = sorted(line.queues, key=_number)
+        sweep = self._sweeps[line] = Sweep(line, deque(in_order))
+        return self._sweep(sweep, steps)
+
+    def _sweep(self, sweep: Sweep, steps: int) -> int:
+        """Ask the next queues of a sweep, and leave the rest to the background."""
+        line = sweep.line
+        asked = 0
+        while sweep.left and asked < steps:
+            if not line.any_change and not line.candidates.has_free_slot():
+                sweep.left.clear()
+                break
+            queue = sweep.left.popleft()
+            if queue.requests:
+                asked += self._ask_queue(queue, steps - asked)
+        if sweep.left:
+            self._agenda.add(sweep, background=True)
+            return asked
+        del self._sweeps[line]
+        if sweep.again and line.queues:
+            self._begin_sweep(line, 0)
+        return asked
+
+    def _resettle(self, resettling: Resettling, steps: int) -> int:
+        """Put queues into the lines of their candidates, which are others now."""
+        left = resettling.left
+        queues = [left.popleft() for _ in range(min(steps, len(left)))]
+        for queue in queues:
+            if queue.requests:
+                self._lines.place(queue, self._receptionist.candidates_for(queue.question))
+                assert queue.line is not None  # noqa: S101 -- it was just put there
+                self._agenda.add(queue.line)
+        if left:
+            self._agenda.add(resettling)
+        return len(queues)
+
+
+def _number(queue: Queue) -> int:
+    first = queue.first
+    return 0 if first is None else first.number

@@ -1,0 +1,101 @@
+"""What a request asks of the director, and what becomes of it."""
+
+import logging
+from typing import Protocol
+
+from msgspec import Struct
+
+from lora_router.fleet.ledger import Ledger, Reservation
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.algorithm import InferenceRequest, Pick
+from lora_router.routing.refusal import Refused
+
+log = logging.getLogger("lora_router.routing")
+
+
+class RouteQuery(Struct, frozen=True):
+    """What a request asks of the director."""
+
+    model: str
+    stream: bool = False
+    size: int = 0
+    path: str = ""
+    request_id: str = ""
+    strategy: str | None = None
+    """The algorithm that a header asks for, if any."""
+    pod_filter: str | None = None
+    """The label selector that a header asks for, if any."""
+    subset: frozenset[str] | None = None
+    """Endpoints that the gateway allows; ``None``: all. (Endpoint-picker protocol, subset hint.)"""
+
+
+class Routed(Struct, frozen=True):
+    """A pod was chosen. The request counts there until the reservation is released."""
+
+    reservation: Reservation
+    algorithm: str
+    reason: str
+    model: str
+
+    @property
+    def address(self) -> str:
+        """The pod's endpoint, ``ip:port``."""
+        return self.reservation.state.pod.address
+
+
+Outcome = Routed | Refused
+
+
+class DecisionObserver(Protocol):
+    """Counts decisions."""
+
+    def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
+        """Count one decision, and the time it took, without the time that the request was held."""
+
+
+class Recorder:
+    """Puts decisions into effect: counts a request on its pod, in metrics, and in the debug log."""
+
+    def __init__(self, ledger: Ledger, observer: DecisionObserver) -> None:
+        self._ledger = ledger
+        self._observer = observer
+        self._logs = log.isEnabledFor(logging.DEBUG)
+
+    def routed(
+        self, algorithm: str, request: InferenceRequest, pick: Pick, seconds: float
+    ) -> Routed:
+        """Reserve the request's place on the pod that was picked."""
+        state = pick.pod
+        assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
+        reservation = self._ledger.reserve(state, request.adapter)
+        self.count(algorithm, "routed", pick.reason, seconds)
+        if self._logs:
+            log.debug(
+                "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",
+                request.request_id,
+                request.model,
+                algorithm,
+                pick.reason,
+                state.pod.name,
+                state.pod.address,
+            )
+        return Routed(reservation, algorithm, pick.reason, request.model)
+
+    def refused(self, algorithm: str, refused: Refused) -> Refused:
+        """Count a refusal, and return it."""
+        self.count(algorithm, "refused", refused.refusal.value, 0.0)
+        if self._logs:
+            log.debug(
+                "refused model=%s algorithm=%s reason=%s",
+                refused.model,
+                algorithm,
+                refused.refusal.value,
+            )
+        return refused
+
+    def count(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
+        """Count a decision. A failure to count costs nothing else."""
+        try:
+            self._observer.decided(algorithm, outcome, reason, seconds)
+        except Exception:
+            log.exception("a decision could not be counted")

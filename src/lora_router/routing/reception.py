@@ -1,0 +1,197 @@
+"""The reception: admits requests to the waiting room, and asks their algorithms when it is woken.
+
+A held request ends in exactly one of: routed, refused, cancelled. A callback that raises costs its
+own request only.
+"""
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from time import perf_counter
+
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
+from lora_router.routing.answer_check import AlgorithmCaller
+from lora_router.routing.candidate_finder import CandidateFinder
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.outcome import Outcome, Recorder, Routed
+from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.waiting_queue import Clock, Held, Question
+from lora_router.routing.waiting_room import Limits, WaitingRoom
+
+log = logging.getLogger("lora_router.routing")
+
+NO_CANDIDATES = Candidates.of(())
+
+
+class Reception:
+    """Of one router."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock: Clock,
+        caller: AlgorithmCaller,
+        recorder: Recorder,
+        *,
+        max_hold_seconds: float,
+        limits: Limits,
+    ) -> None:
+        self.room = WaitingRoom(self, clock, limits)
+        self.finder = CandidateFinder(fleet, self.room)
+        self.max_hold_seconds = max_hold_seconds
+        self._fleet = fleet
+        self._clock = clock
+        self._caller = caller
+        self._recorder = recorder
+        self._waiting: dict[Held, tuple[Algorithm, Callable[[Outcome], None]]] = {}
+        self._number = count()
+        self._stops_at: float | None = None
+        """When everything that waits must have been decided, once the router drains."""
+
+    def held_adapters(self) -> dict[str, HeldShare]:
+        """Return for which adapters requests are held, as peers are told."""
+        now = self._clock.now()
+        found: dict[str, HeldShare] = {}
+        for queue in self.room.queues():
+            first = queue.first
+            if first is None or first.request.adapter is None:
+                continue
+            slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
+            wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
+            share = HeldShare(now - first.since, wanted, slot)
+            other = found.get(first.request.adapter)
+            if other is None or other.seconds < share.seconds:
+                found[first.request.adapter] = share
+        return found
+
+    def admit(
+        self,
+        question: Question,
+        request: InferenceRequest,
+        algorithm: Algorithm,
+        hold: Hold,
+        candidates: Candidates,
+        on_outcome: Callable[[Outcome], None],
+    ) -> Held | Refused:
+        """Let a request wait, if it may."""
+        now = self._clock.now()
+        seconds = min(hold.seconds, self.max_hold_seconds)
+        if self._stops_at is not None:
+            seconds = min(seconds, self._stops_at - now)
+        if seconds <= 0:
+            return self._recorder.refused(algorithm.name, self._overloaded(request.model))
+        if self.room.is_full(request.model):
+            full = Refused(Refusal.TOO_MANY_HELD, model=request.model)
+            return self._recorder.refused(algorithm.name, full)
+        held = Held(question, request, next(self._number), now, seconds, self._cancel)
+        self._waiting[held] = algorithm, on_outcome
+        self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
+        self.room.add(held, hold, candidates)
+        return held
+
+    def drain(self, seconds: float) -> None:
+        """Have everything that waits decided within some seconds: the router stops.
+
+        Until then requests are routed as slots become free. What still waits then is asked for the
+        last time, as if its own time were up.
+        """
+        self._stops_at = self._clock.now() + seconds
+        if seconds > 0:
+            self._clock.call_later(seconds, self.room.expire_all)
+        else:
+            self.room.expire_all()
+
+    # What the waiting room asks (``asking.Receptionist``)
+
+    def candidates_for(self, question: Question) -> Candidates:
+        """Return the pods that may take a request that waits, maybe none."""
+        found = self._find(question)
+        return NO_CANDIDATES if isinstance(found, Refused) else found
+
+    def ask(self, held: Held) -> bool:
+        """Ask for a request that waits, and route it if its algorithm picks.
+
+        Returns:
+            Whether it still waits. It does if no pod serves its model: pods may come back in time.
+        """
+        started = perf_counter()
+        candidates = self.candidates_for(held.question)
+        if held.queue is None or not candidates:
+            return held.queue is not None
+        answer = self._answer(held, candidates, may_hold=True)
+        if isinstance(answer, Hold):
+            self.room.still_held(held, answer, candidates)
+            return True
+        self._route(held, answer, perf_counter() - started)
+        return False
+
+    def decide(self, held: Held) -> None:
+        """Route or refuse a request whose time is up."""
+        if held.queue is None:
+            return
+        try:
+            candidates = self._find(held.question)
+            if isinstance(candidates, Refused):
+                self._resolve(held, self._recorder.refused(held.question.algorithm, candidates))
+                return
+            answer = self._answer(held, candidates, may_hold=False)
+            if isinstance(answer, Pick):
+                self._route(held, answer, 0.0)
+                return
+        except Exception:
+            log.exception("a held request could not be decided; it is refused")
+        refused = self._overloaded(held.question.model)
+        self._resolve(held, self._recorder.refused(held.question.algorithm, refused))
+
+    def _find(self, question: Question) -> Candidates | Refused:
+        pods = self._fleet.serving(question.model).pods
+        if not pods:
+            return self.finder.why_nobody_serves(question.model)
+        return self.finder.among(pods, question.pod_filter, question.subset)
+
+    def _answer(self, held: Held, candidates: Candidates, *, may_hold: bool) -> Pick | Hold:
+        request, queue = held.request, held.queue
+        assert queue is not None  # noqa: S101 -- it waits
+        asked = InferenceRequest(
+            request.model,
+            request.adapter,
+            request.stream,
+            request.size,
+            request.path,
+            request.request_id,
+            may_hold,
+            queue.since,
+            queue.closing,
+        )
+        return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
+
+    def _route(self, held: Held, pick: Pick, seconds: float) -> None:
+        # It leaves the room first: the requests that its reservation wakes must not find it there.
+        self.room.remove(held)
+        routed = self._recorder.routed(held.question.algorithm, held.request, pick, seconds)
+        if held.request.adapter is not None:
+            self.room.joined(held.request.adapter)
+        self._resolve(held, routed)
+
+    def _resolve(self, held: Held, outcome: Outcome) -> None:
+        self.room.remove(held)
+        waiting = self._waiting.pop(held, None)
+        if waiting is None:
+            return
+        try:
+            waiting[1](outcome)
+        except Exception:
+            log.exception("the outcome of a held request could not be delivered")
+            if isinstance(outcome, Routed):
+                outcome.reservation.release()
+
+    def _cancel(self, held: Held) -> None:
+        if self.room.remove(held):
+            del self._waiting[held]
+            self._recorder.count(held.question.algorithm, "cancelled", "client-left", 0.0)
+
+    def _overloaded(self, model: str) -> Refused:
+        refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
+        return Refused(refusal, model=model)
