@@ -22,7 +22,8 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions
-from lora_router.routing.director import Director, Routed, RouteQuery
+from lora_router.routing.director import Director
+from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_room import Limits
