@@ -20,9 +20,9 @@ ExcInfo: TypeAlias = (
 
 
 class LogLimit:
-    """Writes the first line of each key at once, then at most one line per interval.
+    """Writes the first lines of each key at once, up to ``burst`` per interval.
 
-    Lines in between are counted, and the next line that is written reports how many were
+    Further lines are counted, and the next line that is written reports how many were
     suppressed. Keys should name a kind of event ("algorithm failed", a pod), not an occurrence.
     The number of keys is bounded: keys beyond it share one interval, so that an attacker who can
     vary the key can neither fill the log nor the memory.
@@ -32,17 +32,20 @@ class LogLimit:
         self,
         interval: float = 10.0,
         *,
+        burst: int = 1,
         max_keys: int = 256,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a limiter that knows no keys.
 
         Args:
-            interval: Minimum number of seconds between two lines of one key.
+            interval: Seconds for which ``burst`` lines of one key may be written.
+            burst: Lines of one key in an interval.
             max_keys: Keys that are tracked separately.
             clock: Returns seconds, monotonic.
         """
         self._interval = interval
+        self._burst = burst
         self._max_keys = max_keys
         self._clock = clock
         self._keys: dict[Hashable, _Key] = {}
@@ -57,12 +60,14 @@ class LogLimit:
         known = self._keys.get(key)
         if known is None:
             known = self._add(key, now)
-        if now < known.next_at:
+        if now >= known.next_at:
+            known.next_at = now + self._interval
+            known.left = self._burst
+        if known.left <= 0:
             known.suppressed += 1
             return None
-        suppressed = known.suppressed
-        known.next_at = now + self._interval
-        known.suppressed = 0
+        known.left -= 1
+        suppressed, known.suppressed = known.suppressed, 0
         return suppressed
 
     def log(
@@ -109,10 +114,11 @@ class LogLimit:
 
 
 class _Key:
-    """When the next line of a key may be written, and how many were not."""
+    """When the next interval begins, what may be written in this one, and what was not."""
 
-    __slots__ = ("next_at", "suppressed")
+    __slots__ = ("left", "next_at", "suppressed")
 
     def __init__(self) -> None:
         self.next_at = float("-inf")
+        self.left = 0
         self.suppressed = 0

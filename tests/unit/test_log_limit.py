@@ -47,6 +47,26 @@ def test_the_first_line_is_written_and_the_next_ones_are_counted(
     ]
 
 
+def test_a_burst_is_so_many_lines_in_an_interval(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = LogLimit(10.0, burst=2, clock=clock)
+
+    for _ in range(5):
+        warn(limit, "a")
+        clock.now += 1.0
+    clock.now += 5.0
+    for _ in range(3):
+        warn(limit, "a")
+
+    assert caplog.messages == [
+        "algorithm a failed",
+        "algorithm a failed",
+        "algorithm a failed (3 similar lines suppressed)",
+        "algorithm a failed",
+    ]
+
+
 def test_each_key_has_its_own_interval(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     limit = LogLimit(10.0, clock=clock)
 

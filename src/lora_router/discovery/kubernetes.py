@@ -33,6 +33,7 @@ from lora_router.discovery.pod_watch import (
 )
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
+from lora_router.log_limit import LogLimit
 from lora_router.supervision import Supervisor, cancel
 
 log = logging.getLogger("lora_router.discovery")
@@ -79,6 +80,7 @@ class KubernetesPods:
         self._options = options
         self._observer = observer
         self._supervisor = supervisor or Supervisor()
+        self._limit = LogLimit(10.0, burst=50, clock=clock)
         self._clock = clock
         self._scopes = [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)]
         self._tasks: list[asyncio.Task[None]] = []
@@ -223,9 +225,9 @@ class KubernetesPods:
                 left.append(name)
         known.update(pods)
         if not quiet:
-            _tell("ready", became_ready)
-            _tell("no longer ready, and get no new requests", stopped)
-            _tell("gone", left)
+            self._tell("ready", became_ready)
+            self._tell("no longer ready, and get no new requests", stopped)
+            self._tell("gone", left)
 
     def _translated(self, found: PodObject) -> Pod | None:
         name = found.full_name
@@ -238,8 +240,14 @@ class KubernetesPods:
         if problems and self._told.get(name) != problems:
             self._told[name] = problems
             for problem in problems:
-                log.warning("pod %s: %s", name, problem)
+                self._limit.log(log, logging.WARNING, "labels", "pod %s: %s", name, problem)
         return pod
+
+    def _tell(self, what: str, names: list[str]) -> None:
+        if names:
+            more = len(names) - _NAMES_IN_A_LINE
+            listed = ", ".join(names[:_NAMES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
+            self._limit.log(log, logging.INFO, what, "pods %s: %s", what, listed)
 
     def _lost(self, scope: "_Scope", error: ApiError, retry_seconds: float) -> None:
         self._observer.discovery_lost(error.cause)
@@ -271,10 +279,3 @@ class _Scope:
 
 def _count_ready(pods: Iterable[Pod]) -> int:
     return sum(pod.ready for pod in pods)
-
-
-def _tell(what: str, names: list[str]) -> None:
-    if names:
-        more = len(names) - _NAMES_IN_A_LINE
-        listed = ", ".join(names[:_NAMES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
-        log.info("pods %s: %s", what, listed)

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.log_limit import LogLimit
 from lora_router.scrape import page_reader
 from lora_router.scrape.exposition import read_page
 from lora_router.scrape.models import ModelsError, read_models
@@ -83,6 +84,8 @@ class Scraper:
         self._concurrency = concurrency
         self._api_key = api_key
         self._supervisor = supervisor or Supervisor()
+        # A network that fails makes a line for each pod, and one that flaps does so every second.
+        self._limit = LogLimit(10.0, burst=20, clock=clock)
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
         self._pages: PageReader | None = None
@@ -144,7 +147,7 @@ class Scraper:
     # One pod
 
     async def _read_metrics(self, state: PodState) -> None:
-        health = _Health(state.pod.name, "metrics")
+        health = _Health(state.pod.name, "metrics", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._interval, self._clock)
         while True:
             # The first read is at once.
@@ -152,7 +155,7 @@ class Scraper:
             await asyncio.sleep(turns.wait())
 
     async def _read_models(self, state: PodState) -> None:
-        health = _Health(state.pod.name, "models")
+        health = _Health(state.pod.name, "models", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._models_interval, self._clock)
         retry = FIRST_RETRY_SECONDS
         while True:
@@ -238,20 +241,31 @@ def _kinds_of(state: PodState) -> tuple[Kind, ...]:
 
 
 class _Health:
-    """Says it once when a page begins to fail, and once when it is well again."""
+    """Logs when a page begins to fail, and when it can be read again."""
 
-    __slots__ = ("_what", "failing")
+    __slots__ = ("_kind", "_limit", "_pod", "failing")
 
-    def __init__(self, pod: str, kind: Kind) -> None:
-        self._what = f"the {kind} of pod {pod}"
+    def __init__(self, pod: str, kind: Kind, limit: LogLimit) -> None:
+        self._pod = pod
+        self._kind = kind
+        self._limit = limit
         self.failing = False
 
     def good(self) -> None:
         if self.failing:
             self.failing = False
-            log.info("%s can be read again", self._what)
+            message = "the %s of pod %s can be read again"
+            self._limit.log(log, logging.INFO, "recovered", message, self._kind, self._pod)
 
     def bad(self, error: ScrapeError) -> None:
         if not self.failing:
             self.failing = True
-            log.warning("%s cannot be read, what was read last stays in use: %s", self._what, error)
+            self._limit.log(
+                log,
+                logging.WARNING,
+                error.cause,
+                "the %s of pod %s cannot be read, what was read last stays in use: %s",
+                self._kind,
+                self._pod,
+                error,
+            )

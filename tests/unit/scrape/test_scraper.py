@@ -191,6 +191,17 @@ async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_ca
     assert healthy.metrics_reads == 0
 
 
+async def test_a_network_that_fails_does_not_flood_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pods = [pod(f"p{number}", "127.0.0.1:1", models=("m",)) for number in range(100)]
+    async with Bench(*pods) as bench:
+        await until(lambda: len(bench.counts.bad) >= 200)
+
+    lines = [line for line in caplog.messages if "cannot be read" in line]
+    assert 1 <= len(lines) <= 40
+
+
 async def test_a_fault_in_what_uses_a_scrape_does_not_end_the_pods_scrapes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
