@@ -173,9 +173,13 @@ class App:
         else:
             reason = "ready"
         ready = reason == "ready"
+        now, max_age = time.monotonic(), self._settings.metrics_max_age_seconds
+        ready_pods = self.fleet.ready()
+        stale = sum(state.fresh_metrics(now, max_age) is None for state in ready_pods)
         details: dict[str, object] = {
             "pods": len(self.fleet),
-            "ready_pods": len(self.fleet.ready()),
+            "ready_pods": len(ready_pods),
+            "stale_pods": stale,
             **self.discovery.status(),
         }
         if failing:
@@ -230,12 +234,16 @@ class App:
         await asyncio.sleep(settings.drain_delay_seconds)
         drain_seconds = settings.drain_timeout_seconds
         # What is decided last must reach Envoy before the streams are closed.
-        self.director.drain(drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5))
+        decided_in = drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5)
+        await stop_part("held requests", self._drain_held(decided_in))
         await stop_part(
             "transport",
             self._drain_transport(drain_seconds),
             drain_seconds + _DRAIN_EXTRA_SECONDS,
         )
+
+    async def _drain_held(self, seconds: float) -> None:
+        self.director.drain(seconds)
 
     async def _drain_transport(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)

@@ -59,7 +59,19 @@ async def test_a_started_router_is_ready_and_says_what_it_knows(app: App) -> Non
     assert (readiness.ready, readiness.reason) == (True, "ready")
     assert readiness.details["pods"] == 0
     assert readiness.details["discovery"] == "file"
+    assert readiness.details["stale_pods"] == 0
     assert "failing_tasks" not in readiness.details
+
+
+async def test_ready_pods_without_a_fresh_scrape_are_counted(app: App, settings: Settings) -> None:
+    assert settings.endpoints is not None
+    pods = [f"{{name: p{n}, address: '127.0.0.1:{n}', models: [m]}}" for n in (1, 2)]
+    settings.endpoints.write_text(f"pods: [{', '.join(pods)}]")
+
+    await app.start()
+
+    details = app.readiness().details
+    assert (details["ready_pods"], details["stale_pods"]) == (2, 2)
 
 
 async def test_tasks_that_cannot_be_kept_running_are_named_and_do_not_take_it_out_of_service(
@@ -115,7 +127,11 @@ async def test_parts_that_fail_to_stop_do_not_keep_the_others_running(
     async def broken(*_arguments: object, **_options: object) -> None:
         raise failure
 
+    def broken_at_once(_seconds: float) -> None:
+        raise failure
+
     with monkeypatch.context() as patched:
+        patched.setattr(app.director, "drain", broken_at_once)
         for method in ("set_ready", "drain"):
             patched.setattr(app.transport, method, broken)
         for part in (app.scraper, app.discovery, app.admin):
@@ -123,7 +139,7 @@ async def test_parts_that_fail_to_stop_do_not_keep_the_others_running(
         await asyncio.wait_for(app.stop(), 10)
 
     assert all(task.done() for task in tasks_before)
-    for name in ("readiness", "transport", "scraper", "discovery", "admin server"):
+    for name in ("readiness", "held requests", "transport", "scraper", "discovery", "admin server"):
         assert f"{name} failed to stop: {type(failure).__name__}" in caplog.text
     await app.stop()
 
