@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from lora_router.config.sources import load_settings
-from lora_router.envoy.bootstrap import PODS_CLUSTER, ROUTER_CLUSTER, bootstrap_yaml
+from lora_router.envoy.bootstrap import bootstrap_yaml
+from lora_router.envoy.clusters import PODS_CLUSTER, ROUTER_CLUSTER
 
 _RECORDED = Path(__file__).parents[1] / "tests/data/vllm-0.32.0"
 PAGES = tuple(sorted(_RECORDED.glob("*.prom")))

@@ -15,9 +15,13 @@ from lora_router.cli.commands import app
 from lora_router.extproc import answers
 from lora_router.extproc.events import Message
 from lora_router.extproc.exchange import SessionContext
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.pb.ext_proc_pb2 import (
+    HeadersResponse,
+    ProcessingRequest,
+    ProcessingResponse,
+)
 
-_HEADERS = (answers.CONTINUE_HEADERS,)
+_HEADERS = (ProcessingResponse(request_headers=HeadersResponse()).SerializeToString(),)
 _BODY = (answers.CONTINUE_BODY,)
 
 

@@ -33,9 +33,6 @@ METADATA_NAMESPACE = "envoy.lb"
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _CONTINUE = CommonResponse()
 
-CONTINUE_HEADERS = ProcessingResponse(
-    request_headers=HeadersResponse(response=_CONTINUE)
-).SerializeToString()
 CONTINUE_BODY = ProcessingResponse(
     request_body=BodyResponse(response=_CONTINUE)
 ).SerializeToString()

@@ -15,7 +15,8 @@ from lora_router.routing.refusal import Refusal, Refused
 _NO_BACKENDS = "x-error-no-model-backends"
 _BODY = "x-error-request-body-processing"
 _NO_MODEL = "x-error-no-model-in-request"
-_RETRY_AFTER_SECONDS = "1"
+_RETRY_AFTER = ("retry-after", b"1")
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 "All pods that could serve the request are busy; try again.",
                 kind="rate_limit_error",
                 marker=("x-error-overloaded", b"true"),
-                headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
+                headers=(_RETRY_AFTER,),
             )
         case Refusal.TOO_MANY_HELD:
             return _answer(
@@ -104,13 +105,13 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 "them already; try again.",
                 kind="rate_limit_error",
                 marker=("x-error-overloaded", b"true"),
-                headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
+                headers=(_RETRY_AFTER,),
             )
         case Refusal.SHUTTING_DOWN:
             return _unavailable(
                 "router_draining",
                 "The router shut down while the request waited for a pod; try again.",
-                headers=(("retry-after", _RETRY_AFTER_SECONDS.encode()),),
+                headers=(_RETRY_AFTER,),
             )
 
 

@@ -6,7 +6,6 @@ writes them. Protobuf reads all others, and makes the same events of them.
 
 from google.protobuf.message import DecodeError
 
-from lora_router.extproc import wire_format
 from lora_router.extproc.events import (
     Event,
     Message,
@@ -18,11 +17,17 @@ from lora_router.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
     Unknown,
-    request_headers,
+    make_request_headers,
 )
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import HttpHeaders, ProcessingRequest
-from lora_router.extproc.setup import read_setup
+from lora_router.extproc.stream_setup import read_setup
+from lora_router.extproc.wire_format import (
+    REQUEST_BODY,
+    REQUEST_HEADERS,
+    read_request_body,
+    read_request_headers,
+)
 
 
 class UnreadableMessageError(ValueError):
@@ -41,10 +46,10 @@ def read_event(message: Message, names: HeaderNames) -> Event:
     """
     field = message[0] if message else 0
     event: Event | None = None
-    if field == wire_format.REQUEST_BODY:
-        event = wire_format.request_body(message)
-    elif field == wire_format.REQUEST_HEADERS:
-        event = wire_format.request_headers(message, names)
+    if field == REQUEST_BODY:
+        event = read_request_body(message)
+    elif field == REQUEST_HEADERS:
+        event = read_request_headers(message, names)
     return read_by_protobuf(message, names) if event is None else event
 
 
@@ -90,4 +95,4 @@ def _request_headers(
         key = header.key
         if key in wanted and not wanted[key]:
             wanted[key] = header.raw_value.decode(errors="replace") or header.value
-    return request_headers(headers.end_of_stream, read_setup(request), *wanted.values())
+    return make_request_headers(headers.end_of_stream, read_setup(request), *wanted.values())

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from lora_router.extproc.setup import Setup
+from lora_router.extproc.stream_setup import Setup
 
 Message = bytes | bytearray
 
@@ -90,7 +90,7 @@ KINDS: Mapping[type[Event], str] = {
 """All events, by the names of the messages in ``ProcessingRequest``."""
 
 
-def request_headers(
+def make_request_headers(
     ends: bool,
     setup: Setup,
     path: str,

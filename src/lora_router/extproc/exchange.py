@@ -39,7 +39,6 @@ from lora_router.extproc.events import (
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.setup import Setup
 from lora_router.extproc.states import (
     HELD,
     HELD_WITH_TRAILERS,
@@ -51,6 +50,7 @@ from lora_router.extproc.states import (
     WHOLE_BODY,
     State,
 )
+from lora_router.extproc.stream_setup import Setup
 from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import DecisionObserver, Routed, RouteQuery

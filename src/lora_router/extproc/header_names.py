@@ -21,7 +21,7 @@ class HeaderNames:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """What is read of a request's headers, in the order of ``events.request_headers``."""
+        """What is read of a request's headers, in the order of ``events.make_request_headers``."""
         return (
             ":path",
             "content-type",

@@ -41,7 +41,13 @@ class ProcessCall(MessageCall):
 
     def message(self, message: Message) -> None:
         """Have a message answered."""
-        self._send(self._session.receive(message))
+        # The loop of ``_send`` once more: a call of it would cost 1 % of a request.
+        stream = self.stream
+        for output in self._session.receive(message):
+            if isinstance(output, EndStream):
+                self.finish(output.code, output.message)
+                return
+            stream.send_message(output)
 
     def request_ended(self) -> None:
         """End the call: Envoy's request is over."""

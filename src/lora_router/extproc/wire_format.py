@@ -11,16 +11,19 @@ in ``raw_value``, lists of headers below 16 KB. Of any other message these funct
 ``None``, and protobuf reads it.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
-from lora_router.extproc import events
-from lora_router.extproc.events import Message, RequestBody, RequestHeaders
+from lora_router.extproc.events import (
+    Message,
+    RequestBody,
+    RequestHeaders,
+    make_request_headers,
+)
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
-from lora_router.extproc.setup import Setup, read_setup
+from lora_router.extproc.stream_setup import Setup, read_setup
 
 REQUEST_HEADERS, REQUEST_BODY = 0x12, 0x22
 """How a message about them begins: fields 2 and 4 of ``ProcessingRequest``."""
@@ -29,40 +32,53 @@ _FIRST_FIELD = 0x0A
 _RAW_VALUE = b"\x1a"
 _HEADERS_END_STREAM = b"\x18\x01"
 _BODY_END_STREAM = b"\x10\x01"
-_SHORT, _LONG = (0, 7), (0, 7, 14, 21)
-"""Lengths of two bytes (below 16 KB), and of four: for each byte, where its bits belong."""
+_LONGEST_HEADERS = 16 * 1024
+"""Of lists of headers in bytes; protobuf reads longer ones."""
 _LONGEST_REST = 512
 """Of what stands beside the headers, to be remembered."""
 
 
-def request_headers(data: Message, names: HeaderNames) -> RequestHeaders | None:
+def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | None:
     """Read a message that begins with ``REQUEST_HEADERS``."""
-    needles = _needles(names)
-    part = _inner(data, _SHORT)
-    if part is None or needles is None:
+    part = _first_field(data)
+    if part is None:
         return None
     at, stop, end = part
+    if stop - at >= _LONGEST_HEADERS:
+        return None
     headers = data[at:stop]
+    values = []
     try:
-        values = [
-            _value(found) if (found := headers.partition(needle)[2]) else "" for needle in needles
-        ]
+        for needle, length in _needles(names):
+            at = headers.find(needle)
+            if at < 0:
+                values.append("")
+                continue
+            at += length
+            size = headers[at]
+            at += 1
+            if size > 0x7F:
+                size, at = _size(headers, at - 1)
+            value = headers[at : at + size]
+            if len(value) != size:
+                return None
+            values.append(value.decode(errors="replace"))
     except (IndexError, OverflowError):
         return None
     ends = data[stop:end]
-    # Whoever writes values into another field has no path here either.
-    if not values[0] or (ends and ends != _HEADERS_END_STREAM):
+    # A message that has values in another field has no path here either.
+    if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
         return None
     setup = _setup(data, end)
-    return None if setup is None else events.request_headers(bool(ends), setup, *values)
+    return None if setup is None else make_request_headers(bool(ends), setup, *values)
 
 
-def request_body(data: Message) -> RequestBody | None:
+def read_request_body(data: Message) -> RequestBody | None:
     """Read a message that begins with ``REQUEST_BODY``.
 
     A ``bytearray`` is not copied but cut down to the piece.
     """
-    part = _inner(data, _LONG)
+    part = _first_field(data)
     if part is None:
         return None
     at, stop, end = part
@@ -78,66 +94,57 @@ def request_body(data: Message) -> RequestBody | None:
     return RequestBody(data, bool(ends))
 
 
-def _inner(data: Message, shifts: Sequence[int]) -> tuple[int, int, int] | None:
+def _first_field(data: Message) -> tuple[int, int, int] | None:
     """Find the first field of a message's first field.
-
-    Args:
-        data: The message.
-        shifts: How long lengths may be.
 
     Returns:
         Where it begins and ends, and where the field around it ends.
     """
     try:
-        size, at = _size(data, 1, shifts)
+        size, at = _size(data, 1)
         end = at + size
         if data[at] != _FIRST_FIELD:
             return None
-        size, at = _size(data, at + 1, shifts)
+        size, at = _size(data, at + 1)
     except (IndexError, OverflowError):
         return None
     stop = at + size
     return (at, stop, end) if stop <= end <= len(data) else None
 
 
-def _value(data: Message) -> str:
-    """Return a header's value, whose length comes first.
-
-    Raises:
-        IndexError, OverflowError: It is not whole.
-    """
-    size, at = data[0], 1
-    if size > 0x7F:
-        size, at = _size(data, 0, _SHORT)
-    if at + size > len(data):
-        raise IndexError
-    return data[at : at + size].decode(errors="replace")
-
-
-def _size(data: Message, at: int, shifts: Sequence[int]) -> tuple[int, int]:
+def _size(data: Message, at: int) -> tuple[int, int]:
     """Read a length; return it, and where it ends.
 
     Raises:
         IndexError: The data ends.
-        OverflowError: It is longer than ``shifts`` allow.
+        OverflowError: It is of more than four bytes.
     """
-    size = 0
-    for shift in shifts:
-        byte = data[at]
-        at += 1
-        size |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return size, at
+    size = data[at]
+    if size < 0x80:
+        return size, at + 1
+    byte = data[at + 1]
+    size += (byte - 1) << 7
+    if byte < 0x80:
+        return size, at + 2
+    byte = data[at + 2]
+    size += (byte - 1) << 14
+    if byte < 0x80:
+        return size, at + 3
+    byte = data[at + 3]
+    if byte < 0x80:
+        return size + ((byte - 1) << 21), at + 4
     raise OverflowError
 
 
 @lru_cache(maxsize=16)
-def _needles(names: HeaderNames) -> tuple[bytes, ...] | None:
-    """Return how the headers begin that matter."""
-    wanted = names.wanted
-    if max(map(len, wanted)) > 0x7F:
-        return None
-    return tuple(bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in wanted)
+def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...]:
+    """Return how the headers begin that matter, and how long that is; none if one is too long."""
+    if max(map(len, names.wanted)) > 0x7F:
+        return ()
+    needles = [
+        bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in names.wanted
+    ]
+    return tuple((needle, len(needle)) for needle in needles)
 
 
 def _setup(data: Message, start: int) -> Setup | None:

@@ -80,7 +80,7 @@ def test_the_first_message_is_read_as_protobuf_reads_it(
     data = request.SerializeToString()
     by_protobuf = read_by_protobuf(data, NAMES)
     for given_as in (data, bytearray(data)):
-        read = wire_format.request_headers(given_as, NAMES)
+        read = wire_format.read_request_headers(given_as, NAMES)
         assert read is None or read == by_protobuf
     # Lists below 16 KB are what this is for.
     assert (read is None) == (request.request_headers.headers.ByteSize() >= 1 << 14)
@@ -91,7 +91,7 @@ def test_the_first_message_is_read_as_protobuf_reads_it(
 def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bool) -> None:
     data = request_body(body, end=ends).SerializeToString()
     for given_as in (data, bytearray(data)):
-        read = wire_format.request_body(given_as)
+        read = wire_format.read_request_body(given_as)
         # An empty body is not written, and so not looked for.
         assert read is None if not body else read == read_by_protobuf(data, NAMES)
 
@@ -99,7 +99,7 @@ def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bool) -> None:
 def test_what_stands_beside_a_body_is_skipped() -> None:
     request = request_body(b"{}")
     request.metadata_context.filter_metadata["envoy.lb"].CopyFrom(Struct())
-    assert wire_format.request_body(request.SerializeToString()) == RequestBody(b"{}", True)
+    assert wire_format.read_request_body(request.SerializeToString()) == RequestBody(b"{}", True)
 
 
 @pytest.mark.parametrize("request_", [request_headers(), request_body(b"{}"), request_trailers()])
@@ -112,7 +112,7 @@ def test_a_message_that_only_observes_is_that_and_nothing_else(request_: Process
 
 def headers_left_to_protobuf(request: ProcessingRequest, names: HeaderNames = NAMES) -> None:
     data = request.SerializeToString()
-    assert wire_format.request_headers(data, names) is None
+    assert wire_format.read_request_headers(data, names) is None
     assert read_event(data, names) == read_by_protobuf(data, names)
 
 
@@ -128,13 +128,13 @@ def test_names_that_are_very_long_are_left_to_protobuf() -> None:
 def test_a_long_companion_is_not_remembered() -> None:
     headers_left_to_protobuf(request_headers(subset=["10.0.0.1:8000"] * 100))
     body = request_body(b"{}").SerializeToString() + b"\x42\x80\x08" + b"\x00" * 1024
-    assert wire_format.request_body(body) is None
+    assert wire_format.read_request_body(body) is None
 
 
 def test_two_messages_in_one_are_left_to_protobuf() -> None:
     headers, body = request_headers().SerializeToString(), request_body(b"{}").SerializeToString()
-    assert wire_format.request_headers(headers + body, NAMES) is None
-    assert wire_format.request_body(body + headers) is None
+    assert wire_format.read_request_headers(headers + body, NAMES) is None
+    assert wire_format.read_request_body(body + headers) is None
 
 
 REQUESTS = st.sampled_from(

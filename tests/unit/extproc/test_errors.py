@@ -1,0 +1,40 @@
+"""What a client is told of each refusal."""
+
+import json
+
+import pytest
+
+from lora_router.extproc.errors import refusal_answer
+from lora_router.routing.refusal import Refusal, Refused
+
+ANSWERS = {
+    Refusal.NO_MODEL: (400, "no_model_in_request", "x-error-no-model-in-request"),
+    Refusal.UNKNOWN_ALGORITHM: (
+        400,
+        "invalid_routing_strategy",
+        "x-error-invalid-routing-strategy",
+    ),
+    Refusal.BAD_SELECTOR: (400, "invalid_external_filter", "x-error-external-filter"),
+    Refusal.UNKNOWN_MODEL: (404, "model_not_found", "x-error-no-model-backends"),
+    Refusal.MODELS_UNKNOWN: (503, "models_unknown", "x-error-no-model-backends"),
+    Refusal.NO_READY_POD: (503, "no_ready_pod", "x-error-no-model-backends"),
+    Refusal.NONE_SELECTED: (503, "no_pod_selected", "x-error-no-model-backends"),
+    Refusal.OVERLOADED: (429, "overloaded", "x-error-overloaded"),
+    Refusal.TOO_MANY_HELD: (429, "too_many_held_requests", "x-error-overloaded"),
+    Refusal.SHUTTING_DOWN: (503, "router_draining", "x-error-no-model-backends"),
+}
+RETRIED_SOON = {Refusal.OVERLOADED, Refusal.TOO_MANY_HELD, Refusal.SHUTTING_DOWN}
+
+
+@pytest.mark.parametrize("refusal", Refusal, ids=lambda refusal: refusal.value)
+def test_each_refusal_has_a_status_a_code_and_a_marker(refusal: Refusal) -> None:
+    answer = refusal_answer(Refused(refusal, model="sql-lora"), strategy="fastest")
+
+    headers = dict(answer.headers)
+    status, code, marker = ANSWERS[refusal]
+    assert (answer.status, answer.code) == (status, code)
+    assert marker in headers
+    assert headers["content-type"] == b"application/json"
+    assert ("retry-after" in headers) == (refusal in RETRIED_SOON)
+    error = json.loads(answer.body)["error"]
+    assert (error["code"], bool(error["message"])) == (code, True)
