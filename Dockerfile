@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,t
       --require-hashes --no-deps --only-binary :all: -r requirements/build.txt
 
 # The project, as a wheel. From here on pip fetches nothing, and `check` proves the list complete.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src src
 RUN python -m pip --python /opt/build-tools/bin/python wheel -q \
       --no-index --no-deps --no-build-isolation --wheel-dir dist . \

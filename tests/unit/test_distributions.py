@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -101,11 +102,13 @@ def test_the_metadata_holds_nothing_invented(wheel: Path) -> None:
     assert set(fields.get_all("Provides-Extra", [])) == {"demo", "dev", "otel", "plot"}
 
 
-def test_the_description_is_the_readme(wheel: Path) -> None:
+def test_the_description_is_the_readme_without_links_that_lead_nowhere(wheel: Path) -> None:
     fields = metadata(wheel)
+    text = str(fields.get_payload())
 
     assert fields["Description-Content-Type"] == "text/markdown"
-    assert str(fields.get_payload()).startswith("# ")
+    assert text.startswith("# lora-router\n")
+    assert re.findall(r"\]\((?!https?://)", text) == []
 
 
 def test_the_source_archive_has_all_that_the_tests_need(

@@ -151,6 +151,17 @@ def test_every_link_leads_to_a_file(page: str) -> None:
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 
+def test_the_index_page_has_no_link_that_leads_nowhere_and_keeps_the_words() -> None:
+    page = load_script(ROOT / "hatch_build.py").index_page(README)
+
+    assert re.findall(r"\]\((?!https?://)", page) == []
+    assert "<!--" not in page
+    assert "mermaid" not in page
+    for words in ("## Install", "(`docs/performance.md`)", "see On Kubernetes", "| `grpc_port` |"):
+        assert words in page
+    assert page.count("\n## ") == README.count("\n## ")
+
+
 def test_no_file_names_a_package_index() -> None:
     for path in [*ROOT.glob("requirements/*"), ROOT / "pyproject.toml", ROOT / "Makefile"]:
         assert "://" not in path.read_text(), path
