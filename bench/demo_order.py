@@ -18,7 +18,7 @@ from lora_router.routing.registry import load_algorithms
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetSimulation
-from lora_router.simulator.summary import percentile
+from lora_router.simulator.percentile import percentile
 from lora_router.simulator.trace import BASE_MODEL, Arrival
 
 ALGORITHMS = ("random", "least-request", "shuffle-shard", "lora-affinity", "lora-placement")

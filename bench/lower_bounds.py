@@ -13,8 +13,9 @@ from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.offline_optimum import fewest_loads
+from lora_router.simulator.percentile import percentile
 from lora_router.simulator.scenario import Scenario
-from lora_router.simulator.summary import WARM_UP, percentile
+from lora_router.simulator.summary import WARM_UP
 from lora_router.simulator.trace import BASE_MODEL, Arrival
 
 

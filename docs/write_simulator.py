@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING
 from pathlib import Path
 
-from lora_router.simulator.key_kinds import Key, keys_of
+from lora_router.simulator.key_records import Key, keys_of
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.scenario_keys import CrowdKeys, OutageKeys, ScenarioKeys
 

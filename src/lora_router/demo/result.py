@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lora_router.demo.load import BASE, Outcome
 from lora_router.demo.stack import PodReport
-from lora_router.simulator.summary import percentile
+from lora_router.simulator.percentile import percentile
 
 
 @dataclass(frozen=True, slots=True)

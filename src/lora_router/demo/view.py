@@ -10,7 +10,7 @@ from rich.text import Text
 from lora_router.demo.load import ADAPTERS, Outcome
 from lora_router.demo.result import Result
 from lora_router.demo.stack import PODS, SLOTS, PodReport
-from lora_router.simulator.summary import percentile
+from lora_router.simulator.percentile import percentile
 from lora_router.terminal import split_table
 
 _BAR_WIDTH = 72

@@ -4,11 +4,9 @@ Every number has bounds, so that a file cannot ask for a simulation that never e
 not a number here, nor is a number in quotes.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Value = TypeVar("Value")
 Read_co = TypeVar("Read_co", covariant=True)
@@ -233,72 +231,3 @@ class ListOf(Generic[Value]):
             except WrongValueError as error:
                 raise error.inside(f"[{number}]") from None
         return tuple(items)
-
-
-class _HasFields(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
-Keys = TypeVar("Keys", bound=_HasFields)
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What stands beside the name of a key."""
-
-    kind: Kind[object]
-    about: str
-
-
-def key(kind: Kind[Value], about: str, default: object = MISSING) -> Value:
-    """Declare a key in a dataclass whose fields are keys.
-
-    Args:
-        kind: What the value may be.
-        about: One sentence or more for the reference.
-        default: As the kind reads it. The key is required if there is none.
-    """
-    declared: Any = field(default=default, metadata={"key": Key(kind, about)})
-    result: Value = declared
-    return result
-
-
-def keys_of(keys: type[_HasFields]) -> dict[str, tuple[Key, object]]:
-    """Return the keys of a dataclass, each with its default (``MISSING``: required)."""
-    return {each.name: (each.metadata["key"], each.default) for each in fields(keys)}
-
-
-@dataclass(frozen=True, slots=True)
-class Record(Generic[Keys]):
-    """A mapping with the keys of a dataclass."""
-
-    keys: type[Keys]
-
-    def __str__(self) -> str:
-        return f"a mapping with the keys {', '.join(keys_of(self.keys))}"
-
-    def read(self, value: object) -> Keys:
-        """Return the dataclass."""
-        if not isinstance(value, Mapping):
-            raise refuse(self, value)
-        known = keys_of(self.keys)
-        for name in value:
-            if name not in known:
-                raise self._unknown(name)
-        found: dict[str, Any] = {}
-        for name, (declared, default) in known.items():
-            if name not in value:
-                if default is MISSING:
-                    raise WrongValueError(f"is required: {declared.kind}", name)
-            elif value[name] is not None or default is not None:
-                try:
-                    found[name] = declared.kind.read(value[name])
-                except WrongValueError as error:
-                    raise error.inside(name) from None
-        return self.keys(**found)
-
-    def _unknown(self, name: object) -> WrongValueError:
-        known = list(keys_of(self.keys))
-        near = get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
-        return WrongValueError(f"is not a key; {hint}", shown(name).strip("'"))

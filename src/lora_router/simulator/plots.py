@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from lora_router.simulator.percentile import percentile
 from lora_router.simulator.plot_records import SWEPT, PlotRecords, SlotsRecord
 from lora_router.simulator.slot_pixels import (
     LOADED,
@@ -23,7 +24,6 @@ from lora_router.simulator.slot_pixels import (
     pod_middles,
     slot_pixels,
 )
-from lora_router.simulator.summary import percentile
 from lora_router.simulator.timeline import pods_that_run
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lora_router.simulator.engine import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions, Outage
-from lora_router.simulator.key_kinds import Record, WrongValueError
+from lora_router.simulator.key_kinds import WrongValueError
+from lora_router.simulator.key_records import Record
 from lora_router.simulator.scenario_keys import ALL, NONE, ScenarioKeys, of_pod
 from lora_router.simulator.trace import Crowd, Workload
 from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file

@@ -15,13 +15,12 @@ from lora_router.simulator.key_kinds import (
     Number,
     NumberOrNames,
     Range,
-    Record,
     Text,
     Whole,
     WordOr,
     WrongValueError,
-    key,
 )
+from lora_router.simulator.key_records import Record, key
 
 Value = TypeVar("Value")
 

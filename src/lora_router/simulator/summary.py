@@ -1,12 +1,12 @@
 """The figures of a simulated run."""
 
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lora_router.simulator.fleet_simulation import FleetRun
+from lora_router.simulator.percentile import percentile
 from lora_router.simulator.simulated_request import SimulatedRequest
 
 WARM_UP = 0.15
@@ -45,13 +45,6 @@ class Summary:
     """The p99 of the adapter in the middle, of the same ones."""
     moved: float
     """Share of adapters whose busiest pod in the second half was another than in the first."""
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least a share of the values do not exceed; 0 of none."""
-    if not ordered:
-        return 0.0
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def summarise(run: FleetRun, seconds: float) -> Summary:

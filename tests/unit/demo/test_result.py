@@ -11,7 +11,7 @@ from lora_router.demo.load import BASE, Outcome
 from lora_router.demo.result import summarise
 from lora_router.demo.stack import PodReport
 from lora_router.demo.view import live_view, result_view
-from lora_router.simulator.summary import percentile
+from lora_router.simulator.percentile import percentile
 
 REPORTS = [
     PodReport("pod-0", 3, 1, {"a1": 2, "a2": 1}, max_loras=2, loads=5, slot_waits=4, deferred=1),

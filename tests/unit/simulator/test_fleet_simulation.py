@@ -22,8 +22,9 @@ from lora_router.simulator.knowledge import (
     KnowledgeError,
     read_knowledge,
 )
+from lora_router.simulator.percentile import percentile
 from lora_router.simulator.scenario import shipped_scenario
-from lora_router.simulator.summary import Summary, median_of, percentile, summarise
+from lora_router.simulator.summary import Summary, median_of, summarise
 from lora_router.simulator.trace import Workload, make_trace
 
 WORKLOAD = Workload(12, zipf=1.0, base_share=0.1)
