@@ -1,8 +1,8 @@
-"""What a routed request costs, and whether that is what was wanted: ``make bench``.
+"""What a routed request costs, and whether the goals are met: ``make bench``.
 
-``ARGS="--quick"`` takes less than a minute, ``--json FILE`` writes the numbers too, and
-``--docs FILE`` the page of the documentation (``make performance``). Ends with 1 if something does
-not work; a goal that is not reached is told and is no failure.
+``ARGS="--quick"`` takes less than two minutes. ``--json FILE`` also writes the numbers, and
+``--docs FILE`` writes the page of the documentation (``make performance``). Exits with status 1 if
+something fails. A goal that is not met is reported, but is not a failure.
 """
 
 import argparse
@@ -23,11 +23,11 @@ _LONGEST_SECONDS = 900.0
 
 
 async def main() -> None:
-    """Measure, print, and write what is asked for."""
+    """Measure, print, and write the files that the arguments name."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer points, for a shorter time")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
-    parser.add_argument("--docs", type=Path, metavar="FILE", help="write the page")
+    parser.add_argument("--quick", action="store_true", help="measure fewer points, for less time")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
+    parser.add_argument("--docs", type=Path, metavar="FILE", help="write docs/performance.md")
     arguments = parser.parse_args()
     try:
         async with asyncio.timeout(_LONGEST_SECONDS):
@@ -35,7 +35,8 @@ async def main() -> None:
                 QUICK if arguments.quick else FULL, parts=["--quick"] if arguments.quick else []
             )
     except (ChildError, RuntimeError, OSError) as error:
-        sys.exit(f"bench: {error}" if str(error) else "bench: it took too long")
+        # The message of a TimeoutError, which is an OSError, is empty.
+        sys.exit(f"bench: {error}" if str(error) else f"bench: timeout: {_LONGEST_SECONDS:g} s")
     for table in (*tables(results), goals_table(results)):
         print(table.markdown())
     if arguments.json is not None:

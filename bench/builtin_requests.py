@@ -1,7 +1,7 @@
-"""Requests on the builtin transport without its sockets: what Envoy would write, and nobody reads.
+"""Requests on the builtin transport without its sockets: it gets the bytes that Envoy would send.
 
-The difference to what the router's process costs behind Envoy is the kernel's part and the event
-loop's.
+What the router's process costs behind Envoy beyond this is the part of the kernel and of the event
+loop.
 """
 
 from collections import deque
@@ -20,19 +20,19 @@ from lora_router.grpc_server.limits import Limits
 from lora_router.grpc_server.methods import Methods
 
 _MESSAGES = 1000
-"""Made beforehand, each for another adapter, as many as the load generator has."""
+"""Requests that are prepared, each for another adapter: as many as in the load generator."""
 _OPEN = 32
-"""Requests under way at any moment."""
+"""Requests in flight at any time."""
 _HEADERS = header_block()
 _WIDE = 2**30
 
 
 def requests(context: SessionContext, size: int) -> Callable[[], object]:
-    """Return a call that brings one request from its headers to its answer, and ends an older one.
+    """Return a call that processes one request up to its answer, and ends an older request.
 
     Args:
-        context: What sessions share.
-        size: Length of the body.
+        context: The context of the sessions.
+        size: Length of the body in bytes.
     """
     process = Process(context, max_message_bytes=1 << 25)
     methods = Methods({PROCESS_PATH: process.open_call}, max_header_list_bytes=1 << 16)
@@ -67,7 +67,7 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
         connection.output()
         under_way.append(number)
         if len(under_way) > _OPEN:
-            # As Envoy does: it says that it has said all, and forgets the stream.
+            # As Envoy does: half-close the stream, then reset it.
             old = under_way.popleft()
             end = frames.frame(frames.DATA, frames.END_STREAM, old)
             connection.receive(end + frames.rst_stream(old, 0))

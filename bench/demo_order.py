@@ -1,8 +1,9 @@
-"""Hold the simulator against the demo: ``make bench-demo``.
+"""Compare the simulator with the demo: ``make bench-demo``.
 
-The demo's load goes to a live fleet (real Envoy, pods over HTTP) and to a simulated one, for each
-algorithm. Printed is the time to first token of both, and whether they put the algorithms in the
-same order; figures within a tenth of each other, or within what a step takes, have no order.
+For each algorithm, the load of the demo goes to a live fleet (real Envoy, pods over HTTP) and to a
+simulated one. The command prints the time to first token of both, and whether both put the
+algorithms in the same order. Figures within a tenth of each other, or within the duration of a
+step, count as equal.
 """
 
 import argparse
@@ -26,7 +27,7 @@ PROMPT_TOKENS = 10
 
 
 def main() -> None:
-    """Run both and print; exit with 1 if the orders differ."""
+    """Run both and print. Exits with status 1 if the orders differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--duration", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,67 +1,81 @@
-"""``docs/performance.md``, made from one run: nothing in it is typed by hand but the words here."""
+"""``docs/performance.md``, generated from one run. Its text is here, its numbers are measured."""
 
 from bench.report import goals_table, tables
 from bench.results import Results
 
-_HEAD = """# What the router costs
+_HEAD = """# Performance
 
-`make performance` measured all of this in one run and wrote this page.
+`make performance` measured everything on this page in one run and wrote the page.
 
 """
 _HOW = """
 ## How it is measured
 
-A real Envoy with one worker, in front of pods that answer at once (`direct_response` of a second
-Envoy, which counts for nothing here). A load generator in a process of its own keeps a number of
-HTTP/1.1 connections busy: each sends its next request when the last is answered. The same load
-goes, in turn, through three kinds of listeners of the same Envoy:
+A real Envoy with one worker runs in front of pods that answer at once (`direct_response` of a
+second Envoy, whose cost is not counted). A load generator in a process of its own keeps a number of
+HTTP/1.1 connections busy: each connection sends its next request when the previous one is answered.
+The same load goes, in turn, through three kinds of listeners of the same Envoy:
 
-- *no filter*: the client's header says which pod;
-- *no-op*: Envoy asks a server on the same transport that answers every message with CONTINUE, and
-  the client's header says which pod;
-- *router*: Envoy asks the router, and goes where that says. The configuration is what
-  `lora-router envoy-config` prints.
+- *no filter*: a header of the client names the pod.
+- *no-op*: Envoy calls a server on the same transport that answers every message with CONTINUE. A
+  header of the client names the pod.
+- *router*: Envoy calls the router and forwards the request to the pod that the router names. The
+  configuration is the output of `lora-router envoy-config`.
 
-*CPU µs* is the CPU time of the router's process, user and system, divided by the requests;
-*Envoy's* likewise. It holds on a busy machine where requests per second and latencies do not: all
-processes share the cores named below. *Added* is beyond *no filter* at the same point. With many
-connections on few cores latency is a queue's: one connection shows what a single request waits.
-*Peak* is the most memory that the process had during the point.
+*CPU µs* is the CPU time of the router's process, user and system, divided by the number of
+requests. *Envoy's CPU µs* is the same for Envoy. CPU time is comparable between runs on a busy
+machine. Requests per second and latencies are not, because all processes share the cores listed
+below. *Added* latency is the difference to *no filter* at the same point. With many connections on
+few cores, latency is mostly queueing; the rows with one connection show the latency of a single
+request. *Peak* is the largest resident memory of the process during the point.
 
-Where the time goes: *no-op* is what the transport costs, *random* what everything but a decision
-does. The parts below are measured alone, in a loop, with warm caches; *conversation on the builtin
-transport* is all of a request but its sockets. What the process takes beyond that is the event
-loop's and the kernel's: with 64 connections a few system calls carry many requests. With one
-connection each message is read and written alone, by a process that has just been woken on a core
-whose caches others have used since: a server that decides nothing pays the most of that too.
+The row *no-op* shows what the transport costs, and the row of the algorithm *random* shows the cost
+of everything but a decision. The parts below are measured alone, in a loop, with warm caches.
+*Whole request on the builtin transport, without sockets* is a complete request except for its
+system calls. The rest of the process's CPU time is the event loop and the kernel. With 64
+connections, one system call carries several requests. With one connection, each message is read and
+written alone, by a process that was just woken on a core whose caches other processes have used in
+the meantime. A server that decides nothing pays most of that cost, too.
 
-Where requests per second fall short of a server that decides nothing, it is all processes together
-that have no more time: Envoy, the router, the load generator and the pods' Envoy share the cores.
-The router's part of that is its CPU time; a million divided by it is what one process could carry.
+Where the router handles fewer requests per second than a server that decides nothing, all processes
+together have used up the cores: Envoy, the router, the load generator, and the Envoy of the pods.
+The router's share is its CPU time; one million divided by it is the rate that one process can
+handle.
 
-From one point each dimension is varied alone. Every pod serves the same 10,000 adapters, of which a
-thousand (as many as fit in 16 MB of requests) are asked for in turn, and has slots for all that are
-in flight, so that no request is held: that would be another path. The pods are scraped once, at the
-start; what scraping costs has its own table.
+Each dimension is varied alone, starting from one point. Every pod serves the same 10,000 adapters,
+of which a thousand (as many as fit in 16 MB of prepared requests) are requested in turn. Every pod
+has slots for all requests in flight, so no request is held. The pods are scraped once, at startup;
+the cost of scraping is in a table of its own, and so is the cost of changes while requests are
+held.
 
 """
 _NOTES = {
     "The process": """
-Start to ready is from exec to the first 200 of `/readyz`, with the pods' metrics and models read
-over HTTP. An open stream is a request under way: decided, counted, and not ended; its memory is
-what the process grew by, divided by the streams. A fifth as many are open before, so that what the
-start left free is in use. They are opened without Envoy, on one connection.
+*Start to ready* is the time from exec to the first 200 of `/readyz`, with the metrics and models of
+the pods read over HTTP. An *open stream* is a request in flight: decided, counted, and not ended.
+Its memory is the growth of the process, divided by the number of streams. Before the measurement, a
+fifth as many streams are open, so that memory left over from startup is in use. The streams are
+opened without Envoy, on one connection.
 """,
     "Scraping": """
-Pages that vLLM 0.32.0 served, 48 to 56 KB, each time another by chance. The share of a core is
-without any request. *Decision* is `lora_router_decision_seconds`, interpolated within its buckets;
-*answer* is from sending the body's message to reading the answer, one request at a time.
+Each scrape gets one of several pages that vLLM 0.32.0 served, 48 to 56 KB, chosen at random. The
+share of a core is measured without requests. *Decision* is `lora_router_decision_seconds`,
+interpolated within its buckets. *Answer* is the time from sending the body's message to reading the
+answer, with one request at a time.
+""",
+    "Requests held, CPU µs": """
+Pods of 4 slots, all of them taken, and held requests that each wait for another adapter with
+`lora-placement`. A *release* is the end of a request: of one of several requests of its adapter (no
+slot becomes free), or of the last one (its slot goes to the request that has waited longest). A
+*scrape* and a *pod event* (of a pod that serves another model) let no held request go. After six
+seconds the router closes slots for the requests that wait; the columns *held for 7 s* are measured
+after that. *Longest timer* is the longest time for which a timer occupied the event loop meanwhile.
 """,
 }
 
 
 def document(results: Results) -> str:
-    """Return the page."""
+    """Return the page as Markdown."""
     machine = "\n".join(f"- {name}: {value}" for name, value in results.machine.items())
     parts = [_HEAD, goals_table(results).markdown().replace("###", "##", 1), _HOW]
     parts.append(f"The machine and what ran on it, for {results.seconds / 60:.0f} minutes:\n\n")

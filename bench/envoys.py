@@ -1,8 +1,9 @@
-"""The configurations of the two Envoys: the gateway that is measured, and one that plays the pods.
+"""The configurations of two Envoys: the gateway that is measured, and one that stands for the pods.
 
-The gateway is what ``lora-router envoy-config`` prints, with more listeners: one for each router
-and for each server that decides nothing, and one without any. Those without a router let the client
-name the pod in ``target-pod``, so that all take the same way behind the filter.
+The gateway has the configuration that ``lora-router envoy-config`` prints, with more listeners: one
+for each router, one for each server that decides nothing, and one without a filter. On listeners
+without a router the client names the pod in ``target-pod``, so that all requests are forwarded in
+the same way.
 """
 
 import copy
@@ -20,35 +21,35 @@ from lora_router.envoy.clusters import PODS_CLUSTER, ROUTER_CLUSTER
 
 _RECORDED = Path(__file__).parents[1] / "tests/data/vllm-0.32.0"
 PAGES = tuple(sorted(_RECORDED.glob("*.prom")))
-"""Metrics pages that one vLLM 0.32.0 served, in order of time; the last is the longest."""
+"""Metrics pages that one vLLM 0.32.0 served, in order of time. The last one is the longest."""
 _MODELS = _RECORDED / "v1_models.json"
 _MOST_BODY_BYTES = 8 * 1024 * 1024
 SLOTS = 64
-"""Adapter slots that a pod says it has: enough for all connections, so that no request is held."""
+"""Adapter slots that a pod reports: enough for all connections, so that no request is held."""
 
 _Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One way through the gateway."""
+    """One listener of the gateway."""
 
     name: str
     port: int
-    """Where clients go."""
+    """Port for clients."""
     asks: int | None
-    """Port of the server asked about each request; ``None``: there is no such filter."""
+    """Port of the server that the filter calls. ``None``: no filter."""
     routes: bool
-    """Whether that server says where requests go, or the client."""
+    """Whether that server names the pod. Otherwise the client does."""
 
 
 def pod_address(number: int, port: int) -> str:
-    """Return a pod's endpoint: each has a loopback address of its own."""
+    """Return a pod's endpoint. Each pod has a loopback address of its own."""
     return f"{_pod_host(number)}:{port}"
 
 
 def gateway(listeners: Iterable[Listener], admin_port: int) -> str:
-    """Return the gateway's bootstrap, as JSON."""
+    """Return the bootstrap of the gateway as JSON."""
     flags = {"envoy_listen_host": "127.0.0.1", "envoy_admin_port": admin_port}
     settings = load_settings(file=None, environ={}, flags=flags).settings
     document: _Document = yaml.safe_load(bootstrap_yaml(settings))
@@ -66,10 +67,10 @@ def gateway(listeners: Iterable[Listener], admin_port: int) -> str:
 
 
 def pods(count: int, port: int, admin_port: int, *, pages: Sequence[Path] = PAGES[-1:]) -> str:
-    """Return the bootstrap of an Envoy that plays ``count`` pods, as JSON.
+    """Return the bootstrap of an Envoy that stands for ``count`` pods, as JSON.
 
-    Every request is answered at once, when its body is there. ``/metrics`` is one of the recorded
-    pages, each time another by chance; ``/v1/models`` is recorded too.
+    It answers every request as soon as it has its body. ``/metrics`` returns one of the recorded
+    pages, chosen at random for each request. ``/v1/models`` returns a recorded page.
     """
     answer = json.dumps({"object": "chat.completion", "choices": [], "usage": {"total_tokens": 1}})
     manager = {
@@ -77,7 +78,7 @@ def pods(count: int, port: int, admin_port: int, *, pages: Sequence[Path] = PAGE
         "stat_prefix": "pods",
         "http_filters": [
             {
-                # Else the answer overtakes the body, and Envoy closes the connection.
+                # Without it the answer overtakes the body, and Envoy closes the connection.
                 "name": "envoy.filters.http.buffer",
                 "typed_config": {
                     "@type": _type("filters.http.buffer.v3.Buffer"),
@@ -130,10 +131,10 @@ def pods(count: int, port: int, admin_port: int, *, pages: Sequence[Path] = PAGE
 
 
 def pods_file(addresses: Sequence[str], models: Sequence[str]) -> str:
-    """Return a ``pods.yaml`` whose pods all serve the same models; none: the pods are asked.
+    """Return a ``pods.yaml`` whose pods all serve the same models.
 
-    The list of models is written once, with an anchor: ten thousand names for each of a thousand
-    pods would be more than the router reads.
+    Without models, the router reads them from the pods. The list is written once, with an anchor:
+    ten thousand names for each of a thousand pods would exceed the size limit of the file.
     """
     lines = ["pods:"]
     for number, address in enumerate(addresses):
@@ -174,7 +175,7 @@ def _answer(match: _Document, text: str) -> _Document:
 
 
 def _metrics(pages: Sequence[Path]) -> Iterable[_Document]:
-    """Make a route for each page, each of which takes its share of what the ones before left."""
+    """Yield a route for each page. Each takes an equal share of the requests."""
     for number, page in enumerate(pages):
         share = {"numerator": 1_000_000 // (len(pages) - number), "denominator": "MILLION"}
         match = {"path": "/metrics", "runtime_fraction": {"default_value": share}}

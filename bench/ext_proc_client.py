@@ -1,7 +1,8 @@
-"""A client of the router's own protocol, as small as it can be: Envoy's part, without Envoy.
+"""A minimal ext_proc client: Envoy's side of the protocol, without Envoy.
 
-Enough of HTTP/2 and gRPC to open ten thousand streams on one connection and to time an answer.
-Every header is sent as a literal; flow control of the server is obeyed, ours is opened wide.
+It implements as much of HTTP/2 and gRPC as is needed to open ten thousand streams on one connection
+and to time an answer. Every header is sent as a literal. The client obeys the server's flow control
+windows and opens its own ones wide.
 """
 
 import asyncio
@@ -20,17 +21,17 @@ _DEFAULT_WINDOW = 65_535
 
 
 class ClientError(RuntimeError):
-    """The server did not do as expected; says what came."""
+    """The server did not behave as expected. The message says what it sent."""
 
 
 class _Stream:
-    """One conversation."""
+    """One stream."""
 
     __slots__ = ("answers", "buffer", "waits", "window")
 
     def __init__(self, window: int) -> None:
         self.answers = 0
-        """Whole messages received."""
+        """Complete messages received."""
         self.buffer = b""
         self.waits: asyncio.Future[None] | None = None
         self.window = window
@@ -52,7 +53,7 @@ class ExtProcClient(asyncio.Protocol):
 
     @classmethod
     async def connected(cls, port: int) -> Self:
-        """Return a client of the router on this port."""
+        """Connect to the router on this port."""
         _, client = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         return client
 
@@ -87,18 +88,18 @@ class ExtProcClient(asyncio.Protocol):
         await waits
 
     def finish(self, number: int) -> None:
-        """Half-close a stream, as Envoy does when the last byte of an answer went out."""
+        """Half-close a stream, as Envoy does after the last byte of an answer."""
         self._transport.write(_frame(_DATA, _END_STREAM, number, b""))
         del self._streams[number]
 
     def close(self) -> None:
-        """Close the connection, and with it all streams."""
+        """Close the connection and its streams."""
         self._transport.close()
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Send the preface."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.write(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -107,11 +108,11 @@ class ExtProcClient(asyncio.Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everybody who waits."""
+        """Fail all waiting calls."""
         self._fail(f"the connection was closed: {exc or 'by the server'}")
 
     def data_received(self, data: bytes) -> None:
-        """Take frames."""
+        """Process complete frames."""
         data = self._buffer + data
         at = 0
         while len(data) - at >= _FRAME_HEAD:
@@ -137,7 +138,7 @@ class ExtProcClient(asyncio.Protocol):
         elif kind == _PING and not flags & _ACK:
             self._transport.write(_frame(_PING, _ACK, 0, payload))
         elif kind == _GOAWAY:
-            self._fail(f"the server says goodbye: {payload!r}")
+            self._fail(f"the server sent GOAWAY: {payload!r}")
         elif number in self._streams and (
             kind == _RST_STREAM or (kind == _HEADERS and flags & _END_STREAM)
         ):
@@ -175,7 +176,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def header_block() -> bytes:
-    """Write the request's headers in HPACK, as literals without indexing (RFC 7541, 6.2.2)."""
+    """Encode the request's headers with HPACK, as literals without indexing (RFC 7541, 6.2.2)."""
     headers = {
         ":method": "POST",
         ":scheme": "http",

@@ -1,4 +1,4 @@
-"""Fleets of pods in memory, as big as wanted, with a director that decides about real requests."""
+"""Fleets of pods in memory, of any size, with a director."""
 
 import json
 import random
@@ -25,28 +25,28 @@ from lora_router.telemetry.metrics import Telemetry
 ADAPTERS = 10_000
 SLOTS = 16
 _IN_FLIGHT_EACH = 4
-"""Requests that each pod has at any moment, and adapters that its last scrape named."""
+"""Requests in flight on each pod, and active adapters in its last snapshot."""
 _ASKED = 8192
-"""Requests that are drawn beforehand, and asked round and round."""
+"""Requests that are drawn in advance and repeated."""
 
 
 class MonotonicClock:
-    """Real time, for requests that nobody holds."""
+    """Real time, for requests that are not held."""
 
     def now(self) -> float:
-        """Return seconds."""
+        """Return the time in seconds."""
         return time.monotonic()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Say that it was called: there is room for every request, so none should be held."""
+        """Raise: there is room for every request, so none should be held."""
         raise RuntimeError("a request was held")
 
 
 class BenchFleet:
-    """Pods that all serve the same adapters and have room, and requests under way on them.
+    """Pods that serve the same adapters and have free slots, with requests in flight.
 
-    Popularity falls with an adapter's rank, as one over it, so that some are asked for all the time
-    and most hardly ever.
+    The popularity of an adapter is one over its rank: a few adapters get many requests, and most
+    adapters get hardly any.
     """
 
     def __init__(self, pods: int, adapter_count: int = ADAPTERS) -> None:
@@ -77,7 +77,7 @@ class BenchFleet:
         asked = rng.choices(names, weights, k=_ASKED)
         self._asked: Iterator[str] = cycle(asked)
         self.never_asked = sorted(set(names).difference(asked))
-        """Adapters that ``route`` does not ask for by itself."""
+        """Adapters that ``route`` does not request unless they are named."""
         self._under_way: deque[Routed] = deque()
         self._room = pods * _IN_FLIGHT_EACH
         for _ in range(_ASKED):
@@ -88,7 +88,7 @@ class BenchFleet:
         )
 
     def pick(self, algorithm: str) -> Callable[[], object]:
-        """Return a call that asks an algorithm about the next request, and leaves it at that."""
+        """Return a call that asks an algorithm about the next request, without counting it."""
         ask = self._algorithms[algorithm].pick
         questions = self._questions
 
@@ -99,7 +99,7 @@ class BenchFleet:
         return call
 
     def route(self, strategy: str | None = None, model: str | None = None) -> None:
-        """Choose for the next request and count it; the one that is under way longest ends."""
+        """Route the next request, and end the one that is in flight longest."""
         query = RouteQuery(model or next(self._asked), strategy=strategy)
         routed = self.director.route(query, _late)
         if not isinstance(routed, Routed):
@@ -110,7 +110,7 @@ class BenchFleet:
 
 
 def pod(number: int, models: tuple[str, ...] | None, *, ready: bool = True) -> Pod:
-    """Describe a pod."""
+    """Return the description of a pod."""
     address = f"10.0.{number // 250}.{number % 250}:8000"
     return Pod(
         f"bench/pod-{number}",
@@ -123,7 +123,7 @@ def pod(number: int, models: tuple[str, ...] | None, *, ready: bool = True) -> P
 
 
 def pod_object(number: int, *, ready: bool) -> bytes:
-    """Return a pod as the Kubernetes API has it: some KB, most of which is not for us."""
+    """Return a pod as the Kubernetes API sends it: some KB, most of which the router ignores."""
     name = f"pod-{number}"
     container = {
         "name": "vllm",

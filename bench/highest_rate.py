@@ -1,4 +1,4 @@
-"""The highest rate of requests that an algorithm carries, by bisection in simulated time."""
+"""The highest rate of requests that an algorithm can handle, by bisection in simulated time."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from lora_router.simulator.trace import Arrival, make_trace
 SECONDS = 300.0
 """Length of a trace."""
 LIMIT_SECONDS = 5.0
-"""What the p99 of the time to first token may be."""
+"""Limit for the p99 of the time to first token."""
 _CLOSE_ENOUGH = 1.02
 _LOWEST = 0.05
 
 
 def with_loads(scenario: Scenario, *, block: bool) -> Scenario:
-    """Return a scenario whose loads stall the batch, or do not."""
+    """Return the scenario with loads that stall the batch, or with loads that do not."""
     return replace(scenario, keys=replace(scenario.keys, loads_block=block))
 
 
@@ -31,15 +31,15 @@ def trace_of(scenario: Scenario, rate: float, seed: int) -> list[Arrival]:
 
 
 def play(scenario: Scenario, algorithm: str, rate: float, seed: int) -> Summary:
-    """Play one run to its end."""
+    """Return the figures of one run."""
     simulation = FleetSimulation(scenario.fleet(SECONDS), maker(algorithm), seed)
     return summarise(simulation.run(trace_of(scenario, rate, seed)), SECONDS)
 
 
 def highest_rate(scenario: Scenario, algorithm: str, seeds: Sequence[int]) -> float:
-    """Return the highest rate at which the p99 keeps the limit with most of the seeds.
+    """Return the highest rate at which the p99 is within the limit for most of the seeds.
 
-    Requests in a second; to two hundredths. 0: at none.
+    In requests per second, within 2 %. 0: no rate.
     """
 
     def carried(rate: float) -> bool:
@@ -75,7 +75,7 @@ def highest_rate(scenario: Scenario, algorithm: str, seeds: Sequence[int]) -> fl
 
 
 def _keeps_the_limit(scenario: Scenario, algorithm: str, rate: float, seed: int) -> bool:
-    """Play until it is clear."""
+    """Return whether the p99 is within the limit. The run stops when that is certain."""
     trace = trace_of(scenario, rate, seed)
     since = WARM_UP * SECONDS
     may_be_late = 0.01 * sum(arrival.at >= since for arrival in trace)
@@ -91,5 +91,5 @@ def _keeps_the_limit(scenario: Scenario, algorithm: str, rate: float, seed: int)
 
 
 def maker(name: str) -> Callable[[random.Random], Algorithm]:
-    """Return what makes an installed algorithm."""
+    """Return a factory of an installed algorithm."""
     return lambda rng: load_algorithms(AlgorithmOptions(rng=rng))[name]

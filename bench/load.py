@@ -1,8 +1,8 @@
-"""A load generator: HTTP/1.1 connections that each send the next request when the last is answered.
+"""A load generator: HTTP/1.1 connections that each send a request when the last one is answered.
 
-``python -m bench.load`` is a process of its own: it reads a ``Load`` as JSON from standard input
-and prints ``Heard`` as JSON. It costs 10 µs or so for each request, so that it is not what is
-measured: the requests are made beforehand, and of an answer only the status and the length are
+``python -m bench.load`` runs as a process of its own. It reads a ``Load`` as JSON from standard
+input and prints ``Heard`` as JSON. It must not limit the measurement, so it costs only about 10 µs
+for each request: requests are prepared in advance, and only status and length of an answer are
 read.
 """
 
@@ -23,51 +23,51 @@ from bench.workload import PATH, adapter, body
 
 _MOST_REQUESTS = 1000
 _MOST_BYTES = 16 * 1024 * 1024
-"""Of the requests made beforehand, which are sent round and round."""
+"""Bytes of the prepared requests, which are sent repeatedly."""
 _SECONDS_TO_END = 10.0
 _SECONDS_LONGER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to send, and whose costs to note meanwhile."""
+    """What to send, and the processes whose CPU time is measured meanwhile."""
 
     port: int
     connections: int
     body_bytes: int
     targets: Sequence[str]
-    """Pods' addresses. Each request names one in ``target-pod``, for listeners whose Envoy lets
-    clients choose; the gateway's own removes it."""
+    """Addresses of pods. Each request names one in ``target-pod``, for the listeners on which the
+    client names the pod. The listener of the router removes the header."""
     adapters: int
-    """The models asked for are so many."""
+    """Number of adapters that are requested."""
     algorithm: str
     seconds: float
-    """Length of the measured window; it is longer if it must be for some answers."""
+    """Length of the measured window. It is extended until there are enough answers."""
     warm_up: float
-    """Seconds of load before it."""
+    """Seconds of load before the window."""
     processes: dict[str, int] = field(default_factory=dict)
     """Process ids by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of it, in the window only."""
+    """The result, within the window only."""
 
     requests: int
     seconds: float
     p50_us: float
     p99_us: float
     cpu_us: dict[str, float]
-    """CPU time of each process, for each request."""
+    """CPU time per request, by process."""
     own_cpu_us: float
 
 
 class LoadError(RuntimeError):
-    """The other side did not do as expected; says what came instead."""
+    """The server did not behave as expected. The message says what it sent."""
 
 
 class _Connection(asyncio.Protocol):
-    """One client that waits for each answer."""
+    """One client, which waits for each answer."""
 
     __slots__ = ("_kept", "_run", "_sent", "_transport")
 
@@ -77,7 +77,7 @@ class _Connection(asyncio.Protocol):
         self._sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # No isinstance: uvloop's transports are not of asyncio's classes.
+        # A cast, because uvloop's transports are not subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def send(self) -> None:
@@ -170,7 +170,7 @@ class _Run:
         )
 
     async def _wait(self, seconds: float) -> None:
-        """Let it run for some time, and longer until there is an answer for each connection."""
+        """Wait for some time, and then until there is an answer for each connection."""
         enough = len(self.times) + self._load.connections
         latest = time.monotonic() + seconds + _SECONDS_LONGER
         await asyncio.wait((self._ended,), timeout=seconds)
@@ -204,7 +204,7 @@ def _requests(load: Load) -> list[bytes]:
 
 
 async def main() -> None:
-    """Do what standard input says."""
+    """Run the load that standard input describes."""
     load = Load(**json.load(sys.stdin))
     print(json.dumps(asdict(await _Run(load).measure())))
 

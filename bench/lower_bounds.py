@@ -1,7 +1,7 @@
-"""What no router could do better, for one trace: fewest loads, and least time to first token.
+"""Lower bounds for any router on one trace: the fewest loads, and the least time to first token.
 
-Both are too low to be reached: the fleet of the time bound has a slot for every adapter on every
-pod, and the loads are those of somebody who knew the future, or the popularity of each adapter.
+No router can reach them: in the fleet of the time bound every pod has a slot for every adapter, and
+the bounds of the loads assume that the future, or the popularity of each adapter, is known.
 """
 
 from collections import Counter
@@ -21,19 +21,19 @@ from lora_router.simulator.trace import BASE_MODEL, Arrival
 
 @dataclass(frozen=True, slots=True)
 class LowerBounds:
-    """Of one trace on one fleet."""
+    """The bounds of one trace on one fleet."""
 
     loads_knowing_the_future: float
-    """Belady's optimum, for 1,000 requests."""
+    """Belady's optimum, per 1,000 requests."""
     loads_knowing_popularity: float
-    """For 1,000 requests, of whoever keeps the most popular adapters in slots for ever: at each
-    request, whatever is in the slots is at most as likely to be asked for as these are."""
+    """Per 1,000 requests, if the most popular adapters stay in the slots for ever. Any other
+    content of the slots is at most as likely to be requested as these adapters are."""
     p99: float
-    """Seconds to first token, where each request of the other adapters waits for its load only."""
+    """Seconds to first token, if a request of another adapter waits only for its load."""
 
 
 def lower_bounds(scenario: Scenario, trace: Sequence[Arrival], seed: int) -> LowerBounds:
-    """Work out the bounds."""
+    """Return the bounds."""
     fleet = scenario.fleet(SECONDS)
     slots = sum(engine.max_loras for engine in fleet.engines)
     asked = [arrival.model for arrival in trace if arrival.model != BASE_MODEL]

@@ -1,4 +1,4 @@
-"""What machine it is, and what runs on it."""
+"""A description of the machine and its software."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _PACKAGES = ("grpcio", "protobuf", "uvloop", "msgspec", "aiohttp")
 
 
 def notes() -> dict[str, str]:
-    """Describe the machine and what runs on it."""
+    """Return a description of the machine and its software, by name."""
     envoy = subprocess.run(
         [envoy_binary(), "--version"], capture_output=True, text=True, check=True
     )
@@ -22,7 +22,7 @@ def notes() -> dict[str, str]:
         "memory": f"{_total_memory_bytes() / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        # The output is "…  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL".
+        # The output ends with "version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL".
         "Envoy": envoy.stdout.split("/")[-4],
         **{name: version(name) for name in _PACKAGES},
     }

@@ -1,8 +1,7 @@
-"""A server that decides nothing: the router with every message answered by CONTINUE.
+"""A server that decides nothing: the router, but every message is answered with CONTINUE.
 
-``python bench/noop.py --set NAME=VALUE…`` is ``lora-router serve`` with another session. Whatever a
-transport costs is in it, and nothing that the router does of its own. It is what the router's
-requests per second are held against.
+``python bench/noop.py --set NAME=VALUE…`` is ``lora-router serve`` with another session. It has the
+cost of the transport and nothing else, so the router's requests per second are compared with it.
 """
 
 import importlib
@@ -26,7 +25,7 @@ _BODY = (answers.CONTINUE_BODY,)
 
 
 class NoSession:
-    """Stands where a transport would make a ``Session``."""
+    """Replaces ``Session`` in the transports."""
 
     __slots__ = ()
     routed = None
@@ -34,16 +33,16 @@ class NoSession:
     def __init__(self, _context: SessionContext, _on_late: Callable[..., None]) -> None: ...
 
     def receive(self, message: Message) -> Sequence[bytes]:
-        """Answer as the message asks, with nothing in it."""
+        """Return the empty answer to the message."""
         request = ProcessingRequest.FromString(message)  # type: ignore[arg-type]  # any buffer
         return _HEADERS if request.HasField("request_headers") else _BODY
 
     def end(self) -> None:
-        """Nothing was taken, so nothing is given back."""
+        """Do nothing: no request was counted."""
 
 
 def main() -> None:
-    """Serve."""
+    """Serve until SIGTERM."""
     replaced = 0
     for found in pkgutil.walk_packages(extproc.__path__, f"{extproc.__name__}."):
         module = importlib.import_module(found.name)
@@ -51,7 +50,7 @@ def main() -> None:
             setattr(module, "Session", NoSession)  # noqa: B010 -- any module has it, to mypy none
             replaced += 1
     if not replaced:
-        raise RuntimeError("no transport makes sessions by that name any more")
+        raise RuntimeError("no transport module has the name Session, so nothing was replaced")
     app(["serve", *sys.argv[1:]])
 
 

@@ -1,4 +1,4 @@
-"""Reading the router's own ``/metrics``, with which a measurement checks that it was one."""
+"""Reads the router's own ``/metrics``, to check that a measurement is valid."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class OwnMetrics:
-    """One look at the page."""
+    """The samples of one page."""
 
     def __init__(self, page: str) -> None:
         self._samples = [
@@ -20,11 +20,11 @@ class OwnMetrics:
 
     @classmethod
     async def read(cls, admin_port: int) -> "OwnMetrics":
-        """Read a router's page."""
+        """Read the page of a router."""
         return cls((await get(admin_port, "/metrics")).decode().replace("\r\n", "\n"))
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples that have these labels; 0 if there are none."""
+        """Return the sum of the samples that have these labels, or 0 if there are none."""
         return sum(
             value
             for found, has, value in self._samples
@@ -42,9 +42,10 @@ class OwnMetrics:
 
 
 def quantile(before: Mapping[float, float], after: Mapping[float, float], share: float) -> float:
-    """Return a quantile of what a histogram counted in between, interpolated within its bucket.
+    """Return a quantile of what a histogram counted between two reads.
 
-    What lies beyond the last bound is told as that bound.
+    The quantile is interpolated within its bucket. A quantile beyond the last finite bound is
+    reported as that bound.
     """
     counts = {bound: after[bound] - before.get(bound, 0.0) for bound in sorted(after)}
     wanted = share * max(counts.values(), default=0.0)

@@ -1,10 +1,11 @@
 """What the parts of the request path cost: ``make bench-parts`` (``ARGS="--json --quick"``).
 
-CPU time of this process divided by the number of calls, the best of some rounds, so that a busy
-machine disturbs it little. A *decision* is an algorithm's choice; *routed* is what the director
-makes of it: the pods that serve the model looked up, one chosen, the request counted there, and an
-older one given back. A *conversation* is one whole request without the transport: messages parsed,
-routed, answers written. What changes cost while requests are held is measured by ``held``.
+A figure is the CPU time of this process divided by the number of calls, in the best of some rounds,
+so that other processes disturb it little. A *decision* is one call of an algorithm. *Routed* is the
+whole call of the director: it looks up the pods that serve the model, asks the algorithm, counts
+the request, and releases an older one. A *conversation* is a whole request without the transport:
+parse the messages, route, and encode the answers. ``held`` measures what changes cost while
+requests are held.
 """
 
 import argparse
@@ -39,14 +40,14 @@ PODS = (8, 100, 1_000)
 _ROUNDS = 5
 _ROUND_SECONDS = 0.05
 _ADDED = 9_999
-"""Number of the pod that events are about. It serves the base model only, as far as is known."""
+"""Number of the pod of the events. Only its base model is known."""
 _FIRST = 500
-"""Adapters of which the first request is measured."""
+"""Adapters whose first request is measured."""
 _NOT_ASCII = "Der Prüfer zählte die Spalten noch einmal, 数字は合わなかった。\\n"
 
 
 def microseconds(call: Callable[[], object], rounds: int) -> float:
-    """Return CPU µs for each call: as many calls as fill a moment, some rounds of it."""
+    """Return CPU µs per call: the best of some rounds, each with as many calls as are needed."""
     calls = 1
     best = float("inf")
     while rounds > 0:
@@ -55,7 +56,7 @@ def microseconds(call: Callable[[], object], rounds: int) -> float:
             call()
         taken = time.process_time() - started
         if taken < _ROUND_SECONDS:
-            # Too few to tell anything by.
+            # Too short for the resolution of the clock.
             calls *= 2
             continue
         rounds -= 1
@@ -64,7 +65,7 @@ def microseconds(call: Callable[[], object], rounds: int) -> float:
 
 
 def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str, float]:
-    """Measure all parts; µs by what it is."""
+    """Measure all parts; return µs by name."""
     rows = {f"body, {_size(size)}": microseconds(_reading(size), rounds) for size in sizes}
     rows["body, 220 KB, not ASCII"] = microseconds(_reading(220_000, _NOT_ASCII), rounds)
     few = BenchFleet(8)
@@ -103,7 +104,7 @@ def _routing(fleet: BenchFleet, algorithm: str) -> Callable[[], object]:
 
 
 def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
-    """Measure what a request of 1 KB is made of; µs by what it is."""
+    """Measure the parts of a request of 1 KB; return µs by name."""
     context = _context(fleet)
     headers, message = ext_proc_messages(1_000, adapter(0))
     pieces: dict[str, Callable[[], object]] = {
@@ -143,7 +144,7 @@ def _conversation(fleet: BenchFleet, size: int) -> Callable[[], object]:
 
 
 def _first_requests(fleet: BenchFleet, rounds: int) -> float:
-    """Return CPU µs of requests for adapters that were not asked for since a pod changed."""
+    """Return CPU µs of the first request of an adapter after a pod changed."""
     change = _pod_event(fleet, route=True)
     names = fleet.never_asked[:_FIRST]
     best = float("inf")
@@ -157,7 +158,7 @@ def _first_requests(fleet: BenchFleet, rounds: int) -> float:
 
 
 def _pod_event(fleet: BenchFleet, *, route: bool) -> Callable[[], object]:
-    """Return a call that takes one event of the API: a pod is ready no more, or is again."""
+    """Return a call that processes one event of the API: a pod becomes ready or not ready."""
     decoder = msgspec.json.Decoder(PodObject)
     rules = PortRules()
     events = cycle([pod_object(_ADDED, ready=ready) for ready in (True, False)])
@@ -176,7 +177,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes")
+    parser.add_argument("--quick", action="store_true", help="measure fewer sizes, in fewer rounds")
     arguments = parser.parse_args()
     if arguments.quick:
         rows = measure(1, (1_000, 220_000), (8, 1_000))

@@ -1,4 +1,4 @@
-"""What a run measures: a point of every dimension, and from there one dimension after the other."""
+"""What a run measures: one base point, and from there each dimension alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ DEFAULT_ALGORITHM = str(Settings.model_fields["algorithm"].default)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is sent, and to how many pods."""
+    """One combination of load and fleet."""
 
     body_bytes: int = 1_000
     connections: int = 64
@@ -24,30 +24,30 @@ BASE = Point()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of it, and for how long."""
+    """The points of a run, and how long each of them is measured."""
 
     bodies: Sequence[int] = (1_000, 10_000, 220_000, 2_000_000)
     connections: Sequence[int] = (1, 32, 64, 256)
     pods: Sequence[int] = (8, 100, 1_000)
     algorithms: Sequence[str] = ()
-    """None given: all that are installed."""
+    """Empty: all installed algorithms."""
     adapters: int = 10_000
     rounds: int = 2
-    """Times that each point is measured, in turn with what it is held against."""
+    """Rounds for each point. In each round the listeners are measured in turn."""
     base_rounds: int = 5
-    """Likewise for the point from which the others start."""
+    """Rounds for the base point."""
     seconds: float = 1.5
     warm_up: float = 0.5
     streams: int = 10_000
     starts: int = 5
     scraped_pods: int = 1_000
     settle_seconds: float = 2.0
-    """Before that: the first scrapes, all at once, are over."""
+    """Wait for the first scrapes, which all start at once, to end."""
     scrape_seconds: float = 10.0
     questions: int = 3_000
 
     def points(self) -> list[Point]:
-        """Return all points, the base first, each once."""
+        """Return all points without duplicates, the base point first."""
         algorithms = self.algorithms or sorted(installed())
         listed = [BASE]
         listed += [replace(BASE, body_bytes=size) for size in self.bodies]

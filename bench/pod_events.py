@@ -1,9 +1,9 @@
-"""How long the router takes to know of a change of a pod: ``make bench-pods`` (``ARGS=--json``).
+"""How long the router takes to learn of a change of a pod: ``make bench-pods`` (``ARGS=--json``).
 
-A real API server and etcd on this machine, 200 pods, one watcher. A pod's readiness is changed
-through the API again and again; measured is the time until the pod-metrics cache has it, from the
-moment at which the change was sent, and from the moment at which the API server said it is done
-(negative: the router knew before whoever made the change).
+The bench runs a real API server and etcd on this machine, with 200 pods and one watcher. It changes
+the readiness of pods through the API. It measures the time until the fleet has the change, from the
+time at which the change was sent, and from the time at which the API server acknowledged it
+(negative: the router had the change before the acknowledgement arrived).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ CHANGES = 500
 
 
 async def measure(server: KubeServer) -> tuple[list[float], list[float]]:
-    """Return milliseconds since sending and since the answer, one of each for each change."""
+    """Return milliseconds since sending and since the acknowledgement of each change."""
     fleet = Fleet()
     options = KubernetesOptions(namespaces=("default",), credentials=Credentials(server.kubeconfig))
     pods = KubernetesPods(fleet, options, Telemetry(fleet))

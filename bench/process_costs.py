@@ -1,4 +1,4 @@
-"""What a process costs: its CPU time and its memory. Linux only: it reads ``/proc``."""
+"""CPU time and memory of a process. Linux only: it reads ``/proc``."""
 
 import ctypes
 import time
@@ -9,13 +9,13 @@ _libc = ctypes.CDLL(None)
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time, user and system, that a process has used so far, with all its threads.
+    """Return the CPU time, user and system, that all threads of a process have used so far.
 
-    From the process's own clock (clock_getcpuclockid(3)), whose steps are nanoseconds; those of
-    ``/proc/PID/stat`` are hundredths of a second.
+    It is read from the process's own clock (clock_getcpuclockid(3)), which has a resolution of
+    nanoseconds. ``/proc/PID/stat`` has a resolution of 10 ms.
 
     Raises:
-        ProcessLookupError: There is no such process.
+        ProcessLookupError: The process does not exist.
     """
     clock = ctypes.c_int()
     if _libc.clock_getcpuclockid(ctypes.c_int(pid), ctypes.byref(clock)) != 0:
@@ -24,19 +24,19 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Return what a process has in memory now (VmRSS)."""
+    """Return the resident memory of a process (VmRSS)."""
     return _status_bytes(pid, "VmRSS")
 
 
 def peak_memory_bytes(pid: int) -> int:
-    """Return the most that a process has had in memory, since ``forget_peak`` (VmHWM)."""
+    """Return the peak resident memory of a process since ``forget_peak`` (VmHWM)."""
     return _status_bytes(pid, "VmHWM")
 
 
 def forget_peak(pid: int) -> None:
-    """Make what a process has in memory now its peak (proc(5), ``clear_refs``).
+    """Reset the peak of a process to its resident memory (proc(5), ``clear_refs``).
 
-    Where the kernel does not let us, the peak stays that of the process's whole life.
+    If the kernel does not permit it, the peak remains that of the whole life of the process.
     """
     with suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -47,4 +47,4 @@ def _status_bytes(pid: int, field: str) -> int:
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
-    raise ProcessLookupError(f"process {pid} has no {field}: it has ended")
+    raise ProcessLookupError(f"process {pid} has no {field}: it has exited")

@@ -1,4 +1,4 @@
-"""The processes of a measurement: started, waited for, ended by their own ids."""
+"""The processes of a measurement: starts them, waits for them, ends them by their ids."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from lora_router.demo.stack import envoy_binary
 
 _ROOT = Path(__file__).parents[1]
 GENERIC = "grpcio"
-"""The transport that every other one is held against."""
+"""The transport that the others are compared with."""
 _START_SECONDS = 120.0
 _LINES_SHOWN = 15
 SERVE = (sys.executable, "-m", "lora_router", "serve")
@@ -21,13 +21,13 @@ NOOP = (sys.executable, str(_ROOT / "bench/noop.py"))
 
 
 def transports() -> tuple[str, ...]:
-    """Return the values that the setting ``transport`` may have, the generic one last."""
+    """Return the values of the setting ``transport``, the generic one last."""
     names = [str(name) for name in get_args(Settings.model_fields["transport"].annotation)]
     return tuple(sorted(names, key=lambda name: name == GENERIC))
 
 
 class Processes(Children):
-    """Child processes whose ids are known."""
+    """Child processes with known ids."""
 
     def pid(self, name: str) -> int:
         """Return a child's process id."""
@@ -48,18 +48,18 @@ class Processes(Children):
     async def start_router(
         self, name: str, command: tuple[str, ...], settings: Mapping[str, object]
     ) -> None:
-        """Start a router, or another server that takes its settings."""
+        """Start a router, or another server with the same settings."""
         assignments = [
             part for key, value in settings.items() for part in ("--set", f"{key}={value}")
         ]
         await self.start(name, (*command, *assignments))
 
     async def until_listening(self, host: str, port: int) -> None:
-        """Wait until somebody takes connections.
+        """Wait until a server accepts connections.
 
         Raises:
-            ChildError: A child has ended.
-            TimeoutError: It takes too long.
+            ChildError: A child has exited.
+            TimeoutError: No server accepts connections within the timeout.
         """
         async with asyncio.timeout(_START_SECONDS):
             while True:
@@ -73,11 +73,11 @@ class Processes(Children):
                     return
 
     async def until_ready(self, admin_port: int) -> float:
-        """Wait until ``/readyz`` says 200; return when that was, on ``time.perf_counter``.
+        """Wait until ``/readyz`` returns 200; return the time, on ``time.perf_counter``.
 
         Raises:
-            ChildError: A child has ended.
-            TimeoutError: It takes too long.
+            ChildError: A child has exited.
+            TimeoutError: The router is not ready within the timeout.
         """
         async with asyncio.timeout(_START_SECONDS):
             while True:
@@ -90,7 +90,7 @@ class Processes(Children):
 
 
 async def get(port: int, path: str) -> bytes:
-    """Return an answer of a server on this host, its head included."""
+    """Return the response of a server on this host, including its headers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         head = f"GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
@@ -101,11 +101,11 @@ async def get(port: int, path: str) -> bytes:
 
 
 async def run_module(module: str, given: str = "", *arguments: str, seconds: float) -> str:
-    """Run one of the bench's modules in a process of its own; return what it prints.
+    """Run a module of the bench as a process; return its output.
 
     Raises:
-        RuntimeError: It failed; with what it said.
-        TimeoutError: It took longer than ``seconds``, and was killed.
+        RuntimeError: The process failed. The message has the end of its standard error.
+        TimeoutError: It took longer than ``seconds`` and was killed.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),

@@ -1,4 +1,4 @@
-"""Tables of what a run found, in Markdown that reads well in a terminal too."""
+"""Tables of a run, in Markdown that is readable in a terminal too."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ _WIRE_HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, a head, and lines."""
+    """A table."""
 
     title: str
     head: Sequence[str]
     lines: Sequence[Sequence[str]]
     texts: int = 1
-    """Columns of text, which come first; the others are numbers."""
+    """Number of leading columns that contain text. The others contain numbers."""
 
     def markdown(self) -> str:
-        """Return it as Markdown."""
+        """Return the table as Markdown."""
         lines = [self.head, *self.lines]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
         rule = [
@@ -52,7 +52,7 @@ class Table:
 
 
 def tables(results: Results) -> list[Table]:
-    """Return all tables but the goals'."""
+    """Return all tables except for the goals."""
     return [
         *_wire_tables(results),
         _process_table(results),
@@ -62,7 +62,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def goals_table(results: Results) -> Table:
-    """Return what was wanted and what was reached."""
+    """Return the table of the goals."""
     return Table(
         "Goals",
         ("what", "goal", "reached", ""),
@@ -183,7 +183,7 @@ def _parts_tables(results: Results) -> list[Table]:
         else:
             others.append((name, _number(value)))
     columns = list(next(iter(by_algorithm.values()), {}))
-    # All decisions first, then the same with all that is around them.
+    # First all decisions, then the whole calls of the director.
     columns.sort(key=lambda column: column.startswith("routed"))
     return [
         Table(
@@ -217,7 +217,7 @@ def _held_tables(results: Results) -> list[Table]:
 
 
 def size(count: int) -> str:
-    """Tell a number of bytes as the tables do."""
+    """Return a number of bytes as the tables show it."""
     return f"{count // 1_000_000} MB" if count >= 1_000_000 else f"{count // 1000} KB"
 
 

@@ -1,4 +1,4 @@
-"""What a run found, and whether it is what was wanted."""
+"""The results of a run, and whether they meet the goals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from bench.router_process import Scraped, Started, Streams
 from bench.wire import NOOP_SERVER, ROUTER, Row
 
 _PEERS_220_KB = 130.0
-"""Requests per second that routers written in Go were published to carry with such bodies
+"""Requests per second that were published for routers written in Go with such bodies
 (kubernetes-sigs/gateway-api-inference-extension#2928, llm-d/llm-d-router#1109)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All of a run."""
+    """All results of a run."""
 
     machine: dict[str, str]
     seconds: float
     """Length of the whole run."""
     transports: Sequence[str]
-    """Goals hold for the first of them; the generic one is the last."""
+    """The goals apply to the first one. The generic one is the last."""
     wire: Sequence[Row]
     starts: Sequence[Started]
     streams: Sequence[Streams]
     scraped: Sequence[Scraped]
-    """Never, and each second."""
+    """Without scraping, and with a scrape each second."""
     parts: dict[str, float]
     """µs."""
 
     def row(self, point: Point, server: str = ROUTER, transport: str | None = None) -> Row | None:
-        """Return what was measured at a point; with the first transport unless one is named."""
+        """Return the row of a point, for the first transport unless another one is named."""
         wanted = self.transports[0] if transport is None else transport
         for row in self.wire:
             if (row.point, row.server, row.transport) == (point, server, wanted):
@@ -42,17 +42,17 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Something that was wanted."""
+    """A goal, and the result."""
 
     what: str
     wanted: str
     reached: str
     met: bool | None
-    """``None``: nothing was wanted, and it is told for what it is."""
+    """``None``: there is no goal. The result is shown for comparison."""
 
 
 def goals(results: Results) -> list[Goal]:
-    """Hold a run against what was wanted of it; what it did not measure is left out."""
+    """Compare a run with the goals. Goals that the run did not measure are left out."""
     held = sum(row.not_routed for row in results.wire)
     return [
         *_on_the_path(results),

@@ -1,4 +1,4 @@
-"""The router as a process: until it is ready, with open streams, and busy with scraping."""
+"""The router as a process: time to readiness, memory of open streams, and cost of scraping."""
 
 import asyncio
 import random
@@ -24,10 +24,10 @@ _ADAPTERS = 100
 _AT_ONCE = 50
 """Streams opened at the same time."""
 _FIRST_SHARE = 5
-"""A fifth as many streams are open before memory is looked at: what the start left free is used up
-by them."""
+"""A fifth as many streams are opened before memory is read, so that memory left over from startup
+is in use."""
 _PAUSE_SECONDS = 0.002
-"""Between two questions of which the time is taken."""
+"""Pause between two timed requests."""
 _SCRAPES = "lora_router_scrape_seconds_count"
 _DECISIONS = "lora_router_decision_seconds"
 _OPEN_STREAMS = "lora_router_open_streams"
@@ -35,7 +35,7 @@ _OPEN_STREAMS = "lora_router_open_streams"
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """From exec to ``/readyz`` saying 200."""
+    """Time from exec to the first 200 of ``/readyz``."""
 
     transport: str
     pods: int
@@ -46,7 +46,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Streams whose requests are under way."""
+    """Memory of streams whose requests are in flight."""
 
     transport: str
     streams: int
@@ -55,27 +55,27 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """A router that asks all its pods for their metrics, every second or not at all."""
+    """A router that scrapes all its pods each second, or never."""
 
     transport: str
     pods: int
     scrapes_per_second: float
     cores: float
-    """CPU time in a second, with no request."""
+    """CPU seconds per second, without requests."""
     answer_p50_us: float
     answer_p99_us: float
-    """From the body's message to the answer that names the pod, over the wire."""
+    """Time from the body's message to the answer that names the pod, over the network."""
     decision_p99_us: float
-    """Of the same requests, as the router counts it: interpolated between its buckets."""
+    """For the same requests, from the router's own histogram, interpolated within a bucket."""
 
 
 async def measure_starts(plan: Plan, directory: Path, note: Callable[[str], None]) -> list[Started]:
-    """Start the router with eight pods, again and again."""
+    """Start the router with eight pods several times."""
     rows = []
     port, pods_admin = free_ports(2)
     addresses = [envoys.pod_address(number, port) for number in range(_PODS)]
     pods_file = directory / "pods.yaml"
-    # The pods are asked for their metrics and models, as a fleet's would be.
+    # The router reads metrics and models from the pods, as in a real fleet.
     pods_file.write_text(envoys.pods_file(addresses, []))
     async with Processes(directory) as fleet:
         await fleet.start_envoy("pods", envoys.pods(_PODS, port, pods_admin))
@@ -98,7 +98,7 @@ async def measure_starts(plan: Plan, directory: Path, note: Callable[[str], None
 async def measure_streams(
     plan: Plan, directory: Path, note: Callable[[str], None]
 ) -> list[Streams]:
-    """Keep streams open, each after a decision, as during a generation."""
+    """Open streams and keep them open after the decision, as during a generation."""
     rows = []
     for transport in transports():
         note(f"{plan.streams:,} open streams, {transport}")
@@ -120,7 +120,7 @@ async def measure_streams(
 async def measure_scraping(
     plan: Plan, directory: Path, note: Callable[[str], None]
 ) -> list[Scraped]:
-    """Measure the router of the first transport, with scraping and without."""
+    """Measure a router with the first transport, without scraping and with it."""
     transport = transports()[0]
     rows = []
     for interval in (NEVER_SCRAPED, {"pod_metric_refresh_interval_ms": 1000}):
@@ -133,7 +133,7 @@ async def measure_scraping(
             before, cpu, began = await router.metrics(), cpu_seconds(router.pid), time.monotonic()
             await asyncio.sleep(plan.scrape_seconds)
             seconds, cpu = time.monotonic() - began, cpu_seconds(router.pid) - cpu
-            # The first request of an adapter costs more, and is not what is compared.
+            # The first request of an adapter costs more and must not be compared.
             await _questions(router.grpc, range(_ADAPTERS))
             between = await router.metrics()
             rng = random.Random(1)
@@ -173,7 +173,7 @@ async def _open(client: ExtProcClient, count: int) -> None:
 
 
 async def _questions(port: int, asked: Iterable[int]) -> list[float]:
-    """Ask for one adapter after the other; return the seconds until the answers, sorted."""
+    """Request one adapter after the other; return the seconds until the answers, sorted."""
     client = await ExtProcClient.connected(port)
     times = []
     for adapter_number in asked:
@@ -191,7 +191,7 @@ async def _questions(port: int, asked: Iterable[int]) -> list[float]:
 
 
 class _Router:
-    """A router without an Envoy, and an Envoy that plays its pods."""
+    """A router without a gateway, and an Envoy that stands for its pods."""
 
     def __init__(self, pid: int, grpc: int, admin: int) -> None:
         self.pid = pid
@@ -209,7 +209,7 @@ class _Router:
         changes: Mapping[str, object] = NEVER_SCRAPED,
         pages: Sequence[Path] = envoys.PAGES[-1:],
     ) -> AsyncIterator["_Router"]:
-        """Start both, and end both."""
+        """Start both processes; end them at the end of the block."""
         port, pods_admin, grpc, admin = free_ports(4)
         addresses = [envoys.pod_address(number, port) for number in range(pods)]
         pods_file = directory / "pods.yaml"
@@ -223,11 +223,11 @@ class _Router:
             yield cls(processes.pid("router"), grpc, admin)
 
     async def metrics(self) -> OwnMetrics:
-        """Read its page."""
+        """Read the router's metrics page."""
         return await OwnMetrics.read(self._admin)
 
     async def until_open(self, streams: int) -> None:
-        """Wait until it has so many streams open."""
+        """Wait until the router has this number of open streams."""
         async with asyncio.timeout(30):
             while (await self.metrics()).total(_OPEN_STREAMS) != streams:  # noqa: ASYNC110 -- of another process
                 await asyncio.sleep(0.1)

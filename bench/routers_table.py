@@ -1,8 +1,8 @@
-"""Print what several routers over one fleet cost: ``make bench-routers``.
+"""Print the table of several routers over one fleet: ``make bench-routers``.
 
-The p99 of the time to first token in seconds, at the rates of the scenarios, medians of the
-seeds 11 to 15. Beside one router: two and four, which know nothing of each other, what pods show in
-scrapes, or what the others tell of their ledgers each second or ten times a second.
+Figures are the p99 of the time to first token in seconds, at the rates of the scenarios, as medians
+of the seeds 11 to 15. One router is compared with two and four routers, which know nothing of each
+other, or what scrapes show, or the ledgers that the others send each second or ten times a second.
 """
 
 import statistics

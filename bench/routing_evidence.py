@@ -29,20 +29,20 @@ SHARES = (0.6, 0.85)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A scenario, and whether loads stall the batch."""
+    """A scenario, with loads that stall the batch or with loads that do not."""
 
     scenario: Scenario
     block: bool
 
     @property
     def name(self) -> str:
-        """As in the tables."""
+        """The name in the JSON file."""
         return self.scenario.name + ("" if self.block else ", loads aside")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found for one setting at one share of the capacity."""
+    """The figures of one setting at one share of the highest load."""
 
     rate: float
     summaries: Mapping[str, Summary]
@@ -50,16 +50,18 @@ class Found:
 
     @property
     def best_published(self) -> str:
-        """The algorithm with the least p99 of the time to first token."""
+        """The published algorithm with the lowest p99 of the time to first token."""
         return min(PUBLISHED, key=lambda name: self.summaries[name].ttft["p99"])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenarios", nargs="*", help="names; all by default")
+    parser.add_argument("scenarios", nargs="*", help="names of scenarios; default: all")
     parser.add_argument("--seeds", default="11,12,13,14,15")
-    parser.add_argument("--rate-seeds", type=int, default=3, help="of them, for the highest rates")
+    parser.add_argument(
+        "--rate-seeds", type=int, default=3, help="number of seeds for the highest rates"
+    )
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]

@@ -1,4 +1,4 @@
-"""One run of the bench: everything that a plan asks for, one after the other."""
+"""One run of the bench: measures all points of a plan, one after the other."""
 
 import json
 import sys
@@ -20,8 +20,8 @@ async def measure(plan: Plan, *, parts: Sequence[str] | None) -> Results:
     """Measure everything.
 
     Args:
-        plan: What, and for how long.
-        parts: What ``bench.parts`` is given; ``None``: it is left out.
+        plan: What to measure, and for how long.
+        parts: Arguments for ``bench.parts``. ``None``: do not run it.
     """
     began = time.monotonic()
 

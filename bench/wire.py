@@ -1,8 +1,8 @@
-"""The request path as clients see it: a real Envoy that asks the router, and the same without it.
+"""The request path as clients see it: through a real Envoy, with the router and without it.
 
-For each point and each transport the same load goes through the same Envoy, in turn: with no
-filter, with a server that decides nothing (at some points), with the router. All servers are up
-all the time; who is not asked costs nothing.
+For each point and transport the same load goes through the same Envoy, in turn: without a filter,
+with a server that decides nothing (at some points), and with the router. All servers run all the
+time. A server that is not called costs nothing.
 """
 
 import json
@@ -23,15 +23,15 @@ from bench.workload import adapters
 from lora_router.demo.stack import free_ports
 
 _WITH_NOOP = (BASE, Point(connections=1), Point(body_bytes=220_000))
-"""Points at which a server that decides nothing is measured too."""
+"""Points at which a server that decides nothing is also measured."""
 ROUTER, NOOP_SERVER, NOTHING = "router", "no-op", "nothing"
 NEVER_SCRAPED = {"pod_metric_refresh_interval_ms": 3_600_000, "metrics_max_age_seconds": 86_400}
-"""One scrape at the start, and what it said stays true."""
+"""One scrape at startup, whose snapshot does not become stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One point, as measured with one server behind Envoy's filter."""
+    """The results of one point with one server."""
 
     server: str
     """``router``, ``no-op``, or ``nothing``: no filter."""
@@ -48,15 +48,15 @@ class Row:
     p99_us: float
     added_p50_us: float | None
     added_p99_us: float | None
-    """Beyond what the same load took without a filter."""
+    """The difference to the same load without a filter."""
     peak_memory_mb: float | None
     not_routed: int
-    """Answers of the router other than a pod, at once. Should be none: it is another path."""
+    """Requests that the router did not route at once. Must be 0: that is another code path."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One of the gateway's listeners, and who is asked there."""
+    """One listener of the gateway, and the server that it calls."""
 
     server: str
     transport: str
@@ -98,7 +98,7 @@ def _told(point: Point) -> str:
 
 
 class _Gateway:
-    """Envoy, all servers that it can ask, and pods that answer at once."""
+    """Envoy, all servers that it calls, and pods that answer at once."""
 
     def __init__(
         self, plan: Plan, processes: Processes, ways: Sequence[_Way], targets: Sequence[str]
@@ -108,12 +108,12 @@ class _Gateway:
         self._ways = ways
         self._targets = targets
         self._without: dict[tuple[int, int], Sequence[Heard]] = {}
-        """What was heard without a filter, by body and connections."""
+        """Results without a filter, by body and connections."""
 
     @classmethod
     @asynccontextmanager
     async def started(cls, plan: Plan, pods: int, directory: Path) -> AsyncIterator["_Gateway"]:
-        """Start everything, and end everything."""
+        """Start all processes; end them at the end of the block."""
         names = transports()
         pod_port, pod_admin, envoy_admin, nothing, *ports = free_ports(4 + 6 * len(names))
         targets = [envoys.pod_address(number, pod_port) for number in range(pods)]
@@ -145,13 +145,13 @@ class _Gateway:
             yield cls(plan, processes, ways, targets)
 
     async def measure(self, point: Point) -> list[Row]:
-        """Measure one point by all ways."""
+        """Measure one point on all listeners."""
         key = (point.body_bytes, point.connections)
         ways = [
             way
             for way in self._ways
             if (way.server != NOOP_SERVER or point in _WITH_NOOP)
-            # Without a filter there is no algorithm: it is measured already.
+            # Without a filter the algorithm makes no difference.
             and (way.server != NOTHING or key not in self._without)
         ]
         heard: dict[_Way, list[Heard]] = {way: [] for way in ways}
@@ -223,7 +223,7 @@ class _Gateway:
 
 
 def settings(transport: str, pods_file: Path, grpc_port: int, admin_port: int) -> dict[str, object]:
-    """Return the settings of a router on this host, whose pods are scraped once."""
+    """Return the settings of a router on this host that scrapes its pods once."""
     return {
         "endpoints": pods_file,
         "grpc_host": "127.0.0.1",

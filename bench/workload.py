@@ -1,7 +1,7 @@
-"""The requests that are measured: a chat request's body, and what Envoy makes of it for the router.
+"""The requests that are measured: the body of a chat request, and the messages Envoy sends for it.
 
-A client's libraries write ``messages`` before ``model``, so the name stands last, behind a prompt
-of plain English with the escapes that line ends and quotation marks become.
+Client libraries write ``messages`` before ``model``. So the model's name comes last, after a prompt
+of plain English with escaped line ends and quotation marks.
 """
 
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
@@ -25,28 +25,28 @@ _PROSE = (
 
 
 def adapter(number: int) -> str:
-    """Return an adapter's name; all are of one length, so that bodies of one size are alike."""
+    """Return an adapter's name. All names have the same length, and so have all bodies."""
     return f"adapter-{number:05}"
 
 
 def adapters(count: int) -> list[str]:
-    """Return all adapters of a fleet."""
+    """Return the names of the first ``count`` adapters."""
     return [adapter(number) for number in range(count)]
 
 
 def body(size: int, model: str, *, prose: str = _PROSE) -> bytes:
-    """Make a chat request of ``size`` bytes, within a few that an escape must not be cut at."""
+    """Return the body of a chat request. Its size may differ by a few bytes."""
     room = max(1, size - len(_HEAD) - len(_TAIL) - len(model) - 2)
     data = prose.encode()
     whole, rest = divmod(room, len(data))
-    # What is left of a line is filled with something that can be cut anywhere.
+    # The rest is filled with a letter, because an escape must not be cut.
     return b"".join(
         (_HEAD.encode(), data * whole, b"x" * rest, _TAIL.encode(), model.encode(), b'"}')
     )
 
 
 def ext_proc_messages(size: int, model: str) -> tuple[bytes, bytes]:
-    """Return what Envoy sends in BUFFERED mode: the headers' message and the body's."""
+    """Return the two messages that Envoy sends in BUFFERED mode: headers and body."""
     data = body(size, model)
     listed = {
         ":method": "POST",

@@ -1,7 +1,7 @@
 """Run one simulated pod: ``python -m lora_router.simulator --name pod-0 --adapters a1,a2``.
 
-Prints one line of JSON when it listens. Ends on SIGTERM, and when its standard input ends, which it
-does when the process that started it is gone, however that went.
+Prints one line of JSON when it listens. Exits on SIGTERM and at the end of its standard input,
+which is reached when the process that started it has exited for any reason.
 """
 
 import argparse
@@ -16,30 +16,54 @@ from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 
 def parse_arguments(arguments: list[str]) -> PodOptions:
-    """Read the command line. Ends the process with status 2 if it is wrong."""
+    """Read the command line. Exits with status 2 if it is invalid."""
     defaults = EngineOptions()
     parser = argparse.ArgumentParser(
         prog="python -m lora_router.simulator",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    milliseconds = {
+        "--step-ms": (defaults.step_seconds, "duration of a step without requests"),
+        "--step-ms-per-request": (
+            defaults.step_seconds_per_request,
+            "what each running request adds to a step",
+        ),
+        "--prefill-ms-per-token": (
+            defaults.prefill_seconds_per_token,
+            "what each prompt token adds to the first step of its request",
+        ),
+        "--host-load-ms": (
+            defaults.host_load_seconds,
+            "time to load an adapter from host memory",
+        ),
+        "--disk-load-ms": (
+            defaults.disk_load_seconds,
+            "time to load an adapter that is not in host memory",
+        ),
+    }
+    numbers = {
+        "--port": (0, "port to listen on; 0: any free port"),
+        "--max-loras": (defaults.max_loras, "adapter slots"),
+        "--max-cpu-loras": (defaults.max_cpu_loras, "adapters that fit in host memory"),
+        "--max-num-seqs": (defaults.max_num_seqs, "requests in a batch"),
+        "--stream-interval": (1, "tokens in each event of a stream after the first event"),
+    }
     add = parser.add_argument
     add("--name", required=True, help="the pod's name")
     add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=int, default=0, help="0: any")
     add("--base", default="base", help="name of the base model")
-    add("--adapters", default="", help="names joined by commas")
-    add("--preload", action="store_true", help="all adapters are in host memory from the start")
-    add("--max-loras", type=int, default=defaults.max_loras, help="slots")
-    add("--max-cpu-loras", type=int, default=defaults.max_cpu_loras, help="room in host memory")
-    add("--max-num-seqs", type=int, default=defaults.max_num_seqs, help="requests in the batch")
-    add("--step-ms", type=float, default=defaults.step_seconds * 1000, help="an empty step")
-    add("--step-ms-per-request", type=float, default=defaults.step_seconds_per_request * 1000)
-    add("--prefill-ms-per-token", type=float, default=defaults.prefill_seconds_per_token * 1000)
-    add("--host-load-ms", type=float, default=defaults.host_load_seconds * 1000)
-    add("--disk-load-ms", type=float, default=defaults.disk_load_seconds * 1000)
-    add("--loads-do-not-block", action="store_true", help="a load does not stall the batch")
-    add("--stream-interval", type=int, default=1, help="tokens in an event after the first")
+    add("--adapters", default="", help="names of adapters, separated by commas")
+    add("--preload", action="store_true", help="start with all adapters in host memory")
+    for flag, (number, meaning) in numbers.items():
+        add(flag, type=int, default=number, help=meaning)
+    for flag, (seconds, meaning) in milliseconds.items():
+        add(flag, type=float, default=seconds * 1000, help=meaning)
+    add(
+        "--loads-do-not-block",
+        action="store_true",
+        help="loads delay only the requests of their adapter",
+    )
     given = parser.parse_args(arguments)
     try:
         return PodOptions(
@@ -77,7 +101,7 @@ def _end_with_standard_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Even
     try:
         loop.add_reader(descriptor, read)
     except OSError:
-        # A file or /dev/null, which cannot be watched and is nobody's life line.
+        # A file or /dev/null cannot be watched, and does not end with the parent process.
         return
 
 

@@ -1,4 +1,4 @@
-"""``lora-router simulate``: algorithms on the same traces, in simulated time."""
+"""``lora-router simulate``: runs algorithms on the same traces, in simulated time."""
 
 import json
 import random
@@ -49,25 +49,25 @@ _LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """What to simulate."""
+    """The arguments of the command."""
 
     scenarios: tuple[str, ...]
     """Names of scenarios in this package, or paths of files."""
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
     seconds: float
-    """Length of a made trace."""
+    """Length of a generated trace."""
     rate: float | None = None
-    """Requests in a second, in place of the scenario's own."""
+    """Requests per second, in place of the scenario's rate."""
     trace: Path | None = None
-    """A file of requests, in place of made ones."""
+    """A file of requests, in place of generated ones."""
     routers: int = 1
     knowledge: Knowledge = SCRAPES
-    """What each router knows of the others."""
+    """What each router knows of the requests of the others."""
     lora_affinity_threshold: float = 0.999
     as_json: bool = False
     plot: Path | None = None
-    """Folder for plots; none are drawn without."""
+    """Directory for plots. ``None``: no plots are drawn."""
 
 
 def simulate_command(options: SimulateOptions) -> None:
@@ -75,8 +75,8 @@ def simulate_command(options: SimulateOptions) -> None:
 
     Raises:
         ScenarioError, TraceError: A file cannot be used.
-        UnknownAlgorithmError: There is no such algorithm.
-        PlotError: Plots are asked for and cannot be drawn or written.
+        UnknownAlgorithmError: An algorithm does not exist.
+        PlotError: Plots are requested and cannot be drawn or written.
     """
     check_installed(options.algorithms)
     if options.plot is not None:
@@ -147,7 +147,7 @@ def _sweep(
     replayed: Sequence[Arrival] | None,
     progress: Progress,
 ) -> dict[float, Summary]:
-    """Try the threshold's range on the same traces."""
+    """Return the figures of each threshold on the same traces."""
     return {
         threshold: _medians(
             scenario,

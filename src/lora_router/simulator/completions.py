@@ -1,4 +1,4 @@
-"""What a simulated pod answers: documents and stream events in the shapes of vLLM 0.32.0."""
+"""Answers of a simulated pod: documents and stream events in the formats of vLLM 0.32.0."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from lora_router.simulator.engine import EngineRequest
 from lora_router.simulator.requests import RequestError
 
 WORD = " token"
-"""What every token of the model is."""
+"""The text of every token."""
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 _FINGERPRINT = "vllm-0.32.0-simulated"
@@ -19,7 +19,7 @@ _FINGERPRINT = "vllm-0.32.0-simulated"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How an endpoint spells its answers."""
+    """The names that an endpoint uses in its answers."""
 
     id_prefix: str
     document: str
@@ -32,7 +32,7 @@ COMPLETION = Shape("cmpl", "text_completion", "text_completion", chat=False)
 
 
 def completion(shape: Shape, model: str, job: EngineRequest) -> dict[str, object]:
-    """Return the whole answer of a request that is not streamed."""
+    """Return the answer of a request that is not streamed."""
     text = WORD * job.generated
     content: dict[str, object] = (
         {"message": {"role": "assistant", "content": text}} if shape.chat else {"text": text}
@@ -46,9 +46,10 @@ def completion(shape: Shape, model: str, job: EngineRequest) -> dict[str, object
 
 
 class EventWriter:
-    """The events of one stream: token by token in, what to send now out.
+    """Turns the tokens of one stream into events.
 
-    Events of the middle hold ``interval`` tokens each; those that are the same are made once.
+    Each event between the first and the last one has ``interval`` tokens. These events are equal,
+    so they are encoded once.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class EventWriter:
         self._unsent = 0
 
     def token(self, *, last: bool) -> bytes:
-        """Take one more token; return what to send now, which can be nothing."""
+        """Add a token; return the bytes to send now, which may be none."""
         self._unsent += 1
         if last:
             return self._opening() + self._text_event(self._unsent, "length") + self._ending()
         if not self._begun:
-            # The first token never waits for others.
+            # The first token does not wait for further tokens.
             self._unsent = 0
             return self._opening() + self._text_event(1, None)
         if self._unsent < self._interval:
@@ -78,7 +79,7 @@ class EventWriter:
         return self._middle
 
     def _opening(self) -> bytes:
-        """Return what goes before the first token: in a chat, whose turn it is."""
+        """Return the event before the first token. In a chat it names the role."""
         if self._begun or not self._shape.chat:
             self._begun = True
             return b""
@@ -104,7 +105,7 @@ class EventWriter:
 
 
 def embedding(model: str, job: EngineRequest, inputs: int) -> dict[str, object]:
-    """Return the answer of ``/v1/embeddings``: the same short vector for each text."""
+    """Return the answer of ``/v1/embeddings``, with the same short vector for each text."""
     tokens = job.prompt_tokens
     return {
         **_head("embd", "list", model, job),
@@ -122,13 +123,13 @@ def transcription(job: EngineRequest) -> dict[str, object]:
 
 
 def unknown_model(model: str, base: str) -> RequestError:
-    """Return vLLM's answer to a model that the pod does not serve."""
+    """Return vLLM's error for a model that the pod does not serve."""
     message = f"The model `{model}` does not exist. Valid aliases: {base}."
     return RequestError(404, "NotFoundError", message, "model")
 
 
 def error_response(error: RequestError, headers: Mapping[str, str]) -> web.Response:
-    """Return an error as a response."""
+    """Return the response for an error."""
     document = {
         "message": error.message,
         "type": error.kind,
@@ -148,7 +149,7 @@ def _head(id_prefix: str, kind: str, model: str, job: EngineRequest) -> dict[str
 
 
 def _choice(content: Mapping[str, object], finish_reason: str | None) -> dict[str, object]:
-    # vLLM names a stop reason only where something stopped.
+    # vLLM adds a stop reason only to the choice that ends the answer.
     stop = {} if finish_reason is None else {"stop_reason": None}
     return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason, **stop}
 

@@ -1,4 +1,4 @@
-"""Running the engine model in real time: steps take as long as the model says."""
+"""Runs the engine model in real time: each step takes as long as the model says."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from lora_router.simulator.metrics_page import MetricsPage
 
 
 class Generation:
-    """The tokens of one request, as they come: true for the last one, false for those before."""
+    """The tokens of one request as they are generated: ``True`` for the last one."""
 
     def __init__(self) -> None:
         self._tokens: asyncio.Queue[bool] = asyncio.Queue()
@@ -26,7 +26,7 @@ class Generation:
 
 
 class EngineDriver:
-    """Drives an engine by the event loop's clock, and keeps its metrics page up to date."""
+    """Drives an engine by the clock of the event loop, and updates its metrics page."""
 
     def __init__(self, engine: Engine, page: MetricsPage) -> None:
         self._engine = engine
@@ -36,18 +36,18 @@ class EngineDriver:
         self._task: asyncio.Task[None]
 
     def start(self) -> None:
-        """Begin to take steps."""
+        """Start to run steps."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Take no more steps; whatever waits for tokens waits on. Call it after ``start``."""
+        """Stop running steps. Requests that wait for tokens get none. Call ``start`` first."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
 
     @asynccontextmanager
     async def generate(self, request: EngineRequest) -> AsyncIterator[Generation]:
-        """Give a request to the engine; leaving the block early aborts it."""
+        """Submit a request to the engine. Leaving the block before its last token aborts it."""
         generation = self._open[request] = Generation()
         self._engine.submit(request)
         self._work.set()
@@ -70,7 +70,7 @@ class EngineDriver:
                 await self._work.wait()
                 due = loop.time()
                 continue
-            # Steps follow each other without drift, but never make up for lost time in a burst.
+            # Steps do not drift, but a delay is not made up for by a burst of steps.
             due = max(due + step.seconds, loop.time())
             await asyncio.sleep(due - loop.time())
             batch = self._engine.end_step()

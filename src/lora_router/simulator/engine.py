@@ -1,18 +1,20 @@
-"""A model of one vLLM engine: batch, queue, adapter slots. No I/O, and no clock of its own.
+"""A model of one vLLM engine: batch, queue, and adapter slots. It has no I/O and no clock.
 
-What it reproduces, as measured on vLLM 0.32.0 with LoRA:
+It reproduces what was measured on vLLM 0.32.0 with LoRA:
 
-- At most ``max_loras`` distinct adapters are in the batch. A waiting request whose adapter has no
-  slot is *deferred*: skipped, and those behind it go on. That is what starves rare adapters.
-- A slot is free only when every request of its adapter has ended. The adapter stays resident in it
-  until another needs the slot; the least recently used goes first. It stays in host memory, which
-  is a cache of its own, least recently used.
-- One step gives one token to every running request, and the whole batch takes the same step.
-- An adapter is *listed* from its first token, not from its request, and gone at once when its last
-  request ends.
+- At most ``max_loras`` distinct adapters are in the batch. The scheduler skips (*defers*) a waiting
+  request whose adapter has no slot, and continues with the requests behind it. This starves rare
+  adapters.
+- A slot is free only when every request of its adapter has ended. The adapter stays resident until
+  another adapter needs the slot; the least recently used adapter is evicted first. It also stays in
+  host memory, which is evicted in the same order.
+- One step gives one token to every running request. The whole batch takes the same step.
+- An adapter is *listed* from its first token, not from its request. It is no longer listed as soon
+  as its last request ends.
 
-The owner drives it: ``begin_step`` schedules and says how long the step takes, ``end_step`` says
-what came out. What is submitted or aborted in between takes effect at the next step.
+The owner drives the engine: ``begin_step`` schedules and returns how long the step takes,
+``end_step`` returns which requests got a token. Requests submitted or aborted in between take
+effect at the next step.
 """
 
 from collections import OrderedDict
@@ -22,33 +24,34 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What an engine is like. Times in seconds."""
+    """The size and the speed of an engine. Times in seconds."""
 
     max_loras: int = 4
     """Slots: distinct adapters in one batch."""
     max_cpu_loras: int = 64
-    """Adapters in host memory, those in slots included; vLLM wants at least ``max_loras``."""
+    """Adapters in host memory, those in slots included. vLLM requires at least ``max_loras``."""
     max_num_seqs: int = 256
     """Requests in one batch."""
     step_seconds: float = 0.020
-    """A step with nothing in it."""
+    """Duration of a step, without what each request adds."""
     step_seconds_per_request: float = 0.0005
     prefill_seconds_per_token: float = 0.0001
-    """What each prompt token adds to the request's first step."""
+    """What each prompt token adds to the first step of its request."""
     host_load_seconds: float = 0.080
-    """Loading an adapter from host memory into a slot."""
+    """Duration of a load from host memory into a slot."""
     disk_load_seconds: float = 1.5
-    """Loading an adapter that is not in host memory either."""
+    """Duration of a load of an adapter that is not in host memory."""
     loads_block: bool = True
-    """Whether a load stalls the batch. If not, it only delays the requests of its adapter."""
+    """Whether a load stalls the batch. Otherwise it delays only the requests of its adapter."""
     kv_cache_tokens: int = 200_000
-    """For the cache usage that is reported; the model never runs out."""
+    """Tokens that fit in the KV cache. ``Engine`` uses it only for the usage that it reports and
+    never runs out of it; ``PodModel`` does."""
 
     def __post_init__(self) -> None:
-        """Check that such an engine can be.
+        """Check the options.
 
         Raises:
-            ValueError: It cannot; says which option is wrong and what is allowed.
+            ValueError: An option is invalid. The message names it and what is allowed.
         """
         for option in fields(self):
             value = getattr(self, option.name)
@@ -57,7 +60,7 @@ class EngineOptions:
             if "seconds" in option.name and not 0 <= value < float("inf"):
                 raise ValueError(f"{option.name} must be seconds, 0 or more, not {value}")
         if self.step_seconds + self.step_seconds_per_request == 0:
-            raise ValueError("step_seconds must be above 0, or a step takes no time at all")
+            raise ValueError("step_seconds must be above 0: otherwise a step takes no time")
         if self.max_cpu_loras < self.max_loras:
             raise ValueError(
                 f"max_cpu_loras must be at least max_loras ({self.max_loras}), "
@@ -67,7 +70,7 @@ class EngineOptions:
 
 @dataclass(slots=True, eq=False)
 class EngineRequest:
-    """A request in the engine. Two are never the same, even with the same ``id``."""
+    """A request in the engine. Two requests are never equal, even with the same ``id``."""
 
     adapter: str | None
     """``None``: the base model."""
@@ -76,17 +79,17 @@ class EngineRequest:
     arrived: float
     """In seconds of the owner's clock."""
     id: str = ""
-    """The owner's name for it; the engine does not look at it."""
+    """The owner's name for it. The engine does not use it."""
     generated: int = 0
-    """Tokens that came out."""
+    """Tokens generated so far."""
     deferred: bool = False
-    """Whether it is in the queue because its adapter has no slot."""
+    """Whether it waits now because its adapter has no slot."""
     waited_for_slot: bool = False
-    """Whether it ever was."""
+    """Whether it ever waited for that reason."""
 
     @property
     def finished(self) -> bool:
-        """Whether all tokens came out."""
+        """Whether all tokens were generated."""
         return self.generated >= self.output_tokens
 
 
@@ -96,12 +99,12 @@ class Step:
 
     seconds: float
     scheduled: tuple[EngineRequest, ...]
-    """The requests that get a token at the end. None of them: only an abort took effect, or all
-    that run wait for their adapters to be loaded."""
+    """The requests that get a token at the end of the step. Empty if only an abort took effect, or
+    if all running requests wait for the loads of their adapters."""
 
 
 class Engine:
-    """The engine. Read its attributes freely; change it through its methods."""
+    """The engine. Its attributes are for reading; change it through its methods."""
 
     def __init__(self, options: EngineOptions | None = None) -> None:
         self.options = options or EngineOptions()
@@ -113,26 +116,26 @@ class Engine:
         self.host_cache: OrderedDict[str, None] = OrderedDict()
         """Adapters in host memory, least recently used first."""
         self.listed: dict[str, int] = {}
-        """Adapters with a first token out and not finished: what ``lora_requests_info`` names, in
-        its order."""
+        """Adapters with a request that has had its first token and has not ended, in the order in
+        which ``lora_requests_info`` names them."""
         self.loads = 0
         """Adapters loaded into a slot since the start."""
         self.slot_waits = 0
-        """Requests that had to wait for a slot since the start."""
+        """Requests that waited for a slot since the start."""
         self.steps = 0
         self.step: Step | None = None
         self._aborted: set[EngineRequest] = set()
         self._loaded_at: dict[str, float] = {}
-        """When the adapter in a slot is usable, if loads do not block."""
+        """When the load of a resident adapter is complete. Used only if loads do not block."""
 
-    # What the owner says
+    # What the owner calls
 
     def submit(self, request: EngineRequest) -> None:
-        """Queue a request; the next step may schedule it."""
+        """Queue a request. The next step may schedule it."""
         self.waiting.append(request)
 
     def abort(self, request: EngineRequest) -> None:
-        """Drop a request at the next step, wherever it is then. Harmless if it has ended."""
+        """Drop a request at the next step. Has no effect if the request has ended by then."""
         self._aborted.add(request)
 
     def preload(self, adapters: Iterable[str]) -> None:
@@ -141,10 +144,10 @@ class Engine:
             self._keep_in_host_memory(adapter)
 
     def begin_step(self, now: float) -> Step | None:
-        """Schedule and begin a step; ``None`` if there is nothing to do."""
+        """Schedule requests and begin a step. Returns ``None`` if there is nothing to do."""
         dropped = self._drop_aborted()
         load_seconds = self._schedule(now)
-        # vLLM takes one more, empty step after an abort, with which its metrics take note of it.
+        # After an abort vLLM runs one more, empty step, which brings its metrics up to date.
         if not self.running and not dropped:
             return None
         options = self.options
@@ -162,7 +165,7 @@ class Engine:
     def end_step(self) -> tuple[EngineRequest, ...]:
         """End the step; return the requests that got a token.
 
-        ``generated == 1`` tells the first token, ``finished`` the last.
+        ``generated == 1`` marks a first token, ``finished`` a last one.
         """
         step, self.step = self.step, None
         if step is None:
@@ -176,7 +179,7 @@ class Engine:
                 self._leave(request)
         return step.scheduled
 
-    # What it looks like from outside
+    # What metrics report
 
     @property
     def active(self) -> set[str]:
@@ -185,7 +188,7 @@ class Engine:
 
     @property
     def deferred(self) -> int:
-        """Waiting requests that the slot limit held back at the last step."""
+        """Waiting requests that the last step skipped because of the slot limit."""
         return sum(request.deferred for request in self.waiting)
 
     @property
@@ -197,7 +200,7 @@ class Engine:
     # Scheduling
 
     def _schedule(self, now: float) -> float:
-        """Move what fits from the queue into the batch; return the seconds that loads take."""
+        """Move requests from the queue into the batch; return the seconds that loads take."""
         load_seconds = 0.0
         left: list[EngineRequest] = []
         active = self.active
@@ -225,7 +228,7 @@ class Engine:
             self.slot_waits += 1
 
     def _take_slot(self, adapter: str, now: float) -> float:
-        """Count a request on the adapter's slot; return the seconds to load the adapter first."""
+        """Count a request on its adapter's slot; return the seconds of the load, if any."""
         slots = self.slots
         if adapter in slots:
             slots[adapter] += 1
@@ -244,7 +247,7 @@ class Engine:
         return seconds
 
     def _keep_in_host_memory(self, adapter: str) -> None:
-        """Mark an adapter as used just now; the one unused for longest makes room for it."""
+        """Mark an adapter as most recently used; evict the least recently used one if needed."""
         self.host_cache[adapter] = None
         self.host_cache.move_to_end(adapter)
         if len(self.host_cache) <= self.options.max_cpu_loras:
@@ -253,7 +256,7 @@ class Engine:
         spare = (name for name in self.host_cache if name not in active and name != adapter)
         oldest = next(spare, adapter)
         del self.host_cache[oldest]
-        # As in vLLM, an adapter in a slot is in host memory too; it leaves both.
+        # As in vLLM, an adapter in a slot is in host memory too. It leaves both.
         if oldest in self.slots:
             self._evict(oldest)
 
@@ -262,7 +265,7 @@ class Engine:
         del self._loaded_at[adapter]
 
     def _loaded(self, now: float) -> tuple[EngineRequest, ...]:
-        """Return the running requests whose adapter is there."""
+        """Return the running requests whose adapter is loaded."""
         loaded_at = self._loaded_at
         return tuple(
             request
@@ -275,7 +278,7 @@ class Engine:
         adapter = request.adapter
         if adapter is None:
             return
-        # Every step uses the adapters in it, so the last one to end is the last one used.
+        # Every step uses its adapters, so the adapter that ends last is the most recently used.
         self.slots[adapter] -= 1
         self.slots.move_to_end(adapter)
         self._keep_in_host_memory(adapter)
@@ -287,7 +290,7 @@ class Engine:
                 del self.listed[adapter]
 
     def _drop_aborted(self) -> bool:
-        """Let go of what was aborted; say whether any of it was still there."""
+        """Remove aborted requests; return whether any of them was still in the engine."""
         if not self._aborted:
             return False
         aborted, self._aborted = self._aborted, set()

@@ -1,4 +1,4 @@
-"""Simulated time: calls that are due, in order, and the clock that a director asks."""
+"""Simulated time: a queue of timed calls, which is also the clock of the directors."""
 
 import heapq
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from itertools import count
 
 
 class SimulatedTimer:
-    """A call that is due later."""
+    """A call that is scheduled for later."""
 
     __slots__ = ("call",)
 
@@ -14,15 +14,15 @@ class SimulatedTimer:
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
-        """Make it not happen."""
+        """Cancel the call."""
         self.call = None
 
 
 class EventQueue:
-    """Runs calls at their times. Seconds from the start of the simulation.
+    """Runs calls at their times, in seconds from the start of the simulation.
 
-    Calls due at the same time run in the order in which they were asked for. It is a ``Clock`` for
-    the director.
+    Calls with the same time run in the order in which they were scheduled. The queue is a ``Clock``
+    for the director.
     """
 
     __slots__ = ("_count", "_due", "time")
@@ -33,21 +33,21 @@ class EventQueue:
         self._count = count()
 
     def now(self) -> float:
-        """Return the time."""
+        """Return the simulated time."""
         return self.time
 
     def call_at(self, time: float, call: Callable[[], None]) -> SimulatedTimer:
-        """Call at a time, which must not have passed."""
+        """Schedule a call at a time, which must not be in the past."""
         timer = SimulatedTimer(call)
         heapq.heappush(self._due, (time, next(self._count), timer))
         return timer
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> SimulatedTimer:
-        """Call once, ``seconds`` from now."""
+        """Schedule a call ``seconds`` from now."""
         return self.call_at(self.time + seconds, call)
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Run what is due until a condition holds, or nothing is due any more."""
+        """Run calls until the condition holds or the queue is empty."""
         due, pop = self._due, heapq.heappop
         while due and not until():
             self.time, _, timer = pop(due)

@@ -26,21 +26,21 @@ _BYTES_A_TOKEN = 4
 
 @dataclass(slots=True)
 class FleetRun:
-    """What became of a trace."""
+    """The outcome of a trace."""
 
     requests: list[SimulatedRequest]
-    """Those that ended, in the order in which they did."""
+    """The requests that ended, in the order in which they ended."""
     pods: list[PodCounts]
     seconds: float
     refused: int
     held: int
     idle_slot_waits: int
-    """Requests that waited for a slot on a pod when another pod had a free one."""
+    """Requests that waited for a slot on a pod while another pod had a free one."""
 
 
 @dataclass(slots=True)
 class FleetSimulation:
-    """Plays one trace. ``run`` may be called once."""
+    """Runs one trace. ``run`` may be called once."""
 
     options: FleetOptions
     make_algorithm: Callable[[random.Random], Algorithm]
@@ -56,7 +56,7 @@ class FleetSimulation:
     _stop_when: Callable[[SimulatedRequest], bool] | None = None
     _stopped: bool = False
     _down: set[int] = field(default_factory=set)
-    """Pods that take no new requests."""
+    """Pods that accept no new requests."""
     _retired: list[PodCounts] = field(default_factory=list)
     _is_adapter: frozenset[str] = frozenset()
 
@@ -67,12 +67,12 @@ class FleetSimulation:
         on_progress: Callable[[float], None] | None = None,
         stop_when: Callable[[SimulatedRequest], bool] | None = None,
     ) -> FleetRun:
-        """Play a trace to the end of its last request.
+        """Run a trace until its last request has ended.
 
         Args:
             trace: Requests in order of their times.
-            on_progress: Told the simulated time now and then.
-            stop_when: Shown each request that ended; the run is over when it says so.
+            on_progress: Called with the simulated time now and then.
+            stop_when: Called with each request that ended. The run stops when it returns true.
         """
         self._stop_when = stop_when
         rng = random.Random(self.seed)
@@ -111,20 +111,20 @@ class FleetSimulation:
 
     @property
     def pods(self) -> Sequence[PodModel]:
-        """The pods, by their numbers, as they are now."""
+        """The pods in the order of their numbers. An outage replaces a pod."""
         return self._pods
 
     @property
     def held(self) -> int:
-        """Requests that wait in a router."""
+        """Requests that are held in a router."""
         return sum(router.director.held for router in self._routers)
 
     def call_at(self, time: float, call: Callable[[], None]) -> None:
-        """Have something happen."""
+        """Schedule a call at a simulated time."""
         self._events.call_at(time, call)
 
     def arrive(self, arrival: Arrival, router: int) -> None:
-        """Take a request."""
+        """Send a request to a router."""
         model = arrival.model
         adapter = model if model in self._is_adapter else None
         request = SimulatedRequest(
@@ -148,7 +148,7 @@ class FleetSimulation:
             decided(outcome)
 
     def _ask_anew(self, lost: SimulatedRequest) -> None:
-        """Ask for what was lost with its pod, as its client would: a new request, now."""
+        """Send a request that was lost with its pod again, as its client would."""
         again = SimulatedRequest(
             lost.model, lost.adapter, lost.prompt_tokens, lost.output_tokens, self._events.time
         )
@@ -217,7 +217,7 @@ class FleetSimulation:
 
 
 class _Feeder:
-    """Brings the requests of a trace in, one after the other."""
+    """Schedules the requests of a trace, one after the other."""
 
     _PROGRESS_EVERY = 2000
 

@@ -1,4 +1,4 @@
-"""What the routers of one fleet know of each other."""
+"""What the routers of one fleet know of each other's requests."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,18 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 60.0
 
 
 class KnowledgeError(ValueError):
-    """It is none that the simulator has; the message says which there are."""
+    """The simulator does not have this kind of knowledge. The message lists those that it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """Where a router hears of requests that are not its own."""
+    """How a router learns of the requests of other routers."""
 
     scrapes: bool = True
-    """From pods. Without, it learns from them only how many slots they have."""
+    """From the pods' metrics. If false, these report only how many slots a pod has."""
     exchange_seconds: float | None = None
-    """From the other routers, each of which tells of its ledger so often. ``None``: never."""
+    """From the other routers: the interval at which each of them sends its ledger. ``None``:
+    never."""
 
     def __str__(self) -> str:
         if self.exchange_seconds is not None:
@@ -29,10 +30,10 @@ SCRAPES = Knowledge()
 
 
 def read_knowledge(text: str) -> Knowledge:
-    """Read ``nothing``, ``scrapes``, or the seconds between two tellings.
+    """Read ``nothing``, ``scrapes``, or the seconds between two exchanges of ledgers.
 
     Raises:
-        KnowledgeError: It is none of them.
+        KnowledgeError: The text is none of these.
     """
     if text in {"nothing", "scrapes"}:
         return NOTHING if text == "nothing" else SCRAPES

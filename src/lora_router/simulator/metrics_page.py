@@ -1,11 +1,11 @@
-"""A simulated pod's ``/metrics`` and ``/v1/models``, with vLLM 0.32.0's names and habits.
+"""``/metrics`` and ``/v1/models`` of a simulated pod, with the names and quirks of vLLM 0.32.0.
 
-Habits that a router must live with, kept here on purpose: ``lora_requests_info`` has no sample
-before the first request was served; its series are never removed; both labels name the same
-adapters; the order of names matters; the value is the Unix time of the last step.
+These quirks are reproduced because a router must handle them: ``lora_requests_info`` has no sample
+before the first request; its series are never removed; both labels name the same adapters; the
+order of the names matters; the value is the Unix time of the last step.
 
-The families that the model has no numbers for stand on the page all the same, unmoved, so that a
-reader has to find its few lines among as many others as on a real page.
+Families that the model has no numbers for are on the page too, with constant values, so that a
+reader must find its few lines among as many others as on a real page.
 """
 
 import time
@@ -26,7 +26,7 @@ from lora_router.simulator.engine import Engine, EngineRequest
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 MAX_MODEL_LEN = 8192
-"""Tokens that a request may have in all, as ``/v1/models`` says."""
+"""Tokens that a request may have in total, as ``/v1/models`` reports."""
 
 _ENGINE = ("engine", "model_name")
 _BLOCK_SIZE = 16
@@ -154,11 +154,11 @@ class MetricsPage:
         self._add_cache_config()
 
     def note_step(self, batch: Iterable[EngineRequest], now: float) -> None:
-        """Take note of a step's end.
+        """Record the end of a step.
 
         Args:
             batch: The requests that got a token.
-            now: The clock of ``EngineRequest.arrived``, in seconds.
+            now: Seconds on the clock of ``EngineRequest.arrived``.
         """
         tokens = 0
         for request in batch:
@@ -178,7 +178,7 @@ class MetricsPage:
         self._lora_info.labels(max_lora, names, names).set(self._unix_time())
 
     def note_abort(self) -> None:
-        """Take note of a request whose client left."""
+        """Record a request whose client disconnected."""
         self._aborts.inc()
 
     def render(self) -> bytes:

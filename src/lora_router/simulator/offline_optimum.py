@@ -1,20 +1,20 @@
-"""The fewest adapter loads that any router could do with, if it knew the future."""
+"""The fewest adapter loads that any router could need, if it knew the future."""
 
 import heapq
 from collections.abc import Iterable
 
 
 def fewest_loads(adapters: Iterable[str], slots: int) -> int:
-    """Return how often a request finds its adapter in no slot, when the best adapter is evicted.
+    """Return how often a request finds its adapter in no slot, with optimal eviction.
 
-    The fleet's slots are taken for one cache, and of its adapters the one that is needed again last
-    makes room (Belady, "A study of replacement algorithms for a virtual-storage computer", IBM
-    Systems Journal 5(2), 1966). No router does better: an adapter need not be in two slots here,
-    however much is asked of it, and one that is in use may be evicted.
+    All slots of the fleet are treated as one cache, from which the adapter is evicted that is
+    needed again last (Belady, "A study of replacement algorithms for a virtual-storage computer",
+    IBM Systems Journal 5(2), 1966). No router does better: here an adapter never needs two slots,
+    however many requests it has, and an adapter in use may be evicted.
 
     Args:
         adapters: The adapter of each request, in order.
-        slots: All of the fleet's.
+        slots: Slots of the whole fleet.
     """
     asked = list(adapters)
     never = len(asked)
@@ -31,7 +31,7 @@ def fewest_loads(adapters: Iterable[str], slots: int) -> int:
             loads += 1
             while len(resident) >= slots:
                 furthest, evicted = heapq.heappop(by_next_use)
-                # An entry that was overtaken by a later use of its adapter is passed over.
+                # An entry is stale if its adapter was used again later.
                 if resident.get(evicted) == -furthest:
                     del resident[evicted]
         resident[adapter] = needed_again

@@ -1,4 +1,4 @@
-"""What the plots of a scenario show, gathered while its traces are played."""
+"""The data for the plots of a scenario, collected while its traces run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from lora_router.simulator.timeline import Timeline, record_timeline
 SWEPT = "lora-affinity"
 """The algorithm that has a threshold."""
 THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
-"""What its threshold is set to in turn."""
+"""The thresholds that are tried."""
 _FROM_SCATTERING_TO_PLACING = ("least-request", "", SWEPT, "lora-placement")
-"""How adapters are spread over pods; the empty name stands for all others."""
+"""Algorithms from the one that spreads adapters most. The empty name stands for all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotsRecord:
-    """Where one algorithm put the adapters of one trace."""
+    """Where one algorithm placed the adapters of one trace."""
 
     timeline: Timeline
     summary: Summary
@@ -30,24 +30,24 @@ class PlotRecords:
 
     scenario: str
     about: str
-    """One line: the fleet and what is asked of it."""
+    """One line that describes the fleet and its traffic."""
     threshold: float
-    """Of ``lora-affinity``, as it is in force."""
+    """The threshold of ``lora-affinity`` in use."""
     drawn: tuple[str, ...] = ()
     """The algorithms whose slots are drawn."""
     ttft: dict[str, list[float]] = field(default_factory=dict)
     """Times to first token after the warm-up, of all seeds, by algorithm."""
     slots: dict[str, SlotsRecord] = field(default_factory=dict)
-    """With the first seed, by algorithm."""
+    """The records of the first seed, by algorithm."""
     sweep: dict[float, Summary] = field(default_factory=dict)
-    """Medians by the threshold of ``lora-affinity``; empty where it does not take part."""
+    """Medians by the threshold of ``lora-affinity``. Empty without that algorithm."""
     popular: tuple[str, ...] = ()
-    """Adapters of the first trace, the most asked for first."""
+    """Adapters of the first trace, the most popular first."""
 
     def watch(self, algorithm: str, simulation: FleetSimulation, seconds: float) -> Timeline | None:
-        """Have a simulation that has yet to run record what is drawn of it."""
+        """Return a timeline that the simulation fills when it runs, or ``None`` if not needed."""
         if algorithm in self.drawn and algorithm not in self.slots:
-            # A replayed trace may be a single moment.
+            # A replayed trace may consist of a single moment.
             return record_timeline(simulation, max(1.0, seconds))
         return None
 
@@ -60,7 +60,7 @@ class PlotRecords:
         seconds: float,
         timeline: Timeline | None,
     ) -> None:
-        """Take the records of a run."""
+        """Add the records of a run."""
         self.ttft.setdefault(algorithm, []).extend(
             request.first_token - request.arrived
             for request in run.requests
@@ -74,7 +74,7 @@ class PlotRecords:
 
 
 def two_to_compare(algorithms: Sequence[str]) -> tuple[str, ...]:
-    """Return the two whose slots are drawn: of the algorithms, the two least alike."""
+    """Return the two algorithms whose slots are drawn: those that differ most."""
     ranks = {name: rank for rank, name in enumerate(_FROM_SCATTERING_TO_PLACING)}
     ordered = sorted(algorithms, key=lambda name: ranks.get(name, ranks[""]))
     return tuple(dict.fromkeys((ordered[0], ordered[-1])))

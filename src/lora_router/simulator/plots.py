@@ -1,7 +1,7 @@
-"""Draws what was recorded of a scenario, as SVG that is the same whenever it is drawn anew.
+"""Draws the records of a scenario as SVG. The same records give the same bytes.
 
-Only this module knows matplotlib, an optional extra, and only while it draws. No colour has to be
-told from another by red and green alone, and the background is white, whatever is behind it.
+Only this module imports matplotlib, an optional extra, and only while it draws. No two colours
+differ by red and green alone. The background is white.
 """
 
 import math
@@ -40,7 +40,7 @@ _STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
-    # The first comes with matplotlib, so lines break alike everywhere; a reader may lack it.
+    # The first font comes with matplotlib, so lines break alike everywhere. A reader may lack it.
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial"],
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -63,24 +63,24 @@ _LINES = (
 )  # fmt: skip
 _INK = "#333333"
 _LEAST_SHARE = 1e-3
-"""Of the requests; fewer are too few to say something of."""
+"""Smallest share of the requests that is drawn. Fewer requests are not significant."""
 _MOST_LABELS = 16
-"""Of pods, beside a picture."""
+"""Labels of pods beside a plot."""
 _LONGEST_NAME = 30
-"""Of an adapter: what there is room for."""
+"""Characters of an adapter's name that the plot has room for."""
 _POINTS = 160
-"""Of a line: enough for it to look smooth."""
+"""Points of a line: enough for it to look smooth."""
 
 
 class PlotError(Exception):
-    """Plots cannot be drawn or written; the message says why and what to do."""
+    """Plots cannot be drawn or written. The message says why and what to do."""
 
 
 def check_can_plot(directory: Path) -> None:
-    """Make the directory, and see that there is all that it takes.
+    """Create the directory, and check that plots can be drawn and written.
 
     Raises:
-        PlotError: It cannot be written to, or matplotlib is not installed.
+        PlotError: The directory cannot be written to, or matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401
@@ -94,14 +94,14 @@ def check_can_plot(directory: Path) -> None:
 
 
 def write_plots(directory: Path, records: PlotRecords) -> list[Path]:
-    """Draw a scenario; return the files that were written.
+    """Draw the plots of a scenario; return the files that were written.
 
     Raises:
         PlotError: The directory cannot be written to.
     """
     import matplotlib
 
-    # Whoever runs this may have a style of their own.
+    # The user may have configured a style of their own.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -139,7 +139,7 @@ def _figure(records: PlotRecords, height: float) -> "Figure":
 
 
 def _plain(axis: "Axis") -> None:
-    """Write the figures of a logarithmic axis as people do."""
+    """Write the numbers of a logarithmic axis without exponents."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     low, high = axis.get_view_interval()
@@ -148,7 +148,7 @@ def _plain(axis: "Axis") -> None:
     axis.set_minor_locator(NullLocator())
 
 
-# How long first tokens take
+# Times to first token
 
 
 def _ttft(records: PlotRecords) -> "Figure":
@@ -182,12 +182,12 @@ def _ttft(records: PlotRecords) -> "Figure":
 
 
 def _slower_than(ordered: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return shares of the values, and what each share of them exceeds."""
+    """Return shares of the values, and the time that each share of them exceeds."""
     shares = [_LEAST_SHARE ** (step / _POINTS) for step in range(_POINTS + 1)]
     return shares, [percentile(ordered, 1 - share) for share in shares]
 
 
-# What the threshold does
+# Effect of the threshold
 
 
 def _threshold(records: PlotRecords) -> "Figure":
@@ -207,7 +207,7 @@ def _threshold(records: PlotRecords) -> "Figure":
     below.plot(places, loads, color=_GREEN, marker="D")
     below.set_ylim(0, 1.15 * max(loads) or 1.0)
     below.set_ylabel("adapter loads\nfor 1,000 requests")
-    # Evenly spaced whatever they are: most happens close to 1.
+    # Evenly spaced, because most changes happen close to 1.
     below.set_xticks(places, [f"{threshold:g}" for threshold in thresholds])
     below.set_xlabel(f"AIBRIX_LORA_AFFINITY_THRESHOLD of {SWEPT} (probability)")
     if records.threshold in records.sweep:
@@ -218,7 +218,7 @@ def _threshold(records: PlotRecords) -> "Figure":
     return figure
 
 
-# What is in the slots
+# Contents of the slots
 
 
 def _slots(records: PlotRecords) -> "Figure":

@@ -1,10 +1,10 @@
-"""A vLLM pod for long simulations: what ``engine`` does step by step, in a few events a request.
+"""A vLLM pod for long simulations: the behaviour of ``engine``, in a few events per request.
 
-While nothing joins or leaves a batch, all its steps take the same time. So nothing has to be done
-until the next request ends, arrives, or has its first token: the steps in between are counted, not
-taken. The rules are those of ``engine`` (slots, deferral, loads, which adapters are listed); a test
-holds the two against each other. In addition the KV cache can be full: a request whose prompt and
-answer do not fit waits, and so do those behind it.
+While no request joins or leaves a batch, all its steps take the same time. So there is nothing to
+do until the next request ends, arrives, or gets its first token: the steps in between are counted
+but not simulated. The rules are those of ``engine`` (slots, deferral, loads, listed adapters), and
+a test compares the two. In addition the KV cache can be full: a request whose prompt and answer do
+not fit waits, and so do the requests behind it.
 """
 
 import heapq
@@ -54,15 +54,16 @@ class PodModel:
         self._running: dict[SimulatedRequest, None] = {}
         """In order of admission, so that an outage loses them in the same order in every run."""
         self._ends: list[tuple[int, int, SimulatedRequest]] = []
-        """When requests of the batch end, counted in steps; a number keeps the order."""
+        """When requests of the batch end, in steps. A sequence number makes the order unique."""
         self._fresh: list[SimulatedRequest] = []
-        """In the batch, their first step under way."""
+        """Requests of the batch whose first step is running."""
         self._loading: list[tuple[float, int, SimulatedRequest]] = []
-        """In the batch, their adapter not there yet (if loads do not block), by when it will be."""
+        """Requests of the batch whose adapter is being loaded (if loads do not block), by the time
+        at which the load ends."""
         self._sequence = 0
         self._kv_tokens = 0
         self._steps = 0
-        """Steps taken until ``_since``."""
+        """Steps until ``_since``."""
         self._since = 0.0
         self._step_seconds = 0.0
         self._planned = 0
@@ -76,7 +77,7 @@ class PodModel:
     # What routers and scrapers see
 
     def submit(self, request: SimulatedRequest) -> None:
-        """Take a request."""
+        """Queue a request."""
         self._routed += 1
         request.pod = self.name
         self.waiting.append(request)
@@ -86,7 +87,7 @@ class PodModel:
             self._stop_at_the_end_of_the_step()
 
     def metrics(self, *, tells_residency: bool = False) -> PodMetrics:
-        """Return what a scrape at this moment says."""
+        """Return the snapshot that a scrape at this moment results in."""
         names = frozenset(self.listed)
         gpu = frozenset(self.slots.resident)
         return PodMetrics(
@@ -124,7 +125,7 @@ class PodModel:
         return len(self._running) + len(self.waiting)
 
     def stop(self) -> list[SimulatedRequest]:
-        """Let nothing happen any more; return the requests that were there."""
+        """Stop the pod; return the requests that were on it."""
         if self._timer is not None:
             self._timer.cancel()
         return [*self._running, *self.waiting]
@@ -132,7 +133,7 @@ class PodModel:
     # Time
 
     def _begin(self, now: float) -> None:
-        """At a step's boundary: let ended requests go, take new ones, plan until the next event."""
+        """At a step's boundary: admit requests and plan until the next event."""
         load_seconds = self._schedule(now)
         options = self.options
         batch = len(self._ends)
@@ -160,7 +161,7 @@ class PodModel:
         self._timer = self._events.call_at(now + steps * seconds, self._boundary)
 
     def _stop_at_the_end_of_the_step(self) -> None:
-        """Have the step under way be the last that was planned."""
+        """Shorten the plan so that it ends with the step that is running."""
         into = (self._events.time - self._since) / self._step_seconds
         steps = max(1, math.ceil(into - _ROUNDING))
         if steps < self._planned and self._timer is not None:
@@ -192,7 +193,7 @@ class PodModel:
     # The batch
 
     def _may_join(self, request: SimulatedRequest) -> bool:
-        """Say whether the end of this step could already take it in."""
+        """Return whether the request could join the batch at the end of this step."""
         return (
             self.slots.has_room_for(request.adapter)
             and len(self._running) < self.options.max_num_seqs
@@ -210,7 +211,7 @@ class PodModel:
             full = (
                 full
                 or len(self._running) >= options.max_num_seqs
-                # One that would never fit is let in alone, or it would wait for ever.
+                # A request that never fits is admitted alone. Otherwise it would wait for ever.
                 or bool(
                     self._running and self._kv_tokens + request.kv_tokens > options.kv_cache_tokens
                 )

@@ -1,4 +1,4 @@
-"""What a client asks of a simulated pod: JSON and form bodies, read as vLLM reads them."""
+"""Requests to a simulated pod: JSON and form bodies, read as vLLM reads them."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class RequestError(Exception):
-    """The request gets an error, in vLLM's shape."""
+    """The request is answered with an error in vLLM's format."""
 
     def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -25,23 +25,23 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, understood."""
+    """One parsed request."""
 
     model: str
-    """``""`` if it named none: the base model."""
+    """``""`` if the request names no model: the base model."""
     prompt_tokens: int
     output_tokens: int
     stream: bool = False
     include_usage: bool = False
     inputs: int = 1
-    """Texts to embed."""
+    """Number of texts to embed."""
 
 
 async def read_completion(request: web.Request) -> Asked:
     """Read the body of ``/v1/chat/completions`` or ``/v1/completions``.
 
     Raises:
-        RequestError: It is none.
+        RequestError: The body is invalid.
     """
     document = await read_object(request)
     options = document.get("stream_options")
@@ -58,14 +58,14 @@ async def read_embedding(request: web.Request) -> Asked:
     """Read the body of ``/v1/embeddings``.
 
     Raises:
-        RequestError: It is none.
+        RequestError: The body is invalid.
     """
     document = await read_object(request)
     texts = document.get("input")
     return Asked(
         model=_model(document),
         prompt_tokens=count_tokens(texts or ""),
-        output_tokens=1,  # All of it comes out of one step.
+        output_tokens=1,  # An embedding takes one step.
         inputs=len(texts) if isinstance(texts, list) else 1,
     )
 
@@ -74,7 +74,7 @@ async def read_transcription(request: web.Request) -> Asked:
     """Read the form of ``/v1/audio/transcriptions``.
 
     Raises:
-        RequestError: It is none, or has no file.
+        RequestError: The body is not a form, or has no file.
     """
     try:
         form = await request.post()
@@ -96,7 +96,7 @@ async def read_object(request: web.Request) -> dict[str, object]:
     """Read a body that must be a JSON object.
 
     Raises:
-        RequestError: It is not.
+        RequestError: It is not one.
     """
     try:
         document = json.loads(await request.read())
@@ -108,7 +108,7 @@ async def read_object(request: web.Request) -> dict[str, object]:
 
 
 def count_tokens(prompt: object) -> int:
-    """Return about how many tokens a prompt has: one for four characters, and at least one."""
+    """Return roughly how many tokens a prompt has: one for four characters, and at least one."""
     text = prompt if isinstance(prompt, str) else json.dumps(prompt)
     return max(1, len(text) // _CHARACTERS_PER_TOKEN)
 

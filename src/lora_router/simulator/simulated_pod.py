@@ -1,8 +1,8 @@
-"""One simulated pod over HTTP: vLLM's OpenAI-style server around the engine model.
+"""One simulated pod over HTTP: vLLM's OpenAI-compatible server around the engine model.
 
-Every answer tells in headers what a test or a demo wants to know: ``x-pod``, and
-``x-adapter-state``, which is how the request found its adapter when it arrived: ``active`` (a
-request of it was running there), ``resident`` (loaded and idle), ``cold``, or ``base``.
+Every answer has two headers for tests and the demo: ``x-pod``, and ``x-adapter-state``, which is
+the state of the request's adapter at its arrival: ``active`` (a request for it was running here),
+``resident`` (loaded and idle), ``cold``, or ``base`` (the request asks for the base model).
 """
 
 import asyncio
@@ -32,30 +32,30 @@ from lora_router.simulator.requests import (
 
 _REMEMBERED_REQUESTS = 1000
 _WATCHED = ("/metrics", "/health", "/debug/")
-"""Paths that are read to watch the pod; they are not counted as requests."""
+"""Paths that are read to observe the pod. They are not counted as requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """What a simulated pod is like."""
+    """The options of a simulated pod."""
 
     name: str
     base: str = "base"
     adapters: tuple[str, ...] = ()
     preload: bool = False
-    """Whether all adapters are in host memory from the start."""
+    """Whether all adapters are in host memory at the start."""
     host: str = "127.0.0.1"
     port: int = 0
-    """0 takes a free one."""
+    """0: any free port."""
     stream_interval: int = 1
-    """Tokens in an event of a stream after the first, as vLLM's setting of this name."""
+    """Tokens in each event of a stream after the first one, like vLLM's option of this name."""
     engine: EngineOptions = field(default_factory=EngineOptions)
 
     def __post_init__(self) -> None:
-        """Check that such a pod can be.
+        """Check the options.
 
         Raises:
-            ValueError: It cannot; says why.
+            ValueError: An option is invalid.
         """
         if self.stream_interval < 1:
             raise ValueError(f"stream_interval must be at least 1, not {self.stream_interval}")
@@ -75,7 +75,7 @@ class SimulatedPod:
         self.address = ""
         """``host:port``, once it listens."""
         self.requests: deque[str] = deque(maxlen=_REMEMBERED_REQUESTS)
-        """The last requests that arrived, as ``METHOD /path``."""
+        """The last requests, as ``METHOD /path``."""
         self.request_count = 0
         self._page = MetricsPage(self.engine, options.base)
         self._driver = EngineDriver(self.engine, self._page)
@@ -126,7 +126,7 @@ class SimulatedPod:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
-        """Note what arrived, and give all errors vLLM's shape."""
+        """Record the request, and format all errors as vLLM does."""
         if not request.path.startswith(_WATCHED):
             self.requests.append(f"{request.method} {request.path}")
             self.request_count += 1
@@ -171,7 +171,7 @@ class SimulatedPod:
         return web.json_response({"count": self.request_count, "requests": list(self.requests)})
 
     async def _echo(self, request: web.Request) -> web.Response:
-        """Say what arrived, down to the headers, but not the body."""
+        """Return the request as it arrived, with its headers and without its body."""
         return web.json_response(
             {
                 "pod": self.options.name,
@@ -197,7 +197,7 @@ class SimulatedPod:
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
     async def _unload(self, request: web.Request) -> web.Response:
-        """Forget an adapter's name. What it is generating goes on, as in vLLM."""
+        """Remove an adapter's name. Its running requests continue, as in vLLM."""
         name = (await read_object(request)).get("lora_name")
         if not isinstance(name, str) or name not in self.adapters:
             raise RequestError(
@@ -221,7 +221,7 @@ class SimulatedPod:
             if not asked.stream:
                 await _until_last(generation)
                 return web.json_response(completions.completion(shape, model, job), headers=headers)
-            # The status goes out at once and the first event with the first token, as from vLLM.
+            # As in vLLM, the status is sent at once and the first event with the first token.
             answer = web.StreamResponse(headers={**headers, "content-type": EVENT_STREAM})
             await answer.prepare(request)
             events = EventWriter(

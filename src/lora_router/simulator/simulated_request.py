@@ -2,7 +2,7 @@
 
 
 class SimulatedRequest:
-    """One request: what it asks, and what became of it. Times in seconds of the simulation."""
+    """One request: what it asks for, and when it was served. Times in seconds of the simulation."""
 
     __slots__ = (
         "adapter",
@@ -32,9 +32,9 @@ class SimulatedRequest:
         self.arrived = arrived
         self.kv_tokens = prompt_tokens + output_tokens
         self.first_token = -1.0
-        """When its first token came out; negative until then."""
+        """When its first token was generated. Negative until then."""
         self.ended = -1.0
         self.pod = ""
-        """Where it was sent."""
+        """The name of the pod that it was sent to."""
         self.deferred = False
-        """Whether it ever waited on a pod for a slot."""
+        """Whether it waited on a pod for a slot at any time."""

@@ -1,7 +1,7 @@
-"""The pixels of a picture of slots: a row for each slot, a column for each sample.
+"""The pixels of a plot of slots: a row for each slot, a column for each sample.
 
-Above the slots of a pod stands a row that is coloured while requests wait there for a slot; below
-them a white one.
+The row above the slots of a pod is coloured while requests wait there for a slot. The row below
+them is white.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ Pixel = tuple[int, int, int]
 
 WAITING = "#D55E00"
 OTHERS = "#A9A9A9"
-"""Of all adapters but the popular ones."""
+"""All adapters but the popular ones."""
 POPULAR = ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
-"""Of the adapters that are asked most. With the above: the colours of Okabe and Ito (2008)."""
+"""The most popular adapters. These and the above are the colours of Okabe and Ito (2008)."""
 LOADED = "#E8E8E8"
-"""Of another adapter that is loaded and not in use."""
+"""Another adapter that is loaded and not in use."""
 _SHADES = (OTHERS, "#BCBCBC", "#B2B2B2", "#C5C5C5")
-"""Of the others in turn, so that one can be told from the next."""
+"""The other adapters, in turn, so that neighbours differ."""
 _WHITE: Pixel = (255, 255, 255)
 _PALE = 0.25
-"""How much of its colour an adapter has that is loaded and not in use."""
+"""Strength of the colour of an adapter that is loaded and not in use."""
 
 
 def adapter_colours(popular: Sequence[str]) -> dict[str, str]:
-    """Return the colours of adapters, of which the most asked come first."""
+    """Return the colours of adapters, given in order of popularity."""
     return {
         name: POPULAR[rank] if rank < len(POPULAR) else _SHADES[rank % len(_SHADES)]
         for rank, name in enumerate(popular)
@@ -35,7 +35,7 @@ def adapter_colours(popular: Sequence[str]) -> dict[str, str]:
 
 
 def slot_pixels(timeline: Timeline, colours: dict[str, str]) -> list[list[Pixel]]:
-    """Return the picture, row by row."""
+    """Return the pixels, row by row."""
     columns = [
         [pixel for pod in sample.pods for pixel in _column(pod, colours)]
         for sample in timeline.samples
@@ -44,7 +44,7 @@ def slot_pixels(timeline: Timeline, colours: dict[str, str]) -> list[list[Pixel]
 
 
 def pod_middles(timeline: Timeline) -> list[float]:
-    """Return how far down the middle of each pod is, in rows."""
+    """Return the row of the middle of each pod."""
     middles: list[float] = []
     top = 0
     for pod in timeline.samples[0].pods:

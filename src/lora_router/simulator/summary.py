@@ -10,45 +10,50 @@ from lora_router.simulator.percentile import percentile
 from lora_router.simulator.simulated_request import SimulatedRequest
 
 WARM_UP = 0.15
-"""Share of the time, from the start, whose requests do not count."""
+"""Share of the trace, from its start, whose requests are not counted."""
 TTFT_LIMIT_SECONDS = 2.0
-"""What a first token may take for the request to count as good."""
+"""Longest time to first token of a good request."""
 _FEWEST = 20
-"""Requests of an adapter whose own p99 is looked at."""
+"""Requests that an adapter must have for its own p99 to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one algorithm made of one trace. Times in seconds."""
+    """The figures of one algorithm on one trace. Times in seconds."""
 
     requests: int
     refused: int
     ttft: dict[str, float]
-    """p50, p95, p99 of the time to first token."""
+    """p50, p95 and p99 of the time to first token."""
     end_to_end: dict[str, float]
     good: float
-    """Share of requests whose first token came within the limit."""
+    """Share of the requests whose first token came within the limit."""
     slot_waits: float
-    """Share of requests that waited on a pod for an adapter slot."""
+    """Share of the requests that waited on a pod for an adapter slot."""
     idle_slot_waits: int
-    """Of them (whole run), those sent there while another pod had a free slot."""
+    """Number of those (in the whole run) that were sent there while another pod had a free slot."""
     held: float
-    """Share of requests that waited in the router."""
+    """Share of the requests that were held in the router."""
     loads: float
-    """Adapter loads for 1,000 requests."""
+    """Adapter loads per 1,000 requests."""
     evictions: float
     imbalance: float
-    """Requests of the busiest pod over the average."""
+    """Requests of the busiest pod, divided by the average."""
     worst_adapter_p99: float
-    """The largest p99 time to first token of an adapter (with 20 requests or more)."""
+    """The largest p99 time to first token among the adapters with 20 requests or more."""
     median_adapter_p99: float
-    """The p99 of the adapter in the middle, of the same ones."""
+    """The median of the same p99s."""
     moved: float
-    """Share of adapters whose busiest pod in the second half was another than in the first."""
+    """Share of the adapters whose busiest pod in the second half differs from that in the first."""
 
 
 def summarise(run: FleetRun, seconds: float) -> Summary:
-    """Work out the figures of a run whose trace lasted so long."""
+    """Return the figures of a run.
+
+    Args:
+        run: The run.
+        seconds: Length of its trace.
+    """
     counted = [request for request in run.requests if request.arrived >= WARM_UP * seconds]
     ttft = sorted(request.first_token - request.arrived for request in counted)
     by_adapter: dict[str, list[float]] = defaultdict(list)
@@ -79,7 +84,7 @@ def summarise(run: FleetRun, seconds: float) -> Summary:
 
 
 def median_of(summaries: Iterable[Summary]) -> Summary:
-    """Return the medians, figure by figure, of runs with several seeds."""
+    """Return the median of each figure over runs with several seeds."""
     all_of_them = list(summaries)
 
     def median(name: str) -> float:
@@ -110,7 +115,7 @@ def median_of(summaries: Iterable[Summary]) -> Summary:
 
 
 def _moved(requests: Iterable[SimulatedRequest], middle: float) -> float:
-    """Return the share of adapters (of those in both halves) whose busiest pod changed."""
+    """Return the share of adapters (those in both halves) whose busiest pod changed."""
     halves: tuple[dict[str, Counter[str]], ...] = (defaultdict(Counter), defaultdict(Counter))
     for request in requests:
         if request.adapter is not None:

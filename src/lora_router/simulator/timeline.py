@@ -1,6 +1,6 @@
-"""Which adapters sit in which pods' slots over time: samples of a simulation, for a picture.
+"""Which adapters are in which pods' slots over time: samples of a simulation, for a plot.
 
-Nothing is sampled unless ``record_timeline`` is called. A sample changes nothing that is simulated.
+Nothing is sampled unless ``record_timeline`` is called. Sampling does not change the simulation.
 """
 
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.pod_model import PodModel
 
 _SAMPLES = 600
-"""In all: about as many as a picture has pixels to show them."""
+"""Samples of a run: about as many as a plot has pixels for them."""
 _MOST_SLOTS = 160
-"""Slots that a picture has room for. Pods beyond them are left out, the first excepted."""
+"""Slots that a plot has room for. Further pods are left out, but never the first pod."""
 
 
 class Slot(NamedTuple):
@@ -21,16 +21,16 @@ class Slot(NamedTuple):
 
     adapter: str
     in_use: bool
-    """Whether a request of it runs; else it is only loaded."""
+    """Whether a request of it runs. Otherwise it is only loaded."""
 
 
 class PodSample(NamedTuple):
     """One pod at one moment."""
 
     slots: tuple[Slot | None, ...]
-    """An adapter keeps its place for as long as it is loaded; None: empty."""
+    """An adapter keeps its place while it is loaded. ``None``: empty."""
     deferred: int
-    """Requests that wait here for a slot."""
+    """Requests that wait on the pod for a slot."""
 
 
 class FleetSample(NamedTuple):
@@ -39,11 +39,11 @@ class FleetSample(NamedTuple):
     time: float
     """Seconds from the start."""
     pods: tuple[PodSample, ...]
-    """The first pods, as many as there is room for."""
+    """The first pods, as many as the plot has room for."""
     deferred: int
     """Requests that wait on any pod for a slot."""
     held: int
-    """Requests that wait in a router."""
+    """Requests that are held in a router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,16 @@ class Timeline:
     every: float
     """Seconds between samples."""
     samples: list[FleetSample]
-    """From the start until ``seconds``, or until the last request has ended."""
+    """From the start to ``seconds``, or to the end of the last request."""
 
 
 def record_timeline(simulation: FleetSimulation, seconds: float) -> Timeline:
-    """Have a simulation that has yet to run fill a timeline of its first ``seconds``."""
+    """Return a timeline that a simulation fills when it runs.
+
+    Args:
+        simulation: It must not have run yet.
+        seconds: How much of it to record, from the start.
+    """
     engines = simulation.options.engines
     places: list[list[str | None]] = []
     room = _MOST_SLOTS
@@ -94,14 +99,14 @@ def record_timeline(simulation: FleetSimulation, seconds: float) -> Timeline:
 
 
 def pods_that_run(adapter: str, samples: Iterable[FleetSample]) -> float:
-    """Return on how many of the sampled pods it runs at a time, on average while it runs at all."""
+    """Return on how many sampled pods an adapter runs at a time, on average while it runs."""
     in_use = Slot(adapter, in_use=True)
     counts = [sum(in_use in pod.slots for pod in sample.pods) for sample in samples]
     return sum(counts) / (sum(count > 0 for count in counts) or 1)
 
 
 def _slots(pod: PodModel, place: list[str | None]) -> tuple[Slot | None, ...]:
-    """Bring the places up to date with a pod's slots, and return what is in each."""
+    """Update the places from a pod's slots; return what is in each place."""
     slots = pod.slots.resident
     for number, adapter in enumerate(place):
         if adapter not in slots:

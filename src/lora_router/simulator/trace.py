@@ -1,6 +1,6 @@
-"""Requests over time: made from a seed and a description, or read from a file.
+"""Requests over time: generated from a seed and a description, or read from a file.
 
-The same seed and description give the same requests, whichever algorithm they are shown to.
+The same seed and description give the same requests, so all algorithms are compared on them.
 """
 
 import csv
@@ -16,7 +16,7 @@ BASE_MODEL = "base"
 
 
 class TraceError(ValueError):
-    """A trace file cannot be used; the message says where and why."""
+    """A trace file cannot be used. The message says where and why."""
 
 
 class Arrival(NamedTuple):
@@ -31,42 +31,42 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """A burst of requests for one adapter that nobody asked for before."""
+    """A burst of requests for one adapter that had no requests before."""
 
     at: float
-    """When it begins, as a share of the duration."""
+    """Start, as a share of the duration."""
     lasts: float
-    """How long, as a share of the duration."""
+    """Length, as a share of the duration."""
     share: float
-    """Its share of the requests in that time."""
+    """Share of the requests that it adds to during that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is asked, without how often."""
+    """The traffic of a scenario, without its rate."""
 
     adapters: int
     zipf: float = 0.0
-    """Popularity of the nth adapter: ``n ** -zipf``. 0: all alike."""
+    """Popularity of the nth adapter: ``n ** -zipf``. 0: all adapters are equally popular."""
     base_share: float = 0.0
-    """Share of requests for the base model."""
+    """Share of the requests for the base model."""
     prompt_tokens: tuple[int, int] = (50, 450)
-    """Smallest and largest, evenly between."""
+    """Smallest and largest. Lengths are drawn evenly between them."""
     output_tokens: tuple[int, int] = (50, 250)
     shuffle_seconds: float | None = None
-    """Popularity is dealt anew each time this has passed."""
+    """Interval at which popularity is dealt again among the adapters. ``None``: never."""
     burstiness: float = 1.0
-    """Squared coefficient of variation of the time between requests. 1: Poisson."""
+    """Squared coefficient of variation of the time between requests. 1: Poisson arrivals."""
     crowd: Crowd | None = None
 
     @property
     def mean_output_tokens(self) -> float:
-        """Tokens of an answer, on average."""
+        """Average length of an answer in tokens."""
         return sum(self.output_tokens) / 2
 
     @property
     def adapter_names(self) -> tuple[str, ...]:
-        """All adapters, the crowd's included."""
+        """All adapters, including that of the crowd."""
         names = [f"adapter-{number:03d}" for number in range(self.adapters)]
         return (*names, CROWD_ADAPTER) if self.crowd else tuple(names)
 
@@ -75,13 +75,13 @@ CROWD_ADAPTER = "adapter-of-the-crowd"
 
 
 def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) -> Iterator[Arrival]:
-    """Make requests.
+    """Generate requests.
 
     Args:
-        workload: What is asked.
-        rate: Requests in a second.
-        seconds: How long.
-        seed: The same gives the same.
+        workload: The traffic.
+        rate: Requests per second.
+        seconds: Length of the trace.
+        seed: The same seed gives the same requests.
     """
     rng = random.Random(seed)
     names = [f"adapter-{number:03d}" for number in range(workload.adapters)]
@@ -94,7 +94,7 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
     if crowd is not None:
         crowd_from = crowd.at * seconds
         crowd_until = crowd_from + crowd.lasts * seconds
-        # On top of the others, which go on as they were.
+        # In addition to the other requests, which continue.
         crowd_share = crowd.share
     at = next(gap)
     while at < seconds:
@@ -114,25 +114,25 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
 
 
 def _gaps(rng: random.Random, rate: float, burstiness: float) -> Iterator[float]:
-    """Yield times between requests: exponential, or of two rates that take turns at random."""
+    """Yield times between requests: exponential, or drawn at random from two exponentials."""
     if burstiness <= 1.0:
         while True:
             yield rng.expovariate(rate)
     # A hyperexponential of two phases with balanced means (Allen 1990, "Probability, Statistics,
-    # and Queueing Theory", 3.2.9) has the mean and the variation that are asked for.
+    # and Queueing Theory", 3.2.9) has the required mean and variation.
     share = 0.5 * (1.0 + ((burstiness - 1.0) / (burstiness + 1.0)) ** 0.5)
     while True:
         yield rng.expovariate(2 * (share if rng.random() < share else 1.0 - share) * rate)
 
 
 def read_trace(path: Path) -> tuple[Arrival, ...]:
-    """Read a CSV file: seconds, model, prompt tokens, output tokens; the first line names them.
+    """Read a CSV file with the columns ``timestamp,model,prompt_tokens,output_tokens``.
 
-    The columns are ``timestamp,model,prompt_tokens,output_tokens``; others are passed over. Times
-    may begin anywhere; the first becomes 0.
+    The first line names the columns. Other columns are ignored. Timestamps are in seconds and may
+    start at any value; the first one becomes 0.
 
     Raises:
-        TraceError: It cannot be read or understood.
+        TraceError: The file cannot be read or is not such a file.
     """
     try:
         with path.open(newline="") as file:
