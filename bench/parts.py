@@ -108,13 +108,13 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
     context = _context(fleet)
     headers, message = ext_proc_messages(1_000, adapter(0))
     pieces: dict[str, Callable[[], object]] = {
-        "reading the headers' message": lambda: read_event(headers, context.headers),
-        "reading the body's message, 1 KB": lambda: read_event(message, context.headers),
+        "parse the headers' message": lambda: read_event(headers, context.headers),
+        "parse the body's message, 1 KB": lambda: read_event(message, context.headers),
         "whole request on the builtin transport, without sockets, 1 KB": requests(context, 1_000),
     }
     rows = {name: microseconds(call, rounds) for name, call in pieces.items()}
     with patch.object(process_call, "Session", NoSession):
-        rows["the same, answered by a server that decides nothing"] = microseconds(
+        rows["the same, with a session that decides nothing"] = microseconds(
             requests(context, 1_000), rounds
         )
     return rows

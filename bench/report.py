@@ -87,7 +87,7 @@ def _wire_tables(results: Results) -> list[Table]:
         ("Algorithm", lambda point: f"`{point.algorithm}`", "algorithm"),
     )
     made = []
-    for title, told, field in dimensions:
+    for title, shown, field in dimensions:
         lines = []
         order = partial(_order, field=field, transports=("", *results.transports))
         for row in sorted(results.wire, key=order):
@@ -95,7 +95,7 @@ def _wire_tables(results: Results) -> list[Table]:
                 continue
             if field == "algorithm" and row.server != "router":
                 continue
-            lines.append((told(row.point), *_wire_cells(row)))
+            lines.append((shown(row.point), *_wire_cells(row)))
         if len({line[0] for line in lines}) > 1:
             made.append(
                 Table(f"{title} ({_otherwise(field)})", (title, *_WIRE_HEAD), lines, texts=2)
@@ -109,13 +109,13 @@ def _order(row: Row, field: str, transports: Sequence[str]) -> tuple[object, ...
 
 
 def _otherwise(field: str) -> str:
-    said = {
+    unchanged = {
         "body_bytes": f"{size(BASE.body_bytes)} bodies",
         "connections": f"{BASE.connections} connections",
         "pods": f"{BASE.pods} pods",
         "algorithm": f"`{BASE.algorithm}`",
     }
-    return ", ".join(text for name, text in said.items() if name != field)
+    return ", ".join(text for name, text in unchanged.items() if name != field)
 
 
 def _wire_cells(row: Row) -> tuple[str, ...]:
@@ -141,7 +141,11 @@ def _process_table(results: Results) -> Table:
         for each in results.starts
     ]
     lines += [
-        (f"{each.streams:,} open streams, each", each.transport, f"{each.bytes_each / 1024:.1f} KB")
+        (
+            f"{each.streams:,} open streams, memory of each",
+            each.transport,
+            f"{each.bytes_each / 1024:.1f} KB",
+        )
         for each in results.streams
     ]
     return Table("The process", ("what", "transport", ""), lines, texts=2)
@@ -152,7 +156,7 @@ def _scraping_table(results: Results) -> Table:
         "Scraping",
         (
             "pods, scrapes/s",
-            "of one core",
+            "share of one core",
             "decision p99 µs",
             "answer p50 µs",
             "answer p99 µs",

@@ -58,7 +58,7 @@ def goals(results: Results) -> list[Goal]:
         *_on_the_path(results),
         *_in_parts(results),
         *_of_the_process(results),
-        Goal("requests of all these that were held or refused", "0", str(held), held == 0),
+        Goal("requests that were held or refused in these runs", "0", str(held), held == 0),
     ]
 
 
@@ -67,29 +67,31 @@ def _on_the_path(results: Results) -> list[Goal]:
     base = results.row(BASE)
     if base is not None and base.cpu_us is not None:
         at = "1 KB, 64 connections, 8 pods"
-        made.append(_at_most(f"CPU for each request: {at}", base.cpu_us, 45, "µs"))
+        made.append(_at_most(f"CPU per request: {at}", base.cpu_us, 45, "µs"))
         generic = results.row(BASE, transport=GENERIC)
         if results.transports[0] != GENERIC and generic is not None and generic.cpu_us:
             share = base.cpu_us / generic.cpu_us
-            made.append(_at_most(f"the same, beside {GENERIC}'s", share, 0.1, "of it"))
+            made.append(_at_most(f"CPU per request, relative to {GENERIC}", share, 0.1, "times"))
         share = base.cpu_us / base.envoy_cpu_us
-        made.append(_at_most("the same, beside what Envoy itself spends", share, 1, "of it"))
+        made.append(_at_most("CPU per request, relative to Envoy's own", share, 1, "times"))
         noop = results.row(BASE, NOOP_SERVER)
         if noop is not None:
             share = base.requests_per_second / noop.requests_per_second
             made.append(
-                _at_least(f"requests/s beside a server that decides nothing: {at}", share, 0.9)
+                _at_least(
+                    f"requests/s, relative to a server that decides nothing: {at}", share, 0.9
+                )
             )
     one = results.row(Point(connections=1))
     if one is not None and one.added_p50_us is not None:
         made.append(_at_most("added latency, p50: 1 connection", one.added_p50_us, 250, "µs"))
     alone = results.row(Point(connections=1), NOOP_SERVER)
     if alone is not None and alone.added_p50_us is not None:
-        what = "the same, by a server that decides nothing"
+        what = "added latency, p50: 1 connection, a server that decides nothing"
         made.append(_at_most(what, alone.added_p50_us, None, "µs"))
     long = results.row(Point(body_bytes=220_000))
     if long is not None and long.cpu_us is not None:
-        made.append(_at_most("CPU for each request: 220 KB", long.cpu_us, 350, "µs"))
+        made.append(_at_most("CPU per request: 220 KB", long.cpu_us, 350, "µs"))
         made.append(
             _at_least("requests/s: 220 KB", long.requests_per_second, 8 * _PEERS_220_KB, "/s")
         )
@@ -105,16 +107,17 @@ def _in_parts(results: Results) -> list[Goal]:
             if name.startswith(f"{kind}, ") and name.endswith(", 1000 pods")
         }
         if found:
-            slowest = max(found, key=lambda name: found[name])
-            what = f"{kind}, 1,000 pods, 10,000 adapters: the slowest, {slowest.split(', ')[1]}"
+            slowest = max(found, key=found.__getitem__)
+            name = slowest.split(", ")[1]
+            what = f"{kind}, 1,000 pods, 10,000 adapters: slowest algorithm ({name})"
             made.append(_at_most(what, found[slowest], wanted, "µs"))
     outside = results.parts.get(f"decision, {FewestRequests.name}, 1000 pods")
     ours = results.parts.get("decision, least-request, 1000 pods")
     if outside is not None and ours is not None:
-        what = "decision, 1,000 pods: an algorithm from outside, beside least-request"
+        what = "decision, 1,000 pods: an algorithm from outside, relative to least-request"
         made.append(_at_most(what, outside / ours, 1.1, "times"))
     made += [
-        _at_most(f"{name}, to a snapshot", value, 120, "µs")
+        _at_most(f"{name}, parsed to a snapshot", value, 120, "µs")
         for name, value in results.parts.items()
         if name.startswith("metrics page")
     ]
@@ -131,9 +134,7 @@ def _while_held(results: Results) -> list[Goal]:
                 if name.startswith(kind) and name.endswith(f", {point}")
             ]
             if found:
-                made.append(
-                    _at_most(f"{kind}, {point}: the slowest kind", max(found), wanted, "µs")
-                )
+                made.append(_at_most(f"{kind}, {point}: slowest kind", max(found), wanted, "µs"))
     return made
 
 
@@ -142,10 +143,10 @@ def _of_the_process(results: Results) -> list[Goal]:
     if results.scraped:
         never, often = results.scraped
         pods = f"{often.pods:,} pods scraped each second"
-        made.append(_at_most(f"{pods}: of one core", often.cores, 0.4))
+        made.append(_at_most(f"{pods}: share of one core", often.cores, 0.4))
         made.append(
             _at_most(
-                f"{pods}: p99 of a decision, as the router counts it, beside no scraping",
+                f"{pods}: p99 of a decision (router's metric), relative to no scraping",
                 often.decision_p99_us / never.decision_p99_us,
                 2,
                 "times",
@@ -153,14 +154,14 @@ def _of_the_process(results: Results) -> list[Goal]:
         )
         made.append(
             _at_most(
-                f"{pods}: p99 of an answer over the wire, likewise",
+                f"{pods}: p99 of an answer, relative to no scraping",
                 often.answer_p99_us / never.answer_p99_us,
                 None,
                 "times",
             )
         )
     made += [
-        _at_most(f"{each.streams:,} open streams: each", each.bytes_each / 1024, 6, "KB")
+        _at_most(f"{each.streams:,} open streams: memory of each", each.bytes_each / 1024, 6, "KB")
         for each in results.streams
         if each.transport == results.transports[0]
     ]
@@ -174,15 +175,15 @@ def _of_the_process(results: Results) -> list[Goal]:
 
 def _at_most(what: str, value: float, wanted: float | None, unit: str = "") -> Goal:
     if wanted is None:
-        return Goal(what, "", _told(value, unit), None)
-    return Goal(what, f"≤ {_told(wanted, unit)}", _told(value, unit), value <= wanted)
+        return Goal(what, "", _shown(value, unit), None)
+    return Goal(what, f"≤ {_shown(wanted, unit)}", _shown(value, unit), value <= wanted)
 
 
 def _at_least(what: str, value: float, wanted: float, unit: str = "") -> Goal:
-    return Goal(what, f"≥ {_told(wanted, unit)}", _told(value, unit), value >= wanted)
+    return Goal(what, f"≥ {_shown(wanted, unit)}", _shown(value, unit), value >= wanted)
 
 
-def _told(value: float, unit: str) -> str:
+def _shown(value: float, unit: str) -> str:
     if unit == "/s":
         return f"{value:,.0f}/s"
     return f"{value:,.3g} {unit}".strip() if value < 100 else f"{value:,.0f} {unit}".strip()

@@ -85,12 +85,12 @@ async def measure(plan: Plan, directory: Path, note: Callable[[str], None]) -> l
         async with _Gateway.started(plan, pods, directory) as gateway:
             for point in points:
                 if point.pods == pods:
-                    note(f"the request path: {_told(point)}")
+                    note(f"the request path: {_described(point)}")
                     rows += await gateway.measure(point)
     return rows
 
 
-def _told(point: Point) -> str:
+def _described(point: Point) -> str:
     return (
         f"{point.body_bytes:,} bytes, {point.connections} connections, {point.pods} pods, "
         f"{point.algorithm}"

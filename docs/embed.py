@@ -1,7 +1,7 @@
-"""Put what a command prints into a page: ``some command | python docs/embed.py PAGE NAME``.
+"""Embed the output of a command in a page: ``some command | python docs/embed.py PAGE NAME``.
 
-The page has the lines ``<!-- NAME: begin … -->`` and ``<!-- NAME: end -->``; standard input takes
-the place of what is between them.
+The page has the lines ``<!-- NAME: begin … -->`` and ``<!-- NAME: end -->``. Standard input
+replaces the text between them.
 """
 
 import re
@@ -13,13 +13,13 @@ def embedded(page: str, name: str, text: str) -> str:
     """Return the page with the text between its marks.
 
     Raises:
-        ValueError: The page has no such marks.
+        ValueError: The page does not have exactly one pair of these marks.
     """
     begin, end = rf"<!-- {re.escape(name)}: begin[^>]*-->\n", rf"<!-- {re.escape(name)}: end"
     marks = re.compile(rf"({begin}).*?({end})", re.DOTALL)
     made, count = marks.subn(lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", page)
     if count != 1:
-        raise ValueError(f"marks of {name!r}: wanted one pair, found {count}")
+        raise ValueError(f"marks of {name!r}: expected one pair, found {count}")
     return made
 
 

@@ -54,5 +54,5 @@ async def test_a_run_has_a_row_for_each_way_through_the_gateway_and_says_what_wa
     told = json.dumps({**asdict(results), "goals": [asdict(goal) for goal in goals(results)]})
     assert "start to ready, 8 pods" in told
     page = document(results)
-    assert "| CPU for each request: 1 KB, 64 connections, 8 pods" in page
+    assert "| CPU per request: 1 KB, 64 connections, 8 pods" in page
     assert "| 1 KB " not in page, "one point is no table of bodies"
