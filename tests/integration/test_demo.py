@@ -160,7 +160,8 @@ async def test_a_child_that_dies_ends_the_demo_and_is_named(child: str) -> None:
 async def test_an_unknown_algorithm_starts_nothing() -> None:
     async with demo("--algorithm", "best") as running:
         assert await running.end() == 2
-    assert b"unknown algorithm 'best'; known are four-tier, least-request" in running.stdout
+    assert b"unknown algorithm 'best'; known are four-tier, least-request" in running.stderr
+    assert running.stdout == b""
 
 
 def test_without_envoy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

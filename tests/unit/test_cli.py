@@ -38,6 +38,11 @@ def test_the_version() -> None:
     assert run("--version").stdout == f"lora-router {__version__}\n"
 
 
+def test_help_has_a_short_option_everywhere() -> None:
+    assert "Commands" in run("-h").stdout
+    assert run("serve", "-h").stdout == run("serve", "--help").stdout != ""
+
+
 def test_scrape_prints_one_json_object_for_each_source() -> None:
     result = run("scrape", str(PAGE), "-", "--json", stdin=PAGE.read_bytes())
 
@@ -255,6 +260,13 @@ def test_an_error_names_the_flag_as_it_was_typed(
 
 
 @pytest.mark.slow
+def test_serve_refuses_an_option_that_no_algorithm_has() -> None:
+    result = run("serve", "--set", "algorithm_options=shuffle_shard_x=2")
+
+    assert result.exit_code == 2
+    assert "unknown option 'shuffle_shard_x'; did you mean 'shuffle_shard_k'?" in result.stderr
+
+
 def test_serve_runs_where_the_user_has_no_home() -> None:
     """As in a container whose user is a number: no HOME, and no entry in /etc/passwd."""
     program = (

@@ -19,6 +19,7 @@ app = typer.Typer(
     name="lora-router",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 success; 1 the command failed; 2 invalid settings or arguments; "
     "130 interrupted.",
 )

@@ -60,12 +60,14 @@ def serve(
     import uvloop
 
     from lora_router.app import serve as serve_app
-    from lora_router.routing.registry import BrokenAlgorithmError
+    from lora_router.routing.registry import BrokenAlgorithmError, UnknownOptionError
     from lora_router.telemetry.logs import configure_logging
 
     configure_logging(loaded.settings.log_level, loaded.settings.log_format)
     try:
         uvloop.run(serve_app(loaded.settings))
+    except UnknownOptionError as error:
+        fail(str(error), status=2)
     except (OSError, ValueError, BrokenAlgorithmError) as error:
         fail(str(error), status=1)
 

@@ -50,10 +50,10 @@ def demo_command(options: DemoOptions) -> int:
         check_installed(options.algorithms)
         results = asyncio.run(_interruptible(options, console))
     except UnknownAlgorithmError as error:
-        _print_error(console, f"lora-router: {error}")
+        _print_error(f"lora-router: {error}")
         return 2
     except ChildError as error:
-        _print_error(console, f"lora-router: {error}")
+        _print_error(f"lora-router: {error}")
         return 1
     if results is None:
         console.print("interrupted; pods, router and Envoy are stopped")
@@ -64,12 +64,13 @@ def demo_command(options: DemoOptions) -> int:
         print_report(console, "", result_view(results, console.width))
     for algorithm, result in results.items():
         for example in result.error_examples:
-            _print_error(console, f"{algorithm}: {example}")
+            _print_error(f"{algorithm}: {example}")
     return 1 if any(result.errors for result in results.values()) else 0
 
 
-def _print_error(console: Console, text: str) -> None:
+def _print_error(text: str) -> None:
     # Not wrapped, so that a terminal, a log and a search see the line as one.
+    console = output_console(stderr=True)
     console.print(text, style="red", markup=False, soft_wrap=True)
 
 
