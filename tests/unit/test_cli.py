@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -20,6 +21,7 @@ from lora_router.cli.serve import LogFormat, LogLevel
 from lora_router.config.settings import Settings, allowed
 from lora_router.routing.registry import installed
 
+COMMANDS = sorted(typer.main.get_group(app).commands)
 PAGE = Path(__file__).parents[1] / "data/vllm-0.32.0/06_three_lora_one_waits_t1s.prom"
 
 
@@ -36,6 +38,19 @@ def run(*arguments: str, stdin: bytes | None = None) -> Result:
 
 def test_the_version() -> None:
     assert run("--version").stdout == f"lora-router {__version__}\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_cuts_no_name(command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", columns)
+
+    result = run(command, "--help")
+
+    assert result.exit_code == 0
+    assert "…" not in result.stdout
+    assert all(len(line) <= columns for line in result.stdout.splitlines())
 
 
 def test_help_has_a_short_option_everywhere() -> None:

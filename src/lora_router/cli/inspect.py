@@ -61,19 +61,20 @@ def probe(
     ca: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="PEM file of trusted authorities; gRPC health is then asked over TLS.",
             show_default=False,
         ),
     ] = None,
     service: Annotated[
-        str, typer.Option(help="Name of the gRPC health service: readiness, liveness, …")
+        str, typer.Option(metavar="NAME", help="gRPC health service: readiness or liveness.")
     ] = "readiness",
     http: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Page that must answer 200.", show_default=False),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Overall deadline in seconds. Retries until then.")
+        float, typer.Option(metavar="SECONDS", help="Overall deadline. Retries until then.")
     ] = 3.0,
 ) -> None:
     """Ask a running router whether it serves: exit status 0 if it does, 1 if not."""

@@ -28,14 +28,18 @@ def complete_assignment(incomplete: str) -> Iterator[str]:
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="YAML file with settings.", show_default=False),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="YAML file with settings.", show_default=False
+    ),
 ]
 Endpoints = Annotated[
-    Path | None, typer.Option(help="YAML file that lists the pods.", show_default=False)
+    Path | None,
+    typer.Option(metavar="FILE", help="YAML file that lists the pods.", show_default=False),
 ]
 Algorithm = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         help="Algorithm that picks the pods.",
         show_default=False,
         autocompletion=complete_algorithm,

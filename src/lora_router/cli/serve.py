@@ -31,10 +31,16 @@ def serve(
     endpoints: Endpoints = None,
     algorithm: Algorithm = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(help="Least severe level to log.", show_default=False)
+        LogLevel | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Log this and above: debug, info, warning, error.",
+            show_default=False,
+        ),
     ] = None,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="Format of log lines.", show_default=False)
+        LogFormat | None,
+        typer.Option(metavar="FORMAT", help="Format of log lines: text, json.", show_default=False),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log at level debug, every decision included.")

@@ -42,7 +42,9 @@ def envoy_config(
     assignments: Assignments = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write.", show_default="standard output"),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write.", show_default="standard output"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

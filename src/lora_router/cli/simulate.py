@@ -32,6 +32,7 @@ def simulate(
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Algorithm to try. Can be repeated.",
             show_default="all installed",
             autocompletion=complete_algorithm,
@@ -40,32 +41,51 @@ def simulate(
     seed: Annotated[
         list[int] | None,
         typer.Option(
+            metavar="NUMBER",
             help="Seed of a trace. Can be repeated; the result is then the median.",
             show_default="1",
         ),
     ] = None,
-    duration: Annotated[float, typer.Option(help="Simulated seconds.", min=1.0)] = 300.0,
+    duration: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Length of a trace.", min=1.0)
+    ] = 300.0,
     rate: Annotated[
         float | None,
-        typer.Option(help="Requests per second.", show_default="the scenario's", min=0.001),
+        typer.Option(
+            metavar="NUMBER",
+            help="Requests per second.",
+            show_default="the scenario's",
+            min=0.001,
+        ),
     ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
-            help="CSV of requests to replay: timestamp,model,prompt_tokens,output_tokens.",
+            metavar="FILE",
+            help="CSV of requests to replay. Columns: timestamp, model, prompt_tokens, "
+            "output_tokens.",
             show_default=False,
         ),
     ] = None,
-    routers: Annotated[int, typer.Option(help="Routers that share the fleet.", min=1)] = 1,
+    routers: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Routers that share the fleet.", min=1)
+    ] = 1,
     peers: Annotated[
         str,
         typer.Option(
+            metavar="KNOWLEDGE",
             help="What the routers know of each other: nothing, scrapes (of pods), or the seconds "
-            "between two exchanges of ledgers."
+            "between two exchanges of ledgers.",
         ),
     ] = "scrapes",
     threshold: Annotated[
-        float, typer.Option(help="AIBRIX_LORA_AFFINITY_THRESHOLD.", min=0.0, max=1.0)
+        float,
+        typer.Option(
+            metavar="NUMBER",
+            help="Threshold of the algorithm lora-affinity.",
+            min=0.0,
+            max=1.0,
+        ),
     ] = 0.999,
     plot: Annotated[
         Path | None,
