@@ -1,4 +1,4 @@
-"""Write the README's table of settings anew: ``make readme``. A test says when that is due."""
+"""Writes the table of settings in README.md (``make readme``). A test fails if it is out of date."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ END = "<!-- settings: end -->"
 
 
 def with_settings(text: str) -> str:
-    """Return the README with the table as it should be."""
+    """Return the README with an up-to-date table."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{settings_markdown()}\n{END}{after}"
