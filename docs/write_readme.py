@@ -1,4 +1,4 @@
-"""Writes the table of settings in README.md (``make readme``). A test fails if it is out of date."""
+"""Writes the table of settings in README.md (``make readme``). A test fails if it is outdated."""
 
 from pathlib import Path
 
