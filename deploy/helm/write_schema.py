@@ -1,6 +1,6 @@
-"""Write the settings into the chart's schema anew: ``make schema``. A test says when that is due.
+"""Updates the settings in the chart's schema: ``make schema``. A test fails if it is outdated.
 
-So Helm refuses a setting that the router would refuse, before anything is rolled out.
+With the schema, Helm refuses an invalid setting before anything is rolled out.
 """
 
 import json
@@ -13,13 +13,13 @@ ELSEWHERE = {
     "lora_affinity_threshold": "loraAffinityThreshold",
     "pod_api_key": "podApiKey",
 }
-"""Settings that have values of their own: one that would win, one that is a secret."""
+"""Settings that have their own values: one that takes precedence, and one that is a secret."""
 PORTS = ("grpc_port", "admin_port", "envoy_listen_port")
-"""Here 0 does not mean any: probes and Services must know them."""
+"""Port 0 (any) is not allowed in the chart, since probes and Services need the port."""
 
 
 def with_settings(text: str) -> str:
-    """Return the schema as it should be."""
+    """Return the up-to-date schema."""
     document = json.loads(text)
     properties = {
         name: schema for name, schema in settings_schema().items() if name not in ELSEWHERE
@@ -28,7 +28,7 @@ def with_settings(text: str) -> str:
         properties[name]["minimum"] = 1
     elsewhere = ", ".join(f"{name} is {value}" for name, value in ELSEWHERE.items())
     document["properties"]["settings"] = {
-        "description": f"Settings of the router, by name. {elsewhere}, outside of here.",
+        "description": f"Settings of the router, by name. {elsewhere}, outside of this mapping.",
         "type": "object",
         "additionalProperties": False,
         "properties": properties,

@@ -1,4 +1,4 @@
-"""The one place where the parts are put together, started, drained and stopped."""
+"""Builds the router from its parts, and starts, drains and stops them."""
 
 import asyncio
 import gc
@@ -33,46 +33,49 @@ from lora_router.telemetry.metrics import Telemetry
 log = logging.getLogger("lora_router")
 
 _DECIDED_BEFORE_SECONDS = 2.0
-"""How long before the end of a drain the requests that still wait are decided."""
-_DRAIN_EXTRA_SECONDS = 10.0
-"""How much longer than its time a drain may take until it is given up."""
-_STOP_PART_SECONDS = 10.0
-"""A part has longer than the tasks in it, which have ``STOP_SECONDS``."""
+"""How long before the end of a drain the requests that are still held are decided."""
+_DRAIN_EXTRA_SECONDS = 3.0
+"""How much longer than its timeout a drain may take before it is abandoned."""
+_STOP_PART_SECONDS = 2.5
+"""Timeout for stopping one part. Longer than ``STOP_SECONDS``, which the tasks in it have.
+
+Both leave less than the 10 s that the chart's grace period has after the drain, in the worst case.
+"""
 _NAMED_TASKS = 5
-"""Failing tasks that ``/readyz`` names; the others are counted."""
+"""Number of failing tasks that ``/readyz`` describes. The others are only counted."""
 
 
 class Discovery(Protocol):
-    """Where the pods come from."""
+    """Finds the pods and applies them to the fleet."""
 
     async def start(self) -> None:
-        """Begin to keep the cache in step."""
+        """Start to follow the pods."""
 
     async def synced(self) -> None:
-        """Wait until the cache has had its first full list."""
+        """Wait until the fleet has received its first full list."""
 
     async def stop(self) -> None:
-        """End it; the pods stay as they are."""
+        """Stop following. The fleet keeps its pods."""
 
     def status(self) -> dict[str, object]:
-        """Return what ``/readyz`` shows of it."""
+        """Return the fields that ``/readyz`` shows."""
 
 
 class LoopClock:
-    """The running event loop's clock, which is also the scraper's."""
+    """The clock of the running event loop. The scraper uses the same."""
 
     now = staticmethod(time.monotonic)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, ``seconds`` from now."""
+        """Schedule one call, ``seconds`` from now."""
         return asyncio.get_running_loop().call_later(seconds, call)
 
 
 class App:
-    """One router process. Make it inside a running event loop."""
+    """One router process. Must be created inside a running event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        """Put the parts together; nothing listens or is read yet.
+        """Create the parts. Nothing listens or is read yet.
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
@@ -136,32 +139,32 @@ class App:
         self._draining = False
         self.telemetry.add_gauge(
             "lora_router_open_streams",
-            "ext_proc streams open; Envoy keeps one for each request until its end.",
+            "Open ext_proc streams. Envoy keeps one open for each request until it ends.",
             lambda: self.transport.open_streams,
         )
         self.telemetry.add_gauge(
             "lora_router_held_requests",
-            "Requests that wait in the router for a pod.",
+            "Requests that wait in this router for a pod.",
             lambda: self.director.held,
         )
         self.telemetry.add_counter(
             "lora_router_log_lines_dropped_total",
-            "Log lines dropped because standard error was not read fast enough, or is closed.",
+            "Log lines dropped because standard error is not read fast enough or is closed.",
             dropped_lines,
         )
         self.telemetry.add_gauge(
             "lora_router_failing_tasks",
-            "Background tasks that fail whenever they are restarted; /readyz names them.",
+            "Background tasks that keep failing. /readyz describes them.",
             lambda: len(self.supervisor.failing()),
         )
 
     def readiness(self) -> Readiness:
-        """Return whether new requests should come here, and why not.
+        """Return whether this router should receive new requests, and the reason if not.
 
-        A background task that cannot be kept running is named, and does not make the router
-        unready: it routes on what it knows, the fault most likely meets all routers at the same
-        time, and without any router no request is served at all. Before the list of pods has been
-        read once there is nothing to route on, and the router is not ready anyway.
+        Tasks that cannot be kept running are reported but do not make the router unready. The
+        router still routes on what it knows, and a fault in a task most likely affects every
+        router at the same time: if all became unready, no request would be served. Before the
+        first list of pods the router has nothing to route on, and is unready for that reason.
         """
         failing = self.supervisor.failing()
         if self._draining:
@@ -183,20 +186,21 @@ class App:
             **self.discovery.status(),
         }
         if failing:
-            reason += f"; {len(failing)} background tasks fail whenever they are restarted"
-            # The list of pods concerns all requests, a scrape those for one pod.
+            reason += f"; {len(failing)} background tasks keep failing"
+            # Discovery affects all requests, a scrape only those for one pod.
             failing.sort(key=lambda each: each.task.startswith("scrape"))
             details["failing_tasks"] = dict(Counter(each.task for each in failing))
             details["failures"] = [str(each) for each in failing[:_NAMED_TASKS]]
         return Readiness(ready, reason, details)
 
     async def start(self) -> None:
-        """Listen, read the pods, scrape them once, and then say that we are ready.
+        """Listen, read the pods, scrape each once, and report readiness.
 
         Raises:
-            PodsFileError, CredentialsError: The list of pods is wrong, or there is no way to it.
-            AdminError: The admin address cannot be had.
-            TransportError: The gRPC address cannot be had, or the TLS files cannot be used.
+            PodsFileError, CredentialsError: The list of pods is invalid or cannot be reached.
+            AdminError: The admin address is in use or not available.
+            TransportError: The gRPC address is in use or not available, or the TLS files are
+                invalid.
         """
         await self.admin.start()
         await self.discovery.start()
@@ -216,16 +220,18 @@ class App:
         await self._warm_up()
 
     async def stop(self) -> None:
-        """Drain, then stop all parts. Safe to call after a failed or half-done start.
+        """Drain, then stop every part. May be called after a start that failed or was cancelled.
 
-        Every part is stopped whatever happens to the others, each within its time.
+        Each part is stopped within a timeout, whether or not the others stop.
         """
         self._draining = True
         if self.transport.started:
             await self._drain()
-        await stop_part("scraper", self.scraper.stop(), _STOP_PART_SECONDS)
-        await stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS)
-        await stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS)
+        await asyncio.gather(
+            stop_part("scraper", self.scraper.stop(), _STOP_PART_SECONDS),
+            stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS),
+            stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
+        )
         await stop_part("admin server", self.admin.stop(), _STOP_PART_SECONDS)
 
     async def _drain(self) -> None:
@@ -233,7 +239,7 @@ class App:
         await stop_part("readiness", self.transport.set_ready(ready=False))
         await asyncio.sleep(settings.drain_delay_seconds)
         drain_seconds = settings.drain_timeout_seconds
-        # What is decided last must reach Envoy before the streams are closed.
+        # The last decisions must reach Envoy before the streams are closed.
         decided_in = drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5)
         await stop_part("held requests", self._drain_held(decided_in))
         await stop_part(
@@ -247,7 +253,7 @@ class App:
 
     async def _drain_transport(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
-        log.info("drained; %d streams were still open and have been let go", closed)
+        log.info("drained; %d streams were still open and were closed", closed)
 
     def _listener_failed(self, listener: str, error: BaseException) -> None:
         self.supervisor.failed("fleet-listener", error, about=listener)
@@ -256,7 +262,7 @@ class App:
         settings = self._settings
         if settings.endpoints is not None:
             return PodsFile(settings.endpoints, self.fleet, supervisor=self.supervisor)
-        # The client's models take a second to import, and only this discovery needs it.
+        # The Kubernetes client takes a second to import, and only this discovery needs it.
         from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
         from lora_router.discovery.kubernetes_api import Credentials
         from lora_router.discovery.pod_object import PortRules
@@ -277,7 +283,7 @@ class App:
         )
         self.telemetry.add_gauge(
             "lora_router_pods_age_seconds",
-            "Seconds since the Kubernetes API server last said that the pods are as we know them.",
+            "Seconds since the Kubernetes API server last confirmed the list of pods.",
             lambda: pods.age,
         )
         return pods
@@ -288,10 +294,10 @@ class App:
                 await self.scraper.first_round()
         except TimeoutError:
             unread = sum(state.metrics is None for state in self.fleet.ready())
-            log.warning("ready although %d pods could not be scraped yet", unread)
+            log.warning("startup timeout: ready without a scrape of %d pods", unread)
         self._warm = True
         await self.transport.set_ready(ready=True)
-        log.info("ready: %d of %d pods are", len(self.fleet.ready()), len(self.fleet))
+        log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
 
 
 def _make_transport(
@@ -305,7 +311,7 @@ def _make_transport(
             settings.grpc_tls_client_ca_file,
         )
     make: Callable[..., Transport]
-    # Only the chosen one is imported: grpcio alone takes a good part of the start.
+    # Import only the selected transport: grpcio takes a large part of the startup time.
     if settings.transport == "builtin":
         from lora_router.extproc.builtin_transport import BuiltinTransport
 
@@ -324,10 +330,10 @@ def _make_transport(
 
 
 def _collect_less_often() -> None:
-    """Leave what lives as long as the process out of garbage collections, and have fewer of them.
+    """Exclude the objects of the startup from garbage collection, and collect less often.
 
-    A request leaves nothing that only the collector finds, but makes enough objects to have it run
-    many times a second, each time over all pods and models if it comes to the oldest generation.
+    A request leaves no reference cycles, but allocates enough objects to trigger many collections
+    a second. Collections of the oldest generation would visit all pods and models each time.
     """
     gc.collect()
     gc.freeze()
@@ -338,17 +344,18 @@ async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain.
 
     Raises:
-        ValueError, OSError, BrokenAlgorithmError: The start failed; the text says why.
+        ValueError, OSError, BrokenAlgorithmError: The start failed. The message has the cause.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = App(settings)
+    loop.set_exception_handler(app.supervisor.callback_failed)
     try:
         if await unless(stop, app.start()):
             _collect_less_often()
             await stop.wait()
-        log.info("received a signal: draining")
+        log.info("received a signal, draining")
     finally:
         await app.stop()

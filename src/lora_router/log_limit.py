@@ -1,7 +1,6 @@
 """Limits how often the same log line is written.
 
-This module imports nothing but the standard library's ``logging`` and ``time``, so every layer may
-use it.
+The module imports only ``logging`` and ``time``, so that every layer may use it.
 """
 
 import logging
@@ -52,9 +51,9 @@ class LogLimit:
         self._other = _Key()
 
     def allow(self, key: Hashable) -> int | None:
-        """Return the number of lines suppressed since the last one; ``None``: suppress this one.
+        """Return the number of lines suppressed since the last; ``None``: suppress this one too.
 
-        Call it once for each line, and write the line exactly if the result is not ``None``.
+        Call it once for each line. Write the line if the result is not ``None``.
         """
         now = self._clock()
         known = self._keys.get(key)
@@ -84,10 +83,10 @@ class LogLimit:
         Args:
             log: The logger to write to.
             level: ``logging.WARNING`` and the like.
-            key: What is limited.
-            message: The message, with the arguments' places as ``logging`` spells them.
-            args: The message's arguments.
-            exc_info: As ``logging`` takes it.
+            key: The kind of event that is limited.
+            message: The format string.
+            args: The arguments of the format string.
+            exc_info: As in ``logging``.
         """
         if not log.isEnabledFor(level):
             return False
@@ -97,7 +96,7 @@ class LogLimit:
         if suppressed:
             message += " (%d similar lines suppressed)"
             args = (*args, suppressed)
-        log.log(level, message, *args, exc_info=exc_info)
+        log.log(level, message, *args, exc_info=exc_info, stacklevel=2)
         return True
 
     def _add(self, key: Hashable, now: float) -> "_Key":
@@ -114,7 +113,7 @@ class LogLimit:
 
 
 class _Key:
-    """When the next interval begins, what may be written in this one, and what was not."""
+    """When the next interval begins, how many lines are left in this one, and how many were cut."""
 
     __slots__ = ("left", "next_at", "suppressed")
 

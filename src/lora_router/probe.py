@@ -1,7 +1,7 @@
-"""Asks a running router whether it serves: ``lora-router probe``.
+"""Checks whether a running router serves: ``lora-router probe``.
 
-For health checks of containers and for ``helm test``: an image with nothing but Python in it has
-no curl. Sources: gRPC's health checking protocol (grpc/doc/health-checking.md); this service's
+Health checks of containers and ``helm test`` use it, since the image contains Python but no curl.
+Sources: gRPC's health checking protocol (grpc/doc/health-checking.md) and this service's
 ``/readyz``.
 """
 
@@ -22,51 +22,51 @@ _SHOWN_CHARACTERS = 300
 
 
 class ProbeError(Exception):
-    """The router does not serve, or is not there; the message says which, and where."""
+    """The router does not serve or cannot be reached. The message contains the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeOptions:
-    """What to ask."""
+    """What to check, and for how long."""
 
     grpc: str | None
-    """``host:port`` of the gRPC health service. ``None``: not asked."""
+    """``host:port`` of the gRPC health service. ``None``: not checked."""
     service: str = "readiness"
     """Name of the health service."""
     http: str | None = None
-    """A URL that must answer with 200. ``None``: not asked."""
+    """A URL that must return status 200. ``None``: not checked."""
     timeout: float = 3.0
-    """Seconds in which the answer must be yes; until then it is asked again and again."""
+    """Overall deadline in seconds. Checks are retried until then."""
     ca: Path | None = None
-    """PEM file of whom to trust. ``None``: gRPC is asked in the clear."""
+    """PEM file of trusted authorities. ``None``: gRPC without TLS."""
 
 
 async def probe(options: ProbeOptions) -> list[str]:
-    """Ask until the answers are yes; return them, a line each.
+    """Retry each check until it succeeds. Returns one line for each check.
 
     Raises:
-        ProbeError: They were not, in time.
+        ProbeError: A check did not succeed before the deadline.
     """
     deadline = time.monotonic() + options.timeout
     answers = []
     if options.grpc is not None:
         target, credentials = options.grpc, _credentials(options.ca)
         answers.append(
-            await _insist(
-                lambda left: _ask_grpc(target, credentials, options.service, left), deadline
+            await _retried(
+                lambda left: _check_grpc(target, credentials, options.service, left), deadline
             )
         )
     if options.http is not None:
         url = options.http
-        answers.append(await _insist(lambda left: _ask_http(url, left), deadline))
+        answers.append(await _retried(lambda left: _check_http(url, left), deadline))
     return answers
 
 
-async def _insist(ask: Callable[[float], Awaitable[str]], deadline: float) -> str:
+async def _retried(check: Callable[[float], Awaitable[str]], deadline: float) -> str:
     while True:
         left = deadline - time.monotonic()
         try:
-            return await ask(max(0.1, min(left, _LONGEST_TRY_SECONDS)))
+            return await check(max(0.1, min(left, _LONGEST_TRY_SECONDS)))
         except ProbeError:
             if time.monotonic() + _PAUSE_SECONDS >= deadline:
                 raise
@@ -82,7 +82,7 @@ def _credentials(ca: Path | None) -> grpc.ChannelCredentials | None:
         raise ProbeError(f"{ca}: cannot be read: {error.strerror}") from None
 
 
-async def _ask_grpc(
+async def _check_grpc(
     target: str, credentials: grpc.ChannelCredentials | None, service: str, seconds: float
 ) -> str:
     what = f"{target}: gRPC health of {service!r}"
@@ -103,16 +103,16 @@ async def _ask_grpc(
     return f"{what} is {status}"
 
 
-async def _ask_http(url: str, seconds: float) -> str:
+async def _check_http(url: str, seconds: float) -> str:
     try:
         timeout = aiohttp.ClientTimeout(total=seconds)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
             text = (await response.text(errors="replace"))[:_SHOWN_CHARACTERS].strip()
-            line = f"{url} answers with {response.status}: {text}"
+            line = f"{url} returned status {response.status}: {text}"
             if response.status != 200:
                 raise ProbeError(line)
             return line
     except TimeoutError:
-        raise ProbeError(f"{url} gave no answer within {seconds:.1f} s") from None
+        raise ProbeError(f"{url}: timeout, no response within {seconds:.1f} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise ProbeError(f"{url}: {str(error) or type(error).__name__}") from None

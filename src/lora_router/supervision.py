@@ -1,24 +1,25 @@
-"""The one way to run background tasks: scrapes, watches, files.
+"""The only way to run background tasks: scrapes, watches, files.
 
 Rules:
 
 - A failure never ends a task silently. It is counted (``lora_router_task_failures_total``), logged
   with its cause, and the task restarts with exponential backoff and jitter.
-- Everything but cancellation is a failure: an exception, a return, ``SystemExit``,
-  ``KeyboardInterrupt``, and a ``CancelledError`` that nobody asked for. asyncio would let the
-  second and third end the process, or keep them until the task is collected.
+- Everything but a requested cancellation is a failure: an exception, a return, ``SystemExit``,
+  ``KeyboardInterrupt``, and a ``CancelledError`` that nobody requested. asyncio itself would
+  store an exception until the task is collected, and let ``SystemExit`` end the process.
 - A task cannot be kept running when it has failed ``FAILURES_IN_A_ROW`` times and none of those
   runs lasted ``GOOD_RUN_SECONDS``. ``failing`` returns such tasks until a run lasts that long.
-- Stopping is bounded in time, and one part that fails to stop does not keep the others running.
+- Stopping is bounded in time. A part that fails to stop does not keep the others running.
 
-A supervised task is one asyncio task; there are no timers and no labels for each pod.
+A supervised task is one asyncio task. It has no timer and no metric of its own, so that thousands
+of pods cost no more than their scrapes.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +30,16 @@ log = logging.getLogger("lora_router.tasks")
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
 GOOD_RUN_SECONDS = 10.0
-"""A task that ran for so long is healthy: its next failure is the first in a row."""
+"""A task that has run this long is healthy: its next failure is the first in a row."""
 FAILURES_IN_A_ROW = 5
-STOP_SECONDS = 5.0
-"""Time for a task to end after it has been cancelled, and for a part to stop."""
+STOP_SECONDS = 2.0
+"""Time that a cancelled task has to end, and that a part has to stop."""
 _LOG_SECONDS = 60.0
-_ABANDON_SECONDS = 1.0
+_ABANDON_SECONDS = 0.5
 
 
 class TaskEndedError(Exception):
-    """A task ended that never should."""
+    """A task returned although it should run for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class _Run:
 
 
 class Supervisor:
-    """Runs tasks, restarts those that fail, and knows which cannot be kept running."""
+    """Runs tasks, restarts those that fail, and reports which cannot be kept running."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Supervisor:
             on_failure: Called with a task's name at each failure.
             clock: Returns seconds, monotonic.
             sleep: Waits for a number of seconds.
-            rng: For the jitter, so that tasks which failed together do not restart together.
+            rng: Source of the jitter, so that tasks which failed together restart apart.
         """
         self._on_failure = on_failure
         self._clock = clock
@@ -99,26 +100,26 @@ class Supervisor:
         self._limit = LogLimit(_LOG_SECONDS, clock=clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._failing: dict[_Run, None] = {}
-        """Tasks whose last run failed. Those that run well again are removed when it is read."""
+        """Tasks whose last run failed. ``failing`` removes those that are healthy again."""
 
     def keep(
         self, task: str, work: Callable[[], Awaitable[None]], *, about: str = ""
     ) -> asyncio.Task[None]:
-        """Run ``work`` for ever: call it again whenever it ends, with backoff.
+        """Run ``work`` for ever: call it again, after a backoff, whenever it ends.
 
-        Cancel the returned task to end it.
+        Cancel the returned task to stop it.
 
         Args:
             task: What is counted and logged: one of a few names, not a pod's.
             work: Called for each run.
-            about: What the task is about, for the log.
+            about: What the task works on, such as a pod's name. Logged only.
         """
         return self._start(self._keep(_Run(task, about), work), task)
 
     def once(
         self, task: str, work: Coroutine[Any, Any, None], *, about: str = ""
     ) -> asyncio.Task[None]:
-        """Run ``work`` to its end. A failure is counted and logged."""
+        """Run ``work`` once. A failure is counted and logged."""
         return self._start(self._once(_Run(task, about), work), task)
 
     def failed(self, task: str, error: BaseException, *, about: str = "") -> None:
@@ -139,8 +140,18 @@ class Supervisor:
                 found.append(FailingTask(run.task, run.about, run.failures, run.error))
         return found
 
+    def callback_failed(self, _loop: object, context: Mapping[str, Any]) -> None:
+        """Count and log an exception that reached the event loop, in place of asyncio's handler.
+
+        asyncio's own handler writes a traceback for each, without a limit.
+        """
+        error = context.get("exception")
+        if not isinstance(error, BaseException):
+            error = TaskEndedError(str(context.get("message", "unknown")))
+        self.failed("callback", error, about=str(context.get("message", "")))
+
     async def stop(self) -> None:
-        """Cancel every task that still runs, and wait for their end, up to ``STOP_SECONDS``."""
+        """Cancel every task that still runs, and wait up to ``STOP_SECONDS`` for them to end."""
         await cancel(self._tasks)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -156,9 +167,9 @@ class Supervisor:
                 run.running = True
                 try:
                     await work()
-                    error: BaseException = TaskEndedError("the task ended, which it never should")
+                    error: BaseException = TaskEndedError("the task returned unexpectedly")
                 except GeneratorExit:
-                    raise  # The loop is closed.
+                    raise  # The event loop is closed.
                 except asyncio.CancelledError as cancelled:
                     if _is_cancelled():
                         raise
@@ -167,11 +178,11 @@ class Supervisor:
                     error = raised
                 run.running = False
                 if _is_cancelled():
-                    # It took the cancellation for something else, or failed while it ended.
+                    # It swallowed the cancellation, or failed while it ended.
                     self.failed(run.task, error, about=run.about)
                     return
                 seconds = self._note(run, error)
-                del error  # Its traceback holds this frame.
+                del error  # Its traceback references this frame.
                 await self._sleep(seconds)
         finally:
             self._failing.pop(run, None)
@@ -188,7 +199,7 @@ class Supervisor:
             self._log(run.task, run.about, error, "does not restart", traceback=True)
 
     def _note(self, run: _Run, error: BaseException) -> float:
-        """Take note of a failed run. Returns the seconds until the next."""
+        """Record a failed run. Returns the backoff in seconds."""
         if self._clock() - run.started >= GOOD_RUN_SECONDS:
             run.failures = 0
         run.failures += 1
@@ -211,13 +222,13 @@ class Supervisor:
                 self._on_failure(task)
             except Exception as error:
                 self._limit.log(
-                    log, logging.ERROR, "counting", "a failure was not counted", exc_info=error
+                    log, logging.ERROR, "counting", "cannot count a task failure", exc_info=error
                 )
 
     def _log(
         self, task: str, about: str, error: BaseException, then: str, *, traceback: bool
     ) -> None:
-        # The key has no pod in it: one fault of a thousand tasks is one line in a while.
+        # The key does not contain the pod: a fault that a thousand tasks have is logged once.
         self._limit.log(
             log,
             logging.ERROR,
@@ -232,7 +243,7 @@ class Supervisor:
 
 
 async def cancel(tasks: Collection["asyncio.Task[Any]"], seconds: float = STOP_SECONDS) -> None:
-    """Cancel tasks, and wait until they have ended, up to a number of seconds."""
+    """Cancel tasks and wait for them to end, at most ``seconds``."""
     pending = {task for task in tasks if not task.done()} - {asyncio.current_task()}
     for task in pending:
         task.cancel()
@@ -246,10 +257,9 @@ async def cancel(tasks: Collection["asyncio.Task[Any]"], seconds: float = STOP_S
 async def stop_part(
     name: str, stop: Coroutine[Any, Any, None], seconds: float = STOP_SECONDS
 ) -> bool:
-    """Stop one part of the process, whatever happens there. Returns whether it stopped in time.
+    """Stop one part of the process. Returns whether it stopped without a failure and in time.
 
-    A failure is logged. When the time is up the part is cancelled, and abandoned if it does not
-    end then.
+    A failure is logged. After ``seconds`` the part is cancelled, and abandoned if it does not end.
     """
     task = asyncio.create_task(_outcome(stop), name=f"stop-{name}")
     done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -264,10 +274,10 @@ async def stop_part(
 
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Run ``work`` until it ends, or cancel it when ``event`` is set. Returns whether it ended.
+    """Run ``work``, but cancel it when ``event`` is set. Returns whether ``work`` completed.
 
     Raises:
-        BaseException: Whatever ``work`` raised.
+        BaseException: The exception that ``work`` raised.
     """
     working = asyncio.create_task(_outcome(work))
     waiting = asyncio.create_task(event.wait())
@@ -294,7 +304,7 @@ def describe(error: BaseException) -> str:
 
 
 async def _outcome(work: Awaitable[None]) -> BaseException | None:
-    """Return what ``work`` raised. A task must not raise ``SystemExit``: it ends the loop."""
+    """Return what ``work`` raised. A task that raises ``SystemExit`` would end the loop."""
     try:
         await work
     except GeneratorExit:

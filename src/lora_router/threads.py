@@ -1,4 +1,4 @@
-"""Runs blocking work beside the event loop, in a thread that never delays the process's exit."""
+"""Runs blocking work outside the event loop, in a thread that never delays the process's exit."""
 
 import asyncio
 import threading
@@ -10,13 +10,14 @@ _Result = TypeVar("_Result")
 
 
 async def in_thread(work: Callable[[], _Result], name: str) -> _Result:
-    """Return what ``work`` returns, or raise what it raises.
+    """Run ``work`` in a thread. Returns what it returns, and raises what it raises.
 
-    The thread is a daemon: work that hangs (a file on a network that is gone) delays neither the
-    loop nor the exit, as a thread of ``asyncio.to_thread`` does, for which the exit waits.
+    The thread is a daemon. Work that hangs, such as a read from a network file system that is
+    gone, therefore does not delay the exit. ``asyncio.to_thread`` uses a pool that the exit waits
+    for.
 
     Args:
-        work: Called once in a thread of its own.
+        work: Called once in its own thread.
         name: The thread's name.
     """
     loop = asyncio.get_running_loop()
@@ -35,11 +36,11 @@ async def in_thread(work: Callable[[], _Result], name: str) -> _Result:
         error: BaseException | None = None
         try:
             result = work()
-        except StopIteration as raised:  # A future refuses it.
+        except StopIteration as raised:  # A future does not accept it.
             error = RuntimeError(f"StopIteration: {raised}")
         except BaseException as raised:
             error = raised
-        # The loop is closed at the process's exit: nobody waits for the result then.
+        # At the process's exit the loop is closed, and nobody waits for the result.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, error)
 

@@ -1,13 +1,13 @@
-"""The one reader of YAML: bounded, safe, and with one kind of error.
+"""The only reader of YAML: bounded, safe, and with a single error type.
 
-The pods file, the settings file and the simulator's scenarios are read here. YAML has many ways to
-make a reader fail or run out of memory: numbers of thousands of digits, dates in month 13, unknown
+It reads the pods file, the settings file and the simulator's scenarios. YAML has many ways to make
+a reader fail or run out of memory: numbers with thousands of digits, dates in month 13, unknown
 tags, aliases that expand to billions of nodes, deep nesting. Each of them raises
-``YamlDocumentError`` with the line where it stands.
+``YamlDocumentError`` with its line.
 
 The document is built from the parser's events, not from a tree of nodes: the limits hold while the
-document is read, and the pods file of 20,000 pods takes 0.9 s of CPU instead of the 3.7 s of
-``yaml.CSafeLoader``. libyaml parses where PyYAML has it.
+document is read, and a pods file with 20,000 pods takes 0.9 s of CPU instead of 3.7 s with
+``yaml.CSafeLoader``. libyaml is used if PyYAML was built with it.
 """
 
 import codecs
@@ -41,8 +41,9 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 2_000_000
 """Nodes of a document with its aliases expanded. The pods file of 100,000 pods has as many."""
 MAX_DEPTH = 100
+"""Levels of lists and mappings inside each other."""
 MAX_NUMBER_LENGTH = 100
-"""Characters of a number. Python takes quadratic time for long ones, and refuses the longest."""
+"""Characters of a number. Python reads long numbers in quadratic time and refuses the longest."""
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
@@ -56,7 +57,7 @@ class YamlDocumentError(ValueError):
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
         self.line = line
-        """1 is the first. ``None``: the problem has no place, or it is not known."""
+        """Counted from 1. ``None``: the problem has no line, or it is unknown."""
         where = "" if line is None else f"line {line}: "
         if line is not None and column is not None:
             where = f"line {line}, column {column}: "
@@ -66,13 +67,13 @@ class YamlDocumentError(ValueError):
 def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a regular file.
 
-    Never blocks on a named pipe or a device: those are refused.
+    Named pipes and devices are refused, since reading them can block for ever.
 
     Raises:
         YamlDocumentError: The file cannot be read, is not a regular file, or is too long.
     """
     try:
-        # Opening a named pipe without O_NONBLOCK waits for a writer, maybe for ever.
+        # Without O_NONBLOCK, opening a named pipe waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -97,8 +98,8 @@ def parse_yaml(content: bytes | str, *, max_bytes: int = MAX_BYTES) -> object:
         max_bytes: Longest document.
 
     Raises:
-        YamlDocumentError: It is not YAML, has several documents, a tag of another kind than those
-            of the types above, a key twice, a key that is a list or a mapping, or is too large.
+        YamlDocumentError: The content is not YAML, is too large, contains several documents, a
+            duplicate key, a key that is a list or a mapping, or a tag of any other type.
     """
     if len(content) > max_bytes:
         raise YamlDocumentError(f"is longer than {max_bytes} bytes")
@@ -135,19 +136,19 @@ def _decoded(content: bytes) -> str:
 
 
 class _Open:
-    """A list or mapping whose end has not been read."""
+    """A list or mapping that has not ended."""
 
     __slots__ = ("anchor", "before", "key", "key_mark", "merged", "value")
 
     def __init__(self, value: list[object] | dict[object, object], before: int) -> None:
         self.value = value
         self.before = before
-        """Nodes read before it."""
+        """Number of nodes before it."""
         self.anchor: str | None = None
         self.key: object = _NO_KEY
         self.key_mark: object = None
         self.merged: dict[object, object] | None = None
-        """What ``<<`` adds. The mapping's own keys take precedence."""
+        """Keys that ``<<`` adds. The mapping's own keys take precedence."""
 
 
 _NO_KEY = object()
@@ -162,10 +163,10 @@ class _Builder:
         self._nodes = 0
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[object, int]] = {}
-        """By name: the value, and the number of its nodes. Unfinished ones are not in it."""
+        """By name: the value and the number of its nodes. Contains completed values only."""
 
     def document(self) -> object:
-        """Return the document, or ``None`` if there is none."""
+        """Return the document; ``None`` if the stream is empty."""
         self._next_event()  # The stream begins.
         if isinstance(self._next_event(), StreamEndEvent):
             return None
@@ -180,7 +181,7 @@ class _Builder:
 
     def _next_event(self) -> Event:
         event = self._get_event()
-        assert event is not None  # noqa: S101 -- there is none only after the end of the stream
+        assert event is not None  # noqa: S101 -- only the end of the stream is followed by none
         return event
 
     def _node(self, event: Event) -> object:
@@ -243,7 +244,7 @@ class _Builder:
             if isinstance(value, list | dict):
                 raise _error_at(mark, "a key must not be a list or a mapping")
             if value in target:
-                raise _error_at(mark, f"the key {_shown(value)} is there twice")
+                raise _error_at(mark, f"duplicate key {_shown(value)}")
             parent.key, parent.key_mark = value, mark
             return
         key, parent.key = parent.key, _NO_KEY
@@ -270,7 +271,7 @@ class _Builder:
             why = "refers to itself" if inside else "has no anchor before it"
             raise _error_at(event.start_mark, f"the alias *{_shown_text(anchor)} {why}")
         value, nodes = known
-        # Each use counts in full: whoever walks through the document walks through all of it.
+        # Each use counts in full, since code that walks the document visits each use in full.
         self._nodes += nodes - 1
         return value
 
@@ -291,7 +292,7 @@ class _Builder:
             return text
         read = _READERS.get(tag)
         if read is None:
-            if tag == _TAG + "value":  # A plain "=", which YAML 1.1 sets apart for nothing of use.
+            if tag == _TAG + "value":  # YAML 1.1 reserves a plain "=". Treat it as a string.
                 return text
             raise _unknown_tag(event)
         if len(text) > MAX_NUMBER_LENGTH:
@@ -303,7 +304,7 @@ class _Builder:
         try:
             return read(_constructor, ScalarNode(tag, text))
         except Exception as error:
-            # PyYAML checks little: what reaches us is ValueError, KeyError, AttributeError, …
+            # PyYAML raises ValueError, KeyError, AttributeError and others for bad scalars.
             why = f": {error}" if type(error) is ValueError else ""
             raise _error_at(
                 event.start_mark,
@@ -321,7 +322,7 @@ _READERS: dict[str, Callable[[SafeConstructor, ScalarNode], object]] = {
     _TAG + "timestamp": SafeConstructor.construct_yaml_timestamp,
 }
 _RESOLVERS = Resolver.yaml_implicit_resolvers
-"""By first character: tags and the patterns of the plain scalars that have them."""
+"""By first character: pairs of a tag and the pattern of its plain scalars."""
 
 
 def _error_at(mark: object, problem: str) -> YamlDocumentError:

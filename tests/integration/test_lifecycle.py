@@ -129,7 +129,7 @@ async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path, transport: 
                     body = await response.read()
                     assert body.endswith(b"[DONE]\n\n")
                     assert pod.aborted == 0
-        assert b"drained; 1 streams were still open and have been let go" in served.output
+        assert b"drained; 1 streams were still open and were closed" in served.output
 
 
 async def test_without_a_router_the_gateway_fails_closed_and_recovers(
@@ -281,4 +281,4 @@ async def test_the_readiness_page_tells_of_a_bad_edit(tmp_path: Path) -> None:
                 while "discovery_error" not in (await served.readiness())[1]:
                     await asyncio.sleep(0.05)
             assert (await served.readiness())[0] == 200
-        assert b"the last good list of 1 pods stays" in served.output
+        assert b"the last valid list of 1 pods stays" in served.output

@@ -87,7 +87,7 @@ async def test_tasks_that_cannot_be_kept_running_are_named_and_do_not_take_it_ou
     readiness = app.readiness()
 
     assert readiness.ready
-    assert readiness.reason == "ready; 7 background tasks fail whenever they are restarted"
+    assert readiness.reason == "ready; 7 background tasks keep failing"
     assert readiness.details["failing_tasks"] == {"pods-file": 1, "scrape-metrics": 6}
     failures = readiness.details["failures"]
     assert isinstance(failures, list)

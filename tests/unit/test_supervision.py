@@ -218,6 +218,25 @@ async def test_a_failure_that_a_task_survives_is_counted(
     assert caplog.messages == ["task pod-watch of namespace a failed, continues: KeyError: 'x'"]
 
 
+async def test_exceptions_in_callbacks_are_counted_and_logged_rarely(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(harness.supervisor.callback_failed)
+
+    for _ in range(100):
+        loop.call_soon(lambda: 1 / 0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.call_exception_handler({"message": "odd"})
+
+    assert harness.counted == ["callback"] * 101
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith("task callback of Exception in callback")
+    assert "ZeroDivisionError" in caplog.messages[0]
+    assert caplog.messages[1] == "task callback of odd failed, continues: TaskEndedError: odd"
+
+
 # Stopping
 
 

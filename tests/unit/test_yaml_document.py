@@ -84,7 +84,7 @@ BAD_VALUES = {
     "a: !!binary aGk=": "the tag !!binary is not supported",
     "a: !mine x": "the tag !mine is not supported",
     "!mine": "the tag !mine is not supported",
-    "a: 1\na: 2": "line 2, column 1: the key 'a' is there twice",
+    "a: 1\na: 2": "line 2, column 1: duplicate key 'a'",
     "? [a]\n: b": "line 1, column 3: a key must not be a list or a mapping",
     "a: &x [1]\n? *x\n: b": "line 2, column 3: a key must not be a list or a mapping",
     "<<: 1": "line 1, column 1: '<<' needs a mapping, or a list of mappings",

@@ -10,13 +10,13 @@ from lora_router.telemetry.metrics import CONTENT_TYPE, Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether new requests should come here, and why not."""
+    """Whether this router should receive new requests, and the reason if not."""
 
     ready: bool
     reason: str
-    """One line for whoever looks."""
+    """One line for people."""
     details: dict[str, object]
-    """What ``/readyz`` shows beside it."""
+    """Further fields of ``/readyz``."""
 
 
 class AdminError(OSError):
@@ -24,17 +24,24 @@ class AdminError(OSError):
 
 
 class AdminServer:
-    """Serves the admin pages until it is stopped."""
+    """Serves the admin pages from ``start`` to ``stop``."""
 
     def __init__(
         self, telemetry: Telemetry, readiness: Callable[[], Readiness], *, host: str, port: int
     ) -> None:
-        """Prepare the server; port 0 takes a free one."""
+        """Create a server that does not listen yet.
+
+        Args:
+            telemetry: Returns the page that ``/metrics`` serves.
+            readiness: Returns what ``/readyz`` reports.
+            host: The address to listen on.
+            port: The port; 0 selects a free one.
+        """
         self._telemetry = telemetry
         self._readiness = readiness
         self._host = host
         self.port = port
-        """The port it listens on, once started."""
+        """The port it listens on after ``start``."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -45,7 +52,7 @@ class AdminServer:
         """Listen.
 
         Raises:
-            AdminError: The address cannot be had.
+            AdminError: The address is in use or not available.
         """
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port)

@@ -1,7 +1,7 @@
-"""Pods from the Kubernetes API: keeps the cache in step with what the API server says.
+"""Discovery of pods through the Kubernetes API.
 
-While the API server cannot be reached, the last known pods stay in use and their age is told. A
-pod gets new requests while it is Ready, has an IP and is not being deleted.
+While the API server cannot be reached, the last known pods stay in use and their age is reported.
+A pod receives new requests while it is Ready, has an IP and is not being deleted.
 """
 
 import asyncio
@@ -42,31 +42,31 @@ _NAMES_IN_A_LINE = 5
 
 
 class DiscoveryObserver(Protocol):
-    """Whoever counts what happens."""
+    """Counts the events of discovery."""
 
     def pod_events(self, kind: str, count: int) -> None:
-        """Take note of pods that were ``listed``, ``changed`` or ``deleted``."""
+        """Count pods that were ``listed``, ``changed`` or ``deleted``."""
 
     def discovery_lost(self, cause: str) -> None:
-        """Take note of a failure to follow the pods; the cause is fit for a label."""
+        """Count a failure to list or watch. ``cause`` is one of a few words, for a label."""
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesOptions:
-    """Which pods of which cluster."""
+    """Which pods of which cluster to use."""
 
     namespaces: tuple[str, ...] = ()
-    """None of them: all namespaces."""
+    """Empty: all namespaces."""
     selector: str = MODEL_LABEL
-    """Kubernetes' label selector."""
+    """A Kubernetes label selector."""
     ports: PortRules = field(default_factory=PortRules)
     credentials: Credentials = field(default_factory=Credentials)
     watch_seconds: int = 30
-    """Time after which a watch is ended and begun again: how long silence is taken for peace."""
+    """Server-side timeout of a watch. A watch without traffic for this long plus 10 s is lost."""
 
 
 class KubernetesPods:
-    """Follows the pods of one or several namespaces. Make it inside a running event loop."""
+    """Follows the pods of one or several namespaces. Must be created in a running event loop."""
 
     def __init__(
         self,
@@ -85,36 +85,36 @@ class KubernetesPods:
         self._scopes = [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)]
         self._tasks: list[asyncio.Task[None]] = []
         self._synced = asyncio.Event()
-        self._told: dict[str, tuple[str, ...]] = {}
-        """By pod: what was said of its labels."""
+        self._logged_problems: dict[str, tuple[str, ...]] = {}
+        """By pod: the problems of its labels that have been logged."""
 
     @property
     def age(self) -> float:
-        """Seconds since the API server last told that the pods are as we know them.
+        """Seconds since the API server last confirmed the pods.
 
-        Of several namespaces, the one that is worst off. Up to the time of a watch is normal.
+        With several namespaces, the longest of their times. Up to ``watch_seconds`` is normal.
         """
         now = self._clock()
         return max(now - scope.heard for scope in self._scopes)
 
     @property
     def last_error(self) -> str | None:
-        """Why pods cannot be followed at the moment; ``None`` if they can."""
+        """Why pods cannot be followed at the moment, or ``None``."""
         return next((scope.error for scope in self._scopes if scope.error is not None), None)
 
     def status(self) -> dict[str, object]:
-        """Return what ``/readyz`` shows."""
+        """Return the fields that ``/readyz`` shows."""
         age = round(self.age, 1)
-        told: dict[str, object] = {"discovery": "kubernetes", "pods_age_seconds": age}
+        status: dict[str, object] = {"discovery": "kubernetes", "pods_age_seconds": age}
         if self.last_error is not None:
-            told["discovery_error"] = self.last_error
-        return told
+            status["discovery_error"] = self.last_error
+        return status
 
     async def start(self) -> None:
-        """Begin to follow the pods. The API server need not be there yet.
+        """Start to follow the pods. The API server need not be reachable yet.
 
         Raises:
-            CredentialsError: There is no way to reach an API server.
+            CredentialsError: No usable credentials were found.
         """
         try:
             api = await self._open()
@@ -130,12 +130,12 @@ class KubernetesPods:
         ]
 
     async def stop(self) -> None:
-        """Stop following. The pods stay as they are."""
+        """Stop following. The fleet keeps its pods."""
         tasks, self._tasks = self._tasks, []
         await cancel(tasks)
 
     async def synced(self) -> None:
-        """Wait until all pods have been listed once."""
+        """Wait until the pods of every namespace have been listed once."""
         await self._synced.wait()
 
     async def _follow(self, scope: "_Scope") -> None:
@@ -145,14 +145,14 @@ class KubernetesPods:
         )
         async with aclosing(pod_events(self._open, options)) as events:
             async for event in events:
-                # An event that cannot be taken ends this run. The next one begins with a list, so
-                # that nothing is missing from the fleet for longer than the backoff.
-                await self._take(scope, event)
+                # An event that cannot be applied ends this run of the task. The next run starts
+                # with a list, so that the fleet lacks changes for no longer than the backoff.
+                await self._apply_event(scope, event)
 
     async def _open(self) -> KubernetesApi:
         return await KubernetesApi.open(self._options.credentials)
 
-    async def _take(self, scope: "_Scope", event: PodEvent) -> None:
+    async def _apply_event(self, scope: "_Scope", event: PodEvent) -> None:
         match event:
             case Lost(error, retry_seconds):
                 self._lost(scope, error, retry_seconds)
@@ -166,7 +166,7 @@ class KubernetesPods:
         scope.heard = self._clock()
         if scope.error is not None:
             scope.error = None
-            log.info("%s can be followed again; %d pods", scope, len(scope.pods))
+            log.info("watch of %s recovered; %d pods", scope, len(scope.pods))
 
     async def _listed(self, scope: "_Scope", objects: Sequence[PodObject]) -> None:
         pods: dict[str, Pod] = {}
@@ -175,7 +175,7 @@ class KubernetesPods:
             if pod is not None:
                 pods[pod.name] = pod
             if number % PODS_AT_ONCE == 0:
-                await asyncio.sleep(0)  # Requests come first.
+                await asyncio.sleep(0)  # Requests take precedence.
         self._observer.pod_events("listed", len(objects))
         first = not scope.listed
         scope.listed = True
@@ -188,7 +188,7 @@ class KubernetesPods:
             self._synced.set()
 
     async def _changed(self, scope: "_Scope", changes: Iterable[tuple[PodObject, bool]]) -> None:
-        # Of several events of a pod that arrived together, the last one counts.
+        # Of several events of one pod that arrived together, the last one counts.
         pods: dict[str, Pod] = {}
         gone: set[str] = set()
         deleted = total = 0
@@ -217,33 +217,33 @@ class KubernetesPods:
                 became_ready.append(f"{name} ({pod.address})")
             elif was_ready and not pod.ready:
                 stopped.append(name)
-        # The fleet first: if that fails, the list that follows finds what is still to be done.
+        # Update the fleet first: if that fails, the next list still differs from `known`.
         await update_fleet(self._fleet, tuple(pods.values()), tuple(gone))
         for name in gone:
-            self._told.pop(name, None)
+            self._logged_problems.pop(name, None)
             if known.pop(name, None) is not None:
                 left.append(name)
         known.update(pods)
         if not quiet:
-            self._tell("ready", became_ready)
-            self._tell("no longer ready, and get no new requests", stopped)
-            self._tell("gone", left)
+            self._log_names("ready", became_ready)
+            self._log_names("no longer ready", stopped)
+            self._log_names("gone", left)
 
     def _translated(self, found: PodObject) -> Pod | None:
         name = found.full_name
         try:
             pod, problems = to_pod(found, self._options.ports)
         except Exception as error:
-            # One pod must not keep the others from being followed.
+            # A fault in one pod must not affect the others.
             self._supervisor.failed("pod-watch", error, about=f"pod {name}")
             return None
-        if problems and self._told.get(name) != problems:
-            self._told[name] = problems
+        if problems and self._logged_problems.get(name) != problems:
+            self._logged_problems[name] = problems
             for problem in problems:
                 self._limit.log(log, logging.WARNING, "labels", "pod %s: %s", name, problem)
         return pod
 
-    def _tell(self, what: str, names: list[str]) -> None:
+    def _log_names(self, what: str, names: list[str]) -> None:
         if names:
             more = len(names) - _NAMES_IN_A_LINE
             listed = ", ".join(names[:_NAMES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
@@ -254,7 +254,7 @@ class KubernetesPods:
         if scope.error is None:
             stay = f"the last {len(scope.pods)} pods stay in use" if scope.listed else "no pods yet"
             log.warning(
-                "%s cannot be followed, %s; next try in %.1f s: %s",
+                "watch of %s failed, %s; retry in %.1f s: %s",
                 scope,
                 stay,
                 retry_seconds,
@@ -264,7 +264,7 @@ class KubernetesPods:
 
 
 class _Scope:
-    """What one watch covers, and how it is doing."""
+    """What one watch covers, and its state."""
 
     def __init__(self, namespace: str | None, now: float) -> None:
         self.namespace = namespace

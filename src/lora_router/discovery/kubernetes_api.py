@@ -1,8 +1,8 @@
-"""Two calls of the Kubernetes API, through the ``kubernetes`` package's asyncio client.
+"""Two calls of the Kubernetes API, through the asyncio client of the ``kubernetes`` package.
 
-The client authenticates, connects and asks; answers are read here, since its own models cost a
-millisecond for each pod and a fleet in trouble has thousands of events. Every failure leaves as
-an ``ApiError`` with one of a few causes.
+The client authenticates, connects and sends requests. This module decodes the responses, since the
+client's own models take a millisecond for each pod, and a fleet in trouble has thousands of events.
+Every failure is raised as an ``ApiError`` with one of a few causes.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ from lora_router.discovery.pod_object import PodObject
 
 IN_CLUSTER_VARIABLE = "KUBERNETES_SERVICE_HOST"
 REQUEST_SECONDS = 30.0
-"""Time limit of a list's page, and of the beginning of a watch."""
+"""Timeout of a page of a list, and of the start of a watch."""
 SILENCE_SECONDS = 10.0
-"""How long after the time at which the server should have ended a watch we end it ourselves."""
+"""A watch that the server does not end in time is ended by the client this much later."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 
-# The server would compress lists for clients that let it; our event loop has better things to do.
+# Refuse compression: decompressing large lists would block the event loop.
 _HEADERS = {"Accept-Encoding": "identity"}
 
 
 class CredentialsError(ValueError):
-    """There is no way to reach an API server; the message says what was looked for."""
+    """No usable credentials for an API server. The message says where they were expected."""
 
 
 class ApiError(Exception):
-    """A call failed."""
+    """A call of the API failed."""
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
         """``expired`` (410), ``forbidden``, ``unauthorized``, ``credentials``, ``status``,
-        ``timeout``, ``connect`` or ``malformed``; fit for a metric's label."""
+        ``timeout``, ``connect`` or ``malformed``. Used as a metric label."""
         super().__init__(message)
 
 
@@ -53,7 +53,7 @@ class ApiError(Exception):
 class Credentials:
     """How to reach the API server.
 
-    With neither: the pod's service account, else ``$KUBECONFIG``, else ``~/.kube/config``.
+    Without a kubeconfig: the pod's service account, else ``$KUBECONFIG``, else ``~/.kube/config``.
     """
 
     kubeconfig: Path | None = None
@@ -62,10 +62,10 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class PodQuery:
-    """Which pods."""
+    """Which pods to list and watch."""
 
     namespace: str | None
-    """``None``: all."""
+    """``None``: all namespaces."""
     selector: str
 
 
@@ -90,7 +90,7 @@ class WatchEvent(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What the API server says went wrong."""
+    """The API server's description of a failure."""
 
     message: str = ""
     reason: str = ""
@@ -105,10 +105,10 @@ _statuses = msgspec.json.Decoder(Status)
 
 
 class KubernetesApi:
-    """A client with the credentials of the moment at which it was opened.
+    """A client with the credentials that were valid when it was opened.
 
-    Tokens of service accounts are read anew each minute by the client; for whatever else may have
-    been rotated, open another one.
+    The client reloads service account tokens every minute. After any other rotation of
+    credentials, open a new client.
     """
 
     def __init__(self, client: ApiClient) -> None:
@@ -117,10 +117,10 @@ class KubernetesApi:
 
     @classmethod
     async def open(cls, credentials: Credentials) -> Self:
-        """Read the credentials. Connects to nothing yet.
+        """Read the credentials, without connecting.
 
         Raises:
-            CredentialsError: There are none, or they cannot be read.
+            CredentialsError: There are no credentials, or they cannot be read.
         """
         configuration: Any = Configuration()
         try:
@@ -133,7 +133,7 @@ class KubernetesApi:
                     client_configuration=configuration,
                     persist_config=False,
                 )
-            # We retry ourselves, and know better when.
+            # Retries are the caller's: it knows when a retry is useful.
             configuration.retries = None
             return cls(ApiClient(configuration))
         except (
@@ -149,14 +149,14 @@ class KubernetesApi:
             raise CredentialsError(f"{_looked_in(credentials)}: {_text(error)}") from error
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def page(self, query: PodQuery, *, limit: int, next_page: str = "") -> PodPage:
-        """Read one page of the list of pods; ``limit`` 0 reads all of it.
+        """Return one page of the list of pods. ``limit`` 0 returns the whole list.
 
         Raises:
-            ApiError: It failed; ``expired`` if ``next_page`` is of a list that is too old.
+            ApiError: The call failed. ``expired``: ``next_page`` belongs to a list that is too old.
         """
         async with self._ask(
             query,
@@ -170,13 +170,13 @@ class KubernetesApi:
     async def watch(
         self, query: PodQuery, version: str, *, seconds: int
     ) -> AsyncGenerator[list[WatchEvent]]:
-        """Follow changes since ``version``, and yield what arrives together.
+        """Watch changes after ``version``. Yields the events that arrive together.
 
-        Ends when the server ends it, which it is asked to do after ``seconds``.
+        The iteration ends when the server ends the watch, which it should do after ``seconds``.
 
         Raises:
-            ApiError: It failed; ``expired`` if ``version`` is too old; ``timeout`` if the server
-                did not keep to the time.
+            ApiError: The watch failed. ``expired``: ``version`` is too old. ``timeout``: the server
+                did not end the watch in time.
         """
         time_limit = seconds + SILENCE_SECONDS
         async with self._ask(
@@ -217,18 +217,16 @@ class KubernetesApi:
             finally:
                 response.close()
         except TimeoutError:
-            raise ApiError(
-                "timeout", f"no answer, or no end of it, within {time_limit:g} s"
-            ) from None
+            raise ApiError("timeout", f"no complete response within {time_limit:g} s") from None
         except (config.ConfigException, FileNotFoundError) as error:
-            # The token's file is read anew now and then.
+            # The client reloads the token's file, which may be gone.
             raise ApiError("credentials", _text(error)) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise ApiError("connect", _text(error)) from None
 
 
 def event_error(event: WatchEvent) -> ApiError:
-    """Return what an ``ERROR`` event says."""
+    """Return the error that an ``ERROR`` event contains."""
     status = _decoded(_statuses.decode, event.object)
     return _error_of(status.code, status.message)
 
@@ -262,7 +260,7 @@ def _decoded(decode: Callable[[bytes | msgspec.Raw], _Read], data: bytes | msgsp
     try:
         return decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError("malformed", f"not what the API says: {error}") from None
+        raise ApiError("malformed", f"unexpected response: {error}") from None
 
 
 def _text(error: BaseException) -> str:

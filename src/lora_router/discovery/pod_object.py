@@ -1,8 +1,8 @@
-"""A Kubernetes Pod object: the few fields that matter, and what they make of it for the router.
+"""Decodes Kubernetes Pod objects, and translates them to pods of the fleet.
 
-Sources: the core/v1 API's Pod, and AIBrix's labels ``model.aibrix.ai/*``
-(its ``pkg/constants``): ``name`` is the base model, ``port`` where requests go, ``metric-port``
-where ``/metrics`` is, ``engine`` what serves.
+Only the fields that the router needs are decoded. Sources: the Pod of the core/v1 API, and AIBrix's
+labels ``model.aibrix.ai/*`` (its ``pkg/constants``): ``name`` is the base model, ``port`` the port
+of requests, ``metric-port`` the port of ``/metrics``, ``engine`` the model server.
 """
 
 import ipaddress
@@ -69,7 +69,7 @@ class PodStatus(msgspec.Struct, frozen=True):
 
 
 class PodObject(msgspec.Struct, frozen=True):
-    """A pod, as the API server has it."""
+    """A pod as the API server returns it."""
 
     metadata: Metadata = msgspec.field(default_factory=Metadata)
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
@@ -77,26 +77,26 @@ class PodObject(msgspec.Struct, frozen=True):
 
     @property
     def full_name(self) -> str:
-        """``namespace/name``, by which the router knows it."""
+        """``namespace/name``, the pod's name in the fleet."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class PortRules:
-    """Where a pod serves if its labels do not say."""
+    """The port of a pod whose labels do not name one."""
 
     port_name: str = "http"
-    """Container port with this name, if there is one."""
+    """Use the container port with this name, if there is one."""
     port: int = 8000
-    """Else this."""
+    """Use this port otherwise."""
 
 
 def to_pod(found: PodObject, rules: PortRules) -> tuple[Pod | None, tuple[str, ...]]:
     """Translate a pod.
 
     Returns:
-        The pod, or ``None`` while it has no address or after its containers ended; and what is
-        wrong with its labels, a line for each, naming the default that is used instead.
+        The pod, or ``None`` while it has no address or after its containers have ended; and one
+        line for each problem of its labels, which names the default that is used instead.
     """
     status = found.status
     if not status.pod_ip or status.phase in _OVER:
@@ -104,7 +104,7 @@ def to_pod(found: PodObject, rules: PortRules) -> tuple[Pod | None, tuple[str, .
     try:
         host = _host(status.pod_ip)
     except ValueError:
-        return None, (f"status.podIP={status.pod_ip!r} is no IP address; the pod is not used",)
+        return None, (f"status.podIP={status.pod_ip!r} is not an IP address; the pod is ignored",)
     labels = found.metadata.labels or {}
     problems: list[str] = []
     port = _port(labels, PORT_LABEL, _named_port(found.spec, rules), problems)
@@ -113,7 +113,7 @@ def to_pod(found: PodObject, rules: PortRules) -> tuple[Pod | None, tuple[str, .
     if engine is not None and engine not in ENGINES:
         problems.append(
             f"label {ENGINE_LABEL}={engine!r} must be one of {', '.join(ENGINES)}; "
-            "its metrics page will tell"
+            "the engine is detected from its metrics page"
         )
         engine = None
     address = f"{host}:{port}"

@@ -1,14 +1,14 @@
-"""List and watch, turned into one plain stream of what happened to the pods.
+"""Turns list and watch into one stream of changes of the pods.
 
-The quirks of the protocol end here:
+The quirks of the protocol are handled here:
 
-- A list comes in pages. If it grows too old while it is read, it is read again in one piece.
-- A watch goes on from the version that the list, or the last event or bookmark, had. The server
-  ends it every now and then; the next one goes on where it ended.
-- ``410 Gone``: that version is too old. A fresh list takes its place, and what it does not name is
-  gone.
-- A connection that is cut, or on which nobody ends the watch in time: the same watch again, after
-  a pause that grows. Each attempt after a failure reads the credentials anew.
+- A list is read in pages. If it expires while it is read, it is read again without paging.
+- A watch continues from the resource version of the list, of the last event or of the last
+  bookmark. The server ends each watch after some time, and the next one continues from there.
+- ``410 Gone`` means that the version is too old. A new list replaces everything, and pods that it
+  does not contain are gone.
+- After a lost connection, or a watch that the server does not end in time, the same watch is
+  started again with exponential backoff. Each attempt after a failure reloads the credentials.
 
 Source: the Kubernetes API's "Efficient detection of changes" and ``client-go``'s reflector.
 """
@@ -37,32 +37,32 @@ PAGE_LIMIT = 250
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
 _SHORT_SECONDS = 1.0
-"""A watch that ends sooner, with nothing in it, is counted as a failure."""
+"""A watch that ends sooner without an event counts as a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """All pods there are; others that were known are gone."""
+    """The complete list of pods. Known pods that are not in it are gone."""
 
     pods: tuple[PodObject, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What arrived together: pods that came, changed or went, in order."""
+    """Events that arrived together: pods added, changed or deleted, in order."""
 
     pods: tuple[tuple[PodObject, bool], ...]
-    """Each with whether it still exists."""
+    """Each pod with whether it still exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Nothing happened, and the server said so."""
+    """The server confirmed that nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The pods cannot be followed for now; it is tried again."""
+    """The pods cannot be followed at the moment. A retry follows."""
 
     error: ApiError
     retry_seconds: float
@@ -75,11 +75,11 @@ _pod_decoder = msgspec.json.Decoder(PodObject)
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """How to follow."""
+    """How to watch."""
 
     query: PodQuery
     watch_seconds: int = 30
-    """Time after which the server ends a watch: how long silence is taken for peace."""
+    """Server-side timeout of a watch."""
     page_limit: int = PAGE_LIMIT
 
 
@@ -88,12 +88,12 @@ async def pod_events(
     options: WatchOptions,
     rng: random.Random | None = None,
 ) -> AsyncGenerator[PodEvent]:
-    """Yield what happens to the pods, for ever, beginning with a full list.
+    """Yield the changes of the pods for ever, starting with a complete list.
 
     Args:
-        open_api: Opens a client with the credentials of the moment.
-        options: Which pods, and how.
-        rng: For the pauses, which differ so that replicas do not all come back at once.
+        open_api: Opens a client with the current credentials.
+        options: Which pods to watch, and how.
+        rng: Source of the backoff's jitter, so that replicas do not all retry at the same time.
     """
     follower = _Follower(options)
     pause = _Pause(rng or random.Random())
@@ -104,7 +104,7 @@ async def pod_events(
                 async with aclosing(follower.follow(api)) as events:
                     async for event in events:
                         if not isinstance(event, Listed):
-                            # A list alone is no success: the watch after it may fail each time.
+                            # A list alone is not a success: the watch after it may always fail.
                             pause.reset()
                         yield event
             finally:
@@ -119,17 +119,17 @@ async def pod_events(
 
 
 class _Follower:
-    """Lists, watches, and remembers the version to go on from."""
+    """Lists, watches, and remembers the version to continue from."""
 
     def __init__(self, options: WatchOptions) -> None:
         self._options = options
         self._version = ""
 
     async def follow(self, api: KubernetesApi) -> AsyncGenerator[PodEvent]:
-        """Yield what happens until something fails.
+        """Yield the changes until a call fails.
 
         Raises:
-            ApiError: It did.
+            ApiError: A call failed.
         """
         while True:
             if just_listed := not self._version:
@@ -173,7 +173,7 @@ class _Follower:
             async for batch in batches:
                 silent = False
                 changes, error = self._take(batch)
-                # What came before an error is told first: the version has moved past it.
+                # Yield the changes before an error first: the version is already past them.
                 if changes:
                     yield Changed(tuple(changes))
                 elif error is None:
@@ -181,7 +181,7 @@ class _Follower:
                 if error is not None:
                     raise error
         if silent and time.monotonic() - began < _SHORT_SECONDS:
-            raise ApiError("connect", "the server ended the watch at once")
+            raise ApiError("connect", "the server ended the watch immediately")
         yield Alive()
 
     def _take(
@@ -194,7 +194,7 @@ class _Follower:
             try:
                 found = _pod_decoder.decode(event.object)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                # To go on behind it would be to lose it: a list takes its place.
+                # Continuing after the event would lose it. A new list replaces everything.
                 self._version = ""
                 return changes, ApiError("malformed", f"not a pod: {error}")
             self._version = found.metadata.resource_version
@@ -204,7 +204,7 @@ class _Follower:
 
 
 class _Pause:
-    """Grows with each failure in a row, with jitter."""
+    """Exponential backoff with jitter."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng

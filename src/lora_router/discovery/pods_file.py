@@ -1,7 +1,7 @@
-"""Pods from a YAML file that is read again whenever it changes.
+"""Discovery of pods through a YAML file, which is reloaded when it changes.
 
-A file that is wrong at the start stops the start. Later, a bad edit (or a file that has gone) is
-logged once, and the last good list stays in use.
+An invalid file aborts startup. After startup, an invalid edit (or a file that is gone) is logged
+once, and the last valid list stays in use.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ _SHOWN_CHARACTERS = 60
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = _SHOWN_CHARACTERS
 _shown = _short.repr
-"""Spells a value for an error, without its full length."""
+"""Returns a value for an error message, shortened."""
 
 
 class PodsFileError(ValueError):
-    """The file does not list pods; the message says which entry, which key, and what is allowed."""
+    """The file is not a list of pods. The message names the entry, the key and what is allowed."""
 
 
 def parse_pods(content: bytes | str) -> tuple[Pod, ...]:
     """Return the pods that a file lists.
 
     Raises:
-        PodsFileError: It does not list pods.
+        PodsFileError: The content is not a list of pods.
     """
     try:
         document = parse_yaml(content)
@@ -96,15 +96,15 @@ def _pod(number: int, entry: object) -> Pod:
 
 
 def parse_address(where: str, value: object) -> str:
-    """Return an endpoint in its usual spelling, ``ip:port`` or ``[ip]:port``.
+    """Return an endpoint in canonical form, ``ip:port`` or ``[ip]:port``.
 
     Raises:
-        PodsFileError: It is none. A host name is none either: what goes into the header must be
-            an IP address, since Envoy's ORIGINAL_DST cluster resolves no names.
+        PodsFileError: The value is not an endpoint. A host name is refused too: the header must
+            contain an IP address, since Envoy's ORIGINAL_DST cluster does not resolve names.
     """
     error = PodsFileError(
         f"{where}: address={_shown(value)}: must be ip:port, or [ip]:port for IPv6 (a host name is "
-        "not possible: Envoy resolves none here)"
+        "not allowed, since Envoy does not resolve it)"
     )
     if not isinstance(value, str):
         raise error
@@ -143,8 +143,8 @@ def _models(where: str, value: object) -> tuple[str, ...] | None:
     ):
         return tuple(value)
     raise PodsFileError(
-        f"{where}: models={_shown(value)}: must be a list of different names, the base model's "
-        "first"
+        f"{where}: models={_shown(value)}: must be a list of different names, with the base "
+        "model first"
     )
 
 
@@ -155,7 +155,7 @@ def _labels(where: str, value: object) -> Mapping[str, str]:
         )
     labels = {}
     for key, label in value.items():
-        # `gpus: 8` is a number to YAML and a label to people.
+        # YAML reads `gpus: 8` as a number.
         if not isinstance(key, str) or isinstance(label, bool) or not isinstance(label, str | int):
             raise PodsFileError(
                 f"{where}: labels: {_shown(key)}: {_shown(label)}: key and value must be strings"
@@ -175,23 +175,23 @@ def _refuse_doubles(what: str, values: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one look at the file found."""
+    """The result of reading the file once."""
 
     digest: bytes
-    """Of the content, or of what was wrong where there is none."""
+    """Digest of the content, or the error if the file has none."""
     error: str | None = None
     fault: Exception | None = None
-    """The exception behind it, if it is none that is known to come from bad files."""
+    """The exception behind ``error``, if it is an unexpected one."""
     pods: Mapping[str, Pod] = field(default_factory=dict)
     """The list, by name."""
     changed: tuple[Pod, ...] = ()
-    """Pods that are new or differ from those of the last good list."""
+    """Pods that are new or differ from the last valid list."""
     gone: tuple[str, ...] = ()
-    """Names of that list which are not in this one."""
+    """Names that are only in the last valid list."""
 
 
 class PodsFile:
-    """Applies the file's list of pods to the fleet, again after each change of the file."""
+    """Applies the list of pods in a file to the fleet, and again after each change of the file."""
 
     def __init__(
         self,
@@ -202,13 +202,13 @@ class PodsFile:
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create it; nothing is read yet.
+        """Create it. The file is not read yet.
 
         Args:
-            path: The file, or a symbolic link to it. A link that is swapped (a mounted ConfigMap)
+            path: The file, or a symbolic link to it. A link that is replaced (a mounted ConfigMap)
                 is followed.
-            fleet: What the pods are applied to.
-            interval: Seconds between two looks at the file.
+            fleet: Receives the pods.
+            interval: Seconds between two reads of the file.
             supervisor: Runs the task. By default one that nobody else knows.
             clock: Returns seconds, monotonic.
         """
@@ -222,13 +222,13 @@ class PodsFile:
         self._looked_at = clock()
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
-        """What is wrong with the file as it is now; ``None`` if it is the list in use."""
+        """Why the current file is not in use, or ``None`` if it is."""
 
     async def start(self) -> None:
-        """Load the list and begin to watch the file.
+        """Load the list and start to watch the file.
 
         Raises:
-            PodsFileError: The file cannot be read or is wrong.
+            PodsFileError: The file cannot be read or is invalid.
         """
         await self._look()
         if self.last_error is not None:
@@ -236,10 +236,10 @@ class PodsFile:
         self._task = self._supervisor.keep("pods-file", self._watch, about=str(self._path))
 
     async def synced(self) -> None:
-        """Wait until there is a list, which there is once this is started."""
+        """Return at once: ``start`` has loaded the list."""
 
     def status(self) -> dict[str, object]:
-        """Return what ``/readyz`` shows."""
+        """Return the fields that ``/readyz`` shows."""
         status: dict[str, object] = {
             "discovery": "file",
             "pods_file_age_seconds": round(self._clock() - self._looked_at, 1),
@@ -249,7 +249,7 @@ class PodsFile:
         return status
 
     async def stop(self) -> None:
-        """Stop watching. The list stays as it is."""
+        """Stop watching. The fleet keeps its pods."""
         task, self._task = self._task, None
         if task is not None:
             await cancel({task})
@@ -262,8 +262,8 @@ class PodsFile:
     async def _look(self) -> None:
         """Read the file, and apply it if it changed.
 
-        The file is read, parsed and compared in a thread, and applied in pieces: a list of 20,000
-        pods takes more than a second of CPU, in which requests must be served.
+        The file is read, parsed and compared in a thread, and applied in chunks: a list of 20,000
+        pods takes more than a second of CPU, during which requests must be served.
         """
         last, known = self._digest, self._known
         found = await in_thread(lambda: _look_at(self._path, last, known), "pods-file")
@@ -275,11 +275,11 @@ class PodsFile:
             return
         await update_fleet(self._fleet, found.changed, found.gone)
         self._fleet.synced = True
-        # Only now: if that failed, the next run of the task does it again.
+        # Store it only now: if the update failed, the next run of the task repeats it.
         self._digest = found.digest
         self._known = found.pods
         self.last_error = None
-        log.info("%s lists %d pods", self._path, len(found.pods))
+        log.info("loaded %d pods from %s", len(found.pods), self._path)
 
     def _refused(self, found: _Look) -> None:
         if found.fault is not None:
@@ -288,12 +288,12 @@ class PodsFile:
         self.last_error = f"{self._path}: {found.error}"
         if self._fleet.synced:
             log.error(
-                "%s; the last good list of %d pods stays in use", self.last_error, len(self._fleet)
+                "%s; the last valid list of %d pods stays in use", self.last_error, len(self._fleet)
             )
 
 
 def _look_at(path: Path, last: bytes, known: Mapping[str, Pod]) -> _Look:
-    """Read the file in full: its size and time stamp can stay the same across an edit."""
+    """Read the whole file, since its size and time stamp can stay the same across an edit."""
     try:
         content = read_file(path, max_bytes=_MAX_FILE_BYTES)
     except YamlDocumentError as error:
@@ -306,7 +306,7 @@ def _look_at(path: Path, last: bytes, known: Mapping[str, Pod]) -> _Look:
     except PodsFileError as error:
         return _Look(digest, str(error))
     except Exception as error:
-        # A fault of this process, but one that only this content is known to cause.
+        # An unexpected fault, caused by this content: another content may be fine.
         return _Look(digest, f"cannot be read: {describe(error)}", fault=error)
     by_name = {pod.name: pod for pod in pods}
     return _Look(

@@ -1,1 +1,1 @@
-"""Reading pods: what their pages say, and reading them again and again."""
+"""Scrapes: reads the pods' pages periodically, and turns them into snapshots."""

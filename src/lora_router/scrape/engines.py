@@ -1,15 +1,15 @@
-"""What each model server calls the numbers that routing needs. Data only."""
+"""The names of the metrics that routing needs, for each model server. Data only."""
 
 from dataclasses import dataclass
 
 PROCESS_START = "process_start_time_seconds"
-"""What every server that uses the official Prometheus client calls its start, as Unix time. A page
-that is merged from several processes does not have it."""
+"""The server's start as Unix time, as the official Prometheus clients name it. A page that is
+merged from several processes does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledMetric:
-    """A metric of which only the series with one label value counts."""
+    """A metric of which only the series with one label value is read."""
 
     name: str
     label: str
@@ -18,24 +18,24 @@ class LabelledMetric:
 
 @dataclass(frozen=True, slots=True)
 class ResidencyMetrics:
-    """The metrics that say which adapters are loaded. A server that has one of them says so."""
+    """The metrics that report which adapters are loaded."""
 
     loaded: str
-    """One series above 0 for each loaded adapter, with its name and where it is as labels."""
+    """One series above 0 for each loaded adapter, with its name and level as labels."""
     adapter_label: str
     level_label: str
     gpu_level: str
     cpu_level: str
     gpu_loaded: str
-    """How many are in slots. It is there when ``loaded`` has no series, because none is."""
+    """Number of adapters in slots. Present even if ``loaded`` has no series."""
     gpu_slots: str
-    """Slots, taken or not."""
+    """Number of slots, used or not."""
     load_seconds: str
-    """The histogram of the times that loads took."""
+    """Histogram of load times."""
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every name as it stands before a series."""
+        """The names of all series."""
         histogram = (f"{self.load_seconds}_sum", f"{self.load_seconds}_count")
         return (self.loaded, self.gpu_loaded, self.gpu_slots, *histogram)
 
@@ -44,32 +44,32 @@ class ResidencyMetrics:
 class EngineMetrics:
     """The names on one engine's ``/metrics``.
 
-    Where several names are given, the first that is on the page counts.
+    Where several names are given, the first that is on the page is read.
     """
 
     engine: str
     running: str
-    """Requests in the batch; its presence also tells the engine from the others."""
+    """Requests in the batch. Its presence also identifies the engine."""
     waiting: str
     """Requests in the queue."""
     kv_cache_usage: tuple[str, ...]
-    """Share of the KV cache in use, in [0, 1]."""
+    """Fraction of the KV cache in use, in [0, 1]."""
     deferred: LabelledMetric | None = None
     """Queued requests that wait for an adapter slot."""
     lora_info: str | None = None
     """The gauge whose labels name the active adapters and whose value is a Unix time."""
     lora_slots: str | None = None
-    """Slots for distinct adapters, where the engine counts them and names none."""
+    """Slots for distinct adapters, for an engine that counts slots but names no adapters."""
     residency: ResidencyMetrics | None = None
-    """Which adapters are loaded."""
+    """The metrics of loaded adapters."""
     generated_tokens: str | None = None
-    """The counter of tokens that came out, which tells a restart where no start time does. Of all
-    counters it moves the most, so a new server is seen as long as it has done less than the old;
-    and it is one series for each engine, while the one of requests is five."""
+    """Counter of generated tokens, which detects a restart if the page has no start time. It grows
+    faster than any other counter, so a restarted server is detected while its count is below the
+    old one; and it has one series for each engine, while the counter of requests has five."""
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every name as it stands before a series."""
+        """The names of all series."""
         single = (
             self.running,
             self.waiting,
@@ -89,7 +89,7 @@ VLLM = EngineMetrics(
     engine="vllm",
     running="vllm:num_requests_running",
     waiting="vllm:num_requests_waiting",
-    # The second name is that of releases before 0.10.
+    # Releases before 0.10 use the second name.
     kv_cache_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
     deferred=LabelledMetric("vllm:num_requests_waiting_by_reason", "reason", "deferred"),
     lora_info="vllm:lora_requests_info",
@@ -105,8 +105,8 @@ VLLM = EngineMetrics(
     ),
     generated_tokens="vllm:generation_tokens_total",
 )
-"""Measured on vLLM 0.32.0; the recorded pages are in ``tests/data/vllm-0.32.0``. Residency
-is that of vllm-project/vllm#54830, which no release has yet."""
+"""Verified with vLLM 0.32.0; the recorded pages are in ``tests/data/vllm-0.32.0``. Residency is
+from vllm-project/vllm#54830, which is not released yet."""
 
 SGLANG = EngineMetrics(
     engine="sglang",
@@ -116,6 +116,6 @@ SGLANG = EngineMetrics(
     lora_slots="sglang:lora_pool_slots_total",
     generated_tokens="sglang:generation_tokens_total",
 )
-"""From SGLang's documentation of its production metrics and ``metrics_collector.py``."""
+"""From SGLang's documentation of production metrics and from its ``metrics_collector.py``."""
 
 ENGINES = {metrics.engine: metrics for metrics in (VLLM, SGLANG)}

@@ -1,8 +1,8 @@
 """From the bytes of a ``/metrics`` page to a snapshot.
 
-``lora_requests_info`` needs care: its series are never removed, each combination of adapters that
-ever occurred stays, and only the newest says anything about now. That one is found by its value,
-and only its labels are read.
+``lora_requests_info`` needs care: vLLM never removes its series, so that there is one for each
+combination of adapters that ever occurred, and only the newest describes the present. It is found
+by its value, and only its labels are read.
 """
 
 import math
@@ -21,24 +21,24 @@ from lora_router.scrape.series import (
 )
 
 CLOCK_TOLERANCE_SECONDS = 3600.0
-"""A pod's clock may be that far ahead of ours. With several API server processes vLLM's page shows
-sums of Unix times, which are decades ahead."""
+"""A pod's clock may be this far ahead of the router's. With several API server processes, vLLM's
+page shows sums of Unix times, which are decades ahead."""
 
 MAX_SLOTS = 100_000
-"""A server that reports more adapter slots reports none that can be true."""
+"""A larger number of adapter slots cannot be true, and counts as unknown."""
 MAX_NUMBER = 1e12
-"""The same for all other numbers. Sums of them are exact, and no arithmetic with them overflows."""
+"""The same for all other numbers. No arithmetic with numbers of this size overflows."""
 MAX_LOAD_SECONDS = 3600.0
 _LONGEST_SLOTS = 20
 MAX_ADAPTERS = 4096
-"""Adapters in one label. A label lists those of one batch."""
+"""Adapters in one label, which lists those of one batch."""
 
 _finders = {engine: SeriesFinder(names.all) for engine, names in ENGINES.items()}
 _start_finder = SeriesFinder((PROCESS_START,))
 
 
 class _Page:
-    """The lines of a page that matter."""
+    """The lines of a page that are read."""
 
     __slots__ = ("_lines",)
 
@@ -61,13 +61,13 @@ def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: f
 
     Args:
         page: The body of ``/metrics``, in Prometheus text format 0.0.4.
-        engine: A key of ``ENGINES``; ``None`` to tell it from the page.
+        engine: A key of ``ENGINES``; ``None`` to detect it from the page.
         scraped_at: The snapshot's time on the router's monotonic clock.
-        wall_now: Unix time now, against which the newest series is judged.
+        wall_now: The current Unix time, to which the times of series are compared.
 
     Raises:
-        ExpositionError: The page is of no known engine, or a line that matters is malformed.
-        PageTooLargeError: Reading it would take too long.
+        ExpositionError: The page is not from a known engine, or a line that is read is malformed.
+        PageTooLargeError: Reading the page would take too long.
     """
     page = b"\n" + page
     names, found = _find(page, engine)
@@ -97,16 +97,16 @@ def _find(page: bytes, engine: str | None) -> tuple[EngineMetrics, _Page]:
         if names.running in found:
             return names, found
     looked_for = ", ".join(names.running for names in ENGINES.values())
-    raise ExpositionError(f"the page is of no known model server: it has none of {looked_for}")
+    raise ExpositionError(f"not the page of a known model server: it has none of {looked_for}")
 
 
 def _numbers(series: Iterable[Series]) -> list[float]:
-    # The parser makes an int of "3", however long, and a float of "3.0". NaN is in no interval.
+    # The parser returns an int for "3", of any length, and a float for "3.0". NaN fails the test.
     return [float(value) for _, value in series if 0 <= value <= MAX_NUMBER]
 
 
 def _sum(series: Iterable[Series]) -> float | None:
-    """Add up engines (data parallel)."""
+    """Return the sum over engines (data parallel)."""
     numbers = _numbers(series)
     return sum(numbers) if numbers else None
 
@@ -131,7 +131,7 @@ def _deferred(found: _Page, names: EngineMetrics) -> float | None:
 
 
 def _started_at(page: bytes) -> float | None:
-    """Return when the server's process began. It has no labels, and stands near the page's top."""
+    """Return when the server's process started. The series has no labels."""
     line = _start_finder.first(page)
     if line is None:
         return None
@@ -165,7 +165,7 @@ def _lora(found: _Page, names: EngineMetrics, wall_now: float) -> LoraActivity |
 
 
 def _newest(lines: Sequence[Line], wall_now: float) -> Sequence[Line]:
-    """Return the line with the newest believable time, wherever it stands, if there is one."""
+    """Return the line with the newest plausible time, if there is one."""
     latest = wall_now + CLOCK_TOLERANCE_SECONDS
     times = read_values(lines)
     newest = max([time for time in times if 0 < time <= latest], default=None)
@@ -173,12 +173,12 @@ def _newest(lines: Sequence[Line], wall_now: float) -> Sequence[Line]:
 
 
 def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
-    """Unite what the engines of a server (data parallel) say.
+    """Merge the reports of a server's engines (data parallel).
 
-    The server spreads requests over its engines itself, so a pod has an adapter if any of them has
-    it: there a request can meet it, on other pods it cannot. ``lora_requests_info`` knows no
-    engines either. The slots are one engine's, so of several engines free ones may be overlooked
-    but are never invented.
+    The server distributes requests over its engines itself. A pod therefore has an adapter if any
+    engine has it: on this pod a request may reach that engine, on other pods it cannot.
+    ``lora_requests_info`` does not distinguish engines either. The number of slots is that of one
+    engine, so that free slots of several engines may be missed but are never invented.
     """
     at: dict[str, set[str]] = {names.gpu_level: set(), names.cpu_level: set()}
     gpu_loaded, gpu_slots = found.series(names.gpu_loaded), found.series(names.gpu_slots)
@@ -186,7 +186,7 @@ def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
         return None
     for labels, value in found.series(names.loaded):
         adapter, level = labels.get(names.adapter_label), labels.get(names.level_label)
-        # A page merged from several API servers shows sums, so above 0 is loaded.
+        # A page merged from several API servers shows sums: any value above 0 means loaded.
         if adapter and level in at and value > 0:
             at[level].add(adapter)
     slots = _max(gpu_slots)
@@ -198,7 +198,7 @@ def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
 
 
 def _mean(found: _Page, histogram: str) -> float | None:
-    """Divide a histogram's sum by its count, all its series together."""
+    """Return a histogram's mean over all its series."""
     total = _sum(found.series(f"{histogram}_sum"))
     count = _sum(found.series(f"{histogram}_count"))
     if total is None or count is None or count < 1:
@@ -208,9 +208,9 @@ def _mean(found: _Page, histogram: str) -> float | None:
 
 
 def _slots(text: str) -> int | None:
-    """Return the number of slots; ``None`` for anything that is none, 0 included: unknown."""
+    """Return the number of slots, or ``None`` (unknown) for any other text, including ``0``."""
     if len(text) > _LONGEST_SLOTS:
-        return None  # Python refuses the longest numbers, and takes its time for long ones.
+        return None  # Python is slow for long numbers, and refuses the longest.
     try:
         return _bounded_slots(int(text))
     except ValueError:
@@ -222,10 +222,10 @@ def _bounded_slots(slots: float) -> int | None:
 
 
 def _adapters(text: str) -> frozenset[str]:
-    """Split a label. Servers join names by ``,`` or ``, ``; an empty label has no name in it.
+    """Split a label. Servers join names by ``,`` or ``, ``. An empty label contains no name.
 
     Raises:
-        PageTooLargeError: There are too many names.
+        PageTooLargeError: The label has too many names.
     """
     if text.count(",") >= MAX_ADAPTERS:
         raise PageTooLargeError(f"the page has a label with more than {MAX_ADAPTERS} adapters")

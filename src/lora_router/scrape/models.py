@@ -1,4 +1,4 @@
-"""Reading ``/v1/models``: which models a pod serves, and which of them are adapters of which."""
+"""Reads ``/v1/models``: which models a pod serves, and which of them are adapters."""
 
 import msgspec
 
@@ -6,13 +6,13 @@ from lora_router.fleet.catalog import ServedModel
 
 
 class ModelsError(ValueError):
-    """It is no list of models; the message says why and repeats nothing of it."""
+    """The page is not a list of models. The message does not quote the page."""
 
 
 class _Model(msgspec.Struct):
     id: str
     parent: str | None = None
-    """An adapter's base model (vLLM; SGLang too)."""
+    """The base model of an adapter (vLLM and SGLang)."""
 
 
 class _Models(msgspec.Struct):
@@ -23,16 +23,16 @@ _decoder = msgspec.json.Decoder(_Models)
 
 
 def read_models(body: bytes) -> tuple[ServedModel, ...]:
-    """Read the list.
+    """Return the models that the page lists.
 
     Raises:
-        ModelsError: It is none.
+        ModelsError: The page is not a list of models.
     """
     try:
         listed = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelsError(f"not a list of models: {error}") from None
-    # An adapter that names itself or nothing as its parent is a model of its own.
+    # A model without a parent, or with itself as its parent, is a base model.
     return tuple(
         ServedModel(model.id, model.parent if model.parent != model.id else None)
         for model in listed.data

@@ -1,4 +1,4 @@
-"""Gets pods' pages over HTTP: one kept connection for each pod, a bound on time and size."""
+"""Reads pods' pages over HTTP: one persistent connection per pod, bounded in time and size."""
 
 from functools import lru_cache
 
@@ -6,16 +6,16 @@ import aiohttp
 from yarl import URL
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
-"""Longest ``/metrics``. A vLLM page has 60 KB, and 170 bytes for each combination of adapters."""
+"""Longest ``/metrics`` page. vLLM's has 60 KB, plus 170 bytes per combination of adapters."""
 MAX_MODELS_BYTES = 16 * 1024 * 1024
-"""Longest ``/v1/models``. vLLM writes about 550 bytes for each adapter."""
+"""Longest ``/v1/models`` page. vLLM writes about 550 bytes per adapter."""
 
-# Taking a URL apart costs a fifth of a read over a kept connection.
+# Parsing a URL costs a fifth of a read over a persistent connection.
 _url = lru_cache(maxsize=16384)(URL)
 
 
 class ScrapeError(Exception):
-    """A read failed."""
+    """A read of a page failed."""
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
@@ -24,17 +24,17 @@ class ScrapeError(Exception):
 
 
 class PageReader:
-    """An HTTP client for pages that are read again and again. Make it in the event loop."""
+    """An HTTP client for pages that are read periodically. Must be created in the event loop."""
 
     def __init__(self, timeout: float) -> None:
-        """Prepare.
+        """Create a client.
 
         Args:
-            timeout: Longest time for one read, in seconds.
+            timeout: Timeout of one read in seconds.
         """
         self._timeout = timeout
         self._session = aiohttp.ClientSession(
-            # How many are read at once is the caller's to say.
+            # The caller limits concurrency.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=timeout),
             headers={"accept-encoding": "identity", "user-agent": "lora-router"},
@@ -43,7 +43,7 @@ class PageReader:
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._session.close()
 
     async def get(
@@ -52,21 +52,22 @@ class PageReader:
         """Return a page.
 
         Raises:
-            ScrapeError: There is none, or too much of it, or not in time.
+            ScrapeError: The pod cannot be reached, does not return status 200, returns more than
+                ``max_bytes``, or does not respond within the timeout.
         """
         try:
             async with self._session.get(
                 _url(url), headers=headers, allow_redirects=False
             ) as response:
                 if response.status != 200:
-                    raise ScrapeError("status", f"{url} answers with status {response.status}")
+                    raise ScrapeError("status", f"{url} returned status {response.status}")
                 return await _bounded(response, url, max_bytes)
         except TimeoutError:
             raise ScrapeError(
-                "timeout", f"{url} gave no answer within {self._timeout:g} s"
+                "timeout", f"{url}: no complete response within {self._timeout:g} s"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Some errors have no text of their own.
+            # Some of these errors have no text.
             raise ScrapeError("connect", f"{url}: {str(error) or type(error).__name__}") from None
 
 

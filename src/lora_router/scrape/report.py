@@ -1,4 +1,4 @@
-"""What the router understands of a page: ``lora-router scrape``."""
+"""Reports what the router reads from a page: ``lora-router scrape``."""
 
 import asyncio
 import time
@@ -19,11 +19,11 @@ _HEADINGS = ("source", "running", "waiting", "deferred", "kv cache", "slots", "a
 
 
 class SourceError(Exception):
-    """A source cannot be read; the message names it and says why."""
+    """A source cannot be read. The message contains the source and the cause."""
 
 
 async def read_source(source: str, stdin: bytes = b"") -> dict[str, object]:
-    """Read a metrics page and say what is understood of it.
+    """Read a metrics page and return what the router reads from it.
 
     Args:
         source: A file, ``-`` for standard input, or a URL (``/metrics`` if it has no path).
@@ -31,7 +31,7 @@ async def read_source(source: str, stdin: bytes = b"") -> dict[str, object]:
             input in an event loop cannot be interrupted.
 
     Raises:
-        SourceError: It cannot be read, or is no page of a known model server.
+        SourceError: The source cannot be read, or is not the page of a known model server.
     """
     page = stdin if source == "-" else await _load(source)
     try:
@@ -77,10 +77,10 @@ async def _load(source: str) -> bytes:
             session.get(url) as response,
         ):
             if response.status != 200:
-                raise SourceError(f"{source}: answers with status {response.status}")
+                raise SourceError(f"{source}: returned status {response.status}")
             return await response.read()
     except TimeoutError:
-        raise SourceError(f"{source}: no answer within {_TIMEOUT_SECONDS:g} s") from None
+        raise SourceError(f"{source}: timeout, no response within {_TIMEOUT_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise SourceError(f"{source}: {str(error) or type(error).__name__}") from None
 

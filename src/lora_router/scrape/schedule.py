@@ -1,4 +1,4 @@
-"""When a pod is read: spread over the interval, so that no moment has more to do than another."""
+"""When a pod is scraped: scrapes are spread evenly over the interval."""
 
 import hashlib
 import math
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 class ScrapeSchedule:
-    """One pod's: once in each interval, at a time in it that is the pod's own.
+    """The schedule of one pod: once in each interval, at an offset derived from the pod's name.
 
-    That time is the same in every process and run, and as good as random from pod to pod.
+    The offset is the same in every process, and uniformly distributed over the pods.
     """
 
     __slots__ = ("_clock", "_interval", "_last", "_phase")
@@ -21,9 +21,9 @@ class ScrapeSchedule:
         self._last = -math.inf
 
     def wait(self) -> float:
-        """Return the seconds until the next turn. ScrapeSchedule that were missed are left out."""
+        """Return the seconds until the next scrape. Missed ones are skipped."""
         now = self._clock()
-        # A timer can go off a little early, and the turn that it was for must not come again.
+        # A timer can fire a little early, and must not repeat the scrape that it was set for.
         after = max(now, self._last + self._interval / 2)
         self._last = ((after - self._phase) // self._interval + 1) * self._interval + self._phase
         return self._last - now

@@ -1,11 +1,11 @@
-"""Reads every ready pod's ``/metrics`` and ``/v1/models``, again and again, spread in time.
+"""Scrapes ``/metrics`` and ``/v1/models`` of every ready pod periodically, spread over time.
 
-One supervised task for each pod and page, a bound on how many read at once, a time limit on each
-read. A read that fails changes nothing but a count: the last good snapshot stays and grows old. The
-same holds for a read that fails here, because of a fault in this process: it has the cause
-``internal``, and the pod is read again at its usual time.
-Pods that failed last, which often means that the time limit is what ends their reads, take up half
-of the places at most, so however many they are, the others are read in time.
+Each pod and page has a supervised task. Concurrency is limited, and each read has a timeout. A
+failed read only increments a counter: the last snapshot stays in use and becomes stale. The same
+holds for a fault in this process while it handles a page: the read fails with cause ``internal``,
+and the next one follows at its usual time.
+Pods whose last read failed, often by timeout, use at most half of the concurrent reads. Any number
+of failing pods therefore does not delay the others.
 """
 
 import asyncio
@@ -32,23 +32,23 @@ from lora_router.supervision import Supervisor, cancel, describe
 log = logging.getLogger("lora_router.scrape")
 
 FIRST_RETRY_SECONDS = 1.0
-"""First wait before a failed ``/v1/models`` is read again; doubles up to the normal interval."""
+"""First delay before a failed ``/v1/models`` is retried. Doubles up to the normal interval."""
 
 Kind = Literal["metrics", "models"]
 
 
 class ScrapeObserver(Protocol):
-    """Whoever counts scrapes."""
+    """Counts scrapes."""
 
     def scraped(self, kind: str, pod: str, seconds: float) -> None:
-        """Take note of a good read and of the time it took."""
+        """Count a successful read and its duration."""
 
     def failed(self, kind: str, pod: str, cause: str) -> None:
-        """Take note of a failed read. The cause is one of a few words, fit for a label."""
+        """Count a failed read. ``cause`` is one of a few words, for a label."""
 
 
 class Scraper:
-    """Keeps the cache's snapshots and model lists fresh."""
+    """Keeps the fleet's snapshots and lists of models up to date."""
 
     def __init__(  # noqa: PLR0913 -- each is a setting or a part that tests replace
         self,
@@ -63,16 +63,16 @@ class Scraper:
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare.
+        """Create a scraper that does not run yet.
 
         Args:
-            fleet: Where the pods stand and the results go.
-            observer: Whoever counts.
+            fleet: Provides the pods and receives the results.
+            observer: Counts the reads.
             interval: Seconds between two reads of a pod's ``/metrics``.
             models_interval: Seconds between two reads of a pod's ``/v1/models``.
-            timeout: Longest time for one read, in seconds.
-            concurrency: Reads at the same time.
-            api_key: What ``/v1/models`` asks for, where pods ask for something.
+            timeout: Timeout of one read in seconds.
+            concurrency: Maximum number of concurrent reads.
+            api_key: Sent as bearer token when ``/v1/models`` is read.
             supervisor: Runs the tasks. By default one that nobody else knows.
             clock: The router's monotonic clock.
         """
@@ -84,7 +84,7 @@ class Scraper:
         self._concurrency = concurrency
         self._api_key = api_key
         self._supervisor = supervisor or Supervisor()
-        # A network that fails makes a line for each pod, and one that flaps does so every second.
+        # A network failure causes a line for each pod, and a flapping network does so repeatedly.
         self._limit = LogLimit(10.0, burst=20, clock=clock)
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
@@ -93,7 +93,7 @@ class Scraper:
         self._all_tried = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin to read the pods in the cache, and follow it from now on."""
+        """Start to scrape the pods of the fleet, and follow its changes."""
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
         self._pages = PageReader(self._timeout)
@@ -101,7 +101,7 @@ class Scraper:
         self._follow(tuple(self._fleet))
 
     async def stop(self) -> None:
-        """Stop reading; no task and no connection is left."""
+        """Stop scraping. No task and no connection is left."""
         pages, self._pages = self._pages, None
         tasks = [task for pair in self._tasks.values() for task in pair]
         self._tasks.clear()
@@ -112,11 +112,11 @@ class Scraper:
                 await pages.close()
 
     async def first_round(self) -> None:
-        """Wait until every page of every pod that is ready now has been tried once."""
+        """Wait until every page of every pod that is ready now has been read or has failed."""
         await self._all_tried.wait()
 
     def _follow(self, changed: Iterable[PodState]) -> None:
-        """Start to read pods that became ready, stop for those that left or are not ready."""
+        """Start to scrape pods that became ready. Stop for pods that left or are not ready."""
         if self._pages is None:
             return
         for state in changed:
@@ -150,7 +150,7 @@ class Scraper:
         health = _Health(state.pod.name, "metrics", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._interval, self._clock)
         while True:
-            # The first read is at once.
+            # The first read is immediate.
             await self._attempt(state, "metrics", self._scrape, health)
             await asyncio.sleep(turns.wait())
 
@@ -159,7 +159,7 @@ class Scraper:
         turns = ScrapeSchedule(state.pod.name, self._models_interval, self._clock)
         retry = FIRST_RETRY_SECONDS
         while True:
-            # Read each time: an edit of the pods file can name the models, or stop naming them.
+            # Check each time: an edit of the pods file can add the pod's models or remove them.
             if state.pod.models is not None or await self._attempt(
                 state, "models", self._list, health
             ):
@@ -187,8 +187,8 @@ class Scraper:
             self._failed(state, kind, error, health)
             return False
         except Exception as error:
-            # A fault of ours, or of something that is told of the result, which must not end the
-            # pod's scrapes, and not slow them down either.
+            # A fault in this process, or in a listener of the fleet. It must neither end the pod's
+            # scrapes nor slow them down.
             self._supervisor.failed(f"scrape-{kind}", error, about=state.pod.name)
             self._failed(state, kind, ScrapeError("internal", describe(error)), health)
             return False
@@ -225,14 +225,14 @@ class Scraper:
             models = read_models(body)
         except ModelsError as error:
             raise ScrapeError("malformed", str(error)) from None
-        # The pods file may have named the models while this read was under way.
+        # The pods file may have named the models during this read.
         if state.pod.models is None:
             self._fleet.put_models(state, models)
 
     async def _get(
         self, url: str, headers: dict[str, str] | None = None, *, max_bytes: int
     ) -> bytes:
-        assert self._pages is not None  # noqa: S101 -- tasks live between start and stop
+        assert self._pages is not None  # noqa: S101 -- tasks run between start and stop
         return await self._pages.get(url, headers, max_bytes=max_bytes)
 
 
@@ -241,7 +241,7 @@ def _kinds_of(state: PodState) -> tuple[Kind, ...]:
 
 
 class _Health:
-    """Logs when a page begins to fail, and when it can be read again."""
+    """Logs when the reads of a page start to fail, and when they recover."""
 
     __slots__ = ("_kind", "_limit", "_pod", "failing")
 
@@ -254,7 +254,7 @@ class _Health:
     def good(self) -> None:
         if self.failing:
             self.failing = False
-            message = "the %s of pod %s can be read again"
+            message = "scrape of %s of pod %s recovered"
             self._limit.log(log, logging.INFO, "recovered", message, self._kind, self._pod)
 
     def bad(self, error: ScrapeError) -> None:
@@ -264,7 +264,7 @@ class _Health:
                 log,
                 logging.WARNING,
                 error.cause,
-                "the %s of pod %s cannot be read, what was read last stays in use: %s",
+                "scrape of %s of pod %s failed, the last snapshot stays in use: %s",
                 self._kind,
                 self._pod,
                 error,

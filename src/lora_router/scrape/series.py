@@ -1,12 +1,12 @@
-"""The series of a metrics page that matter, found in one pass and read without a parser.
+"""Finds the series of a metrics page that routing needs, in one pass and mostly without a parser.
 
-A vLLM page is 50 to 60 KB, of which a handful of lines matter. One regular expression goes through
-the page once, from line to line of the engine's own metrics, and yields those. What stands before
-the value is the same from scrape to scrape, so it is read once and remembered. A line that is not
-of the plainest form (an escape, a time stamp, a value with more than a number in it) goes through
-the official Prometheus parser, so what counts as well formed is the parser's decision everywhere.
+A vLLM page has 50 to 60 KB, of which a handful of lines matter. One regular expression scans the
+page once and finds those lines. The text before a value is the same from scrape to scrape, so its
+labels are cached. A line that does not have the simplest form (an escape, a time stamp, a value
+that is more than a number) is read by the official Prometheus parser, which therefore decides what
+is well formed everywhere.
 
-The cost of a page is bounded, whatever is on it.
+The cost of reading a page is bounded, whatever it contains.
 """
 
 import re
@@ -15,31 +15,31 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from lora_router.scrape.labels import LabelMemory, plain_labels
+from lora_router.scrape.labels import LabelCache, plain_labels
 
 MAX_LINES = 40_000
-"""Lines of a page. A vLLM page has about 600, and one for each combination of adapters that ever
-ran together."""
+"""Lines of a page. vLLM's has about 600, plus one for each combination of adapters that ever ran
+together."""
 MAX_SERIES = 10_000
 """Series of one metric whose labels are read."""
 MAX_PARSED_SERIES = 500
-"""Series of one metric that the official parser reads, at some 50 µs each."""
+"""Series of one metric that are read by the official parser, which takes about 50 µs for each."""
 MAX_LABELS_BYTES = 64 * 1024
 _SMALL_PAGE_BYTES = 512 * 1024
-"""A page of this size has less than ``MAX_LINES`` lines that matter, and need not be counted."""
+"""Lines of smaller pages are not counted: they cannot contain ``MAX_LINES`` series."""
 
 _UNKNOWN: Mapping[str, str] = {}
-_memory = LabelMemory(16 * 1024 * 1024)
+_cache = LabelCache(16 * 1024 * 1024)
 
 Line = tuple[bytes, bytes, bytes]
-"""A line in parts: all up to the end of its labels; of that, the metric's name; all the rest."""
+"""The parts of a line: the text up to the end of the labels, the metric's name, and the rest."""
 
 Series = tuple[Mapping[str, str], float]
 """Labels and value."""
 
 
 class ExpositionError(ValueError):
-    """The page is not one that can be read; the message says why, shortened."""
+    """The page cannot be read. The message quotes at most the start of a line."""
 
 
 class PageTooLargeError(ExpositionError):
@@ -47,25 +47,24 @@ class PageTooLargeError(ExpositionError):
 
 
 class SeriesFinder:
-    """Finds all the lines of some metrics."""
+    """Finds all lines of some metrics."""
 
     __slots__ = ("_pattern",)
 
     def __init__(self, names: Collection[str]) -> None:
-        # What all names begin with is what the search looks for; `re` sees to that itself.
-        # A name must end there: another metric's may go on. Label values may hold braces, what
-        # follows the labels does not.
+        # `re` searches for the common prefix of all names. The lookahead excludes metrics whose
+        # names are longer. Label values may contain braces; the text after the labels does not.
         wanted = "|".join(map(re.escape, names))
         pattern = rf"\n(({wanted})(?=[{{ \t])(?:[^\n]*\}})?)([^\n]*)"
         self._pattern = re.compile(pattern.encode())
 
     def first(self, page: bytes) -> Line | None:
-        """Return the first line. ``page`` begins with a line end."""
+        """Return the first line, if there is one. ``page`` must start with a line end."""
         found = self._pattern.search(page)
         return (found[1], found[2], found[3]) if found is not None else None
 
     def all(self, page: bytes) -> dict[bytes, list[Line]]:
-        """Return the lines by the metrics' names. ``page`` begins with a line end.
+        """Return the lines by metric name. ``page`` must start with a line end.
 
         Raises:
             PageTooLargeError: The page has too many lines.
@@ -79,10 +78,10 @@ class SeriesFinder:
 
 
 def read_values(lines: Iterable[Line]) -> list[float]:
-    """Return the values, for which the labels are not looked at.
+    """Return the values, without reading the labels.
 
     Raises:
-        ExpositionError: One is no number.
+        ExpositionError: A value is not a number.
     """
     try:
         return [float(line[2]) for line in lines]
@@ -103,7 +102,7 @@ def read_series(lines: Sequence[Line]) -> list[Series]:
     parsed = 0
     for line in lines:
         head, name, tail = line
-        labels = _memory.get(head, _UNKNOWN)
+        labels = _cache.get(head, _UNKNOWN)
         if labels is _UNKNOWN:
             if len(head) > MAX_LABELS_BYTES:
                 raise PageTooLargeError(f"the page has a line with {len(head)} bytes of labels")
@@ -111,8 +110,8 @@ def read_series(lines: Sequence[Line]) -> list[Series]:
             if labels is None:
                 parsed = _one_more(parsed)
                 labels = _parsed_labels(head, name)
-            _memory.put(head, labels)
-        # Python reads "1_0" as a number, the parser does not.
+            _cache.put(head, labels)
+        # Python accepts "1_0" as a number; the official parser does not.
         if labels is not None and b"_" not in tail:
             try:
                 series.append((labels, float(tail)))
@@ -127,14 +126,14 @@ def read_series(lines: Sequence[Line]) -> list[Series]:
 
 
 def _one_more(parsed: int) -> int:
-    """Count a line that the official parser reads."""
+    """Count a line that needs the official parser."""
     if parsed >= MAX_PARSED_SERIES:
         raise PageTooLargeError(f"the page has more than {MAX_PARSED_SERIES} unusual lines")
     return parsed + 1
 
 
 def _parsed_labels(head: bytes, name: bytes) -> Mapping[str, str] | None:
-    """Return the labels if nothing but a value can follow, else ``None``."""
+    """Return the labels, or ``None`` if they cannot be read apart from the value."""
     try:
         (sample,) = _parse((head, name, b" 0"))
     except (ExpositionError, ValueError):
@@ -150,12 +149,12 @@ def _parse(line: Line) -> list[Sample]:
             sample for family in text_string_to_metric_families(text) for sample in family.samples
         ]
     except Exception:
-        # The parser has no error of its own: by the line, it raises ValueError, KeyError, …
+        # The parser has no error type: it raises ValueError, KeyError and others.
         raise _malformed(line) from None
 
 
 def _value(line: Line) -> float:
-    """Return a value that a time stamp may follow."""
+    """Return a value that may be followed by a time stamp."""
     words = line[2].split() if line[0].endswith(b"}") else _text(line).split()[1:]
     try:
         return float(words[0])

@@ -1,1 +1,1 @@
-"""What the router tells of itself: metrics and logs."""
+"""What the router reports of itself: metrics and logs."""

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
 """Seconds."""
 MAX_SERIES = 256
-"""Distinct combinations of algorithm, outcome and reason. Ours have about 40."""
+"""Distinct combinations of algorithm, outcome and reason. The built-in algorithms have about 40."""
 OTHER = "other"
 _LABEL_CHARACTERS = 64
 _BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
@@ -23,18 +23,18 @@ _BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
 
 @dataclass(slots=True)
 class _Times:
-    """How long the decisions of one algorithm took."""
+    """Histogram of one algorithm's decision times."""
 
     seconds: float = 0.0
     counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
-    """By bucket, not cumulated."""
+    """By bucket, not cumulative."""
 
 
 class Decisions(Collector):
-    """Counts what becomes of requests (``DecisionObserver``).
+    """Counts the outcomes of requests (``DecisionObserver``).
 
-    Nothing that an algorithm returns breaks it: a label that is not a string is converted, a long
-    one is cut, and beyond ``MAX_SERIES`` series further reasons count as ``other``.
+    No value that an algorithm returns can break it: a label that is not a string is converted, a
+    long one is truncated, and after ``MAX_SERIES`` series further reasons count as ``other``.
     """
 
     def __init__(self) -> None:
@@ -42,11 +42,11 @@ class Decisions(Collector):
         self._times: dict[str, _Times] = {}
 
     def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
-        """Count a decision, and the time it took if a pod was chosen."""
+        """Count a decision, and its duration in seconds if a pod was chosen."""
         try:
             self._requests[algorithm, outcome, reason] += 1
         except Exception:
-            # A new series, or labels that cannot be one: not hashable, or with a fault in them.
+            # A new series, or values that cannot be labels, such as unhashable ones.
             algorithm, outcome = self._count(algorithm, outcome, reason)
         if outcome == "routed":
             times = self._times.get(algorithm)
@@ -59,15 +59,15 @@ class Decisions(Collector):
         """Return the metrics as they are now."""
         requests = CounterMetricFamily(
             "lora_router_requests",
-            "Requests by what became of them: routed, refused, held (waits in the router), "
-            "cancelled (the client left while it was held).",
+            "Requests by outcome: routed, refused, held (waits in the router), cancelled (the "
+            "client disconnected while the request was held).",
             labels=["algorithm", "outcome", "reason"],
         )
         for labels, count in self._requests.items():
             requests.add_metric(labels, count)
         seconds = HistogramMetricFamily(
             "lora_router_decision_seconds",
-            "Time to choose a pod and count the request, without body parsing and holding.",
+            "Time to choose a pod and count the request, without body parsing and waiting.",
             labels=["algorithm"],
         )
         for algorithm, times in self._times.items():
@@ -76,7 +76,7 @@ class Decisions(Collector):
         return (requests, seconds)
 
     def _count(self, algorithm: object, outcome: object, reason: object) -> tuple[str, str]:
-        """Count under labels that are fit for a page. Returns the first two."""
+        """Count under sanitized labels. Returns the algorithm's and the outcome's label."""
         requests = self._requests
         key = (_label(algorithm), _label(outcome), _label(reason))
         if key not in requests and len(requests) >= MAX_SERIES:
@@ -93,7 +93,7 @@ class Decisions(Collector):
 
 
 def _label(value: object) -> str:
-    """Return a value as a label: a plain string that can be written as UTF-8, of bounded length."""
+    """Return a value as a label: a string of bounded length that can be encoded as UTF-8."""
     try:
         text = value if type(value) is str else str(value)
         return text[:_LABEL_CHARACTERS].encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""Writes log lines in a thread, so that a standard error that nobody reads never blocks the loop.
+"""Writes log lines in a thread, so that an unread standard error never blocks the event loop.
 
-Lines wait in a bounded queue. When it is full, lines are dropped and counted; once there is room
-again, a line says how many. At the exit the thread gets a bounded time for what is left.
+Lines wait in a bounded queue. When the queue is full, lines are dropped and counted, and a later
+line reports how many. At exit, the thread has a bounded time to write the rest.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ import threading
 from typing import IO
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
-"""Counted in characters, which are mostly as many."""
+"""Counted in characters: most lines are ASCII."""
 MAX_LINE_CHARACTERS = 16 * 1024
 _BATCH_CHARACTERS = 64 * 1024
 FLUSH_SECONDS = 2.0
-"""Time at the exit for lines that have not been written."""
+"""Time at exit to write queued lines."""
 
 
 class LogWriter(logging.Handler):
@@ -28,50 +28,50 @@ class LogWriter(logging.Handler):
         """Start the thread.
 
         Args:
-            stream: Where to write. Its file descriptor is used if it has one: the buffer of
-                ``sys.stderr`` has a lock, which must not be held while a write blocks.
+            stream: Where to write. If it has a file descriptor, lines are written to that, since
+                the lock of the stream's buffer must not be held while a write blocks.
         """
         super().__init__()
         self._stream = stream
         self._descriptor = _descriptor(stream)
         self._queue: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
-        # Each number is written by one thread only, so that none needs a lock.
+        # Each counter is written by one thread only, and needs no lock.
         self._queued = 0
         self._written = 0
         self.dropped = 0
-        """Lines that found the queue full, or a standard error that is closed."""
+        """Lines that found the queue full."""
         self._reported = 0
         self._lost = 0
         threading.Thread(target=self._run, name="log-writer", daemon=True).start()
 
     @property
     def dropped_lines(self) -> int:
-        """Lines that were not written: the queue was full, or the stream is closed."""
+        """Number of lines dropped because the queue was full or the write failed."""
         return self.dropped + self._lost
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record. ``logging`` holds the handler's lock meanwhile."""
+        """Queue a record. ``logging`` holds the handler's lock during the call."""
         if self._queued - self._written > MAX_QUEUED_BYTES:
             self.dropped += 1
             return
         try:
             line = self.format(record)
         except Exception as error:
-            line = f"a log record cannot be formatted: {type(error).__name__}: {record.msg!r}"
+            line = f"cannot format a log record: {type(error).__name__}: {record.msg!r}"
         if len(line) > MAX_LINE_CHARACTERS:
             line = f"{line[:MAX_LINE_CHARACTERS]}… ({len(line)} characters)"
         self._queued += len(line) + 1
         self._queue.put(line + "\n")
 
     def flush(self) -> None:
-        """Wait until what is queued has been written, for at most ``FLUSH_SECONDS``."""
+        """Wait until the queued lines have been written, at most ``FLUSH_SECONDS``."""
         if self._queued != self._written:
             written = threading.Event()
             self._queue.put(written)
             written.wait(FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Write what is queued, for at most ``FLUSH_SECONDS``, and end the thread."""
+        """Flush, then end the thread."""
         self.flush()
         self._queue.put(None)
         super().close()
@@ -101,7 +101,7 @@ class LogWriter(logging.Handler):
                 event.set()
 
     def _note(self, lines: int) -> str:
-        """Return the line that says that lines are missing, in the format of the others."""
+        """Return the line that reports dropped lines, in the format of the others."""
         record = logging.LogRecord(
             "lora_router.telemetry",
             logging.WARNING,
@@ -114,7 +114,7 @@ class LogWriter(logging.Handler):
         return self.format(record) + "\n"
 
     def _write(self, text: str) -> bool:
-        """Write a text, however long that takes. Returns whether it was possible."""
+        """Write a text; blocks until it is written. Returns whether the write succeeded."""
         try:
             if self._descriptor is None:
                 self._stream.write(text)
@@ -125,10 +125,10 @@ class LogWriter(logging.Handler):
                 try:
                     data = data[os.write(self._descriptor, data) :]
                 except BlockingIOError:
-                    # Somebody who shares the terminal or pipe has made it non-blocking.
+                    # Another process that shares the terminal or pipe made it non-blocking.
                     select.select((), (self._descriptor,), ())
         except (OSError, ValueError):
-            return False  # The reader has gone, the disk is full, the stream is closed.
+            return False  # The reader is gone, the disk is full, or the stream is closed.
         return True
 
 

@@ -11,10 +11,10 @@ from lora_router.telemetry.log_writer import LogWriter
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, maybe ``error``."""
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, ``error``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write one record."""
+        """Return the record's line."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,12 +30,12 @@ _writer: LogWriter | None = None
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
-    """Send all logs of the process to standard error, through a thread.
+    """Write all logs of the process to standard error, through a thread.
 
-    ``level`` applies to the loggers of this package. Those of other libraries log warnings and
-    errors only: their debug output is about connections and timers, many lines for each request.
+    ``level`` applies to the loggers below ``lora_router``. Other libraries log warnings and errors
+    only, since their debug output is many lines about connections and timers for each request.
     """
-    global _writer  # noqa: PLW0603 -- logging is the process's, and so is its writer
+    global _writer  # noqa: PLW0603 -- logging belongs to the process, and so does its writer
     handler = LogWriter(sys.stderr)
     if style == "json":
         handler.setFormatter(JsonFormatter())
@@ -51,21 +51,21 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
 
 
 def dropped_lines() -> int:
-    """Return how many log lines have not been written, since nobody read them."""
+    """Return how many log lines were dropped."""
     return 0 if _writer is None else _writer.dropped_lines
 
 
 def _log_what_python_prints() -> None:
-    """Have warnings, and errors that nobody can catch, logged: a print to standard error blocks."""
+    """Log warnings and uncaught errors, which Python would print: a print can block the loop."""
     log = logging.getLogger("lora_router")
 
     def unraisable(what: "sys.UnraisableHookArgs") -> None:
         error = what.exc_value
-        log.error("an exception was ignored: %s", what.err_msg or what.object, exc_info=error)
+        log.error("unraisable exception: %s", what.err_msg or what.object, exc_info=error)
 
     def in_thread(what: threading.ExceptHookArgs) -> None:
         name = "?" if what.thread is None else what.thread.name
-        log.error("an exception ended thread %s", name, exc_info=what.exc_value)
+        log.error("uncaught exception in thread %s", name, exc_info=what.exc_value)
 
     logging.captureWarnings(capture=True)
     sys.unraisablehook = unraisable

@@ -1,4 +1,4 @@
-"""The router's own Prometheus metrics, by the names under which users meet them at 3 a.m."""
+"""The router's own Prometheus metrics."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class _Registry(CollectorRegistry):
-    """A registry whose collectors can be read one by one."""
+    """A registry whose collectors can be read separately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Registry(CollectorRegistry):
 
 
 class _Metrics(Collector):
-    """Metrics that have been collected."""
+    """A collector of metrics that have been collected already."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics
@@ -45,7 +45,7 @@ class _Metrics(Collector):
 
 
 class _Count(Collector):
-    """A counter that is kept elsewhere."""
+    """A counter whose value is stored elsewhere."""
 
     def __init__(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         self._name = name.removesuffix("_total")
@@ -58,7 +58,7 @@ class _Count(Collector):
 
 
 class Telemetry:
-    """Counts what the router does. One for each process; its registry is its own."""
+    """Counts what the router does. A process has one, with a registry of its own."""
 
     def __init__(self, fleet: Fleet, clock: Callable[[], float] = monotonic) -> None:
         self.registry = _Registry()
@@ -73,19 +73,19 @@ class Telemetry:
         )
         self._scrape_failures = Counter(
             "lora_router_scrape_failures_total",
-            "Failed reads of a pod's /metrics or /v1/models; the last good snapshot stays in use.",
+            "Failed reads of a pod's /metrics or /v1/models. The last snapshot stays in use.",
             ["kind", "pod", "cause"],
             registry=self.registry,
         )
         self._pod_events = Counter(
             "lora_router_pod_events_total",
-            "Pods that the Kubernetes API told of: listed, changed or deleted.",
+            "Pods that the Kubernetes API server listed, changed or deleted.",
             ["kind"],
             registry=self.registry,
         )
         self._discovery_failures = Counter(
             "lora_router_discovery_failures_total",
-            "Failures to follow the pods; the last known pods stay in use.",
+            "Failures to list or watch the pods. The last known pods stay in use.",
             ["cause"],
             registry=self.registry,
         )
@@ -97,7 +97,7 @@ class Telemetry:
         )
         Gauge(
             "lora_router_build_info",
-            "1, labelled with the running version.",
+            "Constant 1, labelled with the version.",
             ["version"],
             registry=self.registry,
         ).labels(__version__).set(1)
@@ -117,11 +117,11 @@ class Telemetry:
         self._scrape_failures.labels(kind, pod, cause).inc()
 
     def pod_events(self, kind: str, count: int) -> None:
-        """Count pods that the API server told of (``DiscoveryObserver``)."""
+        """Count pods that the API server reported (``DiscoveryObserver``)."""
         self._pod_events.labels(kind).inc(count)
 
     def discovery_lost(self, cause: str) -> None:
-        """Count a failure to follow the pods (``DiscoveryObserver``)."""
+        """Count a failure to list or watch the pods (``DiscoveryObserver``)."""
         self._discovery_failures.labels(cause).inc()
 
     def task_failed(self, task: str) -> None:
@@ -129,18 +129,18 @@ class Telemetry:
         self._task_failures.labels(task).inc()
 
     def add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a number that is read whenever the page is."""
+        """Add a gauge whose value is read whenever the page is."""
         Gauge(name, meaning, registry=self.registry).set_function(read)
 
     def add_counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a count that is kept elsewhere and read whenever the page is."""
+        """Add a counter whose value is stored elsewhere and read whenever the page is."""
         self.registry.register(_Count(name, meaning, read))
 
     def page(self) -> bytes:
         """Return the page that ``/metrics`` serves.
 
-        A collector that fails is left out, and the log says so: a page without one metric is of
-        more use than none.
+        A collector that fails is omitted and logged, since a page without one metric is more
+        useful than no page.
         """
         page = []
         for collector in self.registry.collectors:
@@ -151,7 +151,7 @@ class Telemetry:
                     log,
                     logging.ERROR,
                     type(collector).__name__,
-                    "/metrics lacks what %s collects: %s",
+                    "collector %s failed, /metrics omits it: %s",
                     type(collector).__name__,
                     type(error).__name__,
                     exc_info=error,
@@ -170,14 +170,14 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class _FleetCollector(Collector):
-    """Reads the cache at each scrape of us, so nothing has to be kept up to date."""
+    """Reads the fleet whenever the page is read, so that no gauge has to be updated before."""
 
     def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
         self._fleet = fleet
         self._clock = clock
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Make the families that describe the fleet as it is now."""
+        """Return the metrics of the fleet as it is now."""
         now = self._clock()
         in_flight = GaugeMetricFamily(
             "lora_router_in_flight_requests",
@@ -186,12 +186,12 @@ class _FleetCollector(Collector):
         )
         adapters = GaugeMetricFamily(
             "lora_router_in_flight_adapters",
-            "Distinct adapters among them.",
+            "Distinct adapters of the requests in flight on the pod.",
             labels=["pod"],
         )
         age = GaugeMetricFamily(
             "lora_router_snapshot_age_seconds",
-            "Age of the pod's last good scrape; absent before the first.",
+            "Age of the pod's last successful scrape; absent before the first.",
             labels=["pod"],
         )
         ready_pods = 0
@@ -202,12 +202,12 @@ class _FleetCollector(Collector):
             adapters.add_metric([name], len(state.in_flight_adapters))
             if state.metrics is not None:
                 age.add_metric([name], max(0.0, now - state.metrics.scraped_at))
-        pods = GaugeMetricFamily("lora_router_pods", "Pods known.", labels=["state"])
+        pods = GaugeMetricFamily("lora_router_pods", "Pods in the fleet.", labels=["state"])
         pods.add_metric(["ready"], ready_pods)
         pods.add_metric(["not-ready"], len(self._fleet) - ready_pods)
         total = GaugeMetricFamily(
             "lora_router_reservations",
-            "Requests in the in-flight ledger, those on pods that have left included.",
+            "Requests in the in-flight ledger, including those on pods that have left the fleet.",
             value=self._fleet.ledger.total,
         )
         return (pods, in_flight, adapters, total, age)

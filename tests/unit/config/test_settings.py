@@ -274,9 +274,7 @@ class TestProblems:
     def test_a_key_that_is_there_twice_is_named_with_both_lines(self, write: Path) -> None:
         write.write_text("grpc_port: 1\nadmin_port: 1\ngrpc_port: 2\n")
 
-        assert problem(file=write) == (
-            f"{write}: line 3, column 1: the key 'grpc_port' is there twice"
-        )
+        assert problem(file=write) == (f"{write}: line 3, column 1: duplicate key 'grpc_port'")
 
     def test_options_in_a_file_may_be_numbers(self, write: Path) -> None:
         write.write_text("algorithm_options: {shuffle_shard_k: 3, adapter_load_seconds: 0.5}\n")

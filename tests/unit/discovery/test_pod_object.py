@@ -79,7 +79,7 @@ def test_a_pod_without_an_address_or_with_its_containers_ended_is_none() -> None
 def test_an_address_that_is_none_is_a_problem() -> None:
     pod, problems = to_pod(pod_object(ip="vllm-0.local"), PortRules())
     assert pod is None
-    assert problems == ("status.podIP='vllm-0.local' is no IP address; the pod is not used",)
+    assert problems == ("status.podIP='vllm-0.local' is not an IP address; the pod is ignored",)
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
@@ -137,7 +137,7 @@ class TestEngine:
         assert pod.engine is None
         assert problems == (
             "label model.aibrix.ai/engine='tgi' must be one of vllm, sglang; "
-            "its metrics page will tell",
+            "the engine is detected from its metrics page",
         )
 
 

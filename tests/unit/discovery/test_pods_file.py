@@ -74,7 +74,7 @@ def entry(**keys: str) -> str:
         (entry(adress="x"), "unknown key 'adress'; did you mean 'address'"),
         (entry(zzz="x"), "unknown key 'zzz'; known are name, address"),
         ("pods: [{name: a}]", "pod 'a': address=None: must be ip:port"),
-        (entry(address="vllm-0.svc:8000"), "a host name is not possible"),
+        (entry(address="vllm-0.svc:8000"), "a host name is not allowed"),
         (entry(address="10.0.0.1"), "must be ip:port"),
         (entry(address="10.0.0.1:0"), "must be ip:port"),
         (entry(address="10.0.0.1:65536"), "must be ip:port"),
@@ -100,7 +100,7 @@ def entry(**keys: str) -> str:
         (entry(labels="{gpus: " + "9" * 5000 + "}"), "line 4, column 20: .* longer than 100"),
         (entry(labels="{gpus: !!int x}"), "line 4, column 20: 'x' is not a valid int"),
         (entry(labels="!!python/name:os.system"), "the tag !!python/name:os.system is not"),
-        (entry(labels="{a: b, a: c}"), "line 4, column 20: the key 'a' is there twice"),
+        (entry(labels="{a: b, a: c}"), "line 4, column 20: duplicate key 'a'"),
         (entry(name="x" * 10_000, address="y" * 10_000), "pod 'x{20,60}.*address='y{20,40}"),
         (entry(**{"z" * 500: "x"}), "unknown key 'z{20,40}"),
         (entry(ready="maybe"), "ready='maybe': must be true or false"),
@@ -328,7 +328,7 @@ async def test_a_bad_edit_is_logged_once_and_the_last_good_list_stays(
     assert watched.names() == ["a"]
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
-    assert "the last good list of 1 pods stays" in errors[0]
+    assert "the last valid list of 1 pods stays" in errors[0]
 
     watched.path.write_text(entry())
     await watched.until_right()

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.scrape import series
 from lora_router.scrape.exposition import read_page
-from lora_router.scrape.labels import LabelMemory, plain_labels
+from lora_router.scrape.labels import LabelCache, plain_labels
 from lora_router.scrape.series import ExpositionError, PageTooLargeError
 
 NOW = 1.8e9
@@ -142,17 +142,17 @@ def test_a_new_long_label_in_each_scrape_leaves_nothing_behind() -> None:
     assert grown < 1_000_000
 
 
-def test_what_is_remembered_of_labels_is_bounded_in_bytes() -> None:
-    memory = LabelMemory(100_000)
+def test_the_cache_of_labels_is_bounded_in_bytes() -> None:
+    cache = LabelCache(100_000)
     for number in range(10_000):
-        memory.put(b"x" * 100 + str(number).encode(), {"a": "b"})
-        assert memory.bytes <= 100_000
+        cache.put(b"x" * 100 + str(number).encode(), {"a": "b"})
+        assert cache.bytes <= 100_000
 
-    assert memory.get(b"x" * 100 + b"9999", None) == {"a": "b"}
-    assert memory.get(b"x" * 100 + b"0", None) is None
+    assert cache.get(b"x" * 100 + b"9999", None) == {"a": "b"}
+    assert cache.get(b"x" * 100 + b"0", None) is None
 
-    memory.put(b"y" * 9000, {"a": "b"})
-    assert memory.get(b"y" * 9000, None) is None
+    cache.put(b"y" * 9000, {"a": "b"})
+    assert cache.get(b"y" * 9000, None) is None
 
 
 # Labels without the parser

@@ -411,7 +411,7 @@ class TestEngines:
         assert read("sglang:num_running_reqs 0\nsglang:lora_pool_slots_total 0\n").lora is None
 
     def test_a_page_of_no_known_engine_is_refused(self) -> None:
-        with pytest.raises(ExpositionError, match="no known model server"):
+        with pytest.raises(ExpositionError, match="not the page of a known model server"):
             read("tgi_queue_size 5\n")
 
     def test_an_engine_that_is_named_need_not_be_guessed(self) -> None:

@@ -60,7 +60,7 @@ async def test_a_url_is_read_and_without_a_path_it_is_metrics(path: str) -> None
     url = f"http://127.0.0.1:{runner.addresses[0][1]}{path}"
     try:
         if path == "/other":
-            with pytest.raises(SourceError, match="answers with status 404"):
+            with pytest.raises(SourceError, match="returned status 404"):
                 await read_source(url)
         else:
             assert (await read_source(url))["deferred"] == 1
@@ -86,7 +86,7 @@ async def test_a_page_of_something_else_is_named(tmp_path: Path) -> None:
     page = tmp_path / "page"
     page.write_text("up 1\n")
 
-    with pytest.raises(SourceError, match="page: the page is of no known model server"):
+    with pytest.raises(SourceError, match="page: not the page of a known model server"):
         await read_source(str(page))
 
 

@@ -87,8 +87,8 @@ def test_what_python_would_print_is_logged(capsys: pytest.CaptureFixture[str]) -
     flushed()
 
     messages = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
-    assert any("an exception was ignored: " in message for message in messages)
-    assert "an exception ended thread broken" in messages
+    assert any("unraisable exception: " in message for message in messages)
+    assert "uncaught exception in thread broken" in messages
     assert any("UserWarning: old" in message for message in messages)
 
 
@@ -183,7 +183,7 @@ def test_a_line_that_cannot_be_formatted_is_named(monkeypatch: pytest.MonkeyPatc
     pipe.close()
 
     with os.fdopen(pipe.reading, "rb") as file:
-        assert b"cannot be formatted: TypeError: '%d pods'" in file.read()
+        assert b"cannot format a log record: TypeError: '%d pods'" in file.read()
 
 
 SCRIPT = """

@@ -95,7 +95,7 @@ def test_a_collector_that_fails_is_left_out_of_the_page(caplog: pytest.LogCaptur
     assert "lora_router_z 1.0" in page
     assert any(line.startswith("lora_router_build_info") for line in page)
     assert not any("lora_router_x" in line for line in page)
-    assert caplog.messages == ["/metrics lacks what Gauge collects: ZeroDivisionError"]
+    assert caplog.messages == ["collector Gauge failed, /metrics omits it: ZeroDivisionError"]
 
 
 def test_a_reason_that_is_no_string_leaves_the_page_whole() -> None:

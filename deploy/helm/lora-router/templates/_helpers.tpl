@@ -45,7 +45,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{- /* The namespaces whose pods are watched, as JSON; none with scope "cluster". */ -}}
+{{- /* The namespaces whose pods are watched, as JSON. Empty with scope "cluster". */ -}}
 {{- define "lora-router.namespaces" -}}
 {{- if eq .Values.discovery.scope "cluster" -}}
 []
@@ -54,7 +54,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{- /* The router's settings file: what the chart says, overridden by .Values.settings. */ -}}
+{{- /* The router's settings file: settings of the chart, overridden by .Values.settings. */ -}}
 {{- define "lora-router.settings" -}}
 {{- $ours := dict
   "admin_host" "0.0.0.0"
@@ -78,14 +78,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- mergeOverwrite $ours (deepCopy .Values.settings) | toYaml }}
 {{- end }}
 
-{{- /* Whether Envoy's calls of the router are over TLS; empty if not. */ -}}
+{{- /* "true" if Envoy calls the router over TLS, else empty. */ -}}
 {{- define "lora-router.tls" -}}
 {{- if or .Values.tls.secretName .Values.settings.grpc_tls_cert_file -}}
 true
 {{- end -}}
 {{- end }}
 
-{{- /* In whole seconds: the sleep before the end, the drain, and time to stop. */ -}}
+{{- /* Whole seconds: the preStop sleep, the drain, and 10 s to stop (app.py). */ -}}
 {{- define "lora-router.gracePeriod" -}}
 {{- $settings := include "lora-router.settings" . | fromYaml -}}
 {{ add .Values.drain.delaySeconds ($settings.drain_delay_seconds | default 0 | ceil) (ceil $settings.drain_timeout_seconds) 10 }}
@@ -107,14 +107,14 @@ true
 {{ .Values.settings.target_pod_header | default "target-pod" }}
 {{- end }}
 
-{{- /* Bodies up to the router's limit and a little more get to it; see envoy/bootstrap.py. */ -}}
+{{- /* Envoy buffers slightly more than the router's body limit; see envoy/bootstrap.py. */ -}}
 {{- define "lora-router.bufferBytes" -}}
 {{- $body := .Values.settings.max_body_bytes | default 33554432 | int64 -}}
 {{- $message := .Values.settings.grpc_max_message_size_bytes | default 67108864 | int64 -}}
 {{ min (add $body 1048576) (sub $message 16384) }}
 {{- end }}
 
-{{- /* A duration of the Gateway API, which has no fractions. */ -}}
+{{- /* A duration of the Gateway API, which does not allow fractions. */ -}}
 {{- define "lora-router.messageTimeout" -}}
 {{- $seconds := .Values.gateway.messageTimeoutSeconds -}}
 {{- if eq (floor $seconds) (float64 $seconds) -}}
@@ -124,7 +124,7 @@ true
 {{- end -}}
 {{- end }}
 
-{{- /* The pod of `helm test`, which asks both ports. */ -}}
+{{- /* Selects the pod of `helm test`, which connects to both ports. */ -}}
 {{- define "lora-router.helmTestPeer" -}}
 - podSelector:
     matchLabels:
@@ -137,7 +137,7 @@ true
 {{ .Values.gateway.envoyGateway.gatewayNamespace | default .Release.Namespace }}
 {{- end }}
 
-{{- /* What the router is told beside its settings file; the same for all that read settings. */ -}}
+{{- /* Environment of every container that reads settings. */ -}}
 {{- define "lora-router.env" -}}
 env:
   - name: AIBRIX_LORA_AFFINITY_THRESHOLD
