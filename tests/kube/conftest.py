@@ -1,15 +1,14 @@
 """One API server for all tests of this folder; each test has a namespace of its own."""
 
 import itertools
-from collections.abc import AsyncIterator, Generator, Iterator
-from importlib.util import find_spec
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.kube import crds
-from tests.kube.binaries import API_SERVER, GATEWAY_TRANSLATOR, why_not
+from tests.kube.binaries import API_SERVER, why_not
 from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
 
@@ -18,24 +17,6 @@ CHART_NAMESPACE = "models"
 
 _numbers = itertools.count(1)
 _missing = why_not(API_SERVER)
-_NEEDED = {
-    "the tests against a real Kubernetes API server": _missing,
-    "the tests through Envoy Gateway's translator": why_not(GATEWAY_TRANSLATOR),
-    "the tests of the Helm chart": (
-        None if find_spec("helm_python") else "no Helm engine for this machine"
-    ),
-}
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter,
-) -> Generator[None, None, None]:
-    """Say in the last lines, after pytest's own summary, what did not run."""
-    yield
-    for what, reason in _NEEDED.items():
-        if reason is not None:
-            terminalreporter.write_line(f"NOT RUN: {what}. {reason}", yellow=True)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
