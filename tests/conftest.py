@@ -30,18 +30,28 @@ _MARKS = {
     "image": pytest.mark.slow,
 }
 """By folder."""
-_ONE_WORKER = {"kube": "kube", "image": "image"}
-"""Folders whose tests share something that takes long to make: an API server, an image."""
+_ONE_WORKER = {
+    "kube": "kube",
+    "image": "image",
+    "integration/test_bench.py": "whole machine",
+    "integration/test_demo.py": "whole machine",
+}
+"""Folders and modules whose tests run one after the other.
+
+They share something that takes long to make (an API server, an image), or each of them starts so
+many processes that two at a time would run out of time.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the folder that they are in."""
     for item in items:
-        folder = item.path.relative_to(_TESTS).parts[0]
-        if folder in _MARKS:
-            item.add_marker(_MARKS[folder])
-        if folder in _ONE_WORKER:
-            item.add_marker(pytest.mark.xdist_group(_ONE_WORKER[folder]))
+        path = item.path.relative_to(_TESTS)
+        for place in (path.parts[0], str(path)):
+            if place in _MARKS:
+                item.add_marker(_MARKS[place])
+            if place in _ONE_WORKER:
+                item.add_marker(pytest.mark.xdist_group(_ONE_WORKER[place]))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

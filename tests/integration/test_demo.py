@@ -44,7 +44,7 @@ class Demo:
 
     async def until_running(self) -> None:
         """Wait until a fleet is complete: four pods, the router, Envoy, and the demo itself."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while len(self.processes()) < 7:
             assert time.monotonic() < deadline, self.processes()
             assert self.process.returncode is None
