@@ -48,8 +48,9 @@ class FleetLoad(NamedTuple):
 class Waiting(Protocol):
     """Which requests wait in this router, as algorithms see it."""
 
-    def __len__(self) -> int:
-        """Return the number of requests that wait."""
+    @property
+    def held(self) -> int:
+        """Requests that wait in this router."""
 
     @property
     def closed_slots(self) -> int:
@@ -66,10 +67,7 @@ class Waiting(Protocol):
 
 
 class _NobodyWaits:
-    closed_slots = 0
-
-    def __len__(self) -> int:
-        return 0
+    held = closed_slots = 0
 
     def closed_to(self, _adapter: str) -> Collection[PodView]:
         return ()

@@ -73,7 +73,7 @@ class Director:
     @property
     def held(self) -> int:
         """Requests that wait in the router now."""
-        return len(self._room)
+        return self._room.held
 
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return for which adapters requests are held, as peers are told."""
@@ -113,7 +113,7 @@ class Director:
             return self._recorder.refused(algorithm.name, refused)
 
         held_since = closing = None
-        if self._room:
+        if self._room.held:
             queue = self._room.queue_of(_question(algorithm, model, query))
             if queue is not None:
                 held_since, closing = queue.since, queue.closing
@@ -136,7 +136,7 @@ class Director:
             )
         seconds = perf_counter() - started
         routed = self._recorder.routed(algorithm.name, request, answer, seconds)
-        if self._room and request.adapter is not None:
+        if self._room.held and request.adapter is not None:
             self._room.joined(request.adapter)
         return routed
 

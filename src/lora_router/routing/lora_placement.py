@@ -150,7 +150,7 @@ class LoraPlacement:
         if adapter is None:
             pods = candidates.shortlist(None, self._random)
             return Pick(self._least_loaded(pods), "base-model")
-        if candidates.waiting and request.may_hold and candidates.is_full_for(adapter):
+        if candidates.waiting.held and request.may_hold and candidates.is_full_for(adapter):
             return hold_for_slot(request, candidates, now)
         weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
         found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
@@ -171,7 +171,8 @@ class LoraPlacement:
         self, adapter: str, candidates: Candidates, weight: float, *, any_slot: bool
     ) -> _Survey:
         looked_at = candidates.shortlist(adapter, self._random)
-        closed = candidates.waiting.closed_to(adapter)
+        waiting = candidates.waiting
+        closed = waiting.closed_to(adapter) if waiting.held else ()
         found = _Survey()
         last_resort_load = least = float("inf")
         open_pods = []

@@ -68,7 +68,10 @@ class Recorder:
         state = pick.pod
         assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
         reservation = self._ledger.reserve(state, request.adapter)
-        self.count(algorithm, "routed", pick.reason, seconds)
+        try:
+            self._observer.decided(algorithm, "routed", pick.reason, seconds)
+        except Exception:  # Whoever holds the reservation must get it, to release it.
+            log.exception("a decision could not be counted")
         if self._logs:
             log.debug(
                 "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",

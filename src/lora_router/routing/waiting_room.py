@@ -53,8 +53,9 @@ class WaitingRoom:
     def __init__(self, receptionist: Receptionist, clock: Clock, limits: Limits) -> None:
         self._clock = clock
         self._limits = limits
-        self._count = 0
-        self._count_by_model: dict[str, int] = {}
+        self.held = 0
+        """Requests that wait."""
+        self._held_by_model: dict[str, int] = {}
         self._queues: dict[Question, Queue] = {}
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
         self._lines = Lines()
@@ -65,9 +66,6 @@ class WaitingRoom:
         self._resettling = Resettling(deque())
 
     # What algorithms see (``candidates.Waiting``)
-
-    def __len__(self) -> int:
-        return self._count
 
     @property
     def closed_slots(self) -> int:
@@ -87,8 +85,8 @@ class WaitingRoom:
     def is_full(self, model: str) -> bool:
         """Return whether no further request for a model may wait."""
         return (
-            self._count >= self._limits.requests
-            or self._count_by_model.get(model, 0) >= self._limits.requests_per_model
+            self.held >= self._limits.requests
+            or self._held_by_model.get(model, 0) >= self._limits.requests_per_model
         )
 
     def queue_of(self, question: Question) -> Queue | None:
@@ -109,8 +107,8 @@ class WaitingRoom:
             self._queues_by_model.setdefault(model, {})[queue] = None
         held.queue = queue
         queue.requests[held] = None
-        self._count += 1
-        self._count_by_model[model] = self._count_by_model.get(model, 0) + 1
+        self.held += 1
+        self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
         held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
         self.still_held(held, hold, candidates)
 
@@ -138,11 +136,11 @@ class WaitingRoom:
         del queue.requests[held]
         if held.timer is not None:
             held.timer.cancel()
-        self._count -= 1
+        self.held -= 1
         model = queue.question.model
-        left = self._count_by_model[model] = self._count_by_model[model] - 1
+        left = self._held_by_model[model] = self._held_by_model[model] - 1
         if not left:
-            del self._count_by_model[model]
+            del self._held_by_model[model]
         if queue.requests:
             if queue.line is not None:
                 queue.line.put(queue)
@@ -174,14 +172,14 @@ class WaitingRoom:
 
     def released(self, states: Collection[PodState]) -> None:
         """Take note that requests of this router ended on pods."""
-        if self._count:
+        if self.held:
             for state in states:
                 self._wake_for_slots(state)
             self._agenda.work()
 
     def reported(self, states: Collection[PodState]) -> None:
         """Take note that a scrape or a peer reported something new about pods."""
-        if self._count:
+        if self.held:
             for state in states:
                 self._wake_for_slots(state)
                 self._wake_queues_of(state.beliefs.foreign_adapters)
@@ -189,7 +187,7 @@ class WaitingRoom:
 
     def pods_changed(self, states: Collection[PodState], *, models_changed: bool) -> None:
         """Take note that pods joined, left or changed, or the models that they serve."""
-        if not self._count:
+        if not self.held:
             return
         for line in self._lines:
             line.stale = True
