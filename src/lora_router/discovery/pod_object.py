@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lora_router.discovery.pods_file import ENGINES
+from lora_router.discovery.pods_list import ENGINES
 from lora_router.fleet.pod import Pod
 
 MODEL_LABEL = "model.aibrix.ai/name"

@@ -5,172 +5,24 @@ once, and the last valid list stays in use.
 """
 
 import asyncio
-import difflib
 import hashlib
-import ipaddress
 import logging
-import reprlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from lora_router.discovery.fleet_update import update_fleet
+from lora_router.discovery.pods_list import PodsFileError, parse_pods
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.supervision import Supervisor, cancel, describe
 from lora_router.threads import in_thread
-from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file
+from lora_router.yaml_document import YamlDocumentError, read_file
 
 log = logging.getLogger("lora_router.discovery")
 
-_KEYS = ("name", "address", "metrics", "models", "labels", "ready", "engine")
 _MAX_FILE_BYTES = 16 * 1024 * 1024
-ENGINES = ("vllm", "sglang")
-_SHOWN_CHARACTERS = 60
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = _SHOWN_CHARACTERS
-_shown = _short.repr
-"""Returns a value for an error message, shortened."""
-
-
-class PodsFileError(ValueError):
-    """The file is not a list of pods. The message names the entry, the key and what is allowed."""
-
-
-def parse_pods(content: bytes | str) -> tuple[Pod, ...]:
-    """Return the pods that a file lists.
-
-    Raises:
-        PodsFileError: The content is not a list of pods.
-    """
-    try:
-        document = parse_yaml(content)
-    except YamlDocumentError as error:
-        raise PodsFileError(str(error)) from None
-    if not isinstance(document, dict) or list(document) != ["pods"]:
-        raise PodsFileError("must be a mapping with the one key 'pods'")
-    entries = document["pods"]
-    if not isinstance(entries, list):
-        raise PodsFileError("'pods' must be a list (an empty one is '[]')")
-    pods = tuple(_pod(number, entry) for number, entry in enumerate(entries, start=1))
-    _refuse_doubles("name", [pod.name for pod in pods])
-    _refuse_doubles("address", [pod.address for pod in pods])
-    return pods
-
-
-def _pod(number: int, entry: object) -> Pod:
-    where = f"pod {number}"
-    if not isinstance(entry, dict):
-        raise PodsFileError(f"{where}: must be a mapping with the keys {', '.join(_KEYS)}")
-    for key in entry:
-        if key not in _KEYS:
-            close = difflib.get_close_matches(str(key)[:_SHOWN_CHARACTERS], _KEYS, 1)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(_KEYS)}"
-            raise PodsFileError(f"{where}: unknown key {_shown(key)}{hint}")
-    name = entry.get("name")
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise PodsFileError(f"{where}: name={_shown(name)}: must be a non-empty string")
-    where = f"pod {_shown(name)}"
-    address = parse_address(where, entry.get("address"))
-    ready = entry.get("ready", True)
-    if not isinstance(ready, bool):
-        raise PodsFileError(f"{where}: ready={_shown(ready)}: must be true or false")
-    engine = entry.get("engine")
-    if engine is not None and engine not in ENGINES:
-        raise PodsFileError(
-            f"{where}: engine={_shown(engine)}: must be one of {', '.join(ENGINES)}"
-        )
-    return Pod(
-        name=name,
-        address=address,
-        metrics_url=_url(where, entry.get("metrics", f"http://{address}/metrics")),
-        models_url=f"http://{address}/v1/models",
-        ready=ready,
-        models=_models(where, entry.get("models")),
-        engine=engine,
-        labels=_labels(where, entry.get("labels", {})),
-    )
-
-
-def parse_address(where: str, value: object) -> str:
-    """Return an endpoint in canonical form, ``ip:port`` or ``[ip]:port``.
-
-    Raises:
-        PodsFileError: The value is not an endpoint. A host name is refused too: the header must
-            contain an IP address, since Envoy's ORIGINAL_DST cluster does not resolve names.
-    """
-    error = PodsFileError(
-        f"{where}: address={_shown(value)}: must be ip:port, or [ip]:port for IPv6 (a host name is "
-        "not allowed, since Envoy does not resolve it)"
-    )
-    if not isinstance(value, str):
-        raise error
-    host, _, port = value.rpartition(":")
-    try:
-        if host.startswith("[") and host.endswith("]"):
-            ip = f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        else:
-            ip = str(ipaddress.IPv4Address(host))
-    except ValueError:
-        raise error from None
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise error
-    return f"{ip}:{int(port)}"
-
-
-def _url(where: str, value: object) -> str:
-    if isinstance(value, str):
-        try:
-            parts = urlsplit(value)
-            if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
-                return value
-        except ValueError:
-            pass
-    raise PodsFileError(f"{where}: metrics={_shown(value)}: must be an http or https URL")
-
-
-def _models(where: str, value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(name, str) and name for name in value)
-        and len(set(value)) == len(value)
-    ):
-        return tuple(value)
-    raise PodsFileError(
-        f"{where}: models={_shown(value)}: must be a list of different names, with the base "
-        "model first"
-    )
-
-
-def _labels(where: str, value: object) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise PodsFileError(
-            f"{where}: labels={_shown(value)}: must be a mapping of strings to strings"
-        )
-    labels = {}
-    for key, label in value.items():
-        # YAML reads `gpus: 8` as a number.
-        if not isinstance(key, str) or isinstance(label, bool) or not isinstance(label, str | int):
-            raise PodsFileError(
-                f"{where}: labels: {_shown(key)}: {_shown(label)}: key and value must be strings"
-                " (quote true, false, and what looks like a date)"
-            )
-        labels[key] = str(label)
-    return labels
-
-
-def _refuse_doubles(what: str, values: Sequence[str]) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise PodsFileError(f"two pods have the {what} {_shown(value)}")
-        seen.add(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lora_router import supervision
 from lora_router.discovery import pods_file
-from lora_router.discovery.pods_file import PodsFile, PodsFileError, parse_pods
+from lora_router.discovery.pods_file import PodsFile
+from lora_router.discovery.pods_list import PodsFileError, parse_pods
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.supervision import Supervisor
