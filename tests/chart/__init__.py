@@ -1,4 +1,4 @@
-"""The Helm chart, by the real Helm engine."""
+"""Tests of the Helm chart with the real Helm engine."""
 
 from pathlib import Path
 

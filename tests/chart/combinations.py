@@ -1,4 +1,4 @@
-"""Values as people write them: each is rendered, and each object shown to a real API server."""
+"""Combinations of values. Each is rendered, and a real API server validates each object."""
 
 COMBINATIONS: dict[str, dict[str, object]] = {
     "defaults": {},

@@ -1,4 +1,4 @@
-"""What the chart makes of values, by the real Helm engine."""
+"""Renders the chart with the real Helm engine."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -17,7 +17,7 @@ helm = pytest.importorskip("helm_python", reason="the Helm engine has no package
 def render(
     values: Mapping[str, object] | None = None, *, release: str = "test", namespace: str = "models"
 ) -> list[Document]:
-    """Return all objects, hooks included, in the order in which they stand in the chart.
+    """Return all objects, including hooks, in the order of the chart's files.
 
     Raises:
         helm.HelmError: Helm refuses the values.
@@ -38,7 +38,7 @@ def one(documents: list[Document], kind: str) -> Document:
 
 
 def kinds(documents: list[Document]) -> list[str]:
-    """Return what kinds there are, sorted."""
+    """Return the kinds of the objects, sorted."""
     return sorted(document["kind"] for document in documents)
 
 

@@ -1,4 +1,4 @@
-"""What the chart's values do, rendered by the real Helm engine."""
+"""The effect of the chart's values, rendered with the real Helm engine."""
 
 import subprocess
 import sys

@@ -1,1 +1,1 @@
-"""Tests against a real Kubernetes API server, and what starts one."""
+"""Tests against a real Kubernetes API server, and the code that starts one."""

@@ -14,7 +14,7 @@ _ALL = (*API_SERVER, *GATEWAY_TRANSLATOR, *CONFORMANCE)
 
 
 def main() -> int:
-    """Do what the arguments say."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="scripts/kube-test-server", description=__doc__)
     parser.add_argument("command", choices=["build", "run"])
     command = parser.parse_args().command

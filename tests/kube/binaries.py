@@ -1,4 +1,4 @@
-"""The programs that the tests run and no package index has: found, or built from Go modules.
+"""Finds the programs that are not on a package index, or builds them from Go modules.
 
 Each has a folder below ``scripts/go`` with a ``go.mod`` and a ``go.sum``, which pin every byte of
 its source. What is built is kept in the user's cache folder, by a digest of those two files and the
@@ -22,21 +22,21 @@ API_SERVER = ("etcd", "kube-apiserver")
 GATEWAY_TRANSLATOR = ("egctl",)
 CONFORMANCE = ("h2spec",)
 _VERSIONS = {"kube-apiserver": ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")}
-"""Programs that must know their version: by which module's, and in which variable."""
+"""Programs that need their version at build time: the module that has it, and the variable."""
 
 
 class MissingError(Exception):
-    """A program is neither there nor can it be built; the message says why."""
+    """A program is missing and cannot be built. The message has the cause."""
 
 
 def cache_folder() -> Path:
-    """Where programs are kept."""
+    """The folder of the programs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "lora-router" / "bin"
 
 
 def find(name: str) -> Path | None:
-    """Return a program that is there already."""
+    """Return a program that exists already."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (given := Path(assets) / name).is_file():
         return given
@@ -45,7 +45,7 @@ def find(name: str) -> Path | None:
 
 
 def why_not(names: tuple[str, ...]) -> str | None:
-    """Say why the programs cannot be used; ``None`` if they can."""
+    """Return why the programs cannot be used, or ``None``."""
     missing = [name for name in names if find(name) is None]
     if not missing:
         return None
@@ -53,7 +53,7 @@ def why_not(names: tuple[str, ...]) -> str | None:
 
 
 def build(name: str) -> Path:
-    """Build a program unless it is there.
+    """Build a program unless it exists.
 
     Raises:
         MissingError: Go is not there, is too old, or the build failed.
@@ -72,7 +72,7 @@ def build(name: str) -> Path:
         raise MissingError(f"{name} cannot be built: it needs Go {wanted}, and this is {here}")
     target = _place(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: whoever looks meanwhile must not find half a program.
+    # Build under another name: a concurrent test run must not find an incomplete program.
     partial = target.with_name(f"{name}.{os.getpid()}")
     try:
         subprocess.run(
@@ -90,7 +90,7 @@ def build(name: str) -> Path:
 
 
 def module_folder(name: str, module: str) -> Path | None:
-    """Return where Go keeps the source of a module that ``scripts/go/NAME`` pins, if there is Go.
+    """Return the folder of a module that ``scripts/go/NAME`` pins, if Go is installed.
 
     For data that a module has and no package: the definitions of custom resources.
     """

@@ -1,4 +1,4 @@
-"""One API server for all tests of this folder; each test has a namespace of its own."""
+"""One API server for all tests of this folder. Each test has its own namespace."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +13,7 @@ from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
 
 CHART_NAMESPACE = "models"
-"""Where combinations of the chart's values are rendered for."""
+"""The namespace for which combinations of values are rendered."""
 
 _numbers = itertools.count(1)
 _missing = why_not(API_SERVER)
@@ -34,7 +34,7 @@ async def kube(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KubeSe
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def resources(kube: KubeServer) -> AsyncIterator[crds.Resources]:
-    """All custom resources that the chart knows, and the namespaces that its values name."""
+    """All custom resources that the chart uses, and the namespaces in its values."""
     definitions = crds.definitions()
     if definitions is None:
         pytest.skip("there is no Go to bring the definitions of custom resources")
@@ -47,14 +47,14 @@ async def resources(kube: KubeServer) -> AsyncIterator[crds.Resources]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def admin(kube: KubeServer) -> AsyncIterator[KubeClient]:
-    """A client that may do everything."""
+    """A client with all permissions."""
     async with kube.admin() as client:
         yield client
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def namespace(admin: KubeClient) -> str:
-    """A namespace of the test's own."""
+    """A namespace for one test."""
     name = f"test-{next(_numbers)}"
     await admin.namespace(name)
     return name
@@ -62,13 +62,13 @@ async def namespace(admin: KubeClient) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """For kubeconfigs."""
+    """A folder for kubeconfig files."""
     return tmp_path
 
 
 @pytest.fixture
 def releases(kube: KubeServer, namespace: str) -> Iterator[Releases]:
-    """Helm, as an administrator, in the test's namespace."""
+    """Helm with all permissions, in the test's namespace."""
     helm = pytest.importorskip("helm_python", reason="no Helm engine for this machine")
     with helm.Config(kubeconfig_path=kube.kubeconfig, namespace=namespace) as config:
         yield config

@@ -1,4 +1,4 @@
-"""Custom resource definitions, from the Go modules that publish them, and objects by their kind."""
+"""Custom resource definitions from the Go modules that publish them, and objects by kind."""
 
 import asyncio
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 
 def definitions() -> list[Document] | None:
-    """Return those of the Gateway API, Envoy Gateway and the Prometheus operator.
+    """Return the definitions of the Gateway API, Envoy Gateway and the Prometheus operator.
 
     ``None``: there is no Go to bring them.
     """
@@ -54,7 +54,7 @@ def _documents(folder: Path, pattern: str) -> Iterator[Document]:
 
 
 async def install(admin: KubeClient, documents: list[Document]) -> None:
-    """Define the resources, and wait until the API server serves them."""
+    """Create the definitions, and wait until the API server serves the resources."""
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for document in documents:
         await admin.call("POST", path, document)
@@ -65,7 +65,7 @@ async def install(admin: KubeClient, documents: list[Document]) -> None:
 
 
 async def _served(admin: KubeClient, spec: Document) -> bool:
-    """Whether objects can be listed, which comes some time after the API server says so."""
+    """Whether objects can be listed, which is later than the API server reports."""
     version = next(each["name"] for each in spec["versions"] if each["served"])
     try:
         await admin.call("GET", f"/apis/{spec['group']}/{version}/{spec['names']['plural']}")
@@ -75,14 +75,14 @@ async def _served(admin: KubeClient, spec: Document) -> bool:
 
 
 class Resources:
-    """Where the API server keeps objects of each kind."""
+    """The API paths of each kind."""
 
     def __init__(self, admin: KubeClient) -> None:
         self._admin = admin
         self._known: dict[str, dict[str, Document]] = {}
 
     async def path(self, document: Document, *, of_one: bool = False) -> str:
-        """Return the path of an object's collection, or its own."""
+        """Return the path of an object, or of its collection."""
         version = document["apiVersion"]
         if version not in self._known:
             base = f"/apis/{version}" if "/" in version else f"/api/{version}"

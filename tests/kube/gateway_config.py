@@ -1,4 +1,4 @@
-"""What Envoy Gateway makes of the chart's resources, as a configuration that an Envoy loads.
+"""Translates the chart's resources with Envoy Gateway, to a configuration that an Envoy loads.
 
 ``egctl experimental translate`` is Envoy Gateway's own translator without a cluster around it. A
 cluster's Envoy gets what it prints piece by piece from Envoy Gateway; ours gets it in one file.
@@ -35,7 +35,7 @@ _HANDLED = {
 
 
 async def translate(documents: Iterable[Document], folder: Path, to: str) -> Document:
-    """Return what Envoy Gateway makes of objects: ``xds``, or ``gateway-api`` with its verdicts.
+    """Return Envoy Gateway's translation of objects: ``xds``, or ``gateway-api`` with its status.
 
     Services are taken to be on the loopback address.
     """
@@ -73,7 +73,7 @@ async def translate(documents: Iterable[Document], folder: Path, to: str) -> Doc
 
 
 def refusals(translated: Document) -> list[str]:
-    """Return what Envoy Gateway does not accept, of what ``gateway-api`` printed."""
+    """Return the objects that Envoy Gateway did not accept, from the output of ``gateway-api``."""
     found: list[str] = []
 
     def search(value: object, where: str) -> None:
@@ -94,7 +94,7 @@ def refusals(translated: Document) -> list[str]:
 
 
 def bootstrap(translated: Document, gateway: str, admin_port: int, *, ca: str = "") -> Document:
-    """Return what ``xds`` printed for a Gateway as a bootstrap, its listeners on loopback.
+    """Return the output of ``xds`` for a Gateway as a bootstrap with listeners on loopback.
 
     Args:
         translated: What was printed.
@@ -141,7 +141,7 @@ def bootstrap(translated: Document, gateway: str, admin_port: int, *, ca: str = 
 
 
 def _static_secrets(part: object) -> set[str]:
-    """Have secrets looked up by their names, and not asked for; return the names."""
+    """Replace requests for secrets by references to static ones. Returns their names."""
     names: set[str] = set()
     if isinstance(part, dict):
         if part.pop("sdsConfig", None) is not None:
@@ -165,14 +165,14 @@ def _listener(listener: Document, routes: dict[str, Document]) -> Document | Non
         return None  # Envoy Gateway's own, for probes of Envoy.
     manager = connection_manager(listener)
     manager["routeConfig"] = routes[manager.pop("rds")["routeConfigName"]]
-    # They would go to the standard output.
+    # Envoy would write access logs to standard output.
     for logged in (listener, manager):
         logged.pop("accessLog", None)
     return {**listener, "address": _loopback(listener["address"]["socketAddress"]["portValue"])}
 
 
 def _plain(packed: Document) -> Document:
-    """Unpack a message that stands in the dump as ``google.protobuf.Any``."""
+    """Unpack a ``google.protobuf.Any`` of the dump."""
     return {key: value for key, value in packed.items() if key != "@type"}
 
 

@@ -1,4 +1,4 @@
-"""The router as a release of the chart has it: its settings file, its account, its permissions."""
+"""The router as a release runs it: its settings file, service account and permissions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ async def install_router(
     values: Mapping[str, object] | None = None,
     flags: Mapping[str, object] | None = None,
 ) -> App:
-    """Install the chart as release ``mine`` with ports that are free here, and make its router.
+    """Install the chart as release ``mine`` with free ports, and return its router.
 
     Args:
         values: The chart's.

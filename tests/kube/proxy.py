@@ -1,4 +1,4 @@
-"""A TCP proxy between the router and the API server, to break the connection in every way."""
+"""A TCP proxy between the router and the API server that breaks connections."""
 
 import asyncio
 from contextlib import suppress
@@ -29,11 +29,11 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def silence(self) -> None:
-        """Keep all connections and forward nothing."""
+        """Keep all connections open and forward nothing."""
         self._flowing.clear()
 
     def speak(self) -> None:
-        """Forward again."""
+        """Resume forwarding."""
         self._flowing.set()
 
     def cut(self) -> None:

@@ -26,7 +26,7 @@ _START_SECONDS = 90.0
 
 
 class KubeError(Exception):
-    """The API server refuses."""
+    """The API server refused a request."""
 
     def __init__(self, status: int, document: Mapping[str, Any]) -> None:
         super().__init__(f"{status}: {document.get('message', document)}")
@@ -35,7 +35,7 @@ class KubeError(Exception):
 
 
 class KubeServer:
-    """etcd and kube-apiserver with their files in one folder. The ports stay over restarts."""
+    """etcd and kube-apiserver with their files in one folder. Restarts keep the ports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class KubeServer:
         await self.start_api()
 
     async def start_api(self) -> None:
-        """Start the API server, again or for the first time."""
+        """Start or restart the API server."""
         binary = find("kube-apiserver")
         assert binary is not None, API_SERVER
         files = self.folder
@@ -101,30 +101,30 @@ class KubeServer:
                 await asyncio.sleep(0.2)
 
     async def stop_api(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End the API server, by default without a word to its clients."""
+        """Stop the API server, by default without closing its connections properly."""
         if self._api is not None:
             await _end(self._api, number)
             self._api = None
 
     def pause_api(self) -> None:
-        """Let the API server keep its connections and say nothing."""
+        """Pause the API server: connections stay open, and nothing is sent."""
         assert self._api is not None
         self._api.send_signal(signal.SIGSTOP)
 
     def resume_api(self) -> None:
-        """End the silence."""
+        """Resume the API server."""
         assert self._api is not None
         self._api.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
-        """End both."""
+        """Stop both."""
         await self.stop_api()
         if self._etcd is not None:
             await _end(self._etcd, signal.SIGKILL)
             self._etcd = None
 
     async def compact(self) -> None:
-        """Have etcd forget all versions but the present ones."""
+        """Compact etcd to the current versions."""
         base = f"http://127.0.0.1:{self.etcd_port}/v3"
         key = "AA=="  # One zero byte: any key will do to learn the revision.
         async with aiohttp.ClientSession() as session:
@@ -137,17 +137,17 @@ class KubeServer:
     # Asking
 
     def admin(self) -> "KubeClient":
-        """Return a client that may do everything."""
+        """Return a client with all permissions."""
         return KubeClient(self.url, self.ssl_context(), _ADMIN_TOKEN)
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Return what trusts the server."""
+        """Return a TLS context that trusts the server."""
         return ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
 
     def write_kubeconfig(
         self, path: Path, *, token: str = _ADMIN_TOKEN, port: int | None = None
     ) -> Path:
-        """Write a kubeconfig; ``port`` is that of something in between."""
+        """Write a kubeconfig. ``port``: the port of a proxy in front of the server."""
         cluster = {
             "server": f"https://127.0.0.1:{port or self.port}",
             "certificate-authority": str(self.folder / "ca.pem"),
@@ -198,7 +198,7 @@ class KubeServer:
 
 
 class KubeClient:
-    """Just enough of a client: ``async with server.admin() as admin``."""
+    """A minimal client: ``async with server.admin() as admin``."""
 
     def __init__(self, url: str, trust: ssl.SSLContext, token: str) -> None:
         self._url = url
@@ -223,7 +223,7 @@ class KubeClient:
         content_type: str = "application/json",
         **query: str | int,
     ) -> Any:
-        """Ask; return the document.
+        """Send a request. Returns the document.
 
         Raises:
             KubeError: The API server refuses.
@@ -245,7 +245,7 @@ class KubeClient:
             return document
 
     async def namespace(self, name: str) -> None:
-        """Make a namespace."""
+        """Create a namespace."""
         await self.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     async def pod(
@@ -258,7 +258,7 @@ class KubeClient:
         labels: Mapping[str, str] | None = None,
         ports: tuple[Mapping[str, object], ...] = (),
     ) -> None:
-        """Make a pod and say of it what a kubelet would. It is on a node, so it ends gracefully."""
+        """Create a pod with the status that a kubelet reports, on a node, so it ends gracefully."""
         document = {
             "metadata": {
                 "name": name,
@@ -274,7 +274,7 @@ class KubeClient:
             await self.pod_status(namespace, name, ip=ip, ready=ready)
 
     async def pod_status(self, namespace: str, name: str, *, ip: str, ready: bool) -> None:
-        """Say whether a pod is ready, and where."""
+        """Set a pod's readiness and address."""
         condition = {"type": "Ready", "status": "True" if ready else "False"}
         status = {
             "phase": "Running",
@@ -290,7 +290,7 @@ class KubeClient:
         )
 
     async def delete_pod(self, namespace: str, name: str, *, grace: int = 0) -> None:
-        """Delete a pod; with a grace period it stays, terminating, until deleted without."""
+        """Delete a pod. With a grace period it stays, terminating, until deleted without one."""
         await self.call(
             "DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", gracePeriodSeconds=grace
         )

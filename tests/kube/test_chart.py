@@ -1,4 +1,4 @@
-"""The Helm chart on a real API server, and the router as the chart lets it run."""
+"""The Helm chart on a real API server, and the router with the chart's permissions."""
 
 import asyncio
 import sys
@@ -22,7 +22,7 @@ CASES = list(COMBINATIONS.items())
 
 
 async def everything(admin: KubeClient) -> set[tuple[str, str, str]]:
-    """Return what there is of every kind, but for what the API server keeps for itself."""
+    """Return the objects of every kind, except for those that the API server creates itself."""
     groups = (await admin.call("GET", "/apis"))["groups"]
     versions = [
         "/api/v1",
@@ -128,12 +128,12 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
 
 async def test_the_notes_name_the_next_three_commands(namespace: str, releases: Releases) -> None:
     for mode in ("none", "sidecar", "envoy-gateway"):
-        told = releases.install(
+        notes = releases.install(
             CHART, f"notes-{mode}", {"gateway": {"mode": mode}}, dry_run="client"
         )["notes"]
-        assert f"kubectl -n {namespace} rollout status deployment/notes-{mode}-lora-router" in told
-        assert f"helm test -n {namespace} notes-{mode}" in told
-        assert "   curl " in told or "kubectl -n" in told.partition("3. ")[2]
+        assert f"kubectl -n {namespace} rollout status deployment/notes-{mode}-lora-router" in notes
+        assert f"helm test -n {namespace} notes-{mode}" in notes
+        assert "   curl " in notes or "kubectl -n" in notes.partition("3. ")[2]
 
 
 async def test_the_account_can_follow_pods_and_do_nothing_else(
@@ -184,7 +184,7 @@ async def test_with_a_cluster_role_pods_of_all_namespaces_are_seen(
 
 
 async def play_kubelet(admin: KubeClient, namespace: str) -> int:
-    """Run the pod of ``helm test`` as a kubelet would, and return its exit status."""
+    """Run the pod of ``helm test`` as a kubelet would. Returns its exit status."""
     path = f"/api/v1/namespaces/{namespace}/pods"
     async with asyncio.timeout(20):
         while not (pods := (await admin.call("GET", path))["items"]):

@@ -42,7 +42,7 @@ def values(**changes: object) -> dict[str, Any]:
 
 @dataclass
 class Gateway:
-    """A client's view of an Envoy that was configured by Envoy Gateway, and what is behind it."""
+    """A client of an Envoy that Envoy Gateway configured, and the servers behind it."""
 
     envoy: Envoy
     app: App
@@ -67,7 +67,7 @@ async def installed(
     certificates: Certificates | None = None,
     **seconds: str,
 ) -> AsyncIterator[Gateway]:
-    """Install the chart beside pods; run the router and an Envoy as it says.
+    """Install the chart, and run the router and an Envoy as it specifies.
 
     Args:
         without: A kind of object that Envoy Gateway does not look at.
@@ -115,7 +115,7 @@ async def installed(
 
 
 def authority(namespace: str, ca: str) -> Document:
-    """Return the ConfigMap that says whom Envoy is to trust."""
+    """Return the ConfigMap with the authority that Envoy trusts."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -164,14 +164,14 @@ async def test_a_request_for_an_adapter_goes_to_its_pod(
         assert await gateway.post({"model": "a1"}) == (200, "one")
         assert (await gateway.post({"model": "unknown"}))[0] == 404
 
-        # A large prompt, and a client that names an address.
+        # A large prompt, and a client that sends an address.
         assert await gateway.post({"model": "a1", "prompt": "x" * 8_000_000}) == (200, "one")
         stolen = {"target-pod": "127.0.0.1:1", "x-gateway-destination-endpoint": "127.0.0.1:1"}
         assert await gateway.post({"model": "a1"}, stolen) == (200, "one")
         [address] = pods[0].received[-1].header("target-pod")
         assert address == pods[0].address
 
-        # A pod that is not ready any more gets nothing; one that is new does.
+        # A pod that is no longer ready receives no requests; a new one does.
         await admin.pod_status(namespace, "two", ip="127.0.0.1", ready=False)
         await until_status(gateway, {"model": "a2"}, 503)
         await admin.pod_status(namespace, "two", ip="127.0.0.1", ready=True)
@@ -191,7 +191,7 @@ async def test_envoy_gateway_calls_the_router_over_tls(
 async def test_the_router_is_told_of_a_request_until_its_end(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
-    """Envoy Gateway sets a time limit on the call to the router, which is not one on its stream."""
+    """Envoy Gateway sets a timeout for the call to the router, which does not limit its stream."""
     pods = [EchoPod("one", ("a1",))]
     async with installed(kube, admin, releases, folder, pods, timeout="0.5s") as gateway:
         body = {"model": "a1", "tokens": 4, "pause": 0.5}
@@ -219,7 +219,7 @@ async def test_without_the_router_nothing_gets_through(
 async def test_where_patches_are_off_requests_are_refused(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
-    """They end at the router's own port, which is no server of models: docs/kubernetes.md."""
+    """Requests reach the router's own port, which serves no models (docs/kubernetes.md)."""
     pods = [EchoPod("one", ("a1",))]
     async with installed(
         kube, admin, releases, folder, pods, without="EnvoyPatchPolicy"

@@ -1,4 +1,4 @@
-"""The pod watcher against a real API server: what happens to pods, and to the connection."""
+"""The pod watcher against a real API server: changes of pods, and lost connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Counts:
-    """Counts what the watcher tells."""
+    """Counts what the watcher reports."""
 
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
@@ -34,7 +34,7 @@ class Counts:
 
 
 class Watcher:
-    """A watcher and its cache."""
+    """A watcher and its fleet."""
 
     def __init__(self, options: KubernetesOptions) -> None:
         self.fleet = Fleet()
@@ -239,7 +239,7 @@ async def test_a_connection_that_goes_silent_is_noticed(
 async def test_all_that_happened_while_the_api_server_was_away_is_known_after(
     kube: KubeServer, admin: KubeClient, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its memory of versions is new then, and etcd's is compacted: 410, and a list."""
+    """The restarted server has an empty watch cache and etcd is compacted: 410, then a list."""
     caplog.set_level("INFO")
     await admin.pod(namespace, "stays")
     await admin.pod(namespace, "leaves")
@@ -247,7 +247,7 @@ async def test_all_that_happened_while_the_api_server_was_away_is_known_after(
         config = kube.write_kubeconfig(kube.folder / "away", port=proxy.port)
         async with watching(config, namespace) as watcher:
             assert len(watcher.names()) == 2
-            # The router is cut off; things happen; etcd forgets how.
+            # The connection is cut, pods change, and etcd compacts their versions.
             await proxy.__aexit__()
             await admin.delete_pod(namespace, "leaves")
             for number in range(3):
@@ -317,7 +317,7 @@ async def test_a_namespace_that_is_forbidden_is_named(
 async def accounts_that_follow_pods(
     admin: KubeClient, namespace: str, *names: str
 ) -> dict[str, str]:
-    """Make accounts that may list and watch pods; return a token of each."""
+    """Create service accounts that may list and watch pods. Returns a token of each."""
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
@@ -353,7 +353,7 @@ async def test_in_a_pod_its_service_account_counts_and_its_token_may_be_rotated(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As a kubelet has it: two variables, and a folder with a token and a certificate."""
+    """Mimic a kubelet: two variables, and a folder with a token and a certificate."""
     tokens = await accounts_that_follow_pods(admin, namespace, "old", "new")
     mounted = folder / "token"
     mounted.write_text(tokens["old"])
@@ -423,6 +423,6 @@ async def test_five_thousand_pods_are_listed_in_pages(
         assert max(pages) == 250
         assert len(watcher.names()) == total / 50
 
-        # And nothing that happens right after the list is lost.
+        # Changes right after the list are not lost.
         await admin.pod_status(namespace, "pod-1", ip="10.9.9.9", ready=True)
         await until(lambda: len(watcher.names()) == total / 50 + 1)

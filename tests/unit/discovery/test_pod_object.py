@@ -1,4 +1,4 @@
-"""What the router makes of a Kubernetes Pod."""
+"""Translation of Kubernetes pods to pods of the fleet."""
 
 import msgspec
 import pytest
@@ -131,7 +131,7 @@ class TestEngine:
     def test_a_known_one_is_taken(self, engine: str) -> None:
         assert good(pod_object(labels={"model.aibrix.ai/engine": engine})).engine == engine
 
-    def test_an_unknown_one_is_a_problem_and_told_from_the_page(self) -> None:
+    def test_an_unknown_one_is_a_problem_and_detected_from_the_page(self) -> None:
         pod, problems = to_pod(pod_object(labels={"model.aibrix.ai/engine": "tgi"}), PortRules())
         assert pod is not None
         assert pod.engine is None

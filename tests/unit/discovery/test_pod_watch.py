@@ -1,4 +1,4 @@
-"""List and watch against a server that does what its script says; real ones are in tests/kube."""
+"""List and watch against a scripted server. tests/kube uses a real API server."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ def bookmark(version: int) -> bytes:
 
 @dataclass
 class Page:
-    """An answer to a list."""
+    """A response to a list."""
 
     pods: list[object]
     version: int = 1
@@ -68,7 +68,7 @@ class Page:
 
 @dataclass
 class Watch:
-    """An answer to a watch: pieces, and then its end unless it hangs."""
+    """A response to a watch: chunks, and then its end unless it hangs."""
 
     pieces: list[bytes]
     hang: bool = False
@@ -77,7 +77,7 @@ class Watch:
 
 @dataclass
 class ScriptedServer:
-    """Answers in order; what comes after the script's end hangs."""
+    """Responds in order. Requests after the end of the script hang."""
 
     script: list[Page | Watch | dict[str, object]]
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -134,10 +134,10 @@ def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_watch, "_SHORT_SECONDS", 0.001)
 
 
-async def told(
+async def events_of(
     server: ScriptedServer, folder: Path, count: int, **options: int
 ) -> list[tuple[str, object]]:
-    """Return the first ``count`` events that are not mere signs of life, in short."""
+    """Return a summary of the first ``count`` events that are not ``Alive``."""
     events: list[tuple[str, object]] = []
     async with server.run(folder) as config:
         watch = WatchOptions(PodQuery("ml", "app=vllm"), **options)
@@ -176,7 +176,7 @@ async def test_pages_are_put_together_and_the_watch_goes_on_from_their_version(
             Watch([line("ADDED", pod("d", 13))]),
         ]
     )
-    assert await told(server, tmp_path, 3, page_limit=2) == [
+    assert await events_of(server, tmp_path, 3, page_limit=2) == [
         ("listed", ["a", "b", "c"]),
         ("changed", ["+a", "-b"]),
         ("changed", ["+d"]),
@@ -191,7 +191,7 @@ async def test_pages_are_put_together_and_the_watch_goes_on_from_their_version(
 
 async def test_a_list_that_grows_too_old_is_read_in_one_piece(tmp_path: Path) -> None:
     server = ScriptedServer([Page([pod("a")], next_page="more"), GONE, Page([pod("a"), pod("b")])])
-    assert await told(server, tmp_path, 1) == [("listed", ["a", "b"])]
+    assert await events_of(server, tmp_path, 1) == [("listed", ["a", "b"])]
     assert "limit" not in server.asked[2]
     assert "continue" not in server.asked[2]
 
@@ -203,7 +203,7 @@ async def test_a_version_that_is_too_old_leads_to_a_list(
     server = ScriptedServer(
         [Page([pod("a")]), Watch([line("ADDED", pod("b", 2))]), gone, Page([pod("c")], version=9)]
     )
-    assert await told(server, tmp_path, 3) == [
+    assert await events_of(server, tmp_path, 3) == [
         ("listed", ["a"]),
         ("changed", ["+b"]),
         ("listed", ["c"]),
@@ -214,7 +214,7 @@ async def test_a_list_whose_version_is_too_old_at_once_is_not_repeated_without_a
     tmp_path: Path,
 ) -> None:
     server = ScriptedServer([Page([pod("a")]), GONE, Page([pod("a")]), GONE, Page([pod("a")])])
-    assert await told(server, tmp_path, 5) == [
+    assert await events_of(server, tmp_path, 5) == [
         ("listed", ["a"]),
         ("lost", "expired"),
         ("listed", ["a"]),
@@ -223,7 +223,7 @@ async def test_a_list_whose_version_is_too_old_at_once_is_not_repeated_without_a
     ]
 
 
-async def test_what_came_before_an_error_is_told_first(tmp_path: Path) -> None:
+async def test_changes_before_an_error_are_reported_first(tmp_path: Path) -> None:
     failed = {"code": 500, "message": "etcd is away"}
     server = ScriptedServer(
         [
@@ -232,7 +232,7 @@ async def test_what_came_before_an_error_is_told_first(tmp_path: Path) -> None:
             Watch([line("ADDED", pod("c", 3))]),
         ]
     )
-    assert await told(server, tmp_path, 4) == [
+    assert await events_of(server, tmp_path, 4) == [
         ("listed", ["a"]),
         ("changed", ["+b"]),
         ("lost", "status"),
@@ -250,7 +250,7 @@ async def test_an_event_in_pieces_is_one_event_and_a_cut_one_is_none(tmp_path: P
             Watch([line("ADDED", pod("c", 3))]),
         ]
     )
-    assert await told(server, tmp_path, 3) == [
+    assert await events_of(server, tmp_path, 3) == [
         ("listed", []),
         ("changed", ["+b"]),
         ("changed", ["+c"]),
@@ -266,13 +266,13 @@ async def test_nonsense_in_a_watch_is_a_failure_and_nothing_is_lost(
 ) -> None:
     good = line("ADDED", pod("b", 2))
     server = ScriptedServer([Page([]), Watch([good, nonsense]), Page([pod("b")]), Page([pod("b")])])
-    events = await told(server, tmp_path, 3)
+    events = await events_of(server, tmp_path, 3)
     assert events == [("listed", []), ("changed", ["+b"]), ("lost", "malformed")]
 
 
 async def test_a_list_that_is_nonsense_is_a_failure(tmp_path: Path) -> None:
     server = ScriptedServer([Page([{"metadata": 7}]), Page([pod("a")])])
-    assert await told(server, tmp_path, 2) == [("lost", "malformed"), ("listed", ["a"])]
+    assert await events_of(server, tmp_path, 2) == [("lost", "malformed"), ("listed", ["a"])]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_a_list_that_is_nonsense_is_a_failure(tmp_path: Path) -> None:
 )
 async def test_a_refusal_is_a_failure_with_a_cause(tmp_path: Path, code: int, cause: str) -> None:
     server = ScriptedServer([{"code": code, "message": "no"}, Page([pod("a")])])
-    assert await told(server, tmp_path, 2) == [("lost", cause), ("listed", ["a"])]
+    assert await events_of(server, tmp_path, 2) == [("lost", cause), ("listed", ["a"])]
 
 
 async def test_a_watch_that_ends_at_once_is_a_failure(
@@ -288,7 +288,7 @@ async def test_a_watch_that_ends_at_once_is_a_failure(
 ) -> None:
     monkeypatch.setattr(pod_watch, "_SHORT_SECONDS", 1.0)
     server = ScriptedServer([Page([pod("a")]), Watch([]), Watch([line("ADDED", pod("b", 2))])])
-    assert await told(server, tmp_path, 3) == [
+    assert await events_of(server, tmp_path, 3) == [
         ("listed", ["a"]),
         ("lost", "connect"),
         ("changed", ["+b"]),
@@ -302,7 +302,7 @@ async def test_a_server_that_does_not_end_a_watch_in_time_is_taken_for_dead(
     server = ScriptedServer(
         [Page([pod("a")]), Watch([], hang=True), Watch([line("ADDED", pod("b", 2))])]
     )
-    assert await told(server, tmp_path, 3, watch_seconds=1) == [
+    assert await events_of(server, tmp_path, 3, watch_seconds=1) == [
         ("listed", ["a"]),
         ("lost", "timeout"),
         ("changed", ["+b"]),
@@ -314,7 +314,7 @@ async def test_an_event_without_end_is_a_failure(
 ) -> None:
     monkeypatch.setattr(kubernetes_api, "MAX_EVENT_BYTES", 1000)
     server = ScriptedServer([Page([]), Watch([b"x" * 600, b"x" * 600], hang=True)])
-    assert await told(server, tmp_path, 2) == [("listed", []), ("lost", "malformed")]
+    assert await events_of(server, tmp_path, 2) == [("listed", []), ("lost", "malformed")]
 
 
 def test_pauses_grow_to_a_limit_and_begin_anew() -> None:
@@ -333,7 +333,7 @@ def test_pauses_grow_to_a_limit_and_begin_anew() -> None:
 
 
 class Counts:
-    """An observer."""
+    """A ``DiscoveryObserver`` that counts."""
 
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
@@ -422,7 +422,7 @@ class TestTheCache:
             await until(lambda: counts.events.get("listed") == 4)
             assert {state.pod.name for state in fleet} == {"ml/b", "ml/d"}
 
-    async def test_a_failure_is_told_once_and_the_pods_stay(
+    async def test_a_failure_is_logged_once_and_the_pods_stay(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")

@@ -1,4 +1,4 @@
-"""Pods from a YAML file."""
+"""Discovery of pods through a YAML file."""
 
 import asyncio
 import os
@@ -131,7 +131,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Watched:
-    """A file, and a cache that follows it."""
+    """A file, and a fleet that follows it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

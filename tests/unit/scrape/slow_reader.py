@@ -1,4 +1,4 @@
-"""A vLLM page read the plain way: every line through the official parser, then looked through."""
+"""Reads a vLLM page the simple way: the official parser reads every line."""
 
 import math
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Reading a page fast gives what reading all of it gives."""
+"""The fast reader returns what the slow reader returns."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ METRICS = (
     "vllm:generation_tokens_total",
     "process_start_time_seconds",
 )
-"""All that are read."""
+"""All metrics that are read."""
 OTHERS = (
     "vllm:num_requests",
     "vllm:num_requests_running_total",
@@ -96,7 +96,7 @@ def test_of_invented_pages(page: list[str], end: str) -> None:
 
 @given(st.sampled_from(["", *'{}"\\,= \t_x#\xff']), st.booleans(), st.data())
 def test_of_a_recorded_page_with_a_damage(damage: str, instead: bool, data: st.DataObject) -> None:
-    """In whatever line that is read, it is taken by both or refused by both."""
+    """Both readers accept the page, or both refuse it, whichever line is damaged."""
     page = (RECORDED / "06_three_lora_one_waits_t1s.prom").read_bytes().splitlines()
     read = [line for line in page if line.startswith(b"vllm:num_requests_")]
     number = data.draw(st.integers(0, len(read) - 1))

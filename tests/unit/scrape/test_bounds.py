@@ -1,4 +1,4 @@
-"""Whatever is on a page, reading it costs little, leaves little behind, and gives sane numbers."""
+"""Bounds on the cost of a page, on what is cached of it, and on its numbers."""
 
 import gc
 import tracemalloc

@@ -1,4 +1,4 @@
-"""What a metrics page says, by recorded pages of a real vLLM 0.32.0 and by invented ones."""
+"""Reading metrics pages: recorded pages of vLLM 0.32.0, and invented ones."""
 
 import random
 from contextlib import suppress
@@ -93,7 +93,7 @@ class TestNewestSeries:
         assert lora_of(page).active == {"a1", "a2"}
 
     def test_a_sum_of_two_times_is_no_time(self) -> None:
-        """With several API servers the page is merged by summing."""
+        """With several API servers, vLLM merges pages by adding the values."""
         page = series("", "", 2 * NOW) + series("a1,a2", "a1,a2", NOW)
 
         assert lora_of(page).active == {"a1", "a2"}
@@ -352,7 +352,7 @@ class TestLoadTimes:
 
 
 class TestStart:
-    """When the server began, or what tells it apart from the one before."""
+    """The server's start time, or the counter that detects a restart without it."""
 
     def test_the_recorded_pages_are_of_one_process(self) -> None:
         starts = {

@@ -1,4 +1,4 @@
-"""What ``/v1/models`` says."""
+"""Reading ``/v1/models``."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When a pod is read."""
+"""The times at which a pod is scraped."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from lora_router.scrape.schedule import ScrapeSchedule
 
 
 class Clock:
-    """Time, as a test moves it."""
+    """A clock that the test advances."""
 
     def __init__(self, now: float) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""Reading pods again and again, over real sockets."""
+"""Periodic scrapes over real sockets."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ MODELS = '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}]}'
 
 @dataclass
 class Server:
-    """A pod's pages, with what went wrong or slow as the test wants it."""
+    """A pod's pages, with the failures and delays that a test needs."""
 
     page: str | bytes = PAGE
     models: str = MODELS
@@ -75,7 +75,7 @@ class Server:
 
 @dataclass
 class Counts:
-    """A ``ScrapeObserver`` that remembers."""
+    """A ``ScrapeObserver`` that records."""
 
     good: list[tuple[str, str]] = field(default_factory=list)
     bad: list[tuple[str, str, str]] = field(default_factory=list)
@@ -99,7 +99,7 @@ def pod(name: str, address: str, **changes: object) -> Pod:
 
 
 class Bench:
-    """A scraper, its cache and what it counted."""
+    """A scraper, its fleet and its counts."""
 
     def __init__(self, *pods: Pod, **options: object) -> None:
         self.fleet = Fleet()
@@ -312,7 +312,7 @@ async def test_however_many_pods_hang_the_others_are_read_in_time() -> None:
             reads, failures = healthy.metrics_reads, len(bench.counts.bad)
             await until(lambda: len(bench.counts.bad) >= failures + 12)
 
-            # In turn with the others it would be read once.
+            # If it had to wait for the others, it would be read once.
             assert healthy.metrics_reads - reads > 5
 
 

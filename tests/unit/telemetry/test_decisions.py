@@ -1,4 +1,4 @@
-"""Decisions counted by plain numbers: the page is the one that the library would make."""
+"""Decisions are counted as plain numbers. The page equals the one of the official client."""
 
 from typing import Any
 
@@ -104,6 +104,6 @@ def page(decisions: Decisions) -> list[str]:
 
 
 def samples(registry: CollectorRegistry) -> list[str]:
-    """Return a page's samples, but for the times at which the library began to count."""
+    """Return a page's samples without the times at which the library started to count."""
     lines = generate_latest(registry).decode().splitlines()
     return [line for line in lines if not line.startswith("#") and "_created" not in line]

@@ -1,4 +1,4 @@
-"""Log lines: their form, their levels, and that nobody ever waits for them to be read."""
+"""Log lines: format, levels, and that an unread log blocks nothing."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Our own metrics."""
+"""The router's own metrics."""
 
 import pytest
 
