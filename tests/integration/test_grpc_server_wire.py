@@ -89,14 +89,20 @@ async def test_who_says_nothing_is_closed_after_a_time() -> None:
         silent = await Socket.connected(served, b"")
         half = await Socket.connected(served, frames.PREFACE)
         for client in (silent, half):
-            assert await client.goaway() == (ErrorCode.PROTOCOL_ERROR, "no HTTP/2 within 0.2 s")
+            assert await client.goaway() == (
+                ErrorCode.PROTOCOL_ERROR,
+                "handshake timeout: no HTTP/2 SETTINGS within 0.2 s",
+            )
             client.writer.close()
 
 
 async def test_who_speaks_http_1_is_closed_at_once() -> None:
     async with serving() as served:
         client = await Socket.connected(served, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert await client.goaway() == (ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
+        assert await client.goaway() == (
+            ErrorCode.PROTOCOL_ERROR,
+            "not HTTP/2: no connection preface",
+        )
         client.writer.close()
 
 
@@ -175,7 +181,7 @@ async def test_misbehaviour_is_logged_once_in_a_while(caplog: pytest.LogCaptureF
 
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
-    assert "PROTOCOL_ERROR: a frame for an unopened stream; from ('127.0.0.1'" in lines[0]
+    assert "PROTOCOL_ERROR: frame for a stream that was never opened; peer ('127.0.0.1'" in lines[0]
 
 
 async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
@@ -187,7 +193,7 @@ async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
         )
         client = Socket(reader, writer)
         code, text = await client.goaway()
-        assert (code, text) == (ErrorCode.PROTOCOL_ERROR, "the client does not offer h2 (ALPN)")
+        assert (code, text) == (ErrorCode.PROTOCOL_ERROR, "TLS client does not offer h2 (ALPN)")
         writer.close()
 
 

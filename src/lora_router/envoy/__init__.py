@@ -1,1 +1,1 @@
-"""The Envoy configuration that fits a router: bootstrap and TLS."""
+"""The Envoy configuration that matches the settings of a router."""

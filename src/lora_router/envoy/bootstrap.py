@@ -1,14 +1,14 @@
-"""A complete Envoy bootstrap that fits the settings, built from Envoy's own typed messages.
+"""A complete Envoy bootstrap that matches the settings, built from Envoy's typed messages.
 
-What it makes sure of, beside that requests are routed:
+Besides routing, the bootstrap ensures that:
 
-- No header that chooses an address gets in from a client. They are removed before any filter runs
-  (``early_header_mutation``), whatever else is configured behind.
-- It fails closed: without an answer from the router a request goes nowhere.
-- Generations may take their time: no route time limit, no idle time limit on a stream.
-- Nothing bounds the requests in flight by accident: Envoy's default circuit breakers would, at
-  1,024 on each cluster.
-- Envoy's own error answers have OpenAI's shape too.
+- No client can send a header that selects an address. These headers are removed before any filter
+  runs (``early_header_mutation``), whatever else is configured.
+- Envoy fails closed: without an answer from the router, a request reaches no pod.
+- Generations may take long: routes have no timeout, and streams have no idle timeout.
+- Requests in flight are not bounded by accident. Envoy's default circuit breakers would limit them
+  to 1,024 per cluster.
+- Errors from Envoy itself have OpenAI's shape.
 """
 
 import json
@@ -40,7 +40,8 @@ from lora_router.envoy.clusters import (
 from lora_router.envoy.local_replies import local_replies
 
 _MESSAGE_TIMEOUT_MARGIN_SECONDS = 5.0
-"""Envoy must allow more than the longest hold, and the router asks for a little more than it."""
+"""Added to the longest hold. The router asks for a little more time than it holds a request, and
+Envoy must allow that."""
 
 _NEVER = timedelta(0)
 _BodyMode = ext_proc.ProcessingModeBodySendMode
@@ -51,7 +52,7 @@ def bootstrap_yaml(settings: Settings) -> str:
     """Return the bootstrap as YAML.
 
     Raises:
-        EnvoyTlsError: A setting is missing that Envoy needs to speak TLS to the router.
+        EnvoyTlsError: A setting is missing that Envoy needs for TLS to the router.
     """
     text: str = yaml.safe_dump(_document(settings), sort_keys=False, width=100)
     return text
@@ -63,7 +64,7 @@ def bootstrap_json(settings: Settings) -> str:
 
 
 def bootstrap(settings: Settings) -> bootstrap_v3.Bootstrap:
-    """Return the bootstrap as Envoy's typed message."""
+    """Return the bootstrap as a typed message."""
     return bootstrap_v3.Bootstrap(
         node=core.Node(id="lora-router-gateway", cluster="lora-router-gateway"),
         admin=bootstrap_v3.Admin(address=socket_address("127.0.0.1", settings.envoy_admin_port)),
@@ -75,13 +76,13 @@ def bootstrap(settings: Settings) -> bootstrap_v3.Bootstrap:
 
 
 def _document(settings: Settings) -> dict[str, object]:
-    # Fields spelled as in Envoy's documentation.
+    # Snake case, as in Envoy's documentation.
     return bootstrap(settings).to_dict(casing=Casing.SNAKE)
 
 
 def _listener(settings: Settings) -> listener_v3.Listener:
-    # Above the router's own limit, so that a body which is over it is refused by the router, and
-    # below the gRPC limit, past which Envoy could not send it.
+    # Above the router's own limit, so that the router refuses a body that is too large. Below the
+    # gRPC limit, above which Envoy could not send the body to the router.
     buffer = min(
         settings.max_body_bytes + 1024 * 1024, settings.grpc_max_message_size_bytes - 16 * 1024
     )
@@ -157,7 +158,7 @@ def _ext_proc(settings: Settings) -> ext_proc.ExternalProcessor:
         "streamed": _BodyMode.STREAMED,
         "full-duplex": _BodyMode.FULL_DUPLEX_STREAMED,
     }[settings.envoy_body_mode]
-    # Envoy refuses full duplex without trailers.
+    # Envoy rejects full duplex mode without trailers.
     full_duplex = body_mode is _BodyMode.FULL_DUPLEX_STREAMED
     trailers = _HeaderMode.SEND if full_duplex else _HeaderMode.SKIP
     return ext_proc.ExternalProcessor(

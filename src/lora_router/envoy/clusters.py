@@ -1,4 +1,4 @@
-"""Where Envoy sends to: the router, and the pods that it chooses."""
+"""The clusters of the bootstrap: the router, and the pods that it picks."""
 
 import ipaddress
 from datetime import timedelta
@@ -19,10 +19,10 @@ _UNBOUNDED = 2**31 - 1
 
 
 def router_cluster(settings: Settings) -> cluster_v3.Cluster:
-    """Return the cluster of the router, or of several.
+    """Return the cluster of the router.
 
     Raises:
-        EnvoyTlsError: A setting is missing that Envoy needs to speak TLS to the router.
+        EnvoyTlsError: A setting is missing that Envoy needs for TLS to the router.
     """
     address = settings.envoy_router_address or f"127.0.0.1:{settings.grpc_port}"
     host, _, port = address.rpartition(":")
@@ -61,7 +61,7 @@ def router_cluster(settings: Settings) -> cluster_v3.Cluster:
 
 
 def pods_cluster(settings: Settings) -> cluster_v3.Cluster:
-    """Return the cluster whose endpoint a header names."""
+    """Return the cluster of the pods, whose endpoint is named by a request header."""
     return cluster_v3.Cluster(
         name=PODS_CLUSTER,
         type=cluster_v3.ClusterDiscoveryType.ORIGINAL_DST,
@@ -88,7 +88,7 @@ def _no_circuit_breakers() -> cluster_v3.CircuitBreakers:
 
 
 def socket_address(host: str, port: int) -> core.Address:
-    """Return an address in Envoy's words."""
+    """Return an address as Envoy's typed message."""
     return core.Address(socket_address=core.SocketAddress(address=host, port_value=port))
 
 

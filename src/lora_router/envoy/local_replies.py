@@ -1,4 +1,4 @@
-"""The errors that Envoy answers by itself, in OpenAI's shape."""
+"""The error responses of Envoy itself, in OpenAI's shape."""
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.core import v3 as core
@@ -7,17 +7,17 @@ from envoy_data_plane.google.protobuf import NullValue, Struct, Value
 
 
 def local_replies() -> hcm.LocalReplyConfig:
-    """Return what Envoy's own errors become."""
+    """Return the mapping of Envoy's local replies to OpenAI errors."""
     return hcm.LocalReplyConfig(
         mappers=[
-            # The router answers 413 itself as far as Envoy's buffer reaches; this is beyond it.
+            # The router itself refuses bodies that fit Envoy's buffer. This is for larger ones.
             _reply(
                 _by_status(413),
-                "The request's body is over the gateway's limit.",
+                "The request body exceeds the limit of the gateway.",
                 kind="invalid_request_error",
                 code="request_too_large",
             ),
-            # 500 and 504 are Envoy's alone here: the router failed, or did not answer in time.
+            # Here, 500 and 504 come only from Envoy: the router failed, or its answer timed out.
             _reply(
                 _by_status(500),
                 "The router did not answer: %RESPONSE_CODE_DETAILS%.",
@@ -31,7 +31,7 @@ def local_replies() -> hcm.LocalReplyConfig:
                 kind="service_unavailable_error",
                 code="router_timeout",
             ),
-            # No connection to the pod, or it broke before the answer began.
+            # The connection to the pod failed, or it was closed before the response began.
             _reply(
                 accesslog.AccessLogFilter(
                     response_flag_filter=accesslog.ResponseFlagFilter(

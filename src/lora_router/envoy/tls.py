@@ -1,4 +1,4 @@
-"""How the Envoy of ``lora-router envoy-config`` speaks TLS to the router."""
+"""The TLS configuration of Envoy's connections to the router."""
 
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tls
@@ -11,29 +11,29 @@ _SanType = tls.SubjectAltNameMatcherSanType
 
 
 class EnvoyTlsError(ValueError):
-    """The router speaks TLS, and a setting is missing that Envoy needs for it; says which."""
+    """A setting is missing that Envoy needs for TLS to the router. The message names it."""
 
 
 def transport_socket(settings: Settings, host: str, *, is_ip: bool) -> core.TransportSocket | None:
-    """Return what the router's cluster needs for TLS; ``None``: its calls are in the clear.
+    """Return the TLS transport socket for the router's cluster; ``None``: no encryption.
 
-    The certificate must be signed by the authority that is configured, and be for the name under
-    which Envoy reaches the router, or for the one in ``envoy_router_name``.
+    The router's certificate must be signed by the configured authority. It must be valid for the
+    host under which Envoy reaches the router, or for ``envoy_router_name``.
 
     Raises:
-        EnvoyTlsError: See there.
+        EnvoyTlsError: A setting is missing that Envoy needs for TLS to the router.
     """
     if settings.grpc_tls_cert_file is None:
         return None
     if settings.envoy_router_ca_file is None:
         raise EnvoyTlsError(
-            "envoy_router_ca_file: needed, because the router speaks TLS (grpc_tls_cert_file) and "
-            "Envoy must know who signed its certificate"
+            "envoy_router_ca_file: required, because the router uses TLS (grpc_tls_cert_file) and "
+            "Envoy must verify its certificate"
         )
     if settings.grpc_tls_client_ca_file is not None and settings.envoy_client_cert_file is None:
         raise EnvoyTlsError(
-            "envoy_client_cert_file and envoy_client_key_file: needed, because the router asks "
-            "Envoy for a certificate (grpc_tls_client_ca_file)"
+            "envoy_client_cert_file and envoy_client_key_file: required, because the router "
+            "requires a client certificate (grpc_tls_client_ca_file)"
         )
     name = settings.envoy_router_name or host
     by_address = is_ip and settings.envoy_router_name is None

@@ -1,1 +1,1 @@
-"""Envoy's external-processing protocol: the conversation, what it carries, who transports it."""
+"""Envoy's external processing (ext_proc) protocol: sessions, messages, and transports."""

@@ -1,6 +1,6 @@
-"""What Envoy is told, as bytes. No state, no decisions, no I/O.
+"""The answers to Envoy, as bytes. No state, no decisions, no I/O.
 
-Few pods and algorithms make up the answers of many requests, so these are made once.
+The answers of many requests differ only in a few values, so answers are encoded once and cached.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.routing.outcome import Routed
 
 METADATA_NAMESPACE = "envoy.lb"
-"""Where the endpoint-picker protocol puts the chosen endpoint."""
+"""Where the endpoint-picker protocol puts the picked endpoint."""
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _CONTINUE = CommonResponse()
@@ -46,17 +46,17 @@ CONTINUE_RESPONSE_BODY = ProcessingResponse(
 CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(
     response_trailers=TrailersResponse()
 ).SerializeToString()
-"""Nothing to change."""
+"""Answers that change nothing."""
 
 
 @lru_cache(maxsize=64)
 def clearing(names: HeaderNames, buffered: "ProcessingMode.BodySendMode | None" = None) -> bytes:
-    """Answer ``request_headers``: what only we may set is removed.
+    """Answer ``request_headers``: remove the headers that only the router may set.
 
     Args:
-        names: The headers' names.
-        buffered: If given, the request's body is asked for in one piece, and the response's in this
-            mode, which is the one that was configured.
+        names: The header names.
+        buffered: If set, request the BUFFERED mode for the request body. The value is the
+            configured mode of the response body, which the override must repeat.
     """
     common = CommonResponse(header_mutation=HeaderMutation(remove_headers=list(names.ours)))
     response = ProcessingResponse(request_headers=HeadersResponse(response=common))
@@ -75,16 +75,16 @@ def clearing(names: HeaderNames, buffered: "ProcessingMode.BodySendMode | None" 
 
 
 def routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) -> bytes:
-    """Answer ``request_headers`` with the chosen pod, or ``request_body``.
+    """Answer ``request_headers`` or ``request_body`` with the picked pod.
 
-    What chose it is named too, unless the request named no model. In the buffered modes headers can
-    still be changed with the body.
+    The answer also contains the algorithm and the model, unless the request names no model. In the
+    buffered modes the answer to the body can still change headers.
 
     Args:
-        names: The headers' names.
-        outcome: The pod, and what chose it.
-        to_body: Whether the body's message is answered.
-        has_id: Whether the request brings its id. One that does not is given one.
+        names: The header names.
+        outcome: The pod and the algorithm that picked it.
+        to_body: Whether this answers ``request_body``.
+        has_id: Whether the request has an ``x-request-id``. If not, the answer sets one.
     """
     model = outcome.model
     if not has_id:
@@ -100,7 +100,7 @@ def routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) 
 def _around_model(
     names: HeaderNames, address: str, algorithm: str, size: int, to_body: bool
 ) -> tuple[bytes, bytes]:
-    """Return what stands before and after a model's name of a length, which is where two differ."""
+    """Return the bytes of an answer before and after a model name of the given length."""
     one, other = (
         _routed(names, address, algorithm, letter * size, to_body) for letter in ("a", "b")
     )
@@ -133,27 +133,27 @@ def _routed(
         response = ProcessingResponse(request_body=BodyResponse(response=common))
     else:
         response = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    # In dynamic metadata too; it must never differ from the header. Written field by field:
-    # Struct's own dict interface is several times slower.
+    # The dynamic metadata must never differ from the header. It is written field by field, because
+    # the dict interface of Struct is several times slower.
     namespace = response.dynamic_metadata.fields[METADATA_NAMESPACE]
     namespace.struct_value.fields[names.destination].string_value = address
     return response.SerializeToString()
 
 
 def body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:
-    """Send a piece of the request's body on, where Envoy leaves that to us (full duplex)."""
+    """Forward a piece of the request body, which Envoy leaves to the router in full duplex mode."""
     return ProcessingResponse(request_body=_streamed(piece, end_of_stream)).SerializeToString()
 
 
 def response_body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:
-    """Send a piece of the response's body on, likewise."""
+    """Forward a piece of the response body in full duplex mode."""
     return ProcessingResponse(response_body=_streamed(piece, end_of_stream)).SerializeToString()
 
 
 def immediate(answer: ErrorAnswer) -> bytes:
-    """Answer the client ourselves; nothing reaches a pod."""
+    """Answer the client directly. Nothing reaches a pod."""
     status = HttpStatus()
-    status.code = answer.status  # type: ignore[assignment]  # an open enum: any number will do
+    status.code = answer.status  # type: ignore[assignment]  # an open enum accepts any number
     return ProcessingResponse(
         immediate_response=ImmediateResponse(
             status=status,
@@ -165,9 +165,9 @@ def immediate(answer: ErrorAnswer) -> bytes:
 
 
 def more_time(seconds: float) -> bytes:
-    """Ask Envoy to wait that long for the answer to the message it sent last.
+    """Ask Envoy to wait this long for the answer to its last message.
 
-    Envoy grants it once for each message, and at most ``max_message_timeout``.
+    Envoy grants this once per message, up to ``max_message_timeout``.
     """
     timeout = Duration()
     timeout.FromMilliseconds(round(seconds * 1000))
@@ -177,7 +177,7 @@ def more_time(seconds: float) -> bytes:
 def _header_mutation(
     set_headers: Iterable[tuple[str, bytes]], remove: Iterable[str] = ()
 ) -> HeaderMutation:
-    """Overwrite some headers and remove others. Like Envoy's, values stand in ``raw_value``."""
+    """Return a mutation that overwrites and removes headers. Values use ``raw_value``."""
     return HeaderMutation(
         set_headers=[
             HeaderValueOption(

@@ -1,10 +1,11 @@
-"""The model's name, ``stream`` and the size, out of a request's body.
+"""Reads the name of the model, ``stream`` and the size from a request body.
 
-A JSON body is checked whole, because a broken one should be refused here and not by a pod; nothing
-of it is built except the two fields, and nothing is copied. What stands before the model's name
-cannot be left out: only by the ends of all the strings before it is it known to be in none of them.
-Where readers of JSON differ, this one agrees with the pod, which reads with Python's ``json``: of
-two equal keys the last counts, and a byte order mark is skipped (RFC 8259, section 8.1, allows it).
+A JSON body is validated completely, because the router should refuse an invalid one before it
+reaches a pod. Only the two fields are decoded, and nothing is copied. The part before the name of
+the model cannot be skipped: the end of every string before it must be found to know that the name
+is not inside a string. Where JSON parsers differ, this one agrees with the pod, which uses Python's
+``json``: the last of two equal keys counts, and a byte order mark is skipped (allowed by RFC 8259,
+section 8.1).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ import msgspec
 from lora_router.extproc.multipart import MultipartError, read_fields
 
 MAX_MODEL_LENGTH = 512
-"""Characters. Names of models are paths or repository names; this is twice the longest of those."""
+"""In characters. Model names are paths or repository names; this is twice the longest of them."""
 
 JSON_PATHS = frozenset(
     {
@@ -28,7 +29,7 @@ JSON_PATHS = frozenset(
         "/v1/score",
         "/v1/classify",
         "/tokenize",
-        # The same handlers of vLLM under their other names.
+        # Other names of the same vLLM handlers.
         "/detokenize",
         "/pooling",
         "/rerank",
@@ -41,17 +42,17 @@ FORM_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 
 
 class BodyErrorKind(Enum):
-    """What is wrong with a body; the values are metric labels."""
+    """Why a body is invalid. The values are metric labels."""
 
     MALFORMED = "bad-body"
-    """Not JSON, not an object, not a form; cut off, too deep, not UTF-8."""
+    """Not JSON, not an object, not a form, truncated, nested too deeply, or not UTF-8."""
     MODEL_TYPE = "model-not-a-string"
     MODEL_NAME = "bad-model-name"
-    """A string that no model is called and that must not stand in a header."""
+    """A string that cannot be the name of a model and must not appear in a header."""
 
 
 class BodyError(ValueError):
-    """The body cannot be routed by. The message is safe to show: nothing of the body is in it."""
+    """The body cannot be used for routing. The message contains no part of the body."""
 
     def __init__(self, kind: BodyErrorKind, message: str) -> None:
         self.kind = kind
@@ -60,17 +61,17 @@ class BodyError(ValueError):
 
 
 class BodyFields(msgspec.Struct, frozen=True):
-    """What routing needs of a body."""
+    """The parts of a body that routing needs."""
 
     model: str
-    """Empty if it is missing, null or empty."""
+    """Empty if the field is missing, null or empty."""
     stream: bool
     size: int
-    """Bytes."""
+    """In bytes."""
 
 
 class InferencePaths:
-    """The paths whose body names a model."""
+    """The set of paths whose body names a model."""
 
     __slots__ = ("_paths",)
 
@@ -78,12 +79,12 @@ class InferencePaths:
         self._paths = JSON_PATHS | FORM_PATHS | frozenset(extra)
 
     def match(self, path: str) -> bool:
-        """Say whether ``path``, without its query, is one of them."""
+        """Return whether ``path``, without its query, is in the set."""
         return path in self._paths
 
 
 class _Document(msgspec.Struct):
-    # Raw: a wrong type is then ours to judge, and a wrong `stream` is the pod's.
+    # Raw, so that this module reports a wrong type of `model` and the pod one of `stream`.
     model: msgspec.Raw = msgspec.Raw(b"null")
     stream: msgspec.Raw = msgspec.Raw(b"false")
 
@@ -94,14 +95,15 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_body(body: bytes | bytearray, content_type: str) -> BodyFields:
-    """Read a request's body.
+    """Return the parts of a body that routing needs.
 
     Args:
-        body: All of it.
-        content_type: The header. ``multipart/form-data`` is read as a form, all else as JSON.
+        body: The complete body.
+        content_type: The ``content-type`` header. ``multipart/form-data`` is read as a form, every
+            other type as JSON.
 
     Raises:
-        BodyError: It cannot be routed by; says why.
+        BodyError: The body cannot be used for routing.
     """
     if content_type[:19].lower() == "multipart/form-data":
         return _read_form(body, content_type)
@@ -115,13 +117,13 @@ def _read_json(body: bytes | bytearray) -> BodyFields:
     try:
         document = _decoder.decode(body)
     except msgspec.ValidationError:
-        raise _malformed("The request's body must be a JSON object.") from None
+        raise _malformed("The request body must be a JSON object.") from None
     except msgspec.DecodeError as error:
-        # These messages name a byte's number and never repeat what is there.
-        raise _malformed(f"The request's body is not valid JSON: {error}.") from None
+        # These messages name the offset of a byte and never repeat the body.
+        raise _malformed(f"The request body is not valid JSON: {error}.") from None
     except RecursionError:
-        raise _malformed("The request's body is nested too deeply.") from None
-    # The decoder looks for the ends of strings that it skips, not into them.
+        raise _malformed("The request body is nested too deeply.") from None
+    # The decoder searches for the end of a string that it skips. It does not validate the string.
     if not body.isascii() and not _is_utf8(body):
         raise _not_utf8()
     return BodyFields(_model(bytes(document.model)), bytes(document.stream) == b"true", size)
@@ -141,7 +143,7 @@ def _read_form(body: bytes | bytearray, content_type: str) -> BodyFields:
         fields = read_fields(bytes(body), content_type, ("model", "stream"))
         model = fields.get("model", b"").decode()
     except MultipartError as error:
-        raise _malformed(f"The request's form is broken: {error}.") from None
+        raise _malformed(f"The request body is not a valid form: {error}.") from None
     except UnicodeDecodeError:
         raise _not_utf8() from None
     stream = fields.get("stream", b"").strip().lower() == b"true"
@@ -149,19 +151,19 @@ def _read_form(body: bytes | bytearray, content_type: str) -> BodyFields:
 
 
 def checked_model(model: str) -> str:
-    """Return a model's name if it can be one: not too long, printable, fit for a header.
+    """Return the name of a model if it is valid: not too long, printable, and safe in a header.
 
     Raises:
-        BodyError: It cannot.
+        BodyError: The name is invalid.
     """
     if len(model) > MAX_MODEL_LENGTH:
         raise _bad_name(f"is longer than {MAX_MODEL_LENGTH} characters")
     if not model.isprintable():
-        # Control characters, line ends, lone surrogates, invisible ones.
-        raise _bad_name("contains characters that cannot be printed")
+        # Control characters, line ends, lone surrogates, invisible characters.
+        raise _bad_name("contains characters that are not printable")
     if model != model.strip():
-        # Leading and trailing blanks do not survive in a header.
-        raise _bad_name("begins or ends with a blank")
+        # Leading and trailing spaces are lost in a header.
+        raise _bad_name("begins or ends with a space")
     return model
 
 
@@ -178,8 +180,8 @@ def _malformed(message: str) -> BodyError:
 
 
 def _not_utf8() -> BodyError:
-    return _malformed("The request's body is not valid UTF-8.")
+    return _malformed("The request body is not valid UTF-8.")
 
 
 def _bad_name(what: str) -> BodyError:
-    return BodyError(BodyErrorKind.MODEL_NAME, f"The model's name {what}.")
+    return BodyError(BodyErrorKind.MODEL_NAME, f"The name of the model {what}.")

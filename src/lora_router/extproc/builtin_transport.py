@@ -1,4 +1,4 @@
-"""Carries sessions over this service's own gRPC server."""
+"""Carries sessions over the gRPC server of this project (``lora_router.grpc_server``)."""
 
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.process_call import Process
@@ -16,7 +16,7 @@ from lora_router.grpc_server.server import GrpcServer
 
 
 class BuiltinTransport:
-    """An ext_proc server with gRPC health on the same port."""
+    """An ext_proc server with gRPC health checking on the same port."""
 
     def __init__(
         self,
@@ -28,15 +28,15 @@ class BuiltinTransport:
         tls: TlsFiles | None = None,
         limits: Limits | None = None,
     ) -> None:
-        """Prepare a server.
+        """Create a server that does not listen yet.
 
         Args:
             context: What all sessions share.
-            host: The address to listen on.
-            port: The port; 0 takes a free one.
-            max_message_bytes: The longest message taken from Envoy, which bounds the bodies.
-            tls: The files of TLS; without them connections are in the clear.
-            limits: What one connection may do.
+            host: Address to listen on.
+            port: Port to listen on; 0: any free port.
+            max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
+            tls: The TLS files. Without them, connections are not encrypted.
+            limits: Limits of one connection.
         """
         self._host = host
         self._tls = tls
@@ -47,19 +47,19 @@ class BuiltinTransport:
             limits=limits,
         )
         self.port = port
-        """The port it listens on, once started."""
+        """The port on which the server listens, after ``start``."""
         self.started = False
 
     @property
     def open_streams(self) -> int:
-        """ext_proc streams that are open now."""
+        """The number of open ext_proc streams."""
         return self._process.open
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            TransportError: The address cannot be had, or the TLS files cannot be used.
+            TransportError: The address is not available, or the TLS files cannot be used.
         """
         tls = None if self._tls is None else tls_context(self._tls)
         try:
@@ -74,14 +74,14 @@ class BuiltinTransport:
         self.started = True
 
     async def set_ready(self, *, ready: bool) -> None:
-        """Say through gRPC health whether new requests should come here."""
+        """Report through gRPC health whether this router should receive new requests."""
         for service in READINESS_SERVICES:
             self.server.health.set(service, SERVING if ready else NOT_SERVING)
 
     async def drain(self, seconds: float) -> int:
-        """Take no new streams, give the open ones some time to end, end the rest; stop listening.
+        """Stop listening, wait for open streams to end, and close the rest with status OK.
 
         Returns:
-            How many streams had to be closed; they were closed with status OK.
+            The number of streams that were still open and were closed.
         """
         return await self.server.drain(seconds)

@@ -1,8 +1,8 @@
-"""What a client is told when its request gets no pod.
+"""The responses to clients whose requests get no pod.
 
-The body has OpenAI's shape; beside it stands a marker header that AIBrix's clients and dashboards
-know. Nothing of the request's body is ever repeated, and a header's value only as far as it is
-needed to see what is wrong, shortened and in printable ASCII.
+The body has the shape of OpenAI's errors. A marker header is compatible with clients and dashboards
+of AIBrix. A response never repeats any part of the request body. It repeats the value of a header
+only if that is needed to understand the error, shortened and in printable ASCII.
 """
 
 from dataclasses import dataclass
@@ -21,22 +21,23 @@ _RETRY_AFTER = ("retry-after", b"1")
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """An HTTP answer that this service gives itself."""
+    """An HTTP response that the router sends itself."""
 
     status: int
     code: str
-    """OpenAI's ``code``: what went wrong, for programs. Also Envoy's response code detail."""
+    """OpenAI's ``code``, which identifies the error to programs. Also Envoy's response code
+    detail."""
     headers: tuple[tuple[str, bytes], ...]
     body: bytes
     """The JSON document."""
 
 
 def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer:
-    """Say why no pod was chosen.
+    """Return the response to a request that the director refused.
 
     Args:
-        refused: The director's answer.
-        strategy: The ``routing-strategy`` header, for the message.
+        refused: The refusal of the director.
+        strategy: The value of the ``routing-strategy`` header, for the message.
     """
     model = refused.model
     match refused.refusal:
@@ -44,7 +45,7 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
             return _answer(
                 400,
                 "no_model_in_request",
-                "The request names no model; put its name into the field 'model'.",
+                "The request names no model. Set the field 'model'.",
                 param="model",
                 marker=(_NO_MODEL, b"true"),
             )
@@ -52,8 +53,8 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
             return _answer(
                 400,
                 "invalid_routing_strategy",
-                f"Unknown routing strategy {shown(strategy or '')}; "
-                f"known are {', '.join(refused.known)}.",
+                f"Unknown routing strategy {shown(strategy or '')}. "
+                f"Known strategies: {', '.join(refused.known)}.",
                 param="routing-strategy",
                 marker=("x-error-invalid-routing-strategy", b"true"),
             )
@@ -61,7 +62,7 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
             return _answer(
                 400,
                 "invalid_external_filter",
-                f"The label selector in external-filter is wrong: {refused.detail}.",
+                f"Invalid label selector in external-filter: {refused.detail}.",
                 param="external-filter",
                 marker=("x-error-external-filter", b"true"),
             )
@@ -76,23 +77,23 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
         case Refusal.MODELS_UNKNOWN:
             return _unavailable(
                 "models_unknown",
-                f"No pod is known to serve the model {shown(model)}, but not all pods have said "
-                "yet what they serve; try again.",
+                f"No pod is known to serve the model {shown(model)}, but the models of some pods "
+                "are not known yet. Retry later.",
             )
         case Refusal.NO_READY_POD:
             which = f" for the model {shown(model)}" if model else ""
-            return _unavailable("no_ready_pod", f"No pod is ready{which}; try again.")
+            return _unavailable("no_ready_pod", f"No pod is ready{which}. Retry later.")
         case Refusal.NONE_SELECTED:
             return _unavailable(
                 "no_pod_selected",
-                f"No ready pod that serves the model {shown(model)} matches the label selector "
-                "or is in the gateway's subset.",
+                f"No ready pod that serves the model {shown(model)} matches the label selector and "
+                "the gateway's subset.",
             )
         case Refusal.OVERLOADED:
             return _answer(
                 429,
                 "overloaded",
-                "All pods that could serve the request are busy; try again.",
+                "All pods that can serve the request are busy. Retry later.",
                 kind="rate_limit_error",
                 marker=("x-error-overloaded", b"true"),
                 headers=(_RETRY_AFTER,),
@@ -101,8 +102,8 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
             return _answer(
                 429,
                 "too_many_held_requests",
-                "All pods that could serve the request are busy, and too many requests wait for "
-                "them already; try again.",
+                "All pods that can serve the request are busy, and too many requests already wait "
+                "for them. Retry later.",
                 kind="rate_limit_error",
                 marker=("x-error-overloaded", b"true"),
                 headers=(_RETRY_AFTER,),
@@ -110,13 +111,13 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
         case Refusal.SHUTTING_DOWN:
             return _unavailable(
                 "router_draining",
-                "The router shut down while the request waited for a pod; try again.",
+                "The router shut down while the request waited for a pod. Retry later.",
                 headers=(_RETRY_AFTER,),
             )
 
 
 def body_answer(error: BodyError) -> ErrorAnswer:
-    """Say what is wrong with a request's body."""
+    """Return the response to a request whose body is invalid."""
     if error.kind is BodyErrorKind.MODEL_TYPE:
         return _answer(
             400, "no_model_in_request", error.message, param="model", marker=(_NO_MODEL, b"true")
@@ -126,28 +127,28 @@ def body_answer(error: BodyError) -> ErrorAnswer:
 
 
 def too_large_answer(limit: int) -> ErrorAnswer:
-    """Say that the body is over the limit, in bytes."""
+    """Return the response to a body over the limit, in bytes."""
     return _answer(
         413,
         "request_too_large",
-        f"The request's body is over the limit of {limit} bytes.",
+        f"The request body exceeds the limit of {limit} bytes.",
         marker=(_BODY, b"true"),
     )
 
 
 def cut_body_answer() -> ErrorAnswer:
-    """Say that the gateway sent only the start of the body, and the model is not in it."""
+    """Return the response to a body of which the gateway sent only the start."""
     return _answer(
         413,
         "request_too_large",
-        "The request's body is larger than the gateway's buffer, and the model's name is not in "
-        "the part that fits.",
+        "The request body is larger than the gateway's buffer, so the router cannot read the name "
+        "of the model.",
         marker=(_BODY, b"true"),
     )
 
 
 def shown(text: str) -> str:
-    """Quote a name that a client chose: printable ASCII, at most 80 characters."""
+    """Return a client's value in quotes: printable ASCII, at most 80 characters."""
     short = text if len(text) <= 80 else f"{text[:77]}..."
     return "'" + short.encode("ascii", "backslashreplace").decode() + "'"
 

@@ -1,7 +1,7 @@
-"""The one place where a message's bytes become an event.
+"""Turns the bytes of a message into an event. No other module parses messages.
 
-The two messages that every request brings are read by ``wire_format``, which knows how Envoy
-writes them. Protobuf reads all others, and makes the same events of them.
+``wire_format`` reads the two messages that every request has, if they are encoded as Envoy encodes
+them. Protobuf reads all other messages, and the result is the same.
 """
 
 from google.protobuf.message import DecodeError
@@ -31,18 +31,18 @@ from lora_router.extproc.wire_format import (
 
 
 class UnreadableMessageError(ValueError):
-    """The bytes are no ``ProcessingRequest``."""
+    """The bytes are not a ``ProcessingRequest``."""
 
 
 def read_event(message: Message, names: HeaderNames) -> Event:
-    """Return what a message is about.
+    """Return the event of a message.
 
     Args:
-        message: Is the event's from now on: a ``bytearray`` may be changed.
-        names: The headers that are read.
+        message: Belongs to the event afterwards, so a ``bytearray`` may change.
+        names: The names of the headers to read.
 
     Raises:
-        UnreadableMessageError: It cannot be read.
+        UnreadableMessageError: The message cannot be parsed.
     """
     field = message[0] if message else 0
     event: Event | None = None
@@ -54,10 +54,10 @@ def read_event(message: Message, names: HeaderNames) -> Event:
 
 
 def read_by_protobuf(message: Message, names: HeaderNames) -> Event:
-    """Return what any message is about, however it is written.
+    """Return the event of a message in any valid encoding.
 
     Raises:
-        UnreadableMessageError: It cannot be read.
+        UnreadableMessageError: The message cannot be parsed.
     """
     try:
         request = ProcessingRequest.FromString(message)  # type: ignore[arg-type]  # any buffer
@@ -84,11 +84,10 @@ def read_by_protobuf(message: Message, names: HeaderNames) -> Event:
 def _request_headers(
     headers: HttpHeaders, request: ProcessingRequest, names: HeaderNames
 ) -> RequestHeaders:
-    """Pick out the headers that matter. Where one stands twice, the first counts.
+    """Return the headers that the router uses. If a header is repeated, the first value counts.
 
-    Envoy sends values in ``raw_value`` and lower-cases names. Bytes that are not UTF-8 become
-    replacement characters: such a value matches nothing and cannot be told from other nonsense,
-    but it breaks nothing either.
+    Envoy sends values in ``raw_value`` and names in lower case. Bytes that are not UTF-8 become
+    replacement characters. Such a value matches nothing, and it does no harm.
     """
     wanted = dict.fromkeys(names.wanted, "")
     for header in headers.headers.headers:

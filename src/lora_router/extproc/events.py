@@ -1,7 +1,7 @@
-"""What can happen on an ext_proc stream, as far as it matters: one record for each message.
+"""The events of an ext_proc stream: one record for each kind of message.
 
-The records hold no reference to each other, so the garbage collector need not look at them
-(``gc=False``).
+A record contains only what the router uses of a message. Records cannot form reference cycles, so
+the garbage collector does not track them (``gc=False``).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Message = bytes | bytearray
 
 
 class RequestHeaders(Struct, frozen=True, gc=False):
-    """The request begins. What routing needs of its headers."""
+    """The request begins. Contains what routing needs of its headers."""
 
     path: str
     """Without the query."""
@@ -26,16 +26,16 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     strategy: str | None
     pod_filter: str | None
     ends: bool
-    """Whether the request has neither body nor trailers."""
+    """Whether the request ends here, without a body or trailers."""
     setup: Setup
 
 
 class RequestBody(Struct, frozen=True, gc=False):
-    """A piece of the request's body, or all of it."""
+    """A piece of the request body, or the whole body."""
 
     body: Message
     ends: bool
-    """Whether nothing follows, trailers included."""
+    """Whether the request ends here. If it does not, more pieces or trailers follow."""
 
 
 class RequestTrailers(Struct, frozen=True, gc=False):
@@ -43,26 +43,26 @@ class RequestTrailers(Struct, frozen=True, gc=False):
 
 
 class ResponseHeaders(Struct, frozen=True, gc=False):
-    """The pod's answer begins."""
+    """The response begins."""
 
 
 class ResponseBody(Struct, frozen=True, gc=False):
-    """A piece of the pod's answer."""
+    """A piece of the response body."""
 
     body: bytes
     ends: bool
 
 
 class ResponseTrailers(Struct, frozen=True, gc=False):
-    """The pod's answer ends with trailers."""
+    """The response ends with trailers."""
 
 
 class Observation(Struct, frozen=True, gc=False):
-    """A message that wants no answer (``observability_mode``), whatever it is about."""
+    """A message of any kind that expects no answer (``observability_mode``)."""
 
 
 class Unknown(Struct, frozen=True, gc=False):
-    """A message of no kind that this server knows."""
+    """A message of an unknown kind."""
 
 
 Event: TypeAlias = (
@@ -87,7 +87,7 @@ KINDS: Mapping[type[Event], str] = {
     Observation: "an observation",
     Unknown: "unknown",
 }
-"""All events, by the names of the messages in ``ProcessingRequest``."""
+"""All events, with the names of their messages in ``ProcessingRequest``."""
 
 
 def make_request_headers(
@@ -100,7 +100,7 @@ def make_request_headers(
     strategy: str,
     pod_filter: str,
 ) -> RequestHeaders:
-    """Make the event of headers' values, which are empty where there is none."""
+    """Return the event for the given header values. The value of an absent header is empty."""
     return RequestHeaders(
         path.partition("?")[0],
         content_type,

@@ -1,14 +1,17 @@
-"""What is done about each event of a request. When each is done, ``session`` says.
+"""The actions of a session: what it does about each event. ``session`` defines when.
 
-- Whatever happens, the headers that only this service may set leave removed or overwritten: on the
-  first answer that can change headers, before any pod is known.
-- Headers can be changed in the answer to the body only if Envoy has not sent them on. So in the
-  buffered modes the headers are answered at once and changed with the body; in the streamed ones
-  that answer waits for the body. Where Envoy would wait for it and send no body (STREAMED without
-  ``send_body_without_waiting_for_header_response``, NONE), BUFFERED is asked for instead, which
-  needs ``allow_mode_override``.
-- In FULL_DUPLEX_STREAMED every piece of a body must be sent back, or it is lost.
-- The reservation is released in ``end``, exactly once. A request that was refused has none.
+The rules:
+
+- The headers that only the router may set are removed or overwritten in every case, with the first
+  answer that can change headers, before the pod is known.
+- The answer to the body can change headers only if Envoy has not forwarded them. Therefore, in the
+  buffered modes, the headers are answered at once and changed with the body. In the streamed modes,
+  the answer to the headers waits for the body. In some modes Envoy would wait for that answer
+  without sending a body (NONE, and STREAMED without
+  ``send_body_without_waiting_for_header_response``). In those modes the router requests BUFFERED,
+  which requires ``allow_mode_override``.
+- In FULL_DUPLEX_STREAMED mode, every piece of a body must be sent back. Otherwise it is lost.
+- ``end`` releases the reservation exactly once. A refused request has no reservation.
 """
 
 import logging
@@ -60,7 +63,8 @@ from lora_router.routing.waiting_queue import Held
 log = logging.getLogger("lora_router.extproc")
 
 HOLD_MARGIN_SECONDS = 2.0
-"""What Envoy is asked to wait beyond the longest hold, so that our answer comes first."""
+"""Added to the time that Envoy is asked to wait for a held request, so that the router answers
+before Envoy's timeout."""
 
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
@@ -78,7 +82,7 @@ class SessionContext:
 
 
 class Exchange:
-    """One HTTP request and what is known of it. See the head of this file for its rules."""
+    """One HTTP request and its response. See the head of this file for the rules."""
 
     __slots__ = (
         "_collected",
@@ -92,12 +96,12 @@ class Exchange:
     )
 
     def __init__(self, context: SessionContext, on_late: Callable[[Outputs], None]) -> None:
-        """Begin.
+        """Create the exchange of a new stream.
 
         Args:
             context: What all sessions share.
-            on_late: Takes what is to be sent when a held request is decided, which no message
-                from Envoy brings about.
+            on_late: Called with what to send when a held request is decided, which is not the
+                result of a message from Envoy.
         """
         self.context = context
         self.state: State = START
@@ -105,12 +109,12 @@ class Exchange:
         self._headers: RequestHeaders
         self._setup: Setup
         self._collected: CollectedBody | None = None
-        """Its pieces are answered after the headers, which are not answered before."""
+        """Set while the headers are unanswered. The pieces are answered after the headers."""
         self._held: Held | None = None
         self._routed: Routed | None = None
 
     def end(self) -> None:
-        """Take the end of the stream, however it came: gives back what the request holds."""
+        """Handle the end of the stream: release everything that the request holds."""
         self.state = OVER
         self._collected = None
         if self._held is not None:
@@ -127,7 +131,7 @@ class Exchange:
     # The request
 
     def begin(self, headers: RequestHeaders) -> Outputs:
-        """Take the headers."""
+        """Handle the request headers."""
         context, setup = self.context, headers.setup
         self._headers, self._setup = headers, setup
         if headers.ends or not context.paths.match(headers.path):
@@ -144,17 +148,17 @@ class Exchange:
         return (answers.clearing(context.headers),)
 
     def take_whole_body(self, body: RequestBody) -> Outputs:
-        """Take the body, which comes in one message."""
+        """Handle a body that arrives in one message."""
         if len(body.body) > self.context.max_body_bytes:
             return self._too_large()
         return self._decide(body.body, cut_short=not body.ends)
 
     def have_no_body(self, _trailers: RequestTrailers) -> Outputs:
-        """Take trailers where a body was expected."""
+        """Handle trailers that arrive instead of the body."""
         return self._decide(b"", trailers=True)
 
     def collect(self, piece: RequestBody) -> Outputs:
-        """Take a piece of the body."""
+        """Handle a piece of the body."""
         collected = self._collected
         assert collected is not None  # noqa: S101 -- made when this state was entered
         collected.add(piece.body)
@@ -163,23 +167,23 @@ class Exchange:
         return self._decide(collected.whole()) if piece.ends else ()
 
     def have_all_pieces(self, _trailers: RequestTrailers) -> Outputs:
-        """Take trailers, which end the body."""
+        """Handle trailers that complete the body."""
         assert self._collected is not None  # noqa: S101 -- made when this state was entered
         return self._decide(self._collected.whole(), trailers=True)
 
     def pass_piece(self, piece: RequestBody) -> Outputs:
-        """Pass a piece of a body on that nobody reads."""
+        """Forward a piece of a body that the router does not read."""
         if piece.ends:
             self.state = ROUTED
         return (self._piece_answer(piece.body, ends=piece.ends),)
 
     def pass_trailers(self, _trailers: RequestTrailers) -> Outputs:
-        """Pass the trailers on."""
+        """Forward the trailers."""
         self.state = ROUTED
         return (answers.CONTINUE_TRAILERS,)
 
     def keep_trailers(self, _trailers: RequestTrailers) -> Outputs:
-        """Answer the trailers when the pod is chosen."""
+        """Answer the trailers later, when the held request gets a pod."""
         self.state = HELD_WITH_TRAILERS
         return ()
 
@@ -188,24 +192,24 @@ class Exchange:
         return ()
 
     def observe(self, _event: Observation) -> Outputs:
-        """Answer nothing from now on."""
+        """Answer nothing for the rest of the stream."""
         self.end()
         return ()
 
     # The response
 
     def answer_response_headers(self, _event: ResponseHeaders) -> Outputs:
-        """Change nothing."""
+        """Let the message pass unchanged."""
         return (answers.CONTINUE_RESPONSE_HEADERS,)
 
     def answer_response_body(self, piece: ResponseBody) -> Outputs:
-        """Change nothing."""
+        """Let the message pass unchanged."""
         if self._setup.response_body_mode != _FULL_DUPLEX:
             return (answers.CONTINUE_RESPONSE_BODY,)
         return (answers.response_body_piece(piece.body, end_of_stream=piece.ends),)
 
     def answer_response_trailers(self, _event: ResponseTrailers) -> Outputs:
-        """Change nothing."""
+        """Let the message pass unchanged."""
         return (answers.CONTINUE_RESPONSE_TRAILERS,)
 
     # Deciding
@@ -248,7 +252,7 @@ class Exchange:
         try:
             outputs = self._decided(outcome, trailers=self.state is HELD_WITH_TRAILERS)
         except Exception:
-            log.exception("a held request could not be answered; its stream is ended")
+            log.exception("answering a held request failed; its stream is closed with INTERNAL")
             outputs = self.end_stream(INTERNAL, "internal error")
         self._on_late(outputs)
 
@@ -290,10 +294,10 @@ class Exchange:
     def _bad_body(self, error: BodyError, *, cut_short: bool) -> Outputs:
         unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
         if unfinished and self._setup.headers_wait:
-            # Envoy ignored the request for the whole body; the start of it is all there is.
+            # Envoy ignored the mode override, so only the start of the body is here.
             log.error(
-                "Envoy sends request bodies in pieces before the headers are answered; set "
-                "request_body_mode BUFFERED, or allow_mode_override, in its ext_proc filter"
+                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces; "
+                "set request_body_mode: BUFFERED, or allow_mode_override: true, in its filter"
             )
         if unfinished and self._setup.body_mode == _PARTIAL:
             return self._refuse("body-too-large", cut_body_answer())
@@ -303,7 +307,7 @@ class Exchange:
         return self._refuse("body-too-large", too_large_answer(self.context.max_body_bytes))
 
     def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
-        """Answer a request that the director never saw."""
+        """Refuse a request that never reached the director."""
         self.context.observer.decided("none", "refused", reason, 0.0)
         return self._answer_client(answer)
 

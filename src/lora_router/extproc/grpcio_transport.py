@@ -1,8 +1,9 @@
-"""Carries sessions over ``grpc.aio``: one stream, one session.
+"""Carries sessions over ``grpc.aio``: one session for each stream.
 
-``grpc.aio`` is the generic way; it costs about 0.5 ms of CPU a request. All that a transport has
-to do is here, and a session does not know which one drives it: give each message to ``receive``,
-send what it returns, send what it says later, and call ``end`` exactly when the stream is over.
+``grpc.aio`` is the generic server. It costs about 0.5 ms of CPU time per request. This module shows
+everything that a transport must do: pass each message to ``receive``, send what it returns, send
+what the session sends late, and call ``end`` when the stream ends. A session does not know its
+transport.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ _Context: TypeAlias = grpc.aio.ServicerContext
 
 
 class GrpcioTransport:
-    """An ext_proc server with gRPC health on the same port."""
+    """An ext_proc server with gRPC health checking on the same port."""
 
     def __init__(
         self,
@@ -47,15 +48,15 @@ class GrpcioTransport:
         tls: TlsFiles | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """Prepare a server.
+        """Create a server that does not listen yet.
 
         Args:
             context: What all sessions share.
-            host: The address to listen on.
-            port: The port; 0 takes a free one.
-            max_message_bytes: The longest message taken from Envoy, which bounds the bodies.
-            tls: The files of TLS; without them connections are in the clear.
-            supervisor: Runs what is sent late. By default one that nobody else knows.
+            host: Address to listen on.
+            port: Port to listen on; 0: any free port.
+            max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
+            tls: The TLS files. Without them, connections are not encrypted.
+            supervisor: Runs the tasks that send late answers. Default: a private supervisor.
         """
         self._context = context
         self._supervisor = supervisor or Supervisor()
@@ -67,14 +68,14 @@ class GrpcioTransport:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
-                # In full duplex the body goes back to Envoy, with some bytes around it.
+                # In full duplex mode, the body is sent back to Envoy with some bytes around it.
                 ("grpc.max_send_message_length", max_message_bytes + 65536),
-                # A stream is open as long as its request, so this bounds the gateway's requests
-                # in flight; Envoy opens one connection for each of its workers.
+                # A stream is open as long as its request, so a limit would bound the requests in
+                # flight of the gateway. Envoy opens one connection per worker thread.
                 ("grpc.max_concurrent_streams", 2**31 - 1),
-                # Without it a second server on the same port would silently share the requests.
+                # With port reuse, a second server on the port would silently share the requests.
                 ("grpc.so_reuseport", 0),
-                # Envoy may ping as often as its operator likes.
+                # Envoy may be configured to send PINGs at any rate.
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
             ]
@@ -82,19 +83,19 @@ class GrpcioTransport:
         self._server.add_generic_rpc_handlers((self._handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = port
-        """The port it listens on, once started."""
+        """The port on which the server listens, after ``start``."""
         self.started = False
 
     @property
     def open_streams(self) -> int:
-        """Streams that are open now."""
+        """The number of open ext_proc streams."""
         return len(self._streams)
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            TransportError: The address cannot be had, or the TLS files cannot be used.
+            TransportError: The address is not available, or the TLS files cannot be used.
         """
         credentials = None if self._tls is None else _credentials(self._tls)
         try:
@@ -112,7 +113,7 @@ class GrpcioTransport:
         self.started = True
 
     async def set_ready(self, *, ready: bool) -> None:
-        """Say through gRPC health whether new requests should come here."""
+        """Report through gRPC health whether this router should receive new requests."""
         status = (
             health_pb2.HealthCheckResponse.SERVING
             if ready
@@ -122,16 +123,12 @@ class GrpcioTransport:
             await self._health.set(service, status)
 
     async def drain(self, seconds: float) -> int:
-        """Take no new streams, give the open ones some time to end, end the rest; stop listening.
-
-        A stream that is still open then is closed with status OK: Envoy takes that as "nothing
-        more to say" and lets the answer that it is sending run on, whereas a cancelled stream
-        would break it.
+        """Stop listening, wait for open streams to end, and close the rest with status OK.
 
         Returns:
-            How many streams had to be closed.
+            The number of streams that were still open and were closed.
         """
-        # grpc.aio refuses new streams from here on, by GOAWAY; the grace is longer than ours.
+        # From here on, grpc.aio refuses new streams with GOAWAY. Its grace period is longer.
         stopping = self._supervisor.once("grpc-stop", self._server.stop(seconds + 5))
         if self._streams:
             await asyncio.wait(self._streams, timeout=seconds)
@@ -143,7 +140,7 @@ class GrpcioTransport:
         return left
 
     def _handler(self) -> grpc.GenericRpcHandler:
-        # Sessions read the messages, so that a malformed one gets a clear status.
+        # No deserializer: the session parses messages and reports malformed ones with a status.
         method = grpc.stream_stream_rpc_method_handler(self._process)
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
 
@@ -157,7 +154,7 @@ class GrpcioTransport:
             while (data := await context.read()) is not grpc.aio.EOF:
                 await writer.send(session.receive(data))
         except asyncio.CancelledError:
-            # The client left, a late answer ended the stream, or the drain did.
+            # The client disconnected, a late answer ended the stream, or the server drains.
             if writer.ended is None and not self._draining:
                 raise
             task.uncancel()
@@ -178,7 +175,7 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 class _Writer:
-    """Sends one stream's messages in order, whether a message or a held request caused them."""
+    """Sends the messages of one stream in order, whether or not a received message caused them."""
 
     __slots__ = ("_cancel", "_context", "_queue", "_sending", "_supervisor", "ended")
 
@@ -191,13 +188,13 @@ class _Writer:
         self._queue: deque[Output] = deque()
         self._sending = False
         self.ended: EndStream | None = None
-        """How the session wants the stream to end, if it does."""
+        """The status with which the session ended the stream, if it did."""
 
     async def send(self, outputs: Outputs) -> None:
-        """Send in order; what is being sent already goes first."""
+        """Send after everything that is already queued."""
         self._queue.extend(outputs)
         if self._sending:
-            return  # Whoever is sending takes these too: there is one write at a time.
+            return  # The task that is sending sends these too: one write at a time.
         self._sending = True
         try:
             while self._queue and self.ended is None:
@@ -211,7 +208,7 @@ class _Writer:
             self._sending = False
 
     def send_late(self, outputs: Outputs) -> None:
-        """Send without having received anything."""
+        """Send output that is not the result of a received message."""
         self._supervisor.once("late-answer", self._send_late(outputs))
 
     async def _send_late(self, outputs: Outputs) -> None:

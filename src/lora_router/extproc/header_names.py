@@ -1,11 +1,14 @@
-"""The names of the headers that are read and set."""
+"""The names of the headers that the router reads and sets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeaderNames:
-    """All lower case, all different. One for a server's life: answers are remembered by it."""
+    """Header names in lower case, all different.
+
+    A server uses one instance for its lifetime, because answers are cached by its identity.
+    """
 
     target_pod: str = "target-pod"
     destination: str = "x-gateway-destination-endpoint"
@@ -16,12 +19,12 @@ class HeaderNames:
 
     @property
     def ours(self) -> tuple[str, ...]:
-        """What only this service may set: a client's own values never pass."""
+        """Headers that only the router may set. A client's values are removed or overwritten."""
         return (self.target_pod, self.destination, self.strategy, self.model)
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """What is read of a request's headers, in the order of ``events.make_request_headers``."""
+        """Request headers that the router reads, in the order of ``make_request_headers``."""
         return (
             ":path",
             "content-type",

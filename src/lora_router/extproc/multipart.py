@@ -1,7 +1,7 @@
-"""Small fields out of a multipart form, past large files (RFC 7578, RFC 2046 section 5.1).
+"""Reads small fields of a multipart form that may contain large files (RFC 7578, RFC 2046, 5.1).
 
-The body is searched for its boundary; files are neither decoded nor copied. A field that stands
-twice counts with its last value, as in the pod (Starlette's ``FormData``, a multi-dict).
+The reader searches the body for its boundary. Files are neither decoded nor copied. The last value
+of a repeated field counts, as in the pod (Starlette's ``FormData`` is a multi-dict).
 """
 
 import re
@@ -9,21 +9,21 @@ from collections.abc import Collection
 from email.message import Message
 
 _MAX_PART_HEAD = 8192
-"""Bytes. A part's headers are its name, file name and type; more is an attack or a mistake."""
+"""In bytes. The headers of a part are its name, file name and type; more is an attack or a bug."""
 _MAX_FIELD = 65536
-"""Bytes of a wanted field; none that is read here is longer than a name."""
+"""In bytes. The fields that are read here contain names."""
 _DISPOSITION = re.compile(rb"^content-disposition[ \t]*:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 class MultipartError(ValueError):
-    """The form is broken. The message repeats nothing of it."""
+    """The form is invalid. The message contains no part of the body."""
 
 
 def read_fields(body: bytes, content_type: str, wanted: Collection[str]) -> dict[str, bytes]:
-    """Return those of the wanted fields that the form has.
+    """Return the wanted fields that the form contains.
 
     Raises:
-        MultipartError: No boundary is given or found, the form is cut off, or a part is broken.
+        MultipartError: The boundary is missing, or the form is truncated or malformed.
     """
     delimiter = b"\r\n--" + _boundary(content_type)
     found: dict[str, bytes] = {}
@@ -34,10 +34,10 @@ def read_fields(body: bytes, content_type: str, wanted: Collection[str]) -> dict
             raise MultipartError("a boundary is not followed by a line end")
         head_end = body.find(b"\r\n\r\n", line_end, line_end + _MAX_PART_HEAD)
         if head_end < 0:
-            raise MultipartError("the headers of a part do not end")
+            raise MultipartError("the headers of a part have no end or are too long")
         part_end = body.find(delimiter, head_end + 2)
         if part_end < 0:
-            raise MultipartError("it has no closing boundary")
+            raise MultipartError("the closing boundary is missing")
         name = _field_name(body[line_end + 2 : head_end])
         if name is not None and name in wanted:
             value = body[head_end + 4 : part_end]
@@ -49,12 +49,12 @@ def read_fields(body: bytes, content_type: str, wanted: Collection[str]) -> dict
 
 
 def _after_first(body: bytes, delimiter: bytes) -> int:
-    # The first delimiter may stand at the very start, with no line end before it.
+    # The first delimiter may be at the start of the body, without a line end before it.
     if body.startswith(delimiter[2:]):
         return len(delimiter) - 2
     at = body.find(delimiter)
     if at < 0:
-        raise MultipartError("the boundary that its content-type names is not in it")
+        raise MultipartError("it does not contain the boundary that its content-type names")
     return at + len(delimiter)
 
 
@@ -69,7 +69,7 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _field_name(head: bytes) -> str | None:
-    """Return a part's field name; ``None`` if it has none, or is a file."""
+    """Return the field name of a part, or ``None`` for a file or a part without a name."""
     disposition = _DISPOSITION.search(head.replace(b"\r\n", b"\n"))
     if disposition is None:
         return None
@@ -80,7 +80,7 @@ def _field_name(head: bytes) -> str | None:
 
 
 def _parameter(header: str, value: str, name: str) -> str | None:
-    """Read a parameter of a header, quoted or not, as the standard library's e-mail parser does."""
+    """Return a parameter of a header, quoted or not, as the parser of ``email`` reads it."""
     message = Message()
     message[header] = value
     found = message.get_param(name, header=header)

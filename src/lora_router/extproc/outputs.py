@@ -1,4 +1,4 @@
-"""What a session has its transport do."""
+"""What a session returns to its transport."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EndStream:
-    """End the stream with this gRPC status. Nothing can be sent after it."""
+    """Ends the stream with a gRPC status. Nothing can be sent after it."""
 
     code: int
     message: str
 
 
 Output = bytes | EndStream
-"""A message to be sent, or the end."""
+"""A message to send, or the end of the stream."""
 Outputs = Sequence[Output]
-"""In order; none where nothing is to be sent."""
+"""In the order of sending. Empty: nothing to send."""

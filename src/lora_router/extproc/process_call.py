@@ -1,4 +1,4 @@
-"""The method ``Process`` on the built-in gRPC server: a session for each call. No I/O."""
+"""The method ``Process`` on the built-in gRPC server. Each call carries a session. No I/O."""
 
 import logging
 
@@ -15,13 +15,13 @@ log = logging.getLogger("lora_router.extproc")
 
 
 class Process:
-    """The method."""
+    """The method, which counts its open calls."""
 
     def __init__(self, context: SessionContext, max_message_bytes: int) -> None:
         self.context = context
         self.max_message_bytes = max_message_bytes
         self.open = 0
-        """Calls that are open now."""
+        """The number of open calls."""
 
     def open_call(self, stream: Stream, headers: CallHeaders) -> "ProcessCall":
         """Open a call on a new stream."""
@@ -29,7 +29,7 @@ class Process:
 
 
 class ProcessCall(MessageCall):
-    """One call: carries its session's messages."""
+    """One call, which carries the messages of its session."""
 
     __slots__ = ("_process", "_session")
 
@@ -40,8 +40,8 @@ class ProcessCall(MessageCall):
         process.open += 1
 
     def message(self, message: Message) -> None:
-        """Have a message answered."""
-        # The loop of ``_send`` once more: a call of it would cost 1 % of a request.
+        """Pass a message to the session, and send what it returns."""
+        # This repeats ``_send``, because the additional call would cost 1 % of a request.
         stream = self.stream
         for output in self._session.receive(message):
             if isinstance(output, EndStream):
@@ -50,19 +50,19 @@ class ProcessCall(MessageCall):
             stream.send_message(output)
 
     def request_ended(self) -> None:
-        """End the call: Envoy's request is over."""
+        """End the call, because Envoy's request is complete."""
         self.finish(OK)
 
     def closed(self) -> None:
-        """Give back what the request holds."""
+        """Release everything that the request holds."""
         session = self._session
-        # The session knows this call; letting go of it here spares the garbage collector a circle.
+        # The session refers to this call. Without this reference there is no cycle to collect.
         del self._session
         self._process.open -= 1
         session.end()
 
     def let_go(self) -> None:
-        """End the stream with status OK, which Envoy takes as "nothing more to say"."""
+        """End the stream with status OK, which Envoy treats as "no further changes"."""
         self.finish(OK)
 
     def _send(self, outputs: Outputs) -> None:
@@ -78,6 +78,6 @@ class ProcessCall(MessageCall):
         try:
             self._send(outputs)
         except Exception:
-            log.exception("a late answer could not be sent; its stream is ended")
+            log.exception("sending a late answer failed; its stream is closed with INTERNAL")
             self.finish(INTERNAL, "lora-router: internal error")
         self.stream.wake()

@@ -1,23 +1,25 @@
-"""The ext_proc conversation about one HTTP request, without I/O.
+"""The ext_proc session of one HTTP request, without I/O.
 
-A session is told each message of a stream (``receive``) and the stream's end (``end``); it returns
-what to send. It does not know who carries the messages. Everything about what may come when stands
-here: ``TABLE`` says what is done about each event in each state, and where it may lead. The rules:
+A transport passes each message of a stream to ``receive`` and the end of the stream to ``end``. The
+session returns what to send. It does not know its transport. ``TABLE`` defines which events may
+occur in each state, what each event causes, and which states may follow. ``exchange`` contains the
+actions. The rules:
 
-- Envoy sends ``request_headers`` first. If the path is one that names a model and a body follows,
-  the pod is chosen when the body is complete; every other request passes through to a ready pod.
-- The body is complete: BUFFERED, at the first body message (its ``end_of_stream`` is false if
-  trailers follow); BUFFERED_PARTIAL, likewise, cut or not; STREAMED and FULL_DUPLEX_STREAMED, at
-  the first ``end_of_stream`` or at the trailers. Pieces after that are ignored: Envoy 1.35 and
-  later can deliver the last one twice (envoyproxy/envoy#46237).
-- A held request leaves its state without an event: to ROUTED when it gets a pod, to OVER when it
-  gets none.
-- The response may begin at any time once the request has: Envoy or a filter may answer before the
-  body is complete.
-- The stream stays open until the HTTP exchange ends. After a refusal nothing more is answered, and
-  after the end of the stream nothing is to be.
-- What is not in the table cannot be: it ends the stream with FAILED_PRECONDITION. A message that
-  cannot be read ends it with INVALID_ARGUMENT. No exception leaves a session.
+- Envoy sends ``request_headers`` first. If the path belongs to an API whose body names the model,
+  and a body follows, the pod is picked when the body is complete. Every other request passes
+  through to a ready pod.
+- In BUFFERED mode, the body is complete at the first body message. Its ``end_of_stream`` is false
+  if trailers follow. In BUFFERED_PARTIAL mode it is also the first body message, which may be cut
+  short. In STREAMED and FULL_DUPLEX_STREAMED mode, the body is complete at the first
+  ``end_of_stream`` or at the trailers. Later pieces are ignored, because Envoy 1.35 and later can
+  deliver the last piece twice (envoyproxy/envoy#46237).
+- A held request leaves its state without an event: it becomes ROUTED when it gets a pod, and OVER
+  when it is refused.
+- The response may begin at any time after the request headers, because Envoy or another filter may
+  answer before the body is complete.
+- The stream stays open until the HTTP exchange ends. After a refusal the session answers nothing.
+- An event that the table does not contain ends the stream with FAILED_PRECONDITION. A message that
+  cannot be parsed ends it with INVALID_ARGUMENT. No exception leaves a session.
 """
 
 import logging
@@ -60,11 +62,11 @@ Action = Callable[[Exchange, Any], Outputs]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is done about an event."""
+    """What an event causes in one state."""
 
     action: Action
     to: tuple[State, ...]
-    """The states that may be next; none: it stays as it was."""
+    """The states that may follow. Empty: the state does not change."""
 
 
 def _step(action: Action, *to: State) -> Step:
@@ -115,7 +117,7 @@ TABLE: Final[Mapping[State, Mapping[type[Event], Step]]] = {
     },
     OVER: {},
 }
-"""What may come in each state, what is done about it, and where it may lead."""
+"""The events that may occur in each state, and what they cause. Nothing is read in ``OVER``."""
 
 _ACTIONS: Final = tuple(
     {event: step.action for event, step in TABLE[state].items()} for state in State
@@ -123,15 +125,15 @@ _ACTIONS: Final = tuple(
 
 
 class Session(Exchange):
-    """One stream's conversation. See the head of this file for its rules."""
+    """The session of one stream. See the head of this file for its rules."""
 
     __slots__ = ()
 
     def receive(self, message: Message) -> Outputs:
-        """Take a message from Envoy; return what to send, in order, maybe nothing.
+        """Handle a message from Envoy; return what to send.
 
         Args:
-            message: Is the session's from now on: a ``bytearray`` may be changed.
+            message: Belongs to the session afterwards, so a ``bytearray`` may change.
         """
         state = self.state
         if state is OVER:
@@ -143,9 +145,9 @@ class Session(Exchange):
                 return action(self, event)
             return self.end_stream(FAILED_PRECONDITION, _why_refused(state, event))
         except UnreadableMessageError:
-            return self.end_stream(INVALID_ARGUMENT, "not a ProcessingRequest")
+            return self.end_stream(INVALID_ARGUMENT, "not a ProcessingRequest message")
         except Exception:
-            log.exception("a session failed; its stream is ended")
+            log.exception("an ext_proc session failed; its stream is closed with INTERNAL")
             return self.end_stream(INTERNAL, "internal error")
 
 
@@ -153,5 +155,5 @@ def _why_refused(state: State, event: Event) -> str:
     if state is START:
         return f"the first message must be request_headers, not {KINDS[type(event)]}"
     if isinstance(event, RequestHeaders):
-        return "request_headers came twice"
-    return "a message is of no kind that this server knows"
+        return "request_headers arrived twice"
+    return "unknown kind of message"

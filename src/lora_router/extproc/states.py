@@ -1,28 +1,28 @@
-"""How far a request has come."""
+"""The states of a session: how far its request has progressed."""
 
 from enum import IntEnum
 
 
 class State(IntEnum):
-    """The states of a session. Numbers, because they are looked up twice for each request."""
+    """The state of a session. Integers, because ``hash`` of other enumerations is slow."""
 
     START = 0
-    """Nothing was received."""
+    """No message has been received."""
     WHOLE_BODY = 1
-    """The body names the model and comes in one message. The headers are answered."""
+    """The body names the model and arrives in one message. The headers have been answered."""
     PIECES = 2
-    """The body names the model and comes in pieces. The headers are not answered."""
+    """The body names the model and arrives in pieces. The headers have not been answered."""
     HELD = 3
-    """The body is complete, and the pod not chosen."""
+    """The body is complete, and the request is held."""
     HELD_WITH_TRAILERS = 4
-    """Likewise, and the trailers have come: they are answered when the pod is chosen."""
+    """As ``HELD``, and the trailers have arrived. They are answered after the pod is picked."""
     PASSING = 5
-    """The pod is chosen without the body, which is still passing."""
+    """The pod was picked without the body, which is still arriving."""
     ROUTED = 6
-    """The pod is chosen and the body complete."""
+    """The pod was picked, and the body is complete."""
     OVER = 7
-    """The request was refused or the stream has ended. What still comes is not looked at."""
+    """The request was refused, or the stream has ended. Further messages are not read."""
 
 
-# A member of an enumeration is looked up in its class each time that it is named.
+# Module-level names, because each access to a member of an enumeration searches its class.
 START, WHOLE_BODY, PIECES, HELD, HELD_WITH_TRAILERS, PASSING, ROUTED, OVER = State

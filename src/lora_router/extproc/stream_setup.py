@@ -1,4 +1,4 @@
-"""What Envoy says with the first message about all of them: its modes, and the pods it allows."""
+"""What the first message of a stream states about the whole stream: modes and allowed endpoints."""
 
 from msgspec import Struct
 
@@ -8,28 +8,28 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
-"""Where the endpoint-picker protocol puts the endpoints a gateway allows."""
+"""Where the endpoint-picker protocol puts the endpoints that a gateway allows (subset hint)."""
 
 _IN_PIECES = (ProcessingMode.STREAMED, ProcessingMode.FULL_DUPLEX_STREAMED)
 
 
 class Setup(Struct, frozen=True):
-    """How Envoy is set up for this stream."""
+    """The configuration of a stream."""
 
     body_mode: int = ProcessingMode.BUFFERED
-    """As configured; BUFFERED where an older Envoy does not say."""
+    """The configured request body mode. BUFFERED if the gateway sends no ``protocol_config``."""
     collects: bool = False
-    """Whether the headers are answered when the body is complete, which comes in pieces."""
+    """Whether the body arrives in pieces and the headers are answered when it is complete."""
     response_body_mode: int = ProcessingMode.NONE
     headers_wait: bool = False
-    """Whether Envoy sends no body before the headers are answered, and then does not keep it. So
-    BUFFERED is asked for instead."""
+    """Whether Envoy sends no body before the headers are answered, and forwards the headers then.
+    In that case the router requests BUFFERED instead."""
     subset: frozenset[str] | None = None
-    """Endpoints that the gateway allows; ``None``: all."""
+    """Endpoints that the gateway allows. ``None``: all endpoints."""
 
 
 def read_setup(request: ProcessingRequest) -> Setup:
-    """Read what stands beside a stream's first message."""
+    """Return the setup from the fields beside the first message of a stream."""
     config = request.protocol_config
     told = request.HasField("protocol_config")
     mode = config.request_body_mode if told else ProcessingMode.BUFFERED
@@ -48,15 +48,15 @@ def read_setup(request: ProcessingRequest) -> Setup:
 
 
 def _read_subset(metadata: Metadata) -> frozenset[str] | None:
-    """Return the endpoints that the gateway allows, or ``None`` if it says nothing.
+    """Return the endpoints that the gateway allows, or ``None`` without a subset hint.
 
-    A hint that is there and names nothing allows nothing (endpoint-picker protocol).
+    An empty hint allows no endpoint (endpoint-picker protocol).
     """
     hint = metadata.filter_metadata.get(SUBSET_NAMESPACE)
     if hint is None or SUBSET_KEY not in hint.fields:
         return None
     value = hint.fields[SUBSET_KEY]
     listed = [item.string_value for item in value.list_value.values]
-    # Some gateways write the list as one string, as the header of the same name would hold it.
+    # Some gateways write the list as one string, like the value of a header.
     listed += value.string_value.split(",")
     return frozenset(endpoint.strip() for endpoint in listed if endpoint.strip())

@@ -1,4 +1,4 @@
-"""The files of TLS: the server's certificate and key, and whom clients must be certified by."""
+"""The TLS files of the gRPC server: certificate, key, and authorities for client certificates."""
 
 import ssl
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ from lora_router.extproc.transport import TransportError
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where they are. All PEM."""
+    """The paths of the files, all in PEM format."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
-    """If set, a client must show a certificate that these authorities signed (mutual TLS)."""
+    """If set, a client must present a certificate that one of these authorities signed (mutual
+    TLS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsContents:
-    """What is in them."""
+    """The contents of the files."""
 
     certificate: bytes
     key: bytes
@@ -27,10 +28,10 @@ class TlsContents:
 
 
 def read_tls(files: TlsFiles) -> TlsContents:
-    """Read the files, and check that they can be used together.
+    """Return the contents of the files after checking that they can be used together.
 
     Raises:
-        TransportError: One cannot be read or used; the message names the setting and the file.
+        TransportError: A file cannot be read or used. The message names the setting and the file.
     """
     contents = TlsContents(
         certificate=_read("grpc_tls_cert_file", files.certificate),
@@ -44,10 +45,10 @@ def read_tls(files: TlsFiles) -> TlsContents:
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Make a context of a server that speaks HTTP/2 only.
+    """Return the context of a server that accepts only HTTP/2.
 
     Raises:
-        TransportError: A file cannot be read or used; the message names the setting and the file.
+        TransportError: A file cannot be read or used. The message names the setting and the file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -58,12 +59,12 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     ):
         _read(name, path)
     try:
-        # The password is asked for on the terminal if none is given.
+        # Without a password, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
     except (ssl.SSLError, ValueError) as error:
         raise TransportError(
-            f"grpc_tls_cert_file: {files.certificate} and grpc_tls_key_file: {files.key}: are no "
-            f"PEM certificate and its key: {_reason(error)}"
+            f"grpc_tls_cert_file: {files.certificate} and grpc_tls_key_file: {files.key}: not a "
+            f"PEM certificate and its private key: {_reason(error)}"
         ) from None
     if files.client_ca is not None:
         _read("grpc_tls_client_ca_file", files.client_ca)
@@ -71,7 +72,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
             context.load_verify_locations(files.client_ca)
         except (ssl.SSLError, ValueError) as error:
             raise TransportError(
-                f"grpc_tls_client_ca_file: {files.client_ca}: has no PEM certificates: "
+                f"grpc_tls_client_ca_file: {files.client_ca}: contains no PEM certificates: "
                 f"{_reason(error)}"
             ) from None
         context.verify_mode = ssl.CERT_REQUIRED

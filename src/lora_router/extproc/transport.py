@@ -1,4 +1,4 @@
-"""What the app knows of a transport: whatever carries sessions to and from Envoy."""
+"""The interface of a transport, which carries sessions to and from Envoy."""
 
 from typing import Protocol
 
@@ -6,48 +6,51 @@ SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 PROCESS_PATH = f"/{SERVICE}/Process"
 
 READINESS_SERVICES = ("", "readiness", SERVICE)
-"""gRPC health services that say whether new requests should come here."""
+"""gRPC health services that report readiness: whether this router should receive new requests."""
 LIVENESS_SERVICE = "liveness"
-"""The one that serves as long as the process answers."""
+"""The gRPC health service that reports SERVING as long as the process answers."""
 
 
 class TransportError(OSError):
-    """The server cannot listen."""
+    """The server cannot start."""
 
 
 def shown_address(host: str, port: int) -> str:
-    """Return an address as it is written: an IPv6 one in brackets."""
+    """Return an address as text, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Transport(Protocol):
-    """An ext_proc server with gRPC health on the same port."""
+    """An ext_proc server with gRPC health checking on the same port."""
 
     port: int
-    """The port it listens on, once started."""
+    """The port on which the server listens, after ``start``."""
     started: bool
 
     @property
     def open_streams(self) -> int:
-        """ext_proc streams that are open now."""
+        """The number of open ext_proc streams."""
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            TransportError: The address cannot be had, or the TLS files cannot be used.
+            TransportError: The address is not available, or the TLS files cannot be used.
         """
 
     async def set_ready(self, *, ready: bool) -> None:
-        """Say through gRPC health whether new requests should come here."""
+        """Report through gRPC health whether this router should receive new requests."""
 
     async def drain(self, seconds: float) -> int:
-        """Take no new streams, give the open ones some time to end, end the rest; stop listening.
+        """Stop listening, wait for open streams to end, and close the rest.
 
-        A stream that is still open then is closed with status OK: Envoy takes that as "nothing
-        more to say" and lets the answer that it is sending run on, whereas a cancelled stream
-        would break it.
+        A stream that is still open after the wait is closed with status OK. Envoy treats OK as
+        "no further changes" and continues the response in progress. A cancelled stream would
+        abort the response.
+
+        Args:
+            seconds: Maximum time to wait for open streams.
 
         Returns:
-            How many streams had to be closed.
+            The number of streams that were still open and were closed.
         """

@@ -1,14 +1,15 @@
-"""The two messages that every request brings, read from their bytes. For ``event_reader`` only.
+"""A fast reader for the two messages that every request has. Used only by ``event_reader``.
 
-Protobuf makes an object of each header and copies a body twice. Of a dozen headers a few matter,
-and where a wanted one stands can be searched for: in a list of headers a line feed, the length of
-a name, the name and 0x1A are nothing but the start of that header, because no name and no value
-may have a line feed in it (RFC 9110, section 5.5; Envoy refuses it). What stands beside the headers
-is nearly always what stood there the last time.
+Protobuf creates an object for each header and copies a body twice. The router uses only a few of a
+dozen headers, and it can search for them: in a list of headers, the sequence of a line feed, the
+length of a name, the name and 0x1A can only be the start of that header, because names and values
+must not contain line feeds (RFC 9110, section 5.5; Envoy refuses them). The fields beside the
+headers are almost always the same as in the previous message, so the result of parsing them is
+cached.
 
-That holds for messages written as Envoy writes them: fields in the order of their numbers, values
-in ``raw_value``, lists of headers below 16 KB. Of any other message these functions return
-``None``, and protobuf reads it.
+This reader relies on the encoding that Envoy produces: fields in the order of their numbers, values
+in ``raw_value``, lists of headers below 16 KB. For any other message the functions return ``None``,
+and protobuf reads the message.
 """
 
 from functools import lru_cache
@@ -26,20 +27,20 @@ from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.stream_setup import Setup, read_setup
 
 REQUEST_HEADERS, REQUEST_BODY = 0x12, 0x22
-"""How a message about them begins: fields 2 and 4 of ``ProcessingRequest``."""
+"""The first byte of such a message: the tags of fields 2 and 4 of ``ProcessingRequest``."""
 _FIRST_FIELD = 0x0A
-"""Field 1: of ``HttpHeaders`` the list, of a header its name, of ``HttpBody`` the bytes."""
+"""The tag of field 1: ``HttpHeaders``: the list; a header: its name; ``HttpBody``: the bytes."""
 _RAW_VALUE = b"\x1a"
 _HEADERS_END_STREAM = b"\x18\x01"
 _BODY_END_STREAM = b"\x10\x01"
 _LONGEST_HEADERS = 16 * 1024
-"""Of lists of headers in bytes; protobuf reads longer ones."""
+"""Length in bytes from which protobuf reads a list of headers."""
 _LONGEST_REST = 512
-"""Of what stands beside the headers, to be remembered."""
+"""Maximum length of the cached fields beside the headers."""
 
 
 def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | None:
-    """Read a message that begins with ``REQUEST_HEADERS``."""
+    """Return the event of a message that begins with ``REQUEST_HEADERS``; ``None``: unknown."""
     part = _first_field(data)
     if part is None:
         return None
@@ -66,7 +67,7 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     except (IndexError, OverflowError):
         return None
     ends = data[stop:end]
-    # A message that has values in another field has no path here either.
+    # A gateway that sends values in another field has no path here either.
     if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
         return None
     setup = _setup(data, end)
@@ -74,9 +75,9 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
 
 
 def read_request_body(data: Message) -> RequestBody | None:
-    """Read a message that begins with ``REQUEST_BODY``.
+    """Return the event of a message that begins with ``REQUEST_BODY``; ``None``: unknown.
 
-    A ``bytearray`` is not copied but cut down to the piece.
+    A ``bytearray`` is not copied. It is cut down to the body.
     """
     part = _first_field(data)
     if part is None:
@@ -95,10 +96,11 @@ def read_request_body(data: Message) -> RequestBody | None:
 
 
 def _first_field(data: Message) -> tuple[int, int, int] | None:
-    """Find the first field of a message's first field.
+    """Locate the first field inside the first field of a message.
 
     Returns:
-        Where it begins and ends, and where the field around it ends.
+        The start and the end of the inner field, and the end of the outer field. ``None``: the
+        message has another form.
     """
     try:
         size, at = _size(data, 1)
@@ -113,11 +115,11 @@ def _first_field(data: Message) -> tuple[int, int, int] | None:
 
 
 def _size(data: Message, at: int) -> tuple[int, int]:
-    """Read a length; return it, and where it ends.
+    """Return the length that is encoded at an offset, and the offset after it.
 
     Raises:
-        IndexError: The data ends.
-        OverflowError: It is of more than four bytes.
+        IndexError: The data ends inside the length.
+        OverflowError: The length has more than four bytes.
     """
     size = data[at]
     if size < 0x80:
@@ -138,7 +140,7 @@ def _size(data: Message, at: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...]:
-    """Return how the headers begin that matter, and how long that is; none if one is too long."""
+    """Return the first bytes of each header, and their number; empty: a name is too long."""
     if max(map(len, names.wanted)) > 0x7F:
         return ()
     needles = [
@@ -148,7 +150,7 @@ def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...]:
 
 
 def _setup(data: Message, start: int) -> Setup | None:
-    """Read what stands beside; ``None``: more than the setup, or more than is remembered."""
+    """Return the setup in the fields after an offset; ``None``: unknown fields, or too long."""
     return None if len(data) - start > _LONGEST_REST else _read_setup(bytes(data[start:]))
 
 

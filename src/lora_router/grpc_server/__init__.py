@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2 for one kind of client, a gateway: see ``docs/transport.md``.
+"""A gRPC server over HTTP/2 for one kind of client, a gateway. See ``docs/transport.md``.
 
-Everything but ``server`` is without I/O: bytes in, bytes out.
+Only ``server`` and ``wire`` do I/O. All other modules take bytes and return bytes.
 """

@@ -1,4 +1,4 @@
-"""What a stream's request headers ask for: HTTP's rules first, then gRPC's.
+"""Reads the request headers of a stream: first the rules of HTTP, then those of gRPC.
 
 Sources: RFC 9113, section 8; grpc/doc/PROTOCOL-HTTP2.md.
 """
@@ -18,30 +18,30 @@ _BAD_VALUE = re.compile(rb"[\0\r\n]")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _ENTRY_OVERHEAD = 32
-"""What a header counts beside its name and value (RFC 9113, section 6.5.2)."""
+"""Bytes that each header counts beyond its name and value (RFC 9113, section 6.5.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallHeaders:
-    """A stream's request headers, as far as they matter."""
+    """The parts of a stream's request headers that this server uses."""
 
     path: str
     http_error: int = 0
-    """The HTTP status for what is not gRPC; 0 for what is."""
+    """The HTTP status to answer if the request is not gRPC; otherwise 0."""
     timeout: float | None = None
     """``grpc-timeout`` in seconds."""
     bad_timeout: bool = False
     encoding: bytes = b"identity"
-    """``grpc-encoding``: how messages that say they are compressed are compressed."""
+    """``grpc-encoding``: the compression of messages whose compressed flag is set."""
     content_length: int | None = None
     list_bytes: int = 0
 
 
 def read_call_headers(headers: Headers) -> CallHeaders:
-    """Check request headers and pick out what matters.
+    """Check request headers and return what this server uses of them.
 
     Raises:
-        StreamError: They are malformed by HTTP's own rules.
+        StreamError: The headers are malformed by the rules of HTTP.
     """
     pseudo: dict[bytes, bytes] = {}
     fields: dict[bytes, bytes] = {}
@@ -52,12 +52,12 @@ def read_call_headers(headers: Headers) -> CallHeaders:
             _check_field(name, value)
             fields.setdefault(name, value)
         elif fields or name in pseudo or name not in _PSEUDO or _BAD_VALUE.search(value):
-            raise _malformed("pseudo-headers that are misplaced, repeated or unknown")
+            raise _malformed("a pseudo-header is misplaced, repeated or unknown")
         else:
             pseudo[name] = value
     method, path = pseudo.get(b":method"), pseudo.get(b":path")
     if not method or not path or b":scheme" not in pseudo:
-        raise _malformed("no :method, :scheme or :path")
+        raise _malformed(":method, :scheme or :path is missing")
     timeout = _timeout(fields.get(b"grpc-timeout"))
     return CallHeaders(
         path=path.decode("latin-1"),
@@ -71,14 +71,14 @@ def read_call_headers(headers: Headers) -> CallHeaders:
 
 
 def check_trailers(headers: Headers) -> None:
-    """Check what may end a request.
+    """Check the trailers of a request.
 
     Raises:
         StreamError: The trailers are malformed.
     """
     for name, value in headers:
         if name[:1] == b":":
-            raise _malformed("a pseudo-header among trailers")
+            raise _malformed("trailers contain a pseudo-header")
         _check_field(name, value)
 
 
@@ -90,7 +90,7 @@ def _check_field(name: bytes, value: bytes) -> None:
         or name in _CONNECTION_HEADERS
         or (name == b"te" and value != b"trailers")
     ):
-        raise _malformed(f"the header {name[:40]!r}, which may not stand so in HTTP/2")
+        raise _malformed(f"header {name[:40]!r} is not allowed in HTTP/2")
 
 
 def _http_error(method: bytes, content_type: bytes) -> int:
@@ -111,7 +111,7 @@ def _content_length(text: bytes | None) -> int | None:
     if text is None:
         return None
     if not text.isdigit() or len(text) > 18:
-        raise _malformed("a content-length that is no number")
+        raise _malformed("content-length is not a number")
     return int(text)
 
 

@@ -1,13 +1,13 @@
 """The server's side of one HTTP/2 connection, without I/O (RFC 9113).
 
-Bytes in by ``receive``, bytes out by ``output``. The streams' calls are told what arrives for them
+``receive`` takes bytes, and ``output`` returns bytes. Calls receive what arrives on their streams,
 and answer through their streams. The rules:
 
-- Nothing that a peer sends raises out of here. A violation ends its stream or the connection.
-- A connection that has failed says GOAWAY, takes nothing more, and is closed by its owner.
-- Every call is told its end exactly once: it finishes, or it learns that its stream is gone.
-- A stream is forgotten as soon as both sides have ended it. Frames that were on the way to a stream
-  that we ended early are ignored; other frames for closed streams are errors.
+- No input raises an exception out of this module. A violation ends its stream or the connection.
+- A failed connection sends GOAWAY, ignores further input, and is closed by its owner.
+- Every call ends exactly once: it finishes, or it is told that its stream is gone.
+- A stream is removed as soon as both sides have ended it. Frames in transit to a stream that this
+  server ended early are ignored. Other frames for closed streams are errors.
 """
 
 from collections import deque
@@ -25,7 +25,8 @@ from lora_router.grpc_server.stream import OVER, Call, CallLater, Stream
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 
 _REMEMBERED_STREAMS = 256
-"""Closed streams that are told from those that never were: more than are on the way at a time."""
+"""Closed streams that are remembered, to distinguish them from streams that never existed. More
+than can have frames in transit at the same time."""
 
 
 class Connection:
@@ -40,14 +41,14 @@ class Connection:
         call_later: CallLater,
         wake: Callable[[], None],
     ) -> None:
-        """Begin; the first output is there at once.
+        """Create a connection. Its first output is available immediately.
 
         Args:
-            open_call: Makes the call of a new stream.
-            now: Seconds, monotonic.
-            limits: What the peer may do.
-            call_later: For calls' deadlines.
-            wake: Called when there is output that no ``receive`` brought about.
+            open_call: Opens the call of a new stream.
+            now: Returns seconds, monotonic.
+            limits: Limits of the peer.
+            call_later: Schedules the deadlines of calls.
+            wake: Called when there is output that is not the result of ``receive``.
         """
         self._open_call = open_call
         self._limits = limits
@@ -64,28 +65,28 @@ class Connection:
             on_drained=self.refuse_new,
         )
         self.greeted = False
-        """Whether the peer has said that it speaks HTTP/2, by preface and SETTINGS."""
+        """Whether the peer has sent the HTTP/2 preface and SETTINGS."""
         self.failure: PeerError | None = None
-        """Why the connection ended, if the peer is to blame."""
+        """The violation by the peer that ended the connection, if there was one."""
         self._reader = FrameReader()
         self._blocks = BlockReader(read_call_headers, 4 * limits.header_list_bytes)
         self._window = ReceiveWindow(limits.held_bytes)
         self._stream_top_up = limits.stream_window // 2
         self._open_block: OpenBlock | None = None
         self._plain = False
-        """Whether any frame may come: after the first SETTINGS, outside a block of headers."""
+        """Whether any frame type may arrive: after the first SETTINGS, outside a header block."""
         self._last = 0
         self._last_allowed = frames.MAX_WINDOW
         self._answered_early: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
         self._closed: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
-        self._resets = Allowance(limits.resets, now, "streams for nothing")
+        self._resets = Allowance(limits.resets, now, "failed or reset streams")
         self._kinds = {**self.control.kinds, frames.RST_STREAM: self._on_rst_stream}
         self.control.greet()
 
-    # What the owner does
+    # Called by the owner
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Handle bytes from the peer."""
         if self.failure is not None:
             return
         try:
@@ -104,38 +105,38 @@ class Connection:
                     self._reset(number, violation)
             if self.outbox.queued > self._limits.queued_bytes:
                 raise PeerError(
-                    ErrorCode.ENHANCE_YOUR_CALM, "answers pile up, the windows stay shut"
+                    ErrorCode.ENHANCE_YOUR_CALM, "peer does not read: send queue limit exceeded"
                 )
         except PeerError as violation:
             self.fail(violation)
 
     def output(self) -> bytes:
-        """Take what is to be written."""
+        """Remove and return the bytes that are to be written."""
         data = b"".join(self.outbox.chunks)
         self.outbox.chunks.clear()
         return data
 
     def fail(self, violation: PeerError) -> None:
-        """End the connection, and all its streams with it."""
+        """End the connection and all its streams."""
         if self.failure is None:
             self.failure = violation
             self.outbox.chunks.append(frames.goaway(self._last, violation.code, violation.message))
             self.lost()
 
     def lost(self) -> None:
-        """Take note that the connection is no more."""
+        """Handle the loss of the connection: end all streams."""
         while self.streams:
             _, stream = self.streams.popitem()
             self._drop(stream)
 
     def refuse_new(self) -> None:
-        """Take no stream after those that there are."""
+        """Refuse new streams from now on."""
         if self._last_allowed == frames.MAX_WINDOW:
             self._last_allowed = self._last
             self.outbox.chunks.append(frames.goaway(self._last, ErrorCode.NO_ERROR))
 
     def let_go(self) -> int:
-        """End all calls by their status; return how many there were."""
+        """End all open calls with a status; return their number."""
         ended = 0
         for stream in tuple(self.streams.values()):
             if stream.call is not OVER:
@@ -145,18 +146,18 @@ class Connection:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do: all streams have ended, and no new one is taken."""
+        """Whether the connection can be closed: no stream is open, and new ones are refused."""
         return not self.streams and self._last_allowed != frames.MAX_WINDOW
 
-    # What streams do
+    # Called by streams
 
     def closed(self, stream: Stream) -> None:
-        """Forget a stream that has ended from both sides, or that we ended early."""
+        """Remove a stream that both sides have ended, or that this server ended early."""
         if self.streams.pop(stream.id, None) is not None:
             (self._closed if stream.remote_ended else self._answered_early).append(stream.id)
 
     def hold(self, change: int) -> None:
-        """Count bytes that a stream keeps: messages that are not complete."""
+        """Count bytes of incomplete messages that a stream holds; negative: it releases them."""
         due = self._window.hold(change)
         if due:
             self.outbox.chunks.append(frames.window_update(0, due))
@@ -165,7 +166,7 @@ class Connection:
         block = self._open_block
         if block is None:
             if kind != frames.SETTINGS or flags & frames.ACK:
-                raise PeerError(ErrorCode.PROTOCOL_ERROR, "no SETTINGS at the start")
+                raise PeerError(ErrorCode.PROTOCOL_ERROR, "first frame is not SETTINGS")
             self.control.on_settings(flags, number, payload)
             self._plain = self.greeted = True
             return
@@ -206,14 +207,16 @@ class Connection:
 
     def _top_up(self, stream: Stream) -> None:
         if stream.receive_window < 0:
-            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than allowed")
+            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
         due = self._limits.stream_window - stream.receive_window
         stream.receive_window += due
         self.outbox.chunks.append(frames.window_update(stream.id, due))
 
     def _on_headers(self, flags: int, number: int, payload: Payload) -> None:
         if not number & 1:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "HEADERS on no client's stream")
+            raise PeerError(
+                ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that a client cannot open"
+            )
         if flags & (frames.PADDED | frames.WITH_PRIORITY):
             payload = fragment(flags, number, payload)
         if not flags & frames.END_HEADERS:
@@ -230,7 +233,7 @@ class Connection:
         self._last = number
         headers = self._blocks.read(block)
         if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
-            raise StreamError(ErrorCode.REFUSED_STREAM, "one stream too many")
+            raise StreamError(ErrorCode.REFUSED_STREAM, "too many streams")
         stream = self.streams[number] = Stream(
             self, number, self.outbox.initial_window, self._limits.stream_window
         )
@@ -251,13 +254,13 @@ class Connection:
             if number in self._closed:
                 raise PeerError(ErrorCode.STREAM_CLOSED, "HEADERS on a closed stream")
             if number not in self._answered_early:
-                raise PeerError(ErrorCode.PROTOCOL_ERROR, "a stream's number went back")
+                raise PeerError(ErrorCode.PROTOCOL_ERROR, "stream numbers are not increasing")
             self.control.count_idle()
             return
         if stream.remote_ended:
-            raise StreamError(ErrorCode.STREAM_CLOSED, "HEADERS after the end")
+            raise StreamError(ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
         if not ends:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, "trailers that end nothing")
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, "trailers without END_STREAM")
         check_trailers(headers)
         if stream.content_left is not None:
             stream.count_content(0, ends=ends)
@@ -266,7 +269,7 @@ class Connection:
 
     def _on_rst_stream(self, _flags: int, number: int, payload: Payload) -> None:
         if len(payload) != frames.number.size:
-            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
+            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has a wrong length")
         stream = self.streams.pop(number, None)
         if stream is None:
             self._check_known(number)
@@ -278,16 +281,20 @@ class Connection:
             self._resets.spend()
 
     def _on_closed(self, number: int) -> None:
-        """Take DATA for a stream that takes none."""
+        """Handle DATA for a stream that accepts none."""
         if number in self._answered_early:
             return
         self._check_known(number)
         raise StreamError(ErrorCode.STREAM_CLOSED, "DATA on a closed stream")
 
     def _check_known(self, number: int) -> None:
-        """Ignore a frame for a closed stream: Envoy resets each stream after its end."""
+        """Check that a stream existed. Envoy resets each stream after its end.
+
+        Raises:
+            PeerError: The stream was never opened.
+        """
         if not number & 1 or number > self._last:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "a frame for an unopened stream")
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, "frame for a stream that was never opened")
 
     # Ending streams
 

@@ -1,4 +1,4 @@
-"""The frames that are about the connection: SETTINGS, PING, GOAWAY, and those that do nothing."""
+"""The frames that control a connection: SETTINGS, PING, GOAWAY, WINDOW_UPDATE, PRIORITY."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,7 +20,7 @@ _ARE_YOU_THERE = b"there? :"
 
 
 class Control:
-    """Takes a connection's control frames."""
+    """Handles the control frames of a connection."""
 
     def __init__(
         self,
@@ -32,15 +32,15 @@ class Control:
         check_known: Callable[[int], None],
         on_drained: Callable[[], None],
     ) -> None:
-        """Prepare.
+        """Create the handler of a connection.
 
         Args:
-            outbox: The connection's output.
-            flows: Its streams, whose windows SETTINGS move.
-            limits: What the peer may do.
-            now: Seconds, monotonic.
-            check_known: Raises if a stream was never opened.
-            on_drained: Called when the peer has seen that no more streams are wanted.
+            outbox: The output of the connection.
+            flows: The streams of the connection, whose windows SETTINGS change.
+            limits: Limits of the peer.
+            now: Returns seconds, monotonic.
+            check_known: Raises ``PeerError`` if a stream was never opened.
+            on_drained: Called when the peer has acknowledged the first GOAWAY.
         """
         self._outbox = outbox
         self._flows = flows
@@ -49,7 +49,7 @@ class Control:
         self._on_drained = on_drained
         self._settings = Allowance(limits.settings, now, "SETTINGS")
         self._pings = Allowance(limits.pings, now, "PINGs")
-        self._idle = Allowance(limits.idle_frames, now, "frames that do nothing")
+        self._idle = Allowance(limits.idle_frames, now, "frames without effect")
         self.kinds: dict[int, Callable[[int, int, Payload], None]] = {
             frames.PRIORITY: self._on_priority,
             frames.SETTINGS: self.on_settings,
@@ -59,10 +59,10 @@ class Control:
             frames.WINDOW_UPDATE: self._on_window_update,
             frames.CONTINUATION: self._on_misplaced,
         }
-        """What takes a frame's flags, stream and payload, by the frame's type."""
+        """Handlers by frame type. They take the flags, the stream and the payload of a frame."""
 
     def greet(self) -> None:
-        """Say what this server takes."""
+        """Send this server's SETTINGS and open the connection's window."""
         limits = self._limits
         values = {
             frames.MAX_CONCURRENT_STREAMS: limits.max_streams,
@@ -75,23 +75,23 @@ class Control:
         )
 
     def count_idle(self) -> None:
-        """Count a frame that does nothing."""
+        """Count a frame without effect."""
         self._idle.spend()
 
     def on_unknown(self, _flags: int, _number: int, _payload: Payload) -> None:
-        """Ignore a frame of a type that is not known (RFC 9113, section 5.5)."""
+        """Ignore a frame of an unknown type (RFC 9113, section 5.5)."""
         self._idle.spend()
 
     def on_settings(self, flags: int, number: int, payload: Payload) -> None:
-        """Take SETTINGS."""
+        """Apply SETTINGS and acknowledge them."""
         _on_connection(number, "SETTINGS")
         if flags & frames.ACK:
             if payload:
-                raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with payload")
+                raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK has a payload")
             return
         self._settings.spend()
         values = frames.read_settings(payload)
-        # First, so that the peer knows by which windows the DATA after it goes.
+        # The acknowledgement comes first, because the DATA after it uses the new windows.
         self._outbox.chunks.append(frames.SETTINGS_ACK)
         for key, value in values:
             self._apply(key, value)
@@ -99,23 +99,25 @@ class Control:
     def _apply(self, key: int, value: int) -> None:
         if key == frames.INITIAL_WINDOW_SIZE:
             if value > frames.MAX_WINDOW:
-                raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
+                raise PeerError(
+                    ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE exceeds 2^31-1"
+                )
             self._outbox.resize(list(self._flows.values()), value)
         elif key == frames.MAX_FRAME_SIZE:
             if not frames.SMALLEST_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME:
-                raise PeerError(ErrorCode.PROTOCOL_ERROR, "a frame size out of range")
+                raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
             self._outbox.max_frame = value
         elif key == frames.ENABLE_PUSH and value > 1:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is neither 0 nor 1")
 
     def ping(self) -> None:
-        """Ask whether the peer is there."""
+        """Send a keepalive PING."""
         self._outbox.chunks.append(frames.frame(frames.PING, 0, 0, _ARE_YOU_THERE))
 
     def drain(self) -> None:
-        """Ask the peer to open no more streams; those that it has opened meanwhile still count.
+        """Ask the peer to open no more streams. Streams in transit are still served.
 
-        When it answers the PING, it has seen the GOAWAY (RFC 9113, section 6.8).
+        When the peer acknowledges the PING, it has seen the GOAWAY (RFC 9113, section 6.8).
         """
         self._outbox.chunks += (
             frames.goaway(frames.MAX_WINDOW, ErrorCode.NO_ERROR),
@@ -125,7 +127,7 @@ class Control:
     def _on_ping(self, flags: int, number: int, payload: Payload) -> None:
         _on_connection(number, "PING")
         if len(payload) != _PING_BYTES:
-            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
+            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "PING has a wrong length")
         if not flags & frames.ACK:
             self._pings.spend()
             self._outbox.chunks.append(frames.frame(frames.PING, frames.ACK, 0, bytes(payload)))
@@ -133,41 +135,41 @@ class Control:
             self._on_drained()
 
     def _on_goaway(self, _flags: int, number: int, payload: Payload) -> None:
-        # The streams that there are go on; a client that leaves closes the connection.
+        # Open streams continue. A client that leaves closes the connection itself.
         _on_connection(number, "GOAWAY")
         if len(payload) < _GOAWAY_BYTES:
-            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a wrong length")
+            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY has a wrong length")
         self._idle.spend()
 
     def _on_window_update(self, _flags: int, number: int, payload: Payload) -> None:
         if len(payload) != frames.number.size:
-            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
+            raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE has a wrong length")
         increment: int = frames.number.unpack(payload)[0] & frames.MAX_WINDOW
         if increment < self._limits.small_increment and self._outbox.queued:
             self._idle.spend()
         if not number:
             if not increment:
-                raise PeerError(ErrorCode.PROTOCOL_ERROR, "a window opened by nothing")
+                raise PeerError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
             self._outbox.opened(increment)
         elif (flow := self._flows.get(number)) is None:
             self._check_known(number)
         elif not increment:
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, "a window opened by nothing")
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
         else:
             self._outbox.stream_opened(flow, increment)
 
     def _on_priority(self, _flags: int, number: int, payload: Payload) -> None:
         self._idle.spend()
         if not number:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on the connection")
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != PRIORITY_BYTES:
-            raise StreamError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
+            raise StreamError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has a wrong length")
         check_priority(number, payload)
 
     def _on_misplaced(self, _flags: int, _number: int, _payload: Payload) -> None:
-        raise PeerError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, or CONTINUATION of nothing")
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, or CONTINUATION without HEADERS")
 
 
 def _on_connection(number: int, what: str) -> None:
     if number:
-        raise PeerError(ErrorCode.PROTOCOL_ERROR, f"{what} on a stream")
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, f"{what} on a stream other than 0")

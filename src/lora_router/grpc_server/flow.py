@@ -1,7 +1,7 @@
-"""Flow control: what may be sent when, and what the peer may send (RFC 9113, section 5.2).
+"""Flow control in both directions (RFC 9113, section 5.2).
 
-``Outbox`` holds a connection's output. What fits the windows goes straight out; the rest waits in
-its stream and leaves in order as windows open.
+``Outbox`` holds the output of a connection. Bytes that fit the peer's windows are written at once.
+Other bytes wait in the queue of their stream and leave in order when the windows open.
 """
 
 from collections import deque
@@ -16,43 +16,43 @@ from lora_router.grpc_server.violations import (
 
 
 class Flow:
-    """One stream's side of flow control."""
+    """The flow-control state of one stream."""
 
     __slots__ = ("ending", "id", "queue", "receive_window", "send_window")
 
     def __init__(self, number: int, send_window: int, receive_window: int) -> None:
         self.id = number
         self.send_window = send_window
-        """Bytes that the peer lets us send; negative after it took some back."""
+        """Bytes that this server may send; negative after the peer has reduced its window."""
         self.receive_window = receive_window
-        """Bytes that we let the peer send."""
+        """Bytes that the peer may send."""
         self.queue: deque[Payload] | None = None
-        """What waits for a window."""
+        """Bytes that wait for a window to open."""
         self.ending: bytes | None = None
-        """The frame that ends the stream from our side, while it waits behind the queue."""
+        """The frame that ends this server's side, while it waits behind the queue."""
 
     def ended(self) -> None:
-        """Take note that the frame that ends the stream is out. For subclasses."""
+        """Handle that the frame that ends the stream is in the output. For subclasses."""
 
 
 class Outbox:
-    """A connection's output, and the peer's windows."""
+    """The output of a connection, and the windows of the peer."""
 
     __slots__ = ("_waiting", "chunks", "initial_window", "max_frame", "queued", "window")
 
     def __init__(self) -> None:
         self.chunks: list[Payload] = []
-        """What is to be written, in order."""
+        """Bytes to write, in order."""
         self.window = frames.DEFAULT_WINDOW
-        """Bytes that the peer lets us send over all streams."""
+        """Bytes that this server may send over all streams."""
         self.initial_window = frames.DEFAULT_WINDOW
         self.max_frame = frames.SMALLEST_MAX_FRAME
         self.queued = 0
-        """Bytes that wait for windows, of all streams."""
+        """Bytes of all streams that wait for windows to open."""
         self._waiting: dict[Flow, None] = {}
 
     def send(self, flow: Flow, payload: Payload) -> None:
-        """Send a stream's bytes as DATA, now or as windows open."""
+        """Send bytes of a stream as DATA, now or when the windows open."""
         if flow.queue is None:
             flow.queue = deque()
         flow.queue.append(payload)
@@ -60,7 +60,7 @@ class Outbox:
         self._pump(flow)
 
     def end(self, flow: Flow, ending: bytes) -> None:
-        """Send the frame that ends a stream, after all that waits."""
+        """Send the frame that ends a stream, after all bytes that wait."""
         if flow.queue:
             flow.ending = ending
         else:
@@ -68,7 +68,7 @@ class Outbox:
             flow.ended()
 
     def drop(self, flow: Flow) -> None:
-        """Forget what waits, because the stream is no more."""
+        """Discard the bytes that wait, because the stream no longer exists."""
         if flow.queue:
             self.queued -= sum(map(len, flow.queue))
             flow.queue = None
@@ -76,40 +76,40 @@ class Outbox:
         self._waiting.pop(flow, None)
 
     def opened(self, increment: int) -> None:
-        """Take a WINDOW_UPDATE of the connection.
+        """Apply a WINDOW_UPDATE of the connection.
 
         Raises:
-            PeerError: The window is larger than a window may be.
+            PeerError: The window exceeds 2^31-1.
         """
         self.window += increment
         if self.window > frames.MAX_WINDOW:
-            raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
+            raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "the connection window exceeds 2^31-1")
         self._pump_all()
 
     def stream_opened(self, flow: Flow, increment: int) -> None:
-        """Take a stream's WINDOW_UPDATE.
+        """Apply a WINDOW_UPDATE of a stream.
 
         Raises:
-            StreamError: The window is larger than a window may be.
+            StreamError: The window exceeds 2^31-1.
         """
         flow.send_window += increment
         if flow.send_window > frames.MAX_WINDOW:
-            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
+            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "the stream window exceeds 2^31-1")
         if flow.queue:
             self._pump(flow)
 
     def resize(self, flows: list[Flow], initial_window: int) -> None:
-        """Take the peer's SETTINGS_INITIAL_WINDOW_SIZE, which moves every stream's window.
+        """Apply the peer's SETTINGS_INITIAL_WINDOW_SIZE, which changes the window of every stream.
 
         Raises:
-            PeerError: A window is larger than a window may be.
+            PeerError: A window exceeds 2^31-1.
         """
         change = initial_window - self.initial_window
         self.initial_window = initial_window
         for flow in flows:
             flow.send_window += change
             if flow.send_window > frames.MAX_WINDOW:
-                raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window is too large")
+                raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "a stream window exceeds 2^31-1")
         self._pump_all()
 
     def _pump_all(self) -> None:
@@ -120,7 +120,7 @@ class Outbox:
 
     def _pump(self, flow: Flow) -> None:
         queue = flow.queue
-        # A stream that is still blocked goes to the end of the line.
+        # A stream that is still blocked goes to the end of the queue.
         self._waiting.pop(flow, None)
         while queue:
             piece = queue[0]
@@ -146,11 +146,11 @@ class Outbox:
 
 
 class ReceiveWindow:
-    """The connection's window for what the peer sends.
+    """The window of the connection for bytes that the peer sends.
 
-    Its bytes are given back when they are used. Those of messages that are not complete are not:
-    so they are bounded by the window, and a peer that has filled it has to complete one or give
-    one up.
+    Bytes return to the window when they are used. Bytes of incomplete messages do not return, so
+    the window bounds them. A peer that has filled the window must complete a message or reset a
+    stream.
     """
 
     __slots__ = ("_held", "_size", "_taken", "_top_up")
@@ -162,26 +162,26 @@ class ReceiveWindow:
         self._held = 0
 
     def take(self, size: int) -> int:
-        """Take bytes; return what to give back, 0 for nothing yet.
+        """Count received bytes; return the WINDOW_UPDATE increment to send, 0 for none.
 
         Raises:
-            PeerError: The peer sent more than it may.
+            PeerError: The peer exceeded the window.
         """
         self._taken = taken = self._taken + size
         if taken < self._top_up:
             return 0
         if taken > self._size:
-            raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than allowed")
+            raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
         return self._due()
 
     def hold(self, change: int) -> int:
-        """Keep bytes, or (negative) let them go; return what to give back, 0 for nothing yet."""
+        """Hold bytes or (negative) release them; return the increment to send, 0 for none."""
         self._held += change
         return self._due()
 
     def _due(self) -> int:
         due = self._taken - self._held
-        # A window nearly filled by what is held is topped up by whatever can be.
+        # A window that is almost filled by held bytes is topped up with any amount.
         if due < self._top_up and (self._taken < self._size - frames.SMALLEST_MAX_FRAME or not due):
             return 0
         self._taken -= due

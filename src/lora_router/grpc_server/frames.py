@@ -1,4 +1,4 @@
-"""HTTP/2 frames: bytes to frames and frames to bytes (RFC 9113, sections 4 and 6)."""
+"""HTTP/2 frames: from bytes and to bytes (RFC 9113, sections 4 and 6)."""
 
 import struct
 from collections.abc import Iterator
@@ -37,13 +37,13 @@ SMALLEST_MAX_FRAME = 16384
 LARGEST_MAX_FRAME = 2**24 - 1
 
 _VIEWED_BYTES = 4096
-"""Payloads from this size on are views of what was read: a copy would cost more than the view."""
+"""Payloads of this size or more are views of the input. Below it, a copy costs less than a view."""
 
 Payload: TypeAlias = "bytes | memoryview"
 Frame: TypeAlias = tuple[int, int, int, Payload]
 """Type, flags, stream, payload."""
 
-# A frame begins with 24 bits of length and 8 of type, which are read and written as one word.
+# A frame begins with 24 bits of length and 8 bits of type, which form one 32-bit word here.
 _header = struct.Struct(">IBI")
 _HEADER_BYTES = 9
 _settings = struct.Struct(">HI")
@@ -52,7 +52,7 @@ number = struct.Struct(">I")
 
 
 class FrameReader:
-    """Cuts what is read into frames; keeps the start of one whose end is still to come."""
+    """Cuts input into frames, and holds the start of an incomplete frame."""
 
     __slots__ = ("_preface", "_rest")
 
@@ -61,10 +61,10 @@ class FrameReader:
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield the frames that are complete now.
+        """Add bytes; yield the frames that they complete.
 
         Raises:
-            PeerError: It is not HTTP/2, or a frame is longer than this server allows.
+            PeerError: The input is not HTTP/2, or a frame is longer than this server allows.
         """
         if self._preface is not None:
             data = self._read_preface(self._preface, data)
@@ -98,17 +98,17 @@ class FrameReader:
             self._rest += data[at:] if at else data
 
     def _read_preface(self, preface: bytearray, data: bytes) -> bytes:
-        """Take what a client begins with; return what follows it."""
+        """Read the client's connection preface; return the bytes after it."""
         missing = len(PREFACE) - len(preface)
         preface += data[:missing]
         if not PREFACE.startswith(preface):
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, "not HTTP/2: no connection preface")
         if len(preface) == len(PREFACE):
             self._preface = None
         return data[missing:]
 
     def _complete_rest(self, data: bytes) -> int:
-        """Take what the split frame lacks; return how much that was, -1 if it still lacks some."""
+        """Complete the held frame; return the bytes used, or -1 if it is still incomplete."""
         rest = self._rest
         at = 0
         if len(rest) < _HEADER_BYTES:
@@ -125,61 +125,64 @@ class FrameReader:
 
 def _check_length(length: int) -> None:
     if length > SMALLEST_MAX_FRAME:
-        raise PeerError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+        raise PeerError(
+            ErrorCode.FRAME_SIZE_ERROR,
+            f"a frame has {length} bytes; the limit is {SMALLEST_MAX_FRAME}",
+        )
 
 
 def unpadded(flags: int, payload: Payload) -> Payload:
-    """Take the padding off a DATA or HEADERS payload.
+    """Return a DATA or HEADERS payload without its padding.
 
     Raises:
-        PeerError: There is more padding than payload.
+        PeerError: The padding is as long as the payload or longer.
     """
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise PeerError(ErrorCode.PROTOCOL_ERROR, "padding as long as its frame")
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, "padding is as long as its frame")
     return payload[1 : len(payload) - payload[0]]
 
 
 def read_settings(payload: Payload) -> list[tuple[int, int]]:
-    """Return the settings in order.
+    """Return the settings of a SETTINGS payload, in order.
 
     Raises:
-        PeerError: The payload is no list of settings.
+        PeerError: The payload is not a list of settings.
     """
     if len(payload) % _settings.size:
-        raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
+        raise PeerError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS has a wrong length")
     return list(_settings.iter_unpack(payload))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Write any frame."""
+    """Return a frame of any type."""
     return _header.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def frame_head(kind: int, flags: int, stream: int, length: int) -> bytes:
-    """Write what stands before a frame's payload."""
+    """Return the header of a frame, which precedes its payload."""
     return _header.pack(length << 8 | kind, flags, stream)
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """Write SETTINGS."""
+    """Return a SETTINGS frame."""
     payload = b"".join(_settings.pack(key, value) for key, value in values.items())
     return frame(SETTINGS, 0, 0, payload)
 
 
 def rst_stream(stream: int, code: int) -> bytes:
-    """Write RST_STREAM."""
+    """Return a RST_STREAM frame."""
     return frame(RST_STREAM, 0, stream, number.pack(code))
 
 
 def goaway(last_stream: int, code: int, message: str = "") -> bytes:
-    """Write GOAWAY."""
+    """Return a GOAWAY frame."""
     return frame(GOAWAY, 0, 0, _numbers.pack(last_stream, code) + message.encode())
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """Write WINDOW_UPDATE; stream 0 is the connection."""
+    """Return a WINDOW_UPDATE frame. Stream 0 is the connection."""
     return frame(WINDOW_UPDATE, 0, stream, number.pack(increment))
 
 

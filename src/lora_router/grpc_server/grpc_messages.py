@@ -1,6 +1,6 @@
-"""gRPC's messages in a stream's bytes: a flag, four bytes of length, the message.
+"""gRPC messages in the bytes of a stream: a flag, four bytes of length, the message.
 
-Source: grpc/doc/PROTOCOL-HTTP2.md and compression.md.
+Sources: grpc/doc/PROTOCOL-HTTP2.md and grpc/doc/compression.md.
 """
 
 import struct
@@ -10,14 +10,14 @@ from lora_router.grpc_server.frames import Payload
 from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
 Message = bytes | bytearray
-"""A ``bytearray`` is one that came in pieces."""
+"""A message that arrives in pieces is a ``bytearray``."""
 
 prefix = struct.Struct(">BI")
 PREFIX_BYTES = prefix.size
 
 
 class MessageError(Exception):
-    """The stream's bytes are no messages that this server takes; with a gRPC status code."""
+    """The bytes of a stream are not messages that this server accepts. Has a gRPC status code."""
 
     def __init__(self, code: int, message: str) -> None:
         self.code = code
@@ -26,11 +26,11 @@ class MessageError(Exception):
 
 
 def whole_message(payload: Payload, limit: int) -> bytes | None:
-    """Return the message that a stream's bytes are, if they are just one, and no reader is needed.
+    """Return the message if the bytes are exactly one; ``None``: a ``MessageReader`` is needed.
 
     Args:
-        payload: A frame's bytes, at the start of a message.
-        limit: The longest message, in bytes.
+        payload: The bytes of a frame, at the start of a message.
+        limit: Maximum length of a message in bytes.
     """
     if len(payload) < PREFIX_BYTES:
         return None
@@ -41,30 +41,30 @@ def whole_message(payload: Payload, limit: int) -> bytes | None:
 
 
 class MessageReader:
-    """Cuts a stream's bytes into messages; keeps what is not complete."""
+    """Cuts the bytes of a stream into messages, and holds the start of an incomplete one."""
 
     __slots__ = ("_encoding", "_limit", "_missing", "_partial", "held")
 
     def __init__(self, limit: int, encoding: bytes) -> None:
-        """Prepare to read.
+        """Create a reader at the start of a stream.
 
         Args:
-            limit: The longest message, in bytes.
-            encoding: What ``grpc-encoding`` said.
+            limit: Maximum length of a message in bytes.
+            encoding: The value of ``grpc-encoding``.
         """
         self._limit = limit
         self._encoding = encoding
         self._partial: bytearray | None = None
         self.held = 0
-        """Bytes kept of a message that is not complete."""
+        """Bytes of the incomplete message."""
         self._missing = -1
-        """Bytes that the message lacks; -1 while its prefix is not complete."""
+        """Bytes that the message still lacks; -1 while its prefix is incomplete."""
 
     def feed(self, payload: Payload) -> Sequence[Message]:
-        """Take some bytes; return the messages that they complete.
+        """Add bytes; return the messages that they complete.
 
         Raises:
-            MessageError: A message is too long, or is compressed.
+            MessageError: A message is too long or compressed.
         """
         if self._partial is None:
             message = whole_message(payload, self._limit)
@@ -94,24 +94,26 @@ class MessageReader:
 
     def _length(self, flag: int, size: int) -> int:
         if flag > 1:
-            raise MessageError(INTERNAL, "a message's flag is neither 0 nor 1")
+            raise MessageError(INTERNAL, "the compressed flag of a message is neither 0 nor 1")
         if flag and self._encoding != b"identity":
             raise MessageError(
-                UNIMPLEMENTED, "the message's compression is not supported, only identity is"
+                UNIMPLEMENTED, "compressed messages are not supported; use grpc-encoding identity"
             )
         if flag:
-            raise MessageError(INTERNAL, "a message is compressed and grpc-encoding names no way")
+            raise MessageError(
+                INTERNAL, "a message is compressed, but grpc-encoding names no compression"
+            )
         if size > self._limit:
             raise MessageError(
-                RESOURCE_EXHAUSTED, f"a message of {size} bytes; at most {self._limit} are taken"
+                RESOURCE_EXHAUSTED, f"a message has {size} bytes; the limit is {self._limit}"
             )
         return size
 
     def check_end(self) -> None:
-        """Take note that nothing more comes.
+        """Check that the stream may end here.
 
         Raises:
-            MessageError: A message was begun.
+            MessageError: A message is incomplete.
         """
         if self._partial is not None:
-            raise MessageError(INTERNAL, "the stream ended within a message")
+            raise MessageError(INTERNAL, "the stream ended inside a message")

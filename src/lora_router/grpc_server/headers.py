@@ -1,10 +1,10 @@
-"""Header blocks (HPACK, RFC 7541): reading by ``hpack``, and writing blocks that never change.
+"""Header blocks (HPACK, RFC 7541): decoding with ``hpack``, and encoding of constant blocks.
 
-A gateway sends the same block for every request, so what a block meant is remembered. What a block
-means depends on the dynamic table too, so:
+A gateway sends the same block with every request, so decoded blocks are remembered. The meaning of
+a block also depends on the dynamic table, so:
 
-- only a block that left the table as it was is remembered (it then has no effect but its meaning);
-- everything remembered is forgotten when the table changes.
+- A block is remembered only if it left the table unchanged. Then it has no effect but its meaning.
+- All remembered blocks are forgotten when the table changes.
 """
 
 import re
@@ -20,18 +20,18 @@ Headers = Sequence[tuple[bytes, bytes]]
 T = TypeVar("T")
 
 _REMEMBERED_BLOCKS = 64
-"""A gateway has one block, or a few where it sends metadata; a client that invents them gets no
-memory for it."""
+"""A gateway sends one block, or a few if it sends metadata. The limit keeps a client that invents
+blocks from using memory."""
 
 
 _SIZE_UPDATES = re.compile(rb"(?:\x3f[\x80-\xff]*[\0-\x7f]|[\x20-\x3e])+")
-"""Changes of the table's size; they can only stand at a block's start (RFC 7541, section 4.2)."""
+"""Updates of the table size, which only the start of a block may have (RFC 7541, section 4.2)."""
 _MOST_UPDATES_BYTES = 16
-"""Two of them are what an encoder ever needs; a block full of them would be slow work."""
+"""An encoder needs at most two updates. A block full of them would be slow to decode."""
 
 
 class _WatchedTable(HeaderTable):
-    """A dynamic table that counts what is added."""
+    """A dynamic table that counts its additions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,17 +43,17 @@ class _WatchedTable(HeaderTable):
 
 
 class BlockReader(Generic[T]):
-    """Reads a connection's header blocks, which must all come here, in order."""
+    """Decodes the header blocks of a connection. It must see all of them, in order."""
 
     __slots__ = ("_decoder", "_interpret", "_known", "_table", "_unchanged")
 
     def __init__(self, interpret: Callable[[Headers], T], max_list_bytes: int) -> None:
-        """Prepare to read.
+        """Create a reader with an empty dynamic table.
 
         Args:
-            interpret: Makes of headers what is remembered of them. A pure function; what it
-                raises is not remembered.
-            max_list_bytes: Size of an unpacked list past which the connection ends.
+            interpret: Converts headers to the value that is remembered. A pure function. Its
+                exceptions are not remembered.
+            max_list_bytes: Maximum size of a decoded list. A longer one ends the connection.
         """
         self._interpret = interpret
         self._decoder = Decoder(max_list_bytes)
@@ -62,11 +62,11 @@ class BlockReader(Generic[T]):
         self._unchanged = True
 
     def read(self, block: bytes) -> T:
-        """Return what a block of request headers means.
+        """Return the interpreted value of a block of request headers.
 
         Raises:
-            PeerError: It cannot be decoded.
-            StreamError: ``interpret`` says so.
+            PeerError: The block cannot be decoded.
+            StreamError: Raised by ``interpret``.
         """
         known = self._known.get(block)
         if known is not None:
@@ -78,24 +78,24 @@ class BlockReader(Generic[T]):
         return meaning
 
     def decode(self, block: bytes) -> Headers:
-        """Return the headers of a block, whatever they mean.
+        """Return the headers of a block without interpreting them.
 
         Raises:
-            PeerError: It cannot be decoded.
+            PeerError: The block cannot be decoded.
         """
         before = self._table.generation
         updates = _SIZE_UPDATES.match(block)
         if updates is not None and updates.end() > _MOST_UPDATES_BYTES:
             raise PeerError(
-                ErrorCode.COMPRESSION_ERROR, "the header table's size changes all the time"
+                ErrorCode.COMPRESSION_ERROR, "too many updates of the header table size"
             )
         try:
             headers = list(self._decoder.decode(block, raw=True))
         except OversizedHeaderListError:
-            raise PeerError(ErrorCode.ENHANCE_YOUR_CALM, "a header list without end") from None
+            raise PeerError(ErrorCode.ENHANCE_YOUR_CALM, "header list too long") from None
         except (HPACKError, IndexError, ValueError) as error:
             raise PeerError(
-                ErrorCode.COMPRESSION_ERROR, f"headers that cannot be decoded: {error}"
+                ErrorCode.COMPRESSION_ERROR, f"headers cannot be decoded: {error}"
             ) from None
         self._unchanged = updates is None and self._table.generation == before
         if not self._unchanged:
@@ -104,10 +104,7 @@ class BlockReader(Generic[T]):
 
 
 def literals(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Write headers as literals without indexing: the block's meaning needs no table.
-
-    Names and values must be short of 127 bytes, or take a second byte of length: up to 16 KB here.
-    """
+    """Encode headers as literals without indexing, so the block does not depend on a table."""
     return b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers)
 
 

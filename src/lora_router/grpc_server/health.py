@@ -18,11 +18,11 @@ SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 
 _SERVICE = "/grpc.health.v1.Health"
 _LONGEST_REQUEST_BYTES = 4096
-"""A request holds a service's name."""
+"""A request contains only the name of a service."""
 
 
 class Health:
-    """The services' states, and who watches them."""
+    """The states of services, and the calls that watch them."""
 
     def __init__(self) -> None:
         self._states: dict[str, HealthCheckResponse.ServingStatus] = {}
@@ -30,18 +30,18 @@ class Health:
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """The methods, by their paths."""
+        """The methods of the service, by path."""
         return {
             f"{_SERVICE}/Check": lambda stream, headers: _Check(self, stream, headers),
             f"{_SERVICE}/Watch": lambda stream, headers: _Watch(self, stream, headers),
         }
 
     def state(self, service: str) -> HealthCheckResponse.ServingStatus | None:
-        """Return a service's state; ``None``: there is no such service."""
+        """Return the state of a service, or ``None`` for an unknown service."""
         return self._states.get(service)
 
     def set(self, service: str, state: HealthCheckResponse.ServingStatus) -> None:
-        """Set a service's state, and tell those who watch it."""
+        """Set the state of a service, and send a change to the calls that watch it."""
         if self._states.get(service) == state:
             return
         self._states[service] = state
@@ -51,22 +51,22 @@ class Health:
                 watcher.stream.wake()
 
     def close(self) -> None:
-        """End all watching: the server goes."""
+        """End all ``Watch`` calls because the server stops."""
         for watcher in tuple(self._watchers):
             watcher.let_go()
             watcher.stream.wake()
 
     def watch(self, watcher: "_Watch") -> None:
-        """Tell a watcher of changes from now on."""
+        """Send changes to a call from now on."""
         self._watchers[watcher] = None
 
     def forget(self, watcher: "_Watch") -> None:
-        """Tell it no more."""
+        """Stop sending changes to a call."""
         self._watchers.pop(watcher, None)
 
 
 class _HealthCall(MessageCall):
-    """Takes the one message of a request."""
+    """A call whose request is one message."""
 
     __slots__ = ("_health", "_request", "service")
 
@@ -78,7 +78,7 @@ class _HealthCall(MessageCall):
 
     def message(self, message: Message) -> None:
         if self._request is not None:
-            self.finish(INTERNAL, "lora-router: one message was expected")
+            self.finish(INTERNAL, "lora-router: more than one message in a unary request")
         self._request = message
 
     def request_ended(self) -> None:
@@ -87,16 +87,16 @@ class _HealthCall(MessageCall):
                 raise DecodeError
             self.service = HealthCheckRequest.FromString(bytes(self._request)).service
         except DecodeError:
-            self.finish(INTERNAL, "lora-router: not a HealthCheckRequest")
+            self.finish(INTERNAL, "lora-router: not a HealthCheckRequest message")
             return
         self.answer(self._health.state(self.service))
 
     def answer(self, state: HealthCheckResponse.ServingStatus | None) -> None:
-        """Answer with the service's state."""
+        """Answer with the state of the service; ``None``: the service is unknown."""
         raise NotImplementedError
 
     def send_state(self, state: HealthCheckResponse.ServingStatus) -> None:
-        """Send a state."""
+        """Send a state to the client."""
         self.stream.send_message(HealthCheckResponse(status=state).SerializeToString())
 
 
@@ -105,7 +105,7 @@ class _Check(_HealthCall):
 
     def answer(self, state: HealthCheckResponse.ServingStatus | None) -> None:
         if state is None:
-            self.finish(NOT_FOUND, "lora-router: there is no such service")
+            self.finish(NOT_FOUND, "lora-router: unknown service")
             return
         self.send_state(state)
         self.finish(OK)

@@ -1,7 +1,8 @@
-"""How much of this server one connection may use, and why that much.
+"""The limits of one connection, with the reason for each.
 
-The peer is a gateway: it may be busy, wrong or taken over. What is bounded here costs it less to
-send than it costs us to take, or memory. Who goes past a limit is told so by GOAWAY.
+The peer is a gateway. It may be busy, faulty or compromised. Each limit bounds memory, or something
+that costs the peer less to send than it costs this server to handle. A peer that exceeds a limit
+receives GOAWAY, unless stated otherwise.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from lora_router.grpc_server.violations import ErrorCode, PeerError
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many at once, and so many in a second from then on."""
+    """A number of events at once, and a number per second after that."""
 
     burst: int
     per_second: float
@@ -20,68 +21,71 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one connection. Tests use smaller ones."""
+    """The limits of one connection. Tests use smaller values."""
 
     max_streams: int = 2**20
-    """A stream is open as long as its request, so this bounds the gateway's requests in flight;
-    at some KB each a million is more than one process should hold."""
+    """Open streams. A stream is open as long as its request, so this bounds the requests in flight
+    of the gateway. A stream takes some KB, so a million is more than one process should hold. A
+    further stream is refused with REFUSED_STREAM."""
     header_list_bytes: int = 16 * 1024
-    """As RFC 9113, section 6.5.2, counts them. A gateway sends about 500; gRPC servers take 8 or
-    16 KB. A stream with more is refused."""
+    """Size of a header list as defined in RFC 9113, section 6.5.2. A gateway sends about 500 bytes,
+    and gRPC servers accept 8 or 16 KB. A stream with more is refused with RESOURCE_EXHAUSTED."""
     header_block_bytes: int = 64 * 1024
-    """Longest block of headers, as sent, and four times that unpacked: past it the connection
-    ends, because only unpacking it all would keep HPACK's state."""
+    """Size of a header block as sent. A block over this limit, or one that decodes to more than
+    four times ``header_list_bytes``, ends the connection: the HPACK state is valid only if every
+    block is decoded completely."""
     continuations: int = 16
-    """Frames that may continue one block: enough for the longest one in usual frames. Without it
-    empty ones could follow each other for ever (CVE-2024-27316)."""
+    """CONTINUATION frames of one block: enough for the longest block in frames of the usual size.
+    Without a limit, empty frames could follow each other forever (CVE-2024-27316)."""
     stream_window: int = 1024 * 1024
-    """Bytes that may be on the way to us for a stream; topped up at half. Bodies are mostly
-    shorter, and then no WINDOW_UPDATE is sent at all."""
+    """Receive window of a stream in bytes, topped up at half. Most bodies are shorter and need no
+    WINDOW_UPDATE at all."""
     held_bytes: int = 256 * 1024 * 1024
-    """Bytes of messages that are not complete, of all streams: the connection's window. A message
-    of the longest kind must fit; who has filled it waits until messages complete or streams end."""
+    """Bytes of incomplete messages on all streams, which is the receive window of the connection.
+    The longest message must fit. A peer that has filled the window waits until messages complete or
+    streams end."""
     queued_bytes: int = 256 * 1024 * 1024
-    """Bytes that wait for the peer's windows or its reading. Only a body that is sent back (full
-    duplex) is large; a peer that lets this much pile up does not read."""
+    """Bytes that wait for the peer's windows or for the peer to read. Only a message that sends
+    back what arrived is large, so a peer with this many bytes waiting does not read."""
     settings: Rate = Rate(100, 1)
-    """Each must be acknowledged. A gateway sends one, at the start."""
+    """SETTINGS frames. Each must be acknowledged. A gateway sends one at the start."""
     pings: Rate = Rate(10_000, 1_000)
-    """Each must be answered. Envoy can be told to ping each millisecond."""
+    """PING frames. Each must be answered. Envoy can be configured to send one every millisecond."""
     resets: Rate = Rate(20_000, 1_000)
-    """Streams that end in an error, or are reset before anything was answered (CVE-2023-44487,
-    CVE-2025-8671). That many clients may leave at once; a stream for nothing costs 20 µs."""
+    """Streams that end in an error, or that are reset before a response (CVE-2023-44487,
+    CVE-2025-8671). This many clients may disconnect at once. Each such stream costs 20 µs."""
     idle_frames: Rate = Rate(10_000, 1_000)
-    """DATA that is empty and ends nothing, PRIORITY, frames of unknown types or closed streams,
-    windows opened by less than ``small_increment``: all cost work and bring nothing (CVE-2019-9511
-    and those after it)."""
+    """Frames without effect: empty DATA without END_STREAM, PRIORITY, frames of unknown types or
+    for closed streams, and window increments below ``small_increment``. They cost work and have no
+    use (CVE-2019-9511 and its successors)."""
     small_increment: int = 256
-    """Bytes. Peers open their windows by thousands."""
+    """Bytes. Peers open their windows by thousands of bytes."""
     handshake_seconds: float = 10.0
-    """Time to say that one speaks HTTP/2 (preface and SETTINGS), and for TLS before."""
+    """Timeout of the TLS handshake, and then of the HTTP/2 preface and SETTINGS."""
     keepalive_seconds: float = 30.0
-    """Silence after which the peer is asked by PING whether it is there: a gateway whose machine
-    died says no goodbye, and its requests would count as in flight for ever."""
+    """Time without input after which the peer receives a PING. A gateway whose machine died does
+    not close its connections, and its requests would count as in flight forever."""
     keepalive_timeout_seconds: float = 20.0
-    """Time for it to say anything, as in gRPC's keepalive."""
+    """Timeout for any sign of life after the PING, as in gRPC's keepalive."""
     close_seconds: float = 5.0
-    """Time for the last bytes to leave, GOAWAY among them, before the connection is cut."""
+    """Time to send the last bytes, such as GOAWAY, before the socket is closed."""
     high_water_bytes: int = 4 * 1024 * 1024
-    """Unsent bytes at which nothing more is read from a peer that does not read: what it would ask
-    for could not be told to it."""
+    """Unsent bytes at which the server stops reading from a peer that does not read, because the
+    answers to further requests could not be sent."""
 
 
 class Allowance:
-    """What is left of a rate: a bucket that fills as time goes by."""
+    """A token bucket: the events that a rate still allows."""
 
     __slots__ = ("_at", "_left", "_now", "_rate", "_what")
 
     def __init__(self, rate: Rate, now: Callable[[], float], what: str) -> None:
-        """Begin with a full bucket.
+        """Create a full bucket.
 
         Args:
-            rate: What is allowed.
-            now: Seconds, monotonic.
-            what: What is counted, for the message.
+            rate: The rate that is allowed.
+            now: Returns seconds, monotonic.
+            what: Name of the events, for the message.
         """
         self._rate = rate
         self._now = now
@@ -90,10 +94,10 @@ class Allowance:
         self._at = 0.0
 
     def spend(self) -> None:
-        """Take one.
+        """Count one event.
 
         Raises:
-            PeerError: There was none left.
+            PeerError: The rate is exceeded.
         """
         rate = self._rate
         now = self._now()

@@ -1,13 +1,13 @@
-"""What every method's call has in common: messages out of bytes, the deadline, the end.
+"""What the calls of all methods share: cutting messages out of bytes, the deadline, the end.
 
-A method is written as a subclass of ``MessageCall``. The rules:
+A method is a subclass of ``MessageCall``. The rules:
 
-- ``message`` is called for each message, in order, and ``request_ended`` when the client has said
-  all. What they raise ends the stream with INTERNAL, and only this stream.
-- ``closed`` is called exactly once, however the call ends: it finished, its deadline passed, its
-  stream was reset, the connection was lost, the server goes.
-- Messages are sent by ``stream.send_message``, and ``stream.wake`` after it if nothing that was
-  received brought them about.
+- ``message`` is called for each message, in order. ``request_ended`` is called when the client has
+  closed its side of the stream. An exception in either ends this stream with INTERNAL and no other.
+- ``closed`` is called exactly once, however the call ends: by ``finish``, at its deadline, when its
+  stream is reset, when the connection is lost, or when the server stops.
+- A call sends messages with ``stream.send_message``. If the message is not the result of something
+  received, it calls ``stream.wake`` afterwards.
 """
 
 import logging
@@ -28,37 +28,37 @@ log = logging.getLogger("lora_router.grpc_server")
 
 
 class MessageCall:
-    """A call that takes messages. See the head of this file for its rules."""
+    """A call that receives messages. See the head of this file for its rules."""
 
     __slots__ = ("_cancel_deadline", "_encoding", "_max_message", "_reader", "is_open", "stream")
 
     def __init__(self, stream: Stream, headers: CallHeaders, max_message_bytes: int) -> None:
         self.stream = stream
         self.is_open = True
-        """Whether the call goes on; ``closed`` has not been called."""
+        """Whether ``closed`` has not been called yet."""
         self._max_message = max_message_bytes
         self._encoding = headers.encoding
         self._reader: MessageReader | None = None
-        """Once a message came in pieces."""
+        """Set when the first message arrives in pieces. A whole message needs no reader."""
         self._cancel_deadline: Callable[[], object] | None = None
         if headers.timeout is not None:
-            self._cancel_deadline = stream.call_later(headers.timeout, self._too_late)
+            self._cancel_deadline = stream.call_later(headers.timeout, self._deadline_exceeded)
 
-    # What a method does
+    # Implemented by methods
 
     def message(self, message: Message) -> None:
-        """Take a message. A ``bytearray`` is the call's own and may be changed."""
+        """Handle a message. A ``bytearray`` belongs to the call, which may change it."""
         raise NotImplementedError
 
     def request_ended(self) -> None:
-        """Take note that no more messages come."""
+        """Handle the end of the request: no more messages follow."""
         raise NotImplementedError
 
     def closed(self) -> None:
-        """Give back what the call holds."""
+        """Release what the call holds."""
 
     def let_go(self) -> None:
-        """End the stream: the server goes."""
+        """End the stream because the server stops."""
         self.finish(UNAVAILABLE, "lora-router: shutting down")
 
     def finish(self, code: int, message: str = "") -> None:
@@ -66,10 +66,10 @@ class MessageCall:
         self._close()
         self.stream.finish(code, message)
 
-    # What the stream tells
+    # Called by the stream's connection
 
     def data(self, payload: Payload) -> None:
-        """Take bytes of the request."""
+        """Handle bytes of the request."""
         try:
             if self._reader is None:
                 whole = whole_message(payload, self._max_message)
@@ -83,11 +83,11 @@ class MessageCall:
         except MessageError as error:
             self.finish(error.code, f"lora-router: {error.message}")
         except Exception:
-            log.exception("a stream failed; it is ended")
+            log.exception("a gRPC call failed; its stream is closed with INTERNAL")
             self.finish(INTERNAL, "lora-router: internal error")
 
     def end(self) -> None:
-        """Take note that the client has said all."""
+        """Handle the end of the client's side of the stream."""
         try:
             if self._reader is not None:
                 self._reader.check_end()
@@ -95,15 +95,15 @@ class MessageCall:
         except MessageError as error:
             self.finish(error.code, f"lora-router: {error.message}")
         except Exception:
-            log.exception("a stream failed at its end; it is ended")
+            log.exception("a gRPC call failed at its end; its stream is closed with INTERNAL")
             self.finish(INTERNAL, "lora-router: internal error")
 
     def gone(self) -> None:
-        """Take note that the stream was reset or the connection lost."""
+        """Handle a reset of the stream or the loss of the connection."""
         self._close()
 
     def _read(self, payload: Payload) -> Sequence[Message]:
-        """Cut messages out of pieces, and count what is kept."""
+        """Cut messages out of the bytes, and count the bytes of an incomplete message."""
         reader = self._reader
         if reader is None:
             reader = self._reader = MessageReader(self._max_message, self._encoding)
@@ -113,10 +113,10 @@ class MessageCall:
             self.stream.hold(reader.held - held)
         return messages
 
-    def _too_late(self) -> None:
+    def _deadline_exceeded(self) -> None:
         self._cancel_deadline = None
         if self.is_open:
-            self.finish(DEADLINE_EXCEEDED, "lora-router: grpc-timeout is over")
+            self.finish(DEADLINE_EXCEEDED, "lora-router: deadline exceeded")
             self.stream.wake()
 
     def _close(self) -> None:
@@ -130,4 +130,4 @@ class MessageCall:
         try:
             self.closed()
         except Exception:
-            log.exception("a call failed at its end")
+            log.exception("a gRPC call could not release everything it held")

@@ -1,6 +1,6 @@
-"""Which method a stream calls, and what becomes of a stream that calls none.
+"""Opens the call of a new stream by its path, and refuses streams that call no method.
 
-No I/O: a call is told what arrives, and answers through its stream.
+No I/O: a call receives what arrives on its stream, and answers through the stream.
 """
 
 import logging
@@ -14,7 +14,7 @@ from lora_router.grpc_server.stream import NOT_GRPC, OVER, Call, Stream
 log = logging.getLogger("lora_router.grpc_server")
 
 Method = Callable[[Stream, CallHeaders], Call]
-"""Opens a call of a method on a new stream."""
+"""Opens a call of one method on a new stream."""
 
 
 class Methods:
@@ -25,31 +25,34 @@ class Methods:
         self._max_header_list = max_header_list_bytes
 
     def open_call(self, stream: Stream, headers: CallHeaders) -> Call:
-        """Open the call that a new stream asks for, or refuse the stream."""
+        """Open the call that a new stream requests, or refuse the stream.
+
+        An error while opening ends only this stream.
+        """
         method = self._methods.get(headers.path)
         if headers.http_error:
             return _NotGrpc(stream, headers.http_error)
         if headers.list_bytes > self._max_header_list:
             stream.finish(
                 RESOURCE_EXHAUSTED,
-                f"metadata of {headers.list_bytes} bytes; at most {self._max_header_list} are "
-                "taken",
+                f"request metadata has {headers.list_bytes} bytes; the limit is "
+                f"{self._max_header_list}",
             )
         elif method is None:
-            stream.finish(UNIMPLEMENTED, "there is no such method")
+            stream.finish(UNIMPLEMENTED, "unknown method")
         elif headers.bad_timeout:
-            stream.finish(INTERNAL, "grpc-timeout is malformed")
+            stream.finish(INTERNAL, "malformed grpc-timeout")
         else:
             try:
                 return method(stream, headers)
             except Exception:
-                log.exception("a stream could not be begun; it is ended")
+                log.exception("opening a gRPC call failed; its stream is closed with INTERNAL")
                 stream.finish(INTERNAL, "lora-router: internal error")
         return OVER
 
 
 class _NotGrpc:
-    """A request that is none for us. It is answered when it is complete."""
+    """A request that is not gRPC. It receives an HTTP error when it is complete."""
 
     __slots__ = ("_status", "_stream")
 
@@ -61,12 +64,12 @@ class _NotGrpc:
         """Ignore the body."""
 
     def end(self) -> None:
-        """Say what is spoken here."""
+        """Send the HTTP error."""
         self._stream.respond(self._status, NOT_GRPC[self._status])
 
     def gone(self) -> None:
-        """Nothing was kept."""
+        """Do nothing: this call holds nothing."""
 
     def let_go(self) -> None:
-        """Answer now."""
+        """Send the HTTP error now."""
         self.end()

@@ -1,7 +1,7 @@
-"""A gRPC server: listens, keeps its connections, drains them.
+"""A gRPC server: listens, tracks its connections, drains them.
 
-One ``asyncio.Protocol`` for each connection; no task and no timer for each stream. It serves the
-methods that are handed to it, and gRPC's health checking beside them.
+The server serves the methods that its owner passes to it, and gRPC health checking. Each connection
+is one ``asyncio.Protocol``. A stream has no task, and a timer only if it has a deadline.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from lora_router.log_limit import LogLimit
 log = logging.getLogger("lora_router.grpc_server")
 
 _DRAIN_SEEN_SECONDS = 1.0
-"""Time for peers to see that they are asked to leave. Streams that they open meanwhile count."""
+"""Time for peers to acknowledge the first GOAWAY. Streams opened in this time are served."""
 
 
 class GrpcServer:
-    """A server of some methods, and of gRPC health."""
+    """A server for a set of methods and for gRPC health checking."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class GrpcServer:
         max_message_bytes: int,
         limits: Limits | None = None,
     ) -> None:
-        """Prepare a server.
+        """Create a server that does not listen yet.
 
         Args:
-            methods: The methods, by their paths.
-            max_message_bytes: The longest message that any of them takes.
-            limits: What one connection may do.
+            methods: The methods, by path.
+            max_message_bytes: Maximum length of a message of any method.
+            limits: Limits of one connection.
         """
         self.limits = _with_room(limits or Limits(), max_message_bytes)
         self.health = Health()
@@ -54,15 +54,15 @@ class GrpcServer:
         self._log_limit = LogLimit()
 
     async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
-        """Listen; return the port.
+        """Listen, and return the port.
 
         Args:
-            host: The address to listen on.
-            port: The port; 0 takes a free one.
-            tls: Without it connections are in the clear.
+            host: Address to listen on.
+            port: Port to listen on; 0: any free port.
+            tls: Without it, connections are not encrypted.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address is not available.
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
@@ -75,11 +75,14 @@ class GrpcServer:
         return bound
 
     async def drain(self, seconds: float) -> int:
-        """Take no new streams, give the open ones some time to end, end the rest; stop listening.
+        """Stop listening, wait for open streams to end, and end the rest.
+
+        Args:
+            seconds: Maximum time to wait for open streams.
 
         Returns:
-            How many calls had to be ended by ``let_go``. Those who watch health are not counted:
-            they are told at once.
+            The number of calls that were still open and were ended by ``let_go``. Health ``Watch``
+            calls do not count, because they end at once.
         """
         if self._server is not None:
             self._server.close()
@@ -106,25 +109,25 @@ class GrpcServer:
             except TimeoutError:
                 return
 
-    # What connections do
+    # Called by connections
 
     def joined(self, wire: "Wire") -> None:
-        """Count a connection."""
+        """Add a connection."""
         self._connections.add(wire)
 
     def left(self, wire: "Wire") -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         self._connections.discard(wire)
         if not self._connections:
             self._left.set()
 
     def complain(self, peer: object, violation: PeerError) -> None:
-        """Log why a connection was ended, at most once in a while for each error code."""
+        """Log why a connection was closed. Lines are rate-limited for each error code."""
         self._log_limit.log(
             log,
             logging.WARNING,
             violation.code,
-            "a gRPC connection was ended: %s: %s; from %s",
+            "gRPC connection closed: %s: %s; peer %s",
             violation.code.name,
             violation.message,
             peer,
@@ -132,7 +135,7 @@ class GrpcServer:
 
 
 def _with_room(limits: Limits, max_message_bytes: int) -> Limits:
-    """Let a message of the longest kind fit, and in full duplex its way back."""
+    """Return limits that leave room for the longest message and for sending it back."""
     return replace(
         limits,
         held_bytes=min(frames.MAX_WINDOW, max(limits.held_bytes, max_message_bytes)),
@@ -141,7 +144,7 @@ def _with_room(limits: Limits, max_message_bytes: int) -> Limits:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; on ``::`` for IPv4 too, as gRPC does."""
+    """Return a listening socket. ``::`` accepts IPv4 too, as other gRPC servers do."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server(
         (host, port), family=family, backlog=1024, dualstack_ipv6=host == "::"

@@ -1,4 +1,4 @@
-"""gRPC status codes, as far as this service sends them (grpc/doc/statuscodes.md)."""
+"""The gRPC status codes that this service sends (grpc/doc/statuscodes.md)."""
 
 OK = 0
 INVALID_ARGUMENT = 3

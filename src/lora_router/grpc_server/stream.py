@@ -1,7 +1,7 @@
-"""One stream: what a call may do with it, and the frames of gRPC answers.
+"""One stream: what a call may do with it, and the frames of gRPC responses.
 
-Response headers and trailers are bytes made once: literals without indexing, so that no HPACK
-encoder with a state is needed.
+Response headers and trailers are constant bytes. They are literals without indexing, so no stateful
+HPACK encoder is needed.
 """
 
 import struct
@@ -19,7 +19,7 @@ from lora_router.grpc_server.status import OK
 from lora_router.grpc_server.violations import ErrorCode, StreamError
 
 _STATUS_200 = b"\x88"
-"""``:status: 200`` is in HPACK's static table."""
+"""``:status: 200`` is an entry of HPACK's static table."""
 _GRPC_HEADERS = _STATUS_200 + literals(
     [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
 )
@@ -40,7 +40,7 @@ def _status(code: int, message: str = "") -> bytes:
 
 
 def _percent_encoded(message: str) -> bytes:
-    """Write a status message as gRPC does: printable ASCII as it is, the rest as ``%XX``."""
+    """Encode a status message as gRPC requires: printable ASCII as is, other bytes as ``%XX``."""
     text = message.encode(errors="replace")[:_LONGEST_STATUS_MESSAGE]
     return b"".join(
         bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte
@@ -54,23 +54,23 @@ _ok_trailers = struct.Struct(f">5sI{len(_OK_BLOCK)}s")
 
 
 class Call(Protocol):
-    """What a stream is to gRPC. It answers through its stream; after ``finish`` it is not asked."""
+    """A call on a stream. It answers through its stream. Nothing is called after ``finish``."""
 
     def data(self, payload: Payload) -> None:
-        """Take bytes of the request, not none."""
+        """Handle bytes of the request, at least one."""
 
     def end(self) -> None:
-        """Take note that the peer has said all."""
+        """Handle the end of the peer's side of the stream."""
 
     def gone(self) -> None:
-        """Take note that the stream is no more: nothing can be sent, and nothing else comes."""
+        """Handle the loss of the stream: nothing can be sent, and nothing else arrives."""
 
     def let_go(self) -> None:
-        """End the stream by a status: the server goes."""
+        """End the stream with a status because the server stops."""
 
 
 class _Over:
-    """The call of a stream whose answer is complete: it ignores the rest."""
+    """The call of a stream whose response is complete. It ignores everything."""
 
     __slots__ = ()
 
@@ -90,23 +90,23 @@ class _Over:
 OVER: Call = _Over()
 
 CallLater = Callable[[float, Callable[[], None]], Callable[[], object]]
-"""Calls once, after some seconds; returns what cancels it."""
+"""Calls a function once after a number of seconds; returns a function that cancels the call."""
 
 
 class Owner(Protocol):
-    """A stream's connection, as the stream knows it."""
+    """The connection of a stream, as seen by the stream."""
 
     outbox: Outbox
     call_later: CallLater
 
     def closed(self, stream: "Stream") -> None:
-        """Forget a stream that has ended from both sides."""
+        """Remove a stream that both sides have ended, or that this server ended early."""
 
     def hold(self, change: int) -> None:
-        """Count bytes that a stream keeps: messages that are not complete."""
+        """Count bytes of incomplete messages that a stream holds; negative: it releases them."""
 
     def wake(self) -> None:
-        """Send soon what was said without anything having been received."""
+        """Schedule a write of output that is not the result of something received."""
 
 
 class Stream(Flow):
@@ -123,14 +123,14 @@ class Stream(Flow):
         self._owner = owner
         self.call: Call = OVER
         self.answered = False
-        """Whether anything was sent."""
+        """Whether response headers have been sent."""
         self.remote_ended = False
-        """Whether the peer has said all."""
+        """Whether the peer has ended its side."""
         self.content_left: int | None = None
-        """Bytes still to come, where ``content-length`` said how many."""
+        """Bytes that must still arrive, if the request has a ``content-length``."""
 
     def send_message(self, message: bytes) -> None:
-        """Send a gRPC message, after the response headers if it is the first."""
+        """Send a gRPC message. The first one follows the response headers."""
         length = len(message)
         size = length + PREFIX_BYTES
         outbox = self._owner.outbox
@@ -150,7 +150,7 @@ class Stream(Flow):
         outbox.chunks += (head, message)
 
     def finish(self, code: int, message: str = "") -> None:
-        """Send the status, after all messages. Nothing can be sent after it."""
+        """Send the status after all messages. Nothing can be sent after it."""
         self.call = OVER
         if self.answered and code == OK:
             ending = _ok_trailers.pack(_OK_START, self.id, _OK_BLOCK)
@@ -163,7 +163,7 @@ class Stream(Flow):
         self._owner.outbox.end(self, ending)
 
     def respond(self, status: int, text: str) -> None:
-        """Answer what is not gRPC by a plain HTTP response."""
+        """Send a plain HTTP response to a request that is not gRPC."""
         self.call = OVER
         self.answered = True
         body = text.encode()
@@ -180,33 +180,33 @@ class Stream(Flow):
         outbox.end(self, frames.frame(frames.DATA, frames.END_STREAM, self.id))
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
-        """Call once, after some seconds; return what cancels it."""
+        """Call once after a number of seconds; return a function that cancels the call."""
         return self._owner.call_later(seconds, call)
 
     def hold(self, change: int) -> None:
-        """Count bytes that the call keeps until a message is complete."""
+        """Count bytes of an incomplete message that the call holds; negative: it releases them."""
         self._owner.hold(change)
 
     def wake(self) -> None:
-        """Send soon what was said without anything having been received."""
+        """Schedule a write of output that is not the result of something received."""
         self._owner.wake()
 
     def ended(self) -> None:
-        """Close the stream from our side, and tell a peer that still speaks to stop."""
+        """Close this side of the stream. A peer that is still sending receives RST_STREAM."""
         if not self.remote_ended:
             self._owner.outbox.chunks.append(frames.rst_stream(self.id, ErrorCode.NO_ERROR))
         self._owner.closed(self)
 
     def count_content(self, size: int, *, ends: bool) -> None:
-        """Hold what comes against ``content-length`` (RFC 9113, section 8.1.1).
+        """Compare what has arrived with ``content-length`` (RFC 9113, section 8.1.1).
 
         Raises:
-            StreamError: It is more or less than was said.
+            StreamError: The lengths differ.
         """
-        assert self.content_left is not None  # noqa: S101 -- asked only where it was said
+        assert self.content_left is not None  # noqa: S101 -- called only with a content-length
         self.content_left -= size
         if self.content_left < 0 or (ends and self.content_left):
-            raise StreamError(ErrorCode.PROTOCOL_ERROR, "not the content-length that was said")
+            raise StreamError(ErrorCode.PROTOCOL_ERROR, "DATA does not match content-length")
 
     def _send_headers(self) -> None:
         if not self.answered:
@@ -217,8 +217,8 @@ class Stream(Flow):
 
 
 NOT_GRPC = {
-    status: f"lora-router: {HTTPStatus(status).phrase}: only gRPC is spoken here "
+    status: f"lora-router: {HTTPStatus(status).phrase}: this port serves gRPC only "
     "(POST, content-type: application/grpc).\n"
     for status in (405, 415)
 }
-"""What is said to those who speak plain HTTP."""
+"""Bodies of the responses to plain HTTP requests."""

@@ -1,10 +1,10 @@
-"""What a peer does wrong, with the code that tells it (RFC 9113, section 7)."""
+"""Protocol violations by a peer, with their error codes (RFC 9113, section 7)."""
 
 from enum import IntEnum
 
 
 class ErrorCode(IntEnum):
-    """HTTP/2's error codes, as far as this server says them."""
+    """The HTTP/2 error codes that this server sends."""
 
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1
@@ -17,7 +17,7 @@ class ErrorCode(IntEnum):
 
 
 class PeerError(Exception):
-    """The connection cannot go on: GOAWAY, and closed."""
+    """The connection must end: the peer receives GOAWAY, and the connection is closed."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         self.code = code
@@ -26,7 +26,7 @@ class PeerError(Exception):
 
 
 class StreamError(Exception):
-    """One stream cannot go on: RST_STREAM. The others do not notice."""
+    """One stream must end: the peer receives RST_STREAM. Other streams are not affected."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         self.code = code

@@ -1,7 +1,7 @@
-"""One socket and the connection that speaks on it: many frames for each read, one write for each.
+"""One socket and its connection. Each read handles many frames and causes at most one write.
 
-What is said without anything having been received (a held request's answer, a deadline) is written
-once in a turn of the event loop.
+Output that is not the result of a read (a late answer, a deadline) is written once per iteration of
+the event loop.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ log = logging.getLogger("lora_router.grpc_server")
 
 
 class Host(Protocol):
-    """The server, as its connections know it."""
+    """The server, as seen by its connections."""
 
     limits: Limits
     methods: Methods
 
     def joined(self, wire: "Wire") -> None:
-        """Count a connection."""
+        """Add a connection."""
 
     def left(self, wire: "Wire") -> None:
-        """Forget a connection."""
+        """Remove a connection."""
 
     def complain(self, peer: object, error: PeerError) -> None:
-        """Log why a connection was ended."""
+        """Log why a connection was closed."""
 
 
 class Wire(asyncio.Protocol):
@@ -53,42 +53,42 @@ class Wire(asyncio.Protocol):
         self._closing = False
         self._flush_due = False
         self._heard = True
-        """Whether anything came since this was last asked."""
+        """Whether anything has arrived since the last check."""
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    # What asyncio calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Start the connection, unless TLS negotiated another protocol than h2."""
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=self._limits.high_water_bytes)
         self._host.joined(self)
         secure = transport.get_extra_info("ssl_object")
         if secure is not None and secure.selected_alpn_protocol() != "h2":
-            self._give_up("the client does not offer h2 (ALPN)")
+            self._give_up("TLS client does not offer h2 (ALPN)")
             return
         self._flush()
         self._timer = self._loop.call_later(self._limits.handshake_seconds, self._check_greeting)
 
     def data_received(self, data: bytes) -> None:
-        """Take what was read, and write what it brings about."""
+        """Handle input, and write the output that results from it."""
         self._heard = True
         if not self._closing:
             self._connection.receive(data)
             self._flush()
 
     def eof_received(self) -> None:
-        """Close: HTTP/2 has no half-closed connections."""
+        """Close the connection: HTTP/2 has no half-closed connections."""
 
     def pause_writing(self) -> None:
-        """Read nothing more from a peer that does not read."""
+        """Stop reading from a peer that does not read."""
         self._writable = False
         if not self._closing:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on: the peer has read."""
+        """Resume reading: the peer has read."""
         self._writable = True
         if not self._closing:
             self._transport.resume_reading()
@@ -105,7 +105,7 @@ class Wire(asyncio.Protocol):
     # Draining
 
     def drain(self) -> None:
-        """Take no new streams; close when those that there are have ended."""
+        """Ask the peer to open no new streams. The connection closes after the last stream."""
         if self._connection.greeted:
             self._connection.control.drain()
         else:
@@ -113,25 +113,28 @@ class Wire(asyncio.Protocol):
         self._flush()
 
     def refuse_new(self) -> None:
-        """Wait no longer for the peer to have seen that it is asked to leave."""
+        """Refuse new streams without waiting for the peer's acknowledgement."""
         self._connection.refuse_new()
         self._flush()
 
     def let_go(self) -> int:
-        """End all calls, and the connection; return how many calls there were."""
+        """End all open calls and the connection; return the number of calls."""
         self._connection.refuse_new()
         ended = self._connection.let_go()
         self._flush()
         return ended
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Close the socket immediately."""
         self._transport.abort()
 
-    # Later
+    # Timers
 
     def _call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
         return self._loop.call_later(seconds, call).cancel
+
+    def _peer(self) -> object:
+        return self._transport.get_extra_info("peername")
 
     # Writing
 
@@ -153,13 +156,13 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
             return
         if connection.failure is not None:
-            self._host.complain(self._transport.get_extra_info("peername"), connection.failure)
+            self._host.complain(self._peer(), connection.failure)
             self._close()
         elif connection.done:
             self._close()
 
     def _close(self) -> None:
-        """Say nothing more and wait for the peer to leave: it must see what was said last."""
+        """Close this side and wait for the peer to close, so that it receives the last output."""
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
@@ -171,18 +174,20 @@ class Wire(asyncio.Protocol):
             return
         try:
             self._transport.write_eof()
-        except OSError:  # The peer has left, and asyncio has not told us yet.
+        except OSError:  # The peer has disconnected, and asyncio has not reported it yet.
             self._transport.abort()
 
     def _give_up(self, message: str) -> None:
         self._connection.fail(PeerError(ErrorCode.PROTOCOL_ERROR, message))
         self._flush()
 
-    # Silence
+    # Keepalive
 
     def _check_greeting(self) -> None:
         if not self._connection.greeted:
-            self._give_up(f"no HTTP/2 within {self._limits.handshake_seconds:g} s")
+            self._give_up(
+                f"handshake timeout: no HTTP/2 SETTINGS within {self._limits.handshake_seconds:g} s"
+            )
             return
         self._timer = self._loop.call_later(self._limits.keepalive_seconds, self._check_silence)
 
@@ -202,10 +207,10 @@ class Wire(asyncio.Protocol):
         if self._moved():
             self._check_silence()
             return
-        log.info("a gateway's connection is silent and does not answer; it is cut")
+        log.info("keepalive timeout: peer %s does not answer; gRPC connection closed", self._peer())
         self._transport.abort()
 
     def _moved(self) -> bool:
-        """Whether the peer has said something or read something since this was last asked."""
+        """Return whether the peer has sent or read something since the last call."""
         before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
         return self._heard or self._unsent < before

@@ -81,7 +81,7 @@ def test_what_is_no_json_object_is_malformed(body: bytes) -> None:
     error = error_of(body)
 
     assert error.kind is BodyErrorKind.MALFORMED
-    assert error.message.startswith("The request's body ")
+    assert error.message.startswith("The request body ")
 
 
 @pytest.mark.parametrize("model", [b"5", b"true", b'["a"]', b'{"a": 1}', b"1e5"])

@@ -490,7 +490,7 @@ class TestOutOfOrder:
         conversation = one_pod()
         conversation.say(request_headers())
 
-        assert "no kind" in conversation.breaks(ProcessingRequest()).message
+        assert "unknown kind" in conversation.breaks(ProcessingRequest()).message
 
     def test_a_bug_ends_the_stream_and_not_the_process(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
