@@ -144,6 +144,7 @@ class KubernetesApi:
             TypeError,
             KeyError,
             AttributeError,
+            RecursionError,
             yaml.YAMLError,
         ) as error:
             raise CredentialsError(f"{_looked_in(credentials)}: {_text(error)}") from error

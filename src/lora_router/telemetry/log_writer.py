@@ -127,8 +127,8 @@ class LogWriter(logging.Handler):
                 except BlockingIOError:
                     # Another process that shares the terminal or pipe made it non-blocking.
                     select.select((), (self._descriptor,), ())
-        except (OSError, ValueError):
-            return False  # The reader is gone, the disk is full, or the stream is closed.
+        except Exception:
+            return False  # The reader is gone, the disk is full, or there is no standard error.
         return True
 
 

@@ -503,7 +503,8 @@ class TestCredentials:
             await KubernetesApi.open(Credentials())
 
     @pytest.mark.parametrize(
-        "text", ["", "[]", "{", "clusters: 7", "current-context: x\ncontexts: []", "\x00"]
+        "text",
+        ["", "[]", "{", "clusters: 7", "current-context: x\ncontexts: []", "\x00", "[" * 900],
     )
     async def test_a_file_that_is_no_kubeconfig_is_named(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "config").write_text(text)

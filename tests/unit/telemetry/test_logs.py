@@ -168,6 +168,17 @@ def test_a_reader_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert pipe.writer.dropped_lines == 2
 
 
+def test_a_process_without_a_standard_error_is_no_error() -> None:
+    writer = LogWriter(None)  # type: ignore[arg-type]  # As Python has it after `2>&-`.
+    log = logging.Logger("none")
+    log.addHandler(writer)
+
+    log.error("a line")
+    writer.flush()
+
+    assert writer.dropped_lines == 1
+
+
 def test_a_line_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = Pipe(monkeypatch)
     pipe.log.error("x" * 20_000)
