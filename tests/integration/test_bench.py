@@ -1,4 +1,4 @@
-"""The bench, at its smallest: that it measures and tells what it says it does."""
+"""The smallest run of the bench has all its rows, goals and tables."""
 
 import json
 import sys

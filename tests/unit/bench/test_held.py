@@ -21,7 +21,7 @@ def test_only_the_end_of_an_adapters_last_request_gives_a_held_one_its_slot() ->
 
 
 @pytest.mark.parametrize("seconds", [0.0, PATIENCE_SECONDS])
-def test_nobody_who_is_held_can_go_after_a_scrape_or_an_event_of_another_pod(
+def test_no_held_request_goes_after_a_scrape_or_an_event_of_another_pod(
     seconds: float,
 ) -> None:
     full = FullFleet(pods=2, held=3)

@@ -28,14 +28,12 @@ def test_a_histogram_is_summed_over_its_labels() -> None:
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.25, 0.5), (0.5, 1.0), (0.75, 2.0), (1.0, 3.0)])
-def test_a_quantile_is_of_what_was_counted_in_between_and_interpolated(
-    share: float, expected: float
-) -> None:
+def test_a_quantile_is_of_what_was_counted_between_two_reads(share: float, expected: float) -> None:
     before = {1.0: 10.0, 3.0: 10.0, float("inf"): 10.0}
     after = {1.0: 14.0, 3.0: 18.0, float("inf"): 18.0}
 
     assert quantile(before, after, share) == expected
 
 
-def test_a_quantile_beyond_the_last_bound_is_told_as_that_bound() -> None:
+def test_a_quantile_beyond_the_last_bound_is_reported_as_that_bound() -> None:
     assert quantile({}, {1.0: 1.0, float("inf"): 9.0}, 0.99) == 1.0

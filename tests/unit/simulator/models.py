@@ -1,4 +1,4 @@
-"""The two models of a vLLM pod, each as a function from what is asked to when tokens come out."""
+"""The two models of a vLLM pod, each as a function from requests to the times of their tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,16 +8,16 @@ from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.simulated_request import SimulatedRequest
 
 Ask = tuple[float, str | None, int, int]
-"""When, adapter, prompt tokens, output tokens."""
+"""Arrival, adapter, prompt tokens, output tokens."""
 
 Tokens = tuple[float, float]
-"""When a request had its first token, and its last."""
+"""Times of the first and of the last token of a request."""
 
 Model = Callable[[EngineOptions, Sequence[Ask]], list[Tokens]]
 
 
 def by_steps(options: EngineOptions, asks: Sequence[Ask]) -> list[Tokens]:
-    """Step by step, as the simulated pods of the demo."""
+    """Run the step-by-step engine, as the simulated pods of the demo do."""
     engine = Engine(options)
     requests = [EngineRequest(adapter, prompt, output, at) for at, adapter, prompt, output in asks]
     first: dict[EngineRequest, float] = {}
@@ -40,7 +40,7 @@ def by_steps(options: EngineOptions, asks: Sequence[Ask]) -> list[Tokens]:
 
 
 def by_events(options: EngineOptions, asks: Sequence[Ask]) -> list[Tokens]:
-    """In a few events a request, as the pods of long simulations."""
+    """Run the pod of long simulations, which needs a few events per request."""
     events = EventQueue()
     pod = PodModel("pod-0", options, events, lambda _request: None)
     requests = []

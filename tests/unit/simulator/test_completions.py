@@ -1,4 +1,4 @@
-"""Answers of the simulated pod, held against those recorded from vLLM 0.32.0."""
+"""Answers of the simulated pod, compared with answers recorded from vLLM 0.32.0."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def job(tokens: int, *, generated: int = 0) -> EngineRequest:
 def written(
     tokens: int, *, shape: Shape = CHAT, interval: int = 1, usage: bool = True
 ) -> list[bytes]:
-    """What goes out with each token."""
+    """Return the bytes that are sent with each token."""
     request = job(tokens)
     events = EventWriter(shape, "a1", request, interval=interval, include_usage=usage)
     chunks = []
@@ -32,7 +32,7 @@ def written(
 
 
 def events_of(stream: bytes) -> list[Any]:
-    """Parse a stream; the last event is the text ``[DONE]``."""
+    """Parse a stream. The last event is the text ``[DONE]``."""
     *events, nothing = stream.decode(errors="replace").split("\n\n")
     assert nothing == ""
     assert all(event.startswith("data: ") for event in events)
@@ -81,13 +81,13 @@ def test_no_token_is_lost_whatever_the_interval(tokens: int, interval: int, shap
     assert "".join(texts) == " token" * tokens
 
 
-def test_events_of_the_middle_hold_as_many_tokens_as_asked() -> None:
+def test_an_event_between_the_first_and_the_last_has_one_interval_of_tokens() -> None:
     sizes = [len(events_of(chunk)) for chunk in written(8, interval=3, usage=False)]
-    # The role and the first; then each third; then the rest with the end.
+    # The role and the first token; then every third token; then the rest with the end.
     assert sizes == [2, 0, 0, 1, 0, 0, 1, 2]
 
 
-def test_a_text_completion_is_spelled_as_recorded() -> None:
+def test_a_text_completion_has_the_recorded_format() -> None:
     recorded = json.loads(json.loads((DATA / "error_bodies.json").read_text())["missing_model"][2])
     ours = completion(COMPLETION, "base", job(2, generated=2))
     assert ours.keys() <= recorded.keys()

@@ -1,4 +1,4 @@
-"""The engine model, driven in made-up time: what vLLM was seen to do, it does."""
+"""The engine model in simulated time reproduces the observed behaviour of vLLM."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def ask(
 
 
 class Run:
-    """An engine and its time."""
+    """An engine and its clock."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -27,7 +27,7 @@ class Run:
         self._coming: list[EngineRequest] = []
 
     def step(self) -> bool:
-        """One step; false if there was nothing to do."""
+        """Run a step; return false if there was nothing to do."""
         step = self.engine.begin_step(self.now)
         if step is None:
             return False
@@ -105,7 +105,7 @@ def test_a_step_takes_longer_with_more_requests_and_with_their_prompts() -> None
     assert second.seconds == pytest.approx(0.02 + 4 * 0.0005)
 
 
-def test_the_batch_has_a_limit_and_who_waits_for_it_is_not_deferred() -> None:
+def test_a_request_that_waits_for_a_full_batch_is_not_deferred() -> None:
     run = make(max_num_seqs=2)
     requests = [ask(None, tokens=5) for _ in range(3)]
     for request in requests:
@@ -120,7 +120,7 @@ def test_the_batch_has_a_limit_and_who_waits_for_it_is_not_deferred() -> None:
 # Slots
 
 
-def test_a_request_without_a_slot_is_skipped_and_those_behind_it_go_on() -> None:
+def test_a_request_without_a_slot_is_skipped_and_those_behind_it_run() -> None:
     run = make()
     a1, a2, a3, base, again = ask("a1"), ask("a2"), ask("a3"), ask(None), ask("a1")
     for request in (a1, a2, a3, base, again):
@@ -158,7 +158,7 @@ def test_an_idle_adapter_stays_in_its_slot_and_needs_no_load() -> None:
     assert run.first_token[later] == pytest.approx(0.01)
 
 
-def test_the_adapter_unused_for_longest_gives_up_its_slot() -> None:
+def test_the_least_recently_used_adapter_is_evicted_from_its_slot() -> None:
     run = make()
     # a1 begins first and ends last, so a2 has been idle for longer.
     run.play([ask("a1", tokens=20), ask("a2", tokens=2, at=0.01)])
@@ -197,7 +197,7 @@ def test_preloaded_adapters_are_in_host_memory() -> None:
     assert run.first_token[request] == pytest.approx(0.09)
 
 
-def test_host_memory_forgets_the_adapter_unused_for_longest() -> None:
+def test_the_least_recently_used_adapter_is_evicted_from_host_memory() -> None:
     run = make(max_loras=1, max_cpu_loras=2, host_load_seconds=0.08, disk_load_seconds=1.5)
     requests = [
         ask(name, tokens=1, at=5.0 * number)
@@ -208,7 +208,7 @@ def test_host_memory_forgets_the_adapter_unused_for_longest() -> None:
     assert waits == [1.51, 1.51, 0.09, 1.51, 0.09, 1.51]
 
 
-def test_an_idle_adapter_that_leaves_host_memory_leaves_its_slot_too() -> None:
+def test_an_idle_adapter_evicted_from_host_memory_leaves_its_slot_too() -> None:
     run = make(max_loras=2, max_cpu_loras=2)
     run.play([ask("a1", tokens=1), ask("a2", tokens=1, at=1.0)])
     run.engine.preload(["a9"])
@@ -216,7 +216,7 @@ def test_an_idle_adapter_that_leaves_host_memory_leaves_its_slot_too() -> None:
     assert set(run.engine.host_cache) == {"a2", "a9"}
 
 
-def test_preloading_takes_no_memory_from_active_adapters() -> None:
+def test_preloading_evicts_no_active_adapter() -> None:
     run = make(max_loras=2, max_cpu_loras=2)
     run.engine.submit(ask("a1"))
     run.engine.submit(ask("a2"))
@@ -242,7 +242,7 @@ def test_a_load_that_does_not_block_delays_only_its_adapter() -> None:
     run.play([base, a1, second])
     assert run.first_token[base] == pytest.approx(0.01)
     assert run.first_token[a1] == pytest.approx(1.51, abs=0.02)
-    # It finds its adapter in a slot, but not there yet.
+    # Its adapter is in a slot, but not loaded yet.
     assert run.first_token[second] == pytest.approx(1.01, abs=0.02)
 
 
@@ -255,7 +255,7 @@ def test_an_engine_that_only_loads_takes_empty_steps() -> None:
     assert step.seconds > 0
 
 
-# What the metrics name
+# What the metrics report
 
 
 def test_an_adapter_is_listed_from_its_first_token_until_its_last_request_ends() -> None:
@@ -346,7 +346,7 @@ def test_an_abort_after_the_end_does_nothing() -> None:
     assert not run.step()
 
 
-def test_an_abort_gives_the_slot_to_the_next() -> None:
+def test_an_abort_frees_the_slot_for_the_next_adapter() -> None:
     run = make(max_loras=1)
     hog, waiting = ask("a1", tokens=10_000), ask("a2", tokens=1)
     run.play([hog, waiting], until=0.05)
@@ -355,7 +355,7 @@ def test_an_abort_gives_the_slot_to_the_next() -> None:
     assert waiting.finished
 
 
-# What cannot be
+# Invalid options
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_an_abort_gives_the_slot_to_the_next() -> None:
         ),
     ],
 )
-def test_options_that_cannot_be_are_named(options: dict[str, float], message: str) -> None:
+def test_an_invalid_option_is_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EngineOptions(**options)  # type: ignore[arg-type]
 
@@ -389,7 +389,7 @@ def test_options_that_cannot_be_are_named(options: dict[str, float], message: st
     ),
     st.booleans(),
 )
-def test_whatever_comes_everything_ends_and_slots_are_never_exceeded(
+def test_every_request_ends_and_slots_are_never_exceeded(
     load: list[tuple[str | None, int, float, bool]], loads_block: bool
 ) -> None:
     run = make(max_cpu_loras=3, disk_load_seconds=0.05, loads_block=loads_block)

@@ -1,4 +1,4 @@
-"""Whole fleets in simulated time, with the algorithms that serve."""
+"""Fleets in simulated time, with the algorithms that serve."""
 
 import random
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ def total(seconds: float = 60.0, rate: float = 8.0) -> int:
     return len(list(make_trace(WORKLOAD, rate=rate, seconds=seconds, seed=3)))
 
 
-def test_every_request_ends_and_nothing_stays_counted() -> None:
+def test_every_request_ends_and_the_ledger_is_empty_afterwards() -> None:
     simulation, run = play()
 
     assert len(run.requests) == total()
@@ -79,7 +79,7 @@ def test_affinity_loads_less_and_waits_less_than_counting_requests() -> None:
 
 
 @pytest.mark.parametrize("sudden", [False, True])
-def test_a_pod_that_goes_loses_no_request(sudden: bool) -> None:
+def test_no_request_is_lost_with_a_pod(sudden: bool) -> None:
     fleet = replace(FLEET, outages=(Outage(1, at=20.0, lasts=15.0, sudden=sudden),))
     simulation, run = play(fleet)
 
@@ -97,7 +97,7 @@ def test_several_routers_share_the_requests() -> None:
 
 
 class OneAtATime:
-    """Holds whatever would be a pod's second request."""
+    """Holds a request that would be the second one on a pod."""
 
     name = "one-at-a-time"
 
@@ -108,7 +108,7 @@ class OneAtATime:
         return Hold("busy", 600.0)
 
 
-def test_held_requests_are_bound_when_a_pod_is_free() -> None:
+def test_held_requests_are_routed_when_a_pod_is_free() -> None:
     _, run = play(make=lambda _rng: OneAtATime(), rate=4.0, seconds=20.0)
 
     assert run.held > 0
@@ -117,7 +117,7 @@ def test_held_requests_are_bound_when_a_pod_is_free() -> None:
     assert max(pod.deferred for pod in run.pods) == 0
 
 
-def test_percentiles_are_values_that_were_seen() -> None:
+def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([], 0.5) == 0.0
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.99) == 4.0
@@ -154,7 +154,10 @@ class InTurn:
 def test_the_model_of_a_pod_keeps_its_figures(
     name: str, p50: float, p99: float, loads: float, slot_waits: float
 ) -> None:
-    """Recorded before scenarios could set the speed of a pod. docs/routing.md rests on them."""
+    """The figures were recorded before scenarios had keys for the speed of a pod.
+
+    The tables of docs/routing.md depend on them.
+    """
     scenario = shipped_scenario(name)
     trace = make_trace(scenario.workload, rate=scenario.rate, seconds=30.0, seed=1)
     simulation = FleetSimulation(scenario.fleet(30.0), lambda _rng: InTurn(), seed=1)
@@ -175,19 +178,19 @@ class TestSeveralRouters:
         )
         return summarise(simulation.run(trace), 90.0)
 
-    def test_the_more_they_know_of_each_other_the_fewer_wait_on_pods(self) -> None:
+    def test_routers_that_know_more_of_each_other_make_fewer_requests_wait_on_pods(self) -> None:
         nothing = self.played(2, NOTHING)
         scrapes = self.played(2, SCRAPES)
         exchange = self.played(2, Knowledge(exchange_seconds=0.1))
         assert nothing.slot_waits > scrapes.slot_waits > exchange.slot_waits
         assert nothing.ttft["p99"] > 2 * exchange.ttft["p99"]
 
-    def test_one_router_has_nobody_to_hear_from(self) -> None:
+    def test_one_router_is_the_same_with_and_without_exchange(self) -> None:
         assert self.played(1, Knowledge(exchange_seconds=0.1)) == self.played(1, SCRAPES)
 
 
 @pytest.mark.parametrize("text", ["", "all", "0", "-1", "61", "nan"])
-def test_knowledge_that_there_is_not_is_refused(text: str) -> None:
+def test_unknown_knowledge_is_refused(text: str) -> None:
     with pytest.raises(KnowledgeError, match=f"^peers={text}: must be nothing, scrapes, or"):
         read_knowledge(text)
 

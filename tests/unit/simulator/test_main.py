@@ -44,7 +44,7 @@ async def ends(process: asyncio.subprocess.Process) -> int:
         return await process.wait()
 
 
-async def test_it_says_where_it_listens_and_ends_on_sigterm() -> None:
+async def test_it_prints_where_it_listens_and_exits_on_sigterm() -> None:
     async with a_process("--adapters", "a1,a2") as process:
         line = await first_line(process)
         assert line["name"] == "pod-7"
@@ -57,7 +57,7 @@ async def test_it_says_where_it_listens_and_ends_on_sigterm() -> None:
         assert await ends(process) == 0
 
 
-async def test_it_ends_when_its_standard_input_does() -> None:
+async def test_it_exits_at_the_end_of_its_standard_input() -> None:
     async with a_process() as process:
         await first_line(process)
         process.stdin.write(b"anything else is ignored\n")
@@ -97,7 +97,7 @@ def test_arguments_become_options() -> None:
     assert not options.engine.loads_block
 
 
-def test_options_that_cannot_be_end_it_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_end_it_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse_arguments(["--name", "p", "--max-loras", "0"])
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""The simulated pages, held against those recorded from vLLM 0.32.0."""
+"""The simulated pages, compared with pages recorded from vLLM 0.32.0."""
 
 import json
 import re
@@ -151,7 +151,7 @@ def test_the_router_reads_the_page_as_it_reads_a_recorded_one(pod: Pod) -> None:
     assert page.lora.active == {"a1", "a2"}
 
 
-# Habits
+# Quirks
 
 
 def test_before_the_first_request_the_gauge_has_a_head_and_no_sample(pod: Pod) -> None:
@@ -174,7 +174,7 @@ def test_an_adapter_shows_with_its_first_token_and_in_both_labels(pod: Pod) -> N
     assert list(pod.lora_samples()) == [("a1", "a1")]
 
 
-def test_an_adapter_that_waits_is_named_nowhere(pod: Pod) -> None:
+def test_an_adapter_that_waits_is_not_on_the_page(pod: Pod) -> None:
     for adapter in ("a1", "a2", "a3"):
         pod.submit(adapter)
     pod.step(3)
@@ -184,7 +184,7 @@ def test_an_adapter_that_waits_is_named_nowhere(pod: Pod) -> None:
     assert pod.value("vllm:num_requests_waiting_by_reason", reason="capacity") == 0
 
 
-def test_all_who_wait_for_anything_else_wait_for_capacity(pod: Pod) -> None:
+def test_every_other_wait_counts_as_a_wait_for_capacity(pod: Pod) -> None:
     pod.submit("a1")
     assert pod.value("vllm:num_requests_waiting_by_reason", reason="capacity") == 1
     assert pod.value("vllm:num_requests_waiting_by_reason", reason="deferred") == 0
@@ -231,7 +231,7 @@ def test_an_adapter_disappears_when_its_last_request_is_aborted(pod: Pod) -> Non
     assert pod.value("vllm:request_success_total", finished_reason="abort") == 1
 
 
-def test_the_value_is_the_time_of_the_last_step_and_stands_still_when_idle(pod: Pod) -> None:
+def test_the_value_is_the_time_of_the_last_step(pod: Pod) -> None:
     pod.submit(None, tokens=2)
     pod.step(2)
     assert pod.lora_samples() == {("", ""): pod.unix_time}
@@ -261,7 +261,7 @@ def test_every_engine_series_names_the_base_model(pod: Pod) -> None:
                 assert sample.labels["engine"] == "0"
 
 
-def test_the_list_of_models_is_shaped_as_recorded() -> None:
+def test_the_list_of_models_has_the_recorded_format() -> None:
     def shape(document: object) -> object:
         if isinstance(document, dict):
             return {key: shape(value) for key, value in document.items()}

@@ -1,4 +1,4 @@
-"""Belady's optimum, which bounds what any router could do."""
+"""Belady's optimum, a lower bound for the loads of any router."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""``lora-router simulate --plot``: what is written, and when it cannot be."""
+"""``lora-router simulate --plot``: the files, and errors."""
 
 import sys
 from pathlib import Path
@@ -42,7 +42,7 @@ def simulate(
 
 
 def texts(file: Path) -> list[str]:
-    """What is written in a picture."""
+    """Return the texts of a plot."""
     root = ElementTree.parse(file).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     return ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -54,7 +54,7 @@ def plots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate(directory, directory / "new" / "folder")
 
 
-def test_three_pictures_are_written_for_a_scenario(plots: Path) -> None:
+def test_three_plots_are_written_for_a_scenario(plots: Path) -> None:
     names = sorted(path.name for path in plots.iterdir())
     assert names == ["small-slots.svg", "small-threshold.svg", "small-ttft.svg"]
 
@@ -68,7 +68,7 @@ def test_the_times_of_each_algorithm_have_a_line_and_units(plots: Path) -> None:
         assert [line for line in written if line.startswith(f"{name} ") and line.endswith(" s")]
 
 
-def test_thresholds_are_swept_with_the_one_in_force_among_them(plots: Path, tmp_path: Path) -> None:
+def test_the_sweep_includes_the_threshold_in_use(plots: Path, tmp_path: Path) -> None:
     written = texts(plots / "small-threshold.svg")
     assert "AIBRIX_LORA_AFFINITY_THRESHOLD of lora-affinity (probability)" in written
     assert {"p50", "p99", "0.5", "0.999", "adapter loads"} <= set(written)
@@ -136,7 +136,7 @@ def test_a_single_request_with_a_long_name_can_be_drawn(tmp_path: Path) -> None:
         (("lora-affinity", "random", "least-request"), ("least-request", "lora-affinity")),
     ],
 )
-def test_the_two_least_alike_are_compared(
+def test_the_two_algorithms_that_differ_most_are_compared(
     algorithms: tuple[str, ...], drawn: tuple[str, ...]
 ) -> None:
     assert two_to_compare(algorithms) == drawn
@@ -152,13 +152,13 @@ def test_without_matplotlib_the_extra_is_named(
     assert not (tmp_path / "plots").exists()
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PlotError, match="file: cannot be written: File exists"):
         check_can_plot(tmp_path / "file")
 
 
-def test_a_folder_that_is_gone_when_it_is_written_to_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_was_removed_meanwhile_is_named(tmp_path: Path) -> None:
     records = PlotRecords("small", "nothing happened", 0.5)
     with pytest.raises(PlotError, match=r"small-ttft\.svg: cannot be written: No such file"):
         write_plots(tmp_path / "gone", records)

@@ -1,4 +1,4 @@
-"""The pod for long simulations does what the step-by-step engine does, in fewer events."""
+"""The pod for long simulations behaves like the step-by-step engine, with fewer events."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ asks = st.lists(
 
 @examples(150)
 @given(asks)
-def test_every_request_has_its_tokens_when_the_engine_has_them(asks: list[Ask]) -> None:
+def test_every_request_gets_its_tokens_at_the_same_time_as_in_the_engine(asks: list[Ask]) -> None:
     expected = by_steps(SMALL, asks)
 
     for found, wanted in zip(by_events(SMALL, asks), expected, strict=True):
@@ -45,7 +45,7 @@ def test_a_load_that_does_not_block_delays_only_its_own_requests() -> None:
     assert busy[1] < 1.5 + 200 * 0.022
 
 
-def test_what_does_not_fit_into_the_kv_cache_waits_and_so_do_those_behind() -> None:
+def test_a_request_that_does_not_fit_into_the_kv_cache_waits_with_those_behind_it() -> None:
     options = EngineOptions(kv_cache_tokens=1000, disk_load_seconds=0.0)
     big, small = by_events(
         options, [(0.0, None, 500, 100), (0.001, None, 800, 10), (0.002, None, 10, 10)]

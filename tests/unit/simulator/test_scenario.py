@@ -1,4 +1,4 @@
-"""Scenarios: those that come with the package, files, and what is wrong with a file."""
+"""Scenarios: those of the package, files, and errors in a file."""
 
 import random
 from dataclasses import replace
@@ -30,7 +30,7 @@ def least_request(rng: random.Random) -> LeastRequest:
 
 
 def written(directory: Path, *lines: str) -> Path:
-    """Write a small scenario; the given lines replace or add keys."""
+    """Write a small scenario file. The given lines replace or add keys."""
     given = {line.partition(":")[0] for line in lines}
     rest = [f"{key}: {value}" for key, value in SMALL.items() if key not in given]
     file = directory / "mine.yaml"
@@ -152,7 +152,7 @@ def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path)
         scenario.fleet(10.0)
 
 
-# What is wrong with a file
+# Errors in a file
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_wrong_value_is_named_with_its_file_key_and_what_is_allowed(
 
 
 @pytest.mark.parametrize("text", ["", "just words", "- a list"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(text)
     with pytest.raises(ScenarioError, match="must be a mapping with the keys about, pods"):

@@ -16,7 +16,7 @@ from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 DATA = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
 RECORDED_ERRORS = json.loads((DATA / "error_bodies.json").read_text())
 LONG = 8000
-"""Tokens: more than a test waits for."""
+"""More tokens than a test waits for."""
 
 
 class Client:
@@ -84,7 +84,7 @@ async def client() -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def generating(client: Client, model: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    """A stream of ``model`` that goes on until the block is left."""
+    """A stream of ``model`` that continues to the end of the block."""
     async with client.session.post(
         client.url("/v1/chat/completions"),
         json={"model": model, "messages": [], "max_tokens": LONG, "stream": True},
@@ -158,7 +158,7 @@ async def test_an_unknown_model_is_refused_as_recorded(client: Client) -> None:
     assert answer == json.loads(recorded)
 
 
-async def test_a_model_that_is_no_text_is_refused(client: Client) -> None:
+async def test_a_model_that_is_not_a_string_is_refused(client: Client) -> None:
     response, answer = await client.chat(model=5)
     status, _headers, recorded = RECORDED_ERRORS["bad_json_type"]
     assert response.status == status
@@ -175,7 +175,7 @@ async def test_more_tokens_than_the_model_has_are_refused(client: Client) -> Non
 
 
 @pytest.mark.parametrize("tokens", [0, -1, "3", True, 1.5])
-async def test_tokens_that_are_no_count_are_refused(client: Client, tokens: object) -> None:
+async def test_an_invalid_number_of_tokens_is_refused(client: Client, tokens: object) -> None:
     response, answer = await client.chat(max_tokens=tokens)
     assert response.status == 400
     assert answer["error"]["param"] == "max_tokens"
@@ -184,7 +184,7 @@ async def test_tokens_that_are_no_count_are_refused(client: Client, tokens: obje
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[1]", b"\xff\xfe\xfd", b"[" * 100_000, b'"text"', b"null"]
 )
-async def test_a_body_that_is_no_object_is_refused(client: Client, body: bytes) -> None:
+async def test_a_body_that_is_not_an_object_is_refused(client: Client, body: bytes) -> None:
     for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/load_lora_adapter"):
         response, answer = await client.post(path, data=body)
         assert response.status == 400
@@ -277,10 +277,10 @@ async def test_the_metrics_show_what_runs(client: Client) -> None:
     assert 'running_lora_adapters="a1",waiting_lora_adapters="a1"' in page
 
 
-# How a request finds its adapter
+# State of the adapter
 
 
-async def test_a_request_is_told_how_it_found_its_adapter(client: Client) -> None:
+async def test_an_answer_reports_the_state_of_its_adapter(client: Client) -> None:
     async with generating(client, "a1"):
         response, _ = await client.chat(model="a1")
         assert response.headers["x-adapter-state"] == "active"
@@ -312,11 +312,11 @@ async def test_the_state_names_what_is_in_the_slots(client: Client) -> None:
     assert (state["loads"], state["max_loras"]) == (1, 2)
 
 
-# Clients that leave
+# Clients that disconnect
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_is_aborted(client: Client, stream: bool) -> None:
+async def test_a_disconnect_aborts_the_request(client: Client, stream: bool) -> None:
     request = asyncio.create_task(client.chat(model="a1", max_tokens=LONG, stream=stream))
     await until(lambda: len(client.pod.engine.running) == 1)
     request.cancel()
@@ -326,7 +326,9 @@ async def test_a_client_that_leaves_is_aborted(client: Client, stream: bool) -> 
     ) == 1
 
 
-async def test_a_client_that_leaves_while_it_waits_for_a_slot_is_aborted(client: Client) -> None:
+async def test_a_disconnect_aborts_a_request_that_waits_for_a_slot(
+    client: Client,
+) -> None:
     async with generating(client, "a1"), generating(client, "a2"):
         request = asyncio.create_task(client.chat(model="a3"))
         await until(lambda: client.pod.engine.deferred == 1)
@@ -342,10 +344,10 @@ async def test_a_pod_can_be_stopped_while_it_generates() -> None:
         await request
 
 
-# What arrived
+# Requests that arrived
 
 
-async def test_what_arrived_can_be_read_back(client: Client) -> None:
+async def test_a_request_can_be_read_back_as_it_arrived(client: Client) -> None:
     response, body = await client.post(
         "/debug/echo?x=1", data=b"12345", headers={"target-pod": "10.0.0.1:80"}
     )
@@ -383,7 +385,7 @@ async def test_a_preloaded_pod_has_its_adapters_in_host_memory() -> None:
         assert set(client.pod.engine.host_cache) == {"a1", "a2", "a3"}
 
 
-def test_a_pod_that_cannot_be_is_named() -> None:
+def test_invalid_options_are_named() -> None:
     with pytest.raises(ValueError, match="stream_interval must be at least 1"):
         PodOptions(name="pod-0", stream_interval=0)
     with pytest.raises(ValueError, match="'base' cannot be an adapter too"):

@@ -1,4 +1,4 @@
-"""What slots cost: both models of a pod against what a real vLLM 0.32.0 was measured to do.
+"""Waiting for slots: both models of a pod, compared with measurements of a real vLLM 0.32.0.
 
 Its server had two slots, tokens of about 11 ms, a first step of about 45 ms for twelve requests,
 and adapters so small that a load cost nothing. Requests sent at once are 0.1 ms apart here.
@@ -63,7 +63,7 @@ def test_five_adapters_with_long_answers_wait_for_whole_generations(model: Model
 
 @both_models
 def test_an_adapter_starves_while_two_others_keep_their_slots(model: Model) -> None:
-    """a1 and a2 get a request every 2 s that outlasts it; a3 waits until that stops."""
+    """a1 and a2 get a request every 2 s that takes longer than 2 s; a3 waits until that stops."""
     hot: list[Ask] = [
         (2.0 * turn + after, name, PROMPT_TOKENS, 250)
         for turn in range(9)

@@ -1,4 +1,4 @@
-"""The picture of slots, pixel by pixel."""
+"""The pixels of a plot of slots."""
 
 from lora_router.simulator.slot_pixels import adapter_colours, pod_middles, slot_pixels
 from lora_router.simulator.timeline import FleetSample, PodSample, Slot, Timeline

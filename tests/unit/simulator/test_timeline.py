@@ -1,4 +1,4 @@
-"""What is in the slots, sample by sample."""
+"""Samples of the slots of a simulated fleet."""
 
 import random
 from itertools import pairwise
@@ -75,7 +75,7 @@ def test_waiting_on_pods_and_in_the_router_are_counted_apart() -> None:
     assert sum(pod.deferred for pod in busiest.pods) == busiest.deferred
 
 
-def test_what_is_recorded_is_not_changed_by_it() -> None:
+def test_recording_does_not_change_the_simulation() -> None:
     watched, alone = simulation(), simulation()
     record_timeline(watched, SECONDS)
 

@@ -1,4 +1,4 @@
-"""Traces: the same from the same seed, with the load that was asked for, or from a file."""
+"""Traces: generated from a seed with the requested load, or read from a file."""
 
 import itertools
 import statistics
@@ -29,7 +29,7 @@ def test_a_seed_gives_the_same_trace_again() -> None:
     assert other != trace(workload)
 
 
-def test_rate_popularity_and_lengths_are_as_asked() -> None:
+def test_rate_popularity_and_lengths_are_as_requested() -> None:
     made = trace(Workload(10, zipf=1.0, base_share=0.5))
     models = Counter(arrival.model for arrival in made)
 
@@ -60,7 +60,7 @@ def test_a_crowd_comes_and_goes() -> None:
     assert len(crowd) == pytest.approx(500, rel=0.2)
 
 
-def test_popularity_is_dealt_anew() -> None:
+def test_popularity_is_dealt_again() -> None:
     made = trace(Workload(8, zipf=2.0, shuffle_seconds=50))
     favourites = {
         Counter(a.model for a in made if start <= a.at < start + 50).most_common(1)[0][0]
@@ -69,7 +69,7 @@ def test_popularity_is_dealt_anew() -> None:
     assert len(favourites) > 1
 
 
-def test_a_file_is_sorted_and_begins_at_zero(tmp_path: Path) -> None:
+def test_a_file_is_sorted_and_starts_at_zero(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text(
         "timestamp,user,model,prompt_tokens,output_tokens\n"
