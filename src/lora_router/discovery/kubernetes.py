@@ -166,7 +166,8 @@ class KubernetesPods:
         scope.heard = self._clock()
         if scope.error is not None:
             scope.error = None
-            log.info("watch of %s recovered; %d pods", scope, len(scope.pods))
+            message = "watch of %s recovered; %d pods"
+            self._limit.log(log, logging.INFO, "recovered", message, scope, len(scope.pods))
 
     async def _listed(self, scope: "_Scope", objects: Sequence[PodObject]) -> None:
         pods: dict[str, Pod] = {}
@@ -253,7 +254,10 @@ class KubernetesPods:
         self._observer.discovery_lost(error.cause)
         if scope.error is None:
             stay = f"the last {len(scope.pods)} pods stay in use" if scope.listed else "no pods yet"
-            log.warning(
+            self._limit.log(
+                log,
+                logging.WARNING,
+                "failed",
                 "watch of %s failed, %s; retry in %.1f s: %s",
                 scope,
                 stay,

@@ -61,7 +61,7 @@ class PodsFile:
                 is followed.
             fleet: Receives the pods.
             interval: Seconds between two reads of the file.
-            supervisor: Runs the task. By default one that nobody else knows.
+            supervisor: Runs the task. Default: a supervisor of its own.
             clock: Returns seconds, monotonic.
         """
         self._path = path

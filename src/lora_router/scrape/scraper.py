@@ -73,7 +73,7 @@ class Scraper:
             timeout: Timeout of one read in seconds.
             concurrency: Maximum number of concurrent reads.
             api_key: Sent as bearer token when ``/v1/models`` is read.
-            supervisor: Runs the tasks. By default one that nobody else knows.
+            supervisor: Runs the tasks. Default: a supervisor of its own.
             clock: The router's monotonic clock.
         """
         self._fleet = fleet
