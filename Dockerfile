@@ -4,12 +4,13 @@
 #   docker run -v "$PWD/pods.yaml:/pods.yaml:ro" -p 50052:50052 \
 #     lora-router serve --endpoints /pods.yaml
 #
-# Nothing here names a package index: pip uses its own default, or what a pip.conf of yours says
+# No package index is named here. pip uses its default index, or the one in your pip.conf
 # (`--secret id=pip.conf,src=pip.conf`; a secret stays out of the image and of its history).
 # tests/image runs every RUN below, and then the image's command, without a container engine.
 
-# Both stages, because the environment that one makes points to the interpreter of the other.
-# A mirror of yours: --build-arg BASE=registry.example/python:3.13.16-slim-trixie
+# Both stages use the same base, because the environment that the first stage makes refers to the
+# interpreter of the second. To use a mirror:
+# --build-arg BASE=registry.example/python:3.13.16-slim-trixie
 ARG BASE=python:3.13.16-slim-trixie
 
 
@@ -17,8 +18,9 @@ FROM ${BASE} AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 
-# What runs. It changes less often than the source, so it comes first. The environment has no pip:
-# the base image's own installs into it. Only wheels, so nothing is compiled, on either platform.
+# The runtime dependencies. They change less often than the source, so they come first. The
+# environment contains no pip; the base image's pip installs into it. Only wheels are installed, so
+# nothing is compiled on either platform.
 COPY requirements/runtime.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
@@ -26,14 +28,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && python -m pip --python /opt/lora-router/bin/python install -q --no-compile \
       --require-hashes --no-deps --only-binary :all: -r requirements/runtime.txt
 
-# What builds: hatchling and all it needs, in an environment of its own, which stays in this stage.
+# The build back end and its dependencies, in a separate environment that stays in this stage.
 COPY requirements/build.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python -m venv --without-pip /opt/build-tools \
  && python -m pip --python /opt/build-tools/bin/python install -q \
       --require-hashes --no-deps --only-binary :all: -r requirements/build.txt
 
-# The project, as a wheel. From here on pip fetches nothing, and `check` proves the list complete.
+# The project, as a wheel. pip fetches nothing here. `pip check` verifies that the lock is complete.
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src src
 RUN python -m pip --python /opt/build-tools/bin/python wheel -q \
@@ -42,50 +44,50 @@ RUN python -m pip --python /opt/build-tools/bin/python wheel -q \
       --no-index --no-deps dist/*.whl \
  && python -m pip --python /opt/lora-router/bin/python check
 
-# The root filesystem may be read-only, so bytecode is made now. Its source is never looked at
-# again: nothing changes it, and its time may differ after it went through an archive. -f, because
-# bytecode that an import has just written would stay as it is.
+# The root filesystem can be read-only, so bytecode is compiled now. Python does not compare it with
+# its source (`unchecked-hash`): the source does not change, and an archive can alter its timestamp.
+# -f recompiles bytecode that an import has just written.
 RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /opt/lora-router/lib
 
 
 FROM ${BASE}
-# No pip, nor the copy of it in ensurepip: nothing is installed into a running container, and what
-# is not there needs no security updates. The base image has no bytecode of the standard library;
-# without it every start and every health check would compile it anew, which doubles their time.
+# Remove pip and the copy of it in ensurepip. Nothing is installed into a running container, and
+# removed software needs no security updates. The base image lacks bytecode of the standard library.
+# Without it, every start and every health check compiles the library and takes twice as long.
 RUN rm -r /usr/local/bin/pip* /usr/local/lib/python3.*/site-packages/pip* \
       /usr/local/lib/python3.*/ensurepip \
  && python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /usr/local/lib
 
-# Owned by root: the user below can read it and not write.
+# Owned by root: the user below can read it and cannot write it.
 COPY --from=builder /opt/lora-router /opt/lora-router
 
-# HOME, because a number has none in /etc/passwd, and the Kubernetes client does not even import
-# where there is none; most runtimes would set it to this, but nothing says that they must.
+# A numeric user has no home folder in /etc/passwd, and the Kubernetes client cannot be imported
+# without one. Most container runtimes set HOME to this value, but none has to.
 ENV PATH=/opt/lora-router/bin:$PATH HOME=/ PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 
-# A number, so that Kubernetes can see for itself that it is not root (runAsNonRoot).
+# A number, so that Kubernetes can verify that the user is not root (runAsNonRoot).
 USER 65532:65532
 
-# Envoy's calls; /healthz, /readyz and /metrics. The latter answer on 127.0.0.1 only until
-# admin_host is set. No LORA_ROUTER_ADMIN_HOST here: the environment is stronger than a settings
-# file, and whoever writes `admin_host: "::"` there, as an IPv6 cluster needs it, must get it. The
-# Helm chart's file says 0.0.0.0; with `docker run -p` say `-e LORA_ROUTER_ADMIN_HOST=0.0.0.0`.
+# 50052: Envoy's calls. 8080: /healthz, /readyz and /metrics, on 127.0.0.1 unless admin_host is set.
+# LORA_ROUTER_ADMIN_HOST is not set here. The environment takes precedence over a settings file, so
+# it would override `admin_host: "::"`, which an IPv6 cluster needs. The Helm chart's settings file
+# sets 0.0.0.0. With `docker run -p`, add `-e LORA_ROUTER_ADMIN_HOST=0.0.0.0`.
 EXPOSE 50052 8080
 
-# It drains on SIGTERM, for up to drain_timeout_seconds (30); `docker stop` waits 10 unless told to
-# wait longer.
+# On SIGTERM the router drains for up to drain_timeout_seconds (30). `docker stop` waits 10 s by
+# default; use `docker stop --timeout 40`.
 STOPSIGNAL SIGTERM
 
-# For engines that do nothing else with health; Kubernetes has probes of its own and ignores this.
-# A router that has no pods yet is not ready, but must not be restarted: liveness. The command asks
-# for up to 3 s, at LORA_ROUTER_GRPC_PORT; a port that only a file or a flag says it does not know.
+# For engines without probes of their own; Kubernetes ignores HEALTHCHECK. The check asks for
+# liveness, because a router without pods is not ready and must not be restarted. It retries for up
+# to 3 s. It reads the port from LORA_ROUTER_GRPC_PORT, not from a settings file or a flag.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 \
     CMD ["lora-router", "probe", "--service", "liveness"]
 
 ENTRYPOINT ["lora-router"]
 CMD ["serve"]
 
-# What only the build knows comes last: changing it keeps every layer.
+# Build arguments come last, so that a change of one keeps every layer.
 ARG SOURCE=""
 ARG VERSION=""
 ARG REVISION=""

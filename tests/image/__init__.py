@@ -1,1 +1,1 @@
-"""Tests of the image without a container engine, and what replays its Dockerfile."""
+"""Tests of the image without a container engine, and the replay of its Dockerfile."""

@@ -1,10 +1,11 @@
 """Reads a Dockerfile and replays it in a folder, without a container engine.
 
-It understands what ours says and refuses the rest, so that nothing is passed over in silence.
-Sources: Docker's Dockerfile reference and its page on build contexts (``.dockerignore``).
+It supports the instructions of this project's Dockerfile and refuses all others, so that it never
+ignores one silently. Sources: Docker's Dockerfile reference and its page on build contexts
+(``.dockerignore``).
 
-What a replay cannot show: the base image itself (a folder made from the interpreter under test
-stands for it) and anything that a kernel namespace would hide.
+A replay does not test the base image (a folder made from the interpreter under test stands for it)
+or anything that a kernel namespace would hide.
 """
 
 import json
@@ -29,22 +30,22 @@ _GLOB_REGEX = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 class UnsupportedError(ValueError):
-    """The Dockerfile says something that a replay does not do."""
+    """The Dockerfile contains something that a replay does not support."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction, its continued lines joined and its comments taken out."""
+    """One instruction, with continued lines joined and without comments."""
 
     keyword: str
     flags: tuple[str, ...]
     """``--name=value``, as written."""
     text: str
-    """The rest."""
+    """Everything after the flags."""
 
     @property
     def words(self) -> list[str]:
-        """The text as a list: of a JSON array, else of shell words."""
+        """Return the text as a list: the items of a JSON array, else shell words."""
         if self.text.startswith("["):
             words: list[str] = json.loads(self.text)
             return words
@@ -58,7 +59,7 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """From one FROM to the next."""
+    """The instructions from one FROM to the next."""
 
     base: str
     name: str
@@ -70,7 +71,7 @@ class Stage:
 
 
 def read_dockerfile(text: str) -> list[Stage]:
-    """Take a Dockerfile apart into its stages."""
+    """Return the stages of a Dockerfile."""
     arguments: dict[str, str] = {}
     heads: list[list[str]] = []
     bodies: list[list[Instruction]] = []
@@ -89,7 +90,7 @@ def read_dockerfile(text: str) -> list[Stage]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Put in the values of ``$NAME`` and ``${NAME}``."""
+    """Replace ``$NAME`` and ``${NAME}`` by their values."""
     return _VARIABLE.sub(lambda match: variables[match[1] or match[2]], text)
 
 
@@ -114,7 +115,7 @@ def _pairs(instruction: Instruction, variables: Mapping[str, str]) -> dict[str, 
 
 
 class Context:
-    """The folder that is sent to the build, without what its ``.dockerignore`` takes out."""
+    """The folder that is sent to the build, without the files that ``.dockerignore`` excludes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -122,7 +123,7 @@ class Context:
         self.patterns = [line.strip() for line in lines if line.strip() and line[0] != "#"]
 
     def has(self, path: str) -> bool:
-        """Say whether a file is sent. The last pattern that matches it, or a folder of it, says."""
+        """Return whether a file is sent. The last pattern that matches it or its folder decides."""
         sent = True
         for pattern in self.patterns:
             if _ignore_regex(pattern.removeprefix("!")).fullmatch(path):
@@ -130,7 +131,7 @@ class Context:
         return sent
 
     def files(self, source: str) -> list[str]:
-        """Return the files that ``COPY source`` finds: itself, or all below it."""
+        """Return the files of ``COPY source``: the file itself, or all files below the folder."""
         path = self.folder / source
         found = [path] if path.is_file() else sorted(each for each in path.rglob("*"))
         names = [each.relative_to(self.folder).as_posix() for each in found if each.is_file()]
@@ -147,7 +148,7 @@ def _ignore_regex(pattern: str) -> re.Pattern[str]:
 
 @dataclass(slots=True)
 class Configuration:
-    """What a stage says of the containers that are made of it."""
+    """The settings of a stage for containers made from it."""
 
     environment: dict[str, str]
     folder: str = "/"
@@ -160,7 +161,7 @@ class Configuration:
     labels: dict[str, str] = field(default_factory=dict)
 
     def take(self, instruction: Instruction, variables: Mapping[str, str]) -> None:
-        """Take in an instruction that is about containers and changes no file."""
+        """Apply an instruction that configures containers and changes no file."""
         match instruction.keyword:
             case "LABEL":
                 self.labels.update(_pairs(instruction, variables))
@@ -193,10 +194,10 @@ class Replay:
         self._ended = folder / "ended"
         self._context = context
         self._make_base = make_base
-        """Fills the folder with what the base image has; returns the base image's environment."""
+        """Fills the folder with the base image's files. Returns the base image's environment."""
 
     def build(self, stages: list[Stage]) -> Configuration:
-        """Build all; return what the last one says."""
+        """Build all stages. Return the settings of the last one."""
         self._ended.mkdir()
         for stage in stages:
             self.root.mkdir()
@@ -207,11 +208,11 @@ class Replay:
         return configuration
 
     def outside(self, text: str) -> str:
-        """Return a text of the image with its absolute paths as they are outside of it."""
+        """Return a text of the image with its absolute paths translated to paths outside of it."""
         return _ABSOLUTE.sub(f"{self.root}/", text)
 
     def environment(self, inside: Mapping[str, str]) -> dict[str, str]:
-        """Return an environment of the image as its processes need it outside."""
+        """Return an environment of the image with paths translated for processes outside of it."""
         return {name: self.outside(value) for name, value in inside.items()}
 
     def _build(self, stage: Stage) -> Configuration:
@@ -259,12 +260,12 @@ class Replay:
                 shutil.copy2(self._context.folder / name, copy)
 
     def _run(self, instruction: Instruction, image: Configuration) -> None:
-        """Run it with this machine's pip configuration and caches, which mounts stand for."""
+        """Run it with this machine's pip configuration and caches, in place of the mounts."""
         for flag in instruction.flags:
             if not flag.startswith(("--mount=type=cache,", "--mount=type=secret,")):
                 raise UnsupportedError(f"RUN {flag}")
         command = self.outside(instruction.text)
-        # What is left of absolute paths was not understood.
+        # An absolute path that is left was not translated.
         inside = command.replace(f"{self.root}/", "")
         for word in shlex.split(inside):
             if word.startswith(("/", "~", "..", "$")):
@@ -288,7 +289,7 @@ class Replay:
 
 
 def _is_pythons(name: str) -> bool:
-    """Say whether a variable would make the image's Python or pip look elsewhere."""
+    """Return whether a variable would redirect the image's Python or pip."""
     return name.startswith(("PYTHON", "COV_")) or name in {
         "VIRTUAL_ENV",
         "PIP_PREFIX",

@@ -1,8 +1,8 @@
-"""The image: what its Dockerfile promises, and what comes out when it is replayed.
+"""The image: what its Dockerfile states, and what a replay of it builds.
 
-The second half builds it, in a folder that stands for ``/``, with the Dockerfile's own commands,
-and then runs its own commands as its own user: an interpreter copied to where the base image has
-one, nothing writable, no file of any kind that the process could make grow.
+The second half builds the image in a folder that stands for ``/``, with the commands of the
+Dockerfile. It then runs the image's commands as the image's user: with an interpreter copied to the
+base image's place, and without any file that the process could write.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ NOT_IN_THE_IMAGE = (
 
 
 def commands(stage: Stage) -> list[str]:
-    """Return what the stage's RUNs run, one command each."""
+    """Return the commands of the stage's RUN instructions."""
     return [part.strip() for each in stage.all("RUN") for part in each.text.split("&&")]
 
 
@@ -126,7 +126,7 @@ def test_a_command_that_may_leave_the_replays_folder_is_not_run(
 
 
 def make_base(root: Path) -> dict[str, str]:
-    """Fill ``root`` with what the official image has in /usr/local: Python and pip, no bytecode.
+    """Fill ``root`` with /usr/local of the official image: Python and pip, without bytecode.
 
     Source of what it has and has not: 3.13/slim-trixie/Dockerfile in docker-library/python.
     """
@@ -172,7 +172,7 @@ def make_base(root: Path) -> dict[str, str]:
 
 
 class Image:
-    """The built image, and containers of it: processes of its user that can write nothing."""
+    """The built image, and containers of it: processes of its user that cannot write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -269,7 +269,7 @@ def test_its_commands_run_as_its_user_and_in_no_other_group(image: Image) -> Non
 
 
 def test_its_commands_can_write_nowhere(image: Image) -> None:
-    """Not into the image, which is not theirs; and nothing into a folder that is everybody's."""
+    """The user does not own the image and creates no file in a world-writable folder."""
     for folder in (image.packages, image.prefix / "bin", image.root / "usr/local/lib"):
         assert "PermissionError" in image.run("python", "-c", f"open('{folder}/x', 'w')").stdout
     temporary = "import tempfile; tempfile.TemporaryFile(dir='/tmp', buffering=0).write(b'x')"
@@ -297,7 +297,7 @@ def test_nothing_is_left_that_installs_builds_or_tests(image: Image) -> None:
 
 
 def test_every_module_can_be_imported_and_all_come_from_the_image(image: Image) -> None:
-    """All but the demo, which needs an Envoy that is not in here."""
+    """All commands except the demo, which needs an Envoy that the image lacks."""
     code = """if True:
         import importlib, json, pkgutil, sys, lora_router
         for module in pkgutil.walk_packages(lora_router.__path__, "lora_router."):
@@ -314,7 +314,7 @@ def test_every_module_can_be_imported_and_all_come_from_the_image(image: Image) 
 
 
 def test_every_module_has_bytecode_that_asks_nothing_of_its_source(image: Image) -> None:
-    """PEP 552: in the header, after the magic number, 1 is a hash that is not checked."""
+    """PEP 552: the flags after the magic number are 1 for a hash that is not checked."""
     sources = list(image.root.rglob("*.py"))
     assert len(sources) > 3000
     wrong = []

@@ -1,4 +1,4 @@
-"""Certificates for tests."""
+"""Certificates and certificate authorities for tests."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from lora_router.extproc.tls import TlsFiles
 
 
 class Certificates:
-    """An authority, and what it and another one issued."""
+    """A certificate authority, a second one that nobody trusts, and their certificates."""
 
     def __init__(self, directory: Path) -> None:
         self.authority, self.stranger = trustme.CA(), trustme.CA()
@@ -27,11 +27,11 @@ class Certificates:
             blob.write_to_path(self.gateway_certificate, append=True)
 
     def files(self, *, mutual: bool) -> TlsFiles:
-        """The server's."""
+        """Return the server's files."""
         return TlsFiles(self.certificate, self.key, self.client_ca if mutual else None)
 
     def credentials(self, *, client: "trustme.CA | None") -> grpc.ChannelCredentials:
-        """A client's, with a certificate of some authority or without one."""
+        """Return a client's credentials, with a certificate of the given authority or without."""
         roots = self.authority.cert_pem.bytes()
         if client is None:
             return grpc.ssl_channel_credentials(roots)

@@ -1,4 +1,4 @@
-"""What holds, holds over either transport."""
+"""Fixtures of the integration tests: most behaviour must be the same on both transports."""
 
 import pytest
 
@@ -7,6 +7,6 @@ TRANSPORTS = ("builtin", "grpcio")
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
-    """What carries Envoy's calls: a value of the setting ``transport``."""
+    """Each value of the setting ``transport``."""
     name: str = request.param
     return name

@@ -1,4 +1,4 @@
-"""A pod that says what it received: just enough of vLLM's HTTP for what Envoy and the router do."""
+"""A pod that records its requests, with as much of vLLM's HTTP API as Envoy and the router use."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ _arrivals = itertools.count()
 
 @dataclass(frozen=True)
 class Received:
-    """One request, as it reached a pod."""
+    """One request, as a pod received it."""
 
     pod: str
     method: str
@@ -22,10 +22,10 @@ class Received:
     headers: list[tuple[str, str]]
     body: bytes
     arrival: int = field(default_factory=lambda: next(_arrivals))
-    """Counts what all pods of the process received."""
+    """Position in the order of all requests to pods of this process."""
 
     def header(self, name: str) -> list[str]:
-        """All values of a header, in order."""
+        """Return all values of a header, in order."""
         return [value for key, value in self.headers if key.lower() == name]
 
 
@@ -33,17 +33,17 @@ class Received:
 class EchoPod:
     """Serves ``base`` and some adapters on a free loopback port.
 
-    A JSON body can say ``"tokens": N`` and ``"pause": seconds`` for a streamed answer.
+    A JSON body with ``"tokens": N`` and ``"pause": seconds`` gets a streamed response.
     """
 
     name: str
     adapters: tuple[str, ...] = ()
     running: str = ""
-    """What stands in both labels of ``lora_requests_info``."""
+    """Value of the running and the waiting label of ``lora_requests_info``."""
     max_lora: int = 2
     received: list[Received] = field(default_factory=list)
     aborted: int = 0
-    """Answers that were cut off because the client's side went away."""
+    """Responses that were cut because the client closed the connection."""
     address: str = ""
 
     async def __aenter__(self) -> Self:

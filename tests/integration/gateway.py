@@ -1,4 +1,4 @@
-"""A whole gateway for tests: real Envoy, this service, some pods, and a client."""
+"""A complete gateway for tests: a real Envoy, the router, pods, and a client."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from tests.integration.echo_pod import EchoPod, Received
 
 @dataclass
 class Gateway:
-    """Everything between a client and the pods."""
+    """A running Envoy, router and pods, and a client for them."""
 
     pods: Sequence[EchoPod]
     app: App
@@ -31,18 +31,18 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Where the clients go."""
+        """The address for clients."""
         return f"http://127.0.0.1:{self.envoy.port}"
 
     @property
     def received(self) -> list[Received]:
-        """What the pods received, in the order in which it arrived."""
+        """All requests that the pods received, in order of arrival."""
         received = (request for pod in self.pods for request in pod.received)
         return sorted(received, key=lambda request: request.arrival)
 
     @property
     def in_flight(self) -> int:
-        """What the ledger says."""
+        """Requests in flight, from the ledger."""
         return self.app.fleet.ledger.total
 
     async def post(
@@ -51,7 +51,7 @@ class Gateway:
         path: str = "/v1/chat/completions",
         headers: dict[str, str] | None = None,
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        """Send a request and read the whole answer."""
+        """Send a request and read the complete response."""
         data = body if isinstance(body, bytes) else None
         document = None if isinstance(body, bytes) else body
         kind = {} if data is None else {"content-type": "application/json"}
@@ -61,7 +61,7 @@ class Gateway:
             return response, await response.read()
 
     async def raw(self, data: bytes, *, end: bool = False) -> bytes:
-        """Write bytes to Envoy and read what comes back until it closes or says nothing more."""
+        """Write bytes to Envoy and read until it closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.envoy.port)
         try:
             writer.write(data)
@@ -74,15 +74,15 @@ class Gateway:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until something holds; fail if it does not in time."""
+    """Wait until the condition is true. Fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         await asyncio.sleep(0.01)
 
 
 def write_pods(path: Path, pods: Sequence[EchoPod]) -> None:
-    """Write the file of static discovery."""
+    """Write the pods file."""
     listed = [{"name": pod.name, "address": pod.address} for pod in pods]
     path.write_text(yaml.safe_dump({"pods": listed}))
 
@@ -91,7 +91,7 @@ def write_pods(path: Path, pods: Sequence[EchoPod]) -> None:
 async def gateway(
     tmp_path: Path, pods: Sequence[EchoPod], **changes: object
 ) -> AsyncIterator[Gateway]:
-    """Start everything, and stop everything."""
+    """Start the pods, the router, Envoy and a client. Stop them at the end."""
     async with AsyncExitStack() as stack:
         for pod in pods:
             await stack.enter_async_context(pod)

@@ -1,4 +1,4 @@
-"""Starting, draining, and losing what it depends on."""
+"""Start, drain, and the loss of Envoy, pods or the router."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(
 
 
 async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path, transport: str) -> None:
-    """A stream that is closed in the end is closed so that Envoy goes on without us."""
+    """At the drain timeout a stream ends with OK, so that Envoy continues without the router."""
     async with EchoPod("vllm-0") as pod:
         write_pods(tmp_path / "pods.yaml", [pod])
         served = Served(tmp_path, {"transport": transport, "drain_timeout_seconds": 0.2})
@@ -167,7 +167,7 @@ async def start_fails(directory: Path, **config: object) -> tuple[int, str]:
         ("pods: []", {"endpoints": None}, 1, "no pods are configured: set 'endpoints'"),
         ("pods: []", {"grpc_port": -1}, 2, "grpc_port: -1: must be a port, from 0"),
         ("pods: []", {"algorithm": "best"}, 2, "best: must be one of four-tier, least-request"),
-        ("pods: []", {"grpc_prt": 1}, 2, "no such setting; did you mean 'grpc_port'"),
+        ("pods: []", {"grpc_prt": 1}, 2, "unknown setting; did you mean 'grpc_port'"),
         ("pods: []", {"grpc_host": "192.0.2.1"}, 1, "cannot listen on 192.0.2.1:"),
         (
             "pods: []",

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: how text becomes one, and what each allows."""
+"""Types of settings: how text is converted to each, and which values each allows."""
 
 import re
 from dataclasses import dataclass
@@ -48,14 +48,14 @@ def _current_transport(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    """Split ``a,b``: the environment and flags hold nothing but text."""
+    """Split ``a,b``. A value from the environment or from a flag is always text."""
     if isinstance(value, str):
         return [item.strip() for item in value.split(",") if item.strip()]
     return value
 
 
 def _mapped(value: object) -> object:
-    """Split ``a=1,b=2``, and turn the numbers that YAML reads back into text."""
+    """Split ``a=1,b=2``. Convert numbers from YAML to text."""
     if isinstance(value, str):
         pairs = [item.partition("=") for item in value.split(",") if item.strip()]
         if not all(equals for _, equals, _ in pairs):
@@ -72,7 +72,7 @@ def _digits(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    # YAML's `yes` and `on` are booleans, which Python counts as the numbers 0 and 1.
+    # YAML reads `yes` and `on` as booleans, which Python treats as the numbers 0 and 1.
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value

@@ -1,4 +1,4 @@
-"""Showing the settings: for people, for programs, for the README and for the chart's schema."""
+"""Prints the settings: as a table, as JSON, for the README, and for the chart's schema."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings, allo
 from lora_router.config.sources import LoadedSettings
 
 _TABLE_WIDTH = 120
-"""Columns of a terminal below which the four columns of a table are too narrow to read."""
+"""Width of a terminal below which the four columns of the table are too narrow to read."""
 
 
 def render_config(loaded: LoadedSettings, width: int) -> RenderableType:
-    """Return all settings in force: as a table, or as paragraphs where the width is too small."""
+    """Return all settings in force as a table, or as paragraphs if the width is too small."""
     if width < _TABLE_WIDTH:
         return _paragraphs(loaded)
     table = Table(box=None, pad_edge=False)
@@ -54,7 +54,7 @@ def config_json(loaded: LoadedSettings) -> dict[str, dict[str, object]]:
 
 def settings_markdown() -> str:
     """Return the README's table of settings."""
-    lines = ["| setting | default | meaning | may be |", "| --- | --- | --- | --- |"]
+    lines = ["| setting | default | meaning | allowed |", "| --- | --- | --- | --- |"]
     theirs = {name: variable for variable, name in AIBRIX_NAMES.items()}
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
@@ -65,21 +65,24 @@ def settings_markdown() -> str:
             f"| `{name}`{also} | {f'`{shown}`' if shown else ''} | {field.description} "
             f"| {allowed(name)} |"
         )
-    lines += ["", f"In the environment: `{ENV_PREFIX}` and the name in capitals, or AIBrix's name."]
+    lines += [
+        "",
+        f"Environment variable: `{ENV_PREFIX}` and the name in capitals, or AIBrix's name.",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def settings_schema() -> dict[str, dict[str, object]]:
-    """Return a JSON schema for each setting, as it stands in YAML."""
+    """Return a JSON schema for each setting, as it is written in YAML."""
     properties = Settings.model_json_schema()["properties"]
     return {name: _constraints(schema) for name, schema in properties.items()}
 
 
 def _constraints(schema: dict[str, Any]) -> dict[str, object]:
-    # "May be null" is what a missing key says already.
+    # A setting that may be null may also be left out, so the schema need not state it.
     [kind] = [each for each in schema.get("anyOf", [schema]) if each["type"] != "null"]
     kept = {"description": schema["description"], **kind}
-    for key in ("allowed", "title", "default", "format", "writeOnly"):
+    for key in ("title", "default", "format", "writeOnly"):
         kept.pop(key, None)
     return kept
 

@@ -1,4 +1,4 @@
-"""Every setting: its name, its default, what it means, and which values it accepts.
+"""Defines every setting: its name, default, meaning, and allowed values.
 
 A ``Settings`` object holds exactly what its constructor was given, and defaults for the rest.
 ``lora_router.config.sources`` reads the file, the environment and the flags.
@@ -19,10 +19,10 @@ AIBRIX_NAMES = {
     "AIBRIX_POD_METRIC_REFRESH_INTERVAL_MS": "pod_metric_refresh_interval_ms",
     "AIBRIX_GRPC_MAX_MESSAGE_SIZE_BYTES": "grpc_max_message_size_bytes",
 }
-"""Environment variables of AIBrix's gateway plugin, and the settings they stand for."""
+"""Environment variables of AIBrix's gateway plugin, and the settings that they set."""
 
 MESSAGE_ROOM_BYTES = 64 * 1024
-"""What a gRPC message holds beside a piece of a body, rounded up generously."""
+"""Room in a gRPC message for everything except the body, rounded up generously."""
 
 
 class Settings(BaseModel):
@@ -90,7 +90,9 @@ class Settings(BaseModel):
     )
     max_body_bytes: Annotated[
         kinds.Whole,
-        Allowed("a number of bytes, at least 1024, and 65536 less than a gRPC message's"),
+        Allowed(
+            "a number of bytes, at least 1024 and at most grpc_max_message_size_bytes minus 65536"
+        ),
     ] = Field(
         32 * 1024 * 1024,
         ge=1024,
@@ -122,7 +124,7 @@ class Settings(BaseModel):
         json_schema_extra={"enum": ["builtin", "grpcio", "lean"]},
     )
     grpc_host: kinds.Address = Field(
-        "0.0.0.0",  # noqa: S104 -- Envoy is on another host, as a rule
+        "0.0.0.0",  # noqa: S104 -- Envoy usually runs on another host
         description="Address that listens for Envoy's calls.",
     )
     grpc_port: kinds.PortOrAny = Field(50052, description="Port that listens for Envoy's calls.")
@@ -211,7 +213,7 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field("text", description="Format of log lines.")
 
     envoy_listen_host: kinds.IpAddress = Field(
-        "0.0.0.0",  # noqa: S104 -- it is the gateway
+        "0.0.0.0",  # noqa: S104 -- clients of a gateway are on other hosts
         description="envoy-config: address that listens for clients.",
     )
     envoy_listen_port: kinds.EnvoysPort = Field(
@@ -257,7 +259,7 @@ class Settings(BaseModel):
         self._limit_body()
         _need_each_other(self, "grpc_tls_cert_file", "grpc_tls_key_file")
         if self.grpc_tls_client_ca_file is not None and self.grpc_tls_cert_file is None:
-            raise ValueError("grpc_tls_client_ca_file: needs grpc_tls_cert_file")
+            raise ValueError("grpc_tls_client_ca_file: requires grpc_tls_cert_file")
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
         names = [
             self.target_pod_header,
@@ -269,7 +271,7 @@ class Settings(BaseModel):
         ]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two headers are called {name!r}: all names must differ")
+                raise ValueError(f"two headers have the name {name!r}: all names must differ")
         return self
 
     def _limit_body(self) -> None:
@@ -278,16 +280,16 @@ class Settings(BaseModel):
             return
         if "max_body_bytes" in self.model_fields_set:
             raise ValueError(
-                f"max_body_bytes={self.max_body_bytes}: must be at most {room}, which is "
-                f"{MESSAGE_ROOM_BYTES} less than grpc_max_message_size_bytes"
+                f"max_body_bytes={self.max_body_bytes}: must be at most {room}: "
+                f"grpc_max_message_size_bytes minus {MESSAGE_ROOM_BYTES}"
             )
-        # Only the message limit was set, and lower than usual: the default follows it.
+        # Only the message limit was set, and below its default. The default body limit follows it.
         object.__setattr__(self, "max_body_bytes", room)
 
 
 def _need_each_other(settings: Settings, one: str, other: str) -> None:
     if (getattr(settings, one) is None) != (getattr(settings, other) is None):
-        raise ValueError(f"{one} and {other}: one needs the other")
+        raise ValueError(f"{one} and {other}: set both or neither")
 
 
 def allowed(name: str) -> str:

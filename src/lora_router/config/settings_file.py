@@ -1,4 +1,4 @@
-"""Reads a YAML file of settings, and finds the line on which each stands."""
+"""Reads a YAML file of settings, with the line number of each setting."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Entry:
     name: str
     value: object
     place: str
-    """``FILE: line N``; without a line where another part of the file is merged in (``<<``)."""
+    """``FILE: line N``, or ``FILE`` for a setting that a merge key (``<<``) adds."""
 
 
 def read_settings_file(file: Path) -> list[Entry]:
@@ -51,13 +51,13 @@ def read_settings_file(file: Path) -> list[Entry]:
 
 
 def _lines_of_keys(content: bytes) -> Iterator[tuple[str, int]]:
-    """Return the keys of a mapping and the lines on which they stand; the first line is 1."""
+    """Return each key of a mapping and its line. The first line is 1."""
     depth, is_key = 0, True
     for event in yaml.parse(content, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif depth == 1 and is_key and isinstance(event, yaml.ScalarEvent):
-            assert event.start_mark is not None  # noqa: S101 -- only made-up events have none
+            assert event.start_mark is not None  # noqa: S101 -- the parser sets it
             yield event.value, event.start_mark.line + 1
         if depth == 1 and isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
             is_key = not is_key

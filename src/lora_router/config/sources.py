@@ -18,11 +18,11 @@ from lora_router.config.settings import AIBRIX_NAMES, ENV_PREFIX, Settings, allo
 from lora_router.config.settings_file import SettingsFileError, read_settings_file
 from lora_router.routing.registry import installed
 
-# What Kubernetes puts into every pod's environment for a service called `lora-router`.
+# Variables that Kubernetes sets in every pod for a Service named `lora-router`.
 _SERVICE_LINK = re.compile(r"LORA_ROUTER_(SERVICE_(HOST|PORT)(_.+)?|PORT(_\d+_\w+)?)")
 
 _SHOWN_CHARACTERS = 200
-"""How much of a wrong value an error repeats."""
+"""Maximum length of an invalid value in an error."""
 
 _REPR = reprlib.Repr()
 _REPR.maxlist = _REPR.maxdict = 10
@@ -30,7 +30,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_CHARACTERS
 
 
 class SettingsError(ValueError):
-    """The settings are wrong. One line for each problem: source, name, value, what is allowed."""
+    """The settings are invalid. One line per problem: source, name, value, allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Given:
     value: object
     origin: str
     spelled: str
-    """What stands before the value where the user wrote it."""
+    """The text before the value, as the user wrote it."""
 
 
 def load_settings(
@@ -63,14 +63,14 @@ def load_settings(
     """Combine the sources. Nothing but the arguments is read.
 
     Args:
-        file: A YAML file, if there is one.
+        file: The YAML file of settings, or ``None``.
         environ: The process's environment.
         flags: Values by setting.
-        spelled: By setting, what stands before the value on the command line, for example
+        spelled: By setting, the text before the value on the command line, for example
             ``--set grpc_port=``. Default: the setting's name as an option.
 
     Raises:
-        SettingsError: Something is wrong with any of them. The message lists all problems.
+        SettingsError: A source is invalid. The message lists all problems.
     """
     given = _from_file(file) if file is not None else {}
     given |= _from_environment(environ)
@@ -98,7 +98,7 @@ def _from_file(file: Path) -> dict[str, _Given]:
     for entry in entries:
         value = entry.value
         if isinstance(value, str) and value and _is_relative_to_the_file(entry.name):
-            # The process may have been started anywhere.
+            # The process can run in any working directory.
             value = str(file.parent / value)
         given[entry.name] = _Given(value, f"file {file}", f"{entry.place}: {entry.name}: ")
     return given
@@ -110,7 +110,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
         for variable, name in AIBRIX_NAMES.items()
         if environ.get(variable)
     }
-    # An empty variable counts as absent: a template often cannot leave one out.
+    # An empty variable counts as absent, because a template often cannot leave a variable out.
     for variable, value in environ.items():
         name = variable.upper().removeprefix(ENV_PREFIX).lower()
         if value and variable.upper().startswith(ENV_PREFIX) and _is_known(name):
@@ -146,14 +146,14 @@ def _closest(name: str) -> str:
 
 
 def _unknown(spelled: str, name: str) -> str:
-    return f"{spelled.strip(' :=')}: there is no such setting{_closest(name)}"
+    return f"{spelled.strip(' :=')}: unknown setting{_closest(name)}"
 
 
 def _problems(error: ValidationError, given: Mapping[str, _Given]) -> list[str]:
     problems: dict[str, str] = {}
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         if not detail["loc"]:
-            # The settings do not fit together; the message names them.
+            # The settings contradict each other. The message names them.
             message = detail["msg"].removeprefix("Value error, ")
             problems[message] = message
             continue
@@ -165,7 +165,7 @@ def _problems(error: ValidationError, given: Mapping[str, _Given]) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    """Return a value on one line of bounded length, whatever a file holds."""
+    """Return a value as one line of bounded length."""
     text = _REPR.repr(value) if isinstance(value, list | dict) else str(value)
     if not text.isprintable():
         text = repr(text)

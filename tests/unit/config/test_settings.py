@@ -142,7 +142,7 @@ class TestBodyLimit:
             "LORA_ROUTER_MAX_BODY_BYTES": "999999",
         }
 
-        assert problem(environ).startswith("max_body_bytes=999999: must be at most 934464")
+        assert problem(environ).startswith("max_body_bytes=999999: must be at most 934464: ")
 
 
 class TestProblems:
@@ -197,19 +197,19 @@ class TestProblems:
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_CERT_FILE": "tls.crt"},
-                "grpc_tls_cert_file and grpc_tls_key_file: one needs the other",
+                "grpc_tls_cert_file and grpc_tls_key_file: set both or neither",
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_KEY_FILE": "tls.key"},
-                "grpc_tls_cert_file and grpc_tls_key_file: one needs the other",
+                "grpc_tls_cert_file and grpc_tls_key_file: set both or neither",
             ),
             (
                 {"LORA_ROUTER_GRPC_TLS_CLIENT_CA_FILE": "ca.crt"},
-                "grpc_tls_client_ca_file: needs grpc_tls_cert_file",
+                "grpc_tls_client_ca_file: requires grpc_tls_cert_file",
             ),
             (
                 {"LORA_ROUTER_MODEL_HEADER": "Target-Pod"},
-                "two headers are called 'target-pod': all names must differ",
+                "two headers have the name 'target-pod': all names must differ",
             ),
         ],
     )
@@ -234,9 +234,9 @@ class TestProblems:
         write.write_text("lora_afinity_threshold: 1\nnonsense: 2\n")
 
         assert problem(file=write).splitlines() == [
-            f"{write}: line 1: lora_afinity_threshold: there is no such setting; "
+            f"{write}: line 1: lora_afinity_threshold: unknown setting; "
             "did you mean 'lora_affinity_threshold'?",
-            f"{write}: line 2: nonsense: there is no such setting",
+            f"{write}: line 2: nonsense: unknown setting",
         ]
 
     @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ class TestWarnings:
         loaded = load({"LORA_ROUTER_ADMIN_PRT": "1", "OTHER": "x"})
 
         (warning,) = loaded.warnings
-        assert warning.startswith("LORA_ROUTER_ADMIN_PRT: there is no such setting; did you mean")
+        assert warning.startswith("LORA_ROUTER_ADMIN_PRT: unknown setting; did you mean")
 
     def test_what_kubernetes_sets_for_a_service_of_our_name_is_not(self) -> None:
         names = [
