@@ -1,6 +1,6 @@
-"""What the router knows: pods, their last metrics, and the requests it has in flight.
+"""The fleet: pods, their last snapshots, and the requests that this router has in flight.
 
-Everything here lives on one event loop and is changed by plain calls, never across an ``await``,
-so whoever reads it always sees a consistent state without a lock. Nothing here does I/O: discovery
-and the scraper write, algorithms read.
+All state here belongs to one event loop. Every change is a synchronous call without an ``await`` in
+between. A reader therefore always sees a consistent state and needs no lock. Nothing here does I/O:
+discovery and the scraper write, and algorithms read.
 """

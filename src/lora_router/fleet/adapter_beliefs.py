@@ -1,29 +1,36 @@
-"""What is believed of a pod's adapter slots, from all evidence, newest first.
+"""The best estimate of what is in a pod's adapter slots, from all evidence.
 
-vLLM says which adapters are *active*, late and in part (measured on 0.32.0): an adapter shows with
-its first token, never while all its requests wait, and not at all when idle, although it is still
-loaded. What a router needs to know is more, and comes from here. In the order of trust:
+vLLM reports only which adapters are *active*, and it reports this late and incompletely (measured
+on 0.32.0). An adapter appears with its first token. It never appears while all its requests wait,
+and it disappears when it is idle, although it is still loaded. A router needs to know more than
+that. This module combines the following evidence, in order of trust:
 
-- *Expected*: adapters that this router has in flight on the pod, waiting ones included. Exact and
-  immediate (the ledger).
-- *Active*: what the last scrape named. True when it came, and as old as the scrape since.
-- *Foreign*: what others have in flight. Of routers that tell of their ledgers, what they told
-  (``peers``). Of other routers and of whoever else asks the pod (*strangers*), what the last scrape
-  showed beyond all known ledgers. An adapter whose last request ended since the scrape before is
-  not taken for a stranger's: it may only be its end that was seen. Nor is what a router tells of
-  soon after: it was on its way to be told. When scrapes fail for long, strangers are forgotten.
-- *Free*: slots with neither an expected nor a foreign adapter. None while the last scrape showed a
-  request that waits for a slot: the adapter that waits shows nowhere, so it may be anybody's,
-  unless ledgers explain it.
-- *Resident*: in a slot, active or not. *In host memory*: so that it need not be fetched from far.
-  Where the server says so, what it says, but for what routers used since. Else estimates: the
-  slots have what is in flight and, in those that are left, what was used last; host memory has
-  whatever was used (``vllm/lora``: LRU caches of ``max_loras`` and ``max_cpu_loras``). The estimate
-  of slots is exact for a router that is alone and keeps within them.
+- *Expected*: the adapters that this router has in flight on the pod, including those whose requests
+  wait there. The source is the ledger, so this is exact and immediate.
+- *Active*: the adapters that the last scrape listed. This was correct when the page arrived and is
+  as old as that page.
+- *Foreign*: the adapters that others have in flight. For peers, these are the adapters in their
+  shares (``peers``). For all other senders (*strangers*: routers that send no shares, and clients
+  that call the pod directly), these are what the last scrape showed beyond all known ledgers. An
+  adapter whose last request ended after the previous scrape is not attributed to strangers, because
+  the scrape may have shown only that request's end. An adapter that a peer reports shortly after
+  the scrape is not attributed to strangers either, because its share was still on its way. If
+  scrapes fail for too long, strangers are forgotten.
+- *Free*: the slots that have neither an expected nor a foreign adapter. No slot is free if the last
+  scrape showed a request that waits for a slot: the page does not name its adapter, so it may
+  belong to anyone, unless the ledgers explain it.
+- *Resident*: in a slot, active or not. *In host memory*: does not have to be fetched from disk or
+  from a remote store. If the server reports both, its report is used, corrected by what routers
+  have used since. Otherwise both are estimates. The slots are assumed to contain what is in flight
+  and, in the remaining slots, what was used last. Host memory is assumed to contain everything that
+  was used (``vllm/lora`` has LRU caches of ``max_loras`` and ``max_cpu_loras`` entries). The
+  estimate for slots is exact if only one router uses the pod and it never exceeds the number of
+  slots.
 
-A server that restarts has nothing loaded. Discovery tells by another uid or address, which makes a
-new record; else the page tells, by another start time, or by a counter that fell, or, where it has
-neither, by missing what was on it before. Then all is forgotten but what routers have in flight.
+A restarted server has nothing loaded. If discovery reports another uid or address, a new record is
+made. Otherwise the metrics page reveals the restart: by another start time, by a counter that
+decreased, or, if it has neither, by the absence of series that were there before. After a restart,
+everything is forgotten except what routers have in flight.
 """
 
 from collections.abc import Mapping
@@ -32,27 +39,28 @@ from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
 
-_REMEMBERED = 1024
-"""Adapters in the estimate of the order of use, which bounds the memory of a pod's record."""
+_MAX_USED = 1024
+"""How many adapters the order of last use may contain. It bounds the memory of a pod's record."""
 _NONE: frozenset[str] = frozenset()
 
 IN_SLOT, IN_HOST_MEMORY, AWAY = range(3)
-"""Where an adapter can be: active or not; evicted; on disk or farther."""
+"""Where an adapter can be: in a slot (active or not); evicted to host memory; on disk or in a
+remote store."""
 
 
 class AdapterBeliefs:
-    """Of one pod. Written by the cache and the ledger only."""
+    """What is known about the adapters of one pod. Only the fleet and the ledger write to it."""
 
     __slots__ = (
         "_fits",
         "_generated_tokens",
         "_named_adapters",
+        "_peers_since_scrape",
         "_residency",
         "_resident",
         "_started_at",
         "_stranger_requests",
         "_strangers",
-        "_told_since_scrape",
         "_used",
         "_used_since_scrape",
         "active",
@@ -69,51 +77,54 @@ class AdapterBeliefs:
 
     def __init__(self, expected: Mapping[str, int], usual_slots: int | None = None) -> None:
         self.expected = expected
-        """Adapters that this router has in flight, with how many requests: the ledger's count."""
+        """The adapters that this router has in flight, with their numbers of requests. This is the
+        ledger's own count."""
         self.scraped_at = float("-inf")
-        """When the evidence in the attributes below came, on the router's monotonic clock."""
+        """When the last scrape arrived, on the router's monotonic clock."""
         self.slots = usual_slots
-        """Distinct adapters that can be in one batch, until the pod says itself as many as other
-        pods have: a new pod without load attracts requests, and knows nothing better. ``None``:
-        nobody knows."""
+        """How many distinct adapters one batch can contain. ``None``: unknown. Until the pod
+        reports this itself, it is assumed to have as many slots as other pods. A new pod has no
+        load and attracts requests before its first scrape, and no better number is known."""
         self.active = _NONE
-        """Adapters with a first token out and not finished. None also where nobody says."""
+        """The adapters that have had a first token and have not finished. Also empty if the pod
+        does not report this."""
         self.shown = _NONE
-        """Adapters in flight by the last scrape, or by what other routers told."""
+        """The adapters that are in flight according to the last scrape or the shares of peers."""
         self.foreign_adapters = _NONE
         self.foreign_requests = 0
         self.somebody_waits = False
-        """Whether the last scrape showed a request that waits for a slot, nobody knows whose."""
+        """Whether the last scrape showed a request that waits for a slot from an unknown sender."""
         self.free_slots = usual_slots
-        """Slots to spare; ``None`` if nobody knows how many slots there are.
-
-        Negative: so many adapters more than slots are in flight."""
+        """The number of free slots. ``None``: the number of slots is unknown. Negative: this many
+        more adapters are in flight than there are slots."""
         self.peers = PodPeers()
-        """What other routers told."""
+        """The shares of peers for this pod."""
         self._strangers = _NONE
         self._stranger_requests = 0
-        self._told_since_scrape: set[str] = set()
-        """Routers."""
+        self._peers_since_scrape: set[str] = set()
+        """Names of the peers that sent a share since the last scrape."""
         self._resident: dict[str, None] | None = None
-        """The estimate, once somebody asked, in the order of last use."""
+        """The estimate of what is in the slots, in order of last use. ``None`` until it is needed.
+        """
         self._fits = True
-        """Whether no more adapters are in flight than there are slots."""
+        """Whether the adapters in flight fit into the slots."""
         self._used: dict[str, None] = {}
-        """Adapters in the order of their last use, the last used last."""
+        """Adapters in order of last use, the most recently used one last."""
         self._used_since_scrape: set[str] = set()
-        """By this router, and by those that tell."""
+        """Adapters that this router or a peer used since the last scrape."""
         self._residency: LoraResidency | None = None
         self._started_at: float | None = None
         self._generated_tokens: float | None = None
         self._named_adapters = False
-        """Whether the server ever said which adapters are active."""
+        """Whether the server has ever reported which adapters are active."""
 
-    # What algorithms ask
+    # Queries of algorithms
 
     def may_take_slot(self, adapter: str) -> bool:
-        """Say whether a slot, if one is free, may be taken for an adapter that is not in flight.
+        """Return whether this router may take a free slot for an adapter that is not in flight.
 
-        Where routers tell each other of their ledgers, it may be another's turn (``slot_turns``).
+        Where routers exchange shares, a free slot can be in another router's allotment
+        (``slot_turns``).
         """
         peers = self.peers
         return peers.turn is None or peers.leave_a_slot(
@@ -121,13 +132,13 @@ class AdapterBeliefs:
         )
 
     def told_free_slots(self) -> int:
-        """Return the slots that are free by what was told, this router's own word included."""
+        """Return the number of free slots according to all shares, including this router's own."""
         if self.slots is None or self.somebody_waits:
             return 0
         return max(0, self.slots - len(self.peers.told | self.foreign_adapters))
 
     def where(self, adapter: str) -> int:
-        """Say where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
+        """Return where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
         residency = self._residency
         if residency is not None and adapter not in self._used_since_scrape:
             if adapter in residency.gpu:
@@ -142,17 +153,17 @@ class AdapterBeliefs:
         return IN_SLOT if adapter in self._resident else IN_HOST_MEMORY
 
     def is_resident(self, adapter: str) -> bool:
-        """Say whether an adapter is in a slot, active or not, as far as is known."""
+        """Return whether an adapter is in a slot, active or not, as far as is known."""
         return self.where(adapter) == IN_SLOT
 
     def in_host_memory(self, adapter: str) -> bool:
-        """Say whether an adapter is in host memory, in a slot too or not, as far as is known."""
+        """Return whether an adapter is in host memory or in a slot, as far as is known."""
         return self.where(adapter) != AWAY
 
-    # What the cache and the ledger tell
+    # Updates from the fleet and the ledger
 
     def used(self, adapter: str) -> None:
-        """Take note that a request of this router for an adapter was sent, or ended."""
+        """Record that a request of this router for an adapter was sent or ended."""
         self._used_since_scrape.add(adapter)
         self._touch(adapter)
         self._count_free()
@@ -168,7 +179,12 @@ class AdapterBeliefs:
             self._load(adapter, resident)
 
     def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
-        """Take in a scrape, and how many requests this router had in flight when it came."""
+        """Apply a scrape.
+
+        Args:
+            metrics: The snapshot.
+            in_flight: The number of requests that this router had in flight when the page arrived.
+        """
         if self._is_of_another_server(metrics):
             self.slots = None
             self._used = dict.fromkeys((*self.expected, *self.peers.adapters))
@@ -178,14 +194,14 @@ class AdapterBeliefs:
         self._generated_tokens = metrics.generated_tokens
         shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
         self._stranger_requests = max(0, shown - in_flight - self.peers.requests)
-        self._told_since_scrape.clear()
+        self._peers_since_scrape.clear()
         self.somebody_waits = bool(metrics.deferred)
         lora, residency = metrics.lora, metrics.residency
         self._residency = residency
         slots = lora.max_lora if lora is not None else None
         if slots is None and residency is not None:
             slots = residency.max_gpu
-        # A page need not say it each time, and they do not change.
+        # Some pages omit the number of slots. It never changes while a server runs.
         self.slots = slots or self.slots
         self.active = lora.active if lora is not None else _NONE
         self._named_adapters = self._named_adapters or lora is not None
@@ -200,9 +216,12 @@ class AdapterBeliefs:
         self._merge()
 
     def told(self, router: str, share: PodShare | None) -> bool:
-        """Take in what another router told (``None``: it has nothing here); say if it is new."""
-        first_since_scrape = router not in self._told_since_scrape
-        self._told_since_scrape.add(router)
+        """Apply a peer's share (``None``: the peer has nothing here).
+
+        Return whether it changed anything.
+        """
+        first_since_scrape = router not in self._peers_since_scrape
+        self._peers_since_scrape.add(router)
         news = self.peers.put(router, share)
         if news is None:
             return False
@@ -210,7 +229,7 @@ class AdapterBeliefs:
         self._used_since_scrape.update(moved)
         for adapter in moved:
             self._touch(adapter)
-        # What a scrape showed before it was told of, was no stranger's.
+        # The last scrape showed these before the share arrived, so they are not a stranger's.
         self._strangers -= news.started
         if first_since_scrape and news.more > 0:
             self._stranger_requests = max(0, self._stranger_requests - news.more)
@@ -218,7 +237,10 @@ class AdapterBeliefs:
         return True
 
     def forget_old(self, now: float, max_age: float) -> bool:
-        """Forget what others have in flight, if the last scrape is too old; say whether it was."""
+        """Forget what strangers have in flight if the last scrape is too old.
+
+        Return whether anything was forgotten.
+        """
         if now - self.scraped_at <= max_age or not (
             self.active or self._stranger_requests or self.somebody_waits
         ):
@@ -240,7 +262,8 @@ class AdapterBeliefs:
             self.foreign_adapters, self.shown = self._strangers, self.active
         self._count_free()
         if peers and self.somebody_waits:
-            # With more in flight than slots it is known who waits, and when nobody does any more.
+            # If more adapters are in flight than there are slots, the ledgers explain who waits.
+            # They also show when no request waits any more.
             self.somebody_waits = self._fits
             self._count_free()
 
@@ -259,7 +282,7 @@ class AdapterBeliefs:
         self.free_slots = 0 if self.somebody_waits else slots - taken
 
     def _estimate_resident(self, slots: int) -> dict[str, None]:
-        """Work out what is in slots, in the order of last use."""
+        """Return an estimate of the adapters in the slots, in order of last use."""
         foreign = self.foreign_adapters
         busy = self.expected.keys() | foreign if foreign else self.expected
         left, missing = slots - len(busy), len(busy)
@@ -267,7 +290,8 @@ class AdapterBeliefs:
         for name in reversed(self._used):
             if name in busy:
                 missing -= 1
-                # With more in flight than slots, some wait; only a first token tells which do not.
+                # If more adapters are in flight than there are slots, some of them wait. Only those
+                # that have had a first token are known to be in a slot.
                 if self._fits or name in self.active:
                     resident.append(name)
             elif left > 0:
@@ -282,14 +306,17 @@ class AdapterBeliefs:
         if adapter in used:
             del used[adapter]
         used[adapter] = None
-        if len(used) > _REMEMBERED:
+        if len(used) > _MAX_USED:
             oldest = next(iter(used))
             del used[oldest]
             if oldest in self.expected or oldest in self.foreign_adapters:
                 self._resident = None
 
     def _load(self, adapter: str, resident: dict[str, None]) -> None:
-        """Take an adapter into the estimate, for the one that was used longest ago."""
+        """Add an adapter to the estimate.
+
+        If the slots are full, evict the least recently used idle one.
+        """
         if self.slots is not None and len(resident) >= self.slots:
             expected, foreign = self.expected, self.foreign_adapters
             for name in resident:
@@ -299,7 +326,7 @@ class AdapterBeliefs:
         resident[adapter] = None
 
     def _is_of_another_server(self, metrics: PodMetrics) -> bool:
-        """Say whether a page is of a server that began after the last page came."""
+        """Return whether the server process of a page started after the previous page."""
         if self._started_at is not None and metrics.started_at is not None:
             return metrics.started_at != self._started_at
         if self._generated_tokens is not None and metrics.generated_tokens is not None:

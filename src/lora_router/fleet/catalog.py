@@ -1,4 +1,4 @@
-"""What pods serve: kept once for all pods that serve the same."""
+"""The models that pods serve. Pods that serve the same models share one catalog."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalog:
-    """Base models and adapters. Two pods that serve the same have the same object."""
+    """Base models and adapters. Pods that serve the same models have the same catalog object."""
 
     base_models: frozenset[str]
     adapters: Mapping[str, str | None]
-    """Each with its base model's name where known."""
+    """The adapters, each with its base model's name if that is known."""
 
     def __contains__(self, model: str) -> bool:
         return model in self.adapters or model in self.base_models
@@ -30,13 +30,16 @@ EMPTY = Catalog(frozenset(), MappingProxyType({}))
 
 
 class Catalogs:
-    """All catalogs in use, each once: a thousand pods with ten thousand adapters fit in memory."""
+    """All catalogs in use, without duplicates.
+
+    Sharing them keeps a thousand pods with ten thousand adapters each within memory.
+    """
 
     def __init__(self) -> None:
         self._known: list[Catalog] = [EMPTY]
 
     def of(self, models: Iterable[ServedModel]) -> Catalog:
-        """Return the catalog of these models."""
+        """Return the catalog of these models: an equal one that is in use, or a new one."""
         served = tuple(models)
         base_models = frozenset(model.name for model in served if model.base is None)
         adapters = {model.name: model.base for model in served if model.base is not None}
@@ -48,7 +51,7 @@ class Catalogs:
         return catalog
 
     def keep(self, used: Iterable[Catalog]) -> None:
-        """Forget the catalogs that no pod uses any more."""
+        """Drop all catalogs that are not in ``used``."""
         in_use = {id(catalog) for catalog in used}
         self._known = [
             catalog for catalog in self._known if catalog is EMPTY or id(catalog) in in_use

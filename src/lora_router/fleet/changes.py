@@ -16,10 +16,10 @@ from lora_router.fleet.pod_state import PodState
 log = logging.getLogger("lora_router.fleet")
 
 Listener = Callable[[Collection[PodState]], None]
-"""Takes the records of the pods that changed."""
+"""Receives the records of the pods that changed."""
 
 FailureObserver = Callable[[str, BaseException], None]
-"""Takes the name of a listener that failed, and what it raised."""
+"""Receives the name of a listener that failed, and the exception that it raised."""
 
 
 def log_failure(listener: str, error: BaseException) -> None:
@@ -59,8 +59,8 @@ class Changes:
         self.on_failure: FailureObserver = log_failure
         """Called with each listener that raised."""
         self.pods = Signal(self)
-        """Pods joined, left, or changed, or the models that they serve changed. A record that left
-        is not the one that ``Fleet.get`` returns."""
+        """Pods joined, left, or changed, or the models that they serve changed. ``Fleet.get`` no
+        longer returns a record that left."""
         self.scraped = Signal(self)
         """A pod has a new snapshot, or its old one expired."""
         self.shared = Signal(self)

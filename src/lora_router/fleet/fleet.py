@@ -1,4 +1,4 @@
-"""The pod-metrics cache: the fleet as the router knows it at this moment."""
+"""The fleet: every pod that the router knows, and the state of each pod."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class ModelPods:
     """The ready pods that serve a model."""
 
     model: str
-    """Its name. Always this string and no equal one, so that look-ups by it need not compare."""
+    """The model's name. Every lookup returns this same string object, so that dictionary lookups by
+    it compare by identity."""
     pods: PodGroup
     is_adapter: bool
 
@@ -28,15 +29,15 @@ class ModelPods:
 class Fleet:
     """Pods by name, with an index from model names to the ready pods that serve them.
 
-    The index is forgotten whenever pods or their models change and made again on demand, so a
-    request costs one look-up and not a walk over the fleet.
+    The index is dropped whenever pods or their models change, and is rebuilt on demand. A request
+    therefore costs one lookup instead of a walk over the fleet.
     """
 
     def __init__(self, *, metrics_max_age: float = 15.0) -> None:
-        """Begin with no pods.
+        """Create a fleet without pods.
 
         Args:
-            metrics_max_age: Seconds after which a snapshot says nothing about now.
+            metrics_max_age: Seconds after which a snapshot is stale.
         """
         self._metrics_max_age = metrics_max_age
         self._fleet_index = FleetIndex()
@@ -47,11 +48,12 @@ class Fleet:
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
         self._usual_slots: int | None = None
-        """Adapter slots of the pod scraped last: what a new pod is taken to have until it says."""
+        """The number of adapter slots of the pod that was scraped last. A new pod is assumed to
+        have as many until it reports its own number."""
         self._ready: PodGroup | None = None
         self._by_model: dict[str, ModelPods] = {}
         self._groups: dict[tuple[int, ...], PodGroup] = {}
-        """By the catalogs of the pods in them."""
+        """By the identities of the catalogs of the pods in them."""
         self._catalogs_of_ready: tuple[Catalog, ...] | None = None
         self._catalogs = Catalogs()
         self._peers = Peers()
@@ -64,26 +66,27 @@ class Fleet:
 
     @property
     def index(self) -> FleetIndex:
-        """Who has what, by adapter and by load, up to date."""
+        """The index of the ready pods by adapter and by load, up to date."""
         self._fleet_index.refresh()
         return self._fleet_index
 
     def get(self, name: str) -> PodState | None:
-        """Return a pod's state, or ``None`` if no such pod is known."""
+        """Return a pod's state, or ``None`` if the pod is unknown."""
         return self._states.get(name)
 
-    # What discovery says
+    # Updates from discovery
 
     def replace(self, pods: Iterable[Pod]) -> None:
-        """Take a full list of the fleet: new pods join, changed ones are updated, others leave."""
+        """Replace the list of pods: add new pods, update changed ones, and remove all others."""
         wanted = {pod.name: pod for pod in pods}
         self.synced = True
         self.update(wanted.values(), gone=self._states.keys() - wanted.keys())
 
     def update(self, pods: Iterable[Pod], gone: Iterable[str] = ()) -> None:
-        """Take the new descriptions of some pods, and forget others by name.
+        """Update some pods, and remove others by name.
 
-        Open requests of a pod that left run on, counted in the state they hold.
+        Open requests on a pod that was removed continue. Their reservations still count on its
+        record.
         """
         changed = []
         for name in tuple(gone):
@@ -96,17 +99,17 @@ class Fleet:
             self._changed(changed)
 
     def upsert(self, pod: Pod) -> None:
-        """Add a pod, or take its new description."""
+        """Add a pod, or replace its description."""
         self.update((pod,))
 
     def remove(self, name: str) -> None:
-        """Forget a pod."""
+        """Remove a pod."""
         self.update((), gone=(name,))
 
-    # What the scraper says
+    # Updates from the scraper
 
     def put_metrics(self, state: PodState, metrics: PodMetrics) -> None:
-        """Take a pod's newest snapshot."""
+        """Store a pod's newest snapshot."""
         state.metrics = metrics
         state.scrape_failures = 0
         state.beliefs.scraped(metrics, state.in_flight)
@@ -115,74 +118,80 @@ class Fleet:
         self.changes.scraped.send((state,))
 
     def put_scrape_failure(self, state: PodState, now: float) -> None:
-        """Note that a scrape failed. The last good snapshot stays, and its age tells."""
+        """Record that a scrape failed.
+
+        The last good snapshot stays, and its age shows that it is stale.
+        """
         state.scrape_failures += 1
         if state.beliefs.forget_old(now, self._metrics_max_age):
             self._index(state)
             self.changes.scraped.send((state,))
 
     def put_models(self, state: PodState, models: Iterable[ServedModel]) -> None:
-        """Take what a pod's ``/v1/models`` lists."""
+        """Store the models that a pod's ``/v1/models`` lists."""
         catalog = self._catalogs.of(models)
         if state.models_known and catalog is state.catalog:
             return
         state.catalog, state.models_known = catalog, True
         self._changed((state,))
 
-    # What routers tell each other
+    # Exchange of shares with peers
 
     def put_peer(self, share: LedgerShare, now: float) -> None:
-        """Take what another router told of its ledger."""
-        self._after_telling(self._peers.put(share, self._states.values(), now))
+        """Apply the share that a peer sent."""
+        self._after_exchange(self._peers.put(share, self._states.values(), now))
 
     def tell_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float
     ) -> LedgerShare:
-        """Return this router's ledger, which must go to all others at once.
+        """Return this router's share. The caller must send it to all peers immediately.
 
         Args:
-            router: The name by which they know this router.
-            every: Seconds until this is done again.
-            held: What waits in this router, by adapter.
+            router: The name under which peers know this router.
+            every: Seconds until the next share.
+            held: The requests that this router holds, by adapter.
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
         share, changed = self._peers.tell(router, every, held, self._states.values(), now)
-        self._after_telling(changed)
+        self._after_exchange(changed)
         return share
 
-    def _after_telling(self, changed: Collection[PodState]) -> None:
+    def _after_exchange(self, changed: Collection[PodState]) -> None:
         for state in changed:
             self._index(state)
         if changed:
             self.changes.shared.send(changed)
 
-    # What a request asks
+    # Queries of the request path
 
     def ready(self) -> PodGroup:
-        """Return all pods that may get new requests."""
+        """Return all pods that may receive new requests."""
         if self._ready is None:
             pods = [state for state in self._states.values() if state.pod.ready]
             self._ready = PodGroup.of(pods, self._fleet_index, is_everyone=True)
         return self._ready
 
     def serving(self, model: str) -> ModelPods:
-        """Return the ready pods that serve ``model``, and whether it is an adapter there."""
+        """Return the ready pods that serve ``model``, and whether it is an adapter on them."""
         found = self._by_model.get(model)
         if found is None:
             found = self._find(model)
-            # Unknown names are not remembered: clients choose them, and memory is finite.
+            # Unknown names are not stored: clients choose them, so they would grow without bound.
             if found.pods:
                 self._by_model[model] = found
         return found
 
     def models(self) -> Mapping[str, ModelPods]:
-        """Return every model that some ready pod serves."""
+        """Return every model that at least one ready pod serves."""
         catalogs = {id(state.catalog): state.catalog for state in self.ready()}.values()
         names = {name for each in catalogs for name in (*each.base_models, *each.adapters)}
         return {name: self.serving(name) for name in sorted(names)}
 
     def catalogs(self) -> frozenset[Catalog]:
-        """Return what the ready pods serve. Until it changes, the same models share pods."""
+        """Return the catalogs of the ready pods.
+
+        While they stay the same, no model moves between pods.
+        """
         return frozenset(self._ready_catalogs())
 
     def _find(self, model: str) -> ModelPods:
@@ -206,7 +215,7 @@ class Fleet:
         return self._catalogs_of_ready
 
     def _put(self, pod: Pod) -> Iterable[PodState]:
-        """Take a pod's description; return the states that it changed."""
+        """Store a pod's description; return the states that changed."""
         old = self._states.get(pod.name)
         if old is not None and old.pod == pod:
             return ()
@@ -217,7 +226,8 @@ class Fleet:
             state = old
             changed = [old]
         else:
-            # Another address or uid is another server: nothing known of the old one holds for it.
+            # Another address or uid means another server. What is known about the old server
+            # does not apply to it.
             state = self._states[pod.name] = PodState(pod, self._usual_slots)
             changed = [state] if old is None else [old, state]
         if pod.models is not None:

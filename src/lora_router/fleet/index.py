@@ -1,8 +1,9 @@
-"""Who has what, by adapter and by load: kept when something changes, so that nobody has to look.
+"""An index of the ready pods by adapter and by load, updated when something changes.
 
-A look at each of a thousand pods costs a millisecond, for each request. What algorithms ask about
-is known when it changes: a reservation, a release, a scrape, a pod that comes or goes. The index
-only finds the pods that are worth a look. What is true of them, their records say.
+Inspecting each of a thousand pods costs a millisecond per request. What algorithms ask changes only
+with a reservation, a release, a scrape, a share of a peer, or a change of pods, so the index is
+updated then. The index only finds the pods that are worth inspecting. The pods' records remain the
+source of truth.
 """
 
 from collections.abc import Collection
@@ -11,26 +12,27 @@ from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_state import PodState
 
 _USERS = 8
-"""Pods remembered for an adapter as having used it last."""
+"""How many pods are stored for an adapter as its most recent users."""
 _ADAPTERS = 65_536
-"""Adapters remembered with their users, which bounds the memory."""
-_PUT_OFF = 512
-"""Changes that are noted at most before they are taken in."""
-_NOBODY: dict[PodState, None] = {}
+"""How many adapters have their users stored. It bounds the memory."""
+_MAX_PENDING = 512
+"""How many changes may be pending before they are applied."""
+_NO_PODS: dict[PodState, None] = {}
 
 
 class FleetIndex:
-    """Of the ready pods. Written by the cache and the ledger only.
+    """The index of the ready pods. Only the fleet and the ledger write to it.
 
-    ``refresh`` first: requests that came and went since the last time are only noted. Before the
-    first time nothing is kept at all, as small fleets are looked at in full and never ask.
+    Call ``refresh`` before you read it: requests that start or end are only recorded as pending
+    changes. Before the first ``refresh`` the index is not built at all, because algorithms inspect
+    all pods of a small fleet and never use it.
     """
 
     __slots__ = (
         "_active",
+        "_built",
         "_changes",
         "_early",
-        "_kept",
         "_running",
         "_users",
         "by_load",
@@ -41,37 +43,39 @@ class FleetIndex:
 
     def __init__(self) -> None:
         self.by_load = LoadOrder()
-        """All of them, by this router's requests in flight."""
+        """All ready pods, by this router's requests in flight."""
         self.with_room = LoadOrder()
-        """Those with a slot to spare, or nobody knows how many, by everyone's requests."""
+        """The ready pods that have a free slot or an unknown number of slots, by the requests of
+        all senders."""
         self.slots = 0
-        """Of all pods that say how many they have."""
+        """The number of slots of all pods whose number of slots is known."""
         self.free = 0
-        """Of those, without an adapter in flight."""
-        self._kept = False
+        """The number of those slots without an adapter in flight."""
+        self._built = False
         self._early: dict[PodState, None] = {}
-        """The ready pods, until they are kept."""
+        """The ready pods, until the index is built."""
         self._running: dict[str, dict[PodState, None]] = {}
         self._users: dict[str, dict[PodState, None]] = {}
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
-        """What was last taken in of each pod: what it shows in flight, slots and free slots."""
+        """What was last applied for each pod: the adapters shown in flight, the slots, and the free
+        slots."""
         self._changes: dict[tuple[PodState, str | None], None] = {}
-        """What changed and is not taken in, the last change last; most requests come and go
-        before anybody asks."""
+        """Pending changes, the most recent one last. They are deferred because most requests start
+        and end before anybody reads the index."""
 
     def running(self, adapter: str) -> Collection[PodState]:
         """Return the pods on which an adapter is in flight, by ledgers or the last scrape."""
-        return self._running.get(adapter, _NOBODY)
+        return self._running.get(adapter, _NO_PODS)
 
     def users(self, adapter: str) -> Collection[PodState]:
-        """Return the pods that used an adapter last, which probably still have it."""
-        return self._users.get(adapter, _NOBODY)
+        """Return the most recent pods that used an adapter. They probably still have it loaded."""
+        return self._users.get(adapter, _NO_PODS)
 
-    # What the cache and the ledger tell
+    # Updates from the fleet and the ledger
 
     def put(self, pod: PodState) -> None:
-        """Take a ready pod in, or what a scrape or another router changed about it."""
-        if not self._kept:
+        """Add a ready pod, or update it after a scrape or a peer's share."""
+        if not self._built:
             self._early[pod] = None
             return
         self.refresh()
@@ -90,8 +94,8 @@ class FleetIndex:
         self._moved(pod)
 
     def remove(self, pod: PodState) -> None:
-        """Forget a pod that is gone, or not ready any more."""
-        if not self._kept:
+        """Remove a pod that has left or is not ready any more."""
+        if not self._built:
             self._early.pop(pod, None)
             return
         self.refresh()
@@ -109,21 +113,24 @@ class FleetIndex:
             self._forget(self._users, adapter, pod)
 
     def changed(self, pod: PodState, adapter: str | None) -> None:
-        """Take note of one request more or less on a pod, for when somebody asks."""
-        if not self._kept:
+        """Record that one request more or less is on a pod.
+
+        The change stays pending until ``refresh``.
+        """
+        if not self._built:
             return
         changes = self._changes
         change = (pod, adapter)
         if change in changes:
             del changes[change]
         changes[change] = None
-        if len(changes) >= _PUT_OFF:
+        if len(changes) >= _MAX_PENDING:
             self.refresh()
 
     def refresh(self) -> None:
-        """Take in what changed since the last time."""
-        if not self._kept:
-            self._kept = True
+        """Apply all pending changes."""
+        if not self._built:
+            self._built = True
             early, self._early = self._early, {}
             for pod in early:
                 self.put(pod)
@@ -140,7 +147,7 @@ class FleetIndex:
                 self._moved(pod)
 
     def _moved(self, pod: PodState) -> None:
-        """Take in a pod's load and room."""
+        """Apply a pod's load and its free slots."""
         beliefs = pod.beliefs
         active, slots, free = self._active[pod]
         self.by_load.put(pod, pod.in_flight)

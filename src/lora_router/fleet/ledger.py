@@ -1,12 +1,12 @@
-"""The in-flight ledger: which requests this router has sent and not yet seen the end of.
+"""The in-flight ledger: the requests that this router has sent and that have not ended.
 
 Rules:
 
-- A request is counted in the same synchronous step that picks its pod, so the next request
+- A request is counted in the same synchronous step that picks its pod, so that the next request
   already sees it.
-- ``Reservation.release`` gives the count back exactly once, however often it is called.
-- A reservation holds the pod's state itself, not its name: a pod that leaves and comes back
-  under the same name is another state, and neither's count can go wrong.
+- ``Reservation.release`` decrements the count exactly once, however often it is called.
+- A reservation refers to the pod's state, not to its name. A pod that leaves and returns under the
+  same name has a new state, so neither count can become wrong.
 """
 
 from lora_router.fleet.changes import Changes, Signal
@@ -15,7 +15,7 @@ from lora_router.fleet.pod_state import PodState
 
 
 class Reservation:
-    """One request's place in the ledger."""
+    """One request that counts as in flight on a pod until it is released."""
 
     __slots__ = ("_ledger", "adapter", "state")
 
@@ -30,7 +30,7 @@ class Reservation:
         return self._ledger is not None
 
     def release(self) -> bool:
-        """Give the place back. Returns whether this call was the one that did."""
+        """End the reservation. Return whether this call was the one that ended it."""
         ledger = self._ledger
         if ledger is None:
             return False
@@ -51,7 +51,10 @@ class Reservation:
 
 
 class Ledger:
-    """Counts requests in flight, by pod and by adapter. The counts stand in each ``PodState``."""
+    """Counts requests in flight by pod and by adapter.
+
+    The counts are stored in each ``PodState``.
+    """
 
     __slots__ = ("index", "released", "total")
 
@@ -59,10 +62,10 @@ class Ledger:
         self.total = 0
         self.index = index if index is not None else FleetIndex()
         self.released = released if released is not None else Changes().released
-        """Sent after each release, with the record of the pod."""
+        """The signal sent after each release, with the record of the pod."""
 
     def reserve(self, state: PodState, adapter: str | None) -> Reservation:
-        """Count one more request on a pod, for an adapter or (``None``) the base model."""
+        """Count one more request on a pod, for an adapter or (``None``) for the base model."""
         state.in_flight += 1
         if adapter is not None:
             counts = state.in_flight_adapters

@@ -1,4 +1,4 @@
-"""Pods in the order of their load, kept as loads change rather than sorted when asked."""
+"""Pods in order of load, updated as loads change instead of sorted on demand."""
 
 import random
 from collections.abc import Container
@@ -6,11 +6,14 @@ from collections.abc import Container
 from lora_router.fleet.pod_state import PodState
 
 _TRIES = 8
-"""Random looks into a large bucket before it is walked through."""
+"""Number of random probes into a large bucket before the bucket is scanned."""
 
 
 class LoadOrder:
-    """Pods in buckets, one for each load. A change of load costs the same however many pods."""
+    """Pods in buckets, one bucket for each load.
+
+    A change of a pod's load costs the same for any number of pods.
+    """
 
     __slots__ = ("_buckets", "_least", "_most", "_places", "total")
 
@@ -19,10 +22,10 @@ class LoadOrder:
         self._places: dict[PodState, tuple[int, int]] = {}
         """Each pod's load, and its position in the bucket."""
         self._least = 0
-        """No pod has less; some may have more."""
+        """A lower bound of all loads. It can be too low, because removals do not update it."""
         self._most = 0
         self.total = 0
-        """Load of all pods together."""
+        """The sum of all loads."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -31,7 +34,7 @@ class LoadOrder:
         return pod in self._places
 
     def put(self, pod: PodState, load: int) -> None:
-        """Take a pod in, or its new load."""
+        """Add a pod, or update its load."""
         place = self._places.get(pod)
         if place is not None:
             if place[0] == load:
@@ -49,13 +52,13 @@ class LoadOrder:
             self._most = load
 
     def remove(self, pod: PodState) -> None:
-        """Forget a pod, if it is known."""
+        """Remove a pod. Does nothing if the pod is unknown."""
         place = self._places.pop(pod, None)
         if place is not None:
             self._take_out(*place)
 
     def most(self) -> PodState | None:
-        """Return a pod with the highest load."""
+        """Return a pod with the highest load, or ``None`` if there are no pods."""
         if not self._places:
             return None
         while self._most not in self._buckets:
@@ -65,12 +68,13 @@ class LoadOrder:
     def least(
         self, count: int, rng: random.Random, among: Container[PodState] | None = None
     ) -> list[PodState]:
-        """Return up to ``count`` pods with the lowest loads, those with the same load at random.
+        """Return up to ``count`` pods with the lowest loads, in random order among equals.
 
         Args:
-            count: How many are wanted.
-            rng: Chooses among equals.
-            among: Only pods in it count. With few of all pods in it, few may be found.
+            count: The number of pods wanted.
+            rng: Source of randomness for pods of the same load.
+            among: Return only pods in this container. If it contains few of all pods, fewer than
+                ``count`` may be found.
         """
         found: list[PodState] = []
         if not self._places:
@@ -81,7 +85,7 @@ class LoadOrder:
         for load in range(self._least, self._most + 1):
             bucket = buckets.get(load)
             if bucket is not None:
-                _choose(bucket, count, rng, among, found)
+                _add_from(bucket, count, rng, among, found)
                 if len(found) >= count:
                     break
         return found
@@ -97,14 +101,14 @@ class LoadOrder:
             del self._buckets[load]
 
 
-def _choose(
+def _add_from(
     bucket: list[PodState],
     count: int,
     rng: random.Random,
     among: Container[PodState] | None,
     found: list[PodState],
 ) -> None:
-    """Add pods of one bucket, chosen at random, until there are ``count``."""
+    """Add randomly chosen pods of one bucket until ``found`` contains ``count`` pods."""
     size = len(bucket)
     if size > 2 * _TRIES:
         for _ in range(_TRIES):

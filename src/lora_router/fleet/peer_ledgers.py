@@ -1,7 +1,7 @@
-"""What the routers of a fleet tell each other: records; how they are carried is not known here.
+"""Records that routers exchange. This module does not know how they are transported.
 
-A router tells all of it each time, not what changed. So a telling that is lost costs nothing but
-age, and nobody has to remember what was told before.
+A share always contains the complete state, not a difference. A lost share therefore costs only
+freshness, and no router has to remember what it sent before.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ class PodShare:
     """What one router has in flight on one pod."""
 
     server: tuple[str, str]
-    """The pod's address and uid. Of another server of the same name this says nothing."""
+    """The pod's address and uid. The share does not apply to another server of the same name."""
     requests: int
     adapters: Mapping[str, int]
-    """Of the requests, how many for each adapter. An adapter with none is not in it."""
+    """The number of these requests for each adapter. Adapters without requests are omitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +24,28 @@ class HeldShare:
     """The requests for one adapter that one router holds."""
 
     seconds: float
-    """How long the oldest of them has waited."""
+    """How long the oldest of them has waited, in seconds."""
     wanted: str | None = None
-    """The name of the pod whose free slot it would have, were it this router's turn."""
+    """The name of the pod whose free slot these requests would take if that slot were in the
+    router's allotment."""
     closed: tuple[str, str] | None = None
-    """The slot that is to become free for it, if one was chosen: a pod's name, and the adapter that
-    gets no further requests there."""
+    """The slot that is closed so that it becomes free for these requests, if one was chosen: a
+    pod's name, and the adapter that receives no further requests there."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerShare:
-    """One router's ledger at one moment."""
+    """One router's share: its ledger at one moment."""
 
     router: str
-    """Its name, which no other router of the fleet has."""
+    """The router's name. It is unique among the routers of the fleet."""
     number: int
-    """Counts its tellings, from 1."""
+    """Sequence number of the share, starting at 1."""
     every: float
-    """Seconds until the next one. A router that misses several is taken for gone."""
+    """Seconds until the next share. A router that misses several shares is treated as gone."""
     pods: Mapping[str, PodShare]
-    """By the pods' names. One with nothing in flight need not be in it."""
+    """By pod name. Pods without requests in flight may be omitted."""
     held: Mapping[str, HeldShare]
-    """By adapter."""
+    """The held requests, by adapter."""
     heard: Mapping[str, int]
-    """For each other router, the number of its last telling that came here."""
+    """Acknowledgements: for each peer, the number of the last share that arrived here."""

@@ -1,4 +1,4 @@
-"""The other routers of the fleet, as they have told of themselves."""
+"""The peers: the last share of each of them, and the allotment of free slots that follows."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,32 +9,36 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.slot_turns import Claim, turns_of
 
 MISSED = 3
-"""Tellings that a router may miss before it is taken for gone."""
+"""How many shares a router may miss before it is treated as gone."""
 UNTOUCHED = 20
-"""Tellings during which nobody touched a pod's free slots, after which nobody is likely to before
-the next one. Less: more clashes. More: more loads."""
+"""If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
+take one of them before the next share. A lower value causes more conflicts between routers. A
+higher value causes more loads."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Received:
     share: LedgerShare
     at: float
 
 
 class Peers:
-    """Remembers what each router told last, and keeps each pod's beliefs in step with it.
+    """Stores the last share of each peer, and updates the beliefs about each pod from it.
 
-    Times are seconds of this router's monotonic clock. No router needs to know another's.
+    Times are seconds on this router's monotonic clock. No router needs to know another router's
+    clock.
     """
 
     def __init__(self) -> None:
-        self._told: dict[str, _Told] = {}
-        """By the other routers' names."""
-        self._own: _Told | None = None
+        self._received: dict[str, _Received] = {}
+        """By the names of the peers."""
+        self._own: _Received | None = None
         self._claimed: dict[str, tuple[int, float]] = {}
-        """Adapters that this router holds: which of its tellings said so first, and when."""
+        """The adapters that this router holds, each with the number and time of the first of its
+        shares that reported it."""
         self._untouched: dict[PodState, tuple[int, float]] = {}
-        """How many free slots of a pod nobody claims, and since when there are so many."""
+        """For each pod, the number of free slots that nobody claims, and since when it has been
+        that number."""
 
     def tell(
         self,
@@ -44,11 +48,14 @@ class Peers:
         states: Collection[PodState],
         now: float,
     ) -> tuple[LedgerShare, Collection[PodState]]:
-        """Return what there is to tell, which is taken for told, and the pods that it changes."""
+        """Return this router's share and the pods that it changes. The caller must send the share.
+
+        Peers that have missed more than ``MISSED`` shares are dropped.
+        """
         changed: dict[PodState, None] = {}
-        for name, told in tuple(self._told.items()):
-            if now - told.at > MISSED * told.share.every:
-                del self._told[name]
+        for name, received in tuple(self._received.items()):
+            if now - received.at > MISSED * received.share.every:
+                del self._received[name]
                 changed.update((state, None) for state in states if state.beliefs.told(name, None))
         pods = {}
         for state in states:
@@ -59,21 +66,21 @@ class Peers:
                     (pod.address, pod.uid), state.in_flight, dict(state.in_flight_adapters)
                 )
         number = 1 if self._own is None else self._own.share.number + 1
-        heard = {name: told.share.number for name, told in self._told.items()}
+        heard = {name: received.share.number for name, received in self._received.items()}
         self._claimed = {name: self._claimed.get(name, (number, now)) for name in held}
         share = LedgerShare(router, number, every, pods, held, heard)
-        self._own = _Told(share, now)
-        changed.update((state, None) for state in self._share_out(states, now))
+        self._own = _Received(share, now)
+        changed.update((state, None) for state in self._allot(states, now))
         return share, changed
 
     def put(
         self, share: LedgerShare, states: Collection[PodState], now: float
     ) -> Collection[PodState]:
-        """Take what another router told; return the pods that it changes."""
-        last = self._told.get(share.router)
+        """Store a peer's share; return the pods that it changes."""
+        last = self._received.get(share.router)
         if last is not None and 1 < share.number <= last.share.number:
-            return ()  # Overtaken on its way. Number 1 is of a router that has begun anew.
-        self._told[share.router] = _Told(share, now)
+            return ()  # A newer share arrived first. Number 1 comes from a router that restarted.
+        self._received[share.router] = _Received(share, now)
         changed: dict[PodState, None] = {}
         for state in states:
             pod = state.pod
@@ -82,26 +89,27 @@ class Peers:
                 found = None
             if state.beliefs.told(share.router, found):
                 changed[state] = None
-        changed.update((state, None) for state in self._share_out(states, now))
+        changed.update((state, None) for state in self._allot(states, now))
         return changed
 
-    def _share_out(self, states: Collection[PodState], now: float) -> list[PodState]:
-        """Work out which free slots are this router's, and which are closed; say where it differs.
+    def _allot(self, states: Collection[PodState], now: float) -> list[PodState]:
+        """Compute this router's allotment and the closed slots; return the changed pods.
 
-        Before this router has told of itself, the others do not count with it.
+        Before this router has sent its first share, peers do not include it in their computation.
+        Until then, or if there are no peers, it may take every free slot.
         """
-        if self._own is None or not self._told:
+        if self._own is None or not self._received:
             self._untouched = {}
             return [state for state in states if _put(state, None, frozenset())]
         own = self._own.share
         closed: dict[str, set[str]] = {}
-        for told in self._told.values():
-            for held in told.share.held.values():
+        for received in self._received.values():
+            for held in received.share.held.values():
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
         in_order = sorted(states, key=lambda state: state.pod.name)
         free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
-        routers = sorted((own.router, *self._told))
+        routers = sorted((own.router, *self._received))
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
         turns = turns_of(own.router, routers, free, self._claims(positions, now))
         untouched = {}
@@ -121,36 +129,39 @@ class Peers:
         return changed
 
     def _claims(self, positions: Mapping[str, int], now: float) -> Collection[Claim]:
-        """Return each held adapter's claim, by the router that has held it for longest."""
+        """Return one claim for each held adapter: that of the router that has held it longest."""
         claims: dict[str, Claim] = {}
-        for told in (self._own, *self._told.values()):
-            if told is None:
+        for received in (self._own, *self._received.values()):
+            if received is None:
                 continue
-            for adapter, held in told.share.held.items():
-                heard_by = self._heard_of(adapter, now) if told is self._own else ()
+            for adapter, held in received.share.held.items():
+                heard_by = self._acknowledged_by(adapter, now) if received is self._own else ()
                 wanted = None if held.wanted is None else positions.get(held.wanted)
-                since = told.at - held.seconds
-                claim = Claim(since, told.share.router, adapter, wanted, heard_by)
+                since = received.at - held.seconds
+                claim = Claim(since, received.share.router, adapter, wanted, heard_by)
                 if adapter not in claims or since < claims[adapter].since:
                     claims[adapter] = claim
         return claims.values()
 
-    def _heard_of(self, adapter: str, now: float) -> Collection[str]:
-        """Return the routers that know that this one holds an adapter, or should have for long."""
-        assert self._own is not None  # noqa: S101 -- what is claimed was told
+    def _acknowledged_by(self, adapter: str, now: float) -> Collection[str]:
+        """Return the peers that have acknowledged that this router holds an adapter.
+
+        After ``MISSED`` share intervals all peers are assumed to know it.
+        """
+        assert self._own is not None  # noqa: S101 -- claims come from shares
         own = self._own.share
         number, at = self._claimed[adapter]
         if now - at > MISSED * own.every:
-            return self._told.keys()
+            return self._received.keys()
         return [
             name
-            for name, told in self._told.items()
-            if told.share.heard.get(own.router, 0) >= number
+            for name, received in self._received.items()
+            if received.share.heard.get(own.router, 0) >= number
         ]
 
 
 def _put(state: PodState, turn: Turn | None, closed: frozenset[str]) -> bool:
-    """Write what was worked out for a pod; say whether it is new."""
+    """Store a pod's allotment and closed slots; return whether they changed."""
     peers = state.beliefs.peers
     if (peers.turn, peers.closed) == (turn, closed):
         return False

@@ -8,26 +8,29 @@ from dataclasses import dataclass, field
 class Pod:
     """One replica of a model server.
 
-    Discovery makes these; two that compare equal describe the same pod in the same state.
+    Discovery creates these records. Two equal records describe the same pod in the same state.
     """
 
     name: str
-    """Unique in the fleet; on Kubernetes ``namespace/name``."""
+    """Unique in the fleet. On Kubernetes ``namespace/name``."""
     address: str
     """The endpoint that serves requests, ``ip:port`` (``[ip]:port`` for IPv6)."""
     metrics_url: str
-    """Where ``/metrics`` is read."""
+    """The URL of ``/metrics``."""
     models_url: str
-    """Where ``/v1/models`` is read."""
+    """The URL of ``/v1/models``."""
     ready: bool = True
-    """Whether new requests may be sent to it."""
+    """Whether the pod may receive new requests."""
     models: tuple[str, ...] | None = None
-    """Model names it serves: the base model first, then adapters. ``None``: ask the pod."""
+    """The names of the models that it serves: the base model first, then the adapters. ``None``:
+    the router asks the pod."""
     base_model: str | None = None
-    """The base model's name by its label: what is taken for served until the pod has been asked."""
+    """The base model's name from the pod's label. The pod is assumed to serve it until its
+    ``/v1/models`` has been read."""
     engine: str | None = None
-    """Model server (``vllm``, ``sglang``). ``None``: told from its metrics page."""
+    """The model server (``vllm``, ``sglang``). ``None``: detected from the metrics page."""
     uid: str = ""
-    """Tells a pod from an earlier one of the same name and address, where discovery can."""
+    """Distinguishes a pod from an earlier one with the same name and address, if discovery provides
+    it."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What ``external-filter`` selects on."""
+    """The labels that ``external-filter`` selects on."""

@@ -1,4 +1,4 @@
-"""The pods that serve the same models, and the fleet's index beside them."""
+"""The pods that serve the same models, together with the fleet's index."""
 
 from collections.abc import Iterable
 
@@ -7,19 +7,20 @@ from lora_router.fleet.pod_state import PodState
 
 
 class PodGroup(tuple[PodState, ...]):  # noqa: SLOT001 -- a tuple cannot have slots
-    """Ready pods, in a fixed order: candidates of which an algorithm need not look at each.
+    """Ready pods in a fixed order, from which an algorithm can choose without inspecting all.
 
-    Models that the same pods serve share one group, which lives until pods or models change.
+    Models that are served by the same pods share one group. A group lives until pods or models
+    change.
     """
 
     _index: FleetIndex
     members: frozenset[PodState]
     is_everyone: bool
-    """Whether all ready pods are in it."""
+    """Whether the group contains all ready pods."""
     name_hashes: list[int]
-    """Of the pods' names; filled by who weighs them first."""
+    """Hashes of the pods' names. The first rendezvous computation fills this list."""
     first: dict[str, tuple[PodState, ...]]
-    """What was worked out of the names alone, by adapter."""
+    """The first pods in the rendezvous order, by adapter. They depend on names only."""
 
     @property
     def fleet(self) -> FleetIndex:
@@ -29,7 +30,7 @@ class PodGroup(tuple[PodState, ...]):  # noqa: SLOT001 -- a tuple cannot have sl
 
     @classmethod
     def of(cls, pods: Iterable[PodState], fleet: FleetIndex, *, is_everyone: bool) -> "PodGroup":
-        """Make a group."""
+        """Return a group of these pods."""
         group = cls(pods)
         group._index = fleet
         group.members = frozenset(group)

@@ -1,66 +1,72 @@
-"""What one scrape of a pod said. Records only; reading a page is the business of ``scrape``."""
+"""The result of one scrape of a pod. Records only; ``scrape`` reads the pages."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class LoraActivity:
-    """The newest believable series of ``vllm:lora_requests_info``.
+    """The newest plausible series of ``vllm:lora_requests_info``.
 
-    It says which adapters have had a first token and not finished: activity, not residency. vLLM
-    0.32.0 writes the same names into both labels; servers that tell running from waiting exist.
+    It lists the adapters that have had a first token and have not finished: activity, not
+    residency. vLLM 0.32.0 writes the same names into both labels. Other servers distinguish running
+    from waiting adapters.
     """
 
     max_lora: int | None
-    """Slots for distinct adapters in one batch. ``None``: missing, 0 or unreadable, so unknown."""
+    """The number of distinct adapters that one batch can contain. ``None``: missing, 0 or
+    unreadable, so unknown."""
     running: frozenset[str]
     waiting: frozenset[str]
     updated_at: float
-    """Unix time in seconds, by the pod's clock. Stands still while the pod is idle."""
+    """Unix time in seconds on the pod's clock. It does not advance while the pod is idle."""
 
     @property
     def active(self) -> frozenset[str]:
-        """Adapters in either label, each once."""
+        """Adapters in either label, without duplicates."""
         return self.running | self.waiting
 
 
 @dataclass(frozen=True, slots=True)
 class LoraResidency:
-    """Which adapters a server says it has loaded, in use or not.
+    """Which adapters a server reports as loaded, in use or not.
 
-    vLLM will say so (vllm-project/vllm#54830); 0.32.0 does not. An adapter unloaded through the
-    API stays listed until another takes its place.
+    A future vLLM will report this (vllm-project/vllm#54830); 0.32.0 does not. An adapter that was
+    unloaded through the API stays listed until another adapter takes its place.
     """
 
     gpu: frozenset[str]
-    """In a slot: the next request runs at once."""
+    """Adapters in a slot. The next request for one of them runs immediately."""
     cpu: frozenset[str]
-    """In host memory only: the next request waits for a copy. Never also in ``gpu``."""
+    """Adapters in host memory only. The next request for one of them waits for a copy. Disjoint
+    from ``gpu``."""
     max_gpu: int | None
-    """Slots. ``None``: missing, 0 or unreadable, so unknown."""
+    """The number of slots. ``None``: missing, 0 or unreadable, so unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodMetrics:
-    """An immutable snapshot of a pod's load. ``None`` means the page did not say."""
+    """An immutable snapshot of a pod's load.
+
+    ``None`` means that the page did not contain the value.
+    """
 
     scraped_at: float
-    """When the page arrived, in seconds of the router's monotonic clock."""
+    """When the page arrived, in seconds on the router's monotonic clock."""
     running: float | None = None
     """Requests in the batch, summed over engines."""
     waiting: float | None = None
     """Requests queued in the server, summed over engines."""
     kv_cache_usage: float | None = None
-    """Share of the KV cache in use, in [0, 1]; the fullest engine's."""
+    """Fraction of the KV cache in use, in [0, 1], of the fullest engine."""
     deferred: float | None = None
-    """Of the waiting requests, those held back by the adapter slot limit."""
+    """The number of waiting requests that the adapter slot limit holds back."""
     lora: LoraActivity | None = None
-    """``None``: nothing known about adapters, which is not the same as no room."""
+    """``None``: nothing is known about adapters. This does not mean that there is no room."""
     residency: LoraResidency | None = None
-    """``None``: the server does not say what it has loaded."""
+    """``None``: the server does not report what it has loaded."""
     adapter_load_seconds: float | None = None
-    """What loading an adapter took, the mean over the server's life."""
+    """Mean time in seconds that loading an adapter took, over the server's life."""
     started_at: float | None = None
-    """Unix time, by the pod's clock, at which the server's process began."""
+    """Unix time on the pod's clock at which the server process started."""
     generated_tokens: float | None = None
-    """Tokens that came out since then, of all engines. Read where ``started_at`` is missing."""
+    """Tokens generated since then, by all engines. Read only if ``started_at`` is missing."""

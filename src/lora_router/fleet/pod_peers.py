@@ -1,4 +1,4 @@
-"""What other routers told of one pod, and which of its free slots are this router's to take."""
+"""The shares of peers for one pod, and this router's allotment of the pod's free slots."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -9,46 +9,50 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Turn(NamedTuple):
-    """The part of the slots that are free by what was told. See ``slot_turns``."""
+    """The allotment of this router: the slots, free according to all shares, that it may take.
+
+    See ``slot_turns``.
+    """
 
     slots: int
-    """For any adapter."""
+    """The number of slots that it may take for any adapter."""
     slots_if_loaded: int
-    """For an adapter that is still loaded there."""
+    """The number of slots that it may take for an adapter that is still loaded on the pod."""
     may_reuse: bool
-    """Whether what this router has freed since it told is its own."""
+    """Whether this router may reuse the slots that it has freed since its last share."""
 
 
 class News(NamedTuple):
-    """What a telling changed about a pod."""
+    """What a peer's new share changed about a pod."""
 
     started: frozenset[str]
-    """Adapters that the router had not in flight before."""
+    """Adapters that came in flight."""
     ended: frozenset[str]
-    """Adapters that it has in flight no more."""
+    """Adapters that are no longer in flight."""
     more: int
-    """Requests that it has in flight more than before; fewer if negative."""
+    """By how many the peer's requests in flight increased; negative for a decrease."""
 
 
 class PodPeers:
-    """Of one pod. Merged when somebody tells, so that a request has nothing to add up.
+    """The merged shares of all peers for one pod.
 
-    Written by the cache only.
+    They are merged when a share arrives, so that a request does not have to add anything up. Only
+    the fleet writes to it.
     """
 
     __slots__ = ("_counts", "_shares", "adapters", "closed", "requests", "told", "turn")
 
     def __init__(self) -> None:
         self.adapters = _NONE
-        """Adapters that other routers have in flight."""
+        """Adapters that peers have in flight."""
         self.requests = 0
-        """Requests that other routers have in flight."""
+        """The number of requests that peers have in flight."""
         self.closed = _NONE
-        """Adapters that get no further requests here, as another router waits for their slot."""
+        """Adapters that receive no further requests here, because a peer waits for their slot."""
         self.told = _NONE
-        """Adapters in flight by what this router told last."""
+        """Adapters that were in flight in this router's own last share."""
         self.turn: Turn | None = None
-        """``None``: all that is free may be taken, since nobody else tells."""
+        """``None``: no peer sends shares, so this router may take every free slot."""
         self._shares: dict[str, PodShare] = {}
         self._counts: dict[str, int] = {}
 
@@ -56,18 +60,18 @@ class PodPeers:
         return bool(self._shares)
 
     def in_flight(self, adapter: str) -> int:
-        """Return the requests of an adapter that other routers have in flight."""
+        """Return the number of an adapter's requests that peers have in flight."""
         return self._counts.get(adapter, 0)
 
     def leave_a_slot(
         self, expected: Collection[str], foreign: Collection[str], *, is_loaded: bool
     ) -> bool:
-        """Say whether a slot, if one is free, is this router's to take for a further adapter.
+        """Return whether this router may take a free slot for a further adapter.
 
         Args:
             expected: Adapters that this router has in flight.
-            foreign: Adapters that others have.
-            is_loaded: Whether the further adapter is still loaded.
+            foreign: Adapters that others have in flight.
+            is_loaded: Whether the further adapter is still loaded on the pod.
         """
         turn = self.turn
         if turn is None:
@@ -82,7 +86,10 @@ class PodPeers:
         return left > 0
 
     def put(self, router: str, share: PodShare | None) -> News | None:
-        """Take what a router told; ``None``: it has nothing here. Return what is new."""
+        """Store a peer's share (``None``: it has nothing here).
+
+        Return what changed, or ``None``.
+        """
         old = self._shares.get(router)
         if share == old:
             return None

@@ -1,4 +1,4 @@
-"""One pod's line in the cache: what discovery, the scraper and the ledger each know of it."""
+"""One pod's record in the fleet: what discovery, the scraper, and the ledger know about it."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -10,38 +10,44 @@ from lora_router.fleet.pod_metrics import PodMetrics
 
 
 class PodView(Protocol):
-    """What an algorithm may read of a pod. The cache's own record, without the right to write."""
+    """What an algorithm may read about a pod: a read-only view of the fleet's own record."""
 
     @property
     def pod(self) -> Pod:
-        """Name, address, labels."""
+        """The pod's description: name, address, labels."""
 
     @property
     def metrics(self) -> PodMetrics | None:
-        """The last good scrape, of any age; ``None`` before the first."""
+        """The last good snapshot, of any age; ``None`` before the first one."""
 
     @property
     def in_flight(self) -> int:
-        """Requests of this router on the pod, counted from the decision to the stream's end."""
+        """Requests of this router on the pod.
+
+        Each counts from the pick to the end of its stream.
+        """
 
     @property
     def in_flight_adapters(self) -> Mapping[str, int]:
-        """Of those, how many for each adapter. An adapter with none is not in it."""
+        """The number of these requests for each adapter. Adapters without requests are omitted."""
 
     @property
     def adapters(self) -> Mapping[str, str | None]:
-        """Adapters that the pod can serve, each with its base model's name where known."""
+        """Adapters that the pod serves, each with its base model's name if that is known."""
 
     @property
     def beliefs(self) -> AdapterBeliefs:
-        """What is believed of the pod's adapter slots, from all evidence."""
+        """The estimate of what is in the pod's adapter slots, from all evidence."""
 
     def fresh_metrics(self, now: float, max_age: float) -> PodMetrics | None:
-        """Return the last scrape if it is at most ``max_age`` seconds old at ``now``."""
+        """Return the last snapshot if it is fresh, else ``None``.
+
+        A snapshot is fresh if it is at most ``max_age`` seconds old at ``now``.
+        """
 
 
 class PodState:
-    """The cache's record of one pod. Written by the cache and the ledger only."""
+    """The fleet's record of one pod. Only the fleet and the ledger write to it."""
 
     __slots__ = (
         "beliefs",
@@ -63,7 +69,7 @@ class PodState:
         self.in_flight_adapters: dict[str, int] = {}
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
         self.scrape_failures = 0
-        """Failed scrapes in a row."""
+        """The number of consecutive failed scrapes."""
 
     @property
     def base_models(self) -> frozenset[str]:
@@ -72,14 +78,17 @@ class PodState:
 
     @property
     def adapters(self) -> Mapping[str, str | None]:
-        """Adapters that the pod can serve, each with its base model's name where known."""
+        """Adapters that the pod serves, each with its base model's name if that is known."""
         return self.catalog.adapters
 
     def __repr__(self) -> str:
         return f"<PodState {self.pod.name} {self.pod.address} in_flight={self.in_flight}>"
 
     def fresh_metrics(self, now: float, max_age: float) -> PodMetrics | None:
-        """Return the last scrape if it is at most ``max_age`` seconds old at ``now``."""
+        """Return the last snapshot if it is fresh, else ``None``.
+
+        A snapshot is fresh if it is at most ``max_age`` seconds old at ``now``.
+        """
         metrics = self.metrics
         if metrics is None or now - metrics.scraped_at > max_age:
             return None

@@ -1,21 +1,23 @@
-"""Whose turn it is to take a free slot, when several routers place adapters.
+"""Allotment of free slots to routers, when several routers place adapters.
 
-Between two tellings routers place blindly. Of two that place different adapters into the same last
-free slot, one has its adapter wait on the pod for whole generations, and nothing undoes that. So
-free slots are shared out, by rules that all routers work out alike from what all were told:
+Between two exchanges, routers do not see each other's placements. If two routers place different
+adapters into the same last free slot, one of the adapters waits on the pod for whole generations,
+and nothing can undo that. Therefore each free slot is allotted to one router. All routers compute
+the same allotments from the same shares, by these rules:
 
-1. A slot is free by what was *told*. What a router takes or frees since is its own affair until it
-   tells.
-2. Each adapter that is held *claims* a slot, the one that has waited longest first: on the pod that
-   it wants, else on the one with the most free slots. The router that holds it may take that slot
-   once the router whose slot it were (rule 3) is known to have heard of the claim, and so to leave
-   it alone.
-3. Free slots that nobody claims are each one router's, in turn by the order of routers and pods. So
-   each can place at once on some pods, and on the others after it has claimed.
-4. Into such a slot any router may put an adapter that is still loaded there, if the pod has another
-   one, or if nobody has touched it for so long that nobody is likely to do so just now. (Else the
-   adapter is loaded once more elsewhere, which costs more than the rare clash.)
-5. A slot that a router frees is its own until it tells, unless another router has a claim that
+1. A slot is free if it is free according to all *shares*. What a router takes or frees after its
+   last share counts only for that router until its next share.
+2. Each held adapter *claims* one slot. Claims are served in order of waiting time, the longest
+   first. A claim gets a slot on the pod that it names, or otherwise on the pod with the most free
+   slots. The router that holds the adapter may take the slot once the router to which rule 3 would
+   allot the slot has acknowledged the claim, because that router then leaves the slot alone.
+3. Free slots without a claim are allotted in rotation, by the order of routers and pods. So every
+   router can place immediately on some pods, and on the other pods after it has claimed a slot.
+4. Any router may put an adapter that is still loaded on the pod into such a slot, if the pod has
+   another unclaimed slot, or if the pod's free slots have not changed for so long that another
+   router is unlikely to take one now. (Otherwise the adapter would be loaded again elsewhere, which
+   costs more than the rare conflict.)
+5. A router may reuse a slot that it frees until its next share, unless a claim of another router
    finds no slot.
 """
 
@@ -24,39 +26,39 @@ from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """An adapter that is held. Claims sort by how long it has waited."""
+    """A held adapter's claim to a slot. Claims are ordered by waiting time."""
 
     since: float
-    """On this router's clock."""
+    """When the adapter was first held, on this router's clock."""
     router: str
     adapter: str
     pod: int | None
-    """The pod that it wants, by its position; ``None``: any."""
+    """The position of the pod on which a slot is wanted; ``None``: any pod."""
     heard_by: Collection[str]
-    """Routers that are known to have heard of it. Known of this router's own claims only."""
+    """Routers that have acknowledged the claim. Known only for this router's own claims."""
 
 
 class Turns(NamedTuple):
-    """What comes of it for one router."""
+    """The allotment of one router."""
 
     allotted: list[int]
-    """For each pod, how many of its free slots are the router's to take."""
+    """For each pod, the number of free slots that this router may take."""
     unclaimed: list[int]
-    """For each pod, how many of its free slots nobody claims."""
+    """For each pod, the number of free slots that nobody claims."""
     may_reuse: bool
-    """Whether a slot that the router frees is its own."""
+    """Whether the router may reuse a slot that it frees."""
 
 
 def turns_of(
     router: str, routers: Sequence[str], free: Sequence[int], claims: Iterable[Claim]
 ) -> Turns:
-    """Share out the free slots.
+    """Return one router's allotment of the free slots.
 
     Args:
-        router: Whose part is asked for.
-        routers: All of them, in an order that is the same for each.
-        free: Free slots of each pod, in an order that is the same for all routers.
-        claims: At most one for each adapter.
+        router: The router whose allotment is computed.
+        routers: All routers, in an order that is the same on each of them.
+        free: The number of free slots of each pod, in an order that is the same on all routers.
+        claims: At most one claim for each adapter.
     """
     left = list(free)
     allotted = [0] * len(left)
