@@ -71,8 +71,7 @@ class LogWriter(logging.Handler):
             written.wait(FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Flush, then end the thread."""
-        self.flush()
+        """End the thread after the queued lines. ``logging`` flushes handlers before it."""
         self._queue.put(None)
         super().close()
 

@@ -125,6 +125,7 @@ class Pipe:
         self.log.addHandler(self.writer)
 
     def close(self) -> None:
+        self.writer.flush()
         self.writer.close()
         self.stream.close()
 
@@ -203,7 +204,7 @@ from lora_router.telemetry.logs import configure_logging, dropped_lines
 configure_logging("info", "text")
 log = logging.getLogger("lora_router")
 started = time.monotonic()
-for number in range(100_000):
+for number in range(40_000):
     log.info("line %d %s", number, "x" * 200)
 print(time.monotonic() - started, dropped_lines(), flush=True)
 """
@@ -218,12 +219,12 @@ def test_a_process_whose_standard_error_is_not_read_goes_on_and_ends() -> None:
         seconds, dropped = process.stdout.readline().split()
         assert process.wait(30) == 0  # Nobody has read standard error yet.
 
-        assert int(dropped) > 50_000
+        assert int(dropped) > 10_000
         assert float(seconds) < 30
 
 
 def test_what_was_logged_just_before_the_end_is_written(tmp_path: Path) -> None:
-    script = SCRIPT.replace("100_000", "1000")
+    script = SCRIPT.replace("40_000", "1000")
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, timeout=30, cwd=tmp_path
     )
