@@ -120,7 +120,10 @@ class Supervisor:
         self, task: str, work: Coroutine[Any, Any, None], *, about: str = ""
     ) -> asyncio.Task[None]:
         """Run ``work`` once. A failure is counted and logged."""
-        return self._start(self._once(_Run(task, about), work), task)
+        started = self._start(self._once(_Run(task, about), work), task)
+        # A task that is cancelled before its first step would leave the coroutine unawaited.
+        started.add_done_callback(lambda _: work.close())
+        return started
 
     def failed(self, task: str, error: BaseException, *, about: str = "") -> None:
         """Count and log a failure that did not end the task."""
@@ -135,7 +138,14 @@ class Supervisor:
             if run.running and now - run.started >= GOOD_RUN_SECONDS:
                 del self._failing[run]
                 run.failures = 0
-                log.info("task %s%s runs again", run.task, _of(run.about))
+                self._limit.log(
+                    log,
+                    logging.INFO,
+                    (run.task, "recovered"),
+                    "task %s%s recovered",
+                    run.task,
+                    _of(run.about),
+                )
             elif run.failures >= FAILURES_IN_A_ROW:
                 found.append(FailingTask(run.task, run.about, run.failures, run.error))
         return found
@@ -147,8 +157,8 @@ class Supervisor:
         """
         error = context.get("exception")
         if not isinstance(error, BaseException):
-            error = TaskEndedError(str(context.get("message", "unknown")))
-        self.failed("callback", error, about=str(context.get("message", "")))
+            error = RuntimeError("no exception given")
+        self.failed("callback", error, about=str(context.get("message", "the event loop")))
 
     async def stop(self) -> None:
         """Cancel every task that still runs, and wait up to ``STOP_SECONDS`` for them to end."""

@@ -159,7 +159,7 @@ async def test_a_task_that_cannot_be_kept_running_is_named_until_it_runs_well(
 
     harness.now += GOOD_RUN_SECONDS
     assert harness.supervisor.failing() == []
-    assert caplog.messages[-1] == "task pods-file of pods.yaml runs again"
+    assert caplog.messages[-1] == "task pods-file of pods.yaml recovered"
 
 
 async def test_fewer_failures_in_a_row_are_no_reason_for_alarm(harness: Harness) -> None:
@@ -209,6 +209,19 @@ async def test_work_that_runs_once_is_counted_if_it_fails_and_is_not_restarted(
     assert caplog.messages == ["task late-answer failed, does not restart: SystemExit: 1"]
 
 
+async def test_work_that_is_cancelled_before_it_starts_leaves_no_warning(
+    harness: Harness, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def never() -> None:
+        raise AssertionError
+
+    harness.supervisor.once("late-answer", never())
+    await harness.supervisor.stop()
+
+    assert not recwarn.list
+    assert harness.counted == []
+
+
 async def test_a_failure_that_a_task_survives_is_counted(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,7 +247,10 @@ async def test_exceptions_in_callbacks_are_counted_and_logged_rarely(
     assert len(caplog.messages) == 2
     assert caplog.messages[0].startswith("task callback of Exception in callback")
     assert "ZeroDivisionError" in caplog.messages[0]
-    assert caplog.messages[1] == "task callback of odd failed, continues: TaskEndedError: odd"
+    assert (
+        caplog.messages[1]
+        == "task callback of odd failed, continues: RuntimeError: no exception given"
+    )
 
 
 # Stopping

@@ -17,6 +17,8 @@ from lora_router.telemetry.decisions import Decisions
 
 log = logging.getLogger("lora_router.telemetry")
 
+_TASKS = ("pods-file", "pod-watch", "scrape-metrics", "scrape-models")
+"""Tasks whose count starts at 0, so that a query sees the increase of their first failure."""
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -95,6 +97,8 @@ class Telemetry:
             ["task"],
             registry=self.registry,
         )
+        for task in _TASKS:
+            self._task_failures.labels(task)
         Gauge(
             "lora_router_build_info",
             "Constant 1, labelled with the version.",

@@ -108,6 +108,7 @@ def test_a_reason_that_is_no_string_leaves_the_page_whole() -> None:
 
 def test_failures_of_tasks_are_counted_by_task() -> None:
     telemetry = Telemetry(make_fleet(1))
+    assert 'lora_router_task_failures_total{task="pods-file"} 0.0' in lines(telemetry)
     telemetry.task_failed("pods-file")
     telemetry.task_failed("pods-file")
 
