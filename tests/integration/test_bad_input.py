@@ -1,4 +1,4 @@
-"""Bad input through a real Envoy: a clear answer, nothing lost, nothing reached that is no pod."""
+"""Invalid input through a real Envoy: clear errors, nothing is lost, only pods are reached."""
 
 import asyncio
 import json
@@ -218,7 +218,7 @@ async def test_header_values_that_are_not_utf_8_harm_nothing(gate: Gateway, head
 
 
 class Trap:
-    """A server that is no pod and must never be reached."""
+    """A server that is not a pod and must never be reached."""
 
     def __init__(self) -> None:
         self.reached = 0
@@ -363,7 +363,7 @@ async def test_a_client_that_aborts_while_it_streams(gate: Gateway) -> None:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection the rude way, by RST."""
+    """Close a connection with RST."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     writer.transport.abort()
@@ -389,7 +389,7 @@ async def test_messages_that_are_no_messages_end_their_stream_only(gate: Gateway
 
 
 SPOOF = b"\n\x10routing-strategy\x1a\x06random"
-"""How a header begins in a message to the router (``extproc/wire_format.py``)."""
+"""The first bytes of a header in a message to the router (``extproc/wire_format.py``)."""
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ SPOOF = b"\n\x10routing-strategy\x1a\x06random"
 async def test_over_http2_no_value_of_a_header_is_taken_for_another_header(
     gate: Gateway, value: bytes, reached: int
 ) -> None:
-    """Envoy refuses line feeds in values, so none gets to the router."""
+    """Envoy refuses line feeds in values, so none reaches the router."""
     config = H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
     client = H2Connection(config)
     client.initiate_connection()

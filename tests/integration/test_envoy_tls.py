@@ -19,7 +19,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 def settings_of(certificates: Certificates, *, mutual: bool) -> dict[str, object]:
-    """Return what both sides are told."""
+    """Return the settings of both sides."""
     settings = {
         "grpc_tls_cert_file": certificates.certificate,
         "grpc_tls_key_file": certificates.key,

@@ -1,4 +1,4 @@
-"""Sockets that are silent, slow, wrong or gone."""
+"""Clients that are silent, slow, faulty or gone."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ HELLO = frames.PREFACE + frames.settings({})
 
 @dataclass
 class Served:
-    """A server of the echo."""
+    """A server of the echo method."""
 
     server: GrpcServer
     echo: Echo
@@ -49,7 +49,7 @@ async def serving(
 
 
 class Socket:
-    """A client that says what it likes."""
+    """A client that sends arbitrary bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -68,7 +68,7 @@ class Socket:
             self.writer.write(frame(frames.DATA, 0, number, data[at : at + 16384]))
 
     async def rest(self) -> list[tuple[int, int, int, bytes]]:
-        """All frames until the server closes."""
+        """Return all frames until the server closes the connection."""
         async with asyncio.timeout(10):
             data = await self.reader.read()
         reader = FrameReader()
@@ -78,7 +78,7 @@ class Socket:
         ]
 
     async def goaway(self) -> tuple[int, str]:
-        """Code and text of the GOAWAY that the server closes with."""
+        """Return code and text of the GOAWAY with which the server closes the connection."""
         kind, _, _, payload = (await self.rest())[-1]
         assert kind == frames.GOAWAY
         return int.from_bytes(payload[4:8], "big"), payload[8:].decode()
@@ -141,14 +141,14 @@ async def test_a_gateway_that_answers_pings_stays() -> None:
 
 
 async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
-    """Both sides' buffers are bounded: the client's writing stops."""
+    """The buffers of both sides are bounded, so the client cannot write any more."""
     limits = Limits(high_water_bytes=65536)
     async with serving(limits) as served:
         client = await Socket.connected(served)
         client.writer.write(frames.window_update(0, 2**30))
         client.writer.write(frames.settings({frames.INITIAL_WINDOW_SIZE: 2**30}))
         client.open(1)
-        # Each of these is sent back.
+        # Each message is sent back.
         piece = frame(frames.DATA, 0, 1, message(b"x" * 16_000))
         client.writer.transport.set_write_buffer_limits(high=0)
         written = 0
@@ -162,7 +162,7 @@ async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
             except TimeoutError:
                 stuck = True
         assert stuck, "the server took all of it"
-        # Now it reads, and everything goes on.
+        # Once the client reads, everything continues.
         received = 0
         async with asyncio.timeout(10):
             while received < written:
@@ -209,7 +209,7 @@ async def test_a_drain_does_not_wait_for_who_never_spoke() -> None:
 
 
 class Left(asyncio.Transport):
-    """A socket whose peer has left, which asyncio has not told us yet."""
+    """A socket whose peer has disconnected, which asyncio has not reported yet."""
 
     def __init__(self) -> None:
         super().__init__()

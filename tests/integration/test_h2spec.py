@@ -1,4 +1,4 @@
-"""The built-in gRPC server passes h2spec, the conformance tests of HTTP/2, strict ones included."""
+"""The built-in gRPC server passes h2spec, the HTTP/2 conformance tests, including strict ones."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(why_not(CONFORMANCE) is not None, reason=str(why
 async def test_h2spec_passes() -> None:
     binary = find("h2spec")
     assert binary is not None
-    # It opens as many streams as it is told it may, and one more.
+    # h2spec opens as many streams as the server allows, and one more.
     async with serving("builtin", limits=Limits(max_streams=100)) as served:
         process = await asyncio.create_subprocess_exec(
             *(binary, "--strict", "--timeout", "2", "--port", str(served.transport.port)),

@@ -1,4 +1,4 @@
-"""The ways in which Envoy can send a body, and the ways in which an answer can be late."""
+"""The body modes of Envoy, and late answers."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def pods() -> list[EchoPod]:
 
 
 async def check_routing(gate: Gateway) -> None:
-    """What must hold in every mode."""
+    """Check what must hold in every mode."""
     document = {"model": "sql-lora", "prompt": "x" * BIG}
     response, _ = await gate.post(document)
     assert (response.status, response.headers["x-pod"]) == (200, "vllm-0")
@@ -91,7 +91,7 @@ async def test_only_in_streamed_mode_must_a_body_be_there_within_the_message_tim
 
 
 async def second_envoy(gate: Gateway, tmp_path: Path, **changes: object) -> Envoy:
-    """Another Envoy in front of the same router, with another ext_proc configuration."""
+    """Start another Envoy in front of the same router, with another ext_proc configuration."""
     document = yaml.safe_load(bootstrap_yaml(gate.settings))
     listener = document["static_resources"]["listeners"][0]
     listener["address"]["socket_address"]["port_value"] = free_port()
@@ -185,7 +185,7 @@ async def test_response_bodies_in_full_duplex_are_sent_back(tmp_path: Path, tran
 
 
 class OneEach:
-    """Room for one request on each pod; the others are held for as long as the test says."""
+    """Sends one request to each pod and holds the others for a time that the test sets."""
 
     name = "least-request"
 
@@ -201,7 +201,7 @@ class OneEach:
 
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> OneEach:
-    """Make the router's algorithm one that holds."""
+    """Replace the algorithm of the router with one that holds."""
     algorithm = OneEach(10.0)
 
     def load(_options: AlgorithmOptions) -> dict[str, OneEach]:

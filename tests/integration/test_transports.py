@@ -1,4 +1,4 @@
-"""gRPC's own client gets the same from either transport."""
+"""A grpcio client gets the same results from both transports."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -207,7 +207,7 @@ async def test_what_is_not_there_is_unimplemented(channel: grpc.aio.Channel, pat
 async def test_a_compressed_call_is_answered_or_refused_with_a_clear_status(
     served: Served, transport: str, channel: grpc.aio.Channel
 ) -> None:
-    """The built-in transport takes no compression, and says so; Envoy sends none."""
+    """The built-in transport refuses compressed messages. Envoy sends none."""
     call = served.process(channel, compression=grpc.Compression.Gzip)
     await call.write(request_headers(headers=[("x", b"y" * 5000)]))
     await call.done_writing()

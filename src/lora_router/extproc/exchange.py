@@ -153,7 +153,7 @@ class Exchange:
             return self._too_large()
         return self._decide(body.body, cut_short=not body.ends)
 
-    def have_no_body(self, _trailers: RequestTrailers) -> Outputs:
+    def decide_without_body(self, _trailers: RequestTrailers) -> Outputs:
         """Handle trailers that arrive instead of the body."""
         return self._decide(b"", trailers=True)
 
@@ -166,7 +166,7 @@ class Exchange:
             return self._too_large()
         return self._decide(collected.whole()) if piece.ends else ()
 
-    def have_all_pieces(self, _trailers: RequestTrailers) -> Outputs:
+    def decide_at_trailers(self, _trailers: RequestTrailers) -> Outputs:
         """Handle trailers that complete the body."""
         assert self._collected is not None  # noqa: S101 -- made when this state was entered
         return self._decide(self._collected.whole(), trailers=True)
@@ -182,7 +182,7 @@ class Exchange:
         self.state = ROUTED
         return (answers.CONTINUE_TRAILERS,)
 
-    def keep_trailers(self, _trailers: RequestTrailers) -> Outputs:
+    def defer_trailers(self, _trailers: RequestTrailers) -> Outputs:
         """Answer the trailers later, when the held request gets a pod."""
         self.state = HELD_WITH_TRAILERS
         return ()

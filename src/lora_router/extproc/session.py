@@ -87,17 +87,17 @@ TABLE: Final[Mapping[State, Mapping[type[Event], Step]]] = {
     },
     WHOLE_BODY: {
         RequestBody: _step(Exchange.take_whole_body, HELD, ROUTED, OVER),
-        RequestTrailers: _step(Exchange.have_no_body, OVER),
+        RequestTrailers: _step(Exchange.decide_without_body, OVER),
         **_RESPONSE,
     },
     PIECES: {
         RequestBody: _step(Exchange.collect, PIECES, HELD, ROUTED, OVER),
-        RequestTrailers: _step(Exchange.have_all_pieces, HELD_WITH_TRAILERS, ROUTED, OVER),
+        RequestTrailers: _step(Exchange.decide_at_trailers, HELD_WITH_TRAILERS, ROUTED, OVER),
         **_RESPONSE,
     },
     HELD: {
         RequestBody: _step(Exchange.ignore),
-        RequestTrailers: _step(Exchange.keep_trailers, HELD_WITH_TRAILERS),
+        RequestTrailers: _step(Exchange.defer_trailers, HELD_WITH_TRAILERS),
         **_RESPONSE,
     },
     HELD_WITH_TRAILERS: {

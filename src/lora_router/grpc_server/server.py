@@ -121,7 +121,7 @@ class GrpcServer:
         if not self._connections:
             self._left.set()
 
-    def complain(self, peer: object, violation: PeerError) -> None:
+    def log_violation(self, peer: object, violation: PeerError) -> None:
         """Log why a connection was closed. Lines are rate-limited for each error code."""
         self._log_limit.log(
             log,

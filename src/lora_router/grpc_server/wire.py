@@ -30,7 +30,7 @@ class Host(Protocol):
     def left(self, wire: "Wire") -> None:
         """Remove a connection."""
 
-    def complain(self, peer: object, error: PeerError) -> None:
+    def log_violation(self, peer: object, error: PeerError) -> None:
         """Log why a connection was closed."""
 
 
@@ -156,7 +156,7 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
             return
         if connection.failure is not None:
-            self._host.complain(self._peer(), connection.failure)
+            self._host.log_violation(self._peer(), connection.failure)
             self._close()
         elif connection.done:
             self._close()

@@ -1,4 +1,4 @@
-"""The bootstrap that ``envoy-config`` prints; the integration tests say what Envoy makes of it."""
+"""The bootstrap that ``envoy-config`` prints. Integration tests run it in a real Envoy."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Both ends of an ext_proc conversation as plain objects: what Envoy says, what it is told."""
+"""Both sides of an ext_proc stream as plain objects: messages from Envoy, and the answers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def request_headers(
     subset: Iterable[str] | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
 ) -> ProcessingRequest:
-    """The first message. ``mode`` None: an Envoy that does not tell its modes."""
+    """Return the first message. ``mode`` ``None``: no ``protocol_config``."""
     listed = [(":path", path.encode()), ("content-type", b"application/json"), *headers]
     request = ProcessingRequest(
         request_headers=HttpHeaders(
@@ -62,33 +62,33 @@ def request_headers(
 
 
 def request_body(body: bytes, *, end: bool = True) -> ProcessingRequest:
-    """A piece of the request's body."""
+    """Return a piece of the request body."""
     return ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=end))
 
 
 def request_trailers() -> ProcessingRequest:
-    """The request's trailers."""
+    """Return the request trailers."""
     return ProcessingRequest(request_trailers=HttpTrailers())
 
 
 def response_headers() -> ProcessingRequest:
-    """The pod's answer begins."""
+    """Return the headers of the response."""
     return ProcessingRequest(response_headers=HttpHeaders())
 
 
 def response_body(body: bytes, *, end: bool) -> ProcessingRequest:
-    """A piece of the pod's answer."""
+    """Return a piece of the response body."""
     return ProcessingRequest(response_body=HttpBody(body=body, end_of_stream=end))
 
 
 def response_trailers() -> ProcessingRequest:
-    """The pod's answer ends with trailers."""
+    """Return the trailers of the response."""
     return ProcessingRequest(response_trailers=HttpTrailers())
 
 
 @dataclass(frozen=True)
 class Told:
-    """What Envoy is told to do to the request's headers."""
+    """The changes of request headers in an answer."""
 
     set: dict[str, str]
     removed: list[str]
@@ -96,7 +96,7 @@ class Told:
 
 
 def told(mutation: HeaderMutation) -> Told:
-    """Read a header mutation."""
+    """Return a header mutation in short form."""
     options = mutation.set_headers
     return Told(
         set={option.header.key: option.header.raw_value.decode() for option in options},
@@ -106,7 +106,7 @@ def told(mutation: HeaderMutation) -> Told:
 
 
 def read_answer(output: Output) -> ProcessingResponse:
-    """Read a message that is sent to Envoy."""
+    """Parse an answer to Envoy."""
     assert isinstance(output, bytes), output
     return ProcessingResponse.FromString(output)
 
@@ -146,18 +146,18 @@ class Conversation:
         self.session = Session(self.context, self.late.extend)
 
     def another(self, on_late: Callable[[Sequence[Output]], None] | None = None) -> Session:
-        """Another session of the same server."""
+        """Return another session of the same server."""
         return Session(self.context, on_late or self.late.extend)
 
     def say(self, *requests: ProcessingRequest) -> list[ProcessingResponse]:
-        """Say something as Envoy; the answers must not end the stream."""
+        """Send messages as Envoy; return the answers, which must not end the stream."""
         answers: list[ProcessingResponse] = []
         for request in requests:
             answers += map(read_answer, self.session.receive(request.SerializeToString()))
         return answers
 
     def breaks(self, request: ProcessingRequest) -> EndStream:
-        """Say something as Envoy that ends the stream."""
+        """Send a message as Envoy; return the end of the stream that it causes."""
         (output,) = self.session.receive(request.SerializeToString())
         assert isinstance(output, EndStream)
         return output

@@ -1,4 +1,4 @@
-"""Envoy's end of ``Process`` over the built-in gRPC server, in memory."""
+"""Envoy's side of ``Process`` over the built-in gRPC server, in memory."""
 
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.process_call import Process
@@ -9,7 +9,7 @@ from tests.unit.grpc_server.peer import MAX_MESSAGE, Gateway, RawPeer, Server, m
 
 
 def said(request: ProcessingRequest) -> bytes:
-    """What Envoy writes for it: a gRPC message."""
+    """Return the gRPC message that Envoy sends for a request."""
     return message(request.SerializeToString())
 
 
@@ -22,7 +22,7 @@ class _Sessions(Server):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left of any stream or request."""
+        """Whether no stream, request or count remains."""
         conversation = self.conversation
         return (
             super().idle
@@ -34,7 +34,7 @@ class _Sessions(Server):
 
 
 class EnvoyPeer(_Sessions, Gateway):
-    """Sessions, and a gateway that speaks with them."""
+    """A server with sessions, and a gateway that calls it."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class EnvoyPeer(_Sessions, Gateway):
         )
 
     def tell(self, number: int, *requests: ProcessingRequest) -> None:
-        """Say something on a stream."""
+        """Send messages on a stream."""
         for request in requests:
             self.say(number, request.SerializeToString())
 
     def answers(self, number: int) -> list[ProcessingResponse]:
-        """What came back."""
+        """Return the answers received on a stream."""
         return [ProcessingResponse.FromString(data) for data in self.messages(number)]
 
 
 class RawEnvoyPeer(_Sessions, RawPeer):
-    """Sessions, and a client that sends any frames it likes."""
+    """A server with sessions, and a client that sends arbitrary frames."""
 
     def __init__(
         self, limits: Limits | None = None, conversation: Conversation | None = None

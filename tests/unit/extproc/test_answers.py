@@ -1,4 +1,4 @@
-"""What Envoy is told, where it is put together from parts."""
+"""Answers to Envoy that are assembled from cached parts."""
 
 import pytest
 from hypothesis import example, given
@@ -18,7 +18,7 @@ FLEET = make_fleet(1)
 
 
 def routed(model: str) -> Routed:
-    """To 10.0.0.1:8000."""
+    """Return an outcome with the pod 10.0.0.1:8000."""
     reservation = FLEET.ledger.reserve(state_of(FLEET, 1), None)
     return Routed(reservation, "lora-placement", "reason", model)
 

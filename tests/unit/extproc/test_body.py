@@ -1,4 +1,4 @@
-"""The model's name out of a body."""
+"""The name of the model in a request body."""
 
 import json
 import tracemalloc
@@ -159,7 +159,7 @@ def test_it_agrees_with_pythons_json(rest: dict[str, object], model: str, escape
     body = json.dumps({**rest, "model": model}, ensure_ascii=escape)
     try:
         encoded = body.encode()
-    except UnicodeEncodeError:  # A lone surrogate, not escaped: it cannot be sent.
+    except UnicodeEncodeError:  # A lone surrogate without an escape cannot be sent.
         return
 
     assert read_body(encoded, JSON).model == json.loads(encoded)["model"]
@@ -186,9 +186,9 @@ DAMAGES += [b"\x00", b"\x1f", b"\x7f", b"\xff", b"\xc3", "ß".encode(), b"null",
 
 
 def pod_reads(body: bytes) -> dict[str, object] | None:
-    """Read a body as a pod does; ``None`` if it is no JSON object in UTF-8."""
+    """Parse a body as a pod does; ``None`` if it is not a JSON object in UTF-8."""
 
-    def refuse(_constant: str) -> None:  # NaN and Infinity are Python's own.
+    def refuse(_constant: str) -> None:  # NaN and Infinity are extensions of Python.
         raise ValueError
 
     try:
@@ -223,7 +223,7 @@ def test_of_a_damaged_body_it_takes_what_the_pod_takes(
         fields = read_body(encoded, JSON)
     except BodyError as error:
         if error.kind is BodyErrorKind.MALFORMED:
-            # What is stricter here: half a pair of surrogates, escaped, is no character.
+            # This reader is stricter here: it refuses an escaped lone surrogate.
             assert document is None or b"\\ud" in encoded.lower()
         elif error.kind is BodyErrorKind.MODEL_TYPE:
             assert document is not None

@@ -1,4 +1,4 @@
-"""What a client is told of each refusal."""
+"""The response to each refusal."""
 
 import json
 

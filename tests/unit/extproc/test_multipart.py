@@ -1,4 +1,4 @@
-"""Fields out of a multipart form."""
+"""Fields of a multipart form."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Sessions over the built-in gRPC server: every request is given back, however its stream ends."""
+"""Sessions over the built-in gRPC server: every request is released, however its stream ends."""
 
 import gc
 import tracemalloc
@@ -20,12 +20,12 @@ HELD = request_body(b'{"model": "held"}')
 
 
 def moody_conversation() -> Conversation:
-    """One whose second request for the model ``held`` is held."""
+    """Return a conversation in which the second request for the model ``held`` is held."""
     return Conversation(make_fleet(1, adapters=["held"]), algorithm=Moody())
 
 
 def two_for_one_slot() -> tuple[EnvoyPeer, int, int]:
-    """A gateway with two requests for ``held``: the second is held."""
+    """Return a gateway with two requests for ``held``, of which the second is held."""
     gateway = EnvoyPeer(conversation=moody_conversation())
     first, second = gateway.open(), gateway.open()
     for number in (first, second):
@@ -207,7 +207,7 @@ def test_a_session_that_is_broken_throughout_ends_its_streams_only(
 
 
 def test_streams_that_are_let_go_end_with_ok() -> None:
-    """Envoy takes that as "nothing more to say" and lets the answer run on."""
+    """Envoy treats OK as "no further changes" and continues the response."""
     peer = RawEnvoyPeer(conversation=moody_conversation())
     for number in (1, 3):
         peer.open(number)
@@ -242,7 +242,7 @@ def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
 
 @pytest.mark.slow
 def test_an_open_stream_takes_little_memory() -> None:
-    """Its session and its reservation included."""
+    """The limit includes the session and the reservation."""
     peer = RawEnvoyPeer()
     peer.send(frames.window_update(0, 2**30))
     data = said(request_headers(headers=[("x-request-id", b"2f1c7c52-7d0c-4d1b-9c0f")]))

@@ -1,4 +1,4 @@
-"""Sessions under whatever bytes come: no stream, session or count is left behind."""
+"""Sessions with arbitrary input: no stream, session or count is left over."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,7 +70,7 @@ def test_conversations_in_which_anything_happens(seed: int) -> None:
 
 
 def conversation(number: int) -> bytes:
-    """What Envoy sends for a request."""
+    """Return the frames that Envoy sends for a request."""
     return b"".join(
         [
             frame(frames.HEADERS, frames.END_HEADERS, number, block(PROCESS_PATH)),

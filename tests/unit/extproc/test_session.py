@@ -1,4 +1,4 @@
-"""The ext_proc conversation, driven with plain messages."""
+"""A session, driven with plain messages."""
 
 import json
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def metadata_of(response: ProcessingResponse) -> object:
 
 
 def error_of(response: ProcessingResponse) -> tuple[int, dict[str, str], dict[str, object]]:
-    """Status, headers and the error object of an immediate response."""
+    """Return status, headers and error object of an immediate response."""
     immediate = response.immediate_response
     body = json.loads(immediate.body)
     assert set(body) == {"error"}
@@ -507,7 +507,7 @@ class TestOutOfOrder:
 
 
 class OneEach:
-    """Room for one request on each pod; the others are held."""
+    """Sends one request to each pod and holds the others."""
 
     name = "one-each"
 

@@ -1,4 +1,4 @@
-"""Any conversation whatever: no exception escapes, and every count returns to zero."""
+"""Arbitrary sequences of messages: no exception escapes, and all counts return to zero."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,7 +32,7 @@ from tests.unit.extproc.conversation import (
 
 
 class Moody:
-    """Picks, holds, or fails, as the model's name says."""
+    """Picks, holds, or fails, depending on the name of the model."""
 
     name = "moody"
 
@@ -102,7 +102,7 @@ MESSAGES = st.one_of(
 
 
 class Stream:
-    """A session, and what it was made to send."""
+    """A session, and everything that it has sent."""
 
     def __init__(self, make: Callable[[Callable[[Sequence[Output]], None]], Session]) -> None:
         self.sent: list[Output] = []

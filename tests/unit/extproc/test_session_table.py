@@ -1,4 +1,4 @@
-"""The table of a session's states: every event in every state is in it or refused."""
+"""The state table of a session: it contains or refuses every event in every state."""
 
 from collections.abc import Callable, Sequence
 
@@ -173,7 +173,7 @@ BRANCHES: list[tuple[list[ProcessingRequest], ProcessingRequest, State]] = [
     ([passing()], request_body(b"x"), ROUTED),
     ([passing()], request_trailers(), ROUTED),
 ]
-"""What was said, what is said, and where that leads."""
+"""The messages so far, the next message, and the state after it."""
 
 
 def test_every_way_of_the_table_can_be_gone() -> None:

@@ -1,4 +1,4 @@
-"""Our .proto against an independent encoder and decoder of Envoy's own API (envoy-data-plane)."""
+"""Compares our .proto files with an independent codec of Envoy's API (envoy-data-plane)."""
 
 import importlib.util
 from datetime import timedelta
@@ -46,7 +46,7 @@ FROM_ENVOY = {
             }
         ),
         observability_mode=True,
-        # What we do not read is skipped.
+        # Fields that the router does not read are skipped.
         attributes={"envoy.filters.http.ext_proc": Struct(fields={"request.path": string("/")})},
     ),
     "request_body": theirs.ProcessingRequest(
@@ -103,7 +103,7 @@ def test_every_field_that_is_read_of_bodies_and_trailers_arrives() -> None:
 
 def test_fields_that_are_not_ours_are_skipped_and_lose_nothing() -> None:
     data = bytes(FROM_ENVOY["request_headers"])
-    # Field 500, never heard of, length-delimited.
+    # Field 500 is unknown and length-delimited.
     unknown = b"\xa2\x1f\x03new"
 
     assert ours.ProcessingRequest.FromString(unknown + data + unknown).request_headers.end_of_stream

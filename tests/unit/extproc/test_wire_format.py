@@ -1,4 +1,4 @@
-"""Messages read from their bytes: the same as protobuf reads, or left to protobuf."""
+"""The fast reader returns what protobuf returns, or leaves the message to protobuf."""
 
 from contextlib import suppress
 
@@ -82,7 +82,7 @@ def test_the_first_message_is_read_as_protobuf_reads_it(
     for given_as in (data, bytearray(data)):
         read = wire_format.read_request_headers(given_as, NAMES)
         assert read is None or read == by_protobuf
-    # Lists below 16 KB are what this is for.
+    # The fast reader handles lists below 16 KB.
     assert (read is None) == (request.request_headers.headers.ByteSize() >= 1 << 14)
 
 
@@ -92,7 +92,7 @@ def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bool) -> None:
     data = request_body(body, end=ends).SerializeToString()
     for given_as in (data, bytearray(data)):
         read = wire_format.read_request_body(given_as)
-        # An empty body is not written, and so not looked for.
+        # Protobuf does not encode an empty body, so the fast reader does not find it.
         assert read is None if not body else read == read_by_protobuf(data, NAMES)
 
 

@@ -1,4 +1,4 @@
-"""A peer that mostly makes sense, and what holds whatever it does."""
+"""A peer that sends mostly valid frames, and the invariants that hold whatever it sends."""
 
 import random
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ WINDOWS = (1, 100, 3000, 70_000)
 
 
 def blocks(path: str) -> list[bytes]:
-    """Request headers, good and bad."""
+    """Header blocks of requests, valid and invalid."""
     return [
         block(path),
         block(path, grpc_timeout="1S"),
@@ -47,15 +47,15 @@ def blocks(path: str) -> list[bytes]:
 
 
 class Chaos:
-    """A peer that mostly makes sense, and a world in which things happen."""
+    """A peer that sends mostly valid frames, and a server on which other events happen."""
 
     def __init__(self, seed: int, peer: RawPeer, messages: Sequence[bytes]) -> None:
-        """Begin.
+        """Create a peer and open a stream.
 
         Args:
-            seed: Two of the same do the same.
-            peer: What is spoken to.
-            messages: What makes sense to its method.
+            seed: Two peers with the same seed send the same.
+            peer: The server under test, and the client that sends to it.
+            messages: Messages that the method handles.
         """
         self.random = random.Random(seed)
         self.peer = peer
@@ -65,13 +65,13 @@ class Chaos:
         self.open()
 
     def step(self) -> None:
-        """Do something."""
+        """Send something or change the state of the server."""
         acts = (self.say, self.open, self.end, self.world, self.manage, self.nonsense)
         act = self.random.choices(acts, (60, 18, 16, 8, 10, 0.5))[0]
         act()
 
     def number(self) -> int:
-        """One of the last streams."""
+        """One of the most recent streams."""
         return max(1, self.last - 2 * self.random.randrange(6))
 
     def send(self, *sent: bytes) -> None:
@@ -108,7 +108,7 @@ class Chaos:
             frames.rst_stream(number, 8),
             frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number, b"\0\1a\1b"),
         )
-        # A HEADERS frame on a stream that is closed ends the connection.
+        # A HEADERS frame on a closed stream ends the connection, so it goes only to open ones.
         self.send(self.random.choices(endings, (4, 3, number in self.peer.connection.streams))[0])
 
     def world(self) -> None:
@@ -149,7 +149,7 @@ class Chaos:
 
 
 def check(peer: RawPeer) -> None:
-    """What holds at any time."""
+    """Check the invariants that hold at any time."""
     connection = peer.connection
     streams = connection.streams
     assert len(streams) <= LIMITS.max_streams
@@ -159,7 +159,7 @@ def check(peer: RawPeer) -> None:
     )
     if connection.failure is not None:
         assert not streams
-    # All that goes out is frames, each as long as the peer takes them.
+    # The output consists of frames that the peer accepts.
     reader = FrameReader()
     list(reader.feed(frames.PREFACE))
     data = connection.output()

@@ -1,4 +1,4 @@
-"""A small method for tests: it sends back what it gets."""
+"""A small method for tests that sends back each message."""
 
 from lora_router.grpc_server.call_headers import CallHeaders
 from lora_router.grpc_server.grpc_messages import Message
@@ -12,10 +12,10 @@ FAILS = "/test.Echo/Fails"
 
 
 class Echo:
-    """The method, and what became of its calls.
+    """The method, and a record of its calls.
 
-    A message that begins with ``wait`` is sent back by ``send_waiting``, one with ``stop`` ends its
-    call, one with ``raise`` raises, and one with ``mute`` is only counted.
+    Messages with these prefixes have other effects: ``wait`` is sent back by ``send_waiting``,
+    ``stop`` ends the call, ``raise`` raises an exception, and ``mute`` is only recorded.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -26,7 +26,7 @@ class Echo:
 
     @property
     def methods(self) -> dict[str, Method]:
-        """What a server is given."""
+        """The methods to pass to a server."""
         return {ECHO: self.open_call, FAILS: self.fail_to_open}
 
     def open_call(self, stream: Stream, headers: CallHeaders) -> "EchoCall":
@@ -34,11 +34,11 @@ class Echo:
         return EchoCall(self, stream, headers)
 
     def fail_to_open(self, _stream: Stream, _headers: CallHeaders) -> "EchoCall":
-        """Fail."""
+        """Raise an exception."""
         raise ZeroDivisionError
 
     def send_waiting(self) -> None:
-        """Send what waits, without anything having been received."""
+        """Send the messages that wait, which is not the result of a received message."""
         waiting, self.waiting = self.waiting, []
         for call, message in waiting:
             call.stream.send_message(message)

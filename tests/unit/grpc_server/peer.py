@@ -1,4 +1,4 @@
-"""The other end of a connection, in memory: a gateway made of the ``h2`` library, or raw frames."""
+"""The client side of a connection in memory, either with the ``h2`` library or with raw frames."""
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -30,14 +30,14 @@ MAX_MESSAGE = 1_000_000
 
 
 def message(data: bytes) -> bytes:
-    """A gRPC message, not compressed."""
+    """Return an uncompressed gRPC message."""
     return struct.pack(">BI", 0, len(data)) + data
 
 
 def head(
     path: str = ECHO, *, method: str = "POST", changes: Iterable[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
-    """Request headers as a gRPC client sends them."""
+    """Return request headers as a gRPC client sends them."""
     headers = {
         ":method": method,
         ":path": path,
@@ -51,17 +51,17 @@ def head(
 
 
 def block(path: str = ECHO, *, method: str = "POST", **changes: str) -> bytes:
-    """The same as a header block that needs no table."""
+    """Return the same headers as a block that does not depend on a table."""
     named = {key.replace("_", "-"): value for key, value in changes.items()}
     headers = head(path, method=method, changes=named.items())
     return literals((name.encode(), value.encode()) for name, value in headers)
 
 
 class Server:
-    """A connection's server side, without a socket."""
+    """The server side of a connection, without a socket."""
 
     path = ECHO
-    """The method that streams call unless they are told another."""
+    """The method that streams call by default."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class Server:
         clock: ManualClock | None = None,
         max_message: int = MAX_MESSAGE,
     ) -> None:
-        """Make a server.
+        """Create a server with one connection.
 
         Args:
-            limits: What the client may do.
-            methods: What is served; by default the echo.
-            clock: Its time.
-            max_message: The longest message that the echo takes.
+            limits: Limits of the client.
+            methods: The methods to serve. Default: the echo.
+            clock: The time of the server.
+            max_message: Maximum length of a message to the echo.
         """
         self.clock = clock or ManualClock()
         self.health = Health()
@@ -91,7 +91,7 @@ class Server:
         self.connection = self.another()
 
     def another(self) -> Connection:
-        """Another connection of the same server."""
+        """Open another connection to the same server."""
         return Connection(
             self.methods.open_call,
             self.clock.now,
@@ -101,12 +101,12 @@ class Server:
         )
 
     def wake(self) -> None:
-        """Count that there was something to write."""
+        """Count a request to write."""
         self.woken += 1
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left of any stream."""
+        """Whether no stream, call or queued byte remains."""
         return (
             not self.connection.streams
             and self.echo.open == 0
@@ -116,7 +116,7 @@ class Server:
 
 
 class Gateway(Server):
-    """A server, and a client of it made of ``h2``."""
+    """A server, and a client that uses ``h2``."""
 
     def __init__(
         self,
@@ -131,12 +131,12 @@ class Gateway(Server):
         """Connect.
 
         Args:
-            limits: What the client may do.
-            methods: What is served; by default the echo.
-            clock: The server's time.
-            max_message: The longest message that the echo takes.
-            cut: How what the client sends arrives.
-            reads: Whether the client opens its windows again for what it has received.
+            limits: Limits of the client.
+            methods: The methods to serve. Default: the echo.
+            clock: The time of the server.
+            max_message: Maximum length of a message to the echo.
+            cut: Splits what the client sends into the pieces that arrive.
+            reads: Whether the client returns received bytes to its windows.
         """
         super().__init__(limits, methods=methods, clock=clock, max_message=max_message)
         self.client = H2Connection(H2Configuration(client_side=True))
@@ -147,7 +147,7 @@ class Gateway(Server):
         self.exchange()
 
     def exchange(self) -> None:
-        """Carry bytes both ways until both are silent."""
+        """Transfer bytes in both directions until neither side sends."""
         while True:
             sent = self.client.data_to_send()
             for piece in self._cut(sent):
@@ -178,11 +178,11 @@ class Gateway(Server):
         self.send(number, message(data), end=end)
 
     def end(self, number: int) -> None:
-        """Say that nothing more comes."""
+        """End the client's side of a stream."""
         self.send(number, b"", end=True)
 
     def send(self, number: int, payload: bytes, *, end: bool = False) -> None:
-        """Send bytes, messages or not; as windows allow."""
+        """Send any bytes as DATA, as the windows allow."""
         while True:
             room = min(
                 self.client.local_flow_control_window(number), self.client.max_outbound_frame_size
@@ -200,7 +200,7 @@ class Gateway(Server):
         self.exchange()
 
     def data(self, number: int) -> bytes:
-        """What came on a stream."""
+        """Return the bytes received on a stream."""
         return b"".join(
             event.data or b""
             for event in self.events
@@ -208,7 +208,7 @@ class Gateway(Server):
         )
 
     def messages(self, number: int) -> list[bytes]:
-        """The messages that came on a stream."""
+        """Return the messages received on a stream."""
         data, found = self.data(number), []
         while data:
             _, length = struct.unpack(">BI", data[:5])
@@ -217,7 +217,7 @@ class Gateway(Server):
         return found
 
     def headers(self, number: int) -> dict[str, str]:
-        """All headers and trailers that came on a stream."""
+        """Return all headers and trailers received on a stream."""
         return {
             _text(name): _text(value)
             for event in self.events
@@ -226,18 +226,18 @@ class Gateway(Server):
         }
 
     def status(self, number: int) -> int | None:
-        """The gRPC status that ended a stream; ``None``: it is open."""
+        """Return the gRPC status that ended a stream; ``None``: it is open."""
         text = self.headers(number).get("grpc-status")
         return None if text is None else int(text)
 
     def ended(self, number: int) -> bool:
-        """Whether the server has ended a stream by itself."""
+        """Return whether the server has ended its side of a stream."""
         return any(
             isinstance(event, StreamEnded) and event.stream_id == number for event in self.events
         )
 
     def reset_code(self, number: int) -> int | None:
-        """The code by which the server reset a stream; ``None``: it did not."""
+        """Return the code with which the server reset a stream; ``None``: it did not."""
         for event in self.events:
             if isinstance(event, StreamReset) and event.stream_id == number:
                 return int(event.error_code)
@@ -249,7 +249,7 @@ def _text(value: bytes | str) -> str:
 
 
 class RawPeer(Server):
-    """A server, and a client that sends any frames it likes."""
+    """A server, and a client that sends arbitrary frames."""
 
     def __init__(
         self,
@@ -264,12 +264,12 @@ class RawPeer(Server):
         self.send(frames.PREFACE + frames.settings({}))
 
     def send(self, *data: bytes) -> list[tuple[int, int, int, bytes]]:
-        """Send frames; return the frames that come back."""
+        """Send frames; return the frames received in response."""
         self.connection.receive(b"".join(data))
         return self.received()
 
     def received(self) -> list[tuple[int, int, int, bytes]]:
-        """The frames that have come meanwhile."""
+        """Return the frames received since the last call."""
         got = self._reader.feed(self.connection.output())
         return [(kind, flags, number, bytes(payload)) for kind, flags, number, payload in got]
 
@@ -279,6 +279,6 @@ class RawPeer(Server):
         self.connection.receive(frames.frame(frames.HEADERS, flags, number, block(self.path)))
 
     def failure(self) -> int | None:
-        """The code by which the server ended the connection."""
+        """Return the code with which the server ended the connection."""
         failure = self.connection.failure
         return None if failure is None else failure.code

@@ -1,4 +1,4 @@
-"""What request headers ask for, and what they may not be."""
+"""Request headers: what is read from them, and what is refused."""
 
 import pytest
 

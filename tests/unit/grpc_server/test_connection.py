@@ -1,4 +1,4 @@
-"""A connection and its calls, through the ``h2`` library or raw frames."""
+"""A connection and its calls, tested with the ``h2`` library and with raw frames."""
 
 import gc
 
@@ -103,7 +103,7 @@ def test_an_answer_waits_for_the_windows() -> None:
     number = gateway.open()
     document = b"y" * 200_000
     gateway.say(number, document, end=True)
-    # The call is over, its answer is not.
+    # The call has ended, but its response has not.
     assert gateway.echo.open == 0
     assert gateway.status(number) is None
     assert gateway.connection.outbox.queued > 100_000
@@ -137,7 +137,7 @@ def test_an_unknown_method_is_unimplemented_at_once(path: str) -> None:
     number = gateway.open(path)
 
     assert gateway.status(number) == 12
-    # The client is told to stop speaking; what was on the way does no harm.
+    # The client is told to stop sending. Frames in transit do no harm.
     assert gateway.reset_code(number) == 0
     assert gateway.idle
 
@@ -287,7 +287,7 @@ def test_drained_connections_finish_their_streams_and_are_done() -> None:
     peer.connection.control.drain()
     (goaway, ping) = peer.received()
     assert goaway == (frames.GOAWAY, 0, 0, frames.goaway(2**31 - 1, 0)[9:])
-    # What was opened before the peer had seen it still counts.
+    # A stream opened before the peer has seen the GOAWAY is served.
     peer.open(3)
     (last,) = peer.send(frame(frames.PING, frames.ACK, 0, ping[3]))
     assert last == (frames.GOAWAY, 0, 0, frames.goaway(3, 0)[9:])
@@ -323,7 +323,7 @@ def test_calls_that_are_let_go_end_by_a_status_and_are_counted() -> None:
     gateway.exchange()
 
     assert gateway.status(going_on) == 14
-    # Its call was over already; what it sent last still waits for the window.
+    # This call had already ended. Its last message still waits for the window.
     assert gateway.status(answered) is None
     gateway.connection.lost()
     assert gateway.idle

@@ -1,4 +1,4 @@
-"""What may be sent when."""
+"""Flow control in both directions."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ ENDING = frames.frame(frames.HEADERS, frames.END_STREAM, 1)
 
 
 def sent(outbox: Outbox) -> list[tuple[int, int, bytes]]:
-    """Type, stream and payload of what went out since the last look."""
+    """Return type, stream and payload of the frames sent since the last call."""
     reader = FrameReader()
     list(reader.feed(frames.PREFACE))
     got = [
@@ -160,7 +160,7 @@ def test_no_window_is_overrun_and_nothing_is_lost(steps: list[tuple[str, int, in
         for number, data in wanted.items():
             assert data.startswith(got[number])
             if number not in dropped and got[number] != data:
-                # It waits for a reason.
+                # Bytes wait only for a closed window.
                 assert allowed[number] <= 0 or allowed_all <= 0
     waiting = sum(
         len(data) - len(got[number]) for number, data in wanted.items() if number not in dropped
@@ -181,7 +181,7 @@ def test_what_is_held_is_not_given_back_until_it_is_let_go() -> None:
     window.hold(60_000)
     assert window.take(60_000) == 0
     assert window.hold(30_000) == 0
-    # The window is nearly full: what can be given back is.
+    # The window is almost full, so any amount is returned.
     assert window.take(35_000) == 5_000
     assert window.hold(-90_000) == 90_000
 

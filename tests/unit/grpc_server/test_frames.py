@@ -1,4 +1,4 @@
-"""Bytes to frames, however they are cut."""
+"""Frames from bytes, however the bytes are split."""
 
 from itertools import pairwise
 from typing import TypeAlias
@@ -23,7 +23,7 @@ def frames_with(payloads: st.SearchStrategy[bytes | int]) -> st.SearchStrategy[l
 
 
 def whole(sent: list[Sent]) -> list[Frame]:
-    """Large payloads are given by their length only: examples stay readable."""
+    """Expand large payloads, which are given by their length so that examples stay readable."""
     return [
         (kind, flags, number, payload if isinstance(payload, bytes) else bytes(payload))
         for kind, flags, number, payload in sent

@@ -1,4 +1,4 @@
-"""Whatever bytes come: nothing escapes, and no stream or call is left behind."""
+"""Arbitrary input: no exception escapes, and no stream or call is left over."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""gRPC's messages in a stream's bytes."""
+"""gRPC messages in the bytes of a stream."""
 
 import struct
 from itertools import pairwise
@@ -23,7 +23,7 @@ def test_messages_are_the_same_however_the_bytes_are_cut(
     got: list[bytes] = []
     for start, end in pairwise(ends):
         got += [bytes(one) for one in reader.feed(memoryview(data)[start:end])]
-        # What is kept is the message that is not complete, and no more.
+        # Only the incomplete message is held.
         whole = sum(len(one) + 5 for one in got)
         assert reader.held <= max(0, end - whole)
 

@@ -1,4 +1,4 @@
-"""Header blocks are remembered only as long as they mean the same."""
+"""Header blocks are remembered only while their meaning is unchanged."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from lora_router.grpc_server.violations import ErrorCode, PeerError
 
 
 class Counted:
-    """A reader that counts how often it had to decode."""
+    """A reader that counts its decodings."""
 
     def __init__(self) -> None:
         self.decoded = 0
@@ -26,7 +26,7 @@ class Counted:
 NAMES = st.sampled_from([b":path", b":method", b"a", b"b", b"content-type"])
 VALUES = st.sampled_from([b"", b"x", b"POST", b"/y", b"v" * 30, b"w" * 4000])
 FIELDS = st.tuples(NAMES, VALUES, st.booleans())
-"""Name, value, and whether it must never be indexed."""
+"""Name, value, and whether the header must never be indexed."""
 LISTS = st.lists(FIELDS, max_size=5)
 
 
@@ -72,12 +72,12 @@ def test_a_block_that_is_repeated_is_decoded_until_the_table_is_still() -> None:
     for _ in range(10):
         counted.reader.read(encoded(encoder, headers))
 
-    # The first adds to the table, the second says the same by index, the others are remembered.
+    # The first block adds to the table, the second uses the index, the others are remembered.
     assert counted.decoded == 2
 
 
 def test_any_change_of_the_table_forgets_all_blocks() -> None:
-    """Index 62 is the newest entry: the same block means something else after another was added."""
+    """Index 62 is the newest entry, so the meaning of a block changes when an entry is added."""
     counted = Counted()
     newest = b"\xbe"
     add = b"\x40\x01a\x01"
@@ -86,10 +86,10 @@ def test_any_change_of_the_table_forgets_all_blocks() -> None:
     assert counted.reader.read(newest) == [(b"a", b"1")]
     counted.reader.read(add + b"2")
     assert counted.reader.read(newest) == [(b"a", b"2")]
-    # Trailers go the same way.
+    # Trailers change the table, too.
     counted.reader.decode(add + b"3")
     assert counted.reader.read(newest) == [(b"a", b"3")]
-    # A table of no size is empty.
+    # A table of size 0 is empty.
     counted.reader.read(b"\x20")
     with pytest.raises(PeerError) as raised:
         counted.reader.read(newest)
@@ -120,11 +120,11 @@ def test_blocks_that_are_invented_get_a_bounded_memory() -> None:
     "block",
     [
         b"\x80",  # index 0
-        b"\xff\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",  # an index out of all bounds
-        b"\x00\x05ab",  # cut off
+        b"\xff\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",  # an index out of range
+        b"\x00\x05ab",  # truncated
         b"\x3f\xff\xff\xff\x7f",  # a table larger than allowed
-        b"\x20" * 100,  # the size changes all the time
-        b"\x00\x81\xff\x00",  # Huffman code that ends in the middle
+        b"\x20" * 100,  # many updates of the size
+        b"\x00\x81\xff\x00",  # incomplete Huffman code
     ],
 )
 def test_a_block_that_cannot_be_decoded_is_a_compression_error(block: bytes) -> None:

@@ -1,4 +1,4 @@
-"""gRPC's health checking protocol."""
+"""The gRPC health checking protocol."""
 
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse

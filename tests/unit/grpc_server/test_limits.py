@@ -1,4 +1,4 @@
-"""What one connection may do, and what happens past it."""
+"""The limits of one connection, and what happens beyond them."""
 
 from collections.abc import Callable
 
@@ -212,15 +212,15 @@ def test_messages_that_are_not_complete_are_bounded_by_the_connections_window() 
         peer.open(number)
         peer.send(frame(frames.DATA, 0, number, begun))
     assert peer.failure() is None
-    # A peer that keeps to the window has to stop now: it was not opened again.
+    # A peer that respects the window has to stop now, because no bytes were returned to it.
     assert not any(kind == frames.WINDOW_UPDATE for kind, *_ in peer.received())
 
-    # Giving messages up opens it again.
+    # Resetting the streams returns the bytes.
     got = [one for number in range(1, 25, 2) for one in peer.send(rst_stream(number, 8))]
     opened = [int.from_bytes(payload, "big") for kind, _, _, payload in got if kind == 8]
     assert sum(opened) >= 100_000
 
-    # A peer that does not keep to it is cut off.
+    # A peer that exceeds the window is disconnected.
     for number in range(101, 131, 2):
         peer.open(number)
         peer.send(frame(frames.DATA, 0, number, begun))
@@ -231,7 +231,7 @@ def test_messages_that_are_not_complete_are_bounded_by_the_connections_window() 
 def test_a_stream_that_overruns_its_window_is_reset() -> None:
     peer = RawPeer(Limits(stream_window=20_000))
     peer.open(1)
-    # Not half of the window is used, so it is not topped up yet.
+    # Less than half of the window is used, so it is not topped up yet.
     peer.send(frame(frames.DATA, 0, 1, b"\0\0\1\0\0" + b"x" * 9_000))
     got = peer.send(frame(frames.DATA, 0, 1, b"x" * 16384), frame(frames.DATA, 0, 1, b"x" * 16384))
     codes = [int.from_bytes(payload, "big") for kind, _, _, payload in got if kind == 3]
