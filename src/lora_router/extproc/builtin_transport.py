@@ -7,8 +7,7 @@ from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     PROCESS_PATH,
     READINESS_SERVICES,
-    TransportError,
-    shown_address,
+    listen_error,
 )
 from lora_router.grpc_server.health import NOT_SERVING, SERVING
 from lora_router.grpc_server.limits import Limits
@@ -65,10 +64,7 @@ class BuiltinTransport:
         try:
             self.port = await self.server.start(self._host, self.port, tls=tls)
         except OSError as error:
-            raise TransportError(
-                f"cannot listen on {shown_address(self._host, self.port)} for gRPC; "
-                "is another server there?"
-            ) from error
+            raise listen_error(self._host, self.port, error.errno) from error
         self.server.health.set(LIVENESS_SERVICE, SERVING)
         await self.set_ready(ready=False)
         self.started = True

@@ -24,7 +24,7 @@ from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     READINESS_SERVICES,
     SERVICE,
-    TransportError,
+    listen_error,
     shown_address,
 )
 from lora_router.supervision import Supervisor
@@ -61,7 +61,7 @@ class GrpcioTransport:
         self._context = context
         self._supervisor = supervisor or Supervisor()
         self._tls = tls
-        self._address = shown_address(host, port)
+        self._host = host
         self._streams: set[asyncio.Task[None]] = set()
         self._draining = False
         self._health = health.aio.HealthServicer()
@@ -98,15 +98,14 @@ class GrpcioTransport:
             TransportError: The address is not available, or the TLS files cannot be used.
         """
         credentials = None if self._tls is None else _credentials(self._tls)
+        address = shown_address(self._host, self.port)
         try:
             if credentials is None:
-                self.port = self._server.add_insecure_port(self._address)
+                self.port = self._server.add_insecure_port(address)
             else:
-                self.port = self._server.add_secure_port(self._address, credentials)
+                self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise TransportError(
-                f"cannot listen on {self._address} for gRPC; is another server there?"
-            ) from error
+            raise listen_error(self._host, self.port) from error
         await self._health.set(LIVENESS_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_ready(ready=False)
         await self._server.start()

@@ -1,5 +1,6 @@
 """The interface of a transport, which carries sessions to and from Envoy."""
 
+import os
 from typing import Protocol
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -18,6 +19,21 @@ class TransportError(OSError):
 def shown_address(host: str, port: int) -> str:
     """Return an address as text, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def listen_error(host: str, port: int, number: int | None = None) -> TransportError:
+    """Return the error for an address that is not available.
+
+    Args:
+        host: The address.
+        port: The port.
+        number: The ``errno``, if it is known.
+    """
+    reason = os.strerror(number) if number else "address not available"
+    address = shown_address(host, port)
+    return TransportError(
+        f"cannot listen on {address} for gRPC: {reason}; does another process use the port?"
+    )
 
 
 class Transport(Protocol):
