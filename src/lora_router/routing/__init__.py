@@ -1,4 +1,4 @@
-"""Choosing a pod: the algorithm interface, the algorithms, and the director that asks them.
+"""Routing: the algorithm interface, the built-in algorithms, and the director that asks them.
 
-An algorithm of your own takes twenty lines; see ``lora_router.routing.algorithm``.
+You can write an algorithm of your own in about twenty lines; see ``lora_router.routing.algorithm``.
 """

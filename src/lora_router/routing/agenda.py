@@ -1,9 +1,10 @@
-"""What there is to do, a little at a time.
+"""The pending work of the waiting room, done in small steps.
 
-Nothing that grows with who waits may run in one go in the event loop. So the waiting room puts its
-work on an agenda. Up to ``AT_ONCE`` steps are done at once, in the order in which they came up, and
-the rest in the next turns of the loop. Work in the background gets ``AT_ONCE`` steps each
-``BACKGROUND_SECONDS``, so that it takes a bounded share of the loop's time.
+Work that grows with the number of waiting requests must not run in the event loop in one piece. So
+the waiting room puts its work on an agenda. Up to ``AT_ONCE`` steps are done immediately, in the
+order in which they were added, and the rest in the next iterations of the loop. Background work
+gets ``AT_ONCE`` steps every ``BACKGROUND_SECONDS``, so that it takes a bounded fraction of the
+loop's time.
 """
 
 import logging
@@ -25,7 +26,7 @@ class Agenda(Generic[Item]):
     """Items to work on, each at most once."""
 
     work_on: Callable[[Item, int], int]
-    """Takes an item and the number of steps that it may take; returns how many it took. It adds the
+    """Takes an item and the number of steps that it may take. Returns how many it took. It adds the
     item again if there is more to do. If it raises, the item is dropped."""
 
     def __init__(self, clock: Clock) -> None:
@@ -37,7 +38,7 @@ class Agenda(Generic[Item]):
         self._next_in_background: Timer | None = None
 
     def add(self, item: Item, *, background: bool = False) -> None:
-        """Put an item at the end. ``work`` begins with it; work in the background begins itself."""
+        """Add an item at the end. ``work`` starts on it; background work starts by itself."""
         if background:
             self._background.setdefault(item)
             self._arm()
@@ -45,7 +46,7 @@ class Agenda(Generic[Item]):
             self._items.setdefault(item)
 
     def work(self) -> None:
-        """Do what is due. A call from within the work only leaves its items to the work."""
+        """Do the work that is due. A nested call leaves its items to the outer call."""
         self._do(self._items)
         if self._items and self._next is None and not self._working:
             self._next = self._clock.call_later(0.0, self._go_on)
@@ -77,7 +78,7 @@ class Agenda(Generic[Item]):
                 try:
                     steps -= max(1, self.work_on(item, steps))
                 except Exception:
-                    log.exception("the waiting room failed at a piece of its work")
+                    log.exception("waiting room: a work item failed and was dropped")
                     steps -= 1
         finally:
             self._working = False

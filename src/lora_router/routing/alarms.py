@@ -1,4 +1,4 @@
-"""When queues are asked again although nothing changed: one timer for all of them."""
+"""Alarms that ask for queues again although nothing changed. One timer serves all of them."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -8,18 +8,18 @@ from lora_router.routing.waiting_queue import Clock, Queue, Timer
 SOONEST_SECONDS = 0.01
 """Lower bound of ``Hold.ask_again``, so that no algorithm keeps the event loop busy."""
 LATEST_SECONDS = 60.0
-"""Upper bound, so that alarms of queues that are gone do not pile up."""
+"""Upper bound, so that alarms of removed queues do not accumulate."""
 
 
 class Alarms:
-    """At most one for each queue: the earliest that was set."""
+    """At most one alarm for each queue: the earliest that was set."""
 
     def __init__(self, clock: Clock, call: Callable[[list[Queue]], None]) -> None:
         self._clock = clock
         self._call = call
         self._heap: list[tuple[float, int, Queue]] = []
         self._count = 0
-        """Orders alarms of the same time."""
+        """A tie-breaker for alarms of the same time."""
         self._timer: tuple[float, Timer] | None = None
 
     def set(self, queue: Queue, seconds: float) -> None:

@@ -42,7 +42,7 @@ class InferenceRequest(Struct, frozen=True):
     """When the oldest request that asks the same question (same algorithm, model, filter and
     subset) was held, in seconds on the clock of ``now``. ``None``: none is held."""
     closing: tuple[PodView, str] | None = None
-    """The slot that is being freed for that question: what ``Hold.closed`` said last."""
+    """The slot that is being freed for that question: the last ``Hold.closed``."""
 
 
 class Pick(Struct, frozen=True):
@@ -51,7 +51,7 @@ class Pick(Struct, frozen=True):
     pod: PodView
     """One of the candidates."""
     reason: str
-    """Why, in a few words joined by hyphens. A metric label: use a small fixed set."""
+    """The reason, in a few words joined by hyphens. A metric label: use a small fixed set."""
 
 
 class WakesOn(Enum):
@@ -67,24 +67,24 @@ class WakesOn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Not yet. The request waits in the router, and ``pick`` is called again later.
+    """Hold the request. It waits in the router, and ``pick`` is called again later.
 
     It is called when something happens that ``wakes_on`` names, after ``ask_again`` seconds, and
-    when the time is up. That last call has ``may_hold`` off. If the answer is ``Hold`` even then,
-    the client is told that the pods are overloaded. Requests that ask the same question wait in
-    one queue, in order of arrival, and only the first of them is asked.
+    when the time is up. In that last call ``may_hold`` is ``False``. If the answer is ``Hold`` even
+    then, the request is refused because the pods are overloaded. Requests that ask the same
+    question wait in one queue, in order of arrival, and only the first of them is asked.
     """
 
     reason: str
-    """Why, as in ``Pick.reason``."""
+    """The reason, as in ``Pick.reason``."""
     seconds: float
-    """How long the request may wait at most, from its first ``Hold``. Above 0."""
+    """The longest time in seconds that the request may wait, from its first ``Hold``. Above 0."""
     wanted: PodView | None = None
-    """The pod whose free slot would be best for it, if only the slot is a peer's to take. Peers
-    are told, and leave it (``fleet/slot_turns.py``)."""
+    """The pod whose free slot would be best for the request, but is in a peer's allotment. The
+    router reports it to its peers, which then leave the slot alone (``fleet/slot_turns.py``)."""
     closed: tuple[PodView, str] | None = None
-    """The slot that is to become free for it: a pod, and the adapter that must get no further
-    requests there. All algorithms see it in ``candidates.waiting``, peers in
+    """The slot that must become free for the request: a pod, and the adapter that must get no
+    further requests there. All algorithms see it in ``candidates.waiting``, peers in
     ``beliefs.peers.closed``. It stays closed until the request is routed or gone, or until another
     answer names another slot or none."""
     wakes_on: WakesOn = WakesOn.ANY_CHANGE
@@ -96,15 +96,15 @@ class Algorithm(Protocol):
     """Picks the pod for a request.
 
     ``pick`` runs on the request path between two other requests. It must return at once: no
-    ``await``, no I/O, no waiting. It must not keep ``candidates`` or change anything in it.
+    ``await``, no I/O, no waiting. It must not retain ``candidates`` or change anything in it.
     """
 
     @property
     def name(self) -> str:
-        """What users write into ``routing-strategy``."""
+        """The name that clients write into the header ``routing-strategy``."""
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
-        """Choose one of the candidates for the request, or hold it.
+        """Return a pick of one of the candidates for the request, or hold it.
 
         Args:
             request: The request.
@@ -115,7 +115,7 @@ class Algorithm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlgorithmOptions:
-    """What an algorithm is made from."""
+    """The options from which an algorithm is created."""
 
     lora_affinity_threshold: float = 0.999
     """Probability in [0, 1] of preferring a pod that has the adapter over one that has room."""
@@ -125,11 +125,11 @@ class AlgorithmOptions:
     """The source of every random choice, so that a run can be repeated."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """``algorithm_options`` in the settings, as text. An algorithm declares the names that it reads
-    in ``option_names``; a name that no installed algorithm declares stops the start."""
+    in ``option_names``. A name that no installed algorithm declares aborts startup."""
 
 
 class AlgorithmFactory(Protocol):
-    """What an entry point of the group ``lora_router.algorithms`` names. A class will do.
+    """What an entry point of the group ``lora_router.algorithms`` names, usually a class.
 
     It may have two attributes: ``option_names``, a collection of the ``algorithm_options`` that it
     reads, and ``interface_version``, the version of this interface that it was written for.
@@ -139,5 +139,5 @@ class AlgorithmFactory(Protocol):
         """Return the algorithm.
 
         Raises:
-            ValueError: An option has no valid value.
+            ValueError: An option has an invalid value.
         """

@@ -1,8 +1,8 @@
-"""Asking an algorithm, whoever wrote it: what it does wrong costs one request its algorithm.
+"""Asks an algorithm and checks its answer. A fault affects only the request at hand.
 
-An answer is used only if it is a ``Pick`` of a candidate or a ``Hold``, with a text as its reason
-and with numbers where numbers belong. For anything else (and if the algorithm raises, even
-``SystemExit``) least-request chooses, and the log says why, at a limited rate.
+An answer is used only if it is a ``Pick`` of a candidate or a ``Hold``, with a string as its reason
+and with numbers where numbers are required. In all other cases (also if the algorithm raises, even
+``SystemExit``), least-request picks instead, and the router logs the cause at a limited rate.
 """
 
 import logging
@@ -23,7 +23,7 @@ _LOG_SECONDS = 10.0
 
 
 class AnswerError(ValueError):
-    """An algorithm's answer cannot be used. The text says what is wrong with it."""
+    """An algorithm's answer cannot be used. The message states what is wrong with it."""
 
 
 class AlgorithmCaller:
@@ -52,7 +52,7 @@ class AlgorithmCaller:
                 log,
                 logging.ERROR,
                 (FAILED, algorithm.name),
-                "algorithm %s failed, least-request chooses instead: %s: %s",
+                "algorithm %s failed, falling back to least-request: %s: %s",
                 algorithm.name,
                 type(error).__name__,
                 error,
@@ -62,10 +62,10 @@ class AlgorithmCaller:
 
 
 def checked(hold: Hold, candidates: Candidates) -> Hold:
-    """Return a ``Hold`` that can be used.
+    """Return the ``Hold`` if it can be used.
 
     Raises:
-        AnswerError: It cannot; the text names the field.
+        AnswerError: It cannot be used. The message names the field.
     """
     if type(hold.reason) is not str:
         raise AnswerError(f"Hold.reason is {type(hold.reason).__name__}, must be str")

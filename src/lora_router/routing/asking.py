@@ -1,8 +1,9 @@
-"""Asking the requests that wait: a queue from its first, a line from its most senior queue.
+"""Asks algorithms for waiting requests, in order of seniority.
 
+In a queue the first request is asked for, and in a line the first request of the most senior queue.
 If none of the ``PASSED_OVER`` most senior queues of a line takes a free slot, the others are asked
-in the background, in a *sweep*. Queues whose algorithm said ``WakesOn.ANY_CHANGE`` are always asked
-in sweeps, because nothing says which of them could go.
+in the background, in a *sweep*. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always
+asked in sweeps, because nothing indicates which of their requests could be routed.
 """
 
 from collections import deque
@@ -37,7 +38,7 @@ class Sweep:
     line: Line
     left: deque[Queue]
     again: bool = False
-    """Whether something changed meanwhile."""
+    """Whether something changed during the sweep, so that it must be repeated."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +49,7 @@ class Resettling:
 
 
 Item = Line | Queue | Held | Sweep | Resettling
-"""What stands on the agenda."""
+"""An item of the agenda."""
 
 
 class Asking:
@@ -141,7 +142,7 @@ class Asking:
         return asked
 
     def _resettle(self, resettling: Resettling, steps: int) -> int:
-        """Put queues into the lines of their candidates, which are others now."""
+        """Put queues into the lines of their new candidates."""
         left = resettling.left
         queues = [left.popleft() for _ in range(min(steps, len(left)))]
         for queue in queues:

@@ -1,6 +1,6 @@
-"""Which pods may take a request: those that serve its model, narrowed by filter and subset.
+"""Finds the pods that may take a request: those that serve its model, after filter and subset.
 
-The answer is the same until pods change, so it is stored until then.
+The result stays the same until pods change, so it is stored until then.
 """
 
 from collections.abc import Collection
@@ -14,13 +14,14 @@ from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.selector import SelectorError, parse_selector
 
 _REMEMBERED = 256
-"""Combinations of filter and subset that are stored. Clients choose them, so they are bounded."""
+"""How many combinations of filter and subset are stored. Clients choose them, so the number must be
+bounded."""
 
 _selector = lru_cache(maxsize=256)(parse_selector)
 
 
 class CandidateFinder:
-    """Finds candidates in a fleet."""
+    """Finds and stores candidates of one fleet."""
 
     def __init__(self, fleet: Fleet, waiting: Waiting) -> None:
         self._fleet = fleet
@@ -30,7 +31,7 @@ class CandidateFinder:
         self._narrowed: dict[tuple[int, str | None, frozenset[str] | None], Candidates] = {}
 
     def pods_changed(self) -> None:
-        """Forget what was found."""
+        """Drop all stored candidates."""
         self._whole.clear()
         self._narrowed.clear()
 

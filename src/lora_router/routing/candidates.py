@@ -1,19 +1,19 @@
-"""The pods that may take a request, and what helps to choose among them quickly.
+"""The pods that may take a request, and fast ways to choose among them.
 
-``Candidates`` is a tuple, so an algorithm may simply iterate over it. In a large fleet a look at
-each pod costs a millisecond. The methods answer the usual questions from the fleet's index instead,
-at the same cost for ten pods and for a thousand.
+``Candidates`` is a tuple, so an algorithm may simply iterate over it. In a large fleet inspecting
+each pod costs a millisecond. The methods answer common questions from the fleet's index instead, at
+the same cost for ten pods and for a thousand.
 
-- *Shortlist*: what an algorithm looks for is the best pod by where the adapter is and by load. Of
-  pods that differ only in load, only those with the least load can be the best. So a few pods of
-  each kind are enough. A look at a dozen pods costs a tenth of a look at a hundred and finds the
-  same pod, or another that is as good.
+- *Shortlist*: an algorithm looks for the best pod by where the adapter is and by load. Of pods that
+  differ only in load, only those with the least load can be the best. So a few pods of each kind
+  are enough. Inspecting a dozen pods costs a tenth of inspecting a hundred and finds the same pod,
+  or another that is as good.
 - *Order*: for each adapter an order of the pods that every router computes alike (``rendezvous``).
-- *Load*: what the whole fleet carries.
+- *Load*: the load of the whole fleet.
 - *Waiting*: which requests wait in this router, and which slots are closed for them.
 
 Fleets of at most ``FULL_LOOK`` pods, and candidates narrowed by a filter or a subset, have no
-index. There the methods look at each pod.
+index. For these the methods inspect each pod.
 """
 
 import random
@@ -25,21 +25,21 @@ from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.rendezvous import first_of_group, rendezvous_order
 
 FULL_LOOK = 32
-"""Up to this many pods, an algorithm looks at all of them."""
+"""Up to this many pods, an algorithm inspects all of them."""
 _RUNNING = 4
 _USERS = 3
 _FIRST = 2
 _LEAST = 2
 _SAMPLE = 16
-"""Where an adapter is in flight on more pods than this, a random run of so many represents them."""
+"""If an adapter is in flight on more pods than this, a random run of this many represents them."""
 
 
 class FleetLoad(NamedTuple):
-    """What pods carry together."""
+    """The combined load and slots of some pods."""
 
     pods: int
     in_flight: int
-    """Requests of all routers that are known."""
+    """Requests of all known routers."""
     slots: int
     """Adapter slots, of the pods whose number of slots is known."""
     free_slots: int
@@ -101,7 +101,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         return made
 
     def shortlist(self, adapter: str | None, rng: random.Random) -> Sequence[PodView]:
-        """Return the candidates worth a look for an adapter, or (``None``) for a base model.
+        """Return the candidates worth inspecting for an adapter, or (``None``) for a base model.
 
         In a large fleet these are, as far as they are candidates: the least loaded pods on which
         the adapter is in flight, those that used it last, its first ones by rendezvous hashing, the
@@ -139,7 +139,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         return rendezvous_order(adapter, self, count)
 
     def load(self) -> FleetLoad:
-        """Return what the candidates carry, or in a large fleet what the whole fleet carries."""
+        """Return the load of the candidates, or in a large fleet the load of the whole fleet."""
         if self._group is not None and len(self) > FULL_LOOK:
             index = self._group.fleet
             return FleetLoad(len(index.by_load), index.by_load.total, index.slots, index.free)
@@ -169,7 +169,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     def is_full_for(self, adapter: str) -> bool:
         """Return whether no candidate has a free slot and none has the adapter in flight.
 
-        ``False`` can also mean that it takes a closer look to know.
+        ``False`` can also mean that only an inspection of each pod would tell.
         """
         if len(self) > FULL_LOOK:
             if self._group is None:
@@ -191,7 +191,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
 def _add_pods_of(
     adapter: str, group: PodGroup, rng: random.Random, found: dict[PodState, None]
 ) -> None:
-    """Add the pods worth a look because of an adapter."""
+    """Add the pods that are worth inspecting because of an adapter."""
     index = group.fleet
     for pod in _least_loaded(index.running(adapter), rng):
         found[pod] = None

@@ -1,4 +1,4 @@
-"""Slots that are closed to further requests of the adapter in them, to be freed for a queue."""
+"""Slots that are closed to further requests of the adapter in them, so that a queue gets them."""
 
 from collections.abc import Collection, Iterator
 
@@ -7,7 +7,7 @@ from lora_router.routing.waiting_queue import Queue
 
 
 class ClosedSlots:
-    """Of this router. A slot is closed for one queue at most."""
+    """The closed slots of this router. Each slot is closed for at most one queue."""
 
     def __init__(self) -> None:
         self._by_adapter: dict[str, dict[PodView, Queue]] = {}
@@ -22,7 +22,7 @@ class ClosedSlots:
         return self._by_adapter.get(adapter, ())
 
     def close(self, queue: Queue, slot: tuple[PodState, str]) -> None:
-        """Close a slot for a queue; of two queues that name the same slot, the last one has it."""
+        """Close a slot for a queue. If two queues name the same slot, the later one gets it."""
         pod, adapter = slot
         other = self._by_pod.get(pod, {}).get(adapter)
         if other is not None:
@@ -33,7 +33,7 @@ class ClosedSlots:
         self._by_pod.setdefault(pod, {})[adapter] = queue
 
     def reopen(self, queue: Queue) -> str | None:
-        """Open the slot that is closed for a queue, if there is one; return the adapter in it."""
+        """Reopen the slot that is closed for a queue, if any; return the adapter in it."""
         if queue.closing is None:
             return None
         pod, adapter = queue.closing

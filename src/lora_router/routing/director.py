@@ -1,10 +1,10 @@
-"""The director: from what a request asks to a pod, with the request counted on it.
+"""The director: picks a pod for each request and counts the request on it.
 
 Rules:
 
-- Choosing and counting are one synchronous call. Nothing here awaits, so no two requests see the
+- Picking and counting are one synchronous call. Nothing here awaits, so no two requests see the
   same count.
-- A request goes only to a candidate, whatever an algorithm answers (``answer_check``).
+- A request goes only to a candidate, even if an algorithm names another pod (``answer_check``).
 - A request that its algorithm holds waits in the waiting room (``reception``).
 """
 
@@ -25,12 +25,12 @@ from lora_router.routing.waiting_queue import Clock, Held, Question
 from lora_router.routing.waiting_room import Limits
 
 PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
-"""Stands for the name of an algorithm, for requests that name no model."""
+"""Used in place of an algorithm's name for requests that name no model."""
 _NO_MODEL = InferenceRequest("")
 
 
 class Director:
-    """Asks algorithms, counts what they pick, and lets requests wait that they hold."""
+    """Asks algorithms, counts requests on the pods that they pick, and holds requests."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Director:
             max_hold_seconds=max_hold_seconds,
             limits=limits or Limits(),
         )
-        """Keeps requests that are held."""
+        """Admits held requests, and decides them later."""
         self._room = self.reception.room
         self._finder = self.reception.finder
         self._may_hold = max_hold_seconds > 0
@@ -72,17 +72,17 @@ class Director:
 
     @property
     def held(self) -> int:
-        """Requests that wait in the router now."""
+        """The number of requests that wait in the router now."""
         return self._room.held
 
     def held_adapters(self) -> dict[str, HeldShare]:
-        """Return for which adapters requests are held, as peers are told."""
+        """Return the adapters for which requests are held, as reported to peers."""
         return self.reception.held_adapters()
 
     def route(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
     ) -> Routed | Refused | Held:
-        """Choose a pod for an inference request and count the request on it.
+        """Pick a pod for an inference request and count the request on it.
 
         Args:
             query: What the request asks.
@@ -141,7 +141,7 @@ class Director:
         return routed
 
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
-        """Choose the pod with the fewest requests in flight, for a request that names no model."""
+        """Pick the pod with the fewest requests in flight, for a request that names no model."""
         started = perf_counter()
         candidates = self._finder.among(self._fleet.ready(), None, subset)
         if not candidates or isinstance(candidates, Refused):
@@ -150,7 +150,7 @@ class Director:
         return self._recorder.routed(PASS_THROUGH, _NO_MODEL, pick, perf_counter() - started)
 
     def drain(self, seconds: float) -> None:
-        """Have everything that waits decided within some seconds: the router stops."""
+        """Decide all waiting requests within some seconds, because the router stops."""
         self.reception.drain(seconds)
 
     def _pods_changed(self, states: Collection[PodState]) -> None:

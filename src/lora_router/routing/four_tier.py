@@ -1,7 +1,8 @@
 """``four-tier``: the LoRA affinity scorer of llm-d and the Gateway API Inference Extension.
 
-To compare with, and so as published, apart from two things: load is this router's own count, and a
-pod of which nothing is known is taken for one with room (there: for a full one).
+This algorithm exists for comparison, so it follows the published one except in two points. Load is
+this router's own count. A pod about which nothing is known counts as having room (in the original:
+as full).
 """
 
 from lora_router.fleet.pod_state import PodView
@@ -10,27 +11,29 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.load_score import highest_sum, load_scores
 
 SCORES = {"active": 1.0, "capacity": 0.8, "waiting": 0.6, "none": 0.0}
-"""What a pod's tier is worth. The names are the reasons of picks."""
+"""The score of each tier. The names are the reasons of picks."""
 
 
 class FourTier:
-    """Add a score for the adapter to a score for the load, in these steps.
+    """Adds a score for the adapter to a score for the load.
 
-    1. A pod's tier, by the labels of its newest ``lora_requests_info``, the first that holds:
+    1. The tier of a pod comes from the labels of its newest ``lora_requests_info``. The first
+       tier that applies is used:
 
        *active* (1.0): the adapter is in the running label.
-       *capacity* (0.8): the adapters in both labels, each counted once, are fewer than
-       ``max_lora``; or nothing is known of them, or the snapshot is too old to count.
+       *capacity* (0.8): the number of distinct adapters in both labels is lower than
+       ``max_lora``; or nothing is known about the adapters, or the snapshot is stale.
        *waiting* (0.6): the adapter is in the waiting label.
-       *none* (0.0).
+       *none* (0.0): none of the above.
 
-    2. A pod's load: 1 for the fewest requests in flight, 0 for the most, linear between.
-    3. The highest sum of the two wins, ties at random.
+    2. The load score of a pod is 1 for the fewest requests in flight, 0 for the most, and linear in
+       between.
+    3. The pod with the highest sum of the two scores is picked. Ties are broken at random.
 
-    A base model is looked up like an adapter and never found: such requests prefer pods with room,
-    though they need none. vLLM 0.32.0 writes the same names into both labels, so there an adapter
-    that waits is active. What this router has in flight counts as load only: an adapter is active
-    when a scrape says so.
+    A base model is looked up like an adapter and is never found. Its requests therefore prefer pods
+    with room, although they need no slot. vLLM 0.32.0 writes the same names into both labels, so a
+    waiting adapter counts as active there. This router's requests in flight affect only the load
+    score: an adapter is active only if a scrape lists it.
     """
 
     name = "four-tier"
@@ -40,7 +43,7 @@ class FourTier:
         self._max_age = options.metrics_max_age
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
-        """Choose."""
+        """Return the candidate with the highest sum of scores."""
         pods = candidates.shortlist(request.adapter, self._random)
         tiers = [self.tier(pod, request.adapter, now) for pod in pods]
         scores = [SCORES[tier] for tier in tiers]
@@ -48,7 +51,7 @@ class FourTier:
         return Pick(pods[best], tiers[best])
 
     def tier(self, pod: PodView, adapter: str | None, now: float) -> str:
-        """Name a pod's tier at ``now``, a key of ``SCORES``."""
+        """Return a pod's tier at ``now``, a key of ``SCORES``."""
         metrics = pod.fresh_metrics(now, self._max_age)
         lora = metrics.lora if metrics is not None else None
         if lora is None:

@@ -11,7 +11,7 @@ from lora_router.routing.candidates import Candidates
 def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
     """Return the pod with the fewest requests in flight by this router's ledger, ties at random.
 
-    Needs no metrics, so a pod that was never scraped is as good as any other.
+    This needs no metrics, so a pod that was never scraped is as good as any other.
     """
     fewest = min(pod.in_flight for pod in pods)
     ties = [pod for pod in pods if pod.in_flight == fewest]
@@ -19,7 +19,7 @@ def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
 
 
 class LeastRequest:
-    """The candidate with the fewest requests in flight, ties at random."""
+    """Picks the candidate with the fewest requests in flight, with ties at random."""
 
     name = "least-request"
 
@@ -27,6 +27,6 @@ class LeastRequest:
         self._random = options.rng
 
     def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
-        """Choose."""
+        """Return the least loaded candidate."""
         pods = candidates.shortlist(None, self._random)
         return Pick(least_loaded(pods, self._random), "least-request")

@@ -1,4 +1,4 @@
-"""The load score that policies of scorers add to what they think of a pod's adapters."""
+"""The load score, which some algorithms add to their score for the adapter."""
 
 import random
 from collections.abc import Sequence
@@ -7,10 +7,12 @@ from lora_router.fleet.pod_state import PodView
 
 
 def load_scores(pods: Sequence[PodView]) -> list[float]:
-    """Score each pod by its requests in flight: 1 for the fewest, 0 for the most, linear between.
+    """Return a score for each pod by its requests in flight.
 
-    All pods score 1 when they are equal. It is the queue score of the Gateway API Inference
-    Extension, over this router's own count instead of the server's queue a scrape ago.
+    The pod with the fewest requests scores 1, the pod with the most scores 0, and the scale between
+    them is linear. If all pods are equal, all score 1. This is the queue score of the Gateway API
+    Inference Extension, but computed from this router's own count instead of the server's queue at
+    the last scrape.
     """
     counts = [pod.in_flight for pod in pods]
     most = max(counts)
@@ -21,7 +23,7 @@ def load_scores(pods: Sequence[PodView]) -> list[float]:
 
 
 def highest_sum(scores: Sequence[float], others: Sequence[float], rng: random.Random) -> int:
-    """Return the position at which two scores add up to the most, ties at random."""
+    """Return the position at which the sum of both scores is highest, with ties at random."""
     sums = [one + other for one, other in zip(scores, others, strict=True)]
     highest = max(sums)
     ties = [position for position, value in enumerate(sums) if value == highest]

@@ -1,6 +1,6 @@
-"""``lora-affinity``: where the adapter is, else where there is room for it.
+"""``lora-affinity``: prefers pods that have the adapter, then pods that have room for it.
 
-The strategy of AIBrix pull request 1181 with the defects found in its review mended.
+This is the strategy of AIBrix pull request 1181, without the defects that its review found.
 """
 
 from enum import Enum, auto
@@ -12,32 +12,36 @@ from lora_router.routing.least_request import least_loaded
 
 
 class Standing(Enum):
-    """How a pod stands to an adapter."""
+    """The relation of a pod to an adapter."""
 
     RUNNING = auto()
-    """The adapter has a request there, by the pod's own word or by this router's ledger."""
+    """The adapter has a request there, according to the pod or to this router's ledger."""
     WAITING = auto()
-    """The pod lists it as waiting and not as running: it will be loaded, and is not yet."""
+    """The pod lists the adapter as waiting and not as running: it is not loaded yet, but will be.
+    """
     CAPACITY = auto()
-    """Not there, and fewer adapters than slots, or unknown how many."""
+    """The adapter is absent, and fewer adapters than slots are there, or the number of slots is
+    unknown."""
     FULL = auto()
-    """Not there, and every slot is taken."""
+    """The adapter is absent, and every slot is taken."""
 
 
 class LoraAffinity:
-    """Prefer pods that have the adapter, fill pods that have room, in these steps.
+    """Prefers pods that have the adapter, and fills pods that have room.
 
-    1. A request for a base model needs no slot: least-request over all candidates.
-    2. *Affinity*: pods where the adapter runs (newest series of ``lora_requests_info``, or a
-       request of this router in flight); if none, pods where it waits.
-    3. *Capacity*: pods without it whose distinct adapters, scraped and in flight together, are
-       fewer than ``max_lora``. A pod whose ``max_lora`` is unknown, or whose snapshot is too
-       old to count, has capacity.
-    4. Both groups have pods: the affinity group with the probability
-       ``AIBRIX_LORA_AFFINITY_THRESHOLD``, else the capacity group, which lets a hot adapter
-       spread a little. One is empty: the other.
-    5. Within the group: fewest requests in flight, ties at random.
-    6. Neither group has a pod: any candidate at random.
+    1. A request for a base model needs no slot. It is routed by least-request over all candidates.
+    2. The *affinity* group consists of the pods on which the adapter runs (according to the newest
+       series of ``lora_requests_info``, or a request of this router in flight). If there are none,
+       it consists of the pods on which the adapter waits.
+    3. The *capacity* group consists of the pods without the adapter on which the number of distinct
+       adapters, scraped and in flight together, is lower than ``max_lora``. A pod whose
+       ``max_lora`` is unknown, or whose snapshot is stale, has capacity.
+    4. If both groups have pods, the affinity group is used with the probability
+       ``AIBRIX_LORA_AFFINITY_THRESHOLD``, and otherwise the capacity group, which lets a hot
+       adapter spread a little. If one group is empty, the other is used.
+    5. Within the group, the pod with the fewest requests in flight is picked. Ties are broken at
+       random.
+    6. If both groups are empty, a random candidate is picked.
     """
 
     name = "lora-affinity"
@@ -48,7 +52,7 @@ class LoraAffinity:
         self._max_age = options.metrics_max_age
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
-        """Choose."""
+        """Return a pick by the steps above."""
         adapter = request.adapter
         pods = candidates.shortlist(adapter, self._random)
         if adapter is None:
@@ -80,7 +84,7 @@ class LoraAffinity:
         return Pick(self._random.choice(pods), "all-full")
 
     def standing(self, pod: PodView, adapter: str, now: float) -> Standing:
-        """Say how a pod stands to an adapter at ``now``."""
+        """Return the relation of a pod to an adapter at ``now``."""
         in_flight = pod.in_flight_adapters
         if adapter in in_flight:
             return Standing.RUNNING

@@ -1,39 +1,45 @@
-"""``lora-placement``: no pod juggles more adapters than it has slots; who finds none waits here.
+"""``lora-placement``: keeps the number of adapters in flight on each pod within the pod's slots.
 
-A vLLM pod runs requests of at most ``max_lora`` adapters at once. One adapter more, and its
-requests wait on the pod for whole generations of the others, where nobody can help them any more.
-So the number of distinct adapters in flight on each pod is what this algorithm controls.
+Requests that find no slot wait in the router. A vLLM pod runs requests of at most ``max_lora``
+adapters at once. Requests for one more adapter wait on the pod for whole generations of the other
+adapters, and the router cannot move them any more. Therefore this algorithm controls the number of
+distinct adapters in flight on each pod.
 
 The rules, for a request and the pods that may take it:
 
-1. A request for a base model needs no slot: the pod with the least load.
-2. *Join*: a pod on which the adapter is in flight (by this router's ledger, another's, or the last
-   scrape) takes it without a further slot. Of several, the one with the least load. But where
-   routers tell each other of their ledgers, two may have placed it at once: there, the more of its
-   requests a pod has, the rather, so that others drain.
-3. *Place*: a pod with a slot to spare takes it for a price, counted in requests of load: nothing if
-   the adapter is resident there, what a load costs (the pod's own word, or as configured) if it is
-   in host memory, most if it never was there. Of several, the cheapest; ties go by rendezvous
-   hashing, so that routers agree without talking. The longer the prompt, the less a load matters
-   beside it, and the smaller the prices.
-4. Both are possible: join, unless placing is cheaper even with the price of a slot, which grows as
-   the fleet's free slots become few, unless the pod to join is overloaded. What the load costs is
-   shared by the requests in flight. So a hot adapter spreads as its load asks and room allows, and
-   shrinks back, since what is not joined any more drains.
-5. Neither is possible: *hold*. The request waits in the router and is asked for again whenever a
-   request ends, first come first served. So it does, for one or two tellings, where placing is much
-   cheaper on a pod whose free slots are another router's to take (``fleet/slot_turns.py``).
-6. An adapter that has been held for ``PATIENCE_SECONDS`` gets a slot freed (``slot_closing``): of
-   all slots, the one with the fewest requests in flight is closed to further requests of the
-   adapter that has it; these join elsewhere or wait their turn. So an adapter is kept from a slot
-   for no longer than that time and the longest generation that is open in the slot, unless more
-   adapters wait so than the fleet has slots: then for one more round of generations for each time
-   that they fill it.
-7. It may not be held any longer: where the adapter is in flight, else the pod with the least load.
+1. A request for a base model needs no slot. It goes to the pod with the least load.
+2. *Join*: a pod on which the adapter is in flight (according to this router's ledger, a peer's
+   share, or the last scrape) takes the request without another slot. If there are several such
+   pods, the one with the least load takes it. Where routers exchange shares, two routers may have
+   placed the adapter at the same time. In that case prefer the pod that already runs more of the
+   adapter's requests, so that the other copy drains.
+3. *Place*: a pod with a free slot takes the request at a price, counted in requests of load. The
+   price is zero if the adapter is resident there. It is the cost of a load (as the pod reports it,
+   or as configured) if the adapter is in host memory, and it is highest if the adapter was never
+   there. The cheapest pod takes the request. Ties are broken by rendezvous hashing, so that routers
+   agree without communication. The longer the prompt, the less a load matters in comparison, and
+   the lower the prices.
+4. If both are possible, the request joins, unless placing is cheaper even with the price of a slot.
+   That price rises as the fleet's free slots become few. It is not charged if the pod to join is
+   overloaded. The cost of the load is shared by the adapter's requests in flight. A hot adapter
+   therefore spreads as its load requires and as room allows, and shrinks again, because a pod that
+   no request joins any more drains.
+5. If neither is possible, the request is *held*: it waits in the router, which asks again whenever
+   a request ends, in order of arrival. A request is also held, for one or two exchanges, if placing
+   is much cheaper on a pod whose free slots are in another router's allotment
+   (``fleet/slot_turns.py``).
+6. For an adapter that has been held for ``PATIENCE_SECONDS``, a slot is closed (``slot_closing``):
+   of all slots, the one with the fewest requests in flight receives no further requests of the
+   adapter in it. Those requests join elsewhere or wait. An adapter therefore waits for a slot no
+   longer than ``PATIENCE_SECONDS`` plus the longest open generation in that slot, unless more
+   adapters wait this long than the fleet has slots. In that case the wait grows by one round of
+   generations for each time that the waiting adapters fill the fleet.
+7. A request that may not be held any longer goes to a pod on which its adapter is in flight, or
+   otherwise to the pod with the least load.
 
-Load is this router's requests in flight, and what other routers told or the last scrape showed
-beyond them. A pod whose slots are unknown has room. The prices were chosen with ``lora-router
-simulate`` on the scenarios that come with it.
+Load means this router's requests in flight, plus the requests that peers reported or that the last
+scrape showed beyond them. A pod with an unknown number of slots counts as having room. The prices
+were chosen with ``lora-router simulate`` on the scenarios that come with it.
 """
 
 import random
@@ -48,64 +54,70 @@ from lora_router.routing.rendezvous import rendezvous_order
 from lora_router.routing.slot_closing import hold_for_slot, in_flight
 
 LOAD_SECONDS = 0.08
-"""Of an adapter, from host memory into a slot, where neither the pod nor the option
-``adapter_load_seconds`` says. The whole batch stands still meanwhile."""
+"""Seconds that it takes to load an adapter from host memory into a slot, if neither the pod nor the
+option ``adapter_load_seconds`` provides the value. The whole batch stalls during the load."""
 LOAD_PRICE = 200.0
-"""Price of a second of loading. Less: adapters wander between pods and are loaded again and again.
-More: pods with popular adapters are busier."""
+"""Price of a second of loading, in requests of load. A lower value makes adapters move between pods
+and be loaded again and again. A higher value makes pods with popular adapters busier."""
 COLD_FACTOR = 4.0
-"""An adapter that the pod never had may have to be fetched from disk or from afar first."""
+"""Factor on the price of a load if the pod never had the adapter. The adapter may have to be
+fetched from disk or from a remote store first."""
 HIGHEST_PRICE = 128.0
-"""Of a load, however long: past it, nothing is too busy to be spared one."""
+"""Upper bound of the price of a load, however long the load takes. Without a bound, an expensive
+load would be avoided no matter how busy the pods are that have the adapter."""
 SHARED_BY = 8.0
-"""So many requests in flight of an adapter halve the price of loading it once more: it is paid once
-and serves them all. Less: hot adapters spread sooner, with more loads. More: their pods are busier.
-"""
+"""With this many of an adapter's requests in flight, the price of loading it on another pod is
+halved: the load is paid once and serves all of them. A lower value makes hot adapters spread
+sooner, with more loads. A higher value makes their pods busier."""
 SLOT_PRICE = 24.0
-"""Price of a further slot for an adapter in flight, when half of the fleet's slots are in use.
-Less: hot adapters take slots that others soon need. More: pods with popular adapters are busier."""
+"""Price of another slot for an adapter in flight, when half of the fleet's slots are in use. A
+lower value makes hot adapters take slots that others soon need. A higher value makes pods with
+popular adapters busier."""
 OVERLOAD = 3.0
-"""A pod with so many times the average load is past waiting for cheap slots. Less: hot adapters
-take the last slots, and rare ones wait. More: near the fleet's capacity, pods with hot adapters
-fall behind, keep their slots for longer, and fall further behind.
-"""
+"""A pod is overloaded if it has more than this many times the average load. If the pod to join is
+overloaded, a slot costs nothing. A lower value makes hot adapters take the last slots, so that rare
+adapters wait. A higher value makes pods with hot adapters fall behind near the fleet's capacity,
+keep their slots for longer, and fall further behind."""
 _A_FEW = 8
-"""Requests beyond that, so that an idle fleet's pods are not overloaded by their first ones."""
+"""Requests that are added to this threshold, so that the first requests in an idle fleet do not
+overload its pods."""
 TURN_PRICE = 32.0
-"""Price of waiting for this router's turn. Less: requests wait to be spared a load that takes no
-longer. More: adapters are fetched from afar although a pod has them."""
+"""Price of waiting for a slot in another router's allotment. A lower value makes requests wait to
+avoid a load that takes no longer than the wait. A higher value makes pods fetch adapters from a
+remote store although another pod has them."""
 TWIN_PRICE = 2.0
-"""So much less load, for the choice of a pod to join, for each request of the adapter there, up to
-``TWIN_REQUESTS``. Less: adapters that two routers placed at once keep two slots. More: their pods
-are busier, and for longer."""
+"""Reduction of a pod's load in the choice of a pod to join, for each request of the adapter on that
+pod, up to ``TWIN_REQUESTS`` requests. With a lower value, adapters that two routers placed at the
+same time keep two slots. A higher value makes their pods busier, and for longer."""
 TWIN_REQUESTS = 12
 PROMPT_BYTES = 2048.0
-"""A body of this length halves the prices: a long prompt stalls its pod more than a load does."""
+"""A body of this length halves the prices. A long prompt stalls its pod more than a load does."""
 
 
 @dataclass(slots=True)
 class _Survey:
-    """What a look over the candidates found."""
+    """The result of a survey of the candidates."""
 
     join: PodView | None = None
     join_load: float = float("inf")
     join_cost: float = float("inf")
-    """The load, less what speaks for draining the others."""
+    """The load, minus the reduction that lets other copies of the adapter drain."""
     place: PodView | None = None
     place_cost: float = float("inf")
     place_load: int = 0
     in_flight: int = 0
-    """Requests of the adapter on the pods that it could join, of all routers that tell."""
+    """The adapter's requests on the pods that it could join, of this router and its peers."""
     wish: PodView | None = None
-    """A pod that is cheaper than ``place``, but whose free slots are other routers' to take."""
+    """A pod that is cheaper than ``place``, but whose free slots are in other routers' allotments.
+    """
     wish_cost: float = float("inf")
     last_resort: PodView | None = None
 
     def spread_cost(self, weight: float, fleet: FleetLoad) -> float:
-        """Return what a further slot for an adapter in flight costs, with the load it finds there.
+        """Return the cost of another slot for an adapter in flight, including the load of its pod.
 
-        The load is shared by the requests that it will serve, as many as are in flight now. The
-        slot costs the more the fewer are left.
+        The price of loading is shared by the requests that the load will serve, assumed to be as
+        many as are in flight now. The price of the slot rises as fewer slots are left.
         """
         load = (self.place_cost - self.place_load) / (1.0 + self.in_flight / SHARED_BY)
         used = fleet.slots - fleet.free_slots
@@ -116,7 +128,7 @@ class _Survey:
 
 
 def _prices(load_seconds: float) -> tuple[float, float, float]:
-    """Return what loading costs, by where the adapter is."""
+    """Return the prices of loading, indexed by where the adapter is."""
     price = LOAD_PRICE * load_seconds
     return 0.0, min(price, HIGHEST_PRICE), min(COLD_FACTOR * price, HIGHEST_PRICE)
 
@@ -135,7 +147,7 @@ def _load_seconds(extra: Mapping[str, str]) -> float:
 
 
 class LoraPlacement:
-    """See the head of this file for its rules."""
+    """The algorithm ``lora-placement``. The module's docstring lists its rules."""
 
     name = "lora-placement"
     option_names = ("adapter_load_seconds",)
@@ -145,7 +157,7 @@ class LoraPlacement:
         self._prices = _prices(_load_seconds(options.extra))
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
-        """Choose, or hold."""
+        """Return a pick or a hold by the rules above."""
         adapter = request.adapter
         if adapter is None:
             pods = candidates.shortlist(None, self._random)
@@ -195,7 +207,7 @@ class LoraPlacement:
                 open_pods.append((load, pod))
                 if load < least:  # noqa: PLR1730 -- a call for each pod
                     least = load
-        # No price is negative: where all have as much load as the pod to join, none is cheaper.
+        # No price is negative. If no pod has less load than the pod to join, none is cheaper.
         if least < found.join_load:
             self._find_place(adapter, open_pods, weight, found, any_slot=any_slot)
         return found
@@ -219,7 +231,10 @@ class LoraPlacement:
         *,
         any_slot: bool,
     ) -> None:
-        """Find the cheapest of the pods with a slot to spare, and one that is cheaper in turn."""
+        """Find the cheapest pod with a free slot.
+
+        Also find a cheaper one whose free slots are in another router's allotment.
+        """
         place_cost = found.place_cost
         configured = self._prices
         for load, pod in open_pods:

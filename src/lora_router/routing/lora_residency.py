@@ -1,7 +1,7 @@
 """``lora-residency``: the scorer by adapter residency that llm-d-router#2792 proposes.
 
-To compare with, and so as proposed, apart from two things: load is this router's own count, and a
-pod of which nothing is known is taken for one with a free slot.
+This algorithm exists for comparison, so it follows the proposal except in two points. Load is this
+router's own count. A pod about which nothing is known counts as having a free slot.
 """
 
 from lora_router.fleet.pod_metrics import PodMetrics
@@ -11,31 +11,33 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.load_score import highest_sum, load_scores
 
 SCORES = {"gpu": 1.0, "cpu": 0.7, "free-slot": 0.6, "evictable": 0.3, "saturated": 0.0}
-"""What a pod's tier is worth. The names are the reasons of picks."""
+"""The score of each tier. The names are the reasons of picks."""
 
 
 class LoraResidencyScore:
-    """Add a score for where the adapter is to a score for the load, in these steps.
+    """Adds a score for the location of the adapter to a score for the load.
 
-    1. A pod's tier, the first that holds:
+    1. The tier of a pod is the first of these that applies:
 
        *gpu* (1.0): the adapter is in a slot, in use or not.
-       *cpu* (0.7): it is in host memory.
-       *free-slot* (0.6): fewer adapters are in slots than there are slots; or it is unknown how
-       many, or the snapshot is too old to count.
-       *evictable* (0.3): no slot is free, but an adapter in one of them is idle.
+       *cpu* (0.7): the adapter is in host memory.
+       *free-slot* (0.6): fewer adapters are in slots than there are slots; or the number of
+       slots is unknown, or the snapshot is stale.
+       *evictable* (0.3): no slot is free, but the adapter in at least one of them is idle.
        *saturated* (0.0): every slot has an adapter with requests.
 
-    2. A pod's load: 1 for the fewest requests in flight, 0 for the most, linear between.
-    3. The highest sum of the two wins, ties at random.
+    2. The load score of a pod is 1 for the fewest requests in flight, 0 for the most, and linear in
+       between.
+    3. The pod with the highest sum of the two scores is picked. Ties are broken at random.
 
-    For a base model the first score is the share of slots without an active adapter (1 if unknown),
-    which keeps it off pods that are busy with adapters.
+    For a base model, the first score is the fraction of slots without an active adapter (1 if
+    unknown). This keeps its requests off pods that are busy with adapters.
 
-    What is in slots is what the server says (``PodMetrics.residency``). vLLM up to 0.32.0 does not:
-    then it is the adapters that ``lora_requests_info`` shows as active, none is known to be in host
-    memory, and no full pod is evictable. Active always means: by that metric. What this router has
-    in flight counts as load only.
+    The adapters in slots are those that the server reports (``PodMetrics.residency``). vLLM up to
+    0.32.0 does not report them. In that case the adapters that ``lora_requests_info`` shows as
+    active are used, no adapter is known to be in host memory, and no full pod is evictable.
+    *Active* always refers to that metric. This router's requests in flight affect only the load
+    score.
     """
 
     name = "lora-residency"
@@ -45,7 +47,7 @@ class LoraResidencyScore:
         self._max_age = options.metrics_max_age
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
-        """Choose."""
+        """Return the candidate with the highest sum of scores."""
         adapter = request.adapter
         pods = candidates.shortlist(adapter, self._random)
         loads = load_scores(pods)
@@ -57,7 +59,7 @@ class LoraResidencyScore:
         return Pick(pods[best], tiers[best])
 
     def tier(self, pod: PodView, adapter: str, now: float) -> str:
-        """Name a pod's tier at ``now``, a key of ``SCORES``."""
+        """Return a pod's tier at ``now``, a key of ``SCORES``."""
         metrics = pod.fresh_metrics(now, self._max_age)
         if metrics is None:
             return "free-slot"
@@ -74,7 +76,7 @@ class LoraResidencyScore:
         return "saturated" if in_slots <= active else "evictable"
 
     def idle_share(self, pod: PodView, now: float) -> float:
-        """Return the share of a pod's slots that no active adapter is in, in [0, 1]."""
+        """Return the fraction of a pod's slots without an active adapter, in [0, 1]."""
         metrics = pod.fresh_metrics(now, self._max_age)
         slots = _slots(metrics) if metrics is not None else None
         if metrics is None or slots is None:

@@ -1,4 +1,4 @@
-"""What a request asks of the director, and what becomes of it."""
+"""What a request asks of the director, and the outcome."""
 
 import logging
 from typing import Protocol
@@ -30,7 +30,7 @@ class RouteQuery(Struct, frozen=True):
 
 
 class Routed(Struct, frozen=True):
-    """A pod was chosen. The request counts there until the reservation is released."""
+    """A pod was picked. The request counts there until the reservation is released."""
 
     reservation: Reservation
     algorithm: str
@@ -54,7 +54,7 @@ class DecisionObserver(Protocol):
 
 
 class Recorder:
-    """Puts decisions into effect: counts a request on its pod, in metrics, and in the debug log."""
+    """Puts decisions into effect: on the pod's count, in metrics, and in the debug log."""
 
     def __init__(self, ledger: Ledger, observer: DecisionObserver) -> None:
         self._ledger = ledger
@@ -70,8 +70,8 @@ class Recorder:
         reservation = self._ledger.reserve(state, request.adapter)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
-        except Exception:  # Whoever holds the reservation must get it, to release it.
-            log.exception("a decision could not be counted")
+        except Exception:  # The caller needs the reservation, to release it.
+            log.exception("failed to count a decision")
         if self._logs:
             log.debug(
                 "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",
@@ -97,8 +97,8 @@ class Recorder:
         return refused
 
     def count(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
-        """Count a decision. A failure to count costs nothing else."""
+        """Count a decision. A failure to count has no other effect."""
         try:
             self._observer.decided(algorithm, outcome, reason, seconds)
         except Exception:
-            log.exception("a decision could not be counted")
+            log.exception("failed to count a decision")

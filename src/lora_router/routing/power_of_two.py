@@ -5,10 +5,11 @@ from lora_router.routing.candidates import Candidates
 
 
 class PowerOfTwo:
-    """Two different candidates at random; of them the one with fewer requests in flight.
+    """Samples two different candidates at random and picks the one with fewer requests in flight.
 
-    Looks at no adapter and no metrics. Where several routers each count only their own requests, it
-    keeps them from all choosing the same pod, as least-request can. (Mitzenmacher, 2001.)
+    It considers neither adapters nor metrics. Where several routers each count only their own
+    requests, the random sample prevents them from all picking the same pod, which can happen with
+    least-request. (Mitzenmacher, 2001.)
     """
 
     name = "power-of-two"
@@ -17,9 +18,9 @@ class PowerOfTwo:
         self._random = options.rng
 
     def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
-        """Choose."""
+        """Return the less loaded of two random candidates."""
         if len(candidates) == 1:
             return Pick(candidates[0], "only-pod")
-        # Their sequence is random too, so the first may win ties.
+        # The order of the sample is random too, so the first one may win ties.
         first, second = self._random.sample(candidates, 2)
         return Pick(second if second.in_flight < first.in_flight else first, "power-of-two")

@@ -1,11 +1,11 @@
-"""``random``: any candidate, all alike."""
+"""``random``: any candidate, with equal probability."""
 
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 
 
 class RandomPod:
-    """Any of the candidates, each as likely as the others. The floor to compare with."""
+    """Picks a candidate at random, each with the same probability. The baseline for comparisons."""
 
     name = "random"
 
@@ -13,5 +13,5 @@ class RandomPod:
         self._random = options.rng
 
     def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
-        """Choose."""
+        """Return a random candidate."""
         return Pick(self._random.choice(candidates), "random")

@@ -1,7 +1,7 @@
-"""The reception: admits requests to the waiting room, and asks their algorithms when it is woken.
+"""The reception: admits requests to the waiting room, and asks their algorithms when they wake.
 
-A held request ends in exactly one of: routed, refused, cancelled. A callback that raises costs its
-own request only.
+A held request ends in exactly one way: routed, refused, or cancelled. A callback that raises
+affects only its own request.
 """
 
 import logging
@@ -26,7 +26,7 @@ NO_CANDIDATES = Candidates.of(())
 
 
 class Reception:
-    """Of one router."""
+    """The reception of one router."""
 
     def __init__(
         self,
@@ -48,10 +48,11 @@ class Reception:
         self._waiting: dict[Held, tuple[Algorithm, Callable[[Outcome], None]]] = {}
         self._number = count()
         self._stops_at: float | None = None
-        """When everything that waits must have been decided, once the router drains."""
+        """The deadline for all waiting requests while the router drains; ``None``: it does not
+        drain."""
 
     def held_adapters(self) -> dict[str, HeldShare]:
-        """Return for which adapters requests are held, as peers are told."""
+        """Return the adapters for which requests are held, as reported to peers."""
         now = self._clock.now()
         found: dict[str, HeldShare] = {}
         for queue in self.room.queues():
@@ -75,7 +76,7 @@ class Reception:
         candidates: Candidates,
         on_outcome: Callable[[Outcome], None],
     ) -> Held | Refused:
-        """Let a request wait, if it may."""
+        """Hold a request, or refuse it if it may not wait."""
         now = self._clock.now()
         seconds = min(hold.seconds, self.max_hold_seconds)
         if self._stops_at is not None:
@@ -92,10 +93,10 @@ class Reception:
         return held
 
     def drain(self, seconds: float) -> None:
-        """Have everything that waits decided within some seconds: the router stops.
+        """Decide all waiting requests within some seconds, because the router stops.
 
-        Until then requests are routed as slots become free. What still waits then is asked for the
-        last time, as if its own time were up.
+        Until that deadline requests are routed as slots become free. At the deadline, the remaining
+        requests are asked for the last time, as if their own time were up.
         """
         self._stops_at = self._clock.now() + seconds
         if seconds > 0:
@@ -111,10 +112,10 @@ class Reception:
         return NO_CANDIDATES if isinstance(found, Refused) else found
 
     def ask(self, held: Held) -> bool:
-        """Ask for a request that waits, and route it if its algorithm picks.
+        """Ask for a waiting request, and route it if its algorithm picks.
 
         Returns:
-            Whether it still waits. It does if no pod serves its model: pods may come back in time.
+            Whether it still waits. It does if no pod serves its model: pods may return in time.
         """
         started = perf_counter()
         candidates = self.candidates_for(held.question)
@@ -141,7 +142,7 @@ class Reception:
                 self._route(held, answer, 0.0)
                 return
         except Exception:
-            log.exception("a held request could not be decided; it is refused")
+            log.exception("failed to decide a held request; refusing it")
         refused = self._overloaded(held.question.model)
         self._resolve(held, self._recorder.refused(held.question.algorithm, refused))
 
@@ -168,7 +169,7 @@ class Reception:
         return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
 
     def _route(self, held: Held, pick: Pick, seconds: float) -> None:
-        # It leaves the room first: the requests that its reservation wakes must not find it there.
+        # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         routed = self._recorder.routed(held.question.algorithm, held.request, pick, seconds)
         if held.request.adapter is not None:
@@ -183,7 +184,7 @@ class Reception:
         try:
             waiting[1](outcome)
         except Exception:
-            log.exception("the outcome of a held request could not be delivered")
+            log.exception("failed to deliver the outcome of a held request")
             if isinstance(outcome, Routed):
                 outcome.reservation.release()
 

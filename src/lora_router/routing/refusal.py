@@ -1,38 +1,38 @@
-"""Why a request gets no pod. What the client is told of it, ``extproc.errors`` says."""
+"""Why a request gets no pod. ``extproc.errors`` turns these reasons into responses to clients."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Refusal(Enum):
-    """The reasons; their values are metric labels."""
+    """The reasons. Their values are metric labels."""
 
     NO_MODEL = "no-model"
     UNKNOWN_ALGORITHM = "unknown-algorithm"
     BAD_SELECTOR = "bad-selector"
     UNKNOWN_MODEL = "unknown-model"
-    """Every ready pod has said what it serves, and it is not this."""
+    """Every ready pod has reported what it serves, and none serves this model."""
     MODELS_UNKNOWN = "models-unknown"
-    """No pod is known to serve it, but some have not said yet what they serve."""
+    """No pod is known to serve the model, but some pods have not yet reported what they serve."""
     NO_READY_POD = "no-ready-pod"
     NONE_SELECTED = "none-selected"
-    """Pods serve it, and the label selector or the gateway's subset leaves none of them."""
+    """Pods serve the model, but the label selector or the gateway's subset excludes all of them."""
     OVERLOADED = "overloaded"
-    """It was held as long as it may be, and no pod had room."""
+    """The request was held as long as it may be, and no pod had room."""
     TOO_MANY_HELD = "too-many-held"
-    """It would have to wait, and as many requests wait as may."""
+    """The request would have to wait, but the maximum number of requests already waits."""
     SHUTTING_DOWN = "shutting-down"
-    """It waited for a slot, and the router stops."""
+    """The request waited for a slot, and the router is shutting down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request was refused."""
+    """A refused request."""
 
     refusal: Refusal
     model: str = ""
-    """The model asked for, where that matters."""
+    """The requested model, if it matters."""
     detail: str = ""
-    """What exactly is wrong, safe to show to the client."""
+    """What exactly is wrong. Safe to show to the client."""
     known: tuple[str, ...] = ()
-    """What would have been right, where that can be listed."""
+    """The values that would have been valid, if they can be listed."""

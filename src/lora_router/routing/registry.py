@@ -1,4 +1,4 @@
-"""Finding algorithms by name, through Python entry points."""
+"""Finds algorithms by name, through Python entry points."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -24,11 +24,11 @@ class UnknownAlgorithmError(LookupError):
 
 
 class BrokenAlgorithmError(RuntimeError):
-    """An entry point is there, but what it names cannot be loaded or made."""
+    """An entry point exists, but its algorithm cannot be loaded or created."""
 
 
 class UnknownOptionError(ValueError):
-    """``algorithm_options`` has a name that no installed algorithm reads."""
+    """``algorithm_options`` contains a name that no installed algorithm reads."""
 
     def __init__(self, name: str, known: Mapping[str, str]) -> None:
         close = get_close_matches(name, known, 1)
@@ -41,7 +41,7 @@ class UnknownOptionError(ValueError):
 
 
 def installed() -> Mapping[str, EntryPoint]:
-    """Return the entry points of all installed algorithms by name, ours and others'.
+    """Return the entry points of all installed algorithms by name, built-in ones and plug-ins.
 
     Raises:
         BrokenAlgorithmError: Two distributions claim the same name.
@@ -58,10 +58,10 @@ def installed() -> Mapping[str, EntryPoint]:
 
 
 def check_installed(names: Iterable[str]) -> None:
-    """Make sure that algorithms are there, before anything is begun with them.
+    """Check that algorithms are installed, before anything is started with them.
 
     Raises:
-        UnknownAlgorithmError: One of them is not.
+        UnknownAlgorithmError: One of them is not installed.
         BrokenAlgorithmError: Two distributions claim the same name.
     """
     known = installed()
@@ -71,11 +71,12 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 def load_algorithms(options: AlgorithmOptions) -> dict[str, Algorithm]:
-    """Create every installed algorithm, so that a request can ask for any of them.
+    """Return an instance of every installed algorithm, so that a request can ask for any of them.
 
     Raises:
-        BrokenAlgorithmError: One of them cannot be imported or created; names it and the cause.
-        UnknownOptionError: ``options.extra`` has a name that none of them declares.
+        BrokenAlgorithmError: One of them cannot be imported or created. The message names it and
+            the cause.
+        UnknownOptionError: ``options.extra`` contains a name that no algorithm declares.
     """
     entries = sorted(installed().items())
     factories = {name: _factory(entry) for name, entry in entries}

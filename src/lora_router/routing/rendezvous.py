@@ -1,8 +1,8 @@
-"""Rendezvous hashing: for each adapter an order of pods that everyone works out alike.
+"""Rendezvous hashing: an order of pods for each adapter that all routers compute alike.
 
-Each pair of adapter and pod has a weight, a hash of their names; the order of an adapter is that of
-its weights. A pod that leaves takes only its own place in each order with it, one that joins only
-takes a place: no two other pods change sides. (Thaler and Ravishankar, 1998.)
+Each pair of an adapter and a pod has a weight, which is a hash of their names. The order of an
+adapter is the order of these weights. A pod that leaves removes only itself from each order, and a
+pod that joins only inserts itself: no two other pods swap places. (Thaler and Ravishankar, 1998.)
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
 
 REMEMBERED = 8
-"""Of a large group, so many pods are remembered as an adapter's first ones."""
+"""How many of the first pods in an adapter's order are stored for a large group."""
 WHOLE = 32
-"""Of a group of at most so many pods, the whole order is remembered."""
+"""Size in pods up to which a group's whole order is stored."""
 _FACTOR = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
@@ -25,10 +25,10 @@ P = TypeVar("P", bound=PodView)
 
 
 def rendezvous_order(adapter: str, pods: Sequence[P], count: int | None = None) -> list[P]:
-    """Return the first ``count`` pods in the order of an adapter, all of them by default.
+    """Return the first ``count`` pods in the order of an adapter, by default all of them.
 
-    The order depends on the names alone, so it is the same in every process, on every router and
-    after every restart, in whatever sequence ``pods`` come.
+    The order depends only on names. It is therefore the same in every process, on every router, and
+    after every restart, in whatever sequence ``pods`` are given.
     """
     weights = _weights(adapter, [_hash(pod.pod.name) for pod in pods])
     order = sorted(range(len(weights)), key=weights.__getitem__)
@@ -36,9 +36,10 @@ def rendezvous_order(adapter: str, pods: Sequence[P], count: int | None = None) 
 
 
 def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
-    """Return the first pods of a group in an adapter's order, computed once in the group's life.
+    """Return the first pods of a group in an adapter's order, computed once per group.
 
-    They are all of its pods if there are at most ``WHOLE``, else ``REMEMBERED``.
+    The result contains all pods of a group of at most ``WHOLE`` pods, otherwise ``REMEMBERED``
+    pods.
     """
     first = pods.first.get(adapter)
     if first is None:
@@ -52,11 +53,11 @@ def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
 
 
 def _weights(adapter: str, name_hashes: Sequence[int]) -> list[int]:
-    """Mix hashes of names: their difference in all bits, spread by Fibonacci hashing.
+    """Combine hashes of names: XOR them, then spread the result by Fibonacci hashing.
 
-    (Knuth, "The Art of Computer Programming", volume 3, 6.4.) Two good hashes need no better mix,
-    and a request may have to weigh a thousand pods. Different names have different weights, since
-    the factor is odd, unless 64 bits of their hashes are alike.
+    (Knuth, "The Art of Computer Programming", volume 3, 6.4.) Two good hashes need no stronger mix,
+    and a request may have to weigh a thousand pods. Different names have different weights, because
+    the factor is odd, unless all 64 bits of their hashes are equal.
     """
     digest = _hash(adapter)
     return [(digest ^ name) * _FACTOR & _MASK for name in name_hashes]

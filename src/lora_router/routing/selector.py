@@ -1,9 +1,9 @@
-"""Kubernetes label selectors, as the header ``external-filter`` and the pod watcher take them.
+"""Kubernetes label selectors, as used in the header ``external-filter`` and by the pod watcher.
 
-The grammar and its rules are those of apimachinery's ``labels.Parse``: requirements joined by
-commas, each one of ``key``, ``!key``, ``key=value``, ``key==value``, ``key!=value``,
-``key in (a,b)``, ``key notin (a,b)``, ``key>1``, ``key<1``. ``!=`` and ``notin`` also match pods
-without the key. Nothing at all selects everything.
+The grammar and its rules are those of ``labels.Parse`` in apimachinery. A selector consists of
+requirements separated by commas. Each requirement is one of ``key``, ``!key``, ``key=value``,
+``key==value``, ``key!=value``, ``key in (a,b)``, ``key notin (a,b)``, ``key>1``, ``key<1``. ``!=``
+and ``notin`` also match pods without the key. An empty selector selects everything.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 MAX_LENGTH = 4096
-"""Characters. A header that is longer is a mistake or an attack."""
+"""Maximum length in characters. A longer header is a mistake or an attack."""
 
 _TOKEN = re.compile(r"[ \t\r\n]*(?:(?P<mark>==|!=|[=!<>(),])|(?P<word>[^\s=!<>(),]+))")
 _BLANK = re.compile(r"[ \t\r\n]*\Z")
@@ -24,11 +24,14 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class SelectorError(ValueError):
-    """The text is not a label selector. The message is safe to show and says where."""
+    """The text is not a label selector.
+
+    The message names the position and is safe to show to clients.
+    """
 
 
 class Operator(Enum):
-    """What a requirement asks of a label."""
+    """The condition that a requirement places on a label."""
 
     EXISTS = "exists"
     ABSENT = "!"
@@ -47,7 +50,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Say whether a pod with these labels meets it."""
+        """Return whether a pod with these labels meets the requirement."""
         value = labels.get(self.key)
         match self.operator:
             case Operator.EXISTS:
@@ -90,7 +93,7 @@ class Selector:
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Say whether a pod with these labels is selected."""
+        """Return whether a pod with these labels is selected."""
         return all(requirement.matches(labels) for requirement in self.requirements)
 
     def __str__(self) -> str:
@@ -98,10 +101,11 @@ class Selector:
 
 
 def parse_selector(text: str) -> Selector:
-    """Parse a label selector.
+    """Return the selector that a text describes.
 
     Raises:
-        SelectorError: It is none; says at which character, and what is expected there.
+        SelectorError: The text is not a label selector. The message names the character position
+            and what is expected there.
     """
     if len(text) > MAX_LENGTH:
         raise SelectorError(f"it is longer than {MAX_LENGTH} characters")
@@ -109,11 +113,11 @@ def parse_selector(text: str) -> Selector:
 
 
 class _Parser:
-    """Recursive descent over the tokens, one function for each rule of the grammar."""
+    """A recursive-descent parser over the tokens, with one method for each rule of the grammar."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[tuple[int, str, bool]] = []
-        """Position, text, and whether it is a word."""
+        """Each token's position, its text, and whether it is a word."""
         at = 0
         while not _BLANK.match(text, at):
             match = _TOKEN.match(text, at)
@@ -161,11 +165,11 @@ class _Parser:
     def _key(self) -> str:
         position, token, is_word = self._tokens[self._next]
         if not is_word:
-            raise SelectorError(f"expected a label's key at position {position}")
+            raise SelectorError(f"expected a label key at position {position}")
         self._next += 1
         prefix, slash, name = token.rpartition("/")
         if _NAME.fullmatch(name) is None or (slash and _PREFIX.fullmatch(prefix) is None):
-            raise SelectorError(f"not a label's key at position {position}")
+            raise SelectorError(f"invalid label key at position {position}")
         return token
 
     def _value(self) -> str:
@@ -173,10 +177,10 @@ class _Parser:
         if not is_word:
             if token in {"", ",", ")"}:
                 return ""  # `key=` selects the empty value.
-            raise SelectorError(f"expected a label's value at position {position}")
+            raise SelectorError(f"expected a label value at position {position}")
         self._next += 1
         if _NAME.fullmatch(token) is None:
-            raise SelectorError(f"not a label's value at position {position}")
+            raise SelectorError(f"invalid label value at position {position}")
         return token
 
     def _values(self) -> frozenset[str]:
@@ -190,7 +194,7 @@ class _Parser:
     def _integer(self) -> str:
         position, token, is_word = self._tokens[self._next]
         if not is_word or _INTEGER.fullmatch(token) is None:
-            raise SelectorError(f"expected a whole number at position {position}")
+            raise SelectorError(f"expected an integer at position {position}")
         self._next += 1
         return token
 

@@ -14,16 +14,19 @@ DEFAULT_PODS = 2
 
 
 class ShuffleShard:
-    """Keep each adapter on ``k`` pods, in these steps.
+    """Keeps each adapter on ``k`` pods.
 
-    1. A request for a base model can run anywhere: least-request over all candidates.
-    2. The adapter's shard: its first ``k`` candidates by rendezvous hashing, all of them if there
-       are fewer. A pod that leaves or joins changes the shards it is in and no others.
-    3. Within the shard: fewest requests in flight, ties at random.
+    1. A request for a base model can run anywhere. It is routed by least-request over all
+       candidates.
+    2. The shard of an adapter consists of its first ``k`` candidates by rendezvous hashing, or of
+       all candidates if there are fewer. A pod that leaves or joins changes only the shards that
+       contain it.
+    3. Within the shard, the pod with the fewest requests in flight is picked. Ties are broken at
+       random.
 
-    It reads no metrics, so routers agree without hearing of each other; nor does it see that a pod
-    of the shard is full while others are idle. ``k`` is 2, or ``shuffle_shard_k`` among the
-    ``algorithm_options``.
+    The algorithm reads no metrics, so routers agree without communication. For the same reason it
+    does not see that a pod of the shard is full while other pods are idle. Set ``k`` with
+    ``shuffle_shard_k`` in ``algorithm_options`` (default: 2).
     """
 
     name = "shuffle-shard"
@@ -34,7 +37,7 @@ class ShuffleShard:
         self._random = options.rng
 
     def pick(self, request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
-        """Choose."""
+        """Return the least loaded pod of the adapter's shard."""
         adapter = request.adapter
         if adapter is None:
             pods = candidates.shortlist(None, self._random)

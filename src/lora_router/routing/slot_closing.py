@@ -1,10 +1,10 @@
-"""Which slot is closed for an adapter that has waited too long for one.
+"""Chooses the slot to close for an adapter that has waited too long for one.
 
 A slot is free only when every request of its adapter has ended (measured on vLLM 0.32.0). With
 popular adapters this never happens by itself. So after ``PATIENCE_SECONDS`` the slot with the
-fewest requests in flight is closed to further requests of the adapter in it. These join elsewhere,
-or wait their turn. A large fleet is not searched in full: ``LOOKED_AT`` pods, another run of them
-each time, stand for all, so that the search costs the same in every fleet.
+fewest requests in flight is closed to further requests of the adapter in it. Those requests join
+elsewhere or wait. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a
+different run of them each time, so that the search costs the same in every fleet.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
 
 PATIENCE_SECONDS = 6.0
-"""Less: slots are closed for others sooner, and hot adapters load again and again. More: a rare
-adapter waits longer while hot ones keep every slot."""
+"""How long an adapter waits before a slot is closed for it. A lower value closes slots sooner, and
+hot adapters are loaded again and again. A higher value makes a rare adapter wait longer while hot
+ones keep every slot."""
 LOOKED_AT = 64
-"""Pods among which the slot to close is chosen."""
+"""The number of pods among which the slot to close is chosen."""
 _AS_LONG_AS_ALLOWED = 86400.0
 _NONE_TO_CLOSE_SECONDS = 2.0
-"""When to look again for a slot to close, after every slot was closed already."""
+"""How long to wait before looking again for a slot to close, if every slot was closed already."""
 
 
 def hold_for_slot(
@@ -29,13 +30,13 @@ def hold_for_slot(
     now: float,
     wanted: PodView | None = None,
 ) -> Hold:
-    """Hold a request until it gets a slot, and close a slot for it if that is due.
+    """Return a hold until the request gets a slot, and close a slot for it if that is due.
 
     Args:
         request: The request, for an adapter.
         candidates: The pods that may take it.
         now: Seconds, monotonic.
-        wanted: A pod with a free slot that is a peer's to take now.
+        wanted: A pod with a free slot that is in a peer's allotment now.
     """
     waited = 0.0 if request.held_since is None else now - request.held_since
     closing = request.closing
@@ -47,7 +48,7 @@ def hold_for_slot(
 
 
 def in_flight(pod: PodView, adapter: str) -> int:
-    """Return an adapter's requests in flight on a pod, of this router and of its peers."""
+    """Return an adapter's requests in flight on a pod, of this router and its peers."""
     return pod.in_flight_adapters.get(adapter, 0) + pod.beliefs.peers.in_flight(adapter)
 
 
@@ -62,7 +63,7 @@ def _choose(candidates: Candidates, now: float) -> tuple[PodView, str] | None:
     waiting = candidates.waiting
     fleet = candidates.load()
     if waiting.closed_slots >= fleet.slots - fleet.free_slots:
-        return None  # So a queue for which none is left costs little.
+        return None  # A queue for which no slot is left costs little.
     pods = _some(candidates, now)
     open_slots = [
         (in_flight(pod, name), number, name)
@@ -77,7 +78,7 @@ def _choose(candidates: Candidates, now: float) -> tuple[PodView, str] | None:
 
 
 def _some(candidates: Candidates, now: float) -> Sequence[PodView]:
-    """Return the pods to look at: of a large fleet a run that starts elsewhere each time."""
+    """Return the pods to inspect: of a large fleet, a run that starts elsewhere each time."""
     if len(candidates) <= LOOKED_AT:
         return candidates
     start = int(now * 1000) * LOOKED_AT % len(candidates)

@@ -17,7 +17,7 @@ from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
 
 _SLACK = 64
-"""Outdated entries that a line's heap may have, in addition to as many as it has queues."""
+"""How many outdated entries a line's heap may have, in addition to as many as it has queues."""
 
 
 class Question(NamedTuple):
@@ -33,7 +33,7 @@ class Timer(Protocol):
     """A call that is due later."""
 
     def cancel(self) -> None:
-        """Drop the call."""
+        """Cancel the call."""
 
 
 class Clock(Protocol):
@@ -53,16 +53,16 @@ class Held:
     question: Question
     request: InferenceRequest
     number: int
-    """Numbers requests in order of arrival."""
+    """Sequence number in order of arrival."""
     since: float
     """When it was held, on the director's clock."""
     seconds: float
     """The longest it may wait, from ``since``."""
     on_cancel: Callable[["Held"], None]
     timer: Timer | None = None
-    """Goes off when the time is up."""
+    """Fires when the time is up."""
     queue: "Queue | None" = None
-    """``None`` once it waits no more."""
+    """The queue in which it waits; ``None`` once it has left."""
 
     def cancel(self) -> None:
         """Forget the request, because its client has left. Does nothing the second time."""
@@ -75,13 +75,13 @@ class Queue:
 
     question: Question
     hold: Hold
-    """What the algorithm said last."""
+    """The algorithm's last answer."""
     requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
     line: "Line | None" = None
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for the queue: a pod, and the adapter in it."""
     alarm: float | None = None
-    """When to ask again at the latest."""
+    """The latest time at which to ask again."""
     entry: int | None = None
     """The number under which it stands in its line."""
 
@@ -106,14 +106,14 @@ class Line:
         self.algorithm = algorithm
         self.queues: dict[Queue, None] = {}
         self.any_change: dict[Queue, None] = {}
-        """Those for which every change is a reason to ask."""
+        """The queues that must be asked after every change."""
         self._heap: list[tuple[int, Queue]] = []
         """By the number of each queue's first request. Outdated entries stay until they reach the
         top."""
         self.renew(candidates)
 
     def renew(self, candidates: Candidates) -> None:
-        """Take the candidates as they are after pods changed."""
+        """Replace the candidates after pods changed."""
         self.candidates = candidates
         self.stale = False
         """Whether pods changed since then."""
@@ -142,7 +142,7 @@ class Line:
         self.any_change.pop(queue, None)
 
     def by_seniority(self) -> Generator[Queue, None, None]:
-        """Yield each queue, the most senior first. What is yielded may change, move, or leave.
+        """Yield each queue, the most senior first. A yielded queue may change, move, or leave.
 
         Close the iterator, so that the queues that stay keep their places.
         """
@@ -183,7 +183,7 @@ class Lines:
         line.put(queue)
 
     def remove(self, queue: Queue) -> None:
-        """Take a queue out of its line, and drop the line if it was the last."""
+        """Take a queue out of its line, and drop the line if it is empty then."""
         line = queue.line
         if line is not None:
             line.remove(queue)

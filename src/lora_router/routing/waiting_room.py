@@ -1,10 +1,10 @@
-"""The waiting room: which requests wait, for what, since when, and who is asked next.
+"""The waiting room: which requests wait, for what, since when, and which one is asked for next.
 
 Rules:
 
-- A request waits in one queue, and a queue in one line (``waiting_queue``). Who waits is known here
-  and nowhere else: seniority, and the slot that is being freed for a queue, are read from here.
-- A change wakes those whose answer it can change:
+- A request waits in one queue, and a queue in one line (``waiting_queue``). This module is the only
+  source of what waits: seniority, and the slot that is being freed for a queue, are read from here.
+- A change wakes the queues whose answer it can change:
 
   ======================================  ==========================================
   a pod has a free slot                   its lines, the most senior queue first
@@ -16,12 +16,12 @@ Rules:
   the time of a request is up             that request, for the last time
   ======================================  ==========================================
 
-  Queues whose algorithm said ``WakesOn.ANY_CHANGE`` are woken by each of them.
-- So a release, a scrape or a change of pods with nobody who can go costs the same however many
-  wait.
-- Nothing that grows with who waits runs in one go: work is done a little at a time (``agenda``,
+  Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are woken by each of these changes.
+- So a release, a scrape, or a change of pods that lets no request go costs the same for any number
+  of waiting requests.
+- Work that grows with the number of waiting requests is done in small steps (``agenda``,
   ``asking``).
-- ``Limits`` bounds how many may wait.
+- ``Limits`` bounds the number of waiting requests.
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
 
@@ -54,7 +54,7 @@ class WaitingRoom:
         self._clock = clock
         self._limits = limits
         self.held = 0
-        """Requests that wait."""
+        """The number of requests that wait."""
         self._held_by_model: dict[str, int] = {}
         self._queues: dict[Question, Queue] = {}
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
@@ -90,7 +90,7 @@ class WaitingRoom:
         )
 
     def queue_of(self, question: Question) -> Queue | None:
-        """Return the queue of a question; ``None``: nobody waits with it."""
+        """Return the queue of a question; ``None``: no request waits with it."""
         return self._queues.get(question)
 
     def queues(self) -> Iterable[Queue]:
@@ -98,7 +98,7 @@ class WaitingRoom:
         return self._queues.values()
 
     def add(self, held: Held, hold: Hold, candidates: Candidates) -> None:
-        """Take in a request that its algorithm holds."""
+        """Add a request that its algorithm holds."""
         question = held.question
         model = question.model
         queue = self._queues.get(question)
@@ -113,7 +113,7 @@ class WaitingRoom:
         self.still_held(held, hold, candidates)
 
     def still_held(self, held: Held, hold: Hold, candidates: Candidates) -> None:
-        """Take note of what an algorithm said of a request that waits on."""
+        """Record the new ``Hold`` of a request that continues to wait."""
         queue = held.queue
         if queue is None:
             return
@@ -129,7 +129,7 @@ class WaitingRoom:
         self._agenda.work()
 
     def remove(self, held: Held) -> bool:
-        """Take out a request that waits no more; return whether it waited."""
+        """Remove a request; return whether it was waiting."""
         queue, held.queue = held.queue, None
         if queue is None:
             return False
@@ -156,13 +156,13 @@ class WaitingRoom:
         return True
 
     def expire(self, held: Held) -> None:
-        """Have a request decided: its time is up."""
+        """Decide a request, because its time is up."""
         if held.queue is not None:
             self._agenda.add(held)
             self._agenda.work()
 
     def expire_all(self) -> None:
-        """Have all requests decided: the router is about to stop."""
+        """Decide all requests, because the router is about to stop."""
         for queue in self._queues.values():
             for held in queue.requests:
                 self._agenda.add(held)
@@ -171,14 +171,14 @@ class WaitingRoom:
     # What changed
 
     def released(self, states: Collection[PodState]) -> None:
-        """Take note that requests of this router ended on pods."""
+        """Wake queues after requests of this router ended on pods."""
         if self.held:
             for state in states:
                 self._wake_for_slots(state)
             self._agenda.work()
 
     def reported(self, states: Collection[PodState]) -> None:
-        """Take note that a scrape or a peer reported something new about pods."""
+        """Wake queues after a scrape or a peer reported something new about pods."""
         if self.held:
             for state in states:
                 self._wake_for_slots(state)
@@ -186,7 +186,7 @@ class WaitingRoom:
             self._agenda.work()
 
     def pods_changed(self, states: Collection[PodState], *, models_changed: bool) -> None:
-        """Take note that pods joined, left or changed, or the models that they serve."""
+        """Wake queues after pods joined, left, or changed, or their models changed."""
         if not self.held:
             return
         for line in self._lines:
@@ -203,7 +203,7 @@ class WaitingRoom:
         self._agenda.work()
 
     def joined(self, adapter: str) -> None:
-        """Take note that a request for an adapter was routed: others may follow it."""
+        """Wake an adapter's queues after one of its requests was routed: others may follow it."""
         for queue in self._queues_by_model.get(adapter, ()):
             self._reopen_slot(queue)
             self._agenda.add(queue)
