@@ -1,4 +1,4 @@
-"""Pods, caches and clocks for tests: plain objects, a line each."""
+"""Pods, fleets, and clocks for tests: plain objects that one line creates."""
 
 import heapq
 import itertools
@@ -13,7 +13,7 @@ from lora_router.fleet.pod_state import PodState
 
 
 def make_pod(number: int, **changes: object) -> Pod:
-    """Pod ``pod-N`` at ``10.0.0.N:8000``."""
+    """Return the pod ``pod-N`` with the address ``10.0.0.N:8000``."""
     address = f"10.0.0.{number}:8000"
     values: dict[str, object] = {
         "name": f"pod-{number}",
@@ -25,7 +25,7 @@ def make_pod(number: int, **changes: object) -> Pod:
 
 
 def make_fleet(pods: int = 2, *, adapters: Iterable[str] = ("sql-lora",)) -> Fleet:
-    """Some pods that all serve ``base`` and the adapters."""
+    """Return a fleet of pods that all serve ``base`` and the adapters."""
     fleet = Fleet()
     fleet.replace(make_pod(number) for number in range(1, pods + 1))
     models = [ServedModel("base"), *(ServedModel(name, "base") for name in adapters)]
@@ -35,7 +35,7 @@ def make_fleet(pods: int = 2, *, adapters: Iterable[str] = ("sql-lora",)) -> Fle
 
 
 def state_of(fleet: Fleet, number: int) -> PodState:
-    """The cache's record of ``pod-N``."""
+    """Return the fleet's record of ``pod-N``."""
     state = fleet.get(f"pod-{number}")
     assert state is not None
     return state
@@ -48,7 +48,7 @@ def make_metrics(
     max_lora: int | None = 4,
     scraped_at: float = 0.0,
 ) -> PodMetrics:
-    """A snapshot in which ``running`` stands in both labels, as vLLM writes it."""
+    """Return a snapshot with ``running`` in both labels, as vLLM reports it."""
     names = frozenset(running)
     lora = LoraActivity(
         max_lora=max_lora,
@@ -61,7 +61,7 @@ def make_metrics(
 
 @dataclass
 class Decisions:
-    """A ``DecisionObserver`` that remembers."""
+    """A ``DecisionObserver`` that records decisions."""
 
     seen: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ class Decisions:
 
 
 class ManualClock:
-    """Time that passes when the test says so."""
+    """A clock that advances only when the test advances it."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -87,7 +87,7 @@ class ManualClock:
         return timer
 
     def advance_to_next(self, within: float) -> None:
-        """Let the next call that is due happen, and no other."""
+        """Advance to the next scheduled call and run it, and no other."""
         at, _, timer = heapq.heappop(self._due)
         assert at <= self.time + within
         self.time = at

@@ -1,4 +1,4 @@
-"""What is believed of a pod's slots: from the ledger, from scrapes, and from what was before."""
+"""The estimate of what is in a pod's slots: from the ledger, from scrapes, and from past use."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_the_adapters_used_last_are_resident_one_for_each_slot() -> None:
     assert [state.beliefs.is_resident(name) for name in ("a", "b", "c")] == [False, True, True]
     assert state.beliefs.in_host_memory("a")
 
-    # Used again, and so loaded again.
+    # It is used again, so it is loaded again.
     fleet.ledger.reserve(state, "a")
     assert [state.beliefs.is_resident(name) for name in ("a", "b", "c")] == [True, False, True]
 
@@ -57,7 +57,7 @@ def test_an_adapter_that_ends_later_was_used_later() -> None:
     assert state.beliefs.is_resident("long")
 
 
-def test_what_the_scrape_shows_beyond_the_ledger_is_of_others() -> None:
+def test_what_the_scrape_shows_beyond_the_ledger_is_foreign() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     fleet.ledger.reserve(state, "ours")
@@ -69,19 +69,19 @@ def test_what_the_scrape_shows_beyond_the_ledger_is_of_others() -> None:
     assert state.beliefs.in_host_memory("theirs")
 
 
-def test_the_end_of_our_own_request_is_not_taken_for_anothers() -> None:
+def test_the_end_of_our_own_request_is_not_treated_as_foreign() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     fleet.ledger.reserve(state, "ours").release()
     fleet.put_metrics(state, replace(make_metrics(("ours",)), running=1.0))
     assert state.beliefs.foreign_adapters == frozenset()
 
-    # Still there a scrape later: somebody else's.
+    # If it is still there at the next scrape, it belongs to another sender.
     fleet.put_metrics(state, replace(make_metrics(("ours",)), running=1.0))
     assert state.beliefs.foreign_adapters == {"ours"}
 
 
-def test_a_server_that_tells_residency_is_believed() -> None:
+def test_residency_that_a_server_reports_is_used() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     fleet.ledger.reserve(state, "used").release()
@@ -94,7 +94,7 @@ def test_a_server_that_tells_residency_is_believed() -> None:
     assert not state.beliefs.in_host_memory("used")
 
 
-def test_host_memory_is_what_the_server_says_and_what_was_used_since() -> None:
+def test_host_memory_is_what_the_server_reports_and_what_was_used_since() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     said = LoraResidency(frozenset(("in-slot",)), frozenset(("in-memory",)), 2)
@@ -106,7 +106,7 @@ def test_host_memory_is_what_the_server_says_and_what_was_used_since() -> None:
     assert [beliefs.in_host_memory(name) for name in everywhere] == [True, True, True, False]
     assert [beliefs.is_resident(name) for name in everywhere] == [True, False, True, False]
 
-    # The next page knows better again.
+    # The next page overrides this.
     fleet.put_metrics(state, replace(idle(), residency=said))
     assert not beliefs.in_host_memory("used-since")
     assert not beliefs.is_resident("used-since")
@@ -134,7 +134,7 @@ def test_of_more_adapters_in_flight_than_slots_those_are_resident_that_were_seen
     assert [state.beliefs.is_resident(name) for name in ("a", "b", "c")] == [True, False, True]
 
 
-def test_free_slots_are_those_with_no_adapter_in_flight_whosever_it_is() -> None:
+def test_free_slots_are_those_without_an_adapter_in_flight_from_any_sender() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     fleet.put_metrics(state, make_metrics(("ours", "theirs"), max_lora=4, scraped_at=100.0))
@@ -147,7 +147,7 @@ def test_free_slots_are_those_with_no_adapter_in_flight_whosever_it_is() -> None
     assert state.beliefs.free_slots == -1
 
 
-def test_no_slot_is_free_while_somebody_waits_for_one() -> None:
+def test_no_slot_is_free_while_a_request_waits_for_one() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     fleet.put_metrics(state, replace(make_metrics(("theirs",)), deferred=2.0))
@@ -168,7 +168,7 @@ def test_what_only_an_old_scrape_showed_does_not_count() -> None:
     assert state.beliefs.free_slots == 3
 
 
-def test_a_page_without_the_series_that_were_there_is_another_servers() -> None:
+def test_a_page_without_the_earlier_series_comes_from_another_server() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     fleet.put_metrics(state, replace(make_metrics(("theirs",)), deferred=1.0))
@@ -185,7 +185,7 @@ def test_a_page_without_the_series_that_were_there_is_another_servers() -> None:
 
 
 Process = tuple[float | None, float | None]
-"""What tells it from another: when it began, and the tokens that came out since."""
+"""What distinguishes a server process: its start time, and the tokens generated since then."""
 
 
 def of(process: Process, metrics: PodMetrics) -> PodMetrics:
@@ -194,13 +194,13 @@ def of(process: Process, metrics: PodMetrics) -> PodMetrics:
 
 
 class TestRestart:
-    """Another server at the same address: nothing is loaded there but what we have in flight."""
+    """A new server at the same address has nothing loaded except what this router has in flight."""
 
     @pytest.mark.parametrize(
         ("before", "after"),
         [
             ((1.7e9, None), (1.7e9 + 60, None)),
-            # A pod's clock can be put back.
+            # A pod's clock can be set back.
             ((1.7e9, None), (1.7e9 - 60, None)),
             ((None, 5000.0), (None, 12.0)),
         ],
@@ -234,7 +234,7 @@ class TestRestart:
         assert all(state.beliefs.in_host_memory(name) for name in ("done", "open", "theirs"))
 
     def test_series_that_are_missing_from_a_page_of_the_same_server_prove_nothing(self) -> None:
-        """Pages merged from several API servers: at times none of the values is a time."""
+        """On pages merged from several API servers, at times none of the values is a valid time."""
         fleet = self.used((None, 5000.0))
         state = state_of(fleet, 1)
         fleet.put_metrics(state, replace(idle(), lora=None, generated_tokens=6000.0))
@@ -253,7 +253,7 @@ class TestRestart:
 
     @staticmethod
     def used(process: Process) -> Fleet:
-        """A pod that another router uses, and ours did and does."""
+        """Return a fleet with a pod that another router uses and that this router used and uses."""
         fleet = make_fleet(1)
         state = state_of(fleet, 1)
         fleet.ledger.reserve(state, "done").release()
@@ -299,7 +299,7 @@ def test_a_router_that_is_alone_and_keeps_within_the_slots_knows_what_is_in_them
 
     def look() -> None:
         believed = {name for name in "abcde" if state.beliefs.is_resident(name)}
-        # A request that has just come gets its slot, and its adapter into it, with the next step.
+        # A new request gets its slot, and its adapter is loaded into it, in the next step.
         assert pod.waiting or believed == set(pod.slots.resident)
 
     for at, adapter, tokens in asks:
@@ -316,10 +316,13 @@ USES = st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["reserve", "releas
 
 
 @given(st.lists(USES, max_size=40), st.integers(1, 4))
-def test_asking_all_the_time_is_told_the_same_as_asking_once(
+def test_asking_after_every_step_returns_the_same_as_asking_once(
     uses: list[tuple[str, str]], slots: int
 ) -> None:
-    """The estimate is kept as adapters are used; made anew it is the same, overcommitted or not."""
+    """The estimate is updated as adapters are used. Computed from scratch it is the same.
+
+    This also holds while more adapters are in flight than there are slots.
+    """
     asked, silent = make_fleet(1), make_fleet(1)
     open_requests: list[tuple[Reservation, Reservation]] = []
     for fleet in (asked, silent):

@@ -1,4 +1,4 @@
-"""The pod-metrics cache."""
+"""The fleet: pods, the models that they serve, snapshots, and changes."""
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
@@ -19,7 +19,7 @@ def test_a_model_leads_to_the_ready_pods_that_serve_it() -> None:
     assert names(fleet, "nobody") == []
 
 
-def test_adapters_are_told_from_base_models() -> None:
+def test_adapters_are_distinguished_from_base_models() -> None:
     fleet = make_fleet(1)
 
     assert fleet.serving("sql-lora").is_adapter
@@ -27,7 +27,7 @@ def test_adapters_are_told_from_base_models() -> None:
     assert list(fleet.models()) == ["base", "sql-lora"]
 
 
-def test_an_unready_pod_serves_nothing_and_keeps_what_is_known_of_it() -> None:
+def test_an_unready_pod_serves_nothing_and_keeps_its_state() -> None:
     fleet = make_fleet(1)
     metrics = make_metrics(["sql-lora"])
     fleet.put_metrics(state_of(fleet, 1), metrics)
@@ -50,7 +50,7 @@ def test_a_new_address_is_a_new_server() -> None:
     assert not state_of(fleet, 1).models_known
 
 
-def test_a_full_list_removes_who_is_not_in_it() -> None:
+def test_a_full_list_removes_pods_that_are_not_in_it() -> None:
     fleet = make_fleet(3)
 
     fleet.replace([make_pod(2), make_pod(4)])
@@ -59,7 +59,7 @@ def test_a_full_list_removes_who_is_not_in_it() -> None:
     assert len(fleet) == 2
 
 
-def test_the_cache_is_in_step_with_discovery_from_the_first_list_on() -> None:
+def test_the_fleet_is_synced_from_the_first_list_of_discovery_on() -> None:
     fleet = Fleet()
     fleet.upsert(make_pod(1))
     assert not fleet.synced
@@ -69,7 +69,7 @@ def test_the_cache_is_in_step_with_discovery_from_the_first_list_on() -> None:
     assert fleet.synced
 
 
-def test_models_named_by_discovery_need_no_asking() -> None:
+def test_models_named_by_discovery_need_no_request_to_the_pod() -> None:
     fleet = Fleet()
     fleet.replace([make_pod(1, models=("base", "a", "b"))])
 
@@ -111,7 +111,7 @@ def test_a_snapshot_is_fresh_up_to_its_largest_age() -> None:
     assert state.fresh_metrics(115.1, 15.0) is None
 
 
-def test_whoever_listens_hears_of_changes_and_not_of_repetitions() -> None:
+def test_listeners_are_called_for_changes_and_not_for_repetitions() -> None:
     fleet = make_fleet(1)
     heard: list[str] = []
     fleet.changes.pods.subscribe(lambda _changed: heard.append("pods"))
@@ -128,7 +128,7 @@ def test_whoever_listens_hears_of_changes_and_not_of_repetitions() -> None:
     assert heard == ["pods", "pod-1", "pods"]
 
 
-def test_names_that_clients_invent_are_not_remembered() -> None:
+def test_names_that_clients_invent_are_not_stored() -> None:
     fleet = make_fleet(1)
     for number in range(1000):
         fleet.serving(f"invented-{number}")
@@ -140,7 +140,7 @@ def test_states_show_what_they_are() -> None:
     assert repr(state_of(make_fleet(1), 1)) == "<PodState pod-1 10.0.0.1:8000 in_flight=0>"
 
 
-def test_a_new_pod_is_taken_to_have_as_many_slots_as_others_until_it_says() -> None:
+def test_a_new_pod_is_assumed_to_have_as_many_slots_as_others_until_it_reports() -> None:
     fleet = make_fleet(1)
     fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=4))
     fleet.upsert(make_pod(2))

@@ -1,4 +1,4 @@
-"""The index against the records that it indexes."""
+"""The index compared with the records that it indexes."""
 
 from dataclasses import replace
 
@@ -73,10 +73,10 @@ class Changes(RuleBasedStateMachine):
             self.fleet.put_scrape_failure(state, self.time)
 
     def teardown(self) -> None:
-        self.the_index_says_what_the_records_say()
+        self.the_index_agrees_with_the_records()
 
     @rule()
-    def the_index_says_what_the_records_say(self) -> None:
+    def the_index_agrees_with_the_records(self) -> None:
         index, ready = self.fleet.index, self.fleet.ready()
         assert len(index.by_load) == len(ready)
         assert index.by_load.total == sum(pod.in_flight for pod in ready)

@@ -64,7 +64,7 @@ def test_a_pod_that_leaves_and_comes_back_starts_at_zero() -> None:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of reserving, releasing, leaving and returning."""
+    """Reservations, releases, and pods that leave and return, in any order."""
 
     reservations = Bundle("reservations")
 

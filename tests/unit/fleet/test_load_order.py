@@ -1,4 +1,4 @@
-"""Pods in the order of their load."""
+"""Pods in order of load."""
 
 import random
 from collections import Counter
@@ -15,7 +15,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 39), st.none() | st.integers(0, 30))
 
 
 @given(CHANGES, st.integers(1, 5), st.sets(st.integers(0, 39)), st.booleans())
-def test_it_is_what_sorting_would_find(
+def test_it_returns_what_sorting_would_find(
     changes: list[tuple[int, int | None]], count: int, chosen: set[int], narrowed: bool
 ) -> None:
     order = LoadOrder()

@@ -1,4 +1,4 @@
-"""What other routers tell of their ledgers, and what becomes of it in a pod's beliefs."""
+"""Shares of peers, and their effect on the beliefs about a pod."""
 
 from dataclasses import replace
 
@@ -34,11 +34,11 @@ class TwoRouters:
 
     @property
     def pod(self) -> PodState:
-        """The first pod, as this router sees it."""
+        """The first pod, in this router's fleet."""
         return state_of(self.here, 1)
 
 
-def test_what_another_router_has_in_flight_is_foreign_at_once() -> None:
+def test_what_a_peer_has_in_flight_is_foreign_at_once() -> None:
     routers = TwoRouters()
     routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     ended = routers.there.ledger.reserve(state_of(routers.there, 1), None)
@@ -55,12 +55,12 @@ def test_what_another_router_has_in_flight_is_foreign_at_once() -> None:
     assert beliefs.foreign_requests == 1
 
 
-def test_a_scrape_counts_nobody_twice() -> None:
+def test_a_scrape_counts_no_request_twice() -> None:
     routers = TwoRouters()
     routers.here.ledger.reserve(routers.pod, "b")
     routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     routers.exchange()
-    # Ours, the other router's, and one of a client that asks the pod itself.
+    # One of ours, one of the peer, and one of a client that calls the pod directly.
     metrics = replace(make_metrics(("a", "b"), max_lora=4, scraped_at=1.0), running=3.0)
     routers.here.put_metrics(routers.pod, metrics)
 
@@ -69,7 +69,7 @@ def test_a_scrape_counts_nobody_twice() -> None:
     assert routers.pod.beliefs.free_slots == 2
 
 
-def test_what_is_told_after_a_scrape_showed_it_was_no_strangers() -> None:
+def test_what_a_peer_reports_after_a_scrape_showed_it_is_not_a_strangers() -> None:
     routers = TwoRouters()
     routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     metrics = replace(make_metrics(("a",), max_lora=4, scraped_at=1.0), running=1.0)
@@ -80,7 +80,7 @@ def test_what_is_told_after_a_scrape_showed_it_was_no_strangers() -> None:
     assert routers.pod.beliefs.foreign_requests == 1
 
 
-def test_a_router_that_is_silent_is_forgotten() -> None:
+def test_a_peer_that_sends_no_shares_is_forgotten() -> None:
     routers = TwoRouters()
     routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     routers.exchange()
@@ -93,7 +93,7 @@ def test_a_router_that_is_silent_is_forgotten() -> None:
     assert routers.pod.beliefs.may_take_slot("c")
 
 
-def test_what_was_overtaken_on_its_way_says_nothing() -> None:
+def test_a_share_that_arrives_after_a_newer_one_is_ignored() -> None:
     routers = TwoRouters()
     routers.exchange()
     old = routers.exchange()
@@ -103,7 +103,7 @@ def test_what_was_overtaken_on_its_way_says_nothing() -> None:
     assert routers.pod.beliefs.foreign_adapters == {"a"}
 
 
-def test_another_server_of_the_same_name_is_not_meant() -> None:
+def test_a_share_does_not_apply_to_another_server_of_the_same_name() -> None:
     routers = TwoRouters()
     routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     routers.here.upsert(make_pod(1, uid="new"))
@@ -111,7 +111,7 @@ def test_another_server_of_the_same_name_is_not_meant() -> None:
     assert routers.pod.beliefs.foreign_adapters == frozenset()
 
 
-def test_a_slot_that_another_waits_for_takes_nobody_else() -> None:
+def test_a_slot_that_a_peer_waits_for_takes_no_other_request() -> None:
     routers = TwoRouters()
     routers.here.ledger.reserve(routers.pod, "a")
     routers.exchange({"c": HeldShare(7.0, closed=("pod-1", "a"))})
@@ -120,7 +120,7 @@ def test_a_slot_that_another_waits_for_takes_nobody_else() -> None:
     assert routers.pod.beliefs.peers.closed == frozenset()
 
 
-def test_the_last_slot_of_a_pod_is_one_routers_to_take() -> None:
+def test_the_last_slot_of_a_pod_is_allotted_to_one_router() -> None:
     routers = TwoRouters()
     for router in (routers.here, routers.there):
         router.ledger.reserve(state_of(router, 1), "a")
@@ -132,7 +132,7 @@ def test_the_last_slot_of_a_pod_is_one_routers_to_take() -> None:
     assert sorted(takers) == [False, True]
 
 
-def test_who_claims_the_last_slot_of_a_pod_gets_it_once_the_other_has_heard() -> None:
+def test_a_claim_to_the_last_slot_of_a_pod_is_granted_once_the_peer_acknowledged_it() -> None:
     routers = TwoRouters()
     for router in (routers.here, routers.there):
         router.ledger.reserve(state_of(router, 1), "a")
@@ -148,25 +148,25 @@ def test_who_claims_the_last_slot_of_a_pod_gets_it_once_the_other_has_heard() ->
     assert (here.may_take_slot("c"), there.may_take_slot("b")) == (False, True)
 
 
-def test_an_adapter_that_is_loaded_may_have_a_slot_of_several_out_of_turn() -> None:
+def test_an_adapter_that_is_loaded_may_take_one_of_several_slots_outside_the_allotment() -> None:
     routers = TwoRouters()
     routers.there.ledger.reserve(state_of(routers.there, 2), "b").release()
     routers.exchange()
     routers.exchange()
-    # Each router has one of the two free slots.
+    # Each router is allotted one of the two free slots.
     for router in (routers.here, routers.there):
         router.ledger.reserve(state_of(router, 2), "a")
         assert not state_of(router, 2).beliefs.may_take_slot("c")
         assert state_of(router, 2).beliefs.may_take_slot("b") == (router is routers.there)
 
 
-def test_a_lone_router_may_take_whatever_is_free() -> None:
+def test_a_lone_router_may_take_every_free_slot() -> None:
     fleet = small_fleet()
     fleet.tell_peers("alone", EVERY, {}, 1.0)
     assert all(state.beliefs.may_take_slot("c") for state in fleet)
 
 
-def test_those_who_wait_hear_of_it() -> None:
+def test_listeners_are_called_after_a_new_share() -> None:
     routers = TwoRouters()
     heard: list[int] = []
     routers.here.changes.shared.subscribe(lambda states: heard.append(len(states)))

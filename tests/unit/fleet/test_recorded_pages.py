@@ -1,9 +1,10 @@
-"""What is believed at each recorded page of a real vLLM, held against what the server was doing.
+"""The beliefs at each recorded page of a real vLLM, compared with what the server was doing.
 
-The pages in ``tests/data/vllm-0.32.0`` are of one server: two slots, room for four adapters in host
-memory. What it was asked is known, so the truth is: see ``MOMENTS``. The pages are replayed in the
-order of their time, through the reader and the cache, by two routers: one has sent everything
-itself, the other nothing. ``TestWhatCannotBeTold`` has what the pages leave open.
+The pages in ``tests/data/vllm-0.32.0`` come from one server with two slots and room for four
+adapters in host memory. The requests that it received are known, so the truth is known: see
+``MOMENTS``. The pages are replayed in order of time, through the reader and the fleet, for two
+routers. One of them has sent all requests, the other none. ``TestWhatCannotBeKnown`` covers what
+the pages leave open.
 """
 
 from dataclasses import dataclass
@@ -28,29 +29,30 @@ MAX_AGE = 15.0
 
 @dataclass(frozen=True)
 class Moment:
-    """A page, and the server when it was recorded."""
+    """A page, and the state of the server when it was recorded."""
 
     page: str
     at: float
-    """Seconds after the first page, about, by the newest series."""
+    """Approximate seconds after the first page, according to the newest series."""
     since: str
-    """What happened since the page before, in short: ``+a1`` a request came, ``-a1`` it ended."""
+    """The events since the previous page: ``+a1`` a request started, ``-a1`` it ended."""
     generating: frozenset[str]
     """Adapters with a request in the batch."""
     waiting: frozenset[str]
-    """Adapters with none there, because they wait for a slot."""
+    """Adapters without a request in the batch, because they wait for a slot."""
     in_slots: frozenset[str]
-    """Adapters in a slot, generating or not. By the times of the series on page 12, which tell
-    when each was last used, and vLLM's rule: the one unused for longest gives up its slot."""
+    """Adapters in a slot, generating or not. Derived from the times of the series on page 12, which
+    show when each adapter was last used, and from vLLM's rule: the least recently used adapter is
+    evicted."""
     in_host_memory: frozenset[str]
-    """By the same times and the same rule, with four places."""
+    """Adapters in host memory, derived from the same times and the same rule, with four places."""
 
     def __str__(self) -> str:
         return self.page
 
 
 def moment(page: str, at: float, since: str, *adapters: str) -> Moment:
-    """``adapters``: four strings of names, in the order of the fields."""
+    """Return a moment. ``adapters``: four strings of names, in the order of the fields."""
     return Moment(page, at, since, *(frozenset(names.split()) for names in adapters))
 
 
@@ -82,7 +84,7 @@ LATER_START = b"process_start_time_seconds 1.79542799e+09\n"
 
 
 def read(page: str, scraped_at: float, start: bytes = START) -> PodMetrics:
-    """Read a page, with another start time or (empty) with none."""
+    """Return the snapshot of a page, with another start time or (empty) with none."""
     data = (RECORDED / f"{page}.prom").read_bytes()
     assert START in data
     data = data.replace(START, start)
@@ -114,7 +116,7 @@ class Router:
         return {name for name in ADAPTERS if self.beliefs.in_host_memory(name)}
 
     def play(self, moment: Moment, ours: tuple[str, ...], start: bytes) -> None:
-        """Send and end what was sent and ended, as far as it is ours, and take the page."""
+        """Send and end this router's part of the requests, and apply the page."""
         for event in moment.since.split():
             name = event[1:]
             if name not in ours:
@@ -128,12 +130,12 @@ class Router:
 
 
 def alone(until: Moment, start: bytes = START) -> Router:
-    """The router that sent everything."""
+    """Return the router that sent all requests."""
     return Router(until, ("base", *ADAPTERS), start)
 
 
 def onlooker(until: Moment, *ours: str) -> Router:
-    """A router that sent only the requests for some adapters, or none."""
+    """Return a router that sent only the requests for some adapters, or none."""
     return Router(until, ours)
 
 
@@ -150,7 +152,7 @@ def test_before_the_first_request_nothing_is_believed() -> None:
 
 @pytest.mark.parametrize("moment", AFTER_THE_FIRST_REQUEST, ids=str)
 class TestOurOwn:
-    """The router that has sent everything knows everything."""
+    """The router that has sent all requests knows everything."""
 
     def test_slots_and_those_that_generate(self, moment: Moment) -> None:
         beliefs = alone(moment).beliefs
@@ -163,13 +165,13 @@ class TestOurOwn:
 
         assert beliefs.expected.keys() == moment.generating | moment.waiting
 
-    def test_nothing_is_taken_for_anothers(self, moment: Moment) -> None:
+    def test_nothing_is_treated_as_foreign(self, moment: Moment) -> None:
         beliefs = alone(moment).beliefs
 
         assert beliefs.foreign_adapters == frozenset()
         assert beliefs.foreign_requests == 0
 
-    def test_whether_somebody_waits_and_what_is_free(self, moment: Moment) -> None:
+    def test_whether_a_request_waits_and_what_is_free(self, moment: Moment) -> None:
         beliefs = alone(moment).beliefs
 
         assert beliefs.somebody_waits == bool(moment.waiting)
@@ -181,7 +183,7 @@ class TestOurOwn:
 
 @pytest.mark.parametrize("moment", AFTER_THE_FIRST_REQUEST, ids=str)
 class TestOthers:
-    """The router that has sent nothing knows what has had a first token, and how many wait."""
+    """The router that has sent nothing sees adapters with a first token, and how many wait."""
 
     def test_slots_and_those_that_generate(self, moment: Moment) -> None:
         beliefs = onlooker(moment).beliefs
@@ -191,12 +193,12 @@ class TestOthers:
         assert beliefs.foreign_adapters == moment.generating
 
     def test_how_many_requests_are_there(self, moment: Moment) -> None:
-        """Each adapter has one."""
+        """Each adapter has one request."""
         beliefs = onlooker(moment).beliefs
 
         assert beliefs.foreign_requests == len(moment.generating) + len(moment.waiting)
 
-    def test_whether_somebody_waits_and_what_is_free(self, moment: Moment) -> None:
+    def test_whether_a_request_waits_and_what_is_free(self, moment: Moment) -> None:
         beliefs = onlooker(moment).beliefs
 
         assert beliefs.somebody_waits == bool(moment.waiting)
@@ -205,9 +207,7 @@ class TestOthers:
     def test_those_that_generate_are_in_slots(self, moment: Moment) -> None:
         assert onlooker(moment).resident >= moment.generating
 
-    def test_a_page_that_has_become_old_says_nothing_of_others_any_more(
-        self, moment: Moment
-    ) -> None:
+    def test_a_stale_page_shows_nothing_about_others_any_more(self, moment: Moment) -> None:
         beliefs = onlooker(moment).beliefs
         later = moment.at + MAX_AGE + 0.1
 
@@ -217,7 +217,7 @@ class TestOthers:
 
 
 class TestInPart:
-    """Of three requests on a server with two slots, some are ours."""
+    """Some of the three requests on a server with two slots are ours."""
 
     MOMENT = BY_PAGE["06_three_lora_one_waits_t1s"]
 
@@ -237,11 +237,11 @@ class TestInPart:
         assert router.beliefs.free_slots == 0
 
 
-class TestWhatCannotBeTold:
-    """By vLLM 0.32.0, to a router that did not send the requests."""
+class TestWhatCannotBeKnown:
+    """What vLLM 0.32.0 does not show to a router that did not send the requests."""
 
     def test_which_adapter_waits(self) -> None:
-        """That one does is known, so no slot is free; its name stands nowhere on the page."""
+        """It is known that one waits, so no slot is free. Its name is nowhere on the page."""
         moment = BY_PAGE["06_three_lora_one_waits_t1s"]
         beliefs = onlooker(moment).beliefs
 
@@ -250,9 +250,10 @@ class TestWhatCannotBeTold:
         assert "a3" not in beliefs.active | beliefs.foreign_adapters
 
     def test_what_came_and_went_between_two_pages(self) -> None:
-        """a3 ran last of all, and took the slot of a1.
+        """The adapter a3 ran last of all and took the slot of a1.
 
-        Its series on the page has the time at which it ended; but only the newest is read.
+        Its series on the page contains the time at which it ended, but only the newest series is
+        read.
         """
         moment = BY_PAGE["07_idle_10s_after_everything"]
 
@@ -260,7 +261,7 @@ class TestWhatCannotBeTold:
         assert onlooker(moment).resident == {"a1", "a2"}
 
     def test_whether_an_idle_adapter_is_still_in_its_slot(self) -> None:
-        """a4 and a5 have both slots, and the page is as idle as the one before."""
+        """The adapters a4 and a5 occupy both slots, and the page is as empty as the one before."""
         moment = BY_PAGE["12_after_unload_a5"]
 
         assert moment.in_slots == {"a4", "a5"}
@@ -269,11 +270,13 @@ class TestWhatCannotBeTold:
     @pytest.mark.parametrize(
         "moment", [moment for moment in AFTER_THE_FIRST_REQUEST if moment is not MOMENTS[-1]]
     )
-    def test_who_sent_everything_knows_host_memory_until_it_is_full(self, moment: Moment) -> None:
+    def test_the_router_that_sent_everything_knows_host_memory_until_it_is_full(
+        self, moment: Moment
+    ) -> None:
         assert alone(moment).in_host_memory == moment.in_host_memory
 
     def test_what_fell_out_of_host_memory(self) -> None:
-        """Not even to the router that sent everything: how much fits stands nowhere."""
+        """Not even the router that sent all requests can know: no page shows how much fits."""
         moment = MOMENTS[-1]
 
         assert "a1" not in moment.in_host_memory
@@ -281,7 +284,7 @@ class TestWhatCannotBeTold:
 
 
 class TestRestart:
-    """After the last page comes the first one again, as of another process."""
+    """After the last page, the first one is read again, as a page of another process."""
 
     @pytest.mark.parametrize(
         ("before", "after"),

@@ -1,4 +1,4 @@
-"""Sharing out free slots: what all routers work out alike from the same words."""
+"""Allotment of free slots: what all routers compute alike from the same shares."""
 
 from collections.abc import Sequence
 
@@ -16,35 +16,35 @@ def claim(
     return Claim(since, router, f"adapter-{since}", pod, heard_by)
 
 
-def test_a_lone_router_has_all() -> None:
+def test_a_lone_router_is_allotted_every_slot() -> None:
     turns = turns_of("router-0", ["router-0"], [2, 0, 1], [])
     assert turns.allotted == [2, 0, 1]
     assert turns.may_reuse
 
 
-def test_who_has_waited_longest_gets_the_last_slot() -> None:
+def test_the_claim_that_has_waited_longest_gets_the_last_slot() -> None:
     claims = [claim(5.0, "router-1"), claim(3.0, "router-2")]
     assert turns_of("router-2", ROUTERS, [0, 1], claims).allotted == [0, 1]
     assert turns_of("router-1", ROUTERS, [0, 1], claims).allotted == [0, 0]
 
 
-def test_a_claim_waits_until_it_was_heard_by_the_router_whose_slot_it_were() -> None:
+def test_a_claim_waits_for_an_acknowledgement_of_the_router_that_would_have_the_slot() -> None:
     def allotted(*heard_by: str) -> list[int]:
         claims = [claim(1.0, "router-1", heard_by=heard_by)]
         return turns_of("router-1", ROUTERS, [1], claims).allotted
 
-    # The first pod's only slot is the first router's.
+    # The only slot of the first pod is allotted to the first router.
     assert allotted() == [0]
     assert allotted("router-2") == [0]
     assert allotted("router-0") == [1]
 
 
-def test_a_claim_on_a_slot_of_its_own_waits_for_nobody() -> None:
+def test_a_claim_to_the_routers_own_slot_waits_for_no_acknowledgement() -> None:
     claims = [claim(1.0, "router-0", heard_by=())]
     assert turns_of("router-0", ROUTERS, [1], claims).allotted == [1]
 
 
-def test_a_claim_gets_the_pod_that_it_wants_and_else_the_one_with_most_room() -> None:
+def test_a_claim_gets_the_pod_that_it_names_or_else_the_one_with_the_most_free_slots() -> None:
     def allotted(free: list[int]) -> list[int]:
         return turns_of("router-2", ROUTERS, free, [claim(1.0, "router-2", pod=0)]).unclaimed
 
@@ -52,7 +52,7 @@ def test_a_claim_gets_the_pod_that_it_wants_and_else_the_one_with_most_room() ->
     assert allotted([0, 3, 2]) == [0, 2, 2]
 
 
-def test_a_router_reuses_what_it_frees_unless_another_waits_in_vain() -> None:
+def test_a_router_reuses_what_it_frees_unless_a_claim_of_another_finds_no_slot() -> None:
     assert not turns_of("router-0", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
     assert turns_of("router-1", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
 
@@ -64,7 +64,7 @@ def test_a_router_reuses_what_it_frees_unless_another_waits_in_vain() -> None:
         max_size=6,
     ),
 )
-def test_no_slot_is_given_to_two_routers(
+def test_no_slot_is_allotted_to_two_routers(
     free: list[int], waiting: list[tuple[float, str, int | None]]
 ) -> None:
     claims = [

@@ -1,4 +1,4 @@
-"""What an algorithm chooses in a fleet that a test describes, a line for each pod."""
+"""What an algorithm picks in a fleet that a test describes, one line for each pod."""
 
 import random
 from collections import Counter
@@ -20,7 +20,7 @@ def options(**changes: object) -> AlgorithmOptions:
 def picks(
     algorithm: Algorithm, fleet: Fleet, request: InferenceRequest = SQL, times: int = 200
 ) -> dict[str, int]:
-    """How often each pod is picked, while nothing is counted."""
+    """Return how often each pod is picked, while no pick is counted as in flight."""
     pods = Candidates.of(fleet.serving(request.model).pods)
     counts: Counter[str] = Counter()
     for _ in range(times):

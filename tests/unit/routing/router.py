@@ -1,4 +1,4 @@
-"""A router without a network: a director over a fleet, on a clock that the test moves."""
+"""A router without a network: a director over a fleet, on a clock that the test advances."""
 
 import random
 
@@ -15,7 +15,7 @@ from tests.fleet import Decisions, ManualClock
 
 
 class Router:
-    """Routes with one algorithm, and remembers what became of requests that were held."""
+    """Routes with one algorithm, and records the outcomes of held requests."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Router:
         """Names of held requests with their outcomes, in the order in which they were decided."""
 
     def send(self, model: str, name: str = "", **query: object) -> Routed | Refused | Held:
-        """Route a request. ``name`` stands for it in ``late``; by default its model does."""
+        """Route a request. ``name`` identifies it in ``late`` (default: its model)."""
         return self.director.route(
             RouteQuery(model, **query),  # type: ignore[arg-type]
             lambda outcome: self.late.append((name or model, outcome)),
@@ -60,11 +60,11 @@ class Router:
 
     @property
     def late_names(self) -> list[str]:
-        """Those that were held and are routed now."""
+        """The names of the requests that were held and are routed now."""
         return [name for name, outcome in self.late if isinstance(outcome, Routed)]
 
     def late_pod(self, name: str) -> PodState:
-        """Where a held request went in the end."""
+        """Return the pod to which a held request was finally routed."""
         (outcome,) = (outcome for other, outcome in self.late if other == name)
         assert isinstance(outcome, Routed)
         return outcome.reservation.state

@@ -1,6 +1,6 @@
 """``random``, ``least-request`` and ``lora-affinity``.
 
-Each defect of AIBrix pull request 1181, which ``lora-affinity`` starts from, is a test here.
+Each defect of AIBrix pull request 1181, on which ``lora-affinity`` is based, has a test here.
 """
 
 import pytest
@@ -88,7 +88,7 @@ class TestLoraAffinity:
         assert min(counts.values()) > 400
         assert reason(self.make(), fleet) == "all-full"
 
-    def test_affinity_alone_is_taken_whatever_the_threshold(self) -> None:
+    def test_affinity_alone_is_used_with_any_threshold(self) -> None:
         fleet = make_fleet(2)
         scraped(fleet, 1, "sql-lora", "b", max_lora=2)
         scraped(fleet, 2, "a", "b", max_lora=2)
@@ -118,10 +118,10 @@ class TestLoraAffinity:
         assert picks(self.make(), fleet, BASE) == {"pod-2": 200}
         assert reason(self.make(), fleet, BASE) == "base-model"
 
-    # The defects of the pull request, mended.
+    # The defects of the pull request, corrected.
 
     def test_adapters_in_both_labels_count_once(self) -> None:
-        """Two adapters, each in both labels, leave room on three slots."""
+        """Two adapters, each in both labels, leave room on a pod with three slots."""
         fleet = make_fleet(1)
         scraped(fleet, 1, "a", "b", waiting=["a", "b"], max_lora=3)
 
@@ -144,7 +144,7 @@ class TestLoraAffinity:
 
         assert reason(self.make(), fleet) == "capacity"
 
-    def test_running_is_preferred_to_waiting_where_they_are_told_apart(self) -> None:
+    def test_running_is_preferred_to_waiting_where_the_labels_differ(self) -> None:
         fleet = make_fleet(2)
         scraped(fleet, 1, waiting=["sql-lora"])
         scraped(fleet, 2, "sql-lora", waiting=[])
@@ -175,7 +175,7 @@ class TestLoraAffinity:
 
         assert picks(self.make(), fleet) == {"pod-2": 200}
 
-    def test_a_snapshot_that_is_too_old_is_none(self) -> None:
+    def test_a_stale_snapshot_counts_as_none(self) -> None:
         fleet = make_fleet(2)
         scraped(fleet, 1, "sql-lora", scraped_at=NOW - 15.1)
         scraped(fleet, 2)

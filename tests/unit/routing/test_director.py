@@ -18,7 +18,7 @@ from tests.fleet import Decisions, ManualClock, make_fleet, make_metrics, make_p
 
 
 class Scripted:
-    """An algorithm whose ``pick`` is a function of the test."""
+    """An algorithm whose ``pick`` is a function that the test provides."""
 
     name = "scripted"
 
@@ -32,7 +32,7 @@ class Scripted:
 
 
 class Bench:
-    """A director with everything around it."""
+    """A director with everything that it needs."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class TestRefusing:
         assert refused.refusal is Refusal.UNKNOWN_ALGORITHM
         assert refused.known == ("least-request", "scripted")
 
-    def test_a_bad_selector_says_what_is_wrong(self) -> None:
+    def test_the_refusal_of_a_bad_selector_names_the_error(self) -> None:
         refused = Bench().refused(pod_filter="gpu in (")
 
         assert refused.refusal is Refusal.BAD_SELECTOR
@@ -184,7 +184,7 @@ class TestRefusing:
     def test_a_model_that_no_pod_lists_is_unknown(self) -> None:
         assert Bench().refused("gpt-9").refusal is Refusal.UNKNOWN_MODEL
 
-    def test_a_model_is_not_unknown_while_a_pod_has_not_said_what_it_serves(self) -> None:
+    def test_a_model_is_not_unknown_while_a_pod_has_not_reported_its_models(self) -> None:
         fleet = make_fleet(1)
         fleet.upsert(make_pod(2))
 
@@ -233,7 +233,7 @@ class TestBrokenAlgorithms:
 
 
 def hold_until_one_slot_is_free(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
-    """Room for one request on each pod."""
+    """Pick a pod without requests in flight; hold if there is none."""
     free = [pod for pod in pods if not pod.in_flight]
     return Pick(free[0], "free") if free else Hold("no-slot", 5.0)
 
@@ -289,7 +289,7 @@ class TestHolding:
         assert isinstance(late, Routed)
         assert late.address == "10.0.0.2:8000"
 
-    def test_another_routers_word_is_a_reason_to_ask_again(self) -> None:
+    def test_a_peers_share_is_a_reason_to_ask_again(self) -> None:
         bench = Bench(make_fleet(1), Scripted(hold_until_nobody_has_any_slot))
         there = make_fleet(1)
         busy = there.ledger.reserve(state_of(there, 1), "other-lora")
@@ -302,7 +302,7 @@ class TestHolding:
         (late,) = bench.late
         assert isinstance(late, Routed)
 
-    def test_other_routers_are_told_which_adapters_wait_and_since_when(self) -> None:
+    def test_shares_contain_the_adapters_that_wait_and_since_when(self) -> None:
         bench, first = self.make()
         bench.held(request_id="second")
         bench.clock.advance(1.5)
@@ -312,7 +312,7 @@ class TestHolding:
         first.reservation.release()
         assert bench.director.held_adapters() == {"sql-lora": HeldShare(0.0)}
 
-    def test_other_routers_are_told_what_an_algorithm_wants_and_closes(self) -> None:
+    def test_shares_contain_the_slots_that_an_algorithm_wants_and_closes(self) -> None:
         def wants(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
             return Hold("wait", 5.0, wanted=pods[1], closed=(pods[0], "other-lora"))
 
@@ -334,7 +334,7 @@ class TestHolding:
         assert len(scripted.asked) == asked + 1
         assert bench.director.held == 5
 
-    def test_when_the_time_is_up_the_last_question_says_so_and_the_answer_is_overloaded(
+    def test_when_the_time_is_up_the_last_question_forbids_a_hold_and_a_hold_means_overloaded(
         self,
     ) -> None:
         scripted = Scripted(hold_until_one_slot_is_free)

@@ -14,7 +14,7 @@ def make() -> FourTier:
 
 
 def scrape_tier(fleet: Fleet, number: int, tier: str) -> None:
-    """Have a pod say what puts it into a tier, for sql-lora."""
+    """Give a pod a snapshot that puts it into a tier for sql-lora."""
     match tier:
         case "active":
             scraped(fleet, number, "sql-lora", "b", max_lora=2)
@@ -115,7 +115,7 @@ def test_without_metrics_the_least_loaded_pod_is_picked() -> None:
     assert picks(make(), fleet, BASE) == {"pod-2": 200}
 
 
-def test_an_adapter_in_flight_is_active_only_when_a_scrape_says_so() -> None:
+def test_an_adapter_in_flight_is_active_only_when_a_scrape_lists_it() -> None:
     fleet = make_fleet(1)
     scraped(fleet, 1, max_lora=2)
     in_flight(fleet, 1, "sql-lora")

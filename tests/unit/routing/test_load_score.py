@@ -1,4 +1,4 @@
-"""The load score, and adding it to another."""
+"""The load score, and its sum with another score."""
 
 import random
 

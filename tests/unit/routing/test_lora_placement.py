@@ -1,4 +1,4 @@
-"""``lora-placement``, rule by rule, and what comes of it in a whole fleet."""
+"""``lora-placement``: each rule, and the result in a whole fleet."""
 
 import random
 from dataclasses import replace
@@ -73,7 +73,7 @@ def test_a_request_joins_its_adapter_even_on_a_full_pod() -> None:
     assert answer.reason == "joined"
 
 
-def test_a_cold_adapter_goes_where_hashing_says_for_every_router() -> None:
+def test_every_router_sends_a_cold_adapter_to_the_same_pod_by_hashing() -> None:
     fleet = fleet_of(4)
     for adapter in ADAPTERS:
         [first, *_] = rendezvous_order(adapter, fleet.ready())
@@ -127,12 +127,12 @@ def test_the_last_slots_are_for_others_unless_a_pod_is_overloaded() -> None:
 def test_a_load_counts_for_less_the_more_requests_it_will_serve() -> None:
     for in_flight, goes_to in ((3, 1), (40, 2)):
         fleet = fleet_of(2, slots=4)
-        # The same load on the pod that has the adapter, made up of more or fewer of its requests.
+        # The pod that has the adapter has the same load, made up of more or fewer of its requests.
         occupy(fleet, 1, *["a1"] * in_flight, *["a2"] * (40 - in_flight))
         assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, goes_to)
 
 
-def test_the_price_of_a_load_is_what_the_pod_says_or_what_is_configured() -> None:
+def test_the_price_of_a_load_is_what_the_pod_reports_or_what_is_configured() -> None:
     def goes_to(algorithm: LoraPlacement, load_seconds: float | None = None) -> PodState:
         fleet = fleet_of(2, slots=4)
         for state in fleet:
@@ -153,7 +153,7 @@ def test_a_load_time_that_makes_no_sense_is_refused(written: str) -> None:
         placement(adapter_load_seconds=written)
 
 
-def test_what_finds_no_slot_is_held_and_placed_when_one_is_free() -> None:
+def test_a_request_without_a_slot_is_held_and_placed_when_one_is_free() -> None:
     fleet, algorithm = fleet_of(1), placement()
     first = fleet.ledger.reserve(state_of(fleet, 1), "a1")
     occupy(fleet, 1, "a2")
@@ -166,7 +166,7 @@ def test_what_finds_no_slot_is_held_and_placed_when_one_is_free() -> None:
     assert pod_of(ask(algorithm, fleet, "a3")) is state_of(fleet, 1)
 
 
-def test_at_the_end_of_its_time_it_goes_somewhere_all_the_same() -> None:
+def test_when_its_time_is_up_it_is_routed_without_a_slot() -> None:
     fleet = fleet_of(2)
     occupy(fleet, 1, "a1", "a2", "a2")
     occupy(fleet, 2, "a3", "a4")
@@ -185,7 +185,7 @@ def test_a_held_adapter_has_a_slot_freed_after_a_while() -> None:
     router.routed("a2").reservation.release()
 
     router.clock.advance(PATIENCE_SECONDS)
-    # The slot with the fewest requests takes no more; the other one does.
+    # The slot with the fewest requests accepts no more requests. The other one does.
     router.held("a2")
     assert router.routed("a1").reason == "joined"
     rare.reservation.release()
@@ -193,7 +193,7 @@ def test_a_held_adapter_has_a_slot_freed_after_a_while() -> None:
     assert router.routed("a1").reason == "joined"
 
 
-def test_those_who_left_close_no_slot() -> None:
+def test_requests_that_left_close_no_slot() -> None:
     router = Router(fleet_of(1))
     occupy(router.fleet, 1, "a1", "a1", "a2")
     leaves = router.held("a3")
@@ -216,7 +216,7 @@ def test_no_more_slots_are_closed_than_there_are() -> None:
     assert sorted(closed) == [("pod-1", "a1"), ("pod-1", "a2")]
 
 
-def test_another_slot_is_closed_when_somebody_else_took_the_first() -> None:
+def test_another_slot_is_closed_when_another_request_took_the_first() -> None:
     router = Router(fleet_of(1))
     occupy(router.fleet, 1, "a1", "a1")
     rare = router.routed("a2")
@@ -248,7 +248,7 @@ def test_others_adapters_take_slots_while_the_scrape_is_fresh() -> None:
     assert isinstance(ask(placement(), fleet, "a1", now=100.0), Pick)
 
 
-def test_somebody_who_waits_unseen_leaves_no_room() -> None:
+def test_a_deferred_request_of_an_unknown_adapter_leaves_no_room() -> None:
     fleet = fleet_of(1)
     waits = replace(make_metrics(("x",), max_lora=2), running=1.0, waiting=1.0, deferred=1.0)
     fleet.put_metrics(state_of(fleet, 1), waits)
@@ -294,10 +294,10 @@ def test_no_request_waits_for_a_slot_on_a_pod(name: str) -> None:
 
 
 class TestSeveralRouters:
-    """Two routers over the same pods, which tell each other of their ledgers."""
+    """Two routers over the same pods, which exchange shares."""
 
     def exchange(self, here: Fleet, there: Fleet, now: float) -> None:
-        for _ in range(2):  # With the second word each knows that it was heard.
+        for _ in range(2):  # The second share acknowledges the first.
             words = [
                 (there, here.tell_peers("here", 0.1, {}, now)),
                 (here, there.tell_peers("there", 0.1, {}, now)),
@@ -323,7 +323,7 @@ class TestSeveralRouters:
         second = pod_of(ask(placement(2), there, "a6"))
         assert first.pod.name != second.pod.name
 
-    def test_what_is_another_routers_turn_is_claimed_and_held_for(self) -> None:
+    def test_a_slot_in_another_routers_allotment_is_claimed_and_held_for(self) -> None:
         here, there = fleet_of(1), fleet_of(1)
         occupy(here, 1, "a1")
         self.exchange(here, there, 0.1)
@@ -335,7 +335,9 @@ class TestSeveralRouters:
         at_last = ask(placement(), there if answers[1] is hold else here, "a2", may_hold=False)
         assert isinstance(at_last, Pick)
 
-    def test_a_pod_that_has_it_is_worth_a_turn_where_others_would_fetch_it_from_afar(self) -> None:
+    def test_a_pod_that_has_the_adapter_is_worth_a_wait_where_others_would_fetch_it_from_a_store(
+        self,
+    ) -> None:
         here, there = fleet_of(2), fleet_of(2)
         for number in (1, 2):
             occupy(here, number, "a1" if number == 1 else "a3")
@@ -356,10 +358,10 @@ class TestSeveralRouters:
         occupy(there, 2, "a1")
         assert pod_of(ask(placement(), here, "a1")) is state_of(here, 1)
         self.exchange(here, there, 0.1)
-        # Knowing of both, they prefer the pod with more of its requests ...
+        # Both routers see both pods and prefer the one with more of the adapter's requests ...
         for fleet in (here, there):
             assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
-        # ... until that has too many others.
+        # ... until it has too many other requests.
         for _ in range(3):
             there.ledger.reserve(state_of(there, 1), None)
         self.exchange(here, there, 0.2)
@@ -374,7 +376,7 @@ class TestSeveralRouters:
         router = Router(here)
         router.held("a3")
         router.clock.advance(PATIENCE_SECONDS)
-        # Of all routers' requests, the fewest are for the adapter that the other one has.
+        # Of the requests of both routers, the fewest are for the adapter of the other router.
         assert router.director.held_adapters()["a3"].closed == ("pod-1", "a2")
 
         held = {"a3": HeldShare(6.0, closed=("pod-1", "a2"))}

@@ -22,7 +22,10 @@ def resident(
     slots: int | None = 2,
     scraped_at: float = NOW - 1.0,
 ) -> None:
-    """Have a pod say what it has loaded; ``active=None``: and nothing of what is active."""
+    """Give a pod a snapshot of what it has loaded.
+
+    ``active=None``: it does not report what is active.
+    """
     names = frozenset(active or ())
     metrics = PodMetrics(
         scraped_at=scraped_at,
@@ -33,7 +36,7 @@ def resident(
 
 
 def resident_tier(fleet: Fleet, number: int, tier: str) -> None:
-    """Have a pod say what puts it into a tier, for sql-lora."""
+    """Give a pod a snapshot that puts it into a tier for sql-lora."""
     match tier:
         case "gpu":
             resident(fleet, number, "sql-lora", "b")
@@ -92,7 +95,7 @@ def test_load_outweighs_a_small_difference_in_tier() -> None:
 
 
 class TestWithoutResidency:
-    """As with vLLM 0.32.0."""
+    """The snapshots of vLLM 0.32.0."""
 
     def test_what_is_active_is_on_the_gpu(self) -> None:
         fleet = make_fleet(2)
@@ -139,7 +142,7 @@ class TestWithoutResidency:
 
 
 class TestHalfOfTheMetrics:
-    def test_a_server_that_does_not_say_what_is_active_has_idle_adapters(self) -> None:
+    def test_a_server_that_does_not_report_what_is_active_has_idle_adapters(self) -> None:
         fleet = make_fleet(1)
         resident(fleet, 1, "a", "b", active=None)
 

@@ -1,4 +1,4 @@
-"""Algorithms by entry point: ours, a stranger's, and broken ones."""
+"""Algorithms by entry point: built-in ones, plug-ins, and broken ones."""
 
 import sys
 import tomllib
@@ -28,7 +28,7 @@ Install = Callable[[str, str, dict[str, str]], None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Install a distribution of one module, the way pip lays it out."""
+    """Install a distribution with one module, in the layout of pip."""
     monkeypatch.syspath_prepend(str(tmp_path))
     made = []
 
@@ -50,7 +50,7 @@ HEADER = "from lora_router.routing.algorithm import Pick\n\n"
 
 
 def documented(block: int) -> str:
-    """Return a block of Python of docs/algorithms.md."""
+    """Return a Python block of docs/algorithms.md."""
     page = (Path(__file__).parents[3] / "docs" / "algorithms.md").read_text()
     return page.split("```python\n")[1 + block].partition("```")[0]
 
@@ -66,7 +66,7 @@ LONGEST_NAME = HEADER + (
 )
 
 
-def test_ours_are_installed() -> None:
+def test_the_built_in_algorithms_are_installed() -> None:
     published = {"four-tier", "lora-residency", "shuffle-shard", "power-of-two"}
     assert {"random", "least-request", "lora-affinity"} | published <= set(installed())
 
@@ -142,13 +142,13 @@ class TestTheDocumentedExample:
 
         assert "most-room" in capsys.readouterr().out
 
-    def test_its_bad_option_stops_the_start(self, algorithm: Algorithm) -> None:
+    def test_its_invalid_option_aborts_startup(self, algorithm: Algorithm) -> None:
         bad = AlgorithmOptions(extra={"least_cache_hold_seconds": "soon"})
         with pytest.raises(BrokenAlgorithmError, match="least_cache_hold_seconds=soon: must be"):
             load_algorithms(bad)
 
 
-def test_an_option_that_no_algorithm_declares_stops_the_start() -> None:
+def test_an_option_that_no_algorithm_declares_aborts_startup() -> None:
     with pytest.raises(UnknownOptionError) as caught:
         load_algorithms(AlgorithmOptions(extra={"shufle_shard_k": "2"}))
 

@@ -24,11 +24,11 @@ def names(pods: Sequence[PodView]) -> list[str]:
     return [pod.pod.name for pod in pods]
 
 
-def test_every_pod_has_a_place() -> None:
+def test_every_pod_is_in_the_order() -> None:
     assert sorted(names(rendezvous_order("a", make_pods(5)))) == [f"pod-{n}" for n in range(1, 6)]
 
 
-def test_the_sequence_in_which_pods_come_does_not_matter() -> None:
+def test_the_sequence_in_which_pods_are_given_does_not_matter() -> None:
     pods = make_pods(8)
     order = rendezvous_order("a", pods)
 
@@ -37,7 +37,7 @@ def test_the_sequence_in_which_pods_come_does_not_matter() -> None:
         assert rendezvous_order("a", pods) == order
 
 
-def test_the_first_few_can_be_asked_for() -> None:
+def test_a_count_returns_only_the_first_pods() -> None:
     pods = make_pods(8)
     order = rendezvous_order("a", pods)
 
@@ -66,7 +66,7 @@ def test_the_order_is_the_same_in_every_process() -> None:
 
 
 def test_the_order_is_the_same_in_every_release() -> None:
-    """Routers of two releases stand side by side during an update."""
+    """Routers of two releases run side by side during an update."""
     assert names(rendezvous_order("sql-lora", make_pods(4))) == [
         "pod-1",
         "pod-4",

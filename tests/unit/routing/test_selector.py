@@ -55,7 +55,7 @@ POD = {"gpu": "h100", "zone": "a", "example.com/team": "search", "slots": "8", "
         ("slots>-1", True),
     ],
 )
-def test_what_is_selected(text: str, selected: bool) -> None:
+def test_which_labels_a_selector_matches(text: str, selected: bool) -> None:
     assert parse_selector(text).matches(POD) is selected
 
 
@@ -95,7 +95,7 @@ def test_an_operators_name_can_be_a_key(word: str) -> None:
         ("x" * 4097, "longer than 4096"),
     ],
 )
-def test_what_is_no_selector_is_refused_with_the_place(text: str, message: str) -> None:
+def test_an_invalid_selector_raises_an_error_with_the_position(text: str, message: str) -> None:
     with pytest.raises(SelectorError, match=message):
         parse_selector(text)
 
@@ -119,13 +119,13 @@ REQUIREMENTS = st.one_of(
 
 
 @given(st.lists(REQUIREMENTS, max_size=5))
-def test_what_is_written_is_read_again(requirements: list[Requirement]) -> None:
+def test_a_selector_survives_formatting_and_parsing(requirements: list[Requirement]) -> None:
     selector = Selector(tuple(requirements))
 
     assert parse_selector(str(selector)) == selector
 
 
 @given(st.text(max_size=60) | st.text("ab=!<>(), \tin", max_size=60))
-def test_no_text_whatever_raises_anything_else(text: str) -> None:
+def test_no_text_raises_another_error(text: str) -> None:
     with suppress(SelectorError):
         parse_selector(text).matches(POD)

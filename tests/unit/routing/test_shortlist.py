@@ -1,4 +1,4 @@
-"""In a large fleet, a look at a few pods finds what a look at all of them would."""
+"""In a large fleet, inspecting a few pods finds what inspecting all of them would find."""
 
 import random
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PODS = 60
 
 
 def busy_fleet(seed: int, *, slots: int = 4, requests: int = 400) -> Fleet:
-    """Requests wherever ``lora-affinity`` or chance puts them, some of them ended again."""
+    """Return a fleet with requests, open and ended, where ``lora-affinity`` or chance puts them."""
     rng = random.Random(seed)
     fleet = make_fleet(PODS, adapters=ADAPTERS)
     for state in fleet:
@@ -93,7 +93,7 @@ def test_placement_joins_places_and_holds_as_it_would(requests: int) -> None:
         assert isinstance(quick, Hold) == isinstance(full, Hold)
         if isinstance(quick, Pick) and isinstance(full, Pick):
             assert quick.reason == full.reason
-            # An adapter on very many pods is joined on one of the better ones.
+            # An adapter that is on very many pods is joined on one of the better ones.
             assert load_of(quick.pod) <= load_of(full.pod) + 2
 
 

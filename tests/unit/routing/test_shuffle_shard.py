@@ -26,7 +26,7 @@ def number_of(name: str) -> int:
     return int(name.removeprefix("pod-"))
 
 
-def test_an_adapter_keeps_to_two_pods_whatever_the_load_elsewhere() -> None:
+def test_an_adapter_stays_on_two_pods_regardless_of_the_load_elsewhere() -> None:
     fleet = make_fleet(8)
     for name in shard(fleet):
         in_flight(fleet, number_of(name), "other", 9)
@@ -54,7 +54,7 @@ def test_how_many_pods_is_an_option(k: int) -> None:
 
 
 @pytest.mark.parametrize("k", ["0", "-1", "two", "", "1.5"])
-def test_an_option_that_cannot_be_is_named_with_what_is_allowed(k: str) -> None:
+def test_an_invalid_option_is_named_with_the_allowed_values(k: str) -> None:
     with pytest.raises(ValueError, match=f"^shuffle_shard_k={k}: must be a whole number, at least"):
         make(k)
 

@@ -1,4 +1,4 @@
-"""The waiting room: who is asked when, what it costs, and that nobody is forgotten."""
+"""The waiting room: which requests are asked for when, at what cost, and that none is forgotten."""
 
 import random
 from collections.abc import Callable
@@ -30,7 +30,7 @@ MANY = Limits(requests=10_000, requests_per_model=10_000)
 
 
 class CountingPlacement(LoraPlacement):
-    """``lora-placement`` that counts how often it is asked."""
+    """``lora-placement`` that counts its calls."""
 
     def __init__(self) -> None:
         super().__init__(AlgorithmOptions(rng=random.Random(1)))
@@ -53,7 +53,7 @@ def fleet_of(pods: int, slots: int, adapters: list[str]) -> Fleet:
 
 
 class Saturated:
-    """A fleet in which every slot has an adapter with two requests, and adapters that wait."""
+    """A fleet in which every slot has an adapter with two requests and other adapters wait."""
 
     def __init__(self, pods: int = 4, slots: int = 2, waiting: int = 6) -> None:
         self.running = [f"runs-{number}" for number in range(pods * slots)]
@@ -71,7 +71,7 @@ class Saturated:
         self.open[name].pop().reservation.release()
 
     def asked(self, happens: Callable[[], object]) -> int:
-        """How often the algorithm is asked because of what happens, in this turn and later."""
+        """Return how often the algorithm is asked because of an event, immediately and later."""
         before = self.algorithm.asked
         happens()
         self.router.clock.advance(0.1)
@@ -80,7 +80,7 @@ class Saturated:
 
 class TestWhatAChangeCosts:
     @pytest.mark.parametrize(("pods", "waiting"), [(4, 6), (32, 872), (200, 5000)])
-    def test_nobody_is_asked_when_nobody_can_go(self, pods: int, waiting: int) -> None:
+    def test_no_request_is_asked_when_none_can_go(self, pods: int, waiting: int) -> None:
         fleet = Saturated(pods, 4, waiting)
         router, pod = fleet.router, fleet.pod
 
@@ -105,7 +105,7 @@ class TestWhatAChangeCosts:
         assert fleet.asked(lambda: fleet.end_one("runs-0")) == 1
         assert fleet.router.late_names == ["waits-0"]
 
-    def test_a_new_pod_fills_with_those_who_waited_longest(self) -> None:
+    def test_a_new_pod_fills_with_the_requests_that_waited_longest(self) -> None:
         fleet = Saturated(4, 2, 100)
         serves = [ServedModel("base")]
         serves += [ServedModel(name, "base") for name in (*fleet.running, *fleet.waiting)]
@@ -141,7 +141,7 @@ class TestWhatAChangeCosts:
 
 
 class TestWhoIsNext:
-    def test_the_one_who_waited_longest_whatever_the_model(self) -> None:
+    def test_the_request_that_waited_longest_goes_first_regardless_of_its_model(self) -> None:
         fleet = Saturated(1, 2, 3)
         fleet.router.held("waits-1", "second for waits-1")
         for name in ("runs-0", "runs-0", "runs-1", "runs-1"):
@@ -150,7 +150,7 @@ class TestWhoIsNext:
         assert fleet.router.late_names == ["waits-0", "waits-1", "second for waits-1"]
         assert fleet.router.director.held == 1
 
-    def test_who_takes_the_slot_of_an_adapter_is_followed_by_its_other_requests(self) -> None:
+    def test_the_request_that_takes_a_slot_is_followed_by_others_of_its_adapter(self) -> None:
         fleet = Saturated(1, 1, 2)
         fleet.router.held("waits-0", "follows")
         fleet.end_one("runs-0")
@@ -217,7 +217,7 @@ class TestWhoIsNext:
         assert router.late_names == ["w0"]
 
     def test_a_slot_that_the_first_ones_leave_is_offered_to_all(self) -> None:
-        """Those that their algorithm holds all the same do not keep a slot from the others."""
+        """Queues that their algorithm continues to hold do not withhold a slot from the others."""
 
         class OnlyLast:
             name = "only-last"
@@ -348,7 +348,7 @@ class TestWhatFails:
         assert (router.director.held, fleet.ledger.total) == (0, 1)
         assert "the stream is gone" in caplog.text
 
-    def test_an_algorithm_that_fails_when_the_time_is_up_leaves_nobody_waiting(self) -> None:
+    def test_an_algorithm_that_fails_when_the_time_is_up_leaves_no_request_waiting(self) -> None:
         class Broken:
             name = "broken"
 
@@ -366,7 +366,7 @@ class TestWhatFails:
         assert router.late_names == ["a"]
 
     def test_a_clock_that_fails_for_one_request_lets_the_others_go(self) -> None:
-        """Whatever goes wrong at the end of a request's time, it is answered."""
+        """A request is answered even if an error occurs when its time is up."""
         router = Router(fleet_of(1, 1, ["a", "b"]), max_hold_seconds=5.0)
         router.routed("a")
         router.held("b")
@@ -383,7 +383,7 @@ class TestWhatFails:
 
 
 class TestDraining:
-    def test_those_who_can_still_go_do(self) -> None:
+    def test_requests_that_can_still_go_are_routed(self) -> None:
         fleet = Saturated(1, 1, 1)
         fleet.router.director.drain(20.0)
         fleet.router.clock.advance(5.0)
@@ -400,7 +400,7 @@ class TestDraining:
         assert len(fleet.router.late) == 300
         assert fleet.router.director.held == 0
 
-    def test_what_an_algorithm_would_still_hold_is_told_to_try_again(self) -> None:
+    def test_what_an_algorithm_would_still_hold_is_refused_as_shutting_down(self) -> None:
         class Stubborn:
             name = "stubborn"
 
@@ -419,7 +419,7 @@ class TestDraining:
         assert refused.refusal is Refusal.SHUTTING_DOWN
 
 
-def test_peers_are_told_of_each_adapter_once() -> None:
+def test_a_share_contains_each_adapter_once() -> None:
     fleet = fleet_of(1, 1, ["a", "b"])
     router = Router(fleet)
     router.routed("a")
@@ -431,7 +431,7 @@ def test_peers_are_told_of_each_adapter_once() -> None:
 
 
 class WaitingRoomMachine(RuleBasedStateMachine):
-    """Whatever happens: nobody who could go waits, and each request has one outcome."""
+    """After any sequence of events, no request that could go waits, and each has one outcome."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -490,7 +490,7 @@ class WaitingRoomMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_has_one_outcome_and_nobody_who_could_go_waits(self) -> None:
-        self.router.clock.advance(0.2)  # What is left to do in later turns.
+        self.router.clock.advance(0.2)  # Lets the work in later iterations of the loop finish.
         late = self.router.late[self.seen :]
         self.open += [outcome for _, outcome in late if isinstance(outcome, Routed)]
         self.seen += len(late)
