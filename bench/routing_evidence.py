@@ -135,10 +135,10 @@ def _bounds(scenario: Scenario, rate: float, seeds: Sequence[int]) -> LowerBound
 
 def _rate_table(settings: Iterable[Setting], rates: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
-        f"### Highest load with a p99 of at most {LIMIT_SECONDS:g} s, requests a second",
+        f"### Highest load with a p99 of at most {LIMIT_SECONDS:g} s, requests per second",
         "",
         f"| scenario | {' | '.join(f'`{name}`' for name in PUBLISHED)} | `{OURS}` "
-        "| over the next |",
+        "| ratio to next best |",
         "| --- |" + " ---: |" * (len(PUBLISHED) + 2),
     ]
     for setting in settings:
@@ -155,7 +155,7 @@ def _time_table(settings: Iterable[Setting], found: Mapping[str, Found], share: 
         f"### p99 of the time to first token at {share:.0%} of the highest load, seconds",
         "",
         f"| scenario | {' | '.join(f'`{name}`' for name in PUBLISHED)} | `{OURS}` "
-        "| of the next | bound |",
+        "| ratio to next best | bound |",
         "| --- |" + " ---: |" * (len(PUBLISHED) + 3),
     ]
     for setting in settings:
@@ -172,7 +172,7 @@ def _time_table(settings: Iterable[Setting], found: Mapping[str, Found], share: 
 
 def _bound_table(settings: Iterable[Setting], found: Mapping[str, Found], share: float) -> str:
     lines = [
-        f"### `{OURS}` at {share:.0%}: loads for 1,000 requests, and adapters apart",
+        f"### `{OURS}` at {share:.0%}: loads per 1,000 requests, and fairness",
         "",
         "| scenario | loads | `lora-affinity` | knowing popularity | knowing the future "
         "| held | waited for a slot | worst adapter's p99 | median adapter's | moved |",
