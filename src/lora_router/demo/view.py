@@ -130,6 +130,6 @@ def _explanation(results: Mapping[str, Result]) -> list[Text]:
     lines.append(
         "What next: 'Run it' in README.md puts the router before your own pods "
         "(lora-router serve --endpoints pods.yaml); docs/routing.md describes the algorithms; "
-        "lora-router simulate b-zipf runs them on a larger simulated fleet."
+        "lora-router simulate b-zipf runs them with twice as many adapters as slots."
     )
     return [Text(line) for line in lines]
