@@ -93,7 +93,7 @@ class AdapterBeliefs:
         self.foreign_adapters = _NONE
         self.foreign_requests = 0
         self.somebody_waits = False
-        """Whether the last scrape showed a request that waits for a slot from an unknown sender."""
+        """Whether the last scrape showed a request, of an unknown sender, that waits for a slot."""
         self.free_slots = usual_slots
         """The number of free slots. ``None``: the number of slots is unknown. Negative: this many
         more adapters are in flight than there are slots."""
