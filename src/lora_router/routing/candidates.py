@@ -199,8 +199,10 @@ def _add_pods_of(
         if number == _USERS:
             break
         found[pod] = None
-    for pod in first_of_group(adapter, group)[:_FIRST]:
-        found[pod] = None
+    # With so few pods with room that all are in the list, the order decides nothing.
+    if len(index.with_room) > _LEAST:
+        for pod in first_of_group(adapter, group)[:_FIRST]:
+            found[pod] = None
 
 
 def _least_loaded(pods: Collection[PodState], rng: random.Random) -> Collection[PodState]:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from time import perf_counter
 
+from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
@@ -64,7 +65,8 @@ class Director:
         self._room = self.reception.room
         self._finder = self.reception.finder
         self._may_hold = max_hold_seconds > 0
-        self._catalogs = fleet.catalogs()
+        self._catalogs: frozenset[Catalog] = frozenset()
+        """What the ready pods served when pods changed last while requests were held."""
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
@@ -155,6 +157,8 @@ class Director:
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
+        if not self._room.held:
+            return
         catalogs = self._fleet.catalogs()
         models_changed, self._catalogs = catalogs != self._catalogs, catalogs
         self._room.pods_changed(states, models_changed=models_changed)

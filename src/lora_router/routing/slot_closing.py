@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 6.0
 """How long an adapter waits before a slot is closed for it. A lower value closes slots sooner, and
 hot adapters are loaded again and again. A higher value makes a rare adapter wait longer while hot
 ones keep every slot."""
-LOOKED_AT = 64
+LOOKED_AT = 16
 """The number of pods among which the slot to close is chosen."""
 _AS_LONG_AS_ALLOWED = 86400.0
 _NONE_TO_CLOSE_SECONDS = 2.0
@@ -65,16 +65,19 @@ def _choose(candidates: Candidates, now: float) -> tuple[PodView, str] | None:
     if waiting.closed_slots >= fleet.slots - fleet.free_slots:
         return None  # A queue for which no slot is left costs little.
     pods = _some(candidates, now)
-    open_slots = [
-        (in_flight(pod, name), number, name)
-        for number, pod in enumerate(pods)
-        for name in {*pod.in_flight_adapters, *pod.beliefs.peers.adapters}
-        if not waiting.is_closed(pod, name) and name not in pod.beliefs.peers.closed
-    ]
-    if not open_slots:
-        return None
-    _, number, name = min(open_slots)
-    return pods[number], name
+    best: tuple[int, int, str] | None = None
+    for number, pod in enumerate(pods):
+        peers = pod.beliefs.peers
+        names = {*pod.in_flight_adapters, *peers.adapters} if peers else pod.in_flight_adapters
+        for name in names:
+            slot = in_flight(pod, name), number, name
+            if (
+                (best is None or slot < best)
+                and not waiting.is_closed(pod, name)
+                and name not in peers.closed
+            ):
+                best = slot
+    return None if best is None else (pods[best[1]], best[2])
 
 
 def _some(candidates: Candidates, now: float) -> Sequence[PodView]:
