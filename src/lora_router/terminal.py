@@ -20,8 +20,8 @@ _GAP = 2
 def output_console(*, stderr: bool = False) -> Console:
     """Return a console for standard output, or for standard error.
 
-    Unless it writes to a terminal, its lines are as long as their content, whatever ``COLUMNS``
-    says: the reader is a file or a program, and a cut name is of no use to either.
+    Unless it writes to a terminal, its lines are as long as their content and ``COLUMNS`` has no
+    effect: the reader is a file or a program, and a cut name is of no use to either.
     """
     console = Console(stderr=stderr, highlight=False)
     if not _is_terminal(console):

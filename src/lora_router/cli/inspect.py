@@ -1,4 +1,4 @@
-"""``lora-router scrape`` and ``lora-router probe``: ask a pod or a router, and print the answer."""
+"""``lora-router scrape`` and ``lora-router probe``."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the commands share: options, reading of settings, and errors."""
+"""Options that several commands have, and how commands read settings and report errors."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ if TYPE_CHECKING:  # Reading settings takes half a second to import, and --help 
 
 
 def complete_algorithm(incomplete: str) -> Iterator[str]:
-    """Yield the installed algorithms whose names begin so, for a shell's completion."""
+    """Yield the names of installed algorithms that begin with ``incomplete``, for completion."""
     from lora_router.routing.registry import installed
 
     yield from (name for name in sorted(installed()) if name.startswith(incomplete))
 
 
 def complete_assignment(incomplete: str) -> Iterator[str]:
-    """Yield the settings whose names begin so, each with ``=``, for a shell's completion."""
+    """Yield ``NAME=`` for each setting that begins with ``incomplete``, for completion."""
     from lora_router.config.settings import Settings
 
     yield from (f"{name}=" for name in Settings.model_fields if name.startswith(incomplete))
@@ -64,13 +64,15 @@ def load(
     flags: Mapping[str, object] | None = None,
     spelled: Mapping[str, str] | None = None,
 ) -> "LoadedSettings":
-    """Read the settings, and print warnings; on an error print each problem and exit with 2.
+    """Return the settings, and print warnings.
+
+    If the settings are invalid, print each problem and exit with status 2.
 
     Args:
         config: The file of ``--config``.
-        assignments: What ``--set`` was given.
-        flags: Settings that have a flag of their own, by name; ``None`` is not given.
-        spelled: How a flag was written where it is not the setting's name: ``--verbose``.
+        assignments: The values of ``--set``.
+        flags: Values of settings that have a flag of their own. ``None``: the flag is absent.
+        spelled: By setting, the flag that was used if its name differs: ``--verbose``.
     """
     from lora_router.config.sources import SettingsError, load_settings
 
@@ -93,7 +95,7 @@ def load(
 
 
 def fail(message: str, *, status: int) -> NoReturn:
-    """Print an error, each of its lines with the program's name, and exit."""
+    """Print an error, with the program's name before each line, and exit."""
     for line in message.splitlines():
         typer.echo(f"lora-router: {line}", err=True)
     sys.exit(status)

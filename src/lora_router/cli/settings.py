@@ -1,4 +1,4 @@
-"""``lora-router config`` and ``lora-router envoy-config``: what the settings are and lead to."""
+"""``lora-router config`` and ``lora-router envoy-config``."""
 
 import json
 from pathlib import Path

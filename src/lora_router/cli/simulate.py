@@ -10,7 +10,7 @@ from lora_router.cli.options import AsJson, complete_algorithm, fail
 
 
 def complete_scenario(incomplete: str) -> Iterator[str]:
-    """Yield the shipped scenarios whose names begin so, for a shell's completion."""
+    """Yield the shipped scenarios whose names begin with ``incomplete``, for completion."""
     from lora_router.simulator.scenario import shipped_scenarios
 
     yield from (name for name in shipped_scenarios() if name.startswith(incomplete))
