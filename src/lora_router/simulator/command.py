@@ -14,11 +14,13 @@ from rich.text import Text
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import check_installed, load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.key_kinds import Number, Whole, WrongValueError
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.scenario import (
     Scenario,
+    ScenarioError,
     find_scenario,
     shipped_scenario,
     shipped_scenarios,
@@ -75,13 +77,16 @@ def simulate_command(options: SimulateOptions) -> None:
 
     Raises:
         ScenarioError, TraceError: A file cannot be used.
+        WrongValueError: A number is out of its bounds.
         UnknownAlgorithmError: An algorithm does not exist.
         PlotError: Plots are requested and cannot be drawn or written.
     """
     check_installed(options.algorithms)
+    _check_bounds(options)
     if options.plot is not None:
         check_can_plot(options.plot)
     scenarios = [find_scenario(each) for each in options.scenarios]
+    _check_names(scenarios)
     replayed = None if options.trace is None else read_trace(options.trace)
     console = output_console(stderr=options.as_json)
     results: dict[str, dict[str, Summary]] = {}
@@ -106,6 +111,38 @@ def simulate_command(options: SimulateOptions) -> None:
         _table(scenario, options, results[scenario.name], console.width) for scenario in scenarios
     ]
     print_report(console, *tables, _LEGEND)
+
+
+def _check_bounds(options: SimulateOptions) -> None:
+    """Check what the command line does not: a simulation must end, and fit into memory.
+
+    Raises:
+        WrongValueError: A number is out of its bounds.
+    """
+    for flag, kind, value in (
+        ("--duration", Number(1, 1_000_000), options.seconds),
+        ("--rate", Number(0.001, 1_000_000), options.rate),
+        ("--routers", Whole(1, 100), options.routers),
+        ("--threshold", Number(0, 1), options.lora_affinity_threshold),
+    ):
+        try:
+            if value is not None:
+                kind.read(value)
+        except WrongValueError as error:
+            raise WrongValueError(f"{flag}: {error}") from None
+
+
+def _check_names(scenarios: Sequence[Scenario]) -> None:
+    """Check that each scenario has a name of its own, by which its figures are reported.
+
+    Raises:
+        ScenarioError: Two scenarios have the same name.
+    """
+    by_name: dict[str, Scenario] = {}
+    for each in scenarios:
+        other = by_name.setdefault(each.name, each)
+        if other != each:
+            raise ScenarioError(f"{each.where}: {other.where} has the same name, {each.name}")
 
 
 def list_command(*, as_json: bool) -> None:

@@ -110,11 +110,13 @@ class Scenario:
             return {ALL: served, NONE: ()}[preload]
         if isinstance(preload, int):
             return served[:preload]
+        known = frozenset(served)
         for name in preload:
-            if name not in served:
+            if name not in known:
+                these = f"{len(served)}, {served[0]} to {served[-1]}" if served else "none"
                 raise ScenarioError(
-                    f"{self.where}: preload: the fleet serves no adapter {name!r}; it serves "
-                    f"{len(served)}, {served[0]} to {served[-1]}"
+                    f"{self.where}: preload: the fleet serves no adapter {name!r}; "
+                    f"it serves {these}"
                 )
         return preload
 

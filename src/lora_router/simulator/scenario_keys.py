@@ -21,6 +21,7 @@ from lora_router.simulator.key_kinds import (
     WrongValueError,
 )
 from lora_router.simulator.key_records import Record, key
+from lora_router.simulator.trace import MOST_TOKENS
 
 Value = TypeVar("Value")
 
@@ -32,8 +33,10 @@ ALL, NONE = "all", "none"
 
 _ENGINE = EngineOptions()
 _MOST_ADAPTERS = 100_000
+_MOST_PRELOADED = 5_000_000
+"""Adapters in the host memory of all pods at the start. They take about 100 bytes each."""
 _SHARE = Number(0, 1)
-_TOKENS = Range(Whole(1, 1_000_000))
+_TOKENS = Range(Whole(1, MOST_TOKENS))
 _LOAD_MS = InTurn(Number(0, 600_000))
 
 
@@ -167,12 +170,20 @@ class ScenarioKeys:
             if outage.pod >= self.pods:
                 allowed = f"must be below pods ({self.pods}), not {outage.pod}"
                 raise WrongValueError(allowed, f"outages[{number}].pod")
+        preloaded = 0
         for pod in range(self.pods):
             slots, room = of_pod(self.slots, pod), self.host_room(pod)
             if room is not None and room < slots:
                 allowed = f"must be at least the slots of each pod ({slots} on pod {pod})"
                 raise WrongValueError(f"{allowed}, not {room}", "max_cpu_loras")
             self._check_preload_fits(pod, room)
+            preloaded += min(self._wanted, self.adapters if room is None else room)
+        if preloaded > _MOST_PRELOADED:
+            raise WrongValueError(
+                f"must be at most {_MOST_PRELOADED:,} adapters on all pods together, "
+                f"not {preloaded:,}",
+                "preload",
+            )
 
     def host_room(self, pod: int) -> int | None:
         """Return how many adapters fit in a pod's host memory. ``None``: any number."""
@@ -181,14 +192,18 @@ class ScenarioKeys:
             return room
         return None if room == UNLIMITED else of_pod(self.slots, pod)
 
+    @property
+    def _wanted(self) -> int:
+        """Adapters to preload on each pod, as many of them as fit if it says ``all``."""
+        if isinstance(self.preload, str):
+            return self.adapters if self.preload == ALL else 0
+        return self.preload if isinstance(self.preload, int) else len(self.preload)
+
     def _check_preload_fits(self, pod: int, room: int | None) -> None:
-        preload = self.preload
-        if isinstance(preload, str):
-            return
-        wanted = preload if isinstance(preload, int) else len(preload)
-        if room is not None and wanted > room:
+        if self.preload != ALL and room is not None and self._wanted > room:
             raise WrongValueError(
-                f"must be at most max_cpu_loras of each pod ({room} on pod {pod}), not {wanted}",
+                f"must be at most max_cpu_loras of each pod ({room} on pod {pod}), "
+                f"not {self._wanted}",
                 "preload",
             )
 

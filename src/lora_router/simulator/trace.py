@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 BASE_MODEL = "base"
+MOST_TOKENS = 1_000_000
+"""Tokens of a prompt, and of an answer."""
+_LONGEST_SECONDS = 1_000_000.0
+"""Length of a trace that is read from a file."""
 
 
 class TraceError(ValueError):
@@ -154,14 +158,25 @@ def _rows(path: Path, reader: "csv.DictReader[str]") -> tuple[Arrival, ...]:
             tokens = int(row["prompt_tokens"]), int(row["output_tokens"])
         except (TypeError, ValueError):
             raise TraceError(f"{where}: timestamp and tokens must be numbers") from None
-        if not 0 <= at < float("inf") or tokens[0] < 0 or tokens[1] < 1 or not row["model"]:
+        if (
+            not 0 <= at < float("inf")
+            or not 0 <= tokens[0] <= MOST_TOKENS
+            or not 1 <= tokens[1] <= MOST_TOKENS
+            or not row["model"]
+        ):
             raise TraceError(
-                f"{where}: needs a time of 0 or more, a model, and at least one token of output"
+                f"{where}: needs a time of 0 or more, a model, and at least one token of output, "
+                f"at most {MOST_TOKENS:,} of each"
             )
         arrivals.append(Arrival(at, row["model"], *tokens))
     if not arrivals:
         raise TraceError(f"{path}: has no requests")
-    return _from_zero(sorted(arrivals))
+    ordered = _from_zero(sorted(arrivals))
+    if ordered[-1].at > _LONGEST_SECONDS:
+        raise TraceError(
+            f"{path}: lasts {ordered[-1].at:,.0f} s, and may last at most {_LONGEST_SECONDS:,.0f} s"
+        )
+    return ordered
 
 
 def _from_zero(arrivals: Sequence[Arrival]) -> tuple[Arrival, ...]:

@@ -49,3 +49,24 @@ def test_an_unknown_scenario_ends_the_command_with_the_known_ones() -> None:
 
 def test_the_shell_completes_the_names_of_scenarios() -> None:
     assert list(complete_scenario("b")) == ["b-zipf", "bursty"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("--duration", "inf", "a number from 1 to 1,000,000"),
+        ("--rate", "inf", "a number from 0.001 to 1,000,000"),
+        ("--routers", "1000000", "a whole number from 1 to 100"),
+    ],
+)
+def test_a_simulation_that_would_not_end_is_refused(flag: str, value: str, allowed: str) -> None:
+    result = simulate("b-zipf", flag, value)
+    assert result.exit_code == 2
+    assert f"{flag}: must be {allowed}, not {value}" in result.stderr
+
+
+def test_two_scenarios_with_the_same_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "b-zipf.yaml").write_text("about: x\npods: 1\nslots: 1\nadapters: 1\nrate: 1\n")
+    result = simulate("b-zipf", "./b-zipf.yaml")
+    assert result.exit_code == 2
+    assert "b-zipf.yaml has the same name, b-zipf" in result.stderr

@@ -31,7 +31,7 @@ def least_request(rng: random.Random) -> LeastRequest:
 
 def written(directory: Path, *lines: str) -> Path:
     """Write a small scenario file. The given lines replace or add keys."""
-    given = {line.partition(":")[0] for line in lines}
+    given = {line.partition(":")[0] for text in lines for line in text.splitlines()}
     rest = [f"{key}: {value}" for key, value in SMALL.items() if key not in given]
     file = directory / "mine.yaml"
     file.write_text("\n".join([*rest, *lines]))
@@ -186,6 +186,10 @@ def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path)
         ("preload: [a, a]", "preload: must be all, none, or"),
         ("preload: [3]", "preload[0]: must be a line of text"),
         ("preload: 65", "preload: must be at most max_cpu_loras of each pod (64 on pod 0)"),
+        (
+            "preload: all\nmax_cpu_loras: unlimited\nadapters: 100000\npods: 51",
+            "preload: must be at most 5,000,000 adapters on all pods together, not 5,100,000",
+        ),
         ("crowd: 3", "crowd: must be a mapping with the keys at, lasts, share, not 3"),
         ("crowd: {at: 0.1, lasts: 2, share: 0.5}", "crowd.lasts: must be a number from 0 to 1"),
         ("crowd: {at: 0.1, lasts: 0.2}", "crowd.share: is required: a number from 0 to 1"),

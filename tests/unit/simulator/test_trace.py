@@ -88,6 +88,11 @@ def test_a_file_is_sorted_and_starts_at_zero(tmp_path: Path) -> None:
         ("timestamp,model,prompt_tokens,output_tokens\n1,m,1\n", "line 2: timestamp and tokens"),
         ("timestamp,model,prompt_tokens,output_tokens\n1,m,1,0\n", "line 2: needs a time"),
         ("timestamp,model,prompt_tokens,output_tokens\nnan,m,1,1\n", "line 2: needs a time"),
+        ("timestamp,model,prompt_tokens,output_tokens\n1,m,1,9999999\n", "line 2: needs a time"),
+        (
+            "timestamp,model,prompt_tokens,output_tokens\n5,m,1,1\n2000005,m,1,1\n",
+            "lasts 2,000,000 s, and may last at most 1,000,000 s",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
