@@ -34,6 +34,11 @@ class Served:
     echo: Echo
     port: int
 
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self.server._connections)
+
 
 @asynccontextmanager
 async def serving(
@@ -200,7 +205,7 @@ async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
 async def test_a_drain_does_not_wait_for_who_never_spoke() -> None:
     async with serving() as served:
         silent = await Socket.connected(served, b"")
-        await asyncio.sleep(0.05)
+        await until(lambda: served.connections == 1)
         async with asyncio.timeout(3):
             draining = asyncio.create_task(served.server.drain(30))
             await silent.rest()
@@ -245,7 +250,7 @@ async def test_a_drain_meets_a_gateway_that_leaves_at_that_moment() -> None:
 async def test_a_drain_does_not_wait_for_ever_for_who_does_not_answer() -> None:
     async with serving(Limits(close_seconds=0.2)) as served:
         client = await Socket.connected(served)
-        await asyncio.sleep(0.05)
+        await until(lambda: served.connections == 1)
         async with asyncio.timeout(5):
             assert await served.server.drain(30) == 0
         client.writer.close()
