@@ -70,6 +70,8 @@ slot becomes free), or of the last one (its slot goes to the request that has wa
 *scrape* and a *pod event* (of a pod that serves another model) let no held request go. After six
 seconds the router closes slots for the requests that wait; the columns *held for 7 s* are measured
 after that. *Longest timer* is the longest time for which a timer occupied the event loop meanwhile.
+All figures include work that the router defers to the next iterations of the event loop, so that it
+does not occupy the loop in one piece.
 """,
 }
 

@@ -1,7 +1,7 @@
-"""An algorithm as somebody outside this project writes it, with docs/algorithms.md alone.
+"""An algorithm as a user outside this project writes it, from docs/algorithms.md alone.
 
-It does what ``least-request`` does, so that the two can be compared: a difference is what an
-algorithm from outside lacks.
+It does what ``least-request`` does. If it is slower, an algorithm from outside lacks something that
+the built-in ones have.
 """
 
 from lora_router.fleet.pod_state import PodView

@@ -71,12 +71,12 @@ async def measure(plan: Plan, directory: Path, note: Callable[[str], None]) -> l
     """Measure all points of a plan.
 
     Args:
-        plan: What and how long.
+        plan: The points, and how long each is measured.
         directory: For configurations and logs.
-        note: Told what is being measured.
+        note: Called with what is measured next.
 
     Raises:
-        ChildError, RuntimeError, TimeoutError: Something does not work; says what.
+        ChildError, RuntimeError, TimeoutError: A process failed or did not respond in time.
     """
     rows: list[Row] = []
     points = plan.points()

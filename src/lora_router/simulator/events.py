@@ -1,6 +1,7 @@
 """Simulated time: a queue of timed calls, which is also the clock of the directors."""
 
 import heapq
+import math
 from collections.abc import Callable
 from itertools import count
 
@@ -31,6 +32,11 @@ class EventQueue:
         self.time = 0.0
         self._due: list[tuple[float, int, SimulatedTimer]] = []
         self._count = count()
+
+    @property
+    def next_at(self) -> float:
+        """Time of the next call. Infinity: no call is scheduled."""
+        return self._due[0][0] if self._due else math.inf
 
     def now(self) -> float:
         """Return the simulated time."""

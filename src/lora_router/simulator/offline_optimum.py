@@ -7,10 +7,10 @@ from collections.abc import Iterable
 def fewest_loads(adapters: Iterable[str], slots: int) -> int:
     """Return how often a request finds its adapter in no slot, with optimal eviction.
 
-    All slots of the fleet are treated as one cache, from which the adapter is evicted that is
-    needed again last (Belady, "A study of replacement algorithms for a virtual-storage computer",
-    IBM Systems Journal 5(2), 1966). No router does better: here an adapter never needs two slots,
-    however many requests it has, and an adapter in use may be evicted.
+    All slots of the fleet are treated as one cache. It evicts the adapter that is needed again last
+    (Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal
+    5(2), 1966). No router does better: here an adapter never needs two slots, however many requests
+    it has, and an adapter in use may be evicted.
 
     Args:
         adapters: The adapter of each request, in order.

@@ -93,9 +93,9 @@ class RouterModel:
 
         Args:
             name: This router's name.
-            others: Who receives it.
-            every: Seconds between two sendings.
-            after: Seconds until the first.
+            others: The routers that receive it.
+            every: Seconds between two exchanges.
+            after: Seconds until the first one.
         """
 
         def tell() -> None:
@@ -117,7 +117,7 @@ class RouterModel:
 
 
 def _without_requests(metrics: PodMetrics) -> PodMetrics:
-    """Return a snapshot that reports slots but nobody's requests."""
+    """Return the snapshot without its requests: it reports only slots."""
     lora = metrics.lora
     if lora is not None:
         lora = replace(lora, running=frozenset(), waiting=frozenset())
