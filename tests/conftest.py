@@ -52,6 +52,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(_MARKS[place])
             if place in _ONE_WORKER:
                 item.add_marker(pytest.mark.xdist_group(_ONE_WORKER[place]))
+        # A module there starts its gateway once, so one worker runs the whole module.
+        if path.parts[0] == "integration" and str(path) not in _ONE_WORKER:
+            item.add_marker(pytest.mark.xdist_group(str(path)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -26,7 +26,12 @@ async def gate(
         EchoPod("vllm-2", adapters=("only-here",)),
     ]
     path: Path = tmp_path_factory.mktemp("gateway")
-    changes = {"lora_affinity_threshold": 1.0, "transport": request.param}
+    changes = {
+        "lora_affinity_threshold": 1.0,
+        "transport": request.param,
+        # 500 requests at once may take longer than 5 s on a busy machine.
+        "envoy_message_timeout_seconds": 60.0,
+    }
     async with gateway(path, pods, **changes) as made:
         yield made
 
