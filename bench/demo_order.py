@@ -16,7 +16,7 @@ from lora_router.demo.load import ADAPTERS, BASE, make_trace
 from lora_router.demo.stack import DISK_LOAD_MS, HOST_LOAD_MS, PODS, SLOTS, STEP_MS
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.registry import load_algorithms
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.percentile import percentile

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 

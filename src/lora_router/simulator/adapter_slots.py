@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 
 
 class AdapterSlots:

@@ -19,53 +19,9 @@ effect at the next step.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """The size and the speed of an engine. Times in seconds."""
-
-    max_loras: int = 4
-    """Slots: distinct adapters in one batch."""
-    max_cpu_loras: int = 64
-    """Adapters in host memory, those in slots included. vLLM requires at least ``max_loras``."""
-    max_num_seqs: int = 256
-    """Requests in one batch."""
-    step_seconds: float = 0.020
-    """Duration of a step, without what each request adds."""
-    step_seconds_per_request: float = 0.0005
-    prefill_seconds_per_token: float = 0.0001
-    """What each prompt token adds to the first step of its request."""
-    host_load_seconds: float = 0.080
-    """Duration of a load from host memory into a slot."""
-    disk_load_seconds: float = 1.5
-    """Duration of a load of an adapter that is not in host memory."""
-    loads_block: bool = True
-    """Whether a load stalls the batch. Otherwise it delays only the requests of its adapter."""
-    kv_cache_tokens: int = 200_000
-    """Tokens that fit in the KV cache. ``Engine`` uses it only for the usage that it reports and
-    never runs out of it; ``PodModel`` does."""
-
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ValueError: An option is invalid. The message names it and what is allowed.
-        """
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if option.name.startswith(("max_", "kv_")) and value < 1:
-                raise ValueError(f"{option.name} must be at least 1, not {value}")
-            if "seconds" in option.name and not 0 <= value < float("inf"):
-                raise ValueError(f"{option.name} must be seconds, 0 or more, not {value}")
-        if self.step_seconds + self.step_seconds_per_request == 0:
-            raise ValueError("step_seconds must be above 0: otherwise a step takes no time")
-        if self.max_cpu_loras < self.max_loras:
-            raise ValueError(
-                f"max_cpu_loras must be at least max_loras ({self.max_loras}), "
-                f"not {self.max_cpu_loras}"
-            )
+from lora_router.simulator.engine_options import EngineOptions
 
 
 @dataclass(slots=True, eq=False)

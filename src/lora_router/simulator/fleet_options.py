@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
 
 

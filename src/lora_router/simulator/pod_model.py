@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.simulator.adapter_slots import AdapterSlots
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.events import EventQueue, SimulatedTimer
 from lora_router.simulator.simulated_request import SimulatedRequest
 

@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions, Outage
 from lora_router.simulator.key_kinds import WrongValueError
 from lora_router.simulator.key_records import Record

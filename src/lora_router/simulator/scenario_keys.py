@@ -7,7 +7,7 @@ figures of docs/routing.md were measured on; changing one changes those figures.
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.key_kinds import (
     Flag,
     InTurn,

@@ -19,7 +19,8 @@ from aiohttp import web
 from lora_router.simulator import completions
 from lora_router.simulator.completions import CHAT, COMPLETION, EVENT_STREAM, EventWriter, Shape
 from lora_router.simulator.driver import EngineDriver, Generation
-from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
+from lora_router.simulator.engine import Engine, EngineRequest
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.metrics_page import CONTENT_TYPE, MetricsPage, models_document
 from lora_router.simulator.requests import (
     Asked,

@@ -16,7 +16,7 @@ from lora_router.demo.load import (
     Player,
     make_trace,
 )
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 

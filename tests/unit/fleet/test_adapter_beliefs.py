@@ -10,7 +10,7 @@ from lora_router.fleet.adapter_beliefs import AdapterBeliefs
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.simulated_request import SimulatedRequest

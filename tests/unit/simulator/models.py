@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
+from lora_router.simulator.engine import Engine, EngineRequest
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.simulated_request import SimulatedRequest

@@ -1,68 +1,12 @@
 """The engine model in simulated time reproduces the observed behaviour of vLLM."""
 
-from collections.abc import Iterable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
-
-
-def ask(
-    adapter: str | None, *, tokens: int = 10, at: float = 0.0, prompt: int = 1
-) -> EngineRequest:
-    return EngineRequest(adapter, prompt_tokens=prompt, output_tokens=tokens, arrived=at)
-
-
-class Run:
-    """An engine and its clock."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.now = 0.0
-        self.first_token: dict[EngineRequest, float] = {}
-        """Seconds from arrival to the first token."""
-        self.max_active = 0
-        self._coming: list[EngineRequest] = []
-
-    def step(self) -> bool:
-        """Run a step; return false if there was nothing to do."""
-        step = self.engine.begin_step(self.now)
-        if step is None:
-            return False
-        self.max_active = max(self.max_active, len(self.engine.active))
-        self.now += step.seconds
-        for request in self.engine.end_step():
-            if request.generated == 1:
-                self.first_token[request] = self.now - request.arrived
-        return True
-
-    def play(self, requests: Iterable[EngineRequest] = (), until: float = 1e9) -> None:
-        """Submit each request when it arrives, and run until all have ended."""
-        coming = self._coming = sorted(
-            [*self._coming, *requests], key=lambda request: request.arrived
-        )
-        while self.now < until:
-            while coming and coming[0].arrived <= self.now:
-                self.engine.submit(coming.pop(0))
-            if not self.step():
-                if not coming:
-                    return
-                self.now = coming[0].arrived
-
-
-def make(**options: object) -> Run:
-    values: dict[str, object] = {
-        "max_loras": 2,
-        "step_seconds": 0.01,
-        "step_seconds_per_request": 0.0,
-        "prefill_seconds_per_token": 0.0,
-        "host_load_seconds": 0.0,
-        "disk_load_seconds": 0.0,
-    }
-    return Run(Engine(EngineOptions(**(values | options))))  # type: ignore[arg-type]
-
+from lora_router.simulator.engine import Engine
+from lora_router.simulator.engine_options import EngineOptions
+from tests.unit.simulator.engine_run import ask, make
 
 # Steps
 
@@ -286,73 +230,6 @@ def test_cache_usage_grows_with_tokens_and_is_never_above_one() -> None:
     run.engine.submit(ask(None, prompt=5000))
     run.step()
     assert run.engine.kv_cache_usage == 1.0
-
-
-# Aborts
-
-
-def test_an_abort_takes_effect_at_the_next_step() -> None:
-    run = make()
-    leaving, staying = ask("a1"), ask("a2")
-    run.engine.submit(leaving)
-    run.engine.submit(staying)
-    run.step()
-    run.engine.abort(leaving)
-    assert leaving in run.engine.running
-    run.step()
-    assert run.engine.running == [staying]
-    assert list(run.engine.listed) == ["a2"]
-    assert leaving.generated == 1
-
-
-def test_the_last_request_aborted_leaves_one_empty_step() -> None:
-    run = make()
-    request = ask("a1")
-    run.engine.submit(request)
-    run.step()
-    run.engine.abort(request)
-    assert run.step()
-    assert not run.engine.listed
-    assert not run.step()
-
-
-def test_a_waiting_request_can_be_aborted_and_never_runs() -> None:
-    run = make(max_loras=1)
-    running, waiting = ask("a1"), ask("a2")
-    run.play([running, waiting], until=0.02)
-    run.engine.abort(waiting)
-    while run.step():
-        pass
-    assert waiting.generated == 0
-    assert run.engine.loads == 1
-
-
-def test_an_abort_while_the_adapter_is_loaded_frees_the_slot() -> None:
-    run = make(disk_load_seconds=1.5, loads_block=False)
-    request = ask("a1")
-    run.engine.submit(request)
-    run.step()
-    run.engine.abort(request)
-    run.step()
-    assert run.engine.active == set()
-    assert not run.engine.listed
-
-
-def test_an_abort_after_the_end_does_nothing() -> None:
-    run = make()
-    request = ask("a1", tokens=1)
-    run.play([request])
-    run.engine.abort(request)
-    assert not run.step()
-
-
-def test_an_abort_frees_the_slot_for_the_next_adapter() -> None:
-    run = make(max_loras=1)
-    hog, waiting = ask("a1", tokens=10_000), ask("a2", tokens=1)
-    run.play([hog, waiting], until=0.05)
-    run.engine.abort(hog)
-    run.step()
-    assert waiting.finished
 
 
 # Invalid options

@@ -12,7 +12,7 @@ from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceReque
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_affinity import LoraAffinity
 from lora_router.routing.lora_placement import LoraPlacement
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions, Outage
 from lora_router.simulator.fleet_simulation import FleetRun, FleetSimulation
 from lora_router.simulator.knowledge import (

@@ -10,7 +10,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from lora_router.scrape.exposition import read_page
-from lora_router.simulator.engine import Engine, EngineOptions, EngineRequest
+from lora_router.simulator.engine import Engine, EngineRequest
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.metrics_page import MetricsPage, models_document
 
 DATA = Path(__file__).parents[2] / "data" / "vllm-0.32.0"

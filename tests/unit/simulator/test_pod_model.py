@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.simulated_request import SimulatedRequest

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 DATA = Path(__file__).parents[2] / "data" / "vllm-0.32.0"

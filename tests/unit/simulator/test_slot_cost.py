@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from tests.unit.simulator.models import Ask, Model, Tokens, by_events, by_steps
 
 MEASURED = EngineOptions(

@@ -6,7 +6,7 @@ from itertools import pairwise
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_placement import LoraPlacement
-from lora_router.simulator.engine import EngineOptions
+from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetRun, FleetSimulation
 from lora_router.simulator.timeline import (
