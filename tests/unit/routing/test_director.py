@@ -1,5 +1,7 @@
 """The director: candidates, counting, refusing, holding."""
 
+import asyncio
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -219,6 +221,23 @@ class TestBrokenAlgorithms:
             lambda _request, _pods: None,
             lambda _request, _pods: Pick(PodState(make_pod(9)), "an-address-of-its-own"),
             lambda _request, _pods: Pick(PodState(make_pod(1)), "a-known-name-another-record"),
+            lambda _request, pods: Pick(pods[0], None),  # type: ignore[arg-type]
+            lambda _request, pods: Pick(pods[0], b"bytes"),  # type: ignore[arg-type]
+            lambda _request, _pods: Pick(None, "no-pod"),  # type: ignore[arg-type]
+            lambda _request, _pods: Pick([], "not-hashable"),  # type: ignore[arg-type]
+            lambda _request, _pods: Hold("wait", "5"),  # type: ignore[arg-type]
+            lambda _request, _pods: Hold("wait", float("nan")),
+            lambda _request, _pods: Hold("wait", float("inf")),
+            lambda _request, _pods: Hold("wait", True),
+            lambda _request, _pods: Hold(None, 5.0),  # type: ignore[arg-type]
+            lambda _request, _pods: Hold("wait", 5.0, ask_again=None, closed=("pod-1", "a")),  # type: ignore[arg-type]
+            lambda _request, _pods: Hold("wait", 5.0, closed=7),  # type: ignore[arg-type]
+            lambda _request, _pods: Hold("wait", 5.0, ask_again=float("-inf")),
+            lambda _request, _pods: Hold("wait", 5.0, wakes_on="free-slot"),  # type: ignore[arg-type]
+            lambda _request, _pods: Hold("wait", 5.0, wanted=PodState(make_pod(9))),
+            lambda _request, _pods: sys.exit(3),
+            lambda _request, _pods: _raise(GeneratorExit()),
+            lambda _request, _pods: _raise(asyncio.CancelledError()),
         ],
     )
     def test_least_request_steps_in(
@@ -230,6 +249,29 @@ class TestBrokenAlgorithms:
 
         assert routed.reason == "algorithm-failed"
         assert routed.reservation.state in tuple(bench.fleet)
+
+    def test_a_pod_that_is_known_and_not_a_candidate_gets_nothing(self) -> None:
+        fleet = make_fleet(2)
+        fleet.upsert(make_pod(2, labels={"gpu": "h100"}))
+        other = state_of(fleet, 1)
+        bench = Bench(fleet, Scripted(lambda _request, _pods: Pick(other, "elsewhere")))
+
+        assert bench.routed(pod_filter="gpu=h100").address == "10.0.0.2:8000"
+
+    def test_its_log_lines_are_limited_and_say_what_is_wrong(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench = Bench(scripted=Scripted(lambda _request, pods: Pick(pods[0], None)))  # type: ignore[arg-type]
+        for _ in range(100):
+            bench.routed()
+
+        (record,) = caplog.records
+        assert "algorithm scripted failed" in record.getMessage()
+        assert "Pick.reason is NoneType, must be str" in record.getMessage()
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def hold_until_one_slot_is_free(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
