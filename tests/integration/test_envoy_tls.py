@@ -77,7 +77,7 @@ def test_what_envoy_needs_for_tls_is_asked_for(certificates: Certificates, left_
     result = CliRunner().invoke(cli, ["envoy-config", *flags])
     assert result.exit_code == 2
     assert result.stderr.startswith(f"lora-router: {left_out}")
-    assert "needed, because the router" in result.stderr
+    assert "required, because the router" in result.stderr
 
 
 async def test_a_router_with_tls_is_probed(tmp_path: Path, certificates: Certificates) -> None:
