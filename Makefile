@@ -42,7 +42,7 @@ test: $(VENV)/.dev ## run all tests and measure coverage (ARGS="-k session" runs
 
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## run the unit tests that need no Envoy (ARGS="-k session")
-	HYPOTHESIS_PROFILE=fast $(PYTEST) -q -m "not slow and not envoy" tests/unit $(ARGS)
+	HYPOTHESIS_PROFILE=fast $(PYTEST) --dist worksteal -q -m "not slow and not envoy" tests/unit $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## run the property tests with 20 times the examples (some minutes)

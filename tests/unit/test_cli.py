@@ -280,6 +280,7 @@ def test_serve_refuses_an_option_that_no_algorithm_has() -> None:
     assert "unknown option 'shuffle_shard_x'; did you mean 'shuffle_shard_k'?" in result.stderr
 
 
+@pytest.mark.slow
 def test_serve_runs_where_the_user_has_no_home() -> None:
     """As in a container whose user is a number: no HOME, and no entry in /etc/passwd."""
     program = (

@@ -72,7 +72,7 @@ def test_the_environment_of_a_test_is_short() -> None:
     assert {name for name in names if not name.startswith(prefixes)} <= {
         *("PATH", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT"),
         *("KUBEBUILDER_ASSETS", "XDG_CACHE_HOME"),
-        *("HOME", "TZ", "LC_ALL", "PYTHONUTF8"),
+        *("HOME", "TZ", "LC_ALL", "PYTHONUTF8", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     }
     assert list(Path(os.environ["HOME"]).glob(".kube")) == []
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,7 @@ def test_a_count_returns_only_the_first_pods() -> None:
     assert rendezvous_order("a", pods[:1], 3) == pods[:1]
 
 
+@pytest.mark.slow
 def test_the_order_is_the_same_in_every_process() -> None:
     program = (
         "from tests.unit.routing.test_rendezvous import make_pods, names, rendezvous_order\n"
