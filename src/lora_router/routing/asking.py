@@ -6,9 +6,10 @@ in the background, in a *sweep*. Queues whose algorithm answered ``WakesOn.ANY_C
 asked in sweeps, because nothing indicates which of their requests could be routed.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lora_router.routing.agenda import Agenda
@@ -45,7 +46,9 @@ class Sweep:
 class Resettling:
     """Queues that are being put into their new lines, because the models of pods changed."""
 
-    left: deque[Queue]
+    left: OrderedDict[Queue, None] = field(default_factory=OrderedDict)
+    lines: dict[Line, None] = field(default_factory=dict)
+    """The lines that got queues."""
 
 
 Item = Line | Queue | Held | Sweep | Resettling
@@ -60,6 +63,12 @@ class Asking:
         self._agenda = agenda
         self._lines = lines
         self._sweeps: dict[Line, Sweep] = {}
+        self._resettling = Resettling()
+
+    def resettle(self, queues: Iterable[Queue]) -> None:
+        """Put queues into other lines, a few at a time: their candidates changed."""
+        self._resettling.left.update(dict.fromkeys(queues))
+        self._agenda.add(self._resettling)
 
     def work(self, item: Item, steps: int) -> int:
         """Work on an item, in at most ``steps`` questions."""
@@ -90,6 +99,10 @@ class Asking:
     def _ask_line(self, line: Line, steps: int) -> int:
         """Ask for the most senior requests of a line while its pods have a free slot."""
         if not line.queues:
+            return 0
+        if self._resettling.left:
+            # Seniority is known once each queue is in its line.
+            self._resettling.lines[line] = None
             return 0
         if line.stale:
             question = next(iter(line.queues)).question
@@ -144,15 +157,20 @@ class Asking:
     def _resettle(self, resettling: Resettling, steps: int) -> int:
         """Put queues into the lines of their new candidates."""
         left = resettling.left
-        queues = [left.popleft() for _ in range(min(steps, len(left)))]
-        for queue in queues:
+        number = min(steps, len(left))
+        for _ in range(number):
+            queue, _ = left.popitem(last=False)
             if queue.requests:
                 self._lines.place(queue, self._receptionist.candidates_for(queue.question))
                 assert queue.line is not None  # noqa: S101 -- it was just put there
-                self._agenda.add(queue.line)
+                resettling.lines[queue.line] = None
         if left:
             self._agenda.add(resettling)
-        return len(queues)
+            return number
+        for line in resettling.lines:
+            self._agenda.add(line)
+        resettling.lines.clear()
+        return number
 
 
 def _number(queue: Queue) -> int:

@@ -66,7 +66,7 @@ class Director:
         self._finder = self.reception.finder
         self._may_hold = max_hold_seconds > 0
         self._catalogs: frozenset[Catalog] = frozenset()
-        """What the ready pods served when pods changed last while requests were held."""
+        """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
@@ -133,6 +133,8 @@ class Director:
         answer = self._caller.ask(algorithm, request, candidates, self._clock.now())
         if isinstance(answer, Hold):
             question = _question(algorithm, model, query)
+            if not self._room.held:
+                self._catalogs = self._fleet.catalogs()
             return self.reception.admit(
                 question, request, algorithm, answer, candidates, on_outcome
             )
@@ -160,8 +162,8 @@ class Director:
         if not self._room.held:
             return
         catalogs = self._fleet.catalogs()
-        models_changed, self._catalogs = catalogs != self._catalogs, catalogs
-        self._room.pods_changed(states, models_changed=models_changed)
+        changed, self._catalogs = catalogs ^ self._catalogs, catalogs
+        self._room.pods_changed(states, changed)
 
 
 def _question(algorithm: Algorithm, model: str, query: RouteQuery) -> Question:

@@ -25,15 +25,15 @@ Rules:
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
 from lora_router.routing.algorithm import Hold
-from lora_router.routing.asking import Asking, Item, Receptionist, Resettling
+from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
@@ -61,9 +61,9 @@ class WaitingRoom:
         self._lines = Lines()
         self._slots = ClosedSlots()
         self._agenda: Agenda[Item] = Agenda(clock)
-        self._agenda.work_on = Asking(receptionist, self._agenda, self._lines).work
+        self._asking = Asking(receptionist, self._agenda, self._lines)
+        self._agenda.work_on = self._asking.work
         self._alarms = Alarms(clock, self._ask_again)
-        self._resettling = Resettling(deque())
 
     # What algorithms see (``candidates.Waiting``)
 
@@ -185,16 +185,25 @@ class WaitingRoom:
                 self._wake_queues_of(state.beliefs.foreign_adapters)
             self._agenda.work()
 
-    def pods_changed(self, states: Collection[PodState], *, models_changed: bool) -> None:
-        """Wake queues after pods joined, left, or changed, or their models changed."""
+    def pods_changed(
+        self, states: Collection[PodState], catalogs: Collection[Catalog] = ()
+    ) -> None:
+        """Wake queues after pods joined, left, or changed, or their models changed.
+
+        Args:
+            states: The records of the pods.
+            catalogs: The catalogs that ready pods serve since then, or serve no longer. Only
+                queues of models in them can have other candidates than the rest of their line.
+        """
         if not self.held:
             return
         for line in self._lines:
             line.stale = True
             self._agenda.add(line)
-        if models_changed:
-            self._resettling.left = deque(self._queues.values())
-            self._agenda.add(self._resettling)
+        for catalog in catalogs:
+            waiting = self._queues_by_model.keys()
+            for model in (*(waiting & catalog.adapters.keys()), *(waiting & catalog.base_models)):
+                self._asking.resettle(self._queues_by_model[model])
         for state in states:
             self._wake_queues_of(state.beliefs.foreign_adapters)
             self._wake_queues_of(state.in_flight_adapters)

@@ -216,6 +216,31 @@ class TestWhoIsNext:
         second.reservation.release()
         assert router.late_names == ["w0"]
 
+    def test_a_pod_of_other_models_that_comes_asks_and_moves_nobody(self) -> None:
+        fleet = Saturated(4, 2, 1000)
+        lines = {held.queue.line for held in fleet.held if held.queue is not None}
+        other = make_pod(5, models=("other", "x", "y"))
+
+        assert fleet.asked(lambda: fleet.router.fleet.upsert(other)) == 0
+        assert {held.queue.line for held in fleet.held if held.queue is not None} == lines
+        fleet.end_one("runs-0")
+        fleet.end_one("runs-0")
+        assert fleet.router.late_names == ["waits-0"]
+
+    def test_a_pod_with_one_more_adapter_moves_the_queues_of_its_models_only(self) -> None:
+        fleet = Fleet()
+        fleet.upsert(make_pod(1, models=("base", "a", "b", "c")))
+        fleet.put_metrics(state_of(fleet, 1), idle_metrics(1))
+        router = Router(fleet)
+        ends = router.routed("a")
+        router.held("b")
+        router.held("c")
+        fleet.upsert(make_pod(2, models=("base", "b", "more")))
+        assert router.late_names == ["b"]
+
+        ends.reservation.release()
+        assert router.late_names == ["b", "c"]
+
     def test_a_slot_that_the_first_ones_leave_is_offered_to_all(self) -> None:
         """Queues that their algorithm continues to hold do not withhold a slot from the others."""
 
