@@ -10,6 +10,7 @@ section 8.1).
 
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 
 import msgspec
 
@@ -126,7 +127,9 @@ def _read_json(body: bytes | bytearray) -> BodyFields:
     # The decoder searches for the end of a string that it skips. It does not validate the string.
     if not body.isascii() and not _is_utf8(body):
         raise _not_utf8()
-    return BodyFields(_model(bytes(document.model)), bytes(document.stream) == b"true", size)
+    raw = bytes(document.model)
+    model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)
+    return BodyFields(model, bytes(document.stream) == b"true", size)
 
 
 def _model(raw: bytes) -> str:
@@ -136,6 +139,11 @@ def _model(raw: bytes) -> str:
         return checked_model(_text.decode(raw))
     except msgspec.ValidationError:
         raise BodyError(BodyErrorKind.MODEL_TYPE, "The field 'model' must be a string.") from None
+
+
+_usual_model = lru_cache(maxsize=4096)(_model)
+"""Most requests name a model that earlier requests named. Longer names are not cached, because they
+would let clients use memory."""
 
 
 def _read_form(body: bytes | bytearray, content_type: str) -> BodyFields:

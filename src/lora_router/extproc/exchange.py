@@ -220,7 +220,10 @@ class Exchange:
             return self._refused(outcome)
         self._routed = outcome
         self.state = ROUTED if headers.ends else PASSING
-        return (self._route_answer(outcome, to_body=False),)
+        answer = answers.routed(
+            self.context.headers, outcome, to_body=False, has_id=bool(headers.request_id)
+        )
+        return (answer,)
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
         headers, setup = self._headers, self._setup
@@ -262,7 +265,12 @@ class Exchange:
         self._routed = outcome
         self.state = ROUTED
         collected, self._collected = self._collected, None
-        answer = self._route_answer(outcome, to_body=collected is None)
+        answer = answers.routed(
+            self.context.headers,
+            outcome,
+            to_body=collected is None,
+            has_id=bool(self._headers.request_id),
+        )
         if collected is None and not trailers:
             return (answer,)
         outputs: list[Output] = [answer]
@@ -275,11 +283,6 @@ class Exchange:
         if trailers:
             outputs.append(answers.CONTINUE_TRAILERS)
         return outputs
-
-    def _route_answer(self, routed: Routed, *, to_body: bool) -> bytes:
-        return answers.routed(
-            self.context.headers, routed, to_body=to_body, has_id=bool(self._headers.request_id)
-        )
 
     def _piece_answer(self, piece: Message, *, ends: bool) -> bytes:
         if self._setup.body_mode == _FULL_DUPLEX:

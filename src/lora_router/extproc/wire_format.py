@@ -102,12 +102,22 @@ def _first_field(data: Message) -> tuple[int, int, int] | None:
         The start and the end of the inner field, and the end of the outer field. ``None``: the
         message has another form.
     """
+    # Lengths of two bytes are read here, because almost all have two. ``_size`` reads any length.
     try:
-        size, at = _size(data, 1)
+        size, byte, at = data[1], data[2], 3
+        if size < 0x80 or byte >= 0x80:
+            size, at = _size(data, 1)
+        else:
+            size += (byte - 1) << 7
         end = at + size
         if data[at] != _FIRST_FIELD:
             return None
-        size, at = _size(data, at + 1)
+        size, byte = data[at + 1], data[at + 2]
+        if size < 0x80 or byte >= 0x80:
+            size, at = _size(data, at + 1)
+        else:
+            size += (byte - 1) << 7
+            at += 3
     except (IndexError, OverflowError):
         return None
     stop = at + size

@@ -180,8 +180,9 @@ class Connection:
 
     def _on_data(self, flags: int, number: int, payload: Payload) -> None:
         size = len(payload)
-        due = self._window.take(size)
-        if due:
+        window = self._window
+        window.taken += size
+        if window.taken >= window.top_up and (due := window.due()):
             self.outbox.chunks.append(frames.window_update(0, due))
         stream = self.streams.get(number)
         if stream is None or stream.remote_ended:

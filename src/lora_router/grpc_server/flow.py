@@ -151,38 +151,40 @@ class ReceiveWindow:
     Bytes return to the window when they are used. Bytes of incomplete messages do not return, so
     the window bounds them. A peer that has filled the window must complete a message or reset a
     stream.
+
+    The owner adds received bytes to ``taken``, and calls ``due`` when ``taken`` has reached
+    ``top_up``. So most frames need no call.
     """
 
-    __slots__ = ("_held", "_size", "_taken", "_top_up")
+    __slots__ = ("_held", "_size", "taken", "top_up")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._top_up = size // 2
-        self._taken = 0
         self._held = 0
+        self.top_up = size // 2
+        """Bytes at which ``due`` may have something to return."""
+        self.taken = 0
+        """Bytes that have been received and have not returned to the window."""
 
-    def take(self, size: int) -> int:
-        """Count received bytes; return the WINDOW_UPDATE increment to send, 0 for none.
+    def due(self) -> int:
+        """Return the increment of the WINDOW_UPDATE to send, 0 for none.
 
         Raises:
             PeerError: The peer exceeded the window.
         """
-        self._taken = taken = self._taken + size
-        if taken < self._top_up:
-            return 0
-        if taken > self._size:
+        if self.taken > self._size:
             raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
-        return self._due()
+        return self._return_bytes()
 
     def hold(self, change: int) -> int:
         """Hold bytes or (negative) release them; return the increment to send, 0 for none."""
         self._held += change
-        return self._due()
+        return self._return_bytes()
 
-    def _due(self) -> int:
-        due = self._taken - self._held
+    def _return_bytes(self) -> int:
+        due = self.taken - self._held
         # A window that is almost filled by held bytes is topped up with any amount.
-        if due < self._top_up and (self._taken < self._size - frames.SMALLEST_MAX_FRAME or not due):
+        if due < self.top_up and (self.taken < self._size - frames.SMALLEST_MAX_FRAME or not due):
             return 0
-        self._taken -= due
+        self.taken -= due
         return due

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router.extproc import body as body_module
 from lora_router.extproc.body import (
     FORM_PATHS,
     JSON_PATHS,
@@ -251,3 +252,15 @@ def test_the_paths_match_exactly_and_without_their_query() -> None:
     assert paths.match("/my/generate")
     for other in ("/v1/models", "/v1/completions/", "/V1/completions", "", "/x?/v1/completions"):
         assert not paths.match(other)
+
+
+def test_names_that_clients_invent_take_a_bounded_memory() -> None:
+    for number in range(5000):
+        read_body(b'{"model": "invented-%d"}' % number, "application/json")
+    before = body_module._usual_model.cache_info()
+    escaped = b'{"model": "' + rb"\u0061" * 500 + b'"}'
+    assert read_body(escaped, "application/json").model == "a" * 500
+
+    after = body_module._usual_model.cache_info()
+    assert before.currsize == after.currsize == 4096
+    assert before.misses == after.misses
