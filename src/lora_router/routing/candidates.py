@@ -169,7 +169,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     def is_full_for(self, adapter: str) -> bool:
         """Return whether no candidate has a free slot and none has the adapter in flight.
 
-        ``False`` can also mean that only an inspection of each pod would tell.
+        ``False`` can also mean that only an inspection of each pod would show it.
         """
         if len(self) > FULL_LOOK:
             if self._group is None:
