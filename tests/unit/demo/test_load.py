@@ -30,6 +30,7 @@ def test_a_longer_trace_begins_with_the_shorter_one() -> None:
     assert long[: len(short)] == short
 
 
+@pytest.mark.slow
 def test_a_trace_has_the_rate_the_shares_and_the_lengths_it_says() -> None:
     trace = make_trace(1, 1000)
     models = Counter(arrival.model for arrival in trace)

@@ -22,11 +22,12 @@ def dig(value: object, *path: str | int) -> object:
     return value
 
 
+pytestmark = pytest.mark.envoy
+
 MANAGER = ("static_resources", "listeners", 0, "filter_chains", 0, "filters", 0, "typed_config")
 EXT_PROC = (*MANAGER, "http_filters", 0, "typed_config")
 
 
-@pytest.mark.envoy
 @pytest.mark.parametrize(
     "settings",
     [

@@ -79,7 +79,9 @@ class Saturated:
 
 
 class TestWhatAChangeCosts:
-    @pytest.mark.parametrize(("pods", "waiting"), [(4, 6), (32, 872), (200, 5000)])
+    @pytest.mark.parametrize(
+        ("pods", "waiting"), [(4, 6), (32, 872), pytest.param(200, 5000, marks=pytest.mark.slow)]
+    )
     def test_no_request_is_asked_when_none_can_go(self, pods: int, waiting: int) -> None:
         fleet = Saturated(pods, 4, waiting)
         router, pod = fleet.router, fleet.pod
@@ -97,7 +99,9 @@ class TestWhatAChangeCosts:
         assert fleet.asked(lambda: router.fleet.upsert(changed)) == 0
         assert router.director.held == waiting
 
-    @pytest.mark.parametrize(("pods", "waiting"), [(4, 6), (32, 872), (200, 5000)])
+    @pytest.mark.parametrize(
+        ("pods", "waiting"), [(4, 6), (32, 872), pytest.param(200, 5000, marks=pytest.mark.slow)]
+    )
     def test_one_is_asked_when_a_slot_is_free(self, pods: int, waiting: int) -> None:
         fleet = Saturated(pods, 4, waiting)
         fleet.end_one("runs-0")

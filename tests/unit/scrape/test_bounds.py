@@ -130,6 +130,7 @@ def test_a_label_names_so_many_adapters_and_no_more() -> None:
         read(line.replace('"a"', f'"{most},b"'))
 
 
+@pytest.mark.slow
 def test_a_new_long_label_in_each_scrape_leaves_nothing_behind() -> None:
     page = 'vllm:num_requests_running{{model_name="{}"}} 1\n'
     read(page.format("x" * 60_000))

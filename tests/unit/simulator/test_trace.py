@@ -43,6 +43,7 @@ def test_rate_popularity_and_lengths_are_as_requested() -> None:
 
 
 @pytest.mark.parametrize("burstiness", [1.0, 8.0])
+@pytest.mark.slow
 def test_bursts_change_the_variation_and_not_the_rate(burstiness: float) -> None:
     made = trace(Workload(4, burstiness=burstiness), rate=100, seconds=400)
     gaps = [after.at - before.at for before, after in itertools.pairwise(made)]
