@@ -43,8 +43,12 @@ many processes that two at a time would run out of time.
 """
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the folder that they are in."""
+    """Mark tests by the folder that they are in.
+
+    First of all, because pytest-xdist reads the groups in the same hook.
+    """
     for item in items:
         path = item.path.relative_to(_TESTS)
         for place in (path.parts[0], str(path)):
