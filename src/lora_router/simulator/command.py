@@ -49,6 +49,10 @@ _LEGEND = (
 )
 
 
+MAX_REQUESTS = 50_000_000
+"""Requests of one simulation. A million take about a minute."""
+
+
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
     """The arguments of the command."""
@@ -86,6 +90,7 @@ def simulate_command(options: SimulateOptions) -> None:
     if options.plot is not None:
         check_can_plot(options.plot)
     scenarios = [find_scenario(each) for each in options.scenarios]
+    _check_length(options, scenarios)
     _check_names(scenarios)
     replayed = None if options.trace is None else read_trace(options.trace)
     console = output_console(stderr=options.as_json)
@@ -130,6 +135,24 @@ def _check_bounds(options: SimulateOptions) -> None:
                 kind.read(value)
         except WrongValueError as error:
             raise WrongValueError(f"{flag}: {error}") from None
+
+
+def _check_length(options: SimulateOptions, scenarios: Sequence[Scenario]) -> None:
+    """Check that a simulation has a bounded number of requests. Their bounds alone allow 10^12.
+
+    Raises:
+        WrongValueError: It has more than ``MAX_REQUESTS``.
+    """
+    if options.trace is not None:
+        return
+    for scenario in scenarios:
+        rate = options.rate or scenario.rate
+        requests = options.seconds * rate
+        if requests > MAX_REQUESTS:
+            raise WrongValueError(
+                f"{scenario.name}: {requests:,.0f} requests (--duration {options.seconds:,.0f}, "
+                f"{rate:,.0f} requests per second): must be at most {MAX_REQUESTS:,}"
+            )
 
 
 def _check_names(scenarios: Sequence[Scenario]) -> None:

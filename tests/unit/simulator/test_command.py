@@ -65,6 +65,13 @@ def test_a_simulation_that_would_not_end_is_refused(flag: str, value: str, allow
     assert f"{flag}: must be {allowed}, not {value}" in result.stderr
 
 
+def test_a_simulation_of_too_many_requests_is_refused() -> None:
+    result = simulate("b-zipf", "--rate", "1000000", "--duration", "100000")
+    assert result.exit_code == 2
+    assert "b-zipf: 100,000,000,000 requests (--duration 100,000," in result.stderr
+    assert "must be at most 50,000,000" in result.stderr
+
+
 def test_two_scenarios_with_the_same_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b-zipf.yaml").write_text("about: x\npods: 1\nslots: 1\nadapters: 1\nrate: 1\n")
     result = simulate("b-zipf", "./b-zipf.yaml")
