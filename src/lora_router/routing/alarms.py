@@ -10,6 +10,9 @@ SOONEST_SECONDS = 0.01
 LATEST_SECONDS = 60.0
 """Upper bound, so that alarms of removed queues do not accumulate."""
 
+AT_ONCE = 64
+"""Alarms that go off in one turn of the event loop. The others follow in the next turns."""
+
 
 class Alarms:
     """At most one alarm for each queue: the earliest that was set."""
@@ -45,7 +48,9 @@ class Alarms:
         self._timer = None
         now = self._clock.now()
         due = []
-        while self._heap and self._heap[0][0] <= now:
+        for _ in range(AT_ONCE):
+            if not self._heap or self._heap[0][0] > now:
+                break
             at, _, queue = heappop(self._heap)
             if queue.alarm == at:
                 queue.alarm = None
