@@ -1,7 +1,8 @@
 """Holds the coverage of the request path: ``python -m tests.coverage_floors`` after the tests.
 
 The floor of the whole project stands in ``pyproject.toml``. The packages here decide and carry
-every request, so each has a floor of its own. It reads the data that ``make test COVERAGE=1`` has written.
+every request, so each has a floor of its own. It reads the data that ``make test COVERAGE=1`` has
+written.
 """
 
 import io
