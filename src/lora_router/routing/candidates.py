@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
-from lora_router.routing.rendezvous import first_of_group, rendezvous_order
+from lora_router.routing.rendezvous import WHOLE, first_of_group, rendezvous_order
 
 FULL_LOOK = 32
 """Up to this many pods, an algorithm inspects all of them."""
@@ -126,7 +126,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
 
     def in_order(self, adapter: str) -> Sequence[PodView]:
         """Return all candidates in the adapter's rendezvous order."""
-        if self._group is not None and len(self) <= FULL_LOOK:
+        if self._group is not None and len(self) <= WHOLE:
             return first_of_group(adapter, self._group)
         return rendezvous_order(adapter, self)
 
