@@ -31,6 +31,8 @@ def allowed_by(field: FieldInfo) -> str:
     for each in field.metadata:
         if isinstance(each, Allowed):
             return each.text
+    if field.annotation is bool:
+        return "true or false"
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(map(str, get_args(field.annotation)))}"
     bounds = {

@@ -98,6 +98,8 @@ def _value(loaded: LoadedSettings, name: str) -> object:
 
 def _text(value: object) -> str:
     match value:
+        case bool():
+            return "true" if value else "false"
         case None:
             return ""
         case list():

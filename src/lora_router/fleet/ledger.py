@@ -9,6 +9,7 @@ Rules:
   same name has a new state, so neither count can become wrong.
 """
 
+from lora_router.fleet.answer import Answer
 from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.pod_state import PodState
@@ -17,17 +18,22 @@ from lora_router.fleet.pod_state import PodState
 class Reservation:
     """One request that counts as in flight on a pod until it is released."""
 
-    __slots__ = ("_ledger", "adapter", "state")
+    __slots__ = ("_ledger", "adapter", "answer", "state")
 
     def __init__(self, ledger: "Ledger", state: PodState, adapter: str | None) -> None:
         self._ledger: Ledger | None = ledger
         self.state = state
         self.adapter = adapter
+        self.answer: Answer | None = None
 
     @property
     def open(self) -> bool:
         """Whether the request still counts as in flight."""
         return self._ledger is not None
+
+    def answered(self, answer: Answer) -> None:
+        """Record that the answer to the request began."""
+        self.answer = answer
 
     def release(self) -> bool:
         """End the reservation. Return whether this call was the one that ended it."""

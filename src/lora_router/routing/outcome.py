@@ -36,6 +36,8 @@ class Routed(Struct, frozen=True):
     algorithm: str
     reason: str
     model: str
+    fallbacks: tuple[str, ...] = ()
+    """Endpoints to try, in order, if the request cannot reach the pod."""
 
     @property
     def address(self) -> str:
