@@ -111,18 +111,26 @@ class Fleet:
     def put_metrics(self, state: PodState, metrics: PodMetrics) -> None:
         """Store a pod's newest snapshot."""
         state.metrics = metrics
-        state.scrape_failures = 0
+        state.scrape_failures = state.unreachable_scrapes = 0
         state.beliefs.scraped(metrics, state.in_flight)
         self._usual_slots = state.beliefs.slots or self._usual_slots
         self._index(state)
         self.changes.scraped.send((state,))
 
-    def put_scrape_failure(self, state: PodState, now: float) -> None:
+    def put_scrape_failure(self, state: PodState, now: float, *, unreachable: bool = False) -> None:
         """Record that a scrape failed.
 
         The last good snapshot stays, and its age shows that it is stale.
+
+        Args:
+            state: The pod's record.
+            now: Seconds on the clock of ``PodMetrics.scraped_at``.
+            unreachable: Whether the pod's own endpoint refused or reset the connection, or did not
+                respond within the timeout. False: it responded with something that cannot be used,
+                another endpoint serves its metrics, or this process is at fault.
         """
         state.scrape_failures += 1
+        state.unreachable_scrapes = state.unreachable_scrapes + 1 if unreachable else 0
         if state.beliefs.forget_old(now, self._metrics_max_age):
             self._index(state)
             self.changes.scraped.send((state,))

@@ -58,6 +58,7 @@ class PodState:
         "models_known",
         "pod",
         "scrape_failures",
+        "unreachable_scrapes",
     )
 
     def __init__(self, pod: Pod, usual_slots: int | None = None) -> None:
@@ -70,6 +71,8 @@ class PodState:
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
         self.scrape_failures = 0
         """The number of consecutive failed scrapes."""
+        self.unreachable_scrapes = 0
+        """The number of consecutive scrapes for which the pod could not be reached."""
 
     @property
     def base_models(self) -> frozenset[str]:

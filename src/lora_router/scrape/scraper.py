@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -200,7 +201,11 @@ class Scraper:
         self._observer.failed(kind, state.pod.name, error.cause)
         health.bad(error)
         if kind == "metrics":
-            self._fleet.put_scrape_failure(state, self._clock())
+            # Where another endpoint serves the metrics, it may fail alone.
+            unreachable = error.unreachable and urlsplit(state.pod.metrics_url).netloc == (
+                state.pod.address
+            )
+            self._fleet.put_scrape_failure(state, self._clock(), unreachable=unreachable)
 
     async def _scrape(self, state: PodState) -> None:
         page = await self._get(state.pod.metrics_url, max_bytes=page_reader.MAX_PAGE_BYTES)

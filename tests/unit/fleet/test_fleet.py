@@ -101,6 +101,22 @@ def test_a_failed_scrape_keeps_the_snapshot_and_a_good_one_ends_the_count() -> N
     assert state.scrape_failures == 0
 
 
+def test_scrapes_that_could_not_reach_the_pod_are_counted_while_they_follow_each_other() -> None:
+    fleet = make_fleet(1)
+    state = state_of(fleet, 1)
+
+    fleet.put_scrape_failure(state, 1.0, unreachable=True)
+    fleet.put_scrape_failure(state, 2.0, unreachable=True)
+    assert (state.scrape_failures, state.unreachable_scrapes) == (2, 2)
+
+    fleet.put_scrape_failure(state, 3.0, unreachable=False)
+    assert (state.scrape_failures, state.unreachable_scrapes) == (3, 0)
+
+    fleet.put_scrape_failure(state, 4.0, unreachable=True)
+    fleet.put_metrics(state, make_metrics(scraped_at=5.0))
+    assert (state.scrape_failures, state.unreachable_scrapes) == (0, 0)
+
+
 def test_a_snapshot_is_fresh_up_to_its_largest_age() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)

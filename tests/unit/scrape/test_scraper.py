@@ -191,6 +191,21 @@ async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_ca
     assert healthy.metrics_reads == 0
 
 
+@pytest.mark.parametrize(
+    ("metrics_at_the_endpoint", "unreachable"),
+    [(True, True), (False, False)],
+)
+async def test_a_pod_is_unreachable_if_its_own_endpoint_is(
+    metrics_at_the_endpoint: bool, unreachable: bool
+) -> None:
+    address = "127.0.0.1:1" if metrics_at_the_endpoint else "127.0.0.1:2"
+    one = pod("a", address, metrics_url="http://127.0.0.1:1/metrics", models=("m",))
+    async with Bench(one) as bench:
+        await until(lambda: bench.state("a").scrape_failures >= 2)
+
+        assert (bench.state("a").unreachable_scrapes >= 2) is unreachable
+
+
 async def test_a_network_that_fails_does_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
