@@ -207,7 +207,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> OneEach:
     def load(_options: AlgorithmOptions) -> dict[str, OneEach]:
         return {algorithm.name: algorithm}
 
-    monkeypatch.setattr("lora_router.app.load_algorithms", load)
+    monkeypatch.setattr("lora_router.assembly.load_algorithms", load)
     return algorithm
 
 

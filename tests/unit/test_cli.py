@@ -225,7 +225,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     async def serve(given: Settings) -> None:
         settings.append(given)
 
-    monkeypatch.setattr("lora_router.app.serve", serve)
+    monkeypatch.setattr("lora_router.serving.serve", serve)
     monkeypatch.setattr("lora_router.telemetry.logs.configure_logging", lambda *_: None)
     return settings
 

@@ -46,8 +46,9 @@ def test_every_metric_is_described_and_every_described_metric_exists() -> None:
     page = Telemetry(Fleet()).page().decode()
     exported = set(re.findall(r"^# TYPE (lora_router_\w+)", page, re.MULTILINE))
     # These are added by the app, which knows the transport, the tasks and the discovery.
-    app = (ROOT / "src/lora_router/app.py").read_text()
-    exported |= set(re.findall(r'"(lora_router_\w+)"', app))
+    for module in ("app_metrics.py", "assembly.py"):
+        source = (ROOT / "src/lora_router" / module).read_text()
+        exported |= set(re.findall(r'"(lora_router_\w+)"', source))
 
     assert named == {name.removesuffix("_total").removesuffix("_created") for name in exported}
 

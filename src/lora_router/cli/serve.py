@@ -65,8 +65,8 @@ def serve(
 
     import uvloop
 
-    from lora_router.app import serve as serve_app
     from lora_router.routing.registry import BrokenAlgorithmError, UnknownOptionError
+    from lora_router.serving import serve as serve_app
     from lora_router.telemetry.logs import configure_logging
 
     configure_logging(loaded.settings.log_level, loaded.settings.log_format)

@@ -1,0 +1,33 @@
+"""Metrics that are read from the parts of the router whenever ``/metrics`` is."""
+
+from lora_router.extproc.transport import Transport
+from lora_router.routing.director import Director
+from lora_router.supervision import Supervisor
+from lora_router.telemetry.logs import dropped_lines
+from lora_router.telemetry.metrics import Telemetry
+
+
+def add_app_metrics(
+    telemetry: Telemetry, transport: Transport, director: Director, supervisor: Supervisor
+) -> None:
+    """Add the metrics of these parts to the page."""
+    telemetry.add_gauge(
+        "lora_router_open_streams",
+        "Open ext_proc streams. Envoy keeps one open for each request until it ends.",
+        lambda: transport.open_streams,
+    )
+    telemetry.add_gauge(
+        "lora_router_held_requests",
+        "Requests that wait in this router for a pod.",
+        lambda: director.held,
+    )
+    telemetry.add_counter(
+        "lora_router_log_lines_dropped_total",
+        "Log lines dropped because standard error is not read fast enough or is closed.",
+        dropped_lines,
+    )
+    telemetry.add_gauge(
+        "lora_router_failing_tasks",
+        "Background tasks that keep failing. /readyz describes them.",
+        lambda: len(supervisor.failing()),
+    )

@@ -1,0 +1,168 @@
+"""Makes the parts of the router from its settings. ``app`` puts them together."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from lora_router.config.settings import Settings
+from lora_router.discovery.pods_file import PodsFile
+from lora_router.extproc.body import InferencePaths
+from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.tls import TlsFiles
+from lora_router.extproc.transport import Transport
+from lora_router.fleet.fleet import Fleet
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.director import Director
+from lora_router.routing.registry import load_algorithms
+from lora_router.routing.waiting_queue import Timer
+from lora_router.routing.waiting_room import Limits
+from lora_router.scrape.scraper import Scraper
+from lora_router.supervision import Supervisor
+from lora_router.telemetry.metrics import Telemetry
+
+
+class Discovery(Protocol):
+    """Finds the pods and applies them to the fleet."""
+
+    async def start(self) -> None:
+        """Start to follow the pods."""
+
+    async def synced(self) -> None:
+        """Wait until the fleet has received its first full list."""
+
+    async def stop(self) -> None:
+        """Stop following. The fleet keeps its pods."""
+
+    def status(self) -> dict[str, object]:
+        """Return the fields that ``/readyz`` shows."""
+
+
+class LoopClock:
+    """The clock of the running event loop. The scraper uses the same."""
+
+    now = staticmethod(time.monotonic)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Schedule one call, ``seconds`` from now."""
+        return asyncio.get_running_loop().call_later(seconds, call)
+
+
+def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Director:
+    """Return the director, with all installed algorithms.
+
+    Raises:
+        BrokenAlgorithmError: An installed algorithm cannot be loaded.
+    """
+    return Director(
+        fleet,
+        load_algorithms(
+            AlgorithmOptions(
+                lora_affinity_threshold=settings.lora_affinity_threshold,
+                metrics_max_age=settings.metrics_max_age_seconds,
+                extra=settings.algorithm_options,
+            )
+        ),
+        settings.algorithm,
+        LoopClock(),
+        telemetry.decisions,
+        default_model=settings.default_model,
+        max_hold_seconds=settings.max_hold_seconds,
+        limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
+    )
+
+
+def make_transport(
+    settings: Settings, director: Director, telemetry: Telemetry, supervisor: Supervisor
+) -> Transport:
+    """Return the selected transport, which does not listen yet."""
+    context = SessionContext(
+        director=director,
+        observer=telemetry.decisions,
+        paths=InferencePaths(settings.inference_paths),
+        headers=HeaderNames(
+            target_pod=settings.target_pod_header,
+            destination=settings.destination_header,
+            strategy=settings.strategy_header,
+            pod_filter=settings.filter_header,
+            model=settings.model_header,
+        ),
+        max_body_bytes=settings.max_body_bytes,
+    )
+    make: Callable[..., Transport]
+    # Import only the selected transport: grpcio takes a large part of the startup time.
+    if settings.transport == "builtin":
+        from lora_router.extproc.builtin_transport import BuiltinTransport
+
+        make = BuiltinTransport
+    else:
+        from lora_router.extproc.grpcio_transport import GrpcioTransport
+
+        make = partial(GrpcioTransport, supervisor=supervisor)
+    return make(
+        context,
+        host=settings.grpc_host,
+        port=settings.grpc_port,
+        max_message_bytes=settings.grpc_max_message_size_bytes,
+        tls=tls_files(settings),
+    )
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Return the TLS files of the gRPC server, or ``None`` without TLS."""
+    if settings.grpc_tls_cert_file is None or settings.grpc_tls_key_file is None:
+        return None
+    return TlsFiles(
+        settings.grpc_tls_cert_file,
+        settings.grpc_tls_key_file,
+        settings.grpc_tls_client_ca_file,
+    )
+
+
+def make_discovery(
+    settings: Settings, fleet: Fleet, telemetry: Telemetry, supervisor: Supervisor
+) -> Discovery:
+    """Return what finds the pods: the pods file, else Kubernetes."""
+    if settings.endpoints is not None:
+        return PodsFile(settings.endpoints, fleet, supervisor=supervisor)
+    # The Kubernetes client takes a second to import, and only this discovery needs it.
+    from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
+    from lora_router.discovery.kubernetes_api import Credentials
+    from lora_router.discovery.pod_object import PortRules
+
+    pods = KubernetesPods(
+        fleet,
+        KubernetesOptions(
+            namespaces=tuple(dict.fromkeys(settings.kubernetes_namespaces)),
+            selector=settings.kubernetes_selector,
+            ports=PortRules(settings.kubernetes_port_name, settings.kubernetes_port),
+            credentials=Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
+            watch_seconds=settings.kubernetes_watch_seconds,
+        ),
+        telemetry,
+        supervisor,
+    )
+    telemetry.add_gauge(
+        "lora_router_pods_age_seconds",
+        "Seconds since the Kubernetes API server last confirmed the list of pods.",
+        lambda: pods.age,
+    )
+    return pods
+
+
+def make_scraper(
+    settings: Settings, fleet: Fleet, telemetry: Telemetry, supervisor: Supervisor
+) -> Scraper:
+    """Return the scraper of the pods, which does not run yet."""
+    return Scraper(
+        fleet,
+        telemetry,
+        interval=settings.pod_metric_refresh_interval_ms / 1000,
+        models_interval=settings.models_refresh_interval_seconds,
+        timeout=settings.scrape_timeout_seconds,
+        concurrency=settings.scrape_concurrency,
+        api_key=settings.pod_api_key,
+        supervisor=supervisor,
+    )

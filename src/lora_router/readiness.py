@@ -1,0 +1,81 @@
+"""Whether the router should receive new requests: what ``/readyz`` reports."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from lora_router.admin.server import Readiness
+from lora_router.fleet.fleet import Fleet
+from lora_router.supervision import Supervisor
+
+_NAMED_TASKS = 5
+"""Number of failing tasks that ``/readyz`` describes. The others are only counted."""
+
+
+class RouterReadiness:
+    """Derives readiness from the state of the router's parts."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        supervisor: Supervisor,
+        *,
+        metrics_max_age: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Create it, for a router that has not started.
+
+        Args:
+            fleet: The pods.
+            supervisor: Knows the tasks that keep failing.
+            metrics_max_age: Age in seconds at which a snapshot is stale.
+            clock: Returns seconds, monotonic.
+        """
+        self._fleet = fleet
+        self._supervisor = supervisor
+        self._metrics_max_age = metrics_max_age
+        self._clock = clock
+        self._details: list[Callable[[], dict[str, object]]] = []
+        self.warm = False
+        """Whether the first scrape round is over."""
+        self.draining = False
+
+    def add_details(self, read: Callable[[], dict[str, object]]) -> None:
+        """Add fields to the page, which are read whenever the page is."""
+        self._details.append(read)
+
+    def read(self) -> Readiness:
+        """Return whether this router should receive new requests, and the reason if not.
+
+        Tasks that cannot be kept running are reported but do not make the router unready. The
+        router still routes on what it knows, and a fault in a task most likely affects every
+        router at the same time: if all became unready, no request would be served. Before the
+        first list of pods the router has nothing to route on, and is unready for that reason.
+        """
+        if self.draining:
+            reason = "shutting down"
+        elif not self._fleet.synced:
+            reason = "the list of pods has not been read yet"
+        elif not self.warm:
+            reason = "waiting for the first scrape of the pods"
+        else:
+            reason = "ready"
+        ready = reason == "ready"
+        now = self._clock()
+        ready_pods = self._fleet.ready()
+        stale = sum(state.fresh_metrics(now, self._metrics_max_age) is None for state in ready_pods)
+        details: dict[str, object] = {
+            "pods": len(self._fleet),
+            "ready_pods": len(ready_pods),
+            "stale_pods": stale,
+        }
+        for read in self._details:
+            details |= read()
+        failing = self._supervisor.failing()
+        if failing:
+            reason += f"; {len(failing)} background tasks keep failing"
+            # Discovery affects all requests, a scrape only those for one pod.
+            failing.sort(key=lambda each: each.task.startswith("scrape"))
+            details["failing_tasks"] = dict(Counter(each.task for each in failing))
+            details["failures"] = [str(each) for each in failing[:_NAMED_TASKS]]
+        return Readiness(ready, reason, details)
