@@ -88,6 +88,7 @@ def make_transport(
             strategy=settings.strategy_header,
             pod_filter=settings.filter_header,
             model=settings.model_header,
+            pool=settings.pool_header or "",
         ),
         max_body_bytes=settings.max_body_bytes,
     )

@@ -161,6 +161,9 @@ Address = Annotated[str, Field(min_length=1), Allowed("an address of this host")
 IpAddress = Annotated[str, Field(min_length=1), Allowed("an IP address")]
 HostAndPort = Annotated[Annotated[str, AfterValidator(_host_and_port)] | None, Allowed("host:port")]
 HeaderName = Annotated[str, BeforeValidator(_header), Allowed("a header's name")]
+OptionalHeaderName = Annotated[
+    Annotated[str, BeforeValidator(_header)] | None, Allowed("a header's name")
+]
 Selector = Annotated[str, AfterValidator(_selector), Allowed("a Kubernetes label selector")]
 Namespaces = Annotated[
     list[Annotated[str, AfterValidator(_namespace)]],

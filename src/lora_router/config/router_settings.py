@@ -213,6 +213,12 @@ class RouterSettings(BaseModel):
     model_header: kinds.HeaderName = Field(
         "model", description="Header in which the pod receives the model."
     )
+    pool_header: kinds.OptionalHeaderName = Field(
+        None,
+        description="Header with the namespace and the base model (label model.aibrix.ai/name) of "
+        "the picked pod, as NAMESPACE/MODEL. A gateway can choose among several Services by it. "
+        "Default: not set.",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged."

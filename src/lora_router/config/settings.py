@@ -51,6 +51,7 @@ class Settings(EnvoySettings, HealthSettings, RouterSettings):
             self.filter_header,
             self.model_header,
             "x-request-id",
+            *([self.pool_header] if self.pool_header else ()),
         ]
         for name in names:
             if names.count(name) > 1:

@@ -87,22 +87,31 @@ def routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) 
         has_id: Whether the request has an ``x-request-id``. If not, the answer sets one.
     """
     model = outcome.model
+    pool = outcome.reservation.state.pod.pool if names.pool else ""
     if not has_id:
         return _routed(
-            names, outcome.address, outcome.algorithm, model, to_body, request_id=str(uuid4())
+            names,
+            outcome.address,
+            outcome.algorithm,
+            model,
+            to_body,
+            pool,
+            request_id=str(uuid4()),
         )
     name = model.encode()
-    before, after = _around_model(names, outcome.address, outcome.algorithm, len(name), to_body)
+    before, after = _around_model(
+        names, outcome.address, outcome.algorithm, len(name), to_body, pool
+    )
     return before + name + after
 
 
 @lru_cache(maxsize=8192)
 def _around_model(
-    names: HeaderNames, address: str, algorithm: str, size: int, to_body: bool
+    names: HeaderNames, address: str, algorithm: str, size: int, to_body: bool, pool: str
 ) -> tuple[bytes, bytes]:
     """Return the bytes of an answer before and after a model name of the given length."""
     one, other = (
-        _routed(names, address, algorithm, letter * size, to_body) for letter in ("a", "b")
+        _routed(names, address, algorithm, letter * size, to_body, pool) for letter in ("a", "b")
     )
     start = next((at for at in range(len(one)) if one[at] != other[at]), len(one))
     return one[:start], one[start + size :]
@@ -114,10 +123,13 @@ def _routed(
     algorithm: str,
     model: str,
     to_body: bool,
+    pool: str,
     request_id: str = "",
 ) -> bytes:
     value = address.encode()
     headers = [(names.target_pod, value), (names.destination, value)]
+    if pool:
+        headers.append((names.pool, pool.encode()))
     if request_id:
         headers.append((names.request_id, request_id.encode()))
     removed: tuple[str, ...] = ()

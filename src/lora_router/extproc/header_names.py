@@ -16,11 +16,14 @@ class HeaderNames:
     pod_filter: str = "external-filter"
     model: str = "model"
     request_id: str = "x-request-id"
+    pool: str = ""
+    """Empty: not set."""
 
     @property
     def ours(self) -> tuple[str, ...]:
         """Headers that only the router may set. A client's values are removed or overwritten."""
-        return (self.target_pod, self.destination, self.strategy, self.model)
+        pool = (self.pool,) if self.pool else ()
+        return (self.target_pod, self.destination, self.strategy, self.model, *pool)
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -34,3 +34,9 @@ class Pod:
     it."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """The labels that ``external-filter`` selects on."""
+
+    @property
+    def pool(self) -> str:
+        """``NAMESPACE/MODEL``, by which a gateway can tell which Service the pod belongs to."""
+        namespace, _, _ = self.name.rpartition("/")
+        return f"{namespace}/{self.base_model or ''}"

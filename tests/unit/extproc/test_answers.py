@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from lora_router.extproc import answers
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
+from lora_router.fleet.fleet import Fleet
 from lora_router.routing.outcome import Routed
-from tests.fleet import make_fleet, state_of
+from tests.fleet import make_fleet, make_pod, state_of
 from tests.unit.extproc.conversation import told
 
 NAMES = HeaderNames()
@@ -50,3 +51,22 @@ def test_a_request_without_an_id_is_given_one(to_body: bool) -> None:
 
     assert len(ids) == 2
     assert all(len(each) == 36 for each in ids)
+
+
+@pytest.mark.parametrize("has_id", [True, False])
+def test_a_gateway_learns_the_namespace_and_base_model_of_the_pod_where_it_asks(
+    has_id: bool,
+) -> None:
+    fleet = Fleet()
+    fleet.upsert(make_pod(1, name="models/vllm-1", base_model="llama"))
+    [state] = fleet
+    outcome = Routed(fleet.ledger.reserve(state, None), "random", "reason", "sql")
+    names = HeaderNames(pool="x-pool")
+
+    data = answers.routed(names, outcome, to_body=True, has_id=has_id)
+
+    response = ProcessingResponse.FromString(data).request_body.response
+    assert told(response.header_mutation).set["x-pool"] == "models/llama"
+    assert response.clear_route_cache
+    assert "x-pool" in names.ours
+    assert "x-pool" not in NAMES.ours
