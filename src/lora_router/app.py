@@ -5,13 +5,14 @@ import logging
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
-from lora_router.app_metrics import add_app_metrics
+from lora_router.app_metrics import add_app_metrics, add_watchdog_metrics
 from lora_router.assembly import make_director, make_discovery, make_scraper, make_transport
 from lora_router.config.settings import Settings
 from lora_router.fleet.fleet import Fleet
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part
 from lora_router.telemetry.metrics import Telemetry
+from lora_router.watchdog import Watchdog
 
 log = logging.getLogger("lora_router")
 
@@ -48,10 +49,16 @@ class App:
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
         self._readiness.add_details(self.discovery.status)
+        self.watchdog = Watchdog(settings.loop_stall_seconds)
         self.admin = AdminServer(
-            self.telemetry, self.readiness, host=settings.admin_host, port=settings.admin_port
+            self.telemetry,
+            self.readiness,
+            lambda: self.watchdog.silence,
+            host=settings.admin_host,
+            port=settings.admin_port,
         )
         add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
+        add_watchdog_metrics(self.telemetry, self.watchdog)
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""
@@ -66,6 +73,7 @@ class App:
             TransportError: The gRPC address is in use or not available, or the TLS files are
                 invalid.
         """
+        self.watchdog.start()
         await self.admin.start()
         await self.discovery.start()
         await self.scraper.start()
@@ -97,6 +105,7 @@ class App:
             stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
         )
         await stop_part("admin server", self.admin.stop(), _STOP_PART_SECONDS)
+        self.watchdog.stop()
 
     async def _warm_up(self) -> None:
         try:

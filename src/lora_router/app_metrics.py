@@ -5,6 +5,7 @@ from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.logs import dropped_lines
 from lora_router.telemetry.metrics import Telemetry
+from lora_router.watchdog import Watchdog
 
 
 def add_app_metrics(
@@ -30,4 +31,18 @@ def add_app_metrics(
         "lora_router_failing_tasks",
         "Background tasks that keep failing. /readyz describes them.",
         lambda: len(supervisor.failing()),
+    )
+
+
+def add_watchdog_metrics(telemetry: Telemetry, watchdog: Watchdog) -> None:
+    """Add the lag of the event loop to the page."""
+    telemetry.add_gauge(
+        "lora_router_loop_lag_seconds",
+        "Largest lag of the event loop within the last minute.",
+        lambda: watchdog.lag,
+    )
+    telemetry.add_counter(
+        "lora_router_loop_stalls_total",
+        "Lags of the event loop longer than loop_stall_seconds. Each is logged with its cause.",
+        lambda: watchdog.stalls,
     )

@@ -100,3 +100,15 @@ def test_the_command_asks_the_port_of_the_settings(monkeypatch: pytest.MonkeyPat
     assert f"lora-router: 127.0.0.1:{port}: gRPC health of 'readiness': UNAVAILABLE" in (
         result.stderr
     )
+
+
+def test_the_command_asks_for_liveness_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("LORA_ROUTER_ADMIN_PORT", str(port))
+
+    result = CliRunner().invoke(cli, ["probe", "--service", "liveness", "--timeout", "0.2"])
+
+    assert result.exit_code == 1
+    assert f"lora-router: http://127.0.0.1:{port}/healthz: " in result.stderr

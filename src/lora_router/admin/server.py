@@ -1,11 +1,26 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``."""
+"""``/healthz``, ``/readyz`` and ``/metrics``.
+
+The server runs beside the router's event loop, in a thread of its own: a router that is merely busy
+still answers the kubelet's liveness probe. ``/readyz`` and ``/metrics`` are read in the router's
+loop, and return 503 if it does not respond in time.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import web
 
+from lora_router.side_loop import SideLoop
 from lora_router.telemetry.metrics import CONTENT_TYPE, Telemetry
+
+DEAD_SECONDS = 60.0
+"""A router whose event loop has not run for so long is not alive. No load causes this."""
+_READ_SECONDS = 10.0
+"""Time in which the router's loop must respond. Prometheus and the kubelet wait no longer."""
+_BUSY = "the event loop does not respond"
+
+_Page = TypeVar("_Page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +42,32 @@ class AdminServer:
     """Serves the admin pages from ``start`` to ``stop``."""
 
     def __init__(
-        self, telemetry: Telemetry, readiness: Callable[[], Readiness], *, host: str, port: int
+        self,
+        telemetry: Telemetry,
+        readiness: Callable[[], Readiness],
+        silence: Callable[[], float],
+        *,
+        host: str,
+        port: int,
     ) -> None:
         """Create a server that does not listen yet.
 
         Args:
             telemetry: Returns the page that ``/metrics`` serves.
             readiness: Returns what ``/readyz`` reports.
+            silence: Returns the seconds since the router's loop ran. Called in another thread.
             host: The address to listen on.
             port: The port; 0 selects a free one.
         """
         self._telemetry = telemetry
         self._readiness = readiness
+        self._silence = silence
         self._host = host
         self.port = port
         """The port it listens on after ``start``."""
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._loop: SideLoop | None = None
+        self._runner: web.AppRunner | None = None
+        self.read_seconds = _READ_SECONDS
 
     async def start(self) -> None:
         """Listen.
@@ -54,30 +75,66 @@ class AdminServer:
         Raises:
             AdminError: The address is in use or not available.
         """
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port)
         try:
-            await site.start()
+            self._loop = SideLoop("admin")
+            self._loop.start()
+            self.port = await self._loop.run(self._listen())
         except OSError as error:
-            await self._runner.cleanup()
+            await self.stop()
             raise AdminError(
                 f"cannot listen on {self._host}:{self.port} for the admin pages: {error.strerror}"
             ) from error
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Stop listening."""
-        await self._runner.cleanup()
+        loop, self._loop = self._loop, None
+        runner, self._runner = self._runner, None
+        if loop is None:
+            return
+        try:
+            if runner is not None:
+                await loop.run(runner.cleanup())
+        finally:
+            await loop.stop()
+
+    async def _listen(self) -> int:
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self.port).start()
+        port: int = self._runner.addresses[0][1]
+        return port
 
     async def _healthz(self, _request: web.Request) -> web.Response:
+        silence = self._silence()
+        if silence > DEAD_SECONDS:
+            return web.Response(
+                status=503, text=f"the event loop has made no progress for {silence:.0f} s\n"
+            )
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        readiness = self._readiness()
+        try:
+            readiness = await self._read(self._readiness)
+        except TimeoutError:
+            readiness = Readiness(ready=False, reason=_BUSY, details={})
         return web.json_response(
             {"ready": readiness.ready, "reason": readiness.reason, **readiness.details},
             status=200 if readiness.ready else 503,
         )
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._telemetry.page(), headers={"content-type": CONTENT_TYPE})
+        try:
+            page = await self._read(self._telemetry.page)
+        except TimeoutError:
+            return web.Response(status=503, text=f"{_BUSY}\n")
+        return web.Response(body=page, headers={"content-type": CONTENT_TYPE})
+
+    async def _read(self, read: Callable[[], _Page]) -> _Page:
+        loop = self._loop
+        if loop is None:
+            raise TimeoutError  # It stops.
+        return await loop.in_router(read, self.read_seconds)

@@ -54,8 +54,8 @@ def probe(
         typer.Option(
             metavar="HOST:PORT",
             help="Address of the gRPC health service.",
-            show_default="127.0.0.1 and the setting grpc_port, unless --http is given; "
-            "with grpc_tls_cert_file set: /readyz or /healthz on the admin port instead",
+            show_default="127.0.0.1 and the setting grpc_port, unless --http is given; for the "
+            "service liveness, and with grpc_tls_cert_file set: the admin port instead",
         ),
     ] = None,
     ca: Annotated[
@@ -83,11 +83,13 @@ def probe(
 
     if grpc is None and http is None:
         settings = load(config).settings
-        if settings.grpc_tls_cert_file is None:
+        if service == "liveness":
+            # Unlike the gRPC port, this page answers while the router is merely busy.
+            http = f"http://127.0.0.1:{settings.admin_port}/healthz"
+        elif settings.grpc_tls_cert_file is None:
             grpc = f"127.0.0.1:{settings.grpc_port}"
         else:
-            page = "healthz" if service == "liveness" else "readyz"
-            http = f"http://127.0.0.1:{settings.admin_port}/{page}"
+            http = f"http://127.0.0.1:{settings.admin_port}/readyz"
     try:
         answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout, ca)))
     except ProbeError as error:
