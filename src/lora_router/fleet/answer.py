@@ -16,3 +16,8 @@ class Answer(Struct, frozen=True, gc=False):
     details: str = ""
     """Envoy's response code details; ``FROM_THE_POD``, or why Envoy itself answered. Empty:
     unknown."""
+
+    @property
+    def from_the_pod(self) -> bool:
+        """Whether the pod gave the answer, as far as is known."""
+        return not self.details or self.details == FROM_THE_POD

@@ -53,14 +53,16 @@ class Signal:
 class Changes:
     """The signals of one fleet."""
 
-    __slots__ = ("on_failure", "pods", "released", "scraped", "shared")
+    __slots__ = ("doubted", "on_failure", "pods", "released", "scraped", "shared")
 
     def __init__(self) -> None:
         self.on_failure: FailureObserver = log_failure
         """Called with each listener that raised."""
         self.pods = Signal(self)
-        """Pods joined, left, or changed, or the models that they serve changed. ``Fleet.get`` no
-        longer returns a record that left."""
+        """Pods joined, left, or changed, the models that they serve changed, or their health changed
+        whether they are used. ``Fleet.get`` no longer returns a record that left."""
+        self.doubted = Signal(self)
+        """A pod answered that it does not serve a model that its last list contains."""
         self.scraped = Signal(self)
         """A pod has a new snapshot, or its old one expired."""
         self.shared = Signal(self)

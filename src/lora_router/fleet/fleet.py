@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from lora_router.fleet.catalog import Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
+from lora_router.fleet.doubts import Doubts
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.ledger import Ledger
+from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
 from lora_router.fleet.peers import Peers
 from lora_router.fleet.pod import Pod
@@ -33,17 +35,27 @@ class Fleet:
     therefore costs one lookup instead of a walk over the fleet.
     """
 
-    def __init__(self, *, metrics_max_age: float = 15.0) -> None:
+    def __init__(self, *, metrics_max_age: float = 15.0, outliers: Outliers | None = None) -> None:
         """Create a fleet without pods.
 
         Args:
             metrics_max_age: Seconds after which a snapshot is stale.
+            outliers: Decides which pods are excluded because they fail; ``None``: none are.
         """
         self._metrics_max_age = metrics_max_age
         self._fleet_index = FleetIndex()
         self.changes = Changes()
         """Reports what changed."""
-        self.ledger = Ledger(self._fleet_index, self.changes.released)
+        self.outliers = outliers
+        self.ledger = Ledger(self._fleet_index, self.changes.released, outliers)
+        self.ledger.find = self.at
+        self.ledger.on_not_found = self._doubt
+        if outliers is not None:
+            outliers.on_change = self._health_changed
+        self._excluded: Collection[PodState] = frozenset()
+        """The ready pods that get no new requests while another pod is well."""
+        self._doubts = Doubts()
+        self._by_endpoint: dict[str, PodState] | None = None
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
@@ -51,6 +63,7 @@ class Fleet:
         """The number of adapter slots of the pod that was scraped last. A new pod is assumed to
         have as many until it reports its own number."""
         self._ready: PodGroup | None = None
+        self._in_use: PodGroup | None = None
         self._by_model: dict[str, ModelPods] = {}
         self._groups: dict[tuple[int, ...], PodGroup] = {}
         """By the identities of the catalogs of the pods in them."""
@@ -74,6 +87,12 @@ class Fleet:
         """Return a pod's state, or ``None`` if the pod is unknown."""
         return self._states.get(name)
 
+    def at(self, endpoint: str) -> PodState | None:
+        """Return the pod that serves at an endpoint, or ``None``."""
+        if self._by_endpoint is None:
+            self._by_endpoint = {state.pod.address: state for state in self._states.values()}
+        return self._by_endpoint.get(endpoint)
+
     # Updates from discovery
 
     def replace(self, pods: Iterable[Pod]) -> None:
@@ -92,6 +111,7 @@ class Fleet:
         for name in tuple(gone):
             state = self._states.pop(name, None)
             if state is not None:
+                self._doubts.settle(state)
                 changed.append(state)
         for pod in pods:
             changed += self._put(pod)
@@ -111,6 +131,8 @@ class Fleet:
     def put_metrics(self, state: PodState, metrics: PodMetrics) -> None:
         """Store a pod's newest snapshot."""
         state.metrics = metrics
+        if self.outliers is not None:
+            self.outliers.scraped(state, metrics)
         state.scrape_failures = state.unreachable_scrapes = 0
         state.beliefs.scraped(metrics, state.in_flight)
         self._usual_slots = state.beliefs.slots or self._usual_slots
@@ -131,6 +153,8 @@ class Fleet:
         """
         state.scrape_failures += 1
         state.unreachable_scrapes = state.unreachable_scrapes + 1 if unreachable else 0
+        if unreachable and self.outliers is not None:
+            self.outliers.scrape_failed(state)
         if state.beliefs.forget_old(now, self._metrics_max_age):
             self._index(state)
             self.changes.scraped.send((state,))
@@ -138,6 +162,8 @@ class Fleet:
     def put_models(self, state: PodState, models: Iterable[ServedModel]) -> None:
         """Store the models that a pod's ``/v1/models`` lists."""
         catalog = self._catalogs.of(models)
+        for model in self._doubts.settle(state):
+            self._by_model.pop(model, None)
         if state.models_known and catalog is state.catalog:
             return
         state.catalog, state.models_known = catalog, True
@@ -179,8 +205,19 @@ class Fleet:
             self._ready = PodGroup.of(pods, self._fleet_index, is_everyone=True)
         return self._ready
 
+    def in_use(self) -> PodGroup:
+        """Return the ready pods without those that are excluded because they fail."""
+        if self._in_use is None:
+            ready, out = self.ready(), self._excluded
+            pods = [state for state in ready if state not in out] if out else ()
+            self._in_use = PodGroup.of(pods, self._fleet_index, is_everyone=True) if pods else ready
+        return self._in_use
+
     def serving(self, model: str) -> ModelPods:
-        """Return the ready pods that serve ``model``, and whether it is an adapter on them."""
+        """Return the pods that serve ``model``, and whether it is an adapter on them.
+
+        They are the pods in use; if none of those serves the model, the excluded ones.
+        """
         found = self._by_model.get(model)
         if found is None:
             found = self._find(model)
@@ -208,12 +245,23 @@ class Fleet:
         key = tuple(id(catalog) for catalog in catalogs)
         group = self._groups.get(key)
         if group is None:
-            everyone = self.ready()
-            pods = [state for state in everyone if id(state.catalog) in key]
-            group = PodGroup.of(pods, self._fleet_index, is_everyone=len(pods) == len(everyone))
-            if pods:
+            group = self._group_of(key)
+            if group:
                 self._groups[key] = group
+        doubted = self._doubts.about(model)
+        if doubted:
+            pods = [state for state in group if state not in doubted]
+            if pods and len(pods) < len(group):
+                group = PodGroup.of(pods, self._fleet_index, is_everyone=False)
         return ModelPods(model, group, is_adapter)
+
+    def _group_of(self, catalogs: Collection[int]) -> PodGroup:
+        """Return the pods that serve one of some catalogs: those in use, else all ready ones."""
+        for everyone in (self.in_use(), self.ready()):
+            pods = [state for state in everyone if id(state.catalog) in catalogs]
+            if pods:
+                break
+        return PodGroup.of(pods, self._fleet_index, is_everyone=len(pods) == len(self.in_use()))
 
     def _ready_catalogs(self) -> Collection[Catalog]:
         if self._catalogs_of_ready is None:
@@ -249,16 +297,50 @@ class Fleet:
         return changed
 
     def _index(self, state: PodState) -> None:
-        if state.pod.ready and self._states.get(state.pod.name) is state:
+        if (
+            state.pod.ready
+            and state not in self._excluded
+            and self._states.get(state.pod.name) is state
+        ):
             self._fleet_index.put(state)
         else:
             self._fleet_index.remove(state)
 
+    def _health_changed(self, state: PodState) -> None:
+        assert self.outliers is not None  # noqa: S101 -- it calls this
+        if self.outliers.excluded() != self._excluded:
+            self._changed((state,))
+
+    def _exclude(self) -> Collection[PodState]:
+        """Renew which pods are excluded; return the pods for which that changed."""
+        outliers, before = self.outliers, self._excluded
+        if outliers is None:
+            return ()
+        outliers.forget(
+            state for state in tuple(outliers.unwell) if self.get(state.pod.name) is not state
+        )
+        outliers.ready_pods = len(self.ready())
+        after = outliers.excluded()
+        if len(after) >= outliers.ready_pods:
+            after = frozenset()  # If no pod is well, all are used.
+        self._excluded = after
+        return frozenset(before).symmetric_difference(after)
+
+    def _doubt(self, state: PodState, model: str) -> None:
+        """Prefer other pods for a model that a pod does not serve after all."""
+        # A list in the pods file is the operator's word, and is not read again.
+        if state.pod.models is not None or model not in state.catalog:
+            return
+        if self._doubts.add(state, model):
+            self._by_model.pop(model, None)
+            self.changes.doubted.send((state,))
+
     def _changed(self, states: Collection[PodState]) -> None:
-        self._ready = None
+        self._ready = self._in_use = None
+        self._by_endpoint = None
         self._by_model.clear()
         self._groups.clear()
         self._catalogs_of_ready = None
-        for state in states:
+        for state in (*states, *self._exclude()):
             self._index(state)
         self.changes.pods.send(states)

@@ -5,25 +5,37 @@ Rules:
 - A request is counted in the same synchronous step that picks its pod, so that the next request
   already sees it.
 - ``Reservation.release`` decrements the count exactly once, however often it is called.
+- A request counts where it runs. If Envoy had to send it to another pod, it moves there with the
+  headers of the answer.
 - A reservation refers to the pod's state, not to its name. A pod that leaves and returns under the
   same name has a new state, so neither count can become wrong.
 """
 
+from collections.abc import Callable
+
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
+from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
+
+NOT_FOUND = 404
+"""vLLM's answer to a request for a model that it does not serve."""
 
 
 class Reservation:
     """One request that counts as in flight on a pod until it is released."""
 
-    __slots__ = ("_ledger", "adapter", "answer", "state")
+    __slots__ = ("_ledger", "adapter", "answer", "state", "streamed")
 
-    def __init__(self, ledger: "Ledger", state: PodState, adapter: str | None) -> None:
+    def __init__(
+        self, ledger: "Ledger", state: PodState, adapter: str | None, *, streamed: bool
+    ) -> None:
         self._ledger: Ledger | None = ledger
         self.state = state
         self.adapter = adapter
+        self.streamed = streamed
+        """Whether the client asked for a streamed answer."""
         self.answer: Answer | None = None
 
     @property
@@ -32,8 +44,19 @@ class Reservation:
         return self._ledger is not None
 
     def answered(self, answer: Answer) -> None:
-        """Record that the answer to the request began."""
+        """Record that the answer to the request began. Only the first call counts."""
+        ledger = self._ledger
+        if ledger is None or self.answer is not None:
+            return
         self.answer = answer
+        served_by = answer.served_by
+        if served_by and served_by != self.state.pod.address:
+            ledger.served_elsewhere(self, served_by)
+        outliers = ledger.outliers
+        if outliers is not None:
+            outliers.answered(self, self.state, answer, self.adapter, streamed=self.streamed)
+        if answer.status == NOT_FOUND and self.adapter is not None and answer.from_the_pod:
+            ledger.on_not_found(self.state, self.adapter)
 
     def release(self) -> bool:
         """End the reservation. Return whether this call was the one that ended it."""
@@ -41,17 +64,11 @@ class Reservation:
         if ledger is None:
             return False
         self._ledger = None
-        state = self.state
-        state.in_flight -= 1
-        if self.adapter is not None:
-            left = state.in_flight_adapters[self.adapter] - 1
-            if left:
-                state.in_flight_adapters[self.adapter] = left
-            else:
-                del state.in_flight_adapters[self.adapter]
-            state.beliefs.used(self.adapter)
+        state, adapter = self.state, self.adapter
+        if ledger.outliers is not None and self.answer is None:
+            ledger.outliers.ended(self, state, adapter, streamed=self.streamed)
+        ledger.leave(state, adapter)
         ledger.total -= 1
-        ledger.index.changed(state, self.adapter)
         ledger.released.send((state,))
         return True
 
@@ -62,21 +79,73 @@ class Ledger:
     The counts are stored in each ``PodState``.
     """
 
-    __slots__ = ("index", "released", "total")
+    __slots__ = ("find", "index", "on_not_found", "outliers", "released", "total")
 
-    def __init__(self, index: FleetIndex | None = None, released: Signal | None = None) -> None:
+    def __init__(
+        self,
+        index: FleetIndex | None = None,
+        released: Signal | None = None,
+        outliers: Outliers | None = None,
+    ) -> None:
         self.total = 0
         self.index = index if index is not None else FleetIndex()
         self.released = released if released is not None else Changes().released
         """The signal sent after each release, with the record of the pod."""
+        self.outliers = outliers
+        """Receives what became of each request; ``None``: nobody does."""
+        self.find: Callable[[str], PodState | None] = _find_nobody
+        """Returns the pod at an endpoint."""
+        self.on_not_found: Callable[[PodState, str], None] = _ignore
+        """Called when a pod answers 404 to a request for an adapter that it was believed to
+        serve."""
 
-    def reserve(self, state: PodState, adapter: str | None) -> Reservation:
+    def reserve(
+        self, state: PodState, adapter: str | None, *, streamed: bool = False
+    ) -> Reservation:
         """Count one more request on a pod, for an adapter or (``None``) for the base model."""
+        self._join(state, adapter)
+        self.total += 1
+        reservation = Reservation(self, state, adapter, streamed=streamed)
+        if self.outliers is not None:
+            self.outliers.sent(reservation, state)
+        return reservation
+
+    def served_elsewhere(self, reservation: Reservation, endpoint: str) -> None:
+        """Move a request to the pod that really answers it, if that pod is known."""
+        state, before = self.find(endpoint), reservation.state
+        if state is None or state is before:
+            return
+        self.leave(before, reservation.adapter)
+        self._join(state, reservation.adapter)
+        reservation.state = state
+        if self.outliers is not None:
+            self.outliers.moved(reservation, before, state)
+        self.released.send((before,))
+
+    def leave(self, state: PodState, adapter: str | None) -> None:
+        """Count one request less on a pod."""
+        state.in_flight -= 1
+        if adapter is not None:
+            left = state.in_flight_adapters[adapter] - 1
+            if left:
+                state.in_flight_adapters[adapter] = left
+            else:
+                del state.in_flight_adapters[adapter]
+            state.beliefs.used(adapter)
+        self.index.changed(state, adapter)
+
+    def _join(self, state: PodState, adapter: str | None) -> None:
         state.in_flight += 1
         if adapter is not None:
             counts = state.in_flight_adapters
             counts[adapter] = counts.get(adapter, 0) + 1
             state.beliefs.used(adapter)
-        self.total += 1
         self.index.changed(state, adapter)
-        return Reservation(self, state, adapter)
+
+
+def _find_nobody(_endpoint: str) -> PodState | None:
+    return None
+
+
+def _ignore(_state: PodState, _adapter: str) -> None:
+    """Do nothing."""

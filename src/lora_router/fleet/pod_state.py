@@ -5,6 +5,7 @@ from typing import Protocol
 
 from lora_router.fleet.adapter_beliefs import AdapterBeliefs
 from lora_router.fleet.catalog import EMPTY, Catalog
+from lora_router.fleet.health import PodHealth
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 
@@ -52,6 +53,7 @@ class PodState:
     __slots__ = (
         "beliefs",
         "catalog",
+        "health",
         "in_flight",
         "in_flight_adapters",
         "metrics",
@@ -66,6 +68,7 @@ class PodState:
         self.metrics: PodMetrics | None = None
         self.catalog: Catalog = EMPTY
         self.models_known = False
+        self.health = PodHealth()
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)

@@ -18,10 +18,12 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
+from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Routed, RouteQuery
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.second_look import UNKNOWN, SecondLook
 from lora_router.routing.waiting_queue import Clock, Held, Question
 from lora_router.routing.waiting_room import Limits
 
@@ -33,7 +35,7 @@ _NO_MODEL = InferenceRequest("")
 class Director:
     """Asks algorithms, counts requests on the pods that they pick, and holds requests."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one argument for each setting
         self,
         fleet: Fleet,
         algorithms: Mapping[str, Algorithm],
@@ -44,6 +46,7 @@ class Director:
         default_model: str | None = None,
         max_hold_seconds: float = 30.0,
         limits: Limits | None = None,
+        fallbacks: int = 0,
     ) -> None:
         self._fleet = fleet
         self._algorithms = algorithms
@@ -52,16 +55,20 @@ class Director:
         self._clock = clock
         self._random = random.Random()
         self._caller = AlgorithmCaller()
+        self._fallbacks = Fallbacks(fallbacks)
         self._recorder = Recorder(fleet.ledger, observer)
         self.reception = Reception(
             fleet,
             clock,
             self._caller,
             self._recorder,
+            self._fallbacks,
             max_hold_seconds=max_hold_seconds,
             limits=limits or Limits(),
         )
         """Admits held requests, and decides them later."""
+        self.second_look = SecondLook(clock, self._route_again, max_hold_seconds)
+        """Requests for unknown models that wait until the pods were asked again."""
         self._room = self.reception.room
         self._finder = self.reception.finder
         self._may_hold = max_hold_seconds > 0
@@ -90,6 +97,26 @@ class Director:
             query: What the request asks.
             on_outcome: Called once, later, if the answer is ``Held`` and it is not cancelled.
         """
+        outcome = self._route(query, on_outcome)
+        if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
+            held = self.second_look.admit(query, outcome, on_outcome)
+            if held is not None:
+                return held
+            return self._recorder.refused(self._default.name, outcome)
+        return outcome
+
+    def _route_again(
+        self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
+    ) -> Routed | Refused | Held:
+        outcome = self._route(query, on_outcome)
+        if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
+            return self._recorder.refused(self._default.name, outcome)
+        return outcome
+
+    def _route(
+        self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
+    ) -> Routed | Refused | Held:
+        """Route a request. A refusal of an unknown model is not counted yet."""
         started = perf_counter()
         algorithm = self._default
         if query.strategy is not None:
@@ -107,7 +134,10 @@ class Director:
 
         serving = self._fleet.serving(model)
         if not serving.pods:
-            return self._recorder.refused(algorithm.name, self._finder.why_nobody_serves(model))
+            refused = self._finder.why_nobody_serves(model)
+            if refused.refusal in UNKNOWN:
+                return refused
+            return self._recorder.refused(algorithm.name, refused)
         model = serving.model
         candidates = self._finder.among(serving.pods, query.pod_filter, query.subset)
         if isinstance(candidates, Refused):
@@ -138,8 +168,9 @@ class Director:
             return self.reception.admit(
                 question, request, algorithm, answer, candidates, on_outcome
             )
+        fallbacks = self._fallbacks.of(algorithm, request, answer.pod, candidates)
         seconds = perf_counter() - started
-        routed = self._recorder.routed(algorithm.name, request, answer, seconds)
+        routed = self._recorder.routed(algorithm.name, request, answer, seconds, fallbacks)
         if self._room.held and request.adapter is not None:
             self._room.joined(request.adapter)
         return routed
@@ -147,11 +178,13 @@ class Director:
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
         """Pick the pod with the fewest requests in flight, for a request that names no model."""
         started = perf_counter()
-        candidates = self._finder.among(self._fleet.ready(), None, subset)
+        candidates = self._finder.among(self._fleet.in_use(), None, subset)
         if not candidates or isinstance(candidates, Refused):
             return self._recorder.refused(PASS_THROUGH, Refused(Refusal.NO_READY_POD))
         pick = Pick(least_loaded(candidates, self._random), PASS_THROUGH)
-        return self._recorder.routed(PASS_THROUGH, _NO_MODEL, pick, perf_counter() - started)
+        fallbacks = self._fallbacks.of(None, _NO_MODEL, pick.pod, candidates)
+        seconds = perf_counter() - started
+        return self._recorder.routed(PASS_THROUGH, _NO_MODEL, pick, seconds, fallbacks)
 
     def drain(self, seconds: float) -> None:
         """Decide all waiting requests within some seconds, because the router stops."""

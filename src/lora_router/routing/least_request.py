@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.fallback import accepts_any
 
 
 def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
@@ -22,6 +23,7 @@ class LeastRequest:
     """Picks the candidate with the fewest requests in flight, with ties at random."""
 
     name = "least-request"
+    accepts = staticmethod(accepts_any)
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random = options.rng

@@ -64,12 +64,17 @@ class Recorder:
         self._logs = log.isEnabledFor(logging.DEBUG)
 
     def routed(
-        self, algorithm: str, request: InferenceRequest, pick: Pick, seconds: float
+        self,
+        algorithm: str,
+        request: InferenceRequest,
+        pick: Pick,
+        seconds: float,
+        fallbacks: tuple[str, ...] = (),
     ) -> Routed:
         """Reserve the request's place on the pod that was picked."""
         state = pick.pod
         assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
-        reservation = self._ledger.reserve(state, request.adapter)
+        reservation = self._ledger.reserve(state, request.adapter, streamed=request.stream)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
         except Exception:  # The caller needs the reservation, to release it.
@@ -84,7 +89,7 @@ class Recorder:
                 state.pod.name,
                 state.pod.address,
             )
-        return Routed(reservation, algorithm, pick.reason, request.model)
+        return Routed(reservation, algorithm, pick.reason, request.model, fallbacks)
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:
         """Count a refusal, and return it."""

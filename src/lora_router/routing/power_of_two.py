@@ -2,6 +2,7 @@
 
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.fallback import accepts_any
 
 
 class PowerOfTwo:
@@ -13,6 +14,7 @@ class PowerOfTwo:
     """
 
     name = "power-of-two"
+    accepts = staticmethod(accepts_any)
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random = options.rng

@@ -2,12 +2,14 @@
 
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.fallback import accepts_any
 
 
 class RandomPod:
     """Picks a candidate at random, each with the same probability. The baseline for comparisons."""
 
     name = "random"
+    accepts = staticmethod(accepts_any)
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random = options.rng

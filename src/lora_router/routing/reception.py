@@ -15,6 +15,7 @@ from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pic
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Clock, Held, Question
@@ -34,6 +35,7 @@ class Reception:
         clock: Clock,
         caller: AlgorithmCaller,
         recorder: Recorder,
+        fallbacks: Fallbacks,
         *,
         max_hold_seconds: float,
         limits: Limits,
@@ -45,6 +47,7 @@ class Reception:
         self._clock = clock
         self._caller = caller
         self._recorder = recorder
+        self._fallbacks = fallbacks
         self._waiting: dict[Held, tuple[Algorithm, Callable[[Outcome], None]]] = {}
         self._number = count()
         self._stops_at: float | None = None
@@ -125,7 +128,7 @@ class Reception:
         if isinstance(answer, Hold):
             self.room.still_held(held, answer, candidates)
             return True
-        self._route(held, answer, perf_counter() - started)
+        self._route(held, answer, candidates, perf_counter() - started)
         return False
 
     def decide(self, held: Held) -> None:
@@ -139,7 +142,7 @@ class Reception:
                 return
             answer = self._answer(held, candidates, may_hold=False)
             if isinstance(answer, Pick):
-                self._route(held, answer, 0.0)
+                self._route(held, answer, candidates, 0.0)
                 return
         except Exception:
             log.exception("failed to decide a held request; refusing it")
@@ -168,10 +171,12 @@ class Reception:
         )
         return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
 
-    def _route(self, held: Held, pick: Pick, seconds: float) -> None:
+    def _route(self, held: Held, pick: Pick, candidates: Candidates, seconds: float) -> None:
+        algorithm, request = self._waiting[held][0], held.request
+        fallbacks = self._fallbacks.of(algorithm, request, pick.pod, candidates)
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
-        routed = self._recorder.routed(held.question.algorithm, held.request, pick, seconds)
+        routed = self._recorder.routed(algorithm.name, request, pick, seconds, fallbacks)
         if held.request.adapter is not None:
             self.room.joined(held.request.adapter)
         self._resolve(held, routed)

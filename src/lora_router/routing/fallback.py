@@ -1,0 +1,92 @@
+"""Which other pods Envoy may try if a request cannot reach the pod that was picked.
+
+A fallback is used rarely, and only for a request that no pod has seen. So the first acceptable pods
+of a few are good enough, and finding them costs about a microsecond.
+"""
+
+import logging
+import random
+
+from lora_router.fleet.pod_state import PodView
+from lora_router.log_limit import LogLimit
+from lora_router.routing.algorithm import Algorithm, InferenceRequest
+from lora_router.routing.candidates import Candidates
+
+log = logging.getLogger("lora_router.routing")
+
+LOOKED_AT = 8
+"""How many candidates are inspected. They are a random run, so that a dead pod's requests do not
+all go to the same other pod."""
+
+
+def has_place(request: InferenceRequest, pod: PodView, candidates: Candidates) -> bool:
+    """Return whether a pod could run a request at once, as far as adapter slots are concerned.
+
+    The rule for algorithms that do not have an ``accepts`` of their own.
+    """
+    adapter = request.adapter
+    if adapter is None:
+        return True
+    if adapter in pod.in_flight_adapters or adapter in pod.beliefs.foreign_adapters:
+        return not candidates.waiting.is_closed(pod, adapter)
+    room = pod.beliefs.free_slots
+    return room is None or room > 0
+
+
+def accepts_any(_request: InferenceRequest, _pod: PodView, _candidates: Candidates) -> bool:
+    """Accept every candidate. For algorithms that do not look at adapters."""
+    return True
+
+
+class Fallbacks:
+    """Finds fallbacks."""
+
+    def __init__(self, count: int) -> None:
+        """Create a finder.
+
+        Args:
+            count: The maximum number of fallbacks of a request.
+        """
+        self._count = count
+        self._random = random.Random()
+        self._limit = LogLimit(10.0)
+
+    def of(
+        self,
+        algorithm: Algorithm | None,
+        request: InferenceRequest,
+        picked: PodView,
+        candidates: Candidates,
+    ) -> tuple[str, ...]:
+        """Return the endpoints to try after the picked pod, in order.
+
+        Args:
+            algorithm: The algorithm that picked; ``None``: every candidate is acceptable.
+            request: The request.
+            picked: The pod that was picked.
+            candidates: The pods that may take the request.
+        """
+        wanted, size = self._count, len(candidates)
+        if not wanted or size < 2:
+            return ()
+        accepts = accepts_any if algorithm is None else getattr(algorithm, "accepts", has_place)
+        start = int(self._random.random() * size)
+        found: list[str] = []
+        try:
+            for number in range(start, start + min(size, LOOKED_AT)):
+                pod = candidates[number % size]
+                if pod is not picked and accepts(request, pod, candidates):
+                    found.append(pod.pod.address)
+                    if len(found) == wanted:
+                        break
+        except Exception as error:
+            self._limit.log(
+                log,
+                logging.ERROR,
+                "failed",
+                "an algorithm's accepts failed, the request has no fallback: %s",
+                type(error).__name__,
+                exc_info=error,
+            )
+            return ()
+        return tuple(found)
