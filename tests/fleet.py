@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.pod_state import PodState
@@ -24,9 +25,14 @@ def make_pod(number: int, **changes: object) -> Pod:
     return Pod(**(values | changes))  # type: ignore[arg-type]
 
 
-def make_fleet(pods: int = 2, *, adapters: Iterable[str] = ("sql-lora",)) -> Fleet:
+def make_fleet(
+    pods: int = 2,
+    *,
+    adapters: Iterable[str] = ("sql-lora",),
+    outliers: Outliers | None = None,
+) -> Fleet:
     """Return a fleet of pods that all serve ``base`` and the adapters."""
-    fleet = Fleet()
+    fleet = Fleet(outliers=outliers)
     fleet.replace(make_pod(number) for number in range(1, pods + 1))
     models = [ServedModel("base"), *(ServedModel(name, "base") for name in adapters)]
     for state in fleet:

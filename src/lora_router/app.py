@@ -6,9 +6,15 @@ import logging
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import add_app_metrics, add_watchdog_metrics
-from lora_router.assembly import make_director, make_discovery, make_scraper, make_transport
+from lora_router.assembly import (
+    make_director,
+    make_discovery,
+    make_fleet,
+    make_health_check,
+    make_scraper,
+    make_transport,
+)
 from lora_router.config.settings import Settings
-from lora_router.fleet.fleet import Fleet
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part
 from lora_router.telemetry.metrics import Telemetry
@@ -37,7 +43,7 @@ class App:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
         """
         self._settings = settings
-        self.fleet = Fleet(metrics_max_age=settings.metrics_max_age_seconds)
+        self.fleet = make_fleet(settings)
         self.telemetry = Telemetry(self.fleet)
         self.supervisor = Supervisor(self.telemetry.task_failed)
         self.fleet.changes.on_failure = self._listener_failed
@@ -45,6 +51,7 @@ class App:
         self.transport = make_transport(settings, self.director, self.telemetry, self.supervisor)
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
+        self.health_check = make_health_check(settings, self.fleet, self.supervisor)
         self._readiness = RouterReadiness(
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
@@ -77,6 +84,7 @@ class App:
         await self.admin.start()
         await self.discovery.start()
         await self.scraper.start()
+        await self.health_check.start()
         await self.transport.start()
         log.info(
             "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s",
@@ -102,6 +110,7 @@ class App:
         await asyncio.gather(
             stop_part("scraper", self.scraper.stop(), _STOP_PART_SECONDS),
             stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS),
+            stop_part("health check", self.health_check.stop(), _STOP_PART_SECONDS),
             stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
         )
         await stop_part("admin server", self.admin.stop(), _STOP_PART_SECONDS)

@@ -14,11 +14,14 @@ from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import HealthRules
+from lora_router.fleet.outliers import Outliers
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
+from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
@@ -50,6 +53,32 @@ class LoopClock:
         return asyncio.get_running_loop().call_later(seconds, call)
 
 
+def make_fleet(settings: Settings) -> Fleet:
+    """Return a fleet without pods."""
+    outliers = None
+    if settings.outlier_ejection:
+        outliers = Outliers(
+            HealthRules(
+                consecutive_failures=settings.outlier_consecutive_failures,
+                failure_share=settings.outlier_failure_share,
+                max_ejected_share=settings.outlier_max_ejected_share,
+                min_ejection_seconds=settings.outlier_min_ejection_seconds,
+                max_ejection_seconds=settings.outlier_max_ejection_seconds,
+                first_byte_seconds=settings.outlier_first_byte_seconds,
+                first_byte_factor=settings.outlier_first_byte_factor,
+            ),
+            LoopClock.now,
+        )
+    return Fleet(metrics_max_age=settings.metrics_max_age_seconds, outliers=outliers)
+
+
+def make_health_check(settings: Settings, fleet: Fleet, supervisor: Supervisor) -> HealthCheck:
+    """Return what watches the health of pods, which does not run yet."""
+    return HealthCheck(
+        fleet, supervisor, probe=settings.outlier_probe, api_key=settings.pod_api_key
+    )
+
+
 def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Director:
     """Return the director, with all installed algorithms.
 
@@ -71,6 +100,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         default_model=settings.default_model,
         max_hold_seconds=settings.max_hold_seconds,
         limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
+        fallbacks=settings.fallbacks,
     )
 
 

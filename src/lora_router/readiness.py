@@ -3,11 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 
 from lora_router.admin.server import Readiness
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import NAMES
 from lora_router.supervision import Supervisor
 
+_NAMED_PODS = 10
+"""Number of unhealthy pods that ``/readyz`` names. The others are only counted."""
 _NAMED_TASKS = 5
 """Number of failing tasks that ``/readyz`` describes. The others are only counted."""
 
@@ -69,6 +73,13 @@ class RouterReadiness:
             "ready_pods": len(ready_pods),
             "stale_pods": stale,
         }
+        outliers = self._fleet.outliers
+        if outliers is not None and outliers.unwell:
+            details["unhealthy_pods"] = len(outliers.unwell)
+            details["health"] = {
+                state.pod.name: f"{NAMES[state.health.state]}: {state.health.cause}"
+                for state in islice(outliers.unwell, _NAMED_PODS)
+            }
         for read in self._details:
             details |= read()
         failing = self._supervisor.failing()

@@ -59,8 +59,8 @@ class Changes:
         self.on_failure: FailureObserver = log_failure
         """Called with each listener that raised."""
         self.pods = Signal(self)
-        """Pods joined, left, or changed, the models that they serve changed, or their health changed
-        whether they are used. ``Fleet.get`` no longer returns a record that left."""
+        """Pods joined, left, or changed, or their models did, or their health decided that they are
+        or are not used. ``Fleet.get`` no longer returns a record that left."""
         self.doubted = Signal(self)
         """A pod answered that it does not serve a model that its last list contains."""
         self.scraped = Signal(self)

@@ -169,6 +169,11 @@ class Fleet:
         state.catalog, state.models_known = catalog, True
         self._changed((state,))
 
+    def check_health(self) -> None:
+        """Find out what only time shows about the health of pods. To be called regularly."""
+        if self.outliers is not None:
+            self.outliers.tick(self._states.values())
+
     # Exchange of shares with peers
 
     def put_peer(self, share: LedgerShare, now: float) -> None:

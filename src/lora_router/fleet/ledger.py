@@ -79,7 +79,7 @@ class Ledger:
     The counts are stored in each ``PodState``.
     """
 
-    __slots__ = ("find", "index", "on_not_found", "outliers", "released", "total")
+    __slots__ = ("find", "index", "moved", "on_not_found", "outliers", "released", "total")
 
     def __init__(
         self,
@@ -88,6 +88,8 @@ class Ledger:
         outliers: Outliers | None = None,
     ) -> None:
         self.total = 0
+        self.moved = 0
+        """Requests that Envoy sent to another pod than the picked one, since the start."""
         self.index = index if index is not None else FleetIndex()
         self.released = released if released is not None else Changes().released
         """The signal sent after each release, with the record of the pod."""
@@ -118,6 +120,7 @@ class Ledger:
         self.leave(before, reservation.adapter)
         self._join(state, reservation.adapter)
         reservation.state = state
+        self.moved += 1
         if self.outliers is not None:
             self.outliers.moved(reservation, before, state)
         self.released.send((before,))

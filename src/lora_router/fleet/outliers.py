@@ -41,12 +41,22 @@ TICK_SECONDS = 0.1
 """How often ``tick`` is to be called."""
 _PODS_PER_TICK = 2000
 """How many pods one tick inspects. More pods are inspected over several ticks."""
+_PROBE_SECONDS = 2.0
+"""The shortest timeout of a probe."""
 _MODELS = 4096
 """How many models have their usual first byte stored."""
 _RESET = "upstream_reset_before_response_started"
 """How Envoy's response code details begin if the connection failed before the answer."""
 _NOT_THE_PODS_FAULT = ("overflow", "local_reset")
 """Resets that Envoy caused itself: its circuit breaker, or the end of its client."""
+CAUSES = (
+    "status-5xx",
+    "unreachable",
+    "no-first-byte",
+    "slow-first-bytes",
+    "unreachable-by-scrapes",
+)
+"""Why pods are ejected, as labels of a metric."""
 _CLIENTS_FAULT = frozenset({501, 505})
 """5xx that say that the request was wrong."""
 
@@ -90,6 +100,10 @@ class Outliers:
     def _most(self) -> int:
         share = self.rules.max_ejected_share
         return max(1, int(share * self.ready_pods)) if share else 0
+
+    def probe_timeout(self) -> float:
+        """Return how long a probe may take, in seconds: a busy pod answers late."""
+        return max(_PROBE_SECONDS, self._limit_of(None, streamed=False))
 
     # Evidence from requests
 
@@ -389,7 +403,7 @@ def _is_out(health: PodHealth) -> bool:
 
 
 def _label(cause: str) -> str:
-    """Return the cause as a label of a metric: one of a few."""
+    """Return the cause as one of ``CAUSES``."""
     return "status-5xx" if cause.startswith("status ") else cause.replace(" ", "-")
 
 

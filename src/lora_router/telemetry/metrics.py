@@ -14,6 +14,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.telemetry.decisions import Decisions
+from lora_router.telemetry.health_metrics import HealthMetrics
 
 log = logging.getLogger("lora_router.telemetry")
 
@@ -106,6 +107,8 @@ class Telemetry:
             registry=self.registry,
         ).labels(__version__).set(1)
         self.registry.register(_FleetCollector(fleet, clock))
+        if fleet.outliers is not None:
+            self.registry.register(HealthMetrics(fleet, fleet.outliers))
         self._limit = LogLimit(60.0)
         self._failing_pods: set[str] = set()
         self._fleet = fleet

@@ -1,0 +1,110 @@
+"""Watches the health of pods, and probes those that get no requests.
+
+The probe is a completion of one token, because only a request shows whether the engine of a pod
+works: an API server whose engine is dead still serves ``/metrics`` and ``/v1/models``. Any status
+below 500 is a good answer. A server of another kind answers 404, and it answers.
+"""
+
+import asyncio
+import json
+
+import aiohttp
+from pydantic import SecretStr
+
+from lora_router import __version__
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.outliers import TICK_SECONDS
+from lora_router.fleet.pod_state import PodState
+from lora_router.supervision import Supervisor
+
+PATH = "/v1/completions"
+_AT_ONCE = 16
+"""How many pods are probed at the same time."""
+
+
+class HealthCheck:
+    """The ticks and the probes of one router."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        supervisor: Supervisor,
+        *,
+        probe: bool = True,
+        api_key: SecretStr | None = None,
+    ) -> None:
+        """Create a health check that does not run yet.
+
+        Args:
+            fleet: The pods.
+            supervisor: Runs the ticks and the probes.
+            probe: Whether to probe. Otherwise a client's request is the probe.
+            api_key: The pods' key.
+        """
+        self._fleet = fleet
+        self._outliers = fleet.outliers
+        self._supervisor = supervisor
+        self._probe = probe
+        self._api_key = api_key
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Start to watch and to probe. Does nothing if no pod may be ejected."""
+        if self._outliers is None:
+            return
+        headers = {"user-agent": f"lora-router/{__version__}", "content-type": "application/json"}
+        if self._api_key is not None:
+            headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
+        self._session = aiohttp.ClientSession(
+            # A new connection for each probe: an old one would show the state of the past.
+            connector=aiohttp.TCPConnector(limit=_AT_ONCE, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers=headers,
+        )
+        if self._probe:
+            self._outliers.on_probe = self._start_probe
+        self._supervisor.keep("health-check", self._run)
+
+    async def stop(self) -> None:
+        """Stop probing. The supervisor stops the ticks."""
+        if self._outliers is not None:
+            self._outliers.on_probe = None
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _run(self) -> None:
+        while True:
+            self._fleet.check_health()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _start_probe(self, state: PodState) -> None:
+        self._supervisor.once("health-check", self._probe_pod(state), about=state.pod.name)
+
+    async def _probe_pod(self, state: PodState) -> None:
+        outliers = self._outliers
+        assert outliers is not None  # noqa: S101 -- it asked for the probe
+        good = False
+        try:
+            async with self._places:
+                good = await self._answers(state, outliers.probe_timeout())
+        finally:
+            outliers.probed(state, good=good)
+
+    async def _answers(self, state: PodState, timeout: float) -> bool:
+        if self._session is None:
+            return False
+        model = min(state.base_models, default="")
+        request = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
+        try:
+            async with self._session.post(
+                f"http://{state.pod.address}{PATH}",
+                data=json.dumps(request).encode(),
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                allow_redirects=False,
+            ) as response:
+                return response.status < 500
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            return False
