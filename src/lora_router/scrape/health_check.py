@@ -93,7 +93,7 @@ class HealthCheck:
         finally:
             outliers.probed(state, good=good)
 
-    async def _answers(self, state: PodState, timeout: float) -> bool:
+    async def _answers(self, state: PodState, seconds: float) -> bool:
         if self._session is None:
             return False
         model = min(state.base_models, default="")
@@ -102,7 +102,7 @@ class HealthCheck:
             async with self._session.post(
                 f"http://{state.pod.address}{PATH}",
                 data=json.dumps(request).encode(),
-                timeout=aiohttp.ClientTimeout(total=timeout),
+                timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:
                 return response.status < 500
