@@ -17,7 +17,8 @@ import yaml
 
 from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
-from lora_router.envoy.clusters import PODS_CLUSTER, ROUTER_CLUSTER
+from lora_router.envoy.pods_cluster import PODS_CLUSTER
+from lora_router.envoy.router_cluster import ROUTER_CLUSTER
 
 _RECORDED = Path(__file__).parents[1] / "tests/data/vllm-0.32.0"
 PAGES = tuple(sorted(_RECORDED.glob("*.prom")))
@@ -50,7 +51,11 @@ def pod_address(number: int, port: int) -> str:
 
 def gateway(listeners: Iterable[Listener], admin_port: int) -> str:
     """Return the bootstrap of the gateway as JSON."""
-    flags = {"envoy_listen_host": "127.0.0.1", "envoy_admin_port": admin_port}
+    flags = {
+        "envoy_listen_host": "127.0.0.1",
+        "envoy_admin_port": admin_port,
+        "envoy_pods": "original-dst",
+    }
     settings = load_settings(file=None, environ={}, flags=flags).settings
     document: _Document = yaml.safe_load(bootstrap_yaml(settings))
     resources = document["static_resources"]
@@ -164,6 +169,8 @@ def _asking(cluster: _Document, name: str, port: int) -> _Document:
     cluster["name"] = assignment["cluster_name"] = name
     endpoint = assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     endpoint["address"] = _socket("127.0.0.1", port)
+    # The servers that decide nothing have no health service.
+    del cluster["health_checks"]
     return cluster
 
 

@@ -440,4 +440,7 @@ async def test_over_http1_no_value_of_a_header_is_taken_for_another_header(
     )
     answer = await gate.raw(head + line_end + SPOOF[1:] + b"\r\n\r\n" + body)
     strategies = [request.header("routing-strategy") for request in gate.received]
-    assert answer.startswith(b"HTTP/1.1 400") or strategies == [["lora-placement"]]
+    # Envoy refuses malformed headers. It closes the connection, before its 400 in most cases: the
+    # answer waits for the router, which sees response headers.
+    refused = answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert (refused and not strategies) or strategies == [["lora-placement"]]

@@ -83,7 +83,7 @@ async def test_without_a_router_the_gateway_fails_closed_and_recovers(
     tmp_path: Path, transport: str
 ) -> None:
     pods = [EchoPod("vllm-0")]
-    async with gateway(tmp_path, pods, transport=transport) as gate:
+    async with gateway(tmp_path, pods, transport=transport, envoy_fail_open=False) as gate:
         await gate.app.stop()
         for body in ({"model": "base"}, b"x"):
             response, answer = await gate.post(body, headers={"target-pod": pods[0].address})
@@ -109,7 +109,8 @@ async def test_without_a_router_the_gateway_fails_closed_and_recovers(
 async def test_a_session_that_fails_is_a_503_and_the_next_one_works(
     tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with gateway(tmp_path, [EchoPod("vllm-0")], transport=transport) as gate:
+    pods = [EchoPod("vllm-0")]
+    async with gateway(tmp_path, pods, transport=transport, envoy_fail_open=False) as gate:
         with monkeypatch.context() as broken:
             broken.setattr(gate.app.director, "pass_through", lambda _subset: 1 / 0)
             async with gate.client.get(gate.url + "/v1/models") as response:
@@ -129,7 +130,8 @@ async def test_a_router_that_does_not_answer_in_time_is_a_504(tmp_path: Path) ->
     server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    served = Served(tmp_path, {"grpc_port": port, "envoy_message_timeout_seconds": 0.3})
+    config = {"envoy_message_timeout_seconds": 0.3, "envoy_fail_open": False}
+    served = Served(tmp_path, {"grpc_port": port, **config})
     settings = load_settings(file=served.file, environ={}, flags={}).settings
     async with (
         Envoy(bootstrap_yaml(settings), tmp_path) as envoy,

@@ -75,7 +75,11 @@ async def test_every_body_mode_routes(tmp_path: Path, transport: str, mode: str)
 async def test_only_in_streamed_mode_must_a_body_be_there_within_the_message_timeout(
     tmp_path: Path, mode: str, status: int
 ) -> None:
-    changes = {"envoy_body_mode": mode, "envoy_message_timeout_seconds": 0.5}
+    changes = {
+        "envoy_body_mode": mode,
+        "envoy_message_timeout_seconds": 0.5,
+        "envoy_fail_open": False,
+    }
     async with gateway(tmp_path, pods(), **changes) as gate:
 
         async def pieces() -> AsyncIterator[bytes]:

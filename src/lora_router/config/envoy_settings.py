@@ -21,10 +21,10 @@ class EnvoySettings(BaseModel):
     envoy_admin_port: kinds.EnvoysPort = Field(
         9901, description="envoy-config: port of Envoy's admin pages, on 127.0.0.1."
     )
-    envoy_router_address: kinds.HostAndPort = Field(
+    envoy_router_address: kinds.HostsAndPorts = Field(
         None,
-        description="envoy-config: where Envoy reaches the router. Default: 127.0.0.1 and "
-        "grpc_port.",
+        description="envoy-config: where Envoy reaches the routers. A DNS name stands for all "
+        "addresses that it resolves to. Default: 127.0.0.1 and grpc_port.",
     )
     envoy_router_ca_file: kinds.EnvoysPem = Field(
         None,
@@ -33,7 +33,7 @@ class EnvoySettings(BaseModel):
     )
     envoy_router_name: Annotated[str | None, Allowed("a DNS name")] = Field(
         None,
-        description="envoy-config: DNS name in the router's certificate. Default: the host of "
+        description="envoy-config: DNS name in the routers' certificates. Default: the hosts of "
         "envoy_router_address.",
     )
     envoy_client_cert_file: kinds.EnvoysPem = Field(

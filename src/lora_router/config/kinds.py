@@ -112,10 +112,11 @@ def _namespace(value: str) -> str:
     return value
 
 
-def _host_and_port(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise ValueError("must be host:port")
+def _hosts_and_ports(value: str) -> str:
+    for each in value.split(","):
+        host, _, port = each.strip().rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+            raise ValueError("must be host:port, or several joined by commas")
     return value
 
 
@@ -159,7 +160,10 @@ EnvoysPem = Annotated[_File | None, Allowed("the path of a PEM file where Envoy 
 
 Address = Annotated[str, Field(min_length=1), Allowed("an address of this host")]
 IpAddress = Annotated[str, Field(min_length=1), Allowed("an IP address")]
-HostAndPort = Annotated[Annotated[str, AfterValidator(_host_and_port)] | None, Allowed("host:port")]
+HostsAndPorts = Annotated[
+    Annotated[str, AfterValidator(_hosts_and_ports)] | None,
+    Allowed("host:port, or several joined by commas"),
+]
 HeaderName = Annotated[str, BeforeValidator(_header), Allowed("a header's name")]
 OptionalHeaderName = Annotated[
     Annotated[str, BeforeValidator(_header)] | None, Allowed("a header's name")

@@ -5,6 +5,8 @@ from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.google.protobuf import NullValue, Struct, Value
 
+_RETRY_AFTER = core.HeaderValueOption(header=core.HeaderValue(key="retry-after", value="1"))
+
 
 def local_replies() -> hcm.LocalReplyConfig:
     """Return the mapping of Envoy's local replies to OpenAI errors."""
@@ -31,13 +33,26 @@ def local_replies() -> hcm.LocalReplyConfig:
                 kind="service_unavailable_error",
                 code="router_timeout",
             ),
-            # The connection to the pod failed, or it was closed before the response began.
+            # The overload manager refuses requests before Envoy's memory runs out.
             _reply(
-                accesslog.AccessLogFilter(
-                    response_flag_filter=accesslog.ResponseFlagFilter(
-                        flags=["UF", "UC", "UH", "UO", "UR", "NC", "NR"]
-                    )
-                ),
+                _by_flags("OM"),
+                "The gateway is overloaded. Try again later.",
+                kind="service_unavailable_error",
+                code="gateway_overloaded",
+                retry_after=True,
+            ),
+            # The router picked no pod, and Envoy knows none or may not choose.
+            _reply(
+                _by_flags("UH", "NC", "NR"),
+                "No pod is available, and the router picked none: %RESPONSE_CODE_DETAILS%.",
+                kind="service_unavailable_error",
+                code="no_pod_available",
+                retry_after=True,
+            ),
+            # The connection to the pod failed, also when it was tried again, or it was closed
+            # before the response began.
+            _reply(
+                _by_flags("UF", "UC", "UO", "UR", "URX"),
                 "The pod could not be reached: %RESPONSE_CODE_DETAILS%.",
                 kind="service_unavailable_error",
                 code="pod_unreachable",
@@ -59,6 +74,12 @@ def _by_status(status: int) -> accesslog.AccessLogFilter:
     )
 
 
+def _by_flags(*flags: str) -> accesslog.AccessLogFilter:
+    return accesslog.AccessLogFilter(
+        response_flag_filter=accesslog.ResponseFlagFilter(flags=list(flags))
+    )
+
+
 def _reply(
     match: accesslog.AccessLogFilter,
     message: str,
@@ -66,11 +87,13 @@ def _reply(
     kind: str,
     code: str,
     status: int | None = None,
+    retry_after: bool = False,
 ) -> hcm.ResponseMapper:
     error = {"message": message, "type": kind, "param": None, "code": code}
     return hcm.ResponseMapper(
         filter=match,
         status_code=status,
+        headers_to_add=[_RETRY_AFTER] if retry_after else [],
         body_format_override=core.SubstitutionFormatString(
             json_format=Struct(fields={"error": _value(error)}),
             content_type="application/json",

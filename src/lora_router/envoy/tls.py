@@ -1,11 +1,14 @@
 """The TLS configuration of Envoy's connections to the router."""
 
+from collections.abc import Sequence
+
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tls
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Any
 
 from lora_router.config.settings import Settings
+from lora_router.envoy.addresses import RouterAddress
 
 _SanType = tls.SubjectAltNameMatcherSanType
 
@@ -14,11 +17,13 @@ class EnvoyTlsError(ValueError):
     """A setting is missing that Envoy needs for TLS to the router. The message names it."""
 
 
-def transport_socket(settings: Settings, host: str, *, is_ip: bool) -> core.TransportSocket | None:
+def transport_socket(
+    settings: Settings, addresses: Sequence[RouterAddress]
+) -> core.TransportSocket | None:
     """Return the TLS transport socket for the router's cluster; ``None``: no encryption.
 
-    The router's certificate must be signed by the configured authority. It must be valid for the
-    host under which Envoy reaches the router, or for ``envoy_router_name``.
+    A router's certificate must be signed by the configured authority. It must be valid for
+    ``envoy_router_name``, or else for one of the hosts under which Envoy reaches routers.
 
     Raises:
         EnvoyTlsError: A setting is missing that Envoy needs for TLS to the router.
@@ -35,25 +40,31 @@ def transport_socket(settings: Settings, host: str, *, is_ip: bool) -> core.Tran
             "envoy_client_cert_file and envoy_client_key_file: required, because the router "
             "requires a client certificate (grpc_tls_client_ca_file)"
         )
-    name = settings.envoy_router_name or host
-    by_address = is_ip and settings.envoy_router_name is None
+    if settings.envoy_router_name is not None:
+        names = [_name(settings.envoy_router_name)]
+        sni = settings.envoy_router_name
+    else:
+        names = [_name(each.host, is_ip=each.is_ip) for each in addresses]
+        sni = next((each.host for each in addresses if not each.is_ip), "")
     context = tls.UpstreamTlsContext(
-        sni="" if by_address else name,
+        sni=sni,
         common_tls_context=tls.CommonTlsContext(
             alpn_protocols=["h2"],
             tls_certificates=_client_certificates(settings),
             validation_context=tls.CertificateValidationContext(
                 trusted_ca=core.DataSource(filename=str(settings.envoy_router_ca_file)),
-                match_typed_subject_alt_names=[
-                    tls.SubjectAltNameMatcher(
-                        san_type=_SanType.IP_ADDRESS if by_address else _SanType.DNS,
-                        matcher=matcher.StringMatcher(exact=name),
-                    )
-                ],
+                match_typed_subject_alt_names=names,
             ),
         ),
     )
     return core.TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
+
+
+def _name(name: str, *, is_ip: bool = False) -> tls.SubjectAltNameMatcher:
+    return tls.SubjectAltNameMatcher(
+        san_type=_SanType.IP_ADDRESS if is_ip else _SanType.DNS,
+        matcher=matcher.StringMatcher(exact=name),
+    )
 
 
 def _client_certificates(settings: Settings) -> list[tls.TlsCertificate]:

@@ -189,7 +189,8 @@ class TestProblems:
             ),
             (
                 {"LORA_ROUTER_ENVOY_ROUTER_ADDRESS": "router"},
-                "LORA_ROUTER_ENVOY_ROUTER_ADDRESS=router: must be host:port",
+                "LORA_ROUTER_ENVOY_ROUTER_ADDRESS=router: must be host:port, or several "
+                "joined by commas",
             ),
             (
                 {"LORA_ROUTER_TRANSPORT": "fast"},

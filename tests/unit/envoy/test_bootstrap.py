@@ -36,6 +36,8 @@ EXT_PROC = (*MANAGER, "http_filters", 0, "typed_config")
         {"envoy_body_mode": "full-duplex"},
         {"envoy_router_address": "router.svc.cluster.local:50052", "max_hold_seconds": 0},
         {"envoy_router_address": "[::1]:50052", "envoy_listen_host": "::"},
+        {"envoy_router_address": "10.0.0.1:50052,10.0.0.2:50052,routers.svc:50052"},
+        {"envoy_fail_open": False},
         {"target_pod_header": "x-pod", "destination_header": "x-to"},
     ],
     ids=str,
@@ -66,12 +68,72 @@ def test_what_chooses_an_address_is_removed_before_any_filter_runs() -> None:
     assert removed == {"x-pod", "x-to", "model", "x-envoy-original-dst-host"}
 
 
-def test_it_fails_closed_and_waits_longer_than_a_hold() -> None:
+def test_it_fails_open_unless_it_must_not() -> None:
+    assert dig(document(), *EXT_PROC, "failure_mode_allow") is True
+    closed = document(envoy_fail_open=False)
+    assert "failure_mode_allow" not in dig(closed, *EXT_PROC)  # type: ignore[operator]
+
+
+def test_envoy_waits_longer_than_a_hold() -> None:
     made = document(max_hold_seconds=60, envoy_message_timeout_seconds=1.5)
 
-    assert "failure_mode_allow" not in dig(made, *EXT_PROC)  # type: ignore[operator]
     assert dig(made, *EXT_PROC, "message_timeout") == "1.500s"
     assert dig(made, *EXT_PROC, "max_message_timeout") == "65s"
+
+
+@pytest.mark.parametrize("mode", ["buffered", "streamed", "full-duplex"])
+def test_the_router_sees_how_each_answer_begins_and_when_it_ends(mode: str) -> None:
+    made = document(envoy_body_mode=mode)
+
+    processing = dig(made, *EXT_PROC, "processing_mode")
+    assert dig(processing, "response_header_mode") == "SEND"
+    assert dig(processing, "response_trailer_mode") == "SEND"
+    assert "response_body_mode" not in processing  # type: ignore[operator]
+    attributes = dig(made, *EXT_PROC, "response_attributes")
+    assert attributes == ["upstream.address", "response.code", "response.code_details"]
+
+
+def test_several_routers_are_one_cluster() -> None:
+    made = document(envoy_router_address="10.0.0.1:50052, [::1]:50053")
+    cluster = dig(made, "static_resources", "clusters", 0)
+
+    listed = dig(cluster, "load_assignment", "endpoints", 0, "lb_endpoints")
+    addresses = [
+        dig(each, "endpoint", "address", "socket_address")
+        for each in listed  # type: ignore[attr-defined]
+    ]
+    assert addresses == [
+        {"address": "10.0.0.1", "port_value": 50052},
+        {"address": "::1", "port_value": 50053},
+    ]
+    assert dig(cluster, "health_checks", 0, "no_traffic_interval") == "1s"
+
+
+def test_only_requests_that_no_pod_has_seen_are_sent_again() -> None:
+    made = document()
+    route = dig(made, *MANAGER, "route_config", "virtual_hosts", 0, "routes", 0, "route")
+
+    retried = str(dig(route, "retry_policy", "retry_on")).split(",")
+    assert set(retried) == {"connect-failure", "refused-stream", "reset-before-request"}
+
+
+@pytest.mark.parametrize("pods", ["original-dst", "override-host"])
+def test_idle_connections_to_pods_are_closed_before_the_pods_do_it(pods: str) -> None:
+    made = document(envoy_pod_idle_seconds=2.5, envoy_pods=pods)
+    options = dig(
+        made, "static_resources", "clusters", 1, "typed_extension_protocol_options"
+    ).popitem()[1]  # type: ignore[attr-defined]
+
+    assert dig(options, "common_http_protocol_options", "idle_timeout") == "2.500s"
+
+
+def test_memory_and_connections_of_envoy_are_bounded() -> None:
+    made = document(envoy_max_connections=7, envoy_max_heap_bytes=100_000_000)
+
+    monitors = ("overload_manager", "resource_monitors")
+    assert dig(made, *monitors, 0, "typed_config", "max_heap_size_bytes") == "100000000"
+    assert dig(made, *monitors, 1, "typed_config", "max_active_downstream_connections") == "7"
+    assert dig(made, "admin", "ignore_global_conn_limit") is True
 
 
 def test_nothing_bounds_the_requests_in_flight_by_accident() -> None:
