@@ -189,6 +189,7 @@ def test_a_config_file_that_is_not_there_is_named() -> None:
     assert "missing.yaml: cannot be read: No such file or directory" in result.stderr
 
 
+@pytest.mark.slow
 def test_envoy_config_prints_yaml_or_json() -> None:
     text = yaml.safe_load(run("envoy-config", "--set", "target_pod_header=x-pod").stdout)
     data = json.loads(run("envoy-config", "--json", "--set", "target_pod_header=x-pod").stdout)
@@ -198,6 +199,7 @@ def test_envoy_config_prints_yaml_or_json() -> None:
     assert pods["original_dst_lb_config"] == {"use_http_header": True, "http_header_name": "x-pod"}
 
 
+@pytest.mark.slow
 def test_envoy_config_writes_a_file_where_there_is_no_shell(tmp_path: Path) -> None:
     printed = run("envoy-config").stdout
 

@@ -29,11 +29,6 @@ WINDOW_REQUESTS = 10
 """The share counts only with this many requests in the window."""
 SLOW_AFTER = 10
 """Slow first bytes in a row after which a pod is suspect."""
-UNKNOWN_FIRST_BYTE_SECONDS = 10.0
-"""The limit for a first byte while nothing is known about how long one usually takes."""
-_WEIGHT = 1 / 16
-"""The weight of a new first byte in the usual time. Recent requests count most, and one slow one
-does not make the others look fast."""
 
 
 class Health(IntEnum):
@@ -68,21 +63,6 @@ class HealthRules:
     max_ejection_seconds: float = 60.0
     first_byte_seconds: float = 1.0
     first_byte_factor: float = 8.0
-
-
-class Usual:
-    """The usual time until a first byte: an exponentially weighted mean, in seconds."""
-
-    __slots__ = ("seconds",)
-
-    def __init__(self) -> None:
-        self.seconds: float | None = None
-        """``None``: there was none yet."""
-
-    def add(self, seconds: float) -> None:
-        """Take one more first byte into account."""
-        usual = self.seconds
-        self.seconds = seconds if usual is None else usual + _WEIGHT * (seconds - usual)
 
 
 class PodHealth:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
 from lora_router.fleet.answer import Answer
+from lora_router.fleet.first_bytes import FirstBytes
 from lora_router.fleet.health import (
     EJECTED,
     GOOD_AFTER,
@@ -25,11 +26,9 @@ from lora_router.fleet.health import (
     SLOW_AFTER,
     SUSPECT,
     TRYING,
-    UNKNOWN_FIRST_BYTE_SECONDS,
     Health,
     HealthRules,
     PodHealth,
-    Usual,
 )
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
@@ -43,8 +42,6 @@ _PODS_PER_TICK = 2000
 """How many pods one tick inspects. More pods are inspected over several ticks."""
 _PROBE_SECONDS = 2.0
 """The shortest timeout of a probe."""
-_MODELS = 4096
-"""How many models have their usual first byte stored."""
 _RESET = "upstream_reset_before_response_started"
 """How Envoy's response code details begin if the connection failed before the answer."""
 _NOT_THE_PODS_FAULT = ("overflow", "local_reset")
@@ -79,9 +76,7 @@ class Outliers:
         """Called to probe a pod. ``None``: the next request of a client is the probe."""
         self.ready_pods = 0
         """The number of ready pods, which bounds how many may be ejected. The fleet sets it."""
-        self._usual: dict[tuple[str | None, bool], Usual] = {}
-        """The usual first byte, by adapter and whether the answer is streamed."""
-        self._usual_of_all = (Usual(), Usual())
+        self._first_bytes = FirstBytes(rules)
         self._position = 0
         self._random = random.Random()
         self._limit = LogLimit(1.0)
@@ -103,7 +98,7 @@ class Outliers:
 
     def probe_timeout(self) -> float:
         """Return how long a probe may take, in seconds: a busy pod answers late."""
-        return max(_PROBE_SECONDS, self._limit_of(None, streamed=False))
+        return max(_PROBE_SECONDS, self._first_bytes.limit(None, streamed=False))
 
     # Evidence from requests
 
@@ -134,7 +129,7 @@ class Outliers:
             now = self.now()
             health.sign_at = now
             if status < 500 or status in _CLIENTS_FAULT:
-                slow = self._note_first_byte(now - sent_at, adapter, streamed=streamed)
+                slow = self._first_bytes.add(now - sent_at, adapter, streamed=streamed)
                 self._good(state, now, slow=slow)
             else:
                 self._bad(state, f"status {status}", now)
@@ -162,7 +157,7 @@ class Outliers:
         if self.answers_seen:
             now = self.now()
             # Its client gave up. That says something only if the pod was silent for too long.
-            limit = self._limit_of(adapter, streamed=streamed)
+            limit = self._first_bytes.limit(adapter, streamed=streamed)
             if health.sign_at < sent_at and now - sent_at > limit:
                 self._bad(state, "no first byte", now)
                 return
@@ -248,7 +243,7 @@ class Outliers:
             return
         adapter = getattr(request, "adapter", None)
         streamed = getattr(request, "streamed", False)
-        if silent <= self._limit_of(adapter, streamed=streamed):
+        if silent <= self._first_bytes.limit(adapter, streamed=streamed):
             return
         if health.state is HEALTHY:
             self._become(state, SUSPECT, "no first byte")
@@ -265,34 +260,6 @@ class Outliers:
             return
         health.probing = True
         self.on_probe(state)
-
-    # First bytes
-
-    def _note_first_byte(self, seconds: float, adapter: str | None, *, streamed: bool) -> bool:
-        """Take a first byte into account; return whether it was slow."""
-        slow = seconds > self.rules.first_byte_seconds and seconds > self._limit_of(
-            adapter, streamed=streamed
-        )
-        key = adapter, streamed
-        usual = self._usual.get(key)
-        if usual is None:
-            if len(self._usual) >= _MODELS:
-                del self._usual[next(iter(self._usual))]
-            usual = self._usual[key] = Usual()
-        usual.add(seconds)
-        self._usual_of_all[streamed].add(seconds)
-        return slow
-
-    def _limit_of(self, adapter: str | None, *, streamed: bool) -> float:
-        """Return the time in seconds after which a first byte is late."""
-        rules = self.rules
-        of_all = self._usual_of_all[streamed].seconds
-        usual = self._usual.get((adapter, streamed))
-        of_model = None if usual is None else usual.seconds
-        if of_all is None:
-            return max(rules.first_byte_seconds, UNKNOWN_FIRST_BYTE_SECONDS)
-        longest = of_all if of_model is None else max(of_all, of_model)
-        return max(rules.first_byte_seconds, rules.first_byte_factor * longest)
 
     # Transitions
 

@@ -1,18 +1,22 @@
-"""The index compared with the records that it indexes."""
+"""The index, and the pods in use, compared with the records."""
 
 from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from lora_router.fleet.answer import Answer
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import HEALTHY, HealthRules
 from lora_router.fleet.ledger import Reservation
+from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from tests.examples import examples
 from tests.fleet import make_metrics, make_pod
 
 ADAPTERS = ("a", "b", "c", "d")
+UNREACHED = "upstream_reset_before_response_started{connection_failure}"
 NUMBERS = st.integers(1, 5)
 NAMES = st.sampled_from(ADAPTERS)
 
@@ -22,7 +26,9 @@ class Changes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fleet = Fleet()
+        self.outliers = Outliers(HealthRules(), lambda: self.time)
+        self.outliers.on_probe = lambda _state: None
+        self.fleet = Fleet(outliers=self.outliers)
         self.reservations: list[Reservation] = []
         self.time = 0.0
 
@@ -42,6 +48,40 @@ class Changes(RuleBasedStateMachine):
         state = self.fleet.get(f"pod-{number}")
         if state is not None:
             self.reservations.append(self.fleet.ledger.reserve(state, adapter))
+
+    @rule(
+        data=st.data(),
+        status=st.sampled_from((200, 404, 500)),
+        served_by=st.none() | NUMBERS,
+        details=st.sampled_from(("", "via_upstream", UNREACHED, "overload")),
+    )
+    def request_is_answered(
+        self, data: st.DataObject, status: int, served_by: int | None, details: str
+    ) -> None:
+        if self.reservations:
+            request = data.draw(st.sampled_from(self.reservations))
+            endpoint = "" if served_by is None else f"10.0.0.{served_by}:8000"
+            request.answered(Answer(status, endpoint, details))
+
+    @rule(number=NUMBERS)
+    def pod_fails(self, number: int) -> None:
+        state = self.fleet.get(f"pod-{number}")
+        for _ in range(3 if state is not None else 0):
+            assert state is not None
+            request = self.fleet.ledger.reserve(state, None)
+            request.answered(Answer(500))
+            request.release()
+
+    @rule(seconds=st.sampled_from((0.1, 2.0, 100.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.time += seconds
+        self.fleet.check_health()
+
+    @rule(number=NUMBERS, good=st.booleans())
+    def pod_is_probed(self, number: int, good: bool) -> None:
+        state = self.fleet.get(f"pod-{number}")
+        if state is not None:
+            self.outliers.probed(state, good=good)
 
     @rule(data=st.data())
     def request_ends(self, data: st.DataObject) -> None:
@@ -65,19 +105,41 @@ class Changes(RuleBasedStateMachine):
             metrics = make_metrics(active, max_lora=slots, scraped_at=self.time)
             self.fleet.put_metrics(state, replace(metrics, running=running, deferred=deferred))
 
-    @rule(number=NUMBERS, seconds=st.sampled_from((1.0, 20.0)))
-    def scrape_fails(self, number: int, seconds: float) -> None:
+    @rule(number=NUMBERS, seconds=st.sampled_from((1.0, 20.0)), unreachable=st.booleans())
+    def scrape_fails(self, number: int, seconds: float, unreachable: bool) -> None:
         state = self.fleet.get(f"pod-{number}")
         if state is not None:
             self.time += seconds
-            self.fleet.put_scrape_failure(state, self.time)
+            self.fleet.put_scrape_failure(state, self.time, unreachable=unreachable)
 
     def teardown(self) -> None:
         self.the_index_agrees_with_the_records()
+        for request in self.reservations:
+            request.release()
+        assert self.fleet.ledger.total == 0
+        for state in self.fleet:
+            assert state.in_flight == 0
+            assert not state.in_flight_adapters
+            assert not state.health.unanswered
+
+    @rule()
+    def pods_are_used_by_their_health(self) -> None:
+        ready, used = self.fleet.ready(), self.fleet.in_use()
+        assert set(used) <= set(ready)
+        assert bool(used) == bool(ready)
+        assert len(ready) - len(used) <= max(1, len(ready) // 2)
+        for state in set(ready) - set(used):
+            assert state.health.state is not HEALTHY
+        assert all(self.fleet.get(state.pod.name) is state for state in self.outliers.unwell)
+        for model in ("base", *ADAPTERS):
+            serving = [state for state in ready if model in state.catalog]
+            pods = self.fleet.serving(model).pods
+            assert bool(pods) == bool(serving)
+            assert set(pods) <= set(serving)
 
     @rule()
     def the_index_agrees_with_the_records(self) -> None:
-        index, ready = self.fleet.index, self.fleet.ready()
+        index, ready = self.fleet.index, self.fleet.in_use()
         assert len(index.by_load) == len(ready)
         assert index.by_load.total == sum(pod.in_flight for pod in ready)
         rooms = {pod: pod.beliefs.free_slots for pod in ready}
@@ -96,5 +158,5 @@ def runs(pod: PodState, adapter: str) -> bool:
     return adapter in pod.in_flight_adapters or adapter in pod.beliefs.active
 
 
-Changes.TestCase.settings = examples(60, steps=40)
+Changes.TestCase.settings = examples(100, steps=60)
 TestChanges = Changes.TestCase

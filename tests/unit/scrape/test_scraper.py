@@ -317,6 +317,7 @@ async def test_a_slow_pod_delays_no_other() -> None:
         assert slow.metrics_reads == 1
 
 
+@pytest.mark.slow
 async def test_however_many_pods_hang_the_others_are_read_in_time() -> None:
     hung, healthy = Server(delay=30.0), Server()
     async with hung.run() as one, healthy.run() as two:
