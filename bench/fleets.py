@@ -11,7 +11,10 @@ from bench.outside_algorithm import FewestRequests
 from bench.plan import DEFAULT_ALGORITHM
 from bench.workload import BASE, adapters
 from lora_router.discovery.pod_object import MODEL_LABEL
+from lora_router.fleet.answer import FROM_THE_POD, Answer
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import HealthRules
+from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
@@ -42,6 +45,9 @@ class MonotonicClock:
         raise RuntimeError("a request was held")
 
 
+_ANSWER = Answer(200, details=FROM_THE_POD)
+
+
 class BenchFleet:
     """Pods that serve the same adapters and have free slots, with requests in flight.
 
@@ -52,7 +58,7 @@ class BenchFleet:
     def __init__(self, pods: int, adapter_count: int = ADAPTERS) -> None:
         rng = random.Random(1)
         names = adapters(adapter_count)
-        self.fleet = Fleet()
+        self.fleet = Fleet(outliers=Outliers(HealthRules(), time.monotonic))
         self.telemetry = Telemetry(self.fleet)
         options = AlgorithmOptions(metrics_max_age=1e9, rng=rng)
         self._algorithms = {
@@ -65,6 +71,7 @@ class BenchFleet:
             DEFAULT_ALGORITHM,
             MonotonicClock(),
             self.telemetry.decisions,
+            fallbacks=1,
         )
         models = (BASE, *names)
         self.fleet.replace(pod(number, models) for number in range(pods))
@@ -106,7 +113,9 @@ class BenchFleet:
             raise RuntimeError(f"{strategy} did not route: {routed}")
         self._under_way.append(routed)
         if len(self._under_way) > self._room:
-            self._under_way.popleft().reservation.release()
+            reservation = self._under_way.popleft().reservation
+            reservation.answered(_ANSWER)
+            reservation.release()
 
 
 def pod(number: int, models: tuple[str, ...] | None, *, ready: bool = True) -> Pod:
