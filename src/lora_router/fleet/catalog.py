@@ -3,6 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from weakref import WeakValueDictionary
+
+MAX_CATALOG_BYTES = 256 * 1024 * 1024
+"""Approximate memory of the catalogs of all pods. A list that needs more is not stored."""
+_BYTES_PER_MODEL = 160
+"""Memory of a model beside its name: the string's header and its place in a dictionary."""
+
+
+class CatalogsFullError(Exception):
+    """The catalogs of all pods together would need too much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,45 +24,103 @@ class ServedModel:
     """The base model's name if this is an adapter (``parent`` in vLLM), else ``None``."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Catalog:
     """Base models and adapters. Pods that serve the same models have the same catalog object."""
 
     base_models: frozenset[str]
     adapters: Mapping[str, str | None]
     """The adapters, each with its base model's name if that is known."""
+    fingerprint: int = 0
+    """Equal for equal catalogs, and almost certainly different for others."""
+    bytes: int = 0
+    """Approximate memory."""
+
+    @classmethod
+    def of(cls, models: Iterable[ServedModel]) -> "Catalog":
+        """Return a catalog of these models."""
+        builder = CatalogBuilder()
+        for model in models:
+            builder.add(model.name, model.base)
+        return builder.catalog()
 
     def __contains__(self, model: str) -> bool:
         return model in self.adapters or model in self.base_models
+
+    def __len__(self) -> int:
+        return len(self.adapters) + len(self.base_models)
 
 
 EMPTY = Catalog(frozenset(), MappingProxyType({}))
 
 
+class CatalogBuilder:
+    """Makes a catalog, one model after the other."""
+
+    __slots__ = ("_adapters", "_base_models", "_bytes", "_fingerprint", "_parents")
+
+    def __init__(self) -> None:
+        self._base_models: set[str] = set()
+        self._adapters: dict[str, str | None] = {}
+        self._parents: dict[str, str] = {}
+        """Each base model's name once. A decoded list contains a copy for every adapter."""
+        self._fingerprint = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._adapters) + len(self._base_models)
+
+    def add(self, name: str, base: str | None) -> None:
+        """Add a base model, or an adapter with its base model. The last of several counts."""
+        if base is None:
+            if name in self._base_models:
+                return
+            self._base_models.add(name)
+            self._bytes += len(name) + _BYTES_PER_MODEL
+        else:
+            base = self._parents.setdefault(base, base)
+            before = self._adapters.get(name)
+            if before is None:
+                self._bytes += len(name) + _BYTES_PER_MODEL
+            else:
+                self._fingerprint ^= hash((name, before))
+            self._adapters[name] = base
+        self._fingerprint ^= hash((name, base))
+
+    def catalog(self) -> Catalog:
+        """Return the catalog. Nothing may be added afterwards."""
+        return Catalog(frozenset(self._base_models), self._adapters, self._fingerprint, self._bytes)
+
+
 class Catalogs:
     """All catalogs in use, without duplicates.
 
-    Sharing them keeps a thousand pods with ten thousand adapters each within memory.
+    Sharing them keeps a thousand pods with ten thousand adapters each within memory. They are
+    referenced weakly here: a catalog that no pod uses any more is freed.
     """
 
     def __init__(self) -> None:
-        self._known: list[Catalog] = [EMPTY]
+        self._known: WeakValueDictionary[int, Catalog] = WeakValueDictionary()
+        self._known[EMPTY.fingerprint] = EMPTY
 
-    def of(self, models: Iterable[ServedModel]) -> Catalog:
-        """Return the catalog of these models: an equal one that is in use, or a new one."""
-        served = tuple(models)
-        base_models = frozenset(model.name for model in served if model.base is None)
-        adapters = {model.name: model.base for model in served if model.base is not None}
-        for catalog in self._known:
-            if catalog.base_models == base_models and catalog.adapters == adapters:
-                return catalog
-        catalog = Catalog(base_models, adapters)
-        self._known.append(catalog)
+    def of(
+        self, models: Catalog | Iterable[ServedModel], *, max_bytes: int | None = None
+    ) -> Catalog:
+        """Return the catalog of these models: an equal one that is in use, or a new one.
+
+        Raises:
+            CatalogsFullError: It is new, and all catalogs together would exceed ``max_bytes``.
+        """
+        catalog = models if isinstance(models, Catalog) else Catalog.of(models)
+        known = self._known.get(catalog.fingerprint)
+        if known is None:
+            if max_bytes is not None:
+                total = catalog.bytes + sum(each.bytes for each in self._known.values())
+                if total > max_bytes:
+                    raise CatalogsFullError(
+                        f"the models of all pods would need more than {max_bytes} bytes"
+                    )
+            self._known[catalog.fingerprint] = catalog
+        elif known.base_models == catalog.base_models and known.adapters == catalog.adapters:
+            return known
         return catalog
-
-    def keep(self, used: Iterable[Catalog]) -> None:
-        """Drop all catalogs that are not in ``used``."""
-        in_use = {id(catalog) for catalog in used}
-        self._known = [
-            catalog for catalog in self._known if catalog is EMPTY or id(catalog) in in_use
-        ]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lora_router.fleet.catalog import Catalog, Catalogs, ServedModel
+from lora_router.fleet.catalog import MAX_CATALOG_BYTES, Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
 from lora_router.fleet.doubts import Doubts
 from lora_router.fleet.index import FleetIndex
@@ -159,9 +159,14 @@ class Fleet:
             self._index(state)
             self.changes.scraped.send((state,))
 
-    def put_models(self, state: PodState, models: Iterable[ServedModel]) -> None:
-        """Store the models that a pod's ``/v1/models`` lists."""
-        catalog = self._catalogs.of(models)
+    def put_models(self, state: PodState, models: Catalog | Iterable[ServedModel]) -> None:
+        """Store the models that a pod's ``/v1/models`` lists.
+
+        Raises:
+            CatalogsFullError: The models of all pods would need too much memory. The pod's last
+                list stays.
+        """
+        catalog = self._catalogs.of(models, max_bytes=MAX_CATALOG_BYTES)
         for model in self._doubts.settle(state):
             self._by_model.pop(model, None)
         if state.models_known and catalog is state.catalog:
@@ -272,7 +277,6 @@ class Fleet:
         if self._catalogs_of_ready is None:
             found = {id(state.catalog): state.catalog for state in self.ready()}
             self._catalogs_of_ready = tuple(found.values())
-            self._catalogs.keep(state.catalog for state in self)
         return self._catalogs_of_ready
 
     def _put(self, pod: Pod) -> Iterable[PodState]:

@@ -1,40 +1,136 @@
-"""Reads ``/v1/models``: which models a pod serves, and which of them are adapters."""
+"""Reads ``/v1/models``: which models a pod serves, and which of them are adapters.
+
+vLLM writes 400 bytes for each adapter, with a new random id and a new time in every response. The
+bytes of equal lists therefore differ, and every response has to be decoded. A response for ten
+thousand adapters is decoded in pieces of whole models, because decoding it at once would delay
+requests by tens of milliseconds.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
-from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.catalog import Catalog, CatalogBuilder
+from lora_router.scrape.steps import Steps, all_at_once
+
+MAX_MODELS = 50_000
+"""Models in one list."""
+MAX_NAME_LENGTH = 512
+"""Characters of a name. No request can ask for a longer one, so such a model is left out."""
+PIECE_BYTES = 16 * 1024
+"""Length of a piece."""
+LONGEST_PIECE_BYTES = 4 * PIECE_BYTES
+"""Length of a piece if no model ends earlier, and so the longest model of a long list."""
+_TRIES = 8
+"""How many ends are tried for a piece."""
+_Decoded = TypeVar("_Decoded")
+
+_LIST = re.compile(
+    rb'\s{0,8}\{\s{0,8}(?:"object"\s{0,8}:\s{0,8}"list"\s{0,8},\s{0,8})?'
+    rb'"data"\s{0,8}:\s{0,8}\['
+)
+_BETWEEN_MODELS = re.compile(rb"\}\s{0,8},\s{0,8}\{")
 
 
 class ModelsError(ValueError):
     """The page is not a list of models. The message does not quote the page."""
 
 
-class _Model(msgspec.Struct):
+class TooManyModelsError(ModelsError):
+    """The list is too long."""
+
+
+class _Model(msgspec.Struct, gc=False):
     id: str
     parent: str | None = None
     """The base model of an adapter (vLLM and SGLang)."""
 
 
-class _Models(msgspec.Struct):
+class _Page(msgspec.Struct):
     data: list[_Model]
 
 
-_decoder = msgspec.json.Decoder(_Models)
+_page_decoder = msgspec.json.Decoder(_Page)
+_piece_decoder = msgspec.json.Decoder(list[_Model])
 
 
-def read_models(body: bytes) -> tuple[ServedModel, ...]:
+def read_models(body: bytes) -> Catalog:
     """Return the models that the page lists.
 
     Raises:
-        ModelsError: The page is not a list of models.
+        ModelsError: The page is not a list of models, or it is too long.
     """
+    return all_at_once(models_in_steps(body))
+
+
+def models_in_steps(body: bytes) -> Steps[Catalog]:
+    """Read the page in steps. The result and the errors are those of ``read_models``."""
+    builder = CatalogBuilder()
+    if len(body) <= PIECE_BYTES:
+        _add(_decoded(_page_decoder, body).data, builder)
+        return builder.catalog()
+    head = _LIST.match(body)
+    if head is None:
+        if len(body) > LONGEST_PIECE_BYTES:
+            raise ModelsError("not a list of models: a long list must begin with its data")
+        _add(_decoded(_page_decoder, body).data, builder)
+        return builder.catalog()
+    start = head.end()
+    while (end := _end_of_piece(body, start)) is not None:
+        piece, start = end
+        _add(piece, builder)
+        yield
+    _add(_decoded(_page_decoder, b'{"data":[' + body[start:]).data, builder)
+    return builder.catalog()
+
+
+def _end_of_piece(body: bytes, start: int) -> tuple[list[_Model], int] | None:
+    """Return some whole models of a list, and where the next one begins.
+
+    A piece ends where ``},{`` stands. Where that is inside a model, in a text or in a list, the
+    piece is not valid, and the next such place is tried. A piece that is valid consists of whole
+    models, because it begins with one.
+
+    Returns:
+        ``None`` if the rest of the page is short.
+    """
+    latest = start + LONGEST_PIECE_BYTES
+    search_from = start + PIECE_BYTES
+    error = ModelsError(f"not a list of models: one is longer than {LONGEST_PIECE_BYTES} bytes")
+    for _ in range(_TRIES):
+        between = _BETWEEN_MODELS.search(body, search_from, latest)
+        if between is None:
+            break
+        try:
+            piece = _decoded(_piece_decoder, b"[" + body[start : between.start() + 1] + b"]")
+        except ModelsError as failed:
+            error = failed
+            search_from = between.end() - 1
+        else:
+            return piece, between.end() - 1
+    if len(body) <= latest:
+        return None
+    raise error
+
+
+def _add(models: Iterable[_Model], builder: CatalogBuilder) -> None:
+    for model in models:
+        name, parent = model.id, model.parent
+        if not 0 < len(name) <= MAX_NAME_LENGTH:
+            continue
+        # A model without a parent, or with itself as its parent, is a base model.
+        if parent is None or parent == name:
+            builder.add(name, None)
+        elif len(parent) <= MAX_NAME_LENGTH:
+            builder.add(name, parent)
+    if len(builder) > MAX_MODELS:
+        raise TooManyModelsError(f"the list has more than {MAX_MODELS} models")
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Decoded], data: bytes) -> _Decoded:
     try:
-        listed = _decoder.decode(body)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelsError(f"not a list of models: {error}") from None
-    # A model without a parent, or with itself as its parent, is a base model.
-    return tuple(
-        ServedModel(model.id, model.parent if model.parent != model.id else None)
-        for model in listed.data
-        if model.id
-    )

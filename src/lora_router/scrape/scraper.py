@@ -12,22 +12,27 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from lora_router.fleet.catalog import Catalog, CatalogsFullError
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.scrape import page_reader
 from lora_router.scrape.exposition import read_page
-from lora_router.scrape.models import ModelsError, read_models
+from lora_router.scrape.list_doubt import ListDoubt, joined
+from lora_router.scrape.models import ModelsError, TooManyModelsError, models_in_steps
+from lora_router.scrape.models_plan import ModelsPlan
 from lora_router.scrape.page_reader import PageReader, ScrapeError
+from lora_router.scrape.read_health import Kind, ReadHealth
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.series import ExpositionError, PageTooLargeError
+from lora_router.scrape.steps import with_breaks
 from lora_router.supervision import Supervisor, cancel, describe
 
 log = logging.getLogger("lora_router.scrape")
@@ -35,7 +40,10 @@ log = logging.getLogger("lora_router.scrape")
 FIRST_RETRY_SECONDS = 1.0
 """First delay before a failed ``/v1/models`` is retried. Doubles up to the normal interval."""
 
-Kind = Literal["metrics", "models"]
+LONGEST_RETRY_SECONDS = 2.0
+"""Longest delay before a failed ``/metrics`` is retried: a pod that returns is noticed in time."""
+_QUICK_RETRIES = 5
+"""Failed reads of ``/metrics`` that are retried at the usual interval."""
 
 
 class ScrapeObserver(Protocol):
@@ -89,6 +97,12 @@ class Scraper:
         self._limit = LogLimit(10.0, burst=20, clock=clock)
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
+        self._doubts: dict[PodState, ListDoubt] = {}
+        self._wakes: dict[PodState, asyncio.Event] = {}
+        self._plan = ModelsPlan(
+            self._have_models, wake=self._wake, on_round_end=self._round_ended, clock=clock
+        )
+        self._on_looked: tuple[Callable[[], None], ...] = ()
         self._pages: PageReader | None = None
         self._untried: set[tuple[PodState, Kind]] = set()
         self._all_tried = asyncio.Event()
@@ -105,7 +119,11 @@ class Scraper:
         """Stop scraping. No task and no connection is left."""
         pages, self._pages = self._pages, None
         tasks = [task for pair in self._tasks.values() for task in pair]
+        for state in tuple(self._tasks):
+            self._plan.remove(state)
         self._tasks.clear()
+        self._doubts.clear()
+        self._wakes.clear()
         try:
             await cancel(tasks)
         finally:
@@ -116,6 +134,57 @@ class Scraper:
         """Wait until every page of every pod that is ready now has been read or has failed."""
         await self._all_tried.wait()
 
+    # Reads out of turn
+
+    def read_models_soon(self, state: PodState) -> None:
+        """Read a pod's list of models again: it answered 404 for a model that it should serve.
+
+        Returns at once, and is cheap enough for the request path. The reads are limited
+        (``models_plan``). When the list changed, ``Fleet.changes.pods`` reports it.
+        """
+        doubt = self._doubts.get(state)
+        if doubt is not None:
+            doubt.confirm()
+            self._plan.read_soon(state)
+
+    def look_again(self) -> bool:
+        """Read the lists of all pods that are not recent: a client asked for an unknown model.
+
+        Returns at once, and is cheap enough for the request path. All who ask share a round. When
+        a pod has the model, ``Fleet.changes.pods`` reports it before the round ends.
+
+        Returns:
+            Whether a round is under way, whose end ``subscribe_looked`` reports. It can last longer
+            than a client should wait, so that a deadline is needed. False: all lists are recent.
+        """
+        return self._pages is not None and self._plan.look_again()
+
+    def subscribe_looked(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` when a round of ``look_again`` has ended."""
+        self._on_looked = (*self._on_looked, listener)
+
+    def _round_ended(self) -> None:
+        for listener in self._on_looked:
+            try:
+                listener()
+            except Exception as error:
+                self._supervisor.failed("looked-listener", error)
+
+    def _have_models(self) -> Iterable[PodState]:
+        """Return the pods of a round: those that are asked for their models and can be reached."""
+        return [
+            state
+            for state in self._tasks
+            if state.pod.models is None and not state.unreachable_scrapes
+        ]
+
+    def _wake(self, state: PodState) -> None:
+        wake = self._wakes.get(state)
+        if wake is not None:
+            wake.set()
+
+    # The pods
+
     def _follow(self, changed: Iterable[PodState]) -> None:
         """Start to scrape pods that became ready. Stop for pods that left or are not ready."""
         if self._pages is None:
@@ -124,6 +193,9 @@ class Scraper:
             wanted = state.pod.ready and self._fleet.get(state.pod.name) is state
             if wanted and state not in self._tasks:
                 self._untried.update((state, kind) for kind in _kinds_of(state))
+                self._doubts[state] = ListDoubt(self._clock)
+                self._wakes[state] = asyncio.Event()
+                self._plan.add(state)
                 keep, name = self._supervisor.keep, state.pod.name
                 self._tasks[state] = (
                     keep("scrape-metrics", partial(self._read_metrics, state), about=name),
@@ -132,6 +204,8 @@ class Scraper:
             elif not wanted and state in self._tasks:
                 for task in self._tasks.pop(state):
                     task.cancel()
+                del self._doubts[state], self._wakes[state]
+                self._plan.remove(state)
                 self._untried -= {(state, "metrics"), (state, "models")}
         self._note_progress()
 
@@ -148,15 +222,17 @@ class Scraper:
     # One pod
 
     async def _read_metrics(self, state: PodState) -> None:
-        health = _Health(state.pod.name, "metrics", self._limit)
+        health = ReadHealth(state.pod.name, "metrics", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._interval, self._clock)
+        retries = ScrapeSchedule(state.pod.name, LONGEST_RETRY_SECONDS, self._clock)
         while True:
             # The first read is immediate.
             await self._attempt(state, "metrics", self._scrape, health)
-            await asyncio.sleep(turns.wait())
+            is_usual = self._interval <= LONGEST_RETRY_SECONDS and health.failures < _QUICK_RETRIES
+            await asyncio.sleep((turns if is_usual or not health.failures else retries).wait())
 
     async def _read_models(self, state: PodState) -> None:
-        health = _Health(state.pod.name, "models", self._limit)
+        health = ReadHealth(state.pod.name, "models", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._models_interval, self._clock)
         retry = FIRST_RETRY_SECONDS
         while True:
@@ -165,20 +241,29 @@ class Scraper:
                 state, "models", self._list, health
             ):
                 retry = FIRST_RETRY_SECONDS
-                await asyncio.sleep(turns.wait())
+                await self._wait_for_turn(state, turns.wait())
             else:
-                await asyncio.sleep(min(retry, self._models_interval))
-                retry *= 2
+                await self._wait_for_turn(state, min(retry, self._models_interval))
+                retry = min(retry * 2, self._models_interval)
+
+    async def _wait_for_turn(self, state: PodState, seconds: float) -> None:
+        """Wait for the next read of a list, in its usual turn or out of turn."""
+        usual, wake = self._clock() + seconds, self._wakes[state]
+        while (wait := min(usual, self._plan.due(state)) - self._clock()) > 0:
+            wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await wake.wait()
 
     async def _attempt(
         self,
         state: PodState,
         kind: Kind,
         read: Callable[[PodState], Awaitable[None]],
-        health: "_Health",
+        health: ReadHealth,
     ) -> bool:
         try:
-            narrow = self._places_for_failing if health.failing else nullcontext()
+            narrow = self._places_for_failing if health.failures else nullcontext()
             async with narrow, self._places:
                 started = self._clock()
                 await read(state)
@@ -194,10 +279,12 @@ class Scraper:
             self._failed(state, kind, ScrapeError("internal", describe(error)), health)
             return False
         finally:
+            if kind == "models":
+                self._plan.ended(state)
             self._tried(state, kind)
         return True
 
-    def _failed(self, state: PodState, kind: Kind, error: ScrapeError, health: "_Health") -> None:
+    def _failed(self, state: PodState, kind: Kind, error: ScrapeError, health: ReadHealth) -> None:
         self._observer.failed(kind, state.pod.name, error.cause)
         health.bad(error)
         if kind == "metrics":
@@ -220,6 +307,7 @@ class Scraper:
         self._fleet.put_metrics(state, metrics)
 
     async def _list(self, state: PodState) -> None:
+        self._plan.started(state)
         headers = {}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
@@ -227,12 +315,27 @@ class Scraper:
             state.pod.models_url, headers, max_bytes=page_reader.MAX_MODELS_BYTES
         )
         try:
-            models = read_models(body)
+            models = await with_breaks(models_in_steps(body))
+        except TooManyModelsError as error:
+            raise ScrapeError("too-large", str(error)) from None
         except ModelsError as error:
             raise ScrapeError("malformed", str(error)) from None
         # The pods file may have named the models during this read.
         if state.pod.models is None:
-            self._fleet.put_models(state, models)
+            self._put_models(state, models)
+
+    def _put_models(self, state: PodState, models: Catalog) -> None:
+        doubt = self._doubts.get(state)
+        loss = doubt.about(state, models) if doubt is not None else None
+        try:
+            if loss is None:
+                self._fleet.put_models(state, models)
+                return
+            # What the list adds is believed at once.
+            self._fleet.put_models(state, joined(state.catalog, models))
+        except CatalogsFullError as error:
+            raise ScrapeError("too-large", str(error)) from None
+        raise ScrapeError("doubted", loss)
 
     async def _get(
         self, url: str, headers: dict[str, str] | None = None, *, max_bytes: int
@@ -243,34 +346,3 @@ class Scraper:
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:
     return ("metrics", "models") if state.pod.models is None else ("metrics",)
-
-
-class _Health:
-    """Logs when the reads of a page start to fail, and when they recover."""
-
-    __slots__ = ("_kind", "_limit", "_pod", "failing")
-
-    def __init__(self, pod: str, kind: Kind, limit: LogLimit) -> None:
-        self._pod = pod
-        self._kind = kind
-        self._limit = limit
-        self.failing = False
-
-    def good(self) -> None:
-        if self.failing:
-            self.failing = False
-            message = "scrape of %s of pod %s recovered"
-            self._limit.log(log, logging.INFO, "recovered", message, self._kind, self._pod)
-
-    def bad(self, error: ScrapeError) -> None:
-        if not self.failing:
-            self.failing = True
-            self._limit.log(
-                log,
-                logging.WARNING,
-                error.cause,
-                "scrape of %s of pod %s failed, the last snapshot stays in use: %s",
-                self._kind,
-                self._pod,
-                error,
-            )

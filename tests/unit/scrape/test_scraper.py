@@ -25,6 +25,11 @@ PAGE = "vllm:num_requests_running 3\n"
 MODELS = '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}]}'
 
 
+TWO_ADAPTERS = (
+    '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}, {"id": "b", "parent": "base"}]}'
+)
+
+
 @dataclass
 class Server:
     """A pod's pages, with the failures and delays that a test needs."""
@@ -259,6 +264,27 @@ async def test_a_scrape_task_that_ends_is_restarted(monkeypatch: pytest.MonkeyPa
     assert len(counted) == 1
 
 
+async def test_a_pod_that_returns_is_noticed_soon_though_scrapes_are_rare(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scraper_module, "LONGEST_RETRY_SECONDS", 0.02)
+    server = Server(status=500)
+    async with server.run() as address, Bench(pod("a", address), interval=3600.0) as bench:
+        await until(lambda: bench.state("a").scrape_failures >= 3)
+        server.status = 200
+        await until(lambda: bench.state("a").metrics is not None)
+
+
+async def test_a_pod_that_keeps_failing_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraper_module, "LONGEST_RETRY_SECONDS", 3600.0)
+    server = Server(status=500)
+    async with server.run() as address, Bench(pod("a", address)) as bench:
+        await until(lambda: server.metrics_reads >= 5)
+        await asyncio.sleep(0.1)
+
+        assert bench.state("a").scrape_failures == 5
+
+
 async def test_recovery_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     server = Server(status=500)
@@ -288,6 +314,90 @@ async def test_models_that_cannot_be_read_stay_as_they_were_and_are_asked_again_
         server.models = '{"data": [{"id": "base"}, {"id": "b", "parent": "base"}]}'
         await until(lambda: bool(bench.fleet.serving("b").pods))
         assert not bench.fleet.serving("a").pods
+
+
+async def test_an_empty_list_does_not_replace_the_last_one_and_is_counted_and_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scraper_module, "FIRST_RETRY_SECONDS", 0.01)
+    server = Server(models=TWO_ADAPTERS)
+    async with server.run() as address, Bench(pod("a", address)) as bench:
+        await until(lambda: bench.state("a").models_known)
+        server.models = '{"data": []}'
+        await until(lambda: bench.counts.bad.count(("models", "a", "doubted")) >= 3)
+        assert bench.fleet.serving("a").pods
+        assert caplog.text.count("the list is empty; the last one had 3 models") == 1
+
+        server.models = '{"data": [{"id": "base"}, {"id": "c", "parent": "base"}]}'
+        await until(lambda: bool(bench.fleet.serving("c").pods))
+        assert bench.fleet.serving("a").pods, "the loss is doubted, the gain is not"
+
+
+async def test_a_list_is_read_soon_when_it_is_wanted() -> None:
+    server = Server(models=TWO_ADAPTERS)
+    async with server.run() as address, Bench(pod("a", address), models_interval=3600.0) as bench:
+        await until(lambda: bench.state("a").models_known)
+        server.models = '{"data": [{"id": "base"}]}'
+        for _ in range(100):
+            bench.scraper.read_models_soon(bench.state("a"))
+
+        # A pod that answers 404 for its models has lost them: the list is believed.
+        await until(lambda: not bench.fleet.serving("a").pods)
+        assert server.models_reads == 2
+
+
+async def test_the_router_looks_again_once_for_all_who_ask() -> None:
+    servers = [Server(), Server()]
+    ended: list[bool] = []
+    async with (
+        servers[0].run() as one,
+        servers[1].run() as two,
+        Bench(pod("a", one), pod("b", two), models_interval=3600.0) as bench,
+    ):
+        scraper, fleet = bench.scraper, bench.fleet
+        scraper.subscribe_looked(lambda: ended.append(bool(fleet.serving("new").pods)))
+        await until(lambda: all(state.models_known for state in fleet))
+        servers[1].models = '{"data": [{"id": "base"}, {"id": "new", "parent": "base"}]}'
+
+        await until(scraper.look_again)
+        assert all(scraper.look_again() for _ in range(100))
+        await until(lambda: bool(ended))
+
+        assert ended == [True]
+        assert [server.models_reads for server in servers] == [2, 2]
+
+
+async def test_a_pod_that_cannot_be_reached_and_a_listed_pod_hold_up_no_round() -> None:
+    pods = [pod("gone", "127.0.0.1:1"), pod("listed", "127.0.0.1:1", models=("m",))]
+    async with Bench(*pods) as bench:
+        await until(lambda: bench.state("gone").unreachable_scrapes > 0)
+
+        assert not bench.scraper.look_again()
+
+
+async def test_a_listener_that_fails_does_not_end_the_reads() -> None:
+    server, counted = Server(), list[str]()
+    supervisor = Supervisor(counted.append)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    async with (
+        server.run() as address,
+        Bench(pod("a", address), supervisor=supervisor, models_interval=3600.0) as bench,
+    ):
+        bench.scraper.subscribe_looked(broken)
+        await until(bench.scraper.look_again)
+        await until(lambda: counted == ["looked-listener"])
+
+
+async def test_what_is_asked_before_the_start_and_after_the_stop_is_ignored() -> None:
+    bench = Bench(pod("a", "127.0.0.1:1"))
+    for _ in range(2):
+        bench.scraper.read_models_soon(bench.state("a"))
+        assert not bench.scraper.look_again()
+        await bench.scraper.start()
+        await bench.scraper.stop()
 
 
 async def test_models_named_by_discovery_are_not_asked_for() -> None:

@@ -1,0 +1,45 @@
+"""Logs how the reads of a pod's pages go."""
+
+import logging
+from typing import Literal
+
+from lora_router.log_limit import LogLimit
+from lora_router.scrape.page_reader import ScrapeError
+
+log = logging.getLogger("lora_router.scrape")
+
+Kind = Literal["metrics", "models"]
+
+
+class ReadHealth:
+    """Logs when the reads of a page start to fail, and when they recover."""
+
+    __slots__ = ("_kind", "_limit", "_pod", "failures")
+
+    def __init__(self, pod: str, kind: Kind, limit: LogLimit) -> None:
+        self._pod = pod
+        self._kind = kind
+        self._limit = limit
+        self.failures = 0
+        """The number of consecutive failed reads."""
+
+    def good(self) -> None:
+        """Record a read that succeeded."""
+        if self.failures:
+            self.failures = 0
+            message = "scrape of %s of pod %s recovered"
+            self._limit.log(log, logging.INFO, "recovered", message, self._kind, self._pod)
+
+    def bad(self, error: ScrapeError) -> None:
+        """Record a read that failed."""
+        self.failures += 1
+        if self.failures == 1:
+            self._limit.log(
+                log,
+                logging.WARNING,
+                error.cause,
+                "scrape of %s of pod %s failed, the last snapshot stays in use: %s",
+                self._kind,
+                self._pod,
+                error,
+            )

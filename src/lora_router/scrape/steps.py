@@ -1,0 +1,53 @@
+"""Work that is done in steps, so that requests are served in between.
+
+A reader of a long page is a generator: it yields after each piece of work that takes a fraction of
+a millisecond, and returns its result. The same reader can therefore run at once (in a test, in a
+command) or with breaks (in the router).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+Steps = Generator[None, None, _Result]
+"""Yields after each step, and returns a result."""
+
+BREAK = 39
+"""A long read pauses this many times as long as it worked: it takes a fortieth of one CPU."""
+
+
+def all_at_once(steps: Steps[_Result]) -> _Result:
+    """Do all steps, and return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+
+
+async def with_breaks(
+    steps: Steps[_Result],
+    *,
+    pause: float = BREAK,
+    clock: Callable[[], float] = time.perf_counter,
+) -> _Result:
+    """Do one step after the other, and return the result. Work of a single step has no break.
+
+    Args:
+        steps: The work.
+        pause: How many times as long as a step took its break is. 0: other work that is ready runs
+            in between, and nothing else.
+        clock: Returns seconds, monotonic and precise.
+    """
+    while True:
+        started = clock()
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        await asyncio.sleep((clock() - started) * pause)
