@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import typer
@@ -20,6 +21,8 @@ from lora_router.extproc.errors import (
     too_large_answer,
 )
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import HealthRules
+from lora_router.fleet.outliers import Outliers
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.registry import installed
 from lora_router.telemetry.metrics import Telemetry
@@ -43,7 +46,8 @@ def test_every_algorithm_is_described() -> None:
 
 def test_every_metric_is_described_and_every_described_metric_exists() -> None:
     named = {name.removesuffix("_total") for name in re.findall(r"`(lora_router_\w+)", README)}
-    page = Telemetry(Fleet()).page().decode()
+    fleet = Fleet(outliers=Outliers(HealthRules(), monotonic))
+    page = Telemetry(fleet).page().decode()
     exported = set(re.findall(r"^# TYPE (lora_router_\w+)", page, re.MULTILINE))
     # These are added by the app, which knows the transport, the tasks and the discovery.
     for module in ("app_metrics.py", "assembly.py"):
