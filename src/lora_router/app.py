@@ -5,7 +5,7 @@ import logging
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
-from lora_router.app_metrics import add_app_metrics, add_watchdog_metrics
+from lora_router.app_metrics import add_app_metrics, add_certificate_metrics, add_watchdog_metrics
 from lora_router.assembly import (
     make_director,
     make_discovery,
@@ -13,8 +13,10 @@ from lora_router.assembly import (
     make_health_check,
     make_scraper,
     make_transport,
+    tls_files,
 )
 from lora_router.config.settings import Settings
+from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part
 from lora_router.telemetry.metrics import Telemetry
@@ -56,6 +58,7 @@ class App:
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
         self._readiness.add_details(self.discovery.status)
+        self.certificates = self._watch_certificates()
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self.admin = AdminServer(
             self.telemetry,
@@ -86,6 +89,8 @@ class App:
         await self.scraper.start()
         await self.health_check.start()
         await self.transport.start()
+        if self.certificates is not None:
+            self.certificates.start()
         log.info(
             "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s",
             __version__,
@@ -147,6 +152,15 @@ class App:
     async def _drain_transport(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %d streams were still open and were closed", closed)
+
+    def _watch_certificates(self) -> CertificateWatch | None:
+        files = tls_files(self._settings)
+        if files is None:
+            return None
+        watch = CertificateWatch(files, self.transport, self.supervisor)
+        self._readiness.add_details(watch.status)
+        add_certificate_metrics(self.telemetry, watch)
+        return watch
 
     def _listener_failed(self, listener: str, error: BaseException) -> None:
         self.supervisor.failed("fleet-listener", error, about=listener)

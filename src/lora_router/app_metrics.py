@@ -1,5 +1,6 @@
 """Metrics that are read from the parts of the router whenever ``/metrics`` is."""
 
+from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.transport import Transport
 from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
@@ -45,4 +46,18 @@ def add_watchdog_metrics(telemetry: Telemetry, watchdog: Watchdog) -> None:
         "lora_router_loop_stalls_total",
         "Lags of the event loop longer than loop_stall_seconds. Each is logged with its cause.",
         lambda: watchdog.stalls,
+    )
+
+
+def add_certificate_metrics(telemetry: Telemetry, certificates: CertificateWatch) -> None:
+    """Add the age of the TLS certificate to the page."""
+    telemetry.add_gauge(
+        "lora_router_tls_certificate_expiry_timestamp_seconds",
+        "When the TLS certificate in use expires, in seconds since 1970.",
+        lambda: certificates.expires,
+    )
+    telemetry.add_gauge(
+        "lora_router_tls_files_refused_seconds",
+        "Time for which the TLS files have held something that cannot be used; 0: they are used.",
+        lambda: certificates.refused_seconds,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_router.extproc.tls import tls_context
+from lora_router.extproc.tls import load_tls
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
 from lora_router.grpc_server.limits import Limits
@@ -191,7 +191,7 @@ async def test_misbehaviour_is_logged_once_in_a_while(caplog: pytest.LogCaptureF
 
 async def test_tls_without_h2_is_refused(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
-    async with serving(tls=tls_context(certificates.files(mutual=False))) as served:
+    async with serving(tls=load_tls(certificates.files(mutual=False)).context) as served:
         context = ssl.create_default_context(cafile=str(certificates.client_ca))
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", served.port, ssl=context, server_hostname="localhost"

@@ -2,7 +2,7 @@
 
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.process_call import Process
-from lora_router.extproc.tls import TlsFiles, tls_context
+from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     PROCESS_PATH,
@@ -38,7 +38,8 @@ class BuiltinTransport:
             limits: Limits of one connection.
         """
         self._host = host
-        self._tls = tls
+        self._tls_files = tls
+        self.tls: TlsIdentity | None = None
         self._process = Process(context, max_message_bytes)
         self.server = GrpcServer(
             {PROCESS_PATH: self._process.open_call},
@@ -60,14 +61,21 @@ class BuiltinTransport:
         Raises:
             TransportError: The address is not available, or the TLS files cannot be used.
         """
-        tls = None if self._tls is None else tls_context(self._tls)
-        try:
-            self.port = await self.server.start(self._host, self.port, tls=tls)
-        except OSError as error:
-            raise listen_error(self._host, self.port, error.errno) from error
+        self.tls = None if self._tls_files is None else load_tls(self._tls_files)
+        context = None if self.tls is None else self.tls.context
+        # Before it listens, so that no health check finds an unknown service.
         self.server.health.set(LIVENESS_SERVICE, SERVING)
         await self.set_ready(ready=False)
+        try:
+            self.port = await self.server.start(self._host, self.port, tls=context)
+        except OSError as error:
+            raise listen_error(self._host, self.port, error.errno) from error
         self.started = True
+
+    async def use_tls(self, identity: TlsIdentity) -> None:
+        """Use a renewed certificate for new connections. Open connections keep theirs."""
+        await self.server.listen(identity.context)
+        self.tls = identity
 
     async def set_ready(self, *, ready: bool) -> None:
         """Report through gRPC health whether this router should receive new requests."""

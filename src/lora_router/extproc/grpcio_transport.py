@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.session import Session
-from lora_router.extproc.tls import TlsFiles, read_tls
+from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     READINESS_SERVICES,
@@ -60,7 +60,10 @@ class GrpcioTransport:
         """
         self._context = context
         self._supervisor = supervisor or Supervisor()
-        self._tls = tls
+        self._tls_files = tls
+        self.tls: TlsIdentity | None = None
+        self._tls_in_grpc: TlsIdentity | None = None
+        """What grpcio has. Its threads fetch it at each new connection."""
         self._host = host
         self._streams: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -97,7 +100,7 @@ class GrpcioTransport:
         Raises:
             TransportError: The address is not available, or the TLS files cannot be used.
         """
-        credentials = None if self._tls is None else _credentials(self._tls)
+        credentials = None if self._tls_files is None else self._credentials(self._tls_files)
         address = shown_address(self._host, self.port)
         try:
             if credentials is None:
@@ -110,6 +113,10 @@ class GrpcioTransport:
         await self.set_ready(ready=False)
         await self._server.start()
         self.started = True
+
+    async def use_tls(self, identity: TlsIdentity) -> None:
+        """Use a renewed certificate for new connections. Open connections keep theirs."""
+        self.tls = identity
 
     async def set_ready(self, *, ready: bool) -> None:
         """Report through gRPC health whether this router should receive new requests."""
@@ -138,6 +145,22 @@ class GrpcioTransport:
         await stopping
         return left
 
+    def _credentials(self, files: TlsFiles) -> grpc.ServerCredentials:
+        self.tls = self._tls_in_grpc = identity = load_tls(files)
+        return grpc.dynamic_ssl_server_credentials(
+            _certificate(identity),
+            self._renewed,
+            require_client_authentication=files.client_ca is not None,
+        )
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return a renewed certificate, or ``None`` for no change. Called in grpcio's threads."""
+        identity = self.tls
+        if identity is None or identity is self._tls_in_grpc:
+            return None
+        self._tls_in_grpc = identity
+        return _certificate(identity)
+
     def _handler(self) -> grpc.GenericRpcHandler:
         # No deserializer: the session parses messages and reports malformed ones with a status.
         method = grpc.stream_stream_rpc_method_handler(self._process)
@@ -164,12 +187,10 @@ class GrpcioTransport:
             await context.abort(_STATUS[writer.ended.code], writer.ended.message)
 
 
-def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    contents = read_tls(files)
-    return grpc.ssl_server_credentials(
-        [(contents.key, contents.certificate)],
-        root_certificates=contents.client_ca,
-        require_client_auth=contents.client_ca is not None,
+def _certificate(identity: TlsIdentity) -> grpc.ServerCertificateConfiguration:
+    contents = identity.contents
+    return grpc.ssl_server_certificate_configuration(
+        [(contents.key, contents.certificate)], root_certificates=contents.client_ca
     )
 
 

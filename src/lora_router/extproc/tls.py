@@ -1,10 +1,11 @@
 """The TLS files of the gRPC server: certificate, key, and authorities for client certificates."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_router.extproc.transport import TransportError
+from lora_router.extproc.x509 import expires_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,57 +21,73 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class TlsContents:
-    """The contents of the files."""
+    """The contents of the files at one time."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     client_ca: bytes | None
 
 
-def read_tls(files: TlsFiles) -> TlsContents:
-    """Return the contents of the files after checking that they can be used together.
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """What the server presents and accepts: contents that fit together."""
+
+    contents: TlsContents
+    context: ssl.SSLContext
+    expires: float | None
+    """When the first certificate of the chain expires, in seconds since 1970; ``None``: unknown."""
+
+
+def load_tls(files: TlsFiles) -> TlsIdentity:
+    """Return the identity in the files.
 
     Raises:
         TransportError: A file cannot be read or used. The message names the setting and the file.
     """
-    contents = TlsContents(
+    contents = read_tls(files)
+    context = _context(files)
+    # OpenSSL reads the files again, and they may be replaced in between.
+    if read_tls(files) != contents:
+        raise TransportError(f"grpc_tls_cert_file: {files.certificate}: changed while it was read")
+    try:
+        expires = expires_at(contents.certificate)
+    except ValueError:
+        expires = None
+    return TlsIdentity(contents, context, expires)
+
+
+def read_tls(files: TlsFiles) -> TlsContents:
+    """Return the contents of the files. They may not fit together.
+
+    Raises:
+        TransportError: A file cannot be read. The message names the setting and the file.
+    """
+    return TlsContents(
         certificate=_read("grpc_tls_cert_file", files.certificate),
         key=_read("grpc_tls_key_file", files.key),
         client_ca=None
         if files.client_ca is None
         else _read("grpc_tls_client_ca_file", files.client_ca),
     )
-    tls_context(files)
-    return contents
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return the context of a server that accepts only HTTP/2.
-
-    Raises:
-        TransportError: A file cannot be read or used. The message names the setting and the file.
-    """
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context of a server that accepts only HTTP/2."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
-    for name, path in (
-        ("grpc_tls_cert_file", files.certificate),
-        ("grpc_tls_key_file", files.key),
-    ):
-        _read(name, path)
     try:
         # Without a password, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
-    except (ssl.SSLError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise TransportError(
             f"grpc_tls_cert_file: {files.certificate} and grpc_tls_key_file: {files.key}: not a "
             f"PEM certificate and its private key: {_reason(error)}"
         ) from None
     if files.client_ca is not None:
-        _read("grpc_tls_client_ca_file", files.client_ca)
         try:
             context.load_verify_locations(files.client_ca)
-        except (ssl.SSLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise TransportError(
                 f"grpc_tls_client_ca_file: {files.client_ca}: contains no PEM certificates: "
                 f"{_reason(error)}"

@@ -1,7 +1,10 @@
 """The interface of a transport, which carries sessions to and from Envoy."""
 
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from lora_router.extproc.tls import TlsIdentity
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 PROCESS_PATH = f"/{SERVICE}/Process"
@@ -42,6 +45,8 @@ class Transport(Protocol):
     port: int
     """The port on which the server listens, after ``start``."""
     started: bool
+    tls: "TlsIdentity | None"
+    """What new connections get, after ``start``; ``None`` without TLS."""
 
     @property
     def open_streams(self) -> int:
@@ -56,6 +61,9 @@ class Transport(Protocol):
 
     async def set_ready(self, *, ready: bool) -> None:
         """Report through gRPC health whether this router should receive new requests."""
+
+    async def use_tls(self, identity: "TlsIdentity") -> None:
+        """Use a renewed certificate for new connections. Open connections keep theirs."""
 
     async def drain(self, seconds: float) -> int:
         """Stop listening, wait for open streams to end, and close the rest.

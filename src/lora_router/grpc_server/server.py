@@ -49,6 +49,8 @@ class GrpcServer:
             max_header_list_bytes=self.limits.header_list_bytes,
         )
         self._connections: set[Wire] = set()
+        self._socket: socket.socket | None = None
+        """Listens. Each ``_server`` accepts from a duplicate."""
         self._server: asyncio.Server | None = None
         self._left = asyncio.Event()
         self._log_limit = LogLimit()
@@ -64,15 +66,27 @@ class GrpcServer:
         Raises:
             OSError: The address is not available.
         """
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        self._socket = _listen(host, port)
+        await self.listen(tls)
+        bound: int = self._socket.getsockname()[1]
+        return bound
+
+    async def listen(self, tls: ssl.SSLContext | None) -> None:
+        """Accept connections with another TLS context. Open connections keep theirs.
+
+        The socket stays, so that no connection is refused meanwhile.
+        """
+        if self._socket is None:
+            return  # It drains.
+        server = await asyncio.get_running_loop().create_server(
             lambda: Wire(self),
-            sock=_listen(host, port),
+            sock=self._socket.dup(),
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else self.limits.handshake_seconds,
         )
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+        before, self._server = self._server, server
+        if before is not None:
+            before.close()
 
     async def drain(self, seconds: float) -> int:
         """Stop listening, wait for open streams to end, and end the rest.
@@ -84,8 +98,10 @@ class GrpcServer:
             The number of calls that were still open and were ended by ``let_go``. Health ``Watch``
             calls do not count, because they end at once.
         """
-        if self._server is not None:
+        if self._socket is not None and self._server is not None:
             self._server.close()
+            self._socket.close()
+            self._socket = None
         self.health.close()
         for wire in tuple(self._connections):
             wire.drain()
