@@ -1,11 +1,14 @@
 """Turns the bytes of a message into an event. No other module parses messages.
 
-``wire_format`` reads the two messages that every request has, if they are encoded as Envoy encodes
-them. Protobuf reads all other messages, and the result is the same.
+``wire_format`` reads the three messages that every request has, if they are encoded as Envoy
+encodes them. Protobuf reads all other messages, and the result is the same.
 """
+
+from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
 
+from lora_router.extproc.answer_attributes import read_attributes
 from lora_router.extproc.events import (
     Event,
     Message,
@@ -18,15 +21,18 @@ from lora_router.extproc.events import (
     ResponseTrailers,
     Unknown,
     make_request_headers,
+    make_response_headers,
 )
-from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.header_names import RESPONSE_WANTED, HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import HttpHeaders, ProcessingRequest
 from lora_router.extproc.stream_setup import read_setup
 from lora_router.extproc.wire_format import (
     REQUEST_BODY,
     REQUEST_HEADERS,
+    RESPONSE_HEADERS,
     read_request_body,
     read_request_headers,
+    read_response_headers,
 )
 
 
@@ -50,6 +56,8 @@ def read_event(message: Message, names: HeaderNames) -> Event:
         event = read_request_body(message)
     elif field == REQUEST_HEADERS:
         event = read_request_headers(message, names)
+    elif field == RESPONSE_HEADERS:
+        event = read_response_headers(message)
     return read_by_protobuf(message, names) if event is None else event
 
 
@@ -73,9 +81,13 @@ def read_by_protobuf(message: Message, names: HeaderNames) -> Event:
         case "request_trailers":
             return RequestTrailers()
         case "response_headers":
-            return ResponseHeaders()
+            return _response_headers(request.response_headers, request)
         case "response_body":
-            return ResponseBody(request.response_body.body, request.response_body.end_of_stream)
+            return ResponseBody(
+                request.response_body.body,
+                request.response_body.end_of_stream,
+                request.protocol_config.response_body_mode,
+            )
         case "response_trailers":
             return ResponseTrailers()
     return Unknown()
@@ -89,9 +101,24 @@ def _request_headers(
     Envoy sends values in ``raw_value`` and names in lower case. Bytes that are not UTF-8 become
     replacement characters. Such a value matches nothing, and it does no harm.
     """
-    wanted = dict.fromkeys(names.wanted, "")
+    values = _values(headers, names.wanted)
+    return make_request_headers(headers.end_of_stream, read_setup(request), *values)
+
+
+def _response_headers(headers: HttpHeaders, request: ProcessingRequest) -> ResponseHeaders:
+    """Return the headers that the router uses, read in the same way."""
+    return make_response_headers(
+        headers.end_of_stream,
+        read_attributes(request),
+        *_values(headers, RESPONSE_WANTED),
+        response_body_mode=request.protocol_config.response_body_mode,
+    )
+
+
+def _values(headers: HttpHeaders, names: tuple[str, ...]) -> Iterable[str]:
+    wanted = dict.fromkeys(names, "")
     for header in headers.headers.headers:
         key = header.key
         if key in wanted and not wanted[key]:
             wanted[key] = header.raw_value.decode(errors="replace") or header.value
-    return make_request_headers(headers.end_of_stream, read_setup(request), *wanted.values())
+    return wanted.values()

@@ -9,9 +9,13 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from lora_router.extproc.answer_attributes import Attributes, make_answer
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.stream_setup import Setup
+from lora_router.fleet.answer import Answer
 
 Message = bytes | bytearray
+_EVENT_STREAM = "text/event-stream"
 
 
 class RequestHeaders(Struct, frozen=True, gc=False):
@@ -45,12 +49,22 @@ class RequestTrailers(Struct, frozen=True, gc=False):
 class ResponseHeaders(Struct, frozen=True, gc=False):
     """The response begins."""
 
+    answer: Answer
+    event_stream: bool
+    """Whether the body is a stream of events, whose end comes later than its beginning."""
+    ends: bool
+    """Whether the response ends here, without a body or trailers."""
+    response_body_mode: int = ProcessingMode.NONE
+    """Known in the first message of a stream only."""
+
 
 class ResponseBody(Struct, frozen=True, gc=False):
     """A piece of the response body."""
 
     body: bytes
     ends: bool
+    response_body_mode: int = ProcessingMode.NONE
+    """Known in the first message of a stream only."""
 
 
 class ResponseTrailers(Struct, frozen=True, gc=False):
@@ -110,4 +124,16 @@ def make_request_headers(
         pod_filter or None,
         ends,
         setup,
+    )
+
+
+def make_response_headers(
+    ends: bool, attributes: Attributes, status: str, content_type: str, *, response_body_mode: int
+) -> ResponseHeaders:
+    """Return the event for the given header values. The value of an absent header is empty."""
+    return ResponseHeaders(
+        make_answer(attributes, status),
+        content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM,
+        ends,
+        response_body_mode,
     )

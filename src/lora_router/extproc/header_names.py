@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+RESPONSE_WANTED = (":status", "content-type")
+"""Response headers that the router reads, in the order of ``make_response_headers``."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeaderNames:

@@ -1,10 +1,14 @@
-"""A fast reader for the two messages that every request has. Used only by ``event_reader``.
+"""A fast reader for the three messages that every request has. Used only by ``event_reader``.
 
 Protobuf creates an object for each header and copies a body twice. The router uses only a few of a
 dozen headers, and it can search for them: in a list of headers, the sequence of a line feed, the
 length of a name, the name and 0x1A can only be the start of that header, because names and values
-must not contain line feeds (RFC 9110, section 5.5; Envoy refuses them). The fields beside the
-headers are almost always the same as in the previous message, so the result of parsing them is
+must not contain line feeds (RFC 9110, section 5.5; Envoy refuses them). A length of 10 or of 1,280
+to 1,407 bytes is encoded with a line feed too, so a value could begin with such a sequence. What
+precedes the sequence shows the difference: a header begins with a line feed and its own length.
+
+The fields beside the headers of a request are almost always the same as in the previous message,
+and each attribute of an answer is the same as in an earlier one. So the results of parsing them are
 cached.
 
 This reader relies on the encoding that Envoy produces: fields in the order of their numbers, values
@@ -16,18 +20,28 @@ from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
+from lora_router.extproc.answer_attributes import (
+    FILTER,
+    SERVED_KEY,
+    UNKNOWN,
+    Attributes,
+    read_entry,
+)
 from lora_router.extproc.events import (
     Message,
     RequestBody,
     RequestHeaders,
+    ResponseHeaders,
     make_request_headers,
+    make_response_headers,
 )
-from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.header_names import RESPONSE_WANTED, HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.stream_setup import Setup, read_setup
 
-REQUEST_HEADERS, REQUEST_BODY = 0x12, 0x22
-"""The first byte of such a message: the tags of fields 2 and 4 of ``ProcessingRequest``."""
+REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY = 0x12, 0x1A, 0x22
+"""The first byte of such a message: the tags of fields 2, 3 and 4 of ``ProcessingRequest``."""
 _FIRST_FIELD = 0x0A
 """The tag of field 1: ``HttpHeaders``: the list; a header: its name; ``HttpBody``: the bytes."""
 _RAW_VALUE = b"\x1a"
@@ -36,7 +50,31 @@ _BODY_END_STREAM = b"\x10\x01"
 _LONGEST_HEADERS = 16 * 1024
 """Length in bytes from which protobuf reads a list of headers."""
 _LONGEST_REST = 512
-"""Maximum length of the cached fields beside the headers."""
+"""Maximum length of the cached fields beside the headers of a request."""
+_METADATA, _ATTRIBUTES = 0x42, 0x4A
+"""The tags of fields 8 and 9 of ``ProcessingRequest``."""
+_FILTER = bytes((_FIRST_FIELD, len(FILTER))) + FILTER.encode() + b"\x12"
+"""The start of the attributes up to the length of the entries."""
+_SERVED = SERVED_KEY.encode()
+_LONGEST_ENTRY = 192
+"""Maximum length of a cached entry of the attributes."""
+_NONE = ProcessingMode.NONE
+
+
+def _needles(names: tuple[str, ...]) -> tuple[tuple[bytes, int], ...]:
+    """Return the first bytes of each header, and their number; empty: a name is too long."""
+    if max(map(len, names)) > 0x7F:
+        return ()
+    needles = [bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in names]
+    return tuple((needle, len(needle)) for needle in needles)
+
+
+@lru_cache(maxsize=16)
+def _request_needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...]:
+    return _needles(names.wanted)
+
+
+_RESPONSE_NEEDLES = _needles(RESPONSE_WANTED)
 
 
 def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | None:
@@ -45,27 +83,7 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     if part is None:
         return None
     at, stop, end = part
-    if stop - at >= _LONGEST_HEADERS:
-        return None
-    headers = data[at:stop]
-    values = []
-    try:
-        for needle, length in _needles(names):
-            at = headers.find(needle)
-            if at < 0:
-                values.append("")
-                continue
-            at += length
-            size = headers[at]
-            at += 1
-            if size > 0x7F:
-                size, at = _size(headers, at - 1)
-            value = headers[at : at + size]
-            if len(value) != size:
-                return None
-            values.append(value.decode(errors="replace"))
-    except (IndexError, OverflowError):
-        return None
+    values = _values(data, at, stop, _request_needles(names))
     ends = data[stop:end]
     # A gateway that sends values in another field has no path here either.
     if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
@@ -93,6 +111,99 @@ def read_request_body(data: Message) -> RequestBody | None:
     del data[stop:]
     del data[:at]
     return RequestBody(data, bool(ends))
+
+
+def read_response_headers(data: Message) -> ResponseHeaders | None:
+    """Return the event of a message that begins with ``RESPONSE_HEADERS``; ``None``: unknown."""
+    part = _first_field(data)
+    if part is None:
+        return None
+    at, stop, end = part
+    values = _values(data, at, stop, _RESPONSE_NEEDLES)
+    ends = data[stop:end]
+    if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
+        return None
+    attributes = _attributes(data, end)
+    if attributes is None:
+        return None
+    return make_response_headers(bool(ends), attributes, *values, response_body_mode=_NONE)
+
+
+def _values(
+    data: Message, start: int, stop: int, needles: tuple[tuple[bytes, int], ...]
+) -> list[str] | None:
+    """Return the values of headers, empty for absent headers; ``None``: the list is unusual.
+
+    Args:
+        data: A message.
+        start: The start of its list of headers.
+        stop: The end of the list.
+        needles: What to search for.
+    """
+    if stop - start >= _LONGEST_HEADERS:
+        return None
+    values = []
+    try:
+        for needle, length in needles:
+            at = data.find(needle, start, stop)
+            if at < 0:
+                values.append("")
+                continue
+            # The length of the header is before the name, and a line feed before that.
+            byte = data[at - 2]
+            if byte != _FIRST_FIELD and (byte < 0x80 or data[at - 3] != _FIRST_FIELD):
+                return None
+            at += length
+            size = data[at]
+            at += 1
+            if size > 0x7F:
+                size, at = _size(data, at - 1)
+            end = at + size
+            if end > stop:
+                return None
+            values.append(data[at:end].decode(errors="replace"))
+    except (IndexError, OverflowError):
+        return None
+    return values
+
+
+def _attributes(data: Message, at: int) -> Attributes | None:
+    """Return what the fields after an offset state of an answer; ``None``: other fields."""
+    total = len(data)
+    if at == total:
+        return UNKNOWN
+    served = False
+    status, served_by, details = UNKNOWN
+    try:
+        if data[at] == _METADATA:
+            size, start = _size(data, at + 1)
+            at = start + size
+            served = data.find(_SERVED, start, at) >= 0
+        if at != total:
+            size, at = _size(data, at + 1) if data[at] == _ATTRIBUTES else (0, 0)
+            start = at + len(_FILTER)
+            if at + size != total or data[at:start] != _FILTER:
+                return None
+            size, at = _size(data, start)
+            if at + size != total:
+                return None
+        while at < total:
+            size, start = _size(data, at + 1)
+            end = start + size
+            if data[at] != _FIRST_FIELD or end > total or size > _LONGEST_ENTRY:
+                return None
+            read = read_entry(bytes(data[at:end]))
+            if read is None:
+                return None
+            status, served_by, details = (
+                read[0] or status,
+                read[1] or served_by,
+                read[2] or details,
+            )
+            at = end
+    except (IndexError, OverflowError):
+        return None
+    return None if served and not served_by else (status, served_by, details)
 
 
 def _first_field(data: Message) -> tuple[int, int, int] | None:
@@ -146,17 +257,6 @@ def _size(data: Message, at: int) -> tuple[int, int]:
     if byte < 0x80:
         return size + ((byte - 1) << 21), at + 4
     raise OverflowError
-
-
-@lru_cache(maxsize=16)
-def _needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...]:
-    """Return the first bytes of each header, and their number; empty: a name is too long."""
-    if max(map(len, names.wanted)) > 0x7F:
-        return ()
-    needles = [
-        bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in names.wanted
-    ]
-    return tuple((needle, len(needle)) for needle in needles)
 
 
 def _setup(data: Message, start: int) -> Setup | None:
