@@ -3,7 +3,7 @@
 The answers of many requests differ only in a few values, so answers are encoded once and cached.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from uuid import uuid4
 
@@ -32,6 +32,14 @@ METADATA_NAMESPACE = "envoy.lb"
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _CONTINUE = CommonResponse()
+_MODES_TO_ASK_FOR: "Mapping[int, ProcessingMode.BodySendMode]" = {
+    ProcessingMode.NONE: ProcessingMode.BUFFERED,
+    ProcessingMode.STREAMED: ProcessingMode.BUFFERED,
+    ProcessingMode.BUFFERED: ProcessingMode.BUFFERED,
+    ProcessingMode.BUFFERED_PARTIAL: ProcessingMode.BUFFERED_PARTIAL,
+}
+"""The mode of the request body that the router asks for, by the configured one. In all of them,
+Envoy forwards the headers with the body."""
 
 CONTINUE_BODY = ProcessingResponse(
     request_body=BodyResponse(response=_CONTINUE)
@@ -50,25 +58,31 @@ CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(
 
 
 @lru_cache(maxsize=64)
-def clearing(names: HeaderNames, buffered: "ProcessingMode.BodySendMode | None" = None) -> bytes:
+def clearing(names: HeaderNames, body_mode: int, response_body_mode: int) -> bytes:
     """Answer ``request_headers``: remove the headers that only the router may set.
+
+    The answer also asks for what the router needs, whatever is configured: the request body in one
+    message, the response headers, and an open stream until the end of the response. The last is
+    what Envoy 1.40 does where response trailers are sent. Envoy ignores this where its filter does
+    not have ``allow_mode_override``.
 
     Args:
         names: The header names.
-        buffered: If set, request the BUFFERED mode for the request body. The value is the
-            configured mode of the response body, which the override must repeat.
+        body_mode: The configured mode of the request body.
+        response_body_mode: The configured mode of the response body, which stays as it is.
     """
     common = CommonResponse(header_mutation=HeaderMutation(remove_headers=list(names.ours)))
     response = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    if buffered is not None:
+    request_body_mode = _MODES_TO_ASK_FOR.get(body_mode)
+    if request_body_mode is not None:
         response.mode_override.CopyFrom(
             ProcessingMode(
                 request_header_mode=ProcessingMode.SEND,
-                response_header_mode=ProcessingMode.SKIP,
-                request_body_mode=ProcessingMode.BUFFERED,
-                response_body_mode=buffered,
+                response_header_mode=ProcessingMode.SEND,
+                request_body_mode=request_body_mode,
+                response_body_mode=response_body_mode,  # type: ignore[arg-type]  # an open enum
                 request_trailer_mode=ProcessingMode.SKIP,
-                response_trailer_mode=ProcessingMode.SKIP,
+                response_trailer_mode=ProcessingMode.SEND,
             )
         )
     return response.SerializeToString()

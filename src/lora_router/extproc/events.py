@@ -16,6 +16,8 @@ from lora_router.fleet.answer import Answer
 
 Message = bytes | bytearray
 _EVENT_STREAM = "text/event-stream"
+_SWITCHING_PROTOCOLS = 101
+"""The only 1xx that no other response follows."""
 
 
 class RequestHeaders(Struct, frozen=True, gc=False):
@@ -56,6 +58,12 @@ class ResponseHeaders(Struct, frozen=True, gc=False):
     """Whether the response ends here, without a body or trailers."""
     response_body_mode: int = ProcessingMode.NONE
     """Known in the first message of a stream only."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is no informational response, which a final response follows."""
+        status = self.answer.status
+        return status >= 200 or status == _SWITCHING_PROTOCOLS or not status
 
 
 class ResponseBody(Struct, frozen=True, gc=False):

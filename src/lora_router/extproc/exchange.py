@@ -16,7 +16,7 @@ The rules:
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lora_router.extproc import answers
 from lora_router.extproc.body import BodyError, BodyErrorKind, InferencePaths, read_body
@@ -43,6 +43,7 @@ from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.states import (
+    ANSWERED,
     HELD,
     HELD_WITH_TRAILERS,
     OVER,
@@ -54,11 +55,13 @@ from lora_router.extproc.states import (
     State,
 )
 from lora_router.extproc.stream_setup import Setup
+from lora_router.fleet.answer import Answer
 from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import DecisionObserver, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.waiting_queue import Held
+from lora_router.telemetry.answer_counts import AnswerCounts
 
 log = logging.getLogger("lora_router.extproc")
 
@@ -66,6 +69,7 @@ HOLD_MARGIN_SECONDS = 2.0
 """Added to the time that Envoy is asked to wait for a held request, so that the router answers
 before Envoy's timeout."""
 
+_RESPONSE_HEADERS_PASS = (answers.CONTINUE_RESPONSE_HEADERS,)
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
 
@@ -79,12 +83,14 @@ class SessionContext:
     paths: InferencePaths
     headers: HeaderNames
     max_body_bytes: int
+    answers: AnswerCounts = field(default_factory=AnswerCounts)
 
 
 class Exchange:
     """One HTTP request and its response. See the head of this file for the rules."""
 
     __slots__ = (
+        "_answer",
         "_collected",
         "_headers",
         "_held",
@@ -112,6 +118,8 @@ class Exchange:
         """Set while the headers are unanswered. The pieces are answered after the headers."""
         self._held: Held | None = None
         self._routed: Routed | None = None
+        self._answer: Answer | None = None
+        """How the answer to the routed request began."""
 
     def end(self) -> None:
         """Handle the end of the stream: release everything that the request holds."""
@@ -143,9 +151,7 @@ class Exchange:
             self._collected = CollectedBody()
             return ()
         self.state = WHOLE_BODY
-        if setup.headers_wait:
-            return (answers.clearing(context.headers, setup.response_body_mode),)
-        return (answers.clearing(context.headers),)
+        return (answers.clearing(context.headers, setup.body_mode, setup.response_body_mode),)
 
     def take_whole_body(self, body: RequestBody) -> Outputs:
         """Handle a body that arrives in one message."""
@@ -198,19 +204,53 @@ class Exchange:
 
     # The response
 
-    def answer_response_headers(self, _event: ResponseHeaders) -> Outputs:
-        """Let the message pass unchanged."""
-        return (answers.CONTINUE_RESPONSE_HEADERS,)
+    def record_answer(self, event: ResponseHeaders) -> Outputs:
+        """Record how the answer to a routed request begins."""
+        routed = self._routed
+        if routed is not None and event.is_final and self._answer is None:
+            self._answer = answer = event.answer
+            self.context.answers.answered(answer)
+            try:
+                routed.reservation.answered(answer)
+            except Exception:  # Whatever an answer shows, its client gets it.
+                log.exception("failed to record an answer")
+        return _RESPONSE_HEADERS_PASS
 
-    def answer_response_body(self, piece: ResponseBody) -> Outputs:
+    def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:
+        """Give the request up, because the response began before a pod was picked."""
+        if event.is_final:
+            self._abandon(event.response_body_mode)
+        return _RESPONSE_HEADERS_PASS
+
+    def abandon_at_response_body(self, piece: ResponseBody) -> Outputs:
+        """Give the request up, where Envoy does not send response headers."""
+        self._abandon(piece.response_body_mode)
+        return self.pass_response_body(piece)
+
+    def abandon_at_response_trailers(self, trailers: ResponseTrailers) -> Outputs:
+        """Give the request up, where Envoy sends only response trailers."""
+        self._abandon()
+        return self.pass_response_trailers(trailers)
+
+    def pass_response_headers(self, _event: ResponseHeaders) -> Outputs:
+        """Let the message pass unchanged."""
+        return _RESPONSE_HEADERS_PASS
+
+    def pass_response_body(self, piece: ResponseBody) -> Outputs:
         """Let the message pass unchanged."""
         if self._setup.response_body_mode != _FULL_DUPLEX:
             return (answers.CONTINUE_RESPONSE_BODY,)
         return (answers.response_body_piece(piece.body, end_of_stream=piece.ends),)
 
-    def answer_response_trailers(self, _event: ResponseTrailers) -> Outputs:
+    def pass_response_trailers(self, _trailers: ResponseTrailers) -> Outputs:
         """Let the message pass unchanged."""
         return (answers.CONTINUE_RESPONSE_TRAILERS,)
+
+    def _abandon(self, response_body_mode: int = ProcessingMode.NONE) -> None:
+        if self.state is START:
+            self._setup = Setup(response_body_mode=response_body_mode)
+        self.end()
+        self.state = ANSWERED
 
     # Deciding
 

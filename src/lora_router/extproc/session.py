@@ -15,8 +15,9 @@ actions. The rules:
   deliver the last piece twice (envoyproxy/envoy#46237).
 - A held request leaves its state without an event: it becomes ROUTED when it gets a pod, and OVER
   when it is refused.
-- The response may begin at any time after the request headers, because Envoy or another filter may
-  answer before the body is complete.
+- The response may begin at any time, because Envoy or another filter may answer. If it begins
+  before a pod is picked, the request is not routed and counts nowhere. If an earlier filter
+  answers, the stream begins with the response.
 - The stream stays open until the HTTP exchange ends. After a refusal the session answers nothing.
 - An event that the table does not contain ends the stream with FAILED_PRECONDITION. A message that
   cannot be parsed ends it with INVALID_ARGUMENT. No exception leaves a session.
@@ -43,6 +44,7 @@ from lora_router.extproc.events import (
 from lora_router.extproc.exchange import Exchange
 from lora_router.extproc.outputs import Outputs
 from lora_router.extproc.states import (
+    ANSWERED,
     HELD,
     HELD_WITH_TRAILERS,
     OVER,
@@ -74,45 +76,63 @@ def _step(action: Action, *to: State) -> Step:
 
 
 _RESPONSE: Mapping[type[Event], Step] = {
-    ResponseHeaders: _step(Exchange.answer_response_headers),
-    ResponseBody: _step(Exchange.answer_response_body),
-    ResponseTrailers: _step(Exchange.answer_response_trailers),
+    ResponseHeaders: _step(Exchange.pass_response_headers),
+    ResponseBody: _step(Exchange.pass_response_body),
+    ResponseTrailers: _step(Exchange.pass_response_trailers),
     Observation: _step(Exchange.ignore),
 }
+_ROUTED_RESPONSE = {**_RESPONSE, ResponseHeaders: _step(Exchange.record_answer)}
+
+
+def _unrouted_response(state: State) -> Mapping[type[Event], Step]:
+    """Return what a response causes that begins before a pod is picked."""
+    return {
+        ResponseHeaders: _step(Exchange.abandon_at_response_headers, state, ANSWERED),
+        ResponseBody: _step(Exchange.abandon_at_response_body, ANSWERED),
+        ResponseTrailers: _step(Exchange.abandon_at_response_trailers, ANSWERED),
+        Observation: _step(Exchange.ignore),
+    }
+
 
 TABLE: Final[Mapping[State, Mapping[type[Event], Step]]] = {
     START: {
         RequestHeaders: _step(Exchange.begin, WHOLE_BODY, PIECES, PASSING, ROUTED, OVER),
+        **_unrouted_response(START),
         Observation: _step(Exchange.observe, OVER),
     },
     WHOLE_BODY: {
         RequestBody: _step(Exchange.take_whole_body, HELD, ROUTED, OVER),
         RequestTrailers: _step(Exchange.decide_without_body, OVER),
-        **_RESPONSE,
+        **_unrouted_response(WHOLE_BODY),
     },
     PIECES: {
         RequestBody: _step(Exchange.collect, PIECES, HELD, ROUTED, OVER),
         RequestTrailers: _step(Exchange.decide_at_trailers, HELD_WITH_TRAILERS, ROUTED, OVER),
-        **_RESPONSE,
+        **_unrouted_response(PIECES),
     },
     HELD: {
         RequestBody: _step(Exchange.ignore),
         RequestTrailers: _step(Exchange.defer_trailers, HELD_WITH_TRAILERS),
-        **_RESPONSE,
+        **_unrouted_response(HELD),
     },
     HELD_WITH_TRAILERS: {
         RequestBody: _step(Exchange.ignore),
         RequestTrailers: _step(Exchange.ignore),
-        **_RESPONSE,
+        **_unrouted_response(HELD_WITH_TRAILERS),
     },
     PASSING: {
         RequestBody: _step(Exchange.pass_piece, PASSING, ROUTED),
         RequestTrailers: _step(Exchange.pass_trailers, ROUTED),
-        **_RESPONSE,
+        **_ROUTED_RESPONSE,
     },
     ROUTED: {
         RequestBody: _step(Exchange.ignore),
         RequestTrailers: _step(Exchange.pass_trailers),
+        **_ROUTED_RESPONSE,
+    },
+    ANSWERED: {
+        RequestBody: _step(Exchange.ignore),
+        RequestTrailers: _step(Exchange.ignore),
         **_RESPONSE,
     },
     OVER: {},
@@ -155,5 +175,5 @@ def _why_refused(state: State, event: Event) -> str:
     if state is START:
         return f"the first message must be request_headers, not {KINDS[type(event)]}"
     if isinstance(event, RequestHeaders):
-        return "request_headers arrived twice"
+        return f"request_headers arrived {'after the response' if state is ANSWERED else 'twice'}"
     return "unknown kind of message"

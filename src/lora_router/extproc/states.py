@@ -20,9 +20,11 @@ class State(IntEnum):
     """The pod was picked without the body, which is still arriving."""
     ROUTED = 6
     """The pod was picked, and the body is complete."""
-    OVER = 7
+    ANSWERED = 7
+    """A response began before a pod was picked. The request is not routed."""
+    OVER = 8
     """The request was refused, or the stream has ended. Further messages are not read."""
 
 
 # Module-level names, because each access to a member of an enumeration searches its class.
-START, WHOLE_BODY, PIECES, HELD, HELD_WITH_TRAILERS, PASSING, ROUTED, OVER = State
+START, WHOLE_BODY, PIECES, HELD, HELD_WITH_TRAILERS, PASSING, ROUTED, ANSWERED, OVER = State

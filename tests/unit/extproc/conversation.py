@@ -1,6 +1,6 @@
 """Both sides of an ext_proc stream as plain objects: messages from Envoy, and the answers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.struct_pb2 import Struct
@@ -71,9 +71,56 @@ def request_trailers() -> ProcessingRequest:
     return ProcessingRequest(request_trailers=HttpTrailers())
 
 
-def response_headers() -> ProcessingRequest:
-    """Return the headers of the response."""
-    return ProcessingRequest(response_headers=HttpHeaders())
+def response_headers(
+    status: str = "200",
+    *,
+    end: bool = False,
+    content_type: str = "application/json",
+    attributes: Mapping[str, str | float] | None = None,
+    served: str | None = None,
+    first: "ProcessingMode.BodySendMode | None" = None,
+    headers: Iterable[tuple[str, bytes]] = (),
+) -> ProcessingRequest:
+    """Return the headers of the response.
+
+    Args:
+        status: The value of ``:status``.
+        end: Whether the response ends with its headers.
+        content_type: The value of ``content-type``.
+        attributes: What Envoy states if it is asked for attributes.
+        served: The endpoint that metadata names as the one that served the request.
+        first: The response body mode, which Envoy sends with the first message of a stream only.
+        headers: Further headers.
+    """
+    listed = [(":status", status.encode()), ("content-type", content_type.encode()), *headers]
+    request = ProcessingRequest(
+        response_headers=HttpHeaders(
+            headers=HeaderMap(headers=[HeaderValue(key=k, raw_value=v) for k, v in listed]),
+            end_of_stream=end,
+        )
+    )
+    if attributes is not None:
+        struct = Struct()
+        struct.update(dict(attributes))
+        request.attributes["envoy.filters.http.ext_proc"] = struct.SerializeToString()
+    if served is not None:
+        struct = Struct()
+        struct.update({"x-gateway-destination-endpoint-served": served})
+        request.metadata_context.filter_metadata["envoy.lb"].CopyFrom(struct)
+    if first is not None:
+        request.protocol_config.response_body_mode = first
+    return request
+
+
+def served_by(
+    endpoint: str, status: float = 200, details: str = "via_upstream"
+) -> dict[str, str | float]:
+    """Return the attributes of an answer."""
+    return {
+        "upstream.address": endpoint,
+        "response.code": status,
+        "response.code_details": details,
+    }
 
 
 def response_body(body: bytes, *, end: bool) -> ProcessingRequest:

@@ -21,7 +21,6 @@ from tests.unit.extproc.conversation import (
     request_trailers,
     response_body,
     response_headers,
-    response_trailers,
     told,
 )
 
@@ -214,7 +213,6 @@ class TestStreamed:
             request_headers(mode=mode, response_body_mode=ProcessingMode.BUFFERED)
         )
         assert first.mode_override.request_body_mode == ProcessingMode.BUFFERED
-        assert first.mode_override.response_body_mode == ProcessingMode.BUFFERED
         (answer,) = conversation.say(request_body(SQL))
 
         assert told(answer.request_body.response.header_mutation).set["target-pod"] == POD_1
@@ -319,34 +317,6 @@ class TestBufferedPartial:
 
         assert error_of(answer)[0] == 413
         assert conversation.decisions.seen == [("none", "refused", "body-too-large")]
-
-
-class TestResponses:
-    def test_every_response_message_is_answered_in_kind(self) -> None:
-        conversation = one_pod()
-        conversation.say(request_headers(), request_body(SQL))
-
-        answers = conversation.say(
-            response_headers(),
-            response_body(b"token", end=False),
-            response_body(b"", end=True),
-            response_trailers(),
-        )
-
-        assert [answer.WhichOneof("response") for answer in answers] == [
-            "response_headers",
-            "response_body",
-            "response_body",
-            "response_trailers",
-        ]
-        assert not answers[1].response_body.response.HasField("body_mutation")
-
-    def test_a_response_that_comes_before_the_body_is_answered(self) -> None:
-        conversation = one_pod()
-
-        _, answer = conversation.say(request_headers(), response_headers())
-
-        assert answer.HasField("response_headers")
 
 
 class TestCounting:
@@ -467,9 +437,6 @@ class TestOutOfOrder:
         [
             request_body(SQL),
             request_trailers(),
-            response_headers(),
-            response_body(b"", end=True),
-            response_trailers(),
             ProcessingRequest(),
         ],
     )

@@ -28,6 +28,7 @@ from tests.unit.extproc.conversation import (
     response_body,
     response_headers,
     response_trailers,
+    served_by,
 )
 
 
@@ -93,7 +94,21 @@ MESSAGES = st.one_of(
     st.builds(request_body, BODIES, end=st.booleans()),
     st.builds(request_body, BODIES, end=st.booleans()),
     st.builds(request_trailers),
-    st.builds(response_headers),
+    st.builds(
+        response_headers,
+        st.sampled_from(["100", "101", "200", "404", "503", "", "x", "99999"]),
+        end=st.booleans(),
+        content_type=st.sampled_from(["application/json", "text/event-stream"]),
+        attributes=st.none()
+        | st.builds(
+            served_by,
+            st.sampled_from(["10.0.0.1:8000", "10.0.0.9:8000", "", "x" * 100]),
+            st.floats(),
+            st.sampled_from(["via_upstream", "upstream_reset_before_response_started{x}", ""]),
+        ),
+        served=st.none() | st.sampled_from(["10.0.0.1:8000", "x"]),
+        first=st.none() | MODES,
+    ),
     st.builds(response_body, BODIES, end=st.booleans()),
     st.builds(response_trailers),
     st.builds(ProcessingRequest),

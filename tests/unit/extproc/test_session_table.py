@@ -23,6 +23,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import TABLE
 from lora_router.extproc.states import (
+    ANSWERED,
     HELD,
     HELD_WITH_TRAILERS,
     OVER,
@@ -95,6 +96,7 @@ WAYS_TO: dict[State, list[ProcessingRequest]] = {
     HELD_WITH_TRAILERS: [buffered(), request_body(HOLD), request_trailers()],
     PASSING: [passing()],
     ROUTED: [buffered(), request_body(BASE)],
+    ANSWERED: [buffered(), response_headers("408")],
     OVER: [buffered(), request_body(b"no JSON")],
 }
 
@@ -172,6 +174,16 @@ BRANCHES: list[tuple[list[ProcessingRequest], ProcessingRequest, State]] = [
     ([passing()], piece(b"x"), PASSING),
     ([passing()], request_body(b"x"), ROUTED),
     ([passing()], request_trailers(), ROUTED),
+    *(
+        (WAYS_TO[state], request, after)
+        for state in (START, WHOLE_BODY, PIECES, HELD, HELD_WITH_TRAILERS)
+        for request, after in (
+            (response_headers("103"), state),
+            (response_headers("503"), ANSWERED),
+            (response_body(b"sorry", end=True), ANSWERED),
+            (response_trailers(), ANSWERED),
+        )
+    ),
 ]
 """The messages so far, the next message, and the state after it."""
 
