@@ -121,6 +121,7 @@ def make_transport(
             pool=settings.pool_header or "",
         ),
         max_body_bytes=settings.max_body_bytes,
+        answers=telemetry.answers,
     )
     make: Callable[..., Transport]
     # Import only the selected transport: grpcio takes a large part of the startup time.

@@ -13,6 +13,7 @@ from lora_router import __version__
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
+from lora_router.telemetry.answer_counts import AnswerCounts
 from lora_router.telemetry.decisions import Decisions
 from lora_router.telemetry.health_metrics import HealthMetrics
 
@@ -67,6 +68,8 @@ class Telemetry:
         self.registry = _Registry()
         self.decisions = Decisions()
         self.registry.register(self.decisions)
+        self.answers = AnswerCounts()
+        self.registry.register(self.answers)
         self._scrapes = Histogram(
             "lora_router_scrape_seconds",
             "Time of a successful read of a pod's /metrics or /v1/models.",
