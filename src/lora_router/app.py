@@ -7,6 +7,7 @@ from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import add_app_metrics, add_certificate_metrics, add_watchdog_metrics
 from lora_router.assembly import (
+    connect_lists,
     make_director,
     make_discovery,
     make_fleet,
@@ -53,6 +54,7 @@ class App:
         self.transport = make_transport(settings, self.director, self.telemetry, self.supervisor)
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
+        connect_lists(self.fleet, self.director, self.scraper)
         self.health_check = make_health_check(settings, self.fleet, self.supervisor)
         self._readiness = RouterReadiness(
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from lora_router.extproc.transport import Transport
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.registry import load_algorithms
@@ -198,3 +199,15 @@ def make_scraper(
         api_key=settings.pod_api_key,
         supervisor=supervisor,
     )
+
+
+def connect_lists(fleet: Fleet, director: Director, scraper: Scraper) -> None:
+    """Let doubts about what pods serve lead to reads of their lists of models."""
+
+    def read_soon(states: Collection[PodState]) -> None:
+        for state in states:
+            scraper.read_models_soon(state)
+
+    fleet.changes.doubted.subscribe(read_soon)
+    director.second_look.look = scraper.look_again
+    scraper.subscribe_looked(director.second_look.ended)
