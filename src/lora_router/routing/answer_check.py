@@ -70,8 +70,12 @@ def checked(hold: Hold, candidates: Candidates) -> Hold:
     if type(hold.reason) is not str:
         raise AnswerError(f"Hold.reason is {type(hold.reason).__name__}, must be str")
     _check_seconds("Hold.seconds", hold.seconds)
+    if hold.seconds <= 0:
+        raise AnswerError(f"Hold.seconds is {hold.seconds!r:.40}, must be above 0")
     if hold.ask_again is not None:
         _check_seconds("Hold.ask_again", hold.ask_again)
+        if hold.ask_again < 0:
+            raise AnswerError(f"Hold.ask_again is {hold.ask_again!r:.40}, must not be negative")
     if not isinstance(hold.wakes_on, WakesOn):
         raise AnswerError("Hold.wakes_on is not a WakesOn")
     if hold.wanted is not None and hold.wanted not in candidates.members:

@@ -229,6 +229,9 @@ class TestBrokenAlgorithms:
             lambda _request, _pods: Hold("wait", float("nan")),
             lambda _request, _pods: Hold("wait", float("inf")),
             lambda _request, _pods: Hold("wait", True),
+            lambda _request, _pods: Hold("wait", 0.0),
+            lambda _request, _pods: Hold("wait", -1.0),
+            lambda _request, _pods: Hold("wait", 5.0, ask_again=-1.0),
             lambda _request, _pods: Hold(None, 5.0),  # type: ignore[arg-type]
             lambda _request, _pods: Hold("wait", 5.0, ask_again=None, closed=("pod-1", "a")),  # type: ignore[arg-type]
             lambda _request, _pods: Hold("wait", 5.0, closed=7),  # type: ignore[arg-type]
