@@ -5,7 +5,6 @@ The answers of many requests differ only in a few values, so answers are encoded
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -25,10 +24,6 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 )
 from lora_router.extproc.pb.http_status_pb2 import HttpStatus
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.routing.outcome import Routed
-
-METADATA_NAMESPACE = "envoy.lb"
-"""Where the endpoint-picker protocol puts the picked endpoint."""
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _CONTINUE = CommonResponse()
@@ -85,84 +80,6 @@ def clearing(names: HeaderNames, body_mode: int, response_body_mode: int) -> byt
                 response_trailer_mode=ProcessingMode.SEND,
             )
         )
-    return response.SerializeToString()
-
-
-def routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) -> bytes:
-    """Answer ``request_headers`` or ``request_body`` with the picked pod.
-
-    The answer also contains the algorithm and the model, unless the request names no model. In the
-    buffered modes the answer to the body can still change headers.
-
-    Args:
-        names: The header names.
-        outcome: The pod and the algorithm that picked it.
-        to_body: Whether this answers ``request_body``.
-        has_id: Whether the request has an ``x-request-id``. If not, the answer sets one.
-    """
-    model = outcome.model
-    pool = outcome.reservation.state.pod.pool if names.pool else ""
-    if not has_id:
-        return _routed(
-            names,
-            outcome.address,
-            outcome.algorithm,
-            model,
-            to_body,
-            pool,
-            request_id=str(uuid4()),
-        )
-    name = model.encode()
-    before, after = _around_model(
-        names, outcome.address, outcome.algorithm, len(name), to_body, pool
-    )
-    return before + name + after
-
-
-@lru_cache(maxsize=8192)
-def _around_model(
-    names: HeaderNames, address: str, algorithm: str, size: int, to_body: bool, pool: str
-) -> tuple[bytes, bytes]:
-    """Return the bytes of an answer before and after a model name of the given length."""
-    one, other = (
-        _routed(names, address, algorithm, letter * size, to_body, pool) for letter in ("a", "b")
-    )
-    start = next((at for at in range(len(one)) if one[at] != other[at]), len(one))
-    return one[:start], one[start + size :]
-
-
-def _routed(
-    names: HeaderNames,
-    address: str,
-    algorithm: str,
-    model: str,
-    to_body: bool,
-    pool: str,
-    request_id: str = "",
-) -> bytes:
-    value = address.encode()
-    headers = [(names.target_pod, value), (names.destination, value)]
-    if pool:
-        headers.append((names.pool, pool.encode()))
-    if request_id:
-        headers.append((names.request_id, request_id.encode()))
-    removed: tuple[str, ...] = ()
-    if model:
-        headers.append((names.strategy, algorithm.encode()))
-        headers.append((names.model, model.encode()))
-    else:
-        removed = (names.strategy, names.model)
-    common = CommonResponse(
-        header_mutation=_header_mutation(headers, removed), clear_route_cache=True
-    )
-    if to_body:
-        response = ProcessingResponse(request_body=BodyResponse(response=common))
-    else:
-        response = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    # The dynamic metadata must never differ from the header. It is written field by field, because
-    # the dict interface of Struct is several times slower.
-    namespace = response.dynamic_metadata.fields[METADATA_NAMESPACE]
-    namespace.struct_value.fields[names.destination].string_value = address
     return response.SerializeToString()
 
 

@@ -42,6 +42,7 @@ from lora_router.extproc.events import (
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.routed_answer import encode_routed
 from lora_router.extproc.states import (
     ANSWERED,
     HELD,
@@ -260,7 +261,7 @@ class Exchange:
             return self._refused(outcome)
         self._routed = outcome
         self.state = ROUTED if headers.ends else PASSING
-        answer = answers.routed(
+        answer = encode_routed(
             self.context.headers, outcome, to_body=False, has_id=bool(headers.request_id)
         )
         return (answer,)
@@ -305,7 +306,7 @@ class Exchange:
         self._routed = outcome
         self.state = ROUTED
         collected, self._collected = self._collected, None
-        answer = answers.routed(
+        answer = encode_routed(
             self.context.headers,
             outcome,
             to_body=collected is None,

@@ -546,7 +546,7 @@ class TestHolding:
     ) -> None:
         conversation = self.start()
         conversation.say(request_headers(), request_body(SQL))
-        monkeypatch.setattr("lora_router.extproc.answers.routed", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("lora_router.extproc.exchange.encode_routed", lambda *_, **__: 1 / 0)
 
         self.first.end()
 

@@ -1,0 +1,166 @@
+"""The answer that names the picked pod, as bytes.
+
+Every request has this answer, and almost every answer is different: models, picked pods and
+fallbacks form more combinations than a cache could hold. So the message is put together from its
+values and from what stands between them. The latter depends only on the lengths of the values, so
+it is computed once for each combination of lengths.
+"""
+
+from functools import lru_cache
+from typing import TypeAlias
+from uuid import uuid4
+
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.routing.outcome import Routed
+
+METADATA_NAMESPACE = "envoy.lb"
+"""Where the endpoint-picker protocol puts the picked endpoint."""
+
+_ID_SIZE = 36
+
+# The tags of ProcessingResponse; HeadersResponse and BodyResponse; CommonResponse; HeaderMutation.
+_REQUEST_HEADERS, _REQUEST_BODY, _DYNAMIC_METADATA = b"\x0a", b"\x1a", b"\x42"
+_RESPONSE = b"\x0a"
+_HEADER_MUTATION, _CLEAR_ROUTE_CACHE = b"\x12", b"\x28\x01"
+_SET_HEADER, _REMOVE_HEADER = b"\x0a", b"\x12"
+# The tags of HeaderValueOption; HeaderValue.
+_HEADER, _OVERWRITE = b"\x0a", b"\x18\x02"
+_NAME, _RAW_VALUE = b"\x0a", b"\x1a"
+# The tags of Struct; an entry of its map; Value.
+_ENTRY = b"\x0a"
+_KEY, _VALUE = b"\x0a", b"\x12"
+_STRING, _STRUCT = b"\x1a", b"\x2a"
+
+
+_Frame: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes]
+"""What precedes the target pod, the destination, the request ID, the model, and the destination in
+the metadata."""
+
+
+def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) -> bytes:
+    """Return the answer to ``request_body`` if ``to_body``, or to ``request_headers``.
+
+    The answer names the algorithm and the model, unless the request names no model. If the request
+    has no ``x-request-id``, the answer sets one. The destination lists the picked pod and its
+    fallbacks, and the dynamic metadata are equal to it.
+    """
+    pod = outcome.reservation.state.pod
+    target = destination = pod.address.encode()
+    if outcome.fallbacks:
+        destination += b"," + ",".join(outcome.fallbacks).encode()
+    model = outcome.model.encode()
+    before_target, before_destination, before_id, before_model, before_metadata = _frame(
+        names,
+        pod.pool if names.pool else "",
+        outcome.algorithm,
+        len(target),
+        len(destination),
+        len(model),
+        to_body,
+        has_id,
+    )
+    return b"".join(
+        (
+            before_target,
+            target,
+            before_destination,
+            destination,
+            before_id,
+            b"" if has_id else str(uuid4()).encode(),
+            before_model,
+            model,
+            before_metadata,
+            destination,
+        )
+    )
+
+
+@lru_cache(maxsize=8192)
+def _frame(
+    names: HeaderNames,
+    pool: str,
+    algorithm: str,
+    target: int,
+    destination: int,
+    model: int,
+    to_body: bool,
+    has_id: bool,
+) -> _Frame:
+    """Return what stands between the values of an answer, for values of the given lengths."""
+    before_target = _before_header(names.target_pod, target)
+    before_destination = _OVERWRITE + _before_header(names.destination, destination)
+    before_id = _OVERWRITE
+    if pool:
+        before_id += _header(names.pool, pool)
+    if not has_id:
+        before_id += _before_header(names.request_id, _ID_SIZE)
+    before_model = b"" if has_id else _OVERWRITE
+    if model:
+        before_model += _header(names.strategy, algorithm) + _before_header(names.model, model)
+        end = _OVERWRITE
+    else:
+        end = b"".join(
+            _field(_REMOVE_HEADER, name.encode()) for name in (names.strategy, names.model)
+        )
+    sizes = (
+        target,
+        destination,
+        0 if has_id else _ID_SIZE,
+        model,
+        *map(len, (before_target, before_destination, before_id, before_model, end)),
+    )
+    start = _before_mutation(_REQUEST_BODY if to_body else _REQUEST_HEADERS, sum(sizes))
+    return (
+        start + before_target,
+        before_destination,
+        before_id,
+        before_model,
+        end + _CLEAR_ROUTE_CACHE + _before_metadata(names.destination, destination),
+    )
+
+
+def _header(name: str, value: str) -> bytes:
+    """Return the field that sets a header."""
+    encoded = value.encode()
+    return _before_header(name, len(encoded)) + encoded + _OVERWRITE
+
+
+def _before_header(name: str, size: int) -> bytes:
+    """Return what precedes the value of a header that is set. ``_OVERWRITE`` follows the value."""
+    header = _field(_NAME, name.encode()) + _before(_RAW_VALUE, size)
+    option = _before(_HEADER, len(header) + size) + header
+    return _before(_SET_HEADER, len(option) + size + len(_OVERWRITE)) + option
+
+
+def _before_mutation(tag: bytes, size: int) -> bytes:
+    """Return what precedes a header mutation. ``_CLEAR_ROUTE_CACHE`` follows it."""
+    common = _before(_HEADER_MUTATION, size)
+    size += len(_CLEAR_ROUTE_CACHE)
+    response = _before(_RESPONSE, len(common) + size) + common
+    return _before(tag, len(response) + size) + response
+
+
+def _before_metadata(name: str, size: int) -> bytes:
+    """Return what precedes the destination in the dynamic metadata."""
+    made = _before(_STRING, size)
+    for key in (name, METADATA_NAMESPACE):
+        made = _before(_VALUE, len(made) + size) + made
+        made = _field(_KEY, key.encode()) + made
+        made = _before(_ENTRY, len(made) + size) + made
+        if key is name:
+            made = _before(_STRUCT, len(made) + size) + made
+    return _before(_DYNAMIC_METADATA, len(made) + size) + made
+
+
+def _field(tag: bytes, value: bytes) -> bytes:
+    return _before(tag, len(value)) + value
+
+
+def _before(tag: bytes, size: int) -> bytes:
+    """Return the tag and the length of a field."""
+    encoded = bytearray(tag)
+    while size > 0x7F:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    encoded.append(size)
+    return bytes(encoded)
