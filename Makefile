@@ -56,7 +56,7 @@ lint: $(VENV)/.dev ## run ruff, mypy and import-linter
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
 .PHONY: proto
-proto: $(VENV)/.dev ## compile proto/ into src/lora_router/extproc/pb
+proto: $(VENV)/.dev ## compile proto/ into the pb packages of extproc and endpoint_discovery
 	$(PY) proto/compile.py
 
 .PHONY: bench

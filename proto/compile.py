@@ -1,4 +1,4 @@
-"""Compile ``proto/`` into ``src/lora_router/extproc/pb`` with grpcio-tools: ``make proto``."""
+"""Compile ``proto/`` into the ``pb`` packages below ``src`` with grpcio-tools: ``make proto``."""
 
 import sys
 from importlib.resources import files

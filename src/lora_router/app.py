@@ -5,8 +5,14 @@ import logging
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
-from lora_router.app_metrics import add_app_metrics, add_certificate_metrics, add_watchdog_metrics
+from lora_router.app_metrics import (
+    add_app_metrics,
+    add_certificate_metrics,
+    add_endpoint_metrics,
+    add_watchdog_metrics,
+)
 from lora_router.assembly import (
+    LoopClock,
     connect_lists,
     make_director,
     make_discovery,
@@ -17,6 +23,7 @@ from lora_router.assembly import (
     tls_files,
 )
 from lora_router.config.settings import Settings
+from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part
@@ -51,7 +58,10 @@ class App:
         self.supervisor = Supervisor(self.telemetry.task_failed)
         self.fleet.changes.on_failure = self._listener_failed
         self.director = make_director(settings, self.fleet, self.telemetry)
-        self.transport = make_transport(settings, self.director, self.telemetry, self.supervisor)
+        self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
+        self.transport = make_transport(
+            settings, self.director, self.telemetry, self.supervisor, self.endpoint_discovery
+        )
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
         connect_lists(self.fleet, self.director, self.scraper)
@@ -71,6 +81,7 @@ class App:
         )
         add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
         add_watchdog_metrics(self.telemetry, self.watchdog)
+        add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""
@@ -137,6 +148,7 @@ class App:
     async def _drain(self) -> None:
         settings = self._settings
         await stop_part("readiness", self.transport.set_ready(ready=False))
+        self.endpoint_discovery.close()
         await asyncio.sleep(settings.drain_delay_seconds)
         drain_seconds = settings.drain_timeout_seconds
         # The last decisions must reach Envoy before the streams are closed.

@@ -1,5 +1,6 @@
 """Metrics that are read from the parts of the router whenever ``/metrics`` is."""
 
+from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.transport import Transport
 from lora_router.routing.director import Director
@@ -60,4 +61,18 @@ def add_certificate_metrics(telemetry: Telemetry, certificates: CertificateWatch
         "lora_router_tls_files_refused_seconds",
         "Time for which the TLS files have held something that cannot be used; 0: they are used.",
         lambda: certificates.refused_seconds,
+    )
+
+
+def add_endpoint_metrics(telemetry: Telemetry, discovery: EndpointDiscovery) -> None:
+    """Add who follows the list of pods to the page."""
+    telemetry.add_gauge(
+        "lora_router_endpoint_streams",
+        "Envoys that follow the list of pods of this router (EDS).",
+        lambda: discovery.open_streams,
+    )
+    telemetry.add_counter(
+        "lora_router_endpoint_lists_rejected_total",
+        "Lists of pods that an Envoy rejected. The log has the reason.",
+        lambda: discovery.rejected,
     )

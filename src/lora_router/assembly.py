@@ -8,6 +8,9 @@ from typing import Protocol
 
 from lora_router.config.settings import Settings
 from lora_router.discovery.pods_file import PodsFile
+from lora_router.endpoint_discovery.service import PATH as ENDPOINTS_PATH
+from lora_router.endpoint_discovery.service import EndpointDiscovery
+from lora_router.endpoint_discovery.stream_call import StreamEndpoints
 from lora_router.extproc.body import InferencePaths
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.header_names import HeaderNames
@@ -106,7 +109,11 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
 
 
 def make_transport(
-    settings: Settings, director: Director, telemetry: Telemetry, supervisor: Supervisor
+    settings: Settings,
+    director: Director,
+    telemetry: Telemetry,
+    supervisor: Supervisor,
+    endpoint_discovery: EndpointDiscovery,
 ) -> Transport:
     """Return the selected transport, which does not listen yet."""
     context = SessionContext(
@@ -129,11 +136,19 @@ def make_transport(
     if settings.transport == "builtin":
         from lora_router.extproc.builtin_transport import BuiltinTransport
 
-        make = BuiltinTransport
+        make = partial(
+            BuiltinTransport,
+            methods={ENDPOINTS_PATH: StreamEndpoints(endpoint_discovery).open_call},
+        )
     else:
+        from lora_router.endpoint_discovery.grpcio_handler import endpoints_handler
         from lora_router.extproc.grpcio_transport import GrpcioTransport
 
-        make = partial(GrpcioTransport, supervisor=supervisor)
+        make = partial(
+            GrpcioTransport,
+            supervisor=supervisor,
+            handlers=(endpoints_handler(endpoint_discovery),),
+        )
     return make(
         context,
         host=settings.grpc_host,

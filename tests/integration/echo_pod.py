@@ -55,7 +55,9 @@ class EchoPod:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        # With an address, the pod starts again after its end.
+        port = int(self.address.rpartition(":")[2] or 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
         await site.start()
         self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
         return self

@@ -134,7 +134,8 @@ async def test_envoys_that_are_configured_otherwise_are_asked_for_the_body(
 async def test_an_envoy_that_sends_no_body_and_may_not_be_asked_reaches_no_pod(
     tmp_path: Path, transport: str
 ) -> None:
-    async with gateway(tmp_path, pods(), transport=transport) as gate:
+    # With override-host, Envoy would balance it.
+    async with gateway(tmp_path, pods(), transport=transport, envoy_pods="original-dst") as gate:
         changed = await second_envoy(
             gate,
             tmp_path,

@@ -1,5 +1,7 @@
 """Carries sessions over the gRPC server of this project (``lora_router.grpc_server``)."""
 
+from collections.abc import Mapping
+
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.process_call import Process
 from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
@@ -11,6 +13,7 @@ from lora_router.extproc.transport import (
 )
 from lora_router.grpc_server.health import NOT_SERVING, SERVING
 from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.methods import Method
 from lora_router.grpc_server.server import GrpcServer
 
 
@@ -26,6 +29,7 @@ class BuiltinTransport:
         max_message_bytes: int,
         tls: TlsFiles | None = None,
         limits: Limits | None = None,
+        methods: Mapping[str, Method] | None = None,
     ) -> None:
         """Create a server that does not listen yet.
 
@@ -36,13 +40,14 @@ class BuiltinTransport:
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
             tls: The TLS files. Without them, connections are not encrypted.
             limits: Limits of one connection.
+            methods: Further methods on the same port, by path.
         """
         self._host = host
         self._tls_files = tls
         self.tls: TlsIdentity | None = None
         self._process = Process(context, max_message_bytes)
         self.server = GrpcServer(
-            {PROCESS_PATH: self._process.open_call},
+            {PROCESS_PATH: self._process.open_call, **(methods or {})},
             max_message_bytes=max_message_bytes,
             limits=limits,
         )

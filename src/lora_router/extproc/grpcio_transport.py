@@ -9,7 +9,7 @@ transport.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeAlias
 
 import grpc
@@ -47,6 +47,7 @@ class GrpcioTransport:
         max_message_bytes: int,
         tls: TlsFiles | None = None,
         supervisor: Supervisor | None = None,
+        handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         """Create a server that does not listen yet.
 
@@ -57,6 +58,7 @@ class GrpcioTransport:
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
             tls: The TLS files. Without them, connections are not encrypted.
             supervisor: Runs the tasks that send late answers. Default: a private supervisor.
+            handlers: Further services on the same port.
         """
         self._context = context
         self._supervisor = supervisor or Supervisor()
@@ -83,7 +85,7 @@ class GrpcioTransport:
                 ("grpc.keepalive_permit_without_calls", 1),
             ]
         )
-        self._server.add_generic_rpc_handlers((self._handler(),))
+        self._server.add_generic_rpc_handlers((self._handler(), *handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = port
         """The port on which the server listens, after ``start``."""

@@ -302,8 +302,10 @@ def test_the_generated_code_is_up_to_date(tmp_path: Path) -> None:
 
     module.compile_into(tmp_path)
 
-    committed = ROOT / "src" / "lora_router" / "extproc" / "pb"
-    for made in (tmp_path / "lora_router" / "extproc" / "pb").iterdir():
-        assert made.read_text() == (committed / made.name).read_text(), (
-            f"{made.name} is out of date: run `make proto`"
+    made = [path for path in (tmp_path / "lora_router").rglob("*.py*") if path.is_file()]
+    assert {path.parts[-3] for path in made} == {"extproc", "endpoint_discovery"}
+    for path in made:
+        committed = ROOT / "src" / path.relative_to(tmp_path)
+        assert path.read_text() == committed.read_text(), (
+            f"{path.name} is out of date: run `make proto`"
         )

@@ -1,0 +1,120 @@
+"""How Envoy finds the pods that the router picks, with both values of ``envoy_pods``."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.integration.echo_pod import EchoPod
+from tests.integration.gateway import Gateway, gateway, write_pods
+
+KINDS = ("override-host", "original-dst")
+MEMBERSHIP = "cluster.pods.membership_total"
+
+
+async def until_envoy_knows(gate: Gateway, pods: int) -> None:
+    """Wait until Envoy has this many pods."""
+    async with asyncio.timeout(10):
+        while await gate.envoy.stat(MEMBERSHIP) != pods:
+            await asyncio.sleep(0.02)
+
+
+async def served_by(gate: Gateway, count: int, model: str = "base") -> Counter[str]:
+    """Send requests; return how many each pod served. Other statuses count by their number."""
+    served: Counter[str] = Counter()
+    for _ in range(count):
+        response, _ = await gate.post({"model": model})
+        served[response.headers.get("x-pod", str(response.status))] += 1
+    return served
+
+
+async def test_envoy_sends_each_request_to_the_pod_that_the_router_picked(
+    tmp_path: Path, transport: str
+) -> None:
+    pods = [EchoPod(f"vllm-{number}", adapters=(f"only-{number}",)) for number in range(4)]
+    async with gateway(tmp_path, pods, transport=transport) as gate:
+        assert await gate.envoy.stat(MEMBERSHIP) == 4
+        assert gate.app.endpoint_discovery.open_streams == 1
+        for number in range(4):
+            served = await served_by(gate, 5, f"only-{number}")
+            assert served == {f"vllm-{number}": 5}
+
+
+async def test_envoy_follows_the_pods_that_join_and_leave(tmp_path: Path, transport: str) -> None:
+    pods = [EchoPod("vllm-0"), EchoPod("vllm-1", adapters=("late",))]
+    async with gateway(tmp_path, pods, transport=transport) as gate:
+        write_pods(gate.pods_file, pods[:1])
+        await until_envoy_knows(gate, 1)
+        write_pods(gate.pods_file, pods)
+        await until_envoy_knows(gate, 2)
+        assert gate.app.endpoint_discovery.rejected == 0
+        async with asyncio.timeout(10):
+            while await served_by(gate, 1, "late") != {"vllm-1": 1}:
+                await asyncio.sleep(0.05)
+
+
+async def test_the_answers_of_a_pod_that_leaves_are_not_cut(tmp_path: Path) -> None:
+    pods = [EchoPod("vllm-0", adapters=("mine",)), EchoPod("vllm-1")]
+    async with gateway(tmp_path, pods) as gate:
+        answer = asyncio.create_task(gate.post({"model": "mine", "tokens": 15, "pause": 0.1}))
+        async with asyncio.timeout(10):
+            while not pods[0].received:
+                await asyncio.sleep(0.01)
+        write_pods(gate.pods_file, pods[1:])
+        await until_envoy_knows(gate, 1)
+
+        response, body = await answer
+
+        assert (response.status, response.headers["x-pod"]) == (200, "vllm-0")
+        assert body.endswith(b"[DONE]\n\n")
+
+
+async def test_without_a_router_envoy_balances_over_the_last_pods_that_it_knew(
+    tmp_path: Path, transport: str
+) -> None:
+    pods = [EchoPod(f"vllm-{number}") for number in range(3)]
+    async with gateway(tmp_path, pods, transport=transport) as gate:
+        await served_by(gate, 3)
+        await gate.app.stop()
+
+        served = await served_by(gate, 60)
+
+        assert served.keys() == {"vllm-0", "vllm-1", "vllm-2"}
+        assert served.total() == 60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fail_open", [True, False], ids=["open", "closed"])
+async def test_no_client_can_choose_an_address_while_no_router_lives(
+    tmp_path: Path, kind: str, fail_open: bool
+) -> None:
+    secret, pod = EchoPod("secret"), EchoPod("vllm-0")
+    async with secret, gateway(tmp_path, [pod], envoy_pods=kind, envoy_fail_open=fail_open) as gate:
+        await gate.post({"model": "base"})
+        await gate.app.stop()
+        for name in (
+            gate.settings.target_pod_header,
+            gate.settings.destination_header,
+            "Target-Pod",
+            "x-envoy-original-dst-host",
+        ):
+            response, _ = await gate.post({"model": "base"}, headers={name: secret.address})
+            served = fail_open and kind == "override-host"
+            assert response.status == (200 if served else 503)
+            assert response.headers.get("x-pod", "none") in {"vllm-0", "none"}
+    assert secret.received == []
+
+
+async def test_envoy_does_not_contradict_the_router(tmp_path: Path) -> None:
+    """Envoy ejects a pod after connections failed. What the router picks is sent there still."""
+    pods = [EchoPod("vllm-0", adapters=("mine",)), EchoPod("vllm-1")]
+    async with gateway(tmp_path, pods, outlier_ejection=False) as gate:
+        await pods[0].__aexit__(None, None, None)
+        for _ in range(4):
+            response, _ = await gate.post({"model": "mine"})
+            assert response.status == 503
+        assert await gate.envoy.stat("cluster.pods.outlier_detection.ejections_active") == 1
+        await pods[0].__aenter__()
+
+        assert await served_by(gate, 3, "mine") == {"vllm-0": 3}
