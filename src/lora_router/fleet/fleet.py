@@ -51,7 +51,7 @@ class Fleet:
         self.ledger.find = self.at
         self.ledger.on_not_found = self._doubt
         if outliers is not None:
-            outliers.on_change = self._health_changed
+            outliers.unwell.on_change = self._health_changed
         self._excluded: Collection[PodState] = frozenset()
         """The ready pods that get no new requests while another pod is well."""
         self._doubts = Doubts()
@@ -317,7 +317,7 @@ class Fleet:
 
     def _health_changed(self, state: PodState) -> None:
         assert self.outliers is not None  # noqa: S101 -- it calls this
-        if self.outliers.excluded() != self._excluded:
+        if self.outliers.unwell.excluded() != self._excluded:
             self._changed((state,))
 
     def _exclude(self) -> Collection[PodState]:
@@ -325,12 +325,13 @@ class Fleet:
         outliers, before = self.outliers, self._excluded
         if outliers is None:
             return ()
-        outliers.forget(
-            state for state in tuple(outliers.unwell) if self.get(state.pod.name) is not state
-        )
-        outliers.ready_pods = len(self.ready())
-        after = outliers.excluded()
-        if len(after) >= outliers.ready_pods:
+        unwell = outliers.unwell
+        for state in unwell:
+            if self.get(state.pod.name) is not state:
+                unwell.forget(state)
+        unwell.ready_pods = len(self.ready())
+        after = unwell.excluded()
+        if len(after) >= unwell.ready_pods:
             after = frozenset()  # If no pod is well, all are used.
         self._excluded = after
         return frozenset(before).symmetric_difference(after)

@@ -18,8 +18,12 @@ hosts) and Linkerd's failure accrual (exponential backoff, one probe).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
 
 from lora_router.fleet.pod_metrics import PodMetrics
+
+if TYPE_CHECKING:
+    from lora_router.fleet.pod_state import PodState
 
 GOOD_AFTER = 5
 """Good answers in a row after which a pod that is being tried is healthy."""
@@ -65,6 +69,17 @@ class HealthRules:
     first_byte_factor: float = 8.0
 
 
+class Sent(Protocol):
+    """What is known of a request that was sent to a pod. ``ledger.Reservation`` is one."""
+
+    state: "PodState"
+    adapter: str | None
+    path: str | None
+    """``None``: it names no model. The time of its first byte says nothing, because its body may
+    still arrive, and its failure may be that of its path."""
+    streamed: bool
+
+
 class PodHealth:
     """What is known about the health of one pod. Only ``outliers`` writes to it."""
 
@@ -72,6 +87,7 @@ class PodHealth:
         "allowance",
         "cause",
         "ejections",
+        "failed_path",
         "failures",
         "healthy_since",
         "probing",
@@ -82,6 +98,7 @@ class PodHealth:
         "state",
         "successes",
         "unanswered",
+        "untimed",
         "window_failed",
         "window_since",
         "window_total",
@@ -91,10 +108,14 @@ class PodHealth:
         self.state: Health = HEALTHY
         self.cause = ""
         """Why the pod is not healthy, as users read it."""
-        self.unanswered: dict[object, float] = {}
+        self.unanswered: dict[Sent, float] = {}
         """The requests without a first byte, oldest first, each with the time it was sent."""
+        self.untimed = 0
+        """The requests without a first byte whose time says nothing."""
         self.sign_at = 0.0
         """When the pod last showed that it is alive."""
+        self.failed_path = ""
+        """The path of the request that failed last. The probe asks for the same."""
         self.failures = 0
         """Failed requests since the last good answer."""
         self.slow = 0
@@ -117,7 +138,7 @@ class PodHealth:
     @property
     def full(self) -> bool:
         """Whether a pod that is being tried has as many requests as it may."""
-        return len(self.unanswered) >= self.allowance
+        return len(self.unanswered) + self.untimed >= self.allowance
 
     def count(self, now: float, *, failed: bool) -> None:
         """Count an answer in the window."""

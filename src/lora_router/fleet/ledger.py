@@ -26,14 +26,22 @@ NOT_FOUND = 404
 class Reservation:
     """One request that counts as in flight on a pod until it is released."""
 
-    __slots__ = ("_ledger", "adapter", "answer", "state", "streamed")
+    __slots__ = ("_ledger", "adapter", "answer", "path", "state", "streamed")
 
     def __init__(
-        self, ledger: "Ledger", state: PodState, adapter: str | None, *, streamed: bool
+        self,
+        ledger: "Ledger",
+        state: PodState,
+        adapter: str | None,
+        path: str | None,
+        *,
+        streamed: bool,
     ) -> None:
         self._ledger: Ledger | None = ledger
         self.state = state
         self.adapter = adapter
+        self.path = path
+        """The path of the request. ``None``: it names no model, and its body may still arrive."""
         self.streamed = streamed
         """Whether the client asked for a streamed answer."""
         self.answer: Answer | None = None
@@ -54,7 +62,7 @@ class Reservation:
             ledger.served_elsewhere(self, served_by)
         outliers = ledger.outliers
         if outliers is not None:
-            outliers.answered(self, self.state, answer, self.adapter, streamed=self.streamed)
+            outliers.answered(self, answer)
         if answer.status == NOT_FOUND and self.adapter is not None and answer.from_the_pod:
             ledger.on_not_found(self.state, self.adapter)
 
@@ -66,7 +74,7 @@ class Reservation:
         self._ledger = None
         state, adapter = self.state, self.adapter
         if ledger.outliers is not None and self.answer is None:
-            ledger.outliers.ended(self, state, adapter, streamed=self.streamed)
+            ledger.outliers.ended(self)
         ledger.leave(state, adapter)
         ledger.total -= 1
         ledger.released.send((state,))
@@ -102,14 +110,26 @@ class Ledger:
         serve."""
 
     def reserve(
-        self, state: PodState, adapter: str | None, *, streamed: bool = False
+        self,
+        state: PodState,
+        adapter: str | None,
+        path: str | None = "",
+        *,
+        streamed: bool = False,
     ) -> Reservation:
-        """Count one more request on a pod, for an adapter or (``None``) for the base model."""
+        """Count one more request on a pod.
+
+        Args:
+            state: The pod.
+            adapter: The adapter; ``None``: the base model, or no model.
+            path: The path of the request; ``None``: it names no model.
+            streamed: Whether the client asked for a streamed answer.
+        """
         self._join(state, adapter)
         self.total += 1
-        reservation = Reservation(self, state, adapter, streamed=streamed)
+        reservation = Reservation(self, state, adapter, path, streamed=streamed)
         if self.outliers is not None:
-            self.outliers.sent(reservation, state)
+            self.outliers.sent(reservation)
         return reservation
 
     def served_elsewhere(self, reservation: Reservation, endpoint: str) -> None:
@@ -122,7 +142,7 @@ class Ledger:
         reservation.state = state
         self.moved += 1
         if self.outliers is not None:
-            self.outliers.moved(reservation, before, state)
+            self.outliers.moved(reservation, before)
         self.released.send((before,))
 
     def leave(self, state: PodState, adapter: str | None) -> None:

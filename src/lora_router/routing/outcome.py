@@ -74,7 +74,8 @@ class Recorder:
         """Reserve the request's place on the pod that was picked."""
         state = pick.pod
         assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
-        reservation = self._ledger.reserve(state, request.adapter, streamed=request.stream)
+        path = request.path if request.model else None
+        reservation = self._ledger.reserve(state, request.adapter, path, streamed=request.stream)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
         except Exception:  # The caller needs the reservation, to release it.

@@ -1,8 +1,9 @@
 """Watches the health of pods, and probes those that get no requests.
 
-The probe is a completion of one token, because only a request shows whether the engine of a pod
-works: an API server whose engine is dead still serves ``/metrics`` and ``/v1/models``. Any status
-below 500 is a good answer. A server of another kind answers 404, and it answers.
+The probe is a completion of one token, of the kind that failed. Only a request shows whether
+the engine of a pod works: an API server whose engine is dead still serves ``/metrics`` and
+``/v1/models``. Any status below 500 is a good answer. A server of another kind answers 404, and it
+answers.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from lora_router.fleet.outliers import TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
 from lora_router.supervision import Supervisor
 
-PATH = "/v1/completions"
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
 _AT_ONCE = 16
 """How many pods are probed at the same time."""
 
@@ -96,11 +98,10 @@ class HealthCheck:
     async def _answers(self, state: PodState, seconds: float) -> bool:
         if self._session is None:
             return False
-        model = min(state.base_models, default="")
-        request = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
+        path, request = probe_of(state)
         try:
             async with self._session.post(
-                f"http://{state.pod.address}{PATH}",
+                f"http://{state.pod.address}{path}",
                 data=json.dumps(request).encode(),
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
@@ -108,3 +109,12 @@ class HealthCheck:
                 return response.status < 500
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             return False
+
+
+def probe_of(state: PodState) -> tuple[str, dict[str, object]]:
+    """Return the path and the body of a probe."""
+    model = min(state.base_models, default="")
+    body: dict[str, object] = {"model": model, "max_tokens": 1, "temperature": 0}
+    if state.health.failed_path.endswith(CHAT):
+        return CHAT, body | {"messages": [{"role": "user", "content": "a"}]}
+    return COMPLETIONS, body | {"prompt": "a"}

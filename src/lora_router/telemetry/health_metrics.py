@@ -8,7 +8,8 @@ from prometheus_client.registry import Collector
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
-from lora_router.fleet.outliers import CAUSES, Outliers
+from lora_router.fleet.outliers import Outliers
+from lora_router.fleet.unwell_pods import CAUSES
 
 
 class HealthMetrics(Collector):
@@ -33,7 +34,7 @@ class HealthMetrics(Collector):
             labels=["cause"],
         )
         for cause in CAUSES:
-            ejections.add_metric([cause], self._outliers.ejections.get(cause, 0))
+            ejections.add_metric([cause], self._outliers.unwell.ejections.get(cause, 0))
         moved = CounterMetricFamily(
             "lora_router_requests_served_elsewhere",
             "Requests that Envoy sent to another pod than the picked one.",

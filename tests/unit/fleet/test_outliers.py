@@ -382,6 +382,53 @@ class TestSilence:
         assert bench.health(2) is HEALTHY
 
 
+class TestRequestsThatNameNoModel:
+    def send(self, bench: Bench) -> Reservation:
+        return bench.fleet.ledger.reserve(state_of(bench.fleet, 2), None, path=None)
+
+    def test_a_slow_upload_does_not_make_a_pod_suspect(self) -> None:
+        """Its body may still arrive: the pod cannot answer yet."""
+        bench = Bench()
+        upload = self.send(bench)
+
+        bench.tick(600.0)
+        upload.release()
+
+        assert bench.health(2) is HEALTHY
+
+    def test_a_path_that_fails_on_every_pod_ejects_none(self) -> None:
+        bench = Bench()
+
+        for _ in range(20):
+            request = self.send(bench)
+            request.answered(FAILED)
+            request.release()
+
+        assert bench.health(2) is HEALTHY
+
+    def test_a_pod_that_they_cannot_reach_is_ejected(self) -> None:
+        bench = Bench()
+
+        for _ in range(3):
+            request = self.send(bench)
+            request.answered(REFUSED)
+            request.release()
+
+        assert bench.health(2) is EJECTED
+
+    def test_they_count_for_a_pod_that_is_tried(self) -> None:
+        bench = Bench()
+        bench.fail(2)
+        bench.tick(1.0)
+        bench.probed(2, good=True)
+
+        request = self.send(bench)
+        assert 2 not in bench.used
+        request.release()
+
+        assert 2 in bench.used
+
+
 class TestScrapes:
     def lose(self, bench: Bench, times: int) -> None:
         for _ in range(times):

@@ -1,0 +1,148 @@
+"""The pods that are not healthy: their transitions, and which of them get no new requests.
+
+At most a share of the ready pods is ejected, and at most that share is excluded. One pod may always
+be, because a fleet that is not empty without it can serve.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Collection, Iterator
+
+from lora_router.fleet.health import (
+    EJECTED,
+    HEALTHY,
+    NAMES,
+    SUSPECT,
+    TRYING,
+    Health,
+    HealthRules,
+)
+from lora_router.fleet.pod_state import PodState
+from lora_router.log_limit import LogLimit
+
+log = logging.getLogger("lora_router.fleet")
+
+CAUSES = (
+    "status-5xx",
+    "unreachable",
+    "no-first-byte",
+    "slow-first-bytes",
+    "unreachable-by-scrapes",
+)
+"""Why pods are ejected, as labels of a metric."""
+
+
+class UnwellPods:
+    """The pods of one fleet that are not healthy, in the order in which they became so."""
+
+    def __init__(self, rules: HealthRules) -> None:
+        self.ejections: dict[str, int] = {}
+        """How many ejections each cause had since the start."""
+        self.on_change: Callable[[PodState], None] = _ignore
+        """Called when a pod may have become excluded or included."""
+        self.ready_pods = 0
+        """The number of ready pods, which bounds how many may be ejected. The fleet sets it."""
+        self._rules = rules
+        self._pods: dict[PodState, None] = {}
+        self._random = random.Random()
+        self._limit = LogLimit(1.0)
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def __iter__(self) -> Iterator[PodState]:
+        return iter(tuple(self._pods))
+
+    def excluded(self) -> Collection[PodState]:
+        """Return the ready pods that get no new requests while another pod is well."""
+        if not self._pods:
+            return ()
+        out = [
+            state
+            for state in self._pods
+            if state.pod.ready and (state.health.state is not TRYING or state.health.full)
+        ]
+        # Of more than may be excluded, those with the most evidence against them are.
+        out.sort(key=lambda state: state.health.state is not EJECTED)
+        return frozenset(out[: self._most()])
+
+    def forget(self, state: PodState) -> None:
+        """Forget a pod that has left."""
+        self._pods.pop(state, None)
+
+    # Transitions
+
+    def suspect(self, state: PodState, cause: str, now: float) -> None:
+        """Make a healthy pod suspect. Its probe is due at once."""
+        state.health.retry_at = now
+        self._become(state, SUSPECT, cause)
+
+    def eject(self, state: PodState, cause: str, now: float) -> None:
+        """Eject a pod, or, if it is ejected, let it wait longer for its next probe."""
+        health, rules = state.health, self._rules
+        if now - health.healthy_since > rules.max_ejection_seconds and health.state is HEALTHY:
+            health.ejections = 0
+        backoff = min(
+            rules.min_ejection_seconds * 2 ** min(health.ejections, 30), rules.max_ejection_seconds
+        )
+        health.ejections += 1
+        # Jitter, so that routers do not all probe a pod at the same moment.
+        health.retry_at = now + backoff * self._random.uniform(0.75, 1.0)
+        if health.state is EJECTED:
+            return
+        others = sum(each.health.state in (EJECTED, TRYING) for each in self._pods)
+        if health.state is not TRYING and others >= self._most():
+            self._become(state, SUSPECT, cause)
+            return
+        label = "status-5xx" if cause.startswith("status ") else cause.replace(" ", "-")
+        self.ejections[label] = self.ejections.get(label, 0) + 1
+        self._become(state, EJECTED, cause)
+
+    def try_again(self, state: PodState) -> None:
+        """Let one request through to a pod, then more."""
+        health = state.health
+        health.successes, health.allowance = 0, 1
+        health.failures = health.slow = 0
+        health.window_total = health.window_failed = 0
+        self._become(state, TRYING, health.cause)
+
+    def heal(self, state: PodState, now: float) -> None:
+        """Make a pod healthy."""
+        state.health.healthy_since = now
+        self._become(state, HEALTHY, "")
+
+    def _most(self) -> int:
+        share = self._rules.max_ejected_share
+        return max(1, int(share * self.ready_pods)) if share else 0
+
+    def _become(self, state: PodState, health: Health, cause: str) -> None:
+        before, state.health.state = state.health.state, health
+        state.health.cause = cause
+        if health is HEALTHY:
+            self._pods.pop(state, None)
+        else:
+            self._pods[state] = None
+        if before is not health:
+            self._log(state, before)
+        self.on_change(state)
+
+    def _log(self, state: PodState, before: Health) -> None:
+        pod, health = state.pod, state.health
+        if health.state is EJECTED:
+            self._limit.log(
+                log,
+                logging.WARNING,
+                "ejected",
+                "pod %s at %s ejected: %s; it gets no new requests until it answers again",
+                pod.name,
+                pod.address,
+                health.cause,
+            )
+        elif health.state is HEALTHY and before is TRYING:
+            self._limit.log(log, logging.INFO, "back", "pod %s is healthy again", pod.name)
+        else:
+            log.debug("pod %s was %s and is %s", pod.name, NAMES[before], NAMES[health.state])
+
+
+def _ignore(_state: PodState) -> None:
+    """Do nothing."""

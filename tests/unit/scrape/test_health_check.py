@@ -1,0 +1,158 @@
+"""The probes of pods that get no requests, sent to real sockets."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from lora_router.fleet.answer import Answer
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import EJECTED, HEALTHY, TRYING, HealthRules
+from lora_router.fleet.outliers import Outliers
+from lora_router.fleet.pod_state import PodState
+from lora_router.scrape.health_check import HealthCheck
+from lora_router.supervision import Supervisor
+from tests.fleet import make_pod
+
+CHAT = "/v1/chat/completions"
+
+
+class ProbedPod:
+    """A pod that answers as told, and records what it was asked."""
+
+    def __init__(self) -> None:
+        self.status = 500
+        self.hangs = False
+        self.asked: list[tuple[str, dict[str, object], str]] = []
+        self.port = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        self.asked.append((request.path, body, request.headers.get("authorization", "")))
+        if self.hangs:
+            await asyncio.sleep(60)
+        return web.Response(status=self.status)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["ProbedPod"]:
+        app = web.Application()
+        app.router.add_post("/{path:.*}", self.answer)
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+
+@asynccontextmanager
+async def checked(port: int, *, probe: bool = True) -> AsyncIterator[tuple[Fleet, PodState]]:
+    """Run a health check for two pods, of which the first is at a port and has been ejected."""
+    rules = HealthRules(min_ejection_seconds=0.05, max_ejection_seconds=0.1)
+    outliers = Outliers(rules, time.monotonic)
+    fleet = Fleet(outliers=outliers)
+    fleet.replace([make_pod(1, address=f"127.0.0.1:{port}"), make_pod(2)])
+    supervisor = Supervisor()
+    check = HealthCheck(fleet, supervisor, probe=probe, api_key=SecretStr("the-key"))
+    for state in fleet:
+        fleet.put_models(state, [ServedModel("base"), ServedModel("sql-lora", "base")])
+    await check.start()
+    failing = fleet.get("pod-1")
+    assert failing is not None
+    for _ in range(3):
+        request = fleet.ledger.reserve(failing, "sql-lora", CHAT)
+        request.answered(Answer(500))
+        request.release()
+    assert failing.health.state is EJECTED
+    try:
+        yield fleet, failing
+    finally:
+        await check.stop()
+        await supervisor.stop()
+
+
+async def until(condition: object) -> None:
+    """Wait until a condition holds."""
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_pod_that_answers_again_is_tried() -> None:
+    async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
+        await until(lambda: len(pod.asked) >= 2)
+        assert state.health.state is EJECTED
+
+        pod.status = 200
+        await until(lambda: state.health.state is TRYING)
+
+
+async def test_the_probe_asks_for_one_token_of_what_failed() -> None:
+    async with ProbedPod().running() as pod, checked(pod.port):
+        await until(lambda: pod.asked)
+
+    path, body, key = pod.asked[0]
+    assert path == CHAT
+    assert (body["model"], body["max_tokens"]) == ("base", 1)
+    assert body["messages"]
+    assert key == "Bearer the-key"
+
+
+async def test_other_paths_are_probed_with_a_completion() -> None:
+    async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
+        state.health.failed_path = "/v1/embeddings"
+        await until(lambda: pod.asked)
+
+    assert pod.asked[0][0] == "/v1/completions"
+    assert pod.asked[0][1]["prompt"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405])
+async def test_a_server_that_refuses_the_probe_answers(status: int) -> None:
+    async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
+        pod.status = status
+        await until(lambda: state.health.state is TRYING)
+
+
+async def test_a_pod_that_refuses_connections_stays_ejected() -> None:
+    async with ProbedPod().running() as pod:
+        port = pod.port
+    async with checked(port) as (_, state):
+        await until(lambda: state.health.ejections >= 3)
+        assert state.health.state is EJECTED
+
+
+async def test_a_probe_that_gets_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Outliers, "probe_timeout", lambda _self: 0.05)
+    async with ProbedPod().running() as pod:
+        pod.hangs = True
+        async with checked(pod.port) as (_, state):
+            await until(lambda: len(pod.asked) >= 2)
+            assert state.health.state is EJECTED
+
+
+async def test_without_probes_the_next_request_is_the_probe() -> None:
+    async with ProbedPod().running() as pod, checked(pod.port, probe=False) as (_, state):
+        await until(lambda: state.health.state is TRYING)
+        assert pod.asked == []
+
+
+async def test_where_no_pod_may_be_ejected_nothing_runs() -> None:
+    fleet, supervisor = Fleet(), Supervisor()
+    check = HealthCheck(fleet, supervisor)
+
+    await check.start()
+    await check.stop()
+    fleet.check_health()
+
+    assert all(state.health.state is HEALTHY for state in fleet)
