@@ -2,11 +2,16 @@
 
 ``egctl experimental translate`` is Envoy Gateway's own translator without a cluster around it. A
 cluster's Envoy gets what it prints piece by piece from Envoy Gateway; ours gets it in one file.
+
+The command reads no EndpointSlices. It takes an ordinary Service to be its address, and a headless
+one to have no endpoints. The pods' Services are therefore translated as Backends, which list their
+endpoints themselves; Envoy Gateway treats the endpoints of both alike.
 """
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ import yaml
 from tests.kube.binaries import find
 
 Document = dict[str, Any]
+Endpoints = Mapping[tuple[str, str], Iterable[str]]
+"""The addresses of pods on loopback, by namespace and name of their Service."""
 
 _CLASS: Document = {
     "apiVersion": "gateway.networking.k8s.io/v1",
@@ -24,33 +31,57 @@ _CLASS: Document = {
 }
 _HANDLED = {
     "BackendTLSPolicy",
+    "BackendTrafficPolicy",
     "ConfigMap",
     "ClientTrafficPolicy",
     "EnvoyExtensionPolicy",
     "EnvoyPatchPolicy",
     "Gateway",
     "HTTPRoute",
+    "ReferenceGrant",
     "Service",
 }
+_BACKEND = {"group": "gateway.envoyproxy.io", "kind": "Backend"}
+_ELSEWHERE = "192.0.2.1"
+"""Stands for 127.0.0.1, which Envoy Gateway does not accept in a Backend."""
 
 
-async def translate(documents: Iterable[Document], folder: Path, to: str) -> Document:
+async def translate(
+    documents: Iterable[Document], folder: Path, to: str, endpoints: Endpoints | None = None
+) -> Document:
     """Return Envoy Gateway's translation of objects: ``xds``, or ``gateway-api`` with its status.
 
-    Services are taken to be on the loopback address.
+    Args:
+        documents: The objects. Services are taken to be on the loopback address.
+        folder: For the file that the command reads.
+        to: What to print.
+        endpoints: The pods. A Service of the HTTPRoute that is not named here has no endpoints.
     """
-    chosen = [_CLASS]
-    for document in documents:
-        if document["kind"] not in _HANDLED:
+    endpoints = endpoints or {}
+    chosen = [_CLASS, *(_backend(*service, endpoints[service]) for service in endpoints)]
+    for original in documents:
+        if original["kind"] not in _HANDLED:
             continue
-        if document["kind"] == "Service":
+        document = deepcopy(original)
+        namespace = document["metadata"]["namespace"]
+        if document["kind"] == "Service" and document["spec"].get("clusterIP") != "None":
             document["spec"]["clusterIP"] = "127.0.0.1"
         if document["kind"] == "Gateway":
             # The command reads namespaces without their labels, so none would be selected.
             for listener in document["spec"]["listeners"]:
                 if listener["allowedRoutes"]["namespaces"]["from"] == "Selector":
                     listener["allowedRoutes"]["namespaces"] = {"from": "All"}
+        if document["kind"] == "HTTPRoute":
+            for reference in _references(document):
+                if (reference.get("namespace", namespace), reference["name"]) in endpoints:
+                    del reference["port"]
+                    reference |= _BACKEND
+        if document["kind"] == "ReferenceGrant":
+            for target in document["spec"]["to"]:
+                if (namespace, target["name"]) in endpoints:
+                    target |= _BACKEND
         chosen.append(document)
+    chosen += _unknown_services(chosen)
     names = {document["metadata"].get("namespace") for document in chosen} - {None}
     chosen += [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -68,8 +99,48 @@ async def translate(documents: Iterable[Document], folder: Path, to: str) -> Doc
     )
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
-    translated: Document = json.loads(output)
+    translated: Document = json.loads(output.replace(_ELSEWHERE.encode(), b"127.0.0.1"))
     return translated
+
+
+def _references(route: Document) -> Iterable[Document]:
+    for rule in route["spec"]["rules"]:
+        yield from rule["backendRefs"]
+
+
+def _backend(namespace: str, name: str, addresses: Iterable[str]) -> Document:
+    ports = [int(address.rpartition(":")[2]) for address in addresses]
+    return {
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1",
+        "kind": "Backend",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"endpoints": [{"ip": {"address": _ELSEWHERE, "port": port}} for port in ports]},
+    }
+
+
+def _unknown_services(documents: Iterable[Document]) -> list[Document]:
+    """Return headless Services for references of HTTPRoutes to Services that the user has."""
+    known = {
+        (document["metadata"]["namespace"], document["metadata"]["name"])
+        for document in documents
+        if document["kind"] == "Service"
+    }
+    found = {}
+    for document in documents:
+        if document["kind"] != "HTTPRoute":
+            continue
+        for reference in _references(document):
+            namespace = reference.get("namespace", document["metadata"]["namespace"])
+            service = (namespace, reference["name"])
+            if reference.get("kind") == "Backend" or service in known:
+                continue
+            found[service] = {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": reference["name"], "namespace": namespace},
+                "spec": {"clusterIP": "None", "ports": [{"port": reference["port"]}]},
+            }
+    return list(found.values())
 
 
 def refusals(translated: Document) -> list[str]:
@@ -158,6 +229,29 @@ def connection_manager(listener: Document) -> Document:
     [found] = listener["defaultFilterChain"]["filters"]
     config: Document = found["typedConfig"]
     return config
+
+
+def routes_of(config: Document) -> list[Document]:
+    """Return the routes of a bootstrap, in their order."""
+    [listener] = config["static_resources"]["listeners"]
+    hosts = connection_manager(listener)["routeConfig"]["virtualHosts"]
+    return [route for host in hosts for route in host["routes"]]
+
+
+def processor(config: Document) -> Document:
+    """Return the ext_proc filter of a bootstrap."""
+    [listener] = config["static_resources"]["listeners"]
+    first, _ = connection_manager(listener)["httpFilters"]
+    found: Document = first["typedConfig"]
+    assert found["@type"].endswith("ExternalProcessor")
+    return found
+
+
+def cluster_of(config: Document, part: str) -> Document:
+    """Return the only cluster of a bootstrap with a part of a name."""
+    [found] = [each for each in config["static_resources"]["clusters"] if part in each["name"]]
+    cluster: Document = found
+    return cluster
 
 
 def _listener(listener: Document, routes: dict[str, Document]) -> Document | None:

@@ -28,9 +28,22 @@ async def install_router(
         values: The chart's.
         flags: What is otherwise for the router here than in a container.
     """
+    values = values or {}
     ports = {"grpc_port": free_port(), "admin_port": free_port()}
-    release = releases.install(CHART, "mine", {**(values or {}), "settings": ports})
-    namespace = release["namespace"]
+    settings = {**_mapping(values.get("settings")), **ports}
+    releases.install(CHART, "mine", {**values, "settings": settings})
+    return await installed_router(kube, admin, releases, folder, flags)
+
+
+async def installed_router(
+    kube: KubeServer,
+    admin: KubeClient,
+    releases: Releases,
+    folder: Path,
+    flags: Mapping[str, object] | None = None,
+) -> App:
+    """Return a router of the release ``mine``, with the settings and the account of its pods."""
+    namespace = releases.get_all("mine")["summary"]["namespace"]
     path = f"/api/v1/namespaces/{namespace}/configmaps/mine-lora-router"
     file = folder / "config.yaml"
     file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
@@ -43,3 +56,7 @@ async def install_router(
         **(flags or {}),
     }
     return App(load_settings(file=file, environ={}, flags=here).settings)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,30 +1,26 @@
 """From the chart's values to a routed request, through Envoy Gateway's own translation."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-import yaml
 
-from lora_router.app import App
 from tests.chart.rendering import render
-from tests.envoy import Envoy, free_port
+from tests.envoy import free_port
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import (
     Document,
     bootstrap,
-    connection_manager,
+    cluster_of,
+    processor,
     refusals,
+    routes_of,
     translate,
 )
-from tests.kube.installed import Releases, install_router
+from tests.kube.gateway_install import Installed, gateway_values, installed
+from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
 
 _missing = why_not(GATEWAY_TRANSLATOR)
@@ -34,102 +30,16 @@ pytestmark = [
     pytest.mark.usefixtures("resources"),
 ]
 
-
-def values(**changes: object) -> dict[str, Any]:
-    ours = {"createGateway": True, "gatewayName": "llm", "gatewayPort": free_port()}
-    return {"gateway": {"mode": "envoy-gateway", "envoyGateway": ours | changes}}
+PODS = {("models", "base"): ["127.0.0.1:8001", "127.0.0.1:8002"]}
+_NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
 
 
-@dataclass
-class Gateway:
-    """A client of an Envoy that Envoy Gateway configured, and the servers behind it."""
-
-    envoy: Envoy
-    app: App
-    client: aiohttp.ClientSession
-
-    async def post(self, body: Any, headers: dict[str, str] | None = None) -> tuple[int, str]:
-        url = f"http://127.0.0.1:{self.envoy.port}/v1/chat/completions"
-        async with self.client.post(url, json=body, headers=headers) as response:
-            await response.read()
-            return response.status, response.headers.get("x-pod", "")
-
-
-@asynccontextmanager
-async def installed(
-    kube: KubeServer,
-    admin: KubeClient,
-    releases: Releases,
-    folder: Path,
-    pods: list[EchoPod],
-    *,
-    without: str = "",
-    certificates: Certificates | None = None,
-    **seconds: str,
-) -> AsyncIterator[Gateway]:
-    """Install the chart, and run the router and an Envoy as it specifies.
-
-    Args:
-        without: A kind of object that Envoy Gateway does not look at.
-        certificates: For TLS between the two.
-        seconds: Times in Envoy's call of the router that are set otherwise.
-    """
-    given, flags = values(), {}
-    if certificates is not None:
-        given["tls"] = {
-            "secretName": "router-tls",
-            "caConfigMapName": "ca",
-            "hostname": "localhost",
-        }
-        flags = {
-            "grpc_tls_cert_file": str(certificates.certificate),
-            "grpc_tls_key_file": str(certificates.key),
-        }
-    async with AsyncExitStack() as stack:
-        app = await install_router(kube, admin, releases, folder, given, flags)
-        release = releases.get_all("mine")
-        namespace = release["summary"]["namespace"]
-        for pod in pods:
-            await stack.enter_async_context(pod)
-            port = pod.address.rpartition(":")[2]
-            labels = {"model.aibrix.ai/name": "base", "model.aibrix.ai/port": port}
-            await admin.pod(namespace, pod.name, labels=labels)
-        stack.push_async_callback(app.stop)
-        await app.start()
-        documents = [
-            document
-            for document in render(release["config"], release="mine", namespace=namespace)
-            if document["kind"] != without
-        ]
-        ca = ""
-        if certificates is not None:
-            ca = certificates.client_ca.read_text()
-            documents.append(authority(namespace, ca))
-        translated = await translate(documents, folder, "xds")
-        config = bootstrap(translated, f"{namespace}/llm", free_port(), ca=ca)
-        for name, text in seconds.items():
-            processor(config)["grpcService"][name] = text
-        envoy = await stack.enter_async_context(Envoy(yaml.safe_dump(config), folder))
-        client = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Gateway(envoy, app, client)
-
-
-def authority(namespace: str, ca: str) -> Document:
-    """Return the ConfigMap with the authority that Envoy trusts."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "ca", "namespace": namespace},
-        "data": {"ca.crt": ca},
-    }
-
-
-def processor(config: Document) -> Document:
-    [listener] = config["static_resources"]["listeners"]
-    first, _ = connection_manager(listener)["httpFilters"]
-    found: Document = first["typedConfig"]
-    assert found["@type"].endswith("ExternalProcessor")
-    return found
+async def translated(folder: Path, values: dict[str, object]) -> Document:
+    """Return the bootstrap for the chart with these values. Everything must be accepted."""
+    documents = render(values)
+    assert refusals(await translate(documents, folder, "gateway-api", PODS)) == []
+    [(name, found)] = (await translate(documents, folder, "xds", PODS))["xds"].items()
+    return bootstrap({"xds": {name: found}}, name, free_port())
 
 
 @pytest.mark.parametrize(
@@ -139,35 +49,83 @@ def processor(config: Document) -> Document:
         {"hostnames": ["llm.example.test"], "pathPrefixes": ["/v1", "/tokenize"]},
         {"gatewayNamespace": "gateways"},
         {"createClientTrafficPolicy": False},
+        {"failOpen": False},
     ],
-    ids=["as it comes", "hosts and paths", "a Gateway elsewhere", "no ClientTrafficPolicy"],
+    ids=[
+        "as it comes",
+        "hosts and paths",
+        "a Gateway elsewhere",
+        "no ClientTrafficPolicy",
+        "failing closed",
+    ],
 )
-async def test_envoy_gateway_accepts_all_of_it(changes: dict[str, object], folder: Path) -> None:
-    documents = render(values(**changes))
+async def test_the_pods_are_one_cluster_of_which_the_router_picks(
+    changes: dict[str, object], folder: Path
+) -> None:
+    config = await translated(folder, gateway_values(("models", "base"), **changes))
 
-    assert refusals(await translate(documents, folder, "gateway-api")) == []
-    [(name, translated)] = (await translate(documents, folder, "xds"))["xds"].items()
-    config = bootstrap({"xds": {name: translated}}, name, free_port())
-    [listener] = config["static_resources"]["listeners"]
-    hosts = connection_manager(listener)["routeConfig"]["virtualHosts"]
-    clusters = {route["route"]["cluster"] for host in hosts for route in host["routes"]}
-    assert clusters == {"test-lora-router-pods"}
-    assert processor(config)["maxMessageTimeout"] == "35s"
+    names = {route["route"]["cluster"] for route in routes_of(config)}
+    assert names == {"httproute/models/test-lora-router/rule/0"}
+    pods = cluster_of(config, "httproute/")
+    [policy] = pods["loadBalancingPolicy"]["policies"]
+    override = policy["typedExtensionConfig"]["typedConfig"]
+    assert override["@type"].endswith("override_host.v3.OverrideHost")
+    assert override["overrideHostSources"] == [{"header": "x-gateway-destination-endpoint"}]
+    [fallback] = override["fallbackPolicy"]["policies"]
+    assert fallback["typedExtensionConfig"]["name"].endswith(".least_request")
+
+
+async def test_a_request_is_sent_again_only_if_no_pod_has_seen_it(folder: Path) -> None:
+    values = gateway_values(("models", "base")) | {"settings": {"fallbacks": 2}}
+    for route in routes_of(await translated(folder, values)):
+        assert route["route"]["retryPolicy"]["retryOn"] == _NEVER_SENT
+        assert route["route"]["retryPolicy"]["numRetries"] == 2
+        assert "perTryTimeout" not in route["route"]["retryPolicy"]
+        assert route["route"]["timeout"] == "0s"
+
+
+async def test_connections_to_pods_are_closed_before_the_pods_close_them(folder: Path) -> None:
+    config = await translated(folder, gateway_values(("models", "base")))
+
+    options = cluster_of(config, "httproute/")["typedExtensionProtocolOptions"]
+    [http] = options.values()
+    assert http["commonHttpProtocolOptions"]["idleTimeout"] == "3s"
+
+
+async def test_the_router_is_called_as_envoy_config_would_have_it(folder: Path) -> None:
+    config = await translated(folder, gateway_values(("models", "base")))
+
+    filter_ = processor(config)
+    assert filter_["failureModeAllow"] is True
+    assert filter_["messageTimeout"] == "35s"
+    assert filter_["processingMode"]["responseHeaderMode"] == "SEND"
+    assert filter_["responseAttributes"] == [
+        "upstream.address",
+        "response.code",
+        "response.code_details",
+    ]
+    router = cluster_of(config, "envoyextensionpolicy/")
+    [check] = router["healthChecks"]
+    assert check["grpcHealthCheck"] == {"serviceName": "readiness"}
+    assert router["commonLbConfig"] == {"healthyPanicThreshold": {}}
 
 
 async def test_a_request_for_an_adapter_goes_to_its_pod(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
     pods = [EchoPod("one", ("a1",)), EchoPod("two", ("a2",))]
-    async with installed(kube, admin, releases, folder, pods) as gateway:
+    service = (namespace, "base")
+    values = gateway_values(service)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
         assert await gateway.post({"model": "a2"}) == (200, "two")
         assert await gateway.post({"model": "a1"}) == (200, "one")
         assert (await gateway.post({"model": "unknown"}))[0] == 404
 
-        # A large prompt, and a client that sends an address.
+        # A large prompt, and a client that names a pod and an address.
         assert await gateway.post({"model": "a1", "prompt": "x" * 8_000_000}) == (200, "one")
-        stolen = {"target-pod": "127.0.0.1:1", "x-gateway-destination-endpoint": "127.0.0.1:1"}
-        assert await gateway.post({"model": "a1"}, stolen) == (200, "one")
+        for address in (pods[1].address, "127.0.0.1:1"):
+            stolen = {"target-pod": address, "x-gateway-destination-endpoint": address}
+            assert await gateway.post({"model": "a1"}, stolen) == (200, "one")
         [address] = pods[0].received[-1].header("target-pod")
         assert address == pods[0].address
 
@@ -182,55 +140,85 @@ async def test_envoy_gateway_calls_the_router_over_tls(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
     pods = [EchoPod("one", ("a1",)), EchoPod("two", ("a2",))]
+    service = (namespace, "base")
     certificates = Certificates(folder)
-    async with installed(kube, admin, releases, folder, pods, certificates=certificates) as gateway:
+    async with installed(
+        *(kube, admin, releases, folder, {service: pods}, gateway_values(service)),
+        certificates=certificates,
+    ) as gateway:
         assert await gateway.post({"model": "a2"}) == (200, "two")
         assert await gateway.post({"model": "a1"}) == (200, "one")
 
 
-async def test_the_router_is_told_of_a_request_until_its_end(
+async def test_without_a_router_requests_reach_pods_and_running_responses_continue(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
-    """Envoy Gateway sets a timeout for the call to the router, which does not limit its stream."""
-    pods = [EchoPod("one", ("a1",))]
-    async with installed(kube, admin, releases, folder, pods, timeout="0.5s") as gateway:
-        body = {"model": "a1", "tokens": 4, "pause": 0.5}
-        asking = asyncio.create_task(gateway.post(body))
-        await asyncio.sleep(1.2)
-        assert gateway.app.fleet.ledger.total == 1
-        assert await asking == (200, "one")
-        async with asyncio.timeout(5):
-            while gateway.app.fleet.ledger.total:
+    pods = [EchoPod("one"), EchoPod("two")]
+    service = (namespace, "base")
+    values = gateway_values(service)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+        running = asyncio.create_task(gateway.post({"model": "base", "tokens": 6, "pause": 0.3}))
+        async with asyncio.timeout(10):
+            while not any(pod.received for pod in pods):
                 await asyncio.sleep(0.01)
+        await gateway.app.stop()
+
+        answers = [await gateway.post({"model": "base"}) for _ in range(20)]
+        assert {status for status, _ in answers} == {200}
+        assert {pod for _, pod in answers} == {"one", "two"}
+        assert (await running)[0] == 200
+        assert sum(pod.aborted for pod in pods) == 0
 
 
-async def test_without_the_router_nothing_gets_through(
+@pytest.mark.parametrize("policy", ["", "ClientTrafficPolicy"])
+async def test_without_a_router_no_client_can_choose_an_address(
+    policy: str,
+    kube: KubeServer,
+    admin: KubeClient,
+    namespace: str,
+    releases: Releases,
+    folder: Path,
+) -> None:
+    """Also where the policy that removes the headers is not in effect."""
+    async with EchoPod("elsewhere") as elsewhere:
+        service = (namespace, "base")
+        async with installed(
+            *(kube, admin, releases, folder, {service: [EchoPod("one")]}, gateway_values(service)),
+            without=policy,
+        ) as gateway:
+            await gateway.app.stop()
+            for name in ("target-pod", "x-gateway-destination-endpoint", "x-envoy-original-dst-host"):
+                stolen = {name: elsewhere.address}
+                assert await gateway.post({"model": "base"}, stolen) == (200, "one")
+        assert elsewhere.received == []
+
+
+async def test_where_failing_open_is_off_nothing_gets_through_without_the_router(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
     pods = [EchoPod("one", ("a1",))]
-    async with installed(kube, admin, releases, folder, pods) as gateway:
+    service = (namespace, "base")
+    values = gateway_values(service, failOpen=False)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
         assert await gateway.post({"model": "a1"}) == (200, "one")
         await gateway.app.stop()
-        stolen = {"target-pod": pods[0].address}
-        assert (await gateway.post({"model": "a1"}, stolen))[0] >= 500
+        assert (await gateway.post({"model": "a1"}))[0] >= 500
         assert len(pods[0].received) == 1
 
 
-async def test_where_patches_are_off_requests_are_refused(
+async def test_a_pod_that_refuses_connections_costs_no_request(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
-    """Requests reach the router's own port, which serves no models (docs/kubernetes.md)."""
-    pods = [EchoPod("one", ("a1",))]
-    async with installed(
-        kube, admin, releases, folder, pods, without="EnvoyPatchPolicy"
-    ) as gateway:
-        stolen = {"target-pod": pods[0].address}
-        assert (await gateway.post({"model": "a1"}, stolen))[0] == 415
-        assert (await gateway.post({"model": "unknown"}, stolen))[0] == 404
-        assert pods[0].received == []
+    pods = [EchoPod("one"), EchoPod("two")]
+    service = (namespace, "base")
+    values = gateway_values(service)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+        await pods[0].__aexit__(None, None, None)
+        answers = [await gateway.post({"model": "base"}) for _ in range(20)]
+        assert answers == [(200, "two")] * 20
 
 
-async def until_status(gateway: Gateway, body: Document, status: int) -> None:
+async def until_status(gateway: Installed, body: Document, status: int) -> None:
     async with asyncio.timeout(10):
         while (await gateway.post(body))[0] != status:
             await asyncio.sleep(0.05)
