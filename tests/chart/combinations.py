@@ -106,16 +106,61 @@ COMBINATIONS: dict[str, dict[str, object]] = {
         },
     },
     "TLS": {"tls": {"secretName": "router-tls", "requireClientCertificate": True}},
-    "Envoy Gateway": {"gateway": {"mode": "envoy-gateway", "messageTimeoutSeconds": 2.5}},
-    "Envoy Gateway, over TLS": {
-        "gateway": {"mode": "envoy-gateway"},
-        "tls": {"secretName": "router-tls", "caConfigMapName": "ca", "hostname": "router.test"},
+    "a sidecar of its own size": {
+        "gateway": {
+            "mode": "sidecar",
+            "sidecar": {"resources": {"limits": {"memory": "4Gi"}}, "maxHeapBytes": 3221225472},
+        }
     },
-    "Envoy Gateway, with a Gateway": {
+    "Envoy Gateway": {
         "gateway": {
             "mode": "envoy-gateway",
-            "envoyGateway": {"createGateway": True, "gatewayName": "llm", "gatewayPort": 8080},
+            "messageTimeoutSeconds": 2.5,
+            "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}]},
         }
+    },
+    "Envoy Gateway, over TLS": {
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}], "failOpen": False},
+        },
+        "tls": {"secretName": "router-tls", "caConfigMapName": "ca", "hostname": "router.test"},
+    },
+    "Envoy Gateway, with a Gateway and a Service": {
+        "discovery": {"selector": "model.aibrix.ai/name=llama,tier==gpu", "port": 8001},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {
+                "createGateway": True,
+                "createService": True,
+                "gatewayName": "llm",
+                "gatewayPort": 8080,
+            },
+        },
+    },
+    "Envoy Gateway, a Service in each of two namespaces": {
+        "discovery": {"selector": "app=vllm", "namespaces": ["models", "more-models"]},
+        "gateway": {"mode": "envoy-gateway", "envoyGateway": {"createService": True}},
+    },
+    "Envoy Gateway, several Services": {
+        "discovery": {"namespaces": ["models", "more-models"]},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {
+                "backends": [
+                    {"name": "llama", "port": 8000, "model": "llama-3-8b"},
+                    {"name": "qwen", "port": 80, "model": "Qwen_2.5"},
+                    {
+                        "name": "llama",
+                        "namespace": "more-models",
+                        "port": 8000,
+                        "referenceGrant": True,
+                    },
+                ],
+                "pathPrefixes": ["/v1", "/tokenize"],
+            },
+        },
+        "settings": {"fallbacks": 3, "pool_header": "x-pool", "envoy_pod_idle_seconds": 0.5},
     },
     "Envoy Gateway, somebody else's Gateway": {
         "gateway": {
@@ -125,10 +170,19 @@ COMBINATIONS: dict[str, dict[str, object]] = {
                 "gatewayNamespace": "gateways",
                 "listeners": ["internal", "external"],
                 "createClientTrafficPolicy": False,
+                "backends": [{"name": "vllm", "port": 8000}],
                 "hostnames": ["llm.example.test", "*.llm.example.test"],
                 "pathPrefixes": ["/v1", "/tokenize"],
             },
         },
         "settings": {"target_pod_header": "x-pod", "destination_header": "x-endpoint"},
+    },
+    "Envoy Gateway, any address": {
+        "gateway": {
+            "mode": "envoy-gateway",
+            "messageTimeoutSeconds": 2.5,
+            "envoyGateway": {"destination": "original-dst", "listeners": ["internal", "external"]},
+        },
+        "settings": {"max_hold_seconds": 0, "envoy_pod_idle_seconds": 2.5},
     },
 }

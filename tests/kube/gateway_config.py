@@ -58,29 +58,11 @@ async def translate(
         endpoints: The pods. A Service of the HTTPRoute that is not named here has no endpoints.
     """
     endpoints = endpoints or {}
-    chosen = [_CLASS, *(_backend(*service, endpoints[service]) for service in endpoints)]
-    for original in documents:
-        if original["kind"] not in _HANDLED:
-            continue
-        document = deepcopy(original)
-        namespace = document["metadata"]["namespace"]
-        if document["kind"] == "Service" and document["spec"].get("clusterIP") != "None":
-            document["spec"]["clusterIP"] = "127.0.0.1"
-        if document["kind"] == "Gateway":
-            # The command reads namespaces without their labels, so none would be selected.
-            for listener in document["spec"]["listeners"]:
-                if listener["allowedRoutes"]["namespaces"]["from"] == "Selector":
-                    listener["allowedRoutes"]["namespaces"] = {"from": "All"}
-        if document["kind"] == "HTTPRoute":
-            for reference in _references(document):
-                if (reference.get("namespace", namespace), reference["name"]) in endpoints:
-                    del reference["port"]
-                    reference |= _BACKEND
-        if document["kind"] == "ReferenceGrant":
-            for target in document["spec"]["to"]:
-                if (namespace, target["name"]) in endpoints:
-                    target |= _BACKEND
-        chosen.append(document)
+    chosen = [
+        _CLASS,
+        *(_backend(*service, endpoints[service]) for service in endpoints),
+        *(_prepared(each, endpoints) for each in documents if each["kind"] in _HANDLED),
+    ]
     chosen += _unknown_services(chosen)
     names = {document["metadata"].get("namespace") for document in chosen} - {None}
     chosen += [
@@ -101,6 +83,30 @@ async def translate(
     assert process.returncode == 0, errors.decode()
     translated: Document = json.loads(output.replace(_ELSEWHERE.encode(), b"127.0.0.1"))
     return translated
+
+
+def _prepared(original: Document, endpoints: Endpoints) -> Document:
+    """Return an object as the command can read it."""
+    document = deepcopy(original)
+    spec, namespace = document.get("spec", {}), document["metadata"]["namespace"]
+    match document["kind"]:
+        case "Service" if spec.get("clusterIP") != "None":
+            spec["clusterIP"] = "127.0.0.1"
+        case "Gateway":
+            # The command reads namespaces without their labels, so none would be selected.
+            for listener in spec["listeners"]:
+                if listener["allowedRoutes"]["namespaces"]["from"] == "Selector":
+                    listener["allowedRoutes"]["namespaces"] = {"from": "All"}
+        case "HTTPRoute":
+            for reference in _references(document):
+                if (reference.get("namespace", namespace), reference["name"]) in endpoints:
+                    del reference["port"]
+                    reference.update(_BACKEND)
+        case "ReferenceGrant":
+            for target in spec["to"]:
+                if (namespace, target["name"]) in endpoints:
+                    target.update(_BACKEND)
+    return document
 
 
 def _references(route: Document) -> Iterable[Document]:
@@ -258,7 +264,9 @@ def _listener(listener: Document, routes: dict[str, Document]) -> Document | Non
     if "defaultFilterChain" not in listener:
         return None  # Envoy Gateway's own, for probes of Envoy.
     manager = connection_manager(listener)
-    manager["routeConfig"] = routes[manager.pop("rds")["routeConfigName"]]
+    # As with RDS: a Service without endpoints is translated to a cluster that does not exist.
+    route = routes[manager.pop("rds")["routeConfigName"]] | {"validateClusters": False}
+    manager["routeConfig"] = route
     # Envoy would write access logs to standard output.
     for logged in (listener, manager):
         logged.pop("accessLog", None)

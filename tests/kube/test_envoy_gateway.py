@@ -187,7 +187,11 @@ async def test_without_a_router_no_client_can_choose_an_address(
             without=policy,
         ) as gateway:
             await gateway.app.stop()
-            for name in ("target-pod", "x-gateway-destination-endpoint", "x-envoy-original-dst-host"):
+            for name in (
+                "target-pod",
+                "x-gateway-destination-endpoint",
+                "x-envoy-original-dst-host",
+            ):
                 stolen = {name: elsewhere.address}
                 assert await gateway.post({"model": "base"}, stolen) == (200, "one")
         assert elsewhere.received == []
