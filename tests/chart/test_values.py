@@ -11,7 +11,6 @@ import yaml
 from lora_router import __version__
 from lora_router.config.settings import Settings
 from lora_router.config.sources import load_settings
-from lora_router.envoy.bootstrap import bootstrap
 from tests.chart import CHART
 from tests.chart.combinations import COMBINATIONS
 from tests.chart.rendering import (
@@ -47,6 +46,12 @@ def router(documents: list[Document]) -> dict[str, Any]:
 
 def with_mode(mode: str, **more: object) -> dict[str, object]:
     return {"gateway": {"mode": mode, **more}}
+
+
+def behind_envoy_gateway(**changes: object) -> dict[str, object]:
+    """Return values for one Service of the pods, with changes below gateway.envoyGateway."""
+    ours = {"backends": [{"name": "vllm", "port": 8000}]}
+    return with_mode("envoy-gateway", envoyGateway=ours | changes)
 
 
 def test_helm_finds_nothing_to_complain_of() -> None:
@@ -107,7 +112,11 @@ def test_the_chart_is_of_the_version_that_it_installs() -> None:
             {
                 "gateway": {
                     "mode": "envoy-gateway",
-                    "envoyGateway": {"createGateway": True, "listeners": ["a", "b"]},
+                    "envoyGateway": {
+                        "createGateway": True,
+                        "listeners": ["a", "b"],
+                        "backends": [{"name": "vllm", "port": 8000}],
+                    },
                 }
             },
             "createGateway makes one listener",
@@ -118,8 +127,52 @@ def test_the_chart_is_of_the_version_that_it_installs() -> None:
             'tls.secretName: not with gateway.mode "sidecar"',
         ),
         (
-            {"tls": {"secretName": "router-tls"}, "gateway": {"mode": "envoy-gateway"}},
+            {"tls": {"secretName": "router-tls"}, **behind_envoy_gateway()},
             "tls.caConfigMapName: needed",
+        ),
+        (with_mode("envoy-gateway"), "gateway.envoyGateway.backends: name the Services"),
+        (
+            behind_envoy_gateway(createService=True),
+            "gateway.envoyGateway.createService: not with backends",
+        ),
+        (
+            behind_envoy_gateway(backends=[], createService=True),
+            "discovery.selector: gateway.envoyGateway.createService needs labels with values",
+        ),
+        (
+            behind_envoy_gateway(backends=[], createService=True)
+            | {"discovery": {"selector": "app=vllm", "scope": "cluster"}},
+            'createService: not with discovery.scope "cluster"',
+        ),
+        (
+            behind_envoy_gateway(backends=[{"name": "vllm", "namespace": "far", "port": 80}]),
+            'Service "vllm" is in namespace "far", whose pods the router does not see',
+        ),
+        (
+            behind_envoy_gateway(
+                backends=[{"name": "a", "port": 80, "model": "m"}, {"name": "b", "port": 80}]
+            ),
+            'Services "a" and "b" are both in namespace "models". Tell them apart by model',
+        ),
+        (
+            behind_envoy_gateway(backends=[{"name": "vllm"}]),
+            "at '/gateway/envoyGateway/backends/0': missing property 'port'",
+        ),
+        (
+            behind_envoy_gateway(
+                backends=[
+                    {"name": "a", "port": 80, "model": "a"},
+                    {"name": "b", "port": 80, "model": "b"},
+                ],
+                pathPrefixes=[f"/{number}" for number in range(64)],
+            ),
+            "an HTTPRoute has room for 128 matches",
+        ),
+        (
+            behind_envoy_gateway(
+                destination="original-dst", failOpen=True, createClientTrafficPolicy=False
+            ),
+            'failOpen: with destination "original-dst", it needs createClientTrafficPolicy',
         ),
         (
             {"tls": {"requireClientCertificate": True}},
@@ -283,7 +336,7 @@ def test_a_certificate_of_envoys_is_asked_for_where_that_is_wanted(tmp_path: Pat
 
 def test_envoy_gateway_is_told_whom_to_trust() -> None:
     tls = {"secretName": "router-tls", "caConfigMapName": "ca"}
-    policy = one(render({**with_mode("envoy-gateway"), "tls": tls}), "BackendTLSPolicy")
+    policy = one(render({**behind_envoy_gateway(), "tls": tls}), "BackendTLSPolicy")
     assert policy["spec"]["targetRefs"][0]["name"] == "test-lora-router"
     assert policy["spec"]["validation"]["hostname"] == "test-lora-router.models.svc"
     assert policy["spec"]["validation"]["caCertificateRefs"][0]["name"] == "ca"
@@ -343,58 +396,19 @@ def test_selectors_choose_the_routers_pods_alone() -> None:
         assert not selector.items() <= test_pod.items()
 
 
-def test_envoy_gateway_strips_what_clients_must_not_set(tmp_path: Path) -> None:
-    values = with_mode("envoy-gateway") | {"settings": {"target_pod_header": "x-pod"}}
-    documents = render(values)
+def quantity(text: str) -> int:
+    units = {"Mi": 2**20, "Gi": 2**30}
+    return int(text[:-2]) * units[text[-2:]]
+
+
+def test_memory_limits_have_room_for_what_may_be_buffered(tmp_path: Path) -> None:
+    documents = render(with_mode("sidecar"))
     settings = in_force(documents, tmp_path)
+    _, envoy = pod_template(documents)["spec"]["initContainers"]
 
-    removed = one(documents, "ClientTrafficPolicy")["spec"]["headers"]["earlyRequestHeaders"]
-    assert removed["remove"] == [
-        settings.target_pod_header,
-        settings.destination_header,
-        settings.model_header,
-        "x-envoy-original-dst-host",
-    ]
-    cluster, *_ = one(documents, "EnvoyPatchPolicy")["spec"]["jsonPatches"]
-    config = cluster["operation"]["value"]["original_dst_lb_config"]
-    assert config == {"use_http_header": True, "http_header_name": "x-pod"}
-
-
-def test_a_gateway_of_ours_takes_routes_of_the_release_alone() -> None:
-    def allowed(**changes: object) -> object:
-        values = with_mode("envoy-gateway", envoyGateway={"createGateway": True, **changes})
-        [listener] = one(render(values), "Gateway")["spec"]["listeners"]
-        return listener["allowedRoutes"]["namespaces"]
-
-    assert allowed() == {"from": "Same"}
-    assert allowed(gatewayNamespace="gateways") == {
-        "from": "Selector",
-        "selector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}},
-    }
-
-
-@pytest.mark.parametrize("changes", [{}, {"max_body_bytes": 1048576}, {"max_hold_seconds": 90.5}])
-def test_envoy_gateway_has_the_limits_of_envoy_config(
-    changes: dict[str, object], tmp_path: Path
-) -> None:
-    documents = render(with_mode("envoy-gateway") | {"settings": changes})
-    ours = bootstrap(in_force(documents, tmp_path)).static_resources
-    assert ours is not None
-
-    limit = one(documents, "ClientTrafficPolicy")["spec"]["connection"]["bufferLimit"]
-    assert limit == ours.listeners[0].per_connection_buffer_limit_bytes
-    *_, held = one(documents, "EnvoyPatchPolicy")["spec"]["jsonPatches"]
-    assert held["operation"]["path"] == "/typed_config/max_message_timeout"
-    longest = in_force(documents, tmp_path).max_hold_seconds
-    assert longest + 5 <= float(held["operation"]["value"].removesuffix("s")) <= longest + 6
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(5, "5s"), (0.25, "250ms"), (1.5, "1500ms")])
-def test_times_are_written_as_the_gateway_api_has_them(seconds: float, text: str) -> None:
-    documents = render(with_mode("envoy-gateway", messageTimeoutSeconds=seconds))
-    [processor] = one(documents, "EnvoyExtensionPolicy")["spec"]["extProc"]
-    assert processor["messageTimeout"] == text
-    assert processor["failOpen"] is False
+    limit = quantity(router(documents)["resources"]["limits"]["memory"])
+    assert settings.max_buffered_bytes <= limit // 2
+    assert settings.envoy_max_heap_bytes <= 0.8 * quantity(envoy["resources"]["limits"]["memory"])
 
 
 def test_a_sidecar_gets_a_configuration_that_envoy_takes(tmp_path: Path) -> None:

@@ -97,7 +97,21 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
 
     before = await everything(admin)
     full: dict[str, object] = {
-        "gateway": {"mode": "envoy-gateway", "envoyGateway": {"createGateway": True}},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {
+                "createGateway": True,
+                "backends": [
+                    {"name": "llama", "port": 8000},
+                    {
+                        "name": "qwen",
+                        "namespace": "more-models",
+                        "port": 8000,
+                        "referenceGrant": True,
+                    },
+                ],
+            },
+        },
         "discovery": {"scope": "cluster"},
         "autoscaling": {"enabled": True},
         "networkPolicy": {"enabled": True},
@@ -110,7 +124,7 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
     assert installed["status"] == "deployed"
     first = await deployment()
     kinds = {kind for kind, *_ in await everything(admin) - before}
-    assert {"EnvoyPatchPolicy", "ClusterRole", "NetworkPolicy", "ServiceMonitor"} <= kinds
+    assert {"BackendTrafficPolicy", "ReferenceGrant", "ClusterRole", "ServiceMonitor"} <= kinds
 
     upgraded = releases.upgrade(
         CHART, "mine", {**full, "settings": {"log_level": "debug"}, "dashboard": {"enabled": False}}
@@ -127,10 +141,10 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
 
 
 async def test_the_notes_name_the_next_three_commands(namespace: str, releases: Releases) -> None:
+    backends = {"backends": [{"name": "vllm", "port": 8000}]}
     for mode in ("none", "sidecar", "envoy-gateway"):
-        notes = releases.install(
-            CHART, f"notes-{mode}", {"gateway": {"mode": mode}}, dry_run="client"
-        )["notes"]
+        values = {"gateway": {"mode": mode, "envoyGateway": backends}}
+        notes = releases.install(CHART, f"notes-{mode}", values, dry_run="client")["notes"]
         assert f"kubectl -n {namespace} rollout status deployment/notes-{mode}-lora-router" in notes
         assert f"helm test -n {namespace} notes-{mode}" in notes
         assert "   curl " in notes or "kubectl -n" in notes.partition("3. ")[2]
