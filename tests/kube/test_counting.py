@@ -14,7 +14,7 @@ from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import until
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
-from tests.kube.gateway_config import Document, processor
+from tests.kube.gateway_config import Document, cluster_of, processor
 from tests.kube.gateway_install import Installed, gateway_values, installed
 from tests.kube.installed import Releases, install_router
 from tests.kube.server import KubeClient, KubeServer
@@ -111,3 +111,26 @@ async def test_beside_a_sidecar_a_request_counts_until_its_last_byte(
     pods = [EchoPod("one", ("a1",)), EchoPod("two")]
     async with sidecar(kube, admin, releases, folder, pods) as gateway:
         await counts_until_the_last_byte(gateway)
+
+
+@_needs_translator
+async def test_a_request_that_envoy_sends_elsewhere_counts_there(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    """Envoy Gateway learns of a pod later than the router."""
+    pods = [EchoPod("one", ("a1",)), EchoPod("two")]
+    service = (namespace, "base")
+
+    def forget_first(config: Document) -> None:
+        [locality] = cluster_of(config, "httproute/")["loadAssignment"]["endpoints"]
+        del locality["lbEndpoints"][0]
+
+    values = gateway_values(service)
+    async with installed(
+        *(kube, admin, releases, folder, {service: pods}, values), change=forget_first
+    ) as gateway:
+        async for _ in stream(gateway, "a1"):
+            await until(lambda: in_flight(gateway.app, "two") == 1)
+            assert in_flight(gateway.app, "one") == 0
+        assert len(pods[1].received) == 1
+        await until(lambda: gateway.app.fleet.ledger.total == 0)
