@@ -26,7 +26,7 @@ from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.readiness import RouterReadiness
-from lora_router.supervision import Supervisor, stop_part
+from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.watchdog import Watchdog
 
@@ -79,6 +79,7 @@ class App:
             host=settings.admin_host,
             port=settings.admin_port,
         )
+        self._hurry = asyncio.Event()
         add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
         add_watchdog_metrics(self.telemetry, self.watchdog)
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
@@ -117,6 +118,16 @@ class App:
         await self.discovery.synced()
         await self._warm_up()
 
+    def refresh(self) -> None:
+        """Read the files again that the router follows: the list of pods, the TLS files."""
+        self.discovery.refresh()
+        if self.certificates is not None:
+            self.certificates.refresh()
+
+    def hurry(self) -> None:
+        """End a drain at once. Envoy finishes the answers that it is sending."""
+        self._hurry.set()
+
     async def stop(self) -> None:
         """Drain, then stop every part. May be called after a start that failed or was cancelled.
 
@@ -149,7 +160,7 @@ class App:
         settings = self._settings
         await stop_part("readiness", self.transport.set_ready(ready=False))
         self.endpoint_discovery.close()
-        await asyncio.sleep(settings.drain_delay_seconds)
+        await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
         drain_seconds = settings.drain_timeout_seconds
         # The last decisions must reach Envoy before the streams are closed.
         decided_in = drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5)
@@ -164,6 +175,11 @@ class App:
         self.director.drain(seconds)
 
     async def _drain_transport(self, seconds: float) -> None:
+        if not await unless(self._hurry, self._drain_streams(seconds)):
+            self.director.drain(0)
+            await self._drain_streams(0)
+
+    async def _drain_streams(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %d streams were still open and were closed", closed)
 

@@ -43,6 +43,9 @@ class Discovery(Protocol):
     async def stop(self) -> None:
         """Stop following. The fleet keeps its pods."""
 
+    def refresh(self) -> None:
+        """Read the list again now, if nothing reports its changes."""
+
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
 

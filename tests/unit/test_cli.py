@@ -224,7 +224,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings with which ``serve`` would have started; it starts nothing."""
     settings: list[Settings] = []
 
-    async def serve(given: Settings) -> None:
+    async def serve(given: Settings, _load: object) -> None:
         settings.append(given)
 
     monkeypatch.setattr("lora_router.serving.serve", serve)

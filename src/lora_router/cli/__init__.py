@@ -7,11 +7,15 @@ Exit status: 0 success; 1 the command ran and failed, or the reader of its outpu
 import os
 import sys
 
+from lora_router.signals import hangups
+
 _INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
+    if sys.argv[1:2] == ["serve"]:
+        hangups.hold()
     try:
         # Imported here, because Ctrl-C can also come while Python still reads the modules.
         from lora_router.cli.commands import app

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -74,7 +75,33 @@ def load(
         flags: Values of settings that have a flag of their own. ``None``: the flag is absent.
         spelled: By setting, the flag that was used if its name differs: ``--verbose``.
     """
-    from lora_router.config.sources import SettingsError, load_settings
+    from lora_router.config.sources import SettingsError
+
+    read = source(config, assignments, flags, spelled)
+    try:
+        loaded = read()
+    except SettingsError as error:
+        fail(str(error), status=2)
+    for warning in loaded.warnings:
+        typer.echo(f"lora-router: warning: {warning}", err=True)
+    return loaded
+
+
+def source(
+    config: Path | None,
+    assignments: list[str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    spelled: Mapping[str, str] | None = None,
+) -> "Callable[[], LoadedSettings]":
+    """Return a function that reads the settings, and raises ``SettingsError``.
+
+    Args:
+        config: The file of ``--config``.
+        assignments: The values of ``--set``. An invalid one ends the process with status 2.
+        flags: Values of settings that have a flag of their own. ``None``: the flag is absent.
+        spelled: By setting, the flag that was used if its name differs: ``--verbose``.
+    """
+    from lora_router.config.sources import load_settings
 
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     written = dict(spelled or {})
@@ -85,13 +112,7 @@ def load(
         name = name.strip()
         given[name] = value
         written[name] = f"--set {name}="
-    try:
-        loaded = load_settings(file=config, environ=os.environ, flags=given, spelled=written)
-    except SettingsError as error:
-        fail(str(error), status=2)
-    for warning in loaded.warnings:
-        typer.echo(f"lora-router: warning: {warning}", err=True)
-    return loaded
+    return partial(load_settings, file=config, environ=os.environ, flags=given, spelled=written)
 
 
 def fail(message: str, *, status: int) -> NoReturn:

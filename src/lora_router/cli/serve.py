@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from lora_router.cli.options import Algorithm, Assignments, ConfigFile, Endpoints, fail, load
+from lora_router.cli.options import (
+    Algorithm,
+    Assignments,
+    ConfigFile,
+    Endpoints,
+    fail,
+    load,
+    source,
+)
 
 
 class LogLevel(StrEnum):
@@ -71,7 +79,8 @@ def serve(
 
     configure_logging(loaded.settings.log_level, loaded.settings.log_format)
     try:
-        uvloop.run(serve_app(loaded.settings))
+        reload = source(config, assignments, flags, spelled)
+        uvloop.run(serve_app(loaded.settings, reload))
     except UnknownOptionError as error:
         fail(str(error), status=2)
     except (OSError, ValueError, BrokenAlgorithmError) as error:

@@ -102,6 +102,9 @@ class KubernetesPods:
         """Why pods cannot be followed at the moment, or ``None``."""
         return next((scope.error for scope in self._scopes if scope.error is not None), None)
 
+    def refresh(self) -> None:
+        """Do nothing: the API server reports changes."""
+
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
         age = round(self.age, 1)

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class PodsFile:
         self._digest = b""
         self._known: Mapping[str, Pod] = {}
         self._looked_at = clock()
+        self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
         """Why the current file is not in use, or ``None`` if it is."""
@@ -89,6 +91,10 @@ class PodsFile:
 
     async def synced(self) -> None:
         """Return at once: ``start`` has loaded the list."""
+
+    def refresh(self) -> None:
+        """Read the file now."""
+        self._due.set()
 
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
@@ -108,7 +114,10 @@ class PodsFile:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._due.wait()
+            self._due.clear()
             await self._look()
 
     async def _look(self) -> None:

@@ -72,6 +72,8 @@ class Transport(Protocol):
         "no further changes" and continues the response in progress. A cancelled stream would
         abort the response.
 
+        It may be called again with fewer seconds after a drain that was cancelled.
+
         Args:
             seconds: Maximum time to wait for open streams.
 

@@ -36,18 +36,28 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     only, since their debug output is many lines about connections and timers for each request.
     """
     global _writer  # noqa: PLW0603 -- logging belongs to the process, and so does its writer
-    handler = LogWriter(sys.stderr)
-    if style == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
+    _writer = LogWriter(sys.stderr)
+    set_format(style)
+    logging.getLogger().handlers[:] = [_writer]
+    set_level(level)
+    _log_what_python_prints()
+
+
+def set_level(level: str) -> None:
+    """Log this level and above from now on."""
     ours = logging.getLogger("lora_router")
     ours.setLevel(level.upper())
-    root.setLevel(max(ours.level, logging.WARNING))
-    _writer = handler
-    _log_what_python_prints()
+    logging.getLogger().setLevel(max(ours.level, logging.WARNING))
+
+
+def set_format(style: Literal["text", "json"]) -> None:
+    """Write lines in this format from now on."""
+    if _writer is None:
+        return
+    if style == "json":
+        _writer.setFormatter(JsonFormatter())
+    else:
+        _writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
 
 
 def dropped_lines() -> int:
