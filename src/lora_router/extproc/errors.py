@@ -79,10 +79,13 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 "models_unknown",
                 f"No pod is known to serve the model {shown(model)}, but the models of some pods "
                 "are not known yet. Retry later.",
+                headers=(_RETRY_AFTER,),
             )
         case Refusal.NO_READY_POD:
             which = f" for the model {shown(model)}" if model else ""
-            return _unavailable("no_ready_pod", f"No pod is ready{which}. Retry later.")
+            return _unavailable(
+                "no_ready_pod", f"No pod is ready{which}. Retry later.", headers=(_RETRY_AFTER,)
+            )
         case Refusal.NONE_SELECTED:
             return _unavailable(
                 "no_pod_selected",

@@ -23,7 +23,13 @@ ANSWERS = {
     Refusal.TOO_MANY_HELD: (429, "too_many_held_requests", "x-error-overloaded"),
     Refusal.SHUTTING_DOWN: (503, "router_draining", "x-error-no-model-backends"),
 }
-RETRIED_SOON = {Refusal.OVERLOADED, Refusal.TOO_MANY_HELD, Refusal.SHUTTING_DOWN}
+RETRIED_SOON = {
+    Refusal.NO_READY_POD,
+    Refusal.MODELS_UNKNOWN,
+    Refusal.OVERLOADED,
+    Refusal.TOO_MANY_HELD,
+    Refusal.SHUTTING_DOWN,
+}
 
 
 @pytest.mark.parametrize("refusal", Refusal, ids=lambda refusal: refusal.value)
