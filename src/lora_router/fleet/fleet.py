@@ -267,11 +267,13 @@ class Fleet:
 
     def _group_of(self, catalogs: Collection[int]) -> PodGroup:
         """Return the pods that serve one of some catalogs: those in use, else all ready ones."""
-        for everyone in (self.in_use(), self.ready()):
-            pods = [state for state in everyone if id(state.catalog) in catalogs]
-            if pods:
-                break
-        return PodGroup.of(pods, self._fleet_index, is_everyone=len(pods) == len(self.in_use()))
+        in_use = self.in_use()
+        pods = [state for state in in_use if id(state.catalog) in catalogs]
+        if pods or not self._excluded:
+            everyone = len(pods) == len(in_use)
+            return PodGroup.of(pods, self._fleet_index, is_everyone=everyone)
+        pods = [state for state in self.ready() if id(state.catalog) in catalogs]
+        return PodGroup.of(pods, self._fleet_index, is_everyone=False)
 
     def _ready_catalogs(self) -> Collection[Catalog]:
         if self._catalogs_of_ready is None:

@@ -43,7 +43,7 @@ def hold_for_slot(
     if waited < PATIENCE_SECONDS:
         return _hold(wanted, closing, PATIENCE_SECONDS - waited)
     if closing is None or closing[0] not in candidates or not in_flight(*closing):
-        closing = _choose(candidates, now)
+        closing = _choose(candidates, now, others=candidates.waiting.closed_slots - bool(closing))
     return _hold(wanted, closing, _NONE_TO_CLOSE_SECONDS if closing is None else None)
 
 
@@ -58,11 +58,17 @@ def _hold(
     return Hold("no-slot", _AS_LONG_AS_ALLOWED, wanted, closed, WakesOn.FREE_SLOT, ask_again)
 
 
-def _choose(candidates: Candidates, now: float) -> tuple[PodView, str] | None:
-    """Return the slot with the fewest requests in flight that is not closed yet."""
+def _choose(candidates: Candidates, now: float, others: int) -> tuple[PodView, str] | None:
+    """Return the slot with the fewest requests in flight that is not closed yet.
+
+    Args:
+        candidates: The pods that may take the request.
+        now: Seconds, monotonic.
+        others: How many slots are closed for other requests.
+    """
     waiting = candidates.waiting
     fleet = candidates.load()
-    if waiting.closed_slots >= fleet.slots - fleet.free_slots:
+    if others >= fleet.slots - fleet.free_slots:
         return None  # A queue for which no slot is left costs little.
     pods = _some(candidates, now)
     best: tuple[int, int, str] | None = None
