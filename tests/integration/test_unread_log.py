@@ -68,3 +68,43 @@ async def status(client: aiohttp.ClientSession, path: str) -> int:
             return response.status
     except aiohttp.ClientError:
         return 0
+
+
+async def test_a_start_that_fails_ends_although_nobody_reads_why(
+    tmp_path: Path, full_pipe: int
+) -> None:
+    pods = tmp_path / "pods.yaml"
+    pods.write_text("pods: [{name: a}]")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lora_router", "serve", "--endpoints", pods),
+        *("--set", "admin_port=0", "--set", "grpc_port=0"),
+        stderr=full_pipe,
+    )
+    assert await asyncio.wait_for(process.wait(), 30) == 1
+
+
+async def test_without_standard_streams_it_serves(tmp_path: Path) -> None:
+    pods = tmp_path / "pods.yaml"
+    pods.write_text("pods: []")
+    admin = free_port()
+    command = [
+        *(sys.executable, "-m", "lora_router", "serve", "--endpoints", str(pods)),
+        *("--set", "grpc_host=127.0.0.1", "--set", "grpc_port=0"),
+        *("--set", f"admin_port={admin}", "-v"),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command
+    )
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{admin}") as client:
+            async with asyncio.timeout(30):
+                while await status(client, "/readyz") != 200:
+                    await asyncio.sleep(0.05)
+        streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]
+        assert streams == [Path("/dev/null")] * 3
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

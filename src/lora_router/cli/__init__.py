@@ -25,7 +25,8 @@ def main() -> None:
         finally:
             # What is still buffered is written here, where an error can be caught. At exit Python
             # prints it and ends with status 120.
-            sys.stdout.flush()
+            if sys.stdout is not None:  # As it is after ``>&-``.
+                sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:

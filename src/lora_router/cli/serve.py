@@ -1,9 +1,10 @@
 """``lora-router serve``."""
 
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -69,7 +70,10 @@ def serve(
         flags["log_level"] = LogLevel.DEBUG.value
         spelled["log_level"] = "--verbose "
     loaded = load(config, assignments, flags, spelled)
+    _provide_standard_streams()
     _provide_home()
+    # grpcio writes its own log to standard error, in threads that serve, and blocks there.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     import uvloop
 
@@ -82,9 +86,25 @@ def serve(
         reload = source(config, assignments, flags, spelled)
         uvloop.run(serve_app(loaded.settings, reload))
     except UnknownOptionError as error:
-        fail(str(error), status=2)
+        _end(error, status=2)
     except (OSError, ValueError, BrokenAlgorithmError) as error:
-        fail(str(error), status=1)
+        _end(error, status=1)
+
+
+def _end(error: Exception, *, status: int) -> NoReturn:
+    from lora_router.telemetry.logs import say
+
+    say("\n".join(f"lora-router: {line}" for line in str(error).splitlines()))
+    sys.exit(status)
+
+
+def _provide_standard_streams() -> None:
+    """Open what was closed (``2>&-``), lest a socket become standard error of some library."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _provide_home() -> None:

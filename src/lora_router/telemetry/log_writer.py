@@ -1,7 +1,7 @@
 """Writes log lines in a thread, so that an unread standard error never blocks the event loop.
 
 Lines wait in a bounded queue. When the queue is full, lines are dropped and counted, and a later
-line reports how many. At exit, the thread has a bounded time to write the rest.
+line reports how many. At exit, also after a crash, the thread has a bounded time to write the rest.
 """
 
 import contextlib
@@ -55,13 +55,22 @@ class LogWriter(logging.Handler):
             self.dropped += 1
             return
         try:
-            line = self.format(record)
-        except Exception as error:
-            line = f"cannot format a log record: {type(error).__name__}: {record.msg!r}"
+            self.write_line(self._line(record))
+        except Exception:  # Out of memory, for example. To log must not fail.
+            self.dropped += 1
+
+    def write_line(self, line: str) -> None:
+        """Queue a line as it is."""
         if len(line) > MAX_LINE_CHARACTERS:
             line = f"{line[:MAX_LINE_CHARACTERS]}… ({len(line)} characters)"
         self._queued += len(line) + 1
         self._queue.put(line + "\n")
+
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception as error:
+            return f"cannot format a log record: {type(error).__name__}: {record.msg!r}"
 
     def flush(self) -> None:
         """Wait until the queued lines have been written, at most ``FLUSH_SECONDS``."""
@@ -90,11 +99,11 @@ class LogWriter(logging.Handler):
                 if characters < _BATCH_CHARACTERS and not events:
                     with contextlib.suppress(queue.Empty):
                         item = self._queue.get_nowait()
-            if batch and not self._write("".join(batch)):
+            if batch and not self._write(batch):
                 self._lost += len(batch)
             self._written += characters
             dropped = self.dropped
-            if dropped != self._reported and self._write(self._note(dropped - self._reported)):
+            if dropped != self._reported and self._write([self._note(dropped - self._reported)]):
                 self._reported = dropped
             for event in events:
                 event.set()
@@ -112,9 +121,10 @@ class LogWriter(logging.Handler):
         )
         return self.format(record) + "\n"
 
-    def _write(self, text: str) -> bool:
-        """Write a text; blocks until it is written. Returns whether the write succeeded."""
+    def _write(self, lines: list[str]) -> bool:
+        """Write lines; blocks until they are written. Returns whether the write succeeded."""
         try:
+            text = "".join(lines)
             if self._descriptor is None:
                 self._stream.write(text)
                 self._stream.flush()

@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Literal
 
 from lora_router.telemetry.log_writer import LogWriter
@@ -60,6 +61,20 @@ def set_format(style: Literal["text", "json"]) -> None:
         _writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
 
 
+def say(text: str) -> None:
+    """Write lines to standard error as they are: the last words of a process that ends.
+
+    After ``configure_logging`` they go through the thread, since a reader that does not read must
+    not keep the process from ending.
+    """
+    if _writer is None:
+        print(text, file=sys.stderr)  # noqa: T201 -- nothing runs yet
+        return
+    for line in text.splitlines():
+        _writer.write_line(line)
+    _writer.flush()
+
+
 def dropped_lines() -> int:
     """Return how many log lines were dropped."""
     return 0 if _writer is None else _writer.dropped_lines
@@ -77,6 +92,12 @@ def _log_what_python_prints() -> None:
         name = "?" if what.thread is None else what.thread.name
         log.error("uncaught exception in thread %s", name, exc_info=what.exc_value)
 
+    def uncaught(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        log.critical("uncaught exception", exc_info=(kind, error, trace))
+
+    sys.excepthook = uncaught
     logging.captureWarnings(capture=True)
     sys.unraisablehook = unraisable
     threading.excepthook = in_thread

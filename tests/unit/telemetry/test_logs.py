@@ -21,13 +21,13 @@ from lora_router.telemetry.logs import configure_logging, dropped_lines
 def logging_as_before() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("lora_router")
     handlers, level, our_level = list(root.handlers), root.level, ours.level
-    hooks = sys.unraisablehook, threading.excepthook
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     ours.setLevel(our_level)
     logging.captureWarnings(capture=False)
-    sys.unraisablehook, threading.excepthook = hooks
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
 
 def flushed() -> None:
@@ -231,3 +231,57 @@ def test_what_was_logged_just_before_the_end_is_written(tmp_path: Path) -> None:
 
     assert len(done.stderr.splitlines()) == 1000
     assert dropped_lines() == 0
+
+
+def test_a_line_that_cannot_be_made_at_all_is_dropped_and_the_caller_goes_on() -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise MemoryError
+
+        __repr__ = __str__
+
+    writer = LogWriter(None)  # type: ignore[arg-type]
+    log = logging.Logger("broken")
+    log.addHandler(writer)
+
+    log.error(Broken())
+
+    assert writer.dropped_lines == 1
+
+
+def run_with_a_full_pipe(script: str) -> int:
+    """Run a script whose standard error nobody reads. Return its exit status."""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
+        return process.wait(30)
+
+
+FILL = """
+import logging, sys
+from lora_router.telemetry.logs import configure_logging, say
+configure_logging("info", "text")
+for number in range(2000):
+    logging.getLogger("lora_router").info("line %d %s", number, "x" * 200)
+"""
+
+
+@pytest.mark.parametrize("end", ["1 / 0", "say('lora-router: no pods'); sys.exit(1)"])
+def test_a_process_that_crashes_ends_although_nobody_reads_why(end: str) -> None:
+    assert run_with_a_full_pipe(FILL + end) == 1
+
+
+def test_a_crash_is_logged_like_everything_else() -> None:
+    script = FILL.replace("2000", "1").replace('"text"', '"json"') + "\n1 / 0"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == 1
+    assert (last["level"], last["message"]) == ("critical", "uncaught exception")
+    assert "ZeroDivisionError" in last["error"]
+
+
+def test_last_words_are_written_as_they_are() -> None:
+    script = FILL.replace("2000", "0") + "say('lora-router: one\\nlora-router: two'); sys.exit(2)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+
+    assert done.stderr == b"lora-router: one\nlora-router: two\n"
+    assert done.returncode == 2
