@@ -211,6 +211,24 @@ async def test_a_pod_is_unreachable_if_its_own_endpoint_is(
         assert (bench.state("a").unreachable_scrapes >= 2) is unreachable
 
 
+async def test_long_pages_are_read_a_few_at_a_time_and_delay_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 1000)
+    monkeypatch.setattr(scraper_module, "LONG_PAGES_AT_ONCE", 1)
+    long, short = Server(page=PAGE + "x 1\n" * 1000, delay=0.01), Server()
+    async with long.run() as one, short.run() as two:
+        pods = [pod(f"long-{n}", one, models=("m",)) for n in range(8)]
+        async with Bench(*pods, pod("short", two, models=("m",)), concurrency=4) as bench:
+            await until(lambda: all(state.metrics is not None for state in bench.fleet))
+            long.most_at_once = 0
+            reads = long.metrics_reads, short.metrics_reads
+            await until(lambda: long.metrics_reads >= reads[0] + 20)
+
+            assert long.most_at_once == 1
+            assert short.metrics_reads - reads[1] > 5
+
+
 async def test_a_network_that_fails_does_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
