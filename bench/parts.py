@@ -114,7 +114,7 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
         "parse the body's message, 1 KB": lambda: read_event(message, context.headers),
         "parse the answer's message": lambda: read_event(answer, context.headers),
         "whole request on the builtin transport, without sockets, 1 KB": requests(context, 1_000),
-        "the same, with the answer's headers": requests(context, 1_000, endpoints),
+        "whole request with the answer's headers, 1 KB": requests(context, 1_000, endpoints),
     }
     rows = {name: microseconds(call, rounds) for name, call in pieces.items()}
     with patch.object(process_call, "Session", NoSession):
