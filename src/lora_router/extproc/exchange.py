@@ -127,8 +127,7 @@ class Exchange:
         self._answer: Answer | None = None
         """How the answer to the routed request began."""
         self._since = 0.0
-        """When the stream began to wait for the end of an answer that takes time; 0: it does not.
-        """
+        """When the stream began to wait for the end of an answer that takes time; 0: it did not."""
 
     def end(self) -> None:
         """Handle the end of the stream: release everything that the request holds."""
@@ -137,22 +136,22 @@ class Exchange:
         if self._held is not None:
             self._held.cancel()
             self._held = None
-        if self._routed is not None:
-            self._routed.reservation.release()
-        if self._since:
-            self._judge_end()
+        routed = self._routed
+        if routed is not None and routed.reservation.release():
+            self._judge_end(routed)
 
     def end_stream(self, code: int, message: str) -> Outputs:
         """End the stream with a gRPC status."""
         self.end()
         return (EndStream(code, f"lora-router: {message}"),)
 
-    def _judge_end(self) -> None:
+    def _judge_end(self, routed: Routed) -> None:
+        """Report what the end of a routed request shows about the gateway."""
         gateway = self.context.gateway
-        if self._answer is None:
+        if self._answer is None and routed.model:
             gateway.ended_unseen()
-        gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
-        self._since = 0.0
+        if self._since:
+            gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
 
     # The request
 
@@ -327,7 +326,8 @@ class Exchange:
         if isinstance(outcome, Refused):
             return self._refused(outcome)
         self._routed = outcome
-        self._since = self.context.gateway.now()
+        if outcome.reservation.streamed:
+            self._since = self.context.gateway.now()
         self.state = ROUTED
         collected, self._collected = self._collected, None
         answer = encode_routed(

@@ -5,9 +5,9 @@ Two faults are noticed:
 - *Closed early*: streams end before the answers. Requests then count as in flight for too short a
   time. Envoy 1.40 closes streams early in some body modes if ``response_trailer_mode`` is not SEND.
   The evidence is streams that end at once although the answer takes time: it is a stream of events,
-  or Envoy sent no response headers at all. One answer may be fast, so the fault is noticed after
-  many such streams in a row. One stream that stays open disproves it. Each body mode is judged by
-  itself.
+  or the client asked for one and Envoy sends no response headers. One answer may be fast, so the
+  fault is noticed after many such streams in a row. One stream that stays open disproves it. Each
+  body mode is judged by itself.
 - *No response headers*: routed requests end, and the router saw no answer. A client may leave
   before its answer, so this fault is noticed after many such requests in a row, too.
 

@@ -149,6 +149,7 @@ class TestEvidence:
 
     EVENTS = response_headers(content_type="text/event-stream; charset=utf-8")
     BODY = request_body(b'{"model": "base"}')
+    STREAMED_BODY = request_body(b'{"model": "base", "stream": true}')
 
     def conversation(
         self,
@@ -189,14 +190,16 @@ class TestEvidence:
         ids=["no-events", "error", "no-body"],
     )
     def test_other_answers_may_end_at_once(self, answer: ProcessingRequest) -> None:
-        conversation = self.conversation(self.BODY, answer, seconds=EARLY, times=200)
+        conversation = self.conversation(self.STREAMED_BODY, answer, seconds=EARLY, times=200)
 
         assert conversation.context.gateway.status() == {}
 
-    def test_without_response_headers_every_answer_takes_time(self) -> None:
-        conversation = self.conversation(self.BODY, seconds=EARLY)
-
+    def test_without_response_headers_every_answer_that_is_to_be_streamed_takes_time(self) -> None:
+        conversation = self.conversation(self.STREAMED_BODY, seconds=EARLY)
         assert conversation.context.gateway.closed_early == EARLY_IN_A_ROW
+
+        conversation = self.conversation(self.BODY, seconds=EARLY)
+        assert conversation.context.gateway.closed_early == 0
 
     def test_requests_that_end_without_response_headers_count(self) -> None:
         conversation = self.conversation(self.BODY, seconds=LASTING, times=UNSEEN_IN_A_ROW)
