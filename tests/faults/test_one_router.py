@@ -32,6 +32,27 @@ async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fie
         yield running
 
 
+async def test_no_answer_is_cut_and_no_request_lost_while_no_router_lives(
+    gateway: Field, figures: Figures
+) -> None:
+    """Every pod serves every model here, so that Envoy's own choice is right, too."""
+    router = gateway.router
+    async with gateway.load(rate=PLAN.rate) as load, running_answers(gateway, 30) as answers:
+        await load.for_(1)
+        at = time.monotonic()
+        await router.kill()
+        await load.for_(PLAN.away_seconds)
+        await router.start()
+        await load.for_(2)
+    await gateway.until_idle()
+    found = verdict([*load.seen, *answers.seen], at)
+    figures.add(
+        "Routers fail", f"the only router is killed, back after {PLAN.away_seconds:g} s", found
+    )
+
+    assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
+
+
 async def test_no_client_can_choose_an_address_while_no_router_lives(gateway: Field) -> None:
     stranger = Pod("stranger")
     await stranger.start()
@@ -49,6 +70,41 @@ async def test_no_client_can_choose_an_address_while_no_router_lives(gateway: Fi
         assert (await stranger.become()).received == 0
     finally:
         await stranger.end()
+
+
+async def test_a_router_that_drains_and_comes_back_cuts_and_loses_nothing(
+    gateway: Field, figures: Figures
+) -> None:
+    router = gateway.router
+    async with gateway.load(rate=PLAN.rate) as load, running_answers(gateway, 30) as answers:
+        await load.for_(1)
+        at = time.monotonic()
+        router.send(signal.SIGTERM)
+        assert await router.ended() == 0
+        await router.start()
+        await load.for_(2)
+    await gateway.until_idle()
+    found = verdict([*load.seen, *answers.seen], at)
+    figures.add("Routers fail", "the only router gets SIGTERM and is started again", found)
+
+    assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
+
+
+async def test_a_router_that_is_stopped_loses_no_request(gateway: Field, figures: Figures) -> None:
+    router = gateway.router
+    async with gateway.load(rate=PLAN.rate) as load, running_answers(gateway, 30) as answers:
+        await load.for_(1)
+        at = time.monotonic()
+        router.send(signal.SIGSTOP)
+        await load.for_(PLAN.away_seconds)
+        router.send(signal.SIGCONT)
+        await load.for_(2)
+    await gateway.until_well()
+    await gateway.until_idle()
+    found = verdict([*load.seen, *answers.seen], at)
+    figures.add("Routers fail", f"the only router is stopped for {PLAN.away_seconds:g} s", found)
+
+    assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
 
 
 async def test_sighup_reads_again_and_ends_nothing(gateway: Field, figures: Figures) -> None:

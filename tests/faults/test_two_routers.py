@@ -1,5 +1,6 @@
 """One of two routers fails: the other one serves, and no answer is cut."""
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -79,5 +80,20 @@ async def test_a_rolling_restart_loses_and_cuts_nothing(gateway: Field, figures:
     await gateway.until_idle()
     found = verdict([*load.seen, *answers.seen], at)
     figures.add("Routers fail", "rolling restart of 2 routers", found)
+
+    assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
+
+
+async def test_both_routers_are_killed_at_once(gateway: Field, figures: Figures) -> None:
+    async with gateway.load(rate=PLAN.rate) as load, running_answers(gateway, 30) as answers:
+        await load.for_(1)
+        at = time.monotonic()
+        await asyncio.gather(*(router.kill() for router in gateway.routers))
+        await load.for_(1)
+        await asyncio.gather(*(router.start() for router in gateway.routers))
+        await load.for_(2)
+    await gateway.until_idle()
+    found = verdict([*load.seen, *answers.seen], at)
+    figures.add("Routers fail", "2 of 2 routers are killed and started again", found)
 
     assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
