@@ -1,5 +1,6 @@
 """A renewed certificate is used without a restart; files that cannot be used change nothing."""
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,10 +51,12 @@ class Secret:
             (directory / file).symlink_to(Path("..data") / file)
         self.renew(end)
         self.server = Server(load_tls(self.files))
+        self.supervisor = Supervisor()
         self.watch = CertificateWatch(
             self.files,
             self.server,
-            Supervisor(),
+            self.supervisor,
+            interval=0.01,
             clock=lambda: self.passed,
             wall=lambda: NOW.timestamp() + self.passed,
         )
@@ -214,3 +217,13 @@ async def test_files_that_change_while_they_are_read_are_read_again(
     await secret.watch.look()
 
     assert secret.watch.expires == (NOW + timedelta(days=61)).timestamp()
+
+
+async def test_the_files_are_followed_from_the_start_on(secret: Secret) -> None:
+    secret.watch.start()
+    for days in (60, 61):
+        secret.renew(NOW + timedelta(days=days))
+        async with asyncio.timeout(20):
+            while secret.watch.expires != (NOW + timedelta(days=days)).timestamp():
+                await asyncio.sleep(0.01)
+    await secret.supervisor.stop()
