@@ -40,6 +40,8 @@ log = logging.getLogger("lora_router.scrape")
 FIRST_RETRY_SECONDS = 1.0
 """First delay before a failed ``/v1/models`` is retried. Doubles up to the normal interval."""
 
+READS_IN_A_TURN = 4
+"""Reads that start, or whose pages are handled, in one turn of the event loop."""
 LONG_PAGES_AT_ONCE = 4
 """Long pages that are read at once. Each takes a fortieth of one CPU (``steps``), so that all of
 them take a tenth. A pod with a long page is read less often if there are many."""
@@ -117,6 +119,7 @@ class Scraper:
         """Start to scrape the pods of the fleet, and follow its changes."""
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
+        self._turns = asyncio.Semaphore(READS_IN_A_TURN)
         self._places_for_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
         self._places_for_newly_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
         self._pages = PageReader(self._timeout)
@@ -274,6 +277,7 @@ class Scraper:
             failing = self._places_for_failing if health.failures else nullcontext()
             long = self._places_for_long if health.is_long else nullcontext()
             async with failing, long, self._places:
+                await self._turn()
                 started = self._clock()
                 await read(state, health)
             self._observer.scraped(kind, state.pod.name, self._clock() - started)
@@ -339,6 +343,15 @@ class Scraper:
         if state.pod.models is None:
             self._put_models(state, models)
 
+    async def _turn(self) -> None:
+        """Wait for a turn of the event loop in which few others start or end a read.
+
+        Without it, a thousand pods that join, or that respond at the same moment after a pause,
+        would be handled in one turn, and requests would wait for all of them.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
+
     def _put_models(self, state: PodState, models: Catalog) -> None:
         doubt = self._doubts.get(state)
         loss = doubt.about(state, models) if doubt is not None else None
@@ -354,6 +367,7 @@ class Scraper:
 
     async def _read(self, page: bytes, steps: Steps[_Result], health: ReadHealth) -> _Result:
         """Do the steps of reading a page, in a place for long pages if it is one."""
+        await self._turn()
         was_long, health.is_long = health.is_long, len(page) > page_reader.LONG_PAGE_BYTES
         # It does not have such a place yet. These places are others, because those who have a place
         # of the first kind may wait for one that this read has.
