@@ -122,6 +122,16 @@ async def test_invalid_settings_change_nothing_and_are_logged_as_at_a_start(
     assert error in said(caplog)[0]
 
 
+async def test_of_many_errors_some_are_logged(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    router.file.write_text("".join(f"unknown_{number}: 1\n" for number in range(500)))
+    await router.reload.reload()
+
+    assert len(said(caplog)) == 21
+    assert said(caplog)[-1] == "480 more errors in the settings"
+
+
 async def test_a_file_that_is_gone_changes_nothing(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:
