@@ -12,6 +12,8 @@ class Behaviour:
 
     listens: bool = True
     """``False``: connections are reset, and new ones are refused."""
+    reachable: bool = True
+    """``False``: as if the network dropped all packets. Nothing is refused, and nothing arrives."""
     answers: Literal["well", "silent", "garbage", "error"] = "well"
     """Of completions. ``silent``: a request is read and never answered."""
     slowness: float = 1.0

@@ -8,10 +8,12 @@ is closed.
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from typing import cast
 
 from tests.faults.behaviour import Behaviour, Page
 from tests.faults.pod_pages import endless, metrics_page, models_page
@@ -29,6 +31,8 @@ class PodProcess:
         self._adapters = adapters
         self._behaviour = Behaviour()
         self._server: asyncio.Server | None = None
+        self._full: list[socket.socket] = []
+        """A socket that drops connections, and those that fill its queue."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._running: Counter[str] = Counter()
         self._received = self._finished = 0
@@ -45,15 +49,23 @@ class PodProcess:
 
     async def _become(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
-        if behaviour.listens and self._server is None:
+        for full in self._full:
+            full.close()
+        self._full = []
+        if not (behaviour.listens and behaviour.reachable) and self._server is not None:
+            self._server.close()
+            self._server = None
+        if behaviour.listens and behaviour.reachable and self._server is None:
             self._server = await asyncio.start_server(
                 self._serve, "127.0.0.1", self._port, limit=_LARGEST_HEAD, backlog=1024
             )
-        elif not behaviour.listens and self._server is not None:
-            self._server.close()
-            self._server = None
+        if not behaviour.listens:
             for writer in list(self._writers):
                 writer.transport.abort()
+        elif not behaviour.reachable:
+            for writer in list(self._writers):
+                cast("asyncio.ReadTransport", writer.transport).pause_reading()
+            self._full = _full_queue(self._port)
         counts = {
             "received": self._received,
             "finished": self._finished,
@@ -162,6 +174,19 @@ class PodProcess:
     def _answer(self, writer: asyncio.StreamWriter, status: int, document: object) -> None:
         text = json.dumps(document).encode()
         writer.write(_head(status, len(text), self._name, "application/json") + text)
+
+
+def _full_queue(port: int) -> list[socket.socket]:
+    """Listen with a full queue: the kernel drops further attempts to connect."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen(0)
+    waiting = [socket.socket() for _ in range(4)]
+    for each in waiting:
+        each.setblocking(False)
+        each.connect_ex(("127.0.0.1", port))
+    return [listening, *waiting]
 
 
 async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:

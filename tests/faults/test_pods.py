@@ -1,5 +1,6 @@
 """One pod of four fails while requests come: the others serve them, and it comes back by itself."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -35,17 +36,20 @@ async def suspend(pod: Pod) -> None:
 
 
 async def suffer(
-    gateway: Field, algorithms: tuple[str, ...], fault: Callable[[Pod], Awaitable[object]]
+    gateway: Field,
+    algorithms: tuple[str, ...],
+    fault: Callable[[Pod], Awaitable[object]],
+    count: int = 1,
 ) -> Verdict:
-    """Break the first pod under load; return what became of the load once all is well again."""
-    pod = gateway.pods[0]
+    """Break pods under load; return what became of the load once all is well again."""
+    pods = gateway.pods[:count]
     async with gateway.load(rate=PLAN.rate, algorithms=algorithms, patience_seconds=10) as load:
         await load.for_(1.5)
-        await fault(pod)
+        await asyncio.gather(*(fault(pod) for pod in pods))
         at = time.monotonic()
         await load.for_(PLAN.seconds)
         until = time.monotonic()
-        await pod.heal()
+        await asyncio.gather(*(pod.heal() for pod in pods))
     await gateway.until_well()
     await gateway.until_idle()
     return verdict(load.seen, at, until)
@@ -82,6 +86,7 @@ async def test_a_pod_that_fails_at_once_costs_a_few_requests_and_no_more(
 HANGS = {
     "hangs (SIGSTOP)": suspend,
     "hangs, metrics are good": lambda pod: pod.become(answers="silent"),
+    "cannot be reached, packets are dropped": lambda pod: pod.become(reachable=False),
     "is 100 times slower": lambda pod: pod.become(slowness=100.0),
 }
 
@@ -96,6 +101,37 @@ async def test_a_pod_that_hangs_keeps_few_requests_waiting(
 
     assert found.waited <= max(5, found.sent // 100), found
     assert found.lost <= found.waited, found
+
+
+@pytest.mark.parametrize("fault", ["refuses connections", "answers 500, metrics are good"])
+async def test_half_of_the_pods_may_fail_at_once(
+    gateway: Field, figures: Figures, fault: str
+) -> None:
+    found = await suffer(gateway, ALGORITHMS, FAILS_FAST[fault], count=2)
+    figures.add("A pod fails", f"2 of 4: {fault}", found)
+
+    assert found.lost_later == 0, found
+    assert found.lost_at_once <= 2 * PLAN.lost_at_once, found
+
+
+async def test_a_pod_that_comes_and_goes_is_not_trusted_each_time(
+    gateway: Field, figures: Figures
+) -> None:
+    pod = gateway.pods[0]
+    async with gateway.load(rate=PLAN.rate, algorithms=ALGORITHMS) as load:
+        await load.for_(1)
+        at = time.monotonic()
+        for _ in range(4):
+            await pod.become(answers="error")
+            await load.for_(0.5)
+            await pod.become(answers="well")
+            await load.for_(0.5)
+    await gateway.until_well()
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    figures.add("A pod fails", "1 of 4 answers 500 for every second half second", found)
+
+    assert found.lost <= 4 * 3 + 3, found
 
 
 async def test_a_pod_that_is_killed_for_good_is_missed_by_nobody(
