@@ -16,6 +16,7 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod, Received
+from tests.integration.hasty_pod import HastyPod
 
 
 @dataclass
@@ -81,7 +82,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def write_pods(path: Path, pods: Sequence[EchoPod]) -> None:
+def write_pods(path: Path, pods: Sequence[EchoPod | HastyPod]) -> None:
     """Write the pods file."""
     listed = [{"name": pod.name, "address": pod.address} for pod in pods]
     path.write_text(yaml.safe_dump({"pods": listed}))
@@ -89,7 +90,7 @@ def write_pods(path: Path, pods: Sequence[EchoPod]) -> None:
 
 @asynccontextmanager
 async def gateway(
-    tmp_path: Path, pods: Sequence[EchoPod], **changes: object
+    tmp_path: Path, pods: Sequence[EchoPod | HastyPod], **changes: object
 ) -> AsyncIterator[Gateway]:
     """Start the pods, the router, Envoy and a client. Stop them at the end."""
     async with AsyncExitStack() as stack:
@@ -120,4 +121,5 @@ async def gateway(
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         )
-        yield Gateway(pods, app, envoy, settings, client, pods_file)
+        recording = [pod for pod in pods if isinstance(pod, EchoPod)]
+        yield Gateway(recording, app, envoy, settings, client, pods_file)

@@ -1,6 +1,7 @@
 """How Envoy finds the pods that the router picks, with both values of ``envoy_pods``."""
 
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, write_pods
+from tests.integration.hasty_pod import HastyPod
 
 KINDS = ("override-host", "original-dst")
 MEMBERSHIP = "cluster.pods.membership_total"
@@ -70,11 +72,12 @@ async def test_the_answers_of_a_pod_that_leaves_are_not_cut(tmp_path: Path) -> N
         assert body.endswith(b"[DONE]\n\n")
 
 
+@pytest.mark.parametrize("mode", ["buffered", "streamed"])
 async def test_without_a_router_envoy_balances_over_the_last_pods_that_it_knew(
-    tmp_path: Path, transport: str
+    tmp_path: Path, mode: str
 ) -> None:
     pods = [EchoPod(f"vllm-{number}") for number in range(3)]
-    async with gateway(tmp_path, pods, transport=transport) as gate:
+    async with gateway(tmp_path, pods, envoy_body_mode=mode) as gate:
         await served_by(gate, 3)
         await gate.app.stop()
 
@@ -82,6 +85,16 @@ async def test_without_a_router_envoy_balances_over_the_last_pods_that_it_knew(
 
         assert served.keys() == {"vllm-0", "vllm-1", "vllm-2"}
         assert served.total() == 60
+    assert all(request.body == b'{"model": "base"}' for request in gate.received)
+
+
+async def test_in_full_duplex_mode_envoy_sends_nothing_by_itself(tmp_path: Path) -> None:
+    async with gateway(tmp_path, [EchoPod("vllm-0")], envoy_body_mode="full-duplex") as gate:
+        await gate.app.stop()
+        response, answer = await gate.post({"model": "base"})
+        assert response.status == 503
+        assert json.loads(answer)["error"]["code"] == "router_unavailable"
+        assert gate.received == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,3 +131,70 @@ async def test_envoy_does_not_contradict_the_router(tmp_path: Path) -> None:
         await pods[0].__aenter__()
 
         assert await served_by(gate, 3, "mine") == {"vllm-0": 3}
+
+
+@pytest.mark.parametrize("fallbacks", [1, 3])
+async def test_a_request_that_cannot_reach_its_pod_is_served_by_the_next(
+    tmp_path: Path, transport: str, fallbacks: int
+) -> None:
+    pods = [EchoPod(f"vllm-{number}") for number in range(4)]
+    changes = {"fallbacks": fallbacks, "outlier_ejection": False, "transport": transport}
+    async with gateway(tmp_path, pods, **changes) as gate:
+        await pods[2].__aexit__(None, None, None)
+
+        served = await served_by(gate, 60)
+
+        assert served.keys() == {"vllm-0", "vllm-1", "vllm-3"}
+        assert await gate.envoy.stat("cluster.pods.upstream_rq_retry") > 5
+
+
+@pytest.mark.parametrize("fallbacks", [0, 3])
+async def test_a_request_is_never_sent_to_a_pod_that_does_not_serve_its_model(
+    tmp_path: Path, fallbacks: int
+) -> None:
+    pods = [EchoPod("vllm-0", adapters=("mine",)), EchoPod("vllm-1"), EchoPod("vllm-2")]
+    changes = {"fallbacks": fallbacks, "outlier_ejection": False}
+    async with gateway(tmp_path, pods, **changes) as gate:
+        await pods[0].__aexit__(None, None, None)
+        for _ in range(5):
+            response, answer = await gate.post({"model": "mine"})
+            assert response.status == 503
+            assert json.loads(answer)["error"]["code"] == "pod_unreachable"
+        assert gate.received == []
+
+
+@pytest.mark.parametrize(("idle", "lost"), [(0.5, 0), (60.0, 10)])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_pod_that_closes_idle_connections_costs_no_request(
+    tmp_path: Path, kind: str, idle: float, lost: int
+) -> None:
+    pod = HastyPod("vllm-0", keep_alive=1.0)
+    changes = {"envoy_pod_idle_seconds": idle, "envoy_pods": kind, "outlier_ejection": False}
+    async with gateway(tmp_path, [pod], **changes) as gate:
+        statuses: Counter[int] = Counter()
+        for wait in (0.0, 1.5):
+            await asyncio.sleep(wait)
+            answers = await asyncio.gather(*(gate.post({"model": "base"}) for _ in range(10)))
+            statuses.update(response.status for response, _ in answers)
+    assert statuses[503] <= lost
+    assert bool(statuses[503]) == bool(lost), "the pod closed no connection"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_errors_of_envoy_say_what_is_missing(tmp_path: Path, kind: str) -> None:
+    pods = [EchoPod("vllm-0")]
+    async with gateway(tmp_path, pods, envoy_pods=kind) as gate:
+        await pods[0].__aexit__(None, None, None)
+        response, answer = await gate.post({"model": "base"})
+        assert response.status == 503
+        assert json.loads(answer)["error"]["code"] == "pod_unreachable"
+
+        write_pods(gate.pods_file, [])
+        if kind == "override-host":
+            await until_envoy_knows(gate, 0)
+        await gate.app.stop()
+
+        response, answer = await gate.post({"model": "base"})
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+        assert json.loads(answer)["error"]["code"] == "no_pod_available"
+        assert response.headers["content-type"] == "application/json"

@@ -8,7 +8,7 @@ from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as pr
 from envoy_data_plane.google.protobuf import Any
 
 from lora_router.config.settings import Settings
-from lora_router.envoy.router_cluster import ROUTER_CLUSTER
+from lora_router.envoy.router_cluster import ROUTER_CLUSTER, fails_open
 
 _MESSAGE_TIMEOUT_MARGIN_SECONDS = 5.0
 """Added to the longest hold. The router asks for a little more time than it holds a request, and
@@ -56,7 +56,7 @@ def ext_proc_filter(settings: Settings) -> ext_proc.ExternalProcessor:
         max_message_timeout=timedelta(
             seconds=settings.max_hold_seconds + _MESSAGE_TIMEOUT_MARGIN_SECONDS
         ),
-        failure_mode_allow=settings.envoy_fail_open,
+        failure_mode_allow=fails_open(settings),
         allow_mode_override=True,
         send_body_without_waiting_for_header_response=body_mode is _BodyMode.STREAMED,
         metadata_options=ext_proc.MetadataOptions(

@@ -79,12 +79,14 @@ def _connection_manager(settings: Settings) -> hcm.HttpConnectionManager:
 
 
 def _strip_client_headers(settings: Settings) -> core.TypedExtensionConfig:
-    names = (
+    names = [
         settings.target_pod_header,
         settings.destination_header,
         settings.model_header,
         "x-envoy-original-dst-host",
-    )
+    ]
+    if settings.pool_header is not None:
+        names.append(settings.pool_header)
     mutation = early_mutation.HeaderMutation(
         mutations=[mutation_rules.HeaderMutation(remove=name) for name in names]
     )

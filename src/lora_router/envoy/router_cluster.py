@@ -134,10 +134,18 @@ def _outlier_detection() -> cluster_v3.OutlierDetection:
     )
 
 
+def fails_open(settings: Settings) -> bool:
+    """Return whether Envoy continues with requests and answers when no router answers.
+
+    In full duplex mode Envoy never does: the body is at the router.
+    """
+    return settings.envoy_fail_open and settings.envoy_body_mode != "full-duplex"
+
+
 def _panic_threshold(settings: Settings) -> float:
     """Return the share of healthy routers below which Envoy uses unhealthy ones too.
 
-    0: never, so that Envoy balances requests by itself at once. If it must not do that, routers
-    that look unhealthy are better than none.
+    0: never, so that Envoy balances requests by itself at once. If it cannot do that, routers that
+    look unhealthy are better than none.
     """
-    return 0 if settings.envoy_fail_open else 1
+    return 0 if fails_open(settings) else 1

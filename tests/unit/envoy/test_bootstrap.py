@@ -58,20 +58,21 @@ def test_envoy_accepts_it(tmp_path: Path, settings: dict[str, object]) -> None:
 
 
 def test_what_chooses_an_address_is_removed_before_any_filter_runs() -> None:
-    made = document(target_pod_header="x-pod", destination_header="x-to")
+    made = document(target_pod_header="x-pod", destination_header="x-to", pool_header="x-pool")
 
     mutations = dig(
         made, *MANAGER, "early_header_mutation_extensions", 0, "typed_config", "mutations"
     )
 
     removed = {mutation["remove"] for mutation in mutations}  # type: ignore[attr-defined]
-    assert removed == {"x-pod", "x-to", "model", "x-envoy-original-dst-host"}
+    assert removed == {"x-pod", "x-to", "x-pool", "model", "x-envoy-original-dst-host"}
 
 
 def test_it_fails_open_unless_it_must_not() -> None:
     assert dig(document(), *EXT_PROC, "failure_mode_allow") is True
-    closed = document(envoy_fail_open=False)
-    assert "failure_mode_allow" not in dig(closed, *EXT_PROC)  # type: ignore[operator]
+    for settings in ({"envoy_fail_open": False}, {"envoy_body_mode": "full-duplex"}):
+        closed = document(**settings)
+        assert "failure_mode_allow" not in dig(closed, *EXT_PROC)  # type: ignore[operator]
 
 
 def test_envoy_waits_longer_than_a_hold() -> None:

@@ -1,0 +1,57 @@
+"""A pod that closes idle connections at the worst moment: when the next request arrives."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+_MODELS = json.dumps({"object": "list", "data": [{"id": "base", "parent": None}]}).encode()
+
+
+@dataclass
+class HastyPod:
+    """Serves ``base``. A request on a connection that was idle for too long gets no answer.
+
+    Real servers do this for a moment only, between their decision to close a connection and the
+    arrival of their FIN at the client.
+    """
+
+    name: str
+    keep_alive: float
+    address: str = ""
+    closed: int = 0
+    """Requests that arrived too late."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        idle_since = time.monotonic()
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if time.monotonic() - idle_since > self.keep_alive:
+                    self.closed += 1
+                    return
+                for line in head.lower().split(b"\r\n"):
+                    if line.startswith(b"content-length:"):
+                        await reader.readexactly(int(line.partition(b":")[2]))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % len(_MODELS))
+                writer.write(b"content-type: application/json\r\n\r\n" + _MODELS)
+                idle_since = time.monotonic()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()

@@ -1,0 +1,96 @@
+"""The loss of routers, as seen by clients of the gateway: answers that run, and new requests."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.echo_pod import EchoPod
+from tests.integration.routers import Load, Site, site
+
+MODEL = "only-1"
+"""Only one pod serves it. A request for it that another pod gets was not routed, but balanced by
+Envoy."""
+
+
+def pods(count: int = 3) -> list[EchoPod]:
+    return [EchoPod(f"vllm-{number}", adapters=(f"only-{number}",)) for number in range(count)]
+
+
+def balanced_by_envoy(gate: Site) -> int:
+    """Return how many requests for ``MODEL`` reached a pod that does not serve it."""
+    others = (pod for pod in gate.pods if MODEL not in pod.adapters)
+    return sum(MODEL.encode() in request.body for pod in others for request in pod.received)
+
+
+async def test_one_of_two_routers_is_killed(tmp_path: Path, transport: str) -> None:
+    async with site(tmp_path, pods(), routers=2, transport=transport) as gate:
+        async with gate.running(30, 6.0) as answers, gate.traffic(50, MODEL) as load:
+            await asyncio.sleep(1)
+            await gate.routers[0].end(signal.SIGKILL)
+            await asyncio.sleep(2)
+            await gate.routers[0].start()
+            await asyncio.sleep(1)
+        assert answers.lost == 0
+        assert load.lost + balanced_by_envoy(gate) <= load.sent * 0.01
+
+
+async def test_two_routers_are_restarted_one_after_the_other(
+    tmp_path: Path, transport: str
+) -> None:
+    async with site(tmp_path, pods(), routers=2, transport=transport) as gate:
+        async with gate.running(30, 6.0) as answers, gate.traffic(50, MODEL) as load:
+            for router in gate.routers:
+                await asyncio.sleep(1)
+                await router.end(signal.SIGTERM)
+                await asyncio.sleep(0.5)
+                await router.start()
+                await asyncio.sleep(2.5)
+        assert (answers.lost, load.lost) == (0, 0)
+        assert balanced_by_envoy(gate) <= load.sent * 0.01
+
+
+async def test_the_only_router_is_killed_and_comes_back(tmp_path: Path, transport: str) -> None:
+    async with site(tmp_path, pods(), routers=1, transport=transport) as gate:
+        async with gate.running(30, 5.0) as answers, gate.traffic(50) as load:
+            await asyncio.sleep(1)
+            await gate.routers[0].end(signal.SIGKILL)
+            await asyncio.sleep(3)
+            assert load.statuses[200] > 100
+            await gate.routers[0].start()
+            await asyncio.sleep(2)
+        assert (answers.lost, load.lost) == (0, 0)
+        # Requests are routed again: each adapter is served by the only pod that has it.
+        again = Load()
+        for number in range(3):
+            assert await gate.request(again, f"only-{number}") == f"vllm-{number}"
+
+
+async def test_a_router_that_hangs_holds_no_request_longer_than_the_timeout(
+    tmp_path: Path,
+) -> None:
+    config = {"envoy_message_timeout_seconds": 1.0}
+    async with site(tmp_path, pods(), routers=1, **config) as gate:
+        router = gate.routers[0].process
+        async with gate.running(10, 8.0) as answers, gate.traffic(20) as load:
+            await asyncio.sleep(0.5)
+            router.send_signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(6)
+            finally:
+                router.send_signal(signal.SIGCONT)
+            await asyncio.sleep(1)
+        assert (answers.lost, load.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["buffered", "streamed"])
+@pytest.mark.parametrize("kind", ["override-host", "original-dst"])
+async def test_answers_that_run_are_not_lost_with_the_router(
+    tmp_path: Path, mode: str, kind: str
+) -> None:
+    config = {"envoy_body_mode": mode, "envoy_pods": kind}
+    async with site(tmp_path, pods(), routers=1, **config) as gate:
+        async with gate.running(20, 3.0) as answers:
+            await gate.routers[0].end(signal.SIGKILL)
+        assert answers.lost == 0
