@@ -48,6 +48,13 @@ test-fast: $(VENV)/.dev ## run the unit tests that need no Envoy (ARGS="-k sessi
 fuzz: $(VENV)/.dev ## run the property tests with 20 times the examples (some minutes)
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -q -m hypothesis tests/unit $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.dev ## run the fault tests at length, each algorithm alone, and write docs/reliability.md (30 minutes)
+	mkdir -p build
+	FAULTS_PLAN=long FAULTS_FIGURES=build/faults.md $(PY) -m pytest -n 0 tests/faults $(ARGS)
+	@cat build/faults.md
+	$(PY) docs/embed.py docs/reliability.md faults < build/faults.md
+
 .PHONY: lint
 lint: $(VENV)/.dev ## run ruff, mypy and import-linter
 	$(PY) -m ruff check .

@@ -5,11 +5,11 @@ loop.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 
 from bench.ext_proc_client import header_block
-from bench.workload import adapter, ext_proc_messages
+from bench.workload import adapter, answer_message, ext_proc_messages
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.process_call import Process
 from lora_router.extproc.transport import PROCESS_PATH
@@ -25,15 +25,23 @@ _OPEN = 32
 """Requests in flight at any time."""
 _HEADERS = header_block()
 _WIDE = 2**30
+_PORT = b":8000"
+"""How the endpoint of each pod ends."""
 
 
-def requests(context: SessionContext, size: int) -> Callable[[], object]:
+def requests(
+    context: SessionContext, size: int, endpoints: Sequence[str] = ()
+) -> Callable[[], object]:
     """Return a call that processes one request up to its answer, and ends an older request.
 
     Args:
         context: The context of the sessions.
         size: Length of the body in bytes.
+        endpoints: The endpoints of all pods, of the same length, if Envoy sends the headers of the
+            answers too. Empty: it does not.
     """
+    answered = {endpoint.encode(): _in_grpc(answer_message(endpoint)) for endpoint in endpoints}
+    length = max(map(len, endpoints), default=0)
     process = Process(context, max_message_bytes=1 << 25)
     methods = Methods({PROCESS_PATH: process.open_call}, max_header_list_bytes=1 << 16)
     connection = Connection(
@@ -47,9 +55,7 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
     connection.receive(frames.PREFACE + greeting)
     asked = cycle(
         [
-            tuple(
-                prefix.pack(0, len(data)) + data for data in ext_proc_messages(size, adapter(each))
-            )
+            tuple(_in_grpc(data) for data in ext_proc_messages(size, adapter(each)))
             for each in range(_MESSAGES)
         ]
     )
@@ -64,7 +70,12 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
         connection.receive(start + frames.frame(frames.DATA, 0, number, headers))
         connection.output()
         connection.receive(frames.frame(frames.DATA, 0, number, body))
-        connection.output()
+        output = connection.output()
+        if answered:
+            after = output.find(_PORT) + len(_PORT)
+            message = answered[bytes(output[after - length : after])]
+            connection.receive(frames.frame(frames.DATA, 0, number, message))
+            connection.output()
         under_way.append(number)
         if len(under_way) > _OPEN:
             # As Envoy does: half-close the stream, then reset it.
@@ -76,6 +87,10 @@ def requests(context: SessionContext, size: int) -> Callable[[], object]:
                 connection.receive(frames.window_update(0, _WIDE >> 8))
 
     return one
+
+
+def _in_grpc(data: bytes) -> bytes:
+    return prefix.pack(0, len(data)) + data
 
 
 def _never(_seconds: float, _call: Callable[[], None]) -> Callable[[], object]:

@@ -23,7 +23,7 @@ from bench.envoys import PAGES
 from bench.fleets import BenchFleet, pod_object
 from bench.noop import NoSession
 from bench.outside_algorithm import FewestRequests
-from bench.workload import adapter, body, ext_proc_messages
+from bench.workload import adapter, answer_message, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc import process_call
 from lora_router.extproc.body import InferencePaths, read_body
@@ -107,10 +107,14 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
     """Measure the parts of a request of 1 KB; return µs by name."""
     context = _context(fleet)
     headers, message = ext_proc_messages(1_000, adapter(0))
+    endpoints = [state.pod.address for state in fleet.fleet]
+    answer = answer_message(endpoints[0])
     pieces: dict[str, Callable[[], object]] = {
         "parse the headers' message": lambda: read_event(headers, context.headers),
         "parse the body's message, 1 KB": lambda: read_event(message, context.headers),
+        "parse the answer's message": lambda: read_event(answer, context.headers),
         "whole request on the builtin transport, without sockets, 1 KB": requests(context, 1_000),
+        "whole request with the answer's headers, 1 KB": requests(context, 1_000, endpoints),
     }
     rows = {name: microseconds(call, rounds) for name, call in pieces.items()}
     with patch.object(process_call, "Session", NoSession):

@@ -4,6 +4,8 @@ Client libraries write ``messages`` before ``model``. So the model's name comes 
 of plain English with escaped line ends and quotation marks.
 """
 
+from google.protobuf.struct_pb2 import Struct
+
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
 from lora_router.extproc.pb.ext_proc_pb2 import (
     HttpBody,
@@ -69,3 +71,32 @@ def ext_proc_messages(size: int, model: str) -> tuple[bytes, bytes]:
     )
     second = ProcessingRequest(request_body=HttpBody(body=data, end_of_stream=True))
     return first.SerializeToString(), second.SerializeToString()
+
+
+def answer_message(endpoint: str) -> bytes:
+    """Return the message that Envoy sends for the headers of a streamed answer of a pod."""
+    listed = {
+        ":status": "200",
+        "date": "Sat, 28 Nov 2026 06:03:48 GMT",
+        "server": "uvicorn",
+        "content-type": "text/event-stream; charset=utf-8",
+        "x-request-id": "2f1c7c52-7d0c-4d1b-9c0f-5f0e3f1c9a11",
+        "transfer-encoding": "chunked",
+        "x-envoy-upstream-service-time": "31",
+    }
+    headers = HeaderMap(
+        headers=[HeaderValue(key=key, raw_value=text.encode()) for key, text in listed.items()]
+    )
+    message = ProcessingRequest(response_headers=HttpHeaders(headers=headers))
+    destination = message.metadata_context.filter_metadata["envoy.lb"]
+    destination["x-gateway-destination-endpoint"] = endpoint
+    attributes = Struct()
+    attributes.update(
+        {
+            "response.code": 200,
+            "response.code_details": "via_upstream",
+            "upstream.address": endpoint,
+        }
+    )
+    message.attributes["envoy.filters.http.ext_proc"] = attributes.SerializeToString()
+    return message.SerializeToString()

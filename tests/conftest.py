@@ -26,6 +26,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 _TESTS = Path(__file__).parent
 _MARKS = {
     "integration": pytest.mark.envoy,
+    "faults": pytest.mark.envoy,
     "kube": pytest.mark.kube,
     "image": pytest.mark.slow,
 }
@@ -33,6 +34,14 @@ _MARKS = {
 _ONE_WORKER = {
     "kube": "kube",
     "image": "image",
+    "faults/test_certificates.py": "faults of routers",
+    "faults/test_clients.py": "faults of clients",
+    "faults/test_keep_alive.py": "faults of pods",
+    "faults/test_one_router.py": "faults of routers",
+    "faults/test_plug_ins.py": "faults of clients",
+    "faults/test_pod_pages.py": "faults of pods",
+    "faults/test_pods.py": "faults of pods",
+    "faults/test_two_routers.py": "faults of routers",
     "integration/test_bench.py": "whole machine",
     "integration/test_demo.py": "whole machine",
 }

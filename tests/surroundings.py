@@ -19,7 +19,7 @@ _KEPT = frozenset({
 })  # fmt: skip
 _USERS = "TESTS_USERS_"
 """Prefix under which the user's variables wait for ``users_environment``."""
-_KEPT_PREFIXES = ("PYTEST_", "COV_", "COVERAGE_", "HYPOTHESIS_", _USERS)
+_KEPT_PREFIXES = ("PYTEST_", "COV_", "COVERAGE_", "HYPOTHESIS_", "FAULTS_", _USERS)
 
 
 def isolate() -> None:

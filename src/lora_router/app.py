@@ -9,6 +9,7 @@ from lora_router.app_metrics import (
     add_app_metrics,
     add_certificate_metrics,
     add_endpoint_metrics,
+    add_gateway_metrics,
     add_watchdog_metrics,
 )
 from lora_router.assembly import (
@@ -25,6 +26,7 @@ from lora_router.assembly import (
 from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
+from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.metrics import Telemetry
@@ -59,8 +61,14 @@ class App:
         self.fleet.changes.on_failure = self._listener_failed
         self.director = make_director(settings, self.fleet, self.telemetry)
         self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
+        self.gateway = GatewayFaults()
         self.transport = make_transport(
-            settings, self.director, self.telemetry, self.supervisor, self.endpoint_discovery
+            settings,
+            self.director,
+            self.telemetry,
+            self.supervisor,
+            self.endpoint_discovery,
+            self.gateway,
         )
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
@@ -70,6 +78,7 @@ class App:
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
         self._readiness.add_details(self.discovery.status)
+        self._readiness.add_details(self.gateway.status)
         self.certificates = self._watch_certificates()
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self.admin = AdminServer(
@@ -81,6 +90,7 @@ class App:
         )
         self._hurry = asyncio.Event()
         add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
+        add_gateway_metrics(self.telemetry, self.gateway)
         add_watchdog_metrics(self.telemetry, self.watchdog)
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
 

@@ -2,6 +2,7 @@
 
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
+from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.transport import Transport
 from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
@@ -33,6 +34,15 @@ def add_app_metrics(
         "lora_router_failing_tasks",
         "Background tasks that keep failing. /readyz describes them.",
         lambda: len(supervisor.failing()),
+    )
+
+
+def add_gateway_metrics(telemetry: Telemetry, gateway: GatewayFaults) -> None:
+    """Add the faults of the gateway to the page."""
+    telemetry.add_counter(
+        "lora_router_streams_closed_early_total",
+        "Streams that the gateway closed before their answers ended. /readyz says how to fix it.",
+        lambda: gateway.closed_early,
     )
 
 

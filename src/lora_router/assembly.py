@@ -13,6 +13,7 @@ from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.endpoint_discovery.stream_call import StreamEndpoints
 from lora_router.extproc.body import InferencePaths
 from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
@@ -117,6 +118,7 @@ def make_transport(
     telemetry: Telemetry,
     supervisor: Supervisor,
     endpoint_discovery: EndpointDiscovery,
+    gateway: GatewayFaults,
 ) -> Transport:
     """Return the selected transport, which does not listen yet."""
     context = SessionContext(
@@ -133,6 +135,7 @@ def make_transport(
         ),
         max_body_bytes=settings.max_body_bytes,
         answers=telemetry.answers,
+        gateway=gateway,
     )
     make: Callable[..., Transport]
     # Import only the selected transport: grpcio takes a large part of the startup time.

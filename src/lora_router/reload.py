@@ -18,6 +18,7 @@ from lora_router.threads import in_thread
 log = logging.getLogger("lora_router")
 
 _APPLIED = ("log_level", "log_format")
+_SHOWN_ERRORS = 20
 
 
 class Reload:
@@ -54,8 +55,11 @@ class Reload:
         try:
             loaded = await in_thread(self._load, "reload")
         except SettingsError as error:
-            for line in str(error).splitlines():
+            lines = str(error).splitlines()
+            for line in lines[:_SHOWN_ERRORS]:
                 log.error("settings not reloaded, the old ones stay in use: %s", line)
+            if len(lines) > _SHOWN_ERRORS:
+                log.error("%d more errors in the settings", len(lines) - _SHOWN_ERRORS)
             return
         for warning in loaded.warnings:
             log.warning("%s", warning)

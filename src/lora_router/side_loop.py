@@ -31,6 +31,8 @@ class SideLoop:
         self._loop = asyncio.SelectorEventLoop()
         self._loop.set_exception_handler(self._callback_failed)
         self._limit = LogLimit(60.0)
+        self.ends = False
+        """Whether failures are of no interest any more, such as a listener that cannot resume."""
         # A daemon: the process's exit does not wait for it.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -89,6 +91,8 @@ class SideLoop:
             self._loop.close()
 
     def _callback_failed(self, _loop: object, context: Mapping[str, Any]) -> None:
+        if self.ends:
+            return
         error = context.get("exception")
         self._limit.log(
             log,

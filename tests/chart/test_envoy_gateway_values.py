@@ -173,14 +173,15 @@ def test_it_fails_open_where_no_client_can_choose_an_address(
     assert called["backendSettings"]["healthCheck"]["panicThreshold"] == (0 if open_ else 1)
 
 
-def test_over_tls_only_failed_connections_take_a_router_out() -> None:
+def test_failed_connections_take_a_router_out_and_answers_do_not() -> None:
     tls = {"secretName": "router-tls", "caConfigMapName": "ca"}
-    check = processor(render({**behind_envoy_gateway(), "tls": tls}))["backendSettings"]
-
-    assert "active" not in check["healthCheck"]
-    passive = check["healthCheck"]["passive"]
-    assert passive["splitExternalLocalOriginErrors"] is True
-    assert passive["consecutive5XxErrors"] == 2147483647
+    for values in (behind_envoy_gateway(), {**behind_envoy_gateway(), "tls": tls}):
+        check = processor(render(values))["backendSettings"]["healthCheck"]
+        assert check["passive"]["splitExternalLocalOriginErrors"] is True
+        assert check["passive"]["consecutiveLocalOriginFailures"] == 2
+        assert check["passive"]["consecutive5XxErrors"] == 2147483647
+        # Envoy's gRPC health checks do not negotiate HTTP/2 over Envoy Gateway's TLS.
+        assert ("active" in check) is ("tls" not in values)
 
 
 @pytest.mark.parametrize("destination", ["endpoint-override", "original-dst"])

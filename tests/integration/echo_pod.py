@@ -33,7 +33,8 @@ class Received:
 class EchoPod:
     """Serves ``base`` and some adapters on a free loopback port.
 
-    A JSON body with ``"tokens": N`` and ``"pause": seconds`` gets a streamed response.
+    A JSON body with ``"tokens": N`` and ``"pause": seconds`` gets a streamed response. With
+    ``"waits": true`` the response ends when ``may_end`` is set.
     """
 
     name: str
@@ -45,6 +46,7 @@ class EchoPod:
     aborted: int = 0
     """Responses that were cut because the client closed the connection."""
     address: str = ""
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=1 << 28)
@@ -108,6 +110,8 @@ class EchoPod:
             for number in range(tokens):
                 await answer.write(f"data: {number}\n\n".encode())
                 await asyncio.sleep(pause)
+            if document.get("waits"):
+                await self.may_end.wait()
             await answer.write(b"data: [DONE]\n\n")
         except (ConnectionError, asyncio.CancelledError):
             self.aborted += 1

@@ -1,6 +1,7 @@
 """Certificates are renewed while requests run, through a real Envoy and for both transports."""
 
 import asyncio
+import signal
 import ssl
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lora_router.probe import ProbeError, ProbeOptions, probe
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import gateway, until
+from tests.integration.served import Served
 from tests.integration.test_envoy_tls import settings_of
 
 
@@ -29,13 +31,13 @@ def renew(certificates: Certificates, authority: trustme.CA) -> None:
     certificates.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
 
-async def presented(app: App, certificates: Certificates) -> bytes:
+async def presented(port: int, certificates: Certificates) -> bytes:
     """Return the certificate that a new connection gets, in DER."""
     context = ssl.create_default_context(cafile=str(certificates.client_ca))
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(certificates.gateway_certificate, certificates.gateway_key)
     _, writer = await asyncio.open_connection(
-        "127.0.0.1", app.transport.port, ssl=context, server_hostname="localhost"
+        "127.0.0.1", port, ssl=context, server_hostname="localhost"
     )
     try:
         shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -52,7 +54,7 @@ async def test_a_renewed_certificate_is_used_and_no_stream_is_dropped(
     changes = settings_of(certificates, mutual=mutual)
     pod = EchoPod("vllm-0")
     async with gateway(tmp_path, [pod], transport=transport, **changes) as gate:
-        first = await presented(gate.app, certificates)
+        first = await presented(gate.app.transport.port, certificates)
         assert gate.app.certificates is not None
         url = f"{gate.url}/v1/completions"
         document = {"model": "base", "tokens": 20, "pause": 0.05}
@@ -61,17 +63,17 @@ async def test_a_renewed_certificate_is_used_and_no_stream_is_dropped(
             assert gate.app.transport.open_streams == 1
 
             for _ in range(3):
-                before = await presented(gate.app, certificates)
+                before = await presented(gate.app.transport.port, certificates)
                 renew(certificates, certificates.authority)
-                gate.app.certificates.refresh()
-                while await presented(gate.app, certificates) == before:
+                gate.app.refresh()
+                while await presented(gate.app.transport.port, certificates) == before:
                     await asyncio.sleep(0.01)
                 # Envoy's open connection goes on.
                 assert (await gate.post({"model": "base"}))[0].status == 200
 
             assert (await response.read()).endswith(b"[DONE]\n\n")
         assert pod.aborted == 0
-        assert await presented(gate.app, certificates) != first
+        assert await presented(gate.app.transport.port, certificates) != first
         page = gate.app.telemetry.page().decode()
         assert "lora_router_tls_files_refused_seconds 0.0" in page
         await until(lambda: gate.in_flight == 0)
@@ -93,7 +95,7 @@ async def test_authorities_for_clients_are_replaced_not_added(
         assert not await accepts(gate.app, certificates, certificates.stranger)
 
         certificates.stranger.cert_pem.write_to_path(authorities)
-        gate.app.certificates.refresh()
+        gate.app.refresh()
         await until(lambda: gate.app.transport.tls is not used)
 
         assert await accepts(gate.app, certificates, certificates.stranger)
@@ -116,20 +118,37 @@ async def accepts(app: App, certificates: Certificates, authority: trustme.CA) -
         return True
 
 
+async def test_a_hangup_renews_the_certificate(
+    tmp_path: Path, certificates: Certificates, transport: str
+) -> None:
+    (tmp_path / "pods.yaml").write_text("pods: []")
+    config: dict[str, object] = {"transport": transport, **settings_of(certificates, mutual=False)}
+    served = Served(tmp_path, config)
+    async with served.run() as process:
+        await served.until_ready()
+        before = await presented(served.grpc_port, certificates)
+        renew(certificates, certificates.authority)
+        process.send_signal(signal.SIGHUP)
+
+        async with asyncio.timeout(20):
+            while await presented(served.grpc_port, certificates) == before:
+                await asyncio.sleep(0.01)
+
+
 async def test_half_a_renewal_keeps_the_old_certificate(
     tmp_path: Path, certificates: Certificates, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes = settings_of(certificates, mutual=False)
     async with gateway(tmp_path, [EchoPod("vllm-0")], transport=transport, **changes) as gate:
-        before = await presented(gate.app, certificates)
+        before = await presented(gate.app.transport.port, certificates)
         certificates.key.write_bytes(certificates.gateway_key.read_bytes())
         assert gate.app.certificates is not None
-        gate.app.certificates.refresh()
+        gate.app.refresh()
         await until(lambda: "tls_error" in gate.app.readiness().details)
 
         assert gate.app.readiness().ready
         assert "key values mismatch" in caplog.text
-        assert await presented(gate.app, certificates) == before
+        assert await presented(gate.app.transport.port, certificates) == before
         assert (await gate.post({"model": "base"}))[0].status == 200
         target = f"localhost:{gate.app.transport.port}"
         assert await probe(ProbeOptions(target, "liveness", ca=certificates.client_ca))

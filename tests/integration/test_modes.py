@@ -5,16 +5,13 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-import aiohttp
 import pytest
-import yaml
 
-from lora_router.envoy.bootstrap import bootstrap_yaml
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
-from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.second_envoy import ask, second_envoy
 
 BIG = 600_000
 
@@ -94,36 +91,12 @@ async def test_only_in_streamed_mode_must_a_body_be_there_within_the_message_tim
         await until(lambda: gate.in_flight == 0)
 
 
-async def second_envoy(gate: Gateway, tmp_path: Path, **changes: object) -> Envoy:
-    """Start another Envoy in front of the same router, with another ext_proc configuration."""
-    document = yaml.safe_load(bootstrap_yaml(gate.settings))
-    listener = document["static_resources"]["listeners"][0]
-    listener["address"]["socket_address"]["port_value"] = free_port()
-    document["admin"]["address"]["socket_address"]["port_value"] = free_port()
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    ext_proc = manager["http_filters"][0]["typed_config"]
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            ext_proc[key] = ext_proc.get(key, {}) | value
-        else:
-            ext_proc[key] = value
-    return Envoy(yaml.safe_dump(document), tmp_path)
-
-
-async def ask(
-    gate: Gateway, envoy: Envoy, document: dict[str, object]
-) -> tuple[aiohttp.ClientResponse, bytes]:
-    url = f"http://127.0.0.1:{envoy.port}/v1/completions"
-    async with gate.client.post(url, json=document) as response:
-        return response, await response.read()
-
-
 @pytest.mark.parametrize("mode", ["NONE", "STREAMED", "BUFFERED_PARTIAL"])
 async def test_envoys_that_are_configured_otherwise_are_asked_for_the_body(
     tmp_path: Path, transport: str, mode: str
 ) -> None:
     async with gateway(tmp_path, pods(), transport=transport) as gate:
-        changed = await second_envoy(gate, tmp_path, processing_mode={"request_body_mode": mode})
+        changed = second_envoy(gate, tmp_path, processing_mode={"request_body_mode": mode})
         async with changed as envoy:
             for _ in range(3):
                 response, _ = await ask(gate, envoy, {"model": "sql-lora", "x": "y" * 10_000})
@@ -136,7 +109,7 @@ async def test_an_envoy_that_sends_no_body_and_may_not_be_asked_reaches_no_pod(
 ) -> None:
     # With override-host, Envoy would balance it.
     async with gateway(tmp_path, pods(), transport=transport, envoy_pods="original-dst") as gate:
-        changed = await second_envoy(
+        changed = second_envoy(
             gate,
             tmp_path,
             processing_mode={"request_body_mode": "NONE"},
@@ -152,7 +125,7 @@ async def test_response_messages_are_answered_where_an_envoy_sends_them(
     tmp_path: Path, transport: str
 ) -> None:
     async with gateway(tmp_path, pods(), transport=transport) as gate:
-        changed = await second_envoy(
+        changed = second_envoy(
             gate,
             tmp_path,
             processing_mode={
@@ -171,7 +144,7 @@ async def test_response_messages_are_answered_where_an_envoy_sends_them(
 
 async def test_response_bodies_in_full_duplex_are_sent_back(tmp_path: Path, transport: str) -> None:
     async with gateway(tmp_path, pods(), transport=transport) as gate:
-        changed = await second_envoy(
+        changed = second_envoy(
             gate,
             tmp_path,
             processing_mode={

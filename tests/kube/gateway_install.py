@@ -1,6 +1,6 @@
 """The chart behind an Envoy that Envoy Gateway configured, with a router and pods."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from tests.chart.rendering import render
 from tests.envoy import Envoy, free_port
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
-from tests.kube.gateway_config import Document, bootstrap, translate
-from tests.kube.installed import Releases, install_router
+from tests.kube.gateway_config import Document, bootstrap, cluster_of, translate
+from tests.kube.installed import Releases, install_router, installed_router
 from tests.kube.server import KubeClient, KubeServer
 
 Services = Mapping[tuple[str, str], list[EchoPod]]
@@ -48,9 +48,13 @@ class Installed:
     """A client of an Envoy that Envoy Gateway configured, and the servers behind it."""
 
     envoy: Envoy
-    app: App
+    apps: list[App]
     client: aiohttp.ClientSession
-    namespace: str
+
+    @property
+    def app(self) -> App:
+        """The first router."""
+        return self.apps[0]
 
     async def post(self, body: Any, headers: dict[str, str] | None = None) -> tuple[int, str]:
         """Send a request. Returns the status and the name of the pod that answered."""
@@ -71,6 +75,7 @@ async def installed(
     *,
     without: str = "",
     certificates: Certificates | None = None,
+    routers: int = 1,
     change: Callable[[Document], None] = lambda config: None,
 ) -> AsyncIterator[Installed]:
     """Install the chart, and run the router and an Envoy as it specifies.
@@ -84,9 +89,11 @@ async def installed(
         values: The chart's.
         without: A kind of object that Envoy Gateway does not look at.
         certificates: For TLS between the two.
+        routers: Number of routers.
         change: Is given the translated bootstrap.
     """
-    given, flags = dict(values), {}
+    given: dict[str, object] = dict(values)
+    flags: dict[str, object] = {}
     if certificates is not None:
         given["tls"] = {
             "secretName": "router-tls",
@@ -107,8 +114,13 @@ async def installed(
                 port = pod.address.rpartition(":")[2]
                 labels = {"model.aibrix.ai/name": model, "model.aibrix.ai/port": port}
                 await admin.pod(place, pod.name, labels=labels)
-        stack.push_async_callback(app.stop)
-        await app.start()
+        apps = [app]
+        for _ in range(1, routers):
+            ports = {"grpc_port": free_port(), "admin_port": free_port()}
+            apps.append(await installed_router(kube, admin, releases, folder, flags | ports))
+        for app in apps:
+            stack.push_async_callback(app.stop)
+            await app.start()
         documents = [
             document
             for document in render(release["config"], release="mine", namespace=namespace)
@@ -123,10 +135,20 @@ async def installed(
         }
         translated = await translate(documents, folder, "xds", endpoints)
         config = bootstrap(translated, f"{namespace}/llm", free_port(), ca=ca)
+        router_endpoints(config, [app.transport.port for app in apps])
         change(config)
         envoy = await stack.enter_async_context(Envoy(yaml.safe_dump(config), folder))
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Installed(envoy, app, client, namespace)
+        yield Installed(envoy, apps, client)
+
+
+def router_endpoints(config: Document, ports: Iterable[int]) -> None:
+    """Let Envoy know routers on loopback with these ports, and no other."""
+    [locality] = cluster_of(config, "envoyextensionpolicy/")["loadAssignment"]["endpoints"]
+    locality["lbEndpoints"] = [
+        {"endpoint": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": port}}}}
+        for port in ports
+    ]
 
 
 def _authority(namespace: str, ca: str) -> Document:

@@ -69,7 +69,7 @@ async def sidecar(
         settings = load_settings(file=folder / "config.yaml", environ={}, flags=here).settings
         envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), folder))
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Installed(envoy, app, client, namespace)
+        yield Installed(envoy, [app], client)
 
 
 async def counts_until_the_last_byte(gateway: Installed) -> None:

@@ -1,6 +1,7 @@
 """The router as a whole: what it says of itself, and that stopping stops everything."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -110,6 +111,17 @@ async def test_before_the_list_of_pods_is_read_a_failing_task_says_why(
     assert not readiness.ready
     assert readiness.reason.startswith("the list of pods has not been read yet; 1 background task")
     assert "pod-watch (all namespaces): 5 failures" in str(readiness.details["failures"])
+
+
+async def test_a_stall_of_its_event_loop_is_counted(settings: Settings) -> None:
+    app = App(settings.model_copy(update={"loop_stall_seconds": 0.01}))
+    await app.start()
+    await asyncio.sleep(0)
+    time.sleep(0.05)
+    async with asyncio.timeout(10):
+        while "lora_router_loop_stalls_total 0.0" in app.telemetry.page().decode():
+            await asyncio.sleep(0.01)
+    await app.stop()
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("a fault"), SystemExit(1)])

@@ -1,5 +1,6 @@
 """What a reload applies, what it only says, and that invalid settings change nothing."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
@@ -121,6 +122,16 @@ async def test_invalid_settings_change_nothing_and_are_logged_as_at_a_start(
     assert error in said(caplog)[0]
 
 
+async def test_of_many_errors_some_are_logged(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    router.file.write_text("".join(f"unknown_{number}: 1\n" for number in range(500)))
+    await router.reload.reload()
+
+    assert len(said(caplog)) == 21
+    assert said(caplog)[-1] == "480 more errors in the settings"
+
+
 async def test_a_file_that_is_gone_changes_nothing(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,3 +139,27 @@ async def test_a_file_that_is_gone_changes_nothing(
     await router.reload.reload()
 
     assert "router.yaml: cannot be read: No such file" in caplog.text
+
+
+async def test_the_files_that_it_follows_are_read_again_whatever_the_settings(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    monkeypatch.setattr(router.app.discovery, "refresh", lambda: reads.append("pods file"))
+    router.file.write_text("log_level: loud")
+
+    await router.reload.reload()
+
+    assert reads == ["pods file"]
+
+
+async def test_each_request_is_followed_by_a_reload(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reloads = asyncio.Queue[None]()
+    monkeypatch.setattr(router.app, "refresh", lambda: reloads.put_nowait(None))
+    router.app.supervisor.keep("reload", router.reload.run)
+
+    for _ in range(3):
+        router.reload.request()
+        await asyncio.wait_for(reloads.get(), 10)

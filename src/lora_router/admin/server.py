@@ -91,6 +91,7 @@ class AdminServer:
         runner, self._runner = self._runner, None
         if loop is None:
             return
+        loop.ends = True
         try:
             if runner is not None:
                 await loop.run(runner.cleanup())

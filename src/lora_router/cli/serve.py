@@ -1,7 +1,9 @@
 """``lora-router serve``."""
 
 import os
+import resource
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -71,6 +73,7 @@ def serve(
         spelled["log_level"] = "--verbose "
     loaded = load(config, assignments, flags, spelled)
     _provide_standard_streams()
+    _raise_descriptor_limit()
     _provide_home()
     # grpcio writes its own log to standard error, in threads that serve, and blocks there.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -105,6 +108,13 @@ def _provide_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _raise_descriptor_limit() -> None:
+    """Use as many file descriptors as the process may: each connection takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _provide_home() -> None:

@@ -7,7 +7,7 @@ Every failure is raised as an ``ApiError`` with one of a few causes.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ REQUEST_SECONDS = 30.0
 SILENCE_SECONDS = 10.0
 """A watch that the server does not end in time is ended by the client this much later."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
+MAX_PAGE_BYTES = 256 * 1024 * 1024
+"""Longest page of a list. A pod has 5 to 20 KB."""
 
 # Refuse compression: decompressing large lists would block the event loop.
 _HEADERS = {"Accept-Encoding": "identity"}
@@ -166,7 +168,7 @@ class KubernetesApi:
             _continue=next_page or None,
             _request_timeout=REQUEST_SECONDS,
         ) as response:
-            return _decoded(_pages.decode, await response.read())
+            return _decoded(_pages.decode, await _body(response))
 
     async def watch(
         self, query: PodQuery, version: str, *, seconds: int
@@ -189,11 +191,7 @@ class KubernetesApi:
             timeout_seconds=seconds,
             _request_timeout=time_limit,
         ) as response:
-            rest = b""
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                if len(rest) > MAX_EVENT_BYTES:
-                    raise ApiError("malformed", f"an event is longer than {MAX_EVENT_BYTES} bytes")
+            async for lines in _lines(response.content.iter_any()):
                 if batch := [_decoded(_events.decode, line) for line in lines if line.strip()]:
                     yield batch
 
@@ -224,6 +222,38 @@ class KubernetesApi:
             raise ApiError("credentials", _text(error)) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise ApiError("connect", _text(error)) from None
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    pieces = []
+    size = 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_PAGE_BYTES:
+            raise ApiError("malformed", f"a page of pods is longer than {MAX_PAGE_BYTES} bytes")
+    return b"".join(pieces)
+
+
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield the lines that each chunk completes.
+
+    Raises:
+        ApiError: A line is too long.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        size += len(first)
+        if size > MAX_EVENT_BYTES:
+            raise ApiError("malformed", f"an event is longer than {MAX_EVENT_BYTES} bytes")
+        if others:
+            # Joined once: joining at each chunk takes quadratic time for a long line.
+            lines = [b"".join(pieces), *others[:-1]]
+            pieces, size = [others[-1]], len(others[-1])
+            yield lines
 
 
 def event_error(event: WatchEvent) -> ApiError:

@@ -2,7 +2,7 @@
 
 The quirks of the protocol are handled here:
 
-- A list is read in pages. If it expires while it is read, it is read again without paging.
+- A list is read in pages. If it expires while it is read, it is read once more from the start.
 - A watch continues from the resource version of the list, of the last event or of the last
   bookmark. The server ends each watch after some time, and the next one continues from there.
 - ``410 Gone`` means that the version is too old. A new list replaces everything, and pods that it
@@ -148,17 +148,19 @@ class _Follower:
 
     async def _list(self, api: KubernetesApi) -> Listed:
         try:
-            return await self._list_pages(api, self._options.page_limit)
+            return await self._list_pages(api)
         except ApiError as error:
             if error.cause != "expired":
                 raise
-        return await self._list_pages(api, 0)
+        return await self._list_pages(api)
 
-    async def _list_pages(self, api: KubernetesApi, limit: int) -> Listed:
+    async def _list_pages(self, api: KubernetesApi) -> Listed:
         pods: list[PodObject] = []
         next_page = ""
         while True:
-            page = await api.page(self._options.query, limit=limit, next_page=next_page)
+            page = await api.page(
+                self._options.query, limit=self._options.page_limit, next_page=next_page
+            )
             pods += page.items or ()
             next_page = page.metadata.next_page
             if not next_page:

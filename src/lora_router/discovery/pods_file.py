@@ -9,12 +9,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_router.discovery.fleet_update import update_fleet
+from lora_router.discovery.fleet_update import PODS_AT_ONCE, update_fleet
 from lora_router.discovery.pods_list import PodsFileError, parse_pods
+from lora_router.discovery.quiet_thread import quiet_thread
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.supervision import Supervisor, cancel, describe
@@ -24,6 +25,8 @@ from lora_router.yaml_document import YamlDocumentError, read_file
 log = logging.getLogger("lora_router.discovery")
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
+_LONG_FILE_BYTES = 128 * 1024
+"""A longer file takes tens of milliseconds to parse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class _Look:
     error: str | None = None
     fault: Exception | None = None
     """The exception behind ``error``, if it is an unexpected one."""
-    pods: Mapping[str, Pod] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
     """The list, by name."""
     changed: tuple[Pod, ...] = ()
     """Pods that are new or differ from the last valid list."""
@@ -71,7 +74,7 @@ class PodsFile:
         self._supervisor = supervisor or Supervisor()
         self._clock = clock
         self._digest = b""
-        self._known: Mapping[str, Pod] = {}
+        self._known: dict[str, Pod] = {}
         self._looked_at = clock()
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -126,8 +129,8 @@ class PodsFile:
         The file is read, parsed and compared in a thread, and applied in chunks: a list of 20,000
         pods takes more than a second of CPU, during which requests must be served.
         """
-        last, known = self._digest, self._known
-        found = await in_thread(lambda: _look_at(self._path, last, known), "pods-file")
+        last, before = self._digest, self._known
+        found = await in_thread(lambda: _look_at(self._path, last, before), "pods-file")
         self._looked_at = self._clock()
         if found.digest == self._digest:
             return
@@ -141,6 +144,8 @@ class PodsFile:
         self._known = found.pods
         self.last_error = None
         log.info("loaded %d pods from %s", len(found.pods), self._path)
+        del found
+        await _free(before)
 
     def _refused(self, found: _Look) -> None:
         if found.fault is not None:
@@ -153,6 +158,14 @@ class PodsFile:
             )
 
 
+async def _free(pods: dict[str, Pod]) -> None:
+    """Free a list of pods in chunks, for the same reason as it is applied in chunks."""
+    while pods:
+        for _ in range(min(PODS_AT_ONCE, len(pods))):
+            pods.popitem()
+        await asyncio.sleep(0)
+
+
 def _look_at(path: Path, last: bytes, known: Mapping[str, Pod]) -> _Look:
     """Read the whole file, since its size and time stamp can stay the same across an edit."""
     try:
@@ -162,17 +175,18 @@ def _look_at(path: Path, last: bytes, known: Mapping[str, Pod]) -> _Look:
     digest = hashlib.blake2b(content).digest()
     if digest == last:
         return _Look(digest)
-    try:
-        pods = parse_pods(content)
-    except PodsFileError as error:
-        return _Look(digest, str(error))
-    except Exception as error:
-        # An unexpected fault, caused by this content: another content may be fine.
-        return _Look(digest, f"cannot be read: {describe(error)}", fault=error)
-    by_name = {pod.name: pod for pod in pods}
-    return _Look(
-        digest,
-        pods=by_name,
-        changed=tuple(pod for pod in pods if known.get(pod.name) != pod),
-        gone=tuple(known.keys() - by_name.keys()),
-    )
+    with quiet_thread() if len(content) > _LONG_FILE_BYTES else nullcontext():
+        try:
+            pods = parse_pods(content)
+        except PodsFileError as error:
+            return _Look(digest, str(error))
+        except Exception as error:
+            # An unexpected fault, caused by this content: another content may be fine.
+            return _Look(digest, f"cannot be read: {describe(error)}", fault=error)
+        by_name = {pod.name: pod for pod in pods}
+        return _Look(
+            digest,
+            pods=by_name,
+            changed=tuple([pod for pod in pods if known.get(pod.name) != pod]),
+            gone=tuple(known.keys() - by_name.keys()),
+        )

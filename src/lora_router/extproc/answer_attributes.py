@@ -6,7 +6,6 @@ The values may come from a pod, so every value has a bound. A value that is out 
 unknown.
 """
 
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -19,11 +18,11 @@ Attributes: TypeAlias = tuple[int, str, str]
 """Status, endpoint, and response code details. Unknown: 0 and empty."""
 UNKNOWN: Final[Attributes] = (0, "", "")
 
-FILTER: Final = "envoy.filters.http.ext_proc"
-"""The key of the attributes, whatever the name of the filter is."""
 SERVED_KEY: Final = "x-gateway-destination-endpoint-served"
 """Where the endpoint-picker protocol puts the endpoint that served the request."""
 
+_FILTER = "envoy.filters.http.ext_proc"
+"""The key of the attributes, whatever the name of the filter is."""
 _SERVED_NAMESPACE = "envoy.lb"
 _STATUS = "response.code"
 _SERVED_BY = "upstream.address"
@@ -49,8 +48,8 @@ def make_answer(attributes: Attributes, status_header: str) -> Answer:
 def read_attributes(request: ProcessingRequest) -> Attributes:
     """Return what the fields beside the headers state."""
     attributes = UNKNOWN
-    if FILTER in request.attributes:
-        attributes = _read_struct(request.attributes[FILTER]) or UNKNOWN
+    if _FILTER in request.attributes:
+        attributes = _read_struct(request.attributes[_FILTER])
     status, served_by, details = attributes
     if not served_by and request.HasField("metadata_context"):
         metadata = request.metadata_context.filter_metadata
@@ -60,24 +59,11 @@ def read_attributes(request: ProcessingRequest) -> Attributes:
     return status, served_by, details
 
 
-@lru_cache(maxsize=4096)
-def read_entry(entry: bytes) -> Attributes | None:
-    """Return what one entry of the attributes states; ``None``: the entry is invalid.
-
-    The entries of different answers are the same: a few statuses and details, and one endpoint for
-    each pod.
-
-    Args:
-        entry: The encoding of a ``Struct`` with this entry only.
-    """
-    return _read_struct(entry)
-
-
-def _read_struct(data: bytes) -> Attributes | None:
+def _read_struct(data: bytes) -> Attributes:
     try:
         fields = Struct.FromString(data).fields
     except DecodeError:
-        return None
+        return UNKNOWN
     return (
         _checked_status(fields[_STATUS].number_value) if _STATUS in fields else 0,
         _checked_endpoint(fields[_SERVED_BY].string_value) if _SERVED_BY in fields else "",

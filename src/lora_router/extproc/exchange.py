@@ -39,6 +39,7 @@ from lora_router.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
+from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
@@ -71,6 +72,8 @@ HOLD_MARGIN_SECONDS = 2.0
 before Envoy's timeout."""
 
 _RESPONSE_HEADERS_PASS = (answers.CONTINUE_RESPONSE_HEADERS,)
+_REDIRECTION = 300
+"""Statuses below are successes."""
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
 
@@ -85,6 +88,7 @@ class SessionContext:
     headers: HeaderNames
     max_body_bytes: int
     answers: AnswerCounts = field(default_factory=AnswerCounts)
+    gateway: GatewayFaults = field(default_factory=GatewayFaults)
 
 
 class Exchange:
@@ -98,6 +102,7 @@ class Exchange:
         "_on_late",
         "_routed",
         "_setup",
+        "_since",
         "context",
         "state",
     )
@@ -121,6 +126,8 @@ class Exchange:
         self._routed: Routed | None = None
         self._answer: Answer | None = None
         """How the answer to the routed request began."""
+        self._since = 0.0
+        """When the stream began to wait for the end of an answer that takes time; 0: it did not."""
 
     def end(self) -> None:
         """Handle the end of the stream: release everything that the request holds."""
@@ -129,13 +136,22 @@ class Exchange:
         if self._held is not None:
             self._held.cancel()
             self._held = None
-        if self._routed is not None:
-            self._routed.reservation.release()
+        routed = self._routed
+        if routed is not None and routed.reservation.release():
+            self._judge_end(routed)
 
     def end_stream(self, code: int, message: str) -> Outputs:
         """End the stream with a gRPC status."""
         self.end()
         return (EndStream(code, f"lora-router: {message}"),)
+
+    def _judge_end(self, routed: Routed) -> None:
+        """Report what the end of a routed request shows about the gateway."""
+        gateway = self.context.gateway
+        if self._answer is None and routed.model:
+            gateway.ended_unseen()
+        if self._since:
+            gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
 
     # The request
 
@@ -208,9 +224,15 @@ class Exchange:
     def record_answer(self, event: ResponseHeaders) -> Outputs:
         """Record how the answer to a routed request begins."""
         routed = self._routed
-        if routed is not None and event.is_final and self._answer is None:
+        if routed is not None and self._answer is None and event.is_final:
             self._answer = answer = event.answer
-            self.context.answers.answered(answer)
+            context = self.context
+            gateway = context.gateway
+            if gateway.unseen:
+                gateway.answer_seen()
+            takes_time = event.event_stream and not event.ends and answer.status < _REDIRECTION
+            self._since = gateway.now() if takes_time else 0.0
+            context.answers.answered(answer)
             try:
                 routed.reservation.answered(answer)
             except Exception:  # Whatever an answer shows, its client gets it.
@@ -304,6 +326,8 @@ class Exchange:
         if isinstance(outcome, Refused):
             return self._refused(outcome)
         self._routed = outcome
+        if outcome.reservation.streamed:
+            self._since = self.context.gateway.now()
         self.state = ROUTED
         collected, self._collected = self._collected, None
         answer = encode_routed(

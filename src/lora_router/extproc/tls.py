@@ -6,6 +6,9 @@ from pathlib import Path
 
 from lora_router.extproc.transport import TransportError
 from lora_router.extproc.x509 import expires_at
+from lora_router.yaml_document import YamlDocumentError, read_file
+
+_MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,9 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 def _read(name: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TransportError(f"{name}: {path}: cannot be read: {error.strerror}") from None
+        return read_file(path, max_bytes=_MAX_BYTES)
+    except YamlDocumentError as error:
+        raise TransportError(f"{name}: {path}: {error}") from None
 
 
 def _reason(error: Exception) -> str:

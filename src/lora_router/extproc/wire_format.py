@@ -7,9 +7,8 @@ must not contain line feeds (RFC 9110, section 5.5; Envoy refuses them). A lengt
 to 1,407 bytes is encoded with a line feed too, so a value could begin with such a sequence. What
 precedes the sequence shows the difference: a header begins with a line feed and its own length.
 
-The fields beside the headers of a request are almost always the same as in the previous message,
-and each attribute of an answer is the same as in an earlier one. So the results of parsing them are
-cached.
+The fields beside the headers are almost always the same as in an earlier message, so the results of
+parsing them are cached.
 
 This reader relies on the encoding that Envoy produces: fields in the order of their numbers, values
 in ``raw_value``, lists of headers below 16 KB. For any other message the functions return ``None``,
@@ -21,11 +20,10 @@ from functools import lru_cache
 from google.protobuf.message import DecodeError
 
 from lora_router.extproc.answer_attributes import (
-    FILTER,
     SERVED_KEY,
     UNKNOWN,
     Attributes,
-    read_entry,
+    read_attributes,
 )
 from lora_router.extproc.events import (
     Message,
@@ -51,13 +49,11 @@ _LONGEST_HEADERS = 16 * 1024
 """Length in bytes from which protobuf reads a list of headers."""
 _LONGEST_REST = 512
 """Maximum length of the cached fields beside the headers of a request."""
-_METADATA, _ATTRIBUTES = 0x42, 0x4A
-"""The tags of fields 8 and 9 of ``ProcessingRequest``."""
-_FILTER = bytes((_FIRST_FIELD, len(FILTER))) + FILTER.encode() + b"\x12"
-"""The start of the attributes up to the length of the entries."""
+_METADATA = 0x42
+"""The tag of field 8 of ``ProcessingRequest``."""
 _SERVED = SERVED_KEY.encode()
-_LONGEST_ENTRY = 192
-"""Maximum length of a cached entry of the attributes."""
+_LONGEST_ATTRIBUTES = 256
+"""Maximum length of the cached attributes beside the headers of a response."""
 _NONE = ProcessingMode.NONE
 
 
@@ -168,42 +164,40 @@ def _values(
 
 
 def _attributes(data: Message, at: int) -> Attributes | None:
-    """Return what the fields after an offset state of an answer; ``None``: other fields."""
+    """Return what the fields after an offset state of an answer; ``None``: unknown fields."""
     total = len(data)
     if at == total:
         return UNKNOWN
     served = False
-    status, served_by, details = UNKNOWN
-    try:
-        if data[at] == _METADATA:
+    if data[at] == _METADATA:
+        try:
             size, start = _size(data, at + 1)
-            at = start + size
-            served = data.find(_SERVED, start, at) >= 0
-        if at != total:
-            size, at = _size(data, at + 1) if data[at] == _ATTRIBUTES else (0, 0)
-            start = at + len(_FILTER)
-            if at + size != total or data[at:start] != _FILTER:
-                return None
-            size, at = _size(data, start)
-            if at + size != total:
-                return None
-        while at < total:
-            size, start = _size(data, at + 1)
-            end = start + size
-            if data[at] != _FIRST_FIELD or end > total or size > _LONGEST_ENTRY:
-                return None
-            read = read_entry(bytes(data[at:end]))
-            if read is None:
-                return None
-            status, served_by, details = (
-                read[0] or status,
-                read[1] or served_by,
-                read[2] or details,
-            )
-            at = end
-    except (IndexError, OverflowError):
+        except (IndexError, OverflowError):
+            return None
+        at = start + size
+        served = data.find(_SERVED, start, at) >= 0
+    if not 0 <= total - at <= _LONGEST_ATTRIBUTES:
         return None
-    return None if served and not served_by else (status, served_by, details)
+    attributes = _read_attributes(bytes(data[at:]))
+    # Metadata count only where the attributes do not name the endpoint.
+    return None if served and attributes is not None and not attributes[1] else attributes
+
+
+@lru_cache(maxsize=8192)
+def _read_attributes(rest: bytes) -> Attributes | None:
+    """Return what the fields after the metadata state.
+
+    They are the same in many answers: the endpoint of one of the pods, a status, and details.
+    """
+    try:
+        request = ProcessingRequest.FromString(rest)
+    except DecodeError:
+        return None
+    if request.WhichOneof("request") is not None or request.observability_mode:
+        return None
+    if request.HasField("metadata_context") or request.HasField("protocol_config"):
+        return None
+    return read_attributes(request)
 
 
 def _first_field(data: Message) -> tuple[int, int, int] | None:

@@ -70,15 +70,16 @@ class EngineMetrics:
     @property
     def all(self) -> tuple[str, ...]:
         """The names of all series."""
-        single = (
+        others = (self.lora_info, self.generated_tokens)
+        return (*(name for name in others if name is not None), *self.labelled)
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """The names of the series that are read with their labels, each of them."""
+        return (
             self.running,
             self.waiting,
-            self.lora_info,
-            self.lora_slots,
-            self.generated_tokens,
-        )
-        return (
-            *(name for name in single if name is not None),
+            *((self.lora_slots,) if self.lora_slots is not None else ()),
             *self.kv_cache_usage,
             *((self.deferred.name,) if self.deferred is not None else ()),
             *(self.residency.all if self.residency is not None else ()),

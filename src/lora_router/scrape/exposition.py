@@ -10,16 +10,22 @@ from collections.abc import Iterable, Sequence
 
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.scrape.engines import ENGINES, PROCESS_START, EngineMetrics, ResidencyMetrics
+from lora_router.scrape.models import MAX_NAME_LENGTH
 from lora_router.scrape.series import (
+    MAX_SERIES,
     ExpositionError,
     Line,
     PageTooLargeError,
     Series,
     SeriesFinder,
-    read_series,
+    SeriesReader,
+    parts,
     read_values,
 )
+from lora_router.scrape.steps import Steps, all_at_once
 
+PAGE_PREFIX = b"\n"
+"""A page is copied unless it starts with this."""
 CLOCK_TOLERANCE_SECONDS = 3600.0
 """A pod's clock may be this far ahead of the router's. With several API server processes, vLLM's
 page shows sums of Unix times, which are decades ahead."""
@@ -30,6 +36,7 @@ MAX_NUMBER = 1e12
 """The same for all other numbers. No arithmetic with numbers of this size overflows."""
 MAX_LOAD_SECONDS = 3600.0
 _LONGEST_SLOTS = 20
+_MANY_SERIES = 1000
 MAX_ADAPTERS = 4096
 """Adapters in one label, which lists those of one batch."""
 
@@ -38,22 +45,62 @@ _start_finder = SeriesFinder((PROCESS_START,))
 
 
 class _Page:
-    """The lines of a page that are read."""
+    """The lines of a page that are read, and the series that have been read."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_activity", "_activity_time", "_count", "_latest", "_lines", "_series", "names")
 
-    def __init__(self, lines: dict[bytes, list[Line]]) -> None:
-        self._lines = lines
+    def __init__(self, names: EngineMetrics, latest: float) -> None:
+        self.names = names
+        self._latest = latest
+        self._lines: dict[bytes, list[Line]] = {}
+        self._count = 0
+        self._series: dict[str, Sequence[Series]] = {}
+        self._activity: Line | None = None
+        """The line of adapter activity with the newest plausible time. It is found by its value,
+        so that the labels of the others are not read."""
+        self._activity_time = 0.0
 
     def __contains__(self, name: str) -> bool:
         return name.encode() in self._lines
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """Add the lines of a part.
+
+        Raises:
+            ExpositionError: A time is not a number.
+            PageTooLargeError: There are too many lines.
+        """
+        lora_info = self.names.lora_info
+        activity_name = lora_info.encode() if lora_info is not None else b""
+        activity = []
+        for line in lines:
+            if line[1] == activity_name:
+                activity.append(line)
+            else:
+                self._lines.setdefault(line[1], []).append(line)
+                self._count += 1
+        if self._count > MAX_SERIES:
+            raise PageTooLargeError(f"the page has more than {MAX_SERIES} series that matter")
+        for line, time in zip(activity, read_values(activity), strict=True):
+            if self._activity_time < time <= self._latest:
+                self._activity, self._activity_time = line, time
+
+    def read(self) -> Steps[None]:
+        """Read the labels and values."""
+        reader = SeriesReader()
+        for name in self.names.labelled:
+            lines = self._lines.get(name.encode())
+            if lines is not None:
+                self._series[name] = yield from reader.read(lines)
+        if self._activity is not None and self.names.lora_info is not None:
+            self._series[self.names.lora_info] = yield from reader.read((self._activity,))
 
     def lines(self, name: str) -> Sequence[Line]:
         return self._lines.get(name.encode(), ())
 
     def series(self, name: str) -> Sequence[Series]:
-        lines = self._lines.get(name.encode())
-        return read_series(lines) if lines is not None else ()
+        """Return the series of a metric that has been read."""
+        return self._series.get(name, ())
 
 
 def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: float) -> PodMetrics:
@@ -69,33 +116,56 @@ def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: f
         ExpositionError: The page is not from a known engine, or a line that is read is malformed.
         PageTooLargeError: Reading the page would take too long.
     """
-    page = b"\n" + page
-    names, found = _find(page, engine)
-    residency = names.residency
-    started_at = _started_at(page)
+    return all_at_once(page_in_steps(page, engine=engine, scraped_at=scraped_at, wall_now=wall_now))
+
+
+def page_in_steps(
+    page: bytes, *, engine: str | None, scraped_at: float, wall_now: float
+) -> Steps[PodMetrics]:
+    """Read a metrics page in steps. The arguments and the errors are those of ``read_page``.
+
+    A page of vLLM is read in one step.
+    """
+    if not page.startswith(PAGE_PREFIX):
+        page = PAGE_PREFIX + page
+    found = yield from _find(page, engine, wall_now + CLOCK_TOLERANCE_SECONDS)
+    yield from found.read()
+    started_at = yield from _started_at(page)
+    names = found.names
+    running = _sum(found.series(names.running))
+    waiting = _sum(found.series(names.waiting))
+    if len(found.series(names.running)) + len(found.series(names.waiting)) > _MANY_SERIES:
+        yield
+    residency, load_seconds = None, None
+    if names.residency is not None:
+        residency = _residency(found, names.residency)
+        load_seconds = _mean(found, names.residency.load_seconds)
+        if len(found.series(names.residency.loaded)) > _MANY_SERIES:
+            yield
     return PodMetrics(
         scraped_at=scraped_at,
-        running=_sum(found.series(names.running)),
-        waiting=_sum(found.series(names.waiting)),
+        running=running,
+        waiting=waiting,
         kv_cache_usage=_kv_cache_usage(found, names),
         deferred=_deferred(found, names),
         lora=_lora(found, names, wall_now),
-        residency=_residency(found, residency) if residency is not None else None,
-        adapter_load_seconds=(
-            _mean(found, residency.load_seconds) if residency is not None else None
-        ),
+        residency=residency,
+        adapter_load_seconds=load_seconds,
         started_at=started_at,
         generated_tokens=_generated_tokens(found, names) if started_at is None else None,
     )
 
 
-def _find(page: bytes, engine: str | None) -> tuple[EngineMetrics, _Page]:
-    if engine is not None:
-        return ENGINES[engine], _Page(_finders[engine].all(page))
-    for names in ENGINES.values():
-        found = _Page(_finders[names.engine].all(page))
-        if names.running in found:
-            return names, found
+def _find(page: bytes, engine: str | None, latest: float) -> Steps[_Page]:
+    for names in ENGINES.values() if engine is None else (ENGINES[engine],):
+        found = _Page(names, latest)
+        finder = _finders[names.engine]
+        for start, end in parts(page):
+            found.add(finder.all(page, start, end))
+            if end < len(page):
+                yield
+        if engine is not None or names.running in found:
+            return found
     looked_for = ", ".join(names.running for names in ENGINES.values())
     raise ExpositionError(f"not the page of a known model server: it has none of {looked_for}")
 
@@ -130,13 +200,16 @@ def _deferred(found: _Page, names: EngineMetrics) -> float | None:
     return _sum([one for one in series if one[0].get(metric.label) == metric.value])
 
 
-def _started_at(page: bytes) -> float | None:
+def _started_at(page: bytes) -> Steps[float | None]:
     """Return when the server's process started. The series has no labels."""
-    line = _start_finder.first(page)
-    if line is None:
-        return None
-    (time,) = read_values((line,))
-    return time if 0 < time < math.inf else None
+    for start, end in parts(page):
+        line = _start_finder.first(page, start, end)
+        if line is not None:
+            (time,) = read_values((line,))
+            return time if 0 < time < math.inf else None
+        if end < len(page):
+            yield
+    return None
 
 
 def _generated_tokens(found: _Page, names: EngineMetrics) -> float | None:
@@ -148,28 +221,18 @@ def _generated_tokens(found: _Page, names: EngineMetrics) -> float | None:
 
 
 def _lora(found: _Page, names: EngineMetrics, wall_now: float) -> LoraActivity | None:
-    if names.lora_info is not None:
-        newest = _newest(found.lines(names.lora_info), wall_now)
-        for labels, time in read_series(newest):
-            return LoraActivity(
-                max_lora=_slots(labels.get("max_lora", "")),
-                running=_adapters(labels.get("running_lora_adapters", "")),
-                waiting=_adapters(labels.get("waiting_lora_adapters", "")),
-                updated_at=float(time),
-            )
+    for labels, time in found.series(names.lora_info) if names.lora_info is not None else ():
+        return LoraActivity(
+            max_lora=_slots(labels.get("max_lora", "")),
+            running=_adapters(labels.get("running_lora_adapters", "")),
+            waiting=_adapters(labels.get("waiting_lora_adapters", "")),
+            updated_at=float(time),
+        )
     if names.lora_slots is not None:
         slots = _max(found.series(names.lora_slots))
         if slots is not None and slots >= 1:
             return LoraActivity(_bounded_slots(slots), frozenset(), frozenset(), wall_now)
     return None
-
-
-def _newest(lines: Sequence[Line], wall_now: float) -> Sequence[Line]:
-    """Return the line with the newest plausible time, if there is one."""
-    latest = wall_now + CLOCK_TOLERANCE_SECONDS
-    times = read_values(lines)
-    newest = max([time for time in times if 0 < time <= latest], default=None)
-    return () if newest is None else (lines[times.index(newest)],)
 
 
 def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
@@ -187,7 +250,7 @@ def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
     for labels, value in found.series(names.loaded):
         adapter, level = labels.get(names.adapter_label), labels.get(names.level_label)
         # A page merged from several API servers shows sums: any value above 0 means loaded.
-        if adapter and level in at and value > 0:
+        if adapter and level in at and value > 0 and len(adapter) <= MAX_NAME_LENGTH:
             at[level].add(adapter)
     slots = _max(gpu_slots)
     return LoraResidency(
@@ -224,9 +287,12 @@ def _bounded_slots(slots: float) -> int | None:
 def _adapters(text: str) -> frozenset[str]:
     """Split a label. Servers join names by ``,`` or ``, ``. An empty label contains no name.
 
+    A name that is too long for a request is left out.
+
     Raises:
         PageTooLargeError: The label has too many names.
     """
     if text.count(",") >= MAX_ADAPTERS:
         raise PageTooLargeError(f"the page has a label with more than {MAX_ADAPTERS} adapters")
-    return frozenset(name for part in text.split(",") if (name := part.strip()))
+    names = [part.strip() for part in text.split(",")]
+    return frozenset(name for name in names if 0 < len(name) <= MAX_NAME_LENGTH)

@@ -7,10 +7,14 @@ The cache is bounded in bytes, since a server can return a new label of megabyte
 import re
 from collections.abc import Mapping
 
-_PAIRS = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\\n]*)"')
+# A pair is looked for only after a comma, and nothing is tried twice: the time is linear in the
+# length of any text.
+_PAIRS = re.compile(r'(?:^|(?<=,))([a-zA-Z_][a-zA-Z0-9_]*+)="([^"\\\n]*+)"')
 _LONGEST_CACHED = 8 * 1024
-_ENTRY_BYTES = 600
-"""Memory of an entry beside its text: dictionaries and string headers."""
+_ENTRY_BYTES = 400
+"""Memory of an entry beside its text: its place in the cache, and the dictionary of labels."""
+_LABEL_BYTES = 200
+"""Memory of a label beside its text: two strings, and their place in the dictionary."""
 
 
 def plain_labels(head: bytes, name: bytes) -> Mapping[str, str] | None:
@@ -60,8 +64,8 @@ class LabelCache:
         """Cache labels, or ``None`` if they cannot be read apart from the value."""
         if len(head) > _LONGEST_CACHED:
             return
-        # The text, plus about as much for the labels and values.
-        size = 2 * len(head) + _ENTRY_BYTES
+        # The text, and once more as the labels' names and values.
+        size = 2 * len(head) + _ENTRY_BYTES + _LABEL_BYTES * len(labels or ())
         if self.bytes + size > self._max_bytes:
             self._known.clear()
             self.bytes = 0

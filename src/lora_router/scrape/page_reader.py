@@ -2,17 +2,30 @@
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import lru_cache
 
 import aiohttp
 from yarl import URL
+
+from lora_router.scrape.bounded_connection import (
+    BoundedConnector,
+    BoundedHandler,
+    WastefulResponseError,
+)
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Longest ``/metrics`` page. vLLM's has 60 KB, plus 170 bytes per combination of adapters."""
 MAX_MODELS_BYTES = 16 * 1024 * 1024
 """Longest ``/v1/models`` page. vLLM writes about 550 bytes per adapter."""
 
+LONG_PAGE_BYTES = 256 * 1024
+"""A longer page is read in its own time, and few of them at once."""
+MAX_HELD_BYTES = 64 * 1024 * 1024
+"""Memory of all pages that are being read. A long page that needs more is not read to its end."""
+_MAX_WASTE_BYTES = 1024 * 1024
+"""Bytes of a response beside its body."""
 _STALL_SECONDS = 0.1
 """A timeout that fires this late shows that this process was stalled, not that the server was."""
 _OWN_FAULTS = frozenset(
@@ -55,9 +68,10 @@ class PageReader:
         """
         self._timeout = timeout
         self._clock = clock
+        self._held = _Held()
         self._session = aiohttp.ClientSession(
             # The caller limits concurrency.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=60),
+            connector=BoundedConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=timeout),
             headers={"accept-encoding": "identity", "user-agent": "lora-router"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -68,15 +82,35 @@ class PageReader:
         """Close all connections."""
         await self._session.close()
 
-    async def get(
-        self, url: str, headers: dict[str, str] | None = None, *, max_bytes: int
-    ) -> bytes:
-        """Return a page.
+    @asynccontextmanager
+    async def page(
+        self,
+        url: str,
+        headers: dict[str, str] | None = None,
+        *,
+        max_bytes: int,
+        prefix: bytes = b"",
+    ) -> AsyncIterator[bytes]:
+        """Yield a page after ``prefix``. Its memory counts until the context ends.
 
         Raises:
             ScrapeError: The pod cannot be reached, does not return status 200, returns more than
                 ``max_bytes``, or does not respond within the timeout.
         """
+        size = _Size(self._held)
+        try:
+            yield await self._get(url, headers, size, max_bytes, prefix)
+        finally:
+            size.release()
+
+    async def _get(
+        self,
+        url: str,
+        headers: dict[str, str] | None,
+        size: "_Size",
+        max_bytes: int,
+        prefix: bytes,
+    ) -> bytes:
         started = self._clock()
         try:
             async with self._session.get(
@@ -84,7 +118,11 @@ class PageReader:
             ) as response:
                 if response.status != 200:
                     raise ScrapeError("status", f"{url} returned status {response.status}")
-                return await _bounded(response, url, max_bytes)
+                if (response.content_length or 0) > max_bytes:
+                    raise _too_long(url, max_bytes)
+                return b"".join((prefix, *await _pieces(response, url, size, max_bytes)))
+        except WastefulResponseError as error:
+            raise ScrapeError("too-large", f"{url}: {error}") from None
         except TimeoutError:
             raise ScrapeError(
                 "timeout",
@@ -100,12 +138,54 @@ class PageReader:
             raise ScrapeError("connect", message, unreachable=unreachable) from None
 
 
-async def _bounded(response: aiohttp.ClientResponse, url: str, max_bytes: int) -> bytes:
+class _Held:
+    """The bytes of all pages that are being read."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class _Size:
+    """The bytes of one page."""
+
+    __slots__ = ("_held", "bytes")
+
+    def __init__(self, held: _Held) -> None:
+        self._held = held
+        self.bytes = 0
+
+    def add(self, count: int) -> None:
+        self.bytes += count
+        self._held.bytes += count
+
+    def release(self) -> None:
+        self._held.bytes -= self.bytes
+
+    @property
+    def is_affordable(self) -> bool:
+        """Whether all pages together fit into memory. A short page always does."""
+        return self.bytes <= LONG_PAGE_BYTES or self._held.bytes <= MAX_HELD_BYTES
+
+
+async def _pieces(
+    response: aiohttp.ClientResponse, url: str, size: _Size, max_bytes: int
+) -> Sequence[bytes]:
+    connection = response.connection
+    handler = connection.protocol if connection is not None else None
     pieces = []
-    size = 0
     async for piece in response.content.iter_any():
         pieces.append(piece)
-        size += len(piece)
-        if size > max_bytes:
-            raise ScrapeError("too-large", f"{url} is longer than {max_bytes} bytes")
-    return b"".join(pieces)
+        size.add(len(piece))
+        if size.bytes > max_bytes:
+            raise _too_long(url, max_bytes)
+        if not size.is_affordable:
+            raise ScrapeError("too-large", f"{url}: too many long pages are read at the same time")
+        if isinstance(handler, BoundedHandler) and handler.received - size.bytes > _MAX_WASTE_BYTES:
+            raise ScrapeError("too-large", f"{url}: most of the response is not its body")
+    return pieces
+
+
+def _too_long(url: str, max_bytes: int) -> ScrapeError:
+    return ScrapeError("too-large", f"{url} is longer than {max_bytes} bytes")

@@ -14,7 +14,7 @@ Kind = Literal["metrics", "models"]
 class ReadHealth:
     """Logs when the reads of a page start to fail, and when they recover."""
 
-    __slots__ = ("_kind", "_limit", "_pod", "failures")
+    __slots__ = ("_kind", "_limit", "_pod", "failures", "is_long")
 
     def __init__(self, pod: str, kind: Kind, limit: LogLimit) -> None:
         self._pod = pod
@@ -22,6 +22,8 @@ class ReadHealth:
         self._limit = limit
         self.failures = 0
         """The number of consecutive failed reads."""
+        self.is_long = False
+        """Whether the last page was long."""
 
     def good(self) -> None:
         """Record a read that succeeded."""

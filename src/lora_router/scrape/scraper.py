@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -24,7 +24,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.scrape import page_reader
-from lora_router.scrape.exposition import read_page
+from lora_router.scrape.exposition import PAGE_PREFIX, page_in_steps
 from lora_router.scrape.list_doubt import ListDoubt, joined
 from lora_router.scrape.models import ModelsError, TooManyModelsError, models_in_steps
 from lora_router.scrape.models_plan import ModelsPlan
@@ -32,7 +32,7 @@ from lora_router.scrape.page_reader import PageReader, ScrapeError
 from lora_router.scrape.read_health import Kind, ReadHealth
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.series import ExpositionError, PageTooLargeError
-from lora_router.scrape.steps import with_breaks
+from lora_router.scrape.steps import Steps, with_breaks
 from lora_router.supervision import Supervisor, cancel, describe
 
 log = logging.getLogger("lora_router.scrape")
@@ -40,10 +40,18 @@ log = logging.getLogger("lora_router.scrape")
 FIRST_RETRY_SECONDS = 1.0
 """First delay before a failed ``/v1/models`` is retried. Doubles up to the normal interval."""
 
+READS_IN_A_TURN = 4
+"""Reads that start, or whose pages are handled, in one turn of the event loop."""
+LONG_PAGES_AT_ONCE = 4
+"""Long pages that are read at once. Each takes a fortieth of one CPU (``steps``), so that all of
+them take a tenth. A pod with a long page is read less often if there are many."""
 LONGEST_RETRY_SECONDS = 2.0
 """Longest delay before a failed ``/metrics`` is retried: a pod that returns is noticed in time."""
 _QUICK_RETRIES = 5
 """Failed reads of ``/metrics`` that are retried at the usual interval."""
+
+
+_Result = TypeVar("_Result")
 
 
 class ScrapeObserver(Protocol):
@@ -111,6 +119,9 @@ class Scraper:
         """Start to scrape the pods of the fleet, and follow its changes."""
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
+        self._turns = asyncio.Semaphore(READS_IN_A_TURN)
+        self._places_for_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
+        self._places_for_newly_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
         self._pages = PageReader(self._timeout)
         self._fleet.changes.pods.subscribe(self._follow)
         self._follow(tuple(self._fleet))
@@ -259,14 +270,16 @@ class Scraper:
         self,
         state: PodState,
         kind: Kind,
-        read: Callable[[PodState], Awaitable[None]],
+        read: Callable[[PodState, ReadHealth], Awaitable[None]],
         health: ReadHealth,
     ) -> bool:
         try:
-            narrow = self._places_for_failing if health.failures else nullcontext()
-            async with narrow, self._places:
+            failing = self._places_for_failing if health.failures else nullcontext()
+            long = self._places_for_long if health.is_long else nullcontext()
+            async with failing, long, self._places:
+                await self._turn()
                 started = self._clock()
-                await read(state)
+                await read(state, health)
             self._observer.scraped(kind, state.pod.name, self._clock() - started)
             health.good()
         except ScrapeError as error:
@@ -294,35 +307,50 @@ class Scraper:
             )
             self._fleet.put_scrape_failure(state, self._clock(), unreachable=unreachable)
 
-    async def _scrape(self, state: PodState) -> None:
-        page = await self._get(state.pod.metrics_url, max_bytes=page_reader.MAX_PAGE_BYTES)
-        try:
-            metrics = read_page(
-                page, engine=state.pod.engine, scraped_at=self._clock(), wall_now=time.time()
+    async def _scrape(self, state: PodState, health: ReadHealth) -> None:
+        assert self._pages is not None  # noqa: S101 -- tasks run between start and stop
+        async with self._pages.page(
+            state.pod.metrics_url, max_bytes=page_reader.MAX_PAGE_BYTES, prefix=PAGE_PREFIX
+        ) as page:
+            scraped_at = self._clock()
+            steps = page_in_steps(
+                page, engine=state.pod.engine, scraped_at=scraped_at, wall_now=time.time()
             )
-        except PageTooLargeError as error:
-            raise ScrapeError("too-large", str(error)) from None
-        except ExpositionError as error:
-            raise ScrapeError("malformed", str(error)) from None
+            try:
+                metrics = await self._read(page, steps, health)
+            except PageTooLargeError as error:
+                raise ScrapeError("too-large", str(error)) from None
+            except ExpositionError as error:
+                raise ScrapeError("malformed", str(error)) from None
         self._fleet.put_metrics(state, metrics)
 
-    async def _list(self, state: PodState) -> None:
+    async def _list(self, state: PodState, health: ReadHealth) -> None:
+        assert self._pages is not None  # noqa: S101 -- tasks run between start and stop
         self._plan.started(state)
         headers = {}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
-        body = await self._get(
+        async with self._pages.page(
             state.pod.models_url, headers, max_bytes=page_reader.MAX_MODELS_BYTES
-        )
-        try:
-            models = await with_breaks(models_in_steps(body))
-        except TooManyModelsError as error:
-            raise ScrapeError("too-large", str(error)) from None
-        except ModelsError as error:
-            raise ScrapeError("malformed", str(error)) from None
+        ) as page:
+            try:
+                models = await self._read(page, models_in_steps(page), health)
+            except TooManyModelsError as error:
+                raise ScrapeError("too-large", str(error)) from None
+            except ModelsError as error:
+                raise ScrapeError("malformed", str(error)) from None
         # The pods file may have named the models during this read.
         if state.pod.models is None:
             self._put_models(state, models)
+
+    async def _turn(self) -> None:
+        """Wait for a turn of the event loop in which few others start or end a read.
+
+        Without it, a thousand pods that join, or that respond at the same moment after a pause,
+        would be handled in one turn, and requests would wait for all of them.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
 
     def _put_models(self, state: PodState, models: Catalog) -> None:
         doubt = self._doubts.get(state)
@@ -337,11 +365,15 @@ class Scraper:
             raise ScrapeError("too-large", str(error)) from None
         raise ScrapeError("doubted", loss)
 
-    async def _get(
-        self, url: str, headers: dict[str, str] | None = None, *, max_bytes: int
-    ) -> bytes:
-        assert self._pages is not None  # noqa: S101 -- tasks run between start and stop
-        return await self._pages.get(url, headers, max_bytes=max_bytes)
+    async def _read(self, page: bytes, steps: Steps[_Result], health: ReadHealth) -> _Result:
+        """Do the steps of reading a page, in a place for long pages if it is one."""
+        await self._turn()
+        was_long, health.is_long = health.is_long, len(page) > page_reader.LONG_PAGE_BYTES
+        # It does not have such a place yet. These places are others, because those who have a place
+        # of the first kind may wait for one that this read has.
+        newly_long = health.is_long and not was_long
+        async with self._places_for_newly_long if newly_long else nullcontext():
+            return await with_breaks(steps)
 
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:

@@ -10,23 +10,42 @@ The cost of reading a page is bounded, whatever it contains.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from lora_router.scrape.labels import LabelCache, plain_labels
+from lora_router.scrape.steps import Steps
 
 MAX_LINES = 40_000
 """Lines of a page. vLLM's has about 600, plus one for each combination of adapters that ever ran
 together."""
-MAX_SERIES = 10_000
-"""Series of one metric whose labels are read."""
-MAX_PARSED_SERIES = 500
-"""Series of one metric that are read by the official parser, which takes about 50 µs for each."""
-MAX_LABELS_BYTES = 64 * 1024
-_SMALL_PAGE_BYTES = 512 * 1024
-"""Lines of smaller pages are not counted: they cannot contain ``MAX_LINES`` series."""
+MAX_LINE_BYTES = 64 * 1024
+"""Length of a line, whether it is read or not."""
+MAX_SERIES = 8192
+"""Series of a page whose labels are read."""
+MAX_LABELS = 100
+"""Labels of a series that is read."""
+MAX_LABELS_BYTES = 32 * 1024
+"""Their length."""
+MAX_VALUE_BYTES = 8 * 1024
+"""Length of the value of a series that is read, with what follows it."""
+MAX_PARSED_LINE_BYTES = 2 * 1024
+"""Length of a line that is read by the official parser, which takes up to 1.5 µs for a byte."""
+MAX_PARSED_BYTES = 64 * 1024
+"""Length of all lines of a page that are read by the official parser."""
+
+_FIRST_STEP_BYTES = 64 * 1024
+"""Part of a page that is searched in the first step. Most pages need no other."""
+_STEP_BYTES = 16 * 1024
+"""Part of a page that is searched in another step, and the labels that are read in one step."""
+_SERIES_BYTES = 128
+"""What reading a series costs beside its labels, as a number of bytes that are read."""
+_CACHED_BYTES = 32
+"""The same for a series whose labels are cached."""
+_PARSED_FACTOR = 32
+"""How many times longer the official parser takes for a byte."""
 
 _UNKNOWN: Mapping[str, str] = {}
 _cache = LabelCache(16 * 1024 * 1024)
@@ -58,78 +77,135 @@ class SeriesFinder:
         pattern = rf"\n(({wanted})(?=[{{ \t])(?:[^\n]*\}})?)([^\n]*)"
         self._pattern = re.compile(pattern.encode())
 
-    def first(self, page: bytes) -> Line | None:
-        """Return the first line, if there is one. ``page`` must start with a line end."""
-        found = self._pattern.search(page)
+    def first(self, page: bytes, start: int, end: int) -> Line | None:
+        """Return the first line of a part, if there is one."""
+        found = self._pattern.search(page, start, end)
         return (found[1], found[2], found[3]) if found is not None else None
 
-    def all(self, page: bytes) -> dict[bytes, list[Line]]:
-        """Return the lines by metric name. ``page`` must start with a line end.
-
-        Raises:
-            PageTooLargeError: The page has too many lines.
-        """
-        if len(page) > _SMALL_PAGE_BYTES and page.count(b"\n") > MAX_LINES:
-            raise PageTooLargeError(f"the page has more than {MAX_LINES} lines")
-        lines: dict[bytes, list[Line]] = {}
-        for line in self._pattern.findall(page):
-            lines.setdefault(line[1], []).append(line)
-        return lines
+    def all(self, page: bytes, start: int, end: int) -> list[Line]:
+        """Return the lines of a part."""
+        return self._pattern.findall(page, start, end)
 
 
-def read_values(lines: Iterable[Line]) -> list[float]:
+def parts(page: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a page: each starts with a line end and contains whole lines.
+
+    Args:
+        page: A page that starts with a line end.
+
+    Raises:
+        PageTooLargeError: The page has too many lines, or one is too long.
+    """
+    start, length, count = 0, len(page), 0
+    step = _FIRST_STEP_BYTES
+    while start < length:
+        end, latest = length, start + step
+        if latest < length:
+            end = page.find(b"\n", latest, latest + MAX_LINE_BYTES)
+            if end < 0:
+                end = length
+                if length - latest > MAX_LINE_BYTES:
+                    raise PageTooLargeError(
+                        f"the page has a line with more than {MAX_LINE_BYTES} bytes"
+                    )
+            count += page.count(b"\n", start, end)
+            if count > MAX_LINES:
+                raise PageTooLargeError(f"the page has more than {MAX_LINES} lines")
+        yield start, end
+        start, step = end, _STEP_BYTES
+
+
+def read_values(lines: Sequence[Line]) -> list[float]:
     """Return the values, without reading the labels.
 
     Raises:
         ExpositionError: A value is not a number.
+        PageTooLargeError: A value is too long.
     """
+    if max([len(line[2]) for line in lines], default=0) > MAX_VALUE_BYTES:
+        raise _long_value()
     try:
         return [float(line[2]) for line in lines]
     except ValueError:
         return [_value(line) for line in lines]
 
 
-def read_series(lines: Sequence[Line]) -> list[Series]:
-    """Return labels and values.
+class SeriesReader:
+    """Reads the series of one page."""
 
-    Raises:
-        ExpositionError: A line is malformed.
-        PageTooLargeError: There are too many lines, one is too long, or too many need the parser.
-    """
-    if len(lines) > MAX_SERIES:
-        raise PageTooLargeError(f"the page has more than {MAX_SERIES} series of one metric")
-    series = []
-    parsed = 0
-    for line in lines:
-        head, name, tail = line
-        labels = _cache.get(head, _UNKNOWN)
-        if labels is _UNKNOWN:
-            if len(head) > MAX_LABELS_BYTES:
-                raise PageTooLargeError(f"the page has a line with {len(head)} bytes of labels")
-            labels = plain_labels(head, name)
-            if labels is None:
-                parsed = _one_more(parsed)
-                labels = _parsed_labels(head, name)
-            _cache.put(head, labels)
-        # Python accepts "1_0" as a number; the official parser does not.
-        if labels is not None and b"_" not in tail:
-            try:
-                series.append((labels, float(tail)))
-                continue
-            except ValueError:
-                pass
-        parsed = _one_more(parsed)
-        series += [
-            (sample.labels, sample.value) for sample in _parse(line) if sample.name == name.decode()
-        ]
-    return series
+    __slots__ = ("_cost", "_parsed_bytes")
+
+    def __init__(self) -> None:
+        self._parsed_bytes = 0
+        self._cost = 0
+        """The work of the current step, as a number of bytes that are read."""
+
+    def read(self, lines: Sequence[Line]) -> Steps[list[Series]]:
+        """Return labels and values.
+
+        Raises:
+            ExpositionError: A line is malformed.
+            PageTooLargeError: A line is too long, or too many need the parser.
+        """
+        series = []
+        for line in lines:
+            head, name, tail = line
+            if len(tail) > MAX_VALUE_BYTES:
+                raise _long_value()
+            self._cost += _CACHED_BYTES + len(tail)
+            labels = _cache.get(head, _UNKNOWN)
+            if labels is _UNKNOWN:
+                labels = self._labels(head, name)
+                _cache.put(head, labels)
+            value = _plain_value(tail) if labels is not None else None
+            if labels is not None and value is not None:
+                series.append((labels, value))
+            else:
+                self._allow_parser(len(head) + len(tail))
+                samples = [each for each in _parse(line) if each.name == name.decode()]
+                series += [(sample.labels, sample.value) for sample in samples]
+            if self._cost >= _STEP_BYTES:
+                self._cost = 0
+                yield
+        return series
+
+    def _labels(self, head: bytes, name: bytes) -> Mapping[str, str] | None:
+        """Return labels that are not cached, or ``None`` if only the parser can read them."""
+        if len(head) > MAX_LABELS_BYTES:
+            raise PageTooLargeError(f"the page has a line with {len(head)} bytes of labels")
+        if head.count(b'="') > MAX_LABELS:
+            raise PageTooLargeError(f"the page has a line with more than {MAX_LABELS} labels")
+        self._cost += _SERIES_BYTES + len(head)
+        labels = plain_labels(head, name)
+        if labels is None:
+            self._allow_parser(len(head))
+            labels = _parsed_labels(head, name)
+        return labels
+
+    def _allow_parser(self, length: int) -> None:
+        if length > MAX_PARSED_LINE_BYTES:
+            raise PageTooLargeError(f"the page has an unusual line with {length} bytes")
+        self._parsed_bytes += length
+        self._cost += length * _PARSED_FACTOR
+        if self._parsed_bytes > MAX_PARSED_BYTES:
+            raise PageTooLargeError(
+                f"the page has more than {MAX_PARSED_BYTES} bytes of unusual lines"
+            )
 
 
-def _one_more(parsed: int) -> int:
-    """Count a line that needs the official parser."""
-    if parsed >= MAX_PARSED_SERIES:
-        raise PageTooLargeError(f"the page has more than {MAX_PARSED_SERIES} unusual lines")
-    return parsed + 1
+def _long_value() -> PageTooLargeError:
+    return PageTooLargeError(f"the page has a value with more than {MAX_VALUE_BYTES} bytes")
+
+
+def _plain_value(tail: bytes) -> float | None:
+    """Return the value of a line, or ``None`` if the official parser has to read it."""
+    # Python accepts "1_0" as a number; the official parser does not.
+    if b"_" in tail:
+        return None
+    try:
+        return float(tail)
+    except ValueError:
+        return None
 
 
 def _parsed_labels(head: bytes, name: bytes) -> Mapping[str, str] | None:

@@ -1,7 +1,9 @@
 """Discovery of pods through a YAML file."""
 
 import asyncio
+import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from lora_router import supervision
 from lora_router.discovery import pods_file
 from lora_router.discovery.pods_file import PodsFile
 from lora_router.discovery.pods_list import PodsFileError, parse_pods
+from lora_router.discovery.quiet_thread import quiet_thread
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.supervision import Supervisor
@@ -345,3 +348,47 @@ async def test_a_bad_file_at_the_start_stops_the_start(
     with pytest.raises(PodsFileError, match=str(watched.path)):
         await watched.pods.start()
     await watched.pods.stop()
+
+
+def test_a_thread_that_computes_is_quiet_and_leaves_no_trace() -> None:
+    def fail_quietly() -> None:
+        with quiet_thread():
+            assert sys.getswitchinterval() < 0.001
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+
+    interval = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        fail_quietly()
+
+    assert sys.getswitchinterval() == interval
+    assert gc.isenabled()
+
+
+async def test_a_long_list_is_read_quietly_and_replaced_completely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def parse(content: bytes) -> tuple[Pod, ...]:
+        seen.append(gc.isenabled())
+        return parse_pods(content)
+
+    monkeypatch.setattr(pods_file, "parse_pods", parse)
+    path = tmp_path / "pods.yaml"
+
+    def write(names: str) -> None:
+        lines = [
+            f"- {{name: {names}-{n}, address: '10.0.{n // 250}.{n % 250}:80', models: [m]}}\n"
+            for n in range(3000)
+        ]
+        path.write_text("pods:\n" + "".join(lines))
+
+    write("a")
+    watched = Watched(path)
+    await watched.pods.start()
+    write("b")
+    await watched.until(sorted(f"b-{n}" for n in range(3000)))
+    await watched.pods.stop()
+
+    assert seen == [False, False]

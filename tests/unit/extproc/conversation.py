@@ -7,6 +7,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from lora_router.extproc.body import InferencePaths
 from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import EndStream, Output
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
@@ -188,6 +189,7 @@ class Conversation:
             paths=InferencePaths(paths),
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,
+            gateway=GatewayFaults(self.clock.now),
         )
         self.late: list[Output] = []
         self.session = Session(self.context, self.late.extend)

@@ -1,15 +1,19 @@
 """A renewed certificate is used without a restart; files that cannot be used change nothing."""
 
+import asyncio
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 
+from lora_router.extproc import tls
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
 from lora_router.supervision import Supervisor
+from lora_router.yaml_document import read_file
 
 NOW = datetime(2027, 5, 1, tzinfo=UTC)
 
@@ -50,10 +54,12 @@ class Secret:
             (directory / file).symlink_to(Path("..data") / file)
         self.renew(end)
         self.server = Server(load_tls(self.files))
+        self.supervisor = Supervisor()
         self.watch = CertificateWatch(
             self.files,
             self.server,
-            Supervisor(),
+            self.supervisor,
+            interval=0.01,
             clock=lambda: self.passed,
             wall=lambda: NOW.timestamp() + self.passed,
         )
@@ -169,6 +175,20 @@ async def test_a_file_that_is_gone_changes_nothing(secret: Secret) -> None:
     assert "tls.crt: cannot be read: No such file" in str(secret.watch.error)
 
 
+async def test_what_is_no_file_or_has_no_end_is_not_read(secret: Secret) -> None:
+    for path, error in (("pipe", "it is not a regular file"), ("large", "is longer than 1048576")):
+        (secret.directory / "tls.key").unlink()
+        (secret.directory / "tls.key").symlink_to(secret.directory / path)
+        if path == "pipe":
+            os.mkfifo(secret.directory / path)
+        else:
+            (secret.directory / path).write_bytes(b"x" * 1048577)
+        await secret.watch.look()
+        assert error in str(secret.watch.error)
+
+    assert secret.server.changes == 0
+
+
 async def test_a_certificate_that_has_expired_replaces_none_that_is_valid(secret: Secret) -> None:
     secret.renew(NOW - timedelta(days=1))
     await secret.watch.look()
@@ -198,19 +218,29 @@ async def test_files_that_change_while_they_are_read_are_read_again(
     secret: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret.renew(NOW + timedelta(days=60))
-    read, reads = Path.read_bytes, 0
+    reads = 0
 
-    def read_and_renew(path: Path) -> bytes:
+    def read_and_renew(path: Path, *, max_bytes: int) -> bytes:
         nonlocal reads
         reads += 1
         if reads == 7:  # Each look reads three files, and then loads them.
             secret.renew(NOW + timedelta(days=61))
-        return read(path)
+        return read_file(path, max_bytes=max_bytes)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", read_and_renew)
+        patched.setattr(tls, "read_file", read_and_renew)
         await secret.watch.look()
     assert "changed while it was read" in str(secret.watch.error)
     await secret.watch.look()
 
     assert secret.watch.expires == (NOW + timedelta(days=61)).timestamp()
+
+
+async def test_the_files_are_followed_from_the_start_on(secret: Secret) -> None:
+    secret.watch.start()
+    for days in (60, 61):
+        secret.renew(NOW + timedelta(days=days))
+        async with asyncio.timeout(20):
+            while secret.watch.expires != (NOW + timedelta(days=days)).timestamp():
+                await asyncio.sleep(0.01)
+    await secret.supervisor.stop()

@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
+from lora_router.scrape import page_reader
+from lora_router.scrape.bounded_connection import BoundedHandler
 from lora_router.scrape.page_reader import PageReader, ScrapeError
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -89,10 +92,24 @@ async def never_ends(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+def repeats(start: bytes, again: bytes) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        while True:
+            writer.write(again)
+            await writer.drain()
+
+    return answer
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
 async def failure(answer: Answer, timeout: float = 5.0) -> ScrapeError:
     async with serving(answer) as url, reading(timeout) as pages:
         with pytest.raises(ScrapeError) as caught:
-            await pages.get(url, max_bytes=50_000)
+            async with pages.page(url, max_bytes=50_000):
+                pass
     return caught.value
 
 
@@ -129,13 +146,93 @@ async def test_a_server_that_responds_with_something_else_was_reached(
     assert (error.cause, error.unreachable) == (cause, False)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        repeats(CHUNKED, b"1\r\nx\r\n" * 1000),
+        repeats(CHUNKED, b"1;" + b"x" * 8000 + b"\r\nx\r\n"),
+        repeats(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        repeats(b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 100),
+        repeats(b"HTTP/1.1 200 OK\r\na: ", b"x" * 10_000),
+        repeats(b"HTTP/1.1 200 ", b"x" * 10_000),
+    ],
+    ids=["chunks", "chunk extensions", "informational", "headers", "header", "reason"],
+)
+async def test_a_response_that_is_not_mostly_its_body_ends_early(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = 0
+    receive = BoundedHandler.data_received
+
+    def count(handler: BoundedHandler, data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+        receive(handler, data)
+
+    monkeypatch.setattr(BoundedHandler, "data_received", count)
+    error = await failure(answer)
+
+    assert error.cause in {"too-large", "connect"}
+    assert not error.unreachable
+    assert received < 2_000_000
+
+
+async def test_a_long_body_in_chunks_is_read() -> None:
+    chunk = b"1000\r\n" + b"x" * 0x1000 + b"\r\n"
+    body = writes(CHUNKED + chunk * 500 + b"0\r\n\r\n")
+    async with (
+        serving(body) as url,
+        reading() as pages,
+        pages.page(url, max_bytes=4_000_000, prefix=b"\n") as page,
+    ):
+        assert page == b"\n" + b"x" * 0x1000 * 500
+
+
+async def test_a_length_that_is_too_large_is_refused_without_a_body() -> None:
+    error = await failure(writes(b"HTTP/1.1 200 OK\r\ncontent-length: 50001\r\n\r\n"))
+
+    assert (error.cause, error.unreachable) == ("too-large", False)
+
+
+async def test_a_compressed_body_is_not_decompressed() -> None:
+    bomb = gzip.compress(b"x" * 1_000_000)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
+    async with (
+        serving(writes(head % len(bomb) + bomb)) as url,
+        reading() as pages,
+        pages.page(url, max_bytes=50_000) as page,
+    ):
+        assert page == bomb
+
+
+async def test_long_pages_share_a_bounded_memory_and_short_ones_do_not_need_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 1000)
+    monkeypatch.setattr(page_reader, "MAX_HELD_BYTES", 5000)
+    long = writes(b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n" + b"x" * 4000)
+    short = writes(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n" + b"x" * 900)
+    async with serving(long) as long_url, serving(short) as short_url, reading() as pages:
+        async with pages.page(long_url, max_bytes=4000):
+            with pytest.raises(ScrapeError, match="too many long pages") as caught:
+                async with pages.page(long_url, max_bytes=4000):
+                    pass
+            assert (caught.value.cause, caught.value.unreachable) == ("too-large", False)
+            for _ in range(3):
+                async with pages.page(short_url, max_bytes=4000):
+                    pass
+        async with pages.page(long_url, max_bytes=4000):
+            pass
+
+
 async def test_a_port_that_refuses_connections_cannot_be_reached() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/metrics"
         async with reading() as pages:
             with pytest.raises(ScrapeError) as caught:
-                await pages.get(url, max_bytes=1)
+                async with pages.page(url, max_bytes=1):
+                    pass
 
     assert (caught.value.cause, caught.value.unreachable) == ("connect", True)
 
@@ -149,7 +246,8 @@ async def test_a_router_without_descriptors_says_nothing_about_the_server(
     async with reading() as pages:
         monkeypatch.setattr(pages._session, "get", none_left)
         with pytest.raises(ScrapeError) as caught:
-            await pages.get("http://127.0.0.1:1/metrics", max_bytes=1)
+            async with pages.page("http://127.0.0.1:1/metrics", max_bytes=1):
+                pass
 
     assert (caught.value.cause, caught.value.unreachable) == ("internal", False)
 
@@ -158,6 +256,7 @@ async def test_a_timeout_that_a_stalled_router_noticed_late_says_nothing_about_t
     times = iter([100.0, 140.0])
     async with serving(hangs) as url, reading(0.05, lambda: next(times)) as pages:
         with pytest.raises(ScrapeError) as caught:
-            await pages.get(url, max_bytes=1)
+            async with pages.page(url, max_bytes=1):
+                pass
 
     assert (caught.value.cause, caught.value.unreachable) == ("timeout", False)

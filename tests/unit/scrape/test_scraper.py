@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from lora_router import supervision
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_state import PodState
-from lora_router.scrape import page_reader
+from lora_router.scrape import models_plan, page_reader
 from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.scraper import Scraper
@@ -211,6 +212,47 @@ async def test_a_pod_is_unreachable_if_its_own_endpoint_is(
         assert (bench.state("a").unreachable_scrapes >= 2) is unreachable
 
 
+async def test_long_pages_are_read_a_few_at_a_time_and_delay_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 1000)
+    monkeypatch.setattr(scraper_module, "LONG_PAGES_AT_ONCE", 1)
+    long, short = Server(page=PAGE + "x 1\n" * 1000, delay=0.01), Server()
+    async with long.run() as one, short.run() as two:
+        pods = [pod(f"long-{n}", one, models=("m",)) for n in range(8)]
+        async with Bench(*pods, pod("short", two, models=("m",)), concurrency=4) as bench:
+            await until(lambda: all(state.metrics is not None for state in bench.fleet))
+            long.most_at_once = 0
+            reads = long.metrics_reads, short.metrics_reads
+            await until(lambda: long.metrics_reads >= reads[0] + 20)
+
+            assert long.most_at_once == 1
+            assert short.metrics_reads - reads[1] > 5
+
+
+async def test_few_reads_are_handled_in_one_turn_of_the_loop_though_many_arrive_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(delay=0.05)
+    turn, handled = 0, list[int]()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with server.run() as address:
+        pods = [pod(f"p{n}", address, models=("m",)) for n in range(60)]
+        async with Bench(*pods, interval=60.0) as bench:
+            counting = asyncio.create_task(count_turns())
+            bench.fleet.changes.scraped.subscribe(lambda _: handled.append(turn))
+            await until(lambda: len(handled) == 60)
+            counting.cancel()
+
+    assert max(Counter(handled).values()) <= scraper_module.READS_IN_A_TURN
+
+
 async def test_a_network_that_fails_does_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -346,7 +388,10 @@ async def test_a_list_is_read_soon_when_it_is_wanted() -> None:
         assert server.models_reads == 2
 
 
-async def test_the_router_looks_again_once_for_all_who_ask() -> None:
+async def test_the_router_looks_again_once_for_all_who_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(models_plan, "RECENT_SECONDS", 0.0)
     servers = [Server(), Server()]
     ended: list[bool] = []
     async with (
@@ -359,7 +404,6 @@ async def test_the_router_looks_again_once_for_all_who_ask() -> None:
         await until(lambda: all(state.models_known for state in fleet))
         servers[1].models = '{"data": [{"id": "base"}, {"id": "new", "parent": "base"}]}'
 
-        await until(scraper.look_again)
         assert all(scraper.look_again() for _ in range(100))
         await until(lambda: bool(ended))
 

@@ -1,0 +1,112 @@
+"""Notices gateways that do not show the router how requests end.
+
+Two faults are noticed:
+
+- *Closed early*: streams end before the answers. Requests then count as in flight for too short a
+  time. Envoy 1.40 closes streams early in some body modes if ``response_trailer_mode`` is not SEND.
+  The evidence is streams that end at once although the answer takes time: it is a stream of events,
+  or the client asked for one and Envoy sends no response headers. One answer may be fast, so the
+  fault is noticed after many such streams in a row. One stream that stays open disproves it. Each
+  body mode is judged by itself.
+- *No response headers*: routed requests end, and the router saw no answer. A client may leave
+  before its answer, so this fault is noticed after many such requests in a row, too.
+
+A fault is logged once, and ``/readyz`` names it as long as it lasts. The router stays ready.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+
+log = logging.getLogger("lora_router.extproc")
+
+EARLY_SECONDS = 0.01
+"""A stream that ends within this time after the router's last message is closed early."""
+LASTING_SECONDS = 0.1
+"""A stream that stays open for this time is not closed early."""
+EARLY_IN_A_ROW = 32
+"""Streams in a row that end early before the fault is noticed."""
+UNSEEN_IN_A_ROW = 100
+"""Requests in a row that end without an answer before the fault is noticed."""
+
+_MODES = (*ProcessingMode.BodySendMode.keys(), "UNKNOWN")
+_NO_ANSWERS = (
+    f"the gateway sent no response headers for the last {UNSEEN_IN_A_ROW} requests or more, or no "
+    "pod answered them; the router does not see which pods fail; set response_header_mode: SEND in "
+    "the processing_mode of the gateway's ext_proc filter"
+)
+
+
+class GatewayFaults:
+    """What the ends of streams show about the gateway."""
+
+    __slots__ = ("_early", "closed_early", "now", "unseen")
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Create it for a gateway that is not known yet.
+
+        Args:
+            now: Returns seconds, monotonic.
+        """
+        self.now = now
+        self.closed_early = 0
+        """Streams that were closed early, of those modes in which the fault was noticed."""
+        self.unseen = 0
+        """Requests in a row that ended without an answer."""
+        self._early = [0] * len(_MODES)
+        """Streams in a row that ended early, by body mode."""
+
+    def answer_seen(self) -> None:
+        """Record that the gateway sent response headers."""
+        if self.unseen >= UNSEEN_IN_A_ROW:
+            log.info("the gateway sends response headers")
+        self.unseen = 0
+
+    def ended_unseen(self) -> None:
+        """Record that a routed request ended, and that the gateway sent no response headers."""
+        self.unseen += 1
+        if self.unseen == UNSEEN_IN_A_ROW:
+            log.warning("%s", _NO_ANSWERS)
+
+    def stream_ended(self, body_mode: int, seconds: float) -> None:
+        """Record the end of a stream whose answer takes time.
+
+        Args:
+            body_mode: The mode of the request body.
+            seconds: Time since the router's last message on the stream.
+        """
+        # The mode is a number from outside.
+        mode = body_mode if 0 <= body_mode < len(_MODES) else -1
+        early = self._early[mode]
+        if seconds < EARLY_SECONDS:
+            self._early[mode] = early = early + 1
+            if early == EARLY_IN_A_ROW:
+                self.closed_early += early
+                log.warning("%s", _closed_early(_MODES[mode]))
+            elif early > EARLY_IN_A_ROW:
+                self.closed_early += 1
+        elif early and seconds >= LASTING_SECONDS:
+            self._early[mode] = 0
+            if early >= EARLY_IN_A_ROW:
+                log.info("the gateway keeps streams open in request body mode %s", _MODES[mode])
+
+    def status(self) -> dict[str, object]:
+        """Return the fields that ``/readyz`` shows: the faults, if there are any."""
+        faults = [
+            _closed_early(name)
+            for name, early in zip(_MODES, self._early, strict=True)
+            if early >= EARLY_IN_A_ROW
+        ]
+        if self.unseen >= UNSEEN_IN_A_ROW:
+            faults.append(_NO_ANSWERS)
+        return {"gateway_faults": faults} if faults else {}
+
+
+def _closed_early(mode: str) -> str:
+    return (
+        "the gateway closes ext_proc streams before the answers end, in request body mode "
+        f"{mode}; requests count as in flight for too short a time; set response_trailer_mode: "
+        "SEND in the processing_mode of its ext_proc filter"
+    )

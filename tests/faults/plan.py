@@ -1,0 +1,54 @@
+"""How long the fault tests take: a short plan for CI, and a long one for ``make faults``."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of the cases."""
+
+    rate: float
+    """Requests per second of the load beside a fault."""
+    seconds: float
+    """How long the load runs after a fault."""
+    lost_at_once: int
+    """Requests that a pod that fails at once may cost within a second. The goal is 5. On a busy
+    machine it depends on how soon the router is told."""
+    killed_seconds: float
+    """How long the load runs after a pod was killed for good."""
+    away_seconds: float
+    """How long a router is away."""
+    each_algorithm: bool
+    """Whether pods fail once for each algorithm, or once for a load with all of them."""
+    bursts: int
+    """Of 40 requests each, when pods are about to close idle connections."""
+    keep_alive_seconds: float
+    """How long pods keep idle connections, in the test of that. vLLM's default is 5 s."""
+    names: int
+    """Models that nobody serves."""
+
+
+SHORT = Plan(
+    rate=60,
+    seconds=3,
+    lost_at_once=10,
+    killed_seconds=3,
+    away_seconds=4,
+    each_algorithm=False,
+    bursts=8,
+    keep_alive_seconds=1,
+    names=10_000,
+)
+LONG = Plan(
+    rate=100,
+    seconds=8,
+    lost_at_once=5,
+    killed_seconds=60,
+    away_seconds=10,
+    each_algorithm=True,
+    bursts=25,
+    keep_alive_seconds=5,
+    names=100_000,
+)
+PLAN = LONG if os.environ.get("FAULTS_PLAN") == "long" else SHORT

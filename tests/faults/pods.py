@@ -1,0 +1,106 @@
+"""Pods as processes that a test can break and heal."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from tests.envoy import free_port
+from tests.faults.behaviour import Behaviour
+
+_ROOT = Path(__file__).parents[2]
+ADAPTERS = ("a1", "a2", "a3", "a4", "a5", "a6")
+MODELS = ("base", *ADAPTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Completions of a pod since its start."""
+
+    received: int
+    finished: int
+    running: int
+
+
+class Pod:
+    """One pod. ``break_`` and ``heal`` return when the pod has changed."""
+
+    def __init__(self, name: str, adapters: Sequence[str] = ADAPTERS) -> None:
+        self.name = name
+        self.adapters = tuple(adapters)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._process: asyncio.subprocess.Process | None = None
+        self._behaviour = Behaviour()
+
+    async def start(self) -> None:
+        """Start it, and wait until it listens."""
+        self._behaviour = Behaviour()
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.faults.pod_process"),
+            *(self.name, str(self.port), *self.adapters),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=_ROOT,
+        )
+        await self._counts()
+
+    async def become(self, **changes: object) -> Counts:
+        """Change how it behaves."""
+        self._behaviour = replace(self._behaviour, **changes)  # type: ignore[arg-type]
+        process = self._running
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(asdict(self._behaviour)).encode() + b"\n")
+        return await self._counts()
+
+    async def heal(self) -> None:
+        """Make it well again, whatever was done to it."""
+        if self._process is None or self._process.returncode is not None:
+            await self.start()
+            return
+        self.resume()
+        self._behaviour = Behaviour()
+        await self.become()
+
+    async def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._running.kill()
+        await self._running.wait()
+
+    def suspend(self) -> None:
+        """Stop it with SIGSTOP: connections are accepted by the kernel and never served."""
+        os.kill(self._running.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it continue."""
+        os.kill(self._running.pid, signal.SIGCONT)
+
+    async def end(self) -> None:
+        """End it, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            await self.kill()
+
+    @property
+    def _running(self) -> asyncio.subprocess.Process:
+        assert self._process is not None
+        return self._process
+
+    async def _counts(self) -> Counts:
+        assert self._running.stdout is not None
+        async with asyncio.timeout(20):
+            line = await self._running.stdout.readline()
+        return Counts(**json.loads(line))
+
+
+def write_pods(file: Path, pods: Sequence[Pod]) -> None:
+    """Write the router's list of pods, as an editor does: all at once."""
+    listed = [{"name": pod.name, "address": pod.address} for pod in pods]
+    written = file.with_suffix(".new")
+    written.write_text(yaml.safe_dump({"pods": listed}))
+    written.rename(file)

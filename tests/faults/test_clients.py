@@ -1,0 +1,144 @@
+"""Clients that upload much, upload slowly, leave at every stage, or flood: others lose nothing."""
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from bench.workload import ext_proc_messages
+from tests.faults.field import Field, field
+from tests.faults.figures import Figures
+from tests.faults.floods import Flood
+from tests.faults.load import Client
+from tests.faults.plan import PLAN
+from tests.faults.verdict import verdict
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MIB = 1024 * 1024
+UPLOADS, UPLOAD_BYTES = 50, 20 * 1000 * 1000
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Field]:
+    async with field(tmp_path_factory.mktemp("clients")) as running:
+        yield running
+
+
+async def test_slow_uploads_finish_and_hold_up_nobody(gateway: Field, figures: Figures) -> None:
+    document = {"model": "base", "prompt": "x" * 40_000, "stream": True}
+    upload = json.dumps(document).encode()
+    async with gateway.load(rate=PLAN.rate) as load:
+        await load.for_(0.5)
+        at = time.monotonic()
+        answers = await asyncio.gather(
+            *(raw_answer(gateway, upload, pieces=20, pause=0.1) for _ in range(200))
+        )
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    figures.add("Clients", "200 uploads that take 2 s each, other requests", found)
+
+    assert found.lost == 0, found
+    assert Counter(answer[:12] for answer in answers) == {b"HTTP/1.1 200": 200}
+
+
+async def raw_answer(gateway: Field, body: bytes, *, pieces: int, pause: float) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.envoy.port)
+    writer.write(head(len(body), "connection: close"))
+    size = -(-len(body) // pieces)
+    for at in range(0, len(body), size):
+        writer.write(body[at : at + size])
+        await writer.drain()
+        await asyncio.sleep(pause)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def head(length: int, *lines: str) -> bytes:
+    fixed = ("POST /v1/completions HTTP/1.1", "host: x", "content-type: application/json")
+    return "\r\n".join((*fixed, f"content-length: {length}", *lines, "", "")).encode()
+
+
+async def test_clients_that_leave_at_every_stage_leave_nothing_behind(
+    gateway: Field, figures: Figures
+) -> None:
+    """The stages: within the headers, the body, the wait for a pod, and the answer."""
+    router, rng = gateway.router, random.Random(1)
+    before = router.memory()
+    # One slot a pod, all taken: requests for other adapters are held in the router.
+    for pod in gateway.pods:
+        await pod.become(slots=1)
+    client = Client(gateway.url)
+    await asyncio.sleep(1.5)  # Until the router has read that there is one slot.
+    async with gateway.load(rate=PLAN.rate, models=("base",)) as load:
+        at = time.monotonic()
+        long = [
+            asyncio.create_task(client.complete(model, "lora-placement", max_tokens=300))
+            for model in ("a1", "a2", "a3", "a4")
+        ]
+        await asyncio.sleep(0.5)
+        held = 0.0
+        for _ in range(10):
+            await asyncio.gather(*(leave(gateway, rng) for _ in range(60)))
+            held = max(held, await router.metric("lora_router_held_requests"))
+        answers = await asyncio.gather(*long)
+    for pod in gateway.pods:
+        await pod.heal()
+    await client.close()
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    grown = (router.memory() - before) / MIB
+    figures.add("Clients", "600 clients leave at every stage, other requests", found)
+    figures.bound("600 clients that leave: growth of the router", "32 MiB", f"{grown:.0f} MiB")
+
+    assert found.lost == 0, found
+    assert all(answer.served for answer in answers), answers
+    assert held > 0
+    assert grown <= 32
+
+
+async def leave(gateway: Field, rng: random.Random) -> None:
+    """Send a request up to some byte, wait for some time, and close the connection."""
+    model = rng.choice(("base", "a1", "a5", "a6", "unknown"))
+    body = json.dumps({"model": model, "prompt": "x" * 2000, "stream": True, "max_tokens": 50})
+    request = head(len(body)) + body.encode()
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.envoy.port)
+    writer.write(request[: rng.choice((40, len(request) // 2, len(request), len(request)))])
+    await asyncio.sleep(rng.choice((0, 0.005, 0.05, 0.3)))
+    if rng.random() < 0.5:
+        writer.transport.abort()
+    writer.close()
+
+
+async def test_names_of_models_that_nobody_serves_leave_nothing_behind(
+    gateway: Field, figures: Figures
+) -> None:
+    router = gateway.router
+    client = await Flood.connected(router.grpc_port)
+    before, (_, page) = router.memory(), await router.get("/metrics")
+    names = iter(range(PLAN.names))
+
+    async def ask() -> None:
+        for number in names:
+            assert await client.ask(ext_proc_messages(1_000, f"nobody-{number}"))
+
+    async with gateway.load(rate=PLAN.rate) as load:
+        at = time.monotonic()
+        await asyncio.gather(*(ask() for _ in range(64)))
+    client.close()
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    grown = (router.memory() - before) / MIB
+    _, page_after = await router.get("/metrics")
+    figures.add("Clients", f"{PLAN.names:,} models that nobody serves, other requests", found)
+    figures.bound(f"{PLAN.names:,} unknown models: growth", "32 MiB", f"{grown:.0f} MiB")
+
+    assert found.lost == 0, found
+    assert grown <= 32
+    assert len(page_after.splitlines()) <= len(page.splitlines()) + 50

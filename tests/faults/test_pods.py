@@ -1,0 +1,154 @@
+"""One pod of four fails while requests come: the others serve them, and it comes back by itself."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.field import Field, field
+from tests.faults.figures import Figures
+from tests.faults.plan import PLAN
+from tests.faults.pods import Pod
+from tests.faults.verdict import Verdict, verdict
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ALGORITHMS = (
+    *("random", "least-request", "power-of-two", "lora-affinity", "four-tier"),
+    *("lora-placement", "lora-residency", "shuffle-shard"),
+)
+MIXES = [(name,) for name in ALGORITHMS] if PLAN.each_algorithm else [ALGORITHMS]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Field]:
+    directory: Path = tmp_path_factory.mktemp("pods")
+    # Short, so that each test sees the pod come back.
+    async with field(directory, outlier_max_ejection_seconds=2) as running:
+        yield running
+
+
+async def suspend(pod: Pod) -> None:
+    pod.suspend()
+
+
+async def suffer(
+    gateway: Field,
+    algorithms: tuple[str, ...],
+    fault: Callable[[Pod], Awaitable[object]],
+    count: int = 1,
+) -> Verdict:
+    """Break pods under load; return what became of the load once all is well again."""
+    pods = gateway.pods[:count]
+    async with gateway.load(rate=PLAN.rate, algorithms=algorithms, patience_seconds=10) as load:
+        await load.for_(1.5)
+        await asyncio.gather(*(fault(pod) for pod in pods))
+        at = time.monotonic()
+        await load.for_(PLAN.seconds)
+        until = time.monotonic()
+        await asyncio.gather(*(pod.heal() for pod in pods))
+    await gateway.until_well()
+    await gateway.until_idle()
+    return verdict(load.seen, at, until)
+
+
+def named(algorithms: tuple[str, ...]) -> str:
+    return algorithms[0] if len(algorithms) == 1 else "all"
+
+
+FAILS_FAST = {
+    "refuses connections": lambda pod: pod.become(listens=False),
+    "is killed": lambda pod: pod.kill(),
+    "answers 500, metrics are good": lambda pod: pod.become(answers="error"),
+    "answers garbage, metrics are good": lambda pod: pod.become(answers="garbage"),
+    "answers garbage to all": lambda pod: pod.become(
+        answers="garbage", metrics="garbage", models="garbage"
+    ),
+    "lost its adapters (404)": lambda pod: pod.become(adapters=()),
+}
+
+
+@pytest.mark.parametrize("algorithms", MIXES, ids=named)
+@pytest.mark.parametrize("fault", FAILS_FAST)
+async def test_a_pod_that_fails_at_once_costs_a_few_requests_and_no_more(
+    gateway: Field, figures: Figures, fault: str, algorithms: tuple[str, ...]
+) -> None:
+    found = await suffer(gateway, algorithms, FAILS_FAST[fault])
+    figures.add("A pod fails", f"1 of 4 {fault}", found, named(algorithms))
+
+    assert found.lost_later == 0, found
+    assert found.lost_at_once <= PLAN.lost_at_once, found
+
+
+HANGS = {
+    "hangs (SIGSTOP)": suspend,
+    "hangs, metrics are good": lambda pod: pod.become(answers="silent"),
+    "cannot be reached, packets are dropped": lambda pod: pod.become(reachable=False),
+    "is 100 times slower": lambda pod: pod.become(slowness=100.0),
+}
+
+
+@pytest.mark.parametrize("algorithms", MIXES, ids=named)
+@pytest.mark.parametrize("fault", HANGS)
+async def test_a_pod_that_hangs_keeps_few_requests_waiting(
+    gateway: Field, figures: Figures, fault: str, algorithms: tuple[str, ...]
+) -> None:
+    found = await suffer(gateway, algorithms, HANGS[fault])
+    figures.add("A pod fails", f"1 of 4 {fault}", found, named(algorithms))
+
+    assert found.waited <= max(5, found.sent // 100), found
+    assert found.lost <= found.waited, found
+
+
+@pytest.mark.parametrize("fault", ["refuses connections", "answers 500, metrics are good"])
+async def test_half_of_the_pods_may_fail_at_once(
+    gateway: Field, figures: Figures, fault: str
+) -> None:
+    found = await suffer(gateway, ALGORITHMS, FAILS_FAST[fault], count=2)
+    figures.add("A pod fails", f"2 of 4: {fault}", found)
+
+    assert found.lost_later == 0, found
+    assert found.lost_at_once <= 2 * PLAN.lost_at_once, found
+
+
+async def test_a_pod_that_comes_and_goes_is_not_trusted_each_time(
+    gateway: Field, figures: Figures
+) -> None:
+    pod = gateway.pods[0]
+    async with gateway.load(rate=PLAN.rate, algorithms=ALGORITHMS) as load:
+        await load.for_(1)
+        at = time.monotonic()
+        for _ in range(4):
+            await pod.become(answers="error")
+            await load.for_(0.5)
+            await pod.become(answers="well")
+            await load.for_(0.5)
+    await gateway.until_well()
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    figures.add("A pod fails", "1 of 4 answers 500 for every second half second", found)
+
+    assert found.lost <= 4 * 3 + 3, found
+
+
+async def test_a_pod_that_is_killed_for_good_is_missed_by_nobody(
+    tmp_path: Path, figures: Figures
+) -> None:
+    """One of two, as when a machine is lost. Only the answers that it was giving are cut."""
+    async with field(tmp_path, pods=2) as gateway:
+        async with gateway.load(rate=PLAN.rate) as load:
+            await load.for_(1)
+            counts = await gateway.pods[0].become()
+            await gateway.pods[0].kill()
+            at = time.monotonic()
+            await load.for_(PLAN.killed_seconds)
+        await gateway.until_idle()
+    found = verdict(load.seen, at)
+    figures.add("A pod fails", f"1 of 2 is killed, {PLAN.killed_seconds:g} s of load", found)
+
+    assert found.lost_later == 0, found
+    assert found.lost_at_once <= PLAN.lost_at_once, found
+    assert found.cut + found.failed_before <= counts.running + 5, found

@@ -1,0 +1,98 @@
+"""Pods and routers that fail behind an Envoy that Envoy Gateway configured."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.integration.echo_pod import EchoPod
+from tests.integration.gateway import until
+from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
+from tests.kube.gateway_install import gateway_values, installed, router_endpoints
+from tests.kube.installed import Releases
+from tests.kube.server import KubeClient, KubeServer
+
+_missing = why_not(GATEWAY_TRANSLATOR)
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.skipif(_missing is not None, reason=str(_missing)),
+    pytest.mark.usefixtures("resources"),
+]
+
+DESTINATION = "x-gateway-destination-endpoint"
+
+
+async def test_a_request_that_cannot_reach_its_pod_goes_to_the_routers_second_choice(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    """Envoy reads ``ip:port,ip:port`` as a list, and takes the next entry with each retry."""
+    pods = [EchoPod(name, ("a1",)) for name in ("one", "two", "three")] + [EchoPod("other")]
+    service = (namespace, "base")
+    # The router must not learn that the pod is gone.
+    values = gateway_values(service) | {"settings": {"outlier_ejection": False}}
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+        await pods[0].__aexit__(None, None, None)
+        served: Counter[int] = Counter()
+        for _ in range(30):
+            status, name = await gateway.post({"model": "a1"}, {"routing-strategy": "random"})
+            assert status == 200
+            [pod] = [pod for pod in pods if pod.name == name]
+            [destination] = pod.received[-1].header(DESTINATION)
+            served[destination.split(",").index(pod.address)] += 1
+        # Nothing was served by a pod that the router did not name, such as "other".
+        assert served[0] > 0
+        assert served[1] > 0
+        assert served.total() == 30
+
+
+async def test_one_of_two_routers_is_enough(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    pods = [EchoPod("one", ("a1",)), EchoPod("two", ("a2",))]
+    service = (namespace, "base")
+    async with installed(
+        *(kube, admin, releases, folder, {service: pods}, gateway_values(service)), routers=2
+    ) as gateway:
+
+        async def all_are_routed() -> None:
+            for _ in range(20):
+                assert await gateway.post({"model": "a1"}) == (200, "one")
+                # Not merely balanced.
+                assert pods[0].received[-1].header("target-pod") == [pods[0].address]
+
+        await all_are_routed()
+        streamed = {"model": "a2", "tokens": 8, "pause": 0.2}
+        running = [asyncio.create_task(gateway.post(streamed)) for _ in range(4)]
+        await until(lambda: len(pods[1].received) == 4)
+        first, _ = gateway.apps
+        await first.stop()
+        await all_are_routed()
+        assert await asyncio.gather(*running) == [(200, "two")] * 4
+        assert pods[1].aborted == 0
+
+
+async def test_a_router_that_hangs_is_not_asked(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    """It accepts connections and never answers, as a stopped process does."""
+    service = (namespace, "base")
+    async with await asyncio.start_server(_never_answer, "127.0.0.1", 0) as hanging:
+        port = hanging.sockets[0].getsockname()[1]
+
+        async with installed(
+            *(kube, admin, releases, folder, {service: [EchoPod("one")]}, gateway_values(service)),
+            change=lambda config: router_endpoints(config, [port]),
+        ) as gateway:
+            async with asyncio.timeout(10):  # Far below the message timeout of 35 s.
+                assert await gateway.post({"model": "base"}) == (200, "one")
+
+
+async def _never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while await reader.read(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
