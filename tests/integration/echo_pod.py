@@ -10,6 +10,7 @@ from typing import Self
 from aiohttp import web
 
 _arrivals = itertools.count()
+_WAITS = {"tokens": 1, "pause": 0, "waits": True}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class EchoPod:
     """Serves ``base`` and some adapters on a free loopback port.
 
     A JSON body with ``"tokens": N`` and ``"pause": seconds`` gets a streamed response. With
-    ``"waits": true`` the response ends when ``may_end`` is set.
+    ``"waits": true``, and on the path ``/waits``, the response ends when ``may_end`` is set.
     """
 
     name: str
@@ -98,7 +99,7 @@ class EchoPod:
             )
         )
         try:
-            document = json.loads(body)
+            document = _WAITS if request.path == "/waits" else json.loads(body)
             tokens, pause = int(document["tokens"]), float(document["pause"])
         except (ValueError, LookupError, TypeError, RecursionError):
             return web.json_response({"pod": self.name}, headers={"x-pod": self.name})

@@ -23,28 +23,34 @@ def pods() -> list[EchoPod]:
 
 
 @asynccontextmanager
-async def waiting_answer(gate: Gateway, port: int) -> AsyncIterator[None]:
-    """Ask for an answer that has begun inside the block, and ends after it."""
-    pod = gate.pods[0]
-    pod.may_end.clear()
-    url = f"http://127.0.0.1:{port}/v1/completions"
-    async with gate.client.post(url, json=WAITS) as response:
+async def waiting_answer(gate: Gateway, port: int, method: str = "POST") -> AsyncIterator[None]:
+    """Ask for an answer that has begun inside the block, and ends after it.
+
+    A GET names no model, and has no body.
+    """
+    for pod in gate.pods:
+        pod.may_end.clear()
+    url = f"http://127.0.0.1:{port}/" + ("v1/completions" if method == "POST" else "waits")
+    asked = WAITS if method == "POST" else None
+    async with gate.client.request(method, url, json=asked) as response:
         assert await response.content.readline() == b"data: 0\n"
         yield
-        pod.may_end.set()
+        for pod in gate.pods:
+            pod.may_end.set()
         assert (await response.read()).endswith(b"[DONE]\n\n")
 
 
 async def check_counted_until_the_last_byte(gate: Gateway, port: int) -> None:
-    async with waiting_answer(gate, port):
-        # A stream that is closed early is closed before the messages of another request.
-        async with gate.client.post(
-            f"http://127.0.0.1:{port}/v1/completions", json={"model": "sql-lora"}
-        ) as response:
-            assert response.status == 200
-        await until(lambda: gate.in_flight <= 1)
-        assert gate.in_flight == 1
-    await until(lambda: gate.in_flight == 0)
+    for method in ("POST", "GET"):
+        async with waiting_answer(gate, port, method):
+            # A stream that is closed early is closed before the messages of another request.
+            async with gate.client.post(
+                f"http://127.0.0.1:{port}/v1/completions", json={"model": "sql-lora"}
+            ) as response:
+                assert response.status == 200
+            await until(lambda: gate.in_flight <= 1)
+            assert gate.in_flight == 1, method
+        await until(lambda: gate.in_flight == 0)
 
 
 def answers_counted(gate: Gateway, by: str, status: str) -> float:
@@ -60,7 +66,7 @@ async def test_a_request_is_in_flight_until_the_last_byte_of_its_answer(
 ) -> None:
     async with gateway(tmp_path, pods(), transport=transport, envoy_body_mode=mode) as gate:
         await check_counted_until_the_last_byte(gate, gate.envoy.port)
-        assert answers_counted(gate, "pod", "2xx") == 2
+        assert answers_counted(gate, "pod", "2xx") == 4
 
 
 @pytest.mark.parametrize("mode", ["NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL"])
@@ -75,7 +81,7 @@ async def test_an_envoy_that_is_configured_otherwise_is_asked_for_that(
     async with gateway(tmp_path, pods(), transport=transport) as gate:
         async with second_envoy(gate, tmp_path, processing_mode=configured) as envoy:
             await check_counted_until_the_last_byte(gate, envoy.port)
-        assert answers_counted(gate, "pod", "2xx") == 2
+        assert answers_counted(gate, "pod", "2xx") == 4
 
 
 CLOSES_EARLY = {

@@ -56,31 +56,43 @@ CONTINUE_RESPONSE_TRAILERS = ProcessingResponse(
 def clearing(names: HeaderNames, body_mode: int, response_body_mode: int) -> bytes:
     """Answer ``request_headers``: remove the headers that only the router may set.
 
-    The answer also asks for what the router needs, whatever is configured: the request body in one
-    message, the response headers, and an open stream until the end of the response. The last is
-    what Envoy 1.40 does where response trailers are sent. Envoy ignores this where its filter does
-    not have ``allow_mode_override``.
+    The answer also asks for the body in one message, whatever is configured.
 
     Args:
         names: The header names.
         body_mode: The configured mode of the request body.
-        response_body_mode: The configured mode of the response body, which stays as it is.
+        response_body_mode: The configured mode of the response body.
     """
     common = CommonResponse(header_mutation=HeaderMutation(remove_headers=list(names.ours)))
     response = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    request_body_mode = _MODES_TO_ASK_FOR.get(body_mode)
-    if request_body_mode is not None:
-        response.mode_override.CopyFrom(
-            ProcessingMode(
-                request_header_mode=ProcessingMode.SEND,
-                response_header_mode=ProcessingMode.SEND,
-                request_body_mode=request_body_mode,
-                response_body_mode=response_body_mode,  # type: ignore[arg-type]  # an open enum
-                request_trailer_mode=ProcessingMode.SKIP,
-                response_trailer_mode=ProcessingMode.SEND,
-            )
-        )
-    return response.SerializeToString()
+    asked = _MODES_TO_ASK_FOR.get(body_mode)
+    modes = b"" if asked is None else asked_modes(asked, response_body_mode)
+    return response.SerializeToString() + modes
+
+
+@lru_cache(maxsize=64)
+def asked_modes(body_mode: int, response_body_mode: int) -> bytes:
+    """Return the part of an answer to ``request_headers`` that asks Envoy for processing modes.
+
+    The router needs the response headers, and a stream that is open until the end of the response.
+    Envoy 1.40 can close it early where it does not send response trailers. Envoy ignores the modes
+    where its filter does not have ``allow_mode_override``, and in modes in which it does not wait
+    for the answer to the headers.
+
+    Args:
+        body_mode: The mode of the request body.
+        response_body_mode: The configured mode of the response body. It does not change.
+    """
+    mode = ProcessingMode(
+        request_header_mode=ProcessingMode.SEND,
+        response_header_mode=ProcessingMode.SEND,
+        request_trailer_mode=ProcessingMode.SKIP,
+        response_trailer_mode=ProcessingMode.SEND,
+    )
+    # Open enumerations, which accept any number.
+    mode.request_body_mode = body_mode  # type: ignore[assignment]
+    mode.response_body_mode = response_body_mode  # type: ignore[assignment]
+    return ProcessingResponse(mode_override=mode).SerializeToString()
 
 
 def body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:

@@ -286,7 +286,10 @@ class Exchange:
         answer = encode_routed(
             self.context.headers, outcome, to_body=False, has_id=bool(headers.request_id)
         )
-        return (answer,)
+        setup = headers.setup
+        if setup.collects:
+            return (answer,)
+        return (answer + answers.asked_modes(setup.body_mode, setup.response_body_mode),)
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
         headers, setup = self._headers, self._setup

@@ -90,6 +90,22 @@ class TestPassing:
         assert asked.response_trailer_mode == ProcessingMode.SEND
         assert asked.response_body_mode == ProcessingMode.STREAMED
 
+    def test_a_request_that_passes_through_keeps_its_body_mode(self) -> None:
+        (answer,) = two_pods().say(request_headers("/upload", mode=ProcessingMode.BUFFERED_PARTIAL))
+
+        asked = answer.mode_override
+        assert asked.request_body_mode == ProcessingMode.BUFFERED_PARTIAL
+        assert asked.response_header_mode == ProcessingMode.SEND
+        assert asked.response_trailer_mode == ProcessingMode.SEND
+
+    @pytest.mark.parametrize("path", ["/upload", "/v1/completions"])
+    def test_nothing_is_asked_where_envoy_does_not_wait(self, path: str) -> None:
+        answers = two_pods().say(
+            request_headers(path, mode=ProcessingMode.FULL_DUPLEX_STREAMED), request_body(SQL)
+        )
+
+        assert not any(answer.HasField("mode_override") for answer in answers)
+
     def test_a_mode_that_is_not_known_is_left_alone(self) -> None:
         (first,) = two_pods().say(request_headers(mode=ProcessingMode.GRPC))
 
