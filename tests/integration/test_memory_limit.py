@@ -45,7 +45,7 @@ async def test_failed_allocations_cost_requests_and_not_the_router(tmp_path: Pat
     served = Served(tmp_path, {"startup_timeout_seconds": 0.2})
     async with served.run() as process:
         await served.until_ready()
-        most = virtual_memory(process) + 1_000_000
+        most = virtual_memory(process) + len(LARGE) // 2
         unlimited = resource.RLIM_INFINITY
         resource.prlimit(process.pid, resource.RLIMIT_AS, (most, unlimited))
 

@@ -136,15 +136,14 @@ def block_the_loop_until_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_a_watchdog_that_is_stopped_ends_its_thread_and_its_timer() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     dog = Watchdog(0.5)
     dog.start()
-    await asyncio.sleep(0)
-    assert threading.active_count() == before + 1
+    (thread,) = {each for each in threading.enumerate() if each.name == "watchdog"} - before
     dog.stop()
 
     async with asyncio.timeout(10):
-        while threading.active_count() > before:
+        while thread.is_alive():
             await asyncio.sleep(0.01)
     assert dog.silence == 0
 

@@ -19,7 +19,7 @@ from lora_router.telemetry.health_metrics import HealthMetrics
 
 log = logging.getLogger("lora_router.telemetry")
 
-_TASKS = ("pods-file", "pod-watch", "scrape-metrics", "scrape-models")
+_TASKS = ("pods-file", "pod-watch", "scrape-metrics", "scrape-models", "tls-files", "reload")
 """Tasks whose count starts at 0, so that a query sees the increase of their first failure."""
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
