@@ -30,6 +30,8 @@ REQUEST_SECONDS = 30.0
 SILENCE_SECONDS = 10.0
 """A watch that the server does not end in time is ended by the client this much later."""
 MAX_EVENT_BYTES = 32 * 1024 * 1024
+_REFUSAL_BYTES = 64 * 1024
+_SHOWN_CHARACTERS = 500
 MAX_PAGE_BYTES = 256 * 1024 * 1024
 """Longest page of a list. A pod has 5 to 20 KB."""
 
@@ -211,7 +213,7 @@ class KubernetesApi:
             )
             try:
                 if response.status != 200:
-                    raise _refusal(response.status, await response.read())
+                    raise _refusal(response.status, await response.content.read(_REFUSAL_BYTES))
                 yield response
             finally:
                 response.close()
@@ -284,7 +286,8 @@ def _refusal(code: int, body: bytes) -> ApiError:
 
 def _error_of(code: int, message: str) -> ApiError:
     causes = {401: "unauthorized", 403: "forbidden", 410: "expired"}
-    return ApiError(causes.get(code, "status"), f"status {code}: {message or 'no reason given'}")
+    reason = message[:_SHOWN_CHARACTERS] or "no reason given"
+    return ApiError(causes.get(code, "status"), f"status {code}: {reason}")
 
 
 def _decoded(decode: Callable[[bytes | msgspec.Raw], _Read], data: bytes | msgspec.Raw) -> _Read:

@@ -155,7 +155,7 @@ def _port(labels: Mapping[str, str], label: str, default: int, problems: list[st
     text = labels.get(label)
     if text is None:
         return default
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+    if text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536:
         return int(text)
     problems.append(f"label {label}={text!r} must be a port from 1 to 65535; {default} is used")
     return default

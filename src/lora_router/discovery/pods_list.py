@@ -11,6 +11,7 @@ from lora_router.yaml_document import YamlDocumentError, parse_yaml
 
 ENGINES = ("vllm", "sglang")
 _KEYS = ("name", "address", "metrics", "models", "labels", "ready", "engine")
+_LONGEST_URL = 2048
 _SHOWN_CHARACTERS = 60
 
 _short = reprlib.Repr()
@@ -110,14 +111,17 @@ def parse_address(where: str, value: object) -> str:
 
 
 def _url(where: str, value: object) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _LONGEST_URL:
         try:
             parts = urlsplit(value)
             if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
                 return value
         except ValueError:
             pass
-    raise PodsFileError(f"{where}: metrics={_shown(value)}: must be an http or https URL")
+    raise PodsFileError(
+        f"{where}: metrics={_shown(value)}: must be an http or https URL of at most {_LONGEST_URL} "
+        "characters"
+    )
 
 
 def _models(where: str, value: object) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from lora_router import __version__
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.outliers import TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
+from lora_router.scrape.bounded_connection import BoundedConnector
 from lora_router.supervision import Supervisor
 
 COMPLETIONS = "/v1/completions"
@@ -60,7 +61,7 @@ class HealthCheck:
             headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
         self._session = aiohttp.ClientSession(
             # A new connection for each probe: an old one would show the state of the past.
-            connector=aiohttp.TCPConnector(limit=_AT_ONCE, force_close=True),
+            connector=BoundedConnector(limit=_AT_ONCE, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers=headers,

@@ -132,8 +132,7 @@ class ModelsPlan:
                 self._pending.add(pod)
                 if reads.due is None:
                     self._set_due(pod, reads, now)
-        if self._pending:
-            self._round_started = now
+        self._round_started = now
 
     def _of(self, pods: Iterable[PodState]) -> Iterable[tuple[PodState, _Reads]]:
         return [(pod, reads) for pod in pods if (reads := self._pods.get(pod)) is not None]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -23,16 +23,12 @@ from lora_router.fleet.catalog import Catalog, CatalogsFullError
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
-from lora_router.scrape import page_reader
-from lora_router.scrape.exposition import PAGE_PREFIX, page_in_steps
 from lora_router.scrape.list_doubt import ListDoubt, joined
-from lora_router.scrape.models import ModelsError, TooManyModelsError, models_in_steps
 from lora_router.scrape.models_plan import ModelsPlan
-from lora_router.scrape.page_reader import PageReader, ScrapeError
+from lora_router.scrape.page_reader import ScrapeError
+from lora_router.scrape.pod_pages import PodPages
 from lora_router.scrape.read_health import Kind, ReadHealth
 from lora_router.scrape.schedule import ScrapeSchedule
-from lora_router.scrape.series import ExpositionError, PageTooLargeError
-from lora_router.scrape.steps import Steps, with_breaks
 from lora_router.supervision import Supervisor, cancel, describe
 
 log = logging.getLogger("lora_router.scrape")
@@ -40,18 +36,10 @@ log = logging.getLogger("lora_router.scrape")
 FIRST_RETRY_SECONDS = 1.0
 """First delay before a failed ``/v1/models`` is retried. Doubles up to the normal interval."""
 
-READS_IN_A_TURN = 4
-"""Reads that start, or whose pages are handled, in one turn of the event loop."""
-LONG_PAGES_AT_ONCE = 4
-"""Long pages that are read at once. Each takes a fortieth of one CPU (``steps``), so that all of
-them take a tenth. A pod with a long page is read less often if there are many."""
 LONGEST_RETRY_SECONDS = 2.0
 """Longest delay before a failed ``/metrics`` is retried: a pod that returns is noticed in time."""
 _QUICK_RETRIES = 5
 """Failed reads of ``/metrics`` that are retried at the usual interval."""
-
-
-_Result = TypeVar("_Result")
 
 
 class ScrapeObserver(Protocol):
@@ -111,7 +99,7 @@ class Scraper:
             self._have_models, wake=self._wake, on_round_end=self._round_ended, clock=clock
         )
         self._on_looked: tuple[Callable[[], None], ...] = ()
-        self._pages: PageReader | None = None
+        self._pages: PodPages | None = None
         self._untried: set[tuple[PodState, Kind]] = set()
         self._all_tried = asyncio.Event()
 
@@ -119,10 +107,7 @@ class Scraper:
         """Start to scrape the pods of the fleet, and follow its changes."""
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
-        self._turns = asyncio.Semaphore(READS_IN_A_TURN)
-        self._places_for_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
-        self._places_for_newly_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
-        self._pages = PageReader(self._timeout)
+        self._pages = PodPages(self._timeout, api_key=self._api_key, clock=self._clock)
         self._fleet.changes.pods.subscribe(self._follow)
         self._follow(tuple(self._fleet))
 
@@ -229,6 +214,8 @@ class Scraper:
             self._all_tried.clear()
         else:
             self._all_tried.set()
+            if self._fleet.synced and self._pages is not None:
+                self._pages.serving = True
 
     # One pod
 
@@ -270,16 +257,17 @@ class Scraper:
         self,
         state: PodState,
         kind: Kind,
-        read: Callable[[PodState, ReadHealth], Awaitable[None]],
+        read: Callable[[PodState, PodPages, ReadHealth], Awaitable[None]],
         health: ReadHealth,
     ) -> bool:
+        pages = self._pages
+        assert pages is not None  # noqa: S101 -- tasks run between start and stop
         try:
             failing = self._places_for_failing if health.failures else nullcontext()
-            long = self._places_for_long if health.is_long else nullcontext()
-            async with failing, long, self._places:
-                await self._turn()
+            async with failing, pages.place(health), self._places:
+                await pages.turn()
                 started = self._clock()
-                await read(state, health)
+                await read(state, pages, health)
             self._observer.scraped(kind, state.pod.name, self._clock() - started)
             health.good()
         except ScrapeError as error:
@@ -307,50 +295,15 @@ class Scraper:
             )
             self._fleet.put_scrape_failure(state, self._clock(), unreachable=unreachable)
 
-    async def _scrape(self, state: PodState, health: ReadHealth) -> None:
-        assert self._pages is not None  # noqa: S101 -- tasks run between start and stop
-        async with self._pages.page(
-            state.pod.metrics_url, max_bytes=page_reader.MAX_PAGE_BYTES, prefix=PAGE_PREFIX
-        ) as page:
-            scraped_at = self._clock()
-            steps = page_in_steps(
-                page, engine=state.pod.engine, scraped_at=scraped_at, wall_now=time.time()
-            )
-            try:
-                metrics = await self._read(page, steps, health)
-            except PageTooLargeError as error:
-                raise ScrapeError("too-large", str(error)) from None
-            except ExpositionError as error:
-                raise ScrapeError("malformed", str(error)) from None
-        self._fleet.put_metrics(state, metrics)
+    async def _scrape(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
+        self._fleet.put_metrics(state, await pages.metrics(state.pod, health))
 
-    async def _list(self, state: PodState, health: ReadHealth) -> None:
-        assert self._pages is not None  # noqa: S101 -- tasks run between start and stop
+    async def _list(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
         self._plan.started(state)
-        headers = {}
-        if self._api_key is not None:
-            headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
-        async with self._pages.page(
-            state.pod.models_url, headers, max_bytes=page_reader.MAX_MODELS_BYTES
-        ) as page:
-            try:
-                models = await self._read(page, models_in_steps(page), health)
-            except TooManyModelsError as error:
-                raise ScrapeError("too-large", str(error)) from None
-            except ModelsError as error:
-                raise ScrapeError("malformed", str(error)) from None
+        models = await pages.models(state.pod, health)
         # The pods file may have named the models during this read.
         if state.pod.models is None:
             self._put_models(state, models)
-
-    async def _turn(self) -> None:
-        """Wait for a turn of the event loop in which few others start or end a read.
-
-        Without it, a thousand pods that join, or that respond at the same moment after a pause,
-        would be handled in one turn, and requests would wait for all of them.
-        """
-        async with self._turns:
-            await asyncio.sleep(0)
 
     def _put_models(self, state: PodState, models: Catalog) -> None:
         doubt = self._doubts.get(state)
@@ -364,16 +317,6 @@ class Scraper:
         except CatalogsFullError as error:
             raise ScrapeError("too-large", str(error)) from None
         raise ScrapeError("doubted", loss)
-
-    async def _read(self, page: bytes, steps: Steps[_Result], health: ReadHealth) -> _Result:
-        """Do the steps of reading a page, in a place for long pages if it is one."""
-        await self._turn()
-        was_long, health.is_long = health.is_long, len(page) > page_reader.LONG_PAGE_BYTES
-        # It does not have such a place yet. These places are others, because those who have a place
-        # of the first kind may wait for one that this read has.
-        newly_long = health.is_long and not was_long
-        async with self._places_for_newly_long if newly_long else nullcontext():
-            return await with_breaks(steps)
 
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:

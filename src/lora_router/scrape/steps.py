@@ -33,7 +33,7 @@ async def with_breaks(
     steps: Steps[_Result],
     *,
     pause: float = BREAK,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.thread_time,
 ) -> _Result:
     """Do one step after the other, and return the result. Work of a single step has no break.
 
@@ -41,7 +41,8 @@ async def with_breaks(
         steps: The work.
         pause: How many times as long as a step took its break is. 0: other work that is ready runs
             in between, and nothing else.
-        clock: Returns seconds, monotonic and precise.
+        clock: Returns the seconds that this thread has worked. By the wall clock, breaks would be
+            long where other processes use the CPU.
     """
     while True:
         started = clock()

@@ -88,6 +88,7 @@ def entry(**keys: str) -> str:
         (entry(address="fd00::1:80"), "must be ip:port"),
         (entry(address="'[::g]:80'"), "must be ip:port"),
         (entry(metrics="/metrics"), "metrics='/metrics': must be an http or https URL"),
+        (entry(metrics="http://x/" + "y" * 2048), "metrics='http:.*of at most 2048 characters"),
         (entry(metrics="ftp://x/"), "must be an http or https URL"),
         (entry(metrics="http://[x"), "must be an http or https URL"),
         (entry(metrics="http://x:port/"), "must be an http or https URL"),

@@ -31,8 +31,9 @@ class Plan:
             PodState(Pod(f"pod-{number}", f"10.0.0.1:{number + 1}", "", ""))
             for number in range(pods)
         ]
+        self.rounds_begun = 0
         self.plan = ModelsPlan(
-            lambda: self.pods,
+            self._candidates,
             wake=self.woken.append,
             on_round_end=self._round_ended,
             clock=lambda: self.now,
@@ -40,6 +41,10 @@ class Plan:
         for pod in self.pods:
             self.plan.add(pod)
             self.read(pod)
+
+    def _candidates(self) -> Sequence[PodState]:
+        self.rounds_begun += 1
+        return self.pods
 
     def _round_ended(self) -> None:
         self.rounds += 1
@@ -110,6 +115,15 @@ def test_nobody_waits_while_all_lists_are_recent() -> None:
 
     assert not three.plan.look_again()
     assert three.woken == []
+
+
+def test_who_asks_in_vain_costs_next_to_nothing() -> None:
+    three = Plan()
+    three.now = 10.0
+    three.read(*three.pods)
+    three.now = 10.5
+    assert not any(three.plan.look_again() for _ in range(1000))
+    assert three.rounds_begun == 1
 
 
 def test_there_is_one_round_a_second() -> None:

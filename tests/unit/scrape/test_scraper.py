@@ -16,7 +16,7 @@ from lora_router import supervision
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_state import PodState
-from lora_router.scrape import models_plan, page_reader
+from lora_router.scrape import models_plan, page_reader, pod_pages
 from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.scraper import Scraper
@@ -216,7 +216,7 @@ async def test_long_pages_are_read_a_few_at_a_time_and_delay_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 1000)
-    monkeypatch.setattr(scraper_module, "LONG_PAGES_AT_ONCE", 1)
+    monkeypatch.setattr(pod_pages, "LONG_PAGES_AT_ONCE", 1)
     long, short = Server(page=PAGE + "x 1\n" * 1000, delay=0.01), Server()
     async with long.run() as one, short.run() as two:
         pods = [pod(f"long-{n}", one, models=("m",)) for n in range(8)]
@@ -250,7 +250,7 @@ async def test_few_reads_are_handled_in_one_turn_of_the_loop_though_many_arrive_
             await until(lambda: len(handled) == 60)
             counting.cancel()
 
-    assert max(Counter(handled).values()) <= scraper_module.READS_IN_A_TURN
+    assert max(Counter(handled).values()) <= pod_pages.READS_IN_A_TURN
 
 
 async def test_a_network_that_fails_does_not_flood_the_log(
