@@ -1,6 +1,7 @@
 """A load that is sent at a fixed rate, whatever becomes of it, and remembers every request."""
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -141,16 +142,19 @@ class Load:
     async def _send(self) -> None:
         due = time.monotonic()
         chance = random.Random(1)
-        while True:
+        for number in itertools.count():
             due += self._interval
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             model, algorithm = chance.choice(self._models), chance.choice(self._algorithms)
-            task = asyncio.create_task(self._one(model, algorithm, stream=chance.random() < 0.5))
+            task = asyncio.create_task(
+                self._one(model, algorithm, stream=chance.random() < 0.5, user=str(number))
+            )
             self._open.add(task)
             task.add_done_callback(self._open.discard)
 
-    async def _one(self, model: str, algorithm: str, *, stream: bool) -> None:
-        self.seen.append(await self._client.complete(model, algorithm, stream=stream))
+    async def _one(self, model: str, algorithm: str, *, stream: bool, user: str) -> None:
+        answer = await self._client.complete(model, algorithm, stream=stream, user=user)
+        self.seen.append(answer)
 
 
 def _code(answer: str) -> str:

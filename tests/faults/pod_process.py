@@ -2,8 +2,8 @@
 
 It has as much of vLLM's HTTP API as Envoy and the router use, on a server of its own, so that it
 can fail in ways that no framework allows. Each line on standard input is a ``Behaviour`` as JSON,
-and is answered with a line on standard output, the pod's counts. The pod exits when standard input
-is closed.
+and is answered with a line on standard output: what the pod did since the last one. The pod exits
+when standard input is closed.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class PodProcess:
         """A socket that drops connections, and those that fill its queue."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._running: Counter[str] = Counter()
-        self._received = self._finished = 0
+        self._received: list[str] = []
 
     async def follow_orders(self) -> None:
         """Serve until standard input ends."""
@@ -66,12 +66,9 @@ class PodProcess:
             for writer in list(self._writers):
                 cast("asyncio.ReadTransport", writer.transport).pause_reading()
             self._full = _full_queue(self._port)
-        counts = {
-            "received": self._received,
-            "finished": self._finished,
-            "running": self._running.total(),
-        }
-        print(json.dumps(counts), flush=True)
+        did = {"received": self._received, "running": self._running.total()}
+        self._received = []
+        print(json.dumps(did), flush=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -127,10 +124,10 @@ class PodProcess:
             writer.write(_head(200, len(page)) + page)
 
     async def _complete(self, writer: asyncio.StreamWriter, body: bytes) -> None:
-        self._received += 1
         try:
             document = json.loads(body)
             model = str(document["model"])
+            self._received.append(str(document.get("user", "")))
         except (ValueError, LookupError, TypeError):
             self._answer(writer, 400, {"error": {"message": "no JSON with a model"}})
             return
@@ -148,7 +145,6 @@ class PodProcess:
         self._running[model] += 1
         try:
             await self._generate(writer, document)
-            self._finished += 1
         finally:
             self._running[model] -= 1
             if not self._running[model]:

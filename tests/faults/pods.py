@@ -17,15 +17,17 @@ from tests.faults.behaviour import Behaviour
 _ROOT = Path(__file__).parents[2]
 ADAPTERS = ("a1", "a2", "a3", "a4", "a5", "a6")
 MODELS = ("base", *ADAPTERS)
+_LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Completions of a pod since its start."""
+class Did:
+    """What a pod did since it was last told to become something."""
 
-    received: int
-    finished: int
+    received: list[str]
+    """The field ``user`` of each completion that it was asked for."""
     running: int
+    """Completions that it is generating."""
 
 
 class Pod:
@@ -39,7 +41,7 @@ class Pod:
         self._process: asyncio.subprocess.Process | None = None
         self._behaviour = Behaviour()
 
-    async def start(self) -> None:
+    async def start(self) -> Did:
         """Start it, and wait until it listens."""
         self._behaviour = Behaviour()
         self._process = await asyncio.create_subprocess_exec(
@@ -48,25 +50,25 @@ class Pod:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=_ROOT,
+            limit=_LONGEST_LINE,
         )
-        await self._counts()
+        return await self._did()
 
-    async def become(self, **changes: object) -> Counts:
+    async def become(self, **changes: object) -> Did:
         """Change how it behaves."""
         self._behaviour = replace(self._behaviour, **changes)  # type: ignore[arg-type]
         process = self._running
         assert process.stdin is not None
         process.stdin.write(json.dumps(asdict(self._behaviour)).encode() + b"\n")
-        return await self._counts()
+        return await self._did()
 
-    async def heal(self) -> None:
+    async def heal(self) -> Did:
         """Make it well again, whatever was done to it."""
         if self._process is None or self._process.returncode is not None:
-            await self.start()
-            return
+            return await self.start()
         self.resume()
         self._behaviour = Behaviour()
-        await self.become()
+        return await self.become()
 
     async def kill(self) -> None:
         """End it with SIGKILL."""
@@ -91,11 +93,11 @@ class Pod:
         assert self._process is not None
         return self._process
 
-    async def _counts(self) -> Counts:
+    async def _did(self) -> Did:
         assert self._running.stdout is not None
         async with asyncio.timeout(20):
             line = await self._running.stdout.readline()
-        return Counts(**json.loads(line))
+        return Did(**json.loads(line))
 
 
 def write_pods(file: Path, pods: Sequence[Pod]) -> None:
