@@ -2,8 +2,9 @@
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.core import v3 as core
+from envoy_data_plane.envoy.extensions.access_loggers.filters.cel import v3 as cel
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
-from envoy_data_plane.google.protobuf import NullValue, Struct, Value
+from envoy_data_plane.google.protobuf import Any, NullValue, Struct, Value
 
 _RETRY_AFTER = core.HeaderValueOption(header=core.HeaderValue(key="retry-after", value="1"))
 
@@ -35,7 +36,7 @@ def local_replies() -> hcm.LocalReplyConfig:
             ),
             # The overload manager refuses requests before Envoy's memory runs out.
             _reply(
-                _by_flags("OM"),
+                _by_details("overload"),
                 "The gateway is overloaded. Try again later.",
                 kind="service_unavailable_error",
                 code="gateway_overloaded",
@@ -70,6 +71,16 @@ def _by_status(status: int) -> accesslog.AccessLogFilter:
                     default_value=status, runtime_key=f"lora_router.local_reply_{status}"
                 ),
             )
+        )
+    )
+
+
+def _by_details(details: str) -> accesslog.AccessLogFilter:
+    """Match Envoy's response code details. The overload manager sets no response flag."""
+    expression = cel.ExpressionFilter(expression=f"response.code_details == '{details}'")
+    return accesslog.AccessLogFilter(
+        extension_filter=accesslog.ExtensionFilter(
+            name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(expression)
         )
     )
 
