@@ -156,15 +156,10 @@ class PodHealth:
     def shows_life(self, metrics: PodMetrics) -> bool:
         """Return whether a scrape shows that the engine works.
 
-        The engine updates these numbers while requests run. The number of waiting requests is not
-        among them: it grows while an engine hangs.
+        The engine updates these numbers while requests run. Others are no sign: the number of
+        waiting requests grows while an engine hangs, and a server may write the time of its
+        adapters' series with each page.
         """
-        lora = metrics.lora
-        sign = (
-            metrics.running,
-            metrics.kv_cache_usage,
-            metrics.generated_tokens,
-            None if lora is None else lora.updated_at,
-        )
+        sign = metrics.running, metrics.kv_cache_usage, metrics.generated_tokens
         before, self.scrape_sign = self.scrape_sign, sign
         return before is not None and before != sign

@@ -27,7 +27,7 @@ from lora_router.fleet.health import (
 )
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.unwell_pods import UnwellPods
+from lora_router.fleet.unwell_pods import BY_SCRAPES, UnwellPods
 
 TICK_SECONDS = 0.1
 """How often ``tick`` is to be called."""
@@ -158,7 +158,7 @@ class Outliers:
             if health.state is SUSPECT and health.cause == "no first byte":
                 self.unwell.heal(state, self.now())
         if state.unreachable_scrapes and health.state is EJECTED:
-            if health.cause == "unreachable by scrapes":
+            if health.cause == BY_SCRAPES:
                 self.unwell.try_again(state)
             else:
                 health.retry_at = self.now()
@@ -173,23 +173,24 @@ class Outliers:
             and health.state is not EJECTED
             and silent > self.rules.first_byte_seconds
         ):
-            self.unwell.eject(state, "unreachable by scrapes", self.now())
+            self.unwell.eject(state, BY_SCRAPES, self.now())
 
-    def probed(self, state: PodState, *, good: bool) -> None:
-        """Record the result of a probe."""
+    def probed(self, state: PodState, *, good: bool | None) -> None:
+        """Record the result of a probe; ``None``: it says nothing about the engine."""
         health = state.health
         health.probing = False
         now = self.now()
         if health.state not in (SUSPECT, EJECTED):
             return
-        if not good:
+        if good:
+            health.sign_at = now
+        if good is False or (good is None and health.state is SUSPECT):
             self.unwell.eject(state, health.cause, now)
-            return
-        health.sign_at = now
-        if health.state is SUSPECT:
+        elif health.state is SUSPECT:
             health.failures = health.slow = 0
-            self.unwell.heal(state, self.now())
+            self.unwell.heal(state, now)
         else:
+            # If the probe says nothing, the next request of a client is the probe.
             self.unwell.try_again(state)
 
     # Evidence from time
@@ -222,6 +223,7 @@ class Outliers:
             return
         if silent <= self._first_bytes.limit(request.adapter, streamed=request.streamed):
             return
+        health.failed_path = request.path or ""
         if health.state is HEALTHY:
             self.unwell.suspect(state, "no first byte", now)
         elif health.state is TRYING:

@@ -32,6 +32,10 @@ CAUSES = (
 """Why pods are ejected, as labels of a metric."""
 
 
+BY_SCRAPES = "unreachable by scrapes"
+"""The weakest cause: no request has failed."""
+
+
 class UnwellPods:
     """The pods of one fleet that are not healthy, in the order in which they became so."""
 
@@ -63,7 +67,7 @@ class UnwellPods:
             if state.pod.ready and (state.health.state is not TRYING or state.health.full)
         ]
         # Of more than may be excluded, those with the most evidence against them are.
-        out.sort(key=lambda state: state.health.state is not EJECTED)
+        out.sort(key=_weakness)
         return frozenset(out[: self._most()])
 
     def forget(self, state: PodState) -> None:
@@ -142,6 +146,12 @@ class UnwellPods:
             self._limit.log(log, logging.INFO, "back", "pod %s is healthy again", pod.name)
         else:
             log.debug("pod %s was %s and is %s", pod.name, NAMES[before], NAMES[health.state])
+
+
+def _weakness(state: PodState) -> tuple[bool, bool]:
+    """Return a key by which the strongest evidence comes first."""
+    health = state.health
+    return health.cause == BY_SCRAPES, health.state is not EJECTED
 
 
 def _ignore(_state: PodState) -> None:

@@ -2,8 +2,8 @@
 
 The probe is a completion of one token, of the kind that failed. Only a request shows whether
 the engine of a pod works: an API server whose engine is dead still serves ``/metrics`` and
-``/v1/models``. Any status below 500 is a good answer. A server of another kind answers 404, and it
-answers.
+``/v1/models``. A status below 500 is a good answer. 404 and 405 say nothing about the engine: the
+server does not offer this kind of request.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from lora_router.supervision import Supervisor
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
+_NOT_OFFERED = frozenset({404, 405})
 _AT_ONCE = 16
 """How many pods are probed at the same time."""
 
@@ -89,14 +90,14 @@ class HealthCheck:
     async def _probe_pod(self, state: PodState) -> None:
         outliers = self._outliers
         assert outliers is not None  # noqa: S101 -- it asked for the probe
-        good = False
+        good: bool | None = False
         try:
             async with self._places:
                 good = await self._answers(state, outliers.probe_timeout())
         finally:
             outliers.probed(state, good=good)
 
-    async def _answers(self, state: PodState, seconds: float) -> bool:
+    async def _answers(self, state: PodState, seconds: float) -> bool | None:
         if self._session is None:
             return False
         path, request = probe_of(state)
@@ -107,7 +108,7 @@ class HealthCheck:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:
-                return response.status < 500
+                return None if response.status in _NOT_OFFERED else response.status < 500
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             return False
 

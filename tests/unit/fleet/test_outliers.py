@@ -57,7 +57,7 @@ class Bench:
         """The pods that get new requests."""
         return [int(state.pod.name.removeprefix("pod-")) for state in self.fleet.in_use()]
 
-    def probed(self, number: int, *, good: bool) -> None:
+    def probed(self, number: int, *, good: bool | None) -> None:
         self.outliers.probed(state_of(self.fleet, number), good=good)
 
 
@@ -148,6 +148,21 @@ def test_a_suspect_that_answers_its_probe_is_healthy() -> None:
     assert bench.used == [1, 2, 3, 4]
 
 
+def test_if_a_probe_says_nothing_the_next_request_is_the_probe() -> None:
+    bench = Bench()
+    request = bench.send(2)
+    bench.tick(1.1)
+    assert bench.health(2) is SUSPECT
+
+    bench.probed(2, good=None)
+    assert bench.health(2) is EJECTED
+    bench.tick(1.0)
+    bench.probed(2, good=None)
+
+    assert bench.health(2) is TRYING
+    request.release()
+
+
 def test_an_ejected_pod_is_probed_with_backoff() -> None:
     bench = Bench(rules=HealthRules(min_ejection_seconds=1, max_ejection_seconds=4))
     bench.fail(2)
@@ -232,6 +247,21 @@ class TestTheShare:
 
         assert [bench.health(number) for number in (1, 2, 3, 4)].count(EJECTED) == 2
         assert bench.used == [3, 4]
+
+    def test_failed_requests_weigh_more_than_failed_scrapes(self) -> None:
+        bench = Bench(4)
+        for number in (1, 2):
+            for _ in range(3):
+                bench.seconds += 1.0
+                bench.fleet.put_scrape_failure(
+                    state_of(bench.fleet, number), bench.seconds, unreachable=True
+                )
+        assert bench.used == [3, 4]
+
+        bench.fail(3)
+
+        assert 3 not in bench.used
+        assert len(bench.used) == 2
 
     def test_one_of_two_may_always_be(self) -> None:
         bench = Bench(2, HealthRules(max_ejected_share=0.1))
@@ -333,9 +363,13 @@ class TestSilence:
         bench = Bench()
         request = bench.send(2)
 
-        for _ in range(5):
+        for number in range(5):
             bench.tick(0.9)
-            bench.fleet.put_metrics(state_of(bench.fleet, 2), make_metrics())
+            metrics = make_metrics()
+            assert metrics.lora is not None
+            lora = replace(metrics.lora, updated_at=1.7e9 + number)
+            metrics = replace(metrics, waiting=float(number), lora=lora)
+            bench.fleet.put_metrics(state_of(bench.fleet, 2), metrics)
 
         assert bench.health(2) is SUSPECT
         request.release()

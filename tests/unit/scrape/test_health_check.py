@@ -117,7 +117,7 @@ async def test_other_paths_are_probed_with_a_completion() -> None:
     assert pod.asked[0][1]["prompt"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 405])
+@pytest.mark.parametrize("status", [400, 401, 404, 405, 429])
 async def test_a_server_that_refuses_the_probe_answers(status: int) -> None:
     async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
         pod.status = status
