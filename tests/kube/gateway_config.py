@@ -253,6 +253,16 @@ def processor(config: Document) -> Document:
     return found
 
 
+def without_router(config: Document) -> None:
+    """Let requests pass without a router, and with the headers that clients send."""
+    [listener] = config["static_resources"]["listeners"]
+    manager = connection_manager(listener)
+    manager["httpFilters"] = manager["httpFilters"][1:]
+    manager.pop("earlyHeaderMutationExtensions")
+    for route in routes_of(config):
+        route.pop("typedPerFilterConfig")
+
+
 def cluster_of(config: Document, part: str) -> Document:
     """Return the only cluster of a bootstrap with a part of a name."""
     [found] = [each for each in config["static_resources"]["clusters"] if part in each["name"]]

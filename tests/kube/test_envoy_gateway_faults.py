@@ -2,13 +2,20 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import yaml
+from aiohttp import ClientSession, web
 
+from tests.chart.rendering import render
+from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import until
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
+from tests.kube.gateway_config import bootstrap, translate, without_router
 from tests.kube.gateway_install import gateway_values, installed, router_endpoints
 from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
@@ -86,6 +93,56 @@ async def test_a_router_that_hangs_is_not_asked(
         ) as gateway:
             async with asyncio.timeout(10):  # Far below the message timeout of 35 s.
                 assert await gateway.post({"model": "base"}) == (200, "one")
+
+
+async def test_passive_health_checks_change_envoys_own_choice_and_not_the_routers(
+    folder: Path,
+) -> None:
+    async with _pod(500) as failing, _pod(200) as well:
+        service = ("models", "base")
+        documents = render(gateway_values(service))
+        found = await translate(documents, folder, "xds", {service: [failing, well]})
+        config = bootstrap(found, "models/llm", free_port())
+        without_router(config)
+        async with Envoy(yaml.safe_dump(config), folder) as envoy, ClientSession() as client:
+
+            async def statuses(headers: dict[str, str], number: int) -> list[int]:
+                found = []
+                for _ in range(number):
+                    url = f"http://127.0.0.1:{envoy.port}/"
+                    async with client.get(url, headers=headers) as response:
+                        found.append(response.status)
+                return found
+
+            chosen = {DESTINATION: failing}
+            assert await statuses(chosen, 5) == [500] * 5
+            ejected = "cluster.httproute/.*.outlier_detection.ejections_active"
+            async with asyncio.timeout(5):
+                while await envoy.stat(ejected) != 1:
+                    await asyncio.sleep(0.01)
+            assert await statuses(chosen, 1) == [500]
+            assert await statuses({}, 10) == [200] * 10
+            # An endpoint that is not of this cluster is skipped.
+            assert await statuses({DESTINATION: f"127.0.0.1:1,{failing}"}, 1) == [500]
+
+
+@asynccontextmanager
+async def _pod(status: int) -> AsyncIterator[str]:
+    """Run a pod that answers everything with a status. Yields its address."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def _never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

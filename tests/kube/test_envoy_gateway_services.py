@@ -93,6 +93,11 @@ async def test_requests_reach_the_pods_of_all_services_and_an_empty_one_costs_no
             stolen = {"x-lora-router-pool": f"{other}/qwen"}
             assert await gateway.post({"model": "sql"}, stolen) == (200, "llama")
         assert (await gateway.post({"model": "unknown"}))[0] == 404
+        # Requests that name no model go to any pod.
+        for _ in range(20):
+            url = f"http://127.0.0.1:{gateway.envoy.port}/version"
+            async with gateway.client.get(url) as response:
+                assert response.status == 200
 
 
 async def test_one_service_in_each_namespace_needs_no_name_of_a_model(

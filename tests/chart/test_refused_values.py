@@ -1,0 +1,107 @@
+"""Values that Helm refuses, and what it says."""
+
+import pytest
+
+from tests.chart.rendering import helm, render
+from tests.chart.test_values import behind_envoy_gateway, with_mode
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"loraAffinityThreshold": 1.5}, "at '/loraAffinityThreshold': maximum: got 1.5, want 1"),
+        ({"loraAffinityThreshold": "high"}, "at '/loraAffinityThreshold': got string"),
+        ({"replica": 3}, "additional properties 'replica' not allowed"),
+        ({"replicas": 1.5}, "at '/replicas': got number, want integer"),
+        ({"settings": {"grpc_prt": 1}}, "at '/settings': additional properties 'grpc_prt'"),
+        ({"settings": {"grpc_port": 0}}, "at '/settings/grpc_port': minimum: got 0, want 1"),
+        ({"settings": {"log_level": "loud"}}, "at '/settings/log_level': value must be one of"),
+        ({"settings": {"pod_api_key": "secret"}}, "additional properties 'pod_api_key'"),
+        ({"discovery": {"scope": "world"}}, "at '/discovery/scope': value must be one of"),
+        ({"discovery": {"namespaces": ["A b"]}}, "at '/discovery/namespaces/0'"),
+        ({"gateway": {"mode": "istio"}}, "at '/gateway/mode': value must be one of"),
+        ({"gateway": {"envoyGateway": {"listeners": []}}}, "at '/gateway/envoyGateway/listeners'"),
+        ({"image": {"digest": "latest"}}, "at '/image/digest'"),
+        ({"drain": {"timeoutSeconds": -1}}, "at '/drain/timeoutSeconds': minimum"),
+        ({"serviceMonitor": {"interval": "often"}}, "at '/serviceMonitor/interval'"),
+        ({"extraEnv": [{"value": "nameless"}]}, "at '/extraEnv/0': missing property 'name'"),
+        (
+            {
+                "gateway": {
+                    "mode": "envoy-gateway",
+                    "envoyGateway": {
+                        "createGateway": True,
+                        "listeners": ["a", "b"],
+                        "backends": [{"name": "vllm", "port": 8000}],
+                    },
+                }
+            },
+            "createGateway makes one listener",
+        ),
+        ({"tls": {"secretName": "A b"}}, "at '/tls/secretName'"),
+        (
+            {"tls": {"secretName": "router-tls"}, "gateway": {"mode": "sidecar"}},
+            'tls.secretName: not with gateway.mode "sidecar"',
+        ),
+        (
+            {"tls": {"secretName": "router-tls"}, **behind_envoy_gateway()},
+            "tls.caConfigMapName: needed",
+        ),
+        (with_mode("envoy-gateway"), "gateway.envoyGateway.backends: name the Services"),
+        (
+            behind_envoy_gateway(createService=True),
+            "gateway.envoyGateway.createService: not with backends",
+        ),
+        (
+            behind_envoy_gateway(backends=[], createService=True),
+            "discovery.selector: gateway.envoyGateway.createService needs labels with values",
+        ),
+        (
+            behind_envoy_gateway(backends=[], createService=True)
+            | {"discovery": {"selector": "app=vllm", "scope": "cluster"}},
+            'createService: not with discovery.scope "cluster"',
+        ),
+        (
+            behind_envoy_gateway(backends=[{"name": "vllm", "namespace": "far", "port": 80}]),
+            'Service "vllm" is in namespace "far", whose pods the router does not see',
+        ),
+        (
+            behind_envoy_gateway(
+                backends=[{"name": "a", "port": 80, "model": "m"}, {"name": "b", "port": 80}]
+            ),
+            'Services "a" and "b" are both in namespace "models". Tell them apart by model',
+        ),
+        (
+            behind_envoy_gateway(backends=[{"name": "vllm"}]),
+            "at '/gateway/envoyGateway/backends/0': missing property 'port'",
+        ),
+        (
+            behind_envoy_gateway(
+                backends=[
+                    {"name": "a", "port": 80, "model": "a"},
+                    {"name": "b", "port": 80, "model": "b"},
+                ],
+                pathPrefixes=[f"/{number}" for number in range(64)],
+            ),
+            "an HTTPRoute has room for 128 matches",
+        ),
+        (
+            behind_envoy_gateway(
+                destination="original-dst", failOpen=True, createClientTrafficPolicy=False
+            ),
+            'failOpen: with destination "original-dst", it needs createClientTrafficPolicy',
+        ),
+        (
+            {"tls": {"requireClientCertificate": True}},
+            "tls.requireClientCertificate: needs tls.secretName",
+        ),
+        (
+            {"autoscaling": {"enabled": True, "minReplicas": 9}},
+            "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(values: dict[str, object], complaint: str) -> None:
+    with pytest.raises(helm.HelmError) as refused:
+        render(values)
+    assert complaint in str(refused.value)
