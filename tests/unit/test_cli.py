@@ -191,8 +191,9 @@ def test_a_config_file_that_is_not_there_is_named() -> None:
 
 @pytest.mark.slow
 def test_envoy_config_prints_yaml_or_json() -> None:
-    text = yaml.safe_load(run("envoy-config", "--set", "target_pod_header=x-pod").stdout)
-    data = json.loads(run("envoy-config", "--json", "--set", "target_pod_header=x-pod").stdout)
+    settings = ("--set", "target_pod_header=x-pod", "--set", "envoy_pods=original-dst")
+    text = yaml.safe_load(run("envoy-config", *settings).stdout)
+    data = json.loads(run("envoy-config", "--json", *settings).stdout)
 
     assert text == data
     (_, pods) = text["static_resources"]["clusters"]
