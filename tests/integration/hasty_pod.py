@@ -22,7 +22,7 @@ class HastyPod:
     keep_alive: float
     address: str = ""
     closed: int = 0
-    """Requests that arrived too late."""
+    """Requests of clients that arrived too late. Scrapes do not count."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -43,7 +43,7 @@ class HastyPod:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if time.monotonic() - idle_since > self.keep_alive:
-                    self.closed += 1
+                    self.closed += head.startswith(b"POST")
                     return
                 for line in head.lower().split(b"\r\n"):
                     if line.startswith(b"content-length:"):

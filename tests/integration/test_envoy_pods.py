@@ -178,6 +178,8 @@ async def test_a_pod_that_closes_idle_connections_costs_no_request(
             statuses.update(response.status for response, _ in answers)
     assert statuses[503] <= lost
     assert bool(statuses[503]) == bool(lost), "the pod closed no connection"
+    # A pod that has seen a request may be generating. So none of them was sent again.
+    assert pod.closed == statuses[503]
 
 
 @pytest.mark.parametrize("kind", KINDS)

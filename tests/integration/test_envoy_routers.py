@@ -4,10 +4,16 @@ import asyncio
 import signal
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from lora_router.config.sources import load_settings
+from lora_router.envoy.bootstrap import bootstrap_yaml
+from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
+from tests.integration.gateway import gateway, write_pods
 from tests.integration.routers import Load, Site, site
+from tests.integration.served import Served
 
 MODEL = "only-1"
 """Only one pod serves it. A request for it that another pod gets was not routed, but balanced by
@@ -94,3 +100,37 @@ async def test_answers_that_run_are_not_lost_with_the_router(
         async with gate.running(20, 3.0) as answers:
             await gate.routers[0].end(signal.SIGKILL)
         assert answers.lost == 0
+
+
+async def test_a_name_stands_for_all_its_addresses_and_those_that_answer_are_used(
+    tmp_path: Path,
+) -> None:
+    """``localhost`` is also ``::1``, where this router does not listen."""
+    port = free_port()
+    config = {"grpc_port": port, "envoy_router_address": f"localhost:{port}"}
+    async with gateway(tmp_path, pods(), **config) as gate:
+        for _ in range(5):
+            response, _ = await gate.post({"model": MODEL})
+            assert (response.status, response.headers["x-pod"]) == (200, "vllm-1")
+
+
+async def test_an_envoy_that_starts_before_the_router_learns_the_pods_from_it(
+    tmp_path: Path, transport: str
+) -> None:
+    async with EchoPod("vllm-0") as pod, aiohttp.ClientSession() as client:
+        write_pods(tmp_path / "pods.yaml", [pod])
+        served = Served(tmp_path, {"transport": transport})
+        settings = load_settings(file=served.file, environ={}, flags={}).settings
+        async with Envoy(bootstrap_yaml(settings), tmp_path) as envoy:
+            url = f"http://127.0.0.1:{envoy.port}/v1/completions"
+            async with client.post(url, json={"model": "base"}) as response:
+                assert response.status == 503
+                assert (await response.json())["error"]["code"] == "no_pod_available"
+            async with served.run():
+                await served.until_ready()
+                # Envoy tries to reach the router once a second.
+                async with asyncio.timeout(10):
+                    while await envoy.stat("cluster.pods.membership_total") != 1:
+                        await asyncio.sleep(0.05)
+                async with client.post(url, json={"model": "base"}) as response:
+                    assert response.status == 200
