@@ -14,9 +14,10 @@ from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.process_call import Process
 from lora_router.extproc.transport import PROCESS_PATH
 from lora_router.grpc_server import frames
+from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.grpc_messages import prefix
-from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Methods
 
 _MESSAGES = 1000
@@ -44,10 +45,12 @@ def requests(
     length = max(map(len, endpoints), default=0)
     process = Process(context, max_message_bytes=1 << 25)
     methods = Methods({PROCESS_PATH: process.open_call}, max_header_list_bytes=1 << 16)
+    limits = Limits()
     connection = Connection(
         methods.open_call,
         lambda: 0.0,
-        limits=Limits(),
+        limits=limits,
+        bounds=Bounds(ProcessLimits(), small=limits.stream_window, call_later=_never),
         call_later=_never,
         wake=lambda: None,
     )

@@ -25,3 +25,4 @@ class CollectedBody:
     def forget_contents(self) -> None:
         """Retain only the number of pieces, because their bytes are not sent back."""
         self.pieces = [b""] * len(self.pieces)
+        self.size = 0

@@ -150,6 +150,18 @@ def cut_body_answer() -> ErrorAnswer:
     )
 
 
+def overloaded_answer() -> ErrorAnswer:
+    """Return the response to a body for which the router has no memory."""
+    return _answer(
+        503,
+        "router_overloaded",
+        "The router has no memory left for the request body. Retry later.",
+        kind="service_unavailable_error",
+        marker=("x-error-overloaded", b"true"),
+        headers=(_RETRY_AFTER,),
+    )
+
+
 def shown(text: str) -> str:
     """Return a client's value in quotes: printable ASCII, at most 80 characters."""
     short = text if len(text) <= 80 else f"{text[:77]}..."

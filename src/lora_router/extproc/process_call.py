@@ -5,6 +5,7 @@ import logging
 from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.session import Session
+from lora_router.extproc.states import PIECES
 from lora_router.grpc_server.call_headers import CallHeaders
 from lora_router.grpc_server.grpc_messages import Message
 from lora_router.grpc_server.message_call import MessageCall
@@ -41,7 +42,10 @@ class ProcessCall(MessageCall):
 
     def message(self, message: Message) -> None:
         """Pass a message to the session, and send what it returns."""
-        self._send(self._session.receive(message))
+        session = self._session
+        self._send(session.receive(message))
+        if self.stream.account is not None or session.state is PIECES:
+            self._count(session)
 
     def request_ended(self) -> None:
         """End the call, because Envoy's request is complete."""
@@ -55,6 +59,14 @@ class ProcessCall(MessageCall):
         self._process.open -= 1
         session.end()
 
+    def delayed(self, seconds: float) -> None:
+        """Ask Envoy for the time that the body waits for room."""
+        self._send(self._session.delayed(seconds))
+
+    def overloaded(self) -> None:
+        """Answer the client that there is no room for its body."""
+        self._send(self._session.overloaded())
+
     def let_go(self) -> None:
         """End the stream with status OK, which Envoy treats as "no further changes"."""
         self.finish(OK)
@@ -66,11 +78,19 @@ class ProcessCall(MessageCall):
                 return
             self.stream.send_message(output)
 
+    def _count(self, session: Session) -> None:
+        """Count the pieces of the body that the session collects."""
+        if self.is_open and (session.collected_bytes or self.stream.account is not None):
+            self.account().keep(session.collected_bytes, session.expected_bytes)
+
     def _send_late(self, outputs: Outputs) -> None:
         if not self.is_open:
             return
         try:
+            session = self._session
             self._send(outputs)
+            if self.stream.account is not None:
+                self._count(session)
         except Exception:
             log.exception("sending a late answer failed; its stream is closed with INTERNAL")
             self.finish(INTERNAL, "lora-router: internal error")

@@ -28,6 +28,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lora_router.extproc import answers
+from lora_router.extproc.errors import overloaded_answer
 from lora_router.extproc.event_reader import UnreadableMessageError, read_event
 from lora_router.extproc.events import (
     KINDS,
@@ -41,7 +43,7 @@ from lora_router.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from lora_router.extproc.exchange import Exchange
+from lora_router.extproc.exchange import HOLD_MARGIN_SECONDS, Exchange
 from lora_router.extproc.outputs import Outputs
 from lora_router.extproc.states import (
     ANSWERED,
@@ -55,9 +57,18 @@ from lora_router.extproc.states import (
     WHOLE_BODY,
     State,
 )
-from lora_router.grpc_server.status import FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT
+from lora_router.grpc_server.status import (
+    FAILED_PRECONDITION,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    RESOURCE_EXHAUSTED,
+)
 
 log = logging.getLogger("lora_router.extproc")
+
+_PIECES_ROOM = 16 * 1024
+"""Bytes that the messages of a body may have beside the body."""
+_BEFORE_DECISION = (START, WHOLE_BODY, PIECES)
 
 Action = Callable[[Exchange, Any], Outputs]
 
@@ -169,6 +180,37 @@ class Session(Exchange):
         except Exception:
             log.exception("an ext_proc session failed; its stream is closed with INTERNAL")
             return self.end_stream(INTERNAL, "internal error")
+
+    # The memory of the process
+
+    @property
+    def collected_bytes(self) -> int:
+        """Bytes of the pieces that are kept."""
+        return 0 if self._collected is None else self._collected.size
+
+    @property
+    def expected_bytes(self) -> int:
+        """Bytes that the messages of the body may have, while it is collected; otherwise 0."""
+        if self.state is not PIECES:
+            return 0
+        length = self._headers.content_length
+        return (self.context.max_body_bytes if length is None else length) + _PIECES_ROOM
+
+    def delayed(self, seconds: float) -> Outputs:
+        """Ask Envoy for the time that the body has to wait for memory, and may then be held.
+
+        Envoy grants more time only once for each message.
+        """
+        if self.state not in _BEFORE_DECISION:
+            return ()
+        hold = self.context.director.max_hold_seconds
+        return (answers.more_time(hold + HOLD_MARGIN_SECONDS + seconds),)
+
+    def overloaded(self) -> Outputs:
+        """Refuse the request, because there is no memory for its body."""
+        if self.state in _BEFORE_DECISION:
+            return self._refuse("router-overloaded", overloaded_answer())
+        return self.end_stream(RESOURCE_EXHAUSTED, "no memory is left for a message")
 
 
 def _why_refused(state: State, event: Event) -> str:

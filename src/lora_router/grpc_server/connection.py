@@ -4,6 +4,8 @@
 and answer through their streams. The rules:
 
 - No input raises an exception out of this module. A violation ends its stream or the connection.
+- ``receive`` handles a bounded number of frames. While ``behind``, the owner gives the connection
+  further turns with ``proceed``, and not before ``pause`` seconds have passed.
 - A failed connection sends GOAWAY, ignores further input, and is closed by its owner.
 - Every call ends exactly once: it finishes, or it is told that its stream is gone.
 - A stream is removed as soon as both sides have ended it. Frames in transit to a stream that this
@@ -11,22 +13,29 @@ and answer through their streams. The rules:
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.blocks import OpenBlock, fragment
+from lora_router.grpc_server.bounds import Bounds
+from lora_router.grpc_server.budget import CallLater
 from lora_router.grpc_server.call_headers import CallHeaders, check_trailers, read_call_headers
 from lora_router.grpc_server.control import Control
 from lora_router.grpc_server.flow import Outbox, ReceiveWindow
-from lora_router.grpc_server.frames import FrameReader, Payload
+from lora_router.grpc_server.frames import Frame, FrameReader, Payload
 from lora_router.grpc_server.headers import BlockReader
-from lora_router.grpc_server.limits import Allowance, Limits
-from lora_router.grpc_server.stream import OVER, Call, CallLater, Stream
+from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.resets import ResetShare
+from lora_router.grpc_server.stream import OVER, Call, Stream
 from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 
 _REMEMBERED_STREAMS = 256
 """Closed streams that are remembered, to distinguish them from streams that never existed. More
 than can have frames in transit at the same time."""
+
+
+class _TurnOver(Exception):  # noqa: N818 -- no error: the turn ends early
+    """The peer wastes streams faster than it may."""
 
 
 class Connection:
@@ -38,6 +47,7 @@ class Connection:
         now: Callable[[], float],
         *,
         limits: Limits,
+        bounds: Bounds,
         call_later: CallLater,
         wake: Callable[[], None],
     ) -> None:
@@ -47,14 +57,17 @@ class Connection:
             open_call: Opens the call of a new stream.
             now: Returns seconds, monotonic.
             limits: Limits of the peer.
+            bounds: What all connections share.
             call_later: Schedules the deadlines of calls.
             wake: Called when there is output that is not the result of ``receive``.
         """
         self._open_call = open_call
         self._limits = limits
+        self._bounds = bounds
         self.call_later = call_later
         self.wake = wake
-        self.outbox = Outbox()
+        self.budget = bounds.budget
+        self.outbox = Outbox(bounds.budget.count_output)
         self.streams: dict[int, Stream] = {}
         self.control = Control(
             self.outbox,
@@ -68,29 +81,47 @@ class Connection:
         """Whether the peer has sent the HTTP/2 preface and SETTINGS."""
         self.failure: PeerError | None = None
         """The violation by the peer that ended the connection, if there was one."""
+        self.behind = False
+        """Whether frames have arrived that are not handled yet."""
+        self.pause = 0.0
+        """Seconds for which these frames have to wait."""
         self._reader = FrameReader()
+        self._input: Iterator[Frame] = iter(())
+        self._more: deque[bytes] = deque()
         self._blocks = BlockReader(read_call_headers, 4 * limits.header_list_bytes)
-        self._window = ReceiveWindow(limits.held_bytes)
+        self._window = ReceiveWindow(max(limits.connection_window, frames.DEFAULT_WINDOW))
         self._stream_top_up = limits.stream_window // 2
         self._open_block: OpenBlock | None = None
         self._plain = False
         """Whether any frame type may arrive: after the first SETTINGS, outside a header block."""
         self._last = 0
+        self._last_seen = 0
+        """The last stream of earlier turns, whose peer can have seen an answer."""
         self._last_allowed = frames.MAX_WINDOW
         self._answered_early: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
         self._closed: deque[int] = deque(maxlen=_REMEMBERED_STREAMS)
-        self._resets = Allowance(limits.resets, now, "failed or reset streams")
+        self._wasted = ResetShare(bounds.resets)
         self._kinds = {**self.control.kinds, frames.RST_STREAM: self._on_rst_stream}
         self.control.greet()
 
     # Called by the owner
 
     def receive(self, data: bytes) -> None:
-        """Handle bytes from the peer."""
+        """Handle bytes from the peer, as many as one turn allows."""
         if self.failure is not None:
             return
+        if self.behind:
+            self._more.append(data)
+        else:
+            self._input = self._reader.feed(data)
+            self.proceed()
+
+    def proceed(self) -> None:
+        """Handle frames that have arrived, as many as one turn allows."""
+        self._last_seen = self._last
+        left = self._limits.frames_per_turn
         try:
-            for kind, flags, number, payload in self._reader.feed(data):
+            for kind, flags, number, payload in self._input:
                 try:
                     if not self._plain:
                         self._on_special(kind, flags, number, payload)
@@ -103,10 +134,15 @@ class Connection:
                         on_kind(flags, number, payload)
                 except StreamError as violation:
                     self._reset(number, violation)
-            if self.outbox.queued > self._limits.queued_bytes:
-                raise PeerError(
-                    ErrorCode.ENHANCE_YOUR_CALM, "peer does not read: send queue limit exceeded"
-                )
+                left -= 1
+                if not left:
+                    self.behind = True
+                    return
+            self.behind = False
+            if self.outbox.queued or self._more:
+                self._end_turn()
+        except _TurnOver:
+            self.behind = True
         except PeerError as violation:
             self.fail(violation)
 
@@ -120,6 +156,7 @@ class Connection:
         """End the connection and all its streams."""
         if self.failure is None:
             self.failure = violation
+            self.behind = False
             self.outbox.chunks.append(frames.goaway(self._last, violation.code, violation.message))
             self.lost()
 
@@ -127,6 +164,7 @@ class Connection:
         """Handle the loss of the connection: end all streams."""
         while self.streams:
             _, stream = self.streams.popitem()
+            self._bounds.streams -= 1
             self._drop(stream)
 
     def refuse_new(self) -> None:
@@ -154,13 +192,38 @@ class Connection:
     def closed(self, stream: Stream) -> None:
         """Remove a stream that both sides have ended, or that this server ended early."""
         if self.streams.pop(stream.id, None) is not None:
+            self._bounds.streams -= 1
             (self._closed if stream.remote_ended else self._answered_early).append(stream.id)
 
-    def hold(self, change: int) -> None:
-        """Count bytes of incomplete messages that a stream holds; negative: it releases them."""
-        due = self._window.hold(change)
-        if due:
-            self.outbox.chunks.append(frames.window_update(0, due))
+    def refill(self, stream: Stream) -> None:
+        """Let the peer send more on a stream, as far as the budget lets it in."""
+        if stream.receive_window >= self._stream_top_up or stream.queue:
+            return  # Who does not take what is sent back sends no more.
+        limits, account = self._limits, stream.account
+        window = limits.stream_window
+        if account is not None:
+            if not account.lets_in():
+                return
+            window = max(window, min(limits.body_window, window + account.lacks))
+        due = window - stream.receive_window
+        stream.receive_window = window
+        self.outbox.chunks.append(frames.window_update(stream.id, due))
+
+    def _end_turn(self) -> None:
+        """Go on with later input, and check that the peer reads.
+
+        Raises:
+            PeerError: Too many bytes wait, for this connection or for its share of the process.
+        """
+        if self._more:
+            self.behind = True
+            self._input = self._reader.feed(self._more.popleft())
+        queued, budget = self.outbox.queued, self.budget
+        share = budget.limit / max(1, self._bounds.resets.connections)
+        if queued > self._limits.queued_bytes or (budget.output > budget.limit and queued > share):
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, "peer does not read: send queue limit exceeded"
+            )
 
     def _on_special(self, kind: int, flags: int, number: int, payload: Payload) -> None:
         block = self._open_block
@@ -192,8 +255,8 @@ class Connection:
             payload = frames.unpadded(flags, payload)
         ends = flags & frames.END_STREAM
         stream.receive_window -= size
-        if stream.receive_window < self._stream_top_up and not ends:
-            self._top_up(stream)
+        if stream.receive_window < 0:
+            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
         if stream.content_left is not None:
             stream.count_content(len(payload), ends=bool(ends))
         if ends:
@@ -201,17 +264,13 @@ class Connection:
             if payload:
                 stream.call.data(payload)
             stream.call.end()
-        elif payload:
+            return
+        if payload:
             stream.call.data(payload)
         else:
             self.control.count_idle()
-
-    def _top_up(self, stream: Stream) -> None:
-        if stream.receive_window < 0:
-            raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
-        due = self._limits.stream_window - stream.receive_window
-        stream.receive_window += due
-        self.outbox.chunks.append(frames.window_update(stream.id, due))
+        if stream.receive_window < self._stream_top_up and number in self.streams:
+            self.refill(stream)
 
     def _on_headers(self, flags: int, number: int, payload: Payload) -> None:
         if not number & 1:
@@ -233,8 +292,13 @@ class Connection:
             return
         self._last = number
         headers = self._blocks.read(block)
+        bounds = self._bounds
         if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
             raise StreamError(ErrorCode.REFUSED_STREAM, "too many streams")
+        if bounds.streams >= bounds.limits.streams:
+            self._refuse(number)
+            return
+        bounds.streams += 1
         stream = self.streams[number] = Stream(
             self, number, self.outbox.initial_window, self._limits.stream_window
         )
@@ -275,11 +339,13 @@ class Connection:
         if stream is None:
             self._check_known(number)
             return
+        self._bounds.streams -= 1
         self._closed.append(number)
-        answered = stream.answered
+        # Whoever resets a stream in the same breath never waited for its answer.
+        wasted = not stream.answered or number > self._last_seen
         self._drop(stream)
-        if not answered:
-            self._resets.spend()
+        if wasted:
+            self._waste()
 
     def _on_closed(self, number: int) -> None:
         """Handle DATA for a stream that accepts none."""
@@ -303,10 +369,23 @@ class Connection:
         self.outbox.chunks.append(frames.rst_stream(number, violation.code))
         stream = self.streams.pop(number, None)
         if stream is not None:
+            self._bounds.streams -= 1
             self._drop(stream)
         if number not in self._answered_early:
             self._answered_early.append(number)
-        self._resets.spend()
+        self._waste()
+
+    def _refuse(self, number: int) -> None:
+        """Refuse a stream because the process has too many, for which its peer is not to blame."""
+        self._bounds.refused_streams += 1
+        self.outbox.chunks.append(frames.rst_stream(number, ErrorCode.REFUSED_STREAM))
+        self._answered_early.append(number)
+
+    def _waste(self) -> None:
+        pause = self._wasted.spend()
+        if pause:
+            self.pause = pause
+            raise _TurnOver
 
     def _drop(self, stream: Stream) -> None:
         self.outbox.drop(stream)

@@ -69,10 +69,11 @@ class Control:
             frames.INITIAL_WINDOW_SIZE: limits.stream_window,
             frames.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
         }
-        self._outbox.chunks += (
-            frames.settings(values),
-            frames.window_update(0, limits.held_bytes - frames.DEFAULT_WINDOW),
-        )
+        self._outbox.chunks.append(frames.settings(values))
+        # A window cannot begin below the default, and an increment of 0 is an error.
+        more = limits.connection_window - frames.DEFAULT_WINDOW
+        if more > 0:
+            self._outbox.chunks.append(frames.window_update(0, more))
 
     def count_idle(self) -> None:
         """Count a frame without effect."""

@@ -5,6 +5,7 @@ Other bytes wait in the queue of their stream and leave in order when the window
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import Payload
@@ -34,13 +35,30 @@ class Flow:
     def ended(self) -> None:
         """Handle that the frame that ends the stream is in the output. For subclasses."""
 
+    def drained(self) -> None:
+        """Handle that no byte waits any more. For subclasses."""
+
 
 class Outbox:
     """The output of a connection, and the windows of the peer."""
 
-    __slots__ = ("_waiting", "chunks", "initial_window", "max_frame", "queued", "window")
+    __slots__ = (
+        "_count",
+        "_counted",
+        "_waiting",
+        "chunks",
+        "initial_window",
+        "max_frame",
+        "queued",
+        "window",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[int], None] | None = None) -> None:
+        """Create an empty output.
+
+        Args:
+            count: Called with each change of ``queued``.
+        """
         self.chunks: list[Payload] = []
         """Bytes to write, in order."""
         self.window = frames.DEFAULT_WINDOW
@@ -50,6 +68,8 @@ class Outbox:
         self.queued = 0
         """Bytes of all streams that wait for windows to open."""
         self._waiting: dict[Flow, None] = {}
+        self._count = count
+        self._counted = 0
 
     def send(self, flow: Flow, payload: Payload) -> None:
         """Send bytes of a stream as DATA, now or when the windows open."""
@@ -58,6 +78,7 @@ class Outbox:
         flow.queue.append(payload)
         self.queued += len(payload)
         self._pump(flow)
+        self._report()
 
     def end(self, flow: Flow, ending: bytes) -> None:
         """Send the frame that ends a stream, after all bytes that wait."""
@@ -74,6 +95,7 @@ class Outbox:
             flow.queue = None
         flow.ending = None
         self._waiting.pop(flow, None)
+        self._report()
 
     def opened(self, increment: int) -> None:
         """Apply a WINDOW_UPDATE of the connection.
@@ -97,6 +119,7 @@ class Outbox:
             raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "the stream window exceeds 2^31-1")
         if flow.queue:
             self._pump(flow)
+            self._report()
 
     def resize(self, flows: list[Flow], initial_window: int) -> None:
         """Apply the peer's SETTINGS_INITIAL_WINDOW_SIZE, which changes the window of every stream.
@@ -115,8 +138,15 @@ class Outbox:
     def _pump_all(self) -> None:
         for flow in list(self._waiting):
             if self.window <= 0:
-                return
+                break
             self._pump(flow)
+        self._report()
+
+    def _report(self) -> None:
+        change = self.queued - self._counted
+        if change and self._count is not None:
+            self._counted = self.queued
+            self._count(change)
 
     def _pump(self, flow: Flow) -> None:
         queue = flow.queue
@@ -143,48 +173,38 @@ class Outbox:
             self.chunks.append(flow.ending)
             flow.ending = None
             flow.ended()
+        else:
+            flow.drained()
 
 
 class ReceiveWindow:
     """The window of the connection for bytes that the peer sends.
 
-    Bytes return to the window when they are used. Bytes of incomplete messages do not return, so
-    the window bounds them. A peer that has filled the window must complete a message or reset a
-    stream.
+    All bytes return to the window as soon as they are read, whatever becomes of them. What a stream
+    may hold is bounded by its own window and by the budget of the process. So the streams that wait
+    for room cannot stop the others.
 
     The owner adds received bytes to ``taken``, and calls ``due`` when ``taken`` has reached
     ``top_up``. So most frames need no call.
     """
 
-    __slots__ = ("_held", "_size", "taken", "top_up")
+    __slots__ = ("_size", "taken", "top_up")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._held = 0
-        self.top_up = size // 2
-        """Bytes at which ``due`` may have something to return."""
+        self.top_up = size // 4
+        """Bytes at which ``due`` is to be called. The peer then still has most of the window."""
         self.taken = 0
         """Bytes that have been received and have not returned to the window."""
 
     def due(self) -> int:
-        """Return the increment of the WINDOW_UPDATE to send, 0 for none.
+        """Return the increment of the WINDOW_UPDATE to send.
 
         Raises:
             PeerError: The peer exceeded the window.
         """
-        if self.taken > self._size:
+        taken = self.taken
+        if taken > self._size:
             raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
-        return self._return_bytes()
-
-    def hold(self, change: int) -> int:
-        """Hold bytes or (negative) release them; return the increment to send, 0 for none."""
-        self._held += change
-        return self._return_bytes()
-
-    def _return_bytes(self) -> int:
-        due = self.taken - self._held
-        # A window that is almost filled by held bytes is topped up with any amount.
-        if due < self.top_up and (self.taken < self._size - frames.SMALLEST_MAX_FRAME or not due):
-            return 0
-        self.taken -= due
-        return due
+        self.taken = 0
+        return taken

@@ -1,4 +1,4 @@
-"""The limits of one connection, with the reason for each.
+"""The limits of one connection and of the process, with the reason for each.
 
 The peer is a gateway. It may be busy, faulty or compromised. Each limit bounds memory, or something
 that costs the peer less to send than it costs this server to handle. A peer that exceeds a limit
@@ -37,23 +37,25 @@ class Limits:
     continuations: int = 16
     """CONTINUATION frames of one block: enough for the longest block in frames of the usual size.
     Without a limit, empty frames could follow each other forever (CVE-2024-27316)."""
-    stream_window: int = 1024 * 1024
-    """Receive window of a stream in bytes, topped up at half. Most bodies are shorter and need no
-    WINDOW_UPDATE at all."""
-    held_bytes: int = 256 * 1024 * 1024
-    """Bytes of incomplete messages on all streams, which is the receive window of the connection.
-    The longest message must fit. A peer that has filled the window waits until messages complete or
-    streams end."""
+    stream_window: int = 65_535
+    """Initial receive window of a stream in bytes, topped up at half. Most bodies are shorter. A
+    longer message must be let in first, so this is also what a stream that waits can hold. The
+    default of HTTP/2, which a peer assumes before it has read this server's SETTINGS."""
+    body_window: int = 512 * 1024
+    """Receive window of a stream whose message was let in. Wide enough to fill a fast network."""
+    connection_window: int = 4 * 1024 * 1024
+    """Receive window of the connection, at least 65,535. Bytes return to it as soon as they are
+    read, so no stream can exhaust it. It bounds how much of large messages a gateway queues before
+    a small one."""
     queued_bytes: int = 256 * 1024 * 1024
     """Bytes that wait for the peer's windows or for the peer to read. Only a message that sends
     back what arrived is large, so a peer with this many bytes waiting does not read."""
+    frames_per_turn: int = 128
+    """Frames that are handled before other connections get a turn. A few milliseconds."""
     settings: Rate = Rate(100, 1)
     """SETTINGS frames. Each must be acknowledged. A gateway sends one at the start."""
     pings: Rate = Rate(10_000, 1_000)
     """PING frames. Each must be answered. Envoy can be configured to send one every millisecond."""
-    resets: Rate = Rate(20_000, 1_000)
-    """Streams that end in an error, or that are reset before a response (CVE-2023-44487,
-    CVE-2025-8671). This many clients may disconnect at once. Each such stream costs 20 µs."""
     idle_frames: Rate = Rate(10_000, 1_000)
     """Frames without effect: empty DATA without END_STREAM, PRIORITY, frames of unknown types or
     for closed streams, and window increments below ``small_increment``. They cost work and have no
@@ -72,6 +74,23 @@ class Limits:
     high_water_bytes: int = 4 * 1024 * 1024
     """Unsent bytes at which the server stops reading from a peer that does not read, because the
     answers to further requests could not be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """The limits of a process, over all its connections."""
+
+    buffered_bytes: int = 256 * 1024 * 1024
+    """Bytes of unfinished messages, of collected bodies, and of output that waits for a peer."""
+    wait_seconds: float = 3.0
+    """How long a body may wait for room. Then it is refused, so that the client tries again."""
+    connections: int = 1024
+    """Open connections. A gateway opens one for each of its worker threads."""
+    streams: int = 100_000
+    """Open streams. A stream is open as long as its request."""
+    resets: Rate = Rate(10_000, 4_000)
+    """Streams that end in an error, or that are reset before a response. A connection that exceeds
+    it is read more slowly. Each such stream costs 20 µs, so these take 8 % of a CPU."""
 
 
 class Allowance:

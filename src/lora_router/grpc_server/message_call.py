@@ -6,6 +6,8 @@ A method is a subclass of ``MessageCall``. The rules:
   closed its side of the stream. An exception in either ends this stream with INTERNAL and no other.
 - ``closed`` is called exactly once, however the call ends: by ``finish``, at its deadline, when its
   stream is reset, when the connection is lost, or when the server stops.
+- The budget of the process counts what a call holds. A call for which there is no room receives
+  ``overloaded``, and afterwards no message.
 - A call sends messages with ``stream.send_message``. If the message is not the result of something
   received, it calls ``stream.wake`` afterwards.
 """
@@ -13,15 +15,22 @@ A method is a subclass of ``MessageCall``. The rules:
 import logging
 from collections.abc import Callable, Sequence
 
+from lora_router.grpc_server.budget import Account
 from lora_router.grpc_server.call_headers import CallHeaders
 from lora_router.grpc_server.frames import Payload
 from lora_router.grpc_server.grpc_messages import (
+    Discarding,
     Message,
     MessageError,
     MessageReader,
     whole_message,
 )
-from lora_router.grpc_server.status import DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
+from lora_router.grpc_server.status import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+)
 from lora_router.grpc_server.stream import Stream
 
 log = logging.getLogger("lora_router.grpc_server")
@@ -57,6 +66,13 @@ class MessageCall:
     def closed(self) -> None:
         """Release what the call holds."""
 
+    def delayed(self, seconds: float) -> None:
+        """Handle that the rest of a message may come so many seconds later, for want of room."""
+
+    def overloaded(self) -> None:
+        """Answer that there is no room for the messages of this call."""
+        self.finish(RESOURCE_EXHAUSTED, "lora-router: too many bytes are buffered; retry later")
+
     def let_go(self) -> None:
         """End the stream because the server stops."""
         self.finish(UNAVAILABLE, "lora-router: shutting down")
@@ -77,9 +93,9 @@ class MessageCall:
                     self.message(whole)
                     return
             for message in self._read(payload):
-                self.message(message)
                 if not self.is_open:
                     return
+                self.message(message)
         except MessageError as error:
             self.finish(error.code, f"lora-router: {error.message}")
         except Exception:
@@ -102,16 +118,48 @@ class MessageCall:
         """Handle a reset of the stream or the loss of the connection."""
         self._close()
 
+    # Called by the budget
+
+    def admitted(self) -> None:
+        """Let the peer send the rest of what was begun."""
+        self.stream.refill()
+        self.stream.wake()
+
+    def must_wait(self) -> None:
+        """Handle that the rest has to wait."""
+        self._guarded(lambda: self.delayed(self.stream.budget.wait_seconds))
+
+    def refused(self) -> None:
+        """Forget what has arrived, and answer that there is no room for it."""
+        self._reader = Discarding()
+        if self.is_open:
+            self._guarded(self.overloaded)
+
+    def _guarded(self, answer: Callable[[], None]) -> None:
+        try:
+            answer()
+        except Exception:
+            log.exception("a gRPC call failed; its stream is closed with INTERNAL")
+            self.finish(INTERNAL, "lora-router: internal error")
+        self.stream.wake()
+
     def _read(self, payload: Payload) -> Sequence[Message]:
         """Cut messages out of the bytes, and count the bytes of an incomplete message."""
         reader = self._reader
         if reader is None:
             reader = self._reader = MessageReader(self._max_message, self._encoding)
-        held = reader.held
         messages = reader.feed(payload)
-        if reader.held != held:
-            self.stream.hold(reader.held - held)
+        account = self.stream.account
+        if account is not None or reader.held:
+            self.account().hold(reader.held, reader.length)
         return messages
+
+    def account(self) -> Account:
+        """Return the account of what this call holds."""
+        account = self.stream.account
+        if account is None:
+            account = self.stream.account = Account(self.stream.budget, self)
+        return account
 
     def _deadline_exceeded(self) -> None:
         self._cancel_deadline = None
@@ -125,8 +173,8 @@ class MessageCall:
         self.is_open = False
         if self._cancel_deadline is not None:
             self._cancel_deadline()
-        if self._reader is not None and self._reader.held:
-            self.stream.hold(-self._reader.held)
+        if self.stream.account is not None:
+            self.stream.account.clear()
         try:
             self.closed()
         except Exception:

@@ -8,13 +8,16 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lora_router.grpc_server import frames
+from lora_router.grpc_server.acceptor import Acceptor
+from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.health import Health
-from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method, Methods
+from lora_router.grpc_server.turns import Turns
 from lora_router.grpc_server.violations import PeerError
 from lora_router.grpc_server.wire import Wire
 from lora_router.log_limit import LogLimit
@@ -34,24 +37,32 @@ class GrpcServer:
         *,
         max_message_bytes: int,
         limits: Limits | None = None,
+        process_limits: ProcessLimits | None = None,
     ) -> None:
-        """Create a server that does not listen yet.
+        """Create a server that does not listen yet. Must be created inside a running event loop.
 
         Args:
             methods: The methods, by path.
             max_message_bytes: Maximum length of a message of any method.
             limits: Limits of one connection.
+            process_limits: Limits of all connections together.
         """
-        self.limits = _with_room(limits or Limits(), max_message_bytes)
+        loop = asyncio.get_running_loop()
+        shared = _with_room_for_one(process_limits or ProcessLimits(), max_message_bytes)
+        self.limits = _with_room(limits or Limits(), shared, max_message_bytes)
+        self.bounds = Bounds(
+            shared,
+            small=self.limits.stream_window,
+            call_later=lambda seconds, call: loop.call_later(seconds, call).cancel,
+        )
+        self.turns = Turns(loop.call_soon, time.monotonic)
         self.health = Health()
         self.methods = Methods(
             {**self.health.methods, **methods},
             max_header_list_bytes=self.limits.header_list_bytes,
         )
-        self._connections: set[Wire] = set()
-        self._socket: socket.socket | None = None
-        """Listens. Each ``_server`` accepts from a duplicate."""
-        self._server: asyncio.Server | None = None
+        self._connections: dict[Wire, None] = {}
+        self._acceptor: Acceptor | None = None
         self._left = asyncio.Event()
         self._log_limit = LogLimit()
 
@@ -66,27 +77,33 @@ class GrpcServer:
         Raises:
             OSError: The address is not available.
         """
-        self._socket = _listen(host, port)
-        await self.listen(tls)
-        bound: int = self._socket.getsockname()[1]
+        listening = _listen(host, port)
+        self._acceptor = Acceptor(
+            listening,
+            lambda: Wire(self),
+            self._connections,
+            max_connections=self.bounds.limits.connections,
+            tls=tls,
+            handshake_seconds=self.limits.handshake_seconds,
+        )
+        self._acceptor.start()
+        bound: int = listening.getsockname()[1]
         return bound
 
     async def listen(self, tls: ssl.SSLContext | None) -> None:
-        """Accept connections with another TLS context. Open connections keep theirs.
+        """Accept connections with another TLS context. Open connections keep theirs."""
+        if self._acceptor is not None:
+            self._acceptor.tls = tls
 
-        The socket stays, so that no connection is refused meanwhile.
-        """
-        if self._socket is None:
-            return  # It drains.
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Wire(self),
-            sock=self._socket.dup(),
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else self.limits.handshake_seconds,
-        )
-        before, self._server = self._server, server
-        if before is not None:
-            before.close()
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self._connections)
+
+    @property
+    def refused_connections(self) -> int:
+        """Connections closed because there were too many, in total."""
+        return 0 if self._acceptor is None else self._acceptor.refused
 
     async def drain(self, seconds: float) -> int:
         """Stop listening, wait for open streams to end, and end the rest.
@@ -98,10 +115,8 @@ class GrpcServer:
             The number of calls that were still open and were ended by ``let_go``. Health ``Watch``
             calls do not count, because they end at once.
         """
-        if self._socket is not None and self._server is not None:
-            self._server.close()
-            self._socket.close()
-            self._socket = None
+        if self._acceptor is not None:
+            self._acceptor.close()
         self.health.close()
         for wire in tuple(self._connections):
             wire.drain()
@@ -129,11 +144,15 @@ class GrpcServer:
 
     def joined(self, wire: "Wire") -> None:
         """Add a connection."""
-        self._connections.add(wire)
+        self._connections[wire] = None
+        self.bounds.resets.connections = len(self._connections)
+        if self._acceptor is not None:
+            self._acceptor.opened(wire)
 
     def left(self, wire: "Wire") -> None:
         """Remove a connection."""
-        self._connections.discard(wire)
+        self._connections.pop(wire, None)
+        self.bounds.resets.connections = len(self._connections)
         if not self._connections:
             self._left.set()
 
@@ -150,18 +169,25 @@ class GrpcServer:
         )
 
 
-def _with_room(limits: Limits, max_message_bytes: int) -> Limits:
-    """Return limits that leave room for the longest message and for sending it back."""
+def _with_room_for_one(limits: ProcessLimits, max_message_bytes: int) -> ProcessLimits:
+    """Return limits that leave room for the longest message beside small ones."""
+    return replace(limits, buffered_bytes=max(limits.buffered_bytes, 2 * max_message_bytes))
+
+
+def _with_room(limits: Limits, shared: ProcessLimits, max_message_bytes: int) -> Limits:
+    """Return limits that leave room for all that may be sent back."""
     return replace(
         limits,
-        held_bytes=min(frames.MAX_WINDOW, max(limits.held_bytes, max_message_bytes)),
-        queued_bytes=max(limits.queued_bytes, 2 * max_message_bytes),
+        max_streams=min(limits.max_streams, shared.streams),
+        queued_bytes=max(limits.queued_bytes, 2 * max_message_bytes, shared.buffered_bytes),
     )
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. ``::`` accepts IPv4 too, as other gRPC servers do."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server(
+    listening = socket.create_server(
         (host, port), family=family, backlog=1024, dualstack_ipv6=host == "::"
     )
+    listening.setblocking(False)
+    return listening

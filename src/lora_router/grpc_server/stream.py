@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from lora_router.grpc_server import frames
+from lora_router.grpc_server.budget import Account, Budget, CallLater
 from lora_router.grpc_server.flow import Flow, Outbox
 from lora_router.grpc_server.frames import Payload
 from lora_router.grpc_server.grpc_messages import PREFIX_BYTES, prefix
@@ -89,21 +90,19 @@ class _Over:
 
 OVER: Call = _Over()
 
-CallLater = Callable[[float, Callable[[], None]], Callable[[], object]]
-"""Calls a function once after a number of seconds; returns a function that cancels the call."""
-
 
 class Owner(Protocol):
     """The connection of a stream, as seen by the stream."""
 
     outbox: Outbox
+    budget: Budget
     call_later: CallLater
 
     def closed(self, stream: "Stream") -> None:
         """Remove a stream that both sides have ended, or that this server ended early."""
 
-    def hold(self, change: int) -> None:
-        """Count bytes of incomplete messages that a stream holds; negative: it releases them."""
+    def refill(self, stream: "Stream") -> None:
+        """Let the peer send more on a stream, as far as the budget lets it in."""
 
     def wake(self) -> None:
         """Schedule a write of output that is not the result of something received."""
@@ -112,7 +111,7 @@ class Owner(Protocol):
 class Stream(Flow):
     """One stream."""
 
-    __slots__ = ("_owner", "answered", "call", "content_left", "remote_ended")
+    __slots__ = ("_owner", "account", "answered", "call", "content_left", "remote_ended")
 
     def __init__(self, owner: Owner, number: int, send_window: int, receive_window: int) -> None:
         self.id = number
@@ -121,6 +120,8 @@ class Stream(Flow):
         self.queue = None
         self.ending = None
         self._owner = owner
+        self.account: Account | None = None
+        """What the call holds. Set when a message or a body arrives in pieces."""
         self.call: Call = OVER
         self.answered = False
         """Whether response headers have been sent."""
@@ -183,9 +184,19 @@ class Stream(Flow):
         """Call once after a number of seconds; return a function that cancels the call."""
         return self._owner.call_later(seconds, call)
 
-    def hold(self, change: int) -> None:
-        """Count bytes of an incomplete message that the call holds; negative: it releases them."""
-        self._owner.hold(change)
+    @property
+    def budget(self) -> Budget:
+        """The budget that counts what the call holds."""
+        return self._owner.budget
+
+    def refill(self) -> None:
+        """Let the peer send more, as far as the budget lets it in."""
+        if not self.remote_ended:
+            self._owner.refill(self)
+
+    def drained(self) -> None:
+        """Let the peer send more, because it has taken what waited for it."""
+        self.refill()
 
     def wake(self) -> None:
         """Schedule a write of output that is not the result of something received."""

@@ -1,7 +1,8 @@
-"""One socket and its connection. Each read handles many frames and causes at most one write.
+"""One socket and its connection. Each turn handles many frames and causes at most one write.
 
-Output that is not the result of a read (a late answer, a deadline) is written once per iteration of
-the event loop.
+A connection whose input needs further turns is not read meanwhile, and neither is one that has much
+input, so that other connections get their turn. Output that is not the result of a read (a late
+answer, a deadline) is written once per iteration of the event loop.
 """
 
 import asyncio
@@ -10,19 +11,26 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.limits import Limits
 from lora_router.grpc_server.methods import Methods
+from lora_router.grpc_server.turns import Turns
 from lora_router.grpc_server.violations import ErrorCode, PeerError
 
 log = logging.getLogger("lora_router.grpc_server")
+
+_LARGE_READ = 64 * 1024
+"""Bytes of a read after which more is likely to wait in the socket."""
 
 
 class Host(Protocol):
     """The server, as seen by its connections."""
 
     limits: Limits
+    bounds: Bounds
     methods: Methods
+    turns: Turns
 
     def joined(self, wire: "Wire") -> None:
         """Add a connection."""
@@ -46,16 +54,31 @@ class Wire(asyncio.Protocol):
             host.methods.open_call,
             time.monotonic,
             limits=host.limits,
+            bounds=host.bounds,
             call_later=self._call_later,
             wake=self._wake,
         )
+        self._turns = host.turns
         self._writable = True
+        self._in_turn = True
+        """Whether no turn has to come before the next read."""
+        self._counted_unsent = 0
         self._closing = False
         self._flush_due = False
         self._heard = True
         """Whether anything has arrived since the last check."""
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer has completed the handshake."""
+        return self._connection.greeted
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is being closed."""
+        return self._closing
 
     # Called by asyncio
 
@@ -75,8 +98,26 @@ class Wire(asyncio.Protocol):
         """Handle input, and write the output that results from it."""
         self._heard = True
         if not self._closing:
-            self._connection.receive(data)
+            connection = self._connection
+            connection.receive(data)
             self._flush()
+            if connection.behind or len(data) >= _LARGE_READ:
+                self._wait_for_turn()
+
+    def take_turn(self) -> None:
+        """Handle input that is left, or read again if none is."""
+        if self._closing:
+            return
+        connection = self._connection
+        if connection.behind:
+            connection.proceed()
+            self._flush()
+            if connection.behind:
+                self._join_turns()
+                return
+        self._in_turn = True
+        if self._writable and not self._closing:
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """Close the connection: HTTP/2 has no half-closed connections."""
@@ -84,15 +125,18 @@ class Wire(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop reading from a peer that does not read."""
         self._writable = False
-        if not self._closing:
+        self._count_unsent()
+        if self._in_turn and not self._closing:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Resume reading: the peer has read."""
         self._writable = True
         if not self._closing:
-            self._transport.resume_reading()
+            if self._in_turn:
+                self._transport.resume_reading()
             self._flush()
+        self._count_unsent()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """End all streams."""
@@ -100,6 +144,8 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._connection.lost()
+        self._host.bounds.budget.count_output(-self._counted_unsent)
+        self._counted_unsent = 0
         self._host.left(self)
 
     # Draining
@@ -126,6 +172,7 @@ class Wire(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the socket immediately."""
+        self._closing = True
         self._transport.abort()
 
     # Timers
@@ -136,7 +183,34 @@ class Wire(asyncio.Protocol):
     def _peer(self) -> object:
         return self._transport.get_extra_info("peername")
 
+    # Taking turns
+
+    def _wait_for_turn(self) -> None:
+        if self._in_turn and not self._closing:
+            self._in_turn = False
+            if self._writable:
+                self._transport.pause_reading()
+            self._join_turns()
+
+    def _join_turns(self) -> None:
+        connection = self._connection
+        pause, connection.pause = connection.pause, 0.0
+        if pause:
+            self._loop.call_later(pause, self._turns.join, self)
+        else:
+            self._turns.join(self)
+
     # Writing
+
+    def _count_unsent(self) -> None:
+        """Count what waits for the peer to read, since it takes memory from bodies."""
+        unsent = 0
+        if not self._writable:
+            unsent = self._transport.get_write_buffer_size()
+            unsent += sum(map(len, self._connection.outbox.chunks))
+        change = unsent - self._counted_unsent
+        self._counted_unsent = unsent
+        self._host.bounds.budget.count_output(change)
 
     def _wake(self) -> None:
         if not self._flush_due:
@@ -152,9 +226,11 @@ class Wire(asyncio.Protocol):
         if self._writable:
             if chunks:
                 self._transport.write(connection.output())
-        elif sum(map(len, chunks)) > self._limits.queued_bytes:
-            self._transport.abort()
-            return
+        else:
+            self._count_unsent()
+            if self._counted_unsent > self._limits.queued_bytes:
+                self._transport.abort()
+                return
         if connection.failure is not None:
             self._host.log_violation(self._peer(), connection.failure)
             self._close()
@@ -167,7 +243,7 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(self._limits.close_seconds, self._transport.abort)
-        if not self._writable:
+        if not (self._writable and self._in_turn):
             self._transport.resume_reading()
         if not self._transport.can_write_eof():  # TLS
             self._transport.close()

@@ -71,6 +71,8 @@ class Director:
         """Requests for unknown models that wait until the pods were asked again."""
         self._room = self.reception.room
         self._finder = self.reception.finder
+        self.max_hold_seconds = max_hold_seconds
+        """Maximum time that a request is held."""
         self._may_hold = max_hold_seconds > 0
         self._catalogs: frozenset[Catalog] = frozenset()
         """What the ready pods served at the last change of pods, while requests are held."""

@@ -120,7 +120,7 @@ def test_a_deadline_gives_the_request_back() -> None:
 
 
 def test_a_large_body_is_one_message() -> None:
-    gateway = EnvoyPeer(Limits(stream_window=65536, held_bytes=1_000_000))
+    gateway = EnvoyPeer(Limits(stream_window=65536, connection_window=1_000_000))
     number = gateway.open()
     document = b'{"x": "' + b"y" * 700_000 + b'", "model": "sql-lora"}'
 

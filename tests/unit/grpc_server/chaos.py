@@ -14,11 +14,10 @@ FEW = Rate(20, 5)
 LIMITS = Limits(
     max_streams=5,
     stream_window=3000,
-    held_bytes=65536,
+    connection_window=65536,
     queued_bytes=4000,
     settings=FEW,
     pings=FEW,
-    resets=Rate(60, 5),
     idle_frames=FEW,
 )
 SERVING = HealthCheckResponse.SERVING
@@ -75,7 +74,7 @@ class Chaos:
         return max(1, self.last - 2 * self.random.randrange(6))
 
     def send(self, *sent: bytes) -> None:
-        self.peer.connection.receive(b"".join(sent))
+        self.peer.receive(b"".join(sent))
 
     def open(self) -> None:
         rng = self.random

@@ -15,11 +15,12 @@ from h2.events import (
 )
 
 from lora_router.grpc_server import frames
+from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.frames import FrameReader
 from lora_router.grpc_server.headers import literals
 from lora_router.grpc_server.health import Health
-from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method, Methods
 from tests.fleet import ManualClock
 from tests.unit.grpc_server.echo import ECHO, Echo
@@ -70,6 +71,7 @@ class Server:
         methods: Mapping[str, Method] | None = None,
         clock: ManualClock | None = None,
         max_message: int = MAX_MESSAGE,
+        process_limits: ProcessLimits | None = None,
     ) -> None:
         """Create a server with one connection.
 
@@ -78,6 +80,7 @@ class Server:
             methods: The methods to serve. Default: the echo.
             clock: The time of the server.
             max_message: Maximum length of a message to the echo.
+            process_limits: Limits of all connections together.
         """
         self.clock = clock or ManualClock()
         self.health = Health()
@@ -86,6 +89,12 @@ class Server:
         self.methods = Methods(
             {**self.health.methods, **(self.echo.methods if methods is None else methods)},
             max_header_list_bytes=self.limits.header_list_bytes,
+        )
+        self.bounds = Bounds(
+            process_limits or ProcessLimits(),
+            small=self.limits.stream_window,
+            call_later=self.call_later,
+            now=self.clock.now,
         )
         self.woken = 0
         self.connection = self.another()
@@ -96,9 +105,20 @@ class Server:
             self.methods.open_call,
             self.clock.now,
             limits=self.limits,
-            call_later=lambda seconds, call: self.clock.call_later(seconds, call).cancel,
+            bounds=self.bounds,
+            call_later=self.call_later,
             wake=self.wake,
         )
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+        """Schedule a call on the manual clock."""
+        return self.clock.call_later(seconds, call).cancel
+
+    def receive(self, data: bytes) -> None:
+        """Handle bytes from the client in as many turns as they need."""
+        self.connection.receive(data)
+        while self.connection.behind:
+            self.connection.proceed()
 
     def wake(self) -> None:
         """Count a request to write."""
@@ -112,6 +132,9 @@ class Server:
             and self.echo.open == 0
             and not self.echo.waiting
             and self.connection.outbox.queued == 0
+            and self.bounds.streams == 0
+            and self.bounds.budget.used == 0
+            and self.bounds.budget.waiting == 0
         )
 
 
@@ -127,6 +150,7 @@ class Gateway(Server):
         max_message: int = MAX_MESSAGE,
         cut: Callable[[bytes], Iterable[bytes]] = lambda data: (data,),
         reads: bool = True,
+        process_limits: ProcessLimits | None = None,
     ) -> None:
         """Connect.
 
@@ -137,8 +161,15 @@ class Gateway(Server):
             max_message: Maximum length of a message to the echo.
             cut: Splits what the client sends into the pieces that arrive.
             reads: Whether the client returns received bytes to its windows.
+            process_limits: Limits of all connections together.
         """
-        super().__init__(limits, methods=methods, clock=clock, max_message=max_message)
+        super().__init__(
+            limits,
+            methods=methods,
+            clock=clock,
+            max_message=max_message,
+            process_limits=process_limits,
+        )
         self.client = H2Connection(H2Configuration(client_side=True))
         self.client.initiate_connection()
         self.events: list[Event] = []
@@ -151,7 +182,7 @@ class Gateway(Server):
         while True:
             sent = self.client.data_to_send()
             for piece in self._cut(sent):
-                self.connection.receive(piece)
+                self.receive(piece)
             answer = self.connection.output()
             if not sent and not answer:
                 return
@@ -257,15 +288,16 @@ class RawPeer(Server):
         *,
         methods: Mapping[str, Method] | None = None,
         clock: ManualClock | None = None,
+        process_limits: ProcessLimits | None = None,
     ) -> None:
-        super().__init__(limits, methods=methods, clock=clock)
+        super().__init__(limits, methods=methods, clock=clock, process_limits=process_limits)
         self._reader = FrameReader()
         list(self._reader.feed(frames.PREFACE))
         self.send(frames.PREFACE + frames.settings({}))
 
     def send(self, *data: bytes) -> list[tuple[int, int, int, bytes]]:
         """Send frames; return the frames received in response."""
-        self.connection.receive(b"".join(data))
+        self.receive(b"".join(data))
         return self.received()
 
     def received(self) -> list[tuple[int, int, int, bytes]]:
@@ -276,7 +308,7 @@ class RawPeer(Server):
     def open(self, number: int = 1, *, end: bool = False) -> None:
         """Open a stream."""
         flags = frames.END_HEADERS | (frames.END_STREAM if end else 0)
-        self.connection.receive(frames.frame(frames.HEADERS, flags, number, block(self.path)))
+        self.receive(frames.frame(frames.HEADERS, flags, number, block(self.path)))
 
     def failure(self) -> int | None:
         """Return the code with which the server ended the connection."""

@@ -78,7 +78,7 @@ def test_what_is_sent_without_anything_having_been_received_wakes_the_owner() ->
 
 
 def test_a_message_in_many_frames_is_one_message() -> None:
-    gateway = Gateway(Limits(stream_window=65536, held_bytes=1_000_000))
+    gateway = Gateway(Limits(stream_window=65536, connection_window=1_000_000))
     number = gateway.open()
 
     gateway.say(number, b"mute" + b"y" * 700_000, end=True)
@@ -346,9 +346,26 @@ def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
 
 
 def test_a_reset_stream_forgets_the_start_of_its_message() -> None:
-    peer = RawPeer(Limits(held_bytes=100_000, stream_window=50_000))
+    peer = RawPeer(Limits(connection_window=100_000, stream_window=50_000))
     peer.open(1)
     peer.send(frame(frames.DATA, 0, 1, b"\0\0\1\0\0" + b"x" * 16_000))
     peer.send(rst_stream(1, 8))
 
+    assert peer.idle
+
+
+def test_a_stream_whose_answers_wait_receives_no_more_until_they_have_left() -> None:
+    peer = RawPeer(Limits(stream_window=1000))
+    peer.send(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+    peer.open(1)
+    sent = [message(b"y" * 295)] * 3 + [message(b"mute" + b"y" * 91)]
+    got = [each for data in sent for each in peer.send(frame(frames.DATA, 0, 1, data))]
+    assert not [each for each in got if each[0] == frames.WINDOW_UPDATE]
+
+    got = peer.send(frames.window_update(1, 900))
+
+    assert [each for each in got if each[0] == frames.WINDOW_UPDATE] == [
+        (frames.WINDOW_UPDATE, 0, 1, (1000).to_bytes(4, "big"))
+    ]
+    peer.send(rst_stream(1, 8))
     assert peer.idle

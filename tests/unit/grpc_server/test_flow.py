@@ -175,28 +175,30 @@ def test_no_window_is_overrun_and_nothing_is_lost(steps: list[tuple[str, int, in
     assert outbox.queued == waiting
 
 
-def test_what_was_taken_is_given_back_at_half() -> None:
+def test_what_was_taken_is_given_back_at_a_quarter() -> None:
     window = ReceiveWindow(100_000)
 
-    assert take(window, 49_999) == 0
-    assert take(window, 1) == 50_000
-    assert take(window, 49_999) == 0
-
-
-def test_what_is_held_is_not_given_back_until_it_is_let_go() -> None:
-    window = ReceiveWindow(100_000)
-    window.hold(60_000)
-    assert take(window, 60_000) == 0
-    assert window.hold(30_000) == 0
-    # The window is almost full, so any amount is returned.
-    assert take(window, 35_000) == 5_000
-    assert window.hold(-90_000) == 90_000
+    assert take(window, 24_999) == 0
+    assert take(window, 1) == 25_000
+    assert take(window, 24_999) == 0
+    assert take(window, 75_000) == 99_999
 
 
 def test_more_than_the_window_is_a_violation() -> None:
     window = ReceiveWindow(100_000)
-    window.hold(100_000)
-    take(window, 100_000)
 
     with pytest.raises(PeerError):
-        take(window, 1)
+        take(window, 100_001)
+
+
+def test_what_waits_is_reported_until_it_has_left() -> None:
+    waiting: list[int] = []
+    outbox, flow = Outbox(waiting.append), Flow(1, 3, 0)
+    outbox.send(flow, b"abc")
+    assert waiting == []
+
+    outbox.send(flow, b"defgh")
+    outbox.stream_opened(flow, 2)
+    outbox.opened(1)
+    outbox.drop(flow)
+    assert waiting == [5, -2, -3]
