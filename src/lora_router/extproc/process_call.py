@@ -79,9 +79,16 @@ class ProcessCall(MessageCall):
             self.stream.send_message(output)
 
     def _count(self, session: Session) -> None:
-        """Count the pieces of the body that the session collects."""
-        if self.is_open and (session.collected_bytes or self.stream.account is not None):
-            self.account().keep(session.collected_bytes, session.expected_bytes)
+        """Count the pieces of the body that the session collects, and those that it expects.
+
+        The whole body is reserved at once, since a body that reserved its pieces one by one could
+        wait for room that another such body has.
+        """
+        if self.is_open:
+            kept, expected = session.collected_bytes, session.expected_bytes
+            stream = self.stream
+            if stream.account is not None or max(kept, expected) > stream.budget.small:
+                self.account().keep(kept, expected)
 
     def _send_late(self, outputs: Outputs) -> None:
         if not self.is_open:

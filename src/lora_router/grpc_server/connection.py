@@ -204,7 +204,8 @@ class Connection:
         if account is not None:
             if not account.lets_in():
                 return
-            window = max(window, min(limits.body_window, window + account.lacks))
+            if account.reserved:
+                window = max(window, min(limits.body_window, window + account.lacks))
         due = window - stream.receive_window
         stream.receive_window = window
         self.outbox.chunks.append(frames.window_update(stream.id, due))

@@ -36,7 +36,7 @@ class Flow:
         """Handle that the frame that ends the stream is in the output. For subclasses."""
 
     def drained(self) -> None:
-        """Handle that no byte waits any more. For subclasses."""
+        """Handle that bytes have waited and have left. For subclasses."""
 
 
 class Outbox:
@@ -118,7 +118,7 @@ class Outbox:
         if flow.send_window > frames.MAX_WINDOW:
             raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "the stream window exceeds 2^31-1")
         if flow.queue:
-            self._pump(flow)
+            self._pump_waiting(flow)
             self._report()
 
     def resize(self, flows: list[Flow], initial_window: int) -> None:
@@ -139,8 +139,13 @@ class Outbox:
         for flow in list(self._waiting):
             if self.window <= 0:
                 break
-            self._pump(flow)
+            self._pump_waiting(flow)
         self._report()
+
+    def _pump_waiting(self, flow: Flow) -> None:
+        self._pump(flow)
+        if flow.queue is None:
+            flow.drained()
 
     def _report(self) -> None:
         change = self.queued - self._counted
@@ -173,8 +178,6 @@ class Outbox:
             self.chunks.append(flow.ending)
             flow.ending = None
             flow.ended()
-        else:
-            flow.drained()
 
 
 class ReceiveWindow:

@@ -191,7 +191,7 @@ class Stream(Flow):
 
     def refill(self) -> None:
         """Let the peer send more, as far as the budget lets it in."""
-        if not self.remote_ended:
+        if not self.remote_ended and self.call is not OVER:
             self._owner.refill(self)
 
     def drained(self) -> None:

@@ -18,7 +18,7 @@ from lora_router.grpc_server.grpc_messages import Message
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.message_call import MessageCall
 from lora_router.grpc_server.status import OK
-from lora_router.grpc_server.stream import Stream
+from lora_router.grpc_server.stream import OVER, Stream
 from tests.examples import examples
 from tests.unit.grpc_server.peer import Server, block, message
 
@@ -56,8 +56,10 @@ class Collect(MessageCall):
         if not self._said:
             size, self._said = bytes(message).split(b" ")
             self._size = int(size)
-        else:
-            self._kept.append(message)
+            # Before any piece arrives, the length of all is known, as by a content-length.
+            self.account().keep(0, self._size + ROOM)
+            return
+        self._kept.append(message)
         kept = sum(map(len, self._kept))
         if kept >= self._size // 2 and self._said == b"stop":
             self.finish(OK)
@@ -203,11 +205,12 @@ class Model:
             peer.end(chance.choice(sending))
         else:
             peer.reset(chance.choice(sending))
-        for each in self.peers:
-            each.read()
         self.check()
 
     def check(self) -> None:
+        """Let the peers read what was sent, and check what holds at any time."""
+        for peer in self.peers:
+            peer.read()
         budget = self.server.bounds.budget
         assert budget.reserved >= 0
         assert budget.loose >= 0
@@ -221,13 +224,20 @@ class Model:
                 if sending is not None and not stream.remote_ended:
                     # Both sides have the same books.
                     assert stream.receive_window == sending.window
-                    # Nobody can send what was not let in, except one small message.
+                    # Nobody can send what was not let in, except one small message. What a call
+                    # that has ended early still receives is discarded.
                     lacks = 0 if account is None or not account.reserved else account.lacks
-                    assert sending.window <= LIMITS.stream_window + lacks + ROOM
+                    discards = stream.call is OVER or (account is not None and account.is_refused)
+                    assert discards or sending.window <= LIMITS.stream_window + lacks + ROOM
                 if account is None:
                     continue
                 accounts.append(account)
-                if sending is not None and account.reserved and account.lacks:
+                if (
+                    sending is not None
+                    and account.lacks
+                    and not account.wanted
+                    and account.reserved
+                ):
                     # What was let in can finish, unless its peer leaves answers unread.
                     assert sending.window > 0 or stream.queue
         reserved = [each.charged for each in accounts if each.reserved]
@@ -252,8 +262,7 @@ class Model:
                 continue
             # All that is left waits for room, or has been refused.
             self.server.clock.advance(PROCESS.wait_seconds)
-            for peer in self.peers:
-                peer.read()
+            self.check()
             stuck += 1
             assert stuck < 3
         for peer in self.peers:
