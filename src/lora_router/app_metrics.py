@@ -4,6 +4,7 @@ from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.transport import Transport
+from lora_router.grpc_server.bounds import Bounds
 from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.logs import dropped_lines
@@ -34,6 +35,43 @@ def add_app_metrics(
         "lora_router_failing_tasks",
         "Background tasks that keep failing. /readyz describes them.",
         lambda: len(supervisor.failing()),
+    )
+    add_bounds_metrics(telemetry, transport.bounds)
+
+
+def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
+    """Add what all connections share to the page."""
+    budget = bounds.budget
+    telemetry.add_gauge(
+        "lora_router_buffered_bytes",
+        "Bytes of max_buffered_bytes in use: reserved or held for request bodies, or output that "
+        "waits for a gateway.",
+        lambda: budget.used,
+    )
+    telemetry.add_gauge(
+        "lora_router_waiting_bodies",
+        "Request bodies that wait in flow control until max_buffered_bytes has room for them.",
+        lambda: budget.waiting,
+    )
+    telemetry.add_counter(
+        "lora_router_refused_bodies_total",
+        "Request bodies refused with 503 because max_buffered_bytes had no room for them.",
+        lambda: budget.refused,
+    )
+    telemetry.add_counter(
+        "lora_router_refused_streams_total",
+        "Streams refused because grpc_max_streams were open.",
+        lambda: bounds.refused_streams,
+    )
+    telemetry.add_counter(
+        "lora_router_refused_connections_total",
+        "Connections closed because grpc_max_connections were open.",
+        lambda: bounds.refused_connections,
+    )
+    telemetry.add_counter(
+        "lora_router_wasted_streams_total",
+        "Streams that failed, or that the gateway reset before they were answered.",
+        lambda: bounds.resets.total,
     )
 
 

@@ -21,6 +21,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
+from lora_router.grpc_server.limits import ProcessLimits
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.registry import load_algorithms
@@ -161,6 +162,11 @@ def make_transport(
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_size_bytes,
         tls=tls_files(settings),
+        process_limits=ProcessLimits(
+            buffered_bytes=settings.max_buffered_bytes,
+            connections=settings.grpc_max_connections,
+            streams=settings.grpc_max_streams,
+        ),
     )
 
 

@@ -99,7 +99,7 @@ class RouterSettings(BaseModel):
     )
 
     max_buffered_bytes: Annotated[
-        kinds.Whole, Allowed("a number of bytes, at least grpc_max_message_size_bytes")
+        kinds.Whole, Allowed("a number of bytes, at least twice grpc_max_message_size_bytes")
     ] = Field(
         256 * 1024 * 1024,
         le=2**40,

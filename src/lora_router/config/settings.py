@@ -71,15 +71,17 @@ class Settings(EnvoySettings, HealthSettings, RouterSettings):
         object.__setattr__(self, "max_body_bytes", room)
 
     def _need_room_for_one_message(self) -> None:
-        if self.max_buffered_bytes >= self.grpc_max_message_size_bytes:
+        # The longest message, and room for others beside it.
+        needed = 2 * self.grpc_max_message_size_bytes
+        if self.max_buffered_bytes >= needed:
             return
         if "max_buffered_bytes" in self.model_fields_set:
             raise ValueError(
-                f"max_buffered_bytes={self.max_buffered_bytes}: must be at least "
-                f"grpc_max_message_size_bytes, {self.grpc_max_message_size_bytes}"
+                f"max_buffered_bytes={self.max_buffered_bytes}: must be at least {needed}: twice "
+                "grpc_max_message_size_bytes"
             )
         # Only the message limit was set, and above the default of the buffer, which follows it.
-        object.__setattr__(self, "max_buffered_bytes", self.grpc_max_message_size_bytes)
+        object.__setattr__(self, "max_buffered_bytes", needed)
 
 
 def _need_each_other(settings: Settings, one: str, other: str) -> None:

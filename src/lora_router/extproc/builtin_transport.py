@@ -12,7 +12,7 @@ from lora_router.extproc.transport import (
     listen_error,
 )
 from lora_router.grpc_server.health import NOT_SERVING, SERVING
-from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method
 from lora_router.grpc_server.server import GrpcServer
 
@@ -29,6 +29,7 @@ class BuiltinTransport:
         max_message_bytes: int,
         tls: TlsFiles | None = None,
         limits: Limits | None = None,
+        process_limits: ProcessLimits | None = None,
         methods: Mapping[str, Method] | None = None,
     ) -> None:
         """Create a server that does not listen yet.
@@ -40,6 +41,7 @@ class BuiltinTransport:
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
             tls: The TLS files. Without them, connections are not encrypted.
             limits: Limits of one connection.
+            process_limits: Limits of all connections together.
             methods: Further methods on the same port, by path.
         """
         self._host = host
@@ -50,7 +52,9 @@ class BuiltinTransport:
             {PROCESS_PATH: self._process.open_call, **(methods or {})},
             max_message_bytes=max_message_bytes,
             limits=limits,
+            process_limits=process_limits,
         )
+        self.bounds = self.server.bounds
         self.port = port
         """The port on which the server listens, after ``start``."""
         self.started = False

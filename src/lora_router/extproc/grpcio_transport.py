@@ -17,6 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.grpcio_memory import StreamMemory
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.session import Session
 from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
@@ -27,6 +28,8 @@ from lora_router.extproc.transport import (
     listen_error,
     shown_address,
 )
+from lora_router.grpc_server.bounds import Bounds
+from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.supervision import Supervisor
 
 log = logging.getLogger("lora_router.extproc")
@@ -47,6 +50,7 @@ class GrpcioTransport:
         max_message_bytes: int,
         tls: TlsFiles | None = None,
         supervisor: Supervisor | None = None,
+        process_limits: ProcessLimits | None = None,
         handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         """Create a server that does not listen yet.
@@ -58,8 +62,16 @@ class GrpcioTransport:
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
             tls: The TLS files. Without them, connections are not encrypted.
             supervisor: Runs the tasks that send late answers. Default: a private supervisor.
+            process_limits: Limits of all connections together, as far as grpcio has them.
             handlers: Further services on the same port.
         """
+        limits = process_limits or ProcessLimits()
+        loop = asyncio.get_running_loop()
+        self.bounds = Bounds(
+            limits,
+            small=Limits().stream_window,
+            call_later=lambda seconds, call: loop.call_later(seconds, call).cancel,
+        )
         self._context = context
         self._supervisor = supervisor or Supervisor()
         self._tls_files = tls
@@ -75,15 +87,17 @@ class GrpcioTransport:
                 ("grpc.max_receive_message_length", max_message_bytes),
                 # In full duplex mode, the body is sent back to Envoy with some bytes around it.
                 ("grpc.max_send_message_length", max_message_bytes + 65536),
-                # A stream is open as long as its request, so a limit would bound the requests in
-                # flight of the gateway. Envoy opens one connection per worker thread.
-                ("grpc.max_concurrent_streams", 2**31 - 1),
+                # A stream is open as long as its request, so this bounds the requests in flight of
+                # the gateway. Envoy opens one connection per worker thread.
+                ("grpc.max_concurrent_streams", limits.streams),
+                ("grpc.max_allowed_incoming_connections", limits.connections),
                 # With port reuse, a second server on the port would silently share the requests.
                 ("grpc.so_reuseport", 0),
                 # Envoy may be configured to send PINGs at any rate.
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ],
+            maximum_concurrent_rpcs=limits.streams,
         )
         self._server.add_generic_rpc_handlers((self._handler(), *handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -174,9 +188,11 @@ class GrpcioTransport:
         self._streams.add(task)
         writer = _Writer(context, task.cancel, self._supervisor)
         session = Session(self._context, writer.send_late)
+        memory = StreamMemory(self.bounds.budget, session, writer.send_late)
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
                 await writer.send(session.receive(data))
+                await memory.let_in()
         except asyncio.CancelledError:
             # The client disconnected, a late answer ended the stream, or the server drains.
             if writer.ended is None and not self._draining:
@@ -184,6 +200,7 @@ class GrpcioTransport:
             task.uncancel()
         finally:
             session.end()
+            memory.release()
             self._streams.discard(task)
         if writer.ended is not None:
             await context.abort(_STATUS[writer.ended.code], writer.ended.message)

@@ -3,6 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from lora_router.grpc_server.bounds import Bounds
+
 if TYPE_CHECKING:
     from lora_router.extproc.tls import TlsIdentity
 
@@ -47,6 +49,9 @@ class Transport(Protocol):
     started: bool
     tls: "TlsIdentity | None"
     """What new connections get, after ``start``; ``None`` without TLS."""
+
+    bounds: Bounds
+    """What all connections share, and how much of it is used."""
 
     @property
     def open_streams(self) -> int:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.wire import Wire
 from lora_router.log_limit import LogLimit
 
@@ -32,7 +33,7 @@ class Acceptor:
         make: Callable[[], Wire],
         open_wires: Iterable[Wire],
         *,
-        max_connections: int,
+        bounds: Bounds,
         tls: ssl.SSLContext | None,
         handshake_seconds: float,
     ) -> None:
@@ -42,14 +43,15 @@ class Acceptor:
             listening: The socket. The acceptor closes it.
             make: Makes the protocol of a connection.
             open_wires: The connections that exist, the oldest first.
-            max_connections: Maximum number of connections, including those being opened.
+            bounds: Has the maximum number of connections, including those being opened.
             tls: Without it, connections are not encrypted.
             handshake_seconds: Timeout of the TLS handshake.
         """
         self._socket = listening
         self._make = make
         self._open_wires = open_wires
-        self._max = max_connections
+        self._bounds = bounds
+        self._max = bounds.limits.connections
         self.tls = tls
         """Used for the connections accepted from now on."""
         self._handshake_seconds = handshake_seconds
@@ -57,8 +59,6 @@ class Acceptor:
         self._opening: dict[Wire, asyncio.Task[None]] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._log_limit = LogLimit()
-        self.refused = 0
-        """Connections closed because there were too many, in total."""
 
     def start(self) -> None:
         """Accept connections from now on."""
@@ -98,7 +98,7 @@ class Acceptor:
 
     def _take(self, accepted: socket.socket) -> None:
         if not self._has_room():
-            self.refused += 1
+            self._bounds.refused_connections += 1
             self._log_limit.log(
                 log,
                 logging.WARNING,

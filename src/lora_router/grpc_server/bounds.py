@@ -40,3 +40,5 @@ class Bounds:
         """Open streams of all connections."""
         self.refused_streams = 0
         """Streams refused because too many were open, in total."""
+        self.refused_connections = 0
+        """Connections closed because there were too many, in total."""

@@ -82,7 +82,7 @@ class GrpcServer:
             listening,
             lambda: Wire(self),
             self._connections,
-            max_connections=self.bounds.limits.connections,
+            bounds=self.bounds,
             tls=tls,
             handshake_seconds=self.limits.handshake_seconds,
         )
@@ -99,11 +99,6 @@ class GrpcServer:
     def connections(self) -> int:
         """The number of open connections."""
         return len(self._connections)
-
-    @property
-    def refused_connections(self) -> int:
-        """Connections closed because there were too many, in total."""
-        return 0 if self._acceptor is None else self._acceptor.refused
 
     async def drain(self, seconds: float) -> int:
         """Stop listening, wait for open streams to end, and end the rest.

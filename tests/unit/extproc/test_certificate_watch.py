@@ -12,6 +12,8 @@ import trustme
 from lora_router.extproc import tls
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
+from lora_router.grpc_server.bounds import Bounds
+from lora_router.grpc_server.limits import ProcessLimits
 from lora_router.supervision import Supervisor
 from lora_router.yaml_document import read_file
 
@@ -22,6 +24,7 @@ class Server:
     """A transport, as the watch sees it."""
 
     port, started, open_streams = 0, True, 0
+    bounds = Bounds(ProcessLimits(), small=0, call_later=lambda _seconds, _call: lambda: None)
 
     def __init__(self, tls: TlsIdentity) -> None:
         self.tls: TlsIdentity | None = tls
