@@ -17,6 +17,7 @@ from lora_router.extproc.body import BodyError, BodyErrorKind
 from lora_router.extproc.errors import (
     body_answer,
     cut_body_answer,
+    overloaded_answer,
     refusal_answer,
     too_large_answer,
 )
@@ -73,6 +74,7 @@ def test_every_error_that_a_client_can_meet_is_described() -> None:
         *(body_answer(BodyError(kind, "wrong")) for kind in BodyErrorKind),
         too_large_answer(1),
         cut_body_answer(),
+        overloaded_answer(),
     ]
     own = {(str(answer.status), answer.code) for answer in answers}
 
