@@ -24,6 +24,7 @@ from lora_router.scrape.page_reader import PageReader, ScrapeError
 from lora_router.scrape.read_health import ReadHealth
 from lora_router.scrape.series import ExpositionError, PageTooLargeError
 from lora_router.scrape.steps import BREAK, Steps, with_breaks
+from lora_router.scrape.turns import Turns
 
 READS_IN_A_TURN = 4
 """Reads that start, or whose pages are handled, in one turn of the event loop."""
@@ -55,7 +56,8 @@ class PodPages:
         if api_key is not None:
             self._headers["authorization"] = f"Bearer {api_key.get_secret_value()}"
         self._clock = clock
-        self._turns = asyncio.Semaphore(READS_IN_A_TURN)
+        self.turns = Turns(READS_IN_A_TURN)
+        """What the start of a read, and the handling of its page, take."""
         self._long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
         self._newly_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
         self.serving = False
@@ -68,15 +70,6 @@ class PodPages:
     def place(self, health: ReadHealth) -> AbstractAsyncContextManager[None]:
         """Return what a read must hold if its last page was long."""
         return self._long if health.is_long else nullcontext()
-
-    async def turn(self) -> None:
-        """Wait for a turn of the event loop in which few others start or end a read.
-
-        Without it, a thousand pods that join, or that respond at the same moment after a pause,
-        would be handled in one turn, and requests would wait for all of them.
-        """
-        async with self._turns:
-            await asyncio.sleep(0)
 
     async def metrics(self, pod: Pod, health: ReadHealth) -> PodMetrics:
         """Read ``/metrics``.
@@ -115,7 +108,7 @@ class PodPages:
 
     async def _read(self, page: bytes, steps: Steps[_Result], health: ReadHealth) -> _Result:
         """Do the steps of reading a page, in a place for long pages if it is one."""
-        await self.turn()
+        await self.turns.take()
         was_long, health.is_long = health.is_long, len(page) > page_reader.LONG_PAGE_BYTES
         # A page that was short has no such place yet. It gets one of another kind: those who have a
         # place of the first kind may be waiting for something that this read holds.

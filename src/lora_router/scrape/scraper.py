@@ -265,7 +265,7 @@ class Scraper:
         try:
             failing = self._places_for_failing if health.failures else nullcontext()
             async with failing, pages.place(health), self._places:
-                await pages.turn()
+                await pages.turns.take()
                 started = self._clock()
                 await read(state, pages, health)
             self._observer.scraped(kind, state.pod.name, self._clock() - started)
