@@ -1,5 +1,6 @@
 """The fleet: every pod that the router knows, and the state of each pod."""
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Fleet:
             outliers.unwell.on_change = self._health_changed
         self._excluded: Collection[PodState] = frozenset()
         """The ready pods that get no new requests while another pod is well."""
-        self._doubts = Doubts()
+        self._doubts = Doubts(time.monotonic if outliers is None else outliers.now)
         self._by_endpoint: dict[str, PodState] | None = None
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
@@ -111,7 +112,7 @@ class Fleet:
         for name in tuple(gone):
             state = self._states.pop(name, None)
             if state is not None:
-                self._doubts.settle(state)
+                self._doubts.leave(state)
                 changed.append(state)
         for pod in pods:
             changed += self._put(pod)
@@ -176,6 +177,8 @@ class Fleet:
 
     def check_health(self) -> None:
         """Find out what only time shows about the health of pods. To be called regularly."""
+        for model in self._doubts.expire():
+            self._by_model.pop(model, None)
         if self.outliers is not None:
             self.outliers.tick(self._states.values())
 

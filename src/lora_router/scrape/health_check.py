@@ -54,7 +54,8 @@ class HealthCheck:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Start to watch and to probe. Does nothing if no pod may be ejected."""
+        """Start to watch, and to probe if pods may be ejected."""
+        self._supervisor.keep("health-check", self._run)
         if self._outliers is None:
             return
         headers = {"user-agent": f"lora-router/{__version__}", "content-type": "application/json"}
@@ -69,7 +70,6 @@ class HealthCheck:
         )
         if self._probe:
             self._outliers.on_probe = self._start_probe
-        self._supervisor.keep("health-check", self._run)
 
     async def stop(self) -> None:
         """Stop probing. The supervisor stops the ticks."""

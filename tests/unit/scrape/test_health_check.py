@@ -147,12 +147,13 @@ async def test_without_probes_the_next_request_is_the_probe() -> None:
         assert pod.asked == []
 
 
-async def test_where_no_pod_may_be_ejected_nothing_runs() -> None:
+async def test_where_no_pod_may_be_ejected_none_is_probed() -> None:
     fleet, supervisor = Fleet(), Supervisor()
     check = HealthCheck(fleet, supervisor)
 
     await check.start()
-    await check.stop()
     fleet.check_health()
+    await check.stop()
+    await supervisor.stop()
 
     assert all(state.health.state is HEALTHY for state in fleet)
