@@ -142,6 +142,18 @@ def test_a_service_can_be_created_over_the_pods_that_the_router_sees() -> None:
     assert router_settings(documents)["kubernetes_selector"] == selected["selector"]
 
 
+def test_a_created_service_follows_settings_that_override_values() -> None:
+    settings = {"kubernetes_selector": "app=vllm", "kubernetes_port": 9000}
+    documents = render(
+        behind_envoy_gateway(backends=[], createService=True) | {"settings": settings}
+    )
+
+    [created] = [each for each in documents if "-pods" in each["metadata"]["name"]]
+    assert created["spec"]["selector"] == {"app": "vllm"}
+    assert created["spec"]["ports"][0]["targetPort"] == 9000
+    assert rules(documents)[0]["backendRefs"][0]["port"] == 9000
+
+
 def test_a_service_is_created_in_each_namespace_and_may_be_named_by_the_route() -> None:
     discovery = {"selector": "app=vllm", "namespaces": ["models", "far"]}
     documents = render(

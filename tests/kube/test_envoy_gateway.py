@@ -110,6 +110,25 @@ async def test_the_router_is_called_as_envoy_config_would_have_it(folder: Path) 
     assert router["commonLbConfig"] == {"healthyPanicThreshold": {}}
 
 
+@pytest.mark.parametrize("fail_open", [True, False])
+async def test_while_no_router_is_ready_envoy_gateway_leaves_the_router_out_or_refuses(
+    fail_open: bool, folder: Path
+) -> None:
+    documents = render(gateway_values(("models", "base"), failOpen=fail_open))
+    for document in documents:
+        if document["kind"] == "Service":  # The router's.
+            document["spec"]["clusterIP"] = "None"
+
+    refused = refusals(await translate(documents, folder, "gateway-api", PODS))
+    assert ["no ready endpoints" in each for each in refused] == [True]
+    [(name, found)] = (await translate(documents, folder, "xds", PODS))["xds"].items()
+    [route] = routes_of(bootstrap({"xds": {name: found}}, name, free_port()))
+    if fail_open:
+        assert route["route"]["cluster"] == "httproute/models/test-lora-router/rule/0"
+    else:
+        assert route["directResponse"] == {"status": 500}
+
+
 async def test_a_request_for_an_adapter_goes_to_its_pod(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:

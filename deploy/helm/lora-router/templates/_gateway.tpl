@@ -30,7 +30,7 @@ true
 {{- /* The labels in discovery.selector, as JSON. A Service cannot select by anything else. */ -}}
 {{- define "lora-router.podLabels" -}}
 {{- $labels := dict -}}
-{{- range splitList "," .Values.discovery.selector }}
+{{- range splitList "," (.Values.settings.kubernetes_selector | default .Values.discovery.selector) }}
 {{- $term := regexReplaceAll "\\s" . "" -}}
 {{- if not (regexMatch "^[^=!()]+==?[^=!()]+$" $term) }}
 {{- fail (printf "discovery.selector: gateway.envoyGateway.createService needs labels with values, for example model.aibrix.ai/name=llama-3, because a Service cannot select by %q" .) }}
@@ -53,7 +53,7 @@ true
 {{- fail "gateway.envoyGateway.createService: not with discovery.scope \"cluster\", since a Service selects the pods of its own namespace. Name the namespaces in discovery.namespaces, or your Services in gateway.envoyGateway.backends" }}
 {{- end }}
 {{- range include "lora-router.namespaces" . | fromJsonArray }}
-{{- $found = append $found (dict "name" (include "lora-router.podsService" $) "namespace" . "port" (int $.Values.discovery.port) "model" "" "grant" (ne . $.Release.Namespace)) -}}
+{{- $found = append $found (dict "name" (include "lora-router.podsService" $) "namespace" . "port" (int ($.Values.settings.kubernetes_port | default $.Values.discovery.port)) "model" "" "grant" (ne . $.Release.Namespace)) -}}
 {{- end }}
 {{- else if not $eg.backends }}
 {{- fail "gateway.envoyGateway.backends: name the Services of your model servers, or let the chart create one with gateway.envoyGateway.createService" }}
