@@ -36,7 +36,7 @@ RESOURCE = "pods"
 TYPE_URL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
 PUSH_INTERVAL_SECONDS = 0.1
-_SLICE = 500
+_SLICE = 200
 """Pods that are encoded in one turn of the event loop: about 2 ms."""
 
 
