@@ -1,12 +1,22 @@
 """How Envoy finds the pods that the router picks, with both values of ``envoy_pods``."""
 
 import asyncio
+import copy
 import json
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
+import yaml
 
+from lora_router.envoy.bootstrap import bootstrap_yaml
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from lora_router.extproc.transport import SERVICE
+from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, write_pods
 from tests.integration.hasty_pod import HastyPod
@@ -72,12 +82,11 @@ async def test_the_answers_of_a_pod_that_leaves_are_not_cut(tmp_path: Path) -> N
         assert body.endswith(b"[DONE]\n\n")
 
 
-@pytest.mark.parametrize("mode", ["buffered", "streamed"])
 async def test_without_a_router_envoy_balances_over_the_last_pods_that_it_knew(
-    tmp_path: Path, mode: str
+    tmp_path: Path, transport: str
 ) -> None:
     pods = [EchoPod(f"vllm-{number}") for number in range(3)]
-    async with gateway(tmp_path, pods, envoy_body_mode=mode) as gate:
+    async with gateway(tmp_path, pods, transport=transport) as gate:
         await served_by(gate, 3)
         await gate.app.stop()
 
@@ -88,13 +97,78 @@ async def test_without_a_router_envoy_balances_over_the_last_pods_that_it_knew(
     assert all(request.body == b'{"model": "base"}' for request in gate.received)
 
 
-async def test_in_full_duplex_mode_envoy_sends_nothing_by_itself(tmp_path: Path) -> None:
-    async with gateway(tmp_path, [EchoPod("vllm-0")], envoy_body_mode="full-duplex") as gate:
+@pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
+async def test_envoy_sends_no_body_by_itself_that_it_has_not_buffered(
+    tmp_path: Path, mode: str
+) -> None:
+    async with gateway(tmp_path, [EchoPod("vllm-0")], envoy_body_mode=mode) as gate:
         await gate.app.stop()
         response, answer = await gate.post({"model": "base"})
         assert response.status == 503
         assert json.loads(answer)["error"]["code"] == "router_unavailable"
         assert gate.received == []
+
+
+@pytest.mark.parametrize("asked_for", ["request_headers", "request_body", "response_headers"])
+async def test_a_body_that_envoy_sends_by_itself_is_whole(tmp_path: Path, asked_for: str) -> None:
+    """A router fails at one of its answers, and the body arrives in pieces."""
+    sent = [b"A" * 100, b"B" * 70_000, b"C" * 100]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in sent:
+            yield piece
+            await asyncio.sleep(0.1)
+
+    async with (
+        failing_router(asked_for) as port,
+        gateway(tmp_path, [EchoPod("vllm-0")], envoy_message_timeout_seconds=0.5) as gate,
+    ):
+        document = yaml.safe_load(bootstrap_yaml(gate.settings))
+        asked = document["static_resources"]["clusters"][0]
+        del asked["health_checks"]
+        # Another cluster asks for the pods: the failing router knows none.
+        pods = copy.deepcopy(asked) | {"name": "lists"}
+        pods["load_assignment"]["cluster_name"] = "lists"
+        document["static_resources"]["clusters"].append(pods)
+        eds = document["static_resources"]["clusters"][1]["eds_cluster_config"]["eds_config"]
+        (service,) = eds["api_config_source"]["grpc_services"]
+        service["envoy_grpc"]["cluster_name"] = "lists"
+        (locality,) = asked["load_assignment"]["endpoints"]
+        locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = port
+        listener = document["static_resources"]["listeners"][0]["address"]["socket_address"]
+        listener["port_value"] = free_port()
+        document["admin"]["address"]["socket_address"]["port_value"] = free_port()
+        async with Envoy(yaml.safe_dump(document), tmp_path) as envoy:
+            url = f"http://127.0.0.1:{envoy.port}/v1/files"
+            async with gate.client.post(url, data=pieces()) as response:
+                assert response.status == 200
+        (received,) = gate.received
+        assert received.body == b"".join(sent)
+
+
+@asynccontextmanager
+async def failing_router(asked_for: str) -> AsyncIterator[int]:
+    """Run a router that changes nothing, and fails when it is asked for one answer."""
+
+    async def process(_requests: object, context: grpc.aio.ServicerContext) -> None:
+        while (data := await context.read()) is not grpc.aio.EOF:
+            kind = ProcessingRequest.FromString(data).WhichOneof("request")
+            if kind == asked_for:
+                await context.abort(grpc.StatusCode.INTERNAL, "failed")
+            answer = ProcessingResponse()
+            getattr(answer, kind).SetInParent()
+            await context.write(answer.SerializeToString())
+
+    server = grpc.aio.server()
+    method = grpc.stream_stream_rpc_method_handler(process)
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
+    server.add_generic_rpc_handlers((handler,))
+    port: int = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

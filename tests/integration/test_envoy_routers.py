@@ -90,13 +90,9 @@ async def test_a_router_that_hangs_holds_no_request_longer_than_the_timeout(
         assert (answers.lost, load.lost) == (0, 0)
 
 
-@pytest.mark.parametrize("mode", ["buffered", "streamed"])
 @pytest.mark.parametrize("kind", ["override-host", "original-dst"])
-async def test_answers_that_run_are_not_lost_with_the_router(
-    tmp_path: Path, mode: str, kind: str
-) -> None:
-    config = {"envoy_body_mode": mode, "envoy_pods": kind}
-    async with site(tmp_path, pods(), routers=1, **config) as gate:
+async def test_answers_that_run_are_not_lost_with_the_router(tmp_path: Path, kind: str) -> None:
+    async with site(tmp_path, pods(), routers=1, envoy_pods=kind) as gate:
         async with gate.running(20, 3.0) as answers:
             await gate.routers[0].end(signal.SIGKILL)
         assert answers.lost == 0

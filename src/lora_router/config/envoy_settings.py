@@ -61,8 +61,8 @@ class EnvoySettings(BaseModel):
     envoy_fail_open: bool = Field(
         True,
         description="envoy-config: whether Envoy balances requests by itself while no router "
-        "answers. With original-dst, such requests are answered with 503. In full-duplex mode, "
-        "Envoy cannot do it.",
+        "answers. With original-dst, such requests are answered with 503. Only in "
+        "buffered mode.",
     )
     envoy_pod_idle_seconds: kinds.Interval = Field(
         3.0,

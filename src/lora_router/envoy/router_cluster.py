@@ -137,9 +137,11 @@ def _outlier_detection() -> cluster_v3.OutlierDetection:
 def fails_open(settings: Settings) -> bool:
     """Return whether Envoy continues with requests and answers when no router answers.
 
-    In full duplex mode Envoy never does: the body is at the router.
+    Only if it has buffered the body. In full duplex mode the body is at the router, and Envoy 1.40
+    never fails open. In streamed mode it does, but sends the first piece of the body twice if more
+    pieces had arrived.
     """
-    return settings.envoy_fail_open and settings.envoy_body_mode != "full-duplex"
+    return settings.envoy_fail_open and settings.envoy_body_mode == "buffered"
 
 
 def _panic_threshold(settings: Settings) -> float:
