@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.scrape.exposition import read_page
+from lora_router.scrape.page_reader import MAX_PAGE_BYTES
 from lora_router.scrape.series import ExpositionError
 from lora_router.terminal import table_or_paragraphs
 
@@ -78,7 +79,12 @@ async def _load(source: str) -> bytes:
         ):
             if response.status != 200:
                 raise SourceError(f"{source}: returned status {response.status}")
-            return await response.read()
+            page = bytearray()
+            async for piece in response.content.iter_any():
+                page += piece
+                if len(page) > MAX_PAGE_BYTES:
+                    raise SourceError(f"{source}: is longer than {MAX_PAGE_BYTES} bytes")
+            return bytes(page)
     except TimeoutError:
         raise SourceError(f"{source}: timeout, no response within {_TIMEOUT_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:

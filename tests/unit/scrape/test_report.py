@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
+from lora_router.scrape.page_reader import MAX_PAGE_BYTES
 from lora_router.scrape.report import SourceError, read_source, render_reports
 
 RECORDED = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
@@ -47,13 +48,18 @@ async def test_standard_input_is_a_source() -> None:
     assert (await read_source("-", WAITING.read_bytes()))["running"] == 2
 
 
-@pytest.mark.parametrize("path", ["", "/", "/metrics", "/other"])
+@pytest.mark.parametrize("path", ["", "/", "/metrics", "/other", "/long"])
 async def test_a_url_is_read_and_without_a_path_it_is_metrics(path: str) -> None:
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=WAITING.read_bytes())
 
     app = web.Application()
+
+    async def long(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (MAX_PAGE_BYTES + 1))
+
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/long", long)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -61,6 +67,9 @@ async def test_a_url_is_read_and_without_a_path_it_is_metrics(path: str) -> None
     try:
         if path == "/other":
             with pytest.raises(SourceError, match="returned status 404"):
+                await read_source(url)
+        elif path == "/long":
+            with pytest.raises(SourceError, match="is longer than"):
                 await read_source(url)
         else:
             assert (await read_source(url))["deferred"] == 1
