@@ -64,7 +64,11 @@ async def test_the_pod_sees_where_and_why(gate: Gateway) -> None:
     (received,) = gate.received
     pod = next(pod for pod in gate.pods if pod.name == received.pod)
     assert received.header("target-pod") == [pod.address]
-    assert received.header("x-gateway-destination-endpoint") == [pod.address]
+    (destination,) = received.header("x-gateway-destination-endpoint")
+    picked, *fallbacks = destination.split(",")
+    assert picked == pod.address
+    serving = {each.address for each in gate.pods if "sql-lora" in each.adapters}
+    assert set(fallbacks) <= serving - {picked}
     assert received.header("routing-strategy") == ["random"]
     assert received.header("model") == ["sql-lora"]
     assert len(received.header("x-request-id")) == 1
