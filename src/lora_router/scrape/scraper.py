@@ -235,9 +235,12 @@ class Scraper:
         retry = FIRST_RETRY_SECONDS
         while True:
             # Check each time: an edit of the pods file can add the pod's models or remove them.
-            if state.pod.models is not None or await self._attempt(
-                state, "models", self._list, health
-            ):
+            if state.pod.models is not None:
+                # Nothing is read, and so nothing is due any more.
+                self._plan.started(state)
+                self._plan.ended(state)
+                await self._wait_for_turn(state, turns.wait())
+            elif await self._attempt(state, "models", self._list, health):
                 retry = FIRST_RETRY_SECONDS
                 await self._wait_for_turn(state, turns.wait())
             else:

@@ -444,6 +444,21 @@ async def test_what_is_asked_before_the_start_and_after_the_stop_is_ignored() ->
         await bench.scraper.stop()
 
 
+async def test_a_list_that_is_due_is_not_read_if_discovery_names_the_models_in_the_meantime() -> (
+    None
+):
+    server = Server()
+    async with server.run() as address, Bench(pod("a", address), models_interval=3600.0) as bench:
+        await until(lambda: bench.state("a").models_known)
+        bench.scraper.read_models_soon(bench.state("a"))
+        bench.fleet.upsert(pod("a", address, models=("x",)))
+        bench.scraper.read_models_soon(bench.state("a"))
+
+        scrapes = server.metrics_reads
+        await until(lambda: server.metrics_reads >= scrapes + 60)
+        assert server.models_reads == 1
+
+
 async def test_models_named_by_discovery_are_not_asked_for() -> None:
     server = Server()
     async with server.run() as address, Bench(pod("a", address, models=("x",))) as bench:
