@@ -55,7 +55,7 @@ class Director:
         self._clock = clock
         self._random = random.Random()
         self._caller = AlgorithmCaller()
-        self._fallbacks = Fallbacks(fallbacks)
+        self._fallbacks = Fallbacks(fallbacks, lambda: len(fleet.ready()))
         self._recorder = Recorder(fleet.ledger, observer)
         self.reception = Reception(
             fleet,

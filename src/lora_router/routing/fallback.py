@@ -6,6 +6,7 @@ of a few are good enough, and finding them costs about a microsecond.
 
 import logging
 import random
+from collections.abc import Callable
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.log_limit import LogLimit
@@ -41,13 +42,15 @@ def accepts_any(_request: InferenceRequest, _pod: PodView, _candidates: Candidat
 class Fallbacks:
     """Finds fallbacks."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, ready_pods: Callable[[], int]) -> None:
         """Create a finder.
 
         Args:
             count: The maximum number of fallbacks of a request.
+            ready_pods: Returns how many pods Envoy may know.
         """
         self._count = count
+        self._ready_pods = ready_pods
         self._random = random.Random()
         self._limit = LogLimit(10.0)
 
@@ -60,6 +63,10 @@ class Fallbacks:
     ) -> tuple[str, ...]:
         """Return the endpoints to try after the picked pod, in order.
 
+        After the last one, Envoy would choose among all pods, also among those that do not serve
+        the model: their 404 would be final for the client. So where such pods exist, the picked pod
+        itself stands in for a fallback that was not found.
+
         Args:
             algorithm: The algorithm that picked; ``None``: every candidate is acceptable.
             request: The request.
@@ -67,8 +74,21 @@ class Fallbacks:
             candidates: The pods that may take the request.
         """
         wanted, size = self._count, len(candidates)
-        if not wanted or size < 2:
+        if not wanted:
             return ()
+        found = self._find(algorithm, request, picked, candidates) if size > 1 else []
+        if len(found) < wanted and size < self._ready_pods():
+            found += [picked.pod.address] * (wanted - len(found))
+        return tuple(found)
+
+    def _find(
+        self,
+        algorithm: Algorithm | None,
+        request: InferenceRequest,
+        picked: PodView,
+        candidates: Candidates,
+    ) -> list[str]:
+        wanted, size = self._count, len(candidates)
         accepts = accepts_any if algorithm is None else getattr(algorithm, "accepts", has_place)
         start = int(self._random.random() * size)
         found: list[str] = []
@@ -88,5 +108,5 @@ class Fallbacks:
                 type(error).__name__,
                 exc_info=error,
             )
-            return ()
-        return tuple(found)
+            return []
+        return found

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
@@ -28,9 +29,9 @@ def fallbacks(
     fleet: Fleet, adapter: str | None, *, count: int = 1, algorithm: Algorithm = PLACEMENT
 ) -> set[tuple[str, ...]]:
     """Return the fallbacks of 50 requests that were picked for pod-1."""
-    candidates = Candidates.of(fleet.in_use())
+    candidates = Candidates.of(fleet.serving(adapter or "base").pods)
     request = InferenceRequest(adapter or "base", adapter)
-    finder = Fallbacks(count)
+    finder = Fallbacks(count, lambda: len(fleet.ready()))
     return {finder.of(algorithm, request, state_of(fleet, 1), candidates) for _ in range(50)}
 
 
@@ -45,6 +46,14 @@ def test_as_many_as_wanted() -> None:
 
 def test_an_only_pod_has_no_fallback() -> None:
     assert fallbacks(make_fleet(1), None) == {()}
+
+
+def test_where_other_pods_do_not_serve_the_model_the_picked_pod_is_tried_again() -> None:
+    """Otherwise Envoy would choose one of those, whose 404 is final for the client."""
+    fleet = make_fleet(2)
+    fleet.put_models(state_of(fleet, 2), [ServedModel("base")])
+
+    assert fallbacks(fleet, "sql-lora") == {("10.0.0.1:8000",)}
 
 
 def test_a_pod_without_a_free_slot_is_none() -> None:
