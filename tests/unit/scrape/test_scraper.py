@@ -250,7 +250,8 @@ async def test_few_reads_are_handled_in_one_turn_of_the_loop_though_many_arrive_
             await until(lambda: len(handled) == 60)
             counting.cancel()
 
-    assert max(Counter(handled).values()) <= pod_pages.READS_IN_A_TURN
+    # The counter counts somewhere within a turn, so that its numbers cover parts of two turns.
+    assert max(Counter(handled).values()) <= 2 * pod_pages.READS_IN_A_TURN
 
 
 async def test_a_network_that_fails_does_not_flood_the_log(
