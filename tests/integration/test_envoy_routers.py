@@ -1,4 +1,8 @@
-"""The loss of routers, as seen by clients of the gateway: answers that run, and new requests."""
+"""The loss of routers, as seen by clients of the gateway: answers that run, and new requests.
+
+``tests/faults`` has more of it, on the built-in transport. Here: over grpcio, and whether requests
+are still routed, not only served.
+"""
 
 import asyncio
 import signal
@@ -42,10 +46,8 @@ async def test_one_of_two_routers_is_killed(tmp_path: Path, transport: str) -> N
         assert load.lost + balanced_by_envoy(gate) <= load.sent * 0.01
 
 
-async def test_two_routers_are_restarted_one_after_the_other(
-    tmp_path: Path, transport: str
-) -> None:
-    async with site(tmp_path, pods(), routers=2, transport=transport) as gate:
+async def test_two_routers_are_restarted_one_after_the_other(tmp_path: Path) -> None:
+    async with site(tmp_path, pods(), routers=2, transport="grpcio") as gate:
         async with gate.running(30, 6.0) as answers, gate.traffic(50, MODEL) as load:
             for router in gate.routers:
                 await asyncio.sleep(1)
@@ -57,13 +59,14 @@ async def test_two_routers_are_restarted_one_after_the_other(
         assert balanced_by_envoy(gate) <= load.sent * 0.01
 
 
-async def test_the_only_router_is_killed_and_comes_back(tmp_path: Path, transport: str) -> None:
-    async with site(tmp_path, pods(), routers=1, transport=transport) as gate:
+async def test_the_only_router_is_killed_and_comes_back(tmp_path: Path) -> None:
+    async with site(tmp_path, pods(), routers=1, transport="grpcio") as gate:
         async with gate.running(30, 5.0) as answers, gate.traffic(50) as load:
             await asyncio.sleep(1)
             await gate.routers[0].end(signal.SIGKILL)
-            await asyncio.sleep(3)
-            assert load.statuses[200] > 100
+            before = load.statuses[200]
+            await asyncio.sleep(2)
+            assert load.statuses[200] > before
             await gate.routers[0].start()
             await asyncio.sleep(2)
         assert (answers.lost, load.lost) == (0, 0)
@@ -71,23 +74,6 @@ async def test_the_only_router_is_killed_and_comes_back(tmp_path: Path, transpor
         again = Load()
         for number in range(3):
             assert await gate.request(again, f"only-{number}") == f"vllm-{number}"
-
-
-async def test_a_router_that_hangs_holds_no_request_longer_than_the_timeout(
-    tmp_path: Path,
-) -> None:
-    config = {"envoy_message_timeout_seconds": 1.0}
-    async with site(tmp_path, pods(), routers=1, **config) as gate:
-        router = gate.routers[0].process
-        async with gate.running(10, 8.0) as answers, gate.traffic(20) as load:
-            await asyncio.sleep(0.5)
-            router.send_signal(signal.SIGSTOP)
-            try:
-                await asyncio.sleep(6)
-            finally:
-                router.send_signal(signal.SIGCONT)
-            await asyncio.sleep(1)
-        assert (answers.lost, load.lost) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["override-host", "original-dst"])
