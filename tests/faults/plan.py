@@ -12,6 +12,8 @@ class Plan:
     """Requests per second of the load beside a fault."""
     seconds: float
     """How long the load runs after a fault."""
+    hang_seconds: float
+    """The same, where a pod hangs. Longer than the time that a request may wait because of it."""
     lost_at_once: int
     """Requests that a pod that fails at once may cost within a second. The goal is 5. On a busy
     machine it depends on how soon the router is told."""
@@ -32,6 +34,7 @@ class Plan:
 SHORT = Plan(
     rate=60,
     seconds=3,
+    hang_seconds=5,
     lost_at_once=10,
     killed_seconds=3,
     away_seconds=4,
@@ -43,6 +46,7 @@ SHORT = Plan(
 LONG = Plan(
     rate=100,
     seconds=8,
+    hang_seconds=8,
     lost_at_once=5,
     killed_seconds=60,
     away_seconds=10,

@@ -116,6 +116,58 @@ async def leave(gateway: Field, rng: random.Random) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("by", ["the client", "the server"])
+async def test_floods_of_resets_over_many_connections_lose_no_other_request(
+    gateway: Field, figures: Figures, by: str
+) -> None:
+    router = gateway.router
+    async with gateway.load(rate=PLAN.rate) as load:
+        await load.for_(0.5)
+        at = time.monotonic()
+        floods = await asyncio.gather(*(Flood.connected(router.grpc_port) for _ in range(20)))
+        opened = await asyncio.gather(
+            *(flood.reset_streams(20_000, by_the_server=by == "the server") for flood in floods)
+        )
+        await load.for_(1)
+        for flood in floods:
+            flood.close()
+        await load.for_(1)
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    figures.add("Clients", f"20 connections x 20,000 resets by {by}, other requests", found)
+    figures.bound(f"20 x 20,000 resets by {by}: sent", "", f"{sum(opened):,}")
+
+    assert found.lost == 0, found
+    assert found.waited == 0, found
+
+
+async def test_unfinished_messages_over_many_connections_take_bounded_memory(
+    gateway: Field, figures: Figures
+) -> None:
+    router = gateway.router
+    router.forget_peak()
+    async with gateway.load(rate=PLAN.rate) as load:
+        await load.for_(0.5)
+        at = time.monotonic()
+        floods = await asyncio.gather(*(Flood.connected(router.grpc_port) for _ in range(8)))
+        sent = await asyncio.gather(
+            *(flood.send_unfinished(20 * MIB, 200 * MIB) for flood in floods)
+        )
+        await load.for_(1)
+        peak = router.peak_memory() / MIB
+        for flood in floods:
+            flood.close()
+        await load.for_(1)
+    await gateway.until_idle()
+    found = verdict(load.seen, at)
+    figures.add("Clients", "8 connections x 200 MB of unfinished messages, other requests", found)
+    figures.bound("8 x 200 MB unfinished: sent", "", f"{sum(sent) / MIB:.0f} MiB")
+    figures.bound("8 x 200 MB unfinished: peak memory", "400 MiB", f"{peak:.0f} MiB")
+
+    assert found.lost == 0, found
+    assert peak <= 400
+
+
 async def test_names_of_models_that_nobody_serves_leave_nothing_behind(
     gateway: Field, figures: Figures
 ) -> None:

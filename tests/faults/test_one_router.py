@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 
 import aiohttp
@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from tests.faults.field import Field, field
 from tests.faults.figures import Figures
+from tests.faults.floods import Flood
 from tests.faults.plan import PLAN
 from tests.faults.pods import Pod, write_pods
 from tests.faults.running import running_answers
@@ -188,3 +189,29 @@ async def test_a_router_without_file_descriptors_serves_on(
 async def take_connection(stack: AsyncExitStack, port: int) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     stack.callback(writer.transport.abort)
+
+
+async def test_a_memory_limit_is_not_met(gateway: Field, figures: Figures) -> None:
+    """The limit is that of the chart, 1 GiB; 1.6 GB of unfinished messages are on their way."""
+    router = gateway.router
+    await router.kill()
+    await router.start(limits={resource.RLIMIT_DATA: 1024 * MIB})
+    await gateway.until_well()
+    async with gateway.load(rate=PLAN.rate) as load:
+        at = time.monotonic()
+        floods = [await Flood.connected(router.grpc_port) for _ in range(8)]
+        await send_all(floods)
+        for flood in floods:
+            flood.close()
+        await load.for_(0.5)
+    await gateway.until_idle()
+    assert router.runs
+    found = verdict(load.seen, at)
+    figures.add("Routers fail", "1 GiB of memory, 1.6 GB of unfinished messages", found)
+
+    assert found.lost == 0, found
+    assert "MemoryError" not in router.log.read_text()
+
+
+async def send_all(floods: Sequence[Flood]) -> None:
+    await asyncio.gather(*(flood.send_unfinished(20 * MIB, 200 * MIB) for flood in floods))

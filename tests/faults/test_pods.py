@@ -39,7 +39,9 @@ async def suffer(
     gateway: Field,
     algorithms: tuple[str, ...],
     fault: Callable[[Pod], Awaitable[object]],
+    *,
     count: int = 1,
+    seconds: float = PLAN.seconds,
 ) -> Verdict:
     """Break pods under load; return what became of the load once all is well again.
 
@@ -52,7 +54,7 @@ async def suffer(
         await load.for_(1.5)
         await asyncio.gather(*(fault(pod) for pod in pods))
         at = time.monotonic()
-        await load.for_(PLAN.seconds)
+        await load.for_(seconds)
         until = time.monotonic()
         received = [user for pod in gateway.pods for user in (await pod.heal()).received if user]
     assert len(received) == len(set(received))
@@ -93,7 +95,6 @@ HANGS = {
     "hangs (SIGSTOP)": suspend,
     "hangs, metrics are good": lambda pod: pod.become(answers="silent"),
     "cannot be reached, packets are dropped": lambda pod: pod.become(reachable=False),
-    "is 100 times slower": lambda pod: pod.become(slowness=100.0),
 }
 
 
@@ -102,11 +103,32 @@ HANGS = {
 async def test_a_pod_that_hangs_keeps_few_requests_waiting(
     gateway: Field, figures: Figures, fault: str, algorithms: tuple[str, ...]
 ) -> None:
-    found = await suffer(gateway, algorithms, HANGS[fault])
+    """At most 1 % of a minute's requests wait for it, and none that is sent three seconds later."""
+    found = await suffer(gateway, algorithms, HANGS[fault], seconds=PLAN.hang_seconds)
     figures.add("A pod fails", f"1 of 4 {fault}", found, named(algorithms))
 
-    assert found.waited <= max(5, found.sent // 100), found
+    assert found.waited <= 0.01 * 60 * PLAN.rate, found
     assert found.lost <= found.waited, found
+    assert found.late_pods[gateway.pods[0].name] + found.late_pods[""] == 0, found
+
+
+@pytest.mark.parametrize("algorithms", MIXES, ids=named)
+async def test_a_pod_that_becomes_slow_keeps_few_requests_waiting(
+    gateway: Field, figures: Figures, algorithms: tuple[str, ...]
+) -> None:
+    """It answers its probes in the end, so that it is tried with a request now and then."""
+    found = await suffer(
+        gateway,
+        algorithms,
+        lambda pod: pod.become(slowness=100.0),
+        seconds=PLAN.hang_seconds,
+    )
+    figures.add("A pod fails", "1 of 4 is 100 times slower", found, named(algorithms))
+
+    fair_share = found.late_pods.total() / 4
+    assert found.lost == 0, found
+    assert found.waited <= 0.01 * 60 * PLAN.rate, found
+    assert found.late_pods[gateway.pods[0].name] <= fair_share / 2, found
 
 
 @pytest.mark.parametrize("fault", ["refuses connections", "answers 500, metrics are good"])

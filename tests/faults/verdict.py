@@ -28,7 +28,9 @@ class Verdict:
     saw: Counter[str]
     """What clients of requests that were not served saw."""
     pods: Counter[str]
-    """Requests sent after the first second, by the pod that served them."""
+    """Requests sent after the first second, by the pod that served them; empty: none did."""
+    late_pods: Counter[str]
+    """The same, of those that were sent more than three seconds after the fault."""
 
     @property
     def lost(self) -> int:
@@ -59,6 +61,7 @@ def verdict(seen: Iterable[Seen], fault_at: float, until: float = float("inf")) 
         waited=sum(each.first_byte_seconds > LONG_WAIT_SECONDS for each in after),
         saw=Counter(f"{each.status} {each.error}".strip() for each in (*lost, *before)),
         pods=Counter(each.pod for each in after if each.at >= fault_at + 1),
+        late_pods=Counter(each.pod for each in after if each.at >= fault_at + LONG_WAIT_SECONDS),
     )
 
 
