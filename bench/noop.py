@@ -22,6 +22,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 
 _HEADERS = (ProcessingResponse(request_headers=HeadersResponse()).SerializeToString(),)
 _BODY = (answers.CONTINUE_BODY,)
+_RESPONSE_HEADERS = (answers.CONTINUE_RESPONSE_HEADERS,)
 
 
 class NoSession:
@@ -35,6 +36,8 @@ class NoSession:
     def receive(self, message: Message) -> Sequence[bytes]:
         """Return the empty answer to the message."""
         request = ProcessingRequest.FromString(message)  # type: ignore[arg-type]  # any buffer
+        if request.HasField("response_headers"):
+            return _RESPONSE_HEADERS
         return _HEADERS if request.HasField("request_headers") else _BODY
 
     def end(self) -> None:
