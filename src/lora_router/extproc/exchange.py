@@ -59,6 +59,7 @@ from lora_router.extproc.states import (
 from lora_router.extproc.stream_setup import Setup
 from lora_router.fleet.answer import Answer
 from lora_router.grpc_server.status import INTERNAL
+from lora_router.log_limit import LogLimit
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import DecisionObserver, Routed, RouteQuery
 from lora_router.routing.refusal import Refused
@@ -89,6 +90,7 @@ class SessionContext:
     max_body_bytes: int
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     gateway: GatewayFaults = field(default_factory=GatewayFaults)
+    log_limit: LogLimit = field(default_factory=LogLimit)
 
 
 class Exchange:
@@ -235,8 +237,8 @@ class Exchange:
             context.answers.answered(answer)
             try:
                 routed.reservation.answered(answer)
-            except Exception:  # Whatever an answer shows, its client gets it.
-                log.exception("failed to record an answer")
+            except Exception as error:  # Whatever an answer shows, its client gets it.
+                self._log("failed to record an answer", error)
         return _RESPONSE_HEADERS_PASS
 
     def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:
@@ -320,8 +322,8 @@ class Exchange:
         self._held = None
         try:
             outputs = self._decided(outcome, trailers=self.state is HELD_WITH_TRAILERS)
-        except Exception:
-            log.exception("answering a held request failed; its stream is closed with INTERNAL")
+        except Exception as error:
+            self._log("answering a held request failed; its stream is closed with INTERNAL", error)
             outputs = self.end_stream(INTERNAL, "internal error")
         self._on_late(outputs)
 
@@ -366,7 +368,7 @@ class Exchange:
         unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
         if unfinished and self._setup.headers_wait:
             # Envoy ignored the mode override, so only the start of the body is here.
-            log.error(
+            self._log(
                 "Envoy ignored the mode override to BUFFERED and sent the request body in pieces; "
                 "set request_body_mode: BUFFERED, or allow_mode_override: true, in its filter"
             )
@@ -385,3 +387,7 @@ class Exchange:
     def _answer_client(self, answer: ErrorAnswer) -> Outputs:
         self.end()
         return (answers.immediate(answer),)
+
+    def _log(self, message: str, error: Exception | None = None) -> None:
+        """Log an error that every request may have, at a limited rate."""
+        self.context.log_limit.log(log, logging.ERROR, message, message, exc_info=error)

@@ -23,7 +23,6 @@ actions. The rules:
   cannot be parsed ends it with INVALID_ARGUMENT. No exception leaves a session.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -63,8 +62,6 @@ from lora_router.grpc_server.status import (
     INVALID_ARGUMENT,
     RESOURCE_EXHAUSTED,
 )
-
-log = logging.getLogger("lora_router.extproc")
 
 _PIECES_ROOM = 16 * 1024
 """Bytes that the messages of a body may have beside the body."""
@@ -177,8 +174,8 @@ class Session(Exchange):
             return self.end_stream(FAILED_PRECONDITION, _why_refused(state, event))
         except UnreadableMessageError:
             return self.end_stream(INVALID_ARGUMENT, "not a ProcessingRequest message")
-        except Exception:
-            log.exception("an ext_proc session failed; its stream is closed with INTERNAL")
+        except Exception as error:
+            self._log("an ext_proc session failed; its stream is closed with INTERNAL", error)
             return self.end_stream(INTERNAL, "internal error")
 
     # The memory of the process

@@ -203,7 +203,13 @@ class TestRecording:
         (answer,) = conversation.say(response_headers())
 
         assert answer.HasField("response_headers")
-        assert "failed to record an answer" in caplog.text
+        assert "ZeroDivisionError" in caplog.text
+        for _ in range(10):
+            another = conversation.another()
+            for message in (request_headers(), request_body(SQL), response_headers()):
+                another.receive(message.SerializeToString())
+            another.end()
+        assert caplog.text.count("failed to record an answer") == 1
 
 
 class TestAnsweredByAnotherFilter:
