@@ -73,6 +73,7 @@ def test_the_environment_of_a_test_is_short() -> None:
         *("PATH", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT"),
         *("KUBEBUILDER_ASSETS", "XDG_CACHE_HOME"),
         *("HOME", "TZ", "LC_ALL", "PYTHONUTF8", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        "GRPC_VERBOSITY",  # `serve` sets it, in a test of the command line in the same process.
     }
     # Not the folder: clients of the Kubernetes tests keep a cache there.
     assert not (Path(os.environ["HOME"]) / ".kube" / "config").exists()
