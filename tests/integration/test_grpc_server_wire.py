@@ -14,7 +14,7 @@ import pytest
 from lora_router.extproc.tls import load_tls
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import FrameReader, frame
-from lora_router.grpc_server.limits import Limits
+from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.server import GrpcServer
 from lora_router.grpc_server.violations import ErrorCode
 from lora_router.grpc_server.wire import Wire
@@ -37,15 +37,22 @@ class Served:
     @property
     def connections(self) -> int:
         """The number of open connections."""
-        return len(self.server._connections)
+        return self.server.connections
 
 
 @asynccontextmanager
 async def serving(
-    limits: Limits | None = None, tls: ssl.SSLContext | None = None
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+    process_limits: ProcessLimits | None = None,
 ) -> AsyncIterator[Served]:
     echo = Echo(MAX_MESSAGE)
-    server = GrpcServer(echo.methods, max_message_bytes=MAX_MESSAGE, limits=limits)
+    server = GrpcServer(
+        echo.methods,
+        max_message_bytes=MAX_MESSAGE,
+        limits=limits,
+        process_limits=process_limits,
+    )
     port = await server.start("127.0.0.1", 0, tls=tls)
     try:
         yield Served(server, echo, port)

@@ -1,0 +1,94 @@
+"""Bodies for which the process has no memory: they wait, and then the client is told."""
+
+import json
+
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from tests.unit.extproc.conversation import request_body, request_headers
+from tests.unit.extproc.process_peer import EnvoyPeer
+from tests.unit.grpc_server.peer import message
+
+BODY = b'{"model": "sql-lora", "x": "' + b"y" * 200_000 + b'"}'
+
+
+def begun(peer: EnvoyPeer, first: ProcessingRequest, rest: ProcessingRequest) -> tuple[int, bytes]:
+    """Send a request as far as its window allows; return its number and the unsent bytes."""
+    number = peer.open()
+    peer.tell(number, first)
+    data = message(rest.SerializeToString())
+    while data and (room := min(peer.client.local_flow_control_window(number), 16384)):
+        peer.send(number, data[:room])
+        data = data[room:]
+    return number, data
+
+
+def test_a_body_waits_until_there_is_room() -> None:
+    peer = EnvoyPeer()
+    budget = peer.bounds.budget
+    budget.count_output(budget.largest)
+    number, unsent = begun(peer, request_headers(), request_body(BODY))
+    assert len(unsent) > 100_000
+    # Envoy is asked for time, and may send only what a waiting stream may hold.
+    assert peer.answers(number)[-1].override_message_timeout.ToMilliseconds() == 35_000
+    assert (budget.waiting, budget.loose < 70_000) == (1, True)
+
+    budget.count_output(-budget.largest)
+    peer.exchange()
+    peer.send(number, unsent)
+
+    assert peer.answers(number)[-1].HasField("request_body")
+    assert budget.used == 0
+    peer.end(number)
+    assert peer.idle
+
+
+def test_a_client_whose_body_waited_too_long_is_told_when_to_come_again() -> None:
+    peer = EnvoyPeer()
+    budget = peer.bounds.budget
+    budget.count_output(budget.largest)
+    number, _ = begun(peer, request_headers(), request_body(BODY))
+
+    peer.clock.advance(budget.wait_seconds)
+    peer.exchange()
+
+    refusal = peer.answers(number)[-1].immediate_response
+    assert refusal.status.code == 503
+    headers = {each.header.key: each.header.raw_value for each in refusal.headers.set_headers}
+    assert headers["retry-after"] == b"1"
+    assert json.loads(refusal.body)["error"]["code"] == "router_overloaded"
+    budget.count_output(-budget.largest)
+    peer.reset(number)
+    assert peer.idle
+
+
+def test_what_still_arrives_after_a_refusal_is_discarded() -> None:
+    peer = EnvoyPeer()
+    budget = peer.bounds.budget
+    budget.count_output(budget.limit)
+    number, _ = begun(peer, request_headers(), request_body(BODY))
+
+    assert peer.answers(number)[-1].HasField("immediate_response")
+    assert budget.used == budget.limit
+    peer.end(number)
+    assert peer.status(number) == 0
+    budget.count_output(-budget.limit)
+    assert peer.idle
+
+
+def test_pieces_of_a_body_are_counted_until_they_are_answered() -> None:
+    peer = EnvoyPeer()
+    budget = peer.bounds.budget
+    number = peer.open()
+    length = [("content-length", b"%d" % len(BODY))]
+    peer.tell(number, request_headers(mode=ProcessingMode.FULL_DUPLEX_STREAMED, headers=length))
+    pieces = [BODY[at : at + 30_000] for at in range(0, len(BODY), 30_000)]
+    for piece in pieces[:-1]:
+        peer.tell(number, request_body(piece, end=False))
+    assert budget.used == len(BODY) + 16 * 1024
+
+    peer.tell(number, request_body(pieces[-1]))
+
+    assert len(peer.answers(number)) == 1 + len(pieces)
+    assert budget.used == 0
+    peer.end(number)
+    assert peer.idle
