@@ -20,6 +20,9 @@ from lora_router.fleet.pod_state import PodState
 DOUBT_SECONDS = 30.0
 """How long a loss must be reported before it is believed."""
 
+_MAX_JOINED = 5000
+"""Models of a list that is joined with the last one."""
+
 
 class ListDoubt:
     """What is known about the lists of one pod."""
@@ -60,7 +63,13 @@ class ListDoubt:
 
 
 def joined(known: Catalog, listed: Catalog) -> Catalog:
-    """Return the models of both. They are ``known`` itself if the list adds none."""
+    """Return the models of both.
+
+    They are ``known`` itself if the list adds none, and if both are so long that joining them would
+    take long or that lists which change each time would grow without bound.
+    """
+    if len(known) + len(listed) > _MAX_JOINED:
+        return known
     if listed.base_models <= known.base_models and listed.adapters.keys() <= known.adapters.keys():
         return known
     builder = CatalogBuilder()

@@ -144,3 +144,9 @@ def test_what_a_doubted_list_adds_joins_the_last_one() -> None:
 
     known = listing("a", "b")
     assert joined(known, listing()) is known
+
+
+def test_long_lists_are_not_joined() -> None:
+    known = listing(*(f"a{number}" for number in range(3000)))
+    other = listing(*(f"b{number}" for number in range(3000)))
+    assert joined(known, other) is known
