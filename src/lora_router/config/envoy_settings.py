@@ -76,8 +76,9 @@ class EnvoySettings(BaseModel):
         description="envoy-config: maximum number of connections of clients.",
     )
     envoy_max_heap_bytes: kinds.Whole = Field(
-        1024 * 1024 * 1024,
+        4 * 1024 * 1024 * 1024,
         ge=64 * 1024 * 1024,
         le=2**40,
-        description="envoy-config: heap size at which Envoy refuses new requests.",
+        description="envoy-config: heap size of Envoy. Near it, Envoy resets the requests that hold "
+        "the most memory, and then refuses new ones.",
     )

@@ -51,9 +51,9 @@ def local_replies() -> hcm.LocalReplyConfig:
                 retry_after=True,
             ),
             # The connection to the pod failed, also when it was tried again, or it was closed
-            # before the response began.
+            # before the response began, or what came is no HTTP.
             _reply(
-                _by_flags("UF", "UC", "UO", "UR", "URX"),
+                _by_flags("UF", "UC", "UO", "UR", "URX", "UPE", "LR"),
                 "The pod could not be reached: %RESPONSE_CODE_DETAILS%.",
                 kind="service_unavailable_error",
                 code="pod_unreachable",

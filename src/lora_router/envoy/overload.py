@@ -1,8 +1,8 @@
 """What Envoy does before its memory or its connections run out (the overload manager).
 
 The shares below are of ``envoy_max_heap_bytes``. With more of it in use, Envoy gives up more:
-first memory that it can return, then connections that wait for nothing, then new requests. Requests
-that hold the most memory are reset last. Those are uploads, or answers that a client does not read.
+first memory that it can return, then connections that wait for nothing, then the requests that hold
+the most memory (uploads, or answers that a client does not read), and other requests last.
 """
 
 from datetime import timedelta
@@ -19,11 +19,11 @@ from lora_router.config.settings import Settings
 _HEAP = "envoy.resource_monitors.fixed_heap"
 _CONNECTIONS = "envoy.resource_monitors.global_downstream_max_connections"
 
-_SHRINK_HEAP = 0.80
-_CLOSE_IDLE = 0.85
-_REFUSE_REQUESTS = 0.90
-_REFUSE_CONNECTIONS = 0.95
-_RESET_FROM, _RESET_ALL = 0.95, 0.99
+_SHRINK_HEAP = 0.70
+_CLOSE_IDLE = 0.80
+_RESET_FROM, _RESET_ALL = 0.80, 0.90
+_REFUSE_REQUESTS = 0.95
+_REFUSE_CONNECTIONS = 0.98
 _TRACKED_POWER_OF_TWO = 20
 """Requests that hold less than 1 MiB are never reset for their memory."""
 
@@ -43,8 +43,6 @@ def overload_manager(settings: Settings) -> overload_v3.OverloadManager:
         actions=[
             _at("envoy.overload_actions.shrink_heap", _SHRINK_HEAP),
             _at("envoy.overload_actions.disable_http_keepalive", _CLOSE_IDLE),
-            _at("envoy.overload_actions.stop_accepting_requests", _REFUSE_REQUESTS),
-            _at("envoy.overload_actions.reject_incoming_connections", _REFUSE_CONNECTIONS),
             overload_v3.OverloadAction(
                 name="envoy.overload_actions.reset_high_memory_stream",
                 triggers=[
@@ -56,6 +54,8 @@ def overload_manager(settings: Settings) -> overload_v3.OverloadManager:
                     )
                 ],
             ),
+            _at("envoy.overload_actions.stop_accepting_requests", _REFUSE_REQUESTS),
+            _at("envoy.overload_actions.reject_incoming_connections", _REFUSE_CONNECTIONS),
         ],
         buffer_factory_config=overload_v3.BufferFactoryConfig(
             minimum_account_to_track_power_of_two=_TRACKED_POWER_OF_TWO
