@@ -79,6 +79,6 @@ class EnvoySettings(BaseModel):
         4 * 1024 * 1024 * 1024,
         ge=64 * 1024 * 1024,
         le=2**40,
-        description="envoy-config: heap size of Envoy. Near it, Envoy resets the requests that hold "
-        "the most memory, and then refuses new ones.",
+        description="envoy-config: heap size of Envoy. Near it, Envoy resets the requests that "
+        "hold the most memory, and then refuses new ones.",
     )
