@@ -13,7 +13,8 @@ and answer through their streams. The rules:
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.blocks import OpenBlock, fragment
@@ -32,6 +33,10 @@ from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 _REMEMBERED_STREAMS = 256
 """Closed streams that are remembered, to distinguish them from streams that never existed. More
 than can have frames in transit at the same time."""
+
+
+_SHORT = 4096
+"""Bytes of a read that is handled in one turn, whatever it contains: its frames are few."""
 
 
 class _TurnOver(Exception):  # noqa: N818 -- no error: the turn ends early
@@ -106,22 +111,16 @@ class Connection:
 
     # Called by the owner
 
-    def receive(self, data: bytes) -> None:
-        """Handle bytes from the peer, as many as one turn allows."""
-        if self.failure is not None:
-            return
-        if self.behind:
-            self._more.append(data)
-        else:
-            self._input = self._reader.feed(data)
-            self.proceed()
-
-    def proceed(self) -> None:
-        """Handle frames that have arrived, as many as one turn allows."""
+    def receive(self, data: bytes, turn: Iterable[Frame] | None = None) -> None:
+        """Handle bytes from the peer, as many as one turn allows; ``turn``: earlier frames."""
+        if turn is None:
+            if self.behind or self.failure is not None or len(data) > _SHORT:
+                self._receive_much(data)
+                return
+            self._input = turn = self._reader.feed(data)
         self._last_seen = self._last
-        left = self._limits.frames_per_turn
         try:
-            for kind, flags, number, payload in self._input:
+            for kind, flags, number, payload in turn:
                 try:
                     if not self._plain:
                         self._on_special(kind, flags, number, payload)
@@ -134,17 +133,37 @@ class Connection:
                         on_kind(flags, number, payload)
                 except StreamError as violation:
                     self._reset(number, violation)
-                left -= 1
-                if not left:
-                    self.behind = True
-                    return
-            self.behind = False
-            if self.outbox.queued or self._more:
-                self._end_turn()
+            if self.outbox.queued:
+                self._bounds.check_queue(self.outbox.queued, self._limits.queued_bytes)
         except _TurnOver:
             self.behind = True
         except PeerError as violation:
             self.fail(violation)
+
+    def proceed(self) -> None:
+        """Handle frames that have arrived, as many as one turn allows."""
+        self.behind = False
+        self.receive(b"", islice(self._input, self._limits.frames_per_turn))
+        if self.behind or self.failure is not None:
+            return
+        try:
+            following = next(self._input, None)
+            if following is not None:
+                self._input = chain((following,), self._input)
+            elif self._more:
+                self._input = self._reader.feed(self._more.popleft())
+            else:
+                return
+            self.behind = True
+        except PeerError as violation:
+            self.fail(violation)
+
+    def _receive_much(self, data: bytes) -> None:
+        if self.behind:
+            self._more.append(data)
+        elif self.failure is None:
+            self._input = self._reader.feed(data)
+            self.proceed()
 
     def output(self) -> bytes:
         """Remove and return the bytes that are to be written."""
@@ -210,22 +229,6 @@ class Connection:
         stream.receive_window = window
         self.outbox.chunks.append(frames.window_update(stream.id, due))
 
-    def _end_turn(self) -> None:
-        """Go on with later input, and check that the peer reads.
-
-        Raises:
-            PeerError: Too many bytes wait, for this connection or for its share of the process.
-        """
-        if self._more:
-            self.behind = True
-            self._input = self._reader.feed(self._more.popleft())
-        queued, budget = self.outbox.queued, self.budget
-        share = budget.limit / max(1, self._bounds.resets.connections)
-        if queued > self._limits.queued_bytes or (budget.output > budget.limit and queued > share):
-            raise PeerError(
-                ErrorCode.ENHANCE_YOUR_CALM, "peer does not read: send queue limit exceeded"
-            )
-
     def _on_special(self, kind: int, flags: int, number: int, payload: Payload) -> None:
         block = self._open_block
         if block is None:
@@ -255,8 +258,8 @@ class Connection:
         if flags & frames.PADDED:
             payload = frames.unpadded(flags, payload)
         ends = flags & frames.END_STREAM
-        stream.receive_window -= size
-        if stream.receive_window < 0:
+        stream.receive_window = left = stream.receive_window - size
+        if left < 0:
             raise StreamError(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the flow-control window")
         if stream.content_left is not None:
             stream.count_content(len(payload), ends=bool(ends))
@@ -270,7 +273,7 @@ class Connection:
             stream.call.data(payload)
         else:
             self.control.count_idle()
-        if stream.receive_window < self._stream_top_up and number in self.streams:
+        if left < self._stream_top_up and number in self.streams:
             self.refill(stream)
 
     def _on_headers(self, flags: int, number: int, payload: Payload) -> None:
@@ -296,7 +299,7 @@ class Connection:
         bounds = self._bounds
         if number > self._last_allowed or len(self.streams) >= self._limits.max_streams:
             raise StreamError(ErrorCode.REFUSED_STREAM, "too many streams")
-        if bounds.streams >= bounds.limits.streams:
+        if bounds.streams >= bounds.max_streams:
             self._refuse(number)
             return
         bounds.streams += 1
