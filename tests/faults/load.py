@@ -33,6 +33,8 @@ class Seen:
     complete: bool = False
     """Whether the answer came to its end."""
     pod: str = ""
+    retry_after: str = ""
+    """The header, where there was one."""
     error: str = ""
     """The code in the body of an error, or why there was no answer."""
 
@@ -66,8 +68,8 @@ class Client:
         headers = {"content-type": "application/json"}
         if algorithm:
             headers["routing-strategy"] = algorithm
-        at, first, status, pod = time.monotonic(), 0.0, 0, ""
-        answer = error = ""
+        at, first, status = time.monotonic(), 0.0, 0
+        pod = retry_after = answer = error = ""
         complete = False
         try:
             async with self._session.post(
@@ -75,6 +77,7 @@ class Client:
             ) as response:
                 first, status = time.monotonic(), response.status
                 pod = response.headers.get("x-pod", "")
+                retry_after = response.headers.get("retry-after", "")
                 answer = await response.text()
                 complete = not stream or status != 200 or answer.endswith("[DONE]\n\n")
         except TimeoutError:
@@ -91,6 +94,7 @@ class Client:
             seconds=now - at,
             complete=complete,
             pod=pod,
+            retry_after=retry_after,
             error=error or (_code(answer) if status != 200 else ""),
         )
 

@@ -45,8 +45,8 @@ SHORT = Plan(
 )
 LONG = Plan(
     rate=100,
-    seconds=8,
-    hang_seconds=8,
+    seconds=5,
+    hang_seconds=6,
     lost_at_once=5,
     killed_seconds=60,
     away_seconds=10,

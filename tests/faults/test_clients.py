@@ -30,6 +30,44 @@ async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fie
         yield running
 
 
+async def test_many_large_uploads_cut_no_answer_and_lose_no_other_request(
+    gateway: Field, figures: Figures
+) -> None:
+    """Each upload finishes, or is refused with a status that tells the client to try again."""
+    router = gateway.router
+    document = {"model": "base", "prompt": "x" * UPLOAD_BYTES, "stream": True}
+    upload = json.dumps(document).encode()
+    uploader, client = Client(gateway.url, patience_seconds=120), Client(gateway.url)
+    router.forget_peak()
+    async with gateway.load(rate=PLAN.rate) as load:
+        running = [
+            asyncio.create_task(client.complete("base", max_tokens=150, pause=0.02))
+            for _ in range(10)
+        ]
+        await load.for_(1)
+        at = time.monotonic()
+        uploads = await asyncio.gather(*(uploader.send(upload, "base") for _ in range(UPLOADS)))
+        seconds = time.monotonic() - at
+        answers = await asyncio.gather(*running)
+        await load.for_(1)
+    await uploader.close()
+    await client.close()
+    await gateway.until_idle()
+    found = verdict([*load.seen, *answers], at)
+    became = Counter(f"{each.status} {each.error}".strip() for each in uploads)
+    peak = router.peak_memory() / MIB
+    figures.add("Clients", "50 uploads of 20 MB, other requests", found)
+    figures.bound("50 uploads of 20 MB: what became of them", "200 or 503", str(dict(became)))
+    figures.bound("50 uploads of 20 MB: until all had an answer", "", f"{seconds:.0f} s")
+    figures.bound("50 uploads of 20 MB: peak memory of the router", "512 MiB", f"{peak:.0f} MiB")
+
+    assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
+    assert {each.status for each in uploads} <= {200, 503}, became
+    assert all(each.served if each.status == 200 else each.retry_after for each in uploads)
+    assert became["200"] >= 10, became
+    assert peak <= 512
+
+
 async def test_slow_uploads_finish_and_hold_up_nobody(gateway: Field, figures: Figures) -> None:
     document = {"model": "base", "prompt": "x" * 40_000, "stream": True}
     upload = json.dumps(document).encode()
