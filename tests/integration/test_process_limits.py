@@ -183,8 +183,8 @@ async def test_bodies_that_are_collected_wait_for_room_or_are_refused(transport:
             for _ in range(68):
                 await calls[0].write(request_body(b"y" * 100_000, end=False))
             await calls[0].write(request_body(b'", "model": "base"}'))
-            served_answer = await calls[0].read()
-            assert served_answer.HasField("request_headers")
+            assert (await calls[0].read()).HasField("override_message_timeout")
+            assert (await calls[0].read()).HasField("request_headers")
             for call in calls:
                 call.cancel()
         await until(lambda: served.idle and budget.used == 0)
@@ -205,3 +205,24 @@ async def test_connections_are_bounded_as_far_as_the_transport_can(transport: st
         assert answers == 2
         for channel in channels:
             await channel.close()
+
+
+async def test_large_bodies_arrive_over_tls_too(transport: str, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    body = b'{"model": "base", "x": "' + b"y" * 6_000_000 + b'"}'
+    async with serving_sessions(transport, tls=certificates.files(mutual=False)) as served:
+        target = f"localhost:{served.transport.port}"
+        credentials = certificates.credentials(client=None)
+        async with grpc.aio.secure_channel(target, credentials) as channel:
+            calls = [served.process(channel, timeout=20) for _ in range(4)]
+            for call in calls:
+                await call.write(request_headers())
+                await call.read()
+            await asyncio.gather(*(call.write(request_body(body)) for call in calls))
+            answers = [await call.read() for call in calls]
+            assert all(each.HasField("request_body") for each in answers)
+            for call in calls:
+                await call.done_writing()
+                assert await call.code() == grpc.StatusCode.OK
+        await until(lambda: served.idle)
+        assert served.transport.bounds.budget.used == 0

@@ -164,7 +164,8 @@ async def test_a_body_of_megabytes_goes_there_and_back(
     await call.write(request_headers(mode=mode))
     document = b'{"model": "base", "x": "' + b"y" * 5_000_000 + b'"}'
     await call.write(request_body(document))
-    await call.read()
+    assert (await call.read()).HasField("override_message_timeout")
+    assert (await call.read()).HasField("request_headers")
     back = await call.read()
 
     assert back.request_body.response.body_mutation.streamed_response.body == document

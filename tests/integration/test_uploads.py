@@ -41,7 +41,12 @@ async def test_uploads_are_served_or_refused_and_nobody_else_notices(
 ) -> None:
     uploads, others, answers = Counter[object](), Counter[object](), Counter[object]()
     pods = [EchoPod("pod-0"), EchoPod("pod-1")]
-    changes = {"envoy_body_mode": mode, "max_buffered_bytes": 128 * 1024 * 1024}
+    changes = {
+        "envoy_body_mode": mode,
+        "max_buffered_bytes": 128 * 1024 * 1024,
+        # Not what is tested here, and the machine may be slow.
+        "envoy_message_timeout_seconds": 20,
+    }
     async with gateway(tmp_path, pods, **changes) as served:
         over = asyncio.Event()
 

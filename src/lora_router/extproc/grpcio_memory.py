@@ -37,6 +37,8 @@ class StreamMemory:
         if self._account is None:
             if session.state is not PIECES or session.expected_bytes <= self._budget.small:
                 return
+            # Envoy's clock runs since the headers, and a long body takes its time.
+            self._send(session.delayed(self._budget.wait_seconds))
             self._account = Account(self._budget, self)
         self._account.keep(session.collected_bytes, session.expected_bytes)
         self._settled.clear()

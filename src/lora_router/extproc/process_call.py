@@ -87,7 +87,11 @@ class ProcessCall(MessageCall):
         if self.is_open:
             kept, expected = session.collected_bytes, session.expected_bytes
             stream = self.stream
-            if stream.account is not None or max(kept, expected) > stream.budget.small:
+            if stream.account is not None:
+                stream.account.keep(kept, expected)
+            elif max(kept, expected) > stream.budget.small:
+                # Envoy's clock runs since the headers, and a long body takes its time.
+                self.delayed(stream.budget.wait_seconds)
                 self.account().keep(kept, expected)
 
     def _send_late(self, outputs: Outputs) -> None:

@@ -85,10 +85,13 @@ def test_pieces_of_a_body_are_counted_until_they_are_answered() -> None:
     for piece in pieces[:-1]:
         peer.tell(number, request_body(piece, end=False))
     assert budget.used == len(BODY) + 16 * 1024
+    # The answer to the headers waits for the body, so Envoy is asked for time.
+    [more_time] = peer.answers(number)
+    assert more_time.HasField("override_message_timeout")
 
     peer.tell(number, request_body(pieces[-1]))
 
-    assert len(peer.answers(number)) == 1 + len(pieces)
+    assert len(peer.answers(number)) == 2 + len(pieces)
     assert budget.used == 0
     peer.end(number)
     assert peer.idle
