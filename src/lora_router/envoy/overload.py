@@ -2,7 +2,8 @@
 
 The shares below are of ``envoy_max_heap_bytes``. With more of it in use, Envoy gives up more:
 first memory that it can return, then connections that wait for nothing, then the requests that hold
-the most memory (uploads, or answers that a client does not read), and other requests last.
+the most memory (uploads, or answers that a client does not read), and other requests last. Envoy
+1.40 knows the memory of requests over HTTP/2 only.
 """
 
 from datetime import timedelta
