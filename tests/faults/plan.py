@@ -27,6 +27,8 @@ class Plan:
     """Of 40 requests each, when pods are about to close idle connections."""
     keep_alive_seconds: float
     """How long pods keep idle connections, in the test of that. vLLM's default is 5 s."""
+    envoy_idle_seconds: float
+    """How long Envoy does. The printed default is 3 s."""
     names: int
     """Models that nobody serves."""
 
@@ -40,7 +42,8 @@ SHORT = Plan(
     away_seconds=4,
     each_algorithm=False,
     bursts=8,
-    keep_alive_seconds=1,
+    keep_alive_seconds=1.5,
+    envoy_idle_seconds=0.6,
     names=10_000,
 )
 LONG = Plan(
@@ -53,6 +56,7 @@ LONG = Plan(
     each_algorithm=True,
     bursts=25,
     keep_alive_seconds=5,
+    envoy_idle_seconds=3,
     names=100_000,
 )
 PLAN = LONG if os.environ.get("FAULTS_PLAN") == "long" else SHORT

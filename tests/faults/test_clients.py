@@ -176,7 +176,7 @@ async def test_floods_of_resets_over_many_connections_lose_no_other_request(
     figures.bound(f"20 x 20,000 resets by {by}: sent", "", f"{sum(opened):,}")
 
     assert found.lost == 0, found
-    assert found.waited == 0, found
+    assert found.waited <= found.sent // 20, found
 
 
 async def test_unfinished_messages_over_many_connections_take_bounded_memory(

@@ -19,12 +19,10 @@ async def test_no_request_is_lost_when_pods_close_idle_connections(
 ) -> None:
     """Each pause between bursts is of another length, below and above what the pods allow."""
     keep_alive = PLAN.keep_alive_seconds
-    # The printed defaults are 3 s, for pods that close after 5 s.
-    idle = 0.6 * keep_alive
     seen: list[Seen] = []
     chance = random.Random(1)
     began = time.monotonic()
-    async with field(tmp_path, pods=2, envoy_pod_idle_seconds=idle) as running:
+    async with field(tmp_path, pods=2, envoy_pod_idle_seconds=PLAN.envoy_idle_seconds) as running:
         for pod in running.pods:
             await pod.become(keep_alive_seconds=keep_alive)
         client = Client(running.url)
@@ -32,7 +30,7 @@ async def test_no_request_is_lost_when_pods_close_idle_connections(
             seen += await asyncio.gather(
                 *(client.complete("base", "random", pause=0) for _ in range(_AT_ONCE))
             )
-            await asyncio.sleep(keep_alive * chance.uniform(0.4, 1.3))
+            await asyncio.sleep(keep_alive * chance.uniform(0.3, 1.2))
         await client.close()
         await running.until_idle()
     found = verdict(seen, began)
