@@ -72,6 +72,7 @@ async def test_every_body_mode_routes(tmp_path: Path, transport: str, mode: str)
 async def test_only_in_streamed_mode_must_a_body_be_there_within_the_message_timeout(
     tmp_path: Path, mode: str, status: int
 ) -> None:
+    """A short body: for a long one, and one of unknown length, the router asks Envoy for time."""
     changes = {
         "envoy_body_mode": mode,
         "envoy_message_timeout_seconds": 0.5,
@@ -84,7 +85,8 @@ async def test_only_in_streamed_mode_must_a_body_be_there_within_the_message_tim
             await asyncio.sleep(1.0)
             yield b'"sql-lora"}'
 
-        headers = {"content-type": "application/json"}
+        length = len(b'{"model": "sql-lora"}')
+        headers = {"content-type": "application/json", "content-length": str(length)}
         url = gate.url + "/v1/completions"
         async with gate.client.post(url, data=pieces(), headers=headers) as response:
             assert response.status == status

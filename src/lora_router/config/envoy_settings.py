@@ -50,7 +50,7 @@ class EnvoySettings(BaseModel):
     envoy_body_mode: Literal["buffered", "streamed", "full-duplex"] = Field(
         "buffered",
         description="envoy-config: how Envoy sends request bodies. streamed saves a round trip, "
-        "but then a client must send its body within envoy_message_timeout_seconds.",
+        "but then a client must send a body under 64 KB within envoy_message_timeout_seconds.",
     )
     envoy_pods: Literal["override-host", "original-dst"] = Field(
         "override-host",
