@@ -251,6 +251,9 @@ class Outliers:
             health.slow += 1
             if health.state is HEALTHY and health.slow >= SLOW_AFTER:
                 self.unwell.suspect(state, "slow first bytes", now)
+            elif health.state is TRYING:
+                # It waits for one request less, so that it may get another.
+                self.unwell.on_change(state)
             return
         if health.state is HEALTHY:
             return

@@ -108,6 +108,9 @@ class UnwellPods:
         health.successes, health.allowance = 0, 1
         health.failures = health.slow = 0
         health.window_total = health.window_failed = 0
+        # Requests that were sent before may never be answered. They do not use up the allowance.
+        health.unanswered.clear()
+        health.untimed = 0
         self._become(state, TRYING, health.cause)
 
     def heal(self, state: PodState, now: float) -> None:

@@ -228,6 +228,35 @@ def test_a_tried_pod_whose_client_leaves_may_get_the_next_request() -> None:
     assert 2 in bench.used
 
 
+def test_a_tried_pod_that_answers_late_may_get_the_next_request() -> None:
+    bench = Bench()
+    bench.fail(2)
+    bench.tick(1.0)
+    bench.probed(2, good=True)
+
+    bench.answer(2, GOOD, after=5.0)
+
+    assert bench.health(2) is TRYING
+    assert 2 in bench.used
+
+
+def test_a_request_that_was_lost_before_does_not_keep_a_pod_from_being_tried() -> None:
+    bench = Bench()
+    lost = [bench.send(2), bench.fleet.ledger.reserve(state_of(bench.fleet, 2), None, None)]
+    bench.fail(2)
+    bench.tick(1.0)
+
+    bench.probed(2, good=True)
+    assert 2 in bench.used
+    for _ in range(5):
+        bench.answer(2, GOOD)
+
+    assert bench.health(2) is HEALTHY
+    for request in lost:
+        request.release()
+    assert 2 in bench.used
+
+
 def test_without_probes_the_next_request_is_the_probe() -> None:
     bench = Bench(probe=False)
     bench.fail(2)
