@@ -55,7 +55,6 @@ class AdapterBeliefs:
         "_fits",
         "_generated_tokens",
         "_named_adapters",
-        "_peers_since_scrape",
         "_residency",
         "_resident",
         "_started_at",
@@ -101,8 +100,6 @@ class AdapterBeliefs:
         """The shares of peers for this pod."""
         self._strangers = _NONE
         self._stranger_requests = 0
-        self._peers_since_scrape: set[str] = set()
-        """Names of the peers that sent a share since the last scrape."""
         self._resident: dict[str, None] | None = None
         """The estimate of what is in the slots, in order of last use. ``None`` until it is needed.
         """
@@ -127,8 +124,13 @@ class AdapterBeliefs:
         (``slot_turns``).
         """
         peers = self.peers
-        return peers.turn is None or peers.leave_a_slot(
-            self.expected, self.foreign_adapters, is_loaded=self.is_resident(adapter)
+        # Nobody can be allotted slots whose number is unknown.
+        return (
+            peers.turn is None
+            or self.slots is None
+            or peers.leave_a_slot(
+                self.expected, self.foreign_adapters, is_loaded=self.is_resident(adapter)
+            )
         )
 
     def told_free_slots(self) -> int:
@@ -194,7 +196,6 @@ class AdapterBeliefs:
         self._generated_tokens = metrics.generated_tokens
         shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
         self._stranger_requests = max(0, shown - in_flight - self.peers.requests)
-        self._peers_since_scrape.clear()
         self.somebody_waits = bool(metrics.deferred)
         lora, residency = metrics.lora, metrics.residency
         self._residency = residency
@@ -215,13 +216,17 @@ class AdapterBeliefs:
         self._used_since_scrape.clear()
         self._merge()
 
-    def told(self, router: str, share: PodShare | None) -> bool:
+    def told(self, router: str, share: PodShare | None, last_at: float) -> bool:
         """Apply a peer's share (``None``: the peer has nothing here).
 
-        Return whether it changed anything.
+        Args:
+            router: The peer.
+            share: Its share for this pod.
+            last_at: When its share before this one arrived, on the clock of ``scraped_at``.
+
+        Returns:
+            Whether it changed anything.
         """
-        first_since_scrape = router not in self._peers_since_scrape
-        self._peers_since_scrape.add(router)
         news = self.peers.put(router, share)
         if news is None:
             return False
@@ -231,7 +236,7 @@ class AdapterBeliefs:
             self._touch(adapter)
         # The last scrape showed these before the share arrived, so they are not a stranger's.
         self._strangers -= news.started
-        if first_since_scrape and news.more > 0:
+        if last_at <= self.scraped_at and news.more > 0:
             self._stranger_requests = max(0, self._stranger_requests - news.more)
         self._merge()
         return True

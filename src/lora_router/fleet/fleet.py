@@ -16,6 +16,7 @@ from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.reported_ejections import suspect_reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,12 @@ class Fleet:
     def put_peer(self, share: LedgerShare, now: float) -> None:
         """Apply the share that a peer sent."""
         self._after_exchange(self._peers.put(share, self._states.values(), now))
+        if self.outliers is not None and share.ejected:
+            suspect_reported(share.ejected, self.outliers, self.get)
+
+    def forget_peer(self, router: str, now: float) -> None:
+        """Forget everything that a peer reported, because it stopped."""
+        self._after_exchange(self._peers.forget(router, self._states.values(), now))
 
     def tell_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float
@@ -199,7 +206,8 @@ class Fleet:
             held: The requests that this router holds, by adapter.
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
-        share, changed = self._peers.tell(router, every, held, self._states.values(), now)
+        ejected = {} if self.outliers is None else self.outliers.unwell.ejected()
+        share, changed = self._peers.tell(router, every, held, self._states.values(), now, ejected)
         self._after_exchange(changed)
         return share
 

@@ -91,6 +91,7 @@ class PodHealth:
         "failures",
         "healthy_since",
         "probing",
+        "reported_at",
         "retry_at",
         "scrape_sign",
         "sign_at",
@@ -130,6 +131,8 @@ class PodHealth:
         self.retry_at = 0.0
         """When to probe it, if it is not healthy."""
         self.probing = False
+        self.reported_at = float("-inf")
+        """When it was last probed because a peer had ejected it."""
         self.scrape_sign: object = None
         self.window_since = 0.0
         self.window_total = 0

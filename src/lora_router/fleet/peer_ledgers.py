@@ -5,7 +5,7 @@ freshness, and no router has to remember what it sent before.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +49,6 @@ class LedgerShare:
     """The held requests, by adapter."""
     heard: Mapping[str, int]
     """Acknowledgements: for each peer, the number of the last share that arrived here."""
+    ejected: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The pods that the router has ejected because they failed: for each name, the server's address
+    and uid."""

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
 from lora_router.fleet.pod_peers import Turn
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.slot_turns import Claim, turns_of
+from lora_router.fleet.slot_turns import Claim, rotation, turns_of
 
 MISSED = 3
 """How many shares a router may miss before it is treated as gone."""
+ALL_SLOTS_EVERY = 5
+"""All slots are allotted anew after this many share intervals. In between, while nobody claims a
+slot, only those of pods on which a share changed are."""
+_NONE: frozenset[str] = frozenset()
 UNTOUCHED = 20
 """If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
 take one of them before the next share. A lower value causes more conflicts between routers. A
@@ -39,6 +43,16 @@ class Peers:
         self._untouched: dict[PodState, tuple[int, float]] = {}
         """For each pod, the number of free slots that nobody claims, and since when it has been
         that number."""
+        self._positions: Mapping[PodState, int] = {}
+        """The positions of the pods in the last allotment of all slots."""
+        self._place = 0
+        """This router's position among all routers, as of that allotment."""
+        self._routers = 1
+        self._has_claims = False
+        """Whether anybody claimed a slot then."""
+        self._allotted_at = float("-inf")
+        self._allotted_among: frozenset[str] = frozenset()
+        """When that was, and the peers of then."""
 
     def tell(
         self,
@@ -47,6 +61,7 @@ class Peers:
         held: Mapping[str, HeldShare],
         states: Collection[PodState],
         now: float,
+        ejected: Mapping[str, tuple[str, str]] | None = None,
     ) -> tuple[LedgerShare, Collection[PodState]]:
         """Return this router's share and the pods that it changes. The caller must send the share.
 
@@ -56,41 +71,82 @@ class Peers:
         for name, received in tuple(self._received.items()):
             if now - received.at > MISSED * received.share.every:
                 del self._received[name]
-                changed.update((state, None) for state in states if state.beliefs.told(name, None))
-        pods = {}
-        for state in states:
-            state.beliefs.peers.told = frozenset(state.in_flight_adapters)
-            if state.in_flight:
-                pod = state.pod
-                pods[pod.name] = PodShare(
-                    (pod.address, pod.uid), state.in_flight, dict(state.in_flight_adapters)
+                changed.update(
+                    (state, None) for state in states if state.beliefs.told(name, None, now)
                 )
+        before: Mapping[str, PodShare] = {} if self._own is None else self._own.share.pods
+        pods, moved = {}, []
+        for state in states:
+            name = state.pod.name
+            if state.in_flight:
+                last = before.get(name)
+                pods[name] = mine = _share_of(state, last)
+                if mine is not last:
+                    moved.append(state)
+            elif state.beliefs.peers.told:
+                state.beliefs.peers.told = frozenset()
+                moved.append(state)
         number = 1 if self._own is None else self._own.share.number + 1
         heard = {name: received.share.number for name, received in self._received.items()}
         self._claimed = {name: self._claimed.get(name, (number, now)) for name in held}
-        share = LedgerShare(router, number, every, pods, held, heard)
+        share = LedgerShare(router, number, every, pods, held, heard, ejected or {})
         self._own = _Received(share, now)
-        changed.update((state, None) for state in self._allot(states, now))
+        changed.update((state, None) for state in self._allot_after(moved, states, now))
         return share, changed
 
     def put(
         self, share: LedgerShare, states: Collection[PodState], now: float
     ) -> Collection[PodState]:
         """Store a peer's share; return the pods that it changes."""
-        last = self._received.get(share.router)
+        router = share.router
+        last = self._received.get(router)
         if last is not None and 1 < share.number <= last.share.number:
             return ()  # A newer share arrived first. Number 1 comes from a router that restarted.
-        self._received[share.router] = _Received(share, now)
+        self._received[router] = _Received(share, now)
+        last_at = float("-inf") if last is None else last.at
         changed: dict[PodState, None] = {}
+        get = share.pods.get
         for state in states:
             pod = state.pod
-            found = share.pods.get(pod.name)
+            found = get(pod.name)
+            beliefs = state.beliefs
+            # Most pods of most shares have not changed, and are the same objects.
+            if found is beliefs.peers.share_of(router):
+                continue
             if found is not None and found.server != (pod.address, pod.uid):
                 found = None
-            if state.beliefs.told(share.router, found):
+            if beliefs.told(router, found, last_at):
                 changed[state] = None
+        changed.update((state, None) for state in self._allot_after(tuple(changed), states, now))
+        return changed
+
+    def forget(self, router: str, states: Collection[PodState], now: float) -> Collection[PodState]:
+        """Forget a peer that stopped; return the pods that it changes."""
+        if self._received.pop(router, None) is None:
+            return ()
+        changed = {state: None for state in states if state.beliefs.told(router, None, now)}
         changed.update((state, None) for state in self._allot(states, now))
         return changed
+
+    def _allot_after(
+        self, moved: Collection[PodState], states: Collection[PodState], now: float
+    ) -> list[PodState]:
+        """Compute the allotment after shares changed on some pods; return the changed pods.
+
+        A claim, another router or another pod changes what is allotted on other pods. So do scrapes
+        and time, but nothing is lost if these are seen a little later.
+        """
+        if (
+            self._own is None
+            or self._has_claims
+            or self._claimed
+            or self._received.keys() != self._allotted_among
+            or len(states) != len(self._positions)
+            or now - self._allotted_at >= ALL_SLOTS_EVERY * self._own.share.every
+            or any(received.share.held for received in self._received.values())
+        ):
+            return self._allot(states, now)
+        return self._allot_some(moved, now)
 
     def _allot(self, states: Collection[PodState], now: float) -> list[PodState]:
         """Compute this router's allotment and the closed slots; return the changed pods.
@@ -100,6 +156,8 @@ class Peers:
         """
         if self._own is None or not self._received:
             self._untouched = {}
+            self._positions = {}
+            self._has_claims = False
             return [state for state in states if _put(state, None, frozenset())]
         own = self._own.share
         closed: dict[str, set[str]] = {}
@@ -111,22 +169,49 @@ class Peers:
         free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
         routers = sorted((own.router, *self._received))
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        turns = turns_of(own.router, routers, free, self._claims(positions, now))
+        claims = self._claims(positions, now)
+        self._allotted_at, self._allotted_among = now, frozenset(self._received)
+        self._has_claims = bool(claims)
+        self._place, self._routers = routers.index(own.router), len(routers)
+        self._positions = {state: position for position, state in enumerate(in_order)}
+        turns = turns_of(own.router, routers, free, claims)
         untouched = {}
         changed = []
         for state, allotted, unclaimed in zip(
             in_order, turns.allotted, turns.unclaimed, strict=True
         ):
-            last = self._untouched.get(state)
-            since = last[1] if last is not None and last[0] == unclaimed else now
-            untouched[state] = unclaimed, since
-            spare = unclaimed > 1 or now - since >= UNTOUCHED * own.every
-            if_loaded = max(allotted, unclaimed) if spare else allotted
-            turn = Turn(allotted, if_loaded, turns.may_reuse)
-            if _put(state, turn, frozenset(closed.get(state.pod.name, ()))):
+            since = untouched[state] = self._unclaimed_since(state, unclaimed, now)
+            turn = _turn(allotted, unclaimed, now - since[1], own.every, turns.may_reuse)
+            names = closed.get(state.pod.name)
+            if _put(state, turn, frozenset(names) if names else _NONE):
                 changed.append(state)
         self._untouched = untouched
         return changed
+
+    def _allot_some(self, states: Collection[PodState], now: float) -> list[PodState]:
+        """Compute the allotment of some pods, while nobody claims a slot.
+
+        The slots of a pod are then allotted whatever is free on other pods. A pod that is new is
+        allotted with this router's next share.
+        """
+        assert self._own is not None  # noqa: S101 -- the caller has looked
+        every = self._own.share.every
+        changed = []
+        for state in states:
+            position = self._positions.get(state)
+            if position is None:
+                continue
+            free = state.beliefs.told_free_slots() if state.pod.ready else 0
+            since = self._untouched[state] = self._unclaimed_since(state, free, now)
+            allotted = rotation(free, self._place, position, self._routers)
+            turn = _turn(allotted, free, now - since[1], every, may_reuse=True)
+            if _put(state, turn, state.beliefs.peers.closed):
+                changed.append(state)
+        return changed
+
+    def _unclaimed_since(self, state: PodState, unclaimed: int, now: float) -> tuple[int, float]:
+        last = self._untouched.get(state)
+        return last if last is not None and last[0] == unclaimed else (unclaimed, now)
 
     def _claims(self, positions: Mapping[str, int], now: float) -> Collection[Claim]:
         """Return one claim for each held adapter: that of the router that has held it longest."""
@@ -158,6 +243,36 @@ class Peers:
             for name, received in self._received.items()
             if received.share.heard.get(own.router, 0) >= number
         ]
+
+
+def _share_of(state: PodState, before: PodShare | None) -> PodShare:
+    """Return what this router has in flight on a pod: the same object while it is the same."""
+    pod, requests = state.pod, state.in_flight
+    if (
+        before is not None
+        and before.requests == requests
+        and before.adapters == state.in_flight_adapters
+        and before.server == (pod.address, pod.uid)
+        and len(before.adapters) == len(state.beliefs.peers.told)
+    ):
+        return before
+    state.beliefs.peers.told = frozenset(state.in_flight_adapters)
+    return PodShare((pod.address, pod.uid), requests, dict(state.in_flight_adapters))
+
+
+def _turn(allotted: int, unclaimed: int, untouched: float, every: float, may_reuse: bool) -> Turn:
+    """Return the turn on a pod.
+
+    Args:
+        allotted: The slots of this router.
+        unclaimed: The free slots that nobody claims.
+        untouched: For how many seconds they have been as many.
+        every: The interval between two shares.
+        may_reuse: Whether this router may reuse the slots that it frees.
+    """
+    spare = unclaimed > 1 or untouched >= UNTOUCHED * every
+    if_loaded = max(allotted, unclaimed) if spare else allotted
+    return Turn(allotted, if_loaded, may_reuse)
 
 
 def _put(state: PodState, turn: Turn | None, closed: frozenset[str]) -> bool:

@@ -63,6 +63,10 @@ class PodPeers:
         """Return the number of an adapter's requests that peers have in flight."""
         return self._counts.get(adapter, 0)
 
+    def share_of(self, router: str) -> PodShare | None:
+        """Return the last share of a peer, or ``None`` if it has nothing here."""
+        return self._shares.get(router)
+
     def leave_a_slot(
         self, expected: Collection[str], foreign: Collection[str], *, is_loaded: bool
     ) -> bool:
@@ -91,7 +95,7 @@ class PodPeers:
         Return what changed, or ``None``.
         """
         old = self._shares.get(router)
-        if share == old:
+        if share is old or share == old:
             return None
         if share is None:
             del self._shares[router]
@@ -101,10 +105,17 @@ class PodPeers:
         after: Mapping[str, int] = {} if share is None else share.adapters
         more = (0 if share is None else share.requests) - (0 if old is None else old.requests)
         self.requests += more
-        self._counts = {}
-        for each in self._shares.values():
-            for adapter, requests in each.adapters.items():
-                self._counts[adapter] = self._counts.get(adapter, 0) + requests
-        self.adapters = frozenset(self._counts)
-        started = frozenset(after.keys() - before.keys())
-        return News(started, frozenset(before.keys() - after.keys()), more)
+        if before == after:
+            return News(_NONE, _NONE, more)
+        started, ended = after.keys() - before.keys(), before.keys() - after.keys()
+        counts = self._counts
+        known = len(counts)
+        for adapter, requests in after.items():
+            counts[adapter] = counts.get(adapter, 0) + requests - before.get(adapter, 0)
+        for adapter in ended:
+            counts[adapter] -= before[adapter]
+            if not counts[adapter]:
+                del counts[adapter]
+        if ended or len(counts) != known:
+            self.adapters = frozenset(counts)
+        return News(frozenset(started), frozenset(ended), more)

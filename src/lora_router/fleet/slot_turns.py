@@ -78,9 +78,20 @@ def turns_of(
             allotted[pod] += loser == router or loser in claim.heard_by
     place = routers.index(router)
     for pod, unclaimed in enumerate(left):
-        rank = (place - pod) % len(routers)
-        allotted[pod] += max(0, unclaimed - rank + len(routers) - 1) // len(routers)
+        allotted[pod] += rotation(unclaimed, place, pod, len(routers))
     return Turns(allotted, left, may_reuse)
+
+
+def rotation(unclaimed: int, place: int, pod: int, routers: int) -> int:
+    """Return how many slots that nobody claims one router may take on one pod (rule 3).
+
+    Args:
+        unclaimed: The number of these slots.
+        place: The router's position.
+        pod: The pod's position.
+        routers: The number of routers.
+    """
+    return max(0, unclaimed - (place - pod) % routers + routers - 1) // routers
 
 
 def _age(claim: Claim) -> tuple[float, str, str]:

@@ -6,7 +6,7 @@ be, because a fleet that is not empty without it can serve.
 
 import logging
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from lora_router.fleet.health import (
     EJECTED,
@@ -28,6 +28,7 @@ CAUSES = (
     "no-first-byte",
     "slow-first-bytes",
     "unreachable-by-scrapes",
+    "ejected-by-a-peer",
 )
 """Why pods are ejected, as labels of a metric."""
 
@@ -69,6 +70,14 @@ class UnwellPods:
         # Of more than may be excluded, those with the most evidence against them are.
         out.sort(key=_weakness)
         return frozenset(out[: self._most()])
+
+    def ejected(self) -> Mapping[str, tuple[str, str]]:
+        """Return the names of the ejected pods, each with the server's address and uid."""
+        return {
+            state.pod.name: (state.pod.address, state.pod.uid)
+            for state in self._pods
+            if state.health.state is EJECTED
+        }
 
     def forget(self, state: PodState) -> None:
         """Forget a pod that has left."""

@@ -2,7 +2,11 @@
 
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
 from lora_router.fleet.pod_state import PodState
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
@@ -176,3 +180,69 @@ def test_listeners_are_called_after_a_new_share() -> None:
     ended.release()
     routers.exchange()
     assert heard
+
+
+def test_a_peer_that_stops_is_forgotten_with_all_that_it_told() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange({"b": HeldShare(1.0, wanted="pod-1")})
+    assert routers.pod.beliefs.foreign_requests == 1
+
+    routers.here.forget_peer("there", routers.now)
+
+    assert routers.pod.beliefs.foreign_requests == 0
+    assert routers.pod.beliefs.peers.turn is None
+    routers.here.forget_peer("nobody", routers.now)
+
+
+def test_any_router_may_use_slots_whose_number_is_unknown() -> None:
+    routers = TwoRouters()
+    routers.here, routers.there = make_fleet(2, adapters=("a",)), make_fleet(2, adapters=("a",))
+
+    routers.exchange()
+    routers.exchange()
+
+    assert routers.pod.beliefs.peers.turn is not None
+    assert all(state.beliefs.may_take_slot("a") for state in routers.here)
+    assert all(state.beliefs.may_take_slot("a") for state in routers.there)
+
+
+_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["here", "there", "third"]),
+        st.sampled_from(["reserve", "release", "exchange"]),
+        st.integers(1, 4),
+        st.sampled_from("abc"),
+    ),
+    max_size=30,
+)
+
+
+@given(_steps)
+def test_what_a_share_changes_is_what_a_new_allotment_of_all_slots_would_give(
+    steps: list[tuple[str, str, int, str]],
+) -> None:
+    fleets = {}
+    for name in ("here", "there", "third"):
+        fleets[name] = make_fleet(4, adapters=("a", "b", "c"))
+        for state in fleets[name]:
+            fleets[name].put_metrics(state, make_metrics(max_lora=2))
+    reservations: dict[str, list[Reservation]] = {name: [] for name in fleets}
+    now = 0.0
+    for name, what, number, adapter in steps:
+        fleet = fleets[name]
+        if what == "reserve":
+            state = state_of(fleet, number)
+            reservations[name].append(fleet.ledger.reserve(state, adapter))
+        elif what == "release" and reservations[name]:
+            reservations[name].pop().release()
+        elif what == "exchange":
+            now += 0.1
+            share = fleet.tell_peers(name, EVERY, {}, now)
+            for other_name, other in fleets.items():
+                if other_name != name:
+                    other.put_peer(share, now)
+                    states = list(other)
+                    before = [state.beliefs.peers.turn for state in states]
+                    other._peers._allot(states, now)
+                    assert [state.beliefs.peers.turn for state in states] == before
