@@ -63,7 +63,7 @@ lint: $(VENV)/.dev ## run ruff, mypy and import-linter
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
 .PHONY: proto
-proto: $(VENV)/.dev ## compile proto/ into the pb packages of extproc and endpoint_discovery
+proto: $(VENV)/.dev ## compile proto/ into the pb packages below src
 	$(PY) proto/compile.py
 
 .PHONY: bench
@@ -101,6 +101,13 @@ bench-routers: $(VENV)/.dev ## write the table of docs/routing.md on several rou
 	PYTHONPATH=. $(PY) -m bench.routers_table > build/routers.md
 	@cat build/routers.md
 	$(PY) docs/embed.py docs/routing.md bench-routers < build/routers.md
+
+.PHONY: bench-peering
+bench-peering: $(VENV)/.dev ## write the table of docs/scaling.md: what peering costs a router (3 minutes)
+	mkdir -p build
+	PYTHONPATH=. $(PY) -m bench.peering_cost > build/peering.md
+	@cat build/peering.md
+	$(PY) docs/embed.py docs/scaling.md bench-peering < build/peering.md
 
 .PHONY: bench-demo
 bench-demo: $(VENV)/.dev ## compare the order of the algorithms in the simulator and in the demo

@@ -19,6 +19,7 @@ from lora_router.assembly import (
     make_discovery,
     make_fleet,
     make_health_check,
+    make_peering,
     make_scraper,
     make_transport,
     tls_files,
@@ -27,6 +28,7 @@ from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
+from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.metrics import Telemetry
@@ -53,6 +55,7 @@ class App:
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
+            SecretError: The secret of peers cannot be used.
         """
         self._settings = settings
         self.fleet = make_fleet(settings)
@@ -62,6 +65,7 @@ class App:
         self.director = make_director(settings, self.fleet, self.telemetry)
         self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
         self.gateway = GatewayFaults()
+        self.peering = make_peering(settings, self.fleet, self.director, self.supervisor)
         self.transport = make_transport(
             settings,
             self.director,
@@ -69,6 +73,7 @@ class App:
             self.supervisor,
             self.endpoint_discovery,
             self.gateway,
+            self.peering,
         )
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
@@ -93,6 +98,9 @@ class App:
         add_gateway_metrics(self.telemetry, self.gateway)
         add_watchdog_metrics(self.telemetry, self.watchdog)
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
+        if self.peering is not None:
+            self._readiness.add_details(self.peering.status)
+            self.telemetry.registry.register(PeerMetrics(self.peering.hub))
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""
@@ -115,6 +123,8 @@ class App:
         await self.transport.start()
         if self.certificates is not None:
             self.certificates.start()
+        if self.peering is not None:
+            self.peering.start()
         log.info(
             "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s",
             __version__,
@@ -146,6 +156,8 @@ class App:
         self._readiness.draining = True
         if self.transport.started:
             await self._drain()
+        if self.peering is not None:
+            await stop_part("peering", self.peering.stop(), _STOP_PART_SECONDS)
         await asyncio.gather(
             stop_part("scraper", self.scraper.stop(), _STOP_PART_SECONDS),
             stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS),
@@ -162,6 +174,8 @@ class App:
         except TimeoutError:
             unread = sum(state.metrics is None for state in self.fleet.ready())
             log.warning("startup timeout: ready without a scrape of %d pods", unread)
+        if self.peering is not None:
+            await self.peering.joined()
         self._readiness.warm = True
         await self.transport.set_ready(ready=True)
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
@@ -170,6 +184,8 @@ class App:
         settings = self._settings
         await stop_part("readiness", self.transport.set_ready(ready=False))
         self.endpoint_discovery.close()
+        if self.peering is not None:
+            self.peering.drain()
         await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
         drain_seconds = settings.drain_timeout_seconds
         # The last decisions must reach Envoy before the streams are closed.

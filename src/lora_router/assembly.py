@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lora_router.config.settings import Settings
 from lora_router.discovery.pods_file import PodsFile
@@ -22,6 +22,10 @@ from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from lora_router.grpc_server.limits import ProcessLimits
+from lora_router.peering.addresses import AddressSource, FoundPeers, ListedPeers
+from lora_router.peering.exchange_call import Exchange
+from lora_router.peering.secret import Secret
+from lora_router.peering.service import PATH as PEERS_PATH
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.registry import load_algorithms
@@ -31,6 +35,10 @@ from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
+
+if TYPE_CHECKING:
+    from lora_router.peering.clients import ClientTls
+    from lora_router.peering.peering import Peering
 
 
 class Discovery(Protocol):
@@ -120,6 +128,7 @@ def make_transport(
     supervisor: Supervisor,
     endpoint_discovery: EndpointDiscovery,
     gateway: GatewayFaults,
+    peering: "Peering | None" = None,
 ) -> Transport:
     """Return the selected transport, which does not listen yet."""
     context = SessionContext(
@@ -143,19 +152,20 @@ def make_transport(
     if settings.transport == "builtin":
         from lora_router.extproc.builtin_transport import BuiltinTransport
 
-        make = partial(
-            BuiltinTransport,
-            methods={ENDPOINTS_PATH: StreamEndpoints(endpoint_discovery).open_call},
-        )
+        methods = {ENDPOINTS_PATH: StreamEndpoints(endpoint_discovery).open_call}
+        if peering is not None:
+            methods[PEERS_PATH] = Exchange(peering.service).open_call
+        make = partial(BuiltinTransport, methods=methods)
     else:
         from lora_router.endpoint_discovery.grpcio_handler import endpoints_handler
         from lora_router.extproc.grpcio_transport import GrpcioTransport
 
-        make = partial(
-            GrpcioTransport,
-            supervisor=supervisor,
-            handlers=(endpoints_handler(endpoint_discovery),),
-        )
+        handlers = [endpoints_handler(endpoint_discovery)]
+        if peering is not None:
+            from lora_router.peering.grpcio_handler import peers_handler
+
+            handlers.append(peers_handler(peering.service))
+        make = partial(GrpcioTransport, supervisor=supervisor, handlers=handlers)
     return make(
         context,
         host=settings.grpc_host,
@@ -179,6 +189,62 @@ def tls_files(settings: Settings) -> TlsFiles | None:
         settings.grpc_tls_key_file,
         settings.grpc_tls_client_ca_file,
     )
+
+
+def make_peering(
+    settings: Settings, fleet: Fleet, director: Director, supervisor: Supervisor
+) -> "Peering | None":
+    """Return what exchanges reports with other routers, or ``None`` if there are none.
+
+    Raises:
+        SecretError: ``peer_secret_file`` cannot be used.
+        ServiceError: The namespace of ``peer_service`` is unknown.
+    """
+    if not settings.has_peers:
+        return None
+    # grpcio takes a large part of the startup time.
+    from lora_router.peering.peering import Peering
+
+    secret_file = settings.peer_secret_file
+    return Peering(
+        fleet,
+        director,
+        _peer_addresses(settings),
+        LoopClock(),
+        supervisor,
+        tls=_peer_tls(settings),
+        secret=None if secret_file is None else Secret(secret_file),
+    )
+
+
+def _peer_addresses(settings: Settings) -> AddressSource:
+    if settings.peer_service is None:
+        return ListedPeers(settings.peers or "")
+    # The Kubernetes client takes a second to import.
+    from lora_router.discovery.endpoint_slices import EndpointSlices, service_query
+    from lora_router.discovery.kubernetes_api import Credentials
+
+    query = service_query(settings.peer_service)
+    slices = EndpointSlices(
+        query,
+        Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
+        port=settings.grpc_port,
+        watch_seconds=settings.kubernetes_watch_seconds,
+    )
+    return FoundPeers(slices.follow, f"{query.service}.{query.namespace}.svc")
+
+
+def _peer_tls(settings: Settings) -> "ClientTls | None":
+    from lora_router.peering.clients import ClientTls
+
+    client_ca = settings.grpc_tls_client_ca_file
+    ca = settings.peer_tls_ca_file or client_ca
+    if settings.grpc_tls_cert_file is None and ca is None:
+        return None
+    certificate, key = settings.peer_tls_cert_file, settings.peer_tls_key_file
+    if certificate is None and client_ca is not None:
+        certificate, key = settings.grpc_tls_cert_file, settings.grpc_tls_key_file
+    return ClientTls(ca, certificate, key, settings.peer_tls_server_name)
 
 
 def make_discovery(

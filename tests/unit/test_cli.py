@@ -88,7 +88,7 @@ def test_config_prints_each_value_and_where_it_came_from(
     (tmp_path / "router.yaml").write_text("grpc_port: 1\nadmin_port: 2\nlog_level: debug\n")
     monkeypatch.setenv("LORA_ROUTER_ADMIN_PORT", "3")
     monkeypatch.setenv("AIBRIX_LORA_AFFINITY_THRESHOLD", "0.5")
-    monkeypatch.setenv("LORA_ROUTER_POD_API_KEY", "secret")
+    monkeypatch.setenv("LORA_ROUTER_POD_API_KEY", "sesame")
     monkeypatch.setenv("LORA_ROUTER_ADMIN_PRT", "4")
 
     result = run(
@@ -105,7 +105,7 @@ def test_config_prints_each_value_and_where_it_came_from(
     assert shown["log_level"] == {"value": "error", "from": "flag --set log_level"}
     assert shown["algorithm"] == {"value": "random", "from": "flag --algorithm"}
     assert shown["max_body_bytes"] == {"value": 33554432, "from": "default"}
-    assert "secret" not in result.stdout
+    assert "sesame" not in result.stdout
     assert "LORA_ROUTER_ADMIN_PRT: unknown setting; did you mean 'admin_port'" in (result.stderr)
 
 

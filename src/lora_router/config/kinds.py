@@ -112,6 +112,13 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _service_name(value: str) -> str:
+    parts = value.split("/")
+    if len(parts) > 2 or not all(map(_DNS_LABEL.fullmatch, parts)):
+        raise ValueError("must be a Service's name")
+    return value
+
+
 def _hosts_and_ports(value: str) -> str:
     for each in value.split(","):
         host, _, port = each.strip().rpartition(":")
@@ -154,6 +161,7 @@ Interval = Annotated[
 _File = Annotated[Path, AfterValidator(_path)]
 OwnFile = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a file")]
 OwnKubeconfig = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a kubeconfig file")]
+OwnSecret = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a file")]
 OwnPem = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a PEM file")]
 EnvoysPem = Annotated[_File | None, Allowed("the path of a PEM file where Envoy runs")]
 """Not ``FromFilesFolder``: Envoy may run on another host."""
@@ -163,6 +171,10 @@ IpAddress = Annotated[str, Field(min_length=1), Allowed("an IP address")]
 HostsAndPorts = Annotated[
     Annotated[str, AfterValidator(_hosts_and_ports)] | None,
     Allowed("host:port, or several joined by commas"),
+]
+ServiceName = Annotated[
+    Annotated[str, AfterValidator(_service_name)] | None,
+    Allowed("the name of a Service, NAME or NAMESPACE/NAME"),
 ]
 HeaderName = Annotated[str, BeforeValidator(_header), Allowed("a header's name")]
 OptionalHeaderName = Annotated[

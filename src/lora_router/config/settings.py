@@ -4,6 +4,7 @@ A ``Settings`` object holds exactly what its constructor was given, and defaults
 ``lora_router.config.sources`` reads the file, the environment and the flags.
 """
 
+from ipaddress import ip_address
 from typing import Self
 
 from pydantic import ConfigDict, model_validator
@@ -11,6 +12,7 @@ from pydantic import ConfigDict, model_validator
 from lora_router.config import kinds
 from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
+from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.router_settings import RouterSettings
 
 ENV_PREFIX = "LORA_ROUTER_"
@@ -27,7 +29,7 @@ MESSAGE_ROOM_BYTES = 64 * 1024
 """Room in a gRPC message for everything except the body, rounded up generously."""
 
 
-class Settings(EnvoySettings, HealthSettings, RouterSettings):
+class Settings(EnvoySettings, HealthSettings, PeerSettings, RouterSettings):
     """The settings in force. ``lora-router config`` prints them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +46,8 @@ class Settings(EnvoySettings, HealthSettings, RouterSettings):
         if self.grpc_tls_client_ca_file is not None and self.grpc_tls_cert_file is None:
             raise ValueError("grpc_tls_client_ca_file: requires grpc_tls_cert_file")
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
+        _need_each_other(self, "peer_tls_cert_file", "peer_tls_key_file")
+        self._authenticate_peers()
         names = [
             self.target_pod_header,
             self.destination_header,
@@ -57,6 +61,28 @@ class Settings(EnvoySettings, HealthSettings, RouterSettings):
             if names.count(name) > 1:
                 raise ValueError(f"two headers have the name {name!r}: all names must differ")
         return self
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether this router exchanges reports with others."""
+        return self.peers is not None or self.peer_service is not None
+
+    def _authenticate_peers(self) -> None:
+        if self.peers is not None and self.peer_service is not None:
+            raise ValueError("peers and peer_service: set at most one of them")
+        if (
+            self.has_peers
+            and not _is_loopback(self.grpc_host)
+            and self.peer_secret_file is None
+            and self.grpc_tls_client_ca_file is None
+            and not self.peer_allow_unauthenticated
+        ):
+            name = "peers" if self.peers is not None else "peer_service"
+            raise ValueError(
+                f"{name}: peers must prove who they are: set peer_secret_file, or "
+                "grpc_tls_client_ca_file for mutual TLS, or peer_allow_unauthenticated=true if "
+                "only routers and gateways can reach the gRPC port"
+            )
 
     def _limit_body(self) -> None:
         room = self.grpc_max_message_size_bytes - MESSAGE_ROOM_BYTES
@@ -82,6 +108,13 @@ class Settings(EnvoySettings, HealthSettings, RouterSettings):
             )
         # Only the message limit was set, and above the default of the buffer, which follows it.
         object.__setattr__(self, "max_buffered_bytes", needed)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _need_each_other(settings: Settings, one: str, other: str) -> None:

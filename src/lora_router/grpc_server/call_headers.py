@@ -4,7 +4,8 @@ Sources: RFC 9113, section 8; grpc/doc/PROTOCOL-HTTP2.md.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lora_router.grpc_server.headers import Headers
 from lora_router.grpc_server.violations import ErrorCode, StreamError
@@ -35,6 +36,8 @@ class CallHeaders:
     """``grpc-encoding``: the compression of messages whose compressed flag is set."""
     content_length: int | None = None
     list_bytes: int = 0
+    fields: Mapping[bytes, bytes] = field(default_factory=dict)
+    """All headers but the pseudo-headers. Of a repeated header, the first one."""
 
 
 def read_call_headers(headers: Headers) -> CallHeaders:
@@ -67,6 +70,7 @@ def read_call_headers(headers: Headers) -> CallHeaders:
         encoding=fields.get(b"grpc-encoding", b"identity"),
         content_length=_content_length(fields.get(b"content-length")),
         list_bytes=size,
+        fields=fields,
     )
 
 

@@ -48,6 +48,8 @@ class Reception:
         self._caller = caller
         self._recorder = recorder
         self._fallbacks = fallbacks
+        self.on_held: Callable[[], None] = _nothing
+        """Called after a request was held."""
         self._waiting: dict[Held, tuple[Algorithm, Callable[[Outcome], None]]] = {}
         self._number = count()
         self._stops_at: float | None = None
@@ -93,6 +95,7 @@ class Reception:
         self._waiting[held] = algorithm, on_outcome
         self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
         self.room.add(held, hold, candidates)
+        self.on_held()
         return held
 
     def drain(self, seconds: float) -> None:
@@ -201,3 +204,7 @@ class Reception:
     def _overloaded(self, model: str) -> Refused:
         refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
         return Refused(refusal, model=model)
+
+
+def _nothing() -> None:
+    """Do nothing."""

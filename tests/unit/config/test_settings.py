@@ -209,6 +209,25 @@ class TestProblems:
                 "grpc_tls_client_ca_file: requires grpc_tls_cert_file",
             ),
             (
+                {"LORA_ROUTER_PEERS": "no-port"},
+                "LORA_ROUTER_PEERS=no-port: must be host:port, or several joined by commas",
+            ),
+            (
+                {"LORA_ROUTER_PEER_SERVICE": "a/b/c"},
+                "LORA_ROUTER_PEER_SERVICE=a/b/c: must be the name of a Service, NAME or "
+                "NAMESPACE/NAME",
+            ),
+            (
+                {"LORA_ROUTER_PEERS": "h:1", "LORA_ROUTER_PEER_SERVICE": "routers"},
+                "peers and peer_service: set at most one of them",
+            ),
+            (
+                {"LORA_ROUTER_PEERS": "h:1", "LORA_ROUTER_GRPC_HOST": "::"},
+                "peers: peers must prove who they are: set peer_secret_file, or "
+                "grpc_tls_client_ca_file for mutual TLS, or peer_allow_unauthenticated=true if "
+                "only routers and gateways can reach the gRPC port",
+            ),
+            (
                 {"LORA_ROUTER_MODEL_HEADER": "Target-Pod"},
                 "two headers have the name 'target-pod': all names must differ",
             ),
@@ -339,3 +358,38 @@ def test_every_setting_says_what_it_means_and_what_it_may_be() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert allowed(name), name
+
+
+class TestPeers:
+    @pytest.mark.parametrize(
+        "proof",
+        [
+            {"grpc_host": "127.0.0.1"},
+            {"grpc_host": "::1"},
+            {"grpc_host": "localhost"},
+            {"peer_secret_file": "secret"},
+            {"peer_allow_unauthenticated": True},
+            {
+                "grpc_tls_cert_file": "tls.crt",
+                "grpc_tls_key_file": "tls.key",
+                "grpc_tls_client_ca_file": "ca.crt",
+            },
+        ],
+    )
+    def test_peers_need_a_proof_or_a_loopback_address(self, proof: dict[str, object]) -> None:
+        settings = Settings.model_validate({"peers": "routers:50052", **proof})
+
+        assert settings.has_peers
+
+    def test_tls_without_client_certificates_is_no_proof(self) -> None:
+        with pytest.raises(ValueError, match="peer_service: peers must prove who they are"):
+            Settings.model_validate(
+                {
+                    "peer_service": "routers",
+                    "grpc_tls_cert_file": "tls.crt",
+                    "grpc_tls_key_file": "tls.key",
+                }
+            )
+
+    def test_without_peers_nothing_has_to_be_proved(self) -> None:
+        assert not Settings().has_peers

@@ -1,0 +1,52 @@
+"""The settings of peering: which routers tell each other what they know, and how."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from lora_router.config import kinds
+from lora_router.config.kinds import Allowed
+
+
+class PeerSettings(BaseModel):
+    """Settings of peering. Without ``peers`` and ``peer_service``, a router is alone."""
+
+    peers: kinds.HostsAndPorts = Field(
+        None,
+        description="gRPC addresses of the other routers of the fleet. A DNS name stands for all "
+        "its addresses, and this router's own address may be among them.",
+    )
+    peer_service: kinds.ServiceName = Field(
+        None,
+        description="Headless Service of the routers. On Kubernetes its EndpointSlices take the "
+        "place of peers. Without a namespace, it is in the router's own.",
+    )
+    peer_secret_file: kinds.OwnSecret = Field(
+        None,
+        description="File with the secret that all routers of the fleet share. A peer must know "
+        "it.",
+    )
+    peer_tls_ca_file: kinds.OwnPem = Field(
+        None,
+        description="Certificate authorities of the peers' certificates. When it or "
+        "grpc_tls_cert_file is set, peers are called over TLS. Default: grpc_tls_client_ca_file.",
+    )
+    peer_tls_cert_file: kinds.OwnPem = Field(
+        None,
+        description="Certificate chain that this router presents to peers. Default: "
+        "grpc_tls_cert_file, if grpc_tls_client_ca_file is set.",
+    )
+    peer_tls_key_file: kinds.OwnPem = Field(None, description="Private key of that certificate.")
+    peer_tls_server_name: Annotated[
+        str | None, Field(min_length=1, max_length=253), Allowed("a DNS name")
+    ] = Field(
+        None,
+        description="Name that peers' certificates must have. Default: the host in peers, or "
+        "SERVICE.NAMESPACE.svc.",
+    )
+    peer_allow_unauthenticated: bool = Field(
+        False,
+        description="Whether anybody who reaches the gRPC port may be a peer. Otherwise peering "
+        "needs peer_secret_file or grpc_tls_client_ca_file, unless grpc_host is a loopback "
+        "address.",
+    )

@@ -1,0 +1,264 @@
+"""The streams that this router opens, one to each address where a router may be."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from lora_router.log_limit import LogLimit
+from lora_router.peering.addresses import MAX_ADDRESSES, AddressSource, PeerAddress
+from lora_router.peering.aio_link import AioLink
+from lora_router.peering.conversation import Conversation
+from lora_router.peering.hub import Hub
+from lora_router.peering.limits import MAX_MESSAGE_BYTES
+from lora_router.peering.secret import HEADER, Secret, SecretError, read_secret
+from lora_router.peering.service import PATH
+from lora_router.supervision import Supervisor
+from lora_router.threads import in_thread
+
+log = logging.getLogger("lora_router.peering")
+
+GREETING_SECONDS = 2.0
+"""Time for the connection and the greeting of a peer."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
+_GOOD_SECONDS = 2.0
+"""After a stream that lasted so long, the next attempt follows soon."""
+_REDUNDANT_PAUSE_SECONDS = 5.0
+"""Time until the next attempt at a second address of a peer."""
+_ITSELF_PAUSE_SECONDS = 60.0
+"""Time until the next attempt at an address that is this router's own."""
+_SECRET_SECONDS = 5.0
+"""How often the secret is read again."""
+_FLUSH_SECONDS = 0.5
+"""Time for peers to receive that this router leaves."""
+_OPTIONS = (
+    # Connections are not shared: after a partition, a new one is faster than an old one.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    # Peers are reached directly, whatever proxy the environment names.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """The TLS files of the client, all in PEM format."""
+
+    ca: Path | None = None
+    """Authorities of the peers' certificates. ``None``: those that grpcio comes with."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """What this router presents, for mutual TLS."""
+    server_name: str | None = None
+    """The name that peers' certificates have. ``None``: the name by which a peer was found."""
+
+
+class PeerClients:
+    """Keeps a stream to each address."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        source: AddressSource,
+        supervisor: Supervisor,
+        *,
+        tls: ClientTls | None = None,
+        secret: Secret | None = None,
+    ) -> None:
+        """Create it without streams.
+
+        Args:
+            hub: All peers.
+            source: Finds the addresses.
+            supervisor: Runs the tasks.
+            tls: The TLS files. Without them, connections are not encrypted.
+            secret: Proves to peers that this router is one.
+        """
+        self._hub = hub
+        self._source = source
+        self._supervisor = supervisor
+        self._tls = tls
+        self._secret = secret
+        self._tasks: dict[PeerAddress, asyncio.Task[None]] = {}
+        self._kept: list[asyncio.Task[None]] = []
+        self._open: dict[PeerAddress, Conversation] = {}
+        self._tried: set[PeerAddress] = set()
+        """Addresses to which an attempt ended, or needs not be waited for."""
+        self._found = False
+        self._stopping = False
+        self._random = random.Random()
+        self._limit = LogLimit(60.0)
+
+    def start(self) -> None:
+        """Find the peers, and connect to them."""
+        follow = self._supervisor.keep("peer-addresses", lambda: self._source.follow(self._use))
+        self._kept.append(follow)
+        if self._secret is not None:
+            self._kept.append(self._supervisor.keep("peer-secret", self._reread_secret))
+
+    async def until_joined(self, seconds: float) -> bool:
+        """Wait until every peer that can be reached has sent its first report.
+
+        Args:
+            seconds: The longest time to wait.
+
+        Returns:
+            Whether that was so in time.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._has_joined():  # noqa: ASYNC110 -- several places decide
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """End all streams. Peers that were told that this router leaves get time to end them."""
+        self._stopping = True
+        for task in self._kept:
+            task.cancel()
+        try:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                while self._open:  # noqa: ASYNC110 -- it is short
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            log.debug("%d peers did not end their streams", len(self._open))
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks = {}
+
+    def _has_joined(self) -> bool:
+        if not self._found:
+            return False
+        for address in self._tasks:
+            conversation = self._open.get(address)
+            peer = None if conversation is None else conversation.peer
+            if address not in self._tried and (peer is None or not peer.number):
+                return False
+        return True
+
+    def _use(self, addresses: Collection[PeerAddress]) -> None:
+        """Open streams to new addresses, and end those to addresses that are gone."""
+        self._found = True
+        if self._stopping:
+            return
+        if len(addresses) > MAX_ADDRESSES:
+            self._limit.log(
+                log,
+                logging.WARNING,
+                "addresses",
+                "%d addresses of peers; the first %d are used",
+                len(addresses),
+                MAX_ADDRESSES,
+            )
+        wanted = dict.fromkeys(sorted(addresses, key=lambda each: each.target)[:MAX_ADDRESSES])
+        for address in self._tasks.keys() - wanted.keys():
+            self._tasks.pop(address).cancel()
+            self._tried.discard(address)
+        for address in wanted:
+            if address not in self._tasks:
+                self._tasks[address] = self._supervisor.keep(
+                    "peer", partial(self._keep, address), about=address.target
+                )
+
+    async def _keep(self, address: PeerAddress) -> None:
+        """Keep a stream to one address."""
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping:
+            began = loop.time()
+            try:
+                conversation, why = await self._exchange(address)
+            finally:
+                self._tried.add(address)
+            if loop.time() - began >= _GOOD_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            if conversation.is_itself:
+                await asyncio.sleep(_ITSELF_PAUSE_SECONDS)
+            elif conversation.is_redundant:
+                await asyncio.sleep(_REDUNDANT_PAUSE_SECONDS)
+            else:
+                if not self._stopping:
+                    self._limit.log(
+                        log, logging.INFO, address, "no stream to peer %s: %s", address.target, why
+                    )
+                await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        await asyncio.Event().wait()
+
+    async def _exchange(self, address: PeerAddress) -> tuple[Conversation, str]:
+        """Open a stream and carry it to its end; return why it ended."""
+        link = AioLink()
+        conversation = self._hub.open(link)
+        try:
+            channel = await self._channel(address)
+        except OSError as error:
+            return conversation, f"TLS files: {error}"
+        metadata = () if self._secret is None else ((HEADER, self._secret.header),)
+        timer = None
+        try:
+            call = channel.stream_stream(PATH)(metadata=metadata)
+            self._open[address] = conversation
+            conversation.greet()
+            timer = asyncio.get_running_loop().call_later(
+                GREETING_SECONDS, conversation.expect_greeting
+            )
+            try:
+                await link.carry(conversation, call.read, call.write)
+                if link.ending is not None:
+                    return conversation, link.ending.message
+            except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+                log.debug("the stream to peer %s broke: %s", address.target, error)
+            if not call.done():
+                call.cancel()
+                return conversation, "the stream ended"
+            return conversation, f"{(await call.code()).name}: {await call.details()}"
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._open.pop(address, None)
+            await channel.close()
+
+    async def _channel(self, address: PeerAddress) -> grpc.aio.Channel:
+        tls = self._tls
+        if tls is None:
+            return grpc.aio.insecure_channel(address.target, options=_OPTIONS)
+        credentials = await in_thread(lambda: _credentials(tls), "peer-tls")
+        name = tls.server_name or address.host
+        return grpc.aio.secure_channel(
+            address.target,
+            credentials,
+            options=(*_OPTIONS, ("grpc.ssl_target_name_override", name)),
+        )
+
+    async def _reread_secret(self) -> None:
+        secret = self._secret
+        assert secret is not None  # noqa: S101 -- started only with one
+        while True:
+            await asyncio.sleep(_SECRET_SECONDS)
+            try:
+                secret.use(await in_thread(lambda: read_secret(secret.path), "peer-secret"))
+            except SecretError as error:
+                self._limit.log(
+                    log, logging.WARNING, "secret", "%s; the last one stays in use", error
+                )
+
+
+def _credentials(files: ClientTls) -> grpc.ChannelCredentials:
+    """Read the files at each connection, so that renewed certificates are used."""
+    key = certificate = None
+    if files.certificate is not None and files.key is not None:
+        key, certificate = files.key.read_bytes(), files.certificate.read_bytes()
+    ca = None if files.ca is None else files.ca.read_bytes()
+    return grpc.ssl_channel_credentials(ca, key, certificate)

@@ -1,0 +1,170 @@
+"""One stream between two routers, from the greetings to its end. No I/O.
+
+The side that opened the stream greets first. A stream carries reports in one direction or in both:
+the hub decides which stream of a peer is used.
+"""
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from lora_router import __version__
+from lora_router.grpc_server.status import (
+    DEADLINE_EXCEEDED,
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
+    RESOURCE_EXHAUSTED,
+)
+from lora_router.peering.budget import Budget
+from lora_router.peering.limits import (
+    BYTES_BURST,
+    BYTES_PER_SECOND,
+    MAX_MESSAGE_BYTES,
+    MESSAGES_BURST,
+    MESSAGES_PER_SECOND,
+)
+from lora_router.peering.link import Ending, Link
+from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
+from lora_router.peering.report_reader import GapError, ReportError, ReportReader
+
+if TYPE_CHECKING:
+    from lora_router.peering.hub import Hub
+    from lora_router.peering.peer import Peer
+
+VERSION = 1
+"""The highest version of the protocol that this router speaks."""
+OLDEST_VERSION = 1
+"""The lowest one."""
+_LONGEST_ROUTER_NAME = 256
+_ASK_SECONDS = 0.5
+"""The shortest time between two requests for a complete report."""
+
+
+class Conversation:
+    """One stream."""
+
+    def __init__(self, hub: "Hub", link: Link, *, opened_here: bool) -> None:
+        """Create the conversation of a new stream.
+
+        Args:
+            hub: All conversations of this router.
+            link: The stream.
+            opened_here: Whether this router opened it.
+        """
+        self.link = link
+        self.opened_here = opened_here
+        self.peer: Peer | None = None
+        """The other side; ``None`` before its greeting."""
+        self.is_itself = False
+        """Whether the other side turned out to be this router."""
+        self.is_redundant = False
+        """Whether this router has another stream to the same peer."""
+        self.is_open = True
+        self.reader: ReportReader | None = None
+        self._hub = hub
+        self._messages = Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now)
+        self._bytes = Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now)
+        self._asked_at = float("-inf")
+
+    def greet(self) -> None:
+        """Send this router's greeting."""
+        greeting = Greeting(
+            router=self._hub.name,
+            version=VERSION,
+            oldest_version=OLDEST_VERSION,
+            release=__version__,
+        )
+        self.link.send(PeerMessage(greeting=greeting).SerializeToString())
+
+    def receive(self, data: bytes) -> Ending | None:
+        """Handle a message.
+
+        Returns:
+            The status with which the caller must end the stream; ``None``: it continues.
+        """
+        hub = self._hub
+        hub.counts.bytes_received += len(data)
+        if not (self._messages.spend(1) and self._bytes.spend(len(data))):
+            return self._reject("flood", RESOURCE_EXHAUSTED, "too many messages or bytes")
+        if len(data) > MAX_MESSAGE_BYTES:
+            return self._reject("too-large", RESOURCE_EXHAUSTED, "the message is too long")
+        try:
+            message = PeerMessage.FromString(data)
+        except DecodeError:
+            return self._reject("malformed", INVALID_ARGUMENT, "not a PeerMessage message")
+        if self.peer is None:
+            if not message.HasField("greeting"):
+                return self._reject("malformed", INVALID_ARGUMENT, "the greeting is missing")
+            ending = self._meet(message.greeting)
+            if ending is not None:
+                return ending
+        if message.HasField("report"):
+            ending = self._read(message.report)
+            if ending is not None:
+                return ending
+        if message.wants_complete and self.peer is not None:
+            self.peer.needs_complete = True
+        if message.leaves:
+            hub.left(self)  # Closes this stream.
+        return None
+
+    def expect_greeting(self) -> None:
+        """End the stream if the other side has not greeted yet."""
+        if self.peer is None:
+            self.close(Ending(DEADLINE_EXCEEDED, "lora-router: the greeting is missing"))
+
+    def ended(self) -> None:
+        """Handle the end of the stream, whoever ended it."""
+        if self.is_open:
+            self.is_open = False
+            self._hub.ended(self)
+
+    def close(self, ending: Ending) -> None:
+        """End the stream."""
+        if self.is_open:
+            self.ended()
+            self.link.close(ending)
+
+    def _meet(self, greeting: Greeting) -> Ending | None:
+        name, release = greeting.router, greeting.release[:64]
+        if not 0 < len(name) <= _LONGEST_ROUTER_NAME or not (name + release).isprintable():
+            return self._reject("malformed", INVALID_ARGUMENT, "the router's name is unusable")
+        if not self.opened_here:
+            # Also for itself: by its own greeting, the other side knows that this is so.
+            self.greet()
+        if name == self._hub.name:
+            self.is_itself = True
+            return Ending(FAILED_PRECONDITION, "this is the same router")
+        version = min(greeting.version, VERSION)
+        if version < max(OLDEST_VERSION, greeting.oldest_version):
+            return self._reject(
+                "version",
+                FAILED_PRECONDITION,
+                f"peering versions {greeting.oldest_version} to {greeting.version} are not spoken "
+                f"here, but {OLDEST_VERSION} to {VERSION}",
+            )
+        return self._hub.joined(self, name, release)
+
+    def _read(self, report: Report) -> Ending | None:
+        hub, reader = self._hub, self.reader
+        if reader is None:
+            return None  # The hub did not accept the peer.
+        try:
+            share = reader.read(report)
+        except GapError:
+            if hub.now() - self._asked_at >= _ASK_SECONDS:
+                self._asked_at = hub.now()
+                self.link.send(PeerMessage(wants_complete=True).SerializeToString())
+            return None
+        except ReportError as error:
+            return self._reject(error.cause, INVALID_ARGUMENT, str(error))
+        if share is None:
+            return None
+        if hub.is_too_heavy(reader):
+            return self._reject("too-large", RESOURCE_EXHAUSTED, "all reports are too large")
+        hub.reported(self, share)
+        return None
+
+    def _reject(self, cause: str, code: int, message: str) -> Ending:
+        self._hub.rejected(cause, message, self.peer.name if self.peer is not None else "")
+        return Ending(code, f"lora-router: {message}")

@@ -1,0 +1,28 @@
+"""What peering counts, for ``/metrics``."""
+
+CAUSES = (
+    "unauthenticated",
+    "version",
+    "malformed",
+    "too-large",
+    "flood",
+    "too-many-peers",
+    "too-many-streams",
+)
+"""Why streams of peers were rejected, as labels of a metric."""
+
+
+class PeerCounts:
+    """Totals since the start."""
+
+    def __init__(self) -> None:
+        self.reports_sent = 0
+        self.reports_received = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.rejected = dict.fromkeys(CAUSES, 0)
+        """Streams, by cause."""
+        self.silent = 0
+        """Peers that were forgotten because they were silent."""
+        self.left = 0
+        """Peers that said that they stop."""

@@ -1,0 +1,72 @@
+"""``Exchange`` on the built-in gRPC server."""
+
+from lora_router.grpc_server.call_headers import CallHeaders
+from lora_router.grpc_server.grpc_messages import Message
+from lora_router.grpc_server.message_call import MessageCall
+from lora_router.grpc_server.status import OK
+from lora_router.grpc_server.stream import OVER, Call, Stream
+from lora_router.peering.hub import Hub
+from lora_router.peering.limits import MAX_MESSAGE_BYTES
+from lora_router.peering.link import Ending
+from lora_router.peering.secret import HEADER
+from lora_router.peering.service import PeerService
+
+
+class Exchange:
+    """The method."""
+
+    def __init__(self, service: PeerService) -> None:
+        self._service = service
+
+    def open_call(self, stream: Stream, headers: CallHeaders) -> Call:
+        """Open a call on a new stream, or refuse it."""
+        refusal = self._service.refusal(headers.fields.get(HEADER.encode(), b""))
+        if refusal is not None:
+            stream.finish(*refusal)
+            return OVER
+        return ExchangeCall(self._service.hub, stream, headers)
+
+
+class ExchangeCall(MessageCall):
+    """One call, which is the link of a conversation."""
+
+    __slots__ = ("_conversation",)
+
+    def __init__(self, hub: Hub, stream: Stream, headers: CallHeaders) -> None:
+        super().__init__(stream, headers, MAX_MESSAGE_BYTES)
+        self._conversation = hub.accept(self)
+
+    # The link
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing that was sent still waits for the peer's window."""
+        return not self.stream.queue
+
+    def send(self, message: bytes) -> None:
+        """Send a message."""
+        if self.is_open:
+            self.stream.send_message(message)
+            self.stream.wake()
+
+    def close(self, ending: Ending) -> None:
+        """End the stream."""
+        if self.is_open:
+            self.finish(*ending)
+            self.stream.wake()
+
+    # The call
+
+    def message(self, message: Message) -> None:
+        """Pass a message to the conversation."""
+        ending = self._conversation.receive(bytes(message))
+        if ending is not None:
+            self.close(ending)
+
+    def request_ended(self) -> None:
+        """End the call, because the peer sends no more."""
+        self.finish(OK)
+
+    def closed(self) -> None:
+        """End the conversation."""
+        self._conversation.ended()

@@ -1,0 +1,48 @@
+"""The bounds of what one peer may send, and of what is kept of it.
+
+A peer is another router, but it may be faulty or compromised. Each bound limits memory, or the time
+that the event loop spends on it. A router keeps to the same bounds when it sends.
+"""
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Length of a message. A longer report is sent in parts."""
+PART_ROWS = 4_000
+"""Rows in a part that this router sends: about 2 ms of work."""
+MAX_PART_ROWS = 4 * PART_ROWS
+"""Rows in a part that this router accepts. Later versions may send longer parts."""
+PART_NAME_BYTES = 96 * 1024
+"""Bytes of names in a part that this router sends."""
+MAX_PARTS = 256
+
+MAX_NAME_BYTES = 1024
+"""Length of a name. Kubernetes allows 253 for a pod. Model names have no limit of their own."""
+MAX_PODS = 20_000
+MAX_ADAPTERS = 50_000
+MAX_ROUTERS = 256
+"""Names in the three tables of one peer."""
+MAX_NAMES_BYTES = 8 * 1024 * 1024
+"""Bytes of all names of one peer."""
+MAX_COUNTS = 100_000
+"""Adapters in flight of one peer, on all pods."""
+MAX_ADAPTERS_PER_POD = 1024
+"""Adapters of one peer on one pod. A pod does not run more requests at the same time."""
+MAX_REQUESTS = 1_000_000
+"""Requests of one peer on one pod."""
+MAX_HELD = 1024
+"""Adapters that one peer holds requests for."""
+MAX_EJECTED = 10_000
+MAX_HELD_SECONDS = 86_400.0
+
+MAX_PEERS = 32
+"""Peers. Each is sent every report, so that the cost of a mesh grows with the square."""
+MAX_STREAMS = 4 * MAX_PEERS
+"""Streams of peers that others opened."""
+MAX_WEIGHT = 64 * 1024 * 1024
+"""Bytes that the reports of all peers take, as estimated by ``ReportReader.weight``."""
+ROW_BYTES = 100
+"""Memory of one row."""
+
+MESSAGES_BURST, MESSAGES_PER_SECOND = 1000, 200
+"""Messages of one stream. A router sends at most 60 in a second, and some more when it begins."""
+BYTES_BURST, BYTES_PER_SECOND = 16 * 1024 * 1024, 2 * 1024 * 1024
+"""Bytes of one stream."""

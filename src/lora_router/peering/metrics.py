@@ -1,0 +1,63 @@
+"""Metrics of peering, read whenever the page is."""
+
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from lora_router.peering.hub import Hub
+
+
+class PeerMetrics(Collector):
+    """The collector. No label is a peer's name, because peers choose their names."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        hub = self._hub
+        counts, now = hub.counts, hub.now()
+        peers = hub.peers.values()
+        reports = CounterMetricFamily(
+            "lora_router_peer_reports",
+            "Reports sent to and received from peers.",
+            labels=["direction"],
+        )
+        reports.add_metric(["sent"], counts.reports_sent)
+        reports.add_metric(["received"], counts.reports_received)
+        size = CounterMetricFamily(
+            "lora_router_peer_bytes", "Bytes of the messages of peering.", labels=["direction"]
+        )
+        size.add_metric(["sent"], counts.bytes_sent)
+        size.add_metric(["received"], counts.bytes_received)
+        rejected = CounterMetricFamily(
+            "lora_router_peer_rejected",
+            "Streams of peers that were rejected, by cause.",
+            labels=["cause"],
+        )
+        for cause, number in counts.rejected.items():
+            rejected.add_metric([cause], number)
+        forgotten = CounterMetricFamily(
+            "lora_router_peer_forgotten",
+            "Peers that were forgotten because they left or were silent.",
+            labels=["cause"],
+        )
+        forgotten.add_metric(["left"], counts.left)
+        forgotten.add_metric(["silent"], counts.silent)
+        return (
+            GaugeMetricFamily(
+                "lora_router_peers",
+                "Other routers that this router exchanges reports with.",
+                value=len(peers),
+            ),
+            GaugeMetricFamily(
+                "lora_router_peer_report_age_seconds",
+                "Age of the oldest of the last reports of all peers; 0 without peers.",
+                value=max((now - peer.heard_at for peer in peers), default=0.0),
+            ),
+            reports,
+            size,
+            rejected,
+            forgotten,
+        )

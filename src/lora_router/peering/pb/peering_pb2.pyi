@@ -1,0 +1,95 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PeerMessage(_message.Message):
+    __slots__ = ("greeting", "report", "leaves", "wants_complete")
+    GREETING_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    WANTS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    greeting: Greeting
+    report: Report
+    leaves: bool
+    wants_complete: bool
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ...) -> None: ...
+
+class Greeting(_message.Message):
+    __slots__ = ("router", "version", "oldest_version", "release")
+    ROUTER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    router: str
+    version: int
+    oldest_version: int
+    release: str
+    def __init__(self, router: _Optional[str] = ..., version: _Optional[int] = ..., oldest_version: _Optional[int] = ..., release: _Optional[str] = ...) -> None: ...
+
+class Report(_message.Message):
+    __slots__ = ("number", "base", "part", "more_follows", "now_ms", "new_pods", "new_adapters", "new_routers", "pod", "pod_requests", "count_pod", "count_adapter", "count_requests", "held", "no_longer_held", "acknowledged", "ejected", "no_longer_ejected")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    MORE_FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    NOW_MS_FIELD_NUMBER: _ClassVar[int]
+    NEW_PODS_FIELD_NUMBER: _ClassVar[int]
+    NEW_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    NEW_ROUTERS_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    POD_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_POD_FIELD_NUMBER: _ClassVar[int]
+    COUNT_ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    COUNT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    NO_LONGER_HELD_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_FIELD_NUMBER: _ClassVar[int]
+    NO_LONGER_EJECTED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    base: int
+    part: int
+    more_follows: bool
+    now_ms: int
+    new_pods: _containers.RepeatedCompositeFieldContainer[Pod]
+    new_adapters: _containers.RepeatedScalarFieldContainer[str]
+    new_routers: _containers.RepeatedScalarFieldContainer[str]
+    pod: _containers.RepeatedScalarFieldContainer[int]
+    pod_requests: _containers.RepeatedScalarFieldContainer[int]
+    count_pod: _containers.RepeatedScalarFieldContainer[int]
+    count_adapter: _containers.RepeatedScalarFieldContainer[int]
+    count_requests: _containers.RepeatedScalarFieldContainer[int]
+    held: _containers.RepeatedCompositeFieldContainer[Held]
+    no_longer_held: _containers.RepeatedScalarFieldContainer[int]
+    acknowledged: _containers.RepeatedScalarFieldContainer[int]
+    ejected: _containers.RepeatedScalarFieldContainer[int]
+    no_longer_ejected: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, number: _Optional[int] = ..., base: _Optional[int] = ..., part: _Optional[int] = ..., more_follows: _Optional[bool] = ..., now_ms: _Optional[int] = ..., new_pods: _Optional[_Iterable[_Union[Pod, _Mapping]]] = ..., new_adapters: _Optional[_Iterable[str]] = ..., new_routers: _Optional[_Iterable[str]] = ..., pod: _Optional[_Iterable[int]] = ..., pod_requests: _Optional[_Iterable[int]] = ..., count_pod: _Optional[_Iterable[int]] = ..., count_adapter: _Optional[_Iterable[int]] = ..., count_requests: _Optional[_Iterable[int]] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., no_longer_held: _Optional[_Iterable[int]] = ..., acknowledged: _Optional[_Iterable[int]] = ..., ejected: _Optional[_Iterable[int]] = ..., no_longer_ejected: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Pod(_message.Message):
+    __slots__ = ("name", "address", "uid")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    uid: str
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., uid: _Optional[str] = ...) -> None: ...
+
+class Held(_message.Message):
+    __slots__ = ("adapter", "since_ms", "wanted_pod", "closed_pod", "closed_adapter")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_POD_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_POD_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    adapter: int
+    since_ms: int
+    wanted_pod: int
+    closed_pod: int
+    closed_adapter: int
+    def __init__(self, adapter: _Optional[int] = ..., since_ms: _Optional[int] = ..., wanted_pod: _Optional[int] = ..., closed_pod: _Optional[int] = ..., closed_adapter: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,333 @@
+"""Makes the reports that this router sends, from its shares.
+
+A report is made once, and the same bytes go to all peers. The names that it uses are sent once, in
+tables that grow. ``begin_again`` makes new tables, so that names that are no longer used do not
+stay in them.
+"""
+
+from collections.abc import Iterable, Mapping
+from heapq import nlargest
+from itertools import islice
+
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
+from lora_router.peering.limits import (
+    MAX_ADAPTERS,
+    MAX_ADAPTERS_PER_POD,
+    MAX_COUNTS,
+    MAX_EJECTED,
+    MAX_HELD,
+    MAX_NAME_BYTES,
+    MAX_NAMES_BYTES,
+    MAX_PODS,
+    MAX_REQUESTS,
+    MAX_ROUTERS,
+    PART_NAME_BYTES,
+    PART_ROWS,
+)
+from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report
+from lora_router.peering.tables import HeldRow, PodKey, Tables
+
+_NOTHING = PodShare(("", ""), 0, {})
+
+
+class ReportWriter:
+    """Knows what was reported last, and what has to be sent so that others know it too."""
+
+    def __init__(self) -> None:
+        self._tables = Tables()
+        self._now_ms = 0
+        self._pods: dict[PodKey, int] = {}
+        self._adapters: dict[str, int] = {}
+        self._routers: dict[str, int] = {}
+        """The positions of the names in the tables."""
+        self._reported: Mapping[str, PodShare] = {}
+        """The requests in flight in the last share, by pod name."""
+
+    @property
+    def number(self) -> int:
+        """The number of the last report; 0: there was none."""
+        return self._tables.number
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most names in the tables are not used."""
+        tables = self._tables
+        return len(tables.adapters) > 1000 and len(tables.adapters) > 4 * tables.rows
+
+    def begin_again(self) -> None:
+        """Forget what was reported. The next report is complete."""
+        self._tables = Tables()
+        self._pods, self._adapters, self._routers = {}, {}, {}
+        self._reported = {}
+
+    def update(self, share: LedgerShare, now: float) -> list[bytes]:
+        """Return the messages that report what changed since the last share.
+
+        Args:
+            share: The new share.
+            now: Seconds on this router's clock.
+        """
+        tables = self._tables
+        base, tables.number = tables.number, share.number
+        self._now_ms = int(now * 1000)
+        parts = _Parts(share.number, base, self._now_ms)
+        self._report_requests(parts, share)
+        self._report_held(parts, share)
+        self._report_ejected(parts, share)
+        self._report_acknowledged(parts, share)
+        return parts.finish()
+
+    def complete(self) -> list[bytes]:
+        """Return the messages that report everything, for a peer that has nothing."""
+        tables = self._tables
+        parts = _Parts(tables.number, 0, self._now_ms)
+        for pod in tables.pods:
+            parts.add_pod(pod)
+        for adapter in tables.adapters:
+            parts.add_adapter(adapter)
+        parts.report.new_routers.extend(tables.routers)
+        for position, requests in tables.requests.items():
+            parts.set_requests(position, requests)
+        for position, counts in tables.counts.items():
+            for adapter_position, requests in counts.items():
+                parts.set_count(position, adapter_position, requests)
+        for position, row in tables.held.items():
+            parts.set_held(position, row)
+        parts.set_ejected(tables.ejected, ())
+        parts.report.acknowledged.extend(tables.acknowledged)
+        return parts.finish()
+
+    # What changed
+
+    def _report_requests(self, parts: "_Parts", share: LedgerShare) -> None:
+        before, self._reported = self._reported, dict(share.pods)
+        for name in before.keys() - share.pods.keys():
+            self._report_server(parts, name, before[name].server, _NOTHING)
+        for name, pod_share in share.pods.items():
+            last = before.get(name)
+            if last is pod_share:
+                continue
+            if last is not None and last.server != pod_share.server:
+                self._report_server(parts, name, last.server, _NOTHING)
+            self._report_server(parts, name, pod_share.server, pod_share)
+
+    def _report_server(
+        self, parts: "_Parts", name: str, server: tuple[str, str], share: PodShare
+    ) -> None:
+        position = self._pod(parts, name, server)
+        if position is not None:
+            self._report_pod(parts, position, share)
+
+    def _report_pod(self, parts: "_Parts", position: int, share: PodShare) -> None:
+        tables = self._tables
+        requests = min(share.requests, MAX_REQUESTS)
+        if requests != tables.requests.get(position, 0):
+            parts.set_requests(position, requests)
+            if requests:
+                tables.requests[position] = requests
+            else:
+                tables.requests.pop(position, None)
+        counts = tables.counts.get(position, {})
+        after: dict[int, int] = {}
+        for adapter, number in islice(share.adapters.items(), MAX_ADAPTERS_PER_POD):
+            adapter_position = self._adapter(parts, adapter)
+            if adapter_position is not None:
+                after[adapter_position] = min(number, MAX_REQUESTS)
+        if after == counts or tables.rows + len(after) - len(counts) > MAX_COUNTS:
+            return
+        for adapter_position in counts.keys() - after.keys():
+            parts.set_count(position, adapter_position, 0)
+        for adapter_position, number in after.items():
+            if counts.get(adapter_position) != number:
+                parts.set_count(position, adapter_position, number)
+        tables.rows += len(after) - len(counts)
+        if after:
+            tables.counts[position] = after
+        else:
+            tables.counts.pop(position, None)
+
+    def _report_held(self, parts: "_Parts", share: LedgerShare) -> None:
+        tables = self._tables
+        if not share.held and not tables.held:
+            return
+        after: dict[int, HeldRow] = {}
+        for adapter, held in _longest(share.held):
+            position = self._adapter(parts, adapter)
+            if position is not None:
+                row = self._held_row(parts, share, held, tables.held.get(position))
+                after[position] = row
+        for position in tables.held.keys() - after.keys():
+            parts.end_held(position)
+        for position, row in after.items():
+            if tables.held.get(position) != row:
+                parts.set_held(position, row)
+        tables.held = after
+
+    def _held_row(
+        self, parts: "_Parts", share: LedgerShare, held: HeldShare, before: HeldRow | None
+    ) -> HeldRow:
+        since = max(0, self._now_ms - int(held.seconds * 1000))
+        # Rounding must not make a new row of each report.
+        if before is not None and abs(before.since_ms - since) <= 2:
+            since = before.since_ms
+        wanted = closed_pod = closed_adapter = None
+        if held.wanted is not None:
+            wanted = self._known_pod(parts, share, held.wanted)
+        if held.closed is not None:
+            closed_pod = self._known_pod(parts, share, held.closed[0])
+            closed_adapter = self._adapter(parts, held.closed[1])
+        if closed_pod is None or closed_adapter is None:
+            closed_pod = closed_adapter = None
+        return HeldRow(since, _plus_one(wanted), _plus_one(closed_pod), _plus_one(closed_adapter))
+
+    def _report_ejected(self, parts: "_Parts", share: LedgerShare) -> None:
+        tables = self._tables
+        if not share.ejected and not tables.ejected:
+            return
+        found = (
+            self._pod(parts, name, server)
+            for name, server in islice(share.ejected.items(), MAX_EJECTED)
+        )
+        after = {position for position in found if position is not None}
+        parts.set_ejected(after - tables.ejected, tables.ejected - after)
+        tables.ejected = after
+
+    def _report_acknowledged(self, parts: "_Parts", share: LedgerShare) -> None:
+        tables = self._tables
+        for router in share.heard:
+            if router not in self._routers and len(tables.routers) < MAX_ROUTERS:
+                self._routers[router] = len(tables.routers)
+                tables.routers.append(router)
+                parts.report.new_routers.append(router)
+        tables.acknowledged = [share.heard.get(router, 0) for router in tables.routers]
+        parts.report.acknowledged.extend(tables.acknowledged)
+
+    # The positions of names
+
+    def _pod(self, parts: "_Parts", name: str, server: tuple[str, str]) -> int | None:
+        key = PodKey(name, *server)
+        position = self._pods.get(key)
+        tables = self._tables
+        if position is None and len(tables.pods) < MAX_PODS and self._has_room(*key):
+            position = self._pods[key] = len(tables.pods)
+            tables.pods.append(key)
+            parts.add_pod(key)
+        return position
+
+    def _known_pod(self, parts: "_Parts", share: LedgerShare, name: str) -> int | None:
+        """Return the position of a pod that is only referred to by its name."""
+        found = share.pods.get(name)
+        return self._pod(parts, name, ("", "") if found is None else found.server)
+
+    def _adapter(self, parts: "_Parts", name: str) -> int | None:
+        position = self._adapters.get(name)
+        tables = self._tables
+        if position is None and len(tables.adapters) < MAX_ADAPTERS and self._has_room(name):
+            position = self._adapters[name] = len(tables.adapters)
+            tables.adapters.append(name)
+            parts.add_adapter(name)
+        return position
+
+    def _has_room(self, *names: str) -> bool:
+        try:
+            sizes = [len(name.encode()) for name in names]
+        except UnicodeEncodeError:
+            return False
+        if max(sizes) > MAX_NAME_BYTES or not sizes[0]:
+            return False
+        total = self._tables.name_bytes + sum(sizes)
+        if total > MAX_NAMES_BYTES:
+            return False
+        self._tables.name_bytes = total
+        return True
+
+
+class _Parts:
+    """The parts of one report. The last one is not finished."""
+
+    def __init__(self, number: int, base: int, now_ms: int) -> None:
+        self._finished: list[bytes] = []
+        self._room = PART_ROWS
+        self._name_room = PART_NAME_BYTES
+        self.report = Report(number=number, base=base, now_ms=now_ms)
+
+    def add_pod(self, pod: PodKey) -> None:
+        self._take_name(sum(map(len, pod)))
+        self.report.new_pods.append(Pod(name=pod.name, address=pod.address, uid=pod.uid))
+
+    def add_adapter(self, name: str) -> None:
+        self._take_name(len(name))
+        self.report.new_adapters.append(name)
+
+    def set_requests(self, pod: int, requests: int) -> None:
+        self._take_row()
+        report = self.report
+        report.pod.append(pod)
+        report.pod_requests.append(requests)
+
+    def set_count(self, pod: int, adapter: int, requests: int) -> None:
+        self._take_row()
+        report = self.report
+        report.count_pod.append(pod)
+        report.count_adapter.append(adapter)
+        report.count_requests.append(requests)
+
+    def set_held(self, adapter: int, row: HeldRow) -> None:
+        self._take_row()
+        self.report.held.append(
+            Held(
+                adapter=adapter,
+                since_ms=row.since_ms,
+                wanted_pod=row.wanted_pod,
+                closed_pod=row.closed_pod,
+                closed_adapter=row.closed_adapter,
+            )
+        )
+
+    def end_held(self, adapter: int) -> None:
+        self._take_row()
+        self.report.no_longer_held.append(adapter)
+
+    def set_ejected(self, ejected: Iterable[int], no_longer: Iterable[int]) -> None:
+        for position in ejected:
+            self._take_row()
+            self.report.ejected.append(position)
+        for position in no_longer:
+            self._take_row()
+            self.report.no_longer_ejected.append(position)
+
+    def finish(self) -> list[bytes]:
+        """Return the messages."""
+        self._finished.append(PeerMessage(report=self.report).SerializeToString())
+        return self._finished
+
+    def _take_row(self) -> None:
+        self._room -= 1
+        if self._room < 0:
+            self._next_part()
+
+    def _take_name(self, size: int) -> None:
+        self._name_room -= size + 16
+        if self._name_room < 0:
+            self._next_part()
+
+    def _next_part(self) -> None:
+        part = self.report
+        part.more_follows = True
+        self._finished.append(PeerMessage(report=part).SerializeToString())
+        self.report = Report(
+            number=part.number, base=part.base, now_ms=part.now_ms, part=len(self._finished)
+        )
+        self._room = PART_ROWS
+        self._name_room = PART_NAME_BYTES
+
+
+def _longest(held: Mapping[str, HeldShare]) -> Iterable[tuple[str, HeldShare]]:
+    """Return the held adapters, or those that wait longest if they are too many."""
+    if len(held) <= MAX_HELD:
+        return held.items()
+    return nlargest(MAX_HELD, held.items(), key=lambda item: item[1].seconds)
+
+
+def _plus_one(position: int | None) -> int:
+    return 0 if position is None else position + 1

@@ -1,0 +1,65 @@
+"""The secret that routers share, by which a peer proves that it is one.
+
+It is sent as ``authorization: Bearer SECRET``. It is never logged.
+"""
+
+import hmac
+from pathlib import Path
+
+HEADER = "authorization"
+_SCHEME = b"Bearer "
+SHORTEST = 16
+"""Characters of a secret."""
+LONGEST = 1024
+
+
+class SecretError(ValueError):
+    """The file holds no usable secret. The message says why, without the secret."""
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret in a file, without white space around it.
+
+    Raises:
+        SecretError: The file cannot be read, or what it holds is not usable.
+    """
+    try:
+        with path.open("rb") as file:
+            secret = file.read(LONGEST + 64).strip()
+    except OSError as error:
+        raise SecretError(f"peer_secret_file: {path}: cannot be read: {error.strerror}") from None
+    if not SHORTEST <= len(secret) <= LONGEST or not all(0x21 <= byte <= 0x7E for byte in secret):
+        raise SecretError(
+            f"peer_secret_file: {path}: must contain {SHORTEST} to {LONGEST} printable ASCII "
+            "characters without spaces"
+        )
+    return secret
+
+
+class Secret:
+    """The secret in use and the one before it, so that it can be changed while routers run."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            SecretError: It holds no usable secret.
+        """
+        self.path = path
+        self._current = read_secret(path)
+        self._before = self._current
+
+    @property
+    def header(self) -> str:
+        """The value of the header that this router sends."""
+        return (_SCHEME + self._current).decode("ascii")
+
+    def use(self, secret: bytes) -> None:
+        """Use another secret. The one before it is accepted too."""
+        if secret != self._current:
+            self._before, self._current = self._current, secret
+
+    def matches(self, header: bytes) -> bool:
+        """Return whether a header has the secret. Takes the same time whatever the header is."""
+        found = hmac.compare_digest(header, _SCHEME + self._current)
+        return hmac.compare_digest(header, _SCHEME + self._before) or found
