@@ -10,9 +10,6 @@ from lora_router.fleet.slot_turns import Claim, rotation, turns_of
 
 MISSED = 3
 """How many shares a router may miss before it is treated as gone."""
-ALL_SLOTS_EVERY = 5
-"""All slots are allotted anew after this many share intervals. In between, while nobody claims a
-slot, only those of pods on which a share changed are."""
 _NONE: frozenset[str] = frozenset()
 UNTOUCHED = 20
 """If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
@@ -50,9 +47,8 @@ class Peers:
         self._routers = 1
         self._has_claims = False
         """Whether anybody claimed a slot then."""
-        self._allotted_at = float("-inf")
         self._allotted_among: frozenset[str] = frozenset()
-        """When that was, and the peers of then."""
+        """The peers of then."""
 
     def tell(
         self,
@@ -75,23 +71,18 @@ class Peers:
                     (state, None) for state in states if state.beliefs.told(name, None, now)
                 )
         before: Mapping[str, PodShare] = {} if self._own is None else self._own.share.pods
-        pods, moved = {}, []
+        pods = {}
         for state in states:
-            name = state.pod.name
             if state.in_flight:
-                last = before.get(name)
-                pods[name] = mine = _share_of(state, last)
-                if mine is not last:
-                    moved.append(state)
+                pods[state.pod.name] = _share_of(state, before.get(state.pod.name))
             elif state.beliefs.peers.told:
                 state.beliefs.peers.told = frozenset()
-                moved.append(state)
         number = 1 if self._own is None else self._own.share.number + 1
         heard = {name: received.share.number for name, received in self._received.items()}
         self._claimed = {name: self._claimed.get(name, (number, now)) for name in held}
         share = LedgerShare(router, number, every, pods, held, heard, ejected or {})
         self._own = _Received(share, now)
-        changed.update((state, None) for state in self._allot_after(moved, states, now))
+        changed.update((state, None) for state in self._allot(states, now))
         return share, changed
 
     def put(
@@ -131,10 +122,10 @@ class Peers:
     def _allot_after(
         self, moved: Collection[PodState], states: Collection[PodState], now: float
     ) -> list[PodState]:
-        """Compute the allotment after shares changed on some pods; return the changed pods.
+        """Compute the allotment after a peer's share changed some pods; return the changed pods.
 
         A claim, another router or another pod changes what is allotted on other pods. So do scrapes
-        and time, but nothing is lost if these are seen a little later.
+        and time, but it is soon enough to see these with this router's next share.
         """
         if (
             self._own is None
@@ -142,7 +133,6 @@ class Peers:
             or self._claimed
             or self._received.keys() != self._allotted_among
             or len(states) != len(self._positions)
-            or now - self._allotted_at >= ALL_SLOTS_EVERY * self._own.share.every
             or any(received.share.held for received in self._received.values())
         ):
             return self._allot(states, now)
@@ -170,7 +160,7 @@ class Peers:
         routers = sorted((own.router, *self._received))
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
         claims = self._claims(positions, now)
-        self._allotted_at, self._allotted_among = now, frozenset(self._received)
+        self._allotted_among = frozenset(self._received)
         self._has_claims = bool(claims)
         self._place, self._routers = routers.index(own.router), len(routers)
         self._positions = {state: position for position, state in enumerate(in_order)}

@@ -43,6 +43,7 @@ COMPLETE_SECONDS = 5.0
 SILENCE_SECONDS = 1.0
 _EXTRA_BURST, _EXTRA_PER_SECOND = 10, 10
 """Reports that are sent sooner than ``INTERVAL_SECONDS``."""
+_LATE_SECONDS = 0.25
 _UNACKNOWLEDGED_SECONDS = 2.0
 """A stream whose reports do not arrive for this long is replaced."""
 _STREAMS_BURST, _STREAMS_PER_SECOND = 2 * MAX_STREAMS, 10
@@ -101,6 +102,8 @@ class Hub:
         self._sent_at = float("-inf")
         self._timer: Timer | None = None
         self._due_at = 0.0
+        self._is_late = False
+        """Whether the next report was put off, because the event loop had stalled."""
         self._extra = Budget(_EXTRA_BURST, _EXTRA_PER_SECOND, clock.now)
         self._streams = Budget(_STREAMS_BURST, _STREAMS_PER_SECOND, clock.now)
         self._incoming: dict[Conversation, None] = {}
@@ -254,9 +257,15 @@ class Hub:
 
     def _report(self) -> None:
         self._timer = None
-        now = self._sent_at = self.now()
+        now = self.now()
         if not self.peers or self._has_left:
             return
+        self._is_late = not self._is_late and now - self._due_at > _LATE_SECONDS
+        if self._is_late:
+            # The event loop stalled. What peers sent meanwhile has to be read first.
+            self._schedule(now + SHORTEST_SECONDS)
+            return
+        self._sent_at = now
         self._schedule(now + INTERVAL_SECONDS)
         for peer in tuple(self.peers.values()):
             if now - peer.heard_at > SILENCE_SECONDS:

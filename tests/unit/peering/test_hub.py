@@ -372,6 +372,20 @@ def test_a_silent_peer_is_forgotten_after_a_second(clock: ManualClock) -> None:
     assert here.hub.counts.silent == 1
 
 
+def test_a_router_whose_event_loop_stalled_reads_before_it_forgets(clock: ManualClock) -> None:
+    here, there = mesh(clock, "here", "there")
+
+    clock.time += 1.5
+    there.hub.peers["here"].heard_at = clock.now()
+    here.hub._report()
+    there.hub._report()  # Its own timer is late too.
+    there.hub._report()
+    clock.advance(0.5)
+
+    assert here.peers() == ["there"]
+    assert here.hub.counts.silent == 0
+
+
 def test_after_a_partition_routers_know_each_other_again(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
     for router in (here, there):
