@@ -130,13 +130,17 @@ class Peers:
         if (
             self._own is None
             or self._has_claims
-            or self._claimed
             or self._received.keys() != self._allotted_among
             or len(states) != len(self._positions)
-            or any(received.share.held for received in self._received.values())
+            or self._somebody_holds()
         ):
             return self._allot(states, now)
-        return self._allot_some(moved, now)
+        return self._allot_unclaimed(moved, now)
+
+    def _somebody_holds(self) -> bool:
+        return bool(self._claimed) or any(
+            received.share.held for received in self._received.values()
+        )
 
     def _allot(self, states: Collection[PodState], now: float) -> list[PodState]:
         """Compute this router's allotment and the closed slots; return the changed pods.
@@ -150,21 +154,24 @@ class Peers:
             self._has_claims = False
             return [state for state in states if _put(state, None, frozenset())]
         own = self._own.share
+        in_order = sorted(states, key=lambda state: state.pod.name)
+        routers = sorted((own.router, *self._received))
+        self._allotted_among = frozenset(self._received)
+        self._place, self._routers = routers.index(own.router), len(routers)
+        self._positions = {state: position for position, state in enumerate(in_order)}
+        had_claims, self._has_claims = self._has_claims, self._somebody_holds()
+        if not self._has_claims and not had_claims:
+            if len(self._untouched) > len(in_order):
+                self._untouched = {}
+            return self._allot_unclaimed(in_order, now)
         closed: dict[str, set[str]] = {}
         for received in self._received.values():
             for held in received.share.held.values():
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
-        in_order = sorted(states, key=lambda state: state.pod.name)
         free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
-        routers = sorted((own.router, *self._received))
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        claims = self._claims(positions, now)
-        self._allotted_among = frozenset(self._received)
-        self._has_claims = bool(claims)
-        self._place, self._routers = routers.index(own.router), len(routers)
-        self._positions = {state: position for position, state in enumerate(in_order)}
-        turns = turns_of(own.router, routers, free, claims)
+        turns = turns_of(own.router, routers, free, self._claims(positions, now))
         untouched = {}
         changed = []
         for state, allotted, unclaimed in zip(
@@ -178,25 +185,37 @@ class Peers:
         self._untouched = untouched
         return changed
 
-    def _allot_some(self, states: Collection[PodState], now: float) -> list[PodState]:
-        """Compute the allotment of some pods, while nobody claims a slot.
+    def _allot_unclaimed(self, states: Collection[PodState], now: float) -> list[PodState]:
+        """Compute the allotment of some pods, while nobody claims or closes a slot.
 
-        The slots of a pod are then allotted whatever is free on other pods. A pod that is new is
-        allotted with this router's next share.
+        The slots of a pod are then allotted whatever is free on other pods. Most pods have not
+        changed. A pod that is new is allotted with this router's next share.
         """
         assert self._own is not None  # noqa: S101 -- the caller has looked
         every = self._own.share.every
+        positions, untouched = self._positions, self._untouched
         changed = []
         for state in states:
-            position = self._positions.get(state)
+            position = positions.get(state)
             if position is None:
                 continue
-            free = state.beliefs.told_free_slots() if state.pod.ready else 0
-            since = self._untouched[state] = self._unclaimed_since(state, free, now)
-            allotted = rotation(free, self._place, position, self._routers)
-            turn = _turn(allotted, free, now - since[1], every, may_reuse=True)
-            if _put(state, turn, state.beliefs.peers.closed):
-                changed.append(state)
+            beliefs = state.beliefs
+            free = beliefs.told_free_slots() if state.pod.ready else 0
+            since = untouched.get(state)
+            if since is None or since[0] != free:
+                since = untouched[state] = free, now
+            allotted = rotation(free, self._place, position, self._routers) if free else 0
+            turn = beliefs.peers.turn
+            if (
+                turn is None
+                or turn.slots != allotted
+                or turn.slots_if_loaded < free
+                or turn.slots_if_loaded > max(free, allotted)
+                or free == 1
+            ):
+                turn = _turn(allotted, free, now - since[1], every, may_reuse=True)
+                if _put(state, turn, _NONE):
+                    changed.append(state)
         return changed
 
     def _unclaimed_since(self, state: PodState, unclaimed: int, now: float) -> tuple[int, float]:
