@@ -103,7 +103,9 @@ async def _router(args: argparse.Namespace) -> None:
         _requests(fleet, args.adapters, args.in_flight // args.routers, args.number)
     )
     await asyncio.sleep(5)
-    assert len(hub.peers) == (args.routers - 1 if peers else 0), hub.peers
+    async with asyncio.timeout(30):
+        while peers and len(hub.peers) < args.routers - 1:  # noqa: ASYNC110 -- no event tells
+            await asyncio.sleep(0.1)
     before, began = _cpu_seconds(), time.monotonic()
     sent, received = hub.counts.bytes_sent, hub.counts.bytes_received
     reports = hub.counts.reports_sent
@@ -165,7 +167,7 @@ def _tell(process: "subprocess.Popen[str]", line: str) -> None:
     process.stdin.flush()
 
 
-ROWS = ((2, 100, 1000), (4, 100, 1000), (8, 100, 1000), (4, 1000, 10_000))
+ROWS = ((2, 100, 1000), (4, 100, 1000), (8, 100, 1000))
 """Routers, pods, and requests in flight of all routers."""
 
 
