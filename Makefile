@@ -49,7 +49,7 @@ fuzz: $(VENV)/.dev ## run the property tests with 20 times the examples (some mi
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -q -m hypothesis tests/unit $(ARGS)
 
 .PHONY: faults
-faults: $(VENV)/.dev ## run the fault tests at length, each algorithm alone, and write docs/reliability.md (25 minutes)
+faults: $(VENV)/.dev ## run the fault tests at length and write docs/reliability.md (20 minutes)
 	mkdir -p build
 	FAULTS_PLAN=long FAULTS_FIGURES=build/faults.md $(PY) -m pytest -n 0 tests/faults $(ARGS)
 	@cat build/faults.md

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from _pytest.mark.structures import ParameterSet
 
 from tests.faults.field import Field, field
 from tests.faults.figures import Figures
@@ -20,7 +21,13 @@ ALGORITHMS = (
     *("random", "least-request", "power-of-two", "lora-affinity", "four-tier"),
     *("lora-placement", "lora-residency", "shuffle-shard"),
 )
-MIXES = [(name,) for name in ALGORITHMS] if PLAN.each_algorithm else [ALGORITHMS]
+ALONE = {
+    "refuses connections",
+    "answers 500, metrics are good",
+    "hangs (SIGSTOP)",
+    "hangs, metrics are good",
+}
+"""Faults that the long plan tries with each algorithm alone, and not only with all together."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -67,6 +74,19 @@ def named(algorithms: tuple[str, ...]) -> str:
     return algorithms[0] if len(algorithms) == 1 else "all"
 
 
+def cases(faults: Iterable[str]) -> list[ParameterSet]:
+    """Return the faults with the algorithms of the load."""
+    return [
+        pytest.param(fault, algorithms, id=f"{fault}-{named(algorithms)}")
+        for fault in faults
+        for algorithms in (
+            [(name,) for name in ALGORITHMS]
+            if PLAN.each_algorithm and fault in ALONE
+            else [ALGORITHMS]
+        )
+    ]
+
+
 FAILS_FAST = {
     "refuses connections": lambda pod: pod.become(listens=False),
     "is killed": lambda pod: pod.kill(),
@@ -79,8 +99,7 @@ FAILS_FAST = {
 }
 
 
-@pytest.mark.parametrize("algorithms", MIXES, ids=named)
-@pytest.mark.parametrize("fault", FAILS_FAST)
+@pytest.mark.parametrize(("fault", "algorithms"), cases(FAILS_FAST))
 async def test_a_pod_that_fails_at_once_costs_a_few_requests_and_no_more(
     gateway: Field, figures: Figures, fault: str, algorithms: tuple[str, ...]
 ) -> None:
@@ -98,8 +117,7 @@ HANGS = {
 }
 
 
-@pytest.mark.parametrize("algorithms", MIXES, ids=named)
-@pytest.mark.parametrize("fault", HANGS)
+@pytest.mark.parametrize(("fault", "algorithms"), cases(HANGS))
 async def test_a_pod_that_hangs_keeps_few_requests_waiting(
     gateway: Field, figures: Figures, fault: str, algorithms: tuple[str, ...]
 ) -> None:
@@ -112,18 +130,17 @@ async def test_a_pod_that_hangs_keeps_few_requests_waiting(
     assert found.late_pods[gateway.pods[0].name] + found.late_pods[""] == 0, found
 
 
-@pytest.mark.parametrize("algorithms", MIXES, ids=named)
 async def test_a_pod_that_becomes_slow_keeps_few_requests_waiting(
-    gateway: Field, figures: Figures, algorithms: tuple[str, ...]
+    gateway: Field, figures: Figures
 ) -> None:
     """It answers its probes in the end, so that it is tried with a request now and then."""
     found = await suffer(
         gateway,
-        algorithms,
+        ALGORITHMS,
         lambda pod: pod.become(slowness=100.0),
         seconds=PLAN.hang_seconds,
     )
-    figures.add("A pod fails", "1 of 4 is 100 times slower", found, named(algorithms))
+    figures.add("A pod fails", "1 of 4 is 100 times slower", found)
 
     fair_share = found.late_pods.total() / 4
     assert found.lost == 0, found
