@@ -31,6 +31,8 @@ class Plan:
     """How long Envoy does. The printed default is 3 s."""
     names: int
     """Models that nobody serves."""
+    uploads: int
+    """Of 20 MB each, at the same time."""
 
 
 SHORT = Plan(
@@ -45,6 +47,7 @@ SHORT = Plan(
     keep_alive_seconds=1.5,
     envoy_idle_seconds=0.6,
     names=10_000,
+    uploads=25,
 )
 LONG = Plan(
     rate=100,
@@ -58,5 +61,6 @@ LONG = Plan(
     keep_alive_seconds=5,
     envoy_idle_seconds=3,
     names=100_000,
+    uploads=50,
 )
 PLAN = LONG if os.environ.get("FAULTS_PLAN") == "long" else SHORT

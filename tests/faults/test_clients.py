@@ -21,7 +21,7 @@ from tests.faults.verdict import verdict
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
-UPLOADS, UPLOAD_BYTES = 50, 20 * 1000 * 1000
+UPLOAD_BYTES = 20 * 1000 * 1000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -46,7 +46,9 @@ async def test_many_large_uploads_cut_no_answer_and_lose_no_other_request(
         ]
         await load.for_(1)
         at = time.monotonic()
-        uploads = await asyncio.gather(*(uploader.send(upload, "base") for _ in range(UPLOADS)))
+        uploads = await asyncio.gather(
+            *(uploader.send(upload, "base") for _ in range(PLAN.uploads))
+        )
         seconds = time.monotonic() - at
         answers = await asyncio.gather(*running)
         await load.for_(1)
@@ -56,15 +58,21 @@ async def test_many_large_uploads_cut_no_answer_and_lose_no_other_request(
     found = verdict([*load.seen, *answers], at)
     became = Counter(f"{each.status} {each.error}".strip() for each in uploads)
     peak = router.peak_memory() / MIB
-    figures.add("Clients", "50 uploads of 20 MB, other requests", found)
-    figures.bound("50 uploads of 20 MB: what became of them", "200 or 503", str(dict(became)))
-    figures.bound("50 uploads of 20 MB: until all had an answer", "", f"{seconds:.0f} s")
-    figures.bound("50 uploads of 20 MB: peak memory of the router", "512 MiB", f"{peak:.0f} MiB")
+    figures.add("Clients", f"{PLAN.uploads} uploads of 20 MB, other requests", found)
+    figures.bound(
+        f"{PLAN.uploads} uploads of 20 MB: what became of them", "200 or 503", str(dict(became))
+    )
+    figures.bound(
+        f"{PLAN.uploads} uploads of 20 MB: until all had an answer", "", f"{seconds:.0f} s"
+    )
+    figures.bound(
+        f"{PLAN.uploads} uploads of 20 MB: peak memory of the router", "512 MiB", f"{peak:.0f} MiB"
+    )
 
     assert (found.lost, found.cut, found.failed_before) == (0, 0, 0), found
     assert {each.status for each in uploads} <= {200, 503}, became
     assert all(each.served if each.status == 200 else each.retry_after for each in uploads)
-    assert became["200"] >= 10, became
+    assert became["200"] >= 5, became
     assert peak <= 512
 
 
