@@ -47,8 +47,8 @@ class HealthSettings(BaseModel):
     )
     outlier_first_byte_seconds: kinds.Interval = Field(
         1.0,
-        description="Shortest time without a sign of life after which a pod that has requests is "
-        "suspect.",
+        description="Shortest time without a sign of life after which a pod that a request waits "
+        "for is suspect. A quarter of it, if four or more wait.",
     )
     outlier_first_byte_factor: Annotated[
         float, Field(ge=1, le=1000, allow_inf_nan=False), Allowed("a number from 1 to 1000")

@@ -11,6 +11,8 @@ UNKNOWN_SECONDS = 10.0
 _WEIGHT = 1 / 16
 """The weight of a new first byte in the usual time. Recent requests count most, and one slow one
 does not make the others look fast."""
+_SAY_MOST = 4
+"""From this many waiting requests on, the shortest limit is this fraction of what it is for one."""
 _MODELS = 4096
 """How many models have their usual time stored."""
 
@@ -53,16 +55,23 @@ class FirstBytes:
         self._of_all[streamed].add(seconds)
         return late
 
-    def limit(self, adapter: str | None, *, streamed: bool) -> float:
+    def limit(self, adapter: str | None, *, streamed: bool, waiting: int = 1) -> float:
         """Return the time in seconds after which a first byte is late.
 
         It is a multiple of what is usual for the model and for all models, whichever is longer.
+
+        Args:
+            adapter: The adapter; ``None``: a base model.
+            streamed: Whether the client asked for a streamed answer.
+            waiting: How many requests wait for a first byte of the same pod. The silence of a pod
+                that several wait for says more.
         """
         rules = self._rules
+        shortest = rules.first_byte_seconds / min(max(waiting, 1), _SAY_MOST)
         of_all = self._of_all[streamed].seconds
         if of_all is None:
-            return max(rules.first_byte_seconds, UNKNOWN_SECONDS)
+            return max(shortest, UNKNOWN_SECONDS)
         usual = self._of_model.get((adapter, streamed))
         of_model = None if usual is None else usual.seconds
         longest = of_all if of_model is None else max(of_all, of_model)
-        return max(rules.first_byte_seconds, rules.first_byte_factor * longest)
+        return max(shortest, rules.first_byte_factor * longest)

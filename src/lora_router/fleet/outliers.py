@@ -217,11 +217,10 @@ class Outliers:
         if not self.answers_seen:
             return
         request, sent_at = next(iter(health.unanswered.items()))
-        silent = now - max(sent_at, health.sign_at)
-        rules = self.rules
-        if health.state is EJECTED or silent <= rules.first_byte_seconds:
-            return
-        if silent <= self._first_bytes.limit(request.adapter, streamed=request.streamed):
+        limit = self._first_bytes.limit(
+            request.adapter, streamed=request.streamed, waiting=len(health.unanswered)
+        )
+        if health.state is EJECTED or now - max(sent_at, health.sign_at) <= limit:
             return
         health.failed_path = request.path or ""
         if health.state is HEALTHY:

@@ -339,6 +339,18 @@ class TestSilence:
         assert bench.health(2) is EJECTED
         request.release()
 
+    def test_the_silence_of_a_pod_that_several_wait_for_says_more(self) -> None:
+        bench = Bench()
+        requests = [bench.send(2) for _ in range(4)]
+
+        bench.tick(0.35)
+        assert bench.health(2) is HEALTHY
+        bench.tick(0.1)
+        assert bench.health(2) is SUSPECT
+
+        for request in requests:
+            request.release()
+
     def test_a_pod_that_answers_others_is_not_silent(self) -> None:
         bench = Bench()
         request = bench.send(2)
@@ -355,6 +367,7 @@ class TestSilence:
         for _ in range(50):
             bench.answer(1, GOOD, after=5.0)
         request = bench.send(2)
+        bench.send(2).release()
 
         bench.tick(20.0)
 
