@@ -13,8 +13,8 @@ from tests.unit.simulator.models import Ask, by_events, by_steps
 SMALL = EngineOptions(max_loras=2, max_cpu_loras=3, max_num_seqs=6)
 
 
-# No request arrives at the end of a step: which comes first would be a matter of rounding. Steps take
-# multiples of 10 µs after an arrival, and no two of these times are a multiple of 10 µs apart.
+# No request arrives at the end of a step, where rounding would decide which comes first. Steps end
+# at multiples of 10 µs after an arrival, and no two of these times are a multiple of 10 µs apart.
 times = st.integers(0, 4000).map(lambda number: number / 1000 * 1.0000007 + 0.00037)
 asks = st.lists(
     st.tuples(
