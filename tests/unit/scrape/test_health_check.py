@@ -31,12 +31,13 @@ class ProbedPod:
         self.hangs = False
         self.asked: list[tuple[str, dict[str, object], str]] = []
         self.port = 0
+        self._over = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
         self.asked.append((request.path, body, request.headers.get("authorization", "")))
         if self.hangs:
-            await asyncio.sleep(60)
+            await self._over.wait()
         return web.Response(status=self.status)
 
     @asynccontextmanager
@@ -51,6 +52,7 @@ class ProbedPod:
         try:
             yield self
         finally:
+            self._over.set()
             await runner.cleanup()
 
 

@@ -264,6 +264,7 @@ for number in range(2000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["1 / 0", "say('lora-router: no pods'); sys.exit(1)"])
 def test_a_process_that_crashes_ends_although_nobody_reads_why(end: str) -> None:
     assert run_with_a_full_pipe(FILL + end) == 1
