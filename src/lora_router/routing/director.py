@@ -104,15 +104,19 @@ class Director:
             held = self.second_look.admit(query, outcome, on_outcome)
             if held is not None:
                 return held
-            return self._recorder.refused(self._default.name, outcome)
-        return outcome
+        return self._counted(query, outcome)
 
     def _route_again(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
     ) -> Routed | Refused | Held:
-        outcome = self._route(query, on_outcome)
+        return self._counted(query, self._route(query, on_outcome))
+
+    def _counted(
+        self, query: RouteQuery, outcome: Routed | Refused | Held
+    ) -> Routed | Refused | Held:
+        """Count the refusal of an unknown model, under the algorithm that was asked for."""
         if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
-            return self._recorder.refused(self._default.name, outcome)
+            return self._recorder.refused(query.strategy or self._default.name, outcome)
         return outcome
 
     def _route(
