@@ -11,8 +11,8 @@ UNKNOWN_SECONDS = 10.0
 _WEIGHT = 1 / 16
 """The weight of a new first byte in the usual time. Recent requests count most, and one slow one
 does not make the others look fast."""
-_SAY_MOST = 4
-"""From this many waiting requests on, the shortest limit is this fraction of what it is for one."""
+_MOST_WAITING = 4
+"""The shortest limit is divided by the number of waiting requests, but by no more than this."""
 _MODELS = 4096
 """How many models have their usual time stored."""
 
@@ -63,11 +63,11 @@ class FirstBytes:
         Args:
             adapter: The adapter; ``None``: a base model.
             streamed: Whether the client asked for a streamed answer.
-            waiting: How many requests wait for a first byte of the same pod. The silence of a pod
-                that several wait for says more.
+            waiting: How many requests wait for a first byte of the same pod. The more wait, the
+                more likely is it that the pod hangs.
         """
         rules = self._rules
-        shortest = rules.first_byte_seconds / min(max(waiting, 1), _SAY_MOST)
+        shortest = rules.first_byte_seconds / min(max(waiting, 1), _MOST_WAITING)
         of_all = self._of_all[streamed].seconds
         if of_all is None:
             return max(shortest, UNKNOWN_SECONDS)

@@ -27,7 +27,14 @@ from lora_router.fleet.health import (
 )
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.unwell_pods import BY_SCRAPES, UnwellPods
+from lora_router.fleet.unwell_pods import (
+    BY_SCRAPES,
+    NO_FIRST_BYTE,
+    SLOW_FIRST_BYTES,
+    UNREACHABLE,
+    UnwellPods,
+    by_status,
+)
 
 TICK_SECONDS = 0.1
 """How often ``tick`` is to be called."""
@@ -94,12 +101,12 @@ class Outliers:
             # A path that the router does not know may fail on every pod.
             if request.path is not None:
                 health.failed_path = request.path
-                self._bad(state, f"status {answer.status}", now)
+                self._bad(state, by_status(answer.status), now)
                 return
         elif answer.details.startswith(_RESET) and not any(
             cause in answer.details for cause in _NOT_THE_PODS_FAULT
         ):
-            self._bad(state, "unreachable", now)
+            self._bad(state, UNREACHABLE, now)
             return
         if state.health.state is TRYING:
             self.unwell.on_change(state)
@@ -114,7 +121,7 @@ class Outliers:
             health.untimed += 1
         else:
             health.unanswered[request] = sent_at
-        self._bad(before, "unreachable", self.now())
+        self._bad(before, UNREACHABLE, self.now())
 
     def ended(self, request: Sent) -> None:
         """Record that a request ended. Does nothing if it was answered."""
@@ -128,7 +135,7 @@ class Outliers:
             # Its client gave up. That says something only if the pod was silent for too long.
             limit = self._first_bytes.limit(request.adapter, streamed=request.streamed)
             if health.sign_at < sent_at and now - sent_at > limit:
-                self._bad(state, "no first byte", now)
+                self._bad(state, NO_FIRST_BYTE, now)
                 return
         if health.state is TRYING:
             self.unwell.on_change(state)
@@ -155,7 +162,7 @@ class Outliers:
         health = state.health
         if health.shows_life(metrics):
             health.sign_at = self.now()
-            if health.state is SUSPECT and health.cause == "no first byte":
+            if health.state is SUSPECT and health.cause == NO_FIRST_BYTE:
                 self.unwell.heal(state, self.now())
         if state.unreachable_scrapes and health.state is EJECTED:
             if health.cause == BY_SCRAPES:
@@ -214,19 +221,19 @@ class Outliers:
 
     def _check_silence(self, state: PodState, now: float) -> None:
         health = state.health
-        if not self.answers_seen:
+        if not self.answers_seen or health.state is EJECTED:
             return
         request, sent_at = next(iter(health.unanswered.items()))
         limit = self._first_bytes.limit(
             request.adapter, streamed=request.streamed, waiting=len(health.unanswered)
         )
-        if health.state is EJECTED or now - max(sent_at, health.sign_at) <= limit:
+        if now - max(sent_at, health.sign_at) <= limit:
             return
         health.failed_path = request.path or ""
         if health.state is HEALTHY:
-            self.unwell.suspect(state, "no first byte", now)
+            self.unwell.suspect(state, NO_FIRST_BYTE, now)
         elif health.state is TRYING:
-            self.unwell.eject(state, "no first byte", now)
+            self.unwell.eject(state, NO_FIRST_BYTE, now)
 
     def _retry(self, state: PodState) -> None:
         health = state.health
@@ -249,7 +256,7 @@ class Outliers:
         else:
             health.slow += 1
             if health.state is HEALTHY and health.slow >= SLOW_AFTER:
-                self.unwell.suspect(state, "slow first bytes", now)
+                self.unwell.suspect(state, SLOW_FIRST_BYTES, now)
             elif health.state is TRYING:
                 # It waits for one request less, so that it may get another.
                 self.unwell.on_change(state)
@@ -257,7 +264,7 @@ class Outliers:
         if health.state is HEALTHY:
             return
         if health.state is SUSPECT:
-            self.unwell.heal(state, self.now())
+            self.unwell.heal(state, now)
         elif health.state is EJECTED:
             # An answer to an earlier request. The next probe finds out more.
             health.retry_at = min(health.retry_at, now)

@@ -13,8 +13,8 @@ from itertools import islice
 from lora_router.fleet.health import HEALTHY, SUSPECT
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.unwell_pods import BY_A_PEER
 
-CAUSE = "ejected by a peer"
 _SHARE = 0.1
 _PODS_PER_REPORT = 1000
 """Pods of one report that are looked at."""
@@ -47,10 +47,11 @@ def suspect_reported(
             return
         room -= 1
         health.reported_at = now
-        outliers.unwell.suspect(state, CAUSE, now)
+        outliers.unwell.suspect(state, BY_A_PEER, now)
 
 
 def _suspects(outliers: Outliers) -> int:
     return sum(
-        state.health.state is SUSPECT and state.health.cause == CAUSE for state in outliers.unwell
+        state.health.state is SUSPECT and state.health.cause == BY_A_PEER
+        for state in outliers.unwell
     )

@@ -1,7 +1,7 @@
 """The pods that are not healthy: their transitions, and which of them get no new requests.
 
-At most a share of the ready pods is ejected, and at most that share is excluded. One pod may always
-be, because a fleet that is not empty without it can serve.
+At most a share of the ready pods is ejected, and at most that share is excluded. A share above 0
+always allows one pod.
 """
 
 import logging
@@ -22,19 +22,32 @@ from lora_router.log_limit import LogLimit
 
 log = logging.getLogger("lora_router.fleet")
 
-CAUSES = (
-    "status-5xx",
-    "unreachable",
-    "no-first-byte",
-    "slow-first-bytes",
-    "unreachable-by-scrapes",
-    "ejected-by-a-peer",
-)
-"""Why pods are ejected, as labels of a metric."""
-
-
+UNREACHABLE = "unreachable"
+NO_FIRST_BYTE = "no first byte"
+SLOW_FIRST_BYTES = "slow first bytes"
 BY_SCRAPES = "unreachable by scrapes"
 """The weakest cause: no request has failed."""
+BY_A_PEER = "ejected by a peer"
+_STATUS = "status"
+
+
+def by_status(status: int) -> str:
+    """Return the cause of a pod that answers with a status."""
+    return f"{_STATUS} {status}"
+
+
+def _label(cause: str) -> str:
+    """Return a cause as a label of a metric. All statuses have the same."""
+    return "status-5xx" if cause.startswith(_STATUS) else cause.replace(" ", "-")
+
+
+CAUSES = tuple(
+    map(
+        _label,
+        (_STATUS, UNREACHABLE, NO_FIRST_BYTE, SLOW_FIRST_BYTES, BY_SCRAPES, BY_A_PEER),
+    )
+)
+"""Why pods are ejected, as labels of a metric."""
 
 
 class UnwellPods:
@@ -107,7 +120,7 @@ class UnwellPods:
         if health.state is not TRYING and others >= self._most():
             self._become(state, SUSPECT, cause)
             return
-        label = "status-5xx" if cause.startswith("status ") else cause.replace(" ", "-")
+        label = _label(cause)
         self.ejections[label] = self.ejections.get(label, 0) + 1
         self._become(state, EJECTED, cause)
 

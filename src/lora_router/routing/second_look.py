@@ -33,7 +33,7 @@ Route = Callable[[RouteQuery, Callable[[Outcome], None]], Routed | Refused | Hel
 class _Waiting:
     """One request that waits, and then perhaps is held by its algorithm."""
 
-    __slots__ = ("held", "inner", "on_outcome", "over", "query", "refused")
+    __slots__ = ("inner", "on_outcome", "over", "query", "refused")
 
     def __init__(
         self, query: RouteQuery, refused: Refused, on_outcome: Callable[[Outcome], None]
@@ -41,7 +41,6 @@ class _Waiting:
         self.query = query
         self.refused = refused
         self.on_outcome = on_outcome
-        self.held: Held
         self.inner: Held | None = None
         self.over = False
 
@@ -92,7 +91,7 @@ class SecondLook:
         if self.look is None or len(self) >= MAX_WAITING or not self.look():
             return None
         waiting = _Waiting(query, refused, on_outcome)
-        waiting.held = Held(
+        held = Held(
             Question("none", query.model, query.pod_filter, query.subset),
             InferenceRequest(query.model),
             0,
@@ -103,7 +102,7 @@ class SecondLook:
         self._waiting[waiting] = None
         if self._deadline is None:
             self._deadline = self._clock.call_later(SECONDS, self.ended)
-        return waiting.held
+        return held
 
     def ended(self) -> None:
         """Decide all requests that wait, because a round has ended or took too long."""
