@@ -42,6 +42,7 @@ class FirstBytes:
 
     def add(self, seconds: float, adapter: str | None, *, streamed: bool) -> bool:
         """Take a first byte into account; return whether it was late."""
+        # The limit is never shorter than this, so that most first bytes need no look at it.
         late = seconds > self._rules.first_byte_seconds and seconds > self.limit(
             adapter, streamed=streamed
         )

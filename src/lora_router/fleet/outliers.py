@@ -6,8 +6,7 @@ Rules:
   scrape or a probe succeeded or failed. ``tick`` finds what only time shows: a pod that is silent,
   and a pod that is due for a probe.
 - ``unwell_pods`` has the transitions that follow, and the pods that they exclude.
-- A gateway that sends no response headers gives no evidence of requests, and then nobody is blamed
-  for silence.
+- If the gateway sends no response headers, requests are no evidence, and neither is silence.
 """
 
 from collections.abc import Callable, Collection
