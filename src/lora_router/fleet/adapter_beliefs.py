@@ -121,12 +121,12 @@ class AdapterBeliefs:
         """Return whether this router may take a free slot for an adapter that is not in flight.
 
         Where routers exchange shares, a free slot can be in another router's allotment
-        (``slot_turns``).
+        (``slot_allotment``).
         """
         peers = self.peers
         # Nobody can be allotted slots whose number is unknown.
         return (
-            peers.turn is None
+            peers.allotment is None
             or self.slots is None
             or peers.leave_a_slot(
                 self.expected, self.foreign_adapters, is_loaded=self.is_resident(adapter)
@@ -137,7 +137,7 @@ class AdapterBeliefs:
         """Return the number of free slots according to all shares, including this router's own."""
         if self.slots is None or self.somebody_waits:
             return 0
-        return max(0, self.slots - len(self.peers.told | self.foreign_adapters))
+        return max(0, self.slots - len(self.peers.reported | self.foreign_adapters))
 
     def where(self, adapter: str) -> int:
         """Return where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
@@ -216,7 +216,7 @@ class AdapterBeliefs:
         self._used_since_scrape.clear()
         self._merge()
 
-    def told(self, router: str, share: PodShare | None, last_at: float) -> bool:
+    def put_share(self, router: str, share: PodShare | None, last_at: float) -> bool:
         """Apply a peer's share (``None``: the peer has nothing here).
 
         Args:

@@ -195,7 +195,7 @@ class Fleet:
         """Forget everything that a peer reported, because it stopped."""
         self._after_exchange(self._peers.forget(router, self._states.values(), now))
 
-    def tell_peers(
+    def report_to_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float
     ) -> LedgerShare:
         """Return this router's share. The caller must send it to all peers immediately.
@@ -207,7 +207,9 @@ class Fleet:
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
         ejected = {} if self.outliers is None else self.outliers.unwell.ejected()
-        share, changed = self._peers.tell(router, every, held, self._states.values(), now, ejected)
+        share, changed = self._peers.report(
+            router, every, held, self._states.values(), now, ejected
+        )
         self._after_exchange(changed)
         return share
 

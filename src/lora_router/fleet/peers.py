@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
-from lora_router.fleet.pod_peers import Turn
+from lora_router.fleet.pod_peers import Allotment
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.slot_turns import Claim, rotation, turns_of
+from lora_router.fleet.slot_allotment import Claim, allotments_of, rotation
 
 MISSED = 3
 """How many shares a router may miss before it is treated as gone."""
@@ -50,7 +50,7 @@ class Peers:
         self._allotted_among: frozenset[str] = frozenset()
         """The peers of then."""
 
-    def tell(
+    def report(
         self,
         router: str,
         every: float,
@@ -68,15 +68,15 @@ class Peers:
             if now - received.at > MISSED * received.share.every:
                 del self._received[name]
                 changed.update(
-                    (state, None) for state in states if state.beliefs.told(name, None, now)
+                    (state, None) for state in states if state.beliefs.put_share(name, None, now)
                 )
         before: Mapping[str, PodShare] = {} if self._own is None else self._own.share.pods
         pods = {}
         for state in states:
             if state.in_flight:
                 pods[state.pod.name] = _share_of(state, before.get(state.pod.name))
-            elif state.beliefs.peers.told:
-                state.beliefs.peers.told = frozenset()
+            elif state.beliefs.peers.reported:
+                state.beliefs.peers.reported = frozenset()
         number = 1 if self._own is None else self._own.share.number + 1
         heard = {name: received.share.number for name, received in self._received.items()}
         self._claimed = {name: self._claimed.get(name, (number, now)) for name in held}
@@ -106,7 +106,7 @@ class Peers:
                 continue
             if found is not None and found.server != (pod.address, pod.uid):
                 found = None
-            if beliefs.told(router, found, last_at):
+            if beliefs.put_share(router, found, last_at):
                 changed[state] = None
         changed.update((state, None) for state in self._allot_after(tuple(changed), states, now))
         return changed
@@ -115,7 +115,7 @@ class Peers:
         """Forget a peer that stopped; return the pods that it changes."""
         if self._received.pop(router, None) is None:
             return ()
-        changed = {state: None for state in states if state.beliefs.told(router, None, now)}
+        changed = {state: None for state in states if state.beliefs.put_share(router, None, now)}
         changed.update((state, None) for state in self._allot(states, now))
         return changed
 
@@ -171,16 +171,18 @@ class Peers:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
         free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        turns = turns_of(own.router, routers, free, self._claims(positions, now))
+        allotments = allotments_of(own.router, routers, free, self._claims(positions, now))
         untouched = {}
         changed = []
         for state, allotted, unclaimed in zip(
-            in_order, turns.allotted, turns.unclaimed, strict=True
+            in_order, allotments.allotted, allotments.unclaimed, strict=True
         ):
             since = untouched[state] = self._unclaimed_since(state, unclaimed, now)
-            turn = _turn(allotted, unclaimed, now - since[1], own.every, turns.may_reuse)
+            allotment = _allotment(
+                allotted, unclaimed, now - since[1], own.every, allotments.may_reuse
+            )
             names = closed.get(state.pod.name)
-            if _put(state, turn, frozenset(names) if names else _NONE):
+            if _put(state, allotment, frozenset(names) if names else _NONE):
                 changed.append(state)
         self._untouched = untouched
         return changed
@@ -205,16 +207,16 @@ class Peers:
             if since is None or since[0] != free:
                 since = untouched[state] = free, now
             allotted = rotation(free, self._place, position, self._routers) if free else 0
-            turn = beliefs.peers.turn
+            allotment = beliefs.peers.allotment
             if (
-                turn is None
-                or turn.slots != allotted
-                or turn.slots_if_loaded < free
-                or turn.slots_if_loaded > max(free, allotted)
+                allotment is None
+                or allotment.slots != allotted
+                or allotment.slots_if_loaded < free
+                or allotment.slots_if_loaded > max(free, allotted)
                 or free == 1
             ):
-                turn = _turn(allotted, free, now - since[1], every, may_reuse=True)
-                if _put(state, turn, _NONE):
+                allotment = _allotment(allotted, free, now - since[1], every, may_reuse=True)
+                if _put(state, allotment, _NONE):
                     changed.append(state)
         return changed
 
@@ -262,15 +264,17 @@ def _share_of(state: PodState, before: PodShare | None) -> PodShare:
         and before.requests == requests
         and before.adapters == state.in_flight_adapters
         and before.server == (pod.address, pod.uid)
-        and len(before.adapters) == len(state.beliefs.peers.told)
+        and len(before.adapters) == len(state.beliefs.peers.reported)
     ):
         return before
-    state.beliefs.peers.told = frozenset(state.in_flight_adapters)
+    state.beliefs.peers.reported = frozenset(state.in_flight_adapters)
     return PodShare((pod.address, pod.uid), requests, dict(state.in_flight_adapters))
 
 
-def _turn(allotted: int, unclaimed: int, untouched: float, every: float, may_reuse: bool) -> Turn:
-    """Return the turn on a pod.
+def _allotment(
+    allotted: int, unclaimed: int, untouched: float, every: float, may_reuse: bool
+) -> Allotment:
+    """Return the allotment on a pod.
 
     Args:
         allotted: The slots of this router.
@@ -281,13 +285,13 @@ def _turn(allotted: int, unclaimed: int, untouched: float, every: float, may_reu
     """
     spare = unclaimed > 1 or untouched >= UNTOUCHED * every
     if_loaded = max(allotted, unclaimed) if spare else allotted
-    return Turn(allotted, if_loaded, may_reuse)
+    return Allotment(allotted, if_loaded, may_reuse)
 
 
-def _put(state: PodState, turn: Turn | None, closed: frozenset[str]) -> bool:
+def _put(state: PodState, allotment: Allotment | None, closed: frozenset[str]) -> bool:
     """Store a pod's allotment and closed slots; return whether they changed."""
     peers = state.beliefs.peers
-    if (peers.turn, peers.closed) == (turn, closed):
+    if (peers.allotment, peers.closed) == (allotment, closed):
         return False
-    peers.turn, peers.closed = turn, closed
+    peers.allotment, peers.closed = allotment, closed
     return True

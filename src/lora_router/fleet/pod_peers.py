@@ -8,10 +8,10 @@ from lora_router.fleet.peer_ledgers import PodShare
 _NONE: frozenset[str] = frozenset()
 
 
-class Turn(NamedTuple):
+class Allotment(NamedTuple):
     """The allotment of this router: the slots, free according to all shares, that it may take.
 
-    See ``slot_turns``.
+    See ``slot_allotment``.
     """
 
     slots: int
@@ -40,7 +40,7 @@ class PodPeers:
     the fleet writes to it.
     """
 
-    __slots__ = ("_counts", "_shares", "adapters", "closed", "requests", "told", "turn")
+    __slots__ = ("_counts", "_shares", "adapters", "allotment", "closed", "reported", "requests")
 
     def __init__(self) -> None:
         self.adapters = _NONE
@@ -49,9 +49,9 @@ class PodPeers:
         """The number of requests that peers have in flight."""
         self.closed = _NONE
         """Adapters that receive no further requests here, because a peer waits for their slot."""
-        self.told = _NONE
+        self.reported = _NONE
         """Adapters that were in flight in this router's own last share."""
-        self.turn: Turn | None = None
+        self.allotment: Allotment | None = None
         """``None``: no peer sends shares, so this router may take every free slot."""
         self._shares: dict[str, PodShare] = {}
         self._counts: dict[str, int] = {}
@@ -77,15 +77,15 @@ class PodPeers:
             foreign: Adapters that others have in flight.
             is_loaded: Whether the further adapter is still loaded on the pod.
         """
-        turn = self.turn
-        if turn is None:
+        allotment = self.allotment
+        if allotment is None:
             return True
-        told = self.told
-        left = turn.slots_if_loaded if is_loaded else turn.slots
+        reported = self.reported
+        left = allotment.slots_if_loaded if is_loaded else allotment.slots
         for adapter in expected:
-            left -= adapter not in told and adapter not in foreign
-        if left <= 0 and turn.may_reuse:
-            for adapter in told:
+            left -= adapter not in reported and adapter not in foreign
+        if left <= 0 and allotment.may_reuse:
+            for adapter in reported:
                 left += adapter not in expected and adapter not in foreign
         return left > 0
 

@@ -271,7 +271,7 @@ class Hub:
             if now - peer.heard_at > SILENCE_SECONDS:
                 self.counts.silent += 1
                 self._forget(peer, f"silent for {SILENCE_SECONDS:g} s")
-        share = self._fleet.tell_peers(self.name, INTERVAL_SECONDS, self._held(), now)
+        share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
         is_complete = now - self._complete_at >= COMPLETE_SECONDS or self._writer.is_sparse
         if is_complete:
             self._complete_at = now
@@ -321,7 +321,7 @@ class Hub:
         if self._others_hold:
             for state in states:
                 # An adapter that peers believe in flight is not any more: its slot is free.
-                if len(state.in_flight_adapters) < len(state.beliefs.peers.told):
+                if len(state.in_flight_adapters) < len(state.beliefs.peers.reported):
                     self.report_soon()
 
     def _pods_changed(self, _states: Collection[PodState]) -> None:

@@ -81,7 +81,8 @@ class Hold:
     """The longest time in seconds that the request may wait, from its first ``Hold``. Above 0."""
     wanted: PodView | None = None
     """The pod whose free slot would be best for the request, but is in a peer's allotment. The
-    router reports it to its peers, which then leave the slot alone (``fleet/slot_turns.py``)."""
+    router reports it to its peers, which then leave the slot alone (``fleet/slot_allotment.py``).
+    """
     closed: tuple[PodView, str] | None = None
     """The slot that must become free for the request: a pod, and the adapter that must get no
     further requests there. All algorithms see it in ``candidates.waiting``, peers in

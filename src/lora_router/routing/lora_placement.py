@@ -27,7 +27,7 @@ The rules, for a request and the pods that may take it:
 5. If neither is possible, the request is *held*: it waits in the router, which asks again whenever
    a request ends, in order of arrival. A request is also held, for one or two exchanges, if placing
    is much cheaper on a pod whose free slots are in another router's allotment
-   (``fleet/slot_turns.py``).
+   (``fleet/slot_allotment.py``).
 6. For an adapter that has been held for ``PATIENCE_SECONDS``, a slot is closed (``slot_closing``):
    of all slots, the one with the fewest requests in flight receives no further requests of the
    adapter in it. Those requests join elsewhere or wait. An adapter therefore waits for a slot no
@@ -217,7 +217,7 @@ class LoraPlacement:
         here = in_flight(pod, adapter)
         found.in_flight += here
         cost: float = load
-        if pod.beliefs.peers.turn is not None:
+        if pod.beliefs.peers.allotment is not None:
             cost -= TWIN_PRICE * min(here, TWIN_REQUESTS)
         if cost < found.join_cost:
             found.join, found.join_load, found.join_cost = pod, load, cost
@@ -249,7 +249,7 @@ class LoraPlacement:
                 cost += weight * (configured if seconds is None else _prices(seconds))[where]
                 if cost >= place_cost:
                     continue
-            if any_slot or beliefs.peers.turn is None or beliefs.may_take_slot(adapter):
+            if any_slot or beliefs.peers.allotment is None or beliefs.may_take_slot(adapter):
                 found.place, found.place_load, place_cost = pod, load, cost
             elif cost < found.wish_cost:
                 found.wish, found.wish_cost = pod, cost

@@ -98,18 +98,18 @@ class RouterModel:
             after: Seconds until the first one.
         """
 
-        def tell() -> None:
+        def report() -> None:
             now = self._events.time
-            share = self.fleet.tell_peers(name, every, self.director.held_adapters(), now)
+            share = self.fleet.report_to_peers(name, every, self.director.held_adapters(), now)
 
             def arrive() -> None:
                 for other in others:
                     other.fleet.put_peer(share, self._events.time)
 
             self._events.call_later(self._options.exchange_delay_seconds, arrive)
-            self._events.call_later(every, tell)
+            self._events.call_later(every, report)
 
-        self._events.call_later(after, tell)
+        self._events.call_later(after, report)
 
     def _metrics(self, pod: PodModel) -> PodMetrics:
         metrics = pod.metrics(tells_residency=self._options.tells_residency)

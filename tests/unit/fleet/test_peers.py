@@ -30,8 +30,8 @@ class TwoRouters:
 
     def exchange(self, held: dict[str, HeldShare] | None = None) -> LedgerShare:
         self.now += EVERY
-        mine = self.here.tell_peers("here", EVERY, {}, self.now)
-        theirs = self.there.tell_peers("there", EVERY, held or {}, self.now)
+        mine = self.here.report_to_peers("here", EVERY, {}, self.now)
+        theirs = self.there.report_to_peers("there", EVERY, held or {}, self.now)
         self.here.put_peer(theirs, self.now)
         self.there.put_peer(mine, self.now)
         return theirs
@@ -88,10 +88,10 @@ def test_a_peer_that_sends_no_shares_is_forgotten() -> None:
     routers = TwoRouters()
     routers.there.ledger.reserve(state_of(routers.there, 1), "a")
     routers.exchange()
-    routers.here.tell_peers("here", EVERY, {}, routers.now + 2 * EVERY)
+    routers.here.report_to_peers("here", EVERY, {}, routers.now + 2 * EVERY)
     assert routers.pod.beliefs.foreign_adapters == {"a"}
 
-    routers.here.tell_peers("here", EVERY, {}, routers.now + 4 * EVERY)
+    routers.here.report_to_peers("here", EVERY, {}, routers.now + 4 * EVERY)
     assert routers.pod.beliefs.foreign_adapters == frozenset()
     assert routers.pod.beliefs.foreign_requests == 0
     assert routers.pod.beliefs.may_take_slot("c")
@@ -166,7 +166,7 @@ def test_an_adapter_that_is_loaded_may_take_one_of_several_slots_outside_the_all
 
 def test_a_lone_router_may_take_every_free_slot() -> None:
     fleet = small_fleet()
-    fleet.tell_peers("alone", EVERY, {}, 1.0)
+    fleet.report_to_peers("alone", EVERY, {}, 1.0)
     assert all(state.beliefs.may_take_slot("c") for state in fleet)
 
 
@@ -191,7 +191,7 @@ def test_a_peer_that_stops_is_forgotten_with_all_that_it_told() -> None:
     routers.here.forget_peer("there", routers.now)
 
     assert routers.pod.beliefs.foreign_requests == 0
-    assert routers.pod.beliefs.peers.turn is None
+    assert routers.pod.beliefs.peers.allotment is None
     routers.here.forget_peer("nobody", routers.now)
 
 
@@ -202,7 +202,7 @@ def test_any_router_may_use_slots_whose_number_is_unknown() -> None:
     routers.exchange()
     routers.exchange()
 
-    assert routers.pod.beliefs.peers.turn is not None
+    assert routers.pod.beliefs.peers.allotment is not None
     assert all(state.beliefs.may_take_slot("a") for state in routers.here)
     assert all(state.beliefs.may_take_slot("a") for state in routers.there)
 
@@ -238,11 +238,11 @@ def test_what_a_share_changes_is_what_a_new_allotment_of_all_slots_would_give(
             reservations[name].pop().release()
         elif what == "exchange":
             now += 0.1
-            share = fleet.tell_peers(name, EVERY, {}, now)
+            share = fleet.report_to_peers(name, EVERY, {}, now)
             for other_name, other in fleets.items():
                 if other_name != name:
                     other.put_peer(share, now)
                     states = list(other)
-                    before = [state.beliefs.peers.turn for state in states]
+                    before = [state.beliefs.peers.allotment for state in states]
                     other._peers._allot(states, now)
-                    assert [state.beliefs.peers.turn for state in states] == before
+                    assert [state.beliefs.peers.allotment for state in states] == before

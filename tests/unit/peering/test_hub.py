@@ -350,7 +350,7 @@ def test_a_peer_that_leaves_is_forgotten_at_once(clock: ManualClock) -> None:
 
     assert in_flight(here) == 0
     assert here.peers() == []
-    assert state_of(here.fleet, 1).beliefs.peers.turn is None
+    assert state_of(here.fleet, 1).beliefs.peers.allotment is None
     assert here.hub.counts.left == 1
 
 

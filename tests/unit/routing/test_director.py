@@ -338,11 +338,11 @@ class TestHolding:
         bench = Bench(make_fleet(1), Scripted(hold_until_nobody_has_any_slot))
         there = make_fleet(1)
         busy = there.ledger.reserve(state_of(there, 1), "other-lora")
-        bench.fleet.put_peer(there.tell_peers("there", 0.1, {}, 0.0), 0.0)
+        bench.fleet.put_peer(there.report_to_peers("there", 0.1, {}, 0.0), 0.0)
         bench.held()
 
         busy.release()
-        bench.fleet.put_peer(there.tell_peers("there", 0.1, {}, 0.1), 0.1)
+        bench.fleet.put_peer(there.report_to_peers("there", 0.1, {}, 0.1), 0.1)
 
         (late,) = bench.late
         assert isinstance(late, Routed)

@@ -299,8 +299,8 @@ class TestSeveralRouters:
     def exchange(self, here: Fleet, there: Fleet, now: float) -> None:
         for _ in range(2):  # The second share acknowledges the first.
             words = [
-                (there, here.tell_peers("here", 0.1, {}, now)),
-                (here, there.tell_peers("there", 0.1, {}, now)),
+                (there, here.report_to_peers("here", 0.1, {}, now)),
+                (here, there.report_to_peers("there", 0.1, {}, now)),
             ]
             for fleet, share in words:
                 fleet.put_peer(share, now)
@@ -380,7 +380,7 @@ class TestSeveralRouters:
         assert router.director.held_adapters()["a3"].closed == ("pod-1", "a2")
 
         held = {"a3": HeldShare(6.0, closed=("pod-1", "a2"))}
-        there.put_peer(here.tell_peers("here", 0.1, held, 0.2), 0.2)
+        there.put_peer(here.report_to_peers("here", 0.1, held, 0.2), 0.2)
         assert isinstance(ask(placement(), there, "a2"), Hold)
 
 

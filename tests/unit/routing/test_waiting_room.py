@@ -166,7 +166,7 @@ class TestWhoIsNext:
         fleet = Saturated(1, 1, 2)
         there = fleet_of(1, 1, fleet.running + fleet.waiting)
         there.ledger.reserve(state_of(there, 1), "waits-1")
-        fleet.router.fleet.put_peer(there.tell_peers("there", 0.1, {}, 0.0), 0.0)
+        fleet.router.fleet.put_peer(there.report_to_peers("there", 0.1, {}, 0.0), 0.0)
 
         assert fleet.router.late_names == ["waits-1"]
 

@@ -38,7 +38,7 @@ class Claim(NamedTuple):
     """Routers that have acknowledged the claim. Known only for this router's own claims."""
 
 
-class Turns(NamedTuple):
+class Allotments(NamedTuple):
     """The allotment of one router."""
 
     allotted: list[int]
@@ -49,9 +49,9 @@ class Turns(NamedTuple):
     """Whether the router may reuse a slot that it frees."""
 
 
-def turns_of(
+def allotments_of(
     router: str, routers: Sequence[str], free: Sequence[int], claims: Iterable[Claim]
-) -> Turns:
+) -> Allotments:
     """Return one router's allotment of the free slots.
 
     Args:
@@ -79,7 +79,7 @@ def turns_of(
     place = routers.index(router)
     for pod, unclaimed in enumerate(left):
         allotted[pod] += rotation(unclaimed, place, pod, len(routers))
-    return Turns(allotted, left, may_reuse)
+    return Allotments(allotted, left, may_reuse)
 
 
 def rotation(unclaimed: int, place: int, pod: int, routers: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.fleet.slot_turns import Claim, turns_of
+from lora_router.fleet.slot_allotment import Claim, allotments_of
 
 ROUTERS = ("router-0", "router-1", "router-2")
 
@@ -17,21 +17,21 @@ def claim(
 
 
 def test_a_lone_router_is_allotted_every_slot() -> None:
-    turns = turns_of("router-0", ["router-0"], [2, 0, 1], [])
-    assert turns.allotted == [2, 0, 1]
-    assert turns.may_reuse
+    allotments = allotments_of("router-0", ["router-0"], [2, 0, 1], [])
+    assert allotments.allotted == [2, 0, 1]
+    assert allotments.may_reuse
 
 
 def test_the_claim_that_has_waited_longest_gets_the_last_slot() -> None:
     claims = [claim(5.0, "router-1"), claim(3.0, "router-2")]
-    assert turns_of("router-2", ROUTERS, [0, 1], claims).allotted == [0, 1]
-    assert turns_of("router-1", ROUTERS, [0, 1], claims).allotted == [0, 0]
+    assert allotments_of("router-2", ROUTERS, [0, 1], claims).allotted == [0, 1]
+    assert allotments_of("router-1", ROUTERS, [0, 1], claims).allotted == [0, 0]
 
 
 def test_a_claim_waits_for_an_acknowledgement_of_the_router_that_would_have_the_slot() -> None:
     def allotted(*heard_by: str) -> list[int]:
         claims = [claim(1.0, "router-1", heard_by=heard_by)]
-        return turns_of("router-1", ROUTERS, [1], claims).allotted
+        return allotments_of("router-1", ROUTERS, [1], claims).allotted
 
     # The only slot of the first pod is allotted to the first router.
     assert allotted() == [0]
@@ -41,20 +41,20 @@ def test_a_claim_waits_for_an_acknowledgement_of_the_router_that_would_have_the_
 
 def test_a_claim_to_the_routers_own_slot_waits_for_no_acknowledgement() -> None:
     claims = [claim(1.0, "router-0", heard_by=())]
-    assert turns_of("router-0", ROUTERS, [1], claims).allotted == [1]
+    assert allotments_of("router-0", ROUTERS, [1], claims).allotted == [1]
 
 
 def test_a_claim_gets_the_pod_that_it_names_or_else_the_one_with_the_most_free_slots() -> None:
     def allotted(free: list[int]) -> list[int]:
-        return turns_of("router-2", ROUTERS, free, [claim(1.0, "router-2", pod=0)]).unclaimed
+        return allotments_of("router-2", ROUTERS, free, [claim(1.0, "router-2", pod=0)]).unclaimed
 
     assert allotted([1, 3, 2]) == [0, 3, 2]
     assert allotted([0, 3, 2]) == [0, 2, 2]
 
 
 def test_a_router_reuses_what_it_frees_unless_a_claim_of_another_finds_no_slot() -> None:
-    assert not turns_of("router-0", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
-    assert turns_of("router-1", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
+    assert not allotments_of("router-0", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
+    assert allotments_of("router-1", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
 
 
 @given(
@@ -71,6 +71,6 @@ def test_no_slot_is_allotted_to_two_routers(
         claim(since, router, pod=pod if pod is None or pod < len(free) else None)
         for since, router, pod in waiting
     ]
-    parts = [turns_of(router, ROUTERS, free, claims) for router in ROUTERS]
+    parts = [allotments_of(router, ROUTERS, free, claims) for router in ROUTERS]
     for pod, slots in enumerate(free):
         assert sum(part.allotted[pod] for part in parts) == slots
