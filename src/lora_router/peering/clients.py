@@ -232,7 +232,7 @@ class PeerClients:
 
     async def _channel(self, address: PeerAddress) -> grpc.aio.Channel:
         tls = self._tls
-        if tls is None:
+        if tls is None or address.is_local:
             return grpc.aio.insecure_channel(address.target, options=_OPTIONS)
         credentials = await in_thread(lambda: _credentials(tls), "peer-tls")
         name = tls.server_name or address.host
