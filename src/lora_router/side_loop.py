@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -77,6 +77,29 @@ class SideLoop:
             raise TimeoutError("the event loop is closed") from error
         async with asyncio.timeout(seconds):
             return await asyncio.wrap_future(result)
+
+    async def await_in_router(
+        self, make: Callable[[], Awaitable[_Result]], seconds: float
+    ) -> _Result:
+        """Await ``make()`` in the router's loop, called from this loop.
+
+        Raises:
+            TimeoutError: The router's loop is busy or closed, or the work takes too long. It is
+                cancelled then.
+            Exception: What ``make`` raised.
+        """
+
+        async def work() -> _Result:
+            return await make()
+
+        coroutine = work()
+        try:
+            made = asyncio.run_coroutine_threadsafe(coroutine, self._router)
+        except RuntimeError as error:
+            coroutine.close()
+            raise TimeoutError("the event loop is closed") from error
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(made)
 
     async def stop(self) -> None:
         """End the thread. Everything in it must have been stopped before."""

@@ -5,14 +5,14 @@ still answers the kubelet's liveness probe. ``/readyz`` and ``/metrics`` are rea
 loop, and return 503 if it does not respond in time.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from aiohttp import web
 
 from lora_router.side_loop import SideLoop
-from lora_router.telemetry.metrics import CONTENT_TYPE, Telemetry
+from lora_router.telemetry.metrics import CONTENT_TYPE
 
 DEAD_SECONDS = 60.0
 """A router whose event loop has not run for so long is not alive. No load causes this."""
@@ -43,7 +43,7 @@ class AdminServer:
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        page: Callable[[], Awaitable[bytes]],
         readiness: Callable[[], Readiness],
         silence: Callable[[], float],
         *,
@@ -53,13 +53,13 @@ class AdminServer:
         """Create a server that does not listen yet.
 
         Args:
-            telemetry: Returns the page that ``/metrics`` serves.
+            page: Returns the page that ``/metrics`` serves.
             readiness: Returns what ``/readyz`` reports.
             silence: Returns the seconds since the router's loop ran. Called in another thread.
             host: The address to listen on.
             port: The port; 0 selects a free one.
         """
-        self._telemetry = telemetry
+        self._page = page
         self._readiness = readiness
         self._silence = silence
         self._host = host
@@ -129,7 +129,7 @@ class AdminServer:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         try:
-            page = await self._read(self._telemetry.page)
+            page = await self._made(self._page)
         except TimeoutError:
             return web.Response(status=503, text=f"{_BUSY}\n")
         return web.Response(body=page, headers={"content-type": CONTENT_TYPE})
@@ -139,3 +139,9 @@ class AdminServer:
         if loop is None:
             raise TimeoutError  # It stops.
         return await loop.in_router(read, self.read_seconds)
+
+    async def _made(self, make: Callable[[], Awaitable[_Page]]) -> _Page:
+        loop = self._loop
+        if loop is None:
+            raise TimeoutError  # It stops.
+        return await loop.await_in_router(make, self.read_seconds)

@@ -36,12 +36,14 @@ def router() -> Router:
 
 @pytest_asyncio.fixture
 async def server(router: Router) -> AsyncIterator[AdminServer]:
-    server = AdminServer(
-        Telemetry(Fleet()), router.read, lambda: router.silence, host="127.0.0.1", port=0
-    )
+    server = AdminServer(page, router.read, lambda: router.silence, host="127.0.0.1", port=0)
     await server.start()
     yield server
     await server.stop()
+
+
+async def page() -> bytes:
+    return Telemetry(Fleet()).page()
 
 
 def get(server: AdminServer, page: str) -> tuple[int, str]:
@@ -95,9 +97,7 @@ async def test_a_page_that_cannot_be_made_is_a_500_and_the_next_one_is_served(
 
 async def test_a_port_that_is_taken_is_named(server: AdminServer, router: Router) -> None:
     threads = set(threading.enumerate())
-    second = AdminServer(
-        Telemetry(Fleet()), router.read, lambda: 0.0, host="127.0.0.1", port=server.port
-    )
+    second = AdminServer(page, router.read, lambda: 0.0, host="127.0.0.1", port=server.port)
 
     with pytest.raises(AdminError, match=f"cannot listen on 127.0.0.1:{server.port} for the admin"):
         await second.start()
@@ -109,7 +109,7 @@ async def test_a_port_that_is_taken_is_named(server: AdminServer, router: Router
 
 
 async def test_it_can_stop_before_the_start_twice_and_start_again(router: Router) -> None:
-    server = AdminServer(Telemetry(Fleet()), router.read, lambda: 0.0, host="127.0.0.1", port=0)
+    server = AdminServer(page, router.read, lambda: 0.0, host="127.0.0.1", port=0)
     await server.stop()
     await server.start()
     await server.stop()

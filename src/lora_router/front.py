@@ -1,0 +1,149 @@
+"""What serves gateways: the path of requests, from the director to the port."""
+
+import asyncio
+import logging
+
+from lora_router.admin.server import Readiness
+from lora_router.app_metrics import (
+    add_app_metrics,
+    add_certificate_metrics,
+    add_endpoint_metrics,
+    add_gateway_metrics,
+    add_watchdog_metrics,
+)
+from lora_router.assembly import (
+    LoopClock,
+    make_director,
+    make_fleet,
+    make_health_check,
+    make_peering,
+    make_transport,
+    tls_files,
+)
+from lora_router.config.settings import Settings
+from lora_router.endpoint_discovery.service import EndpointDiscovery
+from lora_router.extproc.certificate_watch import CertificateWatch
+from lora_router.extproc.gateway_faults import GatewayFaults
+from lora_router.peering.metrics import PeerMetrics
+from lora_router.readiness import RouterReadiness
+from lora_router.supervision import Supervisor, stop_part, unless
+from lora_router.telemetry.metrics import Telemetry
+from lora_router.watchdog import Watchdog
+
+log = logging.getLogger("lora_router")
+
+_DECIDED_BEFORE_SECONDS = 2.0
+"""How long before the end of a drain the requests that are still held are decided."""
+_DRAIN_EXTRA_SECONDS = 3.0
+"""How much longer than its timeout a drain may take before it is abandoned."""
+
+
+class Front:
+    """Serves gateways from a fleet that somebody else keeps up to date.
+
+    Must be created inside a running event loop.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Create the parts. Nothing listens yet.
+
+        Raises:
+            BrokenAlgorithmError: An installed algorithm cannot be loaded.
+            SecretError: The secret of peers cannot be used.
+        """
+        self._settings = settings
+        self.fleet = make_fleet(settings)
+        self.telemetry = Telemetry(self.fleet)
+        self.supervisor = Supervisor(self.telemetry.task_failed)
+        self.fleet.changes.on_failure = self._listener_failed
+        self.director = make_director(settings, self.fleet, self.telemetry)
+        self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
+        self.gateway = GatewayFaults()
+        self.peering = make_peering(settings, self.fleet, self.director, self.supervisor)
+        self.transport = make_transport(
+            settings,
+            self.director,
+            self.telemetry,
+            self.supervisor,
+            self.endpoint_discovery,
+            self.gateway,
+            self.peering,
+        )
+        self.health_check = make_health_check(settings, self.fleet, self.supervisor)
+        self._readiness = RouterReadiness(
+            self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
+        )
+        self._readiness.add_details(self.gateway.status)
+        self.certificates = self._watch_certificates()
+        self.watchdog = Watchdog(settings.loop_stall_seconds)
+        self._hurry = asyncio.Event()
+        add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
+        add_gateway_metrics(self.telemetry, self.gateway)
+        add_watchdog_metrics(self.telemetry, self.watchdog)
+        add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
+        if self.peering is not None:
+            self._readiness.add_details(self.peering.status)
+            self.telemetry.registry.register(PeerMetrics(self.peering.hub))
+
+    def readiness(self) -> Readiness:
+        """Return whether this router should receive new requests, and the reason if not."""
+        return self._readiness.read()
+
+    def hurry(self) -> None:
+        """End a drain at once. Envoy finishes the answers that it is sending."""
+        self._hurry.set()
+
+    async def _serve(self) -> None:
+        """Listen. Readiness is not reported yet.
+
+        Raises:
+            TransportError: The gRPC address is in use or not available, or the TLS files are
+                invalid.
+        """
+        await self.health_check.start()
+        await self.transport.start()
+        if self.certificates is not None:
+            self.certificates.start()
+        if self.peering is not None:
+            self.peering.start()
+
+    async def _drain(self) -> None:
+        settings = self._settings
+        await stop_part("readiness", self.transport.set_ready(ready=False))
+        self.endpoint_discovery.close()
+        if self.peering is not None:
+            self.peering.drain()
+        await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
+        drain_seconds = settings.drain_timeout_seconds
+        # The last decisions must reach Envoy before the streams are closed.
+        decided_in = drain_seconds - min(_DECIDED_BEFORE_SECONDS, drain_seconds / 5)
+        await stop_part("held requests", self._drain_held(decided_in))
+        await stop_part(
+            "transport",
+            self._drain_transport(drain_seconds),
+            drain_seconds + _DRAIN_EXTRA_SECONDS,
+        )
+
+    async def _drain_held(self, seconds: float) -> None:
+        self.director.drain(seconds)
+
+    async def _drain_transport(self, seconds: float) -> None:
+        if not await unless(self._hurry, self._drain_streams(seconds)):
+            self.director.drain(0)
+            await self._drain_streams(0)
+
+    async def _drain_streams(self, seconds: float) -> None:
+        closed = await self.transport.drain(seconds)
+        log.info("drained; %d streams were still open and were closed", closed)
+
+    def _watch_certificates(self) -> CertificateWatch | None:
+        files = tls_files(self._settings)
+        if files is None:
+            return None
+        watch = CertificateWatch(files, self.transport, self.supervisor)
+        self._readiness.add_details(watch.status)
+        add_certificate_metrics(self.telemetry, watch)
+        return watch
+
+    def _listener_failed(self, listener: str, error: BaseException) -> None:
+        self.supervisor.failed("fleet-listener", error, about=listener)
