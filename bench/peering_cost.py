@@ -28,6 +28,7 @@ from lora_router.peering.clients import PeerClients
 from lora_router.peering.exchange_call import Exchange
 from lora_router.peering.hub import Hub, Timer
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
+from lora_router.peering.mesh import Mesh
 from lora_router.peering.service import PATH, PeerService
 from lora_router.supervision import Supervisor
 
@@ -91,14 +92,15 @@ async def _requests(fleet: Fleet, adapters: int, in_flight: int, seed: int) -> N
 async def _router(args: argparse.Namespace) -> None:
     fleet = _fleet(args.pods, args.adapters)
     hub = Hub(f"router-{args.number}", fleet, dict, _Clock())
+    mesh = Mesh(hub)
     server = GrpcServer(
-        {PATH: Exchange(PeerService(hub, None)).open_call}, max_message_bytes=MAX_MESSAGE_BYTES
+        {PATH: Exchange(PeerService(mesh, None)).open_call}, max_message_bytes=MAX_MESSAGE_BYTES
     )
     port = await server.start("127.0.0.1", 0)
     print(port, flush=True)
     peers = (await asyncio.to_thread(sys.stdin.readline)).strip()
     if peers:
-        PeerClients(hub, ListedPeers(peers), Supervisor()).start()
+        PeerClients(mesh, ListedPeers(peers), Supervisor()).start()
     requests = asyncio.create_task(
         _requests(fleet, args.adapters, args.in_flight // args.routers, args.number)
     )

@@ -15,8 +15,8 @@ from lora_router.log_limit import LogLimit
 from lora_router.peering.addresses import MAX_ADDRESSES, AddressSource, PeerAddress
 from lora_router.peering.aio_link import AioLink
 from lora_router.peering.conversation import Conversation
-from lora_router.peering.hub import Hub
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
+from lora_router.peering.mesh import Mesh
 from lora_router.peering.secret import HEADER, Secret, SecretError, read_secret
 from lora_router.peering.service import PATH
 from lora_router.supervision import Supervisor
@@ -68,7 +68,7 @@ class PeerClients:
 
     def __init__(
         self,
-        hub: Hub,
+        mesh: Mesh,
         source: AddressSource,
         supervisor: Supervisor,
         *,
@@ -78,13 +78,13 @@ class PeerClients:
         """Create it without streams.
 
         Args:
-            hub: All peers.
+            mesh: The streams.
             source: Finds the addresses.
             supervisor: Runs the tasks.
             tls: The TLS files. Without them, connections are not encrypted.
             secret: Proves to peers that this router is one.
         """
-        self._hub = hub
+        self._mesh = mesh
         self._source = source
         self._supervisor = supervisor
         self._tls = tls
@@ -200,7 +200,7 @@ class PeerClients:
     async def _exchange(self, address: PeerAddress) -> tuple[Conversation, str]:
         """Open a stream and carry it to its end; return why it ended."""
         link = AioLink()
-        conversation = self._hub.open(link)
+        conversation = self._mesh.open(link)
         try:
             channel = await self._channel(address)
         except OSError as error:

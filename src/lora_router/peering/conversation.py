@@ -1,7 +1,7 @@
 """One stream between two routers, from the greetings to its end. No I/O.
 
 The side that opened the stream greets first. A stream carries reports in one direction or in both:
-the hub decides which stream of a peer is used.
+the mesh decides which stream of a peer is used.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader
 
 if TYPE_CHECKING:
-    from lora_router.peering.hub import Hub
+    from lora_router.peering.mesh import Mesh
     from lora_router.peering.peer import Peer
 
 VERSION = 1
@@ -43,11 +43,11 @@ _ASK_SECONDS = 0.5
 class Conversation:
     """One stream."""
 
-    def __init__(self, hub: "Hub", link: Link, *, opened_here: bool) -> None:
+    def __init__(self, mesh: "Mesh", link: Link, *, opened_here: bool) -> None:
         """Create the conversation of a new stream.
 
         Args:
-            hub: All conversations of this router.
+            mesh: All conversations of this router.
             link: The stream.
             opened_here: Whether this router opened it.
         """
@@ -61,7 +61,8 @@ class Conversation:
         """Whether this router has another stream to the same peer."""
         self.is_open = True
         self.reader: ReportReader | None = None
-        self._hub = hub
+        self._mesh = mesh
+        self._hub = hub = mesh.hub
         self._messages = Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now)
         self._bytes = Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now)
         self._asked_at = float("-inf")
@@ -103,9 +104,9 @@ class Conversation:
             if ending is not None:
                 return ending
         if message.wants_complete and self.peer is not None:
-            self.peer.needs_complete = True
-        if message.leaves:
-            hub.left(self)  # Closes this stream.
+            self._mesh.complete_wanted(self.peer.name)
+        if message.leaves and self.peer is not None:
+            hub.left(self.peer)  # Closes this stream.
         return None
 
     def expect_greeting(self) -> None:
@@ -117,7 +118,7 @@ class Conversation:
         """Handle the end of the stream, whoever ended it."""
         if self.is_open:
             self.is_open = False
-            self._hub.ended(self)
+            self._mesh.ended(self)
 
     def close(self, ending: Ending) -> None:
         """End the stream."""
@@ -143,12 +144,12 @@ class Conversation:
                 f"peering versions {greeting.oldest_version} to {greeting.version} are not spoken "
                 f"here, but {OLDEST_VERSION} to {VERSION}",
             )
-        return self._hub.joined(self, name, release)
+        return self._mesh.joined(self, name, release)
 
     def _read(self, report: Report) -> Ending | None:
-        hub, reader = self._hub, self.reader
-        if reader is None:
-            return None  # The hub did not accept the peer.
+        hub, peer, reader = self._hub, self.peer, self.reader
+        if peer is None or reader is None:
+            return None  # The mesh did not accept the peer.
         try:
             share = reader.read(report)
         except GapError:
@@ -160,9 +161,9 @@ class Conversation:
             return self._reject(error.cause, INVALID_ARGUMENT, str(error))
         if share is None:
             return None
-        if hub.is_too_heavy(reader):
+        if self._mesh.is_too_heavy(reader):
             return self._reject("too-large", RESOURCE_EXHAUSTED, "all reports are too large")
-        hub.reported(self, share)
+        hub.reported(peer, share)
         return None
 
     def _reject(self, cause: str, code: int, message: str) -> Ending:

@@ -5,9 +5,9 @@ from lora_router.grpc_server.grpc_messages import Message
 from lora_router.grpc_server.message_call import MessageCall
 from lora_router.grpc_server.status import OK
 from lora_router.grpc_server.stream import OVER, Call, Stream
-from lora_router.peering.hub import Hub
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
 from lora_router.peering.link import Ending
+from lora_router.peering.mesh import Mesh
 from lora_router.peering.secret import HEADER
 from lora_router.peering.service import PeerService
 
@@ -24,7 +24,7 @@ class Exchange:
         if refusal is not None:
             stream.finish(*refusal)
             return OVER
-        return ExchangeCall(self._service.hub, stream, headers)
+        return ExchangeCall(self._service.mesh, stream, headers)
 
 
 class ExchangeCall(MessageCall):
@@ -32,9 +32,9 @@ class ExchangeCall(MessageCall):
 
     __slots__ = ("_conversation",)
 
-    def __init__(self, hub: Hub, stream: Stream, headers: CallHeaders) -> None:
+    def __init__(self, mesh: Mesh, stream: Stream, headers: CallHeaders) -> None:
         super().__init__(stream, headers, MAX_MESSAGE_BYTES)
-        self._conversation = hub.accept(self)
+        self._conversation = mesh.accept(self)
 
     # The link
 

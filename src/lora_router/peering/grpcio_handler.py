@@ -33,7 +33,7 @@ def peers_handler(service: PeerService) -> grpc.GenericRpcHandler:
 
 async def _carry(service: PeerService, context: _Context) -> Ending | None:
     link = AioLink()
-    await link.carry(service.hub.accept(link), context.read, context.write)
+    await link.carry(service.mesh.accept(link), context.read, context.write)
     return link.ending
 
 

@@ -6,14 +6,12 @@ Rules:
   not sooner than ``SHORTEST_SECONDS`` after the last one, when something changed that others wait
   for: a slot became free that a peer waits for, a request is held, a peer holds one, a pod was
   ejected. ``_EXTRA_PER_SECOND`` bounds how often.
-- Each peer gets a complete report first, and every ``COMPLETE_SECONDS``. A peer that does not read
-  fast enough misses reports, and then gets a complete one.
+- Every ``COMPLETE_SECONDS``, a complete report goes to all peers. Carriers also send one to a peer
+  that is new, or that missed a report.
 - A peer is forgotten with all it reported when it leaves, or has been silent for
   ``SILENCE_SECONDS``.
-- This router opens a stream to every peer that it knows of, and sends on it. To peers that only
-  opened streams themselves, it sends on those.
 
-No I/O: links carry the messages, and a clock calls.
+No I/O: carriers carry the messages, and a clock calls.
 """
 
 import logging
@@ -23,16 +21,12 @@ from typing import Protocol
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
 from lora_router.fleet.pod_state import PodState
-from lora_router.grpc_server.status import OK, RESOURCE_EXHAUSTED, UNAVAILABLE
 from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
-from lora_router.peering.conversation import Conversation
+from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts
-from lora_router.peering.limits import MAX_PEERS, MAX_STREAMS, MAX_WEIGHT
-from lora_router.peering.link import Ending, Link
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.peer import Peer
-from lora_router.peering.report_reader import ReportReader
 from lora_router.peering.report_writer import ReportWriter
 
 log = logging.getLogger("lora_router.peering")
@@ -44,14 +38,6 @@ SILENCE_SECONDS = 1.0
 _EXTRA_BURST, _EXTRA_PER_SECOND = 10, 10
 """Reports that are sent sooner than ``INTERVAL_SECONDS``."""
 _LATE_SECONDS = 0.25
-_UNACKNOWLEDGED_SECONDS = 2.0
-"""A stream whose reports do not arrive for this long is replaced."""
-_STREAMS_BURST, _STREAMS_PER_SECOND = 2 * MAX_STREAMS, 10
-"""Streams that others open."""
-_GREETING_SECONDS = 2.0
-"""Time that a new stream of another router has for its greeting."""
-_LIGHT = MAX_WEIGHT // (2 * MAX_PEERS)
-"""The weight up to which a reader is never too heavy."""
 
 
 class Timer(Protocol):
@@ -96,6 +82,7 @@ class Hub:
         self._fleet = fleet
         self._held = held
         self._clock = clock
+        self._carriers: list[Carrier] = []
         self._writer = ReportWriter()
         self._complete_at = clock.now()
         """When the last complete report went to all peers."""
@@ -105,69 +92,47 @@ class Hub:
         self._is_late = False
         """Whether the next report was put off, because the event loop had stalled."""
         self._extra = Budget(_EXTRA_BURST, _EXTRA_PER_SECOND, clock.now)
-        self._streams = Budget(_STREAMS_BURST, _STREAMS_PER_SECOND, clock.now)
-        self._incoming: dict[Conversation, None] = {}
         self._others_hold = False
         self._ejections = 0
-        self._closing = False
         self._has_left = False
         self._limit = LogLimit()
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
-    # Streams
+    def add(self, carrier: Carrier) -> None:
+        """Send reports with a further carrier from now on."""
+        self._carriers.append(carrier)
 
-    def refusal(self) -> Ending | None:
-        """Return why no further stream of another router is accepted, or ``None``."""
-        if self._closing:
-            return Ending(UNAVAILABLE, "lora-router: shutting down")
-        if len(self._incoming) < MAX_STREAMS and self._streams.spend(1):
-            return None
-        self.rejected("too-many-streams", "too many streams", "")
-        return Ending(RESOURCE_EXHAUSTED, "lora-router: too many streams of peers")
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, ``seconds`` from now."""
+        return self._clock.call_later(seconds, call)
 
-    def accept(self, link: Link) -> Conversation:
-        """Return the conversation of a stream that another router opened."""
-        conversation = Conversation(self, link, opened_here=False)
-        self._incoming[conversation] = None
-        self._clock.call_later(_GREETING_SECONDS, conversation.expect_greeting)
-        return conversation
+    # Called by carriers
 
-    def open(self, link: Link) -> Conversation:
-        """Return the conversation of a stream that this router opened."""
-        return Conversation(self, link, opened_here=True)
+    def met(self, name: str, release: str, most: int) -> Peer | None:
+        """Return the peer of a name, which is added if it is new.
 
-    # Called by conversations
+        Args:
+            name: The peer's name, checked.
+            release: Its release.
+            most: The number of peers that the carrier allows.
 
-    def joined(self, conversation: Conversation, name: str, release: str) -> Ending | None:
-        """Add a stream to a peer that greeted on it, or refuse it."""
-        now = self.now()
+        Returns:
+            ``None`` if there are too many peers.
+        """
         peer = self.peers.get(name)
         if peer is None:
-            if len(self.peers) >= MAX_PEERS:
-                self.rejected("too-many-peers", f"more than {MAX_PEERS} peers", name)
-                return Ending(RESOURCE_EXHAUSTED, "lora-router: too many peers")
-            peer = self.peers[name] = Peer(name, release, now)
+            if len(self.peers) >= most:
+                self.rejected("too-many-peers", f"more than {most} peers", name)
+                return None
+            peer = self.peers[name] = Peer(name, release, self.now())
             log.info("peer %s joined, %d peers", name, len(self.peers))
-        for each in tuple(peer.conversations):
-            if each.opened_here is not conversation.opened_here:
-                continue
-            if each.opened_here:
-                # It has two addresses, and one of them is enough.
-                conversation.is_redundant = True
-                return Ending(OK, "")
-            each.close(Ending(UNAVAILABLE, "lora-router: replaced by a newer stream"))
-        conversation.peer = peer
-        conversation.reader = ReportReader(name, SILENCE_SECONDS / 3)
-        peer.conversations.append(conversation)
-        self._schedule(now)
-        return None
+        return peer
 
-    def reported(self, conversation: Conversation, share: LedgerShare) -> None:
+    def reported(self, peer: Peer, share: LedgerShare) -> None:
         """Apply a peer's share."""
-        peer = conversation.peer
-        if peer is None or share.number <= peer.number:
-            return  # The other stream of the peer was faster.
+        if share.number <= peer.number:
+            return  # It came another way already.
         self.counts.reports_received += 1
         now = self.now()
         peer.number, peer.heard_at = share.number, now
@@ -182,39 +147,20 @@ class Hub:
                 self.report_soon()  # The peer waits for the acknowledgement.
         self._fleet.put_peer(share, now)
 
-    def left(self, conversation: Conversation) -> None:
+    def left(self, peer: Peer) -> None:
         """Forget a peer that stops."""
-        if conversation.peer is not None and conversation.peer.name in self.peers:
+        if self.peers.get(peer.name) is peer:
             self.counts.left += 1
-            self._forget(conversation.peer, "left")
-
-    def ended(self, conversation: Conversation) -> None:
-        """Remove a stream that ended."""
-        self._incoming.pop(conversation, None)
-        peer = conversation.peer
-        if peer is not None and conversation in peer.conversations:
-            peer.conversations.remove(conversation)
-            if peer.sends_on is conversation:
-                peer.sends_on = None
-
-    def is_too_heavy(self, reader: ReportReader) -> bool:
-        """Return whether the reports of all peers take too much memory, and this one's much."""
-        if reader.weight <= _LIGHT:
-            return False
-        total = 0
-        for peer in self.peers.values():
-            for each in peer.conversations:
-                total += each.reader.weight if each.reader is not None else 0
-        return total > MAX_WEIGHT
+            self._forget(peer, "left")
 
     def rejected(self, cause: str, message: str, peer: str) -> None:
-        """Count and log a stream that was rejected."""
+        """Count and log a stream or a message that was rejected."""
         self.counts.rejected[cause] += 1
         self._limit.log(
             log,
             logging.WARNING,
             cause,
-            "a stream of %s was rejected: %s",
+            "what %s sent was rejected: %s",
             f"peer {peer}" if peer else "an unknown peer",
             message,
         )
@@ -230,22 +176,24 @@ class Hub:
         if due < self._due_at - SHORTEST_SECONDS and self._extra.spend(1):
             self._schedule(due)
 
+    def report_now(self) -> None:
+        """Send a report at once, because somebody new reads it."""
+        self._schedule(self.now())
+
     def drain(self) -> None:
-        """Accept no more streams and end those of others. Reports continue on this router's own."""
-        self._closing = True
-        for conversation in tuple(self._incoming):
-            conversation.close(Ending(UNAVAILABLE, "lora-router: shutting down"))
+        """Accept no more peers. Reports continue."""
+        for carrier in self._carriers:
+            carrier.drain()
 
     def leave(self) -> None:
         """Tell all peers that this router stops, and send no more."""
-        self._closing = self._has_left = True
+        self._has_left = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         message = PeerMessage(leaves=True).SerializeToString()
-        for peer in self.peers.values():
-            for conversation in peer.conversations:
-                conversation.link.send(message)
+        for carrier in self._carriers:
+            carrier.leave(message)
 
     def _schedule(self, due: float) -> None:
         if self._timer is not None:
@@ -258,7 +206,7 @@ class Hub:
     def _report(self) -> None:
         self._timer = None
         now = self.now()
-        if not self.peers or self._has_left:
+        if self._has_left or not (self.peers or any(each.announces for each in self._carriers)):
             return
         self._is_late = not self._is_late and now - self._due_at > _LATE_SECONDS
         if self._is_late:
@@ -277,42 +225,16 @@ class Hub:
             self._complete_at = now
             self._writer.begin_again()
         changes = self._writer.update(share, now)
-        complete: list[bytes] | None = changes if is_complete else None
-        for peer in self.peers.values():
-            conversation = self._stream_to(peer, now)
-            if conversation is None:
-                continue
-            if not conversation.link.is_ready:
-                peer.needs_complete = True
-                continue
-            parts = changes
-            if peer.needs_complete or is_complete:
-                peer.needs_complete = False
-                if complete is None:
-                    complete = self._writer.complete()
-                parts = complete
-            self.counts.reports_sent += 1
-            for part in parts:
-                self.counts.bytes_sent += len(part)
-                conversation.link.send(part)
-
-    def _stream_to(self, peer: Peer, now: float) -> Conversation | None:
-        conversation = peer.stream()
-        if conversation is not peer.sends_on:
-            peer.sends_on = conversation
-            peer.needs_complete = True
-            peer.acknowledged_at = now
-        elif conversation is not None and now - peer.acknowledged_at > _UNACKNOWLEDGED_SECONDS:
-            conversation.close(Ending(UNAVAILABLE, "lora-router: reports do not arrive"))
-            return None
-        return conversation
+        report = Outgoing(self._writer, changes, is_complete=is_complete)
+        for carrier in self._carriers:
+            carrier.send(report, now)
 
     def _forget(self, peer: Peer, why: str) -> None:
         del self.peers[peer.name]
         self._others_hold = any(each.held for each in self.peers.values())
         log.info("peer %s %s, %d peers", peer.name, why, len(self.peers))
-        for conversation in tuple(peer.conversations):
-            conversation.close(Ending(UNAVAILABLE, f"lora-router: {why}"))
+        for carrier in self._carriers:
+            carrier.forget(peer.name, why)
         self._fleet.forget_peer(peer.name, self.now())
 
     # Called by the fleet

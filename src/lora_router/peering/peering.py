@@ -8,6 +8,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
 from lora_router.peering.hub import Clock, Hub
+from lora_router.peering.mesh import Mesh
 from lora_router.peering.secret import Secret
 from lora_router.peering.service import PeerService
 from lora_router.routing.director import Director
@@ -39,8 +40,9 @@ class Peering:
         self.hub = Hub(name, fleet, director.held_adapters, clock)
         director.reception.on_held = self.hub.report_soon
         self.secret = secret
-        self.service = PeerService(self.hub, secret)
-        self._clients = PeerClients(self.hub, source, supervisor, tls=tls, secret=secret)
+        mesh = Mesh(self.hub)
+        self.service = PeerService(mesh, secret)
+        self._clients = PeerClients(mesh, source, supervisor, tls=tls, secret=secret)
 
     def start(self) -> None:
         """Find the peers, and exchange reports with them."""

@@ -10,6 +10,7 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.peering.conversation import Conversation
 from lora_router.peering.hub import Hub
 from lora_router.peering.link import Ending
+from lora_router.peering.mesh import Mesh
 from tests.fleet import ManualClock, make_fleet
 
 DELAY = 0.001
@@ -76,15 +77,16 @@ class Router:
         self.outliers = outliers
         self.held: dict[str, HeldShare] = {}
         self.hub = Hub(name, self.fleet, lambda: self.held, clock)
+        self.mesh = Mesh(self.hub)
 
     def connect(self, other: "Router") -> MemoryLink:
         """Open a stream to another router; return this side of it."""
         here, there = self.link(), other.link()
         here.other, there.other = there, here
-        refusal = other.hub.refusal()
+        refusal = other.mesh.refusal()
         assert refusal is None, refusal
-        there.conversation = other.hub.accept(there)
-        here.conversation = self.hub.open(here)
+        there.conversation = other.mesh.accept(there)
+        here.conversation = self.mesh.open(here)
         here.conversation.greet()
         return here
 

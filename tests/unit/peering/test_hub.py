@@ -5,8 +5,8 @@ import pytest
 from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.grpc_server.status import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, UNAVAILABLE
-from lora_router.peering import hub as hub_module
 from lora_router.peering import limits
+from lora_router.peering import mesh as mesh_module
 from lora_router.peering.hub import COMPLETE_SECONDS, INTERVAL_SECONDS, SHORTEST_SECONDS
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Pod, Report
 from tests.fleet import ManualClock, state_of
@@ -29,9 +29,9 @@ class Stranger:
 
     def __init__(self, router: Router, name: str | None = "stranger") -> None:
         self.link = router.link()
-        refusal = router.hub.refusal()
+        refusal = router.mesh.refusal()
         assert refusal is None
-        self.conversation = router.hub.accept(self.link)
+        self.conversation = router.mesh.accept(self.link)
         self.clock = router.clock
         self.number = 0
         if name is not None:
@@ -170,7 +170,7 @@ def test_an_idle_mesh_sends_ten_short_reports_a_second(clock: ManualClock) -> No
 
 def test_complete_reports_go_out_now_and_then(clock: ManualClock) -> None:
     here, _there = mesh(clock, "here", "there")
-    link = next(iter(here.hub.peers.values())).sends_on
+    link = here.mesh.stream_to(here.peers()[0])
     assert link is not None
     sent = link.link
     assert isinstance(sent, MemoryLink)
@@ -238,7 +238,7 @@ def test_early_reports_are_limited(clock: ManualClock) -> None:
 
 def test_a_peer_that_does_not_read_gets_a_complete_report_when_it_does(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
-    stream = here.hub.peers["there"].sends_on
+    stream = here.mesh.stream_to("there")
     assert stream is not None
     link = stream.link
     assert isinstance(link, MemoryLink)
@@ -257,7 +257,7 @@ def test_a_peer_that_does_not_read_gets_a_complete_report_when_it_does(clock: Ma
 
 def test_a_stream_whose_reports_do_not_arrive_is_replaced(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
-    stream = here.hub.peers["there"].sends_on
+    stream = here.mesh.stream_to("there")
     assert stream is not None
     assert isinstance(stream.link, MemoryLink)
     stream.link.cut = True
@@ -273,7 +273,7 @@ def test_a_stream_whose_reports_do_not_arrive_is_replaced(clock: ManualClock) ->
 
 def test_a_report_that_is_missing_is_asked_for(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
-    stream = here.hub.peers["there"].sends_on
+    stream = here.mesh.stream_to("there")
     assert stream is not None
     assert isinstance(stream.link, MemoryLink)
     here.fleet.ledger.reserve(state_of(here.fleet, 1), "a")
@@ -358,8 +358,8 @@ def test_a_silent_peer_is_forgotten_after_a_second(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
     there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
     clock.advance(INTERVAL_SECONDS + SOON)
-    for peer in there.hub.peers.values():
-        for conversation in peer.conversations:
+    for peer in there.peers():
+        for conversation in there.mesh.streams_of(peer):
             assert isinstance(conversation.link, MemoryLink)
             conversation.link.cut = True
 
@@ -389,8 +389,8 @@ def test_a_router_whose_event_loop_stalled_reads_before_it_forgets(clock: Manual
 def test_after_a_partition_routers_know_each_other_again(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
     for router in (here, there):
-        for peer in router.hub.peers.values():
-            for conversation in peer.conversations:
+        for peer in router.peers():
+            for conversation in router.mesh.streams_of(peer):
                 assert isinstance(conversation.link, MemoryLink)
                 conversation.link.cut = True
     clock.advance(5)
@@ -424,7 +424,7 @@ def test_a_router_that_drains_accepts_no_stream(clock: ManualClock) -> None:
 
     here.hub.drain()
 
-    refusal = here.hub.refusal()
+    refusal = here.mesh.refusal()
     assert refusal is not None
     assert refusal.code == UNAVAILABLE
     here.fleet.ledger.reserve(state_of(here.fleet, 1), "a")
@@ -503,8 +503,8 @@ def test_peers_and_streams_are_bounded(clock: ManualClock) -> None:
     assert [each.code for each in strangers[-5:]] == [RESOURCE_EXHAUSTED] * 5
 
     for _ in range(10 * limits.MAX_STREAMS):
-        if here.hub.refusal() is None:
-            here.hub.accept(here.link())
+        if here.mesh.refusal() is None:
+            here.mesh.accept(here.link())
     assert here.hub.counts.rejected["too-many-streams"] > 0
     clock.advance(3)
     assert len(here.hub.peers) == 0, "they were silent"
@@ -534,8 +534,8 @@ def test_lies_about_pods_that_do_not_exist_change_no_decision(clock: ManualClock
 def test_all_reports_together_are_bounded(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "MAX_WEIGHT", 1_000_000)
-    monkeypatch.setattr(hub_module, "_LIGHT", 100_000)
+    monkeypatch.setattr(mesh_module, "MAX_WEIGHT", 1_000_000)
+    monkeypatch.setattr(mesh_module, "_LIGHT", 100_000)
     here = Router("here", clock)
     modest = Stranger(here, "modest")
     modest.report()

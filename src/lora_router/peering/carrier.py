@@ -1,0 +1,56 @@
+"""What the hub needs of whatever carries messages between routers.
+
+The mesh carries them on streams between each two routers (``mesh``), Redis on a channel to which
+all routers listen (``broadcast``). Several carriers can be in use at the same time: a report that
+arrives twice is used once.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lora_router.peering.report_writer import ReportWriter
+
+
+class Outgoing:
+    """A report of this router, in the two forms in which carriers send it."""
+
+    __slots__ = ("_complete", "_writer", "changes", "is_complete")
+
+    def __init__(
+        self, writer: ReportWriter, changes: Sequence[bytes], *, is_complete: bool
+    ) -> None:
+        self.changes = changes
+        """The messages for those that have the report before this one."""
+        self.is_complete = is_complete
+        """Whether ``changes`` is complete, so that those that have nothing can use it too."""
+        self._writer = writer
+        self._complete = changes if is_complete else None
+
+    def complete(self) -> Sequence[bytes]:
+        """Return the messages for those that have nothing. Must be called while it is sent."""
+        if self._complete is None:
+            self._complete = self._writer.complete()
+        return self._complete
+
+
+class Carrier(Protocol):
+    """Carries messages to peers. What arrives, it passes to the hub."""
+
+    @property
+    def announces(self) -> bool:
+        """Whether reports are to be sent even if no peer is known."""
+
+    def send(self, report: Outgoing, now: float) -> None:
+        """Send a report to every peer."""
+
+    def send_to_all(self, message: bytes) -> None:
+        """Send another message to every peer that has room for it."""
+
+    def forget(self, peer: str, why: str) -> None:
+        """Forget what is kept for a peer that the hub has forgotten."""
+
+    def drain(self) -> None:
+        """Accept no further peers, and release what would delay the end of the server."""
+
+    def leave(self, message: bytes) -> None:
+        """Send a last message to every peer."""

@@ -1,0 +1,219 @@
+"""The carrier of the mesh: a stream, or two, between each two routers.
+
+Rules:
+
+- This router opens a stream to every peer that it knows of, and sends on it. To peers that only
+  opened streams themselves, it sends on those.
+- A stream begins with a complete report. A peer that does not read fast enough misses reports, and
+  then gets a complete one.
+- A stream whose reports are not acknowledged is replaced.
+
+No I/O: links carry the messages, and a clock calls.
+"""
+
+from collections.abc import Collection
+
+from lora_router.grpc_server.status import OK, RESOURCE_EXHAUSTED, UNAVAILABLE
+from lora_router.peering.budget import Budget
+from lora_router.peering.carrier import Outgoing
+from lora_router.peering.conversation import Conversation
+from lora_router.peering.hub import SILENCE_SECONDS, Hub
+from lora_router.peering.limits import MAX_PEERS, MAX_STREAMS, MAX_WEIGHT
+from lora_router.peering.link import Ending, Link
+from lora_router.peering.report_reader import ReportReader
+
+_UNACKNOWLEDGED_SECONDS = 2.0
+"""A stream whose reports do not arrive for this long is replaced."""
+_STREAMS_BURST, _STREAMS_PER_SECOND = 2 * MAX_STREAMS, 10
+"""Streams that others open."""
+_GREETING_SECONDS = 2.0
+"""Time that a new stream of another router has for its greeting."""
+_LIGHT = MAX_WEIGHT // (2 * MAX_PEERS)
+"""The weight up to which a reader is never too heavy."""
+
+
+class _Streams:
+    """The streams to and from one peer."""
+
+    __slots__ = ("conversations", "needs_complete", "sends_on", "since")
+
+    def __init__(self) -> None:
+        self.conversations: list[Conversation] = []
+        """The open streams, oldest first."""
+        self.sends_on: Conversation | None = None
+        """The stream that carries this router's reports."""
+        self.since = 0.0
+        """When that stream was chosen."""
+        self.needs_complete = True
+        """Whether the next report on ``sends_on`` must be a complete one."""
+
+    def best(self) -> Conversation | None:
+        """Return the stream to send on: one that this router opened, else the newest."""
+        for conversation in self.conversations:
+            if conversation.opened_here:
+                return conversation
+        return self.conversations[-1] if self.conversations else None
+
+
+class Mesh:
+    """All streams of this router."""
+
+    announces = False
+    """A router that nobody has a stream to has nobody to send to."""
+
+    def __init__(self, hub: Hub) -> None:
+        """Create it without streams.
+
+        Args:
+            hub: All peers. It sends reports on the streams from now on.
+        """
+        self.hub = hub
+        self._streams: dict[str, _Streams] = {}
+        """By the names of the peers."""
+        self._incoming: dict[Conversation, None] = {}
+        self._budget = Budget(_STREAMS_BURST, _STREAMS_PER_SECOND, hub.now)
+        self._closing = False
+        hub.add(self)
+
+    # Streams
+
+    def refusal(self) -> Ending | None:
+        """Return why no further stream of another router is accepted, or ``None``."""
+        if self._closing:
+            return Ending(UNAVAILABLE, "lora-router: shutting down")
+        if len(self._incoming) < MAX_STREAMS and self._budget.spend(1):
+            return None
+        self.hub.rejected("too-many-streams", "too many streams", "")
+        return Ending(RESOURCE_EXHAUSTED, "lora-router: too many streams of peers")
+
+    def accept(self, link: Link) -> Conversation:
+        """Return the conversation of a stream that another router opened."""
+        conversation = Conversation(self, link, opened_here=False)
+        self._incoming[conversation] = None
+        self.hub.call_later(_GREETING_SECONDS, conversation.expect_greeting)
+        return conversation
+
+    def open(self, link: Link) -> Conversation:
+        """Return the conversation of a stream that this router opened."""
+        return Conversation(self, link, opened_here=True)
+
+    def streams_of(self, peer: str) -> Collection[Conversation]:
+        """Return the open streams to and from a peer."""
+        streams = self._streams.get(peer)
+        return () if streams is None else tuple(streams.conversations)
+
+    def stream_to(self, peer: str) -> Conversation | None:
+        """Return the stream that carries this router's reports to a peer."""
+        streams = self._streams.get(peer)
+        return None if streams is None else streams.sends_on
+
+    # Called by conversations
+
+    def joined(self, conversation: Conversation, name: str, release: str) -> Ending | None:
+        """Add a stream to a peer that greeted on it, or refuse it."""
+        peer = self.hub.met(name, release, MAX_PEERS)
+        if peer is None:
+            return Ending(RESOURCE_EXHAUSTED, "lora-router: too many peers")
+        streams = self._streams.setdefault(name, _Streams())
+        for each in tuple(streams.conversations):
+            if each.opened_here is not conversation.opened_here:
+                continue
+            if each.opened_here:
+                # It has two addresses, and one of them is enough.
+                conversation.is_redundant = True
+                return Ending(OK, "")
+            each.close(Ending(UNAVAILABLE, "lora-router: replaced by a newer stream"))
+        conversation.peer = peer
+        conversation.reader = ReportReader(name, SILENCE_SECONDS / 3)
+        streams.conversations.append(conversation)
+        self.hub.report_now()
+        return None
+
+    def complete_wanted(self, peer: str) -> None:
+        """Send the next report to a peer as a complete one."""
+        streams = self._streams.get(peer)
+        if streams is not None:
+            streams.needs_complete = True
+
+    def ended(self, conversation: Conversation) -> None:
+        """Remove a stream that ended."""
+        self._incoming.pop(conversation, None)
+        peer = conversation.peer
+        streams = None if peer is None else self._streams.get(peer.name)
+        if streams is not None and conversation in streams.conversations:
+            streams.conversations.remove(conversation)
+            if streams.sends_on is conversation:
+                streams.sends_on = None
+
+    def is_too_heavy(self, reader: ReportReader) -> bool:
+        """Return whether the reports of all peers take too much memory, and this one's much."""
+        if reader.weight <= _LIGHT:
+            return False
+        total = 0
+        for streams in self._streams.values():
+            for each in streams.conversations:
+                total += each.reader.weight if each.reader is not None else 0
+        return total > MAX_WEIGHT
+
+    # Called by the hub
+
+    def send(self, report: Outgoing, now: float) -> None:
+        """Send a report to every peer that reads."""
+        counts = self.hub.counts
+        for name, streams in self._streams.items():
+            conversation = self._stream_to(name, streams, now)
+            if conversation is None:
+                continue
+            if not conversation.link.is_ready:
+                streams.needs_complete = True
+                continue
+            parts = report.changes
+            if streams.needs_complete:
+                streams.needs_complete = False
+                parts = report.complete()
+            counts.reports_sent += 1
+            for part in parts:
+                counts.bytes_sent += len(part)
+                conversation.link.send(part)
+
+    def send_to_all(self, message: bytes) -> None:
+        """Send a message to every peer that reads fast enough."""
+        counts = self.hub.counts
+        for streams in self._streams.values():
+            conversation = streams.sends_on
+            if conversation is not None and conversation.link.is_ready:
+                counts.bytes_sent += len(message)
+                conversation.link.send(message)
+
+    def forget(self, peer: str, why: str) -> None:
+        """End the streams of a peer."""
+        streams = self._streams.pop(peer, None)
+        if streams is not None:
+            for conversation in tuple(streams.conversations):
+                conversation.close(Ending(UNAVAILABLE, f"lora-router: {why}"))
+
+    def drain(self) -> None:
+        """Accept no more streams and end those of others. Reports continue on this router's own."""
+        self._closing = True
+        for conversation in tuple(self._incoming):
+            conversation.close(Ending(UNAVAILABLE, "lora-router: shutting down"))
+
+    def leave(self, message: bytes) -> None:
+        """Send a last message on all streams."""
+        self._closing = True
+        for streams in self._streams.values():
+            for conversation in streams.conversations:
+                conversation.link.send(message)
+
+    def _stream_to(self, name: str, streams: _Streams, now: float) -> Conversation | None:
+        conversation = streams.best()
+        if conversation is not streams.sends_on:
+            streams.sends_on = conversation
+            streams.needs_complete = True
+            streams.since = now
+        elif conversation is not None:
+            acknowledged_at = max(streams.since, self.hub.peers[name].acknowledged_at)
+            if now - acknowledged_at > _UNACKNOWLEDGED_SECONDS:
+                conversation.close(Ending(UNAVAILABLE, "lora-router: reports do not arrive"))
+                return None
+        return conversation
