@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from lora_router.fleet.catalog import Catalog, CatalogsFullError
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.reading import ReadFailure, Reading
 from lora_router.log_limit import LogLimit
-from lora_router.scrape.list_doubt import ListDoubt, joined
+from lora_router.scrape.intake import Intake, RefusedReading
 from lora_router.scrape.models_plan import ModelsPlan
 from lora_router.scrape.page_reader import ScrapeError
 from lora_router.scrape.pod_pages import PodPages
@@ -67,6 +67,7 @@ class Scraper:
         api_key: SecretStr | None = None,
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
+        intake: Intake | None = None,
     ) -> None:
         """Create a scraper that does not run yet.
 
@@ -80,9 +81,11 @@ class Scraper:
             api_key: Sent as bearer token when ``/v1/models`` is read.
             supervisor: Runs the tasks. Default: a supervisor of its own.
             clock: The router's monotonic clock.
+            intake: Puts readings into the fleet. Default: one of its own.
         """
         self._fleet = fleet
         self._observer = observer
+        self._intake = intake or Intake(fleet, clock)
         self._interval = interval
         self._models_interval = models_interval
         self._timeout = timeout
@@ -93,12 +96,12 @@ class Scraper:
         self._limit = LogLimit(10.0, burst=20, clock=clock)
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
-        self._doubts: dict[PodState, ListDoubt] = {}
         self._wakes: dict[PodState, asyncio.Event] = {}
         self._plan = ModelsPlan(
             self._have_models, wake=self._wake, on_round_end=self._round_ended, clock=clock
         )
         self._on_looked: tuple[Callable[[], None], ...] = ()
+        self._on_reading: tuple[Callable[[Reading], None], ...] = ()
         self._pages: PodPages | None = None
         self._untried: set[tuple[PodState, Kind]] = set()
         self._all_tried = asyncio.Event()
@@ -118,7 +121,6 @@ class Scraper:
         for state in tuple(self._tasks):
             self._plan.remove(state)
         self._tasks.clear()
-        self._doubts.clear()
         self._wakes.clear()
         try:
             await cancel(tasks)
@@ -138,9 +140,8 @@ class Scraper:
         Returns at once, and is cheap enough for the request path. The reads are limited
         (``models_plan``). When the list changed, ``Fleet.changes.pods`` reports it.
         """
-        doubt = self._doubts.get(state)
-        if doubt is not None:
-            doubt.confirm()
+        if state in self._tasks:
+            self._intake.confirm_loss(state)
             self._plan.read_soon(state)
 
     def look_again(self) -> bool:
@@ -159,12 +160,23 @@ class Scraper:
         """Call ``listener`` when a round of ``look_again`` has ended."""
         self._on_looked = (*self._on_looked, listener)
 
+    def subscribe_readings(self, listener: Callable[[Reading], None]) -> None:
+        """Call ``listener`` with each reading that has been used, and with each failed read."""
+        self._on_reading = (*self._on_reading, listener)
+
     def _round_ended(self) -> None:
         for listener in self._on_looked:
             try:
                 listener()
             except Exception as error:
                 self._supervisor.failed("looked-listener", error)
+
+    def _hand_on(self, reading: Reading) -> None:
+        for listener in self._on_reading:
+            try:
+                listener(reading)
+            except Exception as error:
+                self._supervisor.failed("reading-listener", error)
 
     def _have_models(self) -> Iterable[PodState]:
         """Return the pods of a round: those that are asked for their models and can be reached."""
@@ -189,7 +201,6 @@ class Scraper:
             wanted = state.pod.ready and self._fleet.get(state.pod.name) is state
             if wanted and state not in self._tasks:
                 self._untried.update((state, kind) for kind in _kinds_of(state))
-                self._doubts[state] = ListDoubt(self._clock)
                 self._wakes[state] = asyncio.Event()
                 self._plan.add(state)
                 keep, name = self._supervisor.keep, state.pod.name
@@ -200,7 +211,7 @@ class Scraper:
             elif not wanted and state in self._tasks:
                 for task in self._tasks.pop(state):
                     task.cancel()
-                del self._doubts[state], self._wakes[state]
+                del self._wakes[state]
                 self._plan.remove(state)
                 self._untried -= {(state, "metrics"), (state, "models")}
         self._note_progress()
@@ -291,35 +302,34 @@ class Scraper:
     def _failed(self, state: PodState, kind: Kind, error: ScrapeError, health: ReadHealth) -> None:
         self._observer.failed(kind, state.pod.name, error.cause)
         health.bad(error)
-        if kind == "metrics":
-            # Where another endpoint serves the metrics, it may fail alone.
-            unreachable = error.unreachable and urlsplit(state.pod.metrics_url).netloc == (
-                state.pod.address
-            )
-            self._fleet.put_scrape_failure(state, self._clock(), unreachable=unreachable)
+        # Where another endpoint serves the metrics, it may fail alone.
+        unreachable = error.unreachable and (
+            kind == "models" or urlsplit(state.pod.metrics_url).netloc == state.pod.address
+        )
+        failure = ReadFailure(kind, error.cause, unreachable)
+        reading = Reading(state, self._clock(), failure)
+        # The pod may have left.
+        with suppress(RefusedReading):
+            self._intake.put(reading)
+            self._hand_on(reading)
 
     async def _scrape(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
-        self._fleet.put_metrics(state, await pages.metrics(state.pod, health))
+        metrics = await pages.metrics(state.pod, health)
+        self._use(Reading(state, metrics.scraped_at, metrics))
 
     async def _list(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
         self._plan.started(state)
         models = await pages.models(state.pod, health)
-        # The pods file may have named the models during this read.
-        if state.pod.models is None:
-            self._put_models(state, models)
+        self._use(Reading(state, self._clock(), models))
 
-    def _put_models(self, state: PodState, models: Catalog) -> None:
-        doubt = self._doubts.get(state)
-        loss = doubt.about(state, models) if doubt is not None else None
+    def _use(self, reading: Reading) -> None:
         try:
-            if loss is None:
-                self._fleet.put_models(state, models)
+            self._intake.put(reading)
+        except RefusedReading as error:
+            if error.is_outdated:
                 return
-            # What the list adds is believed at once.
-            self._fleet.put_models(state, joined(state.catalog, models))
-        except CatalogsFullError as error:
-            raise ScrapeError("too-large", str(error)) from None
-        raise ScrapeError("doubted", loss)
+            raise ScrapeError(error.cause, str(error)) from None
+        self._hand_on(reading)
 
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:

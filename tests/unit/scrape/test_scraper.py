@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from lora_router import supervision
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape import models_plan, page_reader, pod_pages
 from lora_router.scrape import scraper as scraper_module
@@ -184,8 +185,8 @@ async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_ca
     monkeypatch.setattr(page_reader, "MAX_PAGE_BYTES", 2000)
     healthy = Server()
     async with server.run() as address, Bench(pod("a", address), timeout=0.05) as bench:
-        snapshot = object()
-        bench.state("a").metrics = snapshot  # type: ignore[assignment]
+        snapshot = PodMetrics(scraped_at=0.0)
+        bench.state("a").metrics = snapshot
 
         await until(lambda: bench.counts.bad.count(("metrics", "a", cause)) >= 3)
 

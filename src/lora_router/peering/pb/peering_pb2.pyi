@@ -1,3 +1,4 @@
+from lora_router.peering.pb import readings_pb2 as _readings_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -7,16 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("greeting", "report", "leaves", "wants_complete")
+    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings")
     GREETING_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
     WANTS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
     greeting: Greeting
     report: Report
     leaves: bool
     wants_complete: bool
-    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ...) -> None: ...
+    readings: _readings_pb2.Readings
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
     __slots__ = ("router", "version", "oldest_version", "release")
