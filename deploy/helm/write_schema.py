@@ -12,8 +12,10 @@ SCHEMA = Path(__file__).parent / "lora-router" / "values.schema.json"
 ELSEWHERE = {
     "lora_affinity_threshold": "loraAffinityThreshold",
     "pod_api_key": "podApiKey",
+    "peer_service": "peering.enabled",
+    "peer_secret_file": "peering.secretName",
 }
-"""Settings that have their own values: one that takes precedence, and one that is a secret."""
+"""Settings that have their own values: one that takes precedence, secrets, and names of objects."""
 PORTS = ("grpc_port", "admin_port", "envoy_listen_port")
 """Port 0 (any) is not allowed in the chart, since probes and Services need the port."""
 

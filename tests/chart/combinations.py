@@ -83,7 +83,14 @@ COMBINATIONS: dict[str, dict[str, object]] = {
             "gatewayNamespaceLabels": {"kubernetes.io/metadata.name": "envoy-gateway-system"},
             "monitoringNamespaceLabels": {"monitoring": "true"},
             "apiServerPorts": [6443],
+            "apiServerCidrs": ["192.0.2.10/32", "2001:db8::/64"],
             "podPorts": [8000, 9000],
+            "extraEgress": [
+                {
+                    "to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}],
+                    "ports": [{"port": 8000, "protocol": "TCP"}],
+                }
+            ],
         },
         "gateway": {"mode": "sidecar"},
     },
@@ -105,6 +112,11 @@ COMBINATIONS: dict[str, dict[str, object]] = {
             "annotations": {"example.test/internal": "true"},
         },
     },
+    "routers that do not know of each other": {"peering": {"enabled": False}},
+    "a key of one's own for the peers": {
+        "peering": {"secretName": "routers", "secretKey": "key-of-routers"}
+    },
+    "a list of peers": {"settings": {"peers": "a.test:50052,b.test:50052"}},
     "TLS": {"tls": {"secretName": "router-tls", "requireClientCertificate": True}},
     "a sidecar of its own size": {
         "gateway": {

@@ -31,10 +31,13 @@ def render(
     return documents
 
 
-def one(documents: list[Document], kind: str) -> Document:
-    """Return the only object of a kind."""
-    [found] = [document for document in documents if document["kind"] == kind]
-    return found
+def one(documents: list[Document], kind: str, suffix: str = "lora-router") -> Document:
+    """Return the only object of a kind, or of several the one whose name ends with ``suffix``."""
+    found = [document for document in documents if document["kind"] == kind]
+    if len(found) > 1:
+        found = [each for each in found if each["metadata"]["name"].endswith(suffix)]
+    [chosen] = found
+    return chosen
 
 
 def kinds(documents: list[Document]) -> list[str]:

@@ -1,5 +1,6 @@
-"""The router as a release runs it: its settings file, service account and permissions."""
+"""The router as a release runs it: its settings file, service account, permissions and Secrets."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,7 +49,10 @@ async def installed_router(
     file = folder / "config.yaml"
     file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
     token = await admin.token(namespace, "mine-lora-router")
+    secret = folder / "peer-secret"
+    secret.write_bytes(await peer_secret(admin, namespace))
     here = {
+        "peer_secret_file": str(secret),
         "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
         "grpc_host": "127.0.0.1",
         "admin_host": "127.0.0.1",
@@ -56,6 +60,12 @@ async def installed_router(
         **(flags or {}),
     }
     return App(load_settings(file=file, environ={}, flags=here).settings)
+
+
+async def peer_secret(admin: KubeClient, namespace: str) -> bytes:
+    """Return the key by which the routers of the release ``mine`` know each other."""
+    path = f"/api/v1/namespaces/{namespace}/secrets/mine-lora-router-peers"
+    return base64.b64decode((await admin.call("GET", path))["data"]["peer-secret"])
 
 
 def _mapping(value: object) -> Mapping[str, object]:

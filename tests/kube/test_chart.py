@@ -150,7 +150,7 @@ async def test_the_notes_name_the_next_three_commands(namespace: str, releases: 
         assert "   curl " in notes or "kubectl -n" in notes.partition("3. ")[2]
 
 
-async def test_the_account_can_follow_pods_and_do_nothing_else(
+async def test_the_account_can_follow_pods_and_peers_and_do_nothing_else(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
     releases.install(CHART, "mine")
@@ -162,6 +162,9 @@ async def test_the_account_can_follow_pods_and_do_nothing_else(
         pods = f"/api/v1/namespaces/{namespace}/pods"
         assert (await account.call("GET", pods))["items"] == []
         await account.call("GET", pods, watch="true", timeoutSeconds=1)
+        slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+        assert (await account.call("GET", slices))["items"] == []
+        await account.call("GET", slices, watch="true", timeoutSeconds=1)
         refused: Sequence[tuple[str, str]] = (
             ("GET", f"/api/v1/namespaces/{other}/pods"),
             ("GET", "/api/v1/pods"),
@@ -171,7 +174,14 @@ async def test_the_account_can_follow_pods_and_do_nothing_else(
             ("DELETE", f"{pods}/one"),
             ("DELETE", pods),
             ("POST", f"{pods}/one/exec"),
+            ("GET", f"/apis/discovery.k8s.io/v1/namespaces/{other}/endpointslices"),
+            ("GET", "/apis/discovery.k8s.io/v1/endpointslices"),
+            ("GET", f"{slices}/one"),
+            ("POST", slices),
+            ("DELETE", f"{slices}/one"),
+            ("GET", f"/api/v1/namespaces/{namespace}/services"),
             ("GET", f"/api/v1/namespaces/{namespace}/secrets"),
+            ("GET", f"/api/v1/namespaces/{namespace}/secrets/mine-lora-router-peers"),
             ("GET", f"/api/v1/namespaces/{namespace}/configmaps"),
             ("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments"),
             ("GET", "/api/v1/nodes"),

@@ -75,6 +75,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if .Values.peering.enabled }}
+{{- $_ := set $ours "peer_secret_file" "/etc/lora-router-peers/secret" }}
+{{- if include "lora-router.peerService" . }}
+{{- $_ := set $ours "peer_service" (printf "%s/%s" .Release.Namespace (include "lora-router.peersName" .)) }}
+{{- end }}
+{{- if .Values.tls.secretName }}
+{{- $_ := set $ours "peer_tls_ca_file" "/etc/lora-router-tls/ca.crt" }}
+{{- $_ := set $ours "peer_tls_server_name" (include "lora-router.tlsHostname" .) }}
+{{- end }}
+{{- end }}
 {{- with include "lora-router.poolHeader" . }}
 {{- $_ := set $ours "pool_header" . }}
 {{- end }}
@@ -89,6 +99,30 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if or .Values.tls.secretName .Values.settings.grpc_tls_cert_file -}}
 true
 {{- end -}}
+{{- end }}
+
+{{- /* The name in the router's certificate. */ -}}
+{{- define "lora-router.tlsHostname" -}}
+{{ .Values.tls.hostname | default (printf "%s.%s.svc" (include "lora-router.fullname" .) .Release.Namespace) }}
+{{- end }}
+
+{{- /* The headless Service of the routers, the permission to follow it, and the peers' Secret. */ -}}
+{{- define "lora-router.peersName" -}}
+{{ include "lora-router.fullname" . | trunc 57 | trimSuffix "-" }}-peers
+{{- end }}
+
+{{- /* "true" if the routers find each other through that Service, else empty. */ -}}
+{{- define "lora-router.peerService" -}}
+{{- if and .Values.peering.enabled (not .Values.settings.peers) -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- /* Selects the routers, in a NetworkPolicy. */ -}}
+{{- define "lora-router.routersPeer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "lora-router.selectorLabels" . | nindent 6 }}
 {{- end }}
 
 {{- /* Whole seconds: the preStop sleep, the drain, and 10 s to stop (app.py). */ -}}
