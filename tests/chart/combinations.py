@@ -75,6 +75,26 @@ COMBINATIONS: dict[str, dict[str, object]] = {
         "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9},
         "podDisruptionBudget": {"maxUnavailable": "25%"},
     },
+    "autoscaling by CPU": {
+        "autoscaling": {"enabled": True, "source": "cpu", "targets": {"cpu": 1.5}, "behavior": None}
+    },
+    "autoscaling by other names": {
+        "autoscaling": {
+            "enabled": True,
+            "targets": {"requestsPerSecond": 250.5, "loopLagSeconds": 0.05, "cpu": None},
+            "customMetrics": {"requestsPerSecond": "router_rps", "loopLagSeconds": "router_lag"},
+        }
+    },
+    "autoscaling with KEDA": {
+        "autoscaling": {
+            "enabled": True,
+            "source": "keda",
+            "keda": {
+                "serverAddress": "http://prometheus.monitoring:9090",
+                "authenticationName": "prometheus",
+            },
+        }
+    },
     "a long drain": {"drain": {"delaySeconds": 0, "timeoutSeconds": 600}},
     "a network policy": {"networkPolicy": {"enabled": True}},
     "a narrow network policy": {

@@ -104,6 +104,30 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             {"autoscaling": {"enabled": True, "minReplicas": 9}},
             "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
         ),
+        (
+            {"autoscaling": {"targetCPUUtilizationPercentage": 60}},
+            "additional properties 'targetCPUUtilizationPercentage' not allowed",
+        ),
+        ({"autoscaling": {"source": "prometheus"}}, "at '/autoscaling/source': value must be one"),
+        ({"autoscaling": {"targets": {"requestsPerSecond": 0}}}, "exclusiveMinimum: got 0, want 0"),
+        ({"autoscaling": {"targets": {"cpu": "70%"}}}, "at '/autoscaling/targets/cpu'"),
+        (
+            {
+                "autoscaling": {
+                    "enabled": True,
+                    "targets": {"requestsPerSecond": None, "loopLagSeconds": None},
+                }
+            },
+            "autoscaling.targets: set requestsPerSecond or loopLagSeconds",
+        ),
+        (
+            {"autoscaling": {"enabled": True, "source": "cpu", "targets": {"cpu": None}}},
+            'autoscaling.targets.cpu: needed with autoscaling.source "cpu"',
+        ),
+        (
+            {"autoscaling": {"enabled": True, "source": "keda"}},
+            "autoscaling.keda.serverAddress: the URL of Prometheus is needed",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(values: dict[str, object], complaint: str) -> None:

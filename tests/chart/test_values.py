@@ -272,14 +272,6 @@ def test_the_service_says_that_its_grpc_is_http2_without_tls() -> None:
     assert grpc["appProtocol"] == "kubernetes.io/h2c"
 
 
-def test_an_autoscaled_deployment_does_not_say_how_many() -> None:
-    assert one(render(), "Deployment")["spec"]["replicas"] == 2
-    scaled = render({"autoscaling": {"enabled": True}})
-    assert "replicas" not in one(scaled, "Deployment")["spec"]
-    target = one(scaled, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
-    assert target == one(scaled, "Deployment")["metadata"]["name"]
-
-
 def test_selectors_choose_the_routers_pods_alone() -> None:
     documents = render({"autoscaling": {"enabled": True}, "networkPolicy": {"enabled": True}})
     mine = pod_template(documents)["metadata"]["labels"]

@@ -26,13 +26,14 @@ _SOURCES = (
         )
         for name in ("prometheusrules", "servicemonitors")
     ),
+    ("crds", "github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"),
 )
 
 Document = dict[str, Any]
 
 
 def definitions() -> list[Document] | None:
-    """Return the definitions of the Gateway API, Envoy Gateway and the Prometheus operator.
+    """Return the definitions of the Gateway API, Envoy Gateway, the Prometheus operator and KEDA.
 
     ``None``: there is no Go to bring them.
     """

@@ -3,4 +3,7 @@ module lora-router.test/crds
 
 go 1.26.0
 
-require github.com/prometheus-operator/prometheus-operator v0.85.0 // indirect
+require (
+	github.com/kedacore/keda/v2 v2.21.0 // indirect
+	github.com/prometheus-operator/prometheus-operator v0.85.0 // indirect
+)
