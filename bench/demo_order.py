@@ -13,7 +13,7 @@ import sys
 from itertools import combinations
 
 from lora_router.demo.load import ADAPTERS, BASE, make_trace
-from lora_router.demo.stack import DISK_LOAD_MS, HOST_LOAD_MS, PODS, SLOTS, STEP_MS
+from lora_router.demo.plan import DISK_LOAD_MS, HOST_LOAD_MS, PODS, SLOTS, STEP_MS
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.registry import load_algorithms
 from lora_router.simulator.engine_options import EngineOptions

@@ -157,6 +157,45 @@ async def test_a_child_that_dies_ends_the_demo_and_is_named(child: str) -> None:
     assert running.stdout == b""
 
 
+async def test_two_routers_share_the_requests_and_act_as_one() -> None:
+    async with demo(
+        "--duration", "4", "--json", "--algorithm", "lora-placement", "--routers", "2"
+    ) as running:
+        status = await running.end()
+        await running.until_gone()
+
+    assert status == 0, running.stderr
+    document = json.loads(running.stdout)
+    assert (document["routers"], document["peering"]) == (2, True)
+    result = document["algorithms"]["lora-placement"]
+    assert result["errors"] == 0
+    by_router = result["requests_by_router"]
+    assert list(by_router) == ["router-1", "router-2"]
+    assert sum(by_router.values()) == result["requests"]
+    assert min(by_router.values()) > result["requests"] / 4, "Envoy asks them in turn"
+    # Twelve adapters fit into the slots, so one router waits for none, and loads each of them once.
+    assert result["slot_waits"] <= 2
+    assert result["adapter_loads"] <= 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--routers", "0"), b"--routers"),
+        (("--routers", "17"), b"--routers"),
+        (("--routers", "two"), b"--routers"),
+        (("--no-peering",), b"--no-peering: needs --routers 2 or more"),
+    ],
+)
+async def test_a_wrong_number_of_routers_starts_nothing_and_is_named(
+    arguments: tuple[str, ...], said: bytes
+) -> None:
+    async with demo(*arguments) as running:
+        assert await running.end() == 2
+    assert said in running.stderr
+    assert running.stdout == b""
+
+
 async def test_an_unknown_algorithm_starts_nothing() -> None:
     async with demo("--algorithm", "best") as running:
         assert await running.end() == 2

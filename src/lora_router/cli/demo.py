@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-from lora_router.cli.options import AsJson, complete_algorithm
+from lora_router.cli.options import AsJson, complete_algorithm, fail
+
+_MOST_ROUTERS = 16
+"""The number of routers that a mesh of peers is made for."""
 
 
 def demo(
@@ -21,12 +24,27 @@ def demo(
             autocompletion=complete_algorithm,
         ),
     ] = None,
+    routers: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            help=f"Routers behind the Envoy, at most {_MOST_ROUTERS}. Several are peers of each "
+            "other.",
+            min=1,
+            max=_MOST_ROUTERS,
+        ),
+    ] = 1,
+    no_peering: Annotated[
+        bool, typer.Option("--no-peering", help="Several routers do not know of each other.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(metavar="NUMBER", help="Seed of the load, which is the same for all.")
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run a real Envoy and simulated vLLM pods, with the same load for each algorithm."""
+    if no_peering and routers == 1:
+        fail("--no-peering: needs --routers 2 or more, because one router has no peers", status=2)
     from lora_router.demo.run import DEFAULT_ALGORITHMS, DemoOptions, demo_command
 
     options = DemoOptions(
@@ -34,5 +52,7 @@ def demo(
         algorithms=tuple(dict.fromkeys(algorithm or DEFAULT_ALGORITHMS)),
         seed=seed,
         as_json=as_json,
+        routers=routers,
+        peering=not no_peering,
     )
     raise typer.Exit(demo_command(options))

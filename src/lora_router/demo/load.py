@@ -9,7 +9,7 @@ adapter. One request in seven is for the base model, which needs no slot.
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 
@@ -44,6 +44,10 @@ class Outcome:
     pod: str = ""
     adapter_state: str = ""
     """State of its adapter on arrival: ``active``, ``resident``, ``cold``; or ``base``."""
+    at: float = 0.0
+    """When it was due, in seconds from the start of the trace."""
+    late_seconds: float = 0.0
+    """How much later it was sent. Well below a step, unless the machine is too busy to measure."""
 
 
 def make_trace(seed: int, seconds: float) -> tuple[Arrival, ...]:
@@ -82,9 +86,13 @@ class Player:
                 delay = started + arrival.at - loop.time()
                 if delay > 0:
                     await asyncio.sleep(delay)
-                requests.create_task(self._request(session, arrival))
+                requests.create_task(
+                    self._request(session, arrival, loop.time() - started - arrival.at)
+                )
 
-    async def _request(self, session: aiohttp.ClientSession, arrival: Arrival) -> None:
+    async def _request(
+        self, session: aiohttp.ClientSession, arrival: Arrival, late_seconds: float
+    ) -> None:
         try:
             async with asyncio.timeout(LONGEST_WAIT_SECONDS):
                 outcome = await self._ask(session, arrival)
@@ -92,7 +100,7 @@ class Player:
             outcome = Outcome(arrival.model, f"no answer within {LONGEST_WAIT_SECONDS:g} s")
         except aiohttp.ClientError as error:
             outcome = Outcome(arrival.model, f"{type(error).__name__}: {error}")
-        self.outcomes.append(outcome)
+        self.outcomes.append(replace(outcome, at=arrival.at, late_seconds=late_seconds))
 
     async def _ask(self, session: aiohttp.ClientSession, arrival: Arrival) -> Outcome:
         loop = asyncio.get_running_loop()

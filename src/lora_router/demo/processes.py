@@ -63,6 +63,12 @@ class Children:
         except OSError as error:
             raise ChildError(f"{name} cannot be started: {error}") from None
 
+    async def kill(self, name: str) -> None:
+        """End a child with SIGKILL. From now on it does not count as one that exited too early."""
+        process = self._running.pop(name)
+        process.kill()
+        await process.wait()
+
     def output(self, name: str) -> Path:
         """Return the file with a child's output."""
         return self._directory / f"{name}.log"

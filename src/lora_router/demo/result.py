@@ -1,7 +1,7 @@
 """The figures that the demo measures."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_router.demo.load import BASE, Outcome
@@ -23,12 +23,22 @@ class Result:
     adapter_loads: int
     """Loads of an adapter into a slot, on all pods."""
     requests_by_pod: dict[str, int]
+    requests_by_router: dict[str, int]
+    """The requests that each router routed."""
     errors: int
     error_examples: list[str]
 
 
-def summarise(outcomes: Sequence[Outcome], reports: Sequence[PodReport]) -> Result:
-    """Return the figures of one algorithm."""
+def summarise(
+    outcomes: Sequence[Outcome], reports: Sequence[PodReport], by_router: Mapping[str, int]
+) -> Result:
+    """Return the figures of one algorithm.
+
+    Args:
+        outcomes: All requests of the trace.
+        reports: The final state of all pods.
+        by_router: How many requests each router routed.
+    """
     good = [outcome for outcome in outcomes if outcome.error is None]
     times = sorted(outcome.first_token_seconds * 1000 for outcome in good)
     adapter = [outcome for outcome in good if outcome.model != BASE]
@@ -42,6 +52,7 @@ def summarise(outcomes: Sequence[Outcome], reports: Sequence[PodReport]) -> Resu
         slot_waits=sum(report.slot_waits for report in reports),
         adapter_loads=sum(report.loads for report in reports),
         requests_by_pod={report.pod: by_pod[report.pod] for report in reports},
+        requests_by_router=dict(by_router),
         errors=sum(errors.values()),
         error_examples=[f"{count} times: {error}" for error, count in errors.most_common(5)],
     )

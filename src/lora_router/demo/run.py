@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.live import Live
 
 from lora_router.demo.load import Arrival, Player, make_trace
+from lora_router.demo.plan import PODS, StackPlan, demo_plan, routers_text
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.result import Result, summarise
-from lora_router.demo.stack import PODS, DemoStack, PodReport
+from lora_router.demo.stack import DemoStack, PodReport
 from lora_router.demo.view import live_view, result_view
 from lora_router.routing.registry import UnknownAlgorithmError, check_installed
 from lora_router.terminal import output_console, print_report
@@ -36,6 +37,14 @@ class DemoOptions:
     algorithms: tuple[str, ...]
     seed: int
     as_json: bool
+    routers: int = 1
+    peering: bool = True
+    """Whether several routers are peers of each other."""
+
+    @property
+    def plan(self) -> StackPlan:
+        """The fleet to run."""
+        return demo_plan(self.routers, peering=self.peering)
 
 
 def demo_command(options: DemoOptions) -> int:
@@ -56,12 +65,13 @@ def demo_command(options: DemoOptions) -> int:
         _print_error(f"lora-router: {error}")
         return 1
     if results is None:
-        console.print("interrupted; pods, router and Envoy are stopped")
+        routers = "router" if options.routers == 1 else "routers"
+        console.print(f"interrupted; pods, {routers} and Envoy are stopped")
         return _INTERRUPTED
     if options.as_json:
         sys.stdout.write(json.dumps(_document(options, results)) + "\n")
     else:
-        print_report(console, "", result_view(results, console.width))
+        print_report(console, "", result_view(results, options.plan, console.width))
     for algorithm, result in results.items():
         for example in result.error_examples:
             _print_error(f"{algorithm}: {example}")
@@ -78,6 +88,8 @@ def _document(options: DemoOptions, results: dict[str, Result]) -> dict[str, obj
     return {
         "duration_seconds": options.duration,
         "seed": options.seed,
+        "routers": options.routers,
+        "peering": options.routers > 1 and options.peering,
         "algorithms": {name: asdict(result) for name, result in results.items()},
     }
 
@@ -108,16 +120,18 @@ async def _run(options: DemoOptions, console: Console) -> dict[str, Result]:
     trace = make_trace(options.seed, options.duration)
     results = {}
     for algorithm in options.algorithms:
-        results[algorithm] = await _try_algorithm(algorithm, trace, console)
+        results[algorithm] = await _try_algorithm(algorithm, options.plan, trace, console)
     return results
 
 
-async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Console) -> Result:
+async def _try_algorithm(
+    algorithm: str, plan: StackPlan, trace: Sequence[Arrival], console: Console
+) -> Result:
     with tempfile.TemporaryDirectory(prefix="lora-router-demo-") as name:
         directory = Path(name)
         async with Children(directory) as children:
-            console.print(f"{algorithm}: starting {PODS} pods, the router and Envoy")
-            stack = DemoStack(children, directory)
+            console.print(f"{algorithm}: starting {PODS} pods, {routers_text(plan)} and Envoy")
+            stack = DemoStack(children, directory, plan)
             await stack.start(algorithm)
             player = Player(stack.url, trace)
             playing = asyncio.create_task(player.play())
@@ -131,12 +145,12 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
                 for task in (*helpers, playing):
                     if task.done():
                         task.result()  # Raises ChildError if a child has ended.
-                reports = await _reports(stack)
+                reports, by_router = await _reports(stack)
             finally:
                 for task in (playing, *helpers):
                     task.cancel()
                 await asyncio.gather(playing, *helpers, return_exceptions=True)
-    result = summarise(player.outcomes, reports)
+    result = summarise(player.outcomes, reports, by_router)
     console.print(
         f"{algorithm}: {result.requests} requests, time to first token "
         f"p50 {result.ttft_ms['p50']:,.0f} ms, p99 {result.ttft_ms['p99']:,.0f} ms"
@@ -144,12 +158,13 @@ async def _try_algorithm(algorithm: str, trace: Sequence[Arrival], console: Cons
     return result
 
 
-async def _reports(stack: DemoStack) -> list[PodReport]:
+async def _reports(stack: DemoStack) -> tuple[list[PodReport], dict[str, int]]:
+    """Return the final state of the pods, and how many requests each router routed."""
     async with aiohttp.ClientSession() as session:
         try:
-            return await stack.reports(session)
+            return await stack.reports(session), await stack.decisions(session)
         except aiohttp.ClientError as error:
-            raise ChildError(f"a pod does not report its state: {error}") from None
+            raise ChildError(f"a pod or a router does not report its state: {error}") from None
 
 
 async def _show(

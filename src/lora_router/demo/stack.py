@@ -1,4 +1,4 @@
-"""The processes of the demo: four simulated pods, the router and a real Envoy."""
+"""The processes of a live fleet: simulated pods, routers and a real Envoy."""
 
 import asyncio
 import json
@@ -12,15 +12,14 @@ import aiohttp
 import yaml
 
 from lora_router.config.sources import load_settings
-from lora_router.demo.load import ADAPTERS, BASE
+from lora_router.demo.plan import StackPlan
 from lora_router.demo.processes import ChildError, Children
+from lora_router.demo.router_process import RouterProcess
 from lora_router.envoy.bootstrap import bootstrap_yaml
+from lora_router.envoy.pods_cluster import PODS_CLUSTER
+from lora_router.envoy.router_cluster import ROUTER_CLUSTER
+from lora_router.simulator.simulated_pod import PodOptions
 
-PODS = 4
-SLOTS = 4
-STEP_MS = 30
-HOST_LOAD_MS = 80
-DISK_LOAD_MS = 300
 _START_SECONDS = 30.0
 
 
@@ -40,51 +39,36 @@ class PodReport:
 
 
 class DemoStack:
-    """Pods, a router and a gateway."""
+    """Pods, routers and a gateway."""
 
-    def __init__(self, children: Children, directory: Path) -> None:
+    def __init__(self, children: Children, directory: Path, plan: StackPlan) -> None:
         self._children = children
         self._directory = directory
+        self._plan = plan
         self._pods: list[str] = []
+        self._envoy_admin = ""
+        self.routers: list[RouterProcess] = []
+        """All routers, also those that do not run."""
         self.url = ""
         """URL of the gateway."""
 
     async def start(self, algorithm: str) -> None:
-        """Start all processes.
+        """Start all processes but the spare routers, and wait until Envoy uses every router.
 
         Raises:
             ChildError: A process does not start. The message names it and the cause.
         """
         envoy = envoy_binary()
-        for number in range(PODS):
-            await self._children.start(f"pod-{number}", _pod_command(number))
-        self._pods = [await self._pod_address(f"pod-{number}") for number in range(PODS)]
-        listed = [
-            {"name": f"pod-{number}", "address": address}
-            for number, address in enumerate(self._pods)
-        ]
-        (self._directory / "pods.yaml").write_text(yaml.safe_dump({"pods": listed}))
-        grpc_port, admin_port, listen_port, envoy_admin_port = free_ports(4)
-        config = self._directory / "router.yaml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "endpoints": "pods.yaml",
-                    "algorithm": algorithm,
-                    "grpc_host": "127.0.0.1",
-                    "grpc_port": grpc_port,
-                    "admin_port": admin_port,
-                    "drain_timeout_seconds": 1,
-                    "envoy_listen_host": "127.0.0.1",
-                    "envoy_listen_port": listen_port,
-                    "envoy_admin_port": envoy_admin_port,
-                }
-            )
-        )
-        await self._children.start(
-            "router", [sys.executable, "-m", "lora_router", "serve", "--config", config]
-        )
-        settings = load_settings(file=config, environ={}, flags={}).settings
+        for options in self._plan.pods:
+            await self._children.start(options.name, pod_command(options))
+        self._pods = [await self._pod_address(options.name) for options in self._plan.pods]
+        first, *_ = self._configure_routers(algorithm)
+        settings = load_settings(file=first.config, environ={}, flags={}).settings
+        running = self.routers[: self._plan.routers]
+        for router in running:
+            await self._children.start(router.name, router.command)
+        for router in running:
+            await self._until_ready(router.name, router.ready_url)
         envoy_config = self._directory / "envoy.yaml"
         envoy_config.write_text(bootstrap_yaml(settings))
         await self._children.start(
@@ -94,9 +78,29 @@ class DemoStack:
                 *("--log-level", "warning", "--use-dynamic-base-id"),
             ],
         )
-        await self._until_ready("router", f"http://127.0.0.1:{admin_port}/readyz")
-        await self._until_ready("envoy", f"http://127.0.0.1:{envoy_admin_port}/ready")
-        self.url = f"http://127.0.0.1:{listen_port}"
+        self._envoy_admin = f"http://127.0.0.1:{settings.envoy_admin_port}"
+        self.url = f"http://127.0.0.1:{settings.envoy_listen_port}"
+        await self._until_ready("envoy", f"{self._envoy_admin}/ready")
+        # A ready Envoy may still be without its first list of pods.
+        await self._until_envoy_has(PODS_CLUSTER, "membership_total", len(self._pods))
+        await self.until_used(len(running))
+
+    async def start_router(self, router: RouterProcess) -> None:
+        """Start a spare router, and wait until it is ready.
+
+        Raises:
+            ChildError: It does not start.
+        """
+        await self._children.start(router.name, router.command)
+        await self._until_ready(router.name, router.ready_url)
+
+    async def until_used(self, routers: int) -> None:
+        """Wait until Envoy's health checks have found this number of routers.
+
+        Raises:
+            ChildError: It does not find them in time.
+        """
+        await self._until_envoy_has(ROUTER_CLUSTER, "membership_healthy", routers)
 
     async def reports(self, session: aiohttp.ClientSession) -> list[PodReport]:
         """Return the state of every pod."""
@@ -107,6 +111,44 @@ class DemoStack:
 
         return await asyncio.gather(*(ask(address) for address in self._pods))
 
+    async def decisions(self, session: aiohttp.ClientSession) -> dict[str, int]:
+        """Return how many requests each router that was started first has routed."""
+        routers = self.routers[: self._plan.routers]
+        counts = await asyncio.gather(*(router.decisions(session) for router in routers))
+        return {router.name: count for router, count in zip(routers, counts, strict=True)}
+
+    def _configure_routers(self, algorithm: str) -> Sequence[RouterProcess]:
+        """Write the settings of all routers and the list of pods; return the routers."""
+        plan = self._plan
+        listed = [
+            {"name": options.name, "address": address}
+            for options, address in zip(plan.pods, self._pods, strict=True)
+        ]
+        (self._directory / "pods.yaml").write_text(yaml.safe_dump({"pods": listed}))
+        count = plan.routers + plan.spare_routers
+        names = ["router"] if count == 1 else [f"router-{each + 1}" for each in range(count)]
+        listen_port, envoy_admin_port, *ports = free_ports(2 + 2 * count)
+        self.routers = [
+            RouterProcess(name, grpc_port, admin_port, self._directory / f"{name}.yaml")
+            for name, grpc_port, admin_port in zip(names, ports[::2], ports[1::2], strict=True)
+        ]
+        addresses = ",".join(router.address for router in self.routers)
+        settings: dict[str, object] = {
+            "endpoints": "pods.yaml",
+            "algorithm": algorithm,
+            "drain_timeout_seconds": 1,
+            "envoy_router_address": addresses,
+            "envoy_listen_host": "127.0.0.1",
+            "envoy_listen_port": listen_port,
+            "envoy_admin_port": envoy_admin_port,
+        }
+        if plan.peering and count > 1:
+            # The list is the same for all: a router recognizes its own address.
+            settings["peers"] = addresses
+        for router in self.routers:
+            router.configure(settings)
+        return self.routers
+
     async def _pod_address(self, name: str) -> str:
         output = self._children.output(name)
 
@@ -116,6 +158,16 @@ class DemoStack:
         await self._until(name, listens)
         address: str = json.loads(output.read_text().splitlines()[0])["address"]
         return address
+
+    async def _until_envoy_has(self, cluster: str, gauge: str, value: int) -> None:
+        url = f"{self._envoy_admin}/stats?filter=^cluster.{cluster}.{gauge}$"
+        async with aiohttp.ClientSession() as session:
+
+            async def has_it() -> bool:
+                async with session.get(url) as response:
+                    return (await response.text()).split()[-1:] == [f"{value}"]
+
+            await self._until("envoy", has_it)
 
     async def _until_ready(self, name: str, url: str) -> None:
         async with aiohttp.ClientSession() as session:
@@ -170,10 +222,25 @@ def free_ports(count: int) -> Sequence[int]:
             probe.close()
 
 
-def _pod_command(number: int) -> list[str]:
-    return [
+def pod_command(options: PodOptions) -> list[str]:
+    """Return the command that runs a simulated pod. Its port is a free one."""
+    engine = options.engine
+    command = [
         *(sys.executable, "-m", "lora_router.simulator"),
-        *("--name", f"pod-{number}", "--base", BASE, "--adapters", ",".join(ADAPTERS)),
-        *("--max-loras", str(SLOTS), "--step-ms", str(STEP_MS)),
-        *("--host-load-ms", str(HOST_LOAD_MS), "--disk-load-ms", str(DISK_LOAD_MS)),
+        *("--name", options.name, "--base", options.base),
+        *("--adapters", ",".join(options.adapters)),
+        *("--max-loras", str(engine.max_loras)),
+        *("--max-cpu-loras", str(engine.max_cpu_loras)),
+        *("--max-num-seqs", str(engine.max_num_seqs)),
+        *("--stream-interval", str(options.stream_interval)),
+        *("--step-ms", str(engine.step_seconds * 1000)),
+        *("--step-ms-per-request", str(engine.step_seconds_per_request * 1000)),
+        *("--prefill-ms-per-token", str(engine.prefill_seconds_per_token * 1000)),
+        *("--host-load-ms", str(engine.host_load_seconds * 1000)),
+        *("--disk-load-ms", str(engine.disk_load_seconds * 1000)),
     ]
+    if options.preload:
+        command.append("--preload")
+    if not engine.loads_block:
+        command.append("--loads-do-not-block")
+    return command

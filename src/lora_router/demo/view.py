@@ -1,6 +1,6 @@
 """What the demo shows: the fleet while a load runs, and the comparison at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -8,14 +8,18 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_router.demo.load import ADAPTERS, Outcome
+from lora_router.demo.plan import PODS, SLOTS, StackPlan, routers_text
 from lora_router.demo.result import Result
-from lora_router.demo.stack import PODS, SLOTS, PodReport
+from lora_router.demo.stack import PodReport
 from lora_router.simulator.percentile import percentile
 from lora_router.terminal import split_table
 
 _BAR_WIDTH = 72
 _SLOT_GAP = "  "
+_MOST_COUNTS = 4
+"""Counts that stand side by side in a cell. Of more, the cell has the smallest and the largest."""
 _ROWS = (
+    "routers",
     "requests",
     "errors",
     "time to first token, p50",
@@ -25,6 +29,7 @@ _ROWS = (
     "requests that waited for a slot",
     "adapter loads",
     "requests by pod",
+    "requests by router",
 )
 
 
@@ -87,36 +92,44 @@ def _slots(report: PodReport, width: int) -> Text:
     return Text("\n").join(lines)
 
 
-def result_view(results: Mapping[str, Result], width: int) -> RenderableType:
+def result_view(results: Mapping[str, Result], plan: StackPlan, width: int) -> RenderableType:
     """Return the figures of all algorithms side by side, and what they mean."""
+    columns = [_cells(result, plan) for result in results.values()]
     parts: list[RenderableType] = [
         Text("The same requests for each algorithm", style="italic"),
-        split_table(
-            ("", *results), list(zip(_ROWS, *map(_cells, results.values()), strict=True)), width
-        ),
+        split_table(("", *results), list(zip(_ROWS, *columns, strict=True)), width),
         "",
-        *_explanation(results),
+        *_explanation(results, plan),
     ]
     return Group(*parts)
 
 
-def _cells(result: Result) -> tuple[str, ...]:
+def _cells(result: Result, plan: StackPlan) -> tuple[str, ...]:
+    is_alone = plan.routers == 1
     return (
+        "1" if is_alone else f"{plan.routers}, {'peers' if plan.peering else 'not peers'}",
         f"{result.requests:,}",
         f"{result.errors:,}",
         *(f"{result.ttft_ms[name]:,.0f} ms" for name in ("p50", "p95", "p99")),
         f"{result.affinity_hit_rate:.1%}",
         f"{result.slot_waits:,}",
         f"{result.adapter_loads:,}",
-        " ".join(map(str, result.requests_by_pod.values())),
+        _counts(result.requests_by_pod.values()),
+        _counts(result.requests_by_router.values()),
     )
 
 
-def _explanation(results: Mapping[str, Result]) -> list[Text]:
+def _counts(counts: Collection[int]) -> str:
+    if len(counts) > _MOST_COUNTS:
+        return f"{min(counts)} to {max(counts)}"
+    return " ".join(map(str, counts))
+
+
+def _explanation(results: Mapping[str, Result], plan: StackPlan) -> list[Text]:
     p99 = {name: result.ttft_ms["p99"] for name, result in results.items() if not result.errors}
     lines = [
         f"What you saw: {len(ADAPTERS)} adapters on {PODS} simulated vLLM pods of {SLOTS} slots, "
-        "behind a real Envoy that asks lora-router for a pod for each request.",
+        f"behind a real Envoy that asks {_asked(plan)} for a pod for each request.",
         "What it means: a request for an adapter that is active on its pod starts at once. "
         "Elsewhere it loads the adapter, and if no slot is free it first waits until another "
         "adapter's requests have finished.",
@@ -127,9 +140,23 @@ def _explanation(results: Mapping[str, Result]) -> list[Text]:
             f" Hence p99 {p99[fastest]:,.0f} ms with {fastest} and "
             f"{p99[slowest]:,.0f} ms with {slowest}."
         )
+    if plan.routers > 1:
+        lines.append(
+            "Routers that are peers tell each other what they know. Compare with --routers 1 and "
+            "the same seed, and with --no-peering."
+            if plan.peering
+            else "Routers without peering know of each other's requests only what the pods report. "
+            "Compare with the same command without --no-peering."
+        )
     lines.append(
         "What next: 'Run it' in README.md puts the router before your own pods "
         "(lora-router serve --endpoints pods.yaml); docs/routing.md describes the algorithms; "
         "lora-router simulate b-zipf runs them with twice as many adapters as slots."
     )
     return [Text(line) for line in lines]
+
+
+def _asked(plan: StackPlan) -> str:
+    if plan.routers == 1:
+        return "lora-router"
+    return f"{routers_text(plan)}, in turn,"

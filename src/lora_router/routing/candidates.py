@@ -217,4 +217,4 @@ def _least_loaded(pods: Collection[PodState], rng: random.Random) -> Collection[
 
 
 def _in_flight(pod: PodState) -> int:
-    return pod.in_flight
+    return pod.in_flight + pod.beliefs.peers.requests

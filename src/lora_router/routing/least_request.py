@@ -10,12 +10,15 @@ from lora_router.routing.fallback import accepts_any
 
 
 def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
-    """Return the pod with the fewest requests in flight by this router's ledger, ties at random.
+    """Return the pod with the fewest requests in flight, of this router and its peers.
+
+    Ties are broken at random.
 
     This needs no metrics, so a pod that was never scraped is as good as any other.
     """
-    fewest = min(pod.in_flight for pod in pods)
-    ties = [pod for pod in pods if pod.in_flight == fewest]
+    loads = [pod.in_flight + pod.beliefs.peers.requests for pod in pods]
+    fewest = min(loads)
+    ties = [pod for pod, load in zip(pods, loads, strict=True) if load == fewest]
     return ties[0] if len(ties) == 1 else rng.choice(ties)
 
 

@@ -11,10 +11,10 @@ def load_scores(pods: Sequence[PodView]) -> list[float]:
 
     The pod with the fewest requests scores 1, the pod with the most scores 0, and the scale between
     them is linear. If all pods are equal, all score 1. This is the queue score of the Gateway API
-    Inference Extension, but computed from this router's own count instead of the server's queue at
-    the last scrape.
+    Inference Extension, but computed from the counts of this router and its peers instead of the
+    server's queue at the last scrape.
     """
-    counts = [pod.in_flight for pod in pods]
+    counts = [pod.in_flight + pod.beliefs.peers.requests for pod in pods]
     most = max(counts)
     spread = most - min(counts)
     if spread == 0:

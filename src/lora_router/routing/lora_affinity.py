@@ -3,6 +3,7 @@
 This is the strategy of AIBrix pull request 1181, without the defects that its review found.
 """
 
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from lora_router.fleet.pod_state import PodView
@@ -31,16 +32,17 @@ class LoraAffinity:
 
     1. A request for a base model needs no slot. It is routed by least-request over all candidates.
     2. The *affinity* group consists of the pods on which the adapter runs (according to the newest
-       series of ``lora_requests_info``, or a request of this router in flight). If there are none,
-       it consists of the pods on which the adapter waits.
+       series of ``lora_requests_info``, or a request in flight of this router or of a peer). If
+       there are none, it consists of the pods on which the adapter waits.
     3. The *capacity* group consists of the pods without the adapter on which the number of distinct
        adapters, scraped and in flight together, is lower than ``max_lora``. A pod whose
-       ``max_lora`` is unknown, or whose snapshot is stale, has capacity.
+       ``max_lora`` is unknown, or whose snapshot is stale, has capacity. If this router may take a
+       slot on some of these pods (``fleet/slot_allotment.py``), the others are left out.
     4. If both groups have pods, the affinity group is used with the probability
        ``AIBRIX_LORA_AFFINITY_THRESHOLD``, and otherwise the capacity group, which lets a hot
        adapter spread a little. If one group is empty, the other is used.
-    5. Within the group, the pod with the fewest requests in flight is picked. Ties are broken at
-       random.
+    5. Within the group, the pod with the fewest requests in flight, of this router and its peers,
+       is picked. Ties are broken at random.
     6. If both groups are empty, a random candidate is picked.
     """
 
@@ -76,17 +78,23 @@ class LoraAffinity:
         if affinity and capacity:
             if self._random.random() < self._threshold:
                 return Pick(least_loaded(affinity, self._random), "affinity")
-            return Pick(least_loaded(capacity, self._random), "spread")
+            return Pick(self._with_room(adapter, capacity), "spread")
         if affinity:
             return Pick(least_loaded(affinity, self._random), "affinity")
         if capacity:
-            return Pick(least_loaded(capacity, self._random), "capacity")
+            return Pick(self._with_room(adapter, capacity), "capacity")
         return Pick(self._random.choice(pods), "all-full")
+
+    def _with_room(self, adapter: str, capacity: Sequence[PodView]) -> PodView:
+        """Return the least loaded pod, of those on which this router may take a slot, if any."""
+        own = [pod for pod in capacity if pod.beliefs.may_take_slot(adapter)]
+        return least_loaded(own or capacity, self._random)
 
     def standing(self, pod: PodView, adapter: str, now: float) -> Standing:
         """Return the relation of a pod to an adapter at ``now``."""
         in_flight = pod.in_flight_adapters
-        if adapter in in_flight:
+        of_peers = pod.beliefs.peers.adapters
+        if adapter in in_flight or adapter in of_peers:
             return Standing.RUNNING
         metrics = pod.fresh_metrics(now, self._max_age)
         lora = metrics.lora if metrics is not None else None
@@ -96,6 +104,6 @@ class LoraAffinity:
             return Standing.RUNNING
         if adapter in lora.waiting:
             return Standing.WAITING
-        if lora.max_lora is None or len(lora.active | in_flight.keys()) < lora.max_lora:
+        if lora.max_lora is None or len(lora.active | in_flight.keys() | of_peers) < lora.max_lora:
             return Standing.CAPACITY
         return Standing.FULL

@@ -3,14 +3,15 @@
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import accepts_any
+from lora_router.routing.least_request import least_loaded
 
 
 class PowerOfTwo:
     """Samples two different candidates at random and picks the one with fewer requests in flight.
 
-    It considers neither adapters nor metrics. Where several routers each count only their own
-    requests, the random sample prevents them from all picking the same pod, which can happen with
-    least-request. (Mitzenmacher, 2001.)
+    It considers neither adapters nor metrics. Where several routers do not know of each other, the
+    random sample prevents them from all picking the same pod, which can happen with least-request.
+    (Mitzenmacher, 2001.)
     """
 
     name = "power-of-two"
@@ -23,6 +24,4 @@ class PowerOfTwo:
         """Return the less loaded of two random candidates."""
         if len(candidates) == 1:
             return Pick(candidates[0], "only-pod")
-        # The order of the sample is random too, so the first one may win ties.
-        first, second = self._random.sample(candidates, 2)
-        return Pick(second if second.in_flight < first.in_flight else first, "power-of-two")
+        return Pick(least_loaded(self._random.sample(candidates, 2), self._random), "power-of-two")

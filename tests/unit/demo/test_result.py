@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from lora_router.demo.load import BASE, Outcome
+from lora_router.demo.plan import demo_plan
 from lora_router.demo.result import summarise
 from lora_router.demo.stack import PodReport
 from lora_router.demo.view import live_view, result_view
@@ -26,7 +27,7 @@ OUTCOMES = [
     Outcome("a2", "status 503: none"),
 ]
 
-
+ROUTER_ROWS = ("routers", "requests by router")
 WIDTHS = [60, 72, 80, 120, 200, 100_000]
 ALGORITHMS = ("random", "least-request", "lora-affinity", "lora-placement")
 FULL = [
@@ -44,6 +45,7 @@ FULL = [
 ]
 
 TIMES = ({"p50": 50.0, "p95": 70.0, "p99": 90.0}, {"p50": 900.0, "p95": 5000.0, "p99": 8000.0})
+ONE_ROUTER = demo_plan()
 ROOT = Path(__file__).parents[3]
 
 
@@ -71,7 +73,7 @@ def test_percentiles(values: list[float], share: float, expected: float) -> None
 
 
 def test_only_an_active_adapter_is_a_hit_and_the_base_model_has_none() -> None:
-    result = summarise(OUTCOMES, REPORTS)
+    result = summarise(OUTCOMES, REPORTS, {"router": 6})
 
     assert result.affinity_hit_rate == pytest.approx(1 / 3, abs=1e-4)
     assert result.ttft_ms == {"p50": 200.0, "p95": 400.0, "p99": 400.0}
@@ -81,14 +83,14 @@ def test_only_an_active_adapter_is_a_hit_and_the_base_model_has_none() -> None:
 
 
 def test_errors_are_counted_and_the_commonest_shown() -> None:
-    result = summarise(OUTCOMES, REPORTS)
+    result = summarise(OUTCOMES, REPORTS, {"router": 6})
     assert result.requests == 6
     assert result.errors == 2
     assert result.error_examples == ["2 times: status 503: none"]
 
 
 def test_nothing_sent_is_no_hit_and_no_error() -> None:
-    result = summarise([], REPORTS)
+    result = summarise([], REPORTS, {})
     assert result.requests == 0
     assert result.affinity_hit_rate == 0.0
     assert result.errors == 0
@@ -130,8 +132,8 @@ def test_the_live_view_shows_each_pods_slots_in_one_line_where_there_is_room() -
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_comparison_has_whole_names_and_figures_at_every_width(width: int) -> None:
-    result = summarise(OUTCOMES, REPORTS)
-    lines = shown(result_view(dict.fromkeys(ALGORITHMS, result), width), width)
+    result = summarise(OUTCOMES, REPORTS, {"router": 6})
+    lines = shown(result_view(dict.fromkeys(ALGORITHMS, result), ONE_ROUTER, width), width)
 
     assert all(len(line) <= width for line in lines)
     assert "…" not in "".join(lines)
@@ -143,9 +145,11 @@ def test_the_comparison_has_whole_names_and_figures_at_every_width(width: int) -
 
 
 def test_the_end_says_what_was_shown_what_it_means_and_what_to_do_next() -> None:
-    fast, slow = (replace(summarise(OUTCOMES[:4], REPORTS), ttft_ms=times) for times in TIMES)
+    fast, slow = (
+        replace(summarise(OUTCOMES[:4], REPORTS, {"router": 4}), ttft_ms=times) for times in TIMES
+    )
     *_, seen, meaning, following = shown(
-        result_view({"random": slow, "lora-placement": fast}, 100_000), 100_000
+        result_view({"random": slow, "lora-placement": fast}, ONE_ROUTER, 100_000), 100_000
     )
 
     assert seen.startswith("What you saw: 12 adapters on 4 simulated vLLM pods of 4 slots")
@@ -160,7 +164,57 @@ def test_the_end_says_what_was_shown_what_it_means_and_what_to_do_next() -> None
 
 
 def test_algorithms_with_errors_are_not_praised_for_their_speed() -> None:
-    failed = summarise(OUTCOMES, REPORTS)
-    lines = shown(result_view({"random": failed, "lora-placement": failed}, 200), 200)
+    failed = summarise(OUTCOMES, REPORTS, {"router": 6})
+    lines = shown(result_view({"random": failed, "lora-placement": failed}, ONE_ROUTER, 200), 200)
 
     assert not any("Hence" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize(
+    ("routers", "peering", "named", "counts"),
+    [
+        (1, True, "1", "553"),
+        (2, True, "2, peers", "276 277"),
+        (2, False, "2, not peers", "276 277"),
+        (4, True, "4, peers", "138 138 138 139"),
+        (16, True, "16, peers", "34 to 35"),
+    ],
+)
+def test_the_comparison_says_how_many_routers_there_were(
+    width: int, routers: int, peering: bool, named: str, counts: str
+) -> None:
+    by_router = {
+        f"router-{each}": (553 * (each + 1)) // routers - (553 * each) // routers
+        for each in range(routers)
+    }
+    result = summarise(OUTCOMES, REPORTS, by_router)
+    plan = demo_plan(routers, peering=peering)
+    lines = shown(result_view(dict.fromkeys(ALGORITHMS, result), plan, width), width)
+
+    assert all(len(line) <= width for line in lines)
+    rows = {
+        label: [line for line in lines if line.startswith(label + " ")] for label in ROUTER_ROWS
+    }
+    for label, cell in zip(ROUTER_ROWS, (named, counts), strict=True):
+        assert sum(line.count(cell) for line in rows[label]) == len(ALGORITHMS), rows
+
+
+@pytest.mark.parametrize(
+    ("routers", "peering", "asked", "advice"),
+    [
+        (1, True, "Envoy that asks lora-router for a pod", ""),
+        (2, True, "Envoy that asks 2 routers that are peers, in turn,", "--no-peering"),
+        (2, False, "Envoy that asks 2 routers without peering, in turn,", "--no-peering"),
+    ],
+)
+def test_the_end_says_whom_envoy_asked_and_what_to_compare_with(
+    routers: int, peering: bool, asked: str, advice: str
+) -> None:
+    result = summarise(OUTCOMES, REPORTS, {})
+    plan = demo_plan(routers, peering=peering)
+    text = "\n".join(shown(result_view({"random": result}, plan, 100_000), 100_000))
+
+    assert asked in text
+    assert ("Compare with" in text) == bool(advice)
+    assert advice in text

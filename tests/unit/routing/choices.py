@@ -6,7 +6,7 @@ from collections import Counter
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
-from tests.fleet import make_metrics, state_of
+from tests.fleet import make_fleet, make_metrics, state_of
 
 SQL = InferenceRequest(model="sql-lora", adapter="sql-lora")
 BASE = InferenceRequest(model="base")
@@ -45,3 +45,11 @@ def scraped(fleet: Fleet, number: int, *running: str, **changes: object) -> None
 def in_flight(fleet: Fleet, number: int, adapter: str | None, times: int = 1) -> None:
     for _ in range(times):
         fleet.ledger.reserve(state_of(fleet, number), adapter)
+
+
+def in_flight_at_a_peer(fleet: Fleet, *requests: tuple[int, str | None]) -> None:
+    """Have a peer report requests, each a pod's number and an adapter."""
+    there = make_fleet(len(fleet))
+    for number, adapter in requests:
+        in_flight(there, number, adapter)
+    fleet.put_peer(there.report_to_peers("there", 0.1, {}, NOW), NOW)

@@ -10,7 +10,16 @@ from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_affinity import LoraAffinity
 from lora_router.routing.random import RandomPod
 from tests.fleet import make_fleet, state_of
-from tests.unit.routing.choices import BASE, NOW, in_flight, options, picks, reason, scraped
+from tests.unit.routing.choices import (
+    BASE,
+    NOW,
+    in_flight,
+    in_flight_at_a_peer,
+    options,
+    picks,
+    reason,
+    scraped,
+)
 
 
 class TestRandom:
@@ -43,6 +52,13 @@ class TestLeastRequest:
         fleet = make_fleet(2)
         scraped(fleet, 1, "sql-lora")
         in_flight(fleet, 1, None)
+
+        assert picks(LeastRequest(options()), fleet) == {"pod-2": 200}
+
+    def test_the_requests_of_peers_count(self) -> None:
+        fleet = make_fleet(2)
+        in_flight(fleet, 2, None)
+        in_flight_at_a_peer(fleet, (1, None), (1, "sql-lora"))
 
         assert picks(LeastRequest(options()), fleet) == {"pod-2": 200}
 
@@ -188,3 +204,51 @@ class TestLoraAffinity:
         fleet.put_metrics(state_of(fleet, 1), PodMetrics(scraped_at=NOW, lora=lora))
 
         assert reason(self.make(), fleet) == "all-full"
+
+
+class TestLoraAffinityWithPeers:
+    def make(self) -> LoraAffinity:
+        return LoraAffinity(options(lora_affinity_threshold=1.0, metrics_max_age=15.0))
+
+    def test_an_adapter_in_flight_at_a_peer_is_affinity_before_any_scrape_shows_it(self) -> None:
+        fleet = make_fleet(3)
+        in_flight_at_a_peer(fleet, (2, "sql-lora"), (2, "sql-lora"))
+
+        assert picks(self.make(), fleet) == {"pod-2": 200}
+        assert reason(self.make(), fleet) == "affinity"
+
+    def test_adapters_in_flight_at_a_peer_take_slots_before_any_scrape_shows_them(self) -> None:
+        fleet = make_fleet(2)
+        for number in (1, 2):
+            scraped(fleet, number, max_lora=2)
+        in_flight(fleet, 2, None, 9)
+        in_flight_at_a_peer(fleet, (1, "a"), (1, "b"))
+
+        assert picks(self.make(), fleet) == {"pod-2": 200}
+        assert reason(self.make(), fleet) == "capacity"
+
+    def test_a_slot_that_is_allotted_to_a_peer_is_left_to_it_while_another_is_free(self) -> None:
+        here, there = make_fleet(2), make_fleet(2)
+        for fleet in (here, there):
+            for number in (1, 2):
+                scraped(fleet, number, max_lora=1)
+        for _ in range(2):  # The first report is made before any peer is known.
+            from_here = here.report_to_peers("here", 0.1, {}, NOW)
+            from_there = there.report_to_peers("there", 0.1, {}, NOW)
+            here.put_peer(from_there, NOW)
+            there.put_peer(from_here, NOW)
+
+        picked = [picks(self.make(), fleet) for fleet in (here, there)]
+
+        assert [len(each) for each in picked] == [1, 1]
+        assert picked[0] != picked[1], "each pod has one slot, and each router has one pod"
+
+    def test_when_all_free_slots_are_allotted_to_peers_one_of_them_is_used(self) -> None:
+        here, there = make_fleet(1), make_fleet(1)
+        for fleet in (here, there):
+            scraped(fleet, 1, max_lora=1)
+        here.report_to_peers("here", 0.1, {}, NOW)
+        here.put_peer(there.report_to_peers("there", 0.1, {}, NOW), NOW)
+
+        assert picks(self.make(), here) == {"pod-1": 200}
+        assert reason(self.make(), here) == "capacity"
