@@ -138,5 +138,5 @@ lock: ## resolve pyproject.toml into requirements/*.txt (needs uv; ARGS=--upgrad
 	$(COMPILE) --no-emit-package lora-router --extra dev pyproject.toml -o requirements/dev.txt
 	printf 'hatchling\neditables\n' | \
 		$(COMPILE) -c requirements/dev.txt --extra demo pyproject.toml - -o requirements/demo.txt
-	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) -c requirements/dev.txt --extra redis pyproject.toml -o requirements/runtime.txt
 	printf 'hatchling\n' | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt

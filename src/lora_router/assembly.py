@@ -39,6 +39,7 @@ from lora_router.telemetry.metrics import Telemetry
 if TYPE_CHECKING:
     from lora_router.peering.clients import ClientTls
     from lora_router.peering.peering import Peering
+    from lora_router.peering.redis_connection import RedisServer
 
 
 class Discovery(Protocol):
@@ -153,7 +154,7 @@ def make_transport(
         from lora_router.extproc.builtin_transport import BuiltinTransport
 
         methods = {ENDPOINTS_PATH: StreamEndpoints(endpoint_discovery).open_call}
-        if peering is not None:
+        if peering is not None and peering.service is not None:
             methods[PEERS_PATH] = Exchange(peering.service).open_call
         make = partial(BuiltinTransport, methods=methods)
     else:
@@ -161,7 +162,7 @@ def make_transport(
         from lora_router.extproc.grpcio_transport import GrpcioTransport
 
         handlers = [endpoints_handler(endpoint_discovery)]
-        if peering is not None:
+        if peering is not None and peering.service is not None:
             from lora_router.peering.grpcio_handler import peers_handler
 
             handlers.append(peers_handler(peering.service))
@@ -199,6 +200,8 @@ def make_peering(
     Raises:
         SecretError: ``peer_secret_file`` cannot be used.
         ServiceError: The namespace of ``peer_service`` is unknown.
+        RedisMissingError: The extra ``redis`` is needed and not installed.
+        PasswordError: ``peering_password_file`` cannot be used.
     """
     if not settings.has_peers:
         return None
@@ -214,12 +217,31 @@ def make_peering(
         supervisor,
         tls=_peer_tls(settings),
         secret=None if secret_file is None else Secret(secret_file),
+        redis=_redis_server(settings),
     )
 
 
-def _peer_addresses(settings: Settings) -> AddressSource:
+def _redis_server(settings: Settings) -> "RedisServer | None":
+    from lora_router.peering.redis_connection import RedisServer
+
+    address = settings.redis_address
+    if address is None:
+        return None
+    return RedisServer(
+        address,
+        settings.peering_prefix,
+        settings.peering_password_file,
+        settings.peer_tls_ca_file,
+        settings.peer_tls_cert_file,
+        settings.peer_tls_key_file,
+    )
+
+
+def _peer_addresses(settings: Settings) -> AddressSource | None:
+    if settings.peers is not None:
+        return ListedPeers(settings.peers)
     if settings.peer_service is None:
-        return ListedPeers(settings.peers or "")
+        return None
     # The Kubernetes client takes a second to import.
     from lora_router.discovery.endpoint_slices import EndpointSlices, service_query
     from lora_router.discovery.kubernetes_api import Credentials

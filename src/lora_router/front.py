@@ -83,7 +83,7 @@ class Front:
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
         if self.peering is not None:
             self._readiness.add_details(self.peering.status)
-            self.telemetry.registry.register(PeerMetrics(self.peering.hub))
+            self.telemetry.registry.register(PeerMetrics(self.peering))
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""

@@ -99,7 +99,7 @@ def test_the_metadata_holds_nothing_invented(wheel: Path) -> None:
     # There is no address of the project that would not be made up.
     assert fields.get_all("Project-URL") is None
     assert fields["Home-page"] is None
-    assert set(fields.get_all("Provides-Extra", [])) == {"demo", "dev", "otel", "plot"}
+    assert set(fields.get_all("Provides-Extra", [])) == {"demo", "dev", "otel", "plot", "redis"}
 
 
 def test_the_description_is_the_readme_without_links_that_lead_nowhere(wheel: Path) -> None:

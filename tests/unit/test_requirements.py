@@ -59,10 +59,16 @@ def extra(name: str) -> list[str]:
 
 
 LOCKS: dict[str, list[str]] = {
-    "runtime": PROJECT["dependencies"],
+    "runtime": [*PROJECT["dependencies"], *extra("redis")],
     "build": ["hatchling"],
     "demo": [*PROJECT["dependencies"], *extra("demo"), "hatchling", "editables"],
-    "dev": [*PROJECT["dependencies"], *extra("demo"), *extra("plot"), *extra("dev")],
+    "dev": [
+        *PROJECT["dependencies"],
+        *extra("demo"),
+        *extra("plot"),
+        *extra("redis"),
+        *extra("dev"),
+    ],
 }
 """What each lock is for. ``demo`` and ``dev`` also build the editable install."""
 

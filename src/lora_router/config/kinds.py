@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
+from lora_router.peering.redis_address import ALLOWED as REDIS_ALLOWED
+from lora_router.peering.redis_address import AddressError, parse_address
 from lora_router.routing.selector import SelectorError, parse_selector
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+
+MESH = "mesh"
+"""The carrier of peering that needs no server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,16 @@ def _service_name(value: str) -> str:
     return value
 
 
+def _peering(value: SecretStr | None) -> SecretStr | None:
+    text = MESH if value is None else value.get_secret_value()
+    if text != MESH:
+        try:
+            parse_address(text)
+        except AddressError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
 def _hosts_and_ports(value: str) -> str:
     for each in value.split(","):
         host, _, port = each.strip().rpartition(":")
@@ -171,6 +186,14 @@ IpAddress = Annotated[str, Field(min_length=1), Allowed("an IP address")]
 HostsAndPorts = Annotated[
     Annotated[str, AfterValidator(_hosts_and_ports)] | None,
     Allowed("host:port, or several joined by commas"),
+]
+Peering = Annotated[
+    SecretStr | None, AfterValidator(_peering), Allowed(f"{MESH}, or {REDIS_ALLOWED}")
+]
+KeyPrefix = Annotated[
+    str,
+    Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$"),
+    Allowed("1 to 128 letters, digits and the characters ._:/-"),
 ]
 ServiceName = Annotated[
     Annotated[str, AfterValidator(_service_name)] | None,

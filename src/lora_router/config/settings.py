@@ -14,6 +14,7 @@ from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
 from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.router_settings import RouterSettings
+from lora_router.peering.redis_address import RedisAddress, parse_address
 
 ENV_PREFIX = "LORA_ROUTER_"
 
@@ -65,19 +66,48 @@ class Settings(EnvoySettings, HealthSettings, PeerSettings, RouterSettings):
     @property
     def has_peers(self) -> bool:
         """Whether this router exchanges reports with others."""
-        return self.peers is not None or self.peer_service is not None
+        return (
+            self.peers is not None
+            or self.peer_service is not None
+            or self.redis_address is not None
+        )
+
+    @property
+    def redis_address(self) -> RedisAddress | None:
+        """The server on which reports are published; ``None``: they are sent to each peer."""
+        text = None if self.peering is None else self.peering.get_secret_value()
+        return None if text is None or text == kinds.MESH else parse_address(text)
 
     def _authenticate_peers(self) -> None:
         if self.peers is not None and self.peer_service is not None:
             raise ValueError("peers and peer_service: set at most one of them")
+        name = "peers" if self.peers is not None else "peer_service"
+        has_mesh = self.peers is not None or self.peer_service is not None
+        redis = self.redis_address
+        if redis is None:
+            if self.peering is not None and not has_mesh:
+                raise ValueError(f"peering={kinds.MESH}: requires peers or peer_service")
+            if self.peering_password_file is not None:
+                raise ValueError("peering_password_file: requires peering=redis://…")
+            is_local, proof = _is_loopback(self.grpc_host), self.grpc_tls_client_ca_file
+        else:
+            if has_mesh:
+                raise ValueError(f"peering=redis://… and {name}: set at most one of them")
+            if self.peering_password_file is not None and redis.password is not None:
+                raise ValueError("peering_password_file: peering has a password too; set one")
+            is_local, proof = all(_is_loopback(host) for host, _ in redis.hosts), None
         if (
             self.has_peers
-            and not _is_loopback(self.grpc_host)
+            and not is_local
             and self.peer_secret_file is None
-            and self.grpc_tls_client_ca_file is None
+            and proof is None
             and not self.peer_allow_unauthenticated
         ):
-            name = "peers" if self.peers is not None else "peer_service"
+            if redis is not None:
+                raise ValueError(
+                    "peering: peers must prove who they are: set peer_secret_file, or "
+                    "peer_allow_unauthenticated=true if only routers can publish on that server"
+                )
             raise ValueError(
                 f"{name}: peers must prove who they are: set peer_secret_file, or "
                 "grpc_tls_client_ca_file for mutual TLS, or peer_allow_unauthenticated=true if "

@@ -17,7 +17,7 @@ from lora_router.peering.aio_link import AioLink
 from lora_router.peering.conversation import Conversation
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
 from lora_router.peering.mesh import Mesh
-from lora_router.peering.secret import HEADER, Secret, SecretError, read_secret
+from lora_router.peering.secret import HEADER, Secret
 from lora_router.peering.service import PATH
 from lora_router.supervision import Supervisor
 from lora_router.threads import in_thread
@@ -33,8 +33,6 @@ _REDUNDANT_PAUSE_SECONDS = 5.0
 """Time until the next attempt at a second address of a peer."""
 _ITSELF_PAUSE_SECONDS = 60.0
 """Time until the next attempt at an address that is this router's own."""
-_SECRET_SECONDS = 5.0
-"""How often the secret is read again."""
 _FLUSH_SECONDS = 0.5
 """Time for peers to receive that this router leaves."""
 _OPTIONS = (
@@ -103,8 +101,6 @@ class PeerClients:
         """Find the peers, and connect to them."""
         follow = self._supervisor.keep("peer-addresses", lambda: self._source.follow(self._use))
         self._kept.append(follow)
-        if self._secret is not None:
-            self._kept.append(self._supervisor.keep("peer-secret", self._reread_secret))
 
     async def until_joined(self, seconds: float) -> bool:
         """Wait until every peer that can be reached has sent its first report.
@@ -241,18 +237,6 @@ class PeerClients:
             credentials,
             options=(*_OPTIONS, ("grpc.ssl_target_name_override", name)),
         )
-
-    async def _reread_secret(self) -> None:
-        secret = self._secret
-        assert secret is not None  # noqa: S101 -- started only with one
-        while True:
-            await asyncio.sleep(_SECRET_SECONDS)
-            try:
-                secret.use(await in_thread(lambda: read_secret(secret.path), "peer-secret"))
-            except SecretError as error:
-                self._limit.log(
-                    log, logging.WARNING, "secret", "%s; the last one stays in use", error
-                )
 
 
 def _credentials(files: ClientTls) -> grpc.ChannelCredentials:

@@ -40,6 +40,11 @@ _ASK_SECONDS = 0.5
 """The shortest time between two requests for a complete report."""
 
 
+def is_router_name(name: str, release: str) -> bool:
+    """Return whether a peer's name, and the release that it states, can be logged and kept."""
+    return 0 < len(name) <= _LONGEST_ROUTER_NAME and (name + release).isprintable()
+
+
 class Conversation:
     """One stream."""
 
@@ -128,7 +133,7 @@ class Conversation:
 
     def _meet(self, greeting: Greeting) -> Ending | None:
         name, release = greeting.router, greeting.release[:64]
-        if not 0 < len(name) <= _LONGEST_ROUTER_NAME or not (name + release).isprintable():
+        if not is_router_name(name, release):
             return self._reject("malformed", INVALID_ARGUMENT, "the router's name is unusable")
         if not self.opened_here:
             # Also for itself: by its own greeting, the other side knows that this is so.

@@ -2,6 +2,7 @@
 
 CAUSES = (
     "unauthenticated",
+    "stale",
     "version",
     "malformed",
     "too-large",
@@ -9,7 +10,7 @@ CAUSES = (
     "too-many-peers",
     "too-many-streams",
 )
-"""Why streams of peers were rejected, as labels of a metric."""
+"""Why streams or messages of peers were rejected, as labels of a metric."""
 
 
 class PeerCounts:
@@ -21,7 +22,7 @@ class PeerCounts:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.rejected = dict.fromkeys(CAUSES, 0)
-        """Streams, by cause."""
+        """Streams and messages, by cause."""
         self.silent = 0
         """Peers that were forgotten because they were silent."""
         self.left = 0

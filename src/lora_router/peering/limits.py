@@ -35,6 +35,8 @@ MAX_HELD_SECONDS = 86_400.0
 
 MAX_PEERS = 32
 """Peers. Each is sent every report, so that the cost of a mesh grows with the square."""
+MAX_BROADCAST_PEERS = 128
+"""Peers that publish where all listen. Each report is sent once, and read by all."""
 MAX_STREAMS = 4 * MAX_PEERS
 """Streams of peers that others opened."""
 MAX_WEIGHT = 64 * 1024 * 1024
@@ -46,3 +48,10 @@ MESSAGES_BURST, MESSAGES_PER_SECOND = 1000, 200
 """Messages of one stream. A router sends at most 60 in a second, and some more when it begins."""
 BYTES_BURST, BYTES_PER_SECOND = 16 * 1024 * 1024, 2 * 1024 * 1024
 """Bytes of one stream."""
+MAX_BROADCAST_BYTES = MAX_MESSAGE_BYTES + 4096
+"""Length of a message and what is published with it."""
+MAX_STATE_BYTES = 8 * 1024 * 1024
+"""Length of a stored state. A longer one is not stored."""
+CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND = 4000, 2000
+"""Messages of all routers that publish on a channel. More are a flood, whoever sends them."""
+CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND = 64 * 1024 * 1024, 16 * 1024 * 1024

@@ -1,18 +1,21 @@
 """Metrics of peering, read whenever the page is."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lora_router.peering.hub import Hub
+if TYPE_CHECKING:
+    from lora_router.peering.peering import Peering
 
 
 class PeerMetrics(Collector):
     """The collector. No label is a peer's name, because peers choose their names."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, peering: "Peering") -> None:
+        self._hub = peering.hub
+        self._redis = peering.redis
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
@@ -33,7 +36,7 @@ class PeerMetrics(Collector):
         size.add_metric(["received"], counts.bytes_received)
         rejected = CounterMetricFamily(
             "lora_router_peer_rejected",
-            "Streams of peers that were rejected, by cause.",
+            "Streams and messages of peers that were rejected, by cause.",
             labels=["cause"],
         )
         for cause, number in counts.rejected.items():
@@ -45,7 +48,14 @@ class PeerMetrics(Collector):
         )
         forgotten.add_metric(["left"], counts.left)
         forgotten.add_metric(["silent"], counts.silent)
+        connected = GaugeMetricFamily(
+            "lora_router_redis_connected",
+            "Whether this router is connected to the Valkey or Redis of peering.",
+        )
+        if self._redis is not None:
+            connected.add_metric([], self._redis.broadcasts.is_connected)
         return (
+            connected,
             GaugeMetricFamily(
                 "lora_router_peers",
                 "Other routers that this router exchanges reports with.",

@@ -1,15 +1,20 @@
-"""Peering as one part of a router: the hub, the service that peers call, and the calls to peers."""
+"""Peering as one part of a router: the hub, and the carriers with their connections."""
 
+import asyncio
 import logging
 import secrets
 import socket
+from typing import Protocol
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
 from lora_router.peering.hub import Clock, Hub
 from lora_router.peering.mesh import Mesh
+from lora_router.peering.redis_channel import RedisChannel
+from lora_router.peering.redis_connection import RedisServer, check
 from lora_router.peering.secret import Secret
+from lora_router.peering.secret_watch import SecretWatch
 from lora_router.peering.service import PeerService
 from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
@@ -20,37 +25,87 @@ _JOIN_SECONDS = 1.0
 """Time that readiness waits for the first reports of peers."""
 
 
+class Connections(Protocol):
+    """The connections over which a carrier carries messages."""
+
+    def start(self) -> None:
+        """Find the peers, and connect."""
+
+    async def until_joined(self, seconds: float) -> bool:
+        """Wait until every peer that can be reached has sent its first report.
+
+        Args:
+            seconds: The longest time to wait.
+
+        Returns:
+            Whether that was so in time.
+        """
+
+    async def stop(self) -> None:
+        """End all connections. What was sent before gets some time to arrive."""
+
+
 class Peering:
-    """The part. ``service`` must be served on the router's gRPC port."""
+    """The part. If there is a ``service``, it must be served on the router's gRPC port."""
 
     def __init__(
         self,
         fleet: Fleet,
         director: Director,
-        source: AddressSource,
+        source: AddressSource | None,
         clock: Clock,
         supervisor: Supervisor,
         *,
         tls: ClientTls | None = None,
         secret: Secret | None = None,
+        redis: RedisServer | None = None,
     ) -> None:
-        """Create it. Nothing is sent before ``start``."""
+        """Create it. Nothing is sent before ``start``.
+
+        Args:
+            fleet: What is reported, and what reports are applied to.
+            director: Has the requests that are held.
+            source: Finds the addresses of peers. ``None``: there is no mesh.
+            clock: Time and timers.
+            supervisor: Runs the tasks.
+            tls: The TLS files for streams to peers.
+            secret: Proves to peers that this router is one.
+            redis: Where to publish reports too, or instead of sending them to each peer.
+
+        Raises:
+            RedisMissingError: The extra ``redis`` is needed and not installed.
+            PasswordError: The file with the password of the server cannot be used.
+        """
         # Each run has a name of its own: what an earlier run reported is not true any more.
         name = f"{socket.gethostname()[:128]}-{secrets.token_hex(4)}"
         self.hub = Hub(name, fleet, director.held_adapters, clock)
         director.reception.on_held = self.hub.report_soon
         self.secret = secret
-        mesh = Mesh(self.hub)
-        self.service = PeerService(mesh, secret)
-        self._clients = PeerClients(mesh, source, supervisor, tls=tls, secret=secret)
+        self.service: PeerService | None = None
+        self.redis: RedisChannel | None = None
+        self._connections: list[Connections] = []
+        if source is not None:
+            mesh = Mesh(self.hub)
+            self.service = PeerService(mesh, secret)
+            self._connections.append(PeerClients(mesh, source, supervisor, tls=tls, secret=secret))
+        if redis is not None:
+            check(redis)
+            self.redis = RedisChannel(self.hub, redis, supervisor, secret=secret)
+            self._connections.append(self.redis)
+        if secret is not None:
+            self._connections.append(SecretWatch(secret, supervisor))
 
     def start(self) -> None:
         """Find the peers, and exchange reports with them."""
-        self._clients.start()
+        for each in self._connections:
+            each.start()
 
     async def joined(self) -> None:
         """Wait until this router knows what its peers know, but not for long."""
-        if await self._clients.until_joined(_JOIN_SECONDS):
+        results = await asyncio.gather(
+            *(each.until_joined(_JOIN_SECONDS) for each in self._connections)
+        )
+        if all(results):
             log.info("%d peers have reported", len(self.hub.peers))
         else:
             log.warning("not all peers have reported within %g s", _JOIN_SECONDS)
@@ -60,15 +115,17 @@ class Peering:
         self.hub.drain()
 
     async def stop(self) -> None:
-        """Tell all peers that this router stops, and end all streams."""
+        """Tell all peers that this router stops, and end all connections."""
         self.hub.leave()
-        await self._clients.stop()
+        await asyncio.gather(*(each.stop() for each in self._connections))
 
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
         now = self.hub.now()
+        redis = {} if self.redis is None else {"redis": self.redis.status()}
         return {
             "router": self.hub.name,
+            **redis,
             "peers": {
                 peer.name: {"age": round(now - peer.heard_at, 3), "release": peer.release}
                 for peer in self.hub.peers.values()

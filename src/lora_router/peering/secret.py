@@ -1,6 +1,7 @@
 """The secret that routers share, by which a peer proves that it is one.
 
-It is sent as ``authorization: Bearer SECRET``. It is never logged.
+To a peer, it is sent as ``authorization: Bearer SECRET``. What is published where others can
+publish too is signed with it instead. It is never logged.
 """
 
 import hmac
@@ -8,6 +9,8 @@ from pathlib import Path
 
 HEADER = "authorization"
 _SCHEME = b"Bearer "
+_SIGNED = b"lora-router peering\0"
+"""What a signature covers before the data, so that it is of no use anywhere else."""
 SHORTEST = 16
 """Characters of a secret."""
 LONGEST = 1024
@@ -63,3 +66,14 @@ class Secret:
         """Return whether a header has the secret. Takes the same time whatever the header is."""
         found = hmac.compare_digest(header, _SCHEME + self._current)
         return hmac.compare_digest(header, _SCHEME + self._before) or found
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature of what this router publishes."""
+        return hmac.digest(self._current, _SIGNED + data, "sha256")
+
+    def has_signed(self, data: bytes, signature: bytes) -> bool:
+        """Return whether a signature was made with the secret, or with the one before it."""
+        if hmac.compare_digest(signature, self.sign(data)):
+            return True
+        before = hmac.digest(self._before, _SIGNED + data, "sha256")
+        return hmac.compare_digest(signature, before)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_router.config.report import config_json
 from lora_router.config.settings import Settings, allowed
 from lora_router.config.sources import LoadedSettings, SettingsError, load_settings
 from lora_router.routing.registry import installed
@@ -390,6 +391,62 @@ class TestPeers:
                     "grpc_tls_key_file": "tls.key",
                 }
             )
+
+    @pytest.mark.parametrize(
+        "proof",
+        [
+            {"peering": "redis://cache:6379", "peer_secret_file": "secret"},
+            {"peering": "redis+cluster://a,b", "peer_allow_unauthenticated": True},
+            {"peering": "rediss://127.0.0.1:6379"},
+        ],
+    )
+    def test_a_redis_needs_a_proof_or_a_loopback_address(self, proof: dict[str, object]) -> None:
+        settings = Settings.model_validate(proof)
+
+        assert settings.has_peers
+        assert settings.redis_address is not None
+
+    def test_mutual_tls_with_gateways_proves_nothing_to_a_redis(self) -> None:
+        with pytest.raises(ValueError, match="peering: peers must prove who they are"):
+            Settings.model_validate(
+                {
+                    "peering": "redis://cache",
+                    "grpc_tls_cert_file": "cert",
+                    "grpc_tls_key_file": "key",
+                    "grpc_tls_client_ca_file": "ca",
+                }
+            )
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"peering": "mesh"}, "requires peers or peer_service"),
+            ({"peering_password_file": "p"}, "requires peering=redis"),
+            ({"peering": "redis://localhost", "peers": "a:1"}, "set at most one"),
+            (
+                {"peering": "redis://:secret-word@localhost", "peering_password_file": "p"},
+                "has a password too",
+            ),
+        ],
+    )
+    def test_the_carriers_of_peering_exclude_each_other(
+        self, values: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            Settings.model_validate(values)
+
+    def test_the_password_in_the_address_is_never_shown(self) -> None:
+        with pytest.raises(SettingsError) as failure:
+            load_settings(file=None, environ={}, flags={"peering": "redis://:secret-word@a:x"})
+        assert "secret-word" not in str(failure.value)
+        assert "--peering (not shown): must be mesh, or redis://" in str(failure.value)
+
+        loaded = load_settings(
+            file=None,
+            environ={"LORA_ROUTER_PEERING": "redis://:secret-word@127.0.0.1"},
+            flags={},
+        )
+        assert "secret-word" not in f"{config_json(loaded)} {loaded.settings!r}"
 
     def test_without_peers_nothing_has_to_be_proved(self) -> None:
         assert not Settings().has_peers
