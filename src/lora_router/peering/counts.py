@@ -1,5 +1,7 @@
 """What peering counts, for ``/metrics``."""
 
+from typing import NamedTuple
+
 CAUSES = (
     "unauthenticated",
     "stale",
@@ -11,6 +13,17 @@ CAUSES = (
     "too-many-streams",
 )
 """Why streams or messages of peers were rejected, as labels of a metric."""
+
+
+class PeerLoad(NamedTuple):
+    """What all peers reported. It is 0 when all of them are forgotten."""
+
+    requests: int
+    """Requests in flight."""
+    adapters: int
+    """Adapters in flight, each counted on every pod: the slots in use."""
+    held: int
+    """Adapters that requests are held for."""
 
 
 class PeerCounts:

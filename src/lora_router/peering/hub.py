@@ -24,7 +24,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
-from lora_router.peering.counts import PeerCounts
+from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
@@ -195,6 +195,16 @@ class Hub:
         for carrier in self._carriers:
             carrier.leave(message)
 
+    def load(self) -> PeerLoad:
+        """Return what all peers have in flight and hold, according to their last reports."""
+        requests = adapters = 0
+        for state in self._fleet:
+            peers = state.beliefs.peers
+            requests += peers.requests
+            adapters += len(peers.adapters)
+        held = {adapter for peer in self.peers.values() for adapter in peer.held}
+        return PeerLoad(requests, adapters, len(held))
+
     def _schedule(self, due: float) -> None:
         if self._timer is not None:
             if self._due_at <= due:
@@ -216,9 +226,13 @@ class Hub:
         self._sent_at = now
         self._schedule(now + INTERVAL_SECONDS)
         for peer in tuple(self.peers.values()):
-            if now - peer.heard_at > SILENCE_SECONDS:
+            silent_at = peer.heard_at + SILENCE_SECONDS
+            if now >= silent_at:
                 self.counts.silent += 1
-                self._forget(peer, f"silent for {SILENCE_SECONDS:g} s")
+                self._forget(peer, f"silent for {now - peer.heard_at:.2f} s")
+            elif silent_at < self._due_at:
+                # A peer that died is forgotten in time, not with the report after that.
+                self._schedule(max(silent_at, now + SHORTEST_SECONDS))
         share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
         is_complete = now - self._complete_at >= COMPLETE_SECONDS or self._writer.is_sparse
         if is_complete:

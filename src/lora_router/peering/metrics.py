@@ -54,8 +54,24 @@ class PeerMetrics(Collector):
         )
         if self._redis is not None:
             connected.add_metric([], self._redis.broadcasts.is_connected)
+        load = hub.load()
         return (
             connected,
+            GaugeMetricFamily(
+                "lora_router_peer_in_flight_requests",
+                "Requests that peers have in flight, according to their last reports.",
+                value=load.requests,
+            ),
+            GaugeMetricFamily(
+                "lora_router_peer_in_flight_adapters",
+                "Adapters that peers have in flight, each counted on every pod.",
+                value=load.adapters,
+            ),
+            GaugeMetricFamily(
+                "lora_router_peer_held_adapters",
+                "Adapters that peers hold requests for.",
+                value=load.held,
+            ),
             GaugeMetricFamily(
                 "lora_router_peers",
                 "Other routers that this router exchanges reports with.",

@@ -7,7 +7,12 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.grpc_server.status import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, UNAVAILABLE
 from lora_router.peering import limits
 from lora_router.peering import mesh as mesh_module
-from lora_router.peering.hub import COMPLETE_SECONDS, INTERVAL_SECONDS, SHORTEST_SECONDS
+from lora_router.peering.hub import (
+    COMPLETE_SECONDS,
+    INTERVAL_SECONDS,
+    SHORTEST_SECONDS,
+    SILENCE_SECONDS,
+)
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Pod, Report
 from tests.fleet import ManualClock, state_of
 from tests.unit.peering.routers import DELAY, MemoryLink, Router, mesh
@@ -370,6 +375,30 @@ def test_a_silent_peer_is_forgotten_after_a_second(clock: ManualClock) -> None:
     assert in_flight(here) == 0
     assert here.peers() == []
     assert here.hub.counts.silent == 1
+
+
+@pytest.mark.parametrize("died_after", [0.001, 0.03, 0.05, 0.07, 0.099])
+def test_a_peer_that_dies_is_forgotten_within_a_second_of_its_last_report(
+    clock: ManualClock, died_after: float
+) -> None:
+    here, there, other = mesh(clock, "here", "there", "other")
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    there.held["b"] = HeldShare(0.5, closed=("pod-2", "c"))
+    clock.advance(2 * INTERVAL_SECONDS + SOON)
+    survivors = (here, other)
+    assert [each.hub.load() for each in survivors] == [(1, 1, 1)] * 2
+
+    clock.advance(died_after)
+    for peer in there.peers():
+        for conversation in there.mesh.streams_of(peer):
+            assert isinstance(conversation.link, MemoryLink)
+            conversation.link.cut = True
+    clock.advance(SILENCE_SECONDS + SHORTEST_SECONDS)
+
+    for each in survivors:
+        assert each.hub.load() == (0, 0, 0), "no ghost requests, slots or holds"
+        assert each.hub.counts.silent == 1
+        assert not state_of(each.fleet, 2).beliefs.peers.closed
 
 
 def test_a_router_whose_event_loop_stalled_reads_before_it_forgets(clock: ManualClock) -> None:
