@@ -96,11 +96,13 @@ plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)
 		b-zipf c-slot-bound flash-crowd
 
 .PHONY: bench-routers
-bench-routers: $(VENV)/.dev ## write the table of docs/routing.md on several routers (some minutes)
+bench-routers: $(VENV)/.dev ## write the tables of docs/routing.md on several routers; PARTS="wire partition": only these
 	mkdir -p build
-	PYTHONPATH=. $(PY) -m bench.routers_table > build/routers.md
-	@cat build/routers.md
-	$(PY) docs/embed.py docs/routing.md bench-routers < build/routers.md
+	set -e; for part in $(or $(PARTS),peers); do \
+		PYTHONPATH=. $(PY) -m bench.routers_table $$part $(ARGS) > build/routers-$$part.md; \
+		cat build/routers-$$part.md; \
+		$(PY) docs/embed.py docs/routing.md bench-routers-$$part < build/routers-$$part.md; \
+	done
 
 .PHONY: bench-peering
 bench-peering: $(VENV)/.dev ## write the table of docs/scaling.md: what peering costs a router (3 minutes)

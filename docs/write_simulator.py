@@ -5,6 +5,7 @@ from dataclasses import MISSING
 from pathlib import Path
 
 from lora_router.simulator.key_records import Key, keys_of
+from lora_router.simulator.router_keys import RouterEventKeys, WireKeys
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.scenario_keys import CrowdKeys, OutageKeys, ScenarioKeys
 
@@ -18,6 +19,8 @@ def with_tables(page: str) -> str:
         ("keys", _keys(ScenarioKeys)),
         ("crowd", _keys(CrowdKeys)),
         ("outages", _keys(OutageKeys)),
+        ("wire", _keys(WireKeys)),
+        ("router_events", _keys(RouterEventKeys)),
     ):
         before, begin, rest = page.partition(
             f"<!-- {name}: begin (made by `make scenario-keys`) -->\n"
@@ -35,7 +38,7 @@ def _scenarios() -> str:
     return _table(("scenario", "what it is", "requests/s"), rows)
 
 
-def _keys(keys: type[ScenarioKeys | CrowdKeys | OutageKeys]) -> str:
+def _keys(keys: type[ScenarioKeys | CrowdKeys | OutageKeys | WireKeys | RouterEventKeys]) -> str:
     rows = [
         (
             f"`{name}`",

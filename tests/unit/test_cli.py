@@ -414,7 +414,7 @@ def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
 def test_simulate_says_what_routers_may_know_of_each_other(tmp_path: Path) -> None:
     result = run("simulate", str(tmp_path / "any.yaml"), "--peers", "often")
     assert result.exit_code == 2
-    assert "peers=often: must be nothing, scrapes, or the seconds" in result.stderr
+    assert "peers=often: must be nothing, scrapes (of pods), or peering" in result.stderr
 
 
 def test_simulate_replays_a_file(tmp_path: Path) -> None:

@@ -74,10 +74,50 @@ def simulate(
         str,
         typer.Option(
             metavar="KNOWLEDGE",
-            help="What the routers know of each other: nothing, scrapes (of pods), or the seconds "
-            "between two exchanges of ledgers.",
+            help="What the routers know of each other: nothing, scrapes (of pods), or peering "
+            "(reports of the other routers too).",
         ),
     ] = "scrapes",
+    peer_delay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="Time that a message between routers takes, in milliseconds.",
+            show_default="the scenario's, or 5",
+        ),
+    ] = None,
+    peer_jitter: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="The most that is added to it at random.",
+            show_default="the scenario's, or 5",
+        ),
+    ] = None,
+    peer_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the messages between routers that never arrive.",
+            show_default="the scenario's, or 0",
+        ),
+    ] = None,
+    peer_late: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the packets between routers that TCP has to send again.",
+            show_default="the scenario's, or 0",
+        ),
+    ] = None,
+    partition: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long no message passes between routers, from the middle of the trace.",
+            show_default="no partition",
+        ),
+    ] = None,
     threshold: Annotated[
         float,
         typer.Option(
@@ -102,6 +142,7 @@ def simulate(
     from lora_router.simulator.command import SimulateOptions, list_command, simulate_command
     from lora_router.simulator.knowledge import read_knowledge
     from lora_router.simulator.plots import PlotError
+    from lora_router.simulator.router_options import RouterOptions
 
     if list_scenarios:
         list_command(as_json=as_json)
@@ -118,8 +159,15 @@ def simulate(
                 seconds=duration,
                 rate=rate,
                 trace=trace,
-                routers=routers,
-                knowledge=read_knowledge(peers),
+                routers=RouterOptions(
+                    routers=routers,
+                    knowledge=read_knowledge(peers),
+                    delay_ms=peer_delay,
+                    jitter_ms=peer_jitter,
+                    loss=peer_loss,
+                    late=peer_late,
+                    partition_seconds=partition,
+                ),
                 lora_affinity_threshold=threshold,
                 as_json=as_json,
                 plot=plot,

@@ -17,6 +17,7 @@ from lora_router.peering.aio_link import AioLink
 from lora_router.peering.conversation import Conversation
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
 from lora_router.peering.mesh import Mesh
+from lora_router.peering.reconnection import GREETING_SECONDS, Reconnection
 from lora_router.peering.secret import HEADER, Secret
 from lora_router.peering.service import PATH
 from lora_router.supervision import Supervisor
@@ -24,15 +25,6 @@ from lora_router.threads import in_thread
 
 log = logging.getLogger("lora_router.peering")
 
-GREETING_SECONDS = 2.0
-"""Time for the connection and the greeting of a peer."""
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
-_GOOD_SECONDS = 2.0
-"""After a stream that lasted so long, the next attempt follows soon."""
-_REDUNDANT_PAUSE_SECONDS = 5.0
-"""Time until the next attempt at a second address of a peer."""
-_ITSELF_PAUSE_SECONDS = 60.0
-"""Time until the next attempt at an address that is this router's own."""
 _FLUSH_SECONDS = 0.5
 """Time for peers to receive that this router leaves."""
 _OPTIONS = (
@@ -171,26 +163,18 @@ class PeerClients:
     async def _keep(self, address: PeerAddress) -> None:
         """Keep a stream to one address."""
         loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE_SECONDS
+        reconnection = Reconnection(self._random)
         while not self._stopping:
             began = loop.time()
             try:
                 conversation, why = await self._exchange(address)
             finally:
                 self._tried.add(address)
-            if loop.time() - began >= _GOOD_SECONDS:
-                pause = _FIRST_PAUSE_SECONDS
-            if conversation.is_itself:
-                await asyncio.sleep(_ITSELF_PAUSE_SECONDS)
-            elif conversation.is_redundant:
-                await asyncio.sleep(_REDUNDANT_PAUSE_SECONDS)
-            else:
-                if not self._stopping:
-                    self._limit.log(
-                        log, logging.INFO, address, "no stream to peer %s: %s", address.target, why
-                    )
-                await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            if not (conversation.is_itself or conversation.is_redundant or self._stopping):
+                self._limit.log(
+                    log, logging.INFO, address, "no stream to peer %s: %s", address.target, why
+                )
+            await asyncio.sleep(reconnection.pause_after(conversation, loop.time() - began))
         await asyncio.Event().wait()
 
     async def _exchange(self, address: PeerAddress) -> tuple[Conversation, str]:

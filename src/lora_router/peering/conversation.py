@@ -36,7 +36,7 @@ VERSION = 1
 OLDEST_VERSION = 1
 """The lowest one."""
 _LONGEST_ROUTER_NAME = 256
-_ASK_SECONDS = 0.5
+_ASK_SECONDS = 0.2
 """The shortest time between two requests for a complete report."""
 
 

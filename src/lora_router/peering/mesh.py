@@ -130,10 +130,11 @@ class Mesh:
         return None
 
     def complete_wanted(self, peer: str) -> None:
-        """Send the next report to a peer as a complete one."""
+        """Send the next report to a peer as a complete one, and soon."""
         streams = self._streams.get(peer)
         if streams is not None:
             streams.needs_complete = True
+            self.hub.report_soon()
 
     def ended(self, conversation: Conversation) -> None:
         """Remove a stream that ended."""

@@ -4,7 +4,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -14,10 +14,10 @@ from rich.text import Text
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import check_installed, load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
-from lora_router.simulator.key_kinds import Number, Whole, WrongValueError
-from lora_router.simulator.knowledge import SCRAPES, Knowledge
+from lora_router.simulator.key_kinds import Number, WrongValueError
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
+from lora_router.simulator.router_options import RouterOptions
 from lora_router.simulator.scenario import (
     Scenario,
     ScenarioError,
@@ -67,9 +67,7 @@ class SimulateOptions:
     """Requests per second, in place of the scenario's rate."""
     trace: Path | None = None
     """A file of requests, in place of generated ones."""
-    routers: int = 1
-    knowledge: Knowledge = SCRAPES
-    """What each router knows of the requests of the others."""
+    routers: RouterOptions = field(default_factory=RouterOptions)
     lora_affinity_threshold: float = 0.999
     as_json: bool = False
     plot: Path | None = None
@@ -127,7 +125,6 @@ def _check_bounds(options: SimulateOptions) -> None:
     for flag, kind, value in (
         ("--duration", Number(1, 1_000_000), options.seconds),
         ("--rate", Number(0.001, 1_000_000), options.rate),
-        ("--routers", Whole(1, 100), options.routers),
         ("--threshold", Number(0, 1), options.lora_affinity_threshold),
     ):
         try:
@@ -135,6 +132,7 @@ def _check_bounds(options: SimulateOptions) -> None:
                 kind.read(value)
         except WrongValueError as error:
             raise WrongValueError(f"{flag}: {error}") from None
+    options.routers.check()
 
 
 def _check_length(options: SimulateOptions, scenarios: Sequence[Scenario]) -> None:
@@ -250,8 +248,9 @@ def _run(
     adapters = (
         None if replayed is None else sorted({arrival.model for arrival in replayed} - {BASE_MODEL})
     )
-    fleet = scenario.fleet(seconds, options.routers, adapters)
-    fleet = replace(fleet, knowledge=options.knowledge)
+    fleet = options.routers.applied_to(
+        scenario.fleet(seconds, options.routers.routers, adapters), seconds
+    )
     trace = replayed or make_trace(
         scenario.workload, rate=options.rate or scenario.rate, seconds=seconds, seed=seed
     )
@@ -277,8 +276,8 @@ def _document(
     return {
         "seeds": options.seeds,
         "seconds": options.seconds,
-        "routers": options.routers,
-        "peers": str(options.knowledge),
+        "routers": options.routers.routers,
+        "peers": options.routers.knowledge,
         "scenarios": {
             scenario: {algorithm: asdict(summary) for algorithm, summary in found.items()}
             for scenario, found in results.items()

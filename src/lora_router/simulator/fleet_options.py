@@ -1,9 +1,11 @@
 """What a simulated fleet consists of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
+from lora_router.simulator.network import WireOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,29 @@ class Outage:
     """Whether its requests are lost (and sent again at once). Otherwise they end first."""
 
 
+class RouterTrouble(StrEnum):
+    """What can happen to a router."""
+
+    KILLED = "killed"
+    """It dies. After the time a new router begins in its place."""
+    STALLED = "stalled"
+    """Its event loop stands still."""
+    PARTED = "parted"
+    """No message passes between it and other routers."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterEvent:
+    """Something that happens to a router."""
+
+    trouble: RouterTrouble
+    router: int
+    at: float
+    """Seconds from the start."""
+    lasts: float
+    """Seconds until it is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
     """A fleet of pods and the routers in front of it."""
@@ -30,7 +55,11 @@ class FleetOptions:
     routers: int = 1
     knowledge: Knowledge = SCRAPES
     """What each router knows of the requests of the others."""
-    exchange_delay_seconds: float = 0.005
+    wire: WireOptions = field(default_factory=WireOptions)
+    """What happens to messages between routers."""
+    router_events: tuple[RouterEvent, ...] = ()
+    clock_rates: tuple[float, ...] = (1.0,)
+    """Seconds that the routers' clocks count in a second. The routers take these values in turn."""
     scrape_seconds: float = 1.0
     scrape_delay_seconds: float = 0.005
     tells_residency: bool = False

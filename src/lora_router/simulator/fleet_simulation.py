@@ -1,8 +1,9 @@
 """A fleet in simulated time: pods by ``pod_model``, routers by the objects that serve.
 
-Each router has the ``Fleet`` and the ``Director`` of a real one (``router_model``). A request goes
-to a random router, scrapes have their real interval and delay, and the end of a stream releases the
-reservation. Only the transport is missing, which takes no time here.
+Each router has the ``Fleet``, the ``Director`` and the ``Hub`` of a real one (``router_model``). A
+request goes to a random router, scrapes have their real interval and delay, routers talk over a
+``network``, and the end of a stream releases the reservation. Only the transport is missing, which
+takes no time here.
 """
 
 import random
@@ -11,17 +12,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lora_router.routing.algorithm import Algorithm
-from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.outcome import Routed
 from lora_router.routing.refusal import Refused
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.fleet_options import FleetOptions, Outage
 from lora_router.simulator.pod_model import PodCounts, PodModel
+from lora_router.simulator.router_clock import RouterClock
 from lora_router.simulator.router_model import DecisionCounts, RouterModel
+from lora_router.simulator.routers import Routers
 from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import Arrival
-
-_BYTES_A_TOKEN = 4
-"""Length of a token in English text, roughly."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,6 @@ class FleetSimulation:
     _events: EventQueue = field(default_factory=EventQueue)
     _counts: DecisionCounts = field(default_factory=DecisionCounts)
     _pods: list[PodModel] = field(default_factory=list)
-    _routers: list[RouterModel] = field(default_factory=list)
     _releases: dict[SimulatedRequest, Callable[[], object]] = field(default_factory=dict)
     _ended: list[SimulatedRequest] = field(default_factory=list)
     _open: int = 0
@@ -58,7 +57,17 @@ class FleetSimulation:
     _down: set[int] = field(default_factory=set)
     """Pods that accept no new requests."""
     _retired: list[PodCounts] = field(default_factory=list)
+    _generations: dict[int, int] = field(default_factory=dict)
+    """How often pods were replaced."""
     _is_adapter: frozenset[str] = frozenset()
+    _routers: Routers = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Create the routers' places."""
+        rng = random.Random(f"routers {self.seed}")
+        self._routers = Routers(
+            self.options, self._new_router, self._start_scrapes, self._events, self._decided, rng
+        )
 
     def run(
         self,
@@ -78,18 +87,7 @@ class FleetSimulation:
         rng = random.Random(self.seed)
         self._is_adapter = frozenset(self.options.adapters)
         self._pods = [self._new_pod(number) for number in range(len(self.options.engines))]
-        for _ in range(self.options.routers):
-            algorithm = self.make_algorithm(random.Random(rng.random()))
-            router = RouterModel(self.options, algorithm, self._events, self._counts)
-            for number in range(len(self._pods)):
-                router.put(number, 0, ready=True)
-            self._routers.append(router)
-        self._start_scrapes(rng)
-        every = self.options.knowledge.exchange_seconds
-        if every is not None and self.options.routers > 1:
-            for number, router in enumerate(self._routers):
-                others = [other for other in self._routers if other is not router]
-                router.start_exchange(f"router-{number}", others, every, rng.random() * every)
+        self._routers.begin(rng)
         for outage in self.options.outages:
             self._plan_outage(outage)
         arrivals = _Feeder(iter(trace), self, rng, on_progress)
@@ -115,6 +113,11 @@ class FleetSimulation:
         return self._pods
 
     @property
+    def routers(self) -> Sequence[RouterModel]:
+        """The routers in the order of their places. Another one replaces a router that dies."""
+        return self._routers.current
+
+    @property
     def held(self) -> int:
         """Requests that are held in a router."""
         return sum(router.director.held for router in self._routers)
@@ -123,7 +126,7 @@ class FleetSimulation:
         """Schedule a call at a simulated time."""
         self._events.call_at(time, call)
 
-    def arrive(self, arrival: Arrival, router: int) -> None:
+    def arrive(self, arrival: Arrival, rng: random.Random) -> None:
         """Send a request to a router."""
         model = arrival.model
         adapter = model if model in self._is_adapter else None
@@ -131,28 +134,24 @@ class FleetSimulation:
             model, adapter, arrival.prompt_tokens, arrival.output_tokens, arrival.at
         )
         self._open += 1
-        self._ask(request, self._routers[router])
+        self._routers.ask_any(request, rng)
 
-    def _ask(self, request: SimulatedRequest, router: RouterModel) -> None:
-        def decided(outcome: Routed | Refused) -> None:
-            if isinstance(outcome, Refused):
-                self._open -= 1
-                return
-            self._releases[request] = outcome.reservation.release
-            name = outcome.reservation.state.pod.name
-            self._submit(request, self._pods[int(name.rpartition("-")[2])])
-
-        query = RouteQuery(request.model, size=request.prompt_tokens * _BYTES_A_TOKEN)
-        outcome = router.director.route(query, decided)
-        if isinstance(outcome, Routed | Refused):
-            decided(outcome)
+    def _decided(
+        self, request: SimulatedRequest, router: RouterModel, outcome: Routed | Refused
+    ) -> None:
+        if isinstance(outcome, Refused):
+            self._open -= 1
+            return
+        self._releases[request] = partial(router.clock.run, outcome.reservation.release)
+        name = outcome.reservation.state.pod.name
+        self._submit(request, self._pods[int(name.rpartition("-")[2])])
 
     def _ask_anew(self, lost: SimulatedRequest) -> None:
         """Send a request that was lost with its pod again, as its client would."""
         again = SimulatedRequest(
             lost.model, lost.adapter, lost.prompt_tokens, lost.output_tokens, self._events.time
         )
-        self._ask(again, self._routers[0])
+        self._routers.ask_first(again)
 
     def _submit(self, request: SimulatedRequest, pod: PodModel) -> None:
         if not pod.slots.has_room_for(request.adapter) and any(
@@ -175,19 +174,27 @@ class FleetSimulation:
         pod.preload(self.options.preloaded_on(number))
         return pod
 
-    def _start_scrapes(self, rng: random.Random) -> None:
-        for router in self._routers:
-            for number in range(len(self._pods)):
-                router.start_scrapes(
-                    number, partial(self._pods.__getitem__, number),
-                    rng.random() * self.options.scrape_seconds,
-                )  # fmt: skip
+    def _new_router(self, name: str, clock: RouterClock, rng: random.Random) -> RouterModel:
+        algorithm = self.make_algorithm(random.Random(rng.random()))
+        router = RouterModel(name, self.options, algorithm, clock, self._counts)
+        for number in range(len(self._pods)):
+            generation = self._generations.get(number, 0)
+            router.put(number, generation, ready=number not in self._down)
+        return router
+
+    def _start_scrapes(self, router: RouterModel, rng: random.Random) -> None:
+        for number in range(len(self._pods)):
+            router.start_scrapes(
+                number, partial(self._pods.__getitem__, number),
+                rng.random() * self.options.scrape_seconds,
+            )  # fmt: skip
 
     def _plan_outage(self, outage: Outage) -> None:
         generation = 1 + self.options.outages.index(outage)
 
         def go() -> None:
             self._down.add(outage.pod)
+            self._generations[outage.pod] = generation - 1
             for router in self._routers:
                 router.put(outage.pod, generation - 1, ready=False)
             if outage.sudden:
@@ -205,6 +212,7 @@ class FleetSimulation:
                     return
                 self._replace(outage.pod)
             self._down.discard(outage.pod)
+            self._generations[outage.pod] = generation
             for router in self._routers:
                 router.put(outage.pod, generation, ready=True)
 
@@ -243,8 +251,7 @@ class _Feeder:
 
         def arrive() -> None:
             simulation = self._simulation
-            routers = simulation.options.routers
-            simulation.arrive(arrival, self._rng.randrange(routers) if routers > 1 else 0)
+            simulation.arrive(arrival, self._rng)
             self._count += 1
             if self._on_progress is not None and self._count % self._PROGRESS_EVERY == 0:
                 self._on_progress(simulation.time)

@@ -128,6 +128,22 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class WordOf:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+
+    def read(self, value: object) -> str:
+        """Return the word."""
+        if not isinstance(value, str) or value not in self.words:
+            raise refuse(self, value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class WordOr(Generic[Value]):
     """One of some words, or a value of another kind."""
 

@@ -1,49 +1,36 @@
 """What the routers of one fleet know of each other's requests."""
 
-from dataclasses import dataclass
-
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 60.0
+from enum import StrEnum
 
 
 class KnowledgeError(ValueError):
     """The simulator does not have this kind of knowledge. The message lists those that it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
+class Knowledge(StrEnum):
     """How a router learns of the requests of other routers."""
 
-    scrapes: bool = True
-    """From the pods' metrics. If false, these report only how many slots a pod has."""
-    exchange_seconds: float | None = None
-    """From the other routers: the interval at which each of them sends its ledger. ``None``:
-    never."""
-
-    def __str__(self) -> str:
-        if self.exchange_seconds is not None:
-            return f"{self.exchange_seconds:g} s"
-        return "scrapes" if self.scrapes else "nothing"
+    NOTHING = "nothing"
+    """It does not: the pods' metrics report only how many slots a pod has."""
+    SCRAPES = "scrapes"
+    """From the pods' metrics."""
+    PEERING = "peering"
+    """From the pods' metrics, and from the reports of the other routers."""
 
 
-NOTHING = Knowledge(scrapes=False)
-SCRAPES = Knowledge()
+NOTHING, SCRAPES, PEERING = Knowledge
 
 
 def read_knowledge(text: str) -> Knowledge:
-    """Read ``nothing``, ``scrapes``, or the seconds between two exchanges of ledgers.
+    """Read the name of a kind of knowledge.
 
     Raises:
-        KnowledgeError: The text is none of these.
+        KnowledgeError: There is no such kind.
     """
-    if text in {"nothing", "scrapes"}:
-        return NOTHING if text == "nothing" else SCRAPES
     try:
-        seconds = float(text)
+        return Knowledge(text)
     except ValueError:
-        seconds = 0.0
-    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise KnowledgeError(
-            f"peers={text}: must be nothing, scrapes, or the seconds between two exchanges of "
-            f"ledgers, from {SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g}"
-        )
-    return Knowledge(exchange_seconds=seconds)
+            f"peers={text}: must be nothing, scrapes (of pods), or peering (reports of the other "
+            "routers too)"
+        ) from None

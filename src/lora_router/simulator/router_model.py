@@ -1,18 +1,29 @@
-"""A router in a simulation: the fleet and the director that serve, fed by simulated scrapes."""
+"""A router in a simulation: the fleet, director and hub that serve, fed by simulated scrapes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.peering.hub import Hub
+from lora_router.peering.mesh import Mesh
 from lora_router.routing.algorithm import Algorithm
 from lora_router.routing.director import Director
-from lora_router.simulator.events import EventQueue
+from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.refusal import Refused
 from lora_router.simulator.fleet_options import FleetOptions
+from lora_router.simulator.knowledge import Knowledge
+from lora_router.simulator.network import Place
+from lora_router.simulator.peer_stream import StreamSide
 from lora_router.simulator.pod_model import PodModel
+from lora_router.simulator.router_clock import RouterClock
+from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import BASE_MODEL
+
+_BYTES_A_TOKEN = 4
+"""Length of a token in English text, roughly."""
 
 
 @dataclass(slots=True)
@@ -33,24 +44,68 @@ class RouterModel:
 
     def __init__(
         self,
+        name: str,
         options: FleetOptions,
         algorithm: Algorithm,
-        events: EventQueue,
+        clock: RouterClock,
         counts: DecisionCounts,
     ) -> None:
+        self.clock = clock
+        self.place = Place()
+        self.streams: dict[StreamSide, None] = {}
+        """This router's sides of the open streams to its peers."""
+        self.asked: dict[SimulatedRequest, None] = {}
+        """Requests that it has not decided yet, held or not."""
         self.fleet = Fleet()
         self.director = Director(
             self.fleet,
             {algorithm.name: algorithm},
             algorithm.name,
-            events,
+            clock,
             counts,
             max_hold_seconds=options.max_hold_seconds,
         )
+        self.hub = (
+            Hub(name, self.fleet, self.director.held_adapters, clock)
+            if options.knowledge is Knowledge.PEERING and options.routers > 1
+            else None
+        )
+        self.mesh = None if self.hub is None else Mesh(self.hub)
         self._options = options
-        self._events = events
         self._served = [ServedModel(BASE_MODEL)]
         self._served += [ServedModel(name, BASE_MODEL) for name in options.adapters]
+
+    def ask(
+        self, request: SimulatedRequest, on_outcome: Callable[[Routed | Refused], None]
+    ) -> None:
+        """Ask for a pod.
+
+        Args:
+            request: The request.
+            on_outcome: Called once, unless this router dies before.
+        """
+
+        def decided(outcome: Routed | Refused) -> None:
+            if not self.clock.stopped:
+                self.asked.pop(request, None)
+                on_outcome(outcome)
+
+        def route() -> None:
+            query = RouteQuery(request.model, size=request.prompt_tokens * _BYTES_A_TOKEN)
+            outcome = self.director.route(query, decided)
+            if isinstance(outcome, Routed | Refused):
+                decided(outcome)
+
+        self.asked[request] = None
+        self.clock.run(route)
+
+    def die(self) -> list[SimulatedRequest]:
+        """Stop at once, as a process that is killed; return the requests that it did not decide."""
+        self.clock.stopped = True
+        for stream in tuple(self.streams):
+            stream.die()
+        undecided, self.asked = list(self.asked), {}
+        return undecided
 
     def put(self, number: int, generation: int, *, ready: bool) -> None:
         """Learn of a pod, as from discovery and the first read of its models."""
@@ -78,42 +133,21 @@ class RouterModel:
             state = self.fleet.get(f"pod-{number}")
             if state is not None and state.pod.ready:
                 metrics = self._metrics(pod())
-                self._events.call_later(
+                self.clock.call_later(
                     self._options.scrape_delay_seconds,
                     lambda: self.fleet.put_metrics(state, metrics),
                 )
-            self._events.call_later(self._options.scrape_seconds, scrape)
+            self.clock.call_later(self._options.scrape_seconds, scrape)
 
-        self._events.call_later(after, scrape)
-
-    def start_exchange(
-        self, name: str, others: Sequence["RouterModel"], every: float, after: float
-    ) -> None:
-        """Send this router's ledger to the other routers at every interval.
-
-        Args:
-            name: This router's name.
-            others: The routers that receive it.
-            every: Seconds between two exchanges.
-            after: Seconds until the first one.
-        """
-
-        def report() -> None:
-            now = self._events.time
-            share = self.fleet.report_to_peers(name, every, self.director.held_adapters(), now)
-
-            def arrive() -> None:
-                for other in others:
-                    other.fleet.put_peer(share, self._events.time)
-
-            self._events.call_later(self._options.exchange_delay_seconds, arrive)
-            self._events.call_later(every, report)
-
-        self._events.call_later(after, report)
+        self.clock.call_later(after, scrape)
 
     def _metrics(self, pod: PodModel) -> PodMetrics:
         metrics = pod.metrics(tells_residency=self._options.tells_residency)
-        return metrics if self._options.knowledge.scrapes else _without_requests(metrics)
+        if self.clock.now() != metrics.scraped_at:
+            metrics = replace(metrics, scraped_at=self.clock.now())
+        if self._options.knowledge is Knowledge.NOTHING:
+            return _without_requests(metrics)
+        return metrics
 
 
 def _without_requests(metrics: PodMetrics) -> PodMetrics:

@@ -8,9 +8,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from lora_router.simulator.engine_options import EngineOptions
-from lora_router.simulator.fleet_options import FleetOptions, Outage
+from lora_router.simulator.fleet_options import (
+    FleetOptions,
+    Outage,
+    RouterEvent,
+    RouterTrouble,
+)
 from lora_router.simulator.key_kinds import WrongValueError
 from lora_router.simulator.key_records import Record
+from lora_router.simulator.network import WireOptions
 from lora_router.simulator.scenario_keys import ALL, NONE, ScenarioKeys, of_pod
 from lora_router.simulator.trace import Crowd, Workload
 from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file
@@ -73,9 +79,16 @@ class Scenario:
             adapters: The adapters of a replayed trace, in place of the scenario's own.
 
         Raises:
-            ScenarioError: ``preload`` names an adapter that the fleet does not serve.
+            ScenarioError: ``preload`` names an adapter that the fleet does not serve, or
+                ``router_events`` a router that it does not have.
         """
         keys = self.keys
+        for number, event in enumerate(keys.router_events):
+            if event.router >= routers:
+                raise ScenarioError(
+                    f"{self.where}: router_events[{number}].router: must be below the number of "
+                    f"routers (--routers {routers}), not {event.router}"
+                )
         served = self.workload.adapter_names if adapters is None else tuple(adapters)
         return FleetOptions(
             tuple(self._engine(pod) for pod in range(keys.pods)),
@@ -86,6 +99,12 @@ class Scenario:
                 Outage(each.pod, each.at * seconds, each.lasts * seconds, each.sudden)
                 for each in keys.outages
             ),
+            wire=WireOptions() if keys.wire is None else keys.wire.options(),
+            router_events=tuple(
+                RouterEvent(RouterTrouble(each.event), each.router, each.at * seconds, each.seconds)
+                for each in keys.router_events
+            ),
+            clock_rates=keys.clock_rates,
         )
 
     def _engine(self, pod: int) -> EngineOptions:

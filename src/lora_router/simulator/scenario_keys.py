@@ -21,6 +21,7 @@ from lora_router.simulator.key_kinds import (
     WrongValueError,
 )
 from lora_router.simulator.key_records import Record, key
+from lora_router.simulator.router_keys import SHARE, RouterEventKeys, WireKeys
 from lora_router.simulator.trace import MOST_TOKENS
 
 Value = TypeVar("Value")
@@ -35,7 +36,6 @@ _ENGINE = EngineOptions()
 _MOST_ADAPTERS = 100_000
 _MOST_PRELOADED = 5_000_000
 """Adapters in the host memory of all pods at the start. They take about 100 bytes each."""
-_SHARE = Number(0, 1)
 _TOKENS = Range(Whole(1, MOST_TOKENS))
 _LOAD_MS = InTurn(Number(0, 600_000))
 
@@ -44,9 +44,9 @@ _LOAD_MS = InTurn(Number(0, 600_000))
 class CrowdKeys:
     """``crowd``: a burst of requests for one adapter that had no requests before."""
 
-    at: float = key(_SHARE, "Start, as a share of the duration.")
-    lasts: float = key(_SHARE, "Length, as a share of the duration.")
-    share: float = key(_SHARE, "Share of the requests that it adds to during that time.")
+    at: float = key(SHARE, "Start, as a share of the duration.")
+    lasts: float = key(SHARE, "Length, as a share of the duration.")
+    share: float = key(SHARE, "Share of the requests that it adds to during that time.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,8 @@ class OutageKeys:
     """One of ``outages``: a pod that leaves and returns empty."""
 
     pod: int = key(Whole(0, 9_999), "Number of the pod, from 0.")
-    at: float = key(_SHARE, "When it leaves, as a share of the duration.")
-    lasts: float = key(_SHARE, "Until it returns, as a share of the duration.")
+    at: float = key(SHARE, "When it leaves, as a share of the duration.")
+    lasts: float = key(SHARE, "Until it returns, as a share of the duration.")
     sudden: bool = key(
         Flag(),
         "Whether its requests are lost (and sent again at once). Otherwise they end first.",
@@ -137,7 +137,7 @@ class ScenarioKeys:
         Number(0, 5), "Popularity of the nth adapter: `n ** -zipf`. 0: all alike.", default=0.0
     )
     base_share: float = key(
-        _SHARE, "Share of the requests that ask for the base model.", default=0.0
+        SHARE, "Share of the requests that ask for the base model.", default=0.0
     )
     prompt_tokens: tuple[int, int] = key(_TOKENS, "Length of prompts.", default=(50, 450))
     output_tokens: tuple[int, int] = key(_TOKENS, "Length of answers.", default=(50, 250))
@@ -158,6 +158,21 @@ class ScenarioKeys:
     )
     outages: tuple[OutageKeys, ...] = key(
         ListOf(Record(OutageKeys)), "Pods that leave and return empty.", default=()
+    )
+
+    wire: WireKeys | None = key(  # noqa: RUF009 -- it returns a dataclasses.field
+        Record(WireKeys),
+        "What happens to messages between routers. Absent: they take 5 to 10 ms.",
+        default=None,
+    )
+    router_events: tuple[RouterEventKeys, ...] = key(
+        ListOf(Record(RouterEventKeys)), "Routers that fail.", default=()
+    )
+    clock_rates: tuple[float, ...] = key(
+        InTurn(Number(0.5, 2)),
+        "Seconds that a router's clock counts in a second. `[1, 0.9]` lets the clock of every "
+        "other router lose a tenth.",
+        default=(1.0,),
     )
 
     def __post_init__(self) -> None:

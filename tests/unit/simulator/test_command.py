@@ -77,3 +77,61 @@ def test_two_scenarios_with_the_same_name_are_refused(tmp_path: Path) -> None:
     result = simulate("b-zipf", "./b-zipf.yaml")
     assert result.exit_code == 2
     assert "b-zipf.yaml has the same name, b-zipf" in result.stderr
+
+
+# Several routers
+
+PEERING = ("--routers", "2", "--peers", "peering")
+
+
+def p99(*arguments: str) -> float:
+    result = simulate(
+        "b-zipf", "--algorithm", "lora-placement", "--duration", "20", "--json", *arguments
+    )
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["scenarios"]["b-zipf"]["lora-placement"]["ttft"]["p99"]
+    assert isinstance(found, float)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--peer-delay", "500"),
+        ("--peer-jitter", "500"),
+        ("--peer-loss", "0.5"),
+        ("--peer-late", "0.5"),
+        ("--partition", "10"),
+    ],
+)
+def test_each_option_of_the_network_has_an_effect(options: tuple[str, str]) -> None:
+    assert p99(*PEERING, *options) != p99(*PEERING)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("--peer-delay", "-1", "a number from 0 to 10,000"),
+        ("--peer-jitter", "inf", "a number from 0 to 10,000"),
+        ("--peer-loss", "1", "a number from 0 to 0.9"),
+        ("--peer-late", "2", "a number from 0 to 0.9"),
+        ("--partition", "nan", "a number from 0 to 1,000,000"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(flag: str, value: str, allowed: str) -> None:
+    result = simulate("b-zipf", *PEERING, flag, value)
+    assert result.exit_code == 2
+    assert f"{flag}: must be {allowed}, not" in result.stderr
+
+
+@pytest.mark.parametrize("given", [(), ("--routers", "2"), ("--peers", "peering")])
+def test_an_option_of_the_network_needs_routers_with_peering(given: tuple[str, ...]) -> None:
+    result = simulate("b-zipf", *given, "--peer-loss", "0.05")
+    assert result.exit_code == 2
+    assert "--peer-loss: has an effect only with --routers 2 or more and" in result.stderr
+
+
+def test_unknown_knowledge_of_peers_is_refused() -> None:
+    result = simulate("b-zipf", "--peers", "0.1")
+    assert result.exit_code == 2
+    assert "peers=0.1: must be nothing, scrapes (of pods), or peering" in result.stderr

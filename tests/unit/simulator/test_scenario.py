@@ -9,8 +9,9 @@ import pytest
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
 from lora_router.simulator.engine_options import EngineOptions
-from lora_router.simulator.fleet_options import FleetOptions
+from lora_router.simulator.fleet_options import FleetOptions, RouterEvent, RouterTrouble
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.network import WireOptions
 from lora_router.simulator.scenario import (
     Scenario,
     ScenarioError,
@@ -229,6 +230,55 @@ def test_absent_and_empty_optional_keys_are_the_same(tmp_path: Path) -> None:
     empty = read_scenario(written(tmp_path, "crowd:", "shuffle_seconds:"))
     assert isinstance(absent, Scenario)
     assert replace(absent, where="") == replace(empty, where="")
+
+
+# Routers
+
+
+def test_the_network_between_routers_and_their_faults_can_be_written_down(tmp_path: Path) -> None:
+    keys = (
+        "wire: {delay_ms: 50, jitter_ms: 0, loss: 0.05, late: 0.01}",
+        "router_events:",
+        "  - {event: killed, router: 1, at: 0.5, seconds: 10}",
+        "clock_rates: [1, 0.9]",
+    )
+    found = read_scenario(written(tmp_path, *keys)).fleet(100.0, routers=2)
+
+    assert found.wire == WireOptions(0.05, 0.0, 0.05, 0.01)
+    assert found.router_events == (RouterEvent(RouterTrouble.KILLED, 1, 50.0, 10.0),)
+    assert found.clock_rates == (1.0, 0.9)
+
+
+def test_without_such_keys_messages_take_a_few_milliseconds_and_nothing_happens(
+    tmp_path: Path,
+) -> None:
+    found = fleet(tmp_path)
+    assert (found.wire, found.router_events, found.clock_rates) == (WireOptions(), (), (1.0,))
+
+
+def test_an_event_of_a_router_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    line = "router_events: [{event: stalled, router: 2, at: 0, seconds: 1}]"
+    scenario = read_scenario(written(tmp_path, line))
+    with pytest.raises(ScenarioError, match=r"router_events\[0\].router: must be below"):
+        scenario.fleet(100.0, routers=2)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("wire: {loss: 1}", "wire.loss: must be a number from 0 to 0.9, not 1"),
+        ("wire: {delay: 1}", "wire.delay: is not a key; did you mean delay_ms?"),
+        ("clock_rates: 0", "clock_rates: must be a number from 0.5 to 2, not 0"),
+        (
+            "router_events: [{event: killd, router: 0, at: 0, seconds: 1}]",
+            "router_events[0].event: must be killed, stalled or parted, not 'killd'",
+        ),
+    ],
+)
+def test_a_wrong_key_of_routers_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        read_scenario(written(tmp_path, line))
+    assert message in str(error.value)
 
 
 def test_the_tables_of_the_documentation_are_up_to_date() -> None:

@@ -1,0 +1,60 @@
+"""The keys of a scenario file about routers: what is between them, and what happens to them."""
+
+from dataclasses import dataclass
+
+from lora_router.simulator.fleet_options import RouterTrouble
+from lora_router.simulator.key_kinds import Number, Whole, WordOf
+from lora_router.simulator.key_records import key
+from lora_router.simulator.network import WireOptions
+
+_WIRE = WireOptions()
+SHARE = Number(0, 1)
+MILLISECONDS = Number(0, 10_000)
+LOSS = Number(0, 0.9)
+MOST_ROUTERS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireKeys:
+    """``wire``: what happens to messages between routers."""
+
+    delay_ms: float = key(
+        MILLISECONDS, "Time that a message takes.", default=_WIRE.delay_seconds * 1000
+    )
+    jitter_ms: float = key(
+        MILLISECONDS,
+        "The most that is added to it, evenly. Messages of one stream stay in order.",
+        default=_WIRE.jitter_seconds * 1000,
+    )
+    loss: float = key(
+        LOSS,
+        "Share of the messages that never arrive, although later ones do, as on a channel that "
+        "guarantees nothing.",
+        default=_WIRE.loss,
+    )
+    late: float = key(
+        LOSS,
+        "Share of the packets that get lost and are sent again, by TCP, after 0.2 s, 0.4 s and so "
+        "on. The messages behind them wait.",
+        default=_WIRE.late,
+    )
+
+    def options(self) -> WireOptions:
+        """Return the same in seconds."""
+        return WireOptions(self.delay_ms / 1000, self.jitter_ms / 1000, self.loss, self.late)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterEventKeys:
+    """One of ``router_events``: something that happens to a router."""
+
+    event: str = key(
+        WordOf(tuple(RouterTrouble)),
+        "`killed`: it dies, and a new router begins in its place at the end; its held requests are "
+        "asked of other routers, those on pods continue. `stalled`: its event loop stands still; "
+        "requests, messages and timers wait. `parted`: no message passes between it and other "
+        "routers.",
+    )
+    router: int = key(Whole(0, MOST_ROUTERS - 1), "Number of the router, from 0.")
+    at: float = key(SHARE, "When it begins, as a share of the duration.")
+    seconds: float = key(Number(0, 1_000_000), "How long it lasts.")
