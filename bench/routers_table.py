@@ -206,8 +206,8 @@ def _cells(
         ):
             found[variant, seed, figure] = value
     for column in columns:
-        figure = statistics.median(found[column.variant, seed, column.figure] for seed in seeds)
-        yield f"{figure:.{column.digits}f}"
+        median = statistics.median(found[column.variant, seed, column.figure] for seed in seeds)
+        yield f"{median:.{column.digits}f}"
 
 
 def _figures(name: str, variant: Variant, seed: int, figures: Sequence[Figure]) -> list[float]:

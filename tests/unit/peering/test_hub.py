@@ -576,3 +576,20 @@ def test_all_reports_together_are_bounded(
 
     assert greedy.code == RESOURCE_EXHAUSTED
     assert modest.code is None
+
+
+# Lost reports
+
+
+def test_a_peer_that_missed_a_report_soon_has_a_complete_one(clock: ManualClock) -> None:
+    here, there = Router("here", clock), Router("there", clock)
+    link = here.connect(there)
+    clock.advance(0.3)
+    here.fleet.ledger.reserve(state_of(here.fleet, 1), "a")
+    link.cut = True
+    clock.advance(INTERVAL_SECONDS)
+    link.cut = False
+
+    # The next report shows that one is missing. The complete one follows it at once.
+    clock.advance(INTERVAL_SECONDS + SOON + 2 * DELAY)
+    assert in_flight(there) == 1
