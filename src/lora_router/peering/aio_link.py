@@ -12,6 +12,8 @@ from lora_router.peering.link import Ending
 
 _FLUSH_SECONDS = 0.5
 """Time to write what was sent before the end of the stream."""
+_MOST_WAITING = 2
+"""Messages that wait to be written on a link that is ready."""
 
 
 class AioLink:
@@ -28,8 +30,11 @@ class AioLink:
 
     @property
     def is_ready(self) -> bool:
-        """Whether nothing that was sent still waits to be written."""
-        return not self._queue
+        """Whether little of what was sent still waits to be written.
+
+        A write takes a moment, in which the next message may be due.
+        """
+        return len(self._queue) <= _MOST_WAITING
 
     def send(self, message: bytes) -> None:
         """Send a message as soon as the stream takes it."""

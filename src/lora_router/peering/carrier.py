@@ -14,23 +14,34 @@ from lora_router.peering.report_writer import ReportWriter
 class Outgoing:
     """A report of this router, in the two forms in which carriers send it."""
 
-    __slots__ = ("_complete", "_writer", "changes", "is_complete")
+    __slots__ = ("_complete", "_more", "_writer", "changes", "is_complete")
 
     def __init__(
-        self, writer: ReportWriter, changes: Sequence[bytes], *, is_complete: bool
+        self,
+        writer: ReportWriter,
+        changes: Sequence[bytes],
+        *,
+        is_complete: bool,
+        more: bytes = b"",
     ) -> None:
-        self.changes = changes
+        self._more = more
+        """Further fields of the last message."""
+        self.changes = self._with_more(changes)
         """The messages for those that have the report before this one."""
         self.is_complete = is_complete
         """Whether ``changes`` is complete, so that those that have nothing can use it too."""
         self._writer = writer
-        self._complete = changes if is_complete else None
+        self._complete = self.changes if is_complete else None
 
     def complete(self) -> Sequence[bytes]:
         """Return the messages for those that have nothing. Must be called while it is sent."""
         if self._complete is None:
-            self._complete = self._writer.complete()
+            self._complete = self._with_more(self._writer.complete())
         return self._complete
+
+    def _with_more(self, messages: Sequence[bytes]) -> Sequence[bytes]:
+        # The fields of two serialized messages, one after the other, are those of one message.
+        return [*messages[:-1], messages[-1] + self._more] if self._more else messages
 
 
 class Carrier(Protocol):

@@ -25,6 +25,7 @@ from lora_router.peering.limits import (
 )
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
+from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader
 
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ class Conversation:
             ending = self._read(message.report)
             if ending is not None:
                 return ending
+        if message.HasField("readings"):
+            ending = self._take(message.readings)
+            if ending is not None:
+                return ending
         if message.wants_complete and self.peer is not None:
             self._mesh.complete_wanted(self.peer.name)
         if message.leaves and self.peer is not None:
@@ -169,6 +174,16 @@ class Conversation:
         if self._mesh.is_too_heavy(reader):
             return self._reject("too-large", RESOURCE_EXHAUSTED, "all reports are too large")
         hub.reported(peer, share)
+        return None
+
+    def _take(self, readings: Readings) -> Ending | None:
+        exchange = self._hub.readings
+        if self.peer is None or exchange is None:
+            return None
+        try:
+            exchange.received(self.peer.name, readings)
+        except ReportError as error:
+            return self._reject(error.cause, INVALID_ARGUMENT, str(error))
         return None
 
     def _reject(self, cause: str, code: int, message: str) -> Ending:

@@ -16,7 +16,7 @@ No I/O: carriers carry the messages, and a clock calls.
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
@@ -29,6 +29,9 @@ from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
 
+if TYPE_CHECKING:
+    from lora_router.peering.reading_exchange import ReadingExchange
+
 log = logging.getLogger("lora_router.peering")
 
 INTERVAL_SECONDS = 0.1
@@ -38,6 +41,8 @@ SILENCE_SECONDS = 1.0
 _EXTRA_BURST, _EXTRA_PER_SECOND = 10, 10
 """Reports that are sent sooner than ``INTERVAL_SECONDS``."""
 _LATE_SECONDS = 0.25
+_MOST_WITH_REPORT = 32 * 1024
+"""Bytes of readings that go in the same message as a report. More go in messages of their own."""
 
 
 class Timer(Protocol):
@@ -96,6 +101,8 @@ class Hub:
         self._ejections = 0
         self._has_left = False
         self._limit = LogLimit()
+        self.readings: ReadingExchange | None = None
+        """Tells peers what is read from pods, and takes in what they tell."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -176,6 +183,12 @@ class Hub:
         if due < self._due_at - SHORTEST_SECONDS and self._extra.spend(1):
             self._schedule(due)
 
+    def send_to_all(self, message: bytes) -> None:
+        """Send a message to every peer that has room for it."""
+        if not self._has_left:
+            for carrier in self._carriers:
+                carrier.send_to_all(message)
+
     def report_now(self) -> None:
         """Send a report at once, because somebody new reads it."""
         self._schedule(self.now())
@@ -239,9 +252,13 @@ class Hub:
             self._complete_at = now
             self._writer.begin_again()
         changes = self._writer.update(share, now)
-        report = Outgoing(self._writer, changes, is_complete=is_complete)
+        more = [] if self.readings is None else self.readings.take()
+        with_report = more.pop() if more and len(more[-1]) <= _MOST_WITH_REPORT else b""
+        report = Outgoing(self._writer, changes, is_complete=is_complete, more=with_report)
         for carrier in self._carriers:
             carrier.send(report, now)
+        for message in more:
+            self.send_to_all(message)
 
     def _forget(self, peer: Peer, why: str) -> None:
         del self.peers[peer.name]
@@ -249,6 +266,8 @@ class Hub:
         log.info("peer %s %s, %d peers", peer.name, why, len(self.peers))
         for carrier in self._carriers:
             carrier.forget(peer.name, why)
+        if self.readings is not None:
+            self.readings.gone(peer.name)
         self._fleet.forget_peer(peer.name, self.now())
 
     # Called by the fleet

@@ -13,7 +13,8 @@ from itertools import islice
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.catalog_digests import DIGEST_BYTES, CatalogDigests
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
-from lora_router.fleet.reading import ReadFailure, Reading
+from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.reading import Page, ReadFailure, Reading
 from lora_router.peering.model_lists import ListReader, RecentLists, list_parts
 from lora_router.peering.pb import readings_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
@@ -67,13 +68,16 @@ class ReadingWriter:
         self._number = 0
         self._sent: RecentLists[None] = RecentLists()
 
-    def write(self, readings: Iterable[Reading], now: float) -> list[pb.Readings]:
+    def write(
+        self, readings: Iterable[Reading], now: float, interval: float = 0.0
+    ) -> list[pb.Readings]:
         """Return the messages with some readings.
 
         Args:
             readings: The readings. Those of pods that have left, and those that exceed a bound, are
                 left out.
             now: Seconds on the clock of the readings.
+            interval: The interval at which each pod is read; 0: it is not stated.
         """
         messages: list[pb.Readings] = []
         message, size = self._begin(now), 0
@@ -96,6 +100,7 @@ class ReadingWriter:
         for message in messages:
             self._number += 1
             message.number = self._number
+            message.interval_ms = int(interval * 1000)
         return messages
 
     def _begin(self, now: float) -> pb.Readings:
@@ -155,8 +160,18 @@ class ReadingReader:
         self.unknown = 0
         """Readings of pods that are not known here."""
 
-    def read(self, message: pb.Readings) -> list[Reading]:
+    def read(
+        self,
+        message: pb.Readings,
+        wants: Callable[[PodState, Page, float], bool] | None = None,
+    ) -> list[Reading]:
         """Return the readings of a message. Those of pods that are not known here are left out.
+
+        Args:
+            message: The message.
+            wants: Returns whether a reading is of use, given the pod, the page and the time at
+                which it was read. Others are not decoded, which takes most of the time. Failures
+                are always returned.
 
         Raises:
             ReportError: The message is malformed, or exceeds a bound.
@@ -184,6 +199,10 @@ class ReadingReader:
                 continue
             # The clocks differ by a constant, so that this is the time here.
             read_at = min(now, written.read_at_us / 1e6 + offset)
+            if wants is not None and not written.HasField("failure"):
+                page: Page = "metrics" if written.HasField("metrics") else "models"
+                if not wants(state, page, read_at):
+                    continue
             readings.append(Reading(state, read_at, self._found(written, read_at)))
         return readings
 

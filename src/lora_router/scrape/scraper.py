@@ -6,6 +6,7 @@ holds for a fault in this process while it handles a page: the read fails with c
 and the next one follows at its usual time.
 Pods whose last read failed, often by timeout, use at most half of the concurrent reads. Any number
 of failing pods therefore does not delay the others.
+Where routers share the reads, this router reads what ``sharing`` says is due here.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import ReadFailure, Reading
@@ -28,7 +30,9 @@ from lora_router.scrape.models_plan import ModelsPlan
 from lora_router.scrape.page_reader import ScrapeError
 from lora_router.scrape.pod_pages import PodPages
 from lora_router.scrape.read_health import Kind, ReadHealth
-from lora_router.scrape.schedule import ScrapeSchedule
+from lora_router.scrape.schedule import ScrapeSchedule, pace
+from lora_router.scrape.sharing import TICK_SECONDS, Sharing
+from lora_router.scrape.steps import with_breaks
 from lora_router.supervision import Supervisor, cancel, describe
 
 log = logging.getLogger("lora_router.scrape")
@@ -96,15 +100,37 @@ class Scraper:
         self._limit = LogLimit(10.0, burst=20, clock=clock)
         self._clock = clock
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
-        self._wakes: dict[PodState, asyncio.Event] = {}
+        self._wakes: dict[tuple[PodState, Kind], asyncio.Event] = {}
         self._plan = ModelsPlan(
-            self._have_models, wake=self._wake, on_round_end=self._round_ended, clock=clock
+            self._have_models,
+            wake=partial(self._wake, kind="models"),
+            on_round_end=self._round_ended,
+            clock=clock,
         )
+        self._sharing: Sharing | None = None
+        self._digests: CatalogDigests | None = None
+        self._sharing_task: asyncio.Task[None] | None = None
         self._on_looked: tuple[Callable[[], None], ...] = ()
         self._on_reading: tuple[Callable[[Reading], None], ...] = ()
         self._pages: PodPages | None = None
         self._untried: set[tuple[PodState, Kind]] = set()
         self._all_tried = asyncio.Event()
+
+    def share(self, sharing: Sharing, digests: CatalogDigests) -> None:
+        """Share the reads with other routers. Must be called before ``start``.
+
+        Args:
+            sharing: Decides which pages are read here.
+            digests: Gets the digests of all lists of models before these are handed on.
+        """
+        self._sharing, self._digests = sharing, digests
+        sharing.wake = self._wake
+        self.subscribe_readings(sharing.read)
+
+    def pace(self) -> float:
+        """Return the interval at which this router reads the metrics of each of its pods."""
+        share = 1.0 if self._sharing is None else self._sharing.share
+        return pace(self._interval, share * len(self._tasks))
 
     async def start(self) -> None:
         """Start to scrape the pods of the fleet, and follow its changes."""
@@ -113,11 +139,17 @@ class Scraper:
         self._pages = PodPages(self._timeout, api_key=self._api_key, clock=self._clock)
         self._fleet.changes.pods.subscribe(self._follow)
         self._follow(tuple(self._fleet))
+        if self._sharing is not None:
+            self._sharing_task = self._supervisor.keep(
+                "scrape-sharing", partial(self._keep_sharing, self._sharing)
+            )
 
     async def stop(self) -> None:
         """Stop scraping. No task and no connection is left."""
         pages, self._pages = self._pages, None
         tasks = [task for pair in self._tasks.values() for task in pair]
+        if self._sharing_task is not None:
+            tasks.append(self._sharing_task)
         for state in tuple(self._tasks):
             self._plan.remove(state)
         self._tasks.clear()
@@ -186,8 +218,8 @@ class Scraper:
             if state.pod.models is None and not state.unreachable_scrapes
         ]
 
-    def _wake(self, state: PodState) -> None:
-        wake = self._wakes.get(state)
+    def _wake(self, state: PodState, kind: Kind) -> None:
+        wake = self._wakes.get((state, kind))
         if wake is not None:
             wake.set()
 
@@ -201,8 +233,11 @@ class Scraper:
             wanted = state.pod.ready and self._fleet.get(state.pod.name) is state
             if wanted and state not in self._tasks:
                 self._untried.update((state, kind) for kind in _kinds_of(state))
-                self._wakes[state] = asyncio.Event()
+                self._wakes[state, "metrics"] = asyncio.Event()
+                self._wakes[state, "models"] = asyncio.Event()
                 self._plan.add(state)
+                if self._sharing is not None:
+                    self._sharing.add(state)
                 keep, name = self._supervisor.keep, state.pod.name
                 self._tasks[state] = (
                     keep("scrape-metrics", partial(self._read_metrics, state), about=name),
@@ -211,8 +246,10 @@ class Scraper:
             elif not wanted and state in self._tasks:
                 for task in self._tasks.pop(state):
                     task.cancel()
-                del self._wakes[state]
+                del self._wakes[state, "metrics"], self._wakes[state, "models"]
                 self._plan.remove(state)
+                if self._sharing is not None:
+                    self._sharing.remove(state)
                 self._untried -= {(state, "metrics"), (state, "models")}
         self._note_progress()
 
@@ -238,7 +275,13 @@ class Scraper:
             # The first read is immediate.
             await self._attempt(state, "metrics", self._scrape, health)
             is_usual = self._interval <= LONGEST_RETRY_SECONDS and health.failures < _QUICK_RETRIES
+            turns.interval = self.pace()
             await asyncio.sleep((turns if is_usual or not health.failures else retries).wait())
+            if self._sharing is not None:
+                wake = self._wakes[state, "metrics"]
+                while not self._sharing.is_due(state):
+                    wake.clear()
+                    await wake.wait()
 
     async def _read_models(self, state: PodState) -> None:
         health = ReadHealth(state.pod.name, "models", self._limit)
@@ -260,12 +303,14 @@ class Scraper:
 
     async def _wait_for_turn(self, state: PodState, seconds: float) -> None:
         """Wait for the next read of a list, in its usual turn or out of turn."""
-        usual, wake = self._clock() + seconds, self._wakes[state]
+        usual, wake = self._clock() + seconds, self._wakes[state, "models"]
         while (wait := min(usual, self._plan.due(state)) - self._clock()) > 0:
             wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await wake.wait()
+            if self._sharing is not None:
+                usual = self._sharing.turn(state, usual)
 
     async def _attempt(
         self,
@@ -319,17 +364,28 @@ class Scraper:
 
     async def _list(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
         self._plan.started(state)
-        models = await pages.models(state.pod, health)
-        self._use(Reading(state, self._clock(), models))
+        read_at, models = self._clock(), await pages.models(state.pod, health)
+        self._put(Reading(state, read_at, models))
+        if self._digests is not None:
+            await with_breaks(self._digests.in_steps(state.catalog))
+        # The same object for all pods that serve the same.
+        self._hand_on(Reading(state, read_at, state.catalog))
 
     def _use(self, reading: Reading) -> None:
+        self._put(reading)
+        self._hand_on(reading)
+
+    def _put(self, reading: Reading) -> None:
         try:
             self._intake.put(reading)
         except RefusedReading as error:
-            if error.is_outdated:
-                return
-            raise ScrapeError(error.cause, str(error)) from None
-        self._hand_on(reading)
+            if not error.is_outdated:
+                raise ScrapeError(error.cause, str(error)) from None
+
+    async def _keep_sharing(self, sharing: Sharing) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            sharing.tick()
 
 
 def _kinds_of(state: PodState) -> tuple[Kind, ...]:

@@ -7,16 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Readings(_message.Message):
-    __slots__ = ("number", "now_us", "readings", "lists")
+    __slots__ = ("number", "now_us", "readings", "lists", "interval_ms")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     NOW_US_FIELD_NUMBER: _ClassVar[int]
     READINGS_FIELD_NUMBER: _ClassVar[int]
     LISTS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     number: int
     now_us: int
     readings: _containers.RepeatedCompositeFieldContainer[Reading]
     lists: _containers.RepeatedCompositeFieldContainer[ModelList]
-    def __init__(self, number: _Optional[int] = ..., now_us: _Optional[int] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., lists: _Optional[_Iterable[_Union[ModelList, _Mapping]]] = ...) -> None: ...
+    interval_ms: int
+    def __init__(self, number: _Optional[int] = ..., now_us: _Optional[int] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., lists: _Optional[_Iterable[_Union[ModelList, _Mapping]]] = ..., interval_ms: _Optional[int] = ...) -> None: ...
 
 class Reading(_message.Message):
     __slots__ = ("pod", "read_at_us", "metrics", "models", "failure")
