@@ -5,7 +5,7 @@ import logging
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer
-from lora_router.assembly import connect_lists, make_discovery, make_scraper
+from lora_router.assembly import connect_lists, make_discovery, make_scraper, share_scrapes
 from lora_router.config.settings import Settings
 from lora_router.front import Front
 from lora_router.supervision import stop_part
@@ -33,6 +33,7 @@ class App(Front):
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
         connect_lists(self.fleet, self.director, self.scraper)
+        self.sharing = share_scrapes(settings, self.fleet, self.scraper, self.peering)
         self._readiness.add_details(self.discovery.status)
         self.admin = AdminServer(
             self._page,

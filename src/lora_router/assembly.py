@@ -17,6 +17,7 @@ from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
+from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
@@ -33,6 +34,7 @@ from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
 from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.scraper import Scraper
+from lora_router.scrape.sharing import Sharing
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
 
@@ -314,6 +316,33 @@ def make_scraper(
         api_key=settings.pod_api_key,
         supervisor=supervisor,
     )
+
+
+def share_scrapes(
+    settings: Settings, fleet: Fleet, scraper: Scraper, peering: "Peering | None"
+) -> Sharing | None:
+    """Let this router and its peers read each pod once for all of them.
+
+    Returns:
+        ``None`` if this router reads all pods itself.
+    """
+    if peering is None or not settings.scrape_sharing:
+        return None
+    from lora_router.peering.reading_exchange import ReadingExchange
+
+    digests = CatalogDigests()
+    exchange = ReadingExchange(peering.hub, fleet, digests)
+    sharing = Sharing(
+        peering.hub.name,
+        scraper.intake,
+        interval=settings.pod_metric_refresh_interval_ms / 1000,
+        models_interval=settings.models_refresh_interval_seconds,
+        clock=LoopClock.now,
+        tell=exchange.tell,
+    )
+    exchange.receiver, exchange.interval = sharing, scraper.pace
+    scraper.share(sharing, digests)
+    return sharing
 
 
 def connect_lists(fleet: Fleet, director: Director, scraper: Scraper) -> None:

@@ -180,6 +180,10 @@ class RouterSettings(BaseModel):
         le=3_600_000,
         description="Interval between two scrapes of a pod's /metrics, in milliseconds.",
     )
+    scrape_sharing: bool = Field(
+        True,
+        description="With peers: whether each pod is read by one router, which tells the others.",
+    )
     metrics_max_age_seconds: kinds.Interval = Field(
         15.0, description="Age at which a snapshot is stale and no longer used."
     )

@@ -105,14 +105,9 @@ class Conversation:
             ending = self._meet(message.greeting)
             if ending is not None:
                 return ending
-        if message.HasField("report"):
-            ending = self._read(message.report)
-            if ending is not None:
-                return ending
-        if message.HasField("readings"):
-            ending = self._take(message.readings)
-            if ending is not None:
-                return ending
+        ending = self._use(message)
+        if ending is not None:
+            return ending
         if message.wants_complete and self.peer is not None:
             self._mesh.complete_wanted(self.peer.name)
         if message.leaves and self.peer is not None:
@@ -155,6 +150,13 @@ class Conversation:
                 f"here, but {OLDEST_VERSION} to {VERSION}",
             )
         return self._mesh.joined(self, name, release)
+
+    def _use(self, message: PeerMessage) -> Ending | None:
+        if message.HasField("report"):
+            ending = self._read(message.report)
+            if ending is not None:
+                return ending
+        return self._take(message.readings) if message.HasField("readings") else None
 
     def _read(self, report: Report) -> Ending | None:
         hub, peer, reader = self._hub, self.peer, self.reader

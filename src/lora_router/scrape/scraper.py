@@ -89,7 +89,8 @@ class Scraper:
         """
         self._fleet = fleet
         self._observer = observer
-        self._intake = intake or Intake(fleet, clock)
+        self.intake = intake or Intake(fleet, clock)
+        """Puts readings into the fleet."""
         self._interval = interval
         self._models_interval = models_interval
         self._timeout = timeout
@@ -173,7 +174,7 @@ class Scraper:
         (``models_plan``). When the list changed, ``Fleet.changes.pods`` reports it.
         """
         if state in self._tasks:
-            self._intake.confirm_loss(state)
+            self.intake.confirm_loss(state)
             self._plan.read_soon(state)
 
     def look_again(self) -> bool:
@@ -355,7 +356,7 @@ class Scraper:
         reading = Reading(state, self._clock(), failure)
         # The pod may have left.
         with suppress(RefusedReading):
-            self._intake.put(reading)
+            self.intake.put(reading)
             self._hand_on(reading)
 
     async def _scrape(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
@@ -377,7 +378,7 @@ class Scraper:
 
     def _put(self, reading: Reading) -> None:
         try:
-            self._intake.put(reading)
+            self.intake.put(reading)
         except RefusedReading as error:
             if not error.is_outdated:
                 raise ScrapeError(error.cause, str(error)) from None
