@@ -55,7 +55,16 @@ class PeerMetrics(Collector):
         if self._redis is not None:
             connected.add_metric([], self._redis.broadcasts.is_connected)
         load = hub.load()
+        readings = CounterMetricFamily(
+            "lora_router_peer_readings",
+            "Pages of pods whose contents were told to peers, or were told by peers and used.",
+            labels=["direction"],
+        )
+        exchange = hub.readings
+        readings.add_metric(["sent"], 0 if exchange is None else exchange.told)
+        readings.add_metric(["received"], 0 if exchange is None else exchange.used)
         return (
+            readings,
             connected,
             GaugeMetricFamily(
                 "lora_router_peer_in_flight_requests",

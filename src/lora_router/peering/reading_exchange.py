@@ -67,7 +67,9 @@ class ReadingExchange:
         self.interval: Callable[[], float] = float
         """Returns the interval at which this router reads each of its pods."""
         self.told = 0
-        """Readings that were told."""
+        """Readings that were told to peers."""
+        self.used = 0
+        """Readings of peers that were of use."""
         self._hub = hub
         self._digests = digests
         self._keys = PodKeys(fleet)
@@ -129,6 +131,7 @@ class ReadingExchange:
         readings = sender.reader.read(
             message, lambda state, page, read_at: receiver.wants(name, state, page, read_at)
         )
+        self.used += len(readings)
         for reading in readings:
             receiver.receive(name, reading)
 
