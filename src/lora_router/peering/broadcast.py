@@ -272,6 +272,17 @@ class Broadcasts:
         if message.HasField("report"):
             self._read(peer, sender, message.report)
             sender.is_live = sender.is_live or not is_stored
+        if not is_stored:  # What is stored was read long ago.
+            self._take(name, sender, message)
+
+    def _take(self, name: str, sender: _Sender, message: PeerMessage) -> None:
+        exchange = self._hub.readings
+        if exchange is None or not message.HasField("readings"):
+            return
+        try:
+            exchange.received(name, message.readings)
+        except ReportError as error:
+            self._stop_listening(name, sender, error.cause, str(error))
 
     def _read(self, peer: Peer, sender: _Sender, report: Report) -> None:
         hub, name = self._hub, peer.name

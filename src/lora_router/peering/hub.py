@@ -253,7 +253,7 @@ class Hub:
             self._writer.begin_again()
         changes = self._writer.update(share, now)
         more = [] if self.readings is None else self.readings.take()
-        with_report = more.pop() if more and len(more[-1]) <= _MOST_WITH_REPORT else b""
+        with_report = more.pop(0) if more and len(more[0]) <= _MOST_WITH_REPORT else b""
         report = Outgoing(self._writer, changes, is_complete=is_complete, more=with_report)
         for carrier in self._carriers:
             carrier.send(report, now)

@@ -15,6 +15,7 @@ from lora_router.peering.pb.readings_pb2 import Reading as ReadingMessage
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.reading_exchange import WAIT_SECONDS, ReadingExchange
 from tests.fleet import ManualClock, make_metrics, state_of
+from tests.unit.peering.broadcasting import MemoryServer, publishers
 from tests.unit.peering.routers import Router, mesh
 
 
@@ -120,6 +121,52 @@ def test_long_readings_go_in_messages_of_their_own(monkeypatch: pytest.MonkeyPat
         clock.advance(0.031)
 
     assert len(heard.readings) > 8
+
+
+def test_many_readings_go_in_several_messages_and_all_arrive() -> None:
+    clock = ManualClock()
+    one, two = Router("one", clock, pods=600), Router("two", clock, pods=600)
+    one.connect(two)
+    two.connect(one)
+    clock.advance(0.3)
+    exchange, _ = share(one)
+    _, heard = share(two)
+
+    for state in one.fleet:
+        exchange.tell(Reading(state, clock.now(), make_metrics("abc", scraped_at=clock.now())))
+    clock.advance(0.2)
+
+    assert len(heard.readings) == 600
+
+
+def test_readings_are_published_where_all_routers_listen() -> None:
+    clock = ManualClock()
+    server = MemoryServer(clock)
+    one, two, three = publishers(server, "one", "two", "three")
+    exchange, _ = share(one)
+    (_, at_two), (_, at_three) = share(two), share(three)
+
+    exchange.tell(metrics_of(one))
+    clock.advance(0.3)
+
+    assert [name for name, _ in at_two.readings] == ["one"]
+    assert [name for name, _ in at_three.readings] == ["one"]
+    late = publishers(server, "late")[0]
+    _, at_late = share(late)
+    clock.advance(0.3)
+    assert late.peers() == ["one", "three", "two"]
+    assert at_late.readings == [], "what is stored was read long ago"
+
+
+def test_malformed_readings_that_are_published_are_rejected() -> None:
+    clock = ManualClock()
+    one, two = publishers(MemoryServer(clock), "one", "two")
+    share(two)
+
+    one.hub.send_to_all(_message(readings=[ReadingMessage(pod=1)]))
+    clock.advance(0.1)
+
+    assert two.hub.counts.rejected["malformed"] == 1
 
 
 def test_a_router_without_shared_scrapes_ignores_readings() -> None:
