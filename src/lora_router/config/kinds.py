@@ -209,6 +209,9 @@ Namespaces = Annotated[
     BeforeValidator(_listed),
     Allowed("names of namespaces, joined by commas"),
 ]
+Namespace = Annotated[
+    Annotated[str, AfterValidator(_namespace)] | None, Allowed("the name of a namespace")
+]
 UrlPaths = Annotated[
     list[Annotated[str, AfterValidator(_url_path)]],
     BeforeValidator(_listed),

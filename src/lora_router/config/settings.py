@@ -13,6 +13,7 @@ from lora_router.config import kinds
 from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
 from lora_router.config.peer_settings import PeerSettings
+from lora_router.config.replication_settings import ReplicationSettings
 from lora_router.config.router_settings import RouterSettings
 from lora_router.peering.redis_address import RedisAddress, parse_address
 
@@ -30,7 +31,7 @@ MESSAGE_ROOM_BYTES = 64 * 1024
 """Room in a gRPC message for everything except the body, rounded up generously."""
 
 
-class Settings(EnvoySettings, HealthSettings, PeerSettings, RouterSettings):
+class Settings(EnvoySettings, HealthSettings, PeerSettings, ReplicationSettings, RouterSettings):
     """The settings in force. ``lora-router config`` prints them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,11 @@ class Settings(EnvoySettings, HealthSettings, PeerSettings, RouterSettings):
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
         _need_each_other(self, "peer_tls_cert_file", "peer_tls_key_file")
         self._authenticate_peers()
+        if self.replication == "lease" and not self.has_peers:
+            raise ValueError(
+                "replication=lease: needs peering, by which a standby knows what the leader knows: "
+                "set peer_service or peers"
+            )
         names = [
             self.target_pod_header,
             self.destination_header,

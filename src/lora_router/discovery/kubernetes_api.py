@@ -8,7 +8,7 @@ Every failure is raised as an ``ApiError`` with one of a few causes.
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
@@ -38,6 +38,10 @@ MAX_PAGE_BYTES = 256 * 1024 * 1024
 
 # Refuse compression: decompressing large lists would block the event loop.
 _HEADERS = {"Accept-Encoding": "identity"}
+_SUCCESS = (200, 201)
+_CAUSES = {401: "unauthorized", 403: "forbidden", 404: "missing", 409: "conflict", 410: "expired"}
+
+Call = Callable[..., Awaitable[aiohttp.ClientResponse]]
 
 
 class CredentialsError(ValueError):
@@ -49,8 +53,8 @@ class ApiError(Exception):
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
-        """``expired`` (410), ``forbidden``, ``unauthorized``, ``credentials``, ``status``,
-        ``timeout``, ``connect`` or ``malformed``. Used as a metric label."""
+        """``expired`` (410), ``forbidden``, ``unauthorized``, ``missing``, ``conflict``,
+        ``credentials``, ``status``, ``timeout``, ``connect`` or ``malformed``: a metric label."""
         super().__init__(message)
 
 
@@ -165,7 +169,8 @@ class KubernetesApi:
     """
 
     def __init__(self, client: ApiClient) -> None:
-        self._client = client
+        self.client = client
+        """What further calls are made with, through ``answer``."""
         self._pods = CoreV1Api(client)
         self._slices = DiscoveryV1Api(client)
 
@@ -205,7 +210,7 @@ class KubernetesApi:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()  # type: ignore[no-untyped-call]
+        await self.client.close()  # type: ignore[no-untyped-call]
 
     async def page(self, query: PodQuery, *, limit: int, next_page: str = "") -> PodPage:
         """Return one page of the list of pods. ``limit`` 0 returns the whole list.
@@ -220,7 +225,7 @@ class KubernetesApi:
             _continue=next_page or None,
             _request_timeout=REQUEST_SECONDS,
         ) as response:
-            return _decoded(_pages.decode, await _body(response))
+            return _decoded(_pages.decode, await read_body(response))
 
     async def slices(self, query: SliceQuery) -> SliceList:
         """Return the EndpointSlices of a Service.
@@ -229,7 +234,7 @@ class KubernetesApi:
             ApiError: The call failed.
         """
         async with self._ask(query, REQUEST_SECONDS, _request_timeout=REQUEST_SECONDS) as response:
-            return _decoded(_slices.decode, await _body(response))
+            return _decoded(_slices.decode, await read_body(response))
 
     async def watch(
         self, query: PodQuery | SliceQuery, version: str, *, seconds: int
@@ -243,24 +248,25 @@ class KubernetesApi:
                 did not end the watch in time.
         """
         time_limit = seconds + SILENCE_SECONDS
-        async with self._ask(
-            query,
-            time_limit,
-            watch=True,
-            resource_version=version,
-            allow_watch_bookmarks=True,
-            timeout_seconds=seconds,
-            _request_timeout=time_limit,
-        ) as response:
-            async for lines in _lines(response.content.iter_any()):
-                if batch := [_decoded(_events.decode, line) for line in lines if line.strip()]:
-                    yield batch
+        async with (
+            self._ask(
+                query,
+                time_limit,
+                watch=True,
+                resource_version=version,
+                allow_watch_bookmarks=True,
+                timeout_seconds=seconds,
+                _request_timeout=time_limit,
+            ) as response,
+            aclosing(read_events(response)) as batches,
+        ):
+            async for batch in batches:
+                yield batch
 
-    @asynccontextmanager
-    async def _ask(
+    def _ask(
         self, query: PodQuery | SliceQuery, time_limit: float, **options: Any
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        call: Callable[..., Awaitable[aiohttp.ClientResponse]]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        call: Call
         if isinstance(query, SliceQuery):
             call = self._slices.list_namespaced_endpoint_slice_without_preload_content
             options["namespace"] = query.namespace
@@ -269,12 +275,26 @@ class KubernetesApi:
         else:
             call = self._pods.list_namespaced_pod_without_preload_content
             options["namespace"] = query.namespace
+        return self.answer(call, time_limit, label_selector=query.selector or None, **options)
+
+    @asynccontextmanager
+    async def answer(
+        self, call: Call, time_limit: float, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request. The block reads the response.
+
+        Args:
+            call: A method of the client's API classes that returns the response itself.
+            time_limit: The timeout that ``options`` sets, for the error message.
+            options: The arguments of ``call``.
+
+        Raises:
+            ApiError: The call failed, or the server refused it.
+        """
         try:
-            response = await call(
-                label_selector=query.selector or None, _headers=dict(_HEADERS), **options
-            )
+            response = await call(_headers=dict(_HEADERS), **options)
             try:
-                if response.status != 200:
+                if response.status not in _SUCCESS:
                     raise _refusal(response.status, await response.content.read(_REFUSAL_BYTES))
                 yield response
             finally:
@@ -288,14 +308,30 @@ class KubernetesApi:
             raise ApiError("connect", _text(error)) from None
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[list[WatchEvent]]:
+    """Yield the events of a watch that arrive together.
+
+    Raises:
+        ApiError: A line is too long or not an event.
+    """
+    async for lines in _lines(response.content.iter_any()):
+        if batch := [_decoded(_events.decode, line) for line in lines if line.strip()]:
+            yield batch
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int = MAX_PAGE_BYTES) -> bytes:
+    """Return the whole response.
+
+    Raises:
+        ApiError: It is longer than ``limit`` bytes.
+    """
     pieces = []
     size = 0
     async for piece in response.content.iter_any():
         pieces.append(piece)
         size += len(piece)
-        if size > MAX_PAGE_BYTES:
-            raise ApiError("malformed", f"a page of pods is longer than {MAX_PAGE_BYTES} bytes")
+        if size > limit:
+            raise ApiError("malformed", f"a response is longer than {limit} bytes")
     return b"".join(pieces)
 
 
@@ -347,9 +383,8 @@ def _refusal(code: int, body: bytes) -> ApiError:
 
 
 def _error_of(code: int, message: str) -> ApiError:
-    causes = {401: "unauthorized", 403: "forbidden", 410: "expired"}
     reason = message[:_SHOWN_CHARACTERS] or "no reason given"
-    return ApiError(causes.get(code, "status"), f"status {code}: {reason}")
+    return ApiError(_CAUSES.get(code, "status"), f"status {code}: {reason}")
 
 
 def _decoded(decode: Callable[[bytes | msgspec.Raw], _Read], data: bytes | msgspec.Raw) -> _Read:
