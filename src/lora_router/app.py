@@ -5,7 +5,13 @@ import logging
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer
-from lora_router.assembly import connect_lists, make_discovery, make_scraper, share_scrapes
+from lora_router.assembly import (
+    connect_lists,
+    make_discovery,
+    make_leadership,
+    make_scraper,
+    share_scrapes,
+)
 from lora_router.config.settings import Settings
 from lora_router.front import Front
 from lora_router.supervision import stop_part
@@ -28,6 +34,7 @@ class App(Front):
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
             SecretError: The secret of peers cannot be used.
+            LeaseNameError: The namespace of the Lease is unknown.
         """
         super().__init__(settings)
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
@@ -35,6 +42,9 @@ class App(Front):
         connect_lists(self.fleet, self.director, self.scraper)
         self.sharing = share_scrapes(settings, self.fleet, self.scraper, self.peering)
         self._readiness.add_details(self.discovery.status)
+        self.leadership = make_leadership(settings, self.peering, self.telemetry, self.supervisor)
+        if self.leadership is not None:
+            self._readiness.follow(self.leadership)
         self.admin = AdminServer(
             self._page,
             self.readiness,
@@ -57,6 +67,8 @@ class App(Front):
         await self.discovery.start()
         await self.scraper.start()
         await self._serve()
+        if self.leadership is not None:
+            self.leadership.start(self._set_leads)
         log.info(
             "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s",
             __version__,
@@ -82,6 +94,10 @@ class App(Front):
         Each part is stopped within a timeout, whether or not the others stop.
         """
         self._readiness.draining = True
+        if self.leadership is not None:
+            # Not ready first. Then another router may lead, while this one drains.
+            await self._set_leads(False)
+            await stop_part("lease", self.leadership.resign(), _STOP_PART_SECONDS)
         if self.transport.started:
             await self._drain()
         if self.peering is not None:
@@ -105,8 +121,15 @@ class App(Front):
         if self.peering is not None:
             await self.peering.joined()
         self._readiness.warm = True
-        await self.transport.set_ready(ready=True)
+        if self.leadership is None:
+            await self.transport.set_ready(ready=True)
+        else:
+            self.leadership.campaign()
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
+
+    async def _set_leads(self, leads: bool) -> None:
+        if self.transport.started:
+            await self.transport.set_ready(ready=leads and not self._readiness.draining)
 
     async def _page(self) -> bytes:
         return self.telemetry.page()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lora_router.peering.clients import ClientTls
     from lora_router.peering.peering import Peering
     from lora_router.peering.redis_connection import RedisServer
+    from lora_router.replication.leadership import Leadership
 
 
 class Discovery(Protocol):
@@ -269,6 +270,40 @@ def _peer_tls(settings: Settings) -> "ClientTls | None":
     if certificate is None and client_ca is not None:
         certificate, key = settings.grpc_tls_cert_file, settings.grpc_tls_key_file
     return ClientTls(ca, certificate, key, settings.peer_tls_server_name)
+
+
+def make_leadership(
+    settings: Settings,
+    peering: "Peering | None",
+    telemetry: Telemetry,
+    supervisor: Supervisor,
+) -> "Leadership | None":
+    """Return what decides whether this router leads, or ``None`` if all routers do.
+
+    Raises:
+        LeaseNameError: The namespace of the Lease is unknown.
+    """
+    if settings.replication != "lease" or peering is None:
+        return None
+    # The Kubernetes client takes a second to import.
+    from lora_router.discovery.kubernetes_api import Credentials
+    from lora_router.replication.kubernetes_lease import lease_name
+    from lora_router.replication.leadership import Leadership, LeaseOptions
+    from lora_router.replication.metrics import LeaseMetrics
+
+    namespace, _, service = (settings.peer_service or "").rpartition("/")
+    options = LeaseOptions(
+        lease_name(
+            settings.lease_name or service or "lora-router",
+            settings.lease_namespace or namespace or None,
+        ),
+        settings.lease_duration_seconds,
+        Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
+        watch_seconds=settings.kubernetes_watch_seconds,
+    )
+    leadership = Leadership(peering.hub.name, options, supervisor)
+    telemetry.registry.register(LeaseMetrics(leadership))
+    return leadership
 
 
 def make_discovery(

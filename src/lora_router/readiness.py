@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
+from typing import Protocol
 
 from lora_router.admin.server import Readiness
 from lora_router.fleet.fleet import Fleet
@@ -14,6 +15,20 @@ _NAMED_PODS = 10
 """Number of unhealthy pods that ``/readyz`` names. The others are only counted."""
 _NAMED_TASKS = 5
 """Number of failing tasks that ``/readyz`` describes. The others are only counted."""
+
+
+class Leadership(Protocol):
+    """Decides which of several routers leads."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this router leads."""
+
+    def standby_reason(self) -> str:
+        """Return why it does not, in one line."""
+
+    def status(self) -> dict[str, object]:
+        """Return further fields of the page."""
 
 
 class RouterReadiness:
@@ -43,10 +58,16 @@ class RouterReadiness:
         self.warm = False
         """Whether the first scrape round is over."""
         self.draining = False
+        self._leadership: Leadership | None = None
 
     def add_details(self, read: Callable[[], dict[str, object]]) -> None:
         """Add fields to the page, which are read whenever the page is."""
         self._details.append(read)
+
+    def follow(self, leadership: Leadership) -> None:
+        """Make a router that does not lead unready."""
+        self._leadership = leadership
+        self.add_details(leadership.status)
 
     def read(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not.
@@ -56,12 +77,16 @@ class RouterReadiness:
         router at the same time: if all became unready, no request would be served. Before the
         first list of pods the router has nothing to route on, and is unready for that reason.
         """
+        leadership = self._leadership
+        standby = False
         if self.draining:
             reason = "shutting down"
         elif not self._fleet.synced:
             reason = "the list of pods has not been read yet"
         elif not self.warm:
             reason = "waiting for the first scrape of the pods"
+        elif leadership is not None and not leadership.leads:
+            reason, standby = leadership.standby_reason(), True
         else:
             reason = "ready"
         ready = reason == "ready"
@@ -89,4 +114,4 @@ class RouterReadiness:
             failing.sort(key=lambda each: each.task.startswith("scrape"))
             details["failing_tasks"] = dict(Counter(each.task for each in failing))
             details["failures"] = [str(each) for each in failing[:_NAMED_TASKS]]
-        return Readiness(ready, reason, details)
+        return Readiness(ready, reason, details, standby)

@@ -32,6 +32,8 @@ class Readiness:
     """One line for people."""
     details: dict[str, object]
     """Further fields of ``/readyz``."""
+    standby: bool = False
+    """Whether it is unready only because another router leads."""
 
 
 class AdminError(OSError):
@@ -117,14 +119,16 @@ class AdminServer:
             )
         return web.Response(text="ok\n")
 
-    async def _readyz(self, _request: web.Request) -> web.Response:
+    async def _readyz(self, request: web.Request) -> web.Response:
         try:
             readiness = await self._read(self._readiness)
         except TimeoutError:
             readiness = Readiness(ready=False, reason=_BUSY, details={})
+        # The syntax of the Kubernetes API server. The kubelet asks whether this router could lead.
+        excluded = readiness.standby and "leader" in request.query.getall("exclude", ())
         return web.json_response(
             {"ready": readiness.ready, "reason": readiness.reason, **readiness.details},
-            status=200 if readiness.ready else 503,
+            status=200 if readiness.ready or excluded else 503,
         )
 
     async def _metrics(self, _request: web.Request) -> web.Response:

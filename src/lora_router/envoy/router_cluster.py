@@ -148,6 +148,7 @@ def _panic_threshold(settings: Settings) -> float:
     """Return the share of healthy routers below which Envoy uses unhealthy ones too.
 
     0: never, so that Envoy balances requests by itself at once. If it cannot do that, routers that
-    look unhealthy are better than none.
+    look unhealthy are better than none. A standby looks unhealthy, and is not: it answers if no
+    router leads.
     """
-    return 0 if fails_open(settings) else 1
+    return 0 if fails_open(settings) and settings.replication != "lease" else 1
