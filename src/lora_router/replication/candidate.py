@@ -22,6 +22,8 @@ log = logging.getLogger("lora_router.replication")
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 """Longest pause after a failure. A leader that died meanwhile is replaced this much later."""
+_LEADERS_PAUSE_SHARE = 0.1
+"""Longest pause of a leader as a share of the duration, so that it does not miss its renewal."""
 _SHORTEST_WATCH_SECONDS = 0.2
 """Time between the starts of two watches."""
 
@@ -78,7 +80,10 @@ class Candidate:
                 self._on_news()
                 # The next attempt reads the credentials again, and makes a new connection.
                 await self.close()
-                await asyncio.sleep(self._pause * self._rng.uniform(0.5, 1.0))
+                pause = self._pause
+                if self._election.leads:
+                    pause = min(pause, self._election.duration * _LEADERS_PAUSE_SHARE)
+                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
             else:
                 self._on_news()
