@@ -11,7 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
@@ -131,6 +130,7 @@ async def replicas(
                 "drain_timeout_seconds": 5,
             }
             replica = Replica(folder / f"router-{number}", config)
+            replica.served.grpc_port = port
             made.append(replica)
             await replica.start()
             stack.push_async_callback(replica.close)
@@ -331,7 +331,7 @@ async def _until_only_healthy(site: Site, leader: Replica) -> None:
 async def _healthy(site: Site) -> set[str]:
     url = f"http://127.0.0.1:{site.envoy.admin_port}/clusters?format=json"
     async with site.client.get(url) as response:
-        clusters = yaml.safe_load(await response.text())["cluster_statuses"]
+        clusters = (await response.json(content_type=None))["cluster_statuses"]
     [hosts] = [each["host_statuses"] for each in clusters if each["name"] == "lora-router"]
     return {
         "{address}:{port_value}".format(**host["address"]["socket_address"])
