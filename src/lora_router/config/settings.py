@@ -53,7 +53,7 @@ class Settings(EnvoySettings, HealthSettings, PeerSettings, ReplicationSettings,
         if self.replication == "lease" and not self.has_peers:
             raise ValueError(
                 "replication=lease: needs peering, by which a standby knows what the leader knows: "
-                "set peer_service or peers"
+                "set peer_service, peers or peering=redis://…"
             )
         names = [
             self.target_pod_header,

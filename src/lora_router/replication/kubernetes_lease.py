@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Self
 
+import aiohttp
 import msgspec
 from kubernetes.aio.client.api.coordination_v1_api import CoordinationV1Api
 
@@ -22,6 +23,7 @@ from lora_router.discovery.kubernetes_api import (
 )
 from lora_router.replication.lease import Claim, Lease
 
+_COLLECTION = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 _MAX_BYTES = 1024 * 1024
 """Longest Lease. One has 1 KB; annotations may add to it."""
 
@@ -89,7 +91,7 @@ class KubernetesLease:
         self._api = api
         self._name = name
         self._calls = CoordinationV1Api(api.client)
-        self._seconds = request_seconds
+        self.request_seconds = request_seconds
         self._watch_seconds = watch_seconds
 
     @classmethod
@@ -133,13 +135,13 @@ class KubernetesLease:
                 "metadata": {"name": self._name.name, "namespace": self._name.namespace},
             }
             document["spec"] = _spec_of(claim, {})
-            return await self._ask(
-                self._calls.create_namespaced_lease_without_preload_content, body=document
-            )
+            return await self._ask(self._send, method="POST", path=_COLLECTION, body=document)
         # The document contains the resource version, which makes the server refuse a late write.
         document = {**over.document, "spec": _spec_of(claim, over.document.get("spec") or {})}
         return await self._ask(
-            self._calls.replace_namespaced_lease_without_preload_content,
+            self._send,
+            method="PUT",
+            path=f"{_COLLECTION}/{{name}}",
             name=self._name.name,
             body=document,
         )
@@ -155,7 +157,7 @@ class KubernetesLease:
                 watch=True,
                 resource_version=version,
                 timeout_seconds=self._watch_seconds,
-                _request_timeout=self._watch_seconds + self._seconds,
+                _request_timeout=self._watch_seconds + self.request_seconds,
             ) as response,
             aclosing(read_events(response)) as batches,
         ):
@@ -168,12 +170,46 @@ class KubernetesLease:
                     elif event.type != "BOOKMARK":
                         yield _lease(bytes(event.object))
 
+    async def _send(
+        self,
+        *,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        _headers: dict[str, str],
+        _request_timeout: float,
+        **names: str,
+    ) -> aiohttp.ClientResponse:
+        """Send a document as it is.
+
+        The client's own calls make a model of it, which loses what this release of the client does
+        not know, and writes times in a form that the API server does not always accept.
+        """
+        client = self._api.client
+        request = await client.param_serialize(
+            method=method,
+            resource_path=path,
+            path_params=names,
+            header_params={
+                **_headers,
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+            },
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = await client.call_api(
+            *request, _request_timeout=_request_timeout, _preload_content=False
+        )
+        answer: aiohttp.ClientResponse = response.response
+        return answer
+
     async def _ask(self, call: Callable[..., Any], **options: Any) -> Lease:
         async with self._api.answer(
             call,
-            self._seconds,
+            self.request_seconds,
             namespace=self._name.namespace,
-            _request_timeout=self._seconds,
+            _request_timeout=self.request_seconds,
             **options,
         ) as response:
             return _lease(await read_body(response, _MAX_BYTES))

@@ -117,3 +117,19 @@ async def test_it_can_stop_before_the_start_twice_and_start_again(router: Router
     await server.start()
     assert get(server, "/healthz")[0] == 200
     await server.stop()
+
+
+async def test_a_standby_is_unready_unless_the_question_is_whether_it_could_lead(
+    server: AdminServer, router: Router
+) -> None:
+    async def status(page: str) -> int:
+        return (await in_thread(lambda: get(server, page), "client"))[0]
+
+    router.readiness = Readiness(ready=False, reason="standby: b leads", details={}, standby=True)
+    assert await status("/readyz") == 503
+    assert await status("/readyz?exclude=leader") == 200
+    assert await status("/readyz?exclude=pods&exclude=leader") == 200
+    assert await status("/readyz?exclude=pods") == 503
+
+    router.readiness = Readiness(ready=False, reason="shutting down", details={})
+    assert await status("/readyz?exclude=leader") == 503

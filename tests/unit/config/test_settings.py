@@ -417,6 +417,18 @@ class TestPeers:
                 }
             )
 
+    def test_a_lease_needs_peers(self) -> None:
+        with pytest.raises(ValueError, match="replication=lease: needs peering"):
+            Settings.model_validate({"replication": "lease"})
+
+        values = {"peer_service": "routers", "peer_secret_file": "s", "replication": "lease"}
+        assert Settings.model_validate(values).lease_duration_seconds == 2
+
+    @pytest.mark.parametrize("name", ["Upper", "under_score", "-a", "a..b", "", "x" * 254])
+    def test_a_lease_has_the_name_of_an_object(self, name: str) -> None:
+        with pytest.raises(SettingsError, match="the name of a Lease"):
+            load_settings(file=None, environ={}, flags={"lease_name": name})
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [

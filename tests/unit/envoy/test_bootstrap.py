@@ -176,3 +176,16 @@ def test_yaml_and_json_say_the_same() -> None:
     settings = Settings()
 
     assert yaml.safe_load(bootstrap_json(settings)) == yaml.safe_load(bootstrap_yaml(settings))
+
+
+def test_without_a_router_that_leads_envoy_asks_any() -> None:
+    def threshold(**settings: object) -> object:
+        clusters = dig(document(**settings), "static_resources", "clusters")
+        assert isinstance(clusters, list)
+        [cluster] = [each for each in clusters if each["name"] == "lora-router"]
+        return dig(cluster, "common_lb_config", "healthy_panic_threshold").get("value", 0)  # type: ignore[attr-defined]
+
+    lease = {"replication": "lease", "peers": "a:1", "grpc_host": "127.0.0.1"}
+    assert threshold(envoy_fail_open=True) == 0
+    assert threshold(envoy_fail_open=False) == 1
+    assert threshold(envoy_fail_open=True, **lease) == 1
