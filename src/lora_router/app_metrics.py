@@ -1,5 +1,7 @@
 """Metrics that are read from the parts of the router whenever ``/metrics`` is."""
 
+from collections.abc import Callable
+
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
@@ -26,6 +28,12 @@ def add_app_metrics(
         "Requests that wait in this router for a pod.",
         lambda: director.held,
     )
+    add_process_metrics(telemetry, supervisor)
+    add_bounds_metrics(telemetry, transport.bounds)
+
+
+def add_process_metrics(telemetry: Telemetry, supervisor: Supervisor) -> None:
+    """Add what every process of the router has to the page."""
     telemetry.add_counter(
         "lora_router_log_lines_dropped_total",
         "Log lines dropped because standard error is not read fast enough or is closed.",
@@ -36,7 +44,6 @@ def add_app_metrics(
         "Background tasks that keep failing. /readyz describes them.",
         lambda: len(supervisor.failing()),
     )
-    add_bounds_metrics(telemetry, transport.bounds)
 
 
 def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
@@ -123,4 +130,18 @@ def add_endpoint_metrics(telemetry: Telemetry, discovery: EndpointDiscovery) -> 
         "lora_router_endpoint_lists_rejected_total",
         "Lists of pods that an Envoy rejected. The log has the reason.",
         lambda: discovery.rejected,
+    )
+
+
+def add_worker_metrics(
+    telemetry: Telemetry, ready: Callable[[], int], restarts: Callable[[], int]
+) -> None:
+    """Add how many workers serve, and how often one was replaced, to the page."""
+    telemetry.add_gauge(
+        "lora_router_ready_workers", "Workers that are ready. Only with workers above 1.", ready
+    )
+    telemetry.add_counter(
+        "lora_router_worker_restarts_total",
+        "Workers that ended or hung and were started again. Only with workers above 1.",
+        restarts,
     )

@@ -22,6 +22,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
+from lora_router.grpc_server.limits import Limits as ConnectionLimits
 from lora_router.grpc_server.limits import ProcessLimits
 from lora_router.peering.addresses import AddressSource, FoundPeers, ListedPeers
 from lora_router.peering.exchange_call import Exchange
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
     from lora_router.peering.peering import Peering
     from lora_router.peering.redis_connection import RedisServer
     from lora_router.replication.leadership import Leadership
+
+
+STREAMS_PER_CONNECTION = 100
+"""Streams after which a gateway is told to open another connection, where several processes share
+the connections: the lowest number that RFC 9113 recommends. With the limits of 1,024 connections of
+this server and of Envoy's circuit breakers, it allows 100,000 requests in flight."""
 
 
 class Discovery(Protocol):
@@ -133,8 +140,14 @@ def make_transport(
     endpoint_discovery: EndpointDiscovery,
     gateway: GatewayFaults,
     peering: "Peering | None" = None,
+    *,
+    listens: bool = True,
 ) -> Transport:
-    """Return the selected transport, which does not listen yet."""
+    """Return the selected transport, which does not listen yet.
+
+    If it never ``listens``, it is one of several processes behind one port. Gateways are then told
+    to open another connection sooner, which another process gets.
+    """
     context = SessionContext(
         director=director,
         observer=telemetry.decisions,
@@ -159,7 +172,17 @@ def make_transport(
         methods = {ENDPOINTS_PATH: StreamEndpoints(endpoint_discovery).open_call}
         if peering is not None and peering.service is not None:
             methods[PEERS_PATH] = Exchange(peering.service).open_call
-        make = partial(BuiltinTransport, methods=methods)
+        limits = (
+            ConnectionLimits()
+            if listens
+            else ConnectionLimits(announced_streams=STREAMS_PER_CONNECTION)
+        )
+        make = partial(
+            BuiltinTransport,
+            methods=methods,
+            limits=limits,
+            host=settings.grpc_host if listens else None,
+        )
     else:
         from lora_router.endpoint_discovery.grpcio_handler import endpoints_handler
         from lora_router.extproc.grpcio_transport import GrpcioTransport
@@ -169,10 +192,11 @@ def make_transport(
             from lora_router.peering.grpcio_handler import peers_handler
 
             handlers.append(peers_handler(peering.service))
-        make = partial(GrpcioTransport, supervisor=supervisor, handlers=handlers)
+        make = partial(
+            GrpcioTransport, supervisor=supervisor, handlers=handlers, host=settings.grpc_host
+        )
     return make(
         context,
-        host=settings.grpc_host,
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_size_bytes,
         tls=tls_files(settings),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Literal
 
 from lora_router.admin.server import Readiness
 from lora_router.app_metrics import (
@@ -27,6 +28,7 @@ from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part, unless
+from lora_router.telemetry.logs import set_format, set_level
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.watchdog import Watchdog
 
@@ -44,8 +46,13 @@ class Front:
     Must be created inside a running event loop.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, listens: bool = True) -> None:
         """Create the parts. Nothing listens yet.
+
+        Args:
+            settings: The settings.
+            listens: Whether this process accepts connections. Otherwise it gets those that another
+                process accepted.
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
@@ -68,6 +75,7 @@ class Front:
             self.endpoint_discovery,
             self.gateway,
             self.peering,
+            listens=listens,
         )
         self.health_check = make_health_check(settings, self.fleet, self.supervisor)
         self._readiness = RouterReadiness(
@@ -83,11 +91,16 @@ class Front:
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
         if self.peering is not None:
             self._readiness.add_details(self.peering.status)
-            self.telemetry.registry.register(PeerMetrics(self.peering))
+            self.telemetry.registry.register(PeerMetrics(self.peering.hub, self.peering.redis))
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""
         return self._readiness.read()
+
+    def use_log(self, level: str, style: Literal["text", "json"]) -> None:
+        """Use other settings of the log."""
+        set_level(level)
+        set_format(style)
 
     def hurry(self) -> None:
         """End a drain at once. Envoy finishes the answers that it is sending."""

@@ -55,6 +55,8 @@ class RouterReadiness:
         self._metrics_max_age = metrics_max_age
         self._clock = clock
         self._details: list[Callable[[], dict[str, object]]] = []
+        self._conditions: list[Callable[[], str | None]] = []
+        self._notes: list[Callable[[], str]] = []
         self.warm = False
         """Whether the first scrape round is over."""
         self.draining = False
@@ -68,6 +70,14 @@ class RouterReadiness:
         """Make a router that does not lead unready."""
         self._leadership = leadership
         self.add_details(leadership.status)
+
+    def add_condition(self, problem: Callable[[], str | None]) -> None:
+        """Add what else must hold: ``problem`` returns why it does not, or ``None``."""
+        self._conditions.append(problem)
+
+    def add_note(self, read: Callable[[], str]) -> None:
+        """Add what the reason says besides; an empty text adds nothing."""
+        self._notes.append(read)
 
     def read(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not.
@@ -88,8 +98,11 @@ class RouterReadiness:
         elif leadership is not None and not leadership.leads:
             reason, standby = leadership.standby_reason(), True
         else:
-            reason = "ready"
+            problems = (problem() for problem in self._conditions)
+            reason = next((each for each in problems if each is not None), "ready")
         ready = reason == "ready"
+        if ready:
+            reason = "; ".join((reason, *filter(None, (read() for read in self._notes))))
         now = self._clock()
         ready_pods = self._fleet.ready()
         stale = sum(state.fresh_metrics(now, self._metrics_max_age) is None for state in ready_pods)

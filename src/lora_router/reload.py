@@ -8,11 +8,10 @@ others need a restart, which one log line says. The files that the settings name
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Literal, Protocol
 
-from lora_router.app import App
 from lora_router.config.settings import Settings
 from lora_router.config.sources import LoadedSettings, SettingsError
-from lora_router.telemetry.logs import set_format, set_level
 from lora_router.threads import in_thread
 
 log = logging.getLogger("lora_router")
@@ -21,10 +20,20 @@ _APPLIED = ("log_level", "log_format")
 _SHOWN_ERRORS = 20
 
 
+class Reloadable(Protocol):
+    """A router that runs."""
+
+    def refresh(self) -> None:
+        """Read the files again that the router follows."""
+
+    def use_log(self, level: str, style: Literal["text", "json"]) -> None:
+        """Use other settings of the log."""
+
+
 class Reload:
     """Reloads a router whenever it is asked to."""
 
-    def __init__(self, app: App, used: Settings, load: Callable[[], LoadedSettings]) -> None:
+    def __init__(self, app: Reloadable, used: Settings, load: Callable[[], LoadedSettings]) -> None:
         """Create it.
 
         Args:
@@ -71,8 +80,7 @@ class Reload:
             for name in Settings.model_fields
             if getattr(new, name) != getattr(self._used, name)
         ]
-        set_level(new.log_level)
-        set_format(new.log_format)
+        self._app.use_log(new.log_level, new.log_format)
         applied = [name for name in changed if name in _APPLIED]
         if applied:
             values = ", ".join(f"{name}={getattr(new, name)}" for name in applied)

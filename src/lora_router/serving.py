@@ -1,7 +1,6 @@
 """Runs the router as a process: from the start until a signal ends it."""
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -9,9 +8,11 @@ from collections.abc import Callable
 from lora_router.app import App
 from lora_router.config.settings import Settings
 from lora_router.config.sources import LoadedSettings
+from lora_router.garbage import collect_less_often
 from lora_router.reload import Reload
 from lora_router.signals import hangups
 from lora_router.supervision import unless
+from lora_router.workers.parent import Parent
 
 log = logging.getLogger("lora_router")
 
@@ -27,7 +28,7 @@ async def serve(settings: Settings, load: Callable[[], LoadedSettings]) -> None:
         ValueError, OSError, BrokenAlgorithmError: The start failed. The message has the cause.
     """
     stop = asyncio.Event()
-    app = App(settings)
+    app = App(settings) if settings.workers == 1 else Parent(settings)
 
     def stopped() -> None:
         if stop.is_set():
@@ -44,20 +45,9 @@ async def serve(settings: Settings, load: Callable[[], LoadedSettings]) -> None:
     hangups.follow(lambda: loop.call_soon_threadsafe(reload.request))
     try:
         if await unless(stop, app.start()):
-            _collect_less_often()
+            collect_less_often()
             await stop.wait()
         log.info("received a signal, draining")
     finally:
         await app.stop()
         hangups.ignore()
-
-
-def _collect_less_often() -> None:
-    """Exclude the objects of the startup from garbage collection, and collect less often.
-
-    A request leaves no reference cycles, but allocates enough objects to trigger many collections
-    a second. Collections of the oldest generation would visit all pods and models each time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)

@@ -8,9 +8,13 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
+from lora_router.config.cores import cores
 from lora_router.peering.redis_address import ALLOWED as REDIS_ALLOWED
 from lora_router.peering.redis_address import AddressError, parse_address
 from lora_router.routing.selector import SelectorError, parse_selector
+
+MAX_WORKERS = 32
+"""As many as there may be peers: workers are peers of each other."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -52,6 +56,11 @@ def allowed_by(field: FieldInfo) -> str:
 def _current_transport(value: object) -> object:
     """Replace the former name of the built-in transport, which is still accepted."""
     return "builtin" if value == "lean" else value
+
+
+def _workers(value: object) -> object:
+    """Replace ``auto`` by the number of cores."""
+    return min(cores(), MAX_WORKERS) if value == "auto" else _number(value)
 
 
 def _listed(value: object) -> object:
@@ -218,5 +227,12 @@ UrlPaths = Annotated[
     Allowed("paths, each beginning with a slash, joined by commas"),
 ]
 Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
+
+Workers = Annotated[
+    int,
+    Field(ge=1, le=MAX_WORKERS),
+    BeforeValidator(_workers),
+    Allowed(f"a whole number from 1 to {MAX_WORKERS}, or auto"),
+]
 
 Transport = Annotated[Literal["builtin", "grpcio"], BeforeValidator(_current_transport)]

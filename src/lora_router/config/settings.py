@@ -15,6 +15,7 @@ from lora_router.config.health_settings import HealthSettings
 from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.replication_settings import ReplicationSettings
 from lora_router.config.router_settings import RouterSettings
+from lora_router.config.worker_settings import WorkerSettings
 from lora_router.peering.redis_address import RedisAddress, parse_address
 
 ENV_PREFIX = "LORA_ROUTER_"
@@ -31,7 +32,14 @@ MESSAGE_ROOM_BYTES = 64 * 1024
 """Room in a gRPC message for everything except the body, rounded up generously."""
 
 
-class Settings(EnvoySettings, HealthSettings, PeerSettings, ReplicationSettings, RouterSettings):
+class Settings(
+    EnvoySettings,
+    HealthSettings,
+    PeerSettings,
+    ReplicationSettings,
+    WorkerSettings,
+    RouterSettings,
+):
     """The settings in force. ``lora-router config`` prints them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +63,7 @@ class Settings(EnvoySettings, HealthSettings, PeerSettings, ReplicationSettings,
                 "replication=lease: needs peering, by which a standby knows what the leader knows: "
                 "set peer_service, peers or peering=redis://…"
             )
+        self._allow_workers()
         names = [
             self.target_pod_header,
             self.destination_header,
@@ -118,6 +127,22 @@ class Settings(EnvoySettings, HealthSettings, PeerSettings, ReplicationSettings,
                 f"{name}: peers must prove who they are: set peer_secret_file, or "
                 "grpc_tls_client_ca_file for mutual TLS, or peer_allow_unauthenticated=true if "
                 "only routers and gateways can reach the gRPC port"
+            )
+
+    def _allow_workers(self) -> None:
+        if self.workers == 1:
+            return
+        if self.transport != "builtin":
+            raise ValueError(
+                f"workers={self.workers}: requires transport=builtin: grpcio serves only "
+                "connections that it accepted itself"
+            )
+        if self.has_peers:
+            names = ("peers", "peer_service", "peering")
+            name = next(name for name in names if getattr(self, name) is not None)
+            raise ValueError(
+                f"workers={self.workers} and {name}: set one of them: workers are peers of each "
+                "other, but not of routers on other hosts"
             )
 
     def _limit_body(self) -> None:

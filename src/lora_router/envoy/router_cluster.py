@@ -4,6 +4,8 @@
   that has not read its pods yet, gets no new streams.
 - Outlier detection takes a router out as soon as connections to it fail, before the next check.
 - A router that stalls fails its health checks, because they are answered by its event loop.
+- A router with several workers is one address. When a worker dies, its streams fail, and the others
+  serve. Such an address is not taken out for long, and not at all if it is the only one.
 """
 
 from datetime import timedelta
@@ -31,6 +33,11 @@ _FAILED_CHECKS = 2
 _FAILED_CONNECTIONS = 2
 _EJECTION_SECONDS = timedelta(seconds=2)
 """First ejection of a router. The health checks take over, so it need not be longer."""
+_WORKER_SECONDS = timedelta(seconds=0.25)
+"""Ejection, and the interval in which it is ended, where an address stands for several workers."""
+_WORKER_STREAMS = 25
+"""Streams of a connection after which Envoy opens another one, which another worker gets. Fewer
+than the router itself announces, so that the workers share the load also while it is low."""
 _DNS_SECONDS = timedelta(seconds=2)
 
 
@@ -49,13 +56,13 @@ def router_cluster(settings: Settings) -> cluster_v3.Cluster:
         connect_timeout=timedelta(seconds=1),
         circuit_breakers=no_circuit_breakers(),
         health_checks=[_health_check()],
-        outlier_detection=_outlier_detection(),
+        outlier_detection=_outlier_detection(settings, len(addresses)),
         common_lb_config=cluster_v3.ClusterCommonLbConfig(
             healthy_panic_threshold=type_v3.Percent(value=_panic_threshold(settings))
         ),
         transport_socket=transport_socket(settings, addresses),
         typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(_http2())
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(_http2(settings))
         },
         load_assignment=endpoint_v3.ClusterLoadAssignment(
             cluster_name=ROUTER_CLUSTER,
@@ -88,11 +95,11 @@ def _endpoint(address: RouterAddress) -> endpoint_v3.LbEndpoint:
     )
 
 
-def _http2() -> upstream_http.HttpProtocolOptions:
+def _http2(settings: Settings) -> upstream_http.HttpProtocolOptions:
     return upstream_http.HttpProtocolOptions(
         explicit_http_config=upstream_http.HttpProtocolOptionsExplicitHttpConfig(
             http2_protocol_options=core.Http2ProtocolOptions(
-                max_concurrent_streams=UNBOUNDED,
+                max_concurrent_streams=UNBOUNDED if settings.workers == 1 else _WORKER_STREAMS,
                 connection_keepalive=core.KeepaliveSettings(
                     interval=timedelta(seconds=15), timeout=timedelta(seconds=5)
                 ),
@@ -114,12 +121,15 @@ def _health_check() -> core.HealthCheck:
     )
 
 
-def _outlier_detection() -> cluster_v3.OutlierDetection:
-    """Return a detection that looks only at connections.
+def _outlier_detection(settings: Settings, addresses: int) -> cluster_v3.OutlierDetection | None:
+    """Return a detection that looks only at connections; ``None``: there is none.
 
     An error that a router answers does not count: a request that makes a router fail would
     otherwise take all routers out, one after the other.
     """
+    has_workers = settings.workers > 1
+    if has_workers and addresses == 1:
+        return None
     return cluster_v3.OutlierDetection(
         split_external_local_origin_errors=True,
         consecutive_local_origin_failure=_FAILED_CONNECTIONS,
@@ -127,8 +137,8 @@ def _outlier_detection() -> cluster_v3.OutlierDetection:
         enforcing_consecutive_gateway_failure=0,
         enforcing_success_rate=0,
         enforcing_local_origin_success_rate=0,
-        interval=_CHECK_SECONDS,
-        base_ejection_time=_EJECTION_SECONDS,
+        interval=_WORKER_SECONDS if has_workers else _CHECK_SECONDS,
+        base_ejection_time=_WORKER_SECONDS if has_workers else _EJECTION_SECONDS,
         max_ejection_time=timedelta(seconds=10),
         max_ejection_percent=100,
     )

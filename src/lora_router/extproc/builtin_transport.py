@@ -24,7 +24,7 @@ class BuiltinTransport:
         self,
         context: SessionContext,
         *,
-        host: str,
+        host: str | None,
         port: int,
         max_message_bytes: int,
         tls: TlsFiles | None = None,
@@ -36,7 +36,8 @@ class BuiltinTransport:
 
         Args:
             context: What all sessions share.
-            host: Address to listen on.
+            host: Address to listen on. ``None``: it does not listen, and ``server.take`` gets the
+                connections that another process accepted.
             port: Port to listen on; 0: any free port.
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
             tls: The TLS files. Without them, connections are not encrypted.
@@ -75,6 +76,10 @@ class BuiltinTransport:
         # Before it listens, so that no health check finds an unknown service.
         self.server.health.set(LIVENESS_SERVICE, SERVING)
         await self.set_ready(ready=False)
+        if self._host is None:
+            self.server.start_handed(tls=context)
+            self.started = True
+            return
         try:
             self.port = await self.server.start(self._host, self.port, tls=context)
         except OSError as error:

@@ -29,7 +29,7 @@ class Acceptor:
 
     def __init__(
         self,
-        listening: socket.socket,
+        listening: socket.socket | None,
         make: Callable[[], Wire],
         open_wires: Iterable[Wire],
         *,
@@ -40,7 +40,8 @@ class Acceptor:
         """Create an acceptor that does not accept yet.
 
         Args:
-            listening: The socket. The acceptor closes it.
+            listening: The socket. The acceptor closes it. ``None``: connections are accepted
+                elsewhere, and handed to ``take``.
             make: Makes the protocol of a connection.
             open_wires: The connections that exist, the oldest first.
             bounds: Has the maximum number of connections, including those being opened.
@@ -57,19 +58,22 @@ class Acceptor:
         self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
         self._opening: dict[Wire, asyncio.Task[None]] = {}
+        self._closed = False
         self._retry: asyncio.TimerHandle | None = None
         self._log_limit = LogLimit()
 
     def start(self) -> None:
         """Accept connections from now on."""
         self._retry = None
-        self._loop.add_reader(self._socket.fileno(), self._accept)
+        if self._socket is not None:
+            self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
         """Stop listening, and give up the connections that are being opened."""
+        self._closed = True
         if self._retry is not None:
             self._retry.cancel()
-        if self._socket.fileno() >= 0:
+        if self._socket is not None and self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
         for task in tuple(self._opening.values()):
@@ -80,9 +84,11 @@ class Acceptor:
         self._opening.pop(wire, None)
 
     def _accept(self) -> None:
+        listening = self._socket
+        assert listening is not None  # noqa: S101 -- it is readable
         for _ in range(_AT_ONCE):
             try:
-                accepted, _address = self._socket.accept()
+                accepted, _address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
@@ -91,12 +97,16 @@ class Acceptor:
                 self._log_limit.log(
                     log, logging.ERROR, "accept", "cannot accept gRPC connections: %s", error
                 )
-                self._loop.remove_reader(self._socket.fileno())
+                self._loop.remove_reader(listening.fileno())
                 self._retry = self._loop.call_later(_RETRY_SECONDS, self.start)
                 return
-            self._take(accepted)
+            self.take(accepted)
 
-    def _take(self, accepted: socket.socket) -> None:
+    def take(self, accepted: socket.socket) -> None:
+        """Open an accepted connection. After ``close``, it is closed at once."""
+        if self._closed:
+            accepted.close()
+            return
         if not self._has_room():
             self._bounds.refused_connections += 1
             self._log_limit.log(

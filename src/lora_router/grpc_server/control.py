@@ -65,7 +65,7 @@ class Control:
         """Send this server's SETTINGS and open the connection's window."""
         limits = self._limits
         values = {
-            frames.MAX_CONCURRENT_STREAMS: limits.max_streams,
+            frames.MAX_CONCURRENT_STREAMS: limits.announced_streams or limits.max_streams,
             frames.INITIAL_WINDOW_SIZE: limits.stream_window,
             frames.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
         }

@@ -27,6 +27,10 @@ class Limits:
     """Open streams. A stream is open as long as its request, so this bounds the requests in flight
     of the gateway. A stream takes some KB, so a million is more than one process should hold. A
     further stream is refused with REFUSED_STREAM."""
+    announced_streams: int | None = None
+    """What SETTINGS_MAX_CONCURRENT_STREAMS says; ``None``: ``max_streams``. A gateway that has so
+    many streams open on a connection opens another one. More are served nevertheless: they may
+    arrive before the gateway has read the SETTINGS."""
     header_list_bytes: int = 16 * 1024
     """Size of a header list as defined in RFC 9113, section 6.5.2. A gateway sends about 500 bytes,
     and gRPC servers accept 8 or 16 KB. A stream with more is refused with RESOURCE_EXHAUSTED."""

@@ -62,6 +62,8 @@ class GrpcServer:
             max_header_list_bytes=self.limits.header_list_bytes,
         )
         self._connections: dict[Wire, None] = {}
+        self._shed: set[Wire] = set()
+        """Connections on which the gateway was asked to open no more streams."""
         self._acceptor: Acceptor | None = None
         self._left = asyncio.Event()
         self._log_limit = LogLimit()
@@ -77,7 +79,39 @@ class GrpcServer:
         Raises:
             OSError: The address is not available.
         """
-        listening = _listen(host, port)
+        listening = listen(host, port)
+        self._accept_from(listening, tls)
+        bound: int = listening.getsockname()[1]
+        return bound
+
+    def start_handed(self, *, tls: ssl.SSLContext | None = None) -> None:
+        """Serve the connections that ``take`` gets, and listen on no port."""
+        self._accept_from(None, tls)
+
+    def take(self, accepted: socket.socket) -> None:
+        """Serve a connection that was accepted elsewhere."""
+        if self._acceptor is None:
+            accepted.close()
+        else:
+            self._acceptor.take(accepted)
+
+    def shed(self) -> bool:
+        """Ask a gateway to replace a connection: the one with the most streams.
+
+        Its streams continue. For new ones the gateway opens another connection.
+
+        Returns:
+            Whether there was one.
+        """
+        left = [each for each in self._connections if each not in self._shed and each.greeted]
+        if not left:
+            return False
+        wire = max(left, key=lambda each: each.open_streams)
+        self._shed.add(wire)
+        wire.drain()
+        return True
+
+    def _accept_from(self, listening: socket.socket | None, tls: ssl.SSLContext | None) -> None:
         self._acceptor = Acceptor(
             listening,
             lambda: Wire(self),
@@ -87,8 +121,6 @@ class GrpcServer:
             handshake_seconds=self.limits.handshake_seconds,
         )
         self._acceptor.start()
-        bound: int = listening.getsockname()[1]
-        return bound
 
     async def listen(self, tls: ssl.SSLContext | None) -> None:
         """Accept connections with another TLS context. Open connections keep theirs."""
@@ -97,8 +129,8 @@ class GrpcServer:
 
     @property
     def connections(self) -> int:
-        """The number of open connections."""
-        return len(self._connections)
+        """The number of open connections, without those that are being replaced (``shed``)."""
+        return len(self._connections) - len(self._shed)
 
     async def drain(self, seconds: float) -> int:
         """Stop listening, wait for open streams to end, and end the rest.
@@ -147,6 +179,7 @@ class GrpcServer:
     def left(self, wire: "Wire") -> None:
         """Remove a connection."""
         self._connections.pop(wire, None)
+        self._shed.discard(wire)
         self.bounds.resets.connections = len(self._connections)
         if not self._connections:
             self._left.set()
@@ -178,7 +211,7 @@ def _with_room(limits: Limits, shared: ProcessLimits, max_message_bytes: int) ->
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. ``::`` accepts IPv4 too, as other gRPC servers do."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server(

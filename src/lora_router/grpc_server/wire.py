@@ -76,6 +76,11 @@ class Wire(asyncio.Protocol):
         return self._connection.greeted
 
     @property
+    def open_streams(self) -> int:
+        """The number of open streams."""
+        return len(self._connection.streams)
+
+    @property
     def is_closing(self) -> bool:
         """Whether the connection is being closed."""
         return self._closing

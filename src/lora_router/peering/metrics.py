@@ -7,15 +7,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from lora_router.peering.peering import Peering
+    from lora_router.peering.hub import Hub
+    from lora_router.peering.redis_channel import RedisChannel
 
 
 class PeerMetrics(Collector):
     """The collector. No label is a peer's name, because peers choose their names."""
 
-    def __init__(self, peering: "Peering") -> None:
-        self._hub = peering.hub
-        self._redis = peering.redis
+    def __init__(self, hub: "Hub", redis: "RedisChannel | None" = None) -> None:
+        self._hub = hub
+        self._redis = redis
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""

@@ -22,21 +22,27 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if _process:
+            line["process"] = _process
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
 _writer: LogWriter | None = None
+_process = ""
+"""What lines say of the process that wrote them, where several write to the same place."""
 
 
-def configure_logging(level: str, style: Literal["text", "json"]) -> None:
+def configure_logging(level: str, style: Literal["text", "json"], process: str = "") -> None:
     """Write all logs of the process to standard error, through a thread.
 
     ``level`` applies to the loggers below ``lora_router``. Other libraries log warnings and errors
     only, since their debug output is many lines about connections and timers for each request.
+    Each line names the ``process``, if it is not empty.
     """
-    global _writer  # noqa: PLW0603 -- logging belongs to the process, and so does its writer
+    global _writer, _process  # noqa: PLW0603 -- logging belongs to the process, as its writer does
+    _process = process
     _writer = LogWriter(sys.stderr)
     set_format(style)
     logging.getLogger().handlers[:] = [_writer]
@@ -58,7 +64,10 @@ def set_format(style: Literal["text", "json"]) -> None:
     if style == "json":
         _writer.setFormatter(JsonFormatter())
     else:
-        _writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        who = f"{_process}: " if _process else ""
+        _writer.setFormatter(
+            logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s")
+        )
 
 
 def say(text: str) -> None:

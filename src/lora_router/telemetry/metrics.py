@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,6 +23,14 @@ log = logging.getLogger("lora_router.telemetry")
 _TASKS = ("pods-file", "pod-watch", "scrape-metrics", "scrape-models", "tls-files", "reload")
 """Tasks whose count starts at 0, so that a query sees the increase of their first failure."""
 _SCRAPE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+_Used = TypeVar("_Used")
+
+
+def page_of(metrics: Iterable[Metric]) -> bytes:
+    """Return the page of some metrics."""
+    return generate_latest(_Metrics(metrics))
 
 
 class _Registry(CollectorRegistry):
@@ -152,10 +161,17 @@ class Telemetry:
         A collector that fails is omitted and logged, since a page without one metric is more
         useful than no page.
         """
-        page = []
+        return b"".join(self._each(page_of))
+
+    def metrics(self) -> list[Metric]:
+        """Return all metrics, without those of a collector that fails."""
+        return [metric for metrics in self._each(list[Metric]) for metric in metrics]
+
+    def _each(self, use: Callable[[Iterable[Metric]], _Used]) -> list[_Used]:
+        used = []
         for collector in self.registry.collectors:
             try:
-                page.append(generate_latest(_Metrics(collector.collect())))
+                used.append(use(collector.collect()))
             except Exception as error:
                 self._limit.log(
                     log,
@@ -166,7 +182,7 @@ class Telemetry:
                     type(error).__name__,
                     exc_info=error,
                 )
-        return b"".join(page)
+        return used
 
     def _forget_pods_that_left(self, changed: Iterable[PodState]) -> None:
         for state in changed:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_router.config import kinds
+from lora_router.config.cores import cores
 from lora_router.config.report import config_json
 from lora_router.config.settings import Settings, allowed
 from lora_router.config.sources import LoadedSettings, SettingsError, load_settings
@@ -31,6 +33,42 @@ def problem(
 @pytest.fixture
 def write(tmp_path: Path) -> Path:
     return tmp_path / "router.yaml"
+
+
+class TestWorkers:
+    def test_auto_is_the_number_of_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kinds, "cores", lambda: 3)
+        assert load({"LORA_ROUTER_WORKERS": "auto"}).settings.workers == 3
+        monkeypatch.setattr(kinds, "cores", lambda: 256)
+        assert load({"LORA_ROUTER_WORKERS": "auto"}).settings.workers == 32
+
+    @pytest.mark.parametrize("value", ["0", "33", "many", "1.5", ""])
+    def test_other_values_are_refused(self, value: str) -> None:
+        said = problem(flags={"workers": value})
+        assert said == f"--workers {value}: must be a whole number from 1 to 32, or auto"
+
+    def test_they_need_a_transport_that_takes_connections(self) -> None:
+        said = problem(flags={"workers": "2", "transport": "grpcio"})
+        assert said.startswith("workers=2: requires transport=builtin")
+
+    def test_they_have_no_peers_on_other_hosts(self) -> None:
+        peers = {"peers": "10.0.0.1:50052", "peer_allow_unauthenticated": "true"}
+        assert problem(flags={"workers": "2", **peers}).startswith("workers=2 and peers: set one")
+        assert load(flags={"workers": "1", **peers}).settings.has_peers
+
+
+def test_the_limit_of_a_container_bounds_the_cores(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.max"
+    allowed = cores(file)
+    for text, expected in (
+        ("50000 100000", 1),
+        ("max 100000", allowed),
+        ("10000000 100000", allowed),
+        ("0 0", allowed),
+        ("", allowed),
+    ):
+        file.write_text(text)
+        assert cores(file) == expected, text
 
 
 class TestLayers:

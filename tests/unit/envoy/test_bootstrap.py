@@ -128,6 +128,24 @@ def test_several_routers_are_one_cluster() -> None:
     assert dig(cluster, "health_checks", 0, "no_traffic_interval") == "1s"
 
 
+def test_an_address_of_several_workers_gets_several_connections_and_is_not_taken_out() -> None:
+    cluster = dig(document(workers=2), "static_resources", "clusters", 0)
+    options = dig(cluster, "typed_extension_protocol_options")
+    (http,) = options.values()  # type: ignore[attr-defined]
+    http2 = dig(http, "explicit_http_config", "http2_protocol_options")
+
+    assert dig(http2, "max_concurrent_streams") == 25
+    assert "outlier_detection" not in cluster  # type: ignore[operator]
+
+
+def test_of_several_addresses_with_workers_one_is_taken_out_for_a_moment_only() -> None:
+    made = document(workers=2, envoy_router_address="10.0.0.1:50052, 10.0.0.2:50052")
+    detection = dig(made, "static_resources", "clusters", 0, "outlier_detection")
+
+    assert dig(detection, "base_ejection_time") == "0.250s"
+    assert dig(detection, "interval") == "0.250s"
+
+
 def test_only_requests_that_no_pod_has_seen_are_sent_again() -> None:
     made = document()
     route = dig(made, *MANAGER, "route_config", "virtual_hosts", 0, "routes", 0, "route")

@@ -1,0 +1,149 @@
+"""What the parent hands on to the workers: the list of pods, and what was read from them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+
+from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.catalog_digests import CatalogDigests
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.reading import Reading, last_readings
+from lora_router.peering.pod_keys import PodKeys
+from lora_router.peering.reading_codec import ReadingWriter
+from lora_router.scrape.scraper import Scraper
+from lora_router.workers import messages
+from lora_router.workers.crew import Crew
+from lora_router.workers.member import Member
+
+GATHER_SECONDS = 0.01
+"""Readings of this time are sent together."""
+_PODS_AT_ONCE = 200
+"""Pods in a message: a few milliseconds of work."""
+
+
+class HandedOn:
+    """Keeps the fleets of all workers like the parent's."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        crew: Crew,
+        scraper: Scraper,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Follow a fleet and what is read for it, and answer the workers' questions.
+
+        Args:
+            fleet: The parent's.
+            crew: The workers.
+            scraper: Reads the pods.
+            clock: The clock of readings.
+        """
+        self._fleet = fleet
+        self._crew = crew
+        self._scraper = scraper
+        self._clock = clock
+        self._digests = CatalogDigests()
+        self._keys = PodKeys(fleet)
+        self._writers: dict[int, tuple[Member, ReadingWriter]] = {}
+        """By worker. Each has a writer of its own, which knows the lists that the worker has."""
+        self._pods: dict[str, Pod] = {}
+        """What workers know."""
+        self._catalogs: dict[PodState, Catalog] = {}
+        self._gathered: list[Reading] = []
+        self._is_synced = False
+        fleet.changes.pods.subscribe(self._pods_changed)
+        scraper.subscribe_readings(self._gather)
+        scraper.subscribe_looked(self._looked)
+        crew.on_started = self._tell_all
+        crew.on_doubt = self._read_soon
+        crew.on_look = scraper.look_again
+
+    def synced(self) -> None:
+        """Tell the workers that the list of pods is complete."""
+        self._is_synced = True
+        self._crew.broadcast(messages.encode(messages.Synced()))
+
+    # To one worker
+
+    def _tell_all(self, member: Member) -> None:
+        """Tell a worker that was started all that the others know."""
+        writer = ReadingWriter(self._keys, self._digests, with_lists=True)
+        self._writers[member.number] = member, writer
+        for message in _pods_messages(self._pods.values(), ()):
+            member.process.send(message)
+        self._send(member, writer, last_readings(tuple(self._fleet), self._clock()))
+        if self._is_synced:
+            member.process.send(messages.encode(messages.Synced()))
+
+    def _send(self, member: Member, writer: ReadingWriter, readings: Iterable[Reading]) -> None:
+        for each in writer.write(readings, self._clock()):
+            # A list is sent once, and so it must not be left out.
+            skippable = not each.lists
+            data = messages.encode(messages.Readings(each.SerializeToString()))
+            member.process.send(data, skippable=skippable)
+
+    # To all workers
+
+    def _pods_changed(self, changed: Collection[PodState]) -> None:
+        pods, gone = [], []
+        for state in changed:
+            name = state.pod.name
+            current = self._fleet.get(name)
+            if current is not state:
+                self._catalogs.pop(state, None)
+                if current is None and self._pods.pop(name, None) is not None:
+                    gone.append(name)
+                continue
+            if self._pods.get(name) != state.pod:
+                self._pods[name] = state.pod
+                pods.append(state.pod)
+            # Also what a list adds that is otherwise doubted, which is no reading.
+            has_list = state.models_known and state.pod.models is None
+            if has_list and self._catalogs.get(state) is not state.catalog:
+                self._gather(Reading(state, self._clock(), state.catalog))
+        for message in _pods_messages(pods, gone):
+            self._crew.broadcast(message)
+
+    def _gather(self, reading: Reading) -> None:
+        if isinstance(reading.found, Catalog):
+            # The fleet shares equal lists, and keeps them as long as a pod has them.
+            catalog = self._catalogs[reading.state] = reading.state.catalog
+            reading = Reading(reading.state, reading.read_at, catalog)
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+        self._gathered.append(reading)
+
+    def _flush(self) -> None:
+        readings, self._gathered = self._gathered, []
+        running = self._crew.members
+        for number, (member, writer) in tuple(self._writers.items()):
+            if running.get(number) is member:
+                self._send(member, writer, readings)
+            else:
+                del self._writers[number]
+
+    # From workers
+
+    def _read_soon(self, pod: str) -> None:
+        state = self._fleet.get(pod)
+        if state is not None:
+            self._scraper.read_models_soon(state)
+
+    def _looked(self) -> None:
+        if self._gathered:
+            # What was found goes first.
+            self._flush()
+        self._crew.looked()
+
+
+def _pods_messages(pods: Iterable[Pod], gone: Sequence[str]) -> Iterator[bytes]:
+    """Yield the messages about some pods: new ones first, so that no fleet is empty in between."""
+    left_pods, left_names = iter(pods), iter(gone)
+    while some := tuple(islice(left_pods, _PODS_AT_ONCE)):
+        yield messages.encode(messages.Pods(some, ()))
+    while names := tuple(islice(left_names, _PODS_AT_ONCE)):
+        yield messages.encode(messages.Pods((), names))

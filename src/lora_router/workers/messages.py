@@ -1,0 +1,163 @@
+"""What the parent and its workers tell each other.
+
+Both are processes of the same release and trust each other: the parent starts the workers, and
+nobody else has the sockets. So there are no versions, and what does not decode is a fault.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from lora_router.fleet.pod import Pod
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Length of a message: the longest is the list of models of a pod."""
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """One message."""
+
+
+# From the parent
+
+
+class Start(_Message, frozen=True):
+    """The first message."""
+
+    number: int
+    """The worker's, from 1."""
+    settings: bytes
+    """The settings, pickled."""
+
+
+class Pods(_Message, frozen=True):
+    """Pods that are new or changed, and the names of those that are gone."""
+
+    pods: tuple[Pod, ...]
+    gone: tuple[str, ...]
+
+
+class Synced(_Message, frozen=True):
+    """The list of pods is complete."""
+
+
+class Warm(_Message, frozen=True):
+    """Every pod was scraped once, or the time for that is over. The worker may become ready."""
+
+    peers: int
+    """The other workers that run, from which it should hear before."""
+
+
+class Readings(_Message, frozen=True):
+    """What was read from pods, or that it could not be read."""
+
+    readings: bytes
+    """A message ``Readings`` of peering."""
+
+
+class Looked(_Message, frozen=True):
+    """The lists of models of all pods are recent: a round that was asked for has ended."""
+
+
+class Refresh(_Message, frozen=True):
+    """Read the TLS files again."""
+
+
+class UseLog(_Message, frozen=True):
+    """Use these settings of the log."""
+
+    level: str
+    style: Literal["text", "json"]
+
+
+class Shed(_Message, frozen=True):
+    """Ask a gateway to replace a connection, because another worker has fewer."""
+
+
+class AskMetrics(_Message, frozen=True):
+    """Send the metrics."""
+
+    number: int
+    """Identifies the question."""
+
+
+class Drain(_Message, frozen=True):
+    """Drain, then end."""
+
+
+class Hurry(_Message, frozen=True):
+    """End the drain at once."""
+
+
+# From a worker
+
+
+class Status(_Message, frozen=True):
+    """How the worker is doing. It is sent several times a second: its event loop runs."""
+
+    ready: bool
+    reason: str
+    details: bytes
+    """Further fields of ``/readyz``, as JSON."""
+    received: int
+    """Connections that the worker has received so far."""
+    connections: int
+    """Open connections, without those that are being replaced."""
+    streams: int
+    """Open ext_proc streams."""
+    links: tuple[int, ...]
+    """The workers to which it has a link."""
+
+
+class Failed(_Message, frozen=True):
+    """The worker cannot start."""
+
+    error: str
+
+
+class ReadSoon(_Message, frozen=True):
+    """A pod answered 404 for a model that it should serve: read its list of models again."""
+
+    pod: str
+
+
+class LookAgain(_Message, frozen=True):
+    """A client asked for an unknown model: read the lists that are not recent again."""
+
+
+class Family(msgspec.Struct, frozen=True, array_like=True):
+    """One metric with all its series."""
+
+    name: str
+    documentation: str
+    type: str
+    samples: tuple[tuple[str, tuple[tuple[str, str], ...], float], ...]
+    """Names, labels and values."""
+
+
+class Metrics(_Message, frozen=True):
+    """The answer to ``AskMetrics``."""
+
+    number: int
+    families: tuple[Family, ...]
+
+
+FromParent: TypeAlias = (
+    Start
+    | Pods
+    | Synced
+    | Warm
+    | Readings
+    | Looked
+    | Refresh
+    | UseLog
+    | Shed
+    | AskMetrics
+    | Drain
+    | Hurry
+)
+FromWorker: TypeAlias = Status | Failed | ReadSoon | LookAgain | Metrics
+
+encode = msgspec.msgpack.Encoder().encode
+from_parent = msgspec.msgpack.Decoder(FromParent).decode
+from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -1,0 +1,188 @@
+"""The parent of workers: finds and reads the pods, serves the admin port, accepts connections."""
+
+import asyncio
+import logging
+from typing import Literal
+
+from lora_router import __version__
+from lora_router.admin.server import AdminServer, Readiness
+from lora_router.app_metrics import add_process_metrics, add_watchdog_metrics, add_worker_metrics
+from lora_router.assembly import (
+    make_director,
+    make_discovery,
+    make_fleet,
+    make_scraper,
+    tls_files,
+)
+from lora_router.config.settings import Settings
+from lora_router.extproc.tls import load_tls
+from lora_router.extproc.transport import listen_error
+from lora_router.grpc_server.server import listen
+from lora_router.readiness import RouterReadiness
+from lora_router.supervision import Supervisor, stop_part, unless
+from lora_router.telemetry.logs import set_format, set_level
+from lora_router.telemetry.metrics import Telemetry, page_of
+from lora_router.watchdog import Watchdog
+from lora_router.workers import messages
+from lora_router.workers.crew import Crew
+from lora_router.workers.handed_on import HandedOn
+from lora_router.workers.listener import Listener
+from lora_router.workers.merged_metrics import families_of, merged
+from lora_router.workers.process import WorkerProcess, start_worker
+
+log = logging.getLogger("lora_router")
+
+_STOP_PART_SECONDS = 2.5
+_DRAIN_EXTRA_SECONDS = 6.0
+"""How much longer than its timeout the drain of a worker may take before it is killed."""
+
+
+class Parent:
+    """A router with several workers. Must be created inside a running event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Create the parts. Nothing listens or is read yet.
+
+        Raises:
+            BrokenAlgorithmError: An installed algorithm cannot be loaded.
+        """
+        self._settings = settings
+        # What workers load, too. An error is reported here, once.
+        unused = make_fleet(settings)
+        make_director(settings, unused, Telemetry(unused))
+        # Workers find out which pods fail: they see the answers.
+        self.fleet = make_fleet(settings.model_copy(update={"outlier_ejection": False}))
+        self.telemetry = Telemetry(self.fleet)
+        self.supervisor = Supervisor(self.telemetry.task_failed)
+        self.fleet.changes.on_failure = self._listener_failed
+        self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
+        self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
+        self.crew = Crew(settings.workers, self._start_worker, self.supervisor)
+        self.handed_on = HandedOn(self.fleet, self.crew, self.scraper)
+        self.listener = Listener(self.crew)
+        self.port = settings.grpc_port
+        """The gRPC port, after ``start``."""
+        self._readiness = RouterReadiness(
+            self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
+        )
+        self._readiness.add_condition(self.crew.problem)
+        self._readiness.add_note(self.crew.not_ready)
+        self._readiness.add_details(self.discovery.status)
+        self._readiness.add_details(self.crew.status)
+        self.watchdog = Watchdog(settings.loop_stall_seconds)
+        self.admin = AdminServer(
+            self.page,
+            self.readiness,
+            lambda: self.watchdog.silence,
+            host=settings.admin_host,
+            port=settings.admin_port,
+        )
+        self._hurry = asyncio.Event()
+        add_process_metrics(self.telemetry, self.supervisor)
+        add_watchdog_metrics(self.telemetry, self.watchdog)
+        add_worker_metrics(self.telemetry, lambda: self.crew.ready, lambda: self.crew.restarts)
+
+    def readiness(self) -> Readiness:
+        """Return whether this router should receive new requests, and the reason if not."""
+        return self._readiness.read()
+
+    async def page(self) -> bytes:
+        """Return the page that ``/metrics`` serves: the metrics of all processes, merged."""
+        pages = await self.crew.metrics()
+        return page_of(merged((families_of(self.telemetry.metrics()), *pages)))
+
+    async def start(self) -> None:
+        """Listen, start the workers, read the pods, scrape each once, and report readiness.
+
+        Raises:
+            PodsFileError, CredentialsError: The list of pods is invalid or cannot be reached.
+            AdminError: The admin address is in use or not available.
+            TransportError: The gRPC address is in use or not available, or the TLS files are
+                invalid.
+            WorkerStartError: A worker cannot start.
+        """
+        settings = self._settings
+        self.watchdog.start()
+        await self.admin.start()
+        await self.discovery.start()
+        await self.scraper.start()
+        files = tls_files(settings)
+        if files is not None:
+            load_tls(files)
+        try:
+            listening = listen(settings.grpc_host, settings.grpc_port)
+        except OSError as error:
+            raise listen_error(settings.grpc_host, settings.grpc_port, error.errno) from error
+        self.port = listening.getsockname()[1]
+        self.listener.start(listening)
+        self.crew.start()
+        await self.crew.started()
+        log.info(
+            "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s, "
+            "%d workers",
+            __version__,
+            settings.grpc_host,
+            self.port,
+            settings.admin_host,
+            self.admin.port,
+            len(self.fleet),
+            settings.algorithm,
+            settings.workers,
+        )
+        await self.discovery.synced()
+        self.handed_on.synced()
+        await self._warm_up()
+
+    def refresh(self) -> None:
+        """Read the files again that the router follows: the list of pods, the TLS files."""
+        self.discovery.refresh()
+        self.crew.broadcast(messages.encode(messages.Refresh()))
+
+    def use_log(self, level: str, style: Literal["text", "json"]) -> None:
+        """Use other settings of the log, in all processes."""
+        set_level(level)
+        set_format(style)
+        self._settings = self._settings.model_copy(update={"log_level": level, "log_format": style})
+        self.crew.broadcast(messages.encode(messages.UseLog(level, style)))
+
+    def hurry(self) -> None:
+        """End a drain at once. Envoy finishes the answers that it is sending."""
+        self._hurry.set()
+        self.crew.hurry()
+
+    async def stop(self) -> None:
+        """Drain all workers, then stop every part.
+
+        May be called after a start that failed or was cancelled.
+        """
+        settings = self._settings
+        self._readiness.draining = True
+        self.crew.drain()
+        # Workers serve until the delay is over, and so new connections are accepted until then.
+        await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
+        self.listener.close()
+        await self.crew.ended(settings.drain_timeout_seconds + _DRAIN_EXTRA_SECONDS)
+        await asyncio.gather(
+            stop_part("scraper", self.scraper.stop(), _STOP_PART_SECONDS),
+            stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS),
+            stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
+        )
+        await stop_part("admin server", self.admin.stop(), _STOP_PART_SECONDS)
+        self.watchdog.stop()
+
+    async def _warm_up(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.startup_timeout_seconds):
+                await self.scraper.first_round()
+        except TimeoutError:
+            unread = sum(state.metrics is None for state in self.fleet.ready())
+            log.warning("startup timeout: ready without a scrape of %d pods", unread)
+        self._readiness.warm = True
+        await self.crew.warm()
+        log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
+
+    async def _start_worker(self, number: int) -> WorkerProcess:
+        return await start_worker(number, self._settings)
+
+    def _listener_failed(self, listener: str, error: BaseException) -> None:
+        self.supervisor.failed("fleet-listener", error, about=listener)

@@ -1,0 +1,197 @@
+"""One worker: serves gateways from what the parent hands on."""
+
+import asyncio
+import json
+import logging
+import socket
+
+from lora_router.assembly import LoopClock
+from lora_router.config.settings import Settings
+from lora_router.extproc.builtin_transport import BuiltinTransport
+from lora_router.front import Front
+from lora_router.peering.hub import Hub
+from lora_router.peering.mesh import Mesh
+from lora_router.peering.metrics import PeerMetrics
+from lora_router.supervision import stop_part
+from lora_router.workers import messages
+from lora_router.workers.descriptors import CONNECTION, receive_descriptors
+from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.merged_metrics import families_of
+from lora_router.workers.messages import (
+    AskMetrics,
+    Drain,
+    FromParent,
+    Hurry,
+    Looked,
+    Pods,
+    Readings,
+    Refresh,
+    Shed,
+    Synced,
+    UseLog,
+    Warm,
+)
+from lora_router.workers.peer_link import Links, new_name
+from lora_router.workers.received import Received
+
+log = logging.getLogger("lora_router.workers")
+
+REPORT_SECONDS = 0.2
+_PEERS_SECONDS = 1.0
+"""Time that readiness waits for the first reports of other workers."""
+_STOP_PART_SECONDS = 2.5
+
+
+class Worker(Front):
+    """One worker. Must be created inside a running event loop."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings,
+        control: FramedProtocol,
+        descriptors: socket.socket,
+    ) -> None:
+        """Create the parts.
+
+        Args:
+            number: The worker's number.
+            settings: The settings of the router.
+            control: Sends to the parent.
+            descriptors: Where the parent passes descriptors. It must not block.
+        """
+        super().__init__(settings, listens=False)
+        self._control = control
+        self._descriptors = descriptors
+        self._connections = 0
+        self.hub = Hub(new_name(number), self.fleet, self.director.held_adapters, LoopClock())
+        self.director.reception.on_held = self.hub.report_soon
+        self.links = Links(Mesh(self.hub))
+        self.telemetry.registry.register(PeerMetrics(self.hub))
+        self._received = Received(self.fleet, self._send, LoopClock.now)
+        self._received.connect(self.director.second_look)
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
+        self._is_draining = False
+
+    async def start(self) -> None:
+        """Serve. The worker is not ready before the parent says that pods were read.
+
+        Raises:
+            TransportError: The TLS files are invalid.
+        """
+        self.watchdog.start()
+        await self._serve()
+        asyncio.get_running_loop().add_reader(self._descriptors.fileno(), self._descriptors_arrive)
+        self.report()
+
+    async def drained(self) -> None:
+        """Wait until a drain that the parent ordered has ended."""
+        await self._drained.wait()
+
+    async def stop(self) -> None:
+        """Drain if nothing has been drained yet, and stop every part."""
+        if not self._is_draining:
+            self.hurry()
+            await self._drain_once()
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+        asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
+        self.hub.leave()
+        self.links.close()
+        await asyncio.gather(
+            stop_part("health check", self.health_check.stop(), _STOP_PART_SECONDS),
+            stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
+        )
+        self.watchdog.stop()
+
+    # From the parent
+
+    def receive(self, message: FromParent) -> None:
+        """Handle a message."""
+        match message:
+            case Readings():
+                self._received.readings(message)
+            case Pods():
+                self._received.pods(message)
+            case Synced():
+                self.fleet.synced = True
+            case Looked():
+                self._received.looked()
+            case Warm(peers):
+                self.supervisor.once("warm-up", self._warm_up(peers))
+            case AskMetrics(number):
+                answer = messages.Metrics(number, families_of(self.telemetry.metrics()))
+                self._send(messages.encode(answer))
+            case Shed():
+                self._transport.server.shed()
+            case _:
+                self._obey(message)
+
+    def _obey(self, message: FromParent) -> None:
+        """Handle a message that an operator caused."""
+        match message:
+            case Refresh():
+                if self.certificates is not None:
+                    self.certificates.refresh()
+            case UseLog(level, style):
+                self.use_log(level, style)
+            case Drain():
+                self.supervisor.once("drain", self._drain_once())
+            case Hurry():
+                self.hurry()
+
+    def report(self) -> None:
+        """Tell the parent how this worker is doing, and again soon."""
+        readiness = self.readiness()
+        status = messages.Status(
+            ready=readiness.ready,
+            reason=readiness.reason,
+            details=json.dumps(readiness.details).encode(),
+            received=self._connections,
+            connections=self._transport.server.connections,
+            streams=self.transport.open_streams,
+            links=self.links.numbers,
+        )
+        self._send(messages.encode(status))
+        loop = asyncio.get_running_loop()
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+        self._report_timer = loop.call_later(REPORT_SECONDS, self.report)
+
+    @property
+    def _transport(self) -> BuiltinTransport:
+        transport = self.transport
+        assert isinstance(transport, BuiltinTransport)  # noqa: S101 -- the settings require it
+        return transport
+
+    def _send(self, message: bytes) -> None:
+        self._control.send(message)
+
+    def _descriptors_arrive(self) -> None:
+        if not receive_descriptors(self._descriptors, self._take):
+            asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
+
+    def _take(self, tag: bytes, received: socket.socket) -> None:
+        if tag == CONNECTION:
+            self._connections += 1
+            self._transport.server.take(received)
+            return
+        number = int(tag[1:])
+        self.supervisor.once("worker-link", self.links.add(number, tag[:1], received))
+
+    async def _warm_up(self, peers: int) -> None:
+        if not await self.links.have_reported(peers, _PEERS_SECONDS):
+            log.warning("not all workers have reported within %g s", _PEERS_SECONDS)
+        self._readiness.warm = True
+        if not self._is_draining:
+            await self.transport.set_ready(ready=True)
+        self.report()
+
+    async def _drain_once(self) -> None:
+        if self._is_draining:
+            return
+        self._is_draining = self._readiness.draining = True
+        self.report()
+        await self._drain()
+        self._drained.set()
