@@ -187,13 +187,13 @@ class Fleet:
 
     def put_peer(self, share: LedgerShare, now: float) -> None:
         """Apply the share that a peer sent."""
-        self._after_exchange(self._peers.put(share, self._states.values(), now))
+        self._after_exchange(self._peers.put(share, self._states, now))
         if self.outliers is not None and share.ejected:
             suspect_reported(share.ejected, self.outliers, self.get)
 
     def forget_peer(self, router: str, now: float) -> None:
         """Forget everything that a peer reported, because it stopped."""
-        self._after_exchange(self._peers.forget(router, self._states.values(), now))
+        self._after_exchange(self._peers.forget(router, self._states, now))
 
     def report_to_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float
@@ -207,9 +207,7 @@ class Fleet:
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
         ejected = {} if self.outliers is None else self.outliers.unwell.ejected()
-        share, changed = self._peers.report(
-            router, every, held, self._states.values(), now, ejected
-        )
+        share, changed = self._peers.report(router, every, held, self._states, now, ejected)
         self._after_exchange(changed)
         return share
 

@@ -49,30 +49,32 @@ class Peers:
         """Whether anybody claimed a slot then."""
         self._allotted_among: frozenset[str] = frozenset()
         """The peers of then."""
+        self._shared: dict[str, PodState] = {}
+        """The pods that have what peers reported, as of this router's last share."""
 
     def report(
         self,
         router: str,
         every: float,
         held: Mapping[str, HeldShare],
-        states: Collection[PodState],
+        states: Mapping[str, PodState],
         now: float,
         ejected: Mapping[str, tuple[str, str]] | None = None,
     ) -> tuple[LedgerShare, Collection[PodState]]:
         """Return this router's share and the pods that it changes. The caller must send the share.
 
-        Peers that have missed more than ``MISSED`` shares are dropped.
+        Peers that have missed more than ``MISSED`` shares are dropped. Pods that are new get what
+        peers reported.
         """
         changed: dict[PodState, None] = {}
         for name, received in tuple(self._received.items()):
             if now - received.at > MISSED * received.share.every:
                 del self._received[name]
-                changed.update(
-                    (state, None) for state in states if state.beliefs.put_share(name, None, now)
-                )
+                changed.update((state, None) for state in self._forget(name, states, now))
+        changed.update((state, None) for state in self._apply_to_new(states))
         before: Mapping[str, PodShare] = {} if self._own is None else self._own.share.pods
         pods = {}
-        for state in states:
+        for state in states.values():
             if state.in_flight:
                 pods[state.pod.name] = _share_of(state, before.get(state.pod.name))
             elif state.beliefs.peers.reported:
@@ -86,41 +88,59 @@ class Peers:
         return share, changed
 
     def put(
-        self, share: LedgerShare, states: Collection[PodState], now: float
+        self, share: LedgerShare, states: Mapping[str, PodState], now: float
     ) -> Collection[PodState]:
-        """Store a peer's share; return the pods that it changes."""
+        """Store a peer's share; return the pods that it changes.
+
+        Args:
+            share: The share.
+            states: All pods, by name.
+            now: The time.
+        """
         router = share.router
         last = self._received.get(router)
         if last is not None and 1 < share.number <= last.share.number:
             return ()  # A newer share arrived first. Number 1 comes from a router that restarted.
         self._received[router] = _Received(share, now)
         last_at = float("-inf") if last is None else last.at
+        before: Mapping[str, PodShare] = {} if last is None else last.share.pods
         changed: dict[PodState, None] = {}
-        get = share.pods.get
-        for state in states:
-            pod = state.pod
-            found = get(pod.name)
-            beliefs = state.beliefs
-            # Most pods of most shares have not changed, and are the same objects.
-            if found is beliefs.peers.share_of(router):
-                continue
-            if found is not None and found.server != (pod.address, pod.uid):
-                found = None
-            if beliefs.put_share(router, found, last_at):
+        for name in _differences(before, share.pods):
+            state = states.get(name)
+            if state is not None and _put_share(state, router, share, last_at):
                 changed[state] = None
         changed.update((state, None) for state in self._allot_after(tuple(changed), states, now))
         return changed
 
-    def forget(self, router: str, states: Collection[PodState], now: float) -> Collection[PodState]:
+    def forget(
+        self, router: str, states: Mapping[str, PodState], now: float
+    ) -> Collection[PodState]:
         """Forget a peer that stopped; return the pods that it changes."""
         if self._received.pop(router, None) is None:
             return ()
-        changed = {state: None for state in states if state.beliefs.put_share(router, None, now)}
+        changed = dict.fromkeys(self._forget(router, states, now))
         changed.update((state, None) for state in self._allot(states, now))
         return changed
 
+    @staticmethod
+    def _forget(router: str, states: Mapping[str, PodState], now: float) -> list[PodState]:
+        return [each for each in states.values() if each.beliefs.put_share(router, None, now)]
+
+    def _apply_to_new(self, states: Mapping[str, PodState]) -> list[PodState]:
+        """Apply the shares to the pods that are new since this router's last share."""
+        if self._shared == states:
+            return []
+        new = [each for name, each in states.items() if self._shared.get(name) is not each]
+        self._shared = dict(states)
+        return [
+            state
+            for state in new
+            for router, received in self._received.items()
+            if _put_share(state, router, received.share, received.at)
+        ]
+
     def _allot_after(
-        self, moved: Collection[PodState], states: Collection[PodState], now: float
+        self, moved: Collection[PodState], states: Mapping[str, PodState], now: float
     ) -> list[PodState]:
         """Compute the allotment after a peer's share changed some pods; return the changed pods.
 
@@ -142,7 +162,7 @@ class Peers:
             received.share.held for received in self._received.values()
         )
 
-    def _allot(self, states: Collection[PodState], now: float) -> list[PodState]:
+    def _allot(self, states: Mapping[str, PodState], now: float) -> list[PodState]:
         """Compute this router's allotment and the closed slots; return the changed pods.
 
         Before this router has sent its first share, peers do not include it in their computation.
@@ -152,9 +172,9 @@ class Peers:
             self._untouched = {}
             self._positions = {}
             self._has_claims = False
-            return [state for state in states if _put(state, None, frozenset())]
+            return [state for state in states.values() if _put(state, None, frozenset())]
         own = self._own.share
-        in_order = sorted(states, key=lambda state: state.pod.name)
+        in_order = [states[name] for name in sorted(states)]
         routers = sorted((own.router, *self._received))
         self._allotted_among = frozenset(self._received)
         self._place, self._routers = routers.index(own.router), len(routers)
@@ -254,6 +274,25 @@ class Peers:
             for name, received in self._received.items()
             if received.share.heard.get(own.router, 0) >= number
         ]
+
+
+def _differences(before: Mapping[str, PodShare], after: Mapping[str, PodShare]) -> Collection[str]:
+    """Return the names of the pods on which two shares differ.
+
+    Most pods of most shares have not changed, and are the same objects.
+    """
+    differences = [name for name, share in after.items() if before.get(name) is not share]
+    differences += before.keys() - after.keys()
+    return differences
+
+
+def _put_share(state: PodState, router: str, share: LedgerShare, last_at: float) -> bool:
+    """Apply a peer's share to one pod; return whether that changed anything."""
+    pod = state.pod
+    found = share.pods.get(pod.name)
+    if found is not None and found.server != (pod.address, pod.uid):
+        found = None
+    return state.beliefs.put_share(router, found, last_at)
 
 
 def _share_of(state: PodState, before: PodShare | None) -> PodShare:

@@ -63,10 +63,6 @@ class PodPeers:
         """Return the number of an adapter's requests that peers have in flight."""
         return self._counts.get(adapter, 0)
 
-    def share_of(self, router: str) -> PodShare | None:
-        """Return the last share of a peer, or ``None`` if it has nothing here."""
-        return self._shares.get(router)
-
     def leave_a_slot(
         self, expected: Collection[str], foreign: Collection[str], *, is_loaded: bool
     ) -> bool:
@@ -95,7 +91,12 @@ class PodPeers:
         Return what changed, or ``None``.
         """
         old = self._shares.get(router)
-        if share is old or share == old:
+        if share is old:
+            return None
+        if share == old and share is not None:
+            # A complete report makes new objects of what is the same. Keep the new one: the next
+            # report has it again, and is then found to be the same without a comparison.
+            self._shares[router] = share
             return None
         if share is None:
             del self._shares[router]

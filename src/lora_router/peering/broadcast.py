@@ -41,7 +41,7 @@ from lora_router.peering.report_reader import GapError, ReportError, ReportReade
 from lora_router.peering.secret import Secret
 
 _COMPLETE_SECONDS = 0.25
-_ASK_SECONDS = 1.0
+_ASK_SECONDS = 0.3
 """Time between two requests for a complete report of the same router."""
 _DEAF_SECONDS = 5.0
 _ECHO_SECONDS = 2.0
@@ -269,6 +269,7 @@ class Broadcasts:
             return
         if message.wants_complete:
             self._complete_wanted = True
+            hub.report_soon()
         if message.HasField("report"):
             self._read(peer, sender, message.report)
             sender.is_live = sender.is_live or not is_stored

@@ -244,5 +244,17 @@ def test_what_a_share_changes_is_what_a_new_allotment_of_all_slots_would_give(
                     other.put_peer(share, now)
                     states = list(other)
                     before = [state.beliefs.peers.allotment for state in states]
-                    other._peers._allot(states, now)
+                    other._peers._allot({state.pod.name: state for state in states}, now)
                     assert [state.beliefs.peers.allotment for state in states] == before
+
+
+def test_a_pod_that_is_new_gets_what_peers_reported_of_it() -> None:
+    here, there = make_fleet(1, adapters=("a",)), make_fleet(2, adapters=("a",))
+    there.ledger.reserve(state_of(there, 2), "a")
+    here.put_peer(there.report_to_peers("there", EVERY, {}, 0.0), 0.0)
+    here.report_to_peers("here", EVERY, {}, 0.0)
+
+    here.upsert(state_of(there, 2).pod)
+    here.report_to_peers("here", EVERY, {}, 0.1)
+
+    assert state_of(here, 2).beliefs.peers.in_flight("a") == 1
