@@ -125,7 +125,8 @@ class App(Front):
             await self.transport.set_ready(ready=True)
         else:
             self.leadership.campaign()
-        log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
+        able = "ready" if self.leadership is None else "able to lead"
+        log.info("%s: %d of %d pods are ready", able, len(self.fleet.ready()), len(self.fleet))
 
     async def _set_leads(self, leads: bool) -> None:
         if self.transport.started:

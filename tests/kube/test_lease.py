@@ -159,6 +159,17 @@ async def test_one_router_leads_and_the_other_follows_within_the_time_that_is_pr
         assert (await second.page())[0] == 503
         assert (await second.page("?exclude=leader"))[0] == 200
 
+        # It hangs. When it continues, it is a standby.
+        first.signal(signal.SIGSTOP)
+        await until(lambda: second.leads)
+        first.signal(signal.SIGCONT)
+        await until(lambda: "leads since" in first.reason and not first.leads)
+        assert second.leads
+        second.signal(signal.SIGSTOP)
+        await until(lambda: first.leads)
+        second.signal(signal.SIGCONT)
+        await until(lambda: "leads since" in second.reason and not second.leads)
+
         # It dies: nothing is released.
         began = time.monotonic()
         first.signal(signal.SIGKILL)
@@ -174,7 +185,7 @@ async def test_one_router_leads_and_the_other_follows_within_the_time_that_is_pr
         await until(lambda: first.leads)
         left = time.monotonic() - began
         assert not second.leads
-        assert (await lease(admin, namespace))["spec"]["leaseTransitions"] == 3
+        assert (await lease(admin, namespace))["spec"]["leaseTransitions"] == 5
         await second.end(signal.SIGTERM)
 
         print(f"take-over: {killed:.2f} s after SIGKILL, {left:.2f} s after SIGTERM")
@@ -298,6 +309,13 @@ async def test_envoy_sends_requests_to_the_leader_and_moves_on_with_it(
         assert traffic.lost <= traffic.sent * 0.05
         strays = sum(b"only-1" in request.body for request in pods[0].received)
         assert strays <= traffic.sent * 0.05
+
+        # No router is left. Envoy asks them in vain, and balances by itself.
+        await first.end(signal.SIGKILL)
+        alone = Load()
+        for _ in range(10):
+            assert await site.request(alone) != ""
+        assert alone.lost == 0
 
 
 async def test_without_an_api_server_envoy_asks_any_router(
