@@ -58,11 +58,7 @@ class Settings(
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
         _need_each_other(self, "peer_tls_cert_file", "peer_tls_key_file")
         self._authenticate_peers()
-        if self.replication == "lease" and not self.has_peers:
-            raise ValueError(
-                "replication=lease: needs peering, by which a standby knows what the leader knows: "
-                "set peer_service, peers or peering=redis://…"
-            )
+        self._allow_lease()
         self._allow_workers()
         names = [
             self.target_pod_header,
@@ -127,6 +123,20 @@ class Settings(
                 f"{name}: peers must prove who they are: set peer_secret_file, or "
                 "grpc_tls_client_ca_file for mutual TLS, or peer_allow_unauthenticated=true if "
                 "only routers and gateways can reach the gRPC port"
+            )
+
+    def _allow_lease(self) -> None:
+        if self.replication != "lease":
+            return
+        if self.workers != 1:
+            raise ValueError(
+                f"workers={self.workers} and replication=lease: set one of them: the standbys of a "
+                "router are peers on other hosts, which workers do not have"
+            )
+        if not self.has_peers:
+            raise ValueError(
+                "replication=lease: needs peering, by which a standby knows what the leader knows: "
+                "set peer_service, peers or peering=redis://…"
             )
 
     def _allow_workers(self) -> None:

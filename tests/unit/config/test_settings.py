@@ -458,6 +458,8 @@ class TestPeers:
     def test_a_lease_needs_peers(self) -> None:
         with pytest.raises(ValueError, match="replication=lease: needs peering"):
             Settings.model_validate({"replication": "lease"})
+        with pytest.raises(ValueError, match="workers=2 and replication=lease: set one of them"):
+            Settings.model_validate({"replication": "lease", "workers": 2})
 
         values = {"peer_service": "routers", "peer_secret_file": "s", "replication": "lease"}
         assert Settings.model_validate(values).lease_duration_seconds == 2
