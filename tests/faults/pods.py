@@ -95,7 +95,7 @@ class Pod:
 
     async def _did(self) -> Did:
         assert self._running.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = await self._running.stdout.readline()
         return Did(**json.loads(line))
 

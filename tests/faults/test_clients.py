@@ -164,7 +164,7 @@ async def connected(gateway: Field, sent: bytes) -> asyncio.StreamWriter:
 
 
 async def until_held(router: Router) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await router.metric("lora_router_held_requests"):
             await asyncio.sleep(0.02)
 

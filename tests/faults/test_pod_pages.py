@@ -138,7 +138,7 @@ async def until_served(running: Field, model: str) -> set[str]:
     client = Client(running.url)
     pods: set[str] = set()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not pods:
                 answer = await client.complete(model)
                 assert answer.status in {200, 404}, answer

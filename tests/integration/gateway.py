@@ -68,7 +68,7 @@ class Gateway:
             writer.write(data)
             if end:
                 writer.write_eof()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await reader.read()
         finally:
             writer.close()

@@ -37,7 +37,7 @@ class Router:
     async def end(self, number: signal.Signals) -> None:
         """Send a signal that ends it, and wait until it has ended."""
         self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.process.wait()
         await self._stack.aclose()
 
@@ -93,7 +93,7 @@ class Site:
         async with asyncio.TaskGroup() as group:
             for _ in range(answers):
                 group.create_task(self.request(load, tokens=round(seconds / 0.1), pause=0.1))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while load.statuses.total() < answers:
                     await asyncio.sleep(0.01)
             yield load

@@ -58,6 +58,6 @@ class Served:
             return 0, {}
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await self.readiness())[0] != 200:
                 await asyncio.sleep(0.02)

@@ -419,7 +419,7 @@ async def test_over_http2_no_value_of_a_header_is_taken_for_another_header(
     client.send_data(1, body, end_stream=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", gate.envoy.port)
     ended = False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not ended:
             writer.write(client.data_to_send())
             data = await reader.read(65536)

@@ -111,7 +111,7 @@ async def test_an_envoy_that_starts_before_the_router_learns_the_pods_from_it(
             async with served.run():
                 await served.until_ready()
                 # Envoy tries to reach the router once a second.
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while await envoy.stat("cluster.pods.membership_total") != 1:
                         await asyncio.sleep(0.05)
                 async with client.post(url, json={"model": "base"}) as response:

@@ -157,7 +157,7 @@ async def test_pods_that_never_answer_do_not_keep_it_from_being_ready(tmp_path: 
 async def start_fails(directory: Path, **config: object) -> tuple[int, str]:
     served = Served(directory, config)
     async with served.run() as process:
-        status = await asyncio.wait_for(process.wait(), 20)
+        status = await asyncio.wait_for(process.wait(), 60)
     return status, served.output.decode()
 
 

@@ -25,7 +25,7 @@ async def ask(port: int, body: bytes) -> bool:
             await stream.write(request_headers().SerializeToString())
             await stream.read()
             await stream.write(request_body(body).SerializeToString())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await stream.read() is not grpc.aio.EOF
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return False

@@ -31,7 +31,7 @@ async def greeted(served: Served) -> Socket:
 
 async def answer(client: Socket) -> bytes:
     """Return what the server sends next; empty: it has closed the connection."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         try:
             return await client.reader.read(2**16)
         except ConnectionResetError:

@@ -37,7 +37,7 @@ def change(served: Served, **settings: object) -> None:
 async def lines(process: asyncio.subprocess.Process, text: str) -> str:
     """Read the log up to the line that contains a text. Return that line."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while line := (await process.stdout.readline()).decode():
             if text in line:
                 return line
@@ -48,7 +48,7 @@ async def test_a_hangup_never_ends_it_from_its_first_lines_to_its_last(tmp_path:
     (tmp_path / "pods.yaml").write_text("pods: []")
     served = Served(tmp_path, {"drain_delay_seconds": 0.3})
     async with served.run() as process:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not handles_hangups(process):
                 await asyncio.sleep(0.001)
         assert (await served.readiness())[0] == 0  # It does not listen yet.
@@ -66,7 +66,7 @@ async def test_a_hangup_never_ends_it_from_its_first_lines_to_its_last(tmp_path:
             assert (await served.readiness())[0] == 200
         process.send_signal(signal.SIGTERM)
 
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         hangs_up.cancel()
     assert served.output.count(b"SIGHUP: reloading") >= 2
     assert b"Traceback" not in served.output
@@ -76,7 +76,7 @@ async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) ->
     (tmp_path / "pods.yaml").write_text("pods: []")
     served = Served(tmp_path, {})
     async with served.run() as process:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not handles_hangups(process):
                 await asyncio.sleep(0.001)
         process.send_signal(signal.SIGHUP)
@@ -96,7 +96,7 @@ async def test_a_hangup_reloads(tmp_path: Path) -> None:
             await lines(process, "settings reloaded: log_level=debug")
             needed = await lines(process, "restart")
             assert needed.endswith("changed settings that need a restart: grpc_max_streams\n")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await served.readiness())[1]["pods"] != 1:
                     await asyncio.sleep(0.02)
 
@@ -116,7 +116,7 @@ async def test_signals_that_are_meant_for_other_programs_do_not_end_it(tmp_path:
         for _ in range(3):
             assert (await served.readiness())[0] == 200
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def test_a_second_signal_ends_the_drain_and_answers_run_on(
@@ -138,7 +138,7 @@ async def test_a_second_signal_ends_the_drain_and_answers_run_on(
                     await lines(process, "received a signal, draining")
 
                     process.send_signal(signal.SIGTERM)
-                    assert await asyncio.wait_for(process.wait(), 20) == 0
+                    assert await asyncio.wait_for(process.wait(), 60) == 0
 
                     assert (await response.read()).endswith(b"[DONE]\n\n")
                     assert pod.aborted == 0
@@ -158,7 +158,7 @@ async def test_a_second_signal_ends_a_drain_that_waits_for_streams(
             await stream.write(request_headers().SerializeToString())
             await stream.read()
             process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await listens(served.grpc_port):
                     await asyncio.sleep(0.02)
 
@@ -166,7 +166,7 @@ async def test_a_second_signal_ends_a_drain_that_waits_for_streams(
 
             assert await stream.read() is grpc.aio.EOF
             assert await stream.code() is grpc.StatusCode.OK
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     assert b"drained; 1 streams were still open and were closed" in served.output
 
 

@@ -55,7 +55,7 @@ async def test_health_metrics_and_the_end_do_not_wait_for_a_reader(
             async with client.get("/metrics") as response:
                 assert "lora_router_log_lines_dropped_total 0.0" in await response.text()
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -103,7 +103,7 @@ async def test_without_standard_streams_it_serves(tmp_path: Path) -> None:
         streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]
         assert streams == [Path("/dev/null")] * 3
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -312,7 +312,7 @@ async def _end(process: asyncio.subprocess.Process, number: signal.Signals) -> N
         if number is not signal.SIGKILL:
             process.send_signal(signal.SIGCONT)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -210,7 +210,7 @@ async def test_with_a_cluster_role_pods_of_all_namespaces_are_seen(
 async def play_kubelet(admin: KubeClient, namespace: str) -> int:
     """Run the pod of ``helm test`` as a kubelet would. Returns its exit status."""
     path = f"/api/v1/namespaces/{namespace}/pods"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (pods := (await admin.call("GET", path))["items"]):
             await asyncio.sleep(0.05)
     [pod] = pods

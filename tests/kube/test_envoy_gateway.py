@@ -177,7 +177,7 @@ async def test_without_a_router_requests_reach_pods_and_running_responses_contin
     values = gateway_values(service)
     async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
         running = asyncio.create_task(gateway.post({"model": "base", "tokens": 6, "pause": 0.3}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not any(pod.received for pod in pods):
                 await asyncio.sleep(0.01)
         await gateway.app.stop()
@@ -242,6 +242,6 @@ async def test_a_pod_that_refuses_connections_costs_no_request(
 
 
 async def until_status(gateway: Installed, body: Document, status: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await gateway.post(body))[0] != status:
             await asyncio.sleep(0.05)

@@ -210,7 +210,7 @@ async def test_what_others_wrote_into_the_lease_stays(
         assert found["metadata"]["labels"] == {"team": "ml"}
         assert found["metadata"]["annotations"] == {"note": "ours"}
         await admin.call("DELETE", f"{path}/{LEASE}")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     assert (await lease(admin, namespace))["spec"]["holderIdentity"]

@@ -66,7 +66,7 @@ async def watching(
     )
     await watcher.pods.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await watcher.pods.synced()
         yield watcher
     finally:
@@ -281,7 +281,7 @@ async def test_the_api_server_need_not_be_there_at_the_start(
         await until(lambda: "connect" in watcher.counts.lost)
         assert not watcher.fleet.synced
         async with proxy:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await watcher.pods.synced()
             assert watcher.names() == {f"{namespace}/a"}
     finally:
