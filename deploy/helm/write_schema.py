@@ -14,6 +14,12 @@ ELSEWHERE = {
     "pod_api_key": "podApiKey",
     "peer_service": "peering.enabled",
     "peer_secret_file": "peering.secretName",
+    "peering": "peering.redis",
+    "peering_password_file": "peering.redis",
+    "replication": "replication",
+    "lease_name": "replication",
+    "lease_namespace": "replication",
+    "workers": "workers",
 }
 """Settings that have their own values: one that takes precedence, secrets, and names of objects."""
 PORTS = ("grpc_port", "admin_port", "envoy_listen_port")
@@ -28,9 +34,9 @@ def with_settings(text: str) -> str:
     }
     for name in PORTS:
         properties[name]["minimum"] = 1
-    elsewhere = ", ".join(f"{name} is {value}" for name, value in ELSEWHERE.items())
+    elsewhere = ", ".join(f"{name} ({value})" for name, value in ELSEWHERE.items())
     document["properties"]["settings"] = {
-        "description": f"Settings of the router, by name. {elsewhere}, outside of this mapping.",
+        "description": f"Settings of the router, by name. With values of their own: {elsewhere}.",
         "type": "object",
         "additionalProperties": False,
         "properties": properties,

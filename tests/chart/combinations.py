@@ -137,6 +137,39 @@ COMBINATIONS: dict[str, dict[str, object]] = {
         "peering": {"secretName": "routers", "secretKey": "key-of-routers"}
     },
     "a list of peers": {"settings": {"peers": "a.test:50052,b.test:50052"}},
+    "peers through a Redis": {
+        "peering": {
+            "redis": {
+                "secretName": "redis",
+                "secretKey": "address",
+                "caConfigMapName": "redis-ca",
+                "ports": [6380, 26379],
+            }
+        },
+        "networkPolicy": {"enabled": True},
+        "replicas": 40,
+    },
+    "one leader": {
+        "replication": "lease",
+        "replicas": 3,
+        "settings": {"lease_duration_seconds": 4},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}]},
+        },
+    },
+    "workers": {
+        "workers": 4,
+        "replicas": 1,
+        "peering": {"enabled": False},
+        "resources": {"requests": {"cpu": "4"}, "limits": {"memory": "2Gi"}},
+    },
+    "as many workers as cores": {
+        "workers": "auto",
+        "replicas": 1,
+        "peering": {"enabled": False},
+        "resources": {"limits": {"cpu": "4", "memory": "2Gi"}},
+    },
     "TLS": {"tls": {"secretName": "router-tls", "requireClientCertificate": True}},
     "a sidecar of its own size": {
         "gateway": {

@@ -19,6 +19,62 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
         ({"settings": {"pod_api_key": "secret"}}, "additional properties 'pod_api_key'"),
         ({"settings": {"peer_service": "routers"}}, "additional properties 'peer_service'"),
         ({"settings": {"peer_secret_file": "/x"}}, "additional properties 'peer_secret_file'"),
+        ({"settings": {"replication": "lease"}}, "additional properties 'replication'"),
+        ({"settings": {"workers": 2}}, "additional properties 'workers'"),
+        ({"settings": {"peering": "redis://a"}}, "additional properties 'peering'"),
+        ({"replication": "leader"}, "at '/replication': value must be one of"),
+        (
+            {"replication": "lease", "peering": {"enabled": False}},
+            'replication: "lease" needs peering.enabled',
+        ),
+        (
+            {"replication": "lease", "autoscaling": {"enabled": True}},
+            'autoscaling.enabled: not with replication "lease"',
+        ),
+        (
+            {"replication": "lease", **with_mode("sidecar")},
+            'replication: "lease" is not possible with gateway.mode "sidecar"',
+        ),
+        (
+            {
+                "replication": "lease",
+                "tls": {"secretName": "router-tls", "caConfigMapName": "ca"},
+                **behind_envoy_gateway(),
+            },
+            'replication: "lease" is not possible with gateway.mode "envoy-gateway" and TLS',
+        ),
+        ({"workers": 0}, "at '/workers'"),
+        ({"workers": "many"}, "at '/workers'"),
+        ({"workers": 2}, "workers: the workers of a pod are peers of each other"),
+        (
+            {
+                "workers": 2,
+                "peering": {"enabled": False},
+                "settings": {"transport": "grpcio"},
+            },
+            "workers: need settings.transport=builtin",
+        ),
+        (
+            {"workers": "auto", "peering": {"enabled": False}},
+            'workers: "auto" needs resources.limits.cpu',
+        ),
+        ({"replicas": 33}, "replicas: at most 32 routers can call each other, and this is 33"),
+        (
+            {"replicas": 129, "peering": {"redis": {"secretName": "redis"}}},
+            "replicas: at most 128 routers can be peers, and this is 129",
+        ),
+        (
+            {"autoscaling": {"enabled": True, "maxReplicas": 40}},
+            "autoscaling.maxReplicas: at most 32 routers can call each other",
+        ),
+        (
+            {"peering": {"enabled": False, "redis": {"secretName": "redis"}}},
+            "peering.redis.secretName: needs peering.enabled",
+        ),
+        (
+            {"peering": {"redis": {"secretName": "redis"}}, "settings": {"peers": "a.test:1"}},
+            "settings.peers: not with peering.redis.secretName",
+        ),
         ({"peering": {"secretName": "A b"}}, "at '/peering/secretName'"),
         ({"peering": {"secretKey": "a key"}}, "at '/peering/secretKey'"),
         ({"networkPolicy": {"apiServerCidrs": ["api"]}}, "at '/networkPolicy/apiServerCidrs/0'"),

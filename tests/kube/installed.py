@@ -11,6 +11,9 @@ from tests.chart import CHART
 from tests.envoy import free_port
 from tests.kube.server import KubeClient, KubeServer
 
+PEER_SECRET = ("mine-lora-router-peers", "peer-secret")
+"""The Secret with the key of the peers, and its key."""
+
 Releases: TypeAlias = Any
 """The Helm engine in one namespace (``helm_python.Config``)."""
 
@@ -50,7 +53,7 @@ async def installed_router(
     file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
     token = await admin.token(namespace, "mine-lora-router")
     secret = folder / "peer-secret"
-    secret.write_bytes(await peer_secret(admin, namespace))
+    secret.write_bytes(await _secret(admin, namespace, *PEER_SECRET))
     here = {
         "peer_secret_file": str(secret),
         "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
@@ -59,13 +62,33 @@ async def installed_router(
         "drain_timeout_seconds": 0,
         **(flags or {}),
     }
-    return App(load_settings(file=file, environ={}, flags=here).settings)
+    environ = await _environment(admin, namespace)
+    return App(load_settings(file=file, environ=environ, flags=here).settings)
 
 
 async def peer_secret(admin: KubeClient, namespace: str) -> bytes:
     """Return the key by which the routers of the release ``mine`` know each other."""
-    path = f"/api/v1/namespaces/{namespace}/secrets/mine-lora-router-peers"
-    return base64.b64decode((await admin.call("GET", path))["data"]["peer-secret"])
+    return await _secret(admin, namespace, *PEER_SECRET)
+
+
+async def _environment(admin: KubeClient, namespace: str) -> dict[str, str]:
+    """Return the environment variables of the router's container."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/mine-lora-router"
+    [container] = (await admin.call("GET", path))["spec"]["template"]["spec"]["containers"]
+    found = {}
+    for each in container["env"]:
+        if (source := each.get("valueFrom")) is None:
+            found[each["name"]] = each["value"]
+        elif (key := source.get("secretKeyRef")) is not None:
+            found[each["name"]] = (
+                await _secret(admin, namespace, key["name"], key["key"])
+            ).decode()
+    return found
+
+
+async def _secret(admin: KubeClient, namespace: str, name: str, key: str) -> bytes:
+    path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+    return base64.b64decode((await admin.call("GET", path))["data"][key])
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,20 @@ async def test_the_notes_name_the_next_three_commands(namespace: str, releases: 
         assert f"kubectl -n {namespace} rollout status deployment/notes-{mode}-lora-router" in notes
         assert f"helm test -n {namespace} notes-{mode}" in notes
         assert "   curl " in notes or "kubectl -n" in notes.partition("3. ")[2]
+
+
+async def test_the_notes_warn_of_what_will_not_work(releases: Releases) -> None:
+    def notes(name: str, values: Mapping[str, object]) -> str:
+        return str(releases.install(CHART, name, values, dry_run="client")["notes"])
+
+    assert "WARNING" not in notes("plain", {})
+    scaled = notes("scaled", {"autoscaling": {"enabled": True}})
+    assert "this cluster does not serve custom.metrics.k8s.io" in scaled
+    by_cpu = notes("cpu", {"autoscaling": {"enabled": True, "source": "cpu"}})
+    assert "WARNING" not in by_cpu
+    apart = {"peering": {"enabled": False}}
+    assert "do not know of each other" in notes("apart", apart)
+    assert "WARNING" not in notes("alone", {**apart, "replicas": 1})
 
 
 async def test_the_account_can_follow_pods_and_peers_and_do_nothing_else(

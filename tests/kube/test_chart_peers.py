@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from lora_router.app import App
 from lora_router.peering import addresses
@@ -17,6 +18,7 @@ from tests.chart import CHART
 from tests.envoy import free_port
 from tests.kube.installed import Releases, install_router, installed_router, peer_secret
 from tests.kube.server import KubeClient, KubeServer
+from tests.redis_server import RedisProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -82,6 +84,64 @@ async def test_two_routers_of_a_release_find_each_other(
         assert first.readiness().ready
         assert first.peering is not None
         assert first.peering.secret is not None
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])
+async def test_one_certificate_serves_envoy_and_the_peers(
+    mutual: bool,
+    kube: KubeServer,
+    admin: KubeClient,
+    namespace: str,
+    releases: Releases,
+    folder: Path,
+) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert(f"mine-lora-router.{namespace}.svc")
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    certificate.private_key_pem.write_to_path(folder / "tls.key")
+    certificate.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    flags: dict[str, object] = {
+        "grpc_tls_cert_file": str(folder / "tls.crt"),
+        "grpc_tls_key_file": str(folder / "tls.key"),
+        "peer_tls_ca_file": str(folder / "ca.crt"),
+    }
+    if mutual:
+        flags["grpc_tls_client_ca_file"] = str(folder / "ca.crt")
+    values = {"tls": {"secretName": "router-tls", "requireClientCertificate": mutual}}
+    first = await install_router(kube, admin, releases, folder, values, flags)
+    ports = {"grpc_port": free_port(), "admin_port": free_port()}
+    second = await installed_router(kube, admin, releases, folder, flags | ports)
+
+    async with AsyncExitStack() as stack:
+        await publish(admin, namespace, [port_of(first), port_of(second)])
+        for app in (first, second):
+            stack.push_async_callback(app.stop)
+            await app.start()
+        await until(lambda: peers(first) == peers(second) == 1)
+
+
+async def test_routers_of_a_release_find_each_other_through_a_redis(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    server = RedisProcess(folder / "redis", "--requirepass", "hidden")
+    address = {"url": f"redis://:hidden@127.0.0.1:{server.port}"}
+    await admin.call(
+        "POST",
+        f"/api/v1/namespaces/{namespace}/secrets",
+        {"metadata": {"name": "redis"}, "stringData": address},
+    )
+    values = {"peering": {"redis": {"secretName": "redis"}}}
+    first = await install_router(kube, admin, releases, folder, values)
+    ports = {"grpc_port": free_port(), "admin_port": free_port()}
+    second = await installed_router(kube, admin, releases, folder, ports)
+
+    async with AsyncExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        for app in (first, second):
+            stack.push_async_callback(app.stop)
+            await app.start()
+        await until(lambda: peers(first) == peers(second) == 1)
 
 
 async def test_a_router_of_an_upgrade_joins_the_ones_that_it_replaces(

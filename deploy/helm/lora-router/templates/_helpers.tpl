@@ -75,16 +75,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if .Values.peering.enabled }}
-{{- $_ := set $ours "peer_secret_file" "/etc/lora-router-peers/secret" }}
-{{- if include "lora-router.peerService" . }}
-{{- $_ := set $ours "peer_service" (printf "%s/%s" .Release.Namespace (include "lora-router.peersName" .)) }}
-{{- end }}
-{{- if .Values.tls.secretName }}
-{{- $_ := set $ours "peer_tls_ca_file" "/etc/lora-router-tls/ca.crt" }}
-{{- $_ := set $ours "peer_tls_server_name" (include "lora-router.tlsHostname" .) }}
-{{- end }}
-{{- end }}
+{{- $ours = merge $ours (include "lora-router.replicaSettings" . | fromJson) -}}
 {{- with include "lora-router.poolHeader" . }}
 {{- $_ := set $ours "pool_header" . }}
 {{- end }}
@@ -106,29 +97,18 @@ true
 {{ .Values.tls.hostname | default (printf "%s.%s.svc" (include "lora-router.fullname" .) .Release.Namespace) }}
 {{- end }}
 
-{{- /* The headless Service of the routers, the permission to follow it, and the peers' Secret. */ -}}
-{{- define "lora-router.peersName" -}}
-{{ include "lora-router.fullname" . | trunc 57 | trimSuffix "-" }}-peers
-{{- end }}
-
-{{- /* "true" if the routers find each other through that Service, else empty. */ -}}
-{{- define "lora-router.peerService" -}}
-{{- if and .Values.peering.enabled (not .Values.settings.peers) -}}
-true
-{{- end -}}
-{{- end }}
-
-{{- /* Selects the routers, in a NetworkPolicy. */ -}}
-{{- define "lora-router.routersPeer" -}}
-- podSelector:
-    matchLabels:
-      {{- include "lora-router.selectorLabels" . | nindent 6 }}
+{{- /*
+Seconds before SIGTERM. None with a Lease, which its holder releases at SIGTERM. There the router waits
+itself (drain_delay_seconds).
+*/ -}}
+{{- define "lora-router.preStopSeconds" -}}
+{{ eq (include "lora-router.lease" .) "true" | ternary 0 .Values.drain.delaySeconds }}
 {{- end }}
 
 {{- /* Whole seconds: the preStop sleep, the drain, and 10 s to stop (app.py). */ -}}
 {{- define "lora-router.gracePeriod" -}}
 {{- $settings := include "lora-router.settings" . | fromYaml -}}
-{{ add .Values.drain.delaySeconds ($settings.drain_delay_seconds | default 0 | ceil) (ceil $settings.drain_timeout_seconds) 10 }}
+{{ add (include "lora-router.preStopSeconds" .) ($settings.drain_delay_seconds | default 0 | ceil) (ceil $settings.drain_timeout_seconds) 10 }}
 {{- end }}
 
 {{- define "lora-router.grpcPort" -}}
@@ -188,6 +168,13 @@ env:
       secretKeyRef:
         name: {{ .Values.podApiKey.secretName }}
         key: {{ .Values.podApiKey.secretKey }}
+  {{- end }}
+  {{- if include "lora-router.redis" . }}
+  - name: LORA_ROUTER_PEERING
+    valueFrom:
+      secretKeyRef:
+        name: {{ .Values.peering.redis.secretName }}
+        key: {{ .Values.peering.redis.secretKey }}
   {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
