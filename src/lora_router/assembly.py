@@ -325,7 +325,8 @@ def make_leadership(
         Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
         watch_seconds=settings.kubernetes_watch_seconds,
     )
-    leadership = Leadership(peering.hub.name, options, supervisor)
+    hub = peering.hub
+    leadership = Leadership(hub.name, options, supervisor, knows=lambda router: router in hub.peers)
     telemetry.registry.register(LeaseMetrics(leadership))
     return leadership
 

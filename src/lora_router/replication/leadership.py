@@ -48,6 +48,7 @@ class Leadership:
         options: LeaseOptions,
         supervisor: Supervisor,
         *,
+        knows: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], float] = time.monotonic,
         open_store: Callable[[], Awaitable[LeaseStore]] | None = None,
     ) -> None:
@@ -57,11 +58,13 @@ class Leadership:
             identity: What this run of the router writes into the Lease.
             options: Which Lease.
             supervisor: Runs its tasks.
+            knows: Returns whether a router is a peer of this one.
             clock: Returns seconds, monotonic.
             open_store: Opens the Lease. Default: at the Kubernetes API server.
         """
         self._options = options
         self._supervisor = supervisor
+        self._knows = knows
         self._clock = clock
         self._news = asyncio.Event()
         self.election = Election(identity, options.duration, clock)
@@ -130,6 +133,12 @@ class Leadership:
         reason = "standby: no router leads"
         if self.election.lease is not None and self.election.free_in > 0:
             reason = f"standby: {claim.holder} leads since {claim.acquired}"
+            if not self._knows(claim.holder):
+                # Either this standby knows nothing of its leader's requests, or it has no leader.
+                reason += (
+                    f", and is not a peer of this router; does another fleet use lease "
+                    f"{self._options.name}?"
+                )
         if self.candidate.error is not None:
             reason += f"; cannot use lease {self._options.name}: {self.candidate.error}"
         return reason

@@ -27,9 +27,11 @@ class Router:
             name,
             OPTIONS,
             self.supervisor,
+            knows=lambda router: router in self.peers,
             clock=lambda: now() + clock_ahead,
             open_store=self.connection.open,
         )
+        self.peers = {"a", "b", "c"}
         self.ready = False
         self.history: list[tuple[float, bool]] = []
 

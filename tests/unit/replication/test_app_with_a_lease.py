@@ -67,7 +67,10 @@ async def test_the_leader_is_ready_and_a_standby_is_not_but_could_lead(
     assert (found.ready, found.standby) == (False, True)
     assert server.lease is not None
     holder = server.lease.claim.holder
-    assert found.reason == f"standby: {holder} leads since {server.lease.claim.acquired}"
+    assert found.reason == (
+        f"standby: {holder} leads since {server.lease.claim.acquired}, and is not a peer of this "
+        "router; does another fleet use lease ml/lora-router?"
+    )
     assert found.details["lease"] == "ml/lora-router"
     assert leader.readiness().details["router"] == holder
     assert "lora_router_leader 1.0" in leader.telemetry.page().decode()

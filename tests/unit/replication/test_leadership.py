@@ -37,6 +37,18 @@ def test_the_first_router_leads_at_once_and_the_second_is_its_standby() -> None:
     in_virtual_time(scenario())
 
 
+def test_a_leader_that_is_no_peer_is_reported() -> None:
+    async def scenario() -> None:
+        async with routers(LeaseServer(), "a", "b") as (leader, standby):
+            standby.peers = set()
+            assert standby.leadership.standby_reason() == (
+                f"standby: a leads since {leader.leadership.election.claim.acquired}, and is not a "
+                "peer of this router; does another fleet use lease models/l?"
+            )
+
+    in_virtual_time(scenario())
+
+
 def test_a_router_does_not_lead_before_it_is_able_to() -> None:
     async def scenario() -> None:
         router = Router(LeaseServer(), "a")
