@@ -111,6 +111,13 @@ bench-peering: $(VENV)/.dev ## write the table of docs/scaling.md: what peering 
 	@cat build/peering.md
 	$(PY) docs/embed.py docs/scaling.md bench-peering < build/peering.md
 
+.PHONY: bench-fleet
+bench-fleet: $(VENV)/.dev ## write the tables of docs/scaling.md on routers over a live fleet (40 minutes; ARGS="--seconds 10")
+	mkdir -p build
+	PYTHONPATH=. $(PY) -m bench.live_routers $(ARGS) > build/fleet.md
+	@cat build/fleet.md
+	$(PY) docs/embed.py docs/scaling.md bench-fleet < build/fleet.md
+
 .PHONY: bench-demo
 bench-demo: $(VENV)/.dev ## compare the order of the algorithms in the simulator and in the demo
 	$(PY) -m bench.demo_order $(ARGS)

@@ -9,6 +9,11 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import accepts_any
 
 
+def requests_in_flight(pod: PodView) -> int:
+    """Return a pod's requests in flight, of this router and its peers."""
+    return pod.in_flight + pod.beliefs.peers.requests
+
+
 def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
     """Return the pod with the fewest requests in flight, of this router and its peers.
 

@@ -9,7 +9,8 @@ from enum import Enum, auto
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.least_request import least_loaded
+from lora_router.routing.least_request import least_loaded, requests_in_flight
+from lora_router.routing.rendezvous import rendezvous_order
 
 
 class Standing(Enum):
@@ -42,7 +43,9 @@ class LoraAffinity:
        ``AIBRIX_LORA_AFFINITY_THRESHOLD``, and otherwise the capacity group, which lets a hot
        adapter spread a little. If one group is empty, the other is used.
     5. Within the group, the pod with the fewest requests in flight, of this router and its peers,
-       is picked. Ties are broken at random.
+       is picked. Ties are broken at random. Where routers are peers, ties of the capacity group are
+       broken by rendezvous hashing: routers that meet a new adapter at the same time pick the same
+       pod, and not a slot each.
     6. If both groups are empty, a random candidate is picked.
     """
 
@@ -88,7 +91,10 @@ class LoraAffinity:
     def _with_room(self, adapter: str, capacity: Sequence[PodView]) -> PodView:
         """Return the least loaded pod, of those on which this router may take a slot, if any."""
         own = [pod for pod in capacity if pod.beliefs.may_take_slot(adapter)]
-        return least_loaded(own or capacity, self._random)
+        pods = own or capacity
+        if pods[0].beliefs.peers.allotment is None:
+            return least_loaded(pods, self._random)
+        return min(rendezvous_order(adapter, pods), key=requests_in_flight)
 
     def standing(self, pod: PodView, adapter: str, now: float) -> Standing:
         """Return the relation of a pod to an adapter at ``now``."""

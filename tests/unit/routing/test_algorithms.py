@@ -243,6 +243,20 @@ class TestLoraAffinityWithPeers:
         assert [len(each) for each in picked] == [1, 1]
         assert picked[0] != picked[1], "each pod has one slot, and each router has one pod"
 
+    def test_peers_that_meet_a_new_adapter_at_the_same_time_pick_the_same_pod(self) -> None:
+        # No pod has told yet how many slots it has, so no slot is allotted to anybody.
+        here, there = make_fleet(8), make_fleet(8)
+        for _ in range(2):
+            from_here = here.report_to_peers("here", 0.1, {}, NOW)
+            from_there = there.report_to_peers("there", 0.1, {}, NOW)
+            here.put_peer(from_there, NOW)
+            there.put_peer(from_here, NOW)
+
+        picked = [picks(self.make(), fleet) for fleet in (here, there)]
+
+        assert len(picked[0]) == 1
+        assert picked[0] == picked[1]
+
     def test_when_all_free_slots_are_allotted_to_peers_one_of_them_is_used(self) -> None:
         here, there = make_fleet(1), make_fleet(1)
         for fleet in (here, there):
