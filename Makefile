@@ -105,7 +105,7 @@ bench-routers: $(VENV)/.dev ## write the tables of docs/routing.md on several ro
 	done
 
 .PHONY: bench-peering
-bench-peering: $(VENV)/.dev ## write the table of docs/scaling.md: what peering costs a router (3 minutes)
+bench-peering: $(VENV)/.dev ## write the table of docs/scaling.md: what peering costs a router (5 minutes)
 	mkdir -p build
 	PYTHONPATH=. $(PY) -m bench.peering_cost > build/peering.md
 	@cat build/peering.md
