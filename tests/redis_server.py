@@ -39,7 +39,8 @@ class RedisProcess:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = (
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            *("--port", str(self.port), "--bind", "127.0.0.1"),
+            *(() if "--sentinel" in self._command else ("--save", "")),
             *("--dir", str(self._folder), "--logfile", str(self._folder / "log")),
         )
         self._process = subprocess.Popen([*self._command, *options])

@@ -28,6 +28,7 @@ from lora_router.peering.limits import (
     CHANNEL_MESSAGES_BURST,
     CHANNEL_MESSAGES_PER_SECOND,
     MAX_BROADCAST_PEERS,
+    MAX_FOLLOWING,
     MAX_STATE_BYTES,
     MAX_WEIGHT,
     MESSAGES_BURST,
@@ -106,6 +107,8 @@ class Broadcasts:
         self._complete_wanted = False
         self._missed = False
         """Whether a report was not published, because the channel was not ready."""
+        self._room = 0
+        """Messages that may be published although others still wait to be sent."""
         self._complete_at = float("-inf")
         self._echo_at = 0.0
         """When this router last heard itself."""
@@ -165,8 +168,9 @@ class Broadcasts:
             channel.give_up("what this router publishes does not come back")
             return
         if not channel.is_ready:
-            self._missed = True
+            self._missed, self._room = True, 0
             return
+        self._room = MAX_FOLLOWING
         wanted = self._complete_wanted and now - self._complete_at >= _COMPLETE_SECONDS
         is_complete = report.is_complete or self._missed or wanted
         parts = report.complete() if is_complete else report.changes
@@ -179,8 +183,13 @@ class Broadcasts:
                 channel.store(state)
 
     def send_to_all(self, message: bytes) -> None:
-        """Publish another message, if the channel takes it at once."""
-        if self._channel is not None and self._channel.is_ready:
+        """Publish another message, if the channel is fast enough."""
+        if self._channel is None:
+            return
+        if self._channel.is_ready:
+            self._room = MAX_FOLLOWING
+        if self._room:
+            self._room -= 1
             self._publish(message)
 
     def forget(self, peer: str, why: str) -> None:

@@ -39,6 +39,8 @@ MAX_BROADCAST_PEERS = 128
 """Peers that publish where all listen. Each report is sent once, and read by all."""
 MAX_STREAMS = 4 * MAX_PEERS
 """Streams of peers that others opened."""
+MAX_FOLLOWING = 4
+"""Messages that may follow a report before it is known to be on its way."""
 MAX_WEIGHT = 64 * 1024 * 1024
 """Bytes that the reports of all peers take, as estimated by ``ReportReader.weight``."""
 ROW_BYTES = 100

@@ -18,7 +18,7 @@ from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Outgoing
 from lora_router.peering.conversation import Conversation
 from lora_router.peering.hub import SILENCE_SECONDS, Hub
-from lora_router.peering.limits import MAX_PEERS, MAX_STREAMS, MAX_WEIGHT
+from lora_router.peering.limits import MAX_FOLLOWING, MAX_PEERS, MAX_STREAMS, MAX_WEIGHT
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.report_reader import ReportReader
 
@@ -35,7 +35,7 @@ _LIGHT = MAX_WEIGHT // (2 * MAX_PEERS)
 class _Streams:
     """The streams to and from one peer."""
 
-    __slots__ = ("conversations", "needs_complete", "sends_on", "since")
+    __slots__ = ("conversations", "needs_complete", "room", "sends_on", "since")
 
     def __init__(self) -> None:
         self.conversations: list[Conversation] = []
@@ -46,6 +46,8 @@ class _Streams:
         """When that stream was chosen."""
         self.needs_complete = True
         """Whether the next report on ``sends_on`` must be a complete one."""
+        self.room = 0
+        """Messages that may be sent on it although others still wait to be written."""
 
     def best(self) -> Conversation | None:
         """Return the stream to send on: one that this router opened, else the newest."""
@@ -167,7 +169,9 @@ class Mesh:
                 continue
             if not conversation.link.is_ready:
                 streams.needs_complete = True
+                streams.room = 0
                 continue
+            streams.room = MAX_FOLLOWING
             parts = report.changes
             if streams.needs_complete:
                 streams.needs_complete = False
@@ -182,7 +186,12 @@ class Mesh:
         counts = self.hub.counts
         for streams in self._streams.values():
             conversation = streams.sends_on
-            if conversation is not None and conversation.link.is_ready:
+            if conversation is None:
+                continue
+            if conversation.link.is_ready:
+                streams.room = MAX_FOLLOWING
+            if streams.room:
+                streams.room -= 1
                 counts.bytes_sent += len(message)
                 conversation.link.send(message)
 

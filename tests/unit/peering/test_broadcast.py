@@ -241,6 +241,20 @@ def test_complete_reports_that_others_ask_for_are_few(server: MemoryServer) -> N
     assert stored <= 5
 
 
+def test_messages_that_follow_a_report_are_published_but_only_some_of_them(
+    server: MemoryServer,
+) -> None:
+    here, _ = publishers(server, "here", "there")
+    here.channel.is_slow = True
+    server.clock.advance(INTERVAL_SECONDS)
+    assert len(here.channel.waiting) == 1
+
+    for _ in range(10):
+        here.hub.send_to_all(PeerMessage().SerializeToString())
+
+    assert len(here.channel.waiting) == 1 + limits.MAX_FOLLOWING
+
+
 # Strangers
 
 
