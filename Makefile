@@ -117,6 +117,12 @@ bench-fleet: $(VENV)/.dev ## write the tables of docs/scaling.md on routers over
 	PYTHONPATH=. $(PY) -m bench.live_routers $(ARGS) > build/fleet.md
 	@cat build/fleet.md
 	$(PY) docs/embed.py docs/scaling.md bench-fleet < build/fleet.md
+.PHONY: bench-workers
+bench-workers: $(VENV)/.dev ## write the table of docs/scaling.md: one router with one and with two workers (3 minutes)
+	mkdir -p build
+	PYTHONPATH=. $(PY) -m bench.workers $(ARGS) > build/workers.md
+	@cat build/workers.md
+	$(PY) docs/embed.py docs/scaling.md bench-workers < build/workers.md
 
 .PHONY: bench-demo
 bench-demo: $(VENV)/.dev ## compare the order of the algorithms in the simulator and in the demo

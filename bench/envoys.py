@@ -42,6 +42,8 @@ class Listener:
     """Port of the server that the filter calls. ``None``: no filter."""
     routes: bool
     """Whether that server names the pod. Otherwise the client does."""
+    workers: int = 1
+    """The workers of that server."""
 
 
 def pod_address(number: int, port: int) -> str:
@@ -51,13 +53,7 @@ def pod_address(number: int, port: int) -> str:
 
 def gateway(listeners: Iterable[Listener], admin_port: int) -> str:
     """Return the bootstrap of the gateway as JSON."""
-    flags = {
-        "envoy_listen_host": "127.0.0.1",
-        "envoy_admin_port": admin_port,
-        "envoy_pods": "original-dst",
-    }
-    settings = load_settings(file=None, environ={}, flags=flags).settings
-    document: _Document = yaml.safe_load(bootstrap_yaml(settings))
+    document = _printed(admin_port, 1)
     resources = document["static_resources"]
     (listener,) = resources["listeners"]
     by_name = {cluster["name"]: cluster for cluster in resources["clusters"]}
@@ -66,9 +62,23 @@ def gateway(listeners: Iterable[Listener], admin_port: int) -> str:
     for each in listeners:
         resources["listeners"].append(_listener(copy.deepcopy(listener), each))
         if each.asks is not None:
-            cluster = copy.deepcopy(by_name[ROUTER_CLUSTER])
+            printed = _printed(admin_port, each.workers)["static_resources"]["clusters"]
+            (cluster,) = (found for found in printed if found["name"] == ROUTER_CLUSTER)
             resources["clusters"].append(_asking(cluster, each.name, each.asks))
     return json.dumps(document)
+
+
+def _printed(admin_port: int, workers: int) -> _Document:
+    """Return the bootstrap that ``lora-router envoy-config`` prints."""
+    flags = {
+        "envoy_listen_host": "127.0.0.1",
+        "envoy_admin_port": admin_port,
+        "envoy_pods": "original-dst",
+        "workers": workers,
+    }
+    settings = load_settings(file=None, environ={}, flags=flags).settings
+    document: _Document = yaml.safe_load(bootstrap_yaml(settings))
+    return document
 
 
 def pods(count: int, port: int, admin_port: int, *, pages: Sequence[Path] = PAGES[-1:]) -> str:

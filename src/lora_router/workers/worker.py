@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 
+from lora_router.admin.server import Readiness
 from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
@@ -36,7 +37,9 @@ from lora_router.workers.received import Received
 
 log = logging.getLogger("lora_router.workers")
 
-REPORT_SECONDS = 0.2
+REPORT_SECONDS = 0.25
+_READ_EVERY = 4
+"""Reports after which readiness is read again, unless it changed: that walks over the pods."""
 _PEERS_SECONDS = 1.0
 """Time that readiness waits for the first reports of other workers."""
 _STOP_PART_SECONDS = 2.5
@@ -73,6 +76,10 @@ class Worker(Front):
         self._report_timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
         self._is_draining = False
+        self._reports = 0
+        """Reports since ``report`` was called."""
+        self._known = Readiness(ready=False, reason="starting", details={})
+        self._details = b"{}"
 
     async def start(self) -> None:
         """Serve. The worker is not ready before the parent says that pods were read.
@@ -142,12 +149,20 @@ class Worker(Front):
                 self.hurry()
 
     def report(self) -> None:
-        """Tell the parent how this worker is doing, and again soon."""
-        readiness = self.readiness()
+        """Tell the parent how this worker is doing, because that changed, and again soon."""
+        self._reports = 0
+        self._report()
+
+    def _report(self) -> None:
+        if self._reports % _READ_EVERY == 0:
+            self._known = self.readiness()
+            self._details = json.dumps(self._known.details).encode()
+        self._reports += 1
+        readiness = self._known
         status = messages.Status(
             ready=readiness.ready,
             reason=readiness.reason,
-            details=json.dumps(readiness.details).encode(),
+            details=self._details,
             received=self._connections,
             connections=self._transport.server.connections,
             streams=self.transport.open_streams,
@@ -157,7 +172,7 @@ class Worker(Front):
         loop = asyncio.get_running_loop()
         if self._report_timer is not None:
             self._report_timer.cancel()
-        self._report_timer = loop.call_later(REPORT_SECONDS, self.report)
+        self._report_timer = loop.call_later(REPORT_SECONDS, self._report)
 
     @property
     def _transport(self) -> BuiltinTransport:

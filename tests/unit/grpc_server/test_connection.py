@@ -369,3 +369,12 @@ def test_a_stream_whose_answers_wait_receives_no_more_until_they_have_left() -> 
     ]
     peer.send(rst_stream(1, 8))
     assert peer.idle
+
+
+def test_more_streams_than_were_announced_are_served() -> None:
+    """A client may open them before it has read the settings."""
+    peer = RawPeer(Limits(announced_streams=1))
+    for number in (1, 3, 5):
+        peer.open(number)
+    assert peer.failure() is None
+    assert frames.RST_STREAM not in {kind for kind, *_ in peer.received()}

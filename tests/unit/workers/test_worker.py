@@ -1,0 +1,108 @@
+"""One worker, and what the parent tells it and asks of it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from lora_router.config.settings import Settings
+from lora_router.fleet.pod import Pod
+from lora_router.workers import messages
+from lora_router.workers.descriptors import CONNECTION, descriptor_pair, send_descriptor
+from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.messages import Status
+from lora_router.workers.worker import Worker
+
+
+class Control(FramedProtocol):
+    """What a worker sent to its parent."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _data: None, lambda: None, max_bytes=1000)
+        self.sent: list[messages.FromWorker] = []
+
+    def send(self, message: bytes) -> None:
+        self.sent.append(messages.from_worker(message))
+
+
+class Site:
+    """A worker without a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.control = Control()
+        self.parent, theirs = descriptor_pair()
+        self.worker = Worker(1, settings, self.control, theirs)
+        self._theirs = theirs
+
+    @property
+    def status(self) -> Status:
+        return [each for each in self.control.sent if isinstance(each, Status)][-1]
+
+    def close(self) -> None:
+        self.parent.close()
+        self._theirs.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    site = Site(Settings(workers=2, drain_timeout_seconds=1.0))
+    await site.worker.start()
+    yield site
+    await site.worker.stop()
+    site.close()
+
+
+async def test_it_becomes_ready_when_the_parent_has_read_the_pods(site: Site) -> None:
+    worker = site.worker
+    assert (site.status.ready, site.status.reason) == (
+        False,
+        "the list of pods has not been read yet",
+    )
+    worker.receive(messages.Pods((Pod("p", "10.0.0.1:8000", "", "", models=("m",)),), ()))
+    worker.receive(messages.Synced())
+    worker.receive(messages.Warm(0))
+    await until(lambda: site.status.ready)
+    assert worker.fleet.serving("m").pods
+
+
+async def test_it_serves_the_connections_that_it_is_handed(site: Site) -> None:
+    mine, theirs = socket.socketpair()
+    with mine:
+        assert send_descriptor(site.parent, CONNECTION, theirs)
+        theirs.close()
+        await until(lambda: site.status.received == 1)
+        assert site.status.connections == 1
+    await until(lambda: site.status.connections == 0)
+
+
+async def test_it_reports_again_and_again(site: Site) -> None:
+    before = len(site.control.sent)
+    await until(lambda: len(site.control.sent) > before + 1)
+
+
+async def test_it_answers_with_its_metrics(site: Site) -> None:
+    site.worker.receive(messages.AskMetrics(7))
+    answer = site.control.sent[-1]
+    assert isinstance(answer, messages.Metrics)
+    assert answer.number == 7
+    assert "lora_router_open_streams" in {family.name for family in answer.families}
+
+
+async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
+    site.worker.receive(messages.Synced())
+    site.worker.receive(messages.Warm(0))
+    await until(lambda: site.status.ready)
+    site.worker.receive(messages.Drain())
+    await asyncio.wait_for(site.worker.drained(), 30)
+    assert (site.status.ready, site.status.reason) == (False, "shutting down")
+    server = site.worker._transport.server
+    assert server.health.state("readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
