@@ -5,9 +5,6 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
-from pathlib import Path
 from typing import Protocol
 
 from lora_router.log_limit import LogLimit
@@ -15,10 +12,6 @@ from lora_router.log_limit import LogLimit
 log = logging.getLogger("lora_router.peering")
 
 MAX_ADDRESSES = 64
-UNIX = "unix:"
-"""What the address of a Unix socket begins with."""
-_LONGEST_PATH = 107
-"""Bytes of the path of a Unix socket on Linux."""
 REFRESH_SECONDS = 3.0
 _RESOLVE_SECONDS = 5.0
 
@@ -28,14 +21,9 @@ class PeerAddress:
     """Where a peer may be."""
 
     target: str
-    """``ip:port``, ``[ip]:port`` for IPv6, ``unix:/path`` for a socket of this host."""
+    """``ip:port``, ``[ip]:port`` for IPv6."""
     host: str
     """The name by which it was found, which its certificate must have."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a Unix socket: file permissions protect it, and TLS is not used."""
-        return self.target.startswith(UNIX)
 
 
 class AddressSource(Protocol):
@@ -43,47 +31,6 @@ class AddressSource(Protocol):
 
     async def follow(self, use: Callable[[Collection[PeerAddress]], None]) -> None:
         """Call ``use`` with all addresses whenever they may have changed, for ever."""
-
-
-class LocalPeers:
-    """Routers on this host, each behind a Unix socket of its own."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        """Create it.
-
-        Args:
-            paths: The sockets, absolute paths. This router's own may be among them, and those
-                that do not exist yet.
-
-        Raises:
-            ValueError: A path cannot be the address of a socket.
-        """
-        self._addresses = [_local(path) for path in paths]
-
-    async def follow(self, use: Callable[[Collection[PeerAddress]], None]) -> None:
-        """Call ``use`` once: the addresses never change."""
-        use(self._addresses)
-        await asyncio.Event().wait()
-
-
-class AllOf:
-    """The addresses of several sources together."""
-
-    def __init__(self, sources: Sequence[AddressSource]) -> None:
-        self._sources = sources
-
-    async def follow(self, use: Callable[[Collection[PeerAddress]], None]) -> None:
-        """Call ``use`` with the addresses of all sources, once each of them has found its own."""
-        found: dict[int, Collection[PeerAddress]] = {}
-
-        def put(number: int, addresses: Collection[PeerAddress]) -> None:
-            found[number] = addresses
-            if len(found) == len(self._sources):
-                use(dict.fromkeys(chain(*found.values())).keys())
-
-        async with asyncio.TaskGroup() as group:
-            for number, source in enumerate(self._sources):
-                group.create_task(source.follow(partial(put, number)))
 
 
 class ListedPeers:
@@ -153,17 +100,6 @@ class FoundPeers:
 def _split(peer: str) -> tuple[str, int]:
     host, _, port = peer.strip().rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _local(path: Path) -> PeerAddress:
-    text = str(path)
-    # A percent sign would be decoded, because the address is a URI.
-    if not path.is_absolute() or "%" in text or len(text.encode()) > _LONGEST_PATH:
-        raise ValueError(
-            f"{text}: the path of a Unix socket must be absolute, without a percent sign, and at "
-            f"most {_LONGEST_PATH} bytes long"
-        )
-    return PeerAddress(UNIX + text, text)
 
 
 def _target(ip: str, port: int) -> str:

@@ -212,7 +212,7 @@ class PeerClients:
 
     async def _channel(self, address: PeerAddress) -> grpc.aio.Channel:
         tls = self._tls
-        if tls is None or address.is_local:
+        if tls is None:
             return grpc.aio.insecure_channel(address.target, options=_OPTIONS)
         credentials = await in_thread(lambda: _credentials(tls), "peer-tls")
         name = tls.server_name or address.host

@@ -3,18 +3,10 @@
 import asyncio
 import socket
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import pytest
 
-from lora_router.peering.addresses import (
-    AddressSource,
-    AllOf,
-    FoundPeers,
-    ListedPeers,
-    LocalPeers,
-    PeerAddress,
-)
+from lora_router.peering.addresses import FoundPeers, ListedPeers, PeerAddress
 
 
 async def found_by(
@@ -109,40 +101,3 @@ async def test_addresses_of_a_discovery_have_the_name_of_its_service() -> None:
         PeerAddress("10.0.0.1:50052", "routers.ml.svc"),
         PeerAddress("[fd00::1]:1", "routers.ml.svc"),
     ]
-
-
-async def test_routers_on_this_host_are_behind_unix_sockets() -> None:
-    [found] = await found_by(LocalPeers([Path("/run/peers/0"), Path("/run/peers/1")]).follow)
-
-    assert found == [
-        PeerAddress("unix:/run/peers/0", "/run/peers/0"),
-        PeerAddress("unix:/run/peers/1", "/run/peers/1"),
-    ]
-    assert all(address.is_local for address in found)
-
-
-@pytest.mark.parametrize("path", ["peers/0", "/run/100%/0", f"/run/{'x' * 103}"])
-def test_a_path_that_no_socket_can_have_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="Unix socket"):
-        LocalPeers([Path(path)])
-
-
-async def test_several_sources_are_used_when_each_has_found_its_own() -> None:
-    uses: list[Callable[[Collection[PeerAddress]], None]] = []
-
-    class Source:
-        async def follow(self, use: Callable[[Collection[PeerAddress]], None]) -> None:
-            uses.append(use)
-            await asyncio.Event().wait()
-
-    a, b, c = (PeerAddress(f"10.0.0.{n}:1", "routers") for n in range(3))
-    both: list[AddressSource] = [Source(), Source()]
-    following = asyncio.create_task(found_by(AllOf(both).follow, times=2))
-    while len(uses) < 2:
-        await asyncio.sleep(0)
-
-    uses[0]([a])
-    uses[1]([a, b])
-    uses[0]([c])
-
-    assert await following == [[a, b], [c, a, b]]
