@@ -25,6 +25,7 @@ LOADS = (DEMO, HALF_BASE)
 _STREAM_INTERVAL = 25
 """Tokens in an event of a stream. It leaves the CPUs to the routers and to what is measured."""
 _ASK_SECONDS = 0.01
+_SCRAPES_SECONDS = 1.5
 PEER_LOAD = (
     "lora_router_peer_in_flight_requests",
     "lora_router_peer_in_flight_adapters",
@@ -112,6 +113,7 @@ async def play(case: Case, seconds: float, seed: int) -> Run:
         async with Children(Path(name)) as children:
             stack = DemoStack(children, Path(name), plan_of(case))
             await stack.start(case.algorithm)
+            await _warm_up(stack, children)
             player = Player(stack.url, trace_of(case.load, seconds, seed))
             await _all_of(player, children)
             return await _run(player, stack)
@@ -123,6 +125,7 @@ async def play_with_change(case: Case, seconds: float, seed: int) -> tuple[Run, 
         async with Children(Path(name)) as children:
             stack = DemoStack(children, Path(name), plan_of(case, spare_routers=1))
             await stack.start(case.algorithm)
+            await _warm_up(stack, children)
             player = Player(stack.url, trace_of(case.load, seconds, seed))
             playing = asyncio.create_task(_all_of(player, children))
             try:
@@ -132,6 +135,24 @@ async def play_with_change(case: Case, seconds: float, seed: int) -> tuple[Run, 
                 playing.cancel()
                 await asyncio.gather(playing, return_exceptions=True)
             return await _run(player, stack), change
+
+
+async def _warm_up(stack: DemoStack, children: Children) -> None:
+    """Use an adapter on each pod, and wait until routers have read of it.
+
+    The pages of a vLLM that has not had an adapter yet do not say how many slots it has.
+    """
+    await asyncio.gather(
+        *(
+            _all_of(
+                Player(f"http://{address}", [Arrival(0.0, options.adapters[number], 1)]), children
+            )
+            for number, (address, options) in enumerate(
+                zip(stack.pods, stack.plan.pods, strict=True)
+            )
+        )
+    )
+    await asyncio.sleep(_SCRAPES_SECONDS)
 
 
 async def _change(stack: DemoStack, children: Children, routers: int, seconds: float) -> Change:
@@ -189,7 +210,8 @@ async def _run(player: Player, stack: DemoStack) -> Run:
         reports = await stack.reports(session)
     return Run(
         tuple(player.outcomes),
-        loads=sum(report.loads for report in reports),
+        # Without that of the warm-up.
+        loads=sum(report.loads - 1 for report in reports),
         slot_waits=sum(report.slot_waits for report in reports),
     )
 

@@ -44,8 +44,9 @@ class DemoStack:
     def __init__(self, children: Children, directory: Path, plan: StackPlan) -> None:
         self._children = children
         self._directory = directory
-        self._plan = plan
-        self._pods: list[str] = []
+        self.plan = plan
+        self.pods: list[str] = []
+        """Addresses of the pods, in the order of the plan."""
         self._envoy_admin = ""
         self.routers: list[RouterProcess] = []
         """All routers, also those that do not run."""
@@ -59,12 +60,12 @@ class DemoStack:
             ChildError: A process does not start. The message names it and the cause.
         """
         envoy = envoy_binary()
-        for options in self._plan.pods:
+        for options in self.plan.pods:
             await self._children.start(options.name, pod_command(options))
-        self._pods = [await self._pod_address(options.name) for options in self._plan.pods]
+        self.pods = [await self._pod_address(options.name) for options in self.plan.pods]
         first, *_ = self._configure_routers(algorithm)
         settings = load_settings(file=first.config, environ={}, flags={}).settings
-        running = self.routers[: self._plan.routers]
+        running = self.routers[: self.plan.routers]
         for router in running:
             await self._children.start(router.name, router.command)
         for router in running:
@@ -82,7 +83,7 @@ class DemoStack:
         self.url = f"http://127.0.0.1:{settings.envoy_listen_port}"
         await self._until_ready("envoy", f"{self._envoy_admin}/ready")
         # A ready Envoy may still be without its first list of pods.
-        await self._until_envoy_has(PODS_CLUSTER, "membership_total", len(self._pods))
+        await self._until_envoy_has(PODS_CLUSTER, "membership_total", len(self.pods))
         await self.until_used(len(running))
 
     async def start_router(self, router: RouterProcess) -> None:
@@ -109,20 +110,20 @@ class DemoStack:
             async with session.get(f"http://{address}/debug/state") as response:
                 return PodReport(**await response.json())
 
-        return await asyncio.gather(*(ask(address) for address in self._pods))
+        return await asyncio.gather(*(ask(address) for address in self.pods))
 
     async def decisions(self, session: aiohttp.ClientSession) -> dict[str, int]:
         """Return how many requests each router that was started first has routed."""
-        routers = self.routers[: self._plan.routers]
+        routers = self.routers[: self.plan.routers]
         counts = await asyncio.gather(*(router.decisions(session) for router in routers))
         return {router.name: count for router, count in zip(routers, counts, strict=True)}
 
     def _configure_routers(self, algorithm: str) -> Sequence[RouterProcess]:
         """Write the settings of all routers and the list of pods; return the routers."""
-        plan = self._plan
+        plan = self.plan
         listed = [
             {"name": options.name, "address": address}
-            for options, address in zip(plan.pods, self._pods, strict=True)
+            for options, address in zip(plan.pods, self.pods, strict=True)
         ]
         (self._directory / "pods.yaml").write_text(yaml.safe_dump({"pods": listed}))
         count = plan.routers + plan.spare_routers
