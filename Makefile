@@ -117,6 +117,7 @@ bench-fleet: $(VENV)/.dev ## write the tables of docs/scaling.md on routers over
 	PYTHONPATH=. $(PY) -m bench.live_routers $(ARGS) > build/fleet.md
 	@cat build/fleet.md
 	$(PY) docs/embed.py docs/scaling.md bench-fleet < build/fleet.md
+
 .PHONY: bench-workers
 bench-workers: $(VENV)/.dev ## write the table of docs/scaling.md: one router with one and with two workers (3 minutes)
 	mkdir -p build

@@ -70,11 +70,7 @@ def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
         "Streams refused because grpc_max_streams were open.",
         lambda: bounds.refused_streams,
     )
-    telemetry.add_counter(
-        "lora_router_refused_connections_total",
-        "Connections closed because grpc_max_connections were open.",
-        lambda: bounds.refused_connections,
-    )
+    _add_refused_connections(telemetry, lambda: bounds.refused_connections)
     telemetry.add_counter(
         "lora_router_wasted_streams_total",
         "Streams that failed, or that the gateway reset before they were answered.",
@@ -134,9 +130,13 @@ def add_endpoint_metrics(telemetry: Telemetry, discovery: EndpointDiscovery) -> 
 
 
 def add_worker_metrics(
-    telemetry: Telemetry, ready: Callable[[], int], restarts: Callable[[], int]
+    telemetry: Telemetry,
+    ready: Callable[[], int],
+    restarts: Callable[[], int],
+    refused_connections: Callable[[], int],
 ) -> None:
-    """Add how many workers serve, and how often one was replaced, to the page."""
+    """Add how many workers serve, how often one was replaced, and what none took, to the page."""
+    _add_refused_connections(telemetry, refused_connections)
     telemetry.add_gauge(
         "lora_router_ready_workers", "Workers that are ready. Only with workers above 1.", ready
     )
@@ -144,4 +144,13 @@ def add_worker_metrics(
         "lora_router_worker_restarts_total",
         "Workers that ended or hung and were started again. Only with workers above 1.",
         restarts,
+    )
+
+
+def _add_refused_connections(telemetry: Telemetry, read: Callable[[], int]) -> None:
+    telemetry.add_counter(
+        "lora_router_refused_connections_total",
+        "Connections closed because grpc_max_connections were open, or because no worker was "
+        "there to take them.",
+        read,
     )

@@ -117,7 +117,7 @@ class Crew:
         for member in self._all():
             if member.status is not None:
                 self._send_warm(member)
-        await self._until(lambda: self._ready() >= self.count)
+        await self._until(lambda: self._ready() >= self.count, or_error=False)
 
     def drain(self) -> None:
         """Let all workers drain and end. None is started any more."""
@@ -242,6 +242,8 @@ class Crew:
         try:
             self.members[number] = member
             self.on_started(member)
+            if self._stopping:  # Since a moment ago.
+                process.send(messages.encode(messages.Drain()))
             status = await process.ended()
         finally:
             process.kill()
@@ -332,9 +334,9 @@ class Crew:
                 self._shed_at = now
                 self.members[share.number].process.send(messages.encode(messages.Shed()))
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _until(self, condition: Callable[[], bool], *, or_error: bool = True) -> None:
         while not condition():
-            if self._error is not None:
+            if or_error and self._error is not None:
                 raise WorkerStartError(self._error)
             self._changed.clear()
             await self._changed.wait()

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import socket
 from contextlib import suppress
+from typing import Protocol
 
 from lora_router.log_limit import LogLimit
-from lora_router.workers.crew import Crew
 
 log = logging.getLogger("lora_router.workers")
 
@@ -16,10 +16,21 @@ _RETRY_SECONDS = 0.1
 """Pause while no worker takes connections, or when ``accept`` failed."""
 
 
+class Takers(Protocol):
+    """Those that connections are handed to (``crew.Crew``)."""
+
+    @property
+    def takes_connections(self) -> bool:
+        """Whether one of them could get a connection now."""
+
+    def place(self, accepted: socket.socket) -> bool:
+        """Hand a connection on; return whether one of them took it."""
+
+
 class Listener:
     """Accepts connections for the workers."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Takers) -> None:
         self._crew = crew
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None

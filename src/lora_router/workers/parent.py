@@ -80,7 +80,12 @@ class Parent:
         self._hurry = asyncio.Event()
         add_process_metrics(self.telemetry, self.supervisor)
         add_watchdog_metrics(self.telemetry, self.watchdog)
-        add_worker_metrics(self.telemetry, lambda: self.crew.ready, lambda: self.crew.restarts)
+        add_worker_metrics(
+            self.telemetry,
+            lambda: self.crew.ready,
+            lambda: self.crew.restarts,
+            lambda: self.listener.refused,
+        )
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""
@@ -158,8 +163,9 @@ class Parent:
         settings = self._settings
         self._readiness.draining = True
         self.crew.drain()
-        # Workers serve until the delay is over, and so new connections are accepted until then.
-        await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
+        if self.crew.members:
+            # Workers serve until the delay is over: new connections are accepted until then.
+            await unless(self._hurry, asyncio.sleep(settings.drain_delay_seconds))
         self.listener.close()
         await self.crew.ended(settings.drain_timeout_seconds + _DRAIN_EXTRA_SECONDS)
         await asyncio.gather(

@@ -11,7 +11,6 @@ import time
 import uvloop
 
 from lora_router.config.settings import Settings
-from lora_router.garbage import collect_less_often
 from lora_router.supervision import describe, unless
 from lora_router.telemetry.logs import configure_logging
 from lora_router.workers import messages
@@ -78,7 +77,6 @@ async def _serve(control: socket.socket, descriptors: socket.socket) -> int:
         protocol.close()
         await gone.wait()
         return 1
-    collect_less_often()
     if not await unless(gone, worker.drained()):
         log.error("the parent has ended, and so this worker ends")
     await worker.stop()

@@ -10,6 +10,7 @@ from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.front import Front
+from lora_router.garbage import collect_less_often
 from lora_router.peering.hub import Hub
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
@@ -198,6 +199,7 @@ class Worker(Front):
     async def _warm_up(self, peers: int) -> None:
         if not await self.links.have_reported(peers, _PEERS_SECONDS):
             log.warning("not all workers have reported within %g s", _PEERS_SECONDS)
+        collect_less_often()
         self._readiness.warm = True
         if not self._is_draining:
             await self.transport.set_ready(ready=True)
