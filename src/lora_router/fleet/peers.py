@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
 from lora_router.fleet.pod_peers import Allotment
@@ -15,6 +16,17 @@ UNTOUCHED = 20
 """If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
 take one of them before the next share. A lower value causes more conflicts between routers. A
 higher value causes more loads."""
+
+
+class _Settled(NamedTuple):
+    """What the allotment of a pod followed from, beside its position, when it was computed."""
+
+    reported: frozenset[str]
+    foreign: Collection[str]
+    allotment: Allotment | None
+    slots: int | None
+    somebody_waits: bool
+    is_ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,10 @@ class Peers:
         """Whether anybody claimed a slot then."""
         self._allotted_among: frozenset[str] = frozenset()
         """The peers of then."""
+        self._allotted_states: dict[str, PodState] = {}
+        """The pods of then, by name."""
+        self._settled: dict[PodState, _Settled] = {}
+        """What the allotment of each pod follows from, unless time changes it too."""
         self._shared: dict[str, PodState] = {}
         """The pods that have what peers reported, as of this router's last share."""
 
@@ -171,19 +187,19 @@ class Peers:
         if self._own is None or not self._received:
             self._untouched = {}
             self._positions = {}
+            self._allotted_states = {}
             self._has_claims = False
             return [state for state in states.values() if _put(state, None, frozenset())]
         own = self._own.share
-        in_order = [states[name] for name in sorted(states)]
-        routers = sorted((own.router, *self._received))
-        self._allotted_among = frozenset(self._received)
-        self._place, self._routers = routers.index(own.router), len(routers)
-        self._positions = {state: position for position, state in enumerate(in_order)}
+        if self._received.keys() != self._allotted_among or self._allotted_states != states:
+            self._put_in_order(own.router, states)
         had_claims, self._has_claims = self._has_claims, self._somebody_holds()
         if not self._has_claims and not had_claims:
-            if len(self._untouched) > len(in_order):
+            if len(self._untouched) > len(states):
                 self._untouched = {}
-            return self._allot_unclaimed(in_order, now)
+            return self._allot_unclaimed(self._positions, now)
+        in_order = list(self._positions)
+        routers = sorted((own.router, *self._received))
         closed: dict[str, set[str]] = {}
         for received in self._received.values():
             for held in received.share.held.values():
@@ -207,6 +223,14 @@ class Peers:
         self._untouched = untouched
         return changed
 
+    def _put_in_order(self, router: str, states: Mapping[str, PodState]) -> None:
+        """Find the positions of the pods and of this router, from which the allotment follows."""
+        routers = sorted((router, *self._received))
+        self._allotted_among, self._allotted_states = frozenset(self._received), dict(states)
+        self._place, self._routers = routers.index(router), len(routers)
+        self._positions = {states[name]: position for position, name in enumerate(sorted(states))}
+        self._settled = {}
+
     def _allot_unclaimed(self, states: Collection[PodState], now: float) -> list[PodState]:
         """Compute the allotment of some pods, while nobody claims or closes a slot.
 
@@ -215,19 +239,29 @@ class Peers:
         """
         assert self._own is not None  # noqa: S101 -- the caller has looked
         every = self._own.share.every
-        positions, untouched = self._positions, self._untouched
+        positions, untouched, settled = self._positions, self._untouched, self._settled
         changed = []
         for state in states:
             position = positions.get(state)
             if position is None:
                 continue
             beliefs = state.beliefs
+            peers = beliefs.peers
+            last = settled.get(state)
+            if (
+                last is not None
+                and last[0] is peers.reported
+                and last[1] is beliefs.foreign_adapters
+                and last[2] is peers.allotment
+                and last[3:] == (beliefs.slots, beliefs.somebody_waits, state.pod.ready)
+            ):
+                continue
             free = beliefs.told_free_slots() if state.pod.ready else 0
             since = untouched.get(state)
             if since is None or since[0] != free:
                 since = untouched[state] = free, now
             allotted = rotation(free, self._place, position, self._routers) if free else 0
-            allotment = beliefs.peers.allotment
+            allotment = peers.allotment
             if (
                 allotment is None
                 or allotment.slots != allotted
@@ -238,6 +272,13 @@ class Peers:
                 allotment = _allotment(allotted, free, now - since[1], every, may_reuse=True)
                 if _put(state, allotment, _NONE):
                     changed.append(state)
+            if free == 1:
+                settled.pop(state, None)  # Time changes its allotment too.
+            else:
+                settled[state] = _Settled(
+                    *(peers.reported, beliefs.foreign_adapters, peers.allotment),
+                    *(beliefs.slots, beliefs.somebody_waits, state.pod.ready),
+                )
         return changed
 
     def _unclaimed_since(self, state: PodState, unclaimed: int, now: float) -> tuple[int, float]:
