@@ -22,6 +22,7 @@ from lora_router.workers.messages import (
     ReadSoon,
     Status,
 )
+from lora_router.workers.metric_questions import MetricQuestions
 from lora_router.workers.placement import in_order, too_many
 
 log = logging.getLogger("lora_router.workers")
@@ -31,9 +32,6 @@ HUNG_SECONDS = 20.0
 """A worker whose event loop has not run for so long is replaced. No load causes this."""
 START_SECONDS = 60.0
 """A worker that has not reported for so long since its start is replaced."""
-_METRICS_SECONDS = 2.0
-_MAX_QUESTIONS = 8
-"""Requests for ``/metrics`` at the same time for which workers are asked."""
 _SHED_SECONDS = 2.0
 """The shortest time between two connections that are moved to another worker."""
 
@@ -90,8 +88,7 @@ class Crew:
         self._error: str | None = None
         self._were_all_ready = False
         self._ended = Ended()
-        self._question = 0
-        self._answers: dict[int, dict[int, asyncio.Future[None]]] = {}
+        self._questions = MetricQuestions()
 
     # Life
 
@@ -217,16 +214,7 @@ class Crew:
 
         For a worker that does not answer in time, its last answer.
         """
-        if len(self._answers) < _MAX_QUESTIONS and self.members:
-            self._question += 1
-            number = self._question
-            loop = asyncio.get_running_loop()
-            answers = self._answers[number] = {each: loop.create_future() for each in self.members}
-            try:
-                self.broadcast(messages.encode(messages.AskMetrics(number)))
-                await asyncio.wait(answers.values(), timeout=_METRICS_SECONDS)
-            finally:
-                del self._answers[number]
+        await self._questions.ask(tuple(self.members), self.broadcast)
         return [self._ended.families, *(member.families for member in self._all())]
 
     # One worker
@@ -250,9 +238,7 @@ class Crew:
             process.close()
             self.members.pop(number, None)
             self._ended.add(member.families)
-            for answers in self._answers.values():
-                if number in answers and not answers[number].done():
-                    answers[number].set_result(None)
+            self._questions.ended(number)
             self._changed.set()
         if self._stopping:
             await asyncio.Event().wait()
@@ -272,9 +258,7 @@ class Crew:
                 self._changed.set()
             case Metrics(number, families):
                 member.families = families
-                answer = self._answers.get(number, {}).get(member.number)
-                if answer is not None and not answer.done():
-                    answer.set_result(None)
+                self._questions.answered(number, member.number)
             case ReadSoon(pod):
                 self.on_doubt(pod)
             case LookAgain():
