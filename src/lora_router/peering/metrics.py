@@ -64,8 +64,19 @@ class PeerMetrics(Collector):
         exchange = hub.readings
         readings.add_metric(["sent"], 0 if exchange is None else exchange.told)
         readings.add_metric(["received"], 0 if exchange is None else exchange.used)
+        trust = None if exchange is None or exchange.receiver is None else exchange.receiver.counts
         return (
             readings,
+            CounterMetricFamily(
+                "lora_router_peer_contradictions",
+                "Audits that found something else on a page of a pod than a peer told.",
+                value=0 if trust is None else trust.contradictions,
+            ),
+            CounterMetricFamily(
+                "lora_router_peer_distrusted",
+                "Times that a peer began not to be believed, after repeated contradictions.",
+                value=0 if trust is None else trust.distrusted,
+            ),
             connected,
             GaugeMetricFamily(
                 "lora_router_peer_in_flight_requests",

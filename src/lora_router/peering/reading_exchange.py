@@ -25,8 +25,19 @@ _READINGS_BURST, _READINGS_PER_SECOND = 100_000, 10_000
 """Readings of one peer. A router reads at most some hundred pods in a second."""
 
 
+class TrustCounts(Protocol):
+    """How often peers were found not to tell what is so."""
+
+    contradictions: int
+    distrusted: int
+
+
 class Receiver(Protocol):
     """Decides what is done with the readings of peers."""
+
+    @property
+    def counts(self) -> TrustCounts:
+        """Totals since the start."""
 
     def heard(self, name: str, interval: float) -> bool:
         """Note that a peer tells readings; return whether it is believed."""

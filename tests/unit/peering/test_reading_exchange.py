@@ -14,6 +14,7 @@ from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.pb.readings_pb2 import Reading as ReadingMessage
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.reading_exchange import WAIT_SECONDS, ReadingExchange
+from lora_router.scrape.reads import SharingCounts
 from tests.fleet import ManualClock, make_metrics, state_of
 from tests.unit.peering.broadcasting import MemoryServer, publishers
 from tests.unit.peering.routers import Router, mesh
@@ -29,6 +30,7 @@ class Heard:
     asked: list[tuple[str, str, Page]] = field(default_factory=list)
     readings: list[tuple[str, Reading]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    counts: SharingCounts = field(default_factory=SharingCounts)
 
     def heard(self, name: str, interval: float) -> bool:
         self.intervals.append(interval)
