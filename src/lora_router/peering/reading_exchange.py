@@ -129,7 +129,7 @@ class ReadingExchange:
             ReportError: The message is malformed, or exceeds a bound.
         """
         receiver = self.receiver
-        if receiver is None:
+        if receiver is None or name not in self._hub.peers:
             return
         sender = self._senders.get(name)
         if sender is None:

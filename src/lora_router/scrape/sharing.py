@@ -36,6 +36,8 @@ LATE_INTERVALS = 1.5
 """Intervals without a reading after which others read a pod."""
 LATE_SECONDS = 0.125
 """Time that a reading may take, from the pod to this router, in addition."""
+_STALL_SECONDS = 0.3
+"""A tick that is this late shows that the event loop stalled."""
 _NEXT_SECONDS = 0.25
 """How much later each further router in the order of a pod reads it."""
 _MOST_NEXT = 3
@@ -239,6 +241,8 @@ class Sharing:
         """Find pages that nobody told in time, and choose those to audit."""
         now = self._clock()
         elapsed, self._ticked_at = now - self._ticked_at, now
+        if elapsed > _STALL_SECONDS:
+            return  # What others told meanwhile has to be read first.
         self.readers.expire(now)
         self._renew_readers()
         if not len(self.readers):

@@ -356,6 +356,20 @@ class TestLists:
         assert one.sharing.counts.contradictions >= 1
 
 
+def test_a_router_that_stalled_reads_what_it_was_told_before_it_reads_pods() -> None:
+    world = World(pods=20)
+    one, _ = world.settled("one", "two")
+    late = one.sharing.counts.late
+    one.clock.time += 2.0  # Nothing runs.
+
+    one.sharing.tick()
+
+    assert one.sharing.counts.late == late
+    assert len(one.sharing.readers) == 1
+    one.sharing.tick()
+    assert len(one.sharing.readers) == 0, "it was told nothing"
+
+
 def test_without_pods_nothing_is_due() -> None:
     world = World(pods=0)
     one, two = world.settled("one", "two")
