@@ -21,7 +21,8 @@ The rules, for a request and the pods that may take it:
    the lower the prices.
 4. If both are possible, the request joins, unless placing is cheaper even with the price of a slot.
    That price rises as the fleet's free slots become few. It is not charged if the pod to join is
-   overloaded. The cost of the load is shared by the adapter's requests in flight. A hot adapter
+   overloaded. An adapter of which one copy drains joins that copy rather than take a further slot.
+   The cost of the load is shared by the adapter's requests in flight. A hot adapter
    therefore spreads as its load requires and as room allows, and shrinks again, because a pod that
    no request joins any more drains.
 5. If neither is possible, the request is *held*: it waits in the router, which asks again whenever
@@ -81,7 +82,7 @@ keep their slots for longer, and fall further behind."""
 _A_FEW = 8
 """Requests that are added to this threshold, so that the first requests in an idle fleet do not
 overload its pods."""
-TURN_PRICE = 32.0
+TURN_PRICE = 8.0
 """Price of waiting for a slot in another router's allotment. A lower value makes requests wait to
 avoid a load that takes no longer than the wait. A higher value makes pods fetch adapters from a
 remote store although another pod has them."""
@@ -102,6 +103,9 @@ class _Survey:
     join_load: float = float("inf")
     join_cost: float = float("inf")
     """The load, minus the reduction that lets other copies of the adapter drain."""
+    spare: PodView | None = None
+    """The pod with the least load of those that could be joined."""
+    spare_load: float = float("inf")
     place: PodView | None = None
     place_cost: float = float("inf")
     place_load: int = 0
@@ -122,7 +126,7 @@ class _Survey:
         load = (self.place_cost - self.place_load) / (1.0 + self.in_flight / SHARED_BY)
         used = fleet.slots - fleet.free_slots
         slot = SLOT_PRICE * used / max(fleet.free_slots, 1)
-        if self.join_load > OVERLOAD * fleet.in_flight / fleet.pods + _A_FEW:
+        if self.spare_load > OVERLOAD * fleet.in_flight / fleet.pods + _A_FEW:
             slot = 0.0
         return self.place_load + load + weight * slot
 
@@ -168,12 +172,18 @@ class LoraPlacement:
         found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
         if found.join is None and found.wish_cost + weight * TURN_PRICE < found.place_cost:
             return hold_for_slot(request, candidates, now, found.wish)
-        if found.place is not None and (
-            found.join is None or found.spread_cost(weight, candidates.load()) < found.join_load
-        ):
-            return Pick(found.place, "spread" if found.join is not None else "placed")
-        if found.join is not None:
+        if found.join is None:
+            if found.place is not None:
+                return Pick(found.place, "placed")
+        elif found.place is None:
             return Pick(found.join, "joined")
+        else:
+            cost = found.spread_cost(weight, candidates.load())
+            if cost < found.spare_load:
+                return Pick(found.place, "spread")
+            # A copy that drains is used again before the adapter takes a further slot.
+            spare = found.spare if cost < found.join_load else None
+            return Pick(spare or found.join, "joined")
         if request.may_hold:
             return hold_for_slot(request, candidates, now)
         pod = found.last_resort or self._least_loaded(candidates)
@@ -200,7 +210,7 @@ class LoraPlacement:
                 if load < last_resort_load:
                     found.last_resort, last_resort_load = pod, load
                 if pod not in closed and adapter not in beliefs.peers.closed:
-                    self._consider_to_join(adapter, pod, load, found)
+                    self._consider_to_join(adapter, pod, load, weight, found)
                 continue
             room = beliefs.free_slots
             if room is None or room > 0:
@@ -213,12 +223,16 @@ class LoraPlacement:
         return found
 
     @staticmethod
-    def _consider_to_join(adapter: str, pod: PodView, load: int, found: _Survey) -> None:
+    def _consider_to_join(
+        adapter: str, pod: PodView, load: int, weight: float, found: _Survey
+    ) -> None:
         here = in_flight(pod, adapter)
         found.in_flight += here
+        if load < found.spare_load:
+            found.spare, found.spare_load = pod, load
         cost: float = load
         if pod.beliefs.peers.allotment is not None:
-            cost -= TWIN_PRICE * min(here, TWIN_REQUESTS)
+            cost -= weight * TWIN_PRICE * min(here, TWIN_REQUESTS)
         if cost < found.join_cost:
             found.join, found.join_load, found.join_cost = pod, load, cost
 

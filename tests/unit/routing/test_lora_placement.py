@@ -368,6 +368,22 @@ class TestSeveralRouters:
         for fleet in (here, there):
             assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 2)
 
+    def test_a_copy_that_drains_is_joined_before_the_adapter_takes_a_further_slot(self) -> None:
+        here, there = fleet_of(3, slots=4), fleet_of(3, slots=4)
+        occupy(here, 1, *["a1"] * 12)
+        occupy(there, 2, "a1")
+        # On the third pod it is loaded, so that nothing but a slot has to be paid there.
+        for fleet in (here, there):
+            fleet.ledger.reserve(state_of(fleet, 3), "a1").release()
+        self.exchange(here, there, 0.1)
+        # The first pod would be preferred, so that the other copy drains, but it is so busy that a
+        # further slot would be cheaper.
+        for fleet in (here, there):
+            answer = ask(placement(), fleet, "a1")
+            assert pod_of(answer) is state_of(fleet, 2)
+            assert isinstance(answer, Pick)
+            assert answer.reason == "joined"
+
     def test_the_slot_that_another_router_closes_is_joined_no_more(self) -> None:
         here, there = fleet_of(1), fleet_of(1)
         occupy(here, 1, "a1", "a1")
