@@ -55,6 +55,7 @@ class AdapterBeliefs:
         "_fits",
         "_generated_tokens",
         "_named_adapters",
+        "_others_requests",
         "_residency",
         "_resident",
         "_started_at",
@@ -100,6 +101,8 @@ class AdapterBeliefs:
         """The shares of peers for this pod."""
         self._strangers = _NONE
         self._stranger_requests = 0
+        self._others_requests = 0
+        """The requests that the last scrape showed and that this router had not sent."""
         self._resident: dict[str, None] | None = None
         """The estimate of what is in the slots, in order of last use. ``None`` until it is needed.
         """
@@ -195,7 +198,8 @@ class AdapterBeliefs:
         self._started_at = metrics.started_at
         self._generated_tokens = metrics.generated_tokens
         shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
-        self._stranger_requests = max(0, shown - in_flight - self.peers.requests)
+        self._others_requests = max(0, shown - in_flight)
+        self._stranger_requests = max(0, self._others_requests - self.peers.requests)
         self.somebody_waits = bool(metrics.deferred)
         lora, residency = metrics.lora, metrics.residency
         self._residency = residency
@@ -241,6 +245,22 @@ class AdapterBeliefs:
         self._merge()
         return True
 
+    def forget_peer(self, router: str) -> bool:
+        """Forget a peer's share because the peer is silent or stopped.
+
+        What the last scrape showed of it is a stranger's until the next scrape, as if there had
+        never been a share: without a peer, a router knows what scrapes show.
+
+        Return whether that changed anything.
+        """
+        share = self.peers.share_of(router)
+        if share is None or not self.put_share(router, None, self.scraped_at):
+            return False
+        self._strangers |= (self.active & share.adapters.keys()) - self.expected.keys()
+        self._stranger_requests = max(0, self._others_requests - self.peers.requests)
+        self._merge()
+        return True
+
     def forget_old(self, now: float, max_age: float) -> bool:
         """Forget what strangers have in flight if the last scrape is too old.
 
@@ -251,7 +271,7 @@ class AdapterBeliefs:
         ):
             return False
         self.active = self._strangers = _NONE
-        self._stranger_requests = 0
+        self._stranger_requests = self._others_requests = 0
         self.somebody_waits = False
         self._merge()
         return True

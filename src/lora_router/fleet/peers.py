@@ -86,7 +86,7 @@ class Peers:
         for name, received in tuple(self._received.items()):
             if now - received.at > MISSED * received.share.every:
                 del self._received[name]
-                changed.update((state, None) for state in self._forget(name, states, now))
+                changed.update((state, None) for state in _forget(name, states))
         changed.update((state, None) for state in self._apply_to_new(states))
         before: Mapping[str, PodShare] = {} if self._own is None else self._own.share.pods
         pods = {}
@@ -134,13 +134,9 @@ class Peers:
         """Forget a peer that stopped; return the pods that it changes."""
         if self._received.pop(router, None) is None:
             return ()
-        changed = dict.fromkeys(self._forget(router, states, now))
+        changed = dict.fromkeys(_forget(router, states))
         changed.update((state, None) for state in self._allot(states, now))
         return changed
-
-    @staticmethod
-    def _forget(router: str, states: Mapping[str, PodState], now: float) -> list[PodState]:
-        return [each for each in states.values() if each.beliefs.put_share(router, None, now)]
 
     def _apply_to_new(self, states: Mapping[str, PodState]) -> list[PodState]:
         """Apply the shares to the pods that are new since this router's last share."""
@@ -334,6 +330,11 @@ def _put_share(state: PodState, router: str, share: LedgerShare, last_at: float)
     if found is not None and found.server != (pod.address, pod.uid):
         found = None
     return state.beliefs.put_share(router, found, last_at)
+
+
+def _forget(router: str, states: Mapping[str, PodState]) -> list[PodState]:
+    """Forget a peer's share; return the pods that this changes."""
+    return [state for state in states.values() if state.beliefs.forget_peer(router)]
 
 
 def _share_of(state: PodState, before: PodShare | None) -> PodShare:

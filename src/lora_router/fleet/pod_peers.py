@@ -63,6 +63,10 @@ class PodPeers:
         """Return the number of an adapter's requests that peers have in flight."""
         return self._counts.get(adapter, 0)
 
+    def share_of(self, router: str) -> PodShare | None:
+        """Return the last share of a peer, or ``None`` if it has nothing here."""
+        return self._shares.get(router)
+
     def leave_a_slot(
         self, expected: Collection[str], foreign: Collection[str], *, is_loaded: bool
     ) -> bool:

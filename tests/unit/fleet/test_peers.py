@@ -259,3 +259,36 @@ def test_a_pod_that_is_new_gets_what_peers_reported_of_it() -> None:
     here.report_to_peers("here", EVERY, {}, 0.1)
 
     assert state_of(here, 2).beliefs.peers.in_flight("a") == 1
+
+
+def test_of_a_forgotten_peer_what_the_last_scrape_showed_is_known_until_the_next_one() -> None:
+    routers = TwoRouters()
+    for adapter in ("a", "b"):
+        routers.there.ledger.reserve(state_of(routers.there, 1), adapter)
+    routers.exchange()
+    shown = replace(make_metrics(("a",), max_lora=4, scraped_at=0.5), running=1.0)
+    routers.here.put_metrics(routers.pod, shown)
+
+    routers.here.forget_peer("there", 1.0)
+
+    beliefs = routers.pod.beliefs
+    assert beliefs.foreign_adapters == {"a"}, "not b, which only the peer knew of"
+    assert beliefs.foreign_requests == 1
+    assert beliefs.free_slots == 3
+    routers.here.put_metrics(routers.pod, replace(make_metrics(max_lora=4), running=0.0))
+    assert (beliefs.foreign_adapters, beliefs.foreign_requests) == (frozenset(), 0)
+
+
+def test_own_requests_are_not_a_strangers_when_a_peer_is_forgotten() -> None:
+    routers = TwoRouters()
+    for fleet in (routers.here, routers.there):
+        fleet.ledger.reserve(state_of(fleet, 1), "a")
+    routers.exchange()
+    both = replace(make_metrics(("a",), max_lora=4, scraped_at=0.5), running=2.0)
+    routers.here.put_metrics(routers.pod, both)
+
+    routers.here.forget_peer("there", 1.0)
+
+    assert routers.pod.beliefs.foreign_adapters == frozenset()
+    assert routers.pod.beliefs.foreign_requests == 1
+    assert routers.pod.beliefs.free_slots == 3
