@@ -4,11 +4,12 @@ import random
 
 from lora_router.peering.conversation import Conversation
 
-GREETING_SECONDS = 2.0
-"""Time for the connection and the greeting of a peer."""
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
-_GOOD_SECONDS = 2.0
-"""After a stream that lasted so long, the next attempt follows soon."""
+GREETING_SECONDS = 1.5
+"""Time for the connection and the greeting of a peer. Linux sends the first packet of a connection
+again after a second. So routers meet within about a second after a partition, whenever it ends."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 1.0
+_GOOD_SECONDS = 1.0
+"""After an attempt that lasted so long, the next one follows soon."""
 _REDUNDANT_PAUSE_SECONDS = 5.0
 """Time until the next attempt at a second address of a peer."""
 _ITSELF_PAUSE_SECONDS = 60.0
