@@ -70,7 +70,10 @@ class RouterModel:
             if options.knowledge is Knowledge.PEERING and options.routers > 1
             else None
         )
-        self.mesh = None if self.hub is None else Mesh(self.hub)
+        self.mesh: Mesh | None = None
+        if self.hub is not None:
+            self.mesh = Mesh(self.hub)
+            self.director.reception.on_held = self.hub.report_soon
         self._options = options
         self._served = [ServedModel(BASE_MODEL)]
         self._served += [ServedModel(name, BASE_MODEL) for name in options.adapters]

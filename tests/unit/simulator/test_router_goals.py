@@ -1,0 +1,114 @@
+"""What several routers with peering are worth beside one: small runs of what docs/routing.md shows.
+
+Runs are deterministic. The bounds leave room for changes that are no regressions.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.simulator.fleet_options import RouterEvent, RouterTrouble
+from lora_router.simulator.fleet_simulation import FleetRun, FleetSimulation
+from lora_router.simulator.knowledge import PEERING, SCRAPES
+from lora_router.simulator.percentile import percentile
+from lora_router.simulator.router_options import RouterOptions
+from lora_router.simulator.scenario import shipped_scenario
+from lora_router.simulator.trace import make_trace
+
+SECONDS, WARM_UP = 60.0, 10.0
+ONE = RouterOptions()
+PARTED_AT, PARTED_FOR = 25.0, 5.0
+
+
+def peering(routers: int, **wire: float) -> RouterOptions:
+    return RouterOptions(routers, PEERING, **wire)
+
+
+@cache
+def played(scenario: str, options: RouterOptions, *events: RouterEvent) -> FleetRun:
+    found = shipped_scenario(scenario)
+    fleet = options.applied_to(found.fleet(SECONDS, options.routers), SECONDS)
+    trace = make_trace(found.workload, rate=found.rate, seconds=SECONDS, seed=11)
+    simulation = FleetSimulation(
+        replace(fleet, router_events=events),
+        lambda rng: LoraPlacement(AlgorithmOptions(rng=rng)),
+        11,
+    )
+    return simulation.run(trace)
+
+
+def p99(run: FleetRun, counts: Callable[[float], bool] = lambda at: at >= WARM_UP) -> float:
+    times = [each.first_token - each.arrived for each in run.requests if counts(each.arrived)]
+    return percentile(sorted(times), 0.99)
+
+
+def loads(run: FleetRun) -> int:
+    return sum(pod.loads for pod in run.pods)
+
+
+@pytest.mark.parametrize("routers", [2, 4])
+@pytest.mark.parametrize("scenario", ["mixed-slots", "b-zipf", "flash-crowd"])
+def test_several_routers_are_nearly_as_good_as_one(scenario: str, routers: int) -> None:
+    one, several = played(scenario, ONE), played(scenario, peering(routers))
+
+    assert p99(several) <= 1.35 * p99(one)
+    assert loads(several) <= 1.35 * loads(one)
+
+
+def test_copies_that_drain_are_not_replaced_by_further_ones() -> None:
+    """Routers that let a copy of an adapter drain and then opened another loaded half more."""
+    assert loads(played("long-prompts", peering(4))) <= 1.2 * loads(played("long-prompts", ONE))
+
+
+def test_of_lost_messages_little_is_noticed() -> None:
+    one = played("mixed-slots", ONE)
+    lossy = played("mixed-slots", peering(4, loss=0.05))
+
+    assert p99(lossy) <= 1.45 * p99(one)
+    assert loads(lossy) <= 1.45 * loads(one)
+
+
+def test_a_partition_is_no_worse_than_scrapes_alone_and_soon_over() -> None:
+    events = (RouterEvent(RouterTrouble.PARTED, each, PARTED_AT, PARTED_FOR) for each in range(2))
+    parted = played("f-half-base", peering(2), *events)
+    never = played("f-half-base", peering(2))
+    scrapes = played("f-half-base", RouterOptions(2, SCRAPES))
+
+    def during(at: float) -> bool:
+        return PARTED_AT <= at < PARTED_AT + PARTED_FOR
+
+    def after(at: float) -> bool:
+        return at >= PARTED_AT + PARTED_FOR + 1.0
+
+    assert p99(parted, during) <= p99(scrapes)
+    assert p99(parted, after) <= 2 * p99(never, after)
+    assert p99(parted, after) <= 0.5 * p99(scrapes, after)
+
+
+def test_the_load_of_a_killed_router_is_forgotten_in_time() -> None:
+    found = shipped_scenario("mixed-slots")
+    fleet = peering(4).applied_to(found.fleet(SECONDS, 4), SECONDS)
+    killed = RouterEvent(RouterTrouble.KILLED, 0, 10.0, 1000.0)
+    simulation = FleetSimulation(
+        replace(fleet, router_events=(killed,)),
+        lambda rng: LoraPlacement(AlgorithmOptions(rng=rng)),
+        11,
+    )
+    of_it: list[bool] = []
+
+    def look() -> None:
+        for router in simulation.routers[1:]:
+            shares = (state.beliefs.peers.share_of("router-0") for state in router.fleet)
+            of_it.append(any(share is not None for share in shares))
+
+    for at in (9.99, 11.1):
+        simulation.call_at(at, look)
+    run = simulation.run(make_trace(found.workload, rate=found.rate, seconds=20.0, seed=11))
+
+    assert of_it == [True] * 3 + [False] * 3
+    assert [router.fleet.ledger.total for router in simulation.routers[1:]] == [0, 0, 0]
+    assert run.refused == 0
