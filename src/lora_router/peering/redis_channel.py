@@ -208,16 +208,22 @@ class RedisChannel:
         assert self._ends is not None  # noqa: S101 -- the caller has set it
         ends = self._ends
         tasks = (
-            asyncio.create_task(self._listen(listens), name="peer-redis-reads"),
-            asyncio.create_task(self._publish(publishes), name="peer-redis-writes"),
+            asyncio.create_task(self._listen(listens, ends), name="peer-redis-reads"),
+            asyncio.create_task(self._publish(publishes, ends), name="peer-redis-writes"),
         )
         for task in tasks:
             task.add_done_callback(lambda _task: ends.set())
         try:
             await ends.wait()
         finally:
+            # The client can lose a cancellation that arrives together with a reply. So the tasks
+            # also look at the event whenever a reply or a message has arrived.
+            ends.set()
             for task in tasks:
                 task.cancel()
+            self._has_waiting.set()
+            for connection in (listens, publishes):
+                await connection.close()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
@@ -246,20 +252,22 @@ class RedisChannel:
             states[router] = state
         return states
 
-    async def _listen(self, connection: RedisConnection) -> None:
+    async def _listen(self, connection: RedisConnection, ends: asyncio.Event) -> None:
         arrived, number = self.broadcasts.arrived, 0
-        while True:
+        while not ends.is_set():
             arrived(await connection.next_message())
             number += 1
             if number % _YIELD_MESSAGES == 0:
                 await asyncio.sleep(0)
 
-    async def _publish(self, connection: RedisConnection) -> None:
+    async def _publish(self, connection: RedisConnection, ends: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while not ends.is_set():
             await self._has_waiting.wait()
             self._has_waiting.clear()
             while self._waiting or (self._stopping and not self._is_gone):
+                if ends.is_set():
+                    return
                 number = len(self._waiting)
                 commands: list[tuple[bytes | str, ...]] = [
                     ("PUBLISH", self._channel, data) for data in self._waiting
