@@ -164,6 +164,24 @@ COMBINATIONS: dict[str, dict[str, object]] = {
         "peering": {"enabled": False},
         "resources": {"requests": {"cpu": "4"}, "limits": {"memory": "2Gi"}},
     },
+    "workers behind Envoy Gateway": {
+        "workers": 2,
+        "peering": {"enabled": False},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}]},
+        },
+    },
+    "workers of one router behind Envoy Gateway, over TLS": {
+        "workers": 2,
+        "replicas": 1,
+        "peering": {"enabled": False},
+        "tls": {"secretName": "router-tls", "caConfigMapName": "ca"},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}]},
+        },
+    },
     "as many workers as cores": {
         "workers": "auto",
         "replicas": 1,

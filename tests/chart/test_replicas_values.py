@@ -126,6 +126,22 @@ def test_workers_are_what_the_router_is_told(workers: int, tmp_path: Path) -> No
     assert in_force(documents, tmp_path).workers == workers
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_envoy_spreads_over_workers_and_keeps_an_address_of_which_one_died(replicas: int) -> None:
+    values = {"workers": 2, "replicas": replicas, "peering": {"enabled": False}}
+    [processor] = one(render(values | behind_envoy_gateway()), "EnvoyExtensionPolicy")["spec"][
+        "extProc"
+    ]
+
+    settings = processor["backendSettings"]
+    assert settings["http2"]["maxConcurrentStreams"] == 25
+    passive = settings["healthCheck"].get("passive")
+    if replicas == 1:
+        assert passive is None
+    else:
+        assert (passive["interval"], passive["baseEjectionTime"]) == ("250ms", "250ms")
+
+
 def test_a_key_is_mounted_only_where_there_are_peers() -> None:
     assert "Secret" in kinds(render(REDIS))
     assert "Secret" not in kinds(render({"workers": 2, "peering": {"enabled": False}}))

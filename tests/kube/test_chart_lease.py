@@ -1,5 +1,6 @@
 """Routers of one release of which one leads, with the chart's settings and permissions."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from lora_router.app import App
 from tests.chart import CHART
 from tests.envoy import free_port
+from tests.integration.echo_pod import EchoPod
+from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
+from tests.kube.gateway_install import gateway_values, installed
 from tests.kube.installed import Releases, install_router, installed_router
 from tests.kube.server import KubeClient, KubeError, KubeServer
 from tests.kube.test_chart_peers import until
@@ -16,6 +20,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 VALUES = {"replication": "lease", "drain": {"delaySeconds": 0}}
+
+
+_missing = why_not(GATEWAY_TRANSLATOR)
+
+
+def decided(app: App) -> float:
+    """Return how many requests a router has decided."""
+    lines = app.telemetry.page().decode().splitlines()
+    counted = [line for line in lines if line.startswith("lora_router_requests_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in counted)
 
 
 def leaders(*apps: App) -> list[App]:
@@ -79,3 +93,31 @@ async def test_without_a_lease_the_account_cannot_touch_any(
         with pytest.raises(KubeError) as error:
             await account.call("POST", LEASES.format(namespace), {"metadata": {"name": "mine"}})
         assert error.value.status == 403
+
+
+@pytest.mark.skipif(_missing is not None, reason=str(_missing))
+@pytest.mark.usefixtures("resources")
+async def test_envoy_asks_the_leader_and_then_its_successor(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    service = (namespace, "base")
+    pods = {service: [EchoPod("one", ("a1",))]}
+    values = gateway_values(service) | VALUES
+    async with installed(kube, admin, releases, folder, pods, values, routers=2) as gateway:
+        [leader] = leaders(*gateway.apps)
+        [standby] = set(gateway.apps) - {leader}
+
+        async def asked(app: App) -> float:
+            before = decided(app)
+            for _ in range(20):
+                assert await gateway.post({"model": "a1"}) == (200, "one")
+            return decided(app) - before
+
+        async with asyncio.timeout(60):  # Before the first health checks, Envoy asks both.
+            while await asked(standby):
+                await asyncio.sleep(0.2)
+        assert await asked(leader) == 20
+
+        await leader.stop()
+        await until(lambda: leaders(standby) == [standby])
+        assert await asked(standby) == 20
