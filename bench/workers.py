@@ -40,6 +40,7 @@ _HEADINGS = (
     "requests at the same time",
     "requests/s",
     "CPU per request",
+    "more than one process, of a core",
     "of it the parent",
     "busiest worker",
     "p50",
@@ -116,13 +117,17 @@ async def _load(way: _Way, connections: int) -> Heard:
 def _cells(way: _Way, connections: int, heard: Sequence[Heard], alone: float | None) -> list[str]:
     cpu = _cpu(heard)
     per_request = f"{cpu:.0f} µs" + (f" ({cpu / alone:.2f} ×)" if alone else "")  # noqa: RUF001
+    rate = statistics.median(each.requests / each.seconds for each in heard)
+    # Most of it does not depend on the rate: workers report to each other all the time.
+    more = f"{(cpu - alone) * rate / 1e6:.1%}" if alone else ""
     parent = statistics.median(each.cpu_us[_PARENT] for each in heard)
     shares = [_busiest(each) for each in heard]
     return [
         str(way.workers),
         str(connections),
-        f"{statistics.median(each.requests / each.seconds for each in heard):,.0f}",
+        f"{rate:,.0f}",
         per_request,
+        more,
         f"{parent:.1f} µs" if way.workers > 1 else "",
         f"{statistics.median(shares):.0%}" if way.workers > 1 else "",
         f"{statistics.median(each.p50_us for each in heard) / 1e3:.1f} ms",
