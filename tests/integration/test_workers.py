@@ -18,6 +18,7 @@ from tests.integration.routers import Load, Site, site
 from tests.integration.served import Served
 from tests.integration.test_certificate_renewal import presented, renew
 from tests.integration.test_envoy_tls import settings_of
+from tests.integration.test_signals import lines
 
 MODEL = "only-1"
 """Only one pod serves it. A request for it that another pod gets was not routed, but balanced by
@@ -81,6 +82,21 @@ async def two_workers(tmp_path: Path, **config: object) -> AsyncIterator[Site]:
         yield gate
 
 
+@asynccontextmanager
+async def running(gate: Site) -> AsyncIterator[Load]:
+    """Run many answers, which end when the block does."""
+    load = Load()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(ANSWERS):
+            group.create_task(gate.request(load, tokens=1, pause=0, waits=True))
+        async with asyncio.timeout(60):
+            while load.statuses.total() < ANSWERS:
+                await asyncio.sleep(0.01)
+        yield load
+        for pod in gate.pods:
+            pod.may_end.set()
+
+
 def balanced_by_envoy(gate: Site) -> int:
     """Return how many requests for ``MODEL`` reached a pod that does not serve it."""
     others = (pod for pod in gate.pods if MODEL not in pod.adapters)
@@ -93,7 +109,7 @@ async def test_requests_spread_over_the_workers_and_their_metrics_are_added_up(
     async with two_workers(tmp_path) as gate:
         served = gate.routers[0].served
         assert all_ready(await workers(served))
-        async with gate.running(ANSWERS, 4.0) as answers:
+        async with running(gate) as answers:
             await until(lambda found: all(each["streams"] > 20 for each in found.values()), served)
             assert await metric(served, "lora_router_open_streams") == ANSWERS
             assert await metric(served, "lora_router_in_flight_requests") == ANSWERS
@@ -110,21 +126,22 @@ async def test_a_worker_that_is_killed_is_started_again_and_costs_no_answer(
 ) -> None:
     async with two_workers(tmp_path) as gate:
         served = gate.routers[0].served
-        async with gate.running(ANSWERS, 8.0) as answers, gate.traffic(50, MODEL) as load:
+        async with running(gate) as answers, gate.traffic(50, MODEL) as load:
             await until(lambda found: all(each["streams"] > 20 for each in found.values()), served)
             before = await metric(served, "lora_router_requests_total{")
             killed = (await workers(served))["1"]["pid"]
             os.kill(killed, signal.SIGKILL)
-            await until(lambda found: "1" not in found or not found["1"]["ready"], served)
-            status, page = await served.readiness()
-            assert (status, page["worker_restarts"]) == (200, 1)
+            async with asyncio.timeout(60):
+                while (answer := await served.readiness())[1]["worker_restarts"] != 1:
+                    await asyncio.sleep(0.02)
+            assert answer[0] == 200
             await until(all_ready, served)
             assert (await workers(served))["1"]["pid"] != killed
             # Counters do not fall when a worker ends.
             assert await metric(served, "lora_router_requests_total{") >= before
             await asyncio.sleep(1)
         assert answers.lost == 0
-        assert load.lost + balanced_by_envoy(gate) <= load.sent * 0.02
+        assert load.lost + balanced_by_envoy(gate) <= load.sent * 0.05
         assert await metric(served, "lora_router_worker_restarts_total") == 1
         async with asyncio.timeout(60):
             while await metric(served, "lora_router_open_streams"):
@@ -184,10 +201,10 @@ async def test_a_hangup_reloads_all_workers_and_a_second_signal_ends_a_drain(
         file = router.served.file
         file.write_text(file.read_text().replace("warning", "debug"))
         os.kill(router.process.pid, signal.SIGHUP)
-        async with gate.running(ANSWERS, 3.0) as answers:
-            await asyncio.sleep(0.5)
+        await lines(router.process, "settings reloaded: log_level=debug")
+        async with running(gate) as answers:
             os.kill(router.process.pid, signal.SIGTERM)
-            await asyncio.sleep(0.5)
+            await lines(router.process, "received a signal, draining")
             os.kill(router.process.pid, signal.SIGTERM)
             async with asyncio.timeout(60):
                 assert await router.process.wait() == 0
