@@ -8,6 +8,7 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.peering import limits
 from lora_router.peering.broadcast import Broadcasts
 from lora_router.peering.hub import COMPLETE_SECONDS, INTERVAL_SECONDS, SHORTEST_SECONDS
+from lora_router.peering.mesh import Mesh
 from lora_router.peering.pb.broadcast_pb2 import Broadcast, Publication, StoredState
 from lora_router.peering.pb.peering_pb2 import PeerMessage, Pod, Report
 from lora_router.peering.secret import Secret
@@ -153,6 +154,26 @@ def test_a_router_that_stops_says_so(server: MemoryServer) -> None:
     assert here.peers() == []
     assert in_flight(here) == 0
     assert here.hub.counts.left == 1
+
+
+def test_a_report_that_arrives_over_two_carriers_is_used_once(server: MemoryServer) -> None:
+    here, there = publishers(server, "here", "there")
+    for router in (here, there):
+        router.mesh = Mesh(router.hub)
+    here.connect(there)
+    there.connect(here)
+    server.clock.advance(0.3)
+    before = here.hub.counts.reports_received
+
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    server.clock.advance(1)
+
+    assert in_flight(here) == 1
+    assert here.hub.counts.reports_received - before == 10
+
+    there.channel.disconnect()
+    server.clock.advance(2)
+    assert in_flight(here) == 1, "the mesh carries the reports"
 
 
 # Losses
