@@ -150,7 +150,7 @@ class FleetIndex:
         """Apply a pod's load and its free slots."""
         beliefs = pod.beliefs
         active, slots, free = self._active[pod]
-        self.by_load.put(pod, pod.in_flight)
+        self.by_load.put(pod, pod.in_flight + beliefs.peers.requests)
         room = beliefs.free_slots
         now_slots, now_free = (0, 0) if room is None else (beliefs.slots or 0, max(0, room))
         if (now_slots, now_free) != (slots, free):

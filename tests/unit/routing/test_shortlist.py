@@ -105,3 +105,23 @@ def test_scores_of_load_are_those_of_the_whole_fleet() -> None:
     for pod, score in zip(looked_at, load_scores(looked_at), strict=True):
         assert isinstance(pod, PodState)
         assert score == scores[pod]
+
+
+def test_the_load_of_a_large_fleet_has_the_requests_of_peers() -> None:
+    here, there = make_fleet(PODS), make_fleet(PODS)
+    Candidates.of(here.ready()).load()  # From now on there is an index.
+    for number in range(1, PODS + 1):
+        for _ in range(2):
+            if number != 7:
+                there.ledger.reserve(state_of(there, number), None)
+    here.ledger.reserve(state_of(here, 7), None)
+
+    here.put_peer(there.report_to_peers("there", 0.1, {}, 1.0), 1.0)
+
+    assert Candidates.of(here.ready()).load().in_flight == 2 * (PODS - 1) + 1
+    assert here.index.by_load.least(1, random.Random(1), None) == [state_of(here, 7)]
+
+    here.forget_peer("there", 2.0)
+
+    assert Candidates.of(here.ready()).load().in_flight == 1
+    assert state_of(here, 7) not in here.index.by_load.least(1, random.Random(1), None)
