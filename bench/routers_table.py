@@ -1,4 +1,4 @@
-"""Print a table of docs/routing.md on several routers: ``make bench-routers``.
+"""Print tables of docs/routing.md on several routers: ``make bench-routers``.
 
 Each scenario that comes with lora-router is played at its rate, with seeds 11 to 13 for 300
 simulated seconds. Figures are medians of the seeds.
@@ -161,29 +161,41 @@ def _intervals() -> Iterable[Column]:
             yield Column(f"{title}, {1000 * interval:.0f} ms", variant, p99)
 
 
-PARTS: dict[str, Callable[[], Iterable[Column]]] = {
-    "peers": _peers,
-    "loads": _loads,
-    "wire": _wire,
-    "partition": _partition,
-    "scrapes": _intervals,
+PARTS: dict[str, tuple[tuple[str, Callable[[], Iterable[Column]]], ...]] = {
+    "peers": (
+        ("p99 of the time to first token, seconds", _peers),
+        ("Loads for every 1,000 requests", _loads),
+    ),
+    "wire": (("p99 of the time to first token, seconds, and loads", _wire),),
+    "partition": (("p99 of the time to first token, seconds", _partition),),
+    "scrapes": (("p99 of the time to first token, seconds", _intervals),),
 }
 
 
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS, help="the table")
+    parser.add_argument("part", choices=PARTS, help="the tables")
     parser.add_argument("scenarios", nargs="*", help="names of scenarios; default: all")
     parser.add_argument("--seeds", default="11,12,13")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    columns = list(PARTS[arguments.part]())
-    print(f"| scenario | {' | '.join(column.title for column in columns)} |")
-    print("| --- |" + " ---: |" * len(columns))
+    tables = [(title, list(columns())) for title, columns in PARTS[arguments.part]]
+    everything = [column for _, columns in tables for column in columns]
+    rows: dict[str, list[str]] = {}
     with ProcessPoolExecutor() as workers:
         for name in arguments.scenarios or shipped_scenarios():
-            print(f"| `{name}` | {' | '.join(_cells(workers, name, columns, seeds))} |", flush=True)
+            rows[name] = list(_cells(workers, name, everything, seeds))
+    first = 0
+    for title, columns in tables:
+        print(f"{title}:\n\n| scenario | {' | '.join(column.title for column in columns)} |")
+        print("| --- |" + " ---: |" * len(columns))
+        for name, cells in rows.items():
+            print(f"| `{name}` | {' | '.join(cells[first : first + len(columns)])} |")
+        print()
+        first += len(columns)
+    what = "Medians of the seeds" if len(seeds) > 1 else "The seed is"
+    print(f"{what} {', '.join(map(str, seeds))}, with {SECONDS:g} simulated seconds.")
 
 
 def _cells(

@@ -60,7 +60,8 @@ class FleetOptions:
     router_events: tuple[RouterEvent, ...] = ()
     clock_rates: tuple[float, ...] = (1.0,)
     """Seconds that the routers' clocks count in a second. The routers take these values in turn."""
-    scrape_seconds: float = 1.0
+    scrape_seconds: float = 0.25
+    """The default of the router's setting."""
     scrape_delay_seconds: float = 0.005
     tells_residency: bool = False
     """Whether pods export which adapters are loaded (vllm-project/vllm#54830)."""

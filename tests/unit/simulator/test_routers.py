@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from lora_router.config.settings import Settings
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.simulator.engine_options import EngineOptions
@@ -222,4 +223,9 @@ def test_scrapes_of_a_router_with_a_fast_clock_are_fresh() -> None:
     watched.run()
     [oldest] = watched.seen
     assert isinstance(oldest, float)
-    assert 0 <= oldest <= 1.1
+    assert 0 <= oldest <= 0.3
+
+
+def test_pods_are_scraped_as_often_as_by_a_router_with_default_settings() -> None:
+    default = Settings.model_fields["pod_metric_refresh_interval_ms"].default
+    assert default == 1000 * FLEET.scrape_seconds
