@@ -112,12 +112,7 @@ class App(Front):
         self.watchdog.stop()
 
     async def _warm_up(self) -> None:
-        try:
-            async with asyncio.timeout(self._settings.startup_timeout_seconds):
-                await self.scraper.first_round()
-        except TimeoutError:
-            unread = sum(state.metrics is None for state in self.fleet.ready())
-            log.warning("startup timeout: ready without a scrape of %d pods", unread)
+        await self.scraper.first_round(self._settings.startup_timeout_seconds)
         if self.peering is not None:
             await self.peering.joined()
         self._readiness.warm = True

@@ -277,7 +277,7 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent) -> object:
         text, tag = event.value, event.tag
-        if tag is None and event.implicit[0]:
+        if tag in (None, "!") and event.implicit[0]:
             for tag, pattern in _RESOLVERS.get(text[:1], ()):  # noqa: B007 -- the last one counts
                 if pattern.match(text) is not None:
                     break

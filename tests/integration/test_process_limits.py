@@ -154,6 +154,7 @@ async def test_streams_of_all_connections_are_bounded(transport: str) -> None:
                 assert await call.code() in (
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.INTERNAL,  # Of the client: it was still writing.
                 )
         assert answered == 3
         for channel in channels:

@@ -94,23 +94,6 @@ class PeerClients:
         follow = self._supervisor.keep("peer-addresses", lambda: self._source.follow(self._use))
         self._kept.append(follow)
 
-    async def until_joined(self, seconds: float) -> bool:
-        """Wait until every peer that can be reached has sent its first report.
-
-        Args:
-            seconds: The longest time to wait.
-
-        Returns:
-            Whether that was so in time.
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                while not self._has_joined():  # noqa: ASYNC110 -- several places decide
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            return False
-        return True
-
     async def stop(self) -> None:
         """End all streams. Peers that were told that this router leaves get time to end them."""
         self._stopping = True
@@ -126,7 +109,8 @@ class PeerClients:
             task.cancel()
         self._tasks = {}
 
-    def _has_joined(self) -> bool:
+    def has_joined(self) -> bool:
+        """Return whether every peer that can be reached has sent its first report."""
         if not self._found:
             return False
         for address in self._tasks:

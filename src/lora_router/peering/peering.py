@@ -31,15 +31,8 @@ class Connections(Protocol):
     def start(self) -> None:
         """Find the peers, and connect."""
 
-    async def until_joined(self, seconds: float) -> bool:
-        """Wait until every peer that can be reached has sent its first report.
-
-        Args:
-            seconds: The longest time to wait.
-
-        Returns:
-            Whether that was so in time.
-        """
+    def has_joined(self) -> bool:
+        """Return whether every peer that can be reached has sent its first report."""
 
     async def stop(self) -> None:
         """End all connections. What was sent before gets some time to arrive."""
@@ -102,13 +95,15 @@ class Peering:
 
     async def joined(self) -> None:
         """Wait until this router knows what its peers know, but not for long."""
-        results = await asyncio.gather(
-            *(each.until_joined(_JOIN_SECONDS) for each in self._connections)
-        )
-        if all(results):
-            log.info("%d peers have reported", len(self.hub.peers))
-        else:
+        try:
+            async with asyncio.timeout(_JOIN_SECONDS):
+                # Several places decide, so there is no event to wait for.
+                while not all(each.has_joined() for each in self._connections):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
             log.warning("not all peers have reported within %g s", _JOIN_SECONDS)
+        else:
+            log.info("%d peers have reported", len(self.hub.peers))
 
     def drain(self) -> None:
         """End the streams of others, so that they do not delay the end of the server."""

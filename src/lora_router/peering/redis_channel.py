@@ -124,22 +124,9 @@ class RedisChannel:
         """Connect, and stay connected."""
         self._task = self._supervisor.keep("peer-redis", self._keep)
 
-    async def until_joined(self, seconds: float) -> bool:
-        """Wait until every router that is there has reported.
-
-        Args:
-            seconds: The longest time to wait.
-
-        Returns:
-            Whether that was so in time.
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                while not self.broadcasts.has_joined():  # noqa: ASYNC110 -- it is short
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            return False
-        return True
+    def has_joined(self) -> bool:
+        """Return whether every router that is there has reported."""
+        return self.broadcasts.has_joined()
 
     async def stop(self) -> None:
         """Publish what waits, and end the connections."""

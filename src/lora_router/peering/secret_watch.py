@@ -26,8 +26,8 @@ class SecretWatch:
         """Read the file from now on."""
         self._task = self._supervisor.keep("peer-secret", self._reread)
 
-    async def until_joined(self, seconds: float) -> bool:
-        """Return at once: nobody is waited for."""
+    def has_joined(self) -> bool:
+        """Return true: nobody is waited for."""
         return True
 
     async def stop(self) -> None:

@@ -161,9 +161,18 @@ class Scraper:
             if pages is not None:
                 await pages.close()
 
-    async def first_round(self) -> None:
-        """Wait until every page of every pod that is ready now has been read or has failed."""
-        await self._all_tried.wait()
+    async def first_round(self, seconds: float) -> None:
+        """Wait until every page of every pod that is ready now has been read or has failed.
+
+        Args:
+            seconds: The longest time to wait.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._all_tried.wait()
+        except TimeoutError:
+            unread = sum(state.metrics is None for state in self._fleet.ready())
+            log.warning("startup timeout: ready without a scrape of %d pods", unread)
 
     # Reads out of turn
 

@@ -177,12 +177,7 @@ class Parent:
         self.watchdog.stop()
 
     async def _warm_up(self) -> None:
-        try:
-            async with asyncio.timeout(self._settings.startup_timeout_seconds):
-                await self.scraper.first_round()
-        except TimeoutError:
-            unread = sum(state.metrics is None for state in self.fleet.ready())
-            log.warning("startup timeout: ready without a scrape of %d pods", unread)
+        await self.scraper.first_round(self._settings.startup_timeout_seconds)
         self._readiness.warm = True
         await self.crew.warm()
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))

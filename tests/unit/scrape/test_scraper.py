@@ -155,7 +155,7 @@ async def test_the_first_round_is_over_when_every_page_was_tried_once() -> None:
     async with good.run() as one, bad.run() as two:
         pods = [pod("a", one), pod("b", two), pod("c", "127.0.0.1:1", models=("base",))]
         async with Bench(*pods, interval=60.0, models_interval=60.0) as bench:
-            await asyncio.wait_for(bench.scraper.first_round(), 10)
+            await asyncio.wait_for(bench.scraper.first_round(60), 10)
 
             assert good.metrics_reads == good.models_reads == 1
             assert bad.metrics_reads == bad.models_reads == 1
@@ -164,7 +164,7 @@ async def test_the_first_round_is_over_when_every_page_was_tried_once() -> None:
 
 async def test_the_first_round_of_no_pods_is_over_at_once() -> None:
     async with Bench() as bench:
-        await asyncio.wait_for(bench.scraper.first_round(), 0.1)
+        await asyncio.wait_for(bench.scraper.first_round(60), 0.1)
 
 
 @pytest.mark.parametrize(
