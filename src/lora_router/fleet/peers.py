@@ -11,6 +11,11 @@ from lora_router.fleet.slot_allotment import Claim, allotments_of, rotation
 
 MISSED = 3
 """How many shares a router may miss before it is treated as gone."""
+QUIET = 4
+"""After how many of this router's own shares without one of a peer it is allotted no slot.
+
+TCP needs less time to send a lost packet again.
+"""
 _NONE: frozenset[str] = frozenset()
 UNTOUCHED = 20
 """If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
@@ -162,12 +167,25 @@ class Peers:
         if (
             self._own is None
             or self._has_claims
-            or self._received.keys() != self._allotted_among
+            or self._talking(now) != self._allotted_among
             or len(states) != len(self._positions)
             or self._somebody_holds()
         ):
             return self._allot(states, now)
         return self._allot_unclaimed(moved, now)
+
+    def _talking(self, now: float) -> frozenset[str]:
+        """Return the peers that sent a share lately: only they can leave slots to others.
+
+        A peer that is silent for longer may be gone, or not hear this router. What it has in flight
+        still counts until it is forgotten, but no slot waits for it.
+        """
+        if self._own is None:
+            return frozenset(self._received)
+        longest = QUIET * self._own.share.every
+        return frozenset(
+            name for name, received in self._received.items() if now - received.at <= longest
+        )
 
     def _somebody_holds(self) -> bool:
         return bool(self._claimed) or any(
@@ -180,25 +198,27 @@ class Peers:
         Before this router has sent its first share, peers do not include it in their computation.
         Until then, or if there are no peers, it may take every free slot.
         """
-        if self._own is None or not self._received:
+        talking = self._talking(now)
+        if self._own is None or not talking:
+            self._allotted_among = talking
             self._untouched = {}
             self._positions = {}
             self._allotted_states = {}
             self._has_claims = False
             return [state for state in states.values() if _put(state, None, frozenset())]
         own = self._own.share
-        if self._received.keys() != self._allotted_among or self._allotted_states != states:
-            self._put_in_order(own.router, states)
+        if talking != self._allotted_among or self._allotted_states != states:
+            self._put_in_order(own.router, talking, states)
         had_claims, self._has_claims = self._has_claims, self._somebody_holds()
         if not self._has_claims and not had_claims:
             if len(self._untouched) > len(states):
                 self._untouched = {}
             return self._allot_unclaimed(self._positions, now)
         in_order = list(self._positions)
-        routers = sorted((own.router, *self._received))
+        routers = sorted((own.router, *talking))
         closed: dict[str, set[str]] = {}
-        for received in self._received.values():
-            for held in received.share.held.values():
+        for name in talking:
+            for held in self._received[name].share.held.values():
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
         free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
@@ -219,10 +239,12 @@ class Peers:
         self._untouched = untouched
         return changed
 
-    def _put_in_order(self, router: str, states: Mapping[str, PodState]) -> None:
+    def _put_in_order(
+        self, router: str, talking: frozenset[str], states: Mapping[str, PodState]
+    ) -> None:
         """Find the positions of the pods and of this router, from which the allotment follows."""
-        routers = sorted((router, *self._received))
-        self._allotted_among, self._allotted_states = frozenset(self._received), dict(states)
+        routers = sorted((router, *talking))
+        self._allotted_among, self._allotted_states = talking, dict(states)
         self._place, self._routers = routers.index(router), len(routers)
         self._positions = {states[name]: position for position, name in enumerate(sorted(states))}
         self._settled = {}

@@ -162,11 +162,7 @@ class Scraper:
                 await pages.close()
 
     async def first_round(self, seconds: float) -> None:
-        """Wait until every page of every pod that is ready now has been read or has failed.
-
-        Args:
-            seconds: The longest time to wait.
-        """
+        """Wait at most so long until each page of all ready pods has been read or has failed."""
         try:
             async with asyncio.timeout(seconds):
                 await self._all_tried.wait()

@@ -195,6 +195,26 @@ def test_a_peer_that_stops_is_forgotten_with_all_that_it_told() -> None:
     routers.here.forget_peer("nobody", routers.now)
 
 
+def test_no_slot_waits_for_a_silent_peer_whose_requests_still_count() -> None:
+    here, there = small_fleet(), small_fleet()
+    there.ledger.reserve(state_of(there, 1), "a")
+    pod = state_of(here, 1)
+    allotments = []
+    here.report_to_peers("here", EVERY, {}, 0.0)
+    here.put_peer(there.report_to_peers("there", 1.0, {}, 0.0), 0.0)
+    allotments.append(pod.beliefs.peers.allotment)
+    here.report_to_peers("here", EVERY, {}, 5 * EVERY)
+
+    allotments.append(pod.beliefs.peers.allotment)
+    foreign = pod.beliefs.foreign_adapters
+    here.put_peer(there.report_to_peers("there", 1.0, {}, 6 * EVERY), 6 * EVERY)
+
+    allotments.append(pod.beliefs.peers.allotment)
+
+    assert [each is None for each in allotments] == [False, True, False]
+    assert foreign == {"a"}
+
+
 def test_any_router_may_use_slots_whose_number_is_unknown() -> None:
     routers = TwoRouters()
     routers.here, routers.there = make_fleet(2, adapters=("a",)), make_fleet(2, adapters=("a",))
