@@ -98,7 +98,7 @@ plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)
 .PHONY: bench-routers
 bench-routers: $(VENV)/.dev ## write the tables of docs/routing.md on several routers; PARTS="wire partition": only these
 	mkdir -p build
-	set -e; for part in $(or $(PARTS),partition scrapes); do \
+	set -e; for part in $(or $(PARTS),peers wire partition scrapes); do \
 		PYTHONPATH=. $(PY) -m bench.routers_table $$part $(ARGS) > build/routers-$$part.md; \
 		cat build/routers-$$part.md; \
 		$(PY) docs/embed.py docs/routing.md bench-routers-$$part < build/routers-$$part.md; \
