@@ -5,7 +5,8 @@ Rules:
 - The same report goes to all peers, ``INTERVAL_SECONDS`` after the last one. It goes at once, but
   not sooner than ``SHORTEST_SECONDS`` after the last one, when something changed that others wait
   for: a slot became free that a peer waits for, a request is held, a peer holds one, a pod was
-  ejected. ``_EXTRA_PER_SECOND`` bounds how often.
+  ejected; and while adapters are in flight on a pod whose number of slots is unknown.
+  ``_EXTRA_PER_SECOND`` bounds how often.
 - Every ``COMPLETE_SECONDS``, a complete report goes to all peers. Carriers also send one to a peer
   that is new, or that missed a report.
 - A peer is forgotten with all it reported when it leaves, or has been silent for
@@ -247,6 +248,8 @@ class Hub:
                 # A peer that died is forgotten in time, not with the report after that.
                 self._schedule(max(silent_at, now + SHORTEST_SECONDS))
         share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
+        if self._places_blindly(share) and self._extra.spend(1):
+            self._schedule(now + SHORTEST_SECONDS)
         is_complete = now - self._complete_at >= COMPLETE_SECONDS or self._writer.is_sparse
         if is_complete:
             self._complete_at = now
@@ -259,6 +262,19 @@ class Hub:
             carrier.send(report, now)
         for message in more:
             self.send_to_all(message)
+
+    def _places_blindly(self, share: LedgerShare) -> bool:
+        """Return whether adapters are in flight on a pod whose number of slots is unknown.
+
+        There nothing is allotted: only reports keep routers from taking the same slots. A pod says
+        how many it has with the first scrape after its first adapter.
+        """
+        for name, pod in share.pods.items():
+            if pod.adapters:
+                state = self._fleet.get(name)
+                if state is not None and state.beliefs.slots is None:
+                    return True
+        return False
 
     def _forget(self, peer: Peer, why: str) -> None:
         del self.peers[peer.name]

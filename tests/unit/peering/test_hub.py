@@ -14,7 +14,7 @@ from lora_router.peering.hub import (
     SILENCE_SECONDS,
 )
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Pod, Report
-from tests.fleet import ManualClock, state_of
+from tests.fleet import ManualClock, make_metrics, state_of
 from tests.unit.peering.routers import DELAY, MemoryLink, Router, mesh
 
 SOON = SHORTEST_SECONDS + 2 * DELAY
@@ -85,6 +85,23 @@ def test_one_stream_is_enough_and_carries_reports_both_ways(clock: ManualClock) 
     clock.advance(INTERVAL_SECONDS + DELAY)
 
     assert in_flight(there, "a", 1) == in_flight(here, "b", 2) == 1
+
+
+def test_reports_are_more_frequent_while_adapters_run_on_pods_of_unknown_slots(
+    clock: ManualClock,
+) -> None:
+    here, _ = mesh(clock, "here", "there")
+    before = here.hub.counts.reports_sent
+    here.fleet.ledger.reserve(state_of(here.fleet, 1), "a")
+
+    clock.advance(3 * INTERVAL_SECONDS)
+    assert here.hub.counts.reports_sent - before > 6
+
+    here.fleet.put_metrics(state_of(here.fleet, 1), make_metrics("a", max_lora=2))
+    clock.advance(INTERVAL_SECONDS)
+    before = here.hub.counts.reports_sent
+    clock.advance(1)
+    assert here.hub.counts.reports_sent - before == 10
 
 
 def test_with_a_stream_from_each_side_every_report_is_sent_once(clock: ManualClock) -> None:
