@@ -58,7 +58,7 @@ class PeerMetrics(Collector):
         load = hub.load()
         readings = CounterMetricFamily(
             "lora_router_peer_readings",
-            "Pages of pods whose contents were told to peers, or were told by peers and used.",
+            "Readings of pods that were sent to peers, or received from peers and used.",
             labels=["direction"],
         )
         exchange = hub.readings
@@ -69,12 +69,12 @@ class PeerMetrics(Collector):
             readings,
             CounterMetricFamily(
                 "lora_router_peer_contradictions",
-                "Audits that found something else on a page of a pod than a peer told.",
+                "Audits in which a pod's page differed from what a peer had reported.",
                 value=0 if trust is None else trust.contradictions,
             ),
             CounterMetricFamily(
                 "lora_router_peer_distrusted",
-                "Times that a peer began not to be believed, after repeated contradictions.",
+                "How often the router stopped trusting a peer, after repeated contradictions.",
                 value=0 if trust is None else trust.distrusted,
             ),
             connected,

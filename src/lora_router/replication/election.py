@@ -7,7 +7,7 @@ Rules:
 - Clocks of different hosts are never compared. The holder counts from the moment before it sent the
   renewal. Others count from the moment at which they saw the claim change, which is later. All
   use monotonic clocks.
-- The holder stops to lead after three quarters of the duration without a renewal. Others may claim
+- The holder stops leading after three quarters of the duration without a renewal. Others may claim
   the Lease after the whole duration. So a holder that cannot renew has stopped before another
   begins, even if their clocks run at different speeds or its event loop is late.
 - Two routers that claim the Lease at the same time write over the same resource version. The API

@@ -106,14 +106,14 @@ class Audits:
                 log,
                 logging.WARNING,
                 "distrusted",
-                "peer %s is not believed for a while: what it tells about pods, last the %s of "
-                "pod %s, is not what this router reads",
+                "peer %s is not believed for a while: what it reports about pods, most recently "
+                "the %s of pod %s, differs from what this router reads",
                 name,
                 what,
                 state.pod.name,
             )
         else:
-            log.info("peer %s told another %s of pod %s", name, what, state.pod.name)
+            log.info("peer %s reported a different %s of pod %s", name, what, state.pod.name)
             others = (each for each, pod in self._pods.items() if pod.metrics.source == name)
             for each, _ in zip(others, range(_AT_ONCE), strict=False):
                 self._audit(each, self._pods[each].metrics, "metrics")
