@@ -136,7 +136,7 @@ class AdapterBeliefs:
             )
         )
 
-    def told_free_slots(self) -> int:
+    def reported_free_slots(self) -> int:
         """Return the number of free slots according to all shares, including this router's own."""
         if self.slots is None or self.somebody_waits:
             return 0

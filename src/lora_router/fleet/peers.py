@@ -221,7 +221,7 @@ class Peers:
             for held in self._received[name].share.held.values():
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
-        free = [state.beliefs.told_free_slots() if state.pod.ready else 0 for state in in_order]
+        free = [state.beliefs.reported_free_slots() if state.pod.ready else 0 for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
         allotments = allotments_of(own.router, routers, free, self._claims(positions, now))
         untouched = {}
@@ -274,7 +274,7 @@ class Peers:
                 and last[3:] == (beliefs.slots, beliefs.somebody_waits, state.pod.ready)
             ):
                 continue
-            free = beliefs.told_free_slots() if state.pod.ready else 0
+            free = beliefs.reported_free_slots() if state.pod.ready else 0
             since = untouched.get(state)
             if since is None or since[0] != free:
                 since = untouched[state] = free, now

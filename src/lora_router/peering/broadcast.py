@@ -17,9 +17,9 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from lora_router.peering.budget import Budget
+from lora_router.peering.budget import Allowance, Budget
 from lora_router.peering.carrier import Outgoing
-from lora_router.peering.hub import SILENCE_SECONDS, Hub
+from lora_router.peering.hub import SHARE_SECONDS, Hub
 from lora_router.peering.limits import (
     BYTES_BURST,
     BYTES_PER_SECOND,
@@ -30,7 +30,6 @@ from lora_router.peering.limits import (
     MAX_BROADCAST_PEERS,
     MAX_FOLLOWING,
     MAX_STATE_BYTES,
-    MAX_WEIGHT,
     MESSAGES_BURST,
     MESSAGES_PER_SECOND,
 )
@@ -38,7 +37,7 @@ from lora_router.peering.pb.broadcast_pb2 import Publication, StoredState
 from lora_router.peering.pb.peering_pb2 import PeerMessage, Report
 from lora_router.peering.peer import Peer
 from lora_router.peering.publications import Publications, RefusedError
-from lora_router.peering.report_reader import GapError, ReportError, ReportReader
+from lora_router.peering.report_reader import GapError, ReportError, ReportReader, is_too_heavy
 from lora_router.peering.secret import Secret
 
 _COMPLETE_SECONDS = 0.25
@@ -47,8 +46,6 @@ _ASK_SECONDS = 0.3
 _DEAF_SECONDS = 5.0
 _ECHO_SECONDS = 2.0
 """A channel on which this router does not hear itself for this long is replaced."""
-_LIGHT = MAX_WEIGHT // (2 * MAX_BROADCAST_PEERS)
-"""The weight up to which a reader is never too heavy."""
 
 
 class Channel(Protocol):
@@ -71,12 +68,14 @@ class Channel(Protocol):
 class _Sender:
     """Another router, as heard on the channel."""
 
-    __slots__ = ("asked_at", "bytes", "deaf_until", "is_live", "messages", "reader")
+    __slots__ = ("allowance", "asked_at", "deaf_until", "is_live", "reader")
 
     def __init__(self, name: str, hub: Hub, asked_at: float) -> None:
-        self.reader = ReportReader(name, SILENCE_SECONDS / 3)
-        self.messages = Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now)
-        self.bytes = Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now)
+        self.reader = ReportReader(name, SHARE_SECONDS)
+        self.allowance = Allowance(
+            Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now),
+            Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now),
+        )
         self.asked_at = asked_at
         """When it was asked for a complete report."""
         self.deaf_until = float("-inf")
@@ -112,8 +111,10 @@ class Broadcasts:
         self._complete_at = float("-inf")
         self._echo_at = 0.0
         """When this router last heard itself."""
-        self._messages = Budget(CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND, hub.now)
-        self._bytes = Budget(CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND, hub.now)
+        self._allowance = Allowance(
+            Budget(CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND, hub.now),
+            Budget(CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND, hub.now),
+        )
         hub.add(self)
 
     # The channel
@@ -220,7 +221,7 @@ class Broadcasts:
         channel, hub = self._channel, self._hub
         if channel is None:
             return
-        if not (self._messages.spend(1) and self._bytes.spend(len(data))):
+        if not self._allowance.admits(len(data)):
             hub.rejected("flood", "too many messages or bytes on the channel", "")
             channel.give_up("too many messages or bytes")
             return
@@ -273,7 +274,7 @@ class Broadcasts:
         if sender is None:
             self._forget_strangers()
             sender = self._senders[name] = _Sender(name, hub, self._asked_at)
-        if not (sender.messages.spend(1) and sender.bytes.spend(len(data))):
+        if not sender.allowance.admits(len(data)):
             self._stop_listening(name, sender, "flood", "too many messages or bytes")
             return
         if message.wants_complete:
@@ -308,7 +309,8 @@ class Broadcasts:
             return
         if share is None:
             return
-        if self._is_too_heavy(sender.reader):
+        readers = (each.reader for each in self._senders.values())
+        if is_too_heavy(sender.reader, readers, MAX_BROADCAST_PEERS):
             self._stop_listening(name, sender, "too-large", "all reports are too large")
             return
         hub.reported(peer, share)
@@ -316,14 +318,9 @@ class Broadcasts:
     def _stop_listening(self, name: str, sender: _Sender, cause: str, message: str) -> None:
         self._hub.rejected(cause, message, name)
         sender.deaf_until = self._hub.now() + _DEAF_SECONDS
-        sender.reader = ReportReader(name, SILENCE_SECONDS / 3)
+        sender.reader = ReportReader(name, SHARE_SECONDS)
 
     def _forget_strangers(self) -> None:
         """Forget routers that are no peers any more, and are listened to again."""
         for name in self._senders.keys() - self._hub.peers.keys():
             self.forget(name, "")
-
-    def _is_too_heavy(self, reader: ReportReader) -> bool:
-        if reader.weight <= _LIGHT:
-            return False
-        return sum(each.reader.weight for each in self._senders.values()) > MAX_WEIGHT

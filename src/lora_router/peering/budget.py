@@ -1,4 +1,4 @@
-"""A token bucket for what a peer may send."""
+"""Token buckets for what a peer may send."""
 
 from collections.abc import Callable
 
@@ -24,3 +24,17 @@ class Budget:
             return False
         self._left -= units
         return True
+
+
+class Allowance:
+    """How many messages a peer may send, and how many bytes in them."""
+
+    __slots__ = ("_bytes", "_messages")
+
+    def __init__(self, messages: Budget, size: Budget) -> None:
+        self._messages = messages
+        self._bytes = size
+
+    def admits(self, size: int) -> bool:
+        """Count a message of so many bytes; return whether it is allowed."""
+        return self._messages.spend(1) and self._bytes.spend(size)

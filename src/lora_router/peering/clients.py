@@ -80,7 +80,7 @@ class PeerClients:
         self._tls = tls
         self._secret = secret
         self._tasks: dict[PeerAddress, asyncio.Task[None]] = {}
-        self._kept: list[asyncio.Task[None]] = []
+        self._follow: asyncio.Task[None] | None = None
         self._open: dict[PeerAddress, Conversation] = {}
         self._tried: set[PeerAddress] = set()
         """Addresses to which an attempt ended, or needs not be waited for."""
@@ -91,14 +91,15 @@ class PeerClients:
 
     def start(self) -> None:
         """Find the peers, and connect to them."""
-        follow = self._supervisor.keep("peer-addresses", lambda: self._source.follow(self._use))
-        self._kept.append(follow)
+        self._follow = self._supervisor.keep(
+            "peer-addresses", lambda: self._source.follow(self._use)
+        )
 
     async def stop(self) -> None:
-        """End all streams. Peers that were told that this router leaves get time to end them."""
+        """End all streams. Peers get some time to end them first."""
         self._stopping = True
-        for task in self._kept:
-            task.cancel()
+        if self._follow is not None:
+            self._follow.cancel()
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 while self._open:  # noqa: ASYNC110 -- it is short

@@ -15,7 +15,7 @@ from lora_router.grpc_server.status import (
     INVALID_ARGUMENT,
     RESOURCE_EXHAUSTED,
 )
-from lora_router.peering.budget import Budget
+from lora_router.peering.budget import Allowance, Budget
 from lora_router.peering.limits import (
     BYTES_BURST,
     BYTES_PER_SECOND,
@@ -69,8 +69,10 @@ class Conversation:
         self.reader: ReportReader | None = None
         self._mesh = mesh
         self._hub = hub = mesh.hub
-        self._messages = Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now)
-        self._bytes = Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now)
+        self._allowance = Allowance(
+            Budget(MESSAGES_BURST, MESSAGES_PER_SECOND, hub.now),
+            Budget(BYTES_BURST, BYTES_PER_SECOND, hub.now),
+        )
         self._asked_at = float("-inf")
 
     def greet(self) -> None:
@@ -91,7 +93,7 @@ class Conversation:
         """
         hub = self._hub
         hub.counts.bytes_received += len(data)
-        if not (self._messages.spend(1) and self._bytes.spend(len(data))):
+        if not self._allowance.admits(len(data)):
             return self._reject("flood", RESOURCE_EXHAUSTED, "too many messages or bytes")
         if len(data) > MAX_MESSAGE_BYTES:
             return self._reject("too-large", RESOURCE_EXHAUSTED, "the message is too long")

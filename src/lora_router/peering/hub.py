@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
+from lora_router.fleet.peers import MISSED
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
@@ -39,6 +40,9 @@ INTERVAL_SECONDS = 0.1
 SHORTEST_SECONDS = 0.02
 COMPLETE_SECONDS = 5.0
 SILENCE_SECONDS = 1.0
+SHARE_SECONDS = SILENCE_SECONDS / MISSED
+"""The interval that the fleet is told for the shares of peers. It drops a peer no sooner than the
+hub does."""
 _EXTRA_BURST, _EXTRA_PER_SECOND = 10, 10
 """Reports that are sent sooner than ``INTERVAL_SECONDS``."""
 _LATE_SECONDS = 0.25

@@ -17,10 +17,10 @@ from lora_router.grpc_server.status import OK, RESOURCE_EXHAUSTED, UNAVAILABLE
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Outgoing
 from lora_router.peering.conversation import Conversation
-from lora_router.peering.hub import SILENCE_SECONDS, Hub
-from lora_router.peering.limits import MAX_FOLLOWING, MAX_PEERS, MAX_STREAMS, MAX_WEIGHT
+from lora_router.peering.hub import SHARE_SECONDS, Hub
+from lora_router.peering.limits import MAX_FOLLOWING, MAX_PEERS, MAX_STREAMS
 from lora_router.peering.link import Ending, Link
-from lora_router.peering.report_reader import ReportReader
+from lora_router.peering.report_reader import ReportReader, is_too_heavy
 
 _UNACKNOWLEDGED_SECONDS = 2.0
 """A stream whose reports do not arrive for this long is replaced."""
@@ -28,8 +28,6 @@ _STREAMS_BURST, _STREAMS_PER_SECOND = 2 * MAX_STREAMS, 10
 """Streams that others open."""
 _GREETING_SECONDS = 2.0
 """Time that a new stream of another router has for its greeting."""
-_LIGHT = MAX_WEIGHT // (2 * MAX_PEERS)
-"""The weight up to which a reader is never too heavy."""
 
 
 class _Streams:
@@ -126,7 +124,7 @@ class Mesh:
                 return Ending(OK, "")
             each.close(Ending(UNAVAILABLE, "lora-router: replaced by a newer stream"))
         conversation.peer = peer
-        conversation.reader = ReportReader(name, SILENCE_SECONDS / 3)
+        conversation.reader = ReportReader(name, SHARE_SECONDS)
         streams.conversations.append(conversation)
         self.hub.report_now()
         return None
@@ -150,13 +148,13 @@ class Mesh:
 
     def is_too_heavy(self, reader: ReportReader) -> bool:
         """Return whether the reports of all peers take too much memory, and this one's much."""
-        if reader.weight <= _LIGHT:
-            return False
-        total = 0
-        for streams in self._streams.values():
-            for each in streams.conversations:
-                total += each.reader.weight if each.reader is not None else 0
-        return total > MAX_WEIGHT
+        readers = (
+            each.reader
+            for streams in self._streams.values()
+            for each in streams.conversations
+            if each.reader is not None
+        )
+        return is_too_heavy(reader, readers, MAX_PEERS)
 
     # Called by the hub
 

@@ -5,7 +5,7 @@ one: ``GapError``. Everything else that is wrong is a ``ReportError``, after whi
 used any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
 from lora_router.peering.limits import (
@@ -22,6 +22,7 @@ from lora_router.peering.limits import (
     MAX_PODS,
     MAX_REQUESTS,
     MAX_ROUTERS,
+    MAX_WEIGHT,
     ROW_BYTES,
 )
 from lora_router.peering.pb.peering_pb2 import Held, Report
@@ -277,3 +278,16 @@ def _check_held(row: Held, tables: Tables) -> None:
         or bool(row.closed_pod) != bool(row.closed_adapter)
     ):
         raise ReportError("malformed", "a position is outside its table")
+
+
+def is_too_heavy(reader: ReportReader, readers: Iterable[ReportReader], most: int) -> bool:
+    """Return whether the reports of all peers take too much memory, and those of one much of it.
+
+    Args:
+        reader: The reader of that one.
+        readers: The readers of all peers.
+        most: How many peers there may be. Half of an equal share of the memory is never too much.
+    """
+    if reader.weight <= MAX_WEIGHT // (2 * most):
+        return False
+    return sum(each.weight for each in readers) > MAX_WEIGHT

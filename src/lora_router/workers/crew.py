@@ -114,7 +114,7 @@ class Crew:
         for member in self._all():
             if member.status is not None:
                 self._send_warm(member)
-        await self._until(lambda: self._ready() >= self.count, or_error=False)
+        await self._until(lambda: self.ready >= self.count, or_error=False)
 
     def drain(self) -> None:
         """Let all workers drain and end. None is started any more."""
@@ -179,7 +179,7 @@ class Crew:
 
     def problem(self) -> str | None:
         """Return why no worker serves, or not all yet, or ``None``."""
-        ready = self._ready()
+        ready = self.ready
         if ready >= self.count:
             self._were_all_ready = True
         if self._were_all_ready and ready:
@@ -207,7 +207,7 @@ class Crew:
     @property
     def ready(self) -> int:
         """The number of workers that are ready."""
-        return self._ready()
+        return sum(each.share.ready and each.share.responsive for each in self._all())
 
     async def metrics(self) -> list[Sequence[Family]]:
         """Return the metrics of all workers, and the counters of those that have ended.
@@ -327,9 +327,6 @@ class Crew:
 
     def _all(self) -> Iterable[Member]:
         return tuple(self.members[number] for number in sorted(self.members))
-
-    def _ready(self) -> int:
-        return sum(each.share.ready and each.share.responsive for each in self._all())
 
 
 def _how_it_ended(status: int) -> str:

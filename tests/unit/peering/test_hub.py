@@ -5,7 +5,7 @@ import pytest
 from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.grpc_server.status import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, UNAVAILABLE
-from lora_router.peering import limits
+from lora_router.peering import limits, report_reader
 from lora_router.peering import mesh as mesh_module
 from lora_router.peering.hub import (
     COMPLETE_SECONDS,
@@ -580,8 +580,8 @@ def test_lies_about_pods_that_do_not_exist_change_no_decision(clock: ManualClock
 def test_all_reports_together_are_bounded(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mesh_module, "MAX_WEIGHT", 1_000_000)
-    monkeypatch.setattr(mesh_module, "_LIGHT", 100_000)
+    monkeypatch.setattr(report_reader, "MAX_WEIGHT", 1_000_000)
+    monkeypatch.setattr(mesh_module, "MAX_PEERS", 5)
     here = Router("here", clock)
     modest = Stranger(here, "modest")
     modest.report()
