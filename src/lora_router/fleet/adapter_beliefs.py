@@ -25,7 +25,8 @@ that. This module combines the following evidence, in order of trust:
   and, in the remaining slots, what was used last. Host memory is assumed to contain everything that
   was used (``vllm/lora`` has LRU caches of ``max_loras`` and ``max_cpu_loras`` entries). The
   estimate for slots is exact if only one router uses the pod and it never exceeds the number of
-  slots.
+  slots. Peers report what was used before this router began, and what came and went between two
+  reports. That adds to the order of last use, and a use that is later than the reported one stands.
 
 A restarted server has nothing loaded. If discovery reports another uid or address, a new record is
 made. Otherwise the metrics page reveals the restart: by another start time, by a counter that
@@ -33,14 +34,17 @@ decreased, or, if it has neither, by the absence of series that were there befor
 everything is forgotten except what routers have in flight.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from lora_router.fleet.last_uses import ELSEWHERE, HERE, date, in_slots, latest, merged
 from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
 
 _MAX_USED = 1024
 """How many adapters the order of last use may contain. It bounds the memory of a pod's record."""
+_LEAST_TOLD = 32
+"""How many idle adapters of a pod peers are told of, even if it has fewer slots (host memory)."""
 _NONE: frozenset[str] = frozenset()
 
 IN_SLOT, IN_HOST_MEMORY, AWAY = range(3)
@@ -52,6 +56,7 @@ class AdapterBeliefs:
     """What is known about the adapters of one pod. Only the fleet and the ledger write to it."""
 
     __slots__ = (
+        "_emptied_at",
         "_fits",
         "_generated_tokens",
         "_named_adapters",
@@ -108,8 +113,11 @@ class AdapterBeliefs:
         """
         self._fits = True
         """Whether the adapters in flight fit into the slots."""
-        self._used: dict[str, None] = {}
-        """Adapters in order of last use, the most recently used one last."""
+        self._used: dict[str, float] = {}
+        """Adapters in order of last use, the most recently used one last, with the times of these
+        uses (``last_uses``)."""
+        self._emptied_at = float("-inf")
+        """When a scrape showed that the server had restarted."""
         self._used_since_scrape: set[str] = set()
         """Adapters that this router or a peer used since the last scrape."""
         self._residency: LoraResidency | None = None
@@ -192,7 +200,8 @@ class AdapterBeliefs:
         """
         if self._is_of_another_server(metrics):
             self.slots = None
-            self._used = dict.fromkeys((*self.expected, *self.peers.adapters))
+            self._used = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
+            self._emptied_at = metrics.scraped_at
             self._named_adapters = False
         self.scraped_at = metrics.scraped_at
         self._started_at = metrics.started_at
@@ -216,7 +225,7 @@ class AdapterBeliefs:
             else _NONE
         )
         for adapter in self._strangers:
-            self._touch(adapter)
+            self._touch(adapter, ELSEWHERE)
         self._used_since_scrape.clear()
         self._merge()
 
@@ -237,7 +246,7 @@ class AdapterBeliefs:
         moved = sorted(news.started | news.ended)
         self._used_since_scrape.update(moved)
         for adapter in moved:
-            self._touch(adapter)
+            self._touch(adapter, ELSEWHERE)
         # The last scrape showed these before the share arrived, so they are not a stranger's.
         self._strangers -= news.started
         if last_at <= self.scraped_at and news.more > 0:
@@ -260,6 +269,49 @@ class AdapterBeliefs:
         self._stranger_requests = max(0, self._others_requests - self.peers.requests)
         self._merge()
         return True
+
+    def date_uses(self, now: float) -> list[str]:
+        """Give the uses since the last call their time. Call it before this router's next share.
+
+        Return the adapters of this router whose requests began and ended since its last share.
+        """
+        reported, expected = self.peers.reported, self.expected
+        mine = date(self._used, now)
+        return [name for name in mine if name not in expected and name not in reported]
+
+    def idle(self, most: int = _LEAST_TOLD) -> dict[str, float]:
+        """Return the idle adapters that are probably loaded, with the times of their last uses.
+
+        Return nothing if the server reports what it has loaded: then every router can read that.
+        """
+        if self._residency is not None or not self._used:
+            return {}
+        in_flight = self.expected.keys() | self.foreign_adapters
+        return latest(self._used, in_flight, min(most, max(self.slots or 0, _LEAST_TOLD)))
+
+    def used_elsewhere(self, adapters: Collection[str]) -> None:
+        """Record that requests of a peer used adapters, and have ended."""
+        self._used_since_scrape.update(adapters)
+        for adapter in adapters:
+            self._touch(adapter, ELSEWHERE)
+        # The last scrape may have shown them before the peer could report them.
+        self._strangers = self._strangers.difference(adapters)
+        self._merge()
+
+    def learn(self, uses: Mapping[str, float]) -> list[str]:
+        """Apply what a peer believes of idle adapters: the times of their last uses.
+
+        Return those whose last use was not known here. What is in flight is known better.
+        """
+        in_flight = self.expected.keys() | self.foreign_adapters
+        least = self._emptied_at
+        news = {name: at for name, at in uses.items() if at > least and name not in in_flight}
+        before = self._used
+        after = merged(before, news, _MAX_USED)
+        if after is None:
+            return []
+        self._used, self._resident = after, None
+        return [name for name in news if name in after and before.get(name) != after[name]]
 
     def forget_old(self, now: float, max_age: float) -> bool:
         """Forget what strangers have in flight if the last scrape is too old.
@@ -309,28 +361,16 @@ class AdapterBeliefs:
     def _estimate_resident(self, slots: int) -> dict[str, None]:
         """Return an estimate of the adapters in the slots, in order of last use."""
         foreign = self.foreign_adapters
-        busy = self.expected.keys() | foreign if foreign else self.expected
-        left, missing = slots - len(busy), len(busy)
-        resident = []
-        for name in reversed(self._used):
-            if name in busy:
-                missing -= 1
-                # If more adapters are in flight than there are slots, some of them wait. Only those
-                # that have had a first token are known to be in a slot.
-                if self._fits or name in self.active:
-                    resident.append(name)
-            elif left > 0:
-                resident.append(name)
-                left -= 1
-            if left <= 0 and missing <= 0:
-                break
-        return dict.fromkeys(reversed(resident))
+        busy = self.expected.keys() | foreign if foreign else self.expected.keys()
+        # If more adapters are in flight than there are slots, some of them wait. Only those that
+        # have had a first token are known to be in a slot.
+        return in_slots(self._used, busy, busy if self._fits else self.active, slots)
 
-    def _touch(self, adapter: str) -> None:
+    def _touch(self, adapter: str, at: float = HERE) -> None:
         used = self._used
         if adapter in used:
             del used[adapter]
-        used[adapter] = None
+        used[adapter] = at
         if len(used) > _MAX_USED:
             oldest = next(iter(used))
             del used[oldest]

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from lora_router.fleet.catalog import MAX_CATALOG_BYTES, Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
@@ -10,13 +11,14 @@ from lora_router.fleet.doubts import Doubts
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.ledger import Ledger
 from lora_router.fleet.outliers import Outliers
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, UsedShare
 from lora_router.fleet.peers import Peers
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reported_ejections import suspect_reported
+from lora_router.fleet.reported_uses import ReportedUses
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Fleet:
         self._catalogs_of_ready: tuple[Catalog, ...] | None = None
         self._catalogs = Catalogs()
         self._peers = Peers()
+        self._reported_uses = ReportedUses()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -187,12 +190,18 @@ class Fleet:
 
     def put_peer(self, share: LedgerShare, now: float) -> None:
         """Apply the share that a peer sent."""
-        self._after_exchange(self._peers.put(share, self._states, now))
+        changed = dict.fromkeys(self._peers.put(share, self._states, now))
+        if share.used or share.idle:
+            for state, adapters in self._reported_uses.put(share, self._states, now).items():
+                self._fleet_index.used(state, adapters)
+                changed[state] = None
+        self._after_exchange(changed)
         if self.outliers is not None and share.ejected:
             suspect_reported(share.ejected, self.outliers, self.get)
 
     def forget_peer(self, router: str, now: float) -> None:
         """Forget everything that a peer reported, because it stopped."""
+        self._reported_uses.forget(router)
         self._after_exchange(self._peers.forget(router, self._states, now))
 
     def report_to_peers(
@@ -207,9 +216,25 @@ class Fleet:
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
         ejected = {} if self.outliers is None else self.outliers.unwell.ejected()
+        used = {}
+        for name, state in self._states.items():
+            adapters = state.beliefs.date_uses(now)
+            if adapters:
+                used[name] = UsedShare(_server(state), dict.fromkeys(adapters, 0.0))
         share, changed = self._peers.report(router, every, held, self._states, now, ejected)
         self._after_exchange(changed)
-        return share
+        return replace(share, used=used) if used else share
+
+    def idle_adapters(self, now: float, most: int) -> Mapping[str, UsedShare]:
+        """Return up to ``most`` idle adapters that are probably loaded, by pod name."""
+        found = {}
+        each = max(1, most // max(1, len(self)))
+        for name, state in islice(self._states.items(), most):
+            idle = state.beliefs.idle(each)
+            if idle:
+                ages = {adapter: max(0.0, now - at) for adapter, at in idle.items()}
+                found[name] = UsedShare(_server(state), ages)
+        return found
 
     def _after_exchange(self, changed: Collection[PodState]) -> None:
         for state in changed:
@@ -364,6 +389,12 @@ class Fleet:
         self._by_model.clear()
         self._groups.clear()
         self._catalogs_of_ready = None
+        for state in states:
+            self._fleet_index.used(state, self._reported_uses.settle(state))
         for state in (*states, *self._exclude()):
             self._index(state)
         self.changes.pods.send(states)
+
+
+def _server(state: PodState) -> tuple[str, str]:
+    return state.pod.address, state.pod.uid

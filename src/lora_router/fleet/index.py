@@ -6,7 +6,7 @@ updated then. The index only finds the pods that are worth inspecting. The pods'
 source of truth.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_state import PodState
@@ -91,6 +91,7 @@ class FleetIndex:
         if known is None:
             for adapter in pod.in_flight_adapters:
                 self._runs(adapter, pod)
+            self.used(pod, pod.beliefs.idle())
         self._moved(pod)
 
     def remove(self, pod: PodState) -> None:
@@ -126,6 +127,13 @@ class FleetIndex:
         changes[change] = None
         if len(changes) >= _MAX_PENDING:
             self.refresh()
+
+    def used(self, pod: PodState, adapters: Iterable[str]) -> None:
+        """Record that a pod has used adapters that may be in flight there no more."""
+        if pod in self._active:
+            for adapter in adapters:
+                self._runs(adapter, pod)
+                self._stopped(adapter, pod)
 
     def refresh(self) -> None:
         """Apply all pending changes."""

@@ -1,7 +1,8 @@
 """Records that routers exchange. This module does not know how they are transported.
 
 A share always contains the complete state, not a difference. A lost share therefore costs only
-freshness, and no router has to remember what it sent before.
+freshness, and no router has to remember what it sent before. Past uses of adapters are the
+exception: they are no state that ends, and a share without them takes nothing back.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,17 @@ class PodShare:
     requests: int
     adapters: Mapping[str, int]
     """The number of these requests for each adapter. Adapters without requests are omitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedShare:
+    """Adapters that were used on one pod, and that one router has not in flight there."""
+
+    server: tuple[str, str]
+    """As in ``PodShare``."""
+    adapters: dict[str, float]
+    """For each adapter the seconds since its last use, as far as the router knows. The adapter that
+    was used last comes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +64,9 @@ class LedgerShare:
     ejected: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The pods that the router has ejected because they failed: for each name, the server's address
     and uid."""
+    used: Mapping[str, UsedShare] = field(default_factory=dict)
+    """By pod name: adapters whose requests, all of this router, began and ended since its last
+    share. So no share has them in flight."""
+    idle: Mapping[str, UsedShare] = field(default_factory=dict)
+    """By pod name: idle adapters that the router believes to be loaded. Only some shares have them:
+    the first one that a peer gets, and one every few seconds."""

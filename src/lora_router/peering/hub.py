@@ -93,7 +93,7 @@ class Hub:
         self._held = held
         self._clock = clock
         self._carriers: list[Carrier] = []
-        self._writer = ReportWriter()
+        self._writer = ReportWriter(fleet.idle_adapters)
         self._complete_at = clock.now()
         """When the last complete report went to all peers."""
         self._sent_at = float("-inf")

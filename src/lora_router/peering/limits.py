@@ -31,6 +31,11 @@ MAX_REQUESTS = 1_000_000
 MAX_HELD = 1024
 """Adapters that one peer holds requests for."""
 MAX_EJECTED = 10_000
+REPORT_USED = 4_000
+"""Adapters that were used, in a report that this router sends: about 2 ms of work."""
+MAX_USED = 4 * REPORT_USED
+"""Adapters that were used, in a report that this router accepts."""
+MAX_USED_SECONDS = 86_400.0
 MAX_HELD_SECONDS = 86_400.0
 
 MAX_PEERS = 32

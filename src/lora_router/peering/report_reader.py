@@ -7,7 +7,7 @@ used any more.
 
 from collections.abc import Iterable, Sequence
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
 from lora_router.peering.limits import (
     MAX_ADAPTERS,
     MAX_ADAPTERS_PER_POD,
@@ -22,6 +22,8 @@ from lora_router.peering.limits import (
     MAX_PODS,
     MAX_REQUESTS,
     MAX_ROUTERS,
+    MAX_USED,
+    MAX_USED_SECONDS,
     MAX_WEIGHT,
     ROW_BYTES,
 )
@@ -59,6 +61,9 @@ class ReportReader:
         """By pod name."""
         self._changed: set[int] = set()
         """Pods that the parts of an unfinished report changed."""
+        self._used: dict[str, UsedShare] = {}
+        """What the parts of an unfinished report say of adapters that were used."""
+        self._used_rows = 0
         self._part = 0
         """The number of the next part; 0: a report begins."""
 
@@ -68,7 +73,7 @@ class ReportReader:
         tables = self._tables
         names = len(tables.pods) + len(tables.adapters)
         rows = tables.rows + len(tables.requests) + len(tables.held) + len(tables.ejected)
-        return tables.name_bytes + ROW_BYTES * (names + rows)
+        return tables.name_bytes + ROW_BYTES * (names + rows + self._used_rows)
 
     def read(self, report: Report) -> LedgerShare | None:
         """Apply a report, or a part of one.
@@ -87,6 +92,7 @@ class ReportReader:
         self._apply_counts(report)
         self._apply_held(report)
         self._apply_ejected(report)
+        self._add_used(report)
         if report.more_follows:
             self._part += 1
             if self._part >= MAX_PARTS:
@@ -111,6 +117,7 @@ class ReportReader:
             tables.number = 0
             if report.base:
                 raise GapError
+        self._used, self._used_rows = {}, 0
         if not report.base:
             self._tables = tables = Tables()
             self._shares = {}
@@ -129,6 +136,8 @@ class ReportReader:
             + len(report.no_longer_ejected)
             + len(report.new_pods)
             + len(report.new_adapters)
+            + len(report.used)
+            + sum(len(row.adapters) for row in report.used)
         )
         if rows > MAX_PART_ROWS:
             raise ReportError("too-large", f"a message has {rows} rows; at most {MAX_PART_ROWS}")
@@ -226,6 +235,24 @@ class ReportReader:
         if len(tables.ejected) > MAX_EJECTED:
             raise ReportError("too-large", f"more than {MAX_EJECTED} ejected pods")
 
+    def _add_used(self, report: Report) -> None:
+        tables, used = self._tables, self._used
+        for row in report.used:
+            _check_positions((row.pod,), tables.pods)
+            _check_positions(row.adapters, tables.adapters)
+            if row.tenths_ago and len(row.tenths_ago) != len(row.adapters):
+                raise ReportError("malformed", "columns of different lengths")
+            self._used_rows += 1 + len(row.adapters)
+            if self._used_rows > MAX_USED:
+                raise ReportError("too-large", f"more than {MAX_USED} adapters were used")
+            key = tables.pods[row.pod]
+            names = map(tables.adapters.__getitem__, row.adapters)
+            if row.tenths_ago:
+                ages = dict(zip(names, map(_seconds, row.tenths_ago), strict=True))
+            else:
+                ages = dict.fromkeys(names, 0.0)
+            used[key.name] = UsedShare((key.address, key.uid), ages)
+
     def _finish(self, report: Report) -> LedgerShare:
         tables, shares = self._tables, self._shares
         adapters = tables.adapters
@@ -249,8 +276,10 @@ class ReportReader:
         ejected = {
             key.name: (key.address, key.uid) for key in map(tables.pods.__getitem__, tables.ejected)
         }
+        used, idle = (self._used, {}) if report.base else ({}, self._used)
+        self._used, self._used_rows = {}, 0
         return LedgerShare(
-            self._router, tables.number, self._every, dict(shares), held, heard, ejected
+            self._router, tables.number, self._every, dict(shares), held, heard, ejected, used, idle
         )
 
     def _held(self, row: HeldRow, now_ms: int) -> HeldShare:
@@ -266,6 +295,10 @@ class ReportReader:
 def _check_positions(positions: Sequence[int], table: Sequence[object]) -> None:
     if positions and max(positions) >= len(table):
         raise ReportError("malformed", "a position is outside its table")
+
+
+def _seconds(tenths: int) -> float:
+    return min(tenths / 10, MAX_USED_SECONDS)
 
 
 def _check_held(row: Held, tables: Tables) -> None:

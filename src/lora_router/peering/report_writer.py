@@ -5,11 +5,12 @@ tables that grow. ``begin_again`` makes new tables, so that names that are no lo
 stay in them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from heapq import nlargest
 from itertools import islice
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
 from lora_router.peering.limits import (
     MAX_ADAPTERS,
     MAX_ADAPTERS_PER_POD,
@@ -21,10 +22,12 @@ from lora_router.peering.limits import (
     MAX_PODS,
     MAX_REQUESTS,
     MAX_ROUTERS,
+    MAX_USED_SECONDS,
     PART_NAME_BYTES,
     PART_ROWS,
+    REPORT_USED,
 )
-from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report
+from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report, Used
 from lora_router.peering.tables import HeldRow, PodKey, Tables
 
 _NOTHING = PodShare(("", ""), 0, {})
@@ -33,8 +36,17 @@ _NOTHING = PodShare(("", ""), 0, {})
 class ReportWriter:
     """Knows what was reported last, and what has to be sent so that others know it too."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: Callable[[float, int], Mapping[str, UsedShare]] | None = None) -> None:
+        """Create a writer that has reported nothing.
+
+        Args:
+            idle: Returns the idle adapters for a complete report: at a time on this router's clock,
+                up to a number.
+        """
+        self._idle = idle
         self._tables = Tables()
+        self._idle_rows = 0
+        """The idle adapters in the tables, as of the last complete report to all."""
         self._now_ms = 0
         self._pods: dict[PodKey, int] = {}
         self._adapters: dict[str, int] = {}
@@ -52,7 +64,8 @@ class ReportWriter:
     def is_sparse(self) -> bool:
         """Whether most names in the tables are not used."""
         tables = self._tables
-        return len(tables.adapters) > 1000 and len(tables.adapters) > 4 * tables.rows
+        used = tables.rows + self._idle_rows
+        return len(tables.adapters) > 1000 and len(tables.adapters) > 4 * used
 
     def begin_again(self) -> None:
         """Forget what was reported. The next report is complete."""
@@ -74,6 +87,7 @@ class ReportWriter:
         self._report_requests(parts, share)
         self._report_held(parts, share)
         self._report_ejected(parts, share)
+        self._report_used(parts, share.used if base else self._idle_now())
         self._report_acknowledged(parts, share)
         return parts.finish()
 
@@ -94,6 +108,13 @@ class ReportWriter:
         for position, row in tables.held.items():
             parts.set_held(position, row)
         parts.set_ejected(tables.ejected, ())
+        idle = self._idle_now()
+        for name, used in islice(idle.items(), REPORT_USED):
+            found = self._pods.get(PodKey(name, *used.server))
+            if found is not None:
+                # No name is added here, since those that have the tables would not learn of it.
+                # What is not in them was used by peers lately, which report it themselves.
+                parts.set_used(found, used.adapters, _each(idle), self._adapters.get)
         parts.report.acknowledged.extend(tables.acknowledged)
         return parts.finish()
 
@@ -191,6 +212,19 @@ class ReportWriter:
         after = {position for position in found if position is not None}
         parts.set_ejected(after - tables.ejected, tables.ejected - after)
         tables.ejected = after
+
+    def _report_used(self, parts: "_Parts", used: Mapping[str, UsedShare]) -> None:
+        rows = 0
+        position = partial(self._adapter, parts)
+        for name, share in islice(used.items(), REPORT_USED):
+            pod = self._pod(parts, name, share.server)
+            if pod is not None:
+                rows += parts.set_used(pod, share.adapters, _each(used), position)
+        if not parts.report.base:
+            self._idle_rows = rows
+
+    def _idle_now(self) -> Mapping[str, UsedShare]:
+        return {} if self._idle is None else self._idle(self._now_ms / 1000, REPORT_USED)
 
     def _report_acknowledged(self, parts: "_Parts", share: LedgerShare) -> None:
         tables = self._tables
@@ -296,6 +330,26 @@ class _Parts:
             self._take_row()
             self.report.no_longer_ejected.append(position)
 
+    def set_used(
+        self, pod: int, ages: dict[str, float], most: int, position: Callable[[str], int | None]
+    ) -> int:
+        """Add the ``most`` adapters of a pod that were used last; return how many were added."""
+        adapters, tenths = [], []
+        for name, age in islice(reversed(ages.items()), most):
+            found = position(name)
+            if found is not None:
+                adapters.append(found)
+                tenths.append(int(10 * age if age < MAX_USED_SECONDS else 10 * MAX_USED_SECONDS))
+        if adapters:
+            if self._room < len(adapters):
+                self._next_part()
+            self._room -= len(adapters)
+            adapters.reverse()
+            tenths.reverse()
+            times = tenths if any(tenths) else ()
+            self.report.used.append(Used(pod=pod, adapters=adapters, tenths_ago=times))
+        return len(adapters)
+
     def finish(self) -> list[bytes]:
         """Return the messages."""
         self._finished.append(PeerMessage(report=self.report).SerializeToString())
@@ -327,6 +381,11 @@ def _longest(held: Mapping[str, HeldShare]) -> Iterable[tuple[str, HeldShare]]:
     if len(held) <= MAX_HELD:
         return held.items()
     return nlargest(MAX_HELD, held.items(), key=lambda item: item[1].seconds)
+
+
+def _each(used: Mapping[str, UsedShare]) -> int:
+    """Return how many adapters of each pod can be reported."""
+    return max(1, REPORT_USED // len(used))
 
 
 def _plus_one(position: int | None) -> int:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
 
 PODS = [f"ns/pod-{number}" for number in range(5)]
 ADAPTERS = [*(f"adapter-{number}" for number in range(6)), "Größe"]
@@ -27,6 +27,14 @@ _held = st.builds(
     closed=st.none() | st.tuples(st.sampled_from(PODS), st.sampled_from(ADAPTERS)),
 )
 
+_used = st.builds(
+    UsedShare,
+    server=_servers,
+    adapters=st.lists(st.sampled_from(ADAPTERS), min_size=1, max_size=5, unique=True).map(
+        lambda names: dict.fromkeys(names, 0.0)
+    ),
+)
+
 shares = st.builds(
     LedgerShare,
     router=st.just("there"),
@@ -36,6 +44,7 @@ shares = st.builds(
     held=st.dictionaries(st.sampled_from(ADAPTERS), _held, max_size=4),
     heard=st.dictionaries(st.sampled_from(["here", "third"]), st.integers(1, 9), max_size=2),
     ejected=st.dictionaries(st.sampled_from(PODS), _servers, max_size=3),
+    used=st.dictionaries(st.sampled_from(PODS), _used, max_size=3),
 )
 
 

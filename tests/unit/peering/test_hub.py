@@ -75,6 +75,37 @@ def test_routers_that_meet_know_at_once_what_the_other_has_in_flight(clock: Manu
     assert in_flight(here) == 1
 
 
+def test_a_router_that_joins_knows_which_idle_adapters_are_loaded(clock: ManualClock) -> None:
+    here, there = mesh(clock, "here", "there")
+    here.fleet.ledger.reserve(state_of(here.fleet, 1), "a").release()
+    clock.advance(COMPLETE_SECONDS)
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "b").release()
+    clock.advance(INTERVAL_SECONDS + DELAY)
+
+    third = Router("third", clock)
+    third.connect(there)
+    clock.advance(4 * DELAY)
+
+    beliefs = state_of(third.fleet, 1).beliefs
+    assert third.peers() == ["there"]
+    assert list(beliefs.idle()) == ["a", "b"], "also what a router knows from another one"
+
+
+def test_what_routers_tell_each_other_of_idle_adapters_does_not_go_in_circles(
+    clock: ManualClock,
+) -> None:
+    routers = mesh(clock, "one", "two", "three")
+    beliefs = [state_of(router.fleet, 1).beliefs for router in routers]
+    routers[0].fleet.ledger.reserve(state_of(routers[0].fleet, 1), "a").release()
+    used_at = clock.time
+
+    clock.advance(10 * COMPLETE_SECONDS)
+
+    for each in beliefs:
+        assert list(each.idle()) == ["a"]
+        assert used_at <= each.idle()["a"] <= used_at + 3 * INTERVAL_SECONDS
+
+
 def test_one_stream_is_enough_and_carries_reports_both_ways(clock: ManualClock) -> None:
     here, there = Router("here", clock), Router("there", clock)
     here.connect(there)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
 from lora_router.peering import limits
-from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report
+from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report, Used
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader
 from lora_router.peering.report_writer import ReportWriter
 from tests.unit.peering.shares import same, shares
@@ -97,6 +97,80 @@ def test_a_report_after_a_missing_one_is_a_gap_until_a_complete_one_arrives() ->
     assert (share.number, share.pods) == (4, pods)
 
 
+def test_what_came_and_went_is_reported_once() -> None:
+    writer, reader = ReportWriter(), ReportReader("there", 0.1)
+    read(reader, writer.update(share_of(1), 10.0))
+    used = {"pod-1": UsedShare(SERVER, {"b": 0.0, "a": 0.0})}
+
+    share = read(reader, writer.update(share_of(2, used=used), 10.1))
+    after = read(reader, writer.update(share_of(3), 10.2))
+
+    assert share is not None
+    assert after is not None
+    assert (share.used, share.idle) == (used, {})
+    assert list(share.used["pod-1"].adapters) == ["b", "a"]
+    assert after.used == {}
+
+
+def test_a_complete_report_has_the_idle_adapters_and_when_each_was_used() -> None:
+    idle = {"pod-1": UsedShare(SERVER, {"b": 100.0, "a": 2.5}), "pod-2": UsedShare(SERVER, {})}
+    writer = ReportWriter(lambda _now, _most: idle)
+
+    first = read(ReportReader("there", 0.1), writer.update(share_of(1), 10.0))
+    idle["pod-1"].adapters["not in the tables"] = 0.0
+    again = read(ReportReader("there", 0.1), writer.complete())
+
+    for share in (first, again):
+        assert share is not None
+        assert share.idle == {"pod-1": UsedShare(SERVER, {"b": 100.0, "a": 2.5})}
+        assert share.used == {}
+
+
+def test_of_too_many_idle_adapters_those_are_reported_that_were_used_last() -> None:
+    names = [f"adapter-{number}" for number in range(50)]
+    ages = {name: float(50 - number) for number, name in enumerate(names)}
+    idle = {f"pod-{n}": UsedShare(SERVER, {"oldest": 1e30} | ages) for n in range(200)}
+    writer = ReportWriter(lambda _now, _most: idle)
+
+    messages = writer.update(share_of(1), 10.0)
+    share = read(ReportReader("there", 0.1), messages)
+
+    assert share is not None
+    assert {len(each.adapters) for each in share.idle.values()} == {20}
+    assert list(share.idle["pod-0"].adapters) == names[-20:]
+    assert sum(map(len, messages)) < 30_000
+    assert sum(map(len, writer.complete())) < 30_000
+
+
+def test_idle_adapters_of_many_pods_stay_within_the_bounds_of_a_reader() -> None:
+    idle = {f"pod-{n}": UsedShare(SERVER, {"a": 1.0, "b": 1e30}) for n in range(9000)}
+    writer = ReportWriter(lambda _now, _most: idle)
+    share = read(ReportReader("there", 0.1), writer.update(share_of(1), 10.0))
+    assert share is not None
+    assert len(share.idle) == limits.REPORT_USED
+
+
+def test_many_idle_adapters_are_no_reason_to_begin_again() -> None:
+    idle = {"pod-1": UsedShare(SERVER, {f"adapter-{n}": 1.0 for n in range(2000)})}
+    writer = ReportWriter(lambda _now, _most: idle)
+    writer.update(share_of(1), 10.0)
+    assert not writer.is_sparse
+
+
+def test_an_older_router_reads_what_it_knows_of_a_newer_ones_report() -> None:
+    idle = {"pod-1": UsedShare(SERVER, {"b": 1.0})}
+    pods = {"pod-1": PodShare(SERVER, 1, {"a": 1})}
+    writer = ReportWriter(lambda _now, _most: idle)
+    (message,) = writer.update(share_of(1, pods=pods), 10.0)
+    report = PeerMessage.FromString(message).report
+    report.ClearField("used")  # An older router does not know the field.
+
+    share = ReportReader("there", 0.1).read(report)
+
+    assert share is not None
+    assert (share.pods, share.idle) == (pods, {})
+
+
 def test_names_that_are_not_used_any_more_are_forgotten_when_the_writer_begins_again() -> None:
     writer = ReportWriter()
     for number in range(1, 2001):
@@ -144,6 +218,8 @@ def test_every_share_arrives_as_it_was_sent(sent: list[LedgerShare]) -> None:
         found = read(reader, writer.update(numbered, 100.0 + number / 10))
         assert found is not None
         assert same(found, numbered)
+        # The first report is complete. There is nobody here who knows what is idle.
+        assert found.used == (numbered.used if number > 1 else {})
 
 
 class LossyStream(RuleBasedStateMachine):
@@ -262,6 +338,22 @@ WRONG: dict[str, Callable[[], Report]] = {
         held=[Held(adapter=n) for n in range(1025)],
     ),
     "too many routers": lambda: Report(number=1, new_routers=[f"r-{n}" for n in range(257)]),
+    "used on a pod outside the table": lambda: Report(number=1, used=[Used(pod=0)]),
+    "a used adapter outside the table": lambda: Report(
+        number=1, new_pods=pods_named(1), used=[Used(pod=0, adapters=[0])]
+    ),
+    "times of fewer adapters": lambda: Report(
+        number=1,
+        new_pods=pods_named(1),
+        new_adapters=["a"],
+        used=[Used(pod=0, adapters=[0, 0], tenths_ago=[1])],
+    ),
+    "too many used": lambda: Report(
+        number=1,
+        new_pods=pods_named(1),
+        new_adapters=["a"],
+        used=[Used(pod=0, adapters=[0] * 8000)] * 2,
+    ),
     "acknowledgements of nobody": lambda: Report(number=1, acknowledged=[1]),
 }
 
@@ -286,6 +378,17 @@ def test_tables_that_grow_for_ever_are_an_error_in_time() -> None:
 def test_a_report_that_never_ends_is_an_error_in_time() -> None:
     endless = (Report(number=1, part=part, more_follows=True) for part in itertools.count())
     with pytest.raises(ReportError, match="parts"):
+        read_all(ReportReader("there", 0.1), endless)
+
+
+def test_more_uses_in_every_part_are_an_error_in_time() -> None:
+    used = [Used(pod=0, adapters=[0] * 4000)]
+    names = {"new_pods": pods_named(1), "new_adapters": ["a"]}
+    endless = (
+        Report(number=1, part=part, more_follows=True, used=used, **({} if part else names))  # type: ignore[arg-type]
+        for part in itertools.count()
+    )
+    with pytest.raises(ReportError, match="adapters were used"):
         read_all(ReportReader("there", 0.1), endless)
 
 
@@ -340,6 +443,9 @@ reports = st.builds(
     acknowledged=st.lists(st.integers(0, 2**64 - 1), max_size=2),
     ejected=_columns,
     no_longer_ejected=_columns,
+    used=st.lists(
+        st.builds(Used, pod=_numbers, adapters=_columns, tenths_ago=_columns), max_size=3
+    ),
 )
 
 
@@ -358,3 +464,5 @@ def test_no_report_breaks_the_reader(some: list[Report]) -> None:
                 assert 0 < pod.requests <= limits.MAX_REQUESTS
             for held in share.held.values():
                 assert 0 <= held.seconds <= limits.MAX_HELD_SECONDS
+            for used in (*share.used.values(), *share.idle.values()):
+                assert all(0 <= age <= limits.MAX_USED_SECONDS for age in used.adapters.values())

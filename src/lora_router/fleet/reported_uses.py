@@ -1,0 +1,126 @@
+"""What peers report of adapters that are not in flight: it adds to what is believed of pods.
+
+Rules:
+
+- It applies to the same server only, and only to adapters that the pod serves. If the models of the
+  pod, or the pod itself, are not known yet, it waits for them.
+- Adapters that came and went between two reports were used now. The others have the times of their
+  last uses. A peer reports them every few seconds, so a list that follows sooner is ignored.
+- What waits is bounded. After ``_WAIT_SECONDS`` it is dropped: the peer has reported it again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lora_router.fleet.peer_ledgers import LedgerShare, UsedShare
+from lora_router.fleet.pod_state import PodState
+
+_LIST_SECONDS = 1.0
+"""The shortest time between two lists of one peer. It bounds the work that a peer can cause."""
+_WAIT_SECONDS = 15.0
+_MAX_WAITING = 8_000
+"""Adapters and pods that may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    server: tuple[str, str]
+    uses: dict[str, float]
+    since: float
+
+
+class ReportedUses:
+    """Applies what shares say of idle adapters, and keeps what cannot be applied yet."""
+
+    def __init__(self) -> None:
+        self._listed_at: dict[str, float] = {}
+        """When the last list of each peer was applied."""
+        self._waiting: dict[str, _Waiting] = {}
+        """By pod name, the last one that was put there at the end."""
+        self._rows = 0
+        """The adapters and pods in ``_waiting``."""
+
+    def put(
+        self, share: LedgerShare, states: Mapping[str, PodState], now: float
+    ) -> Mapping[PodState, list[str]]:
+        """Apply a share; return the adapters that it says something new of, for each pod."""
+        changed: dict[PodState, list[str]] = {}
+        if share.used:
+            self._apply(share.used, states, now, changed, are_recent=True)
+        if share.idle and now - self._listed_at.get(share.router, -_LIST_SECONDS) >= _LIST_SECONDS:
+            self._listed_at[share.router] = now
+            self._drop_old(now)
+            self._apply(share.idle, states, now, changed, are_recent=False)
+        return changed
+
+    def forget(self, router: str) -> None:
+        """Forget when a peer reported. What it reported of uses stays true."""
+        self._listed_at.pop(router, None)
+
+    def settle(self, state: PodState) -> list[str]:
+        """Apply what waited for the models of a pod; return the adapters that it is about."""
+        if not state.models_known or state.pod.name not in self._waiting:
+            return []
+        waiting = self._take(state.pod.name)
+        if waiting.server != (state.pod.address, state.pod.uid):
+            return []
+        return state.beliefs.learn(_served(state, waiting.uses))
+
+    def _apply(
+        self,
+        reported: Mapping[str, UsedShare],
+        states: Mapping[str, PodState],
+        now: float,
+        changed: dict[PodState, list[str]],
+        *,
+        are_recent: bool,
+    ) -> None:
+        for name, share in reported.items():
+            state = states.get(name)
+            if state is None or not state.models_known:
+                self._wait(name, share, now)
+                continue
+            if share.server != (state.pod.address, state.pod.uid):
+                continue
+            if are_recent:
+                served = state.adapters
+                news = [adapter for adapter in share.adapters if adapter in served]
+                state.beliefs.used_elsewhere(news)
+            else:
+                news = state.beliefs.learn(_served(state, _times(share, now)))
+            if news:
+                changed.setdefault(state, []).extend(news)
+
+    # What waits for the models of its pod
+
+    def _wait(self, name: str, share: UsedShare, now: float) -> None:
+        uses = _times(share, now)
+        if name in self._waiting:
+            before = self._take(name)
+            if before.server == share.server:
+                for adapter, at in before.uses.items():
+                    uses[adapter] = max(at, uses.get(adapter, at))
+        rows = 1 + len(uses)
+        if self._rows + rows <= _MAX_WAITING:
+            self._waiting[name] = _Waiting(share.server, uses, now)
+            self._rows += rows
+
+    def _take(self, name: str) -> _Waiting:
+        waiting = self._waiting.pop(name)
+        self._rows -= 1 + len(waiting.uses)
+        return waiting
+
+    def _drop_old(self, now: float) -> None:
+        for name, waiting in tuple(self._waiting.items()):
+            if now - waiting.since <= _WAIT_SECONDS:
+                break
+            self._take(name)
+
+
+def _times(share: UsedShare, now: float) -> dict[str, float]:
+    return {adapter: now - age for adapter, age in share.adapters.items()}
+
+
+def _served(state: PodState, uses: Mapping[str, float]) -> dict[str, float]:
+    served = state.adapters
+    return {adapter: at for adapter, at in uses.items() if adapter in served}
