@@ -11,6 +11,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, HealthRules
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.outliers import Outliers
+from lora_router.fleet.peer_ledgers import LedgerShare, UsedShare
 from lora_router.fleet.pod_state import PodState
 from tests.examples import examples
 from tests.fleet import make_metrics, make_pod
@@ -104,6 +105,20 @@ class Changes(RuleBasedStateMachine):
             self.time += 1.0
             metrics = make_metrics(active, max_lora=slots, scraped_at=self.time)
             self.fleet.put_metrics(state, replace(metrics, running=running, deferred=deferred))
+
+    @rule(number=NUMBERS, uid=st.sampled_from("xy"), names=st.frozensets(NAMES), idle=st.booleans())
+    def peer_reports_uses(self, number: int, uid: str, names: frozenset[str], idle: bool) -> None:
+        self.time += 1.0
+        pod = make_pod(number)
+        uses = {pod.name: UsedShare((pod.address, uid), dict.fromkeys(names, 0.5))}
+        share = LedgerShare("peer", int(self.time), 0.1, {}, {}, {})
+        self.fleet.put_peer(
+            replace(share, idle=uses) if idle else replace(share, used=uses), self.time
+        )
+        state = self.fleet.get(pod.name)
+        if state is not None and state.pod.uid == uid and not idle:
+            used = names & state.adapters.keys()
+            assert all(map(state.beliefs.in_host_memory, used))
 
     @rule(number=NUMBERS, seconds=st.sampled_from((1.0, 20.0)), unreachable=st.booleans())
     def scrape_fails(self, number: int, seconds: float, unreachable: bool) -> None:

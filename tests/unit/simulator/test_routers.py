@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lora_router.config.settings import Settings
+from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.simulator.engine_options import EngineOptions
@@ -161,6 +162,31 @@ def test_a_killed_router_is_forgotten_and_another_one_takes_its_place() -> None:
     ]
     assert len(run.requests) == len(watched.trace)
     assert watched.in_flight(1) == 0
+
+
+def test_routers_that_are_replaced_one_after_the_other_know_what_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rolling update of a fleet with few requests, in which most adapters are idle."""
+    workload = Workload(24, zipf=0.8)
+    update = tuple(event(KILLED, 20.0 + 10.0 * n, 3.0, n % 2) for n in range(4))
+    fleet = replace(
+        FLEET,
+        engines=(EngineOptions(max_loras=4, max_cpu_loras=8),) * 8,
+        adapters=workload.adapter_names,
+        preloaded=(),
+    )
+    arrivals = list(make_trace(workload, rate=2.0, seconds=60.0, seed=3))
+
+    def loads(fleet: FleetOptions) -> int:
+        return sum(pod.loads for pod in FleetSimulation(fleet, placement, 3).run(arrivals).pods)
+
+    undisturbed, updated = loads(fleet), loads(replace(fleet, router_events=update))
+    monkeypatch.setattr(Fleet, "idle_adapters", lambda *_: {})
+    untold = loads(replace(fleet, router_events=update))
+
+    assert updated <= 1.1 * undisturbed
+    assert updated <= 0.8 * untold
 
 
 def test_held_requests_of_a_killed_router_are_asked_of_another_one() -> None:
