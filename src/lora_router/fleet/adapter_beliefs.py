@@ -36,7 +36,7 @@ everything is forgotten except what routers have in flight.
 
 from collections.abc import Collection, Mapping
 
-from lora_router.fleet.last_uses import ELSEWHERE, HERE, date, in_slots, latest, merged
+from lora_router.fleet.last_uses import ELSEWHERE, HERE, date, in_slots, later, latest, merged
 from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
@@ -279,15 +279,15 @@ class AdapterBeliefs:
         mine = date(self._used, now)
         return [name for name in mine if name not in expected and name not in reported]
 
-    def idle(self, most: int = _LEAST_TOLD) -> dict[str, float]:
-        """Return the idle adapters that are probably loaded, with the times of their last uses.
+    def idle(self, now: float, most: int = _LEAST_TOLD) -> dict[str, float]:
+        """Return the idle adapters that are probably loaded, with the seconds since their last use.
 
         Return nothing if the server reports what it has loaded: then every router can read that.
         """
         if self._residency is not None or not self._used:
             return {}
         in_flight = self.expected.keys() | self.foreign_adapters
-        return latest(self._used, in_flight, min(most, max(self.slots or 0, _LEAST_TOLD)))
+        return latest(self._used, in_flight, min(most, max(self.slots or 0, _LEAST_TOLD)), now)
 
     def used_elsewhere(self, adapters: Collection[str]) -> None:
         """Record that requests of a peer used adapters, and have ended."""
@@ -303,15 +303,16 @@ class AdapterBeliefs:
 
         Return those whose last use was not known here. What is in flight is known better.
         """
-        in_flight = self.expected.keys() | self.foreign_adapters
-        least = self._emptied_at
-        news = {name: at for name, at in uses.items() if at > least and name not in in_flight}
         before = self._used
-        after = merged(before, news, _MAX_USED)
-        if after is None:
+        news = later(uses, before)
+        if not news:
             return []
-        self._used, self._resident = after, None
-        return [name for name in news if name in after and before.get(name) != after[name]]
+        for name in tuple(news):
+            in_flight = name in self.expected or name in self.foreign_adapters
+            if in_flight or news[name] <= self._emptied_at:
+                del news[name]
+        self._used, self._resident = merged(before, news, _MAX_USED), None
+        return list(news)
 
     def forget_old(self, now: float, max_age: float) -> bool:
         """Forget what strangers have in flight if the last scrape is too old.

@@ -230,10 +230,9 @@ class Fleet:
         found = {}
         each = max(1, most // max(1, len(self)))
         for name, state in islice(self._states.items(), most):
-            idle = state.beliefs.idle(each)
+            idle = state.beliefs.idle(now, each)
             if idle:
-                ages = {adapter: max(0.0, now - at) for adapter, at in idle.items()}
-                found[name] = UsedShare(_server(state), ages)
+                found[name] = UsedShare(_server(state), idle)
         return found
 
     def _after_exchange(self, changed: Collection[PodState]) -> None:

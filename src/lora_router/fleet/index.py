@@ -91,7 +91,7 @@ class FleetIndex:
         if known is None:
             for adapter in pod.in_flight_adapters:
                 self._runs(adapter, pod)
-            self.used(pod, pod.beliefs.idle())
+            self.used(pod, pod.beliefs.idle(0.0))
         self._moved(pod)
 
     def remove(self, pod: PodState) -> None:

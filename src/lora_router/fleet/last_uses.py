@@ -8,6 +8,7 @@ the router reports to its peers.
 import math
 import sys
 from collections.abc import Container, Mapping, Set
+from itertools import islice
 
 HERE = math.inf
 """A request of this router used the adapter since the last report."""
@@ -34,15 +35,14 @@ def date(uses: dict[str, float], now: float) -> list[str]:
     return mine
 
 
-def latest(uses: dict[str, float], without: Container[str], most: int) -> dict[str, float]:
-    """Return the adapters that were used last, oldest first, except some."""
-    found: list[str] = []
-    for name in reversed(uses):
-        if name not in without:
-            found.append(name)
-            if len(found) == most:
-                break
-    return {name: uses[name] for name in reversed(found)}
+def latest(uses: dict[str, float], without: Set[str], most: int, now: float) -> dict[str, float]:
+    """Return the seconds since the last use of the adapters that were used last, except some."""
+    if without:
+        found = [name for name in reversed(uses) if name not in without][:most]
+    else:
+        found = list(islice(reversed(uses), most))
+    found.reverse()
+    return {name: now - at if (at := uses[name]) < now else 0.0 for name in found}
 
 
 def in_slots(
@@ -71,25 +71,25 @@ def in_slots(
     return dict.fromkeys(reversed(found))
 
 
-def merged(
-    uses: dict[str, float], reported: Mapping[str, float], most: int
-) -> dict[str, float] | None:
-    """Return the uses with those that a peer reported, or ``None`` if it reported nothing new.
-
-    A later use stands, whoever knows it. A report never removes an adapter: of new ones, the oldest
-    are left out if there would be more than ``most``.
-    """
-    news = {
+def later(reported: Mapping[str, float], uses: dict[str, float]) -> dict[str, float]:
+    """Return the uses that a peer reported and that are later than those that are known."""
+    return {
         name: at
         for name, at in reported.items()
         if name not in uses or uses[name] + _SLACK_SECONDS < at
     }
-    if not news:
-        return None
+
+
+def merged(uses: dict[str, float], news: dict[str, float], most: int) -> dict[str, float]:
+    """Return the uses together with later ones.
+
+    No adapter is removed from the uses. The oldest new ones are removed from the news if there
+    would be more than ``most``.
+    """
     new = sorted((name for name in news if name not in uses), key=news.__getitem__)
     for name in new[: max(0, len(uses) + len(new) - most)]:
         del news[name]
-    return dict(sorted({**uses, **news}.items(), key=_when)) if news else None
+    return dict(sorted({**uses, **news}.items(), key=_when))
 
 
 def _when(use: tuple[str, float]) -> float:

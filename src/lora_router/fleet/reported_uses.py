@@ -64,7 +64,10 @@ class ReportedUses:
         waiting = self._take(state.pod.name)
         if waiting.server != (state.pod.address, state.pod.uid):
             return []
-        return state.beliefs.learn(_served(state, waiting.uses))
+        served = state.adapters
+        return state.beliefs.learn(
+            {name: at for name, at in waiting.uses.items() if name in served}
+        )
 
     def _apply(
         self,
@@ -82,19 +85,21 @@ class ReportedUses:
                 continue
             if share.server != (state.pod.address, state.pod.uid):
                 continue
+            served = state.adapters
             if are_recent:
-                served = state.adapters
                 news = [adapter for adapter in share.adapters if adapter in served]
                 state.beliefs.used_elsewhere(news)
             else:
-                news = state.beliefs.learn(_served(state, _times(share, now)))
+                news = state.beliefs.learn(
+                    {name: now - age for name, age in share.adapters.items() if name in served}
+                )
             if news:
                 changed.setdefault(state, []).extend(news)
 
     # What waits for the models of its pod
 
     def _wait(self, name: str, share: UsedShare, now: float) -> None:
-        uses = _times(share, now)
+        uses = {adapter: now - age for adapter, age in share.adapters.items()}
         if name in self._waiting:
             before = self._take(name)
             if before.server == share.server:
@@ -115,12 +120,3 @@ class ReportedUses:
             if now - waiting.since <= _WAIT_SECONDS:
                 break
             self._take(name)
-
-
-def _times(share: UsedShare, now: float) -> dict[str, float]:
-    return {adapter: now - age for adapter, age in share.adapters.items()}
-
-
-def _served(state: PodState, uses: Mapping[str, float]) -> dict[str, float]:
-    served = state.adapters
-    return {adapter: at for adapter, at in uses.items() if adapter in served}

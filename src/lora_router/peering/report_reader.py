@@ -23,7 +23,6 @@ from lora_router.peering.limits import (
     MAX_REQUESTS,
     MAX_ROUTERS,
     MAX_USED,
-    MAX_USED_SECONDS,
     MAX_WEIGHT,
     ROW_BYTES,
 )
@@ -248,7 +247,7 @@ class ReportReader:
             key = tables.pods[row.pod]
             names = map(tables.adapters.__getitem__, row.adapters)
             if row.tenths_ago:
-                ages = dict(zip(names, map(_seconds, row.tenths_ago), strict=True))
+                ages = dict(zip(names, [tenths / 10 for tenths in row.tenths_ago], strict=True))
             else:
                 ages = dict.fromkeys(names, 0.0)
             used[key.name] = UsedShare((key.address, key.uid), ages)
@@ -295,10 +294,6 @@ class ReportReader:
 def _check_positions(positions: Sequence[int], table: Sequence[object]) -> None:
     if positions and max(positions) >= len(table):
         raise ReportError("malformed", "a position is outside its table")
-
-
-def _seconds(tenths: int) -> float:
-    return min(tenths / 10, MAX_USED_SECONDS)
 
 
 def _check_held(row: Held, tables: Tables) -> None:

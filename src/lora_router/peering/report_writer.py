@@ -6,7 +6,6 @@ stay in them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from heapq import nlargest
 from itertools import islice
 
@@ -114,7 +113,7 @@ class ReportWriter:
             if found is not None:
                 # No name is added here, since those that have the tables would not learn of it.
                 # What is not in them was used by peers lately, which report it themselves.
-                parts.set_used(found, used.adapters, _each(idle), self._adapters.get)
+                parts.set_used(found, used, _each(idle), self._adapters)
         parts.report.acknowledged.extend(tables.acknowledged)
         return parts.finish()
 
@@ -215,11 +214,10 @@ class ReportWriter:
 
     def _report_used(self, parts: "_Parts", used: Mapping[str, UsedShare]) -> None:
         rows = 0
-        position = partial(self._adapter, parts)
         for name, share in islice(used.items(), REPORT_USED):
             pod = self._pod(parts, name, share.server)
             if pod is not None:
-                rows += parts.set_used(pod, share.adapters, _each(used), position)
+                rows += parts.set_used(pod, share, _each(used), self._adapters, self._adapter)
         if not parts.report.base:
             self._idle_rows = rows
 
@@ -331,15 +329,24 @@ class _Parts:
             self.report.no_longer_ejected.append(position)
 
     def set_used(
-        self, pod: int, ages: dict[str, float], most: int, position: Callable[[str], int | None]
+        self,
+        pod: int,
+        used: UsedShare,
+        most: int,
+        known: Mapping[str, int],
+        add: "Callable[[_Parts, str], int | None] | None" = None,
     ) -> int:
-        """Add the ``most`` adapters of a pod that were used last; return how many were added."""
+        """Add the ``most`` adapters of a pod that were used last; return how many were added.
+
+        Their positions are ``known``, or those that ``add`` gives them.
+        """
         adapters, tenths = [], []
-        for name, age in islice(reversed(ages.items()), most):
-            found = position(name)
-            if found is not None:
-                adapters.append(found)
-                tenths.append(int(10 * age if age < MAX_USED_SECONDS else 10 * MAX_USED_SECONDS))
+        for name, age in islice(reversed(used.adapters.items()), most):
+            found = known.get(name)
+            if found is None and (add is None or (found := add(self, name)) is None):
+                continue
+            adapters.append(found)
+            tenths.append(int(10 * age if age < MAX_USED_SECONDS else 10 * MAX_USED_SECONDS))
         if adapters:
             if self._room < len(adapters):
                 self._next_part()

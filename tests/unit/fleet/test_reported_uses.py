@@ -51,7 +51,7 @@ def told(
 
 
 def order(fleet: Fleet, pod: int = 1) -> list[str]:
-    return list(beliefs_of(fleet, pod).idle(1000))
+    return list(beliefs_of(fleet, pod).idle(0.0, 1000))
 
 
 # A router that joins
