@@ -167,9 +167,9 @@ class Peers:
         if (
             self._own is None
             or self._has_claims
-            or self._talking(now) != self._allotted_among
+            or (talking := self._talking(now)) != self._allotted_among
             or len(states) != len(self._positions)
-            or self._somebody_holds()
+            or self._somebody_holds(talking)
         ):
             return self._allot(states, now)
         return self._allot_unclaimed(moved, now)
@@ -178,7 +178,7 @@ class Peers:
         """Return the peers that sent a share lately: only they can leave slots to others.
 
         A peer that is silent for longer may be gone, or not hear this router. What it has in flight
-        still counts until it is forgotten, but no slot waits for it.
+        still counts until it is forgotten, but no slot waits for it, and its claims do not count.
         """
         if self._own is None:
             return frozenset(self._received)
@@ -187,10 +187,8 @@ class Peers:
             name for name, received in self._received.items() if now - received.at <= longest
         )
 
-    def _somebody_holds(self) -> bool:
-        return bool(self._claimed) or any(
-            received.share.held for received in self._received.values()
-        )
+    def _somebody_holds(self, talking: Collection[str]) -> bool:
+        return bool(self._claimed) or any(self._received[each].share.held for each in talking)
 
     def _allot(self, states: Mapping[str, PodState], now: float) -> list[PodState]:
         """Compute this router's allotment and the closed slots; return the changed pods.
@@ -209,7 +207,7 @@ class Peers:
         own = self._own.share
         if talking != self._allotted_among or self._allotted_states != states:
             self._put_in_order(own.router, talking, states)
-        had_claims, self._has_claims = self._has_claims, self._somebody_holds()
+        had_claims, self._has_claims = self._has_claims, self._somebody_holds(talking)
         if not self._has_claims and not had_claims:
             if len(self._untouched) > len(states):
                 self._untouched = {}
@@ -223,7 +221,7 @@ class Peers:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
         free = [state.beliefs.reported_free_slots() if state.pod.ready else 0 for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        allotments = allotments_of(own.router, routers, free, self._claims(positions, now))
+        allotments = allotments_of(own.router, routers, free, self._claims(talking, positions, now))
         untouched = {}
         changed = []
         for state, allotted, unclaimed in zip(
@@ -303,10 +301,12 @@ class Peers:
         last = self._untouched.get(state)
         return last if last is not None and last[0] == unclaimed else (unclaimed, now)
 
-    def _claims(self, positions: Mapping[str, int], now: float) -> Collection[Claim]:
+    def _claims(
+        self, talking: Collection[str], positions: Mapping[str, int], now: float
+    ) -> Collection[Claim]:
         """Return one claim for each held adapter: that of the router that has held it longest."""
         claims: dict[str, Claim] = {}
-        for received in (self._own, *self._received.values()):
+        for received in (self._own, *(self._received[each] for each in sorted(talking))):
             if received is None:
                 continue
             for adapter, held in received.share.held.items():

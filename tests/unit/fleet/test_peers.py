@@ -216,6 +216,31 @@ def test_no_slot_waits_for_a_silent_peer_whose_requests_still_count() -> None:
     assert foreign == {"a"}
 
 
+def test_the_claims_of_a_silent_peer_do_not_count() -> None:
+    """One of three routers holds an adapter for the last slot of the fleet, and falls silent."""
+    fleets = {name: make_fleet(1, adapters=("a", "b")) for name in ("here", "silent", "third")}
+    for fleet in fleets.values():
+        fleet.put_metrics(state_of(fleet, 1), replace(make_metrics(max_lora=1), running=0.0))
+    pod = state_of(fleets["here"], 1)
+    claim = {"b": HeldShare(7.0, wanted="pod-1")}
+    may_take = []
+    for step in range(8):
+        now = step * EVERY
+        for name, fleet in fleets.items():
+            if name == "silent" and step > 2:
+                continue
+            held, every = (claim, 1.0) if name == "silent" else ({}, EVERY)
+            share = fleet.report_to_peers(name, every, held, now)
+            for other, others in fleets.items():
+                if other not in (name, "silent"):
+                    others.put_peer(share, now)
+        may_take.append(pod.beliefs.may_take_slot("a"))
+
+    assert not any(may_take[1:5]), "the slot is claimed"
+    assert may_take[-1], "no slot waits for a router that cannot take it"
+    assert pod.beliefs.peers.allotment is not None, "the third router still talks"
+
+
 def test_any_router_may_use_slots_whose_number_is_unknown() -> None:
     routers = TwoRouters()
     routers.here, routers.there = make_fleet(2, adapters=("a",)), make_fleet(2, adapters=("a",))
