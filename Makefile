@@ -96,11 +96,9 @@ plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)
 		b-zipf c-slot-bound flash-crowd
 
 .PHONY: bench-routers
-bench-routers: $(VENV)/.dev ## write the tables of docs/routing.md on several routers; PARTS="wire partition": only these
-	mkdir -p build
+bench-routers: $(VENV)/.dev ## write the tables of docs/routing.md on several routers (25 minutes; PARTS="wire partition": only these)
+	PYTHONPATH=. $(PY) -m bench.routers_table $(PARTS) $(ARGS)
 	set -e; for part in $(or $(PARTS),peers wire partition scrapes); do \
-		PYTHONPATH=. $(PY) -m bench.routers_table $$part $(ARGS) > build/routers-$$part.md; \
-		cat build/routers-$$part.md; \
 		$(PY) docs/embed.py docs/routing.md bench-routers-$$part < build/routers-$$part.md; \
 	done
 

@@ -1,26 +1,31 @@
-"""Print tables of docs/routing.md on several routers: ``make bench-routers``.
+"""Write the tables of docs/routing.md on several routers: ``make bench-routers``.
 
-Each scenario that comes with lora-router is played at its rate, with seeds 11 to 13 for 300
-simulated seconds. Figures are medians of the seeds.
+Each scenario that comes with lora-router is played at its rate for 150 simulated seconds, with the
+seeds 11 to 13. The requests of all seeds count together: the p99 of one seed in the few seconds of
+a partition is one or two requests, which differ more between seeds than between variants.
 """
 
 import argparse
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from bench.highest_rate import SECONDS, maker, trace_of
+from bench.highest_rate import maker
 from lora_router.simulator.fleet_options import FleetOptions, RouterEvent, RouterTrouble
-from lora_router.simulator.fleet_simulation import FleetRun, FleetSimulation
+from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.knowledge import NOTHING, PEERING, SCRAPES, Knowledge
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.percentile import percentile
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import WARM_UP
+from lora_router.simulator.trace import make_trace
 
 OURS = "lora-placement"
-PARTITION_SECONDS, PARTITION_EVERY_SECONDS, FIRST_PARTITION = 5.0, 30.0, 60.0
+SECONDS = 150.0
+"""Length of a trace."""
+PARTITION_SECONDS, PARTITION_EVERY_SECONDS = 5.0, 15.0
 SETTLED_SECONDS = 1.0
 """After a partition, figures are as before from this time on."""
 
@@ -35,15 +40,16 @@ class Variant:
     wire: WireOptions = WireOptions()  # noqa: RUF009 -- it is frozen
     is_parted: bool = False
     """Whether all routers are parted from each other, again and again."""
-    scrape_seconds: float | None = None
-    """``None``: the default."""
+    scrape_seconds: float = 0.25
+    """As by default."""
 
     def fleet(self, name: str) -> FleetOptions:
         """Return the fleet of a scenario."""
-        fleet = replace(
+        return replace(
             shipped_scenario(name).fleet(SECONDS, self.routers),
             knowledge=self.knowledge,
             wire=self.wire,
+            scrape_seconds=self.scrape_seconds,
             router_events=tuple(
                 RouterEvent(RouterTrouble.PARTED, router, at, PARTITION_SECONDS)
                 for at in partitions()
@@ -51,12 +57,22 @@ class Variant:
                 if self.is_parted
             ),
         )
-        if self.scrape_seconds is not None:
-            fleet = replace(fleet, scrape_seconds=self.scrape_seconds)
-        return fleet
 
 
-Figure = Callable[[FleetRun], float]
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The outcome of one variant, with all seeds."""
+
+    times: Sequence[tuple[float, float]]
+    """For each request, when it arrived, and the time to its first token, in seconds."""
+    loads: int
+
+    def p99(self, counts: Callable[[float], bool]) -> float:
+        """Return the p99 of the time to first token of the requests whose arrivals count."""
+        return percentile(sorted(time for arrived, time in self.times if counts(arrived)), 0.99)
+
+
+Figure = Callable[[Played], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,46 +82,42 @@ class Column:
     title: str
     variant: Variant
     figure: Figure
-    digits: int = 2
 
 
 def partitions() -> list[float]:
     """Return when partitions begin."""
-    times = [FIRST_PARTITION]
-    while times[-1] + 2 * PARTITION_EVERY_SECONDS <= SECONDS:
-        times.append(times[-1] + PARTITION_EVERY_SECONDS)
-    return times
+    number = int(SECONDS / PARTITION_EVERY_SECONDS)
+    return [number * PARTITION_EVERY_SECONDS for number in range(1, number)]
 
 
 # Figures
 
 
-def p99(run: FleetRun) -> float:
+def p99(played: Played) -> str:
     """Return the p99 of the time to first token, without the warm-up."""
-    return _p99_of(run, lambda at: at >= WARM_UP * SECONDS)
+    return f"{played.p99(lambda at: at >= WARM_UP * SECONDS):.2f}"
 
 
-def p99_during(run: FleetRun) -> float:
+def p99_during(played: Played) -> str:
     """Return the p99 of the requests that arrived during the partitions."""
-    return _p99_of(run, lambda at: any(0 <= at - one < PARTITION_SECONDS for one in partitions()))
+    return f"{played.p99(lambda at: 0 <= _since_partition(at) < PARTITION_SECONDS):.2f}"
 
 
-def p99_after(run: FleetRun) -> float:
+def p99_after(played: Played) -> str:
     """Return the p99 of the requests that arrived between the partitions, once it has settled."""
-    least = PARTITION_SECONDS + SETTLED_SECONDS
-    return _p99_of(
-        run, lambda at: any(least <= at - one < PARTITION_EVERY_SECONDS for one in partitions())
-    )
+    settled = PARTITION_SECONDS + SETTLED_SECONDS
+    return f"{played.p99(lambda at: _since_partition(at) >= settled):.2f}"
 
 
-def loads(run: FleetRun) -> float:
+def loads(played: Played) -> str:
     """Return the adapter loads for every 1,000 requests."""
-    return 1000 * sum(pod.loads for pod in run.pods) / (len(run.requests) or 1)
+    return f"{1000 * played.loads / (len(played.times) or 1):.0f}"
 
 
-def _p99_of(run: FleetRun, counts: Callable[[float], bool]) -> float:
-    times = [each.first_token - each.arrived for each in run.requests if counts(each.arrived)]
-    return percentile(sorted(times), 0.99)
+def _since_partition(at: float) -> float:
+    """Return the seconds since the last partition began; negative before the first one."""
+    last = max((one for one in partitions() if one <= at), default=SECONDS)
+    return at - last
 
 
 # Tables
@@ -125,9 +137,9 @@ def _peers() -> Iterable[Column]:
 
 
 def _loads() -> Iterable[Column]:
-    yield Column("one", _ONE, loads, 0)
+    yield Column("one", _ONE, loads)
     for routers, knowledge in ((4, SCRAPES), (2, PEERING), (4, PEERING), (8, PEERING)):
-        yield Column(f"{routers}, {knowledge}", Variant(routers, knowledge), loads, 0)
+        yield Column(f"{routers}, {knowledge}", Variant(routers, knowledge), loads)
 
 
 def _wire() -> Iterable[Column]:
@@ -137,8 +149,8 @@ def _wire() -> Iterable[Column]:
     yield Column("5 % late", Variant(4, wire=WireOptions(late=0.05)), p99)
     yield Column("5 % lost", Variant(4, wire=_LOSSY), p99)
     yield Column("2, 5 % lost", Variant(2, wire=_LOSSY), p99)
-    yield Column("loads, one", _ONE, loads, 0)
-    yield Column("loads, 4, 5 % lost", Variant(4, wire=_LOSSY), loads, 0)
+    yield Column("loads, one", _ONE, loads)
+    yield Column("loads, 4, 5 % lost", Variant(4, wire=_LOSSY), loads)
 
 
 def _partition() -> Iterable[Column]:
@@ -173,60 +185,72 @@ PARTS: dict[str, tuple[tuple[str, Callable[[], Iterable[Column]]], ...]] = {
 
 
 def main() -> None:
-    """Simulate and print."""
+    """Simulate and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS, help="the tables")
-    parser.add_argument("scenarios", nargs="*", help="names of scenarios; default: all")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--scenarios", help="names, separated by commas; default: all")
     parser.add_argument("--seeds", default="11,12,13")
+    parser.add_argument(
+        "--into", type=Path, default=Path("build"), help="the directory for routers-PART.md"
+    )
     arguments = parser.parse_args()
+    parts = arguments.parts or list(PARTS)
+    unknown = sorted(set(parts) - PARTS.keys())
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}")
+    names = arguments.scenarios.split(",") if arguments.scenarios else shipped_scenarios()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    tables = [(title, list(columns())) for title, columns in PARTS[arguments.part]]
-    everything = [column for _, columns in tables for column in columns]
-    rows: dict[str, list[str]] = {}
+    arguments.into.mkdir(parents=True, exist_ok=True)
+    found: dict[tuple[str, Variant], Played] = {}
     with ProcessPoolExecutor() as workers:
-        for name in arguments.scenarios or shipped_scenarios():
-            rows[name] = list(_cells(workers, name, everything, seeds))
-    first = 0
-    for title, columns in tables:
-        print(f"{title}:\n\n| scenario | {' | '.join(column.title for column in columns)} |")
-        print("| --- |" + " ---: |" * len(columns))
-        for name, cells in rows.items():
-            print(f"| `{name}` | {' | '.join(cells[first : first + len(columns)])} |")
-        print()
-        first += len(columns)
-    what = "Medians of the seeds" if len(seeds) > 1 else "The seed is"
-    print(f"{what} {', '.join(map(str, seeds))}, with {SECONDS:g} simulated seconds.")
+        for part in parts:
+            tables = [(title, list(columns())) for title, columns in PARTS[part]]
+            variants = dict.fromkeys(each.variant for _, columns in tables for each in columns)
+            wanted = [(name, each) for name in names for each in variants]
+            _play(workers, [each for each in wanted if each not in found], seeds, found)
+            text = "".join(_table(title, names, columns, found) for title, columns in tables)
+            what = "Seeds" if len(seeds) > 1 else "Seed"
+            text += f"{what} {', '.join(map(str, seeds))}, {SECONDS:g} simulated seconds each.\n"
+            (arguments.into / f"routers-{part}.md").write_text(text)
+            print(text, flush=True)
 
 
-def _cells(
-    workers: ProcessPoolExecutor, name: str, columns: Sequence[Column], seeds: Sequence[int]
-) -> Iterable[str]:
-    variants = list(dict.fromkeys(column.variant for column in columns))
-    keys = [(variant, seed) for variant in variants for seed in seeds]
-    futures = {
-        key: workers.submit(
-            _figures, name, *key, [each.figure for each in columns if each.variant == key[0]]
-        )
-        for key in keys
-    }
-    found: dict[tuple[Variant, int, Figure], float] = {}
-    for (variant, seed), future in futures.items():
-        for figure, value in zip(
-            (each.figure for each in columns if each.variant == variant),
-            future.result(),
-            strict=True,
-        ):
-            found[variant, seed, figure] = value
-    for column in columns:
-        median = statistics.median(found[column.variant, seed, column.figure] for seed in seeds)
-        yield f"{median:.{column.digits}f}"
+def _play(
+    workers: ProcessPoolExecutor,
+    wanted: Sequence[tuple[str, Variant]],
+    seeds: Sequence[int],
+    found: dict[tuple[str, Variant], Played],
+) -> None:
+    keys = [(name, variant, seed) for name, variant in wanted for seed in seeds]
+    for number, (key, played) in enumerate(
+        zip(keys, workers.map(_play_one, *zip(*keys, strict=True)), strict=True), 1
+    ):
+        before = found.get(key[:2], Played((), 0))
+        found[key[:2]] = Played([*before.times, *played.times], before.loads + played.loads)
+        if number % 20 == 0:
+            print(f"{number} of {len(keys)} runs", file=sys.stderr, flush=True)
 
 
-def _figures(name: str, variant: Variant, seed: int, figures: Sequence[Figure]) -> list[float]:
+def _play_one(name: str, variant: Variant, seed: int) -> Played:
     scenario = shipped_scenario(name)
-    simulation = FleetSimulation(variant.fleet(name), maker(variant.algorithm), seed)
-    run = simulation.run(trace_of(scenario, scenario.rate, seed))
-    return [figure(run) for figure in figures]
+    trace = make_trace(scenario.workload, rate=scenario.rate, seconds=SECONDS, seed=seed)
+    run = FleetSimulation(variant.fleet(name), maker(variant.algorithm), seed).run(trace)
+    times = [(each.arrived, each.first_token - each.arrived) for each in run.requests]
+    return Played(times, sum(pod.loads for pod in run.pods))
+
+
+def _table(
+    title: str,
+    names: Iterable[str],
+    columns: Sequence[Column],
+    found: Mapping[tuple[str, Variant], Played],
+) -> str:
+    lines = [f"{title}:", "", f"| scenario | {' | '.join(each.title for each in columns)} |"]
+    lines.append("| --- |" + " ---: |" * len(columns))
+    for name in names:
+        cells = (each.figure(found[name, each.variant]) for each in columns)
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join((*lines, "", ""))
 
 
 if __name__ == "__main__":

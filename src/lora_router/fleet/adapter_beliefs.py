@@ -263,8 +263,11 @@ class AdapterBeliefs:
         Return whether that changed anything.
         """
         share = self.peers.share_of(router)
+        used_since_scrape = set(self._used_since_scrape)
         if share is None or not self.put_share(router, None, self.scraped_at):
             return False
+        # Its requests have not ended: the next scrape is right about them.
+        self._used_since_scrape = used_since_scrape
         self._strangers |= (self.active & share.adapters.keys()) - self.expected.keys()
         self._stranger_requests = max(0, self._others_requests - self.peers.requests)
         self._merge()

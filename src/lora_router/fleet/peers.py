@@ -1,6 +1,6 @@
 """The peers: the last share of each of them, and the allotment of free slots that follows."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,10 +17,6 @@ QUIET = 4
 TCP needs less time to send a lost packet again.
 """
 _NONE: frozenset[str] = frozenset()
-UNTOUCHED = 20
-"""If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
-take one of them before the next share. A lower value causes more conflicts between routers. A
-higher value causes more loads."""
 
 
 class _Settled(NamedTuple):
@@ -50,6 +46,8 @@ class Peers:
     def __init__(self) -> None:
         self._received: dict[str, _Received] = {}
         """By the names of the peers."""
+        self._faded: set[str] = set()
+        """The peers whose shares are forgotten for some pods, because they are quiet."""
         self._own: _Received | None = None
         self._claimed: dict[str, tuple[int, float]] = {}
         """The adapters that this router holds, each with the number and time of the first of its
@@ -91,8 +89,10 @@ class Peers:
         for name, received in tuple(self._received.items()):
             if now - received.at > MISSED * received.share.every:
                 del self._received[name]
-                changed.update((state, None) for state in _forget(name, states))
+                self._faded.discard(name)
+                changed.update((state, None) for state in _forget(name, states.values()))
         changed.update((state, None) for state in self._apply_to_new(states))
+        changed.update((state, None) for state in self._fade(states, now, every))
         before: Mapping[str, PodShare] = {} if self._own is None else self._own.share.pods
         pods = {}
         for state in states.values():
@@ -126,7 +126,9 @@ class Peers:
         last_at = float("-inf") if last is None else last.at
         before: Mapping[str, PodShare] = {} if last is None else last.share.pods
         changed: dict[PodState, None] = {}
-        for name in _differences(before, share.pods):
+        has_faded = router in self._faded
+        self._faded.discard(router)
+        for name in {**before, **share.pods} if has_faded else _differences(before, share.pods):
             state = states.get(name)
             if state is not None and _put_share(state, router, share, last_at):
                 changed[state] = None
@@ -139,8 +141,23 @@ class Peers:
         """Forget a peer that stopped; return the pods that it changes."""
         if self._received.pop(router, None) is None:
             return ()
-        changed = dict.fromkeys(_forget(router, states))
+        self._faded.discard(router)
+        changed = dict.fromkeys(_forget(router, states.values()))
         changed.update((state, None) for state in self._allot(states, now))
+        return changed
+
+    def _fade(self, states: Mapping[str, PodState], now: float, every: float) -> list[PodState]:
+        """Forget the shares of quiet peers for the pods that were scraped since.
+
+        Such a scrape shows the requests of the share that still run, and those that came later.
+        """
+        changed = []
+        for name, received in self._received.items():
+            quiet_at = received.at + QUIET * every
+            if now > quiet_at:
+                self._faded.add(name)
+                scraped = (each for each in states.values() if each.beliefs.scraped_at > quiet_at)
+                changed += _forget(name, scraped)
         return changed
 
     def _apply_to_new(self, states: Mapping[str, PodState]) -> list[PodState]:
@@ -228,8 +245,8 @@ class Peers:
             in_order, allotments.allotted, allotments.unclaimed, strict=True
         ):
             since = untouched[state] = self._unclaimed_since(state, unclaimed, now)
-            allotment = _allotment(
-                allotted, unclaimed, now - since[1], own.every, allotments.may_reuse
+            allotment = Allotment.of(
+                allotted, unclaimed, now - since[1], own.every, may_reuse=allotments.may_reuse
             )
             names = closed.get(state.pod.name)
             if _put(state, allotment, frozenset(names) if names else _NONE):
@@ -285,7 +302,7 @@ class Peers:
                 or allotment.slots_if_loaded > max(free, allotted)
                 or free == 1
             ):
-                allotment = _allotment(allotted, free, now - since[1], every, may_reuse=True)
+                allotment = Allotment.of(allotted, free, now - since[1], every, may_reuse=True)
                 if _put(state, allotment, _NONE):
                     changed.append(state)
             if free == 1:
@@ -354,9 +371,9 @@ def _put_share(state: PodState, router: str, share: LedgerShare, last_at: float)
     return state.beliefs.put_share(router, found, last_at)
 
 
-def _forget(router: str, states: Mapping[str, PodState]) -> list[PodState]:
-    """Forget a peer's share; return the pods that this changes."""
-    return [state for state in states.values() if state.beliefs.forget_peer(router)]
+def _forget(router: str, states: Iterable[PodState]) -> list[PodState]:
+    """Forget a peer's share for some pods; return the pods that this changes."""
+    return [state for state in states if state.beliefs.forget_peer(router)]
 
 
 def _share_of(state: PodState, before: PodShare | None) -> PodShare:
@@ -372,23 +389,6 @@ def _share_of(state: PodState, before: PodShare | None) -> PodShare:
         return before
     state.beliefs.peers.reported = frozenset(state.in_flight_adapters)
     return PodShare((pod.address, pod.uid), requests, dict(state.in_flight_adapters))
-
-
-def _allotment(
-    allotted: int, unclaimed: int, untouched: float, every: float, may_reuse: bool
-) -> Allotment:
-    """Return the allotment on a pod.
-
-    Args:
-        allotted: The slots of this router.
-        unclaimed: The free slots that nobody claims.
-        untouched: For how many seconds they have been as many.
-        every: The interval between two shares.
-        may_reuse: Whether this router may reuse the slots that it frees.
-    """
-    spare = unclaimed > 1 or untouched >= UNTOUCHED * every
-    if_loaded = max(allotted, unclaimed) if spare else allotted
-    return Allotment(allotted, if_loaded, may_reuse)
 
 
 def _put(state: PodState, allotment: Allotment | None, closed: frozenset[str]) -> bool:

@@ -8,6 +8,12 @@ from lora_router.fleet.peer_ledgers import PodShare
 _NONE: frozenset[str] = frozenset()
 
 
+UNTOUCHED = 20
+"""If the free slots of a pod stay unchanged for this many shares, another router is unlikely to
+take one of them before the next share. A lower value causes more conflicts between routers. A
+higher value causes more loads."""
+
+
 class Allotment(NamedTuple):
     """The allotment of this router: the slots, free according to all shares, that it may take.
 
@@ -20,6 +26,22 @@ class Allotment(NamedTuple):
     """The number of slots that it may take for an adapter that is still loaded on the pod."""
     may_reuse: bool
     """Whether this router may reuse the slots that it has freed since its last share."""
+
+    @classmethod
+    def of(
+        cls, allotted: int, unclaimed: int, untouched: float, every: float, *, may_reuse: bool
+    ) -> "Allotment":
+        """Return the allotment on a pod.
+
+        Args:
+            allotted: The slots of this router.
+            unclaimed: The free slots that nobody claims.
+            untouched: For how many seconds they have been as many.
+            every: The interval between two shares.
+            may_reuse: Whether this router may reuse the slots that it frees.
+        """
+        spare = unclaimed > 1 or untouched >= UNTOUCHED * every
+        return cls(allotted, max(allotted, unclaimed) if spare else allotted, may_reuse)
 
 
 class News(NamedTuple):

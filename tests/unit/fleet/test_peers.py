@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
+from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 
@@ -323,6 +324,66 @@ def test_of_a_forgotten_peer_what_the_last_scrape_showed_is_known_until_the_next
     assert beliefs.free_slots == 3
     routers.here.put_metrics(routers.pod, replace(make_metrics(max_lora=4), running=0.0))
     assert (beliefs.foreign_adapters, beliefs.foreign_requests) == (frozenset(), 0)
+
+
+def test_the_scrape_after_a_peer_was_forgotten_is_right_about_its_adapters() -> None:
+    """An adapter that a peer no longer reports has ended, but not if the peer is forgotten."""
+    routers = TwoRouters()
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange()
+    shown = replace(make_metrics(("a",), max_lora=2), running=1.0)
+    routers.here.put_metrics(routers.pod, replace(shown, scraped_at=0.9))
+    routers.here.forget_peer("there", 1.0)
+
+    routers.here.put_metrics(routers.pod, replace(shown, scraped_at=1.15))
+
+    assert routers.pod.beliefs.foreign_adapters == {"a"}
+    assert routers.pod.beliefs.free_slots == 1
+
+
+class QuietPeer:
+    """A router whose peer has adapter ``a`` on the first pod, and was last heard at 0 s."""
+
+    def __init__(self) -> None:
+        self.here, self.there = small_fleet(), small_fleet()
+        self.reservation = self.there.ledger.reserve(state_of(self.there, 1), "a")
+        self.here.report_to_peers("here", EVERY, {}, 0.0)
+        self.hear(0.0)
+
+    def hear(self, now: float) -> None:
+        self.here.put_peer(self.there.report_to_peers("there", 1 / 3, {}, now), now)
+
+    def foreign_at(self, now: float, scrape: PodMetrics | None = None) -> frozenset[str]:
+        """Return the adapters of others on the first pod when this router reports."""
+        pod = state_of(self.here, 1)
+        if scrape is not None:
+            self.here.put_metrics(pod, scrape)
+        self.here.report_to_peers("here", EVERY, {}, now)
+        return pod.beliefs.foreign_adapters
+
+
+def test_a_scrape_of_a_pod_replaces_what_a_quiet_peer_reported_of_it() -> None:
+    routers = QuietPeer()
+    empty = replace(make_metrics(max_lora=2), running=0.0)
+    other = replace(make_metrics(("b",), max_lora=2, scraped_at=0.55), running=1.0)
+
+    assert routers.foreign_at(0.3, replace(empty, scraped_at=0.25)) == {"a"}, "heard lately"
+    assert routers.foreign_at(0.5) == {"a"}, "the scrape may be older than its requests"
+    assert routers.foreign_at(0.6, other) == {"b"}
+
+
+def test_a_quiet_peer_that_is_heard_again_counts_with_all_that_it_has() -> None:
+    routers = QuietPeer()
+    empty = replace(make_metrics(max_lora=2, scraped_at=0.55), running=0.0)
+    assert routers.foreign_at(0.6, empty) == frozenset()
+
+    routers.hear(0.7)  # Its share has the same requests as the one before.
+    assert routers.foreign_at(0.7) == {"a"}
+
+    routers.foreign_at(1.2, replace(empty, scraped_at=1.2))
+    routers.reservation.release()
+    routers.hear(1.3)
+    assert routers.foreign_at(1.3) == frozenset()
 
 
 def test_own_requests_are_not_a_strangers_when_a_peer_is_forgotten() -> None:
