@@ -25,7 +25,7 @@ from lora_router.simulator.trace import make_trace
 OURS = "lora-placement"
 SECONDS = 150.0
 """Length of a trace."""
-PARTITION_SECONDS, PARTITION_EVERY_SECONDS = 5.0, 15.0
+PARTITION_SECONDS, PARTITION_EVERY_SECONDS, FIRST_PARTITION = 5.0, 15.0, 20.0
 SETTLED_SECONDS = 1.0
 """After a partition, figures are as before from this time on."""
 
@@ -85,9 +85,11 @@ class Column:
 
 
 def partitions() -> list[float]:
-    """Return when partitions begin."""
-    number = int(SECONDS / PARTITION_EVERY_SECONDS)
-    return [number * PARTITION_EVERY_SECONDS for number in range(1, number)]
+    """Return when partitions begin: not at the moment at which a scenario's pod fails."""
+    times = [FIRST_PARTITION]
+    while times[-1] + 2 * PARTITION_EVERY_SECONDS <= SECONDS:
+        times.append(times[-1] + PARTITION_EVERY_SECONDS)
+    return times
 
 
 # Figures
