@@ -59,11 +59,11 @@ class ReportedUses:
 
     def settle(self, state: PodState) -> list[str]:
         """Apply what waited for the models of a pod; return the adapters that it is about."""
-        if not state.models_known or state.pod.name not in self._waiting:
+        pod = state.pod
+        waiting = self._waiting.get(pod.name)
+        if not state.models_known or waiting is None or waiting.server != (pod.address, pod.uid):
             return []
-        waiting = self._take(state.pod.name)
-        if waiting.server != (state.pod.address, state.pod.uid):
-            return []
+        self._take(pod.name)
         served = state.adapters
         return state.beliefs.learn(
             {name: at for name, at in waiting.uses.items() if name in served}

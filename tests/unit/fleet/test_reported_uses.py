@@ -110,6 +110,21 @@ def test_what_is_reported_before_the_pod_and_its_models_are_known_waits_for_them
     assert here.idle_adapters(51.0, 1000)["pod-1"].adapters == {"a-1": 4.0}
 
 
+def test_what_is_reported_of_a_new_server_waits_for_it() -> None:
+    here = some_fleet()
+    models = state_of(here, 1).catalog
+    here.remove("pod-1")
+    here.put_peer(told({"a-1": 3.0}, server=("10.0.0.1:8000", "new")), 50.0)
+    here.upsert(make_pod(1))
+    here.put_models(state_of(here, 1), models)
+    assert order(here) == []
+
+    here.upsert(make_pod(1, uid="new"))
+    here.put_models(state_of(here, 1), models)
+
+    assert order(here) == ["a-1"]
+
+
 def test_what_waits_is_bounded_and_does_not_wait_for_ever() -> None:
     here = Fleet()
     uses = {f"pod-{n}": UsedShare(SERVER, {f"a-{m}": 1.0 for m in range(9)}) for n in range(9999)}

@@ -13,7 +13,7 @@ from lora_router.peering.hub import (
     SHORTEST_SECONDS,
     SILENCE_SECONDS,
 )
-from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Pod, Report
+from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Pod, Report, Used
 from tests.fleet import ManualClock, make_metrics, state_of
 from tests.unit.peering.routers import DELAY, MemoryLink, Router, mesh
 
@@ -607,6 +607,35 @@ def test_lies_about_pods_that_do_not_exist_change_no_decision(clock: ManualClock
     for state in here.fleet:
         assert state.beliefs.foreign_requests == 0
         assert not state.beliefs.peers.adapters
+
+
+def test_lies_about_what_was_used_are_bounded_and_leave_what_a_router_knows(
+    clock: ManualClock,
+) -> None:
+    here = Router("here", clock)
+    here.fleet.ledger.reserve(state_of(here.fleet, 1), "a")
+    liar = Stranger(here)
+    clock.advance(0.3)
+    names = [f"lie-{n}" for n in range(2000)]
+    for complete in (True, False):
+        liar.number = 0 if complete else liar.number
+        liar.report(
+            new_pods=[
+                *(Pod(name=f"lie-{n}", address="10.9.9.9:1") for n in range(1000)),
+                Pod(name="pod-1", address="10.0.0.1:8000"),
+            ],
+            new_adapters=["a", "b", *names],
+            used=[Used(pod=n, adapters=[0, 1], tenths_ago=[2**32 - 1] * 2) for n in range(1000)]
+            + [Used(pod=1000, adapters=range(2002), tenths_ago=range(2002))],
+        )
+        clock.advance(0.1)
+
+    assert liar.code is None
+    beliefs = state_of(here.fleet, 1).beliefs
+    assert list(beliefs.idle(clock.time)) == ["b"], "the pod serves no others"
+    assert beliefs.is_resident("a")
+    assert here.fleet._reported_uses._rows <= 4000
+    assert not state_of(here.fleet, 2).beliefs.in_host_memory("b")
 
 
 def test_all_reports_together_are_bounded(
