@@ -135,6 +135,10 @@ readme: $(VENV)/.dev ## update the README's table of settings
 scenario-keys: $(VENV)/.dev ## update the tables of docs/simulator.md
 	$(PY) docs/write_simulator.py
 
+.PHONY: paths
+paths: $(VENV)/.dev ## update the table of docs/paths.md
+	$(PY) docs/write_paths.py
+
 .PHONY: schema
 schema: $(VENV)/.dev ## update the settings in the chart's schema
 	$(PY) deploy/helm/write_schema.py

@@ -10,7 +10,7 @@ from itertools import cycle
 
 from bench.ext_proc_client import header_block
 from bench.workload import adapter, answer_message, ext_proc_messages
-from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.process_call import Process
 from lora_router.extproc.transport import PROCESS_PATH
 from lora_router.grpc_server import frames

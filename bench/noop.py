@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from lora_router import extproc
 from lora_router.cli.commands import app
 from lora_router.extproc import answers
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.events import Message
-from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.pb.ext_proc_pb2 import (
     HeadersResponse,
     ProcessingRequest,

@@ -27,11 +27,12 @@ from bench.outside_algorithm import FewestRequests
 from bench.workload import adapter, answer_message, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
 from lora_router.extproc import process_call
-from lora_router.extproc.body import InferencePaths, read_body
+from lora_router.extproc.body import read_body
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.event_reader import read_event
-from lora_router.extproc.exchange import SessionContext
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import Output
+from lora_router.extproc.paths import Paths
 from lora_router.extproc.session import Session
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
@@ -127,7 +128,7 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
 
 def _context(fleet: BenchFleet) -> SessionContext:
     return SessionContext(
-        fleet.director, fleet.telemetry.decisions, InferencePaths(), HeaderNames(), 1 << 25
+        fleet.director, fleet.telemetry.decisions, Paths(), HeaderNames(), 1 << 25
     )
 
 

@@ -11,10 +11,11 @@ from lora_router.discovery.pods_file import PodsFile
 from lora_router.endpoint_discovery.service import PATH as ENDPOINTS_PATH
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.endpoint_discovery.stream_call import StreamEndpoints
-from lora_router.extproc.body import InferencePaths
-from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.path_table import rules_of_settings
+from lora_router.extproc.paths import Paths
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
 from lora_router.fleet.catalog_digests import CatalogDigests
@@ -151,7 +152,7 @@ def make_transport(
     context = SessionContext(
         director=director,
         observer=telemetry.decisions,
-        paths=InferencePaths(settings.inference_paths),
+        paths=_paths(settings),
         headers=HeaderNames(
             target_pod=settings.target_pod_header,
             destination=settings.destination_header,
@@ -161,6 +162,7 @@ def make_transport(
             pool=settings.pool_header or "",
         ),
         max_body_bytes=settings.max_body_bytes,
+        refuse_unknown_paths=settings.unknown_paths == "refuse",
         answers=telemetry.answers,
         gateway=gateway,
     )
@@ -205,6 +207,15 @@ def make_transport(
             connections=settings.grpc_max_connections,
             streams=settings.grpc_max_streams,
         ),
+    )
+
+
+def _paths(settings: Settings) -> Paths:
+    named = {**dict.fromkeys(settings.inference_paths, "routed"), **settings.paths}
+    return Paths(
+        rules_of_settings(named.items()),
+        settings.path_prefixes,
+        admin_allowed=settings.admin_paths == "allow",
     )
 
 

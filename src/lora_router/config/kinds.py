@@ -226,6 +226,11 @@ UrlPaths = Annotated[
     BeforeValidator(_listed),
     Allowed("paths, each beginning with a slash, joined by commas"),
 ]
+PathTreatments = Annotated[
+    dict[Annotated[str, AfterValidator(_url_path)], Literal["routed", "passed", "refused"]],
+    BeforeValidator(_mapped),
+    Allowed("/path=routed, /path=passed or /path=refused, joined by commas"),
+]
 Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
 
 Workers = Annotated[

@@ -65,10 +65,6 @@ class RouterSettings(BaseModel):
     default_model: Annotated[str | None, Allowed("a model's name")] = Field(
         None, description="Model of a request that names none."
     )
-    inference_paths: kinds.UrlPaths = Field(
-        default_factory=list,
-        description="Additional paths whose JSON body names a model.",
-    )
     max_body_bytes: Annotated[
         kinds.Whole,
         Allowed(

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, model_validator
 from lora_router.config import kinds
 from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
+from lora_router.config.path_settings import PathSettings
 from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.replication_settings import ReplicationSettings
 from lora_router.config.router_settings import RouterSettings
@@ -38,6 +39,7 @@ class Settings(
     PeerSettings,
     ReplicationSettings,
     WorkerSettings,
+    PathSettings,
     RouterSettings,
 ):
     """The settings in force. ``lora-router config`` prints them."""

@@ -19,6 +19,7 @@ from lora_router.envoy.local_replies import local_replies
 from lora_router.envoy.routes import route_config
 
 _NEVER = timedelta(0)
+_EscapedSlashes = hcm.HttpConnectionManagerPathWithEscapedSlashesAction
 
 _ACCEPTED_AT_ONCE = 64
 """New connections that a worker accepts before it continues with the requests that it has."""
@@ -54,6 +55,8 @@ def _connection_manager(settings: Settings) -> hcm.HttpConnectionManager:
         use_remote_address=True,
         normalize_path=True,
         merge_slashes=True,
+        # Servers decode escaped slashes before they look for a route, and so does the router.
+        path_with_escaped_slashes_action=_EscapedSlashes.UNESCAPE_AND_FORWARD,
         generate_request_id=True,
         preserve_external_request_id=True,
         request_headers_timeout=timedelta(seconds=10),

@@ -8,7 +8,6 @@ is not inside a string. Where JSON parsers differ, this one agrees with the pod,
 section 8.1).
 """
 
-from collections.abc import Iterable
 from enum import Enum
 from functools import lru_cache
 
@@ -18,28 +17,6 @@ from lora_router.extproc.multipart import MultipartError, read_fields
 
 MAX_MODEL_LENGTH = 512
 """In characters. Model names are paths or repository names; this is twice the longest of them."""
-
-JSON_PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/rerank",
-        "/v1/score",
-        "/v1/classify",
-        "/tokenize",
-        # Other names of the same vLLM handlers.
-        "/detokenize",
-        "/pooling",
-        "/rerank",
-        "/v2/rerank",
-        "/score",
-        "/classify",
-    }
-)
-FORM_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 
 
 class BodyErrorKind(Enum):
@@ -71,19 +48,6 @@ class BodyFields(msgspec.Struct, frozen=True):
     """In bytes."""
 
 
-class InferencePaths:
-    """The set of paths whose body names a model."""
-
-    __slots__ = ("_paths",)
-
-    def __init__(self, extra: Iterable[str] = ()) -> None:
-        self._paths = JSON_PATHS | FORM_PATHS | frozenset(extra)
-
-    def match(self, path: str) -> bool:
-        """Return whether ``path``, without its query, is in the set."""
-        return path in self._paths
-
-
 class _Document(msgspec.Struct):
     # Raw, so that this module reports a wrong type of `model` and the pod one of `stream`.
     model: msgspec.Raw = msgspec.Raw(b"null")
@@ -93,6 +57,12 @@ class _Document(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Document)
 _text = msgspec.json.Decoder(str)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def is_json(content_type: str) -> bool:
+    """Return whether a ``content-type`` header states that the body is JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def read_body(body: bytes | bytearray, content_type: str) -> BodyFields:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.process_call import Process
 from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
 from lora_router.extproc.transport import (

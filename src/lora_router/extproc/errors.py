@@ -15,6 +15,7 @@ from lora_router.routing.refusal import Refusal, Refused
 _NO_BACKENDS = "x-error-no-model-backends"
 _BODY = "x-error-request-body-processing"
 _NO_MODEL = "x-error-no-model-in-request"
+_PATH = "x-error-path-refused"
 _RETRY_AFTER = ("retry-after", b"1")
 """Seconds."""
 
@@ -127,6 +128,13 @@ def body_answer(error: BodyError) -> ErrorAnswer:
         )
     param = "model" if error.kind is BodyErrorKind.MODEL_NAME else None
     return _answer(400, "invalid_request_body", error.message, param=param, marker=(_BODY, b"true"))
+
+
+def path_answer(path: str) -> ErrorAnswer:
+    """Return the response to a request on a path that clients may not use."""
+    return _answer(
+        404, "path_refused", f"The path {shown(path)} is not served.", marker=(_PATH, b"true")
+    )
 
 
 def too_large_answer(limit: int) -> ErrorAnswer:

@@ -102,7 +102,7 @@ def _request_headers(
     replacement characters. Such a value matches nothing, and it does no harm.
     """
     values = _values(headers, names.wanted)
-    return make_request_headers(headers.end_of_stream, read_setup(request), *values)
+    return make_request_headers(headers.end_of_stream, read_setup(request), values)
 
 
 def _response_headers(headers: HttpHeaders, request: ProcessingRequest) -> ResponseHeaders:

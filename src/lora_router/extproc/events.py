@@ -4,7 +4,7 @@ A record contains only what the router uses of a message. Records cannot form re
 the garbage collector does not track them (``gc=False``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -24,7 +24,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """The request begins. Contains what routing needs of its headers."""
 
     path: str
-    """Without the query."""
+    """With the query."""
+    method: str
     content_type: str
     content_length: int | None
     request_id: str
@@ -112,19 +113,12 @@ KINDS: Mapping[type[Event], str] = {
 """All events, with the names of their messages in ``ProcessingRequest``."""
 
 
-def make_request_headers(
-    ends: bool,
-    setup: Setup,
-    path: str,
-    content_type: str,
-    length: str,
-    request_id: str,
-    strategy: str,
-    pod_filter: str,
-) -> RequestHeaders:
-    """Return the event for the given header values. The value of an absent header is empty."""
+def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> RequestHeaders:
+    """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
+    path, method, content_type, length, request_id, strategy, pod_filter = values
     return RequestHeaders(
-        path.partition("?")[0],
+        path,
+        method,
         content_type,
         int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
         request_id,

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.grpcio_memory import StreamMemory
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.session import Session

@@ -33,6 +33,7 @@ class HeaderNames:
         """Request headers that the router reads, in the order of ``make_request_headers``."""
         return (
             ":path",
+            ":method",
             "content-type",
             "content-length",
             self.request_id,

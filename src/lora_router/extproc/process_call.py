@@ -2,10 +2,10 @@
 
 import logging
 
-from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.session import Session
-from lora_router.extproc.states import PIECES
+from lora_router.extproc.states import HELD, PIECES
 from lora_router.grpc_server.call_headers import CallHeaders
 from lora_router.grpc_server.grpc_messages import Message
 from lora_router.grpc_server.message_call import MessageCall
@@ -13,6 +13,9 @@ from lora_router.grpc_server.status import INTERNAL, OK
 from lora_router.grpc_server.stream import Stream
 
 log = logging.getLogger("lora_router.extproc")
+
+_COLLECTS = (PIECES, HELD)
+"""The states in which a session collects pieces of a body."""
 
 
 class Process:
@@ -44,7 +47,7 @@ class ProcessCall(MessageCall):
         """Pass a message to the session, and send what it returns."""
         session = self._session
         self._send(session.receive(message))
-        if self.stream.account is not None or session.state is PIECES:
+        if self.stream.account is not None or session.state in _COLLECTS:
             self._count(session)
 
     def request_ended(self) -> None:

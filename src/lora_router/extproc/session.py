@@ -5,9 +5,9 @@ session returns what to send. It does not know its transport. ``TABLE`` defines 
 occur in each state, what each event causes, and which states may follow. ``exchange`` contains the
 actions. The rules:
 
-- Envoy sends ``request_headers`` first. If the path belongs to an API whose body names the model,
-  and a body follows, the pod is picked when the body is complete. Every other request passes
-  through to a ready pod.
+- Envoy sends ``request_headers`` first. If the body may name the model (``path_rules``), the pod is
+  picked when the body is complete. In all other cases it is picked at once, unless the path is
+  refused.
 - In BUFFERED mode, the body is complete at the first body message. Its ``end_of_stream`` is false
   if trailers follow. In BUFFERED_PARTIAL mode it is also the first body message, which may be cut
   short. In STREAMED and FULL_DUPLEX_STREAMED mode, the body is complete at the first
@@ -104,7 +104,7 @@ def _unrouted_response(state: State) -> Mapping[type[Event], Step]:
 
 TABLE: Final[Mapping[State, Mapping[type[Event], Step]]] = {
     START: {
-        RequestHeaders: _step(Exchange.begin, WHOLE_BODY, PIECES, PASSING, ROUTED, OVER),
+        RequestHeaders: _step(Exchange.begin, WHOLE_BODY, PIECES, HELD, PASSING, ROUTED, OVER),
         **_unrouted_response(START),
         Observation: _step(Exchange.observe, OVER),
     },
@@ -119,7 +119,7 @@ TABLE: Final[Mapping[State, Mapping[type[Event], Step]]] = {
         **_unrouted_response(PIECES),
     },
     HELD: {
-        RequestBody: _step(Exchange.ignore),
+        RequestBody: _step(Exchange.keep, HELD, OVER),
         RequestTrailers: _step(Exchange.defer_trailers, HELD_WITH_TRAILERS),
         **_unrouted_response(HELD),
     },

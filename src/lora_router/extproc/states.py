@@ -9,11 +9,11 @@ class State(IntEnum):
     START = 0
     """No message has been received."""
     WHOLE_BODY = 1
-    """The body names the model and arrives in one message. The headers have been answered."""
+    """The body may name the model and arrives in one message. The headers have been answered."""
     PIECES = 2
-    """The body names the model and arrives in pieces. The headers have not been answered."""
+    """The body may name the model and arrives in pieces. The headers have not been answered."""
     HELD = 3
-    """The body is complete, and the request is held."""
+    """The request is held. Its body is complete, or its headers decided."""
     HELD_WITH_TRAILERS = 4
     """As ``HELD``, and the trailers have arrived. They are answered after the pod is picked."""
     PASSING = 5

@@ -85,7 +85,7 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
         return None
     setup = _setup(data, end)
-    return None if setup is None else make_request_headers(bool(ends), setup, *values)
+    return None if setup is None else make_request_headers(bool(ends), setup, values)
 
 
 def read_request_body(data: Message) -> RequestBody | None:

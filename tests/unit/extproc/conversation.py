@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from google.protobuf.struct_pb2 import Struct
 
-from lora_router.extproc.body import InferencePaths
-from lora_router.extproc.exchange import SessionContext
+from lora_router.extproc.context import SessionContext
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.outputs import EndStream, Output
+from lora_router.extproc.path_table import rules_of_settings
+from lora_router.extproc.paths import Paths
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
 from lora_router.extproc.pb.ext_proc_pb2 import (
     HeaderMutation,
@@ -32,6 +33,8 @@ from tests.fleet import Decisions, ManualClock, make_fleet
 def request_headers(
     path: str = "/v1/chat/completions",
     *,
+    method: str = "POST",
+    content_type: str = "application/json",
     end: bool = False,
     mode: "ProcessingMode.BodySendMode | None" = ProcessingMode.BUFFERED,
     response_body_mode: "ProcessingMode.BodySendMode" = ProcessingMode.NONE,
@@ -40,7 +43,12 @@ def request_headers(
     headers: Iterable[tuple[str, bytes]] = (),
 ) -> ProcessingRequest:
     """Return the first message. ``mode`` ``None``: no ``protocol_config``."""
-    listed = [(":path", path.encode()), ("content-type", b"application/json"), *headers]
+    listed = [
+        (":method", method.encode()),
+        (":path", path.encode()),
+        ("content-type", content_type.encode()),
+        *headers,
+    ]
     request = ProcessingRequest(
         request_headers=HttpHeaders(
             headers=HeaderMap(headers=[HeaderValue(key=k, raw_value=v) for k, v in listed]),
@@ -169,7 +177,10 @@ class Conversation:
         algorithm: Algorithm | None = None,
         max_body_bytes: int = 10_000,
         headers: HeaderNames | None = None,
-        paths: Iterable[str] = (),
+        paths: Mapping[str, str] | None = None,
+        prefixes: Iterable[str] = (),
+        admin_allowed: bool = False,
+        refuse_unknown_paths: bool = False,
     ) -> None:
         self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
@@ -186,7 +197,10 @@ class Conversation:
         self.context = SessionContext(
             director=director,
             observer=self.decisions,
-            paths=InferencePaths(paths),
+            paths=Paths(
+                rules_of_settings((paths or {}).items()), prefixes, admin_allowed=admin_allowed
+            ),
+            refuse_unknown_paths=refuse_unknown_paths,
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,
             gateway=GatewayFaults(self.clock.now),

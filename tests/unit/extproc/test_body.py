@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 
 from lora_router.extproc import body as body_module
 from lora_router.extproc.body import (
-    FORM_PATHS,
-    JSON_PATHS,
     MAX_MODEL_LENGTH,
     BodyError,
     BodyErrorKind,
     BodyFields,
-    InferencePaths,
     read_body,
 )
 
@@ -243,15 +240,6 @@ def test_a_body_that_is_cut_is_never_taken_for_whole(
     cut = data.draw(st.integers(0, len(body) - 1))
 
     assert error_of(body[:cut]).kind is BodyErrorKind.MALFORMED
-
-
-def test_the_paths_match_exactly_and_without_their_query() -> None:
-    paths = InferencePaths(["/my/generate"])
-
-    assert all(paths.match(path) for path in JSON_PATHS | FORM_PATHS)
-    assert paths.match("/my/generate")
-    for other in ("/v1/models", "/v1/completions/", "/V1/completions", "", "/x?/v1/completions"):
-        assert not paths.match(other)
 
 
 def test_names_that_clients_invent_take_a_bounded_memory() -> None:

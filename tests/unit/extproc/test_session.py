@@ -128,7 +128,7 @@ class TestBuffered:
         assert metadata_of(answer) == {"envoy.lb": {"x-to": POD_1}}
 
     def test_further_paths_can_be_named_in_the_settings(self) -> None:
-        conversation = one_pod(paths=["/my/generate"])
+        conversation = one_pod(paths={"/my/generate": "routed"})
 
         _, answer = conversation.say(request_headers("/my/generate?x=1"), request_body(SQL))
 
@@ -141,7 +141,7 @@ class TestPassingThrough:
         [
             request_headers("/v1/models", end=True),
             request_headers("/v1/chat/completions", end=True),
-            request_headers("/some/thing"),
+            request_headers("/v1/files"),
         ],
         ids=["another-path", "no-body", "another-path-with-a-body"],
     )
@@ -161,7 +161,9 @@ class TestPassingThrough:
         conversation = one_pod()
 
         answers = conversation.say(
-            request_headers("/upload"), request_body(b"not json", end=False), request_body(b"")
+            request_headers("/upload", content_type="text/plain"),
+            request_body(b"not json", end=False),
+            request_body(b""),
         )
 
         assert [answer.WhichOneof("response") for answer in answers] == [
@@ -275,7 +277,7 @@ class TestFullDuplex:
         assert trailers.HasField("request_trailers")
 
     def test_a_pass_through_body_flows(self) -> None:
-        conversation, (headers,) = self.start("/upload")
+        conversation, (headers,) = self.start("/v1/files")
         assert headers.HasField("request_headers")
 
         answers = conversation.say(request_body(b"a", end=False), request_body(b"b"))

@@ -159,7 +159,7 @@ class TestRecording:
 
     def test_a_request_that_passes_through_counts_too(self) -> None:
         conversation = Conversation(make_fleet(1))
-        conversation.say(request_headers("/upload"), response_headers("413"))
+        conversation.say(request_headers("/v1/files"), response_headers("413"))
 
         answers = conversation.say(request_body(b"rest", end=False), request_body(b""))
 

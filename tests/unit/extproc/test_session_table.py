@@ -75,7 +75,15 @@ def streamed() -> ProcessingRequest:
 
 
 def passing() -> ProcessingRequest:
-    return request_headers("/upload")
+    return request_headers("/upload", content_type="text/plain")
+
+
+def named_by_query() -> ProcessingRequest:
+    return request_headers(
+        "/v1/realtime?model=sql-lora",
+        mode=ProcessingMode.STREAMED,
+        send_body_without_waiting=True,
+    )
 
 
 def observed() -> ProcessingRequest:
@@ -157,6 +165,9 @@ BRANCHES: list[tuple[list[ProcessingRequest], ProcessingRequest, State]] = [
     ([], streamed(), PIECES),
     ([], passing(), PASSING),
     ([], buffered(end=True), ROUTED),
+    ([], named_by_query(), HELD),
+    ([named_by_query()], piece(b"x"), HELD),
+    ([named_by_query()], piece(b"x" * 51), OVER),
     ([], request_headers(headers=[("content-length", b"51")]), OVER),
     ([], observed(), OVER),
     ([buffered()], request_body(HOLD), HELD),

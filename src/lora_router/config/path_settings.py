@@ -1,0 +1,34 @@
+"""The settings of paths: what clients may ask for, and where requests name their model."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from lora_router.config import kinds
+
+
+class PathSettings(BaseModel):
+    """Settings of paths. ``extproc.path_table`` has the paths that need no setting."""
+
+    inference_paths: kinds.UrlPaths = Field(
+        default_factory=list,
+        description="Additional paths whose body names a model. Same as paths with routed.",
+    )
+    paths: kinds.PathTreatments = Field(
+        default_factory=dict,
+        description="What to do with further paths, or instead of the table in docs/paths.md.",
+    )
+    path_prefixes: kinds.UrlPaths = Field(
+        default_factory=list,
+        description="Prefixes that the gateway removes from paths, such as /llm.",
+    )
+    unknown_paths: Literal["pass", "refuse"] = Field(
+        "pass",
+        description="What to do with a request on a path without a rule if its body names no "
+        "model: send it to any pod, or refuse it with 404.",
+    )
+    admin_paths: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="Whether clients may use paths that change a pod or show its internals, such "
+        "as /v1/load_lora_adapter and /metrics.",
+    )

@@ -1,0 +1,27 @@
+"""What all sessions of a server share."""
+
+from dataclasses import dataclass, field
+
+from lora_router.extproc.gateway_faults import GatewayFaults
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.paths import Paths
+from lora_router.log_limit import LogLimit
+from lora_router.routing.director import Director
+from lora_router.routing.outcome import DecisionObserver
+from lora_router.telemetry.answer_counts import AnswerCounts
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all sessions of a server share."""
+
+    director: Director
+    observer: DecisionObserver
+    paths: Paths
+    headers: HeaderNames
+    max_body_bytes: int
+    refuse_unknown_paths: bool = False
+    """Whether a request is refused if no rule has its path and its body names no model."""
+    answers: AnswerCounts = field(default_factory=AnswerCounts)
+    gateway: GatewayFaults = field(default_factory=GatewayFaults)
+    log_limit: LogLimit = field(default_factory=LogLimit)

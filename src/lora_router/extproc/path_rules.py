@@ -1,0 +1,76 @@
+"""Records about paths: what a rule says, and what the lookup of a path returns."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Treatment(Enum):
+    """What the router does with a request."""
+
+    ROUTED = "routed"
+    """The model decides the pod."""
+    ANSWERED = "answered"
+    """The router answers. No pod sees the request."""
+    STICKY = "sticky"
+    """The pod that made an ID gets the requests that name it."""
+    PASSED = "passed"
+    """Any healthy pod gets it."""
+    REFUSED = "refused"
+    """404, because the path changes a pod or shows its internals."""
+
+
+class ModelIn(Enum):
+    """Where a request names its model."""
+
+    BODY = "body"
+    """The field ``model`` of a JSON object or of a form."""
+    QUERY = "query"
+    """The parameter ``model`` of the query."""
+    PATH = "path"
+    """A segment of the path. The field ``model`` of the body counts if the path is a pod's."""
+    NOWHERE = "-"
+
+
+class Api(Enum):
+    """The API of a path. It decides the form of errors."""
+
+    OPENAI = "OpenAI"
+    ANTHROPIC = "Anthropic"
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """What the router does with one path.
+
+    Treatments differ by method for few paths. These have several rules.
+    """
+
+    path: str
+    """As servers declare it: ``{id}`` is one segment, and ``{model:path}`` is the rest."""
+    treatment: Treatment
+    model_in: ModelIn = ModelIn.NOWHERE
+    methods: frozenset[str] = frozenset()
+    """Empty: all methods without a rule of their own."""
+    api: Api = Api.OPENAI
+    ids_in: tuple[str, ...] = ()
+    """Fields of the JSON body that name an ID which a pod made."""
+    makes_id: bool = False
+    """Whether the answer begins with a new ID."""
+    to_all: bool = False
+    """Whether a request that is allowed goes to every pod of its model."""
+    changes_pod: bool = False
+    """Whether the path changes a pod. Such a path is refused below any prefix, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a path means."""
+
+    rule: PathRule | None
+    """``None``: no rule has the path."""
+    path: str
+    """The path that the server sees: without prefix, query, escapes and trailing slash."""
+    model: str = ""
+    """The model that the path or the query names."""
+    resource: str = ""
+    """The ID that the path names."""

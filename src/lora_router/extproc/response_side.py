@@ -1,0 +1,162 @@
+"""What a session does about the response, and about the end of its stream.
+
+A response may begin at any time. The router records how the answer to a routed request begins, and
+lets every message pass unchanged.
+"""
+
+import logging
+from collections.abc import Callable
+
+from lora_router.extproc import answers
+from lora_router.extproc.collected_body import CollectedBody
+from lora_router.extproc.context import SessionContext
+from lora_router.extproc.events import (
+    Event,
+    RequestHeaders,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from lora_router.extproc.outputs import EndStream, Outputs
+from lora_router.extproc.path_rules import Place
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.states import ANSWERED, OVER, START, State
+from lora_router.extproc.stream_setup import Setup
+from lora_router.fleet.answer import Answer
+from lora_router.routing.outcome import Routed
+from lora_router.routing.waiting_queue import Held
+
+log = logging.getLogger("lora_router.extproc")
+
+_RESPONSE_HEADERS_PASS = (answers.CONTINUE_RESPONSE_HEADERS,)
+_REDIRECTION = 300
+"""Statuses below are successes."""
+_FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+
+
+class ResponseSide:
+    """The state of one HTTP exchange, and the actions that concern its response and its end."""
+
+    __slots__ = (
+        "_answer",
+        "_collected",
+        "_headers",
+        "_held",
+        "_on_late",
+        "_place",
+        "_routed",
+        "_setup",
+        "_since",
+        "context",
+        "state",
+    )
+
+    def __init__(self, context: SessionContext, on_late: Callable[[Outputs], None]) -> None:
+        """Create the exchange of a new stream.
+
+        Args:
+            context: What all sessions share.
+            on_late: Called with what to send when a held request is decided, which is not the
+                result of a message from Envoy.
+        """
+        self.context = context
+        self.state: State = START
+        self._on_late = on_late
+        self._headers: RequestHeaders
+        self._place: Place
+        """What the path of the request means. Set with the headers."""
+        self._setup: Setup
+        self._collected: CollectedBody | None = None
+        """Set while the headers are unanswered. The pieces are answered after the headers."""
+        self._held: Held | None = None
+        self._routed: Routed | None = None
+        self._answer: Answer | None = None
+        """How the answer to the routed request began."""
+        self._since = 0.0
+        """When the stream began to wait for the end of an answer that takes time; 0: it did not."""
+
+    def end(self) -> None:
+        """Handle the end of the stream: release everything that the request holds."""
+        self.state = OVER
+        self._collected = None
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        routed = self._routed
+        if routed is not None and routed.reservation.release():
+            self._judge_end(routed)
+
+    def end_stream(self, code: int, message: str) -> Outputs:
+        """End the stream with a gRPC status."""
+        self.end()
+        return (EndStream(code, f"lora-router: {message}"),)
+
+    def _judge_end(self, routed: Routed) -> None:
+        """Report what the end of a routed request shows about the gateway."""
+        gateway = self.context.gateway
+        if self._answer is None and routed.model:
+            gateway.ended_unseen()
+        if self._since:
+            gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
+
+    def ignore(self, _event: Event) -> Outputs:
+        """Answer nothing."""
+        return ()
+
+    def record_answer(self, event: ResponseHeaders) -> Outputs:
+        """Record how the answer to a routed request begins."""
+        routed = self._routed
+        if routed is not None and self._answer is None and event.is_final:
+            self._answer = answer = event.answer
+            context = self.context
+            gateway = context.gateway
+            if gateway.unseen:
+                gateway.answer_seen()
+            takes_time = event.event_stream and not event.ends and answer.status < _REDIRECTION
+            self._since = gateway.now() if takes_time else 0.0
+            context.answers.answered(answer)
+            try:
+                routed.reservation.answered(answer)
+            except Exception as error:  # Whatever an answer shows, its client gets it.
+                self._log("failed to record an answer", error)
+        return _RESPONSE_HEADERS_PASS
+
+    def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:
+        """Give the request up, because the response began before a pod was picked."""
+        if event.is_final:
+            self._abandon(event.response_body_mode)
+        return _RESPONSE_HEADERS_PASS
+
+    def abandon_at_response_body(self, piece: ResponseBody) -> Outputs:
+        """Give the request up, where Envoy does not send response headers."""
+        self._abandon(piece.response_body_mode)
+        return self.pass_response_body(piece)
+
+    def abandon_at_response_trailers(self, trailers: ResponseTrailers) -> Outputs:
+        """Give the request up, where Envoy sends only response trailers."""
+        self._abandon()
+        return self.pass_response_trailers(trailers)
+
+    def pass_response_headers(self, _event: ResponseHeaders) -> Outputs:
+        """Let the message pass unchanged."""
+        return _RESPONSE_HEADERS_PASS
+
+    def pass_response_body(self, piece: ResponseBody) -> Outputs:
+        """Let the message pass unchanged."""
+        if self._setup.response_body_mode != _FULL_DUPLEX:
+            return (answers.CONTINUE_RESPONSE_BODY,)
+        return (answers.response_body_piece(piece.body, end_of_stream=piece.ends),)
+
+    def pass_response_trailers(self, _trailers: ResponseTrailers) -> Outputs:
+        """Let the message pass unchanged."""
+        return (answers.CONTINUE_RESPONSE_TRAILERS,)
+
+    def _abandon(self, response_body_mode: int = ProcessingMode.NONE) -> None:
+        if self.state is START:
+            self._setup = Setup(response_body_mode=response_body_mode)
+        self.end()
+        self.state = ANSWERED
+
+    def _log(self, message: str, error: Exception | None = None) -> None:
+        """Log an error that every request may have, at a limited rate."""
+        self.context.log_limit.log(log, logging.ERROR, message, message, exc_info=error)
