@@ -40,7 +40,13 @@ class App(Front):
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
         connect_lists(self.fleet, self.director, self.scraper)
-        self.sharing = share_scrapes(settings, self.fleet, self.scraper, self.peering)
+        self.sharing = share_scrapes(
+            settings,
+            self.fleet,
+            self.scraper,
+            self.telemetry,
+            None if self.peering is None else self.peering.hub,
+        )
         self._readiness.add_details(self.discovery.status)
         self.leadership = make_leadership(settings, self.peering, self.telemetry, self.supervisor)
         if self.leadership is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,6 +30,7 @@ from lora_router.peering.addresses import AddressSource, FoundPeers, ListedPeers
 from lora_router.peering.exchange_call import Exchange
 from lora_router.peering.secret import Secret
 from lora_router.peering.service import PATH as PEERS_PATH
+from lora_router.peering.worker_place import WorkerPlace
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.registry import load_algorithms
@@ -43,6 +45,7 @@ from lora_router.telemetry.metrics import Telemetry
 if TYPE_CHECKING:
     from lora_router.peering.clients import ClientTls
     from lora_router.peering.peering import Peering
+    from lora_router.peering.reading_exchange import ReadingHub
     from lora_router.peering.redis_connection import RedisServer
     from lora_router.replication.leadership import Leadership
 
@@ -70,6 +73,14 @@ class Discovery(Protocol):
 
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPeers:
+    """What a worker needs to have peers on other hosts."""
+
+    place: WorkerPlace
+    addresses: AddressSource
 
 
 class LoopClock:
@@ -231,9 +242,20 @@ def tls_files(settings: Settings) -> TlsFiles | None:
 
 
 def make_peering(
-    settings: Settings, fleet: Fleet, director: Director, supervisor: Supervisor
+    settings: Settings,
+    fleet: Fleet,
+    director: Director,
+    supervisor: Supervisor,
+    worker: WorkerPeers | None = None,
 ) -> "Peering | None":
     """Return what exchanges reports with other routers, or ``None`` if there are none.
+
+    Args:
+        settings: The settings.
+        fleet: What is reported, and what reports are applied to.
+        director: Has the requests that are held.
+        supervisor: Runs the tasks.
+        worker: Where this process is, if it is a worker, and who finds the peers for it.
 
     Raises:
         SecretError: ``peer_secret_file`` cannot be used.
@@ -247,15 +269,19 @@ def make_peering(
     from lora_router.peering.peering import Peering
 
     secret_file = settings.peer_secret_file
+    source: AddressSource | None = None
+    if settings.has_mesh:
+        source = make_peer_addresses(settings) if worker is None else worker.addresses
     return Peering(
         fleet,
         director,
-        _peer_addresses(settings),
+        source,
         LoopClock(),
         supervisor,
         tls=_peer_tls(settings),
         secret=None if secret_file is None else Secret(secret_file),
         redis=_redis_server(settings),
+        place=None if worker is None else worker.place,
     )
 
 
@@ -275,7 +301,30 @@ def _redis_server(settings: Settings) -> "RedisServer | None":
     )
 
 
-def _peer_addresses(settings: Settings) -> AddressSource | None:
+def check_peers(settings: Settings) -> None:
+    """Check what every worker needs for its peers on other hosts.
+
+    Raises:
+        SecretError: ``peer_secret_file`` cannot be used.
+        RedisMissingError: The extra ``redis`` is needed and not installed.
+        PasswordError: ``peering_password_file`` cannot be used.
+    """
+    if settings.has_peers and settings.peer_secret_file is not None:
+        Secret(settings.peer_secret_file)
+    if settings.redis_address is not None:
+        from lora_router.peering.redis_connection import check
+
+        server = _redis_server(settings)
+        assert server is not None  # noqa: S101 -- there is an address
+        check(server)
+
+
+def make_peer_addresses(settings: Settings) -> AddressSource | None:
+    """Return what finds the peers of the mesh, or ``None`` without a mesh.
+
+    Raises:
+        ServiceError: The namespace of ``peer_service`` is unknown.
+    """
     if settings.peers is not None:
         return ListedPeers(settings.peers)
     if settings.peer_service is None:
@@ -390,21 +439,33 @@ def make_scraper(
 
 
 def share_scrapes(
-    settings: Settings, fleet: Fleet, scraper: Scraper, peering: "Peering | None"
+    settings: Settings,
+    fleet: Fleet,
+    scraper: Scraper,
+    telemetry: Telemetry,
+    hub: "ReadingHub | None",
 ) -> Sharing | None:
     """Let this router and its peers read each pod once for all of them.
+
+    Args:
+        settings: The settings.
+        fleet: The pods.
+        scraper: Reads the pods.
+        telemetry: Shows what is shared.
+        hub: The peers, if there are some.
 
     Returns:
         ``None`` if this router reads all pods itself.
     """
-    if peering is None or not settings.scrape_sharing:
+    if hub is None or not settings.scrape_sharing:
         return None
+    from lora_router.peering.metrics import ReadingMetrics
     from lora_router.peering.reading_exchange import ReadingExchange
 
     digests = CatalogDigests()
-    exchange = ReadingExchange(peering.hub, fleet, digests)
+    exchange = ReadingExchange(hub, fleet, digests)
     sharing = Sharing(
-        peering.hub.name,
+        hub.name,
         scraper.intake,
         interval=settings.pod_metric_refresh_interval_ms / 1000,
         models_interval=settings.models_refresh_interval_seconds,
@@ -413,6 +474,7 @@ def share_scrapes(
     )
     exchange.receiver, exchange.interval = sharing, scraper.pace
     scraper.share(sharing, digests)
+    telemetry.registry.register(ReadingMetrics(exchange))
     return sharing
 
 

@@ -14,6 +14,7 @@ from lora_router.app_metrics import (
 )
 from lora_router.assembly import (
     LoopClock,
+    WorkerPeers,
     make_director,
     make_fleet,
     make_health_check,
@@ -46,13 +47,13 @@ class Front:
     Must be created inside a running event loop.
     """
 
-    def __init__(self, settings: Settings, *, listens: bool = True) -> None:
+    def __init__(self, settings: Settings, worker: WorkerPeers | None = None) -> None:
         """Create the parts. Nothing listens yet.
 
         Args:
             settings: The settings.
-            listens: Whether this process accepts connections. Otherwise it gets those that another
-                process accepted.
+            worker: Where this process is, if it is a worker. Then it accepts no connections: it
+                gets those that another process accepted.
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
@@ -66,7 +67,7 @@ class Front:
         self.director = make_director(settings, self.fleet, self.telemetry)
         self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
         self.gateway = GatewayFaults()
-        self.peering = make_peering(settings, self.fleet, self.director, self.supervisor)
+        self.peering = make_peering(settings, self.fleet, self.director, self.supervisor, worker)
         self.transport = make_transport(
             settings,
             self.director,
@@ -75,7 +76,7 @@ class Front:
             self.endpoint_discovery,
             self.gateway,
             self.peering,
-            listens=listens,
+            listens=worker is None,
         )
         self.health_check = make_health_check(settings, self.fleet, self.supervisor)
         self._readiness = RouterReadiness(

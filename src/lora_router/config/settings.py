@@ -77,13 +77,14 @@ class Settings(
         return self
 
     @property
+    def has_mesh(self) -> bool:
+        """Whether this router has streams to others."""
+        return self.peers is not None or self.peer_service is not None
+
+    @property
     def has_peers(self) -> bool:
         """Whether this router exchanges reports with others."""
-        return (
-            self.peers is not None
-            or self.peer_service is not None
-            or self.redis_address is not None
-        )
+        return self.has_mesh or self.redis_address is not None
 
     @property
     def redis_address(self) -> RedisAddress | None:
@@ -95,16 +96,15 @@ class Settings(
         if self.peers is not None and self.peer_service is not None:
             raise ValueError("peers and peer_service: set at most one of them")
         name = "peers" if self.peers is not None else "peer_service"
-        has_mesh = self.peers is not None or self.peer_service is not None
         redis = self.redis_address
         if redis is None:
-            if self.peering is not None and not has_mesh:
+            if self.peering is not None and not self.has_mesh:
                 raise ValueError(f"peering={kinds.MESH}: requires peers or peer_service")
             if self.peering_password_file is not None:
                 raise ValueError("peering_password_file: requires peering=redis://…")
             is_local, proof = _is_loopback(self.grpc_host), self.grpc_tls_client_ca_file
         else:
-            if has_mesh:
+            if self.has_mesh:
                 raise ValueError(f"peering=redis://… and {name}: set at most one of them")
             if self.peering_password_file is not None and redis.password is not None:
                 raise ValueError("peering_password_file: peering has a password too; set one")
@@ -132,8 +132,8 @@ class Settings(
             return
         if self.workers != 1:
             raise ValueError(
-                f"workers={self.workers} and replication=lease: set one of them: the standbys of a "
-                "router are peers on other hosts, which workers do not have"
+                f"workers={self.workers} and replication=lease: set one of them: the Lease is held "
+                "by one process, which decides everything"
             )
         if not self.has_peers:
             raise ValueError(
@@ -148,13 +148,6 @@ class Settings(
             raise ValueError(
                 f"workers={self.workers}: requires transport=builtin: grpcio serves only "
                 "connections that it accepted itself"
-            )
-        if self.has_peers:
-            names = ("peers", "peer_service", "peering")
-            name = next(name for name in names if getattr(self, name) is not None)
-            raise ValueError(
-                f"workers={self.workers} and {name}: set one of them: workers are peers of each "
-                "other, but not of routers on other hosts"
             )
 
     def _limit_body(self) -> None:

@@ -12,7 +12,7 @@ Rules:
 No I/O: a channel carries the messages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -97,6 +97,9 @@ class Broadcasts:
         self._hub = hub
         self._publications = Publications(hub.name, secret, hub.now)
         self.set_time, self.time = self._publications.set_time, self._publications.time
+        self.is_heard_elsewhere: Callable[[str], bool] = lambda _router: False
+        """Returns whether what a router publishes needs not be used, because it arrives another
+        way: that of a worker of the same router."""
         self._channel: Channel | None = None
         self._senders: dict[str, _Sender] = {}
         self._members: frozenset[str] = frozenset()
@@ -155,7 +158,8 @@ class Broadcasts:
     def has_joined(self) -> bool:
         """Return whether every router that was there at the start has reported on the channel."""
         return self._channel is not None and all(
-            name in self._senders and self._senders[name].is_live for name in self._members
+            (name in self._senders and self._senders[name].is_live) or self.is_heard_elsewhere(name)
+            for name in self._members
         )
 
     # Called by the hub
@@ -198,9 +202,6 @@ class Broadcasts:
         sender = self._senders.get(peer)
         if sender is not None and self._hub.now() >= sender.deaf_until:
             del self._senders[peer]
-
-    def drain(self) -> None:
-        """Do nothing: nobody else's connection is open here."""
 
     def leave(self, message: bytes) -> None:
         """Publish a last message."""
@@ -252,7 +253,8 @@ class Broadcasts:
         if publication.router == hub.name:
             self._echo_at = hub.now()
             return
-        self._hear(publication, is_stored=is_stored)
+        if not self.is_heard_elsewhere(publication.router):
+            self._hear(publication, is_stored=is_stored)
 
     def _hear(self, publication: Publication, *, is_stored: bool) -> None:
         hub, name, data = self._hub, publication.router, publication.message

@@ -60,8 +60,5 @@ class Carrier(Protocol):
     def forget(self, peer: str, why: str) -> None:
         """Forget what is kept for a peer that the hub has forgotten."""
 
-    def drain(self) -> None:
-        """Accept no further peers, and release what would delay the end of the server."""
-
     def leave(self, message: bytes) -> None:
         """Send a last message to every peer."""

@@ -1,4 +1,8 @@
-"""The streams that this router opens, one to each address where a router may be."""
+"""The streams that this router opens, one to each address where a router may be.
+
+Several workers may be behind an address. Then there is a stream to each of them: the answer to the
+first one says how many there are.
+"""
 
 import asyncio
 import logging
@@ -7,19 +11,22 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import grpc.aio
 
+from lora_router.grpc_server.status import OK
 from lora_router.log_limit import LogLimit
 from lora_router.peering.addresses import MAX_ADDRESSES, AddressSource, PeerAddress
 from lora_router.peering.aio_link import AioLink
 from lora_router.peering.conversation import Conversation
-from lora_router.peering.limits import MAX_MESSAGE_BYTES
+from lora_router.peering.limits import MAX_MESSAGE_BYTES, MAX_PEERS
+from lora_router.peering.link import Ending
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.reconnection import GREETING_SECONDS, Reconnection
 from lora_router.peering.secret import HEADER, Secret
-from lora_router.peering.service import PATH
+from lora_router.peering.service import PATH, WORKER_HEADER
 from lora_router.supervision import Supervisor
 from lora_router.threads import in_thread
 
@@ -27,6 +34,10 @@ log = logging.getLogger("lora_router.peering")
 
 _FLUSH_SECONDS = 0.5
 """Time for peers to receive that this router leaves."""
+_OTHER_WORKER_SECONDS = 3.0
+"""A stream that another worker answered, because the right one did not run, is then replaced."""
+_MAX_FURTHER = MAX_PEERS
+"""Streams to workers other than the first ones, over all addresses."""
 _OPTIONS = (
     # Connections are not shared: after a partition, a new one is faster than an old one.
     ("grpc.use_local_subchannel_pool", 1),
@@ -38,6 +49,14 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
 )
+
+
+class _Place(NamedTuple):
+    """Where a stream leads."""
+
+    address: PeerAddress
+    worker: int
+    """The number of the worker; 1 also for a router without workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +73,7 @@ class ClientTls:
 
 
 class PeerClients:
-    """Keeps a stream to each address."""
+    """Keeps a stream to each router."""
 
     def __init__(
         self,
@@ -79,11 +98,11 @@ class PeerClients:
         self._supervisor = supervisor
         self._tls = tls
         self._secret = secret
-        self._tasks: dict[PeerAddress, asyncio.Task[None]] = {}
+        self._tasks: dict[_Place, asyncio.Task[None]] = {}
         self._follow: asyncio.Task[None] | None = None
-        self._open: dict[PeerAddress, Conversation] = {}
-        self._tried: set[PeerAddress] = set()
-        """Addresses to which an attempt ended, or needs not be waited for."""
+        self._open: dict[_Place, Conversation] = {}
+        self._tried: set[_Place] = set()
+        """Those to which an attempt ended, or needs not be waited for."""
         self._found = False
         self._stopping = False
         self._random = random.Random()
@@ -114,10 +133,10 @@ class PeerClients:
         """Return whether every peer that can be reached has sent its first report."""
         if not self._found:
             return False
-        for address in self._tasks:
-            conversation = self._open.get(address)
+        for place in self._tasks:
+            conversation = self._open.get(place)
             peer = None if conversation is None else conversation.peer
-            if address not in self._tried and (peer is None or not peer.number):
+            if place not in self._tried and (peer is None or not peer.number):
                 return False
         return True
 
@@ -136,45 +155,81 @@ class PeerClients:
                 MAX_ADDRESSES,
             )
         wanted = dict.fromkeys(sorted(addresses, key=lambda each: each.target)[:MAX_ADDRESSES])
-        for address in self._tasks.keys() - wanted.keys():
-            self._tasks.pop(address).cancel()
-            self._tried.discard(address)
+        for place in tuple(self._tasks):
+            if place.address not in wanted:
+                self._end(place)
         for address in wanted:
-            if address not in self._tasks:
-                self._tasks[address] = self._supervisor.keep(
-                    "peer", partial(self._keep, address), about=address.target
-                )
+            self._begin(_Place(address, 1))
 
-    async def _keep(self, address: PeerAddress) -> None:
-        """Keep a stream to one address."""
+    def _meet_workers(self, address: PeerAddress, workers: int) -> None:
+        """Keep a stream to each of the workers behind an address, and to no more."""
+        if self._stopping:
+            return
+        known = [place for place in self._tasks if place.address == address]
+        for place in known:
+            if place.worker > workers:
+                self._end(place)
+        if not known:
+            return  # The address is not wanted any more.
+        further = sum(place.worker > 1 for place in self._tasks)
+        for number in range(len(known) + 1, workers + 1):
+            if further >= _MAX_FURTHER:
+                self._limit.log(
+                    log,
+                    logging.WARNING,
+                    "workers",
+                    "not all of the %d workers at %s are used: there are too many peers",
+                    workers,
+                    address.target,
+                )
+                return
+            further += 1
+            self._begin(_Place(address, number))
+
+    def _begin(self, place: _Place) -> None:
+        if place not in self._tasks:
+            self._tasks[place] = self._supervisor.keep(
+                "peer", partial(self._keep, place), about=place.address.target
+            )
+
+    def _end(self, place: _Place) -> None:
+        self._tasks.pop(place).cancel()
+        self._tried.discard(place)
+
+    async def _keep(self, place: _Place) -> None:
+        """Keep a stream to one router."""
         loop = asyncio.get_running_loop()
         reconnection = Reconnection(self._random)
         while not self._stopping:
             began = loop.time()
             try:
-                conversation, why = await self._exchange(address)
+                conversation, why = await self._exchange(place)
             finally:
-                self._tried.add(address)
+                if place in self._tasks:
+                    self._tried.add(place)
             if not (conversation.is_itself or conversation.is_redundant or self._stopping):
-                self._limit.log(
-                    log, logging.INFO, address, "no stream to peer %s: %s", address.target, why
-                )
+                target = place.address.target
+                self._limit.log(log, logging.INFO, place, "no stream to peer %s: %s", target, why)
             await asyncio.sleep(reconnection.pause_after(conversation, loop.time() - began))
         await asyncio.Event().wait()
 
-    async def _exchange(self, address: PeerAddress) -> tuple[Conversation, str]:
+    async def _exchange(self, place: _Place) -> tuple[Conversation, str]:
         """Open a stream and carry it to its end; return why it ended."""
+        address = place.address
         link = AioLink()
         conversation = self._mesh.open(link)
+        conversation.on_workers = lambda workers: self._met(place, conversation, workers)
         try:
             channel = await self._channel(address)
         except OSError as error:
             return conversation, f"TLS files: {error}"
-        metadata = () if self._secret is None else ((HEADER, self._secret.header),)
+        metadata: tuple[tuple[str, str], ...] = ((WORKER_HEADER, str(place.worker)),)
+        if self._secret is not None:
+            metadata += ((HEADER, self._secret.header),)
         timer = None
         try:
             call = channel.stream_stream(PATH)(metadata=metadata)
-            self._open[address] = conversation
+            self._open[place] = conversation
             conversation.greet()
             timer = asyncio.get_running_loop().call_later(
                 GREETING_SECONDS, conversation.expect_greeting
@@ -192,8 +247,14 @@ class PeerClients:
         finally:
             if timer is not None:
                 timer.cancel()
-            self._open.pop(address, None)
+            self._open.pop(place, None)
             await channel.close()
+
+    def _met(self, place: _Place, conversation: Conversation, workers: int) -> None:
+        self._meet_workers(place.address, workers)
+        if conversation.worker not in (0, place.worker):
+            ending = Ending(OK, f"worker {place.worker} does not run")
+            asyncio.get_running_loop().call_later(_OTHER_WORKER_SECONDS, conversation.close, ending)
 
     async def _channel(self, address: PeerAddress) -> grpc.aio.Channel:
         tls = self._tls

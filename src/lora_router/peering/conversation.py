@@ -4,6 +4,7 @@ The side that opened the stream greets first. A stream carries reports in one di
 the mesh decides which stream of a peer is used.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -20,6 +21,7 @@ from lora_router.peering.limits import (
     BYTES_BURST,
     BYTES_PER_SECOND,
     MAX_MESSAGE_BYTES,
+    MAX_WORKERS,
     MESSAGES_BURST,
     MESSAGES_PER_SECOND,
 )
@@ -62,9 +64,13 @@ class Conversation:
         self.peer: Peer | None = None
         """The other side; ``None`` before its greeting."""
         self.is_itself = False
-        """Whether the other side turned out to be this router."""
+        """Whether the other side turned out to be this router, or another worker of it."""
         self.is_redundant = False
         """Whether this router has another stream to the same peer."""
+        self.worker = 0
+        """The number of the worker that is the other side; 0: the peer is one process."""
+        self.on_workers: Callable[[int], None] = lambda _workers: None
+        """Called with the number of workers behind the address of the other side."""
         self.is_open = True
         self.reader: ReportReader | None = None
         self._mesh = mesh
@@ -83,6 +89,9 @@ class Conversation:
             oldest_version=OLDEST_VERSION,
             release=__version__,
         )
+        place = self._mesh.place
+        if place is not None:
+            greeting.host, greeting.worker, greeting.workers = place.host, place.number, place.count
         self.link.send(PeerMessage(greeting=greeting).SerializeToString())
 
     def receive(self, data: bytes) -> Ending | None:
@@ -140,7 +149,9 @@ class Conversation:
         if not self.opened_here:
             # Also for itself: by its own greeting, the other side knows that this is so.
             self.greet()
-        if name == self._hub.name:
+        place = self._mesh.place
+        # Workers of one router meet elsewhere, not over its port.
+        if name == self._hub.name or (place is not None and greeting.host == place.host):
             self.is_itself = True
             return Ending(FAILED_PRECONDITION, "this is the same router")
         version = min(greeting.version, VERSION)
@@ -151,6 +162,9 @@ class Conversation:
                 f"peering versions {greeting.oldest_version} to {greeting.version} are not spoken "
                 f"here, but {OLDEST_VERSION} to {VERSION}",
             )
+        workers = min(max(1, greeting.workers), MAX_WORKERS)
+        self.worker = greeting.worker if workers > 1 else 0
+        self.on_workers(workers)
         return self._mesh.joined(self, name, release)
 
     def _use(self, message: PeerMessage) -> Ending | None:

@@ -7,9 +7,8 @@ from lora_router.grpc_server.status import OK
 from lora_router.grpc_server.stream import OVER, Call, Stream
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
 from lora_router.peering.link import Ending
-from lora_router.peering.mesh import Mesh
 from lora_router.peering.secret import HEADER
-from lora_router.peering.service import PeerService
+from lora_router.peering.service import WORKER_HEADER, PeerService
 
 
 class Exchange:
@@ -24,17 +23,18 @@ class Exchange:
         if refusal is not None:
             stream.finish(*refusal)
             return OVER
-        return ExchangeCall(self._service.mesh, stream, headers)
+        return ExchangeCall(self._service, stream, headers)
 
 
 class ExchangeCall(MessageCall):
-    """One call, which is the link of a conversation."""
+    """One call, which is the link of a conversation of this worker or of another one."""
 
-    __slots__ = ("_conversation",)
+    __slots__ = ("_receiver",)
 
-    def __init__(self, mesh: Mesh, stream: Stream, headers: CallHeaders) -> None:
+    def __init__(self, service: PeerService, stream: Stream, headers: CallHeaders) -> None:
         super().__init__(stream, headers, MAX_MESSAGE_BYTES)
-        self._conversation = mesh.accept(self)
+        worker = headers.fields.get(WORKER_HEADER.encode(), b"")
+        self._receiver = service.accept(self, worker)
 
     # The link
 
@@ -58,8 +58,8 @@ class ExchangeCall(MessageCall):
     # The call
 
     def message(self, message: Message) -> None:
-        """Pass a message to the conversation."""
-        ending = self._conversation.receive(bytes(message))
+        """Pass a message on."""
+        ending = self._receiver.receive(bytes(message))
         if ending is not None:
             self.close(ending)
 
@@ -69,4 +69,4 @@ class ExchangeCall(MessageCall):
 
     def closed(self) -> None:
         """End the conversation."""
-        self._conversation.ended()
+        self._receiver.ended()

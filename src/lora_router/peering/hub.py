@@ -17,7 +17,7 @@ No I/O: carriers carry the messages, and a clock calls.
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
@@ -28,11 +28,9 @@ from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.pb.peering_pb2 import PeerMessage
+from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
-
-if TYPE_CHECKING:
-    from lora_router.peering.reading_exchange import ReadingExchange
 
 log = logging.getLogger("lora_router.peering")
 
@@ -65,6 +63,23 @@ class Clock(Protocol):
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call once, ``seconds`` from now."""
+
+
+class PassesReadings(Protocol):
+    """Tells peers what is read from pods, and takes in what they tell."""
+
+    def take(self) -> list[bytes]:
+        """Return the messages with the readings that wait. The caller must send them at once."""
+
+    def received(self, name: str, message: Readings) -> None:
+        """Take in what a peer tells.
+
+        Raises:
+            ReportError: The message is malformed, or exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
 
 
 class Hub:
@@ -106,7 +121,7 @@ class Hub:
         self._ejections = 0
         self._has_left = False
         self._limit = LogLimit()
-        self.readings: ReadingExchange | None = None
+        self.readings: PassesReadings | None = None
         """Tells peers what is read from pods, and takes in what they tell."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
@@ -197,11 +212,6 @@ class Hub:
     def report_now(self) -> None:
         """Send a report at once, because somebody new reads it."""
         self._schedule(self.now())
-
-    def drain(self) -> None:
-        """Accept no more peers. Reports continue."""
-        for carrier in self._carriers:
-            carrier.drain()
 
     def leave(self) -> None:
         """Tell all peers that this router stops, and send no more."""

@@ -40,6 +40,8 @@ MAX_HELD_SECONDS = 86_400.0
 
 MAX_PEERS = 32
 """Peers. Each is sent every report, so that the cost of a mesh grows with the square."""
+MAX_WORKERS = 32
+"""Workers of one router, each of which is a peer."""
 MAX_BROADCAST_PEERS = 128
 """Peers that publish where all listen. Each report is sent once, and read by all."""
 MAX_STREAMS = 4 * MAX_PEERS

@@ -21,6 +21,7 @@ from lora_router.peering.hub import SHARE_SECONDS, Hub
 from lora_router.peering.limits import MAX_FOLLOWING, MAX_PEERS, MAX_STREAMS
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.report_reader import ReportReader, is_too_heavy
+from lora_router.peering.worker_place import WorkerPlace
 
 _UNACKNOWLEDGED_SECONDS = 2.0
 """A stream whose reports do not arrive for this long is replaced."""
@@ -61,13 +62,19 @@ class Mesh:
     announces = False
     """A router that nobody has a stream to has nobody to send to."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(
+        self, hub: Hub, place: WorkerPlace | None = None, *, most: int = MAX_PEERS
+    ) -> None:
         """Create it without streams.
 
         Args:
             hub: All peers. It sends reports on the streams from now on.
+            place: Where this router is, if it is a worker and others may not know that.
+            most: The number of peers, from which no further ones are accepted.
         """
         self.hub = hub
+        self.place = place
+        self._most = most
         self._streams: dict[str, _Streams] = {}
         """By the names of the peers."""
         self._incoming: dict[Conversation, None] = {}
@@ -111,7 +118,7 @@ class Mesh:
 
     def joined(self, conversation: Conversation, name: str, release: str) -> Ending | None:
         """Add a stream to a peer that greeted on it, or refuse it."""
-        peer = self.hub.met(name, release, MAX_PEERS)
+        peer = self.hub.met(name, release, self._most)
         if peer is None:
             return Ending(RESOURCE_EXHAUSTED, "lora-router: too many peers")
         streams = self._streams.setdefault(name, _Streams())

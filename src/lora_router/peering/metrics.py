@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from lora_router.peering.hub import Hub
+    from lora_router.peering.reading_exchange import ReadingExchange
     from lora_router.peering.redis_channel import RedisChannel
 
 
@@ -56,27 +57,7 @@ class PeerMetrics(Collector):
         if self._redis is not None:
             connected.add_metric([], self._redis.broadcasts.is_connected)
         load = hub.load()
-        readings = CounterMetricFamily(
-            "lora_router_peer_readings",
-            "Readings of pods that were sent to peers, or received from peers and used.",
-            labels=["direction"],
-        )
-        exchange = hub.readings
-        readings.add_metric(["sent"], 0 if exchange is None else exchange.told)
-        readings.add_metric(["received"], 0 if exchange is None else exchange.used)
-        trust = None if exchange is None or exchange.receiver is None else exchange.receiver.counts
         return (
-            readings,
-            CounterMetricFamily(
-                "lora_router_peer_contradictions",
-                "Audits in which a pod's page differed from what a peer had reported.",
-                value=0 if trust is None else trust.contradictions,
-            ),
-            CounterMetricFamily(
-                "lora_router_peer_distrusted",
-                "How often the router stopped trusting a peer, after repeated contradictions.",
-                value=0 if trust is None else trust.distrusted,
-            ),
             connected,
             GaugeMetricFamily(
                 "lora_router_peer_in_flight_requests",
@@ -107,4 +88,36 @@ class PeerMetrics(Collector):
             size,
             rejected,
             forgotten,
+        )
+
+
+class ReadingMetrics(Collector):
+    """The collector of what concerns readings of pods."""
+
+    def __init__(self, exchange: "ReadingExchange") -> None:
+        self._exchange = exchange
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        readings = CounterMetricFamily(
+            "lora_router_peer_readings",
+            "Readings of pods that were sent to peers, or received from peers and used.",
+            labels=["direction"],
+        )
+        exchange = self._exchange
+        readings.add_metric(["sent"], exchange.told)
+        readings.add_metric(["received"], exchange.used)
+        trust = None if exchange.receiver is None else exchange.receiver.counts
+        return (
+            readings,
+            CounterMetricFamily(
+                "lora_router_peer_contradictions",
+                "Audits in which a pod's page differed from what a peer had reported.",
+                value=0 if trust is None else trust.contradictions,
+            ),
+            CounterMetricFamily(
+                "lora_router_peer_distrusted",
+                "How often the router stopped trusting a peer, after repeated contradictions.",
+                value=0 if trust is None else trust.distrusted,
+            ),
         )

@@ -16,6 +16,7 @@ from lora_router.peering.redis_connection import RedisServer, check
 from lora_router.peering.secret import Secret
 from lora_router.peering.secret_watch import SecretWatch
 from lora_router.peering.service import PeerService
+from lora_router.peering.worker_place import WorkerPlace
 from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
 
@@ -41,7 +42,7 @@ class Connections(Protocol):
 class Peering:
     """The part. If there is a ``service``, it must be served on the router's gRPC port."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is a part that tests replace
         self,
         fleet: Fleet,
         director: Director,
@@ -52,6 +53,7 @@ class Peering:
         tls: ClientTls | None = None,
         secret: Secret | None = None,
         redis: RedisServer | None = None,
+        place: WorkerPlace | None = None,
     ) -> None:
         """Create it. Nothing is sent before ``start``.
 
@@ -64,13 +66,15 @@ class Peering:
             tls: The TLS files for streams to peers.
             secret: Proves to peers that this router is one.
             redis: Where to publish reports too, or instead of sending them to each peer.
+            place: Where this router is, if it is one of several workers.
 
         Raises:
             RedisMissingError: The extra ``redis`` is needed and not installed.
             PasswordError: The file with the password of the server cannot be used.
         """
         # Each run has a name of its own: what an earlier run reported is not true any more.
-        name = f"{socket.gethostname()[:128]}-{secrets.token_hex(4)}"
+        worker = "" if place is None else f"worker-{place.number}-"
+        name = f"{socket.gethostname()[:128]}-{worker}{secrets.token_hex(4)}"
         self.hub = Hub(name, fleet, director.held_adapters, clock)
         director.reception.on_held = self.hub.report_soon
         self.secret = secret
@@ -78,7 +82,7 @@ class Peering:
         self.redis: RedisChannel | None = None
         self._connections: list[Connections] = []
         if source is not None:
-            mesh = Mesh(self.hub)
+            mesh = Mesh(self.hub, place)
             self.service = PeerService(mesh, secret)
             self._connections.append(PeerClients(mesh, source, supervisor, tls=tls, secret=secret))
         if redis is not None:
@@ -106,8 +110,19 @@ class Peering:
             log.info("%d peers have reported", len(self.hub.peers))
 
     def drain(self) -> None:
-        """End the streams of others, so that they do not delay the end of the server."""
-        self.hub.drain()
+        """End the streams of others, so that they do not delay the end of the server.
+
+        Reports continue.
+        """
+        if self.service is not None:
+            self.service.drain()
+
+    def tell(self, message: bytes) -> None:
+        """Send a message to all peers that are no workers of the same router."""
+        if self.service is not None:
+            self.service.mesh.send_to_all(message)
+        if self.redis is not None:
+            self.redis.broadcasts.send_to_all(message)
 
     async def stop(self) -> None:
         """Tell all peers that this router stops, and end all connections."""

@@ -4,7 +4,7 @@ Readings go out with the next report, or ``WAIT_SECONDS`` after the first of the
 A peer that misses a message reads the pods itself. So nothing is kept or sent again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from lora_router.fleet.catalog_digests import CatalogDigests
@@ -12,7 +12,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, Reading
 from lora_router.peering.budget import Budget
-from lora_router.peering.hub import Hub, Timer
+from lora_router.peering.hub import PassesReadings, Timer
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.pod_keys import PodKeys
@@ -52,6 +52,30 @@ class Receiver(Protocol):
         """Forget a peer that stopped."""
 
 
+class ReadingHub(Protocol):
+    """The peers, as far as readings are concerned."""
+
+    readings: PassesReadings | None
+
+    @property
+    def name(self) -> str:
+        """The name of this router among them."""
+
+    @property
+    def peers(self) -> Collection[str]:
+        """The names of the peers."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """Returns seconds, monotonic."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, ``seconds`` from now."""
+
+    def send_to_all(self, message: bytes) -> None:
+        """Send a message to every peer that has room for it."""
+
+
 class _Sender:
     """What is kept for one peer."""
 
@@ -65,7 +89,7 @@ class _Sender:
 class ReadingExchange:
     """The readings of this router and of its peers."""
 
-    def __init__(self, hub: Hub, fleet: Fleet, digests: CatalogDigests) -> None:
+    def __init__(self, hub: ReadingHub, fleet: Fleet, digests: CatalogDigests) -> None:
         """Create it. Readings of peers are ignored until ``receiver`` is set.
 
         Args:

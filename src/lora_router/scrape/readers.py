@@ -66,6 +66,11 @@ class Readers:
         """
         return sorted((self._name, *self._live), key=lambda name: _weight(name, pod), reverse=True)
 
+    def rename(self, name: str) -> None:
+        """Use another name for this router, by which the others know it from now on."""
+        self._name = name
+        self.version += 1
+
     def interval(self, name: str) -> float:
         """Return the interval at which a router says that it reads each of its pods."""
         reader = self._readers.get(name)

@@ -77,6 +77,8 @@ class Sharing:
         self.counts = SharingCounts()
         self.wake: Callable[[PodState, Page], None] = _ignore
         """Called when a page is to be read that was not. The scraper sets it."""
+        self.on_used: Callable[[Reading], None] = lambda _reading: None
+        """Called with each reading of another router that was put into the fleet."""
         self._name = name
         self._intake = intake
         self._intervals: dict[Page, float] = {"metrics": interval, "models": models_interval}
@@ -225,6 +227,8 @@ class Sharing:
             log.debug("a reading of pod %s was not used: %s", state.pod.name, error)
             if not error.is_outdated:
                 return
+        else:
+            self.on_used(reading)
         self.counts.used += 1
         reads.read_at = reading.read_at
         reads.source, reads.told, reads.late = name, found, False
@@ -234,6 +238,11 @@ class Sharing:
     def gone(self, name: str) -> None:
         """Forget a router that stopped."""
         self.readers.gone(name)
+
+    def rename(self, name: str) -> None:
+        """Use another name for this router, by which the others know it from now on."""
+        self._name = name
+        self.readers.rename(name)
 
     # Time
 

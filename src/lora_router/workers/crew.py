@@ -17,6 +17,7 @@ from lora_router.workers.messages import (
     Failed,
     Family,
     FromWorker,
+    Heard,
     LookAgain,
     Metrics,
     ReadSoon,
@@ -56,6 +57,7 @@ class Crew:
         start: Start,
         supervisor: Supervisor,
         *,
+        relays: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a crew without workers.
@@ -64,14 +66,19 @@ class Crew:
             count: The number of workers.
             start: Starts a worker's process.
             supervisor: Runs the tasks.
+            relays: Whether workers pass streams of other hosts on to each other.
             clock: Returns seconds, monotonic.
         """
         self.count = count
         self.members: dict[int, Member] = {}
         """The workers that run, by number."""
         self.restarts = 0
-        self.on_started: Callable[[Member], None] = lambda _member: None
+        self.on_started: list[Callable[[Member], None]] = []
         """Called with each worker that was started, before it gets anything else."""
+        self.on_status: Callable[[], None] = lambda: None
+        """Called after each report of a worker."""
+        self.on_heard: Callable[[Member, Heard], None] = lambda _member, _heard: None
+        """Called with what a worker heard of pods from a peer on another host."""
         self.on_doubt: Callable[[str], None] = lambda _pod: None
         """Called with the name of a pod whose list of models should be read soon."""
         self.on_look: Callable[[], bool] = lambda: False
@@ -79,6 +86,7 @@ class Crew:
         are being read."""
         self._start = start
         self._supervisor = supervisor
+        self._relays = relays
         self._clock = clock
         self._ticked_at = clock()
         self._shed_at = clock()
@@ -229,7 +237,8 @@ class Crew:
         process.on_message(partial(self._receive, member))
         try:
             self.members[number] = member
-            self.on_started(member)
+            for listener in self.on_started:
+                listener(member)
             if self._stopping:  # Since a moment ago.
                 process.send(messages.encode(messages.Drain()))
             status = await process.ended()
@@ -255,7 +264,10 @@ class Crew:
                 member.report(message)
                 if is_first:
                     self._join(member)
+                self.on_status()
                 self._changed.set()
+            case Heard():
+                self.on_heard(member, message)
             case Metrics(number, families):
                 member.families = families
                 self._questions.answered(number, member.number)
@@ -279,7 +291,7 @@ class Crew:
         for one in self._all():
             for other in self._all():
                 if one.number < other.number:
-                    one.link_to(other, now)
+                    one.link_to(other, now, relays=self._relays)
 
     def _send_warm(self, member: Member) -> None:
         others = sum(each.status is not None for each in self._all()) - 1

@@ -8,6 +8,8 @@ CONNECTION = b"c"
 """A connection of a gateway."""
 OPENS, ACCEPTS = b"o", b"a"
 """One end of a link to another worker, whose number follows. The one that ``OPENS`` greets."""
+RELAY = b"r"
+"""One end of a way for streams that are passed on to another worker, whose number follows."""
 _MAX_TAG_BYTES = 16
 _AT_ONCE = 64
 

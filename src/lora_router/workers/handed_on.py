@@ -58,7 +58,7 @@ class HandedOn:
         fleet.changes.pods.subscribe(self._pods_changed)
         scraper.subscribe_readings(self._gather)
         scraper.subscribe_looked(self._looked)
-        crew.on_started = self._tell_all
+        crew.on_started.append(self._tell_all)
         crew.on_doubt = self._read_soon
         crew.on_look = scraper.look_again
 
@@ -66,6 +66,10 @@ class HandedOn:
         """Tell the workers that the list of pods is complete."""
         self._is_synced = True
         self._crew.broadcast(messages.encode(messages.Synced()))
+
+    def hand_on(self, reading: Reading) -> None:
+        """Hand on what a router on another host read, which is in the parent's fleet already."""
+        self._gather(reading)
 
     # To one worker
 

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from lora_router.workers.descriptors import ACCEPTS, OPENS
+from lora_router.workers.descriptors import ACCEPTS, OPENS, RELAY
 from lora_router.workers.messages import Family, Status
 from lora_router.workers.placement import Share
 
@@ -88,8 +88,11 @@ class Member:
         if self.silence > _RESPONSIVE_SECONDS:
             self.share.responsive = False
 
-    def link_to(self, other: "Member", now: float) -> None:
-        """Give both workers an end of a link, if they have none."""
+    def link_to(self, other: "Member", now: float, *, relays: bool = False) -> None:
+        """Give both workers an end of a link, if they have none.
+
+        With ``relays``, also an end of a way for streams of other hosts that are passed on.
+        """
         if self.status is None or other.status is None:
             return
         if other.number in self.status.links and self.number in other.status.links:
@@ -98,12 +101,17 @@ class Member:
         if pid == other.process.pid and now - at < _LINK_SECONDS:
             return
         self._linked[other.number] = other.process.pid, now
+        self._hand_pair(other, OPENS, ACCEPTS)
+        if relays:
+            self._hand_pair(other, RELAY, RELAY)
+
+    def _hand_pair(self, other: "Member", tag: bytes, other_tag: bytes) -> None:
         one, another = socket.socketpair()
         with one, another:
             one.setblocking(False)
             another.setblocking(False)
-            self.process.hand(OPENS + str(other.number).encode(), one)
-            other.process.hand(ACCEPTS + str(self.number).encode(), another)
+            self.process.hand(tag + str(other.number).encode(), one)
+            other.process.hand(other_tag + str(self.number).encode(), another)
 
     def details(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows of it."""

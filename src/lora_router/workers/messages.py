@@ -28,6 +28,8 @@ class Start(_Message, frozen=True):
     """The worker's, from 1."""
     settings: bytes
     """The settings, pickled."""
+    host: str
+    """Identifies this run of the parent."""
 
 
 class Pods(_Message, frozen=True):
@@ -57,6 +59,26 @@ class Readings(_Message, frozen=True):
 
 class Looked(_Message, frozen=True):
     """The lists of models of all pods are recent: a round that was asked for has ended."""
+
+
+class Addresses(_Message, frozen=True):
+    """Where the routers of all hosts may be."""
+
+    addresses: tuple[tuple[str, str], ...]
+    """The target and the host name of each."""
+
+
+class Speak(_Message, frozen=True):
+    """Hand on what peers on other hosts tell of pods, or no longer: one worker does."""
+
+    speaks: bool
+
+
+class Tell(_Message, frozen=True):
+    """Send a message about pods to all peers on other hosts."""
+
+    message: bytes
+    """A message ``PeerMessage`` of peering."""
 
 
 class Refresh(_Message, frozen=True):
@@ -107,6 +129,10 @@ class Status(_Message, frozen=True):
     """Open ext_proc streams."""
     links: tuple[int, ...]
     """The workers to which it has a link."""
+    name: str = ""
+    """Its name among its peers."""
+    peers: tuple[str, ...] = ()
+    """The names of its peers on other hosts."""
 
 
 class Failed(_Message, frozen=True):
@@ -123,6 +149,14 @@ class ReadSoon(_Message, frozen=True):
 
 class LookAgain(_Message, frozen=True):
     """A client asked for an unknown model: read the lists that are not recent again."""
+
+
+class Heard(_Message, frozen=True):
+    """What a peer on another host tells of pods."""
+
+    peer: str
+    readings: bytes
+    """A message ``Readings`` of peering."""
 
 
 class Family(msgspec.Struct, frozen=True, array_like=True):
@@ -149,6 +183,9 @@ FromParent: TypeAlias = (
     | Warm
     | Readings
     | Looked
+    | Addresses
+    | Speak
+    | Tell
     | Refresh
     | UseLog
     | Shed
@@ -156,7 +193,7 @@ FromParent: TypeAlias = (
     | Drain
     | Hurry
 )
-FromWorker: TypeAlias = Status | Failed | ReadSoon | LookAgain | Metrics
+FromWorker: TypeAlias = Status | Failed | ReadSoon | LookAgain | Heard | Metrics
 
 encode = msgspec.msgpack.Encoder().encode
 from_parent = msgspec.msgpack.Decoder(FromParent).decode

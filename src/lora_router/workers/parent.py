@@ -2,16 +2,21 @@
 
 import asyncio
 import logging
+import secrets
 from typing import Literal
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import add_process_metrics, add_watchdog_metrics, add_worker_metrics
 from lora_router.assembly import (
+    LoopClock,
+    check_peers,
     make_director,
     make_discovery,
     make_fleet,
+    make_peer_addresses,
     make_scraper,
+    share_scrapes,
     tls_files,
 )
 from lora_router.config.settings import Settings
@@ -24,11 +29,13 @@ from lora_router.telemetry.logs import set_format, set_level
 from lora_router.telemetry.metrics import Telemetry, page_of
 from lora_router.watchdog import Watchdog
 from lora_router.workers import messages
+from lora_router.workers.addresses import FoundAddresses
 from lora_router.workers.crew import Crew
 from lora_router.workers.handed_on import HandedOn
 from lora_router.workers.listener import Listener
 from lora_router.workers.merged_metrics import families_of, merged
 from lora_router.workers.process import WorkerProcess, start_worker
+from lora_router.workers.voice import Voice
 
 log = logging.getLogger("lora_router")
 
@@ -45,11 +52,15 @@ class Parent:
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
+            SecretError, ServiceError, RedisMissingError, PasswordError: The settings of peers
+                cannot be used.
         """
         self._settings = settings
+        self._host = secrets.token_hex(8)
         # What workers load, too. An error is reported here, once.
         unused = make_fleet(settings)
         make_director(settings, unused, Telemetry(unused))
+        check_peers(settings)
         # Workers find out which pods fail: they see the answers.
         self.fleet = make_fleet(settings.model_copy(update={"outlier_ejection": False}))
         self.telemetry = Telemetry(self.fleet)
@@ -57,8 +68,15 @@ class Parent:
         self.fleet.changes.on_failure = self._listener_failed
         self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
-        self.crew = Crew(settings.workers, self._start_worker, self.supervisor)
+        self.crew = Crew(
+            settings.workers, self._start_worker, self.supervisor, relays=settings.has_mesh
+        )
         self.handed_on = HandedOn(self.fleet, self.crew, self.scraper)
+        source = make_peer_addresses(settings)
+        self.addresses: FoundAddresses | None = None
+        if source is not None:
+            self.addresses = FoundAddresses(self.crew, source, self.supervisor)
+        self._share_scrapes()
         self.listener = Listener(self.crew)
         self.port = settings.grpc_port
         """The gRPC port, after ``start``."""
@@ -120,6 +138,8 @@ class Parent:
             raise listen_error(settings.grpc_host, settings.grpc_port, error.errno) from error
         self.port = listening.getsockname()[1]
         self.listener.start(listening)
+        if self.addresses is not None:
+            self.addresses.start()
         self.crew.start()
         await self.crew.started()
         log.info(
@@ -183,7 +203,16 @@ class Parent:
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
 
     async def _start_worker(self, number: int) -> WorkerProcess:
-        return await start_worker(number, self._settings)
+        return await start_worker(number, self._settings, self._host)
+
+    def _share_scrapes(self) -> None:
+        if not self._settings.has_peers:
+            return
+        voice = Voice(self.crew, LoopClock())
+        sharing = share_scrapes(self._settings, self.fleet, self.scraper, self.telemetry, voice)
+        if sharing is not None:
+            voice.on_named = sharing.rename
+            sharing.on_used = self.handed_on.hand_on
 
     def _listener_failed(self, listener: str, error: BaseException) -> None:
         self.supervisor.failed("fleet-listener", error, about=listener)

@@ -85,12 +85,13 @@ class WorkerProcess:
             self._lifeline = -1
 
 
-async def start_worker(number: int, settings: Settings) -> WorkerProcess:
+async def start_worker(number: int, settings: Settings, host: str) -> WorkerProcess:
     """Start the process of a worker, and send it the first message.
 
     Args:
         number: The worker's number.
         settings: The settings of the router.
+        host: Identifies this run of the parent.
 
     Raises:
         OSError: A limit of the system is reached.
@@ -122,7 +123,7 @@ async def start_worker(number: int, settings: Settings) -> WorkerProcess:
         their_descriptors.close()
         os.close(their_lifeline)
     worker = WorkerProcess(process, control, our_descriptors, our_lifeline)
-    worker.send(messages.encode(messages.Start(number, pickle.dumps(settings))))
+    worker.send(messages.encode(messages.Start(number, pickle.dumps(settings), host)))
     return worker
 
 

@@ -6,20 +6,24 @@ import logging
 import socket
 
 from lora_router.admin.server import Readiness
-from lora_router.assembly import LoopClock
+from lora_router.assembly import LoopClock, WorkerPeers
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
 from lora_router.peering.hub import Hub
+from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
+from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
 from lora_router.workers import messages
-from lora_router.workers.descriptors import CONNECTION, receive_descriptors
+from lora_router.workers.addresses import ToldAddresses
+from lora_router.workers.descriptors import CONNECTION, RELAY, receive_descriptors
 from lora_router.workers.framing import FramedProtocol
 from lora_router.workers.merged_metrics import families_of
 from lora_router.workers.messages import (
+    Addresses,
     AskMetrics,
     Drain,
     FromParent,
@@ -29,12 +33,16 @@ from lora_router.workers.messages import (
     Readings,
     Refresh,
     Shed,
+    Speak,
     Synced,
+    Tell,
     UseLog,
     Warm,
 )
 from lora_router.workers.peer_link import Links, new_name
 from lora_router.workers.received import Received
+from lora_router.workers.relays import Relays
+from lora_router.workers.voice import PassedReadings
 
 log = logging.getLogger("lora_router.workers")
 
@@ -55,6 +63,7 @@ class Worker(Front):
         settings: Settings,
         control: FramedProtocol,
         descriptors: socket.socket,
+        host: str,
     ) -> None:
         """Create the parts.
 
@@ -63,15 +72,23 @@ class Worker(Front):
             settings: The settings of the router.
             control: Sends to the parent.
             descriptors: Where the parent passes descriptors. It must not block.
+            host: Identifies this run of the parent.
+
+        Raises:
+            SecretError, RedisMissingError, PasswordError: The settings of peers cannot be used.
         """
-        super().__init__(settings, listens=False)
+        self._addresses = ToldAddresses()
+        place = WorkerPlace(host, number, settings.workers)
+        super().__init__(settings, WorkerPeers(place, self._addresses))
         self._control = control
         self._descriptors = descriptors
         self._connections = 0
-        self.hub = Hub(new_name(number), self.fleet, self.director.held_adapters, LoopClock())
-        self.director.reception.on_held = self.hub.report_soon
-        self.links = Links(Mesh(self.hub))
-        self.telemetry.registry.register(PeerMetrics(self.hub))
+        self.hub = self._make_hub(number)
+        self._workers = Mesh(self.hub, most=MAX_PEERS + MAX_WORKERS)
+        self.links = Links(self._workers)
+        self.relays: Relays | None = None
+        self._readings = PassedReadings(control, self.report)
+        self._connect_hosts()
         self._received = Received(self.fleet, self._send, LoopClock.now)
         self._received.connect(self.director.second_look)
         self._report_timer: asyncio.TimerHandle | None = None
@@ -105,8 +122,13 @@ class Worker(Front):
         if self._report_timer is not None:
             self._report_timer.cancel()
         asyncio.get_running_loop().remove_reader(self._descriptors.fileno())
-        self.hub.leave()
+        if self.peering is None:
+            self.hub.leave()
+        else:
+            await stop_part("peering", self.peering.stop(), _STOP_PART_SECONDS)
         self.links.close()
+        if self.relays is not None:
+            self.relays.close()
         await asyncio.gather(
             stop_part("health check", self.health_check.stop(), _STOP_PART_SECONDS),
             stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
@@ -133,8 +155,21 @@ class Worker(Front):
                 self._send(messages.encode(answer))
             case Shed():
                 self._transport.server.shed()
+            case Addresses() | Speak() | Tell():
+                self._serve_hosts(message)
             case _:
                 self._obey(message)
+
+    def _serve_hosts(self, message: Addresses | Speak | Tell) -> None:
+        """Handle a message that concerns peers on other hosts."""
+        match message:
+            case Addresses():
+                self._addresses.told(message)
+            case Speak(speaks):
+                self._readings.speaks = speaks
+            case Tell(data):
+                if self.peering is not None:
+                    self.peering.tell(data)
 
     def _obey(self, message: FromParent) -> None:
         """Handle a message that an operator caused."""
@@ -167,7 +202,9 @@ class Worker(Front):
             received=self._connections,
             connections=self._transport.server.connections,
             streams=self.transport.open_streams,
-            links=self.links.numbers,
+            links=self._linked(),
+            name=self.hub.name,
+            peers=tuple(name for name in self.hub.peers if not self._is_worker(name)),
         )
         self._send(messages.encode(status))
         loop = asyncio.get_running_loop()
@@ -193,17 +230,55 @@ class Worker(Front):
             self._connections += 1
             self._transport.server.take(received)
             return
-        number = int(tag[1:])
-        self.supervisor.once("worker-link", self.links.add(number, tag[:1], received))
+        kind, number = tag[:1], int(tag[1:])
+        if kind != RELAY:
+            self.supervisor.once("worker-link", self.links.add(number, kind, received))
+        elif self.relays is not None:
+            self.supervisor.once("worker-link", self.relays.add(number, received))
+
+    def _make_hub(self, number: int) -> Hub:
+        if self.peering is not None:
+            return self.peering.hub
+        hub = Hub(new_name(number), self.fleet, self.director.held_adapters, LoopClock())
+        self.director.reception.on_held = hub.report_soon
+        self.telemetry.registry.register(PeerMetrics(hub))
+        return hub
+
+    def _connect_hosts(self) -> None:
+        peering = self.peering
+        if peering is None:
+            return
+        if peering.service is not None:
+            self.relays = peering.service.relays = Relays(peering.service.mesh)
+        if peering.redis is not None:
+            peering.redis.broadcasts.is_heard_elsewhere = self._is_worker
+        if self._settings.scrape_sharing:
+            self.hub.readings = self._readings
+
+    def _is_worker(self, peer: str) -> bool:
+        """Return whether a peer is a worker of the same router."""
+        return bool(self._workers.streams_of(peer))
+
+    def _linked(self) -> tuple[int, ...]:
+        """Return the workers to which nothing is missing."""
+        numbers = self.links.numbers
+        if self.relays is None:
+            return numbers
+        return tuple(each for each in numbers if each in self.relays.numbers)
 
     async def _warm_up(self, peers: int) -> None:
-        if not await self.links.have_reported(peers, _PEERS_SECONDS):
-            log.warning("not all workers have reported within %g s", _PEERS_SECONDS)
+        await asyncio.gather(
+            self._hear_workers(peers), *([] if self.peering is None else [self.peering.joined()])
+        )
         collect_less_often()
         self._readiness.warm = True
         if not self._is_draining:
             await self.transport.set_ready(ready=True)
         self.report()
+
+    async def _hear_workers(self, peers: int) -> None:
+        if not await self.links.have_reported(peers, _PEERS_SECONDS):
+            log.warning("not all workers have reported within %g s", _PEERS_SECONDS)
 
     async def _drain_once(self) -> None:
         if self._is_draining:

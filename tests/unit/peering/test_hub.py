@@ -396,7 +396,7 @@ def test_a_peer_that_leaves_is_forgotten_at_once(clock: ManualClock) -> None:
     there.held = {"c": HeldShare(0.0)}
     clock.advance(INTERVAL_SECONDS)
 
-    there.hub.drain()
+    there.mesh.drain()
     clock.advance(0.5)
     assert in_flight(here) == 1, "while it drains, its requests count"
     there.hub.leave()
@@ -500,7 +500,7 @@ def test_a_router_that_restarts_has_another_name_and_its_past_is_forgotten(
 def test_a_router_that_drains_accepts_no_stream(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
 
-    here.hub.drain()
+    here.mesh.drain()
 
     refusal = here.mesh.refusal()
     assert refusal is not None

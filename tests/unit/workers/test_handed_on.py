@@ -77,7 +77,8 @@ class Site:
         member = Member(number, worker)
         worker.on_message(lambda _data: None)
         self.crew.members[number] = member
-        self.crew.on_started(member)
+        for listener in self.crew.on_started:
+            listener(member)
         return worker
 
     def read(self, number: int, found: PodMetrics | Catalog | ReadFailure) -> None:

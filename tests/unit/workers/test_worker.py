@@ -34,7 +34,7 @@ class Site:
     def __init__(self, settings: Settings) -> None:
         self.control = Control()
         self.parent, theirs = descriptor_pair()
-        self.worker = Worker(1, settings, self.control, theirs)
+        self.worker = Worker(1, settings, self.control, theirs, "host")
         self._theirs = theirs
 
     @property

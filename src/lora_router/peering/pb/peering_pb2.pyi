@@ -22,16 +22,22 @@ class PeerMessage(_message.Message):
     def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("router", "version", "oldest_version", "release")
+    __slots__ = ("router", "version", "oldest_version", "release", "host", "worker", "workers")
     ROUTER_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OLDEST_VERSION_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     router: str
     version: int
     oldest_version: int
     release: str
-    def __init__(self, router: _Optional[str] = ..., version: _Optional[int] = ..., oldest_version: _Optional[int] = ..., release: _Optional[str] = ...) -> None: ...
+    host: str
+    worker: int
+    workers: int
+    def __init__(self, router: _Optional[str] = ..., version: _Optional[int] = ..., oldest_version: _Optional[int] = ..., release: _Optional[str] = ..., host: _Optional[str] = ..., worker: _Optional[int] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("number", "base", "part", "more_follows", "now_ms", "new_pods", "new_adapters", "new_routers", "pod", "pod_requests", "count_pod", "count_adapter", "count_requests", "held", "no_longer_held", "acknowledged", "ejected", "no_longer_ejected", "used")
