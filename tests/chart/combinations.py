@@ -164,9 +164,18 @@ COMBINATIONS: dict[str, dict[str, object]] = {
         "peering": {"enabled": False},
         "resources": {"requests": {"cpu": "4"}, "limits": {"memory": "2Gi"}},
     },
+    "routers with workers": {
+        "workers": 2,
+        "replicas": 15,
+        "networkPolicy": {"enabled": True, "gatewayNamespaceLabels": {"team": "gateways"}},
+    },
+    "routers with workers and a Valkey": {
+        "workers": 2,
+        "replicas": 20,
+        "peering": {"redis": {"secretName": "redis"}},
+    },
     "workers behind Envoy Gateway": {
         "workers": 2,
-        "peering": {"enabled": False},
         "gateway": {
             "mode": "envoy-gateway",
             "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}]},

@@ -45,17 +45,21 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
         ),
         ({"workers": 0}, "at '/workers'"),
         ({"workers": "many"}, "at '/workers'"),
-        ({"workers": 2}, "workers: the workers of a pod are peers of each other"),
+        ({"workers": 2, "replication": "lease"}, 'workers: not with replication "lease"'),
         (
-            {
-                "workers": 2,
-                "peering": {"enabled": False},
-                "settings": {"transport": "grpcio"},
-            },
+            {"workers": 4, "replicas": 8},
+            "workers: with 4 workers in each pod, at most 7 pods can be peers, and replicas is 8",
+        ),
+        (
+            {"workers": 8, "replicas": 16, "peering": {"redis": {"secretName": "redis"}}},
+            "workers: with 8 workers in each pod, at most 15 pods can be peers",
+        ),
+        (
+            {"workers": 2, "settings": {"transport": "grpcio"}},
             "workers: need settings.transport=builtin",
         ),
         (
-            {"workers": "auto", "peering": {"enabled": False}},
+            {"workers": "auto"},
             'workers: "auto" needs resources.limits.cpu',
         ),
         ({"replicas": 33}, "replicas: at most 32 routers can call each other, and this is 33"),

@@ -120,10 +120,17 @@ def test_without_a_lease_nothing_of_it_is_installed(tmp_path: Path) -> None:
     assert in_force(documents, tmp_path).replication == "active-active"
 
 
+@pytest.mark.parametrize("peering", [True, False])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_workers_are_what_the_router_is_told(workers: int, tmp_path: Path) -> None:
-    documents = render({"workers": workers, "peering": {"enabled": False}})
-    assert in_force(documents, tmp_path).workers == workers
+def test_workers_are_what_the_router_is_told(workers: int, peering: bool, tmp_path: Path) -> None:
+    documents = render({"workers": workers, "peering": {"enabled": peering}})
+    settings = in_force(documents, tmp_path)
+    assert (settings.workers, settings.has_peers) == (workers, peering)
+
+
+@pytest.mark.parametrize("values", [{"replicas": 7}, {**REDIS, "replicas": 31}])
+def test_as_many_pods_as_a_rollout_has_peers_for(values: dict[str, object], tmp_path: Path) -> None:
+    assert in_force(render({"workers": 4} | values), tmp_path).workers == 4
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -43,11 +43,12 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_peer_in_flight_requests": max,
     "lora_router_peer_in_flight_adapters": max,
     "lora_router_peer_held_adapters": max,
-    "lora_router_redis_connected": max,
     "lora_router_loop_lag_seconds": max,
     "lora_router_tls_files_refused_seconds": max,
     "lora_router_build_info": max,
     "lora_router_tls_certificate_expiry_timestamp_seconds": min,
+    # Each worker has a connection of its own.
+    "lora_router_redis_connected": min,
 }
 """Others: the largest."""
 
@@ -64,7 +65,8 @@ def families_of(metrics: Iterable[Metric]) -> tuple[Family, ...]:
             metric.documentation,
             metric.type,
             tuple(
-                (sample.name, tuple(sample.labels.items()), sample.value)
+                # Some collectors have true and false.
+                (sample.name, tuple(sample.labels.items()), float(sample.value))
                 for sample in metric.samples
             ),
         )

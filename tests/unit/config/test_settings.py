@@ -51,10 +51,21 @@ class TestWorkers:
         said = problem(flags={"workers": "2", "transport": "grpcio"})
         assert said.startswith("workers=2: requires transport=builtin")
 
-    def test_they_have_no_peers_on_other_hosts(self) -> None:
-        peers = {"peers": "10.0.0.1:50052", "peer_allow_unauthenticated": "true"}
-        assert problem(flags={"workers": "2", **peers}).startswith("workers=2 and peers: set one")
-        assert load(flags={"workers": "1", **peers}).settings.has_peers
+    @pytest.mark.parametrize("peers", ["peers", "peer_service", "peering"])
+    def test_they_may_have_peers_on_other_hosts(self, peers: str) -> None:
+        address = {
+            "peers": "10.0.0.1:50052",
+            "peer_service": "default/routers",
+            "peering": "redis://10.0.0.1",
+        }[peers]
+        flags: dict[str, object] = {
+            "workers": "2",
+            peers: address,
+            "peer_allow_unauthenticated": "true",
+        }
+        settings = load(flags=flags).settings
+        assert (settings.workers, settings.has_peers) == (2, True)
+        assert settings.has_mesh == (peers != "peering")
 
 
 def test_the_limit_of_a_container_bounds_the_cores(tmp_path: Path) -> None:

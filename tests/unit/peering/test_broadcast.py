@@ -459,3 +459,15 @@ def test_a_stored_state_of_garbage_is_ignored(server: MemoryServer, state: bytes
     assert here.hub.counts.rejected["malformed"] >= 1
     assert not here.channel.broadcasts.has_joined(), "it waits for a router that may be there"
     assert there.peers() == ["here"]
+
+
+def test_what_arrives_another_way_is_not_used_and_not_waited_for(clock: ManualClock) -> None:
+    server = MemoryServer(clock)
+    _, two, three = publishers(server, "one", "two", "three")
+    worker = Publisher("four", server)
+    worker.channel.broadcasts.is_heard_elsewhere = lambda router: router == "one"
+    # What was stored of it is forgotten.
+    clock.advance(1.5)
+    assert worker.peers() == ["three", "two"]
+    assert worker.channel.broadcasts.has_joined()
+    assert (two.peers(), three.peers()) == (["four", "one", "three"], ["four", "one", "two"])

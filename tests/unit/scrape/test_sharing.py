@@ -384,3 +384,30 @@ def test_reads_are_spread_over_the_interval() -> None:
 
     for times in world.reads.values():
         assert max(late - early for early, late in pairwise(times)) < 2 * INTERVAL
+
+
+def test_a_router_that_is_renamed_keeps_its_part_under_its_new_name() -> None:
+    world = World(pods=40)
+    one, two = world.settled("one", "two")
+    before = {state.pod.name for state in one.fleet if one.sharing.is_due(state)}
+
+    one.sharing.rename("three")
+    two.sharing.gone("one")
+    two.sharing.heard("three", INTERVAL)
+
+    mine = {state.pod.name for state in one.fleet if one.sharing.is_due(state)}
+    others = {state.pod.name for state in two.fleet if two.sharing.is_due(state)}
+    assert mine != before
+    assert mine | others == {state.pod.name for state in one.fleet}
+
+
+def test_readings_of_others_that_were_used_are_handed_on() -> None:
+    world = World(pods=4)
+    one, _ = world.settled("one", "two")
+    used: list[Reading] = []
+    one.sharing.on_used = used.append
+    world.run(2.0)
+    assert used
+    assert not {reading.state.pod.name for reading in used} & {
+        state.pod.name for state in one.fleet if one.sharing.is_due(state)
+    }

@@ -325,3 +325,12 @@ async def test_the_page_says_what_each_worker_reported(ship: Ship) -> None:
         "streams": 7,
         "pods": 3,
     }
+
+
+async def test_workers_with_peers_on_other_hosts_also_get_a_way_for_streams_of_these() -> None:
+    ship = Ship()
+    ship.crew = Crew(2, ship._start, ship.supervisor, relays=True, clock=lambda: ship.now)
+    await ship.sail()
+    assert (ship.process(1).handed, ship.process(2).handed) == ([b"o2", b"r2"], [b"a1", b"r1"])
+    ship.crew.kill()
+    await ship.supervisor.stop()

@@ -1,15 +1,19 @@
 """One page of metrics from those of several processes."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from lora_router.config.settings import Settings
 from lora_router.telemetry.metrics import page_of
+from lora_router.workers import messages
 from lora_router.workers.merged_metrics import GAUGES, MAX_SERIES, Ended, families_of, merged
 from lora_router.workers.messages import Family
 from lora_router.workers.parent import Parent
@@ -115,3 +119,22 @@ def test_every_rule_is_of_a_gauge_that_exists() -> None:
     )
     for name in GAUGES:
         assert re.search(rf'"{name}"', text), name
+
+
+class YesAndNo(Collector):
+    """A collector whose values are true and false."""
+
+    def collect(self) -> Iterable[Metric]:
+        gauge = GaugeMetricFamily("lora_router_redis_connected", "R", labels=["server"])
+        gauge.add_metric(["here"], True)
+        gauge.add_metric(["there"], False)
+        return [gauge]
+
+
+def test_true_and_false_reach_the_parent_as_numbers() -> None:
+    registry = CollectorRegistry()
+    registry.register(YesAndNo())
+    sent = messages.encode(messages.Metrics(1, families_of(registry.collect())))
+    answer = messages.from_worker(sent)
+    assert isinstance(answer, messages.Metrics)
+    assert [value for _, _, value in answer.families[0].samples] == [1.0, 0.0]

@@ -1,6 +1,7 @@
 """One worker, and what the parent tells it and asks of it."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -106,3 +107,30 @@ async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
     assert (site.status.ready, site.status.reason) == (False, "shutting down")
     server = site.worker._transport.server
     assert server.health.state("readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_it_is_a_router_of_its_own_among_the_peers_of_other_hosts(tmp_path: Path) -> None:
+    here = "127.0.0.1:1"
+    site = Site(Settings(workers=2, peers=here, grpc_host="127.0.0.1", drain_timeout_seconds=1.0))
+    worker = site.worker
+    await worker.start()
+    try:
+        assert "-worker-1-" in site.status.name
+        assert (site.status.peers, site.status.links) == ((), ())
+        worker.receive(messages.Addresses(((here, "127.0.0.1"),)))
+        worker.receive(messages.Speak(speaks=True))
+        worker.receive(messages.Tell(b""))
+        one, other = socket.socketpair()
+        for tag, end in ((b"o2", one), (b"r2", other)):
+            assert send_descriptor(site.parent, tag, end)
+            end.close()
+        # A worker is linked when it has both.
+        await until(lambda: site.status.links == (2,))
+        # Nobody is at that address: it does not wait for ever.
+        worker.receive(messages.Synced())
+        worker.receive(messages.Warm(0))
+        await until(lambda: site.status.ready)
+        assert json.loads(site.status.details)["router"] == site.status.name
+    finally:
+        await worker.stop()
+        site.close()

@@ -81,15 +81,22 @@ true
 {{- fail "settings.peers: not with peering.redis.secretName, since the routers find each other through that server" }}
 {{- end }}
 {{- $most := $values.autoscaling.enabled | ternary $values.autoscaling.maxReplicas $values.replicas | int -}}
+{{- $replicas := $values.autoscaling.enabled | ternary "autoscaling.maxReplicas" "replicas" -}}
+{{- /* Each worker is a router among its peers, and a rollout has one pod more. */ -}}
+{{- $each := eq (toString $values.workers) "auto" | ternary 1 $values.workers | int -}}
+{{- $mostPods := sub (div (ternary 129 33 (eq (include "lora-router.redis" .) "true")) $each) 1 | int -}}
+{{- if and $values.peering.enabled (gt $each 1) (gt $most $mostPods) }}
+{{- fail (printf "workers: with %d workers in each pod, at most %d pods can be peers, and %s is %d: each worker is a router, and a rollout has one pod more" $each $mostPods $replicas $most) }}
+{{- end }}
 {{- if and (include "lora-router.mesh" .) (gt $most 32) }}
-{{- fail (printf "%s: at most 32 routers can call each other, and this is %d. Let a Valkey or Redis carry what they say (peering.redis)" ($values.autoscaling.enabled | ternary "autoscaling.maxReplicas" "replicas") $most) }}
+{{- fail (printf "%s: at most 32 routers can call each other, and this is %d. Let a Valkey or Redis carry what they say (peering.redis)" $replicas $most) }}
 {{- end }}
 {{- if and (include "lora-router.redis" .) (gt $most 128) }}
-{{- fail (printf "%s: at most 128 routers can be peers, and this is %d" ($values.autoscaling.enabled | ternary "autoscaling.maxReplicas" "replicas") $most) }}
+{{- fail (printf "%s: at most 128 routers can be peers, and this is %d" $replicas $most) }}
 {{- end }}
 {{- if ne (toString $values.workers) "1" }}
-{{- if $values.peering.enabled }}
-{{- fail "workers: the workers of a pod are peers of each other, but not of other pods. Set peering.enabled=false and replicas=1, or keep workers=1 and add replicas" }}
+{{- if include "lora-router.lease" . }}
+{{- fail "workers: not with replication \"lease\", where one process decides everything" }}
 {{- end }}
 {{- if eq ($values.settings.transport | default "") "grpcio" }}
 {{- fail "workers: need settings.transport=builtin, since grpcio serves only connections that it accepted itself" }}
