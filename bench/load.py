@@ -47,6 +47,9 @@ class Load:
     """Seconds of load before the window."""
     processes: dict[str, int] = field(default_factory=dict)
     """Process ids by name."""
+    rate: float = 0.0
+    """Requests per second of all connections together, at random moments (Poisson). 0: each
+    connection sends its next request as soon as the last one is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +72,42 @@ class LoadError(RuntimeError):
 class _Connection(asyncio.Protocol):
     """One client, which waits for each answer."""
 
-    __slots__ = ("_kept", "_run", "_sent", "_transport")
+    __slots__ = ("_due", "_kept", "_run", "_sent", "_timer", "_transport")
 
     def __init__(self, run: "_Run") -> None:
         self._run = run
         self._kept = b""
         self._sent = 0.0
+        self._due = 0.0
+        """When the last request was to be sent, at a fixed rate."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports are not subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
-    def send(self) -> None:
+    def begin(self) -> None:
+        """Send the first request."""
+        self._due = asyncio.get_running_loop().time()
+        self._next()
+
+    def stop(self) -> None:
+        """Send nothing more, if it waits for the time to send."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._run.idle()
+
+    def _next(self) -> None:
+        """Send the next request now, or when it is due."""
+        if not self._run.rate:
+            self._send()
+            return
+        self._due += self._run.pause()
+        self._timer = asyncio.get_running_loop().call_at(self._due, self._send)
+
+    def _send(self) -> None:
+        self._timer = None
         self._sent = time.perf_counter()
         self._transport.write(next(self._run.requests))
 
@@ -99,7 +126,7 @@ class _Connection(asyncio.Protocol):
         elif run.stopping:
             run.idle()
         else:
-            self.send()
+            self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._run.fail(f"a connection was closed: {exc or 'by the other side'}")
@@ -121,10 +148,16 @@ class _Run:
     def __init__(self, load: Load) -> None:
         self._load = load
         self.requests: Iterator[bytes] = itertools.cycle(_requests(load))
+        self.rate = load.rate
+        self._rng = random.Random(2)
         self.times: list[float] = []
         self.stopping = False
         self._busy = 0
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pause(self) -> float:
+        """Return the seconds between two requests of a connection, at a fixed rate."""
+        return self._rng.expovariate(self.rate / self._load.connections)
 
     def fail(self, why: str) -> None:
         if not self._ended.done():
@@ -144,7 +177,7 @@ class _Run:
         ]
         self._busy = len(connections)
         for connection in connections:
-            connection.send()
+            connection.begin()
         await self._wait(load.warm_up)
         began, first, clocks = time.perf_counter(), len(self.times), self._clocks()
         own = time.process_time()
@@ -152,6 +185,8 @@ class _Run:
         seconds, last, after = time.perf_counter() - began, len(self.times), self._clocks()
         own = time.process_time() - own
         self.stopping = True
+        for connection in connections:
+            connection.stop()
         async with asyncio.timeout(_SECONDS_TO_END):
             await self._ended
         for connection in connections:
