@@ -102,8 +102,7 @@ class ReportWriter:
         for position, requests in tables.requests.items():
             parts.set_requests(position, requests)
         for position, counts in tables.counts.items():
-            for adapter_position, requests in counts.items():
-                parts.set_count(position, adapter_position, requests)
+            parts.set_counts(position, counts)
         for position, row in tables.held.items():
             parts.set_held(position, row)
         parts.set_ejected(tables.ejected, ())
@@ -149,17 +148,18 @@ class ReportWriter:
                 tables.requests.pop(position, None)
         counts = tables.counts.get(position, {})
         after: dict[int, int] = {}
+        known = self._adapters.get
         for adapter, number in islice(share.adapters.items(), MAX_ADAPTERS_PER_POD):
-            adapter_position = self._adapter(parts, adapter)
+            adapter_position = known(adapter)
+            if adapter_position is None:
+                adapter_position = self._adapter(parts, adapter)
             if adapter_position is not None:
                 after[adapter_position] = min(number, MAX_REQUESTS)
         if after == counts or tables.rows + len(after) - len(counts) > MAX_COUNTS:
             return
-        for adapter_position in counts.keys() - after.keys():
-            parts.set_count(position, adapter_position, 0)
-        for adapter_position, number in after.items():
-            if counts.get(adapter_position) != number:
-                parts.set_count(position, adapter_position, number)
+        changed = dict.fromkeys(counts.keys() - after.keys(), 0)
+        changed.update(after.items() - counts.items())
+        parts.set_counts(position, changed)
         tables.rows += len(after) - len(counts)
         if after:
             tables.counts[position] = after
@@ -297,12 +297,16 @@ class _Parts:
         report.pod.append(pod)
         report.pod_requests.append(requests)
 
-    def set_count(self, pod: int, adapter: int, requests: int) -> None:
-        self._take_row()
+    def set_counts(self, pod: int, counts: Mapping[int, int]) -> None:
+        """Set the requests of some adapters on a pod. They must not be more than ``PART_ROWS``."""
+        if self._room < len(counts):
+            self._next_part()
+        self._room -= len(counts)
         report = self.report
-        report.count_pod.append(pod)
-        report.count_adapter.append(adapter)
-        report.count_requests.append(requests)
+        # Whole columns: each call of protobuf costs more than a number does.
+        report.count_pod.extend([pod] * len(counts))
+        report.count_adapter.extend(counts.keys())
+        report.count_requests.extend(counts.values())
 
     def set_held(self, adapter: int, row: HeldRow) -> None:
         self._take_row()

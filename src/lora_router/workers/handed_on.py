@@ -11,6 +11,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Reading, last_readings
+from lora_router.peering.pb import readings_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
 from lora_router.peering.reading_codec import ReadingWriter
 from lora_router.scrape.scraper import Scraper
@@ -48,8 +49,12 @@ class HandedOn:
         self._clock = clock
         self._digests = CatalogDigests()
         self._keys = PodKeys(fleet)
+        self._writer = ReadingWriter(self._keys, self._digests)
+        """Writes once what is the same for all workers: everything but lists of models."""
         self._writers: dict[int, tuple[Member, ReadingWriter]] = {}
         """By worker. Each has a writer of its own, which knows the lists that the worker has."""
+        self._number = 0
+        """The number of the last message with readings, to whichever worker."""
         self._pods: dict[str, Pod] = {}
         """What workers know."""
         self._catalogs: dict[PodState, Catalog] = {}
@@ -86,9 +91,13 @@ class HandedOn:
     def _send(self, member: Member, writer: ReadingWriter, readings: Iterable[Reading]) -> None:
         for each in writer.write(readings, self._clock()):
             # A list is sent once, and so it must not be left out.
-            skippable = not each.lists
-            data = messages.encode(messages.Readings(each.SerializeToString()))
-            member.process.send(data, skippable=skippable)
+            member.process.send(self._encoded(each), skippable=not each.lists)
+
+    def _encoded(self, readings: pb.Readings) -> bytes:
+        # A worker gets messages of two writers, and expects that numbers increase.
+        self._number += 1
+        readings.number = self._number
+        return messages.encode(messages.Readings(readings.SerializeToString()))
 
     # To all workers
 
@@ -123,12 +132,20 @@ class HandedOn:
 
     def _flush(self) -> None:
         readings, self._gathered = self._gathered, []
+        lists = [each for each in readings if isinstance(each.found, Catalog)]
+        others = readings
+        if lists:
+            others = [each for each in readings if not isinstance(each.found, Catalog)]
+        same = [self._encoded(each) for each in self._writer.write(others, self._clock())]
         running = self._crew.members
         for number, (member, writer) in tuple(self._writers.items()):
-            if running.get(number) is member:
-                self._send(member, writer, readings)
-            else:
+            if running.get(number) is not member:
                 del self._writers[number]
+                continue
+            for data in same:
+                member.process.send(data, skippable=True)
+            if lists:
+                self._send(member, writer, lists)
 
     # From workers
 
