@@ -2,14 +2,19 @@
 
     make bench-workers
 
-Both get the same load in turn, through an Envoy with one worker thread. CPU time is that of all
-processes of the router. With fewer cores than processes, the rates say little: Envoy, the pods and
-the load generator need cores, too.
+Both get the same load in turn, through an Envoy with one worker thread: as many requests as it can
+answer, and two lower rates. CPU time is that of all processes of the router, with all that they do
+besides, such as scrapes. At the highest rate, CPU times of two routers hardly compare: the busier a
+process is, the more requests it reads at once, and the less each of them costs.
+
+The routers have cores of their own if there are more cores than workers. Otherwise Envoy, the pods
+and the load generator use the same ones, and the rates say little.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -23,25 +28,30 @@ from bench.load import Heard, Load
 from bench.machine import notes
 from bench.own_metrics import OwnMetrics
 from bench.plan import DEFAULT_ALGORITHM
+from bench.process_costs import cpu_seconds
 from bench.processes import SERVE, Processes, get, run_module
-from bench.wire import settings
+from bench.wire import NEVER_SCRAPED, settings
 from bench.workload import BASE, adapters
 from lora_router.demo.stack import free_ports
 
 _PODS = 8
 _ADAPTERS = 1_000
-_CONNECTIONS = (64, 256)
+_CONNECTIONS = 64
+_HIGHEST = 1.0
+_SHARES = (_HIGHEST, 0.8, 0.4)
+"""The rates, as parts of the highest one, which is measured first."""
 _BODY_BYTES = 1_000
+_IDLE_SECONDS = 15.0
 _WARM_UP_SECONDS = 1.0
 _SECONDS = 3.0
 _PARENT = "parent"
 _HEADINGS = (
     "workers",
-    "requests at the same time",
+    "load",
     "requests/s",
-    "CPU per request",
-    "more than one process, of a core",
+    "CPU, of a core",
     "of it the parent",
+    "CPU per request",
     "busiest worker",
     "p50",
     "p99",
@@ -66,6 +76,8 @@ async def _started(counts: Sequence[int], directory: Path) -> AsyncIterator[list
     targets = [envoys.pod_address(number, pod_port) for number in range(_PODS)]
     pods_file = directory / "pods.yaml"
     pods_file.write_text(envoys.pods_file(targets, [BASE, *adapters(_ADAPTERS)]))
+    routers, others = _cores(max(counts))
+    os.sched_setaffinity(0, others)
     async with Processes(directory) as processes:
         await processes.start_envoy("pods", envoys.pods(_PODS, pod_port, pod_admin))
         await processes.until_listening("127.1.0.1", pod_port)
@@ -73,9 +85,11 @@ async def _started(counts: Sequence[int], directory: Path) -> AsyncIterator[list
         for workers in counts:
             listen, asks, admin = next(free), next(free), next(free)
             name = f"router-{workers}"
-            await processes.start_router(
-                name, SERVE, {**settings("builtin", pods_file, asks, admin), "workers": workers}
-            )
+            used = settings("builtin", pods_file, asks, admin)
+            scraped = {key: value for key, value in used.items() if key not in NEVER_SCRAPED}
+            os.sched_setaffinity(0, routers)  # Children inherit it.
+            await processes.start_router(name, SERVE, {**scraped, "workers": workers})
+            os.sched_setaffinity(0, others)
             await processes.until_ready(admin)
             pids = {_PARENT: processes.pid(name), **await _workers(admin)}
             ways.append(_Way(workers, listen, pids))
@@ -98,10 +112,19 @@ async def _workers(admin: int) -> dict[str, int]:
     return {number: worker["pid"] for number, worker in page.get("workers", {}).items()}
 
 
-async def _load(way: _Way, connections: int) -> Heard:
+def _cores(workers: int) -> tuple[set[int], set[int]]:
+    """Return the cores of the routers, and those of all else: others, if there are enough."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) <= workers:
+        return set(cores), set(cores)
+    return set(cores[:workers]), set(cores[workers:])
+
+
+async def _load(way: _Way, rate: float) -> Heard:
+    """Send so many requests in a second, or, if it is 0, as many as are answered."""
     load = Load(
         port=way.port,
-        connections=connections,
+        connections=_CONNECTIONS,
         body_bytes=_BODY_BYTES,
         targets=["-"],
         adapters=_ADAPTERS,
@@ -109,30 +132,59 @@ async def _load(way: _Way, connections: int) -> Heard:
         seconds=_SECONDS,
         warm_up=_WARM_UP_SECONDS,
         processes=dict(way.pids),
+        rate=rate,
     )
     printed = await run_module("bench.load", json.dumps(asdict(load)), seconds=60.0)
     return Heard(**json.loads(printed))
 
 
-def _cells(way: _Way, connections: int, heard: Sequence[Heard], alone: float | None) -> list[str]:
-    cpu = _cpu(heard)
-    per_request = f"{cpu:.0f} µs" + (f" ({cpu / alone:.2f} ×)" if alone else "")  # noqa: RUF001
-    rate = statistics.median(each.requests / each.seconds for each in heard)
-    # Most of it does not depend on the rate: workers report to each other all the time.
-    more = f"{(cpu - alone) * rate / 1e6:.1%}" if alone else ""
+async def _idle(way: _Way) -> list[str]:
+    """Measure a router that nothing is sent to; return its row."""
+    before = {name: cpu_seconds(pid) for name, pid in way.pids.items()}
+    await asyncio.sleep(_IDLE_SECONDS)
+    used = {name: (cpu_seconds(way.pids[name]) - before[name]) / _IDLE_SECONDS for name in before}
+    parent = f"{used[_PARENT]:.1%}" if way.workers > 1 else ""
+    return [str(way.workers), "none", "", f"{sum(used.values()):.1%}", parent, "", "", "", ""]
+
+
+async def _measure(ways: Sequence[_Way], rounds: int) -> list[list[str]]:
+    rows = [await _idle(way) for way in ways]
+    heard: dict[tuple[float, int], list[Heard]] = {}
+    highest = 0.0
+    for share in _SHARES:
+        for number in range(rounds):
+            print(f"{share:.0%} of the highest rate, round {number + 1}", file=sys.stderr)
+            for way in ways:
+                rate = 0.0 if share == _HIGHEST else share * highest
+                heard.setdefault((share, way.workers), []).append(await _load(way, rate))
+        if share == _HIGHEST:
+            # One that both can answer.
+            highest = min(_rate(heard[share, way.workers]) for way in ways)
+    for share in reversed(_SHARES):
+        alone = _cpu(heard[share, 1])
+        rows += [_cells(way, share, heard[share, way.workers], alone) for way in ways]
+    return rows
+
+
+def _cells(way: _Way, share: float, heard: Sequence[Heard], alone: float) -> list[str]:
+    cpu, rate = _cpu(heard), _rate(heard)
     parent = statistics.median(each.cpu_us[_PARENT] for each in heard)
-    shares = [_busiest(each) for each in heard]
+    several = way.workers > 1
     return [
         str(way.workers),
-        str(connections),
+        "the highest" if share == _HIGHEST else f"{share:.0%} of it",
         f"{rate:,.0f}",
-        per_request,
-        more,
-        f"{parent:.1f} µs" if way.workers > 1 else "",
-        f"{statistics.median(shares):.0%}" if way.workers > 1 else "",
+        f"{cpu * rate / 1e6:.1%}",
+        f"{parent * rate / 1e6:.1%}" if several else "",
+        f"{cpu:.0f} µs" + (f" ({cpu / alone:.2f} ×)" if several else ""),  # noqa: RUF001
+        f"{statistics.median(_busiest(each) for each in heard):.0%}" if several else "",
         f"{statistics.median(each.p50_us for each in heard) / 1e3:.1f} ms",
         f"{statistics.median(each.p99_us for each in heard) / 1e3:.1f} ms",
     ]
+
+
+def _rate(heard: Sequence[Heard]) -> float:
+    return statistics.median(each.requests / each.seconds for each in heard)
 
 
 def _cpu(heard: Sequence[Heard]) -> float:
@@ -152,25 +204,9 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     counts = (1, arguments.workers)
-    heard: dict[tuple[int, int], list[Heard]] = {}
     with tempfile.TemporaryDirectory() as directory:
         async with _started(counts, Path(directory)) as ways:
-            for connections in _CONNECTIONS:
-                for number in range(arguments.rounds):
-                    print(f"{connections} at a time, round {number + 1}", file=sys.stderr)
-                    for way in ways:
-                        measured = heard.setdefault((way.workers, connections), [])
-                        measured.append(await _load(way, connections))
-            rows = [
-                _cells(
-                    way,
-                    connections,
-                    heard[way.workers, connections],
-                    _cpu(heard[1, connections]) if way.workers > 1 else None,
-                )
-                for connections in _CONNECTIONS
-                for way in ways
-            ]
+            rows = await _measure(ways, arguments.rounds)
     print(f"| {' | '.join(_HEADINGS)} |")
     print(f"|{' ---: |' * len(_HEADINGS)}")
     for row in rows:

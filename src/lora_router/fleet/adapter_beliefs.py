@@ -278,8 +278,11 @@ class AdapterBeliefs:
 
         Return the adapters of this router whose requests began and ended since its last share.
         """
+        used = self._used
+        if not used or used[next(reversed(used))] < ELSEWHERE:
+            return []  # So it is on most pods.
         reported, expected = self.peers.reported, self.expected
-        mine = date(self._used, now)
+        mine = date(used, now)
         return [name for name in mine if name not in expected and name not in reported]
 
     def idle(self, now: float, most: int = _LEAST_TOLD) -> dict[str, float]:

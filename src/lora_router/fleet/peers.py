@@ -281,14 +281,17 @@ class Peers:
             beliefs = state.beliefs
             peers = beliefs.peers
             last = settled.get(state)
-            if (
-                last is not None
-                and last[0] is peers.reported
-                and last[1] is beliefs.foreign_adapters
-                and last[2] is peers.allotment
-                and last[3:] == (beliefs.slots, beliefs.somebody_waits, state.pod.ready)
-            ):
-                continue
+            if last is not None:
+                reported, foreign, allotment, slots, somebody_waits, is_ready = last
+                if (
+                    reported is peers.reported
+                    and foreign is beliefs.foreign_adapters
+                    and allotment is peers.allotment
+                    and slots == beliefs.slots
+                    and somebody_waits is beliefs.somebody_waits
+                    and is_ready is state.pod.ready
+                ):
+                    continue
             free = beliefs.reported_free_slots() if state.pod.ready else 0
             since = untouched.get(state)
             if since is None or since[0] != free:

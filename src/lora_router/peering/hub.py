@@ -283,10 +283,10 @@ class Hub:
         There nothing is allotted: only reports keep routers from taking the same slots. A pod says
         how many it has with the first scrape after its first adapter.
         """
-        for name, pod in share.pods.items():
-            if pod.adapters:
-                state = self._fleet.get(name)
-                if state is not None and state.beliefs.slots is None:
+        for state in self._fleet:
+            if state.beliefs.slots is None:
+                pod = share.pods.get(state.pod.name)
+                if pod is not None and pod.adapters:
                     return True
         return False
 
