@@ -9,6 +9,7 @@ from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Reading, last_readings
 from lora_router.peering.pb import readings_pb2 as pb
@@ -19,8 +20,11 @@ from lora_router.workers import messages
 from lora_router.workers.crew import Crew
 from lora_router.workers.member import Member
 
-GATHER_SECONDS = 0.01
-"""Readings of this time are sent together."""
+GATHER_SECONDS = 0.05
+"""How long a pod's metrics wait for those of other pods, to be sent together. Each message wakes
+all workers, which costs more than to read it. Peers that scrape for each other wait as long."""
+NEWS_SECONDS = 0.01
+"""The same for what workers do not know at all: first metrics, lists of models, failures."""
 _PODS_AT_ONCE = 200
 """Pods in a message: a few milliseconds of work."""
 
@@ -59,6 +63,9 @@ class HandedOn:
         """What workers know."""
         self._catalogs: dict[PodState, Catalog] = {}
         self._gathered: list[Reading] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._measured: set[PodState] = set()
+        """The pods of which workers have metrics, or will with the next message."""
         self._is_synced = False
         fleet.changes.pods.subscribe(self._pods_changed)
         scraper.subscribe_readings(self._gather)
@@ -108,6 +115,7 @@ class HandedOn:
             current = self._fleet.get(name)
             if current is not state:
                 self._catalogs.pop(state, None)
+                self._measured.discard(state)
                 if current is None and self._pods.pop(name, None) is not None:
                     gone.append(name)
                 continue
@@ -122,15 +130,31 @@ class HandedOn:
             self._crew.broadcast(message)
 
     def _gather(self, reading: Reading) -> None:
-        if isinstance(reading.found, Catalog):
+        state, found = reading.state, reading.found
+        if isinstance(found, Catalog):
             # The fleet shares equal lists, and keeps them as long as a pod has them.
-            catalog = self._catalogs[reading.state] = reading.state.catalog
-            reading = Reading(reading.state, reading.read_at, catalog)
-        if not self._gathered:
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+            catalog = self._catalogs[state] = state.catalog
+            reading = Reading(state, reading.read_at, catalog)
+        is_news = True
+        if isinstance(found, PodMetrics) and self._fleet.get(state.pod.name) is state:
+            is_news = state not in self._measured
+            self._measured.add(state)
         self._gathered.append(reading)
+        self._flush_within(NEWS_SECONDS if is_news else GATHER_SECONDS)
+
+    def _flush_within(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(due, self._flush)
 
     def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         readings, self._gathered = self._gathered, []
         lists = [each for each in readings if isinstance(each.found, Catalog)]
         others = readings

@@ -15,7 +15,7 @@ from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.workers import messages
 from lora_router.workers.crew import Crew
-from lora_router.workers.handed_on import HandedOn
+from lora_router.workers.handed_on import GATHER_SECONDS, HandedOn
 from lora_router.workers.member import Member
 from lora_router.workers.received import Received
 from tests.unit.workers.test_crew import FakeProcess
@@ -100,7 +100,7 @@ async def handing() -> Site:
 
 async def gathered() -> None:
     """Wait until what was read has been handed on."""
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(3 * GATHER_SECONDS)
 
 
 CATALOG = Catalog.of([ServedModel("base"), ServedModel("a", "base"), ServedModel("b", "base")])
@@ -127,6 +127,40 @@ async def test_workers_know_the_pods_and_what_was_read(handing: Site) -> None:
         assert state.metrics.lora.active == {"a", "b"}
         assert set(state.adapters) == {"a", "b"}
         assert worker.fleet.serving("a").pods
+
+
+async def test_metrics_of_several_pods_wait_for_each_other_and_news_takes_them_along(
+    handing: Site,
+) -> None:
+    worker = handing.add_worker(1)
+    handing.fleet.replace([pod(1), pod(2)])
+    handing.read(1, snapshot(handing.now))
+    handing.read(2, snapshot(handing.now))
+    await gathered()
+    arrived: list[int] = []
+    send = worker.send
+
+    def counted(message: bytes, *, skippable: bool = False) -> None:
+        arrived.append(len(message))
+        send(message, skippable=skippable)
+
+    worker.send = counted  # type: ignore[method-assign]
+    handing.now += 0.25
+    handing.read(1, snapshot(handing.now))
+    handing.read(2, snapshot(handing.now))
+    await gathered()
+    assert len(arrived) == 1
+    # What all workers get alike, and the list of one pod, in an order that they accept.
+    handing.now += 0.25
+    handing.read(1, snapshot(handing.now))
+    handing.read(2, CATALOG)
+    await gathered()
+    assert len(arrived) > 1
+    states = {state.pod.name: state for state in worker.fleet}
+    metrics = states["ns/pod-1"].metrics
+    assert metrics is not None
+    assert metrics.scraped_at == handing.now
+    assert set(states["ns/pod-2"].adapters) == {"a", "b"}
 
 
 async def test_a_worker_that_starts_later_knows_as_much(handing: Site) -> None:
