@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lora_router.app import App
+from lora_router.config.settings import Settings
 from lora_router.config.sources import load_settings
 from tests.chart import CHART
 from tests.envoy import free_port
@@ -47,6 +48,17 @@ async def installed_router(
     flags: Mapping[str, object] | None = None,
 ) -> App:
     """Return a router of the release ``mine``, with the settings and the account of its pods."""
+    return App(await installed_settings(kube, admin, releases, folder, flags))
+
+
+async def installed_settings(
+    kube: KubeServer,
+    admin: KubeClient,
+    releases: Releases,
+    folder: Path,
+    flags: Mapping[str, object] | None = None,
+) -> Settings:
+    """Return the settings of the pods of the release ``mine``, with their account."""
     namespace = releases.get_all("mine")["summary"]["namespace"]
     path = f"/api/v1/namespaces/{namespace}/configmaps/mine-lora-router"
     file = folder / "config.yaml"
@@ -63,7 +75,7 @@ async def installed_router(
         **(flags or {}),
     }
     environ = await _environment(admin, namespace)
-    return App(load_settings(file=file, environ=environ, flags=here).settings)
+    return load_settings(file=file, environ=environ, flags=here).settings
 
 
 async def peer_secret(admin: KubeClient, namespace: str) -> bytes:

@@ -14,9 +14,16 @@ import trustme
 
 from lora_router.app import App
 from lora_router.peering import addresses
+from lora_router.workers.parent import Parent
 from tests.chart import CHART
 from tests.envoy import free_port
-from tests.kube.installed import Releases, install_router, installed_router, peer_secret
+from tests.kube.installed import (
+    Releases,
+    install_router,
+    installed_router,
+    installed_settings,
+    peer_secret,
+)
 from tests.kube.server import KubeClient, KubeServer
 from tests.redis_server import RedisProcess
 
@@ -60,6 +67,13 @@ async def publish(admin: KubeClient, namespace: str, ports: Iterable[int]) -> No
 def peers(app: App) -> int:
     assert app.peering is not None
     return len(app.peering.hub.peers)
+
+
+def workers_of(parent: Parent) -> list[dict[str, Any]]:
+    """Return what a router with workers shows of those that have reported."""
+    workers = parent.crew.status()["workers"]
+    assert isinstance(workers, dict)
+    return [each for each in workers.values() if "peers" in each]
 
 
 def port_of(app: App) -> int:
@@ -142,6 +156,30 @@ async def test_routers_of_a_release_find_each_other_through_a_redis(
             stack.push_async_callback(app.stop)
             await app.start()
         await until(lambda: peers(first) == peers(second) == 1)
+
+
+async def test_the_workers_of_all_pods_of_a_release_are_peers(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    releases.install(CHART, "mine", {"workers": 2})
+    parents = []
+    for _ in range(2):
+        ports = {"grpc_port": free_port(), "admin_port": free_port()}
+        settings = await installed_settings(kube, admin, releases, folder, ports)
+        assert settings.workers == 2
+        parents.append(Parent(settings))
+
+    def all_are_peers() -> bool:
+        workers = [each for parent in parents for each in workers_of(parent)]
+        return len(workers) == 4 and all(len(each["peers"]) == 3 for each in workers)
+
+    async with AsyncExitStack() as stack:
+        await publish(admin, namespace, [parent._settings.grpc_port for parent in parents])
+        for parent in parents:
+            stack.push_async_callback(parent.stop)
+        await asyncio.gather(*(parent.start() for parent in parents))
+        await until(all_are_peers)
+        assert all(parent.readiness().ready for parent in parents)
 
 
 async def test_a_router_of_an_upgrade_joins_the_ones_that_it_replaces(
