@@ -5,15 +5,10 @@ import logging
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer
-from lora_router.assembly import (
-    connect_lists,
-    make_discovery,
-    make_leadership,
-    make_scraper,
-    share_scrapes,
-)
+from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
 from lora_router.front import Front
+from lora_router.peer_assembly import make_leadership, share_scrapes
 from lora_router.supervision import stop_part
 
 log = logging.getLogger("lora_router")

@@ -14,11 +14,9 @@ from lora_router.app_metrics import (
 )
 from lora_router.assembly import (
     LoopClock,
-    WorkerPeers,
     make_director,
     make_fleet,
     make_health_check,
-    make_peering,
     make_transport,
     tls_files,
 )
@@ -26,6 +24,7 @@ from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
+from lora_router.peer_assembly import WorkerPeers, make_peering
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part, unless

@@ -10,19 +10,17 @@ from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import add_process_metrics, add_watchdog_metrics, add_worker_metrics
 from lora_router.assembly import (
     LoopClock,
-    check_peers,
     make_director,
     make_discovery,
     make_fleet,
-    make_peer_addresses,
     make_scraper,
-    share_scrapes,
     tls_files,
 )
 from lora_router.config.settings import Settings
 from lora_router.extproc.tls import load_tls
 from lora_router.extproc.transport import listen_error
 from lora_router.grpc_server.server import listen
+from lora_router.peer_assembly import check_peers, make_peer_addresses, share_scrapes
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.logs import set_format, set_level

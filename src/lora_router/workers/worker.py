@@ -6,11 +6,12 @@ import logging
 import socket
 
 from lora_router.admin.server import Readiness
-from lora_router.assembly import LoopClock, WorkerPeers
+from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
+from lora_router.peer_assembly import WorkerPeers
 from lora_router.peering.hub import Hub
 from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
 from lora_router.peering.mesh import Mesh
