@@ -21,7 +21,7 @@ import msgspec
 from bench import held
 from bench.builtin_requests import requests
 from bench.envoys import PAGES
-from bench.fleets import BenchFleet, pod_object
+from bench.fleets import BenchFleet, MonotonicClock, pod_object
 from bench.noop import NoSession
 from bench.outside_algorithm import FewestRequests
 from bench.workload import adapter, answer_message, body, ext_proc_messages
@@ -31,6 +31,7 @@ from lora_router.extproc.body import read_body
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.event_reader import read_event
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.outputs import Output
 from lora_router.extproc.paths import Paths
 from lora_router.extproc.session import Session
@@ -128,7 +129,12 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
 
 def _context(fleet: BenchFleet) -> SessionContext:
     return SessionContext(
-        fleet.director, fleet.telemetry.decisions, Paths(), HeaderNames(), 1 << 25
+        fleet.director,
+        fleet.telemetry.decisions,
+        Paths(),
+        HeaderNames(),
+        1 << 25,
+        ModelsAnswers(fleet.director, MonotonicClock()),
     )
 
 

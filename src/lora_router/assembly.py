@@ -14,6 +14,7 @@ from lora_router.endpoint_discovery.stream_call import StreamEndpoints
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.path_table import rules_of_settings
 from lora_router.extproc.paths import Paths
 from lora_router.extproc.tls import TlsFiles
@@ -155,6 +156,7 @@ def make_transport(
             pool=settings.pool_header or "",
         ),
         max_body_bytes=settings.max_body_bytes,
+        models=ModelsAnswers(director, LoopClock()),
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         answers=telemetry.answers,
         gateway=gateway,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.paths import Paths
 from lora_router.log_limit import LogLimit
 from lora_router.routing.director import Director
@@ -20,6 +21,8 @@ class SessionContext:
     paths: Paths
     headers: HeaderNames
     max_body_bytes: int
+    models: ModelsAnswers
+    """Answers ``/v1/models``."""
     refuse_unknown_paths: bool = False
     """Whether a request is refused if no rule has its path and its body names no model."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)

@@ -16,6 +16,7 @@ _NO_BACKENDS = "x-error-no-model-backends"
 _BODY = "x-error-request-body-processing"
 _NO_MODEL = "x-error-no-model-in-request"
 _PATH = "x-error-path-refused"
+_QUERY = "x-error-query"
 _RETRY_AFTER = ("retry-after", b"1")
 """Seconds."""
 
@@ -166,6 +167,29 @@ def overloaded_answer() -> ErrorAnswer:
         "The router has no memory left for the request body. Retry later.",
         kind="service_unavailable_error",
         marker=("x-error-overloaded", b"true"),
+        headers=(_RETRY_AFTER,),
+    )
+
+
+def query_answer(param: str, message: str) -> ErrorAnswer:
+    """Return the response to a request whose query is invalid."""
+    return _answer(400, "invalid_query", message, param=param, marker=(_QUERY, b"true"))
+
+
+def unread_list_answer() -> ErrorAnswer:
+    """Return the response to a request for the models while no pod's list has been read."""
+    return _unavailable(
+        "models_unknown",
+        "The models of the pods are not known yet. Retry later.",
+        headers=(_RETRY_AFTER,),
+    )
+
+
+def busy_list_answer() -> ErrorAnswer:
+    """Return the response to a request for a list of models that is not made in time."""
+    return _unavailable(
+        "router_overloaded",
+        "The router did not finish the list of models in time. Retry later.",
         headers=(_RETRY_AFTER,),
     )
 

@@ -35,6 +35,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     ends: bool
     """Whether the request ends here, without a body or trailers."""
     setup: Setup
+    api_version: str = ""
+    """What Anthropic's clients send; empty: it is another client."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -115,7 +117,7 @@ KINDS: Mapping[type[Event], str] = {
 
 def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
-    path, method, content_type, length, request_id, strategy, pod_filter = values
+    path, method, content_type, length, request_id, strategy, pod_filter, api_version = values
     return RequestHeaders(
         path,
         method,
@@ -126,6 +128,7 @@ def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> Req
         pod_filter or None,
         ends,
         setup,
+        api_version,
     )
 
 

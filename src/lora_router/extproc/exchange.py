@@ -41,6 +41,7 @@ from lora_router.extproc.events import (
     RequestHeaders,
     RequestTrailers,
 )
+from lora_router.extproc.models_answer import ModelsRequest
 from lora_router.extproc.outputs import Output, Outputs
 from lora_router.extproc.path_rules import ModelIn, Place, Treatment
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
@@ -107,6 +108,8 @@ class Exchange(ResponseSide):
                 return self._refuse_path()
         elif rule.treatment is Treatment.REFUSED:
             return self._refuse_path()
+        elif rule.treatment is Treatment.ANSWERED:
+            return self._answer_about_models(place)
         elif rule.treatment is Treatment.ROUTED and place.model:
             return self._decide_at_headers(place.model)
         return self._pass_through()
@@ -265,6 +268,36 @@ class Exchange(ResponseSide):
         if self._setup.body_mode == _FULL_DUPLEX:
             return answers.body_piece(bytes(piece), end_of_stream=ends)
         return answers.CONTINUE_BODY
+
+    # Answering
+
+    def _answer_about_models(self, place: Place) -> Outputs:
+        """Answer a question about models. No pod sees it."""
+        headers = self._headers
+        asked = ModelsRequest(
+            place.model,
+            headers.path.partition("?")[2],
+            bool(headers.api_version),
+            headers.pod_filter,
+            self._setup.subset,
+        )
+        found = self.context.models.answer(asked, self._answered_late)
+        if isinstance(found, bytes | ErrorAnswer):
+            return self._answered(found)
+        self._held = found
+        self.state = HELD
+        return (answers.more_time(found.seconds + HOLD_MARGIN_SECONDS),)
+
+    def _answered_late(self, answer: bytes | ErrorAnswer) -> None:
+        self._on_late(self._answered(answer))
+
+    def _answered(self, answer: bytes | ErrorAnswer) -> Outputs:
+        self._held = None
+        if isinstance(answer, ErrorAnswer):
+            return self._refuse(answer.code.replace("_", "-"), answer)
+        self.context.observer.decided("none", "answered", "models", 0.0)
+        self.end()
+        return (answer,)
 
     # Refusing
 

@@ -39,4 +39,5 @@ class HeaderNames:
             self.request_id,
             self.strategy,
             self.pod_filter,
+            "anthropic-version",
         )

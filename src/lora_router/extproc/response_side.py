@@ -6,6 +6,7 @@ lets every message pass unchanged.
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from lora_router.extproc import answers
 from lora_router.extproc.collected_body import CollectedBody
@@ -24,7 +25,6 @@ from lora_router.extproc.states import ANSWERED, OVER, START, State
 from lora_router.extproc.stream_setup import Setup
 from lora_router.fleet.answer import Answer
 from lora_router.routing.outcome import Routed
-from lora_router.routing.waiting_queue import Held
 
 log = logging.getLogger("lora_router.extproc")
 
@@ -32,6 +32,13 @@ _RESPONSE_HEADERS_PASS = (answers.CONTINUE_RESPONSE_HEADERS,)
 _REDIRECTION = 300
 """Statuses below are successes."""
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+
+
+class Waits(Protocol):
+    """A request that waits in the router."""
+
+    def cancel(self) -> None:
+        """Forget the request, because its client has left. Does nothing the second time."""
 
 
 class ResponseSide:
@@ -68,7 +75,7 @@ class ResponseSide:
         self._setup: Setup
         self._collected: CollectedBody | None = None
         """Set while the headers are unanswered. The pieces are answered after the headers."""
-        self._held: Held | None = None
+        self._held: Waits | None = None
         self._routed: Routed | None = None
         self._answer: Answer | None = None
         """How the answer to the routed request began."""

@@ -82,6 +82,11 @@ class Director:
         fleet.changes.released.subscribe(self._room.released)
 
     @property
+    def fleet(self) -> Fleet:
+        """The pods."""
+        return self._fleet
+
+    @property
     def held(self) -> int:
         """The number of requests that wait in the router now."""
         return self._room.held

@@ -8,6 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.outputs import EndStream, Output
 from lora_router.extproc.path_table import rules_of_settings
 from lora_router.extproc.paths import Paths
@@ -203,6 +204,7 @@ class Conversation:
             refuse_unknown_paths=refuse_unknown_paths,
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,
+            models=ModelsAnswers(director, self.clock),
             gateway=GatewayFaults(self.clock.now),
         )
         self.late: list[Output] = []
