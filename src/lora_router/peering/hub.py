@@ -36,7 +36,7 @@ log = logging.getLogger("lora_router.peering")
 
 INTERVAL_SECONDS = 0.1
 SHORTEST_SECONDS = 0.02
-COMPLETE_SECONDS = 5.0
+COMPLETE_SECONDS = 10.0
 SILENCE_SECONDS = 1.0
 SHARE_SECONDS = SILENCE_SECONDS / MISSED
 """The interval that the fleet is told for the shares of peers. It drops a peer no sooner than the
