@@ -90,7 +90,7 @@ async def test_without_a_router_the_gateway_fails_closed_and_recovers(
             assert response.status == 503
             assert json.loads(answer)["error"]["code"] == "router_unavailable"
         async with gate.client.get(
-            gate.url + "/v1/models", headers={"target-pod": pods[0].address}
+            gate.url + "/version", headers={"target-pod": pods[0].address}
         ) as passed:
             assert passed.status == 503
         assert gate.received == []
@@ -113,10 +113,10 @@ async def test_a_session_that_fails_is_a_503_and_the_next_one_works(
     async with gateway(tmp_path, pods, transport=transport, envoy_fail_open=False) as gate:
         with monkeypatch.context() as broken:
             broken.setattr(gate.app.director, "pass_through", lambda _subset: 1 / 0)
-            async with gate.client.get(gate.url + "/v1/models") as response:
+            async with gate.client.get(gate.url + "/version") as response:
                 assert response.status == 503
                 assert (await response.json())["error"]["code"] == "router_unavailable"
-        async with gate.client.get(gate.url + "/v1/models") as response:
+        async with gate.client.get(gate.url + "/version") as response:
             assert response.status == 200
 
 

@@ -16,10 +16,13 @@ from lora_router.envoy.bootstrap import bootstrap_json
 from lora_router.extproc.body import BodyError, BodyErrorKind
 from lora_router.extproc.errors import (
     body_answer,
+    busy_list_answer,
     cut_body_answer,
     overloaded_answer,
+    query_answer,
     refusal_answer,
     too_large_answer,
+    unread_list_answer,
 )
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
@@ -75,6 +78,9 @@ def test_every_error_that_a_client_can_meet_is_described() -> None:
         too_large_answer(1),
         cut_body_answer(),
         overloaded_answer(),
+        query_answer("limit", "wrong"),
+        unread_list_answer(),
+        busy_list_answer(),
     ]
     own = {(str(answer.status), answer.code) for answer in answers}
 
