@@ -25,7 +25,9 @@ from bench.fleets import BenchFleet, MonotonicClock, pod_object
 from bench.noop import NoSession
 from bench.outside_algorithm import FewestRequests
 from bench.workload import adapter, answer_message, body, ext_proc_messages
-from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
+from lora_router.discovery.pod_object import PodObject
+from lora_router.discovery.pod_ports import PortRules
+from lora_router.discovery.pod_translation import to_pods
 from lora_router.extproc import process_call
 from lora_router.extproc.body import read_body
 from lora_router.extproc.context import SessionContext
@@ -176,9 +178,9 @@ def _pod_event(fleet: BenchFleet, *, route: bool) -> Callable[[], object]:
     events = cycle([pod_object(_ADDED, ready=ready) for ready in (True, False)])
 
     def take() -> None:
-        pod, _ = to_pod(decoder.decode(next(events)), rules)
-        assert pod is not None
-        fleet.fleet.update((pod,))
+        pods, _ = to_pods(decoder.decode(next(events)), rules)
+        assert pods
+        fleet.fleet.update(pods)
         if route:
             fleet.route()
 

@@ -234,7 +234,7 @@ def make_discovery(
     # The Kubernetes client takes a second to import, and only this discovery needs it.
     from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
     from lora_router.discovery.kubernetes_api import Credentials
-    from lora_router.discovery.pod_object import PortRules
+    from lora_router.discovery.pod_ports import PortRules
 
     pods = KubernetesPods(
         fleet,

@@ -1,25 +1,14 @@
-"""Follows the endpoints of one Service through its EndpointSlices.
+"""Follows the endpoints of one Service through its EndpointSlices."""
 
-A Service of routers has one slice of a few hundred bytes. So each change that the watch announces
-leads to a new list, and nothing has to be put together from events.
-"""
-
-import asyncio
 import logging
-import random
-from collections.abc import Callable, Collection
-from contextlib import aclosing
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lora_router.discovery.kubernetes_api import (
-    ApiError,
-    Credentials,
-    CredentialsError,
-    KubernetesApi,
-    Slice,
-    SliceQuery,
-    event_error,
-)
+import msgspec
+
+from lora_router.discovery.kubernetes_api import ApiError, Credentials
+from lora_router.discovery.resource_list import ResourceList, ResourceQuery
 from lora_router.log_limit import LogLimit
 
 log = logging.getLogger("lora_router.discovery")
@@ -27,9 +16,41 @@ log = logging.getLogger("lora_router.discovery")
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PORT_NAME = "grpc"
 MAX_ENDPOINTS = 1000
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 10.0
-_SHORTEST_SECONDS = 0.1
-"""Time between two lists, however many events arrive."""
+
+
+class SliceConditions(msgspec.Struct, frozen=True):
+    """The state of an endpoint."""
+
+    terminating: bool | None = None
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True):
+    """One endpoint of an EndpointSlice."""
+
+    addresses: list[str]
+    conditions: SliceConditions = SliceConditions()
+
+
+class SlicePort(msgspec.Struct, frozen=True):
+    """One port of all endpoints of an EndpointSlice."""
+
+    name: str | None = None
+    port: int | None = None
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """An EndpointSlice."""
+
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[SlicePort] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceQuery:
+    """The EndpointSlices of which Service to follow."""
+
+    namespace: str
+    service: str
 
 
 class ServiceError(ValueError):
@@ -73,58 +94,37 @@ class EndpointSlices:
             watch_seconds: Server-side timeout of a watch.
         """
         self._query = query
-        self._credentials = credentials
         self._port = port
-        self._watch_seconds = watch_seconds
         self._limit = LogLimit(60.0)
-        self._random = random.Random()
+        resources = ResourceQuery(
+            "discovery.k8s.io",
+            "v1",
+            "endpointslices",
+            query.namespace,
+            # The label that the slices of a Service have.
+            selector=f"kubernetes.io/service-name={query.service}",
+        )
+        self._list = ResourceList(resources, Slice, credentials, watch_seconds=watch_seconds)
 
     async def follow(self, use: Callable[[Collection[tuple[str, int]]], None]) -> None:
         """Call ``use`` with all addresses and ports, first at once and then after each change."""
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                api = await KubernetesApi.open(self._credentials)
-                try:
-                    while True:
-                        found = await api.slices(self._query)
-                        use(self._endpoints(found.items or ()))
-                        await self._until_changed(api, found.metadata.version)
-                        pause = _FIRST_PAUSE_SECONDS
-                        await asyncio.sleep(_SHORTEST_SECONDS)
-                finally:
-                    await api.close()
-            except (ApiError, CredentialsError) as error:
-                # The last endpoints stay in use.
-                self._limit.log(
-                    log,
-                    logging.WARNING,
-                    getattr(error, "cause", "credentials"),
-                    "cannot follow the EndpointSlices of Service %s/%s: %s",
-                    self._query.namespace,
-                    self._query.service,
-                    error,
-                )
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _until_changed(self, api: KubernetesApi, version: str) -> None:
-        """Wait for the next change, or for the end of a watch without one.
+        async def use_slices(slices: Sequence[Slice]) -> None:
+            use(self._endpoints(slices))
 
-        Raises:
-            ApiError: The watch failed.
-        """
-        watch = api.watch(self._query, version, seconds=self._watch_seconds)
-        async with aclosing(watch) as batches:
-            async for batch in batches:
-                for event in batch:
-                    if event.type == "ERROR":
-                        error = event_error(event)
-                        if error.cause == "expired":
-                            return
-                        raise error
-                    if event.type != "BOOKMARK":
-                        return
+        await self._list.follow(use_slices, self._lost)
+
+    def _lost(self, error: ApiError) -> None:
+        # The last endpoints stay in use.
+        self._limit.log(
+            log,
+            logging.WARNING,
+            error.cause,
+            "cannot follow the EndpointSlices of Service %s/%s: %s",
+            self._query.namespace,
+            self._query.service,
+            error,
+        )
 
     def _endpoints(self, slices: Collection[Slice]) -> Collection[tuple[str, int]]:
         found: dict[tuple[str, int], None] = {}

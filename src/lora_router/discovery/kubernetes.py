@@ -7,9 +7,9 @@ A pod receives new requests while it is Ready, has an IP and is not being delete
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +21,9 @@ from lora_router.discovery.kubernetes_api import (
     KubernetesApi,
     PodQuery,
 )
-from lora_router.discovery.pod_object import MODEL_LABEL, PodObject, PortRules, to_pod
+from lora_router.discovery.pod_object import MODEL_LABEL, PodObject
+from lora_router.discovery.pod_ports import PortRules
+from lora_router.discovery.pod_translation import Family, to_pods
 from lora_router.discovery.pod_watch import (
     Alive,
     Changed,
@@ -60,6 +62,8 @@ class KubernetesOptions:
     selector: str = MODEL_LABEL
     """A Kubernetes label selector."""
     ports: PortRules = field(default_factory=PortRules)
+    family: Family = "any"
+    """Which of a pod's addresses to use."""
     credentials: Credentials = field(default_factory=Credentials)
     watch_seconds: int = 30
     """Server-side timeout of a watch. A watch without traffic for this long plus 10 s is lost."""
@@ -85,8 +89,6 @@ class KubernetesPods:
         self._scopes = [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)]
         self._tasks: list[asyncio.Task[None]] = []
         self._synced = asyncio.Event()
-        self._logged_problems: dict[str, tuple[str, ...]] = {}
-        """By pod: the problems of its labels that have been logged."""
 
     @property
     def age(self) -> float:
@@ -120,17 +122,31 @@ class KubernetesPods:
             CredentialsError: No usable credentials were found.
         """
         try:
-            api = await self._open()
+            await self.check_credentials()
         except CredentialsError as error:
             raise CredentialsError(
                 "no pods are configured: set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints) to a "
                 f"YAML file that lists them, or give access to a Kubernetes cluster: {error}"
             ) from error
+        self._follow_all()
+
+    async def check_credentials(self) -> None:
+        """Check that there are credentials, without connecting.
+
+        Raises:
+            CredentialsError: No usable credentials were found.
+        """
+        api = await self._open()
         await api.close()
-        self._tasks = [
-            self._supervisor.keep("pod-watch", partial(self._follow, scope), about=str(scope))
-            for scope in self._scopes
-        ]
+
+    async def aim(self, selector: str, ports: PortRules) -> None:
+        """Follow other pods, or the same ones at other ports, from now on.
+
+        The present ones stay in use until the new list has been read.
+        """
+        await self.stop()
+        self._options = replace(self._options, selector=selector, ports=ports)
+        self._follow_all()
 
     async def stop(self) -> None:
         """Stop following. The fleet keeps its pods."""
@@ -140,6 +156,12 @@ class KubernetesPods:
     async def synced(self) -> None:
         """Wait until the pods of every namespace have been listed once."""
         await self._synced.wait()
+
+    def _follow_all(self) -> None:
+        self._tasks = [
+            self._supervisor.keep("pod-watch", partial(self._follow, scope), about=str(scope))
+            for scope in self._scopes
+        ]
 
     async def _follow(self, scope: "_Scope") -> None:
         options = WatchOptions(
@@ -173,79 +195,83 @@ class KubernetesPods:
             self._limit.log(log, logging.INFO, "recovered", message, scope, len(scope.pods))
 
     async def _listed(self, scope: "_Scope", objects: Sequence[PodObject]) -> None:
-        pods: dict[str, Pod] = {}
-        for number, found in enumerate(objects, start=1):
-            pod = self._translated(found)
-            if pod is not None:
-                pods[pod.name] = pod
+        found: dict[str, tuple[Pod, ...]] = {}
+        for number, each in enumerate(objects, start=1):
+            found[each.full_name] = self._translated(scope, each)
             if number % PODS_AT_ONCE == 0:
                 await asyncio.sleep(0)  # Requests take precedence.
         self._observer.pod_events("listed", len(objects))
         first = not scope.listed
         scope.listed = True
-        gone = scope.pods.keys() - pods.keys()
+        gone = dict.fromkeys(scope.names.keys() - found.keys(), ())
+        for name in scope.problems.keys() - found.keys():
+            del scope.problems[name]
         if first:
-            log.info("%s: %d pods, %d of them ready", scope, len(pods), _count_ready(pods.values()))
-        await self._apply(scope, pods, gone, quiet=first)
+            pods = [pod for pods in found.values() for pod in pods]
+            log.info("%s: %d pods, %d of them ready", scope, len(pods), _count_ready(pods))
+        await self._apply(scope, {**gone, **found}, quiet=first)
         if all(other.listed for other in self._scopes):
             self._fleet.synced = True
             self._synced.set()
 
     async def _changed(self, scope: "_Scope", changes: Iterable[tuple[PodObject, bool]]) -> None:
         # Of several events of one pod that arrived together, the last one counts.
-        pods: dict[str, Pod] = {}
-        gone: set[str] = set()
+        found: dict[str, tuple[Pod, ...]] = {}
         deleted = total = 0
-        for found, exists in changes:
+        for each, exists in changes:
             total += 1
             deleted += not exists
-            pod = self._translated(found) if exists else None
-            if pod is None:
-                pods.pop(found.full_name, None)
-                gone.add(found.full_name)
-            else:
-                gone.discard(pod.name)
-                pods[pod.name] = pod
+            found[each.full_name] = self._translated(scope, each) if exists else ()
+            if not exists:
+                scope.problems.pop(each.full_name, None)
         self._observer.pod_events("deleted", deleted)
         self._observer.pod_events("changed", total - deleted)
-        await self._apply(scope, pods, gone, quiet=False)
+        await self._apply(scope, found, quiet=False)
 
     async def _apply(
-        self, scope: "_Scope", pods: dict[str, Pod], gone: Iterable[str], *, quiet: bool
+        self, scope: "_Scope", found: Mapping[str, tuple[Pod, ...]], *, quiet: bool
     ) -> None:
+        """Apply what became of some objects, by their names: the pods of the fleet that each is."""
         known = scope.pods
-        became_ready, stopped, left = [], [], []
+        became_ready, stopped = [], []
+        pods = {pod.name: pod for pods in found.values() for pod in pods}
+        gone = {name for each in found for name in scope.names.get(each, ())} - pods.keys()
         for name, pod in pods.items():
             was_ready = name in known and known[name].ready
             if pod.ready and not was_ready:
                 became_ready.append(f"{name} ({pod.address})")
             elif was_ready and not pod.ready:
                 stopped.append(name)
-        # Update the fleet first: if that fails, the next list still differs from `known`.
-        await update_fleet(self._fleet, tuple(pods.values()), tuple(gone))
-        for name in gone:
-            self._logged_problems.pop(name, None)
-            if known.pop(name, None) is not None:
-                left.append(name)
+        # If the fleet cannot be updated, or not to the end, the next list still removes what is
+        # gone then, whether it was known before or not.
         known.update(pods)
+        for each, of_object in found.items():
+            scope.names.setdefault(each, set()).update(pod.name for pod in of_object)
+        await update_fleet(self._fleet, tuple(pods.values()), tuple(gone))
+        for each, of_object in found.items():
+            if of_object:
+                scope.names[each] = {pod.name for pod in of_object}
+            else:
+                del scope.names[each]
+        left = [name for name in gone if known.pop(name, None) is not None]
         if not quiet:
             self._log_names("ready", became_ready)
             self._log_names("no longer ready", stopped)
             self._log_names("gone", left)
 
-    def _translated(self, found: PodObject) -> Pod | None:
+    def _translated(self, scope: "_Scope", found: PodObject) -> tuple[Pod, ...]:
         name = found.full_name
         try:
-            pod, problems = to_pod(found, self._options.ports)
+            pods, problems = to_pods(found, self._options.ports, self._options.family)
         except Exception as error:
             # A fault in one pod must not affect the others.
             self._supervisor.failed("pod-watch", error, about=f"pod {name}")
-            return None
-        if problems and self._logged_problems.get(name) != problems:
-            self._logged_problems[name] = problems
+            return ()
+        if problems and scope.problems.get(name) != problems:
+            scope.problems[name] = problems
             for problem in problems:
                 self._limit.log(log, logging.WARNING, "labels", "pod %s: %s", name, problem)
-        return pod
+        return pods
 
     def _log_names(self, what: str, names: list[str]) -> None:
         if names:
@@ -276,6 +302,11 @@ class _Scope:
     def __init__(self, namespace: str | None, now: float) -> None:
         self.namespace = namespace
         self.pods: dict[str, Pod] = {}
+        """By their names in the fleet."""
+        self.names: dict[str, set[str]] = {}
+        """By the name of the object: those of its pods in the fleet."""
+        self.problems: dict[str, tuple[str, ...]] = {}
+        """By the name of the object: the problems of its labels that have been logged."""
         self.listed = False
         self.heard = now
         self.error: str | None = None

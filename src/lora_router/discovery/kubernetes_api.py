@@ -19,7 +19,6 @@ import msgspec
 import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client.api.core_v1_api import CoreV1Api
-from kubernetes.aio.client.api.discovery_v1_api import DiscoveryV1Api
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
@@ -78,19 +77,6 @@ class PodQuery:
     selector: str
 
 
-@dataclass(frozen=True, slots=True)
-class SliceQuery:
-    """The EndpointSlices of which Service to list and watch."""
-
-    namespace: str
-    service: str
-
-    @property
-    def selector(self) -> str:
-        """The selector of the label that the slices of a Service have."""
-        return f"kubernetes.io/service-name={self.service}"
-
-
 class _ListMetadata(msgspec.Struct, frozen=True):
     version: str = msgspec.field(default="", name="resourceVersion")
     next_page: str = msgspec.field(default="", name="continue")
@@ -101,40 +87,6 @@ class PodPage(msgspec.Struct, frozen=True):
 
     metadata: _ListMetadata
     items: list[PodObject] | None = None
-
-
-class SliceConditions(msgspec.Struct, frozen=True):
-    """The state of an endpoint."""
-
-    terminating: bool | None = None
-
-
-class SliceEndpoint(msgspec.Struct, frozen=True):
-    """One endpoint of an EndpointSlice."""
-
-    addresses: list[str]
-    conditions: SliceConditions = SliceConditions()
-
-
-class SlicePort(msgspec.Struct, frozen=True):
-    """One port of all endpoints of an EndpointSlice."""
-
-    name: str | None = None
-    port: int | None = None
-
-
-class Slice(msgspec.Struct, frozen=True):
-    """An EndpointSlice."""
-
-    endpoints: list[SliceEndpoint] | None = None
-    ports: list[SlicePort] | None = None
-
-
-class SliceList(msgspec.Struct, frozen=True):
-    """All EndpointSlices of a Service."""
-
-    metadata: _ListMetadata
-    items: list[Slice] | None = None
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
@@ -156,7 +108,6 @@ class Status(msgspec.Struct, frozen=True):
 _Read = TypeVar("_Read")
 
 _pages = msgspec.json.Decoder(PodPage)
-_slices = msgspec.json.Decoder(SliceList)
 _events = msgspec.json.Decoder(WatchEvent)
 _statuses = msgspec.json.Decoder(Status)
 
@@ -172,7 +123,6 @@ class KubernetesApi:
         self.client = client
         """What further calls are made with, through ``answer``."""
         self._pods = CoreV1Api(client)
-        self._slices = DiscoveryV1Api(client)
 
     @classmethod
     async def open(cls, credentials: Credentials) -> Self:
@@ -227,17 +177,8 @@ class KubernetesApi:
         ) as response:
             return _decoded(_pages.decode, await read_body(response))
 
-    async def slices(self, query: SliceQuery) -> SliceList:
-        """Return the EndpointSlices of a Service.
-
-        Raises:
-            ApiError: The call failed.
-        """
-        async with self._ask(query, REQUEST_SECONDS, _request_timeout=REQUEST_SECONDS) as response:
-            return _decoded(_slices.decode, await read_body(response))
-
     async def watch(
-        self, query: PodQuery | SliceQuery, version: str, *, seconds: int
+        self, query: PodQuery, version: str, *, seconds: int
     ) -> AsyncGenerator[list[WatchEvent]]:
         """Watch changes after ``version``. Yields the events that arrive together.
 
@@ -264,13 +205,10 @@ class KubernetesApi:
                 yield batch
 
     def _ask(
-        self, query: PodQuery | SliceQuery, time_limit: float, **options: Any
+        self, query: PodQuery, time_limit: float, **options: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         call: Call
-        if isinstance(query, SliceQuery):
-            call = self._slices.list_namespaced_endpoint_slice_without_preload_content
-            options["namespace"] = query.namespace
-        elif query.namespace is None:
+        if query.namespace is None:
             call = self._pods.list_pod_for_all_namespaces_without_preload_content
         else:
             call = self._pods.list_namespaced_pod_without_preload_content

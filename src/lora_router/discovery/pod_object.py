@@ -1,25 +1,35 @@
-"""Decodes Kubernetes Pod objects, and translates them to pods of the fleet.
+"""Decodes Kubernetes Pod objects.
 
 Only the fields that the router needs are decoded. Sources: the Pod of the core/v1 API, and AIBrix's
 labels ``model.aibrix.ai/*`` (its ``pkg/constants``): ``name`` is the base model, ``port`` the port
 of requests, ``metric-port`` the port of ``/metrics``, ``engine`` the model server.
 """
 
-import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import msgspec
-
-from lora_router.discovery.pods_list import ENGINES
-from lora_router.fleet.pod import Pod
 
 MODEL_LABEL = "model.aibrix.ai/name"
 PORT_LABEL = "model.aibrix.ai/port"
 METRIC_PORT_LABEL = "model.aibrix.ai/metric-port"
 ENGINE_LABEL = "model.aibrix.ai/engine"
+PORTS_ANNOTATION = "lora-router/ports"
+METRIC_PORTS_ANNOTATION = "lora-router/metric-ports"
+ACTIVE_PORTS_ANNOTATION = "inference.networking.k8s.io/active-ports"
 
-_OVER = frozenset(("Succeeded", "Failed"))
+
+class Annotations(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "ports": PORTS_ANNOTATION,
+        "metric_ports": METRIC_PORTS_ANNOTATION,
+        "active_ports": ACTIVE_PORTS_ANNOTATION,
+    },
+):
+    """The annotations that the router reads. Others may be long, and are not decoded."""
+
+    ports: str | None = None
+    metric_ports: str | None = None
+    active_ports: str | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -30,6 +40,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
     uid: str = ""
     resource_version: str = ""
     labels: dict[str, str] | None = None
+    annotations: Annotations | None = None
     deletion_timestamp: str | None = None
 
 
@@ -41,16 +52,19 @@ class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
     protocol: str = "TCP"
 
 
-class Container(msgspec.Struct, frozen=True):
-    """One of ``spec.containers``."""
+class Container(msgspec.Struct, frozen=True, rename="camel"):
+    """One of ``spec.containers`` or ``spec.initContainers``."""
 
     ports: list[ContainerPort] | None = None
+    restart_policy: str | None = None
+    """``Always``: an init container that runs as long as the pod, a native sidecar."""
 
 
-class PodSpec(msgspec.Struct, frozen=True):
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     """``spec`` of a pod."""
 
     containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -60,12 +74,19 @@ class Condition(msgspec.Struct, frozen=True):
     status: str = ""
 
 
+class PodIp(msgspec.Struct, frozen=True):
+    """One of ``status.podIPs``."""
+
+    ip: str = ""
+
+
 class PodStatus(msgspec.Struct, frozen=True):
     """``status`` of a pod."""
 
     phase: str = ""
     conditions: list[Condition] | None = None
     pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: list[PodIp] | None = msgspec.field(default=None, name="podIPs")
 
 
 class PodObject(msgspec.Struct, frozen=True):
@@ -79,83 +100,3 @@ class PodObject(msgspec.Struct, frozen=True):
     def full_name(self) -> str:
         """``namespace/name``, the pod's name in the fleet."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class PortRules:
-    """The port of a pod whose labels do not name one."""
-
-    port_name: str = "http"
-    """Use the container port with this name, if there is one."""
-    port: int = 8000
-    """Use this port otherwise."""
-
-
-def to_pod(found: PodObject, rules: PortRules) -> tuple[Pod | None, tuple[str, ...]]:
-    """Translate a pod.
-
-    Returns:
-        The pod, or ``None`` while it has no address or after its containers have ended; and one
-        line for each problem of its labels, which names the default that is used instead.
-    """
-    status = found.status
-    if not status.pod_ip or status.phase in _OVER:
-        return None, ()
-    try:
-        host = _host(status.pod_ip)
-    except ValueError:
-        return None, (f"status.podIP={status.pod_ip!r} is not an IP address; the pod is ignored",)
-    labels = found.metadata.labels or {}
-    problems: list[str] = []
-    port = _port(labels, PORT_LABEL, _named_port(found.spec, rules), problems)
-    metrics_port = _port(labels, METRIC_PORT_LABEL, port, problems)
-    engine = labels.get(ENGINE_LABEL)
-    if engine is not None and engine not in ENGINES:
-        problems.append(
-            f"label {ENGINE_LABEL}={engine!r} must be one of {', '.join(ENGINES)}; "
-            "the engine is detected from its metrics page"
-        )
-        engine = None
-    address = f"{host}:{port}"
-    pod = Pod(
-        name=found.full_name,
-        address=address,
-        metrics_url=f"http://{host}:{metrics_port}/metrics",
-        models_url=f"http://{address}/v1/models",
-        ready=_is_routable(found),
-        base_model=labels.get(MODEL_LABEL) or None,
-        engine=engine,
-        uid=found.metadata.uid,
-        labels=labels,
-    )
-    return pod, tuple(problems)
-
-
-def _is_routable(found: PodObject) -> bool:
-    if found.metadata.deletion_timestamp is not None:
-        return False
-    conditions = found.status.conditions or ()
-    return any(item.type == "Ready" and item.status == "True" for item in conditions)
-
-
-def _host(ip: str) -> str:
-    address = ipaddress.ip_address(ip)
-    return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _named_port(spec: PodSpec, rules: PortRules) -> int:
-    for container in spec.containers or ():
-        for port in container.ports or ():
-            if port.name == rules.port_name and port.protocol == "TCP" and port.container_port:
-                return port.container_port
-    return rules.port
-
-
-def _port(labels: Mapping[str, str], label: str, default: int, problems: list[str]) -> int:
-    text = labels.get(label)
-    if text is None:
-        return default
-    if text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536:
-        return int(text)
-    problems.append(f"label {label}={text!r} must be a port from 1 to 65535; {default} is used")
-    return default

@@ -6,11 +6,13 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from lora_router.fleet.pod import Pod
+from lora_router.fleet.pod import Pod, rank_name
 from lora_router.yaml_document import YamlDocumentError, parse_yaml
 
 ENGINES = ("vllm", "sglang")
-_KEYS = ("name", "address", "metrics", "models", "labels", "ready", "engine")
+_KEYS = ("name", "address", "ports", "metrics", "models", "labels", "ready", "engine")
+_MAX_PORTS = 32
+"""Ports of one pod. Each is a pod of the fleet, with series of metrics of its own."""
 _LONGEST_URL = 2048
 _SHOWN_CHARACTERS = 60
 
@@ -43,14 +45,17 @@ def parse_pods(content: bytes | str) -> tuple[Pod, ...]:
     # Each entry is freed as soon as it has been read. Freeing 20,000 of them at once would stop all
     # threads for tens of milliseconds.
     entries.reverse()
+    number = 0
     while entries:
-        pods.append(_pod(len(pods) + 1, entries.pop()))
+        number += 1
+        pods += _pods(number, entries.pop())
     _refuse_doubles("name", [pod.name for pod in pods])
     _refuse_doubles("address", [pod.address for pod in pods])
     return tuple(pods)
 
 
-def _pod(number: int, entry: object) -> Pod:
+def _pods(number: int, entry: object) -> tuple[Pod, ...]:
+    """Return the pod of an entry, or of an entry with ``ports`` one for each port."""
     where = f"pod {number}"
     if not isinstance(entry, dict):
         raise PodsFileError(f"{where}: must be a mapping with the keys {', '.join(_KEYS)}")
@@ -63,7 +68,6 @@ def _pod(number: int, entry: object) -> Pod:
     if not isinstance(name, str) or not name or not name.isprintable():
         raise PodsFileError(f"{where}: name={_shown(name)}: must be a non-empty string")
     where = f"pod {_shown(name)}"
-    address = parse_address(where, entry.get("address"))
     ready = entry.get("ready", True)
     if not isinstance(ready, bool):
         raise PodsFileError(f"{where}: ready={_shown(ready)}: must be true or false")
@@ -72,15 +76,68 @@ def _pod(number: int, entry: object) -> Pod:
         raise PodsFileError(
             f"{where}: engine={_shown(engine)}: must be one of {', '.join(ENGINES)}"
         )
-    return Pod(
-        name=name,
-        address=address,
-        metrics_url=_url(where, entry.get("metrics", f"http://{address}/metrics")),
-        models_url=f"http://{address}/v1/models",
-        ready=ready,
-        models=_models(where, entry.get("models")),
-        engine=engine,
-        labels=_labels(where, entry.get("labels", {})),
+    models = _models(where, entry.get("models"))
+    labels = _labels(where, entry.get("labels", {}))
+    return tuple(
+        Pod(
+            name=name if rank is None else rank_name(name, rank),
+            address=address,
+            metrics_url=metrics_url,
+            models_url=f"http://{address}/v1/models",
+            ready=ready,
+            models=models,
+            engine=engine,
+            labels=labels,
+        )
+        for rank, address, metrics_url in _servers(where, entry)
+    )
+
+
+def _servers(where: str, entry: Mapping[str, object]) -> list[tuple[int | None, str, str]]:
+    """Return the rank, the address and the metrics URL of each server of a pod."""
+    if "ports" not in entry:
+        address = parse_address(where, entry.get("address"))
+        return [(None, address, _url(where, entry.get("metrics", f"http://{address}/metrics")))]
+    host = _host(where, entry.get("address"))
+    addresses = [f"{host}:{port}" for port in _ports(where, entry["ports"])]
+    metrics = entry.get("metrics", [f"http://{address}/metrics" for address in addresses])
+    if not isinstance(metrics, list) or len(metrics) != len(addresses):
+        raise PodsFileError(
+            f"{where}: metrics={_shown(metrics)}: must be a list with a URL for each of the "
+            f"{len(addresses)} ports"
+        )
+    urls = [_url(where, url) for url in metrics]
+    several = len(addresses) > 1
+    return [
+        (rank if several else None, address, url)
+        for rank, (address, url) in enumerate(zip(addresses, urls, strict=True))
+    ]
+
+
+def _host(where: str, value: object) -> str:
+    """Return an IP address as part of an endpoint."""
+    if isinstance(value, str):
+        try:
+            ip = ipaddress.ip_address(value.removeprefix("[").removesuffix("]"))
+            return f"[{ip}]" if ip.version == 6 else str(ip)
+        except ValueError:
+            pass
+    raise PodsFileError(
+        f"{where}: address={_shown(value)}: with 'ports', must be an IP address without a port"
+    )
+
+
+def _ports(where: str, value: object) -> list[int]:
+    if (
+        isinstance(value, list)
+        and 0 < len(value) <= _MAX_PORTS
+        and all(type(port) is int and 0 < port < 65536 for port in value)
+        and len(set(value)) == len(value)
+    ):
+        return value
+    raise PodsFileError(
+        f"{where}: ports={_shown(value)}: must be a list of up to {_MAX_PORTS} different ports, "
+        "from 1 to 65535"
     )
 
 

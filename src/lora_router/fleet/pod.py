@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One replica of a model server.
+    """One replica of a model server, with one endpoint.
+
+    A Kubernetes pod with a server on each of several ports, its data-parallel ranks, is several of
+    these records, which share the uid.
 
     Discovery creates these records. Two equal records describe the same pod in the same state.
     """
 
     name: str
-    """Unique in the fleet. On Kubernetes ``namespace/name``."""
+    """Unique in the fleet. On Kubernetes ``namespace/name``, or of one of several servers in a pod
+    ``namespace/name-rank-N``."""
     address: str
     """The endpoint that serves requests, ``ip:port`` (``[ip]:port`` for IPv6)."""
     metrics_url: str
@@ -40,3 +44,8 @@ class Pod:
         """``NAMESPACE/MODEL``, by which a gateway can tell which Service the pod belongs to."""
         namespace, _, _ = self.name.rpartition("/")
         return f"{namespace}/{self.base_model or ''}"
+
+
+def rank_name(pod: str, rank: int) -> str:
+    """Return the name of one of several servers in a pod."""
+    return f"{pod}-rank-{rank}"

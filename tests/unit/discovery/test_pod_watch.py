@@ -23,7 +23,9 @@ from lora_router.discovery.kubernetes_api import (
     KubernetesApi,
     PodQuery,
 )
-from lora_router.discovery.pod_object import PodObject, PortRules, to_pod
+from lora_router.discovery.pod_object import PodObject
+from lora_router.discovery.pod_ports import PortRules
+from lora_router.discovery.pod_translation import Family, to_pods
 from lora_router.discovery.pod_watch import (
     Alive,
     Changed,
@@ -496,12 +498,14 @@ class TestTheCache:
     async def test_a_pod_that_cannot_be_understood_leaves_the_others_alone(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def sometimes(found: PodObject, ports: PortRules) -> tuple[Pod | None, tuple[str, ...]]:
+        def sometimes(
+            found: PodObject, ports: PortRules, family: Family
+        ) -> tuple[tuple[Pod, ...], tuple[str, ...]]:
             if found.metadata.name == "b":
                 raise RuntimeError("a fault")
-            return to_pod(found, ports)
+            return to_pods(found, ports, family)
 
-        monkeypatch.setattr(kubernetes, "to_pod", sometimes)
+        monkeypatch.setattr(kubernetes, "to_pods", sometimes)
         server = ScriptedServer([Page([pod("a"), pod("b"), pod("c")])])
         async with following(server, tmp_path) as (fleet, pods, _counts):
             await pods.synced()

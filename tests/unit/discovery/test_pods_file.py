@@ -51,6 +51,29 @@ def test_a_list_is_read() -> None:
     assert (second.models, second.engine, second.ready) == (None, "sglang", False)
 
 
+def test_a_pod_with_several_ports_is_a_pod_for_each() -> None:
+    pods = parse_pods(
+        "pods: [{name: a, address: 10.0.0.7, ports: [8000, 8001], models: [base], ready: false},"
+        "{name: b, address: 'fd00::7', ports: [8000, 8001],"
+        " metrics: ['http://m:9000/metrics', 'http://m:9001/metrics']},"
+        "{name: c, address: '[fd00::8]', ports: [80]}]"
+    )
+
+    assert [(pod.name, pod.address) for pod in pods] == [
+        ("a-rank-0", "10.0.0.7:8000"),
+        ("a-rank-1", "10.0.0.7:8001"),
+        ("b-rank-0", "[fd00::7]:8000"),
+        ("b-rank-1", "[fd00::7]:8001"),
+        ("c", "[fd00::8]:80"),
+    ]
+    assert pods[1].metrics_url == pods[1].models_url[: -len("/v1/models")] + "/metrics"
+    assert [pod.metrics_url for pod in pods[2:4]] == [
+        "http://m:9000/metrics",
+        "http://m:9001/metrics",
+    ]
+    assert {(pod.models, pod.ready) for pod in pods[:2]} == {(("base",), False)}
+
+
 def test_an_empty_list_is_a_list() -> None:
     assert parse_pods("pods: []") == ()
 
@@ -110,6 +133,14 @@ def entry(**keys: str) -> str:
         (entry(**{"z" * 500: "x"}), "unknown key 'z{20,40}"),
         (entry(ready="maybe"), "ready='maybe': must be true or false"),
         (entry(engine="tgi"), "engine='tgi': must be one of vllm, sglang"),
+        (entry(ports="[80]"), "with 'ports', must be an IP address without a port"),
+        (entry(address="a.test", ports="[80]"), "must be an IP address without a port"),
+        (entry(address="10.0.0.1", ports="80"), "ports=80: must be a list of up to 32 different"),
+        (entry(address="10.0.0.1", ports="[]"), "must be a list of up to 32 different ports"),
+        (entry(address="10.0.0.1", ports="[80, 80]"), "must be a list of up to 32 different"),
+        (entry(address="10.0.0.1", ports="[true]"), "must be a list of up to 32 different"),
+        (entry(address="10.0.0.1", ports="[65536]"), "from 1 to 65535"),
+        (entry(address="10.0.0.1", ports="[1, 2]", metrics="http://x/"), "each of the 2 ports"),
         (entry() + entry(address="10.0.0.2:80")[6:], "two pods have the name 'a'"),
         (entry() + entry(name="b")[6:], "two pods have the address '10.0.0.1:80'"),
     ],
