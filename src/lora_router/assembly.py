@@ -228,32 +228,17 @@ def tls_files(settings: Settings) -> TlsFiles | None:
 def make_discovery(
     settings: Settings, fleet: Fleet, telemetry: Telemetry, supervisor: Supervisor
 ) -> Discovery:
-    """Return what finds the pods: the pods file, else Kubernetes."""
+    """Return what finds the pods: the pods file, else Kubernetes.
+
+    Raises:
+        PoolNameError: The namespace of the InferencePool is unknown.
+    """
     if settings.endpoints is not None:
         return PodsFile(settings.endpoints, fleet, supervisor=supervisor)
     # The Kubernetes client takes a second to import, and only this discovery needs it.
-    from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
-    from lora_router.discovery.kubernetes_api import Credentials
-    from lora_router.discovery.pod_ports import PortRules
+    from lora_router.kubernetes_assembly import make_kubernetes_discovery
 
-    pods = KubernetesPods(
-        fleet,
-        KubernetesOptions(
-            namespaces=tuple(dict.fromkeys(settings.kubernetes_namespaces)),
-            selector=settings.kubernetes_selector,
-            ports=PortRules(settings.kubernetes_port_name, settings.kubernetes_port),
-            credentials=Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
-            watch_seconds=settings.kubernetes_watch_seconds,
-        ),
-        telemetry,
-        supervisor,
-    )
-    telemetry.add_gauge(
-        "lora_router_pods_age_seconds",
-        "Seconds since the Kubernetes API server last confirmed the list of pods.",
-        lambda: pods.age,
-    )
-    return pods
+    return make_kubernetes_discovery(settings, fleet, telemetry, supervisor)
 
 
 def make_scraper(

@@ -54,7 +54,13 @@ def test_every_metric_is_described_and_every_described_metric_exists() -> None:
     page = Telemetry(fleet).page().decode()
     exported = set(re.findall(r"^# TYPE (lora_router_\w+)", page, re.MULTILINE))
     # These are added by the app, which knows the transport, the tasks and the discovery.
-    for module in ("app_metrics.py", "assembly.py", "peering/metrics.py", "replication/metrics.py"):
+    for module in (
+        "app_metrics.py",
+        "assembly.py",
+        "kubernetes_assembly.py",
+        "peering/metrics.py",
+        "replication/metrics.py",
+    ):
         source = (ROOT / "src/lora_router" / module).read_text()
         exported |= set(re.findall(r'"(lora_router_\w+)"', source))
 

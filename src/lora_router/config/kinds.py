@@ -120,7 +120,12 @@ def _selector(value: str) -> str:
     return value
 
 
-def _namespace(value: str) -> str:
+def namespace(value: str) -> str:
+    """Return a namespace's name.
+
+    Raises:
+        ValueError: It is none.
+    """
     if _DNS_LABEL.fullmatch(value) is None:
         raise ValueError("must be a namespace's name")
     return value
@@ -214,12 +219,12 @@ OptionalHeaderName = Annotated[
 ]
 Selector = Annotated[str, AfterValidator(_selector), Allowed("a Kubernetes label selector")]
 Namespaces = Annotated[
-    list[Annotated[str, AfterValidator(_namespace)]],
+    list[Annotated[str, AfterValidator(namespace)]],
     BeforeValidator(_listed),
     Allowed("names of namespaces, joined by commas"),
 ]
 Namespace = Annotated[
-    Annotated[str, AfterValidator(_namespace)] | None, Allowed("the name of a namespace")
+    Annotated[str, AfterValidator(namespace)] | None, Allowed("the name of a namespace")
 ]
 UrlPaths = Annotated[
     list[Annotated[str, AfterValidator(_url_path)]],

@@ -34,6 +34,11 @@ class RouterSettings(BaseModel):
         Field(min_length=1, max_length=15),
         Allowed("a container port's name, 1 to 15 characters"),
     ] = Field("http", description="Name of the container port that serves requests.")
+    kubernetes_ip_family: Literal["any", "ipv4", "ipv6"] = Field(
+        "any",
+        description="Which address of a pod with several is used. any: the first, which is of the "
+        "cluster's main family. It must be the one by which the gateway knows the pod.",
+    )
     kubernetes_kubeconfig: kinds.OwnKubeconfig = Field(
         None,
         description="Kubeconfig for the API server. Without it: the pod's service account, else "

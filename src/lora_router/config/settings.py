@@ -14,6 +14,7 @@ from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
 from lora_router.config.path_settings import PathSettings
 from lora_router.config.peer_settings import PeerSettings
+from lora_router.config.pool_settings import PoolSettings
 from lora_router.config.replication_settings import ReplicationSettings
 from lora_router.config.router_settings import RouterSettings
 from lora_router.config.worker_settings import WorkerSettings
@@ -40,6 +41,7 @@ class Settings(
     ReplicationSettings,
     WorkerSettings,
     PathSettings,
+    PoolSettings,
     RouterSettings,
 ):
     """The settings in force. ``lora-router config`` prints them."""
@@ -62,6 +64,7 @@ class Settings(
         self._authenticate_peers()
         self._allow_lease()
         self._allow_workers()
+        self._allow_pool()
         names = [
             self.target_pod_header,
             self.destination_header,
@@ -149,6 +152,14 @@ class Settings(
                 f"workers={self.workers}: requires transport=builtin: grpcio serves only "
                 "connections that it accepted itself"
             )
+
+    def _allow_pool(self) -> None:
+        if self.inference_pool is None:
+            return
+        others = ("kubernetes_namespaces", "kubernetes_selector", "kubernetes_port")
+        for name in ("endpoints", *others, "kubernetes_port_name"):
+            if name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(f"inference_pool and {name}: set at most one of them")
 
     def _limit_body(self) -> None:
         room = self.grpc_max_message_size_bytes - MESSAGE_ROOM_BYTES

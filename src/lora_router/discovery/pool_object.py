@@ -6,16 +6,17 @@ has a plain selector and one port.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from lora_router.discovery.endpoint_slices import NAMESPACE_FILE
 from lora_router.discovery.pod_ports import MAX_PORTS
 from lora_router.discovery.resource_list import ResourceQuery
 from lora_router.routing.selector import SelectorError, parse_selector
 
-V1 = "inference.networking.k8s.io"
-V1ALPHA2 = "inference.networking.x-k8s.io"
+V1: Final = "inference.networking.k8s.io"
+V1ALPHA2: Final = "inference.networking.x-k8s.io"
 PoolGroup = Literal["inference.networking.k8s.io", "inference.networking.x-k8s.io"]
 _VERSIONS = {V1: "v1", V1ALPHA2: "v1alpha2"}
 
@@ -86,14 +87,35 @@ class PoolError(ValueError):
     """An InferencePool that cannot be used. The message says why."""
 
 
+class PoolNameError(ValueError):
+    """The namespace of the InferencePool is unknown."""
+
+
+def pool_name(name: str) -> tuple[str, str]:
+    """Return the namespace and the name of ``NAMESPACE/NAME``, or of ``NAME`` in the router's own.
+
+    Raises:
+        PoolNameError: There is no namespace, and this process does not run in a pod.
+    """
+    namespace, slash, own = name.rpartition("/")
+    if slash:
+        return namespace, own
+    try:
+        return NAMESPACE_FILE.read_text().strip(), name
+    except OSError:
+        raise PoolNameError(
+            f"inference_pool={name}: outside of a pod, write NAMESPACE/{name}"
+        ) from None
+
+
 def pool_query(namespace: str, name: str, group: PoolGroup) -> ResourceQuery:
     """Return the query for one InferencePool."""
     return ResourceQuery(group, _VERSIONS[group], "inferencepools", namespace, name)
 
 
-def pool_type(group: PoolGroup) -> type[PoolObject] | type[AlphaPoolObject]:
-    """Return the record of an InferencePool of a group."""
-    return PoolObject if group == V1 else AlphaPoolObject
+def pool_type(query: ResourceQuery) -> type[PoolObject] | type[AlphaPoolObject]:
+    """Return the record of an InferencePool of the query's version."""
+    return PoolObject if query.group == V1 else AlphaPoolObject
 
 
 def to_pool(found: PoolObject | AlphaPoolObject) -> Pool:
@@ -103,6 +125,7 @@ def to_pool(found: PoolObject | AlphaPoolObject) -> Pool:
         PoolError: It selects no pods, or names no port.
     """
     spec = found.spec
+    ports: tuple[int, ...]
     if isinstance(spec, _AlphaSpec):
         labels, ports, picker = spec.selector, (spec.target_port_number,), spec.extension_ref
         app_protocol = "http"

@@ -6,6 +6,7 @@ While there is no pool, or no valid one, the pods of the last one stay in use an
 followed.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +19,12 @@ from lora_router.discovery.pool_object import (
     AlphaPoolObject,
     Pool,
     PoolError,
-    PoolGroup,
     PoolObject,
-    pool_query,
     pool_type,
     to_pool,
 )
-from lora_router.discovery.resource_list import ResourceList
+from lora_router.discovery.resource_list import ResourceList, ResourceQuery
+from lora_router.log_limit import LogLimit
 from lora_router.supervision import Supervisor, cancel
 
 log = logging.getLogger("lora_router.discovery")
@@ -36,9 +36,7 @@ class PoolPods:
     def __init__(
         self,
         pods: KubernetesPods,
-        namespace: str,
-        name: str,
-        group: PoolGroup,
+        query: ResourceQuery,
         credentials: Credentials,
         observer: DiscoveryObserver,
         supervisor: Supervisor,
@@ -50,9 +48,7 @@ class PoolPods:
 
         Args:
             pods: Follows pods of that namespace, and is not started.
-            namespace: The pool's.
-            name: The pool's.
-            group: The API group of the pool.
+            query: The pool (``pool_query``).
             credentials: How to reach the API server.
             observer: Counts failures.
             supervisor: Runs the tasks.
@@ -60,18 +56,19 @@ class PoolPods:
             clock: Returns seconds, monotonic.
         """
         self._pods = pods
-        self._name = f"{namespace}/{name}"
+        self._name = f"{query.namespace}/{query.name}"
         self._observer = observer
         self._supervisor = supervisor
         self._clock = clock
-        query = pool_query(namespace, name, group)
         self._list: ResourceList[PoolObject | AlphaPoolObject] = ResourceList(
-            query, pool_type(group), credentials, watch_seconds=watch_seconds
+            query, pool_type(query), credentials, watch_seconds=watch_seconds
         )
         self.pool: Pool | None = None
         """The last valid one."""
         self._seen = clock()
         """When it was last seen."""
+        self._task: asyncio.Task[None] | None = None
+        self._limit = LogLimit(10.0, clock=clock)
         self.last_error: str | None = None
         """Why the pool is not followed at the moment, or ``None``."""
 
@@ -91,7 +88,9 @@ class PoolPods:
 
     async def stop(self) -> None:
         """Stop following. The fleet keeps its pods."""
-        await cancel([self._task])
+        task, self._task = self._task, None
+        if task is not None:
+            await cancel([task])
         await self._pods.stop()
 
     async def synced(self) -> None:
@@ -162,5 +161,6 @@ class PoolPods:
     def _failed(self, error: str) -> None:
         if error != self.last_error:
             stay = "the pods of the last one stay in use" if self.pool else "no pods yet"
-            log.warning("InferencePool %s: %s; %s", self._name, error, stay)
+            line = "InferencePool %s: %s; %s"
+            self._limit.log(log, logging.WARNING, "failed", line, self._name, error, stay)
         self.last_error = error

@@ -410,6 +410,32 @@ def test_every_setting_says_what_it_means_and_what_it_may_be() -> None:
         assert allowed(name), name
 
 
+class TestInferencePool:
+    @pytest.mark.parametrize("name", ["llama", "ml/llama", "ml/llama.v2"])
+    def test_a_pool_has_a_name_and_maybe_a_namespace(self, name: str) -> None:
+        assert Settings.model_validate({"inference_pool": name}).inference_pool == name
+
+    @pytest.mark.parametrize("name", ["", "ML/llama", "a/b/c", "/llama", "ml/", "a..b"])
+    def test_another_text_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="inference_pool"):
+            Settings.model_validate({"inference_pool": name})
+
+    @pytest.mark.parametrize(
+        ("other", "value"),
+        [
+            ("endpoints", "pods.yaml"),
+            ("kubernetes_selector", "app=vllm"),
+            ("kubernetes_namespaces", ["ml"]),
+            ("kubernetes_port", 9000),
+            ("kubernetes_port_name", "openai"),
+        ],
+    )
+    def test_what_the_pool_says_cannot_be_set_too(self, other: str, value: object) -> None:
+        message = f"inference_pool and {other}: set at most one of them"
+        with pytest.raises(ValueError, match=message):
+            Settings.model_validate({"inference_pool": "ml/llama", other: value})
+
+
 class TestPeers:
     @pytest.mark.parametrize(
         "proof",
