@@ -15,7 +15,7 @@ from lora_router.discovery.pod_object import (
     PodStatus,
 )
 from lora_router.discovery.pod_ports import PortRules, pod_ports
-from lora_router.discovery.pods_list import ENGINES
+from lora_router.fleet.engine_names import ENGINES
 from lora_router.fleet.pod import Pod, rank_name
 
 _OVER = frozenset(("Succeeded", "Failed"))

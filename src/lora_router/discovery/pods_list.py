@@ -6,10 +6,10 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from lora_router.fleet.engine_names import ENGINES
 from lora_router.fleet.pod import Pod, rank_name
 from lora_router.yaml_document import YamlDocumentError, parse_yaml
 
-ENGINES = ("vllm", "sglang")
 _KEYS = ("name", "address", "ports", "metrics", "models", "labels", "ready", "engine")
 _MAX_PORTS = 32
 """Ports of one pod. Each is a pod of the fleet, with series of metrics of its own."""

@@ -32,7 +32,7 @@ class Pod:
     """The base model's name from the pod's label. The pod is assumed to serve it until its
     ``/v1/models`` has been read."""
     engine: str | None = None
-    """The model server (``vllm``, ``sglang``). ``None``: detected from the metrics page."""
+    """The model server, one of ``engine_names``. ``None``: detected from the metrics page."""
     uid: str = ""
     """Distinguishes a pod from an earlier one with the same name and address, if discovery provides
     it."""

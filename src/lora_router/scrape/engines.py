@@ -8,12 +8,13 @@ merged from several processes does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledMetric:
-    """A metric of which only the series with one label value is read."""
+class Gauge:
+    """A metric, or those of its series that have one label value."""
 
     name: str
-    label: str
-    value: str
+    label: str = ""
+    """Empty: all series are read."""
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +43,20 @@ class ResidencyMetrics:
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
-    """The names on one engine's ``/metrics``.
+    """The names on one engine's metrics page.
 
     Where several names are given, the first that is on the page is read.
     """
 
     engine: str
-    running: str
-    """Requests in the batch. Its presence also identifies the engine."""
-    waiting: str
+    """One of ``fleet.engine_names.ENGINES``. An engine may have several kinds of pages."""
+    running: Gauge
+    """Requests in the batch."""
+    waiting: Gauge
     """Requests in the queue."""
-    kv_cache_usage: tuple[str, ...]
+    kv_cache_usage: tuple[Gauge, ...] = ()
     """Fraction of the KV cache in use, in [0, 1]."""
-    deferred: LabelledMetric | None = None
+    deferred: Gauge | None = None
     """Queued requests that wait for an adapter slot."""
     lora_info: str | None = None
     """The gauge whose labels name the active adapters and whose value is a Unix time."""
@@ -68,6 +70,11 @@ class EngineMetrics:
     old one; and it has one series for each engine, while the counter of requests has five."""
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """The metrics of which one on a page identifies the engine."""
+        return self.running.name, self.waiting.name
+
+    @property
     def all(self) -> tuple[str, ...]:
         """The names of all series."""
         others = (self.lora_info, self.generated_tokens)
@@ -76,47 +83,133 @@ class EngineMetrics:
     @property
     def labelled(self) -> tuple[str, ...]:
         """The names of the series that are read with their labels, each of them."""
-        return (
-            self.running,
-            self.waiting,
+        names = (
+            self.running.name,
+            self.waiting.name,
             *((self.lora_slots,) if self.lora_slots is not None else ()),
-            *self.kv_cache_usage,
+            *(gauge.name for gauge in self.kv_cache_usage),
             *((self.deferred.name,) if self.deferred is not None else ()),
             *(self.residency.all if self.residency is not None else ()),
         )
+        return tuple(dict.fromkeys(names))
 
 
-VLLM = EngineMetrics(
-    engine="vllm",
-    running="vllm:num_requests_running",
-    waiting="vllm:num_requests_waiting",
-    # Releases before 0.10 use the second name.
-    kv_cache_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
-    deferred=LabelledMetric("vllm:num_requests_waiting_by_reason", "reason", "deferred"),
-    lora_info="vllm:lora_requests_info",
-    residency=ResidencyMetrics(
-        loaded="vllm:lora_adapter_loaded",
-        adapter_label="adapter_name",
-        level_label="level",
-        gpu_level="gpu",
-        cpu_level="cpu",
-        gpu_loaded="vllm:num_gpu_loaded_lora_adapters",
-        gpu_slots="vllm:max_gpu_lora_adapters",
-        load_seconds="vllm:lora_adapter_load_seconds",
-    ),
-    generated_tokens="vllm:generation_tokens_total",
-)
+def _vllm_names(engine: str, prefix: str) -> EngineMetrics:
+    """Return vLLM's names with a prefix."""
+    return EngineMetrics(
+        engine=engine,
+        running=Gauge(f"{prefix}num_requests_running"),
+        waiting=Gauge(f"{prefix}num_requests_waiting"),
+        # Releases before 0.10 use the second name.
+        kv_cache_usage=(
+            Gauge(f"{prefix}kv_cache_usage_perc"),
+            Gauge(f"{prefix}gpu_cache_usage_perc"),
+        ),
+        deferred=Gauge(f"{prefix}num_requests_waiting_by_reason", "reason", "deferred"),
+        lora_info=f"{prefix}lora_requests_info",
+        residency=ResidencyMetrics(
+            loaded=f"{prefix}lora_adapter_loaded",
+            adapter_label="adapter_name",
+            level_label="level",
+            gpu_level="gpu",
+            cpu_level="cpu",
+            gpu_loaded=f"{prefix}num_gpu_loaded_lora_adapters",
+            gpu_slots=f"{prefix}max_gpu_lora_adapters",
+            load_seconds=f"{prefix}lora_adapter_load_seconds",
+        ),
+        generated_tokens=f"{prefix}generation_tokens_total",
+    )
+
+
+VLLM = _vllm_names("vllm", "vllm:")
 """Verified with vLLM 0.32.0; the recorded pages are in ``tests/data/vllm-0.32.0``. Residency is
 from vllm-project/vllm#54830, which is not released yet."""
 
+RAY = _vllm_names("ray", "ray_vllm_")
+"""vLLM in Ray Serve. From ``vllm/v1/metrics/ray_wrappers.py``, which replaces the colon, and from
+the panels of ``serve_llm_dashboard_panels.py`` in Ray, which adds ``ray_``. Ray's agent on each
+node serves the page, at a port of its own."""
+
+RAY_BEFORE_OPENTELEMETRY = _vllm_names("ray", "ray_vllm:")
+"""The same in older releases, which keep the colon."""
+
 SGLANG = EngineMetrics(
     engine="sglang",
-    running="sglang:num_running_reqs",
-    waiting="sglang:num_queue_reqs",
-    kv_cache_usage=("sglang:token_usage",),
+    running=Gauge("sglang:num_running_reqs"),
+    waiting=Gauge("sglang:num_queue_reqs"),
+    kv_cache_usage=(Gauge("sglang:token_usage"),),
     lora_slots="sglang:lora_pool_slots_total",
     generated_tokens="sglang:generation_tokens_total",
 )
 """From SGLang's documentation of production metrics and from its ``metrics_collector.py``."""
 
-ENGINES = {metrics.engine: metrics for metrics in (VLLM, SGLANG)}
+NIM = EngineMetrics(
+    engine="nim",
+    running=Gauge("num_requests_running"),
+    waiting=Gauge("num_requests_waiting"),
+    kv_cache_usage=(Gauge("gpu_cache_usage_perc"),),
+    generated_tokens="generation_tokens_total",
+)
+"""NVIDIA NIM for LLMs 1.x, from its page "Observability". It removes vLLM's prefix, and lists no
+metric of adapters. NIM 2.x passes the page of vLLM or SGLang on."""
+
+TRTLLM = EngineMetrics(
+    engine="trtllm",
+    running=Gauge("trtllm_num_requests_running"),
+    waiting=Gauge("trtllm_num_requests_waiting"),
+    kv_cache_usage=(Gauge("trtllm_kv_cache_utilization"),),
+    generated_tokens="trtllm_generation_tokens_total",
+)
+"""``trtllm-serve``, from ``tensorrt_llm/metrics/collector.py``. It has no metric of adapters."""
+
+TRITON = EngineMetrics(
+    engine="triton",
+    running=Gauge("nv_trt_llm_request_metrics", "request_type", "scheduled"),
+    waiting=Gauge("nv_trt_llm_request_metrics", "request_type", "waiting"),
+    kv_cache_usage=(Gauge("nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type", "fraction"),),
+)
+"""Triton's TensorRT-LLM backend, from ``custom_metrics_reporter.cc`` and from the model server
+protocol of the Gateway API Inference Extension. Older releases have neither ``waiting`` nor
+``fraction``. Triton's own metrics (``nv_inference_*``) are counters, and contain no load."""
+
+TGI = EngineMetrics(
+    engine="tgi",
+    running=Gauge("tgi_batch_current_size"),
+    waiting=Gauge("tgi_queue_size"),
+    generated_tokens="tgi_request_generated_tokens_sum",
+)
+"""Text Generation Inference, from ``docs/source/reference/metrics.md``. It has no metric of the KV
+cache and none of adapters."""
+
+LMDEPLOY = EngineMetrics(
+    engine="lmdeploy",
+    running=Gauge("lmdeploy:num_requests_running"),
+    waiting=Gauge("lmdeploy:num_requests_waiting"),
+    kv_cache_usage=(Gauge("lmdeploy:gpu_cache_usage_perc"),),
+    generated_tokens="lmdeploy:generation_tokens_total",
+)
+"""From ``lmdeploy/metrics/loggers.py``. It has no metric of adapters."""
+
+LLAMACPP = EngineMetrics(
+    engine="llamacpp",
+    running=Gauge("llamacpp:requests_processing"),
+    waiting=Gauge("llamacpp:requests_deferred"),
+    kv_cache_usage=(Gauge("llamacpp:kv_cache_usage_ratio"),),
+    generated_tokens="llamacpp:tokens_predicted_total",
+)
+"""llama.cpp's server with ``--metrics``, from ``tools/server/README.md``. Only older releases have
+the usage of the KV cache. There is no metric of adapters."""
+
+PAGES = (
+    VLLM,
+    SGLANG,
+    RAY,
+    RAY_BEFORE_OPENTELEMETRY,
+    TRTLLM,
+    TRITON,
+    TGI,
+    NIM,
+    LMDEPLOY,
+    LLAMACPP,
+)
+"""All kinds of pages. If a page has metrics of several, the first metric on it decides."""

@@ -6,10 +6,16 @@ by its value, and only its labels are read.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
-from lora_router.scrape.engines import ENGINES, PROCESS_START, EngineMetrics, ResidencyMetrics
+from lora_router.scrape.engines import (
+    PAGES,
+    PROCESS_START,
+    EngineMetrics,
+    Gauge,
+    ResidencyMetrics,
+)
 from lora_router.scrape.models import MAX_NAME_LENGTH
 from lora_router.scrape.series import (
     MAX_SERIES,
@@ -40,8 +46,20 @@ _MANY_SERIES = 1000
 MAX_ADAPTERS = 4096
 """Adapters in one label, which lists those of one batch."""
 
-_finders = {engine: SeriesFinder(names.all) for engine, names in ENGINES.items()}
+_Kind = tuple[EngineMetrics, SeriesFinder]
+"""The names on a kind of page, and what finds them."""
+
+_kinds: list[_Kind] = [(names, SeriesFinder(names.all)) for names in PAGES]
+_kinds_by_metric = {name.encode(): kind for kind in _kinds for name in kind[0].identity}
+_kinds_by_engine: Mapping[str | None, _Kind] = {kind[0].engine: kind for kind in reversed(_kinds)}
+_identity_finder = SeriesFinder(
+    tuple(dict.fromkeys(name for names in PAGES for name in names.identity))
+)
 _start_finder = SeriesFinder((PROCESS_START,))
+
+
+class UnknownPageError(ExpositionError):
+    """The page has no metric of a known model server."""
 
 
 class _Page:
@@ -102,18 +120,30 @@ class _Page:
         """Return the series of a metric that has been read."""
         return self._series.get(name, ())
 
+    def gauge(self, gauge: Gauge) -> Sequence[Series]:
+        """Return the series of a gauge that have its label."""
+        series = self.series(gauge.name)
+        if not gauge.label:
+            return series
+        return [one for one in series if one[0].get(gauge.label) == gauge.value]
+
 
 def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: float) -> PodMetrics:
     """Read a metrics page.
 
+    The page's own metrics show the engine. A label can be wrong: vLLM in Ray Serve has other names
+    than vLLM.
+
     Args:
         page: The body of ``/metrics``, in Prometheus text format 0.0.4.
-        engine: A key of ``ENGINES``; ``None`` to detect it from the page.
+        engine: The engine of a page that has no such metrics, as those of a server that has had no
+            request; ``None``: unknown.
         scraped_at: The snapshot's time on the router's monotonic clock.
         wall_now: The current Unix time, to which the times of series are compared.
 
     Raises:
-        ExpositionError: The page is not from a known engine, or a line that is read is malformed.
+        UnknownPageError: The engine is not known.
+        ExpositionError: A line that is read is malformed.
         PageTooLargeError: Reading the page would take too long.
     """
     return all_at_once(page_in_steps(page, engine=engine, scraped_at=scraped_at, wall_now=wall_now))
@@ -128,13 +158,14 @@ def page_in_steps(
     """
     if not page.startswith(PAGE_PREFIX):
         page = PAGE_PREFIX + page
-    found = yield from _find(page, engine, wall_now + CLOCK_TOLERANCE_SECONDS)
+    names, finder = yield from _kind_of(page, engine)
+    found = _Page(names, wall_now + CLOCK_TOLERANCE_SECONDS)
+    yield from _find(page, finder, found)
     yield from found.read()
     started_at = yield from _started_at(page)
-    names = found.names
-    running = _sum(found.series(names.running))
-    waiting = _sum(found.series(names.waiting))
-    if len(found.series(names.running)) + len(found.series(names.waiting)) > _MANY_SERIES:
+    running = _sum(found.gauge(names.running))
+    waiting = _sum(found.gauge(names.waiting))
+    if len(found.series(names.running.name)) + len(found.series(names.waiting.name)) > _MANY_SERIES:
         yield
     residency, load_seconds = None, None
     if names.residency is not None:
@@ -156,18 +187,34 @@ def page_in_steps(
     )
 
 
-def _find(page: bytes, engine: str | None, latest: float) -> Steps[_Page]:
-    for names in ENGINES.values() if engine is None else (ENGINES[engine],):
-        found = _Page(names, latest)
-        finder = _finders[names.engine]
-        for start, end in parts(page):
-            found.add(finder.all(page, start, end))
-            if end < len(page):
-                yield
-        if engine is not None or names.running in found:
-            return found
-    looked_for = ", ".join(names.running for names in ENGINES.values())
-    raise ExpositionError(f"not the page of a known model server: it has none of {looked_for}")
+def _kind_of(page: bytes, engine: str | None) -> Steps[_Kind]:
+    """Return the names that the page uses, and what finds them.
+
+    One search for the metrics of all engines finds the kind, mostly near the start of the page.
+    """
+    kind, start = _kinds_by_engine.get(engine), 0
+    for start, end in parts(page):
+        line = _identity_finder.first(page, start, end)
+        if line is not None:
+            kind = _kinds_by_metric[line[1]]
+            break
+        if end < len(page):
+            yield
+    if start > 0:
+        yield
+    if kind is not None:
+        return kind
+    raise UnknownPageError(
+        "not the page of a known model server: it has no metric of "
+        + ", ".join(dict.fromkeys(names.engine for names in PAGES))
+    )
+
+
+def _find(page: bytes, finder: SeriesFinder, found: _Page) -> Steps[None]:
+    for start, end in parts(page):
+        found.add(finder.all(page, start, end))
+        if end < len(page):
+            yield
 
 
 def _numbers(series: Iterable[Series]) -> list[float]:
@@ -186,18 +233,14 @@ def _max(series: Iterable[Series]) -> float | None:
 
 
 def _kv_cache_usage(found: _Page, names: EngineMetrics) -> float | None:
-    for name in names.kv_cache_usage:
-        if name in found:
-            return _max(found.series(name))
+    for gauge in names.kv_cache_usage:
+        if gauge.name in found:
+            return _max(found.gauge(gauge))
     return None
 
 
 def _deferred(found: _Page, names: EngineMetrics) -> float | None:
-    metric = names.deferred
-    if metric is None:
-        return None
-    series = found.series(metric.name)
-    return _sum([one for one in series if one[0].get(metric.label) == metric.value])
+    return None if names.deferred is None else _sum(found.gauge(names.deferred))
 
 
 def _started_at(page: bytes) -> Steps[float | None]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lora_router.discovery.pod_object import PodObject
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pod_translation import Family, to_pods
+from lora_router.fleet.engine_names import ENGINES
 from lora_router.fleet.pod import Pod
 
 
@@ -275,16 +276,18 @@ class TestPortsOfAPool:
 
 
 class TestEngine:
-    @pytest.mark.parametrize("engine", ["vllm", "sglang"])
+    @pytest.mark.parametrize("engine", ENGINES)
     def test_a_known_one_is_taken(self, engine: str) -> None:
         assert good(pod_object(labels={"model.aibrix.ai/engine": engine})).engine == engine
 
     def test_an_unknown_one_is_a_problem_and_detected_from_the_page(self) -> None:
-        [pod], problems = to_pods(pod_object(labels={"model.aibrix.ai/engine": "tgi"}), PortRules())
+        [pod], problems = to_pods(
+            pod_object(labels={"model.aibrix.ai/engine": "ollama"}), PortRules()
+        )
         assert pod.engine is None
         assert problems == (
-            "label model.aibrix.ai/engine='tgi' must be one of vllm, sglang; "
-            "the engine is detected from its metrics page",
+            "label model.aibrix.ai/engine='ollama' must be one of vllm, sglang, ray, nim, trtllm, "
+            "triton, tgi, lmdeploy, llamacpp; the engine is detected from its metrics page",
         )
 
 

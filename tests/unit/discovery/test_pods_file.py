@@ -132,7 +132,7 @@ def entry(**keys: str) -> str:
         (entry(name="x" * 10_000, address="y" * 10_000), "pod 'x{20,60}.*address='y{20,40}"),
         (entry(**{"z" * 500: "x"}), "unknown key 'z{20,40}"),
         (entry(ready="maybe"), "ready='maybe': must be true or false"),
-        (entry(engine="tgi"), "engine='tgi': must be one of vllm, sglang"),
+        (entry(engine="ollama"), "engine='ollama': must be one of vllm, sglang, ray, nim"),
         (entry(ports="[80]"), "with 'ports', must be an IP address without a port"),
         (entry(address="a.test", ports="[80]"), "must be an IP address without a port"),
         (entry(address="10.0.0.1", ports="80"), "ports=80: must be a list of up to 32 different"),

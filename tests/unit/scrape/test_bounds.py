@@ -241,8 +241,11 @@ class CountedFinder:
 def test_a_step_is_short_whatever_is_on_the_page(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finder = CountedFinder(exposition._finders["vllm"])
-    monkeypatch.setitem(exposition._finders, "vllm", finder)
+    names, found = exposition._kinds_by_engine["vllm"]
+    finder = CountedFinder(found)
+    kind = names, finder
+    monkeypatch.setitem(exposition._kinds_by_engine, "vllm", kind)
+    monkeypatch.setitem(exposition._kinds_by_metric, names.running.name.encode(), kind)
     parsed = [0]
 
     def labels(head: bytes, name: bytes) -> object:

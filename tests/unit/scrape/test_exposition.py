@@ -412,7 +412,7 @@ class TestEngines:
 
     def test_a_page_of_no_known_engine_is_refused(self) -> None:
         with pytest.raises(ExpositionError, match="not the page of a known model server"):
-            read("tgi_queue_size 5\n")
+            read("http_requests_total 5\n")
 
     def test_an_engine_that_is_named_need_not_be_guessed(self) -> None:
         assert read("", engine="vllm") == PodMetrics(scraped_at=5.0)
