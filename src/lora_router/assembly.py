@@ -29,6 +29,8 @@ from lora_router.peering.exchange_call import Exchange
 from lora_router.peering.service import PATH as PEERS_PATH
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
+from lora_router.routing.model_names import NamePolicy
+from lora_router.routing.model_rewrites import Rewrite, Target
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
@@ -124,6 +126,20 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         max_hold_seconds=settings.max_hold_seconds,
         limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
         fallbacks=settings.fallbacks,
+        names=_name_policy(settings),
+    )
+
+
+def _name_policy(settings: Settings) -> NamePolicy:
+    rewrites = tuple(
+        Rewrite(name, tuple(Target(model, weight) for model, weight in targets.items()))
+        for name, targets in settings.model_rewrites.items()
+    )
+    return NamePolicy(
+        rewrites,
+        unknown=settings.unknown_model,
+        unknown_base=settings.unknown_model_base,
+        falls_back=settings.adapter_fallback == "base",
     )
 
 
@@ -154,6 +170,7 @@ def make_transport(
             pod_filter=settings.filter_header,
             model=settings.model_header,
             pool=settings.pool_header or "",
+            rewrite_key=settings.rewrite_sticky_header or "",
         ),
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),

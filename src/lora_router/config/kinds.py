@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 from lora_router.config.cores import cores
+from lora_router.extproc.body import BodyError, checked_model
 from lora_router.peering.redis_address import ALLOWED as REDIS_ALLOWED
 from lora_router.peering.redis_address import AddressError, parse_address
 from lora_router.routing.selector import SelectorError, parse_selector
@@ -148,6 +149,50 @@ def _peering(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _rewrites(value: object) -> object:
+    """Read ``name=target:weight|target:weight,…``. A target without a weight has weight 1."""
+    if isinstance(value, str):
+        value = _mapped(value)
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _targets(targets) if isinstance(targets, str) else targets
+        for name, targets in value.items()
+    }
+
+
+def _targets(text: str) -> dict[str, str]:
+    """Read ``target:weight|target:weight``. Names may contain colons, too."""
+    found: dict[str, str] = {}
+    for each in text.split("|"):
+        name, _, weight = each.strip().rpartition(":")
+        weighted = bool(name) and weight.isascii() and weight.isdigit()
+        target = name if weighted else each.strip()
+        if target in found:
+            raise ValueError("must have each target once")
+        found[target] = weight if weighted else "1"
+    return found
+
+
+def _model(value: str) -> str:
+    try:
+        return checked_model(value)
+    except BodyError as error:
+        raise ValueError(error.message) from None
+
+
+def _pattern(value: str) -> str:
+    if "*" in value[:-1]:
+        raise ValueError("must have at most one asterisk, at its end")
+    return _model(value)
+
+
+def _some_weight(value: dict[str, int]) -> dict[str, int]:
+    if not any(value.values()):
+        raise ValueError("must have a weight above 0")
+    return value
+
+
 def _hosts_and_ports(value: str) -> str:
     for each in value.split(","):
         host, _, port = each.strip().rpartition(":")
@@ -185,6 +230,13 @@ Interval = Annotated[
     Field(gt=0, le=86400, allow_inf_nan=False),
     BeforeValidator(_number),
     Allowed("seconds, above 0 and up to 86400"),
+]
+
+_ModelName = Annotated[str, Field(min_length=1), AfterValidator(_model)]
+_ModelPattern = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
+_Weight = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_number)]
+_Targets = Annotated[
+    dict[_ModelName, _Weight], Field(min_length=1, max_length=64), AfterValidator(_some_weight)
 ]
 
 _File = Annotated[Path, AfterValidator(_path)]
@@ -235,6 +287,12 @@ PathTreatments = Annotated[
     dict[Annotated[str, AfterValidator(_url_path)], Literal["routed", "passed", "refused"]],
     BeforeValidator(_mapped),
     Allowed("/path=routed, /path=passed or /path=refused, joined by commas"),
+]
+ModelRewrites = Annotated[
+    dict[_ModelPattern, _Targets],
+    Field(max_length=4096),
+    BeforeValidator(_rewrites),
+    Allowed("name=target:weight|target:weight, joined by commas, with weights from 0 to 1000000"),
 ]
 Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
 

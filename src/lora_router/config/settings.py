@@ -12,6 +12,7 @@ from pydantic import ConfigDict, model_validator
 from lora_router.config import kinds
 from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
+from lora_router.config.model_settings import ModelSettings
 from lora_router.config.path_settings import PathSettings
 from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.pool_settings import PoolSettings
@@ -42,6 +43,7 @@ class Settings(
     WorkerSettings,
     PathSettings,
     PoolSettings,
+    ModelSettings,
     RouterSettings,
 ):
     """The settings in force. ``lora-router config`` prints them."""
@@ -61,6 +63,7 @@ class Settings(
             raise ValueError("grpc_tls_client_ca_file: requires grpc_tls_cert_file")
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
         _need_each_other(self, "peer_tls_cert_file", "peer_tls_key_file")
+        self._name_models()
         self._authenticate_peers()
         self._allow_lease()
         self._allow_workers()
@@ -72,6 +75,7 @@ class Settings(
             self.filter_header,
             self.model_header,
             "x-request-id",
+            *([self.rewrite_sticky_header] if self.rewrite_sticky_header else ()),
             *([self.pool_header] if self.pool_header else ()),
         ]
         for name in names:
@@ -94,6 +98,19 @@ class Settings(
         """The server on which reports are published; ``None``: they are sent to each peer."""
         text = None if self.peering is None else self.peering.get_secret_value()
         return None if text is None or text == kinds.MESH else parse_address(text)
+
+    def _name_models(self) -> None:
+        for name, targets in self.model_rewrites.items():
+            for target in targets:
+                if target != name and target in self.model_rewrites:
+                    raise ValueError(
+                        f"model_rewrites: {name!r} leads to {target!r}, which is rewritten itself: "
+                        "name the models that pods serve"
+                    )
+        if self.unknown_model == "base" and self.unknown_model_base is None:
+            raise ValueError("unknown_model=base: requires unknown_model_base")
+        if self.unknown_model_base is not None and self.unknown_model != "base":
+            raise ValueError("unknown_model_base: requires unknown_model=base")
 
     def _authenticate_peers(self) -> None:
         if self.peers is not None and self.peer_service is not None:

@@ -37,6 +37,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     setup: Setup
     api_version: str = ""
     """What Anthropic's clients send; empty: it is another client."""
+    rewrite_key: str = ""
+    """Requests with the same key are rewritten to the same model. Empty: no key."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -117,7 +119,7 @@ KINDS: Mapping[type[Event], str] = {
 
 def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
-    path, method, content_type, length, request_id, strategy, pod_filter, api_version = values
+    path, method, content_type, length, request_id, strategy, pod_filter, api_version, *key = values
     return RequestHeaders(
         path,
         method,
@@ -129,6 +131,7 @@ def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> Req
         ends,
         setup,
         api_version,
+        key[0] if key else "",
     )
 
 

@@ -45,6 +45,12 @@ from lora_router.extproc.models_answer import ModelsRequest
 from lora_router.extproc.outputs import Output, Outputs
 from lora_router.extproc.path_rules import ModelIn, Place, Treatment
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.renamed import (
+    Original,
+    full_duplex_pieces,
+    renaming_of,
+    streamed_pieces,
+)
 from lora_router.extproc.response_side import ResponseSide
 from lora_router.extproc.routed_answer import encode_routed
 from lora_router.extproc.states import (
@@ -184,6 +190,8 @@ class Exchange(ResponseSide):
         except BodyError as error:
             return self._bad_body(error)
         self._collected = CollectedBody(ends=self._headers.ends)
+        if self.context.director.names.may_change:
+            self._original = Original(self._place, self._headers.path)
         return self._route(BodyFields(model, stream=False, size=0), trailers=False)
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
@@ -193,6 +201,11 @@ class Exchange(ResponseSide):
             if self._place.rule is None and not cut_short:
                 return self._decide_unnamed(trailers=trailers)
             return self._bad_body(error, cut_short=cut_short)
+        if self.context.director.names.may_change or not fields.model:
+            headers = self._headers
+            self._original = Original(
+                self._place, headers.path, body, headers.content_type, fields.model
+            )
         if self._collected is not None and self._setup.body_mode != _FULL_DUPLEX:
             self._collected.forget_contents()
         if not fields.model and self._place.rule is None:
@@ -216,6 +229,7 @@ class Exchange(ResponseSide):
             headers.strategy,
             headers.pod_filter,
             self._setup.subset,
+            headers.rewrite_key,
         )
         outcome = self.context.director.route(query, self._decided_late)
         if isinstance(outcome, Held):
@@ -236,6 +250,14 @@ class Exchange(ResponseSide):
     def _decided(self, outcome: Routed | Refused, *, trailers: bool) -> Outputs:
         if isinstance(outcome, Refused):
             return self._refused(outcome)
+        renaming = None
+        if self._original is not None:
+            try:
+                renaming = renaming_of(self._original, outcome)
+            except BodyError as error:
+                outcome.reservation.release()
+                return self._bad_body(error)
+            self._original = None
         self._routed = outcome
         if outcome.reservation.streamed:
             self._since = self.context.gateway.now()
@@ -247,6 +269,8 @@ class Exchange(ResponseSide):
             to_body=collected is None,
             has_id=bool(self._headers.request_id),
         )
+        if renaming is not None:
+            answer += renaming.to_whole_body() if collected is None else renaming.to_headers()
         if collected is None:
             return (answer, answers.CONTINUE_TRAILERS) if trailers else (answer,)
         if not collected.ends and not trailers:
@@ -255,11 +279,14 @@ class Exchange(ResponseSide):
             # The headers decided, so Envoy need not send the body.
             answer += answers.asked_modes(_NO_BODY, self._setup.response_body_mode)
         outputs: list[Output] = [answer]
-        last = len(collected.pieces) - 1 if collected.ends else -1
-        outputs += [
-            self._piece_answer(piece, ends=number == last)
-            for number, piece in enumerate(collected.pieces)
-        ]
+        if renaming is not None and renaming.body is not None:
+            outputs += self._other_body(renaming.body, collected)
+        else:
+            last = len(collected.pieces) - 1 if collected.ends else -1
+            outputs += [
+                self._piece_answer(piece, ends=number == last)
+                for number, piece in enumerate(collected.pieces)
+            ]
         if trailers:
             outputs.append(answers.CONTINUE_TRAILERS)
         return outputs
@@ -268,6 +295,11 @@ class Exchange(ResponseSide):
         if self._setup.body_mode == _FULL_DUPLEX:
             return answers.body_piece(bytes(piece), end_of_stream=ends)
         return answers.CONTINUE_BODY
+
+    def _other_body(self, body: bytes, collected: CollectedBody) -> Outputs:
+        if self._setup.body_mode == _FULL_DUPLEX:
+            return full_duplex_pieces(body, ends=collected.ends)
+        return streamed_pieces(body, len(collected.pieces))
 
     # Answering
 

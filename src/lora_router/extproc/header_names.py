@@ -21,6 +21,8 @@ class HeaderNames:
     request_id: str = "x-request-id"
     pool: str = ""
     """Empty: not set."""
+    rewrite_key: str = ""
+    """Names who asks. Requests of one are rewritten to the same model. Empty: not read."""
 
     @property
     def ours(self) -> tuple[str, ...]:
@@ -40,4 +42,5 @@ class HeaderNames:
             self.strategy,
             self.pod_filter,
             "anthropic-version",
+            *((self.rewrite_key,) if self.rewrite_key else ()),
         )

@@ -21,9 +21,11 @@ from lora_router.extproc.events import (
 from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.path_rules import Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.renamed import FELL_BACK, Original
 from lora_router.extproc.states import ANSWERED, OVER, START, State
 from lora_router.extproc.stream_setup import Setup
 from lora_router.fleet.answer import Answer
+from lora_router.routing.model_names import Special
 from lora_router.routing.outcome import Routed
 
 log = logging.getLogger("lora_router.extproc")
@@ -50,6 +52,7 @@ class ResponseSide:
         "_headers",
         "_held",
         "_on_late",
+        "_original",
         "_place",
         "_routed",
         "_setup",
@@ -75,6 +78,8 @@ class ResponseSide:
         self._setup: Setup
         self._collected: CollectedBody | None = None
         """Set while the headers are unanswered. The pieces are answered after the headers."""
+        self._original: Original | None = None
+        """What the request says of its model, if its pod may be asked for another."""
         self._held: Waits | None = None
         self._routed: Routed | None = None
         self._answer: Answer | None = None
@@ -85,7 +90,7 @@ class ResponseSide:
     def end(self) -> None:
         """Handle the end of the stream: release everything that the request holds."""
         self.state = OVER
-        self._collected = None
+        self._collected = self._original = None
         if self._held is not None:
             self._held.cancel()
             self._held = None
@@ -126,6 +131,18 @@ class ResponseSide:
                 routed.reservation.answered(answer)
             except Exception as error:  # Whatever an answer shows, its client gets it.
                 self._log("failed to record an answer", error)
+            if routed.special is not None:
+                return self._special_answer(routed, answer)
+        return _RESPONSE_HEADERS_PASS
+
+    def _special_answer(self, routed: Routed, answer: Answer) -> Outputs:
+        """Handle the beginning of the answer to a request whose model no pod in use lists."""
+        if routed.special is Special.FELL_BACK:
+            return (FELL_BACK,)
+        try:
+            self.context.director.names.answered(routed.reservation, answer)
+        except Exception as error:  # Whatever an answer shows, its client gets it.
+            self._log("failed to learn from an answer", error)
         return _RESPONSE_HEADERS_PASS
 
     def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:

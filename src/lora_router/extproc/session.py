@@ -182,8 +182,10 @@ class Session(Exchange):
 
     @property
     def collected_bytes(self) -> int:
-        """Bytes of the pieces that are kept."""
-        return 0 if self._collected is None else self._collected.size
+        """Bytes of the body that are kept."""
+        original = self._original
+        whole = 0 if original is None or original.body is None else len(original.body)
+        return whole if self._collected is None else max(whole, self._collected.size)
 
     @property
     def expected_bytes(self) -> int:

@@ -191,6 +191,11 @@ class AdapterBeliefs:
         else:
             self._load(adapter, resident)
 
+    def never_used(self, adapter: str) -> None:
+        """Forget a use of an adapter that the pod does not have."""
+        self._used.pop(adapter, None)
+        self._resident = None
+
     def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
         """Apply a scrape.
 

@@ -62,7 +62,8 @@ class Changes:
         """Pods joined, left, or changed, or their models did, or their health decided that they are
         or are not used. ``Fleet.get`` no longer returns a record that left."""
         self.doubted = Signal(self)
-        """A pod answered that it does not serve a model that its last list contains."""
+        """An answer showed that a pod's last list is wrong: the pod does not serve a model in it,
+        or serves one that is not."""
         self.scraped = Signal(self)
         """A pod has a new snapshot, or its old one expired."""
         self.shared = Signal(self)

@@ -30,6 +30,8 @@ class ModelPods:
     it compare by identity."""
     pods: PodGroup
     is_adapter: bool
+    excluded: bool = False
+    """Whether these pods are excluded because they fail. Others do not serve the model."""
 
 
 class Fleet:
@@ -298,7 +300,8 @@ class Fleet:
             pods = [state for state in group if state not in doubted]
             if pods and len(pods) < len(group):
                 group = PodGroup.of(pods, self._fleet_index, is_everyone=False)
-        return ModelPods(model, group, is_adapter)
+        excluded = bool(self._excluded and group) and group[0] in self._excluded
+        return ModelPods(model, group, is_adapter, excluded)
 
     def _group_of(self, catalogs: Collection[int]) -> PodGroup:
         """Return the pods that serve one of some catalogs: those in use, else all ready ones."""

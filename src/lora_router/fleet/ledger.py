@@ -66,6 +66,17 @@ class Reservation:
         if answer.status == NOT_FOUND and self.adapter is not None and answer.from_the_pod:
             ledger.on_not_found(self.state, self.adapter)
 
+    def has_no_adapter(self) -> None:
+        """Count the request without an adapter, because the pod has none of that name."""
+        ledger, adapter = self._ledger, self.adapter
+        if ledger is None or adapter is None:
+            return
+        ledger.leave(self.state, adapter)
+        self.state.beliefs.never_used(adapter)
+        ledger.join(self.state, None)
+        self.adapter = None
+        ledger.released.send((self.state,))
+
     def release(self) -> bool:
         """End the reservation. Return whether this call was the one that ended it."""
         ledger = self._ledger
@@ -125,7 +136,7 @@ class Ledger:
             path: The path of the request; ``None``: it names no model.
             streamed: Whether the client asked for a streamed answer.
         """
-        self._join(state, adapter)
+        self.join(state, adapter)
         self.total += 1
         reservation = Reservation(self, state, adapter, path, streamed=streamed)
         if self.outliers is not None:
@@ -138,7 +149,7 @@ class Ledger:
         if state is None or state is before:
             return
         self.leave(before, reservation.adapter)
-        self._join(state, reservation.adapter)
+        self.join(state, reservation.adapter)
         reservation.state = state
         self.moved += 1
         if self.outliers is not None:
@@ -157,7 +168,8 @@ class Ledger:
             state.beliefs.used(adapter)
         self.index.changed(state, adapter)
 
-    def _join(self, state: PodState, adapter: str | None) -> None:
+    def join(self, state: PodState, adapter: str | None) -> None:
+        """Count one request more on a pod."""
         state.in_flight += 1
         if adapter is not None:
             counts = state.in_flight_adapters

@@ -12,14 +12,17 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from time import perf_counter
 
+from msgspec.structs import replace
+
 from lora_router.fleet.catalog import Catalog
-from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.fleet import Fleet, ModelPods
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.least_request import least_loaded
+from lora_router.routing.model_names import FALLS_BACK, ModelNames, NamePolicy, Special
 from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Routed, RouteQuery
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
@@ -47,6 +50,7 @@ class Director:
         max_hold_seconds: float = 30.0,
         limits: Limits | None = None,
         fallbacks: int = 0,
+        names: NamePolicy | None = None,
     ) -> None:
         self._fleet = fleet
         self._algorithms = algorithms
@@ -57,18 +61,24 @@ class Director:
         self._caller = AlgorithmCaller()
         self._fallbacks = Fallbacks(fallbacks, lambda: len(fleet.ready()))
         self._recorder = Recorder(fleet.ledger, observer)
+        self.names = ModelNames(fleet, names or NamePolicy(), clock.now)
+        """What the names stand for that clients write."""
+        self._rewrites = self.names.rewrites
         self.reception = Reception(
             fleet,
             clock,
             self._caller,
             self._recorder,
             self._fallbacks,
+            self.names,
             max_hold_seconds=max_hold_seconds,
             limits=limits or Limits(),
         )
         """Admits held requests, and decides them later."""
+        self.reception.instead = self._fall_back
         self.second_look = SecondLook(clock, self._route_again, max_hold_seconds)
         """Requests for unknown models that wait until the pods were asked again."""
+        self.names.on_denied = self.second_look.begin
         self._room = self.reception.room
         self._finder = self.reception.finder
         self.max_hold_seconds = max_hold_seconds
@@ -104,12 +114,22 @@ class Director:
             query: What the request asks.
             on_outcome: Called once, later, if the answer is ``Held`` and it is not cancelled.
         """
+        if self._rewrites.active:
+            query = self._rewritten(query)
         outcome = self._route(query, on_outcome)
-        if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN:
+        if isinstance(outcome, Refused) and outcome.refusal in UNKNOWN and self.names.looks_again:
             held = self.second_look.admit(query, outcome, on_outcome)
             if held is not None:
                 return held
         return self._counted(query, outcome)
+
+    def _rewritten(self, query: RouteQuery) -> RouteQuery:
+        """Return the query with the model that its name stands for."""
+        model = query.model or self._default_model
+        if not model:
+            return query
+        target = self._rewrites.target(model, query.rewrite_key)
+        return query if target == model else replace(query, model=target)
 
     def _route_again(
         self, query: RouteQuery, on_outcome: Callable[[Outcome], None]
@@ -144,11 +164,14 @@ class Director:
             return self._recorder.refused(algorithm.name, Refused(Refusal.NO_MODEL))
 
         serving = self._fleet.serving(model)
-        if not serving.pods:
-            refused = self._finder.why_nobody_serves(model)
-            if refused.refusal in UNKNOWN:
-                return refused
-            return self._recorder.refused(algorithm.name, refused)
+        special = None
+        if serving.excluded or not serving.pods:
+            question = _question(algorithm, model, query)
+            instead = self._instead_of(question, query, serving)
+            if not isinstance(instead, ModelPods):
+                return instead
+            special = None if instead is serving else Special.UNLISTED
+            serving = instead
         model = serving.model
         candidates = self._finder.among(serving.pods, query.pod_filter, query.subset)
         if isinstance(candidates, Refused):
@@ -177,14 +200,72 @@ class Director:
             if not self._room.held:
                 self._catalogs = self._fleet.catalogs()
             return self.reception.admit(
-                question, request, algorithm, answer, candidates, on_outcome
+                question, request, algorithm, answer, candidates, on_outcome, special
             )
         fallbacks = self._fallbacks.of(algorithm, request, answer.pod, candidates)
         seconds = perf_counter() - started
-        routed = self._recorder.routed(algorithm.name, request, answer, seconds, fallbacks)
+        routed = self._recorder.routed(algorithm.name, request, answer, seconds, fallbacks, special)
         if self._room.held and request.adapter is not None:
             self._room.joined(request.adapter)
         return routed
+
+    def _instead_of(
+        self, question: Question, query: RouteQuery, serving: ModelPods
+    ) -> ModelPods | Routed | Refused:
+        """Decide about a request whose model no pod in use serves.
+
+        Returns:
+            The pods to try, the request routed to its base model, or a refusal. A refusal of an
+            unknown model is not counted yet.
+        """
+        model = question.model
+        if serving.pods:  # They are excluded, which is better than nothing.
+            return self._fall_back(question, _inference(query, model)) or serving
+        unlisted = self.names.unlisted(model)
+        if unlisted is not None:
+            return unlisted
+        refused = self._finder.why_nobody_serves(model)
+        if refused.refusal in UNKNOWN:
+            if not self.names.is_unlisted(model):
+                return refused
+            refused = Refused(Refusal.NO_READY_POD, model=model)
+        fallen = self._fall_back(question, _inference(query, model), refused)
+        return fallen or self._recorder.refused(question.algorithm, refused)
+
+    def _fall_back(
+        self, question: Question, request: InferenceRequest, refused: Refused | None = None
+    ) -> Routed | None:
+        """Route a request for an adapter that gets no pod to its base model, if it may.
+
+        Args:
+            question: What was asked.
+            request: The request.
+            refused: Why it gets no pod; ``None``: all pods of the adapter are excluded.
+        """
+        if refused is not None and refused.refusal not in FALLS_BACK:
+            return None
+        base = self.names.base_of(question.model)
+        if base is None:
+            return None
+        candidates = self._finder.among(base.pods, question.pod_filter, question.subset)
+        if isinstance(candidates, Refused):
+            return None
+        algorithm = self._algorithms[question.algorithm]
+        asked = InferenceRequest(
+            base.model,
+            None,
+            request.stream,
+            request.size,
+            request.path,
+            request.request_id,
+            may_hold=False,
+        )
+        answer = self._caller.ask(algorithm, asked, candidates, self._clock.now())
+        if isinstance(answer, Hold):
+            return None
+        pick = Pick(answer.pod, Special.FELL_BACK.value)
+        fallbacks = self._fallbacks.of(algorithm, asked, answer.pod, candidates)
+        return self._recorder.routed(algorithm.name, asked, pick, 0.0, fallbacks, Special.FELL_BACK)
 
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
         """Pick the pod with the fewest requests in flight, for a request that names no model."""
@@ -208,6 +289,10 @@ class Director:
         catalogs = self._fleet.catalogs()
         changed, self._catalogs = catalogs ^ self._catalogs, catalogs
         self._room.pods_changed(states, changed)
+
+
+def _inference(query: RouteQuery, model: str) -> InferenceRequest:
+    return InferenceRequest(model, None, query.stream, query.size, query.path, query.request_id)
 
 
 def _question(algorithm: Algorithm, model: str, query: RouteQuery) -> Question:

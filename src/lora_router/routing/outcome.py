@@ -8,6 +8,7 @@ from msgspec import Struct
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import InferenceRequest, Pick
+from lora_router.routing.model_names import Special
 from lora_router.routing.refusal import Refused
 
 log = logging.getLogger("lora_router.routing")
@@ -27,6 +28,8 @@ class RouteQuery(Struct, frozen=True):
     """The label selector that a header asks for, if any."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows; ``None``: all. (Endpoint-picker protocol, subset hint.)"""
+    rewrite_key: str = ""
+    """Requests with the same key are rewritten to the same model. Empty: each by chance."""
 
 
 class Routed(Struct, frozen=True):
@@ -36,8 +39,10 @@ class Routed(Struct, frozen=True):
     algorithm: str
     reason: str
     model: str
+    """The name by which the pod is asked for the model."""
     fallbacks: tuple[str, ...] = ()
     """Endpoints to try, in order, if the request cannot reach the pod."""
+    special: Special | None = None
 
     @property
     def address(self) -> str:
@@ -70,6 +75,7 @@ class Recorder:
         pick: Pick,
         seconds: float,
         fallbacks: tuple[str, ...] = (),
+        special: Special | None = None,
     ) -> Routed:
         """Reserve the request's place on the pod that was picked."""
         state = pick.pod
@@ -90,7 +96,7 @@ class Recorder:
                 state.pod.name,
                 state.pod.address,
             )
-        return Routed(reservation, algorithm, pick.reason, request.model, fallbacks)
+        return Routed(reservation, algorithm, pick.reason, request.model, fallbacks, special)
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:
         """Count a refusal, and return it."""

@@ -16,6 +16,7 @@ from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import Fallbacks
+from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Clock, Held, Question
@@ -24,6 +25,9 @@ from lora_router.routing.waiting_room import Limits, WaitingRoom
 log = logging.getLogger("lora_router.routing")
 
 NO_CANDIDATES = Candidates.of(())
+
+Instead = Callable[[Question, InferenceRequest, Refused], Routed | None]
+_Waiting = tuple[Algorithm, Callable[[Outcome], None], Special | None]
 
 
 class Reception:
@@ -36,6 +40,7 @@ class Reception:
         caller: AlgorithmCaller,
         recorder: Recorder,
         fallbacks: Fallbacks,
+        names: ModelNames,
         *,
         max_hold_seconds: float,
         limits: Limits,
@@ -48,9 +53,13 @@ class Reception:
         self._caller = caller
         self._recorder = recorder
         self._fallbacks = fallbacks
+        self._names = names
+        self.instead: Instead = _refused
+        """Called with a request that gets no pod. Returns what becomes of it instead, if
+        anything does."""
         self.on_held: Callable[[], None] = _nothing
         """Called after a request was held."""
-        self._waiting: dict[Held, tuple[Algorithm, Callable[[Outcome], None]]] = {}
+        self._waiting: dict[Held, _Waiting] = {}
         self._number = count()
         self._stops_at: float | None = None
         """The deadline for all waiting requests while the router drains; ``None``: it does not
@@ -80,19 +89,20 @@ class Reception:
         hold: Hold,
         candidates: Candidates,
         on_outcome: Callable[[Outcome], None],
-    ) -> Held | Refused:
+        special: Special | None = None,
+    ) -> Held | Routed | Refused:
         """Hold a request, or refuse it if it may not wait."""
         now = self._clock.now()
         seconds = min(hold.seconds, self.max_hold_seconds)
         if self._stops_at is not None:
             seconds = min(seconds, self._stops_at - now)
         if seconds <= 0:
-            return self._recorder.refused(algorithm.name, self._overloaded(request.model))
+            return self._refuse(question, request, self._overloaded(request.model))
         if self.room.is_full(request.model):
             full = Refused(Refusal.TOO_MANY_HELD, model=request.model)
             return self._recorder.refused(algorithm.name, full)
         held = Held(question, request, next(self._number), now, seconds, self._cancel)
-        self._waiting[held] = algorithm, on_outcome
+        self._waiting[held] = algorithm, on_outcome, special
         self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
         self.room.add(held, hold, candidates)
         self.on_held()
@@ -141,7 +151,7 @@ class Reception:
         try:
             candidates = self._find(held.question)
             if isinstance(candidates, Refused):
-                self._resolve(held, self._recorder.refused(held.question.algorithm, candidates))
+                self._resolve(held, self._refuse(held.question, held.request, candidates))
                 return
             answer = self._answer(held, candidates, may_hold=False)
             if isinstance(answer, Pick):
@@ -150,11 +160,21 @@ class Reception:
         except Exception:
             log.exception("failed to decide a held request; refusing it")
         refused = self._overloaded(held.question.model)
-        self._resolve(held, self._recorder.refused(held.question.algorithm, refused))
+        self._resolve(held, self._refuse(held.question, held.request, refused))
+
+    def _refuse(
+        self, question: Question, request: InferenceRequest, refused: Refused
+    ) -> Routed | Refused:
+        """Return what becomes of a request that gets none of its pods."""
+        instead = self.instead(question, request, refused)
+        return instead or self._recorder.refused(question.algorithm, refused)
 
     def _find(self, question: Question) -> Candidates | Refused:
         pods = self._fleet.serving(question.model).pods
         if not pods:
+            unlisted = self._names.unlisted(question.model)
+            if unlisted is not None:
+                return self.finder.among(unlisted.pods, question.pod_filter, question.subset)
             return self.finder.why_nobody_serves(question.model)
         return self.finder.among(pods, question.pod_filter, question.subset)
 
@@ -175,11 +195,12 @@ class Reception:
         return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
 
     def _route(self, held: Held, pick: Pick, candidates: Candidates, seconds: float) -> None:
-        algorithm, request = self._waiting[held][0], held.request
+        algorithm, _, special = self._waiting[held]
+        request = held.request
         fallbacks = self._fallbacks.of(algorithm, request, pick.pod, candidates)
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
-        routed = self._recorder.routed(algorithm.name, request, pick, seconds, fallbacks)
+        routed = self._recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special)
         if held.request.adapter is not None:
             self.room.joined(held.request.adapter)
         self._resolve(held, routed)
@@ -204,6 +225,10 @@ class Reception:
     def _overloaded(self, model: str) -> Refused:
         refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
         return Refused(refusal, model=model)
+
+
+def _refused(_question: Question, _request: InferenceRequest, _refused: Refused) -> None:
+    """Leave the request refused."""
 
 
 def _nothing() -> None:

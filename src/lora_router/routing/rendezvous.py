@@ -18,6 +18,8 @@ REMEMBERED = 8
 """How many of the first pods in an adapter's order are stored for a large group."""
 WHOLE = 32
 """Size in pods up to which a group's whole order is stored."""
+_ADAPTERS = 65_536
+"""How many adapters have their first pods stored for a group."""
 _FACTOR = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
@@ -48,6 +50,8 @@ def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
         weights = _weights(adapter, pods.name_hashes)
         count = len(pods) if len(pods) <= WHOLE else REMEMBERED
         lowest = nsmallest(count, weights)
+        if len(pods.first) >= _ADAPTERS:
+            pods.first.clear()  # Clients may ask for adapters that no list bounds.
         first = pods.first[adapter] = tuple([pods[weights.index(weight)] for weight in lowest])
     return first
 

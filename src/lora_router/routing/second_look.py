@@ -104,6 +104,11 @@ class SecondLook:
             self._deadline = self._clock.call_later(SECONDS, self.ended)
         return held
 
+    def begin(self) -> None:
+        """Start a round, although no request waits for it."""
+        if self.look is not None:
+            self.look()
+
     def ended(self) -> None:
         """Decide all requests that wait, because a round has ended or took too long."""
         if self._deadline is not None:

@@ -28,6 +28,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.least_request import LeastRequest
+from lora_router.routing.model_names import NamePolicy
 from tests.fleet import Decisions, ManualClock, make_fleet
 
 
@@ -182,6 +183,8 @@ class Conversation:
         prefixes: Iterable[str] = (),
         admin_allowed: bool = False,
         refuse_unknown_paths: bool = False,
+        names: NamePolicy | None = None,
+        default_model: str | None = None,
     ) -> None:
         self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
@@ -194,6 +197,8 @@ class Conversation:
             chosen.name,
             self.clock,
             self.decisions,
+            names=names,
+            default_model=default_model,
         )
         self.context = SessionContext(
             director=director,

@@ -7,6 +7,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.model_names import NamePolicy
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.waiting_queue import Held
@@ -24,6 +25,7 @@ class Router:
         *,
         max_hold_seconds: float = 600.0,
         limits: Limits | None = None,
+        names: NamePolicy | None = None,
     ) -> None:
         self.fleet = fleet
         self.clock = ManualClock()
@@ -37,6 +39,7 @@ class Router:
             self.decisions,
             max_hold_seconds=max_hold_seconds,
             limits=limits,
+            names=names,
         )
         self.late: list[tuple[str, Routed | Refused]] = []
         """Names of held requests with their outcomes, in the order in which they were decided."""

@@ -1,0 +1,46 @@
+"""The settings of names of models: aliases, names that no pod lists, adapters without pods."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from lora_router.config import kinds
+from lora_router.config.kinds import Allowed
+
+
+class ModelSettings(BaseModel):
+    """Settings of names of models. ``docs/models.md`` describes them."""
+
+    model_rewrites: kinds.ModelRewrites = Field(
+        default_factory=dict,
+        description="Names that stand for other models, each with its targets and their weights. "
+        "The name in the request is replaced.",
+        json_schema_extra={
+            "additionalProperties": {
+                "type": ["object", "string"],
+                "minLength": 1,
+                "minProperties": 1,
+                "maxProperties": 64,
+                "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+            }
+        },
+    )
+    rewrite_sticky_header: kinds.OptionalHeaderName = Field(
+        None,
+        description="Header whose value decides between the targets of a rewrite, such as a "
+        "user's ID. Without it, each request is decided by chance.",
+    )
+    unknown_model: Literal["wait", "reject", "base"] = Field(
+        "wait",
+        description="What to do with a model that no pod lists: read the lists of the pods once "
+        "more before refusing it, refuse it at once, or send it to the pods of "
+        "unknown_model_base, which may load it on first use.",
+    )
+    unknown_model_base: Annotated[str | None, Allowed("a base model's name")] = Field(
+        None, description="Base model of adapters that no pod lists, for unknown_model=base."
+    )
+    adapter_fallback: Literal["none", "base"] = Field(
+        "none",
+        description="base: the base model answers a request for an adapter that no healthy pod "
+        "serves. The answer says so in the header x-lora-router-fallback.",
+    )

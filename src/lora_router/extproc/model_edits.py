@@ -1,0 +1,165 @@
+"""Finds the bytes of a request body that name the model, to put another name in their place.
+
+Everything else in the body stays as it is, byte for byte. A JSON document is not decoded and
+encoded again, because numbers, escapes and the order of fields would change.
+
+Text searches find what may be the field. Whether it is the field of the document, and not of an
+object inside it, is left to the reader that routing uses: it reads a copy in which every find has
+its number for a value, and so tells the number of the one that counts.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import islice
+
+import msgspec
+
+from lora_router.extproc.body import BodyError, BodyErrorKind, read_body
+from lora_router.extproc.events import Message
+
+MAX_FINDS = 1024
+"""How often the key ``model`` may stand in a body, at any depth, whose model is to be replaced."""
+MAX_REPEATED = 4
+"""How often it may stand in the document itself, or in a form. The last one counts. Each costs a
+pass over the whole body."""
+_FORM = "multipart/form-data"
+
+_VALUE = rb'[ \t\n\r]*:[ \t\n\r]*("[^"\\]*+(?:\\.[^"\\]*+)*+"|null)'
+_PLAIN = re.compile(rb'"model"' + _VALUE, re.DOTALL)
+_ESCAPED = re.compile(
+    rb'"(?:m|\\u006[dD])(?:o|\\u006[fF])(?:d|\\u0064)(?:e|\\u0065)(?:l|\\u006[cC])"' + _VALUE,
+    re.DOTALL,
+)
+_HIDDEN_KEY = b'"":'
+_NOT_EMPTY = re.compile(rb"[ \t\n\r]*[^ \t\n\r}]")
+
+_Find = tuple[int, int, int]
+"""Where a key begins, where its value begins, and where the value ends."""
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Bytes of a body, and what takes their place."""
+
+    start: int
+    end: int
+    text: bytes
+
+
+def model_edits(body: Message, content_type: str, named: str, model: str) -> tuple[Edit, ...]:
+    """Return the edits, in order, that make a body name another model.
+
+    Args:
+        body: A body that ``read_body`` can read.
+        content_type: Its ``content-type`` header.
+        named: The model that it names; empty: none. In that case the name is inserted.
+        model: The name to write.
+
+    Raises:
+        BodyError: The field cannot be replaced, because it is repeated too often.
+    """
+    if content_type[: len(_FORM)].lower() == _FORM:
+        return (_form_edit(bytes(body), content_type, named, model),)
+    text = msgspec.json.encode(model)
+    finds = _finds(body)
+    if len(finds) == 1 and named:
+        counting: Sequence[_Find] = finds
+    else:
+        counting = _that_count(body, content_type, finds) if finds else ()
+    if counting:
+        return tuple(Edit(start, end, text) for _, start, end in sorted(counting))
+    at = body.index(b"{") + 1
+    more = b"," if _NOT_EMPTY.match(body, at) else b""
+    return (Edit(at, at, b'"model":' + text + more),)
+
+
+def edited(body: Message, edits: Sequence[Edit]) -> bytes:
+    """Return the body after edits."""
+    view, parts, at = memoryview(body), list[bytes | memoryview](), 0
+    for edit in edits:
+        parts += (view[at : edit.start], edit.text)
+        at = edit.end
+    parts.append(view[at:])
+    return b"".join(parts)
+
+
+def _finds(body: Message) -> list[_Find]:
+    """Return the keys ``model`` at any depth that have a string or null for a value."""
+    if b"\\u006" in body:
+        matches = islice(_ESCAPED.finditer(body), MAX_FINDS + 1)
+        found = [(match.start(), *match.span(1)) for match in matches]
+    else:
+        # A search for plain bytes is several times as fast as one for a pattern.
+        found = []
+        at = body.find(b'"model"')
+        while at >= 0 and len(found) <= MAX_FINDS:
+            match = _PLAIN.match(body, at)
+            if match is not None:
+                found.append((at, *match.span(1)))
+            at = body.find(b'"model"', at + 1)
+    if len(found) > MAX_FINDS:
+        raise _too_often(MAX_FINDS)
+    return found
+
+
+def _that_count(body: Message, content_type: str, finds: Sequence[_Find]) -> list[_Find]:
+    """Return the finds that are fields of the document itself."""
+    counting: dict[int, _Find] = {}
+    while len(counting) < len(finds):
+        edits = []
+        for number, (key, start, end) in enumerate(finds):
+            edits.append(
+                Edit(key, start, _HIDDEN_KEY)
+                if number in counting
+                else Edit(start, end, b'"%d"' % number)
+            )
+        try:
+            last = read_body(edited(body, edits), content_type).model
+        except BodyError:
+            # An earlier field has a value that is not a string. It counts for nobody.
+            break
+        if not last:
+            break
+        if len(counting) == MAX_REPEATED:
+            raise _too_often(MAX_REPEATED)
+        counting[int(last)] = finds[int(last)]
+    return list(counting.values())
+
+
+def _form_edit(body: bytes, content_type: str, named: str, model: str) -> Edit:
+    """Return the edit of a form's last field ``model``, or the one that adds the field."""
+    value, text = named.encode(), model.encode()
+    field = b"\r\n\r\n" + value + b"\r\n--"
+    end = len(body)
+    for _ in range(MAX_REPEATED):
+        at = body.rfind(field, 0, end)
+        if at < 0:
+            break
+        start = at + 4
+        edit = Edit(start, start + len(value), text)
+        if _reads(body, content_type, edit, model):
+            return edit
+        end = at + len(field) - 1
+    if not named:
+        # A form begins with its delimiter, and some clients write a line end before it.
+        start = 2 if body.startswith(b"\r\n") else 0
+        delimiter = body[start : body.find(b"\r\n", start)]
+        head = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+        edit = Edit(start, start, delimiter + head + text + b"\r\n")
+        if _reads(body, content_type, edit, model):
+            return edit
+    raise BodyError(BodyErrorKind.MALFORMED, "The field 'model' of the form cannot be replaced.")
+
+
+def _reads(body: bytes, content_type: str, edit: Edit, model: str) -> bool:
+    """Return whether an edited body names the model."""
+    try:
+        return read_body(edited(body, (edit,)), content_type).model == model
+    except BodyError:
+        return False
+
+
+def _too_often(most: int) -> BodyError:
+    return BodyError(
+        BodyErrorKind.MALFORMED,
+        f"The field 'model' is repeated more than {most} times, so it cannot be replaced.",
+    )

@@ -1,0 +1,168 @@
+"""What Envoy has to change in a request whose pod is asked for another model than the client wrote.
+
+The name is where the client wrote it: in the body, in the query, or in the path. A body of Azure's
+API names no model, because the path does; the name is added to it, since pods read only the body.
+
+The changes are merged into the answer that names the pod: Protobuf merges the fields of messages
+that follow each other.
+"""
+
+from urllib.parse import quote, unquote, unquote_plus
+
+from msgspec import Struct
+
+from lora_router.extproc import answers
+from lora_router.extproc.events import Message
+from lora_router.extproc.model_edits import edited, model_edits
+from lora_router.extproc.path_rules import ModelIn, Place
+from lora_router.extproc.pb.core_pb2 import HeaderValue, HeaderValueOption
+from lora_router.extproc.pb.ext_proc_pb2 import (
+    BodyMutation,
+    BodyResponse,
+    CommonResponse,
+    HeaderMutation,
+    HeadersResponse,
+    ProcessingResponse,
+)
+from lora_router.routing.outcome import Routed
+
+_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_FALLBACK_HEADER = "x-lora-router-fallback"
+
+LONGEST_PIECE = 60 * 1024
+"""Bytes of a body in one message in FULL_DUPLEX_STREAMED mode. Some gateways refuse 64 KB."""
+
+_CLEARED = ProcessingResponse(
+    request_body=BodyResponse(response=CommonResponse(body_mutation=BodyMutation(clear_body=True)))
+).SerializeToString()
+FELL_BACK = ProcessingResponse(
+    response_headers=HeadersResponse(
+        response=CommonResponse(
+            header_mutation=HeaderMutation(
+                set_headers=[
+                    HeaderValueOption(
+                        header=HeaderValue(key=_FALLBACK_HEADER, raw_value=b"base"),
+                        append_action=_OVERWRITE,
+                    )
+                ]
+            )
+        )
+    )
+).SerializeToString()
+"""Answers ``response_headers``: tells the client that the base model answers instead."""
+
+
+class Original(Struct, frozen=True):
+    """What a request says of its model, kept until its pod is picked."""
+
+    place: Place
+    path: str
+    """As the client wrote it, with the query."""
+    body: Message | None = None
+    """``None``: the router does not read it, or there is none."""
+    content_type: str = ""
+    named: str = ""
+    """The model that the body names; empty: none."""
+
+
+class Renaming(Struct, frozen=True):
+    """The changes of one request."""
+
+    body: bytes | None
+    """The whole new body; ``None``: it stays."""
+    path: str | None
+    """``None``: it stays."""
+
+    def to_whole_body(self) -> bytes:
+        """Return the changes as part of the answer to a body in one message."""
+        common = CommonResponse(header_mutation=self._headers())
+        if self.body is not None:
+            common.body_mutation.body = self.body
+        return ProcessingResponse(request_body=BodyResponse(response=common)).SerializeToString()
+
+    def to_headers(self) -> bytes:
+        """Return the changes as part of the answer to the headers."""
+        common = CommonResponse(header_mutation=self._headers())
+        return ProcessingResponse(
+            request_headers=HeadersResponse(response=common)
+        ).SerializeToString()
+
+    def _headers(self) -> HeaderMutation:
+        mutation = HeaderMutation()
+        if self.body is not None:
+            _set(mutation, "content-length", str(len(self.body)))
+        if self.path is not None:
+            _set(mutation, ":path", self.path)
+        return mutation
+
+
+def streamed_pieces(body: bytes, count: int) -> list[bytes]:
+    """Answer the pieces of a body that Envoy forwards, so that they become another body."""
+    first = ProcessingResponse(
+        request_body=BodyResponse(response=CommonResponse(body_mutation=BodyMutation(body=body)))
+    ).SerializeToString()
+    return [first, *[_CLEARED] * (count - 1)]
+
+
+def full_duplex_pieces(body: bytes, *, ends: bool) -> list[bytes]:
+    """Send another body in FULL_DUPLEX_STREAMED mode."""
+    view, last = memoryview(body), (len(body) - 1) // LONGEST_PIECE
+    return [
+        answers.body_piece(
+            bytes(view[number * LONGEST_PIECE : (number + 1) * LONGEST_PIECE]),
+            end_of_stream=ends and number == last,
+        )
+        for number in range(last + 1)
+    ]
+
+
+def renaming_of(original: Original, routed: Routed) -> Renaming | None:
+    """Return the changes that make a request name the model that its pod is asked for.
+
+    Raises:
+        BodyError: The name in the body cannot be replaced.
+    """
+    model, place, body = routed.model, original.place, original.body
+    # What the body says counts, because the pod reads it.
+    in_place = place.model if not original.named else ""
+    path = None
+    if in_place and in_place != model:
+        path = _renamed_path(original.path, place, model)
+    new = None
+    # A pod answers a body without a name by its base model.
+    needs_name = bool(in_place) or routed.reservation.adapter is not None
+    if body is not None and original.named != model and (original.named or needs_name):
+        edits = model_edits(body, original.content_type, original.named, model)
+        new = edited(body, edits)
+    return None if path is None and new is None else Renaming(new, path)
+
+
+def _renamed_path(path: str, place: Place, model: str) -> str | None:
+    """Return the path with another model; ``None``: it is not written as usual, and stays."""
+    written, mark, query = path.partition("?")
+    new = quote(model, safe="")
+    if place.rule is not None and place.rule.model_in is ModelIn.QUERY:
+        fields = [
+            f"{field.partition('=')[0]}={new}"
+            if unquote_plus(field.partition("=")[0]) == "model"
+            else field
+            for field in query.split("&")
+        ]
+        return written + mark + "&".join(fields)
+    # The segment before the model is a fixed word.
+    before = "" if place.rule is None else place.rule.path.partition("/{model}")[0]
+    word = before.rpartition("/")[2]
+    segments = written.split("/")
+    for number in range(1, len(segments)):
+        if unquote(segments[number]) == place.model and unquote(segments[number - 1]) == word:
+            segments[number] = new
+            return "/".join(segments) + mark + query
+    return None
+
+
+def _set(mutation: HeaderMutation, name: str, value: str) -> None:
+    mutation.set_headers.append(
+        HeaderValueOption(
+            header=HeaderValue(key=name, raw_value=value.encode()), append_action=_OVERWRITE
+        )
+    )

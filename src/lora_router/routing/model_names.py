@@ -1,0 +1,149 @@
+"""What the names that clients write stand for, beside the models that pods list.
+
+- A name with a rewrite stands for another one (``model_rewrites``), whatever pods serve.
+- A name that no pod lists goes to the pods of one base model, as an adapter of it, if the settings
+  name that base model: servers can load adapters on first use. A pod that answers 404 shows that it
+  cannot. The name is then refused for ``DENIED_SECONDS``, because the other pods load from the same
+  place. A pod that answers is asked for its list, and then the name is known.
+- An adapter that is known, but of which no pod is in use, falls back to its base model, if the
+  settings say so.
+
+Clients choose names. What is remembered of them is bounded, and none becomes a label of a metric.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from lora_router.fleet.answer import Answer
+from lora_router.fleet.fleet import Fleet, ModelPods
+from lora_router.fleet.ledger import NOT_FOUND, Reservation
+from lora_router.routing.model_rewrites import ModelRewrites, Rewrite
+from lora_router.routing.refusal import Refusal
+
+DENIED_SECONDS = 5.0
+"""How long a name is refused after a pod answered 404 for it."""
+_MAX_DENIED = 1024
+_MAX_PARENTS = 4096
+_SUCCESS = range(200, 300)
+
+
+class Special(Enum):
+    """What is special about a routed request."""
+
+    FELL_BACK = "base-fallback"
+    """It asked for an adapter, and its base model answers. The value is the reason in metrics."""
+    UNLISTED = "unlisted"
+    """No pod lists its model."""
+
+
+FALLS_BACK = (Refusal.NO_READY_POD, Refusal.OVERLOADED)
+"""The refusals of an adapter in place of which its base model may answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamePolicy:
+    """The settings of names."""
+
+    rewrites: tuple[Rewrite, ...] = ()
+    unknown: Literal["wait", "reject", "base"] = "wait"
+    """What becomes of a name that no pod lists: the lists are read once more, it is refused at
+    once, or it goes to the pods of ``unknown_base``."""
+    unknown_base: str | None = None
+    falls_back: bool = False
+    """Whether an adapter without pods falls back to its base model."""
+
+
+class ModelNames:
+    """What names stand for in one fleet."""
+
+    def __init__(self, fleet: Fleet, policy: NamePolicy, now: Callable[[], float]) -> None:
+        self.rewrites = ModelRewrites(policy.rewrites)
+        """What is rewritten. ``replace_rewrites`` changes it."""
+        self._configured = policy.rewrites
+        self.falls_back = policy.falls_back
+        self.may_change = self.falls_back or self.rewrites.active
+        """Whether a pod may be asked for another name than the client wrote into the body. An
+        attribute, because each request reads it."""
+        self.looks_again = policy.unknown == "wait"
+        """Whether an unknown name waits until the lists of the pods were read once more."""
+        self.on_denied: Callable[[], object] = _nothing
+        """Called when a pod answered 404 for a name that no pod lists."""
+        self._fleet = fleet
+        self._now = now
+        self._unknown_base = policy.unknown_base if policy.unknown == "base" else None
+        self._denied: dict[str, float] = {}
+        """Names that a pod has denied, and until when they are refused, oldest first."""
+        self._parents: dict[str, str | None] = {}
+        fleet.changes.pods.subscribe(lambda _states: self._parents.clear())
+
+    def replace_rewrites(self, rewrites: Iterable[Rewrite]) -> None:
+        """Use other rewrites beside those of the settings, which come first."""
+        self.rewrites.replace((*self._configured, *rewrites))
+        self.may_change = self.falls_back or self.rewrites.active
+
+    def unlisted(self, model: str) -> ModelPods | None:
+        """Return the pods that may load a model that no pod lists; ``None``: none may."""
+        base = self._unknown_base
+        if base is None or not self._may_exist(model):
+            return None
+        serving = self._fleet.serving(base)
+        if not serving.pods or serving.is_adapter:
+            return None
+        return ModelPods(model, serving.pods, is_adapter=True)
+
+    def is_unlisted(self, model: str) -> bool:
+        """Return whether a model that no pod lists may be loaded once its base model has a pod."""
+        return self._unknown_base is not None and self._may_exist(model)
+
+    def base_of(self, model: str) -> ModelPods | None:
+        """Return the base model of an adapter that falls back, and its pods in use."""
+        if not self.falls_back:
+            return None
+        if model not in self._parents:
+            if len(self._parents) >= _MAX_PARENTS:
+                self._parents.clear()
+            self._parents[model] = self._parent(model)
+        parent = self._parents[model]
+        if parent is None:
+            return None
+        serving = self._fleet.serving(parent)
+        if not serving.pods or serving.is_adapter or serving.excluded:
+            return None
+        return serving
+
+    def answered(self, reservation: Reservation, answer: Answer) -> None:
+        """Learn from how the answer to a request for an unlisted model began."""
+        model, state = reservation.adapter, reservation.state
+        if model is None or not answer.from_the_pod or model in state.catalog:
+            return
+        if answer.status in _SUCCESS:
+            self._fleet.changes.doubted.send((state,))
+        elif answer.status == NOT_FOUND:
+            self._denied.pop(model, None)
+            if len(self._denied) >= _MAX_DENIED:
+                del self._denied[next(iter(self._denied))]
+            self._denied[model] = self._now() + DENIED_SECONDS
+            reservation.has_no_adapter()
+            self.on_denied()
+
+    def _may_exist(self, model: str) -> bool:
+        until = self._denied.get(model)
+        if until is not None:
+            if self._now() < until:
+                return False
+            del self._denied[model]
+        # A name that an unready pod lists is known. A client may come back for it.
+        return not any(model in state.catalog for state in self._fleet)
+
+    def _parent(self, model: str) -> str | None:
+        for state in self._fleet:
+            parent = state.adapters.get(model)
+            if parent is not None:
+                return parent
+        return None
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -1,0 +1,160 @@
+"""Another model in a body: every other byte stays."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_router.extproc.body import BodyError, read_body
+from lora_router.extproc.model_edits import MAX_FINDS, MAX_REPEATED, edited, model_edits
+
+JSON = "application/json"
+FORM = "multipart/form-data; boundary=edge"
+NEW = "sql-lora-v1"
+
+
+def renamed(body: bytes, content_type: str = JSON, model: str = NEW) -> bytes:
+    named = read_body(body, content_type).model
+    return edited(body, model_edits(body, content_type, named, model))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"a"}', b'{"model":"sql-lora-v1"}'),
+        (b' {\n"n" : 1e0, "model"\t: "a" }\n', b' {\n"n" : 1e0, "model"\t: "sql-lora-v1" }\n'),
+        (b'{"model":"a","model":"b"}', b'{"model":"sql-lora-v1","model":"sql-lora-v1"}'),
+        (b'{"model":null,"model":"b"}', b'{"model":"sql-lora-v1","model":"sql-lora-v1"}'),
+        (b'{"model":5,"model":"b"}', b'{"model":5,"model":"sql-lora-v1"}'),
+        (b'{"mod\\u0065l":"a"}', b'{"mod\\u0065l":"sql-lora-v1"}'),
+        (b'{"model":"\\u0061\\"\\\\"}', b'{"model":"sql-lora-v1"}'),
+        (b'{"model":null}', b'{"model":"sql-lora-v1"}'),
+        (b'{"model":""}', b'{"model":"sql-lora-v1"}'),
+        (b'{"n":1}', b'{"model":"sql-lora-v1","n":1}'),
+        (b"{ }", b'{"model":"sql-lora-v1" }'),
+        (b'\xef\xbb\xbf{"n":1}', b'\xef\xbb\xbf{"model":"sql-lora-v1","n":1}'),
+    ],
+)
+def test_only_the_value_of_the_field_changes(body: bytes, expected: bytes) -> None:
+    assert renamed(body) == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        b'"x":{"model":"a"}',
+        b'"x":[{"model":null}]',
+        b'"x":"\\"model\\":\\"a\\""',
+        b'"x":"model"',
+        b'"model\\"":"a"',
+        b'"\\"model":"a"',
+        b'"x":["model","a"]',
+        b'"Model":"a"',
+        b'"x":{"mod\\u0065l":"a"}',
+    ],
+)
+def test_what_only_looks_like_the_field_stays(other: bytes) -> None:
+    assert renamed(b'{"model":"a",' + other + b"}") == b'{"model":"sql-lora-v1",' + other + b"}"
+    assert renamed(b"{" + other + b',"model":"a"}') == b"{" + other + b',"model":"sql-lora-v1"}'
+    assert renamed(b"{" + other + b"}") == b'{"model":"sql-lora-v1",' + other + b"}"
+
+
+_texts = st.text(st.sampled_from('model"\\:{}[],é\U0001f600 \n')) | st.sampled_from(
+    ["model", '"model"', '"model":"a"', 'model":"a']
+)
+_keys = st.sampled_from(['"model"', '"mod\\u0065l"', '"\\u006dodel"', '"x"', '"\\"model"']) | (
+    _texts.map(json.dumps)
+)
+_spaces = st.text(st.sampled_from(" \t\n\r"), max_size=2)
+
+
+def _object(fields: list[tuple[str, str, str]]) -> str:
+    return (
+        "{" + ",".join(f"{space}{key}{space}:{space}{value}" for key, space, value in fields) + "}"
+    )
+
+
+_values = st.recursive(
+    st.sampled_from(["null", "1e0", "-0.10", "true", '"a"', '"\\u0061\\/"'])
+    | _texts.map(json.dumps),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda each: "[" + ",".join(each) + "]")
+        | st.lists(st.tuples(_keys, _spaces, inner), max_size=3).map(_object)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.tuples(_keys, _spaces, _values), max_size=6).map(_object), st.booleans())
+def test_the_document_reads_the_same_but_for_the_model(text: str, as_bytearray: bool) -> None:
+    body = text.encode()
+    try:
+        named = read_body(body, JSON).model
+    except BodyError:
+        return
+    given_body = bytearray(body) if as_bytearray else body
+    try:
+        edits = model_edits(given_body, JSON, named, "nouveau modèle")
+    except BodyError:
+        assert text.count("odel") > MAX_REPEATED
+        return
+
+    result = edited(given_body, edits)
+
+    assert json.loads(result) == {**json.loads(body), "model": "nouveau modèle"}
+    # Each edit takes the place of a string or of null, or adds a field. The rest is the same.
+    kept = at = 0
+    for edit in edits:
+        assert result[at : at + edit.start - kept] == body[kept : edit.start]
+        at += edit.start - kept + len(edit.text)
+        old = body[edit.start : edit.end]
+        assert old in (b"", b"null") or isinstance(json.loads(old), str)
+        kept = edit.end
+    assert result[at:] == body[kept:]
+
+
+def test_a_field_that_is_repeated_too_often_is_refused() -> None:
+    many = b",".join([b'"model":"a"'] * (MAX_REPEATED + 1))
+    with pytest.raises(BodyError, match="repeated"):
+        renamed(b"{" + many + b"}")
+    nested = b'{"x":[' + b",".join([b'{"model":"a"}'] * (MAX_FINDS + 1)) + b'],"model":"a"}'
+    with pytest.raises(BodyError, match="repeated"):
+        renamed(nested)
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
+
+
+FILE = (
+    b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n'
+    b"Content-Type: audio/wav\r\n\r\nRIFF\r\n\r\na\r\n-- not an end"
+)
+
+
+def field(name: bytes, value: bytes) -> bytes:
+    return b'Content-Disposition: form-data; name="' + name + b'"\r\n\r\n' + value
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((field(b"model", b"a"), FILE), (field(b"model", NEW.encode()), FILE)),
+        ((FILE, field(b"model", b"a")), (FILE, field(b"model", NEW.encode()))),
+        (
+            (field(b"model", b"a"), field(b"x", b"a")),
+            (field(b"model", NEW.encode()), field(b"x", b"a")),
+        ),
+        (
+            (field(b"model", b"b"), field(b"model", b"a")),
+            (field(b"model", b"b"), field(b"model", NEW.encode())),
+        ),
+        ((FILE,), (field(b"model", NEW.encode()), FILE)),
+        ((field(b"model", b""), FILE), (field(b"model", NEW.encode()), FILE)),
+    ],
+)
+def test_in_a_form_only_the_value_of_the_last_field_changes(
+    parts: tuple[bytes, ...], expected: tuple[bytes, ...]
+) -> None:
+    assert renamed(form(*parts), FORM) == form(*expected)
