@@ -6,6 +6,7 @@ from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.transport import Transport
+from lora_router.fleet.ambiguous_names import AmbiguousNames
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.routing.director import Director
 from lora_router.supervision import Supervisor
@@ -84,6 +85,15 @@ def add_gateway_metrics(telemetry: Telemetry, gateway: GatewayFaults) -> None:
         "lora_router_streams_closed_early_total",
         "Streams that the gateway closed before their answers ended. /readyz says how to fix it.",
         lambda: gateway.closed_early,
+    )
+
+
+def add_name_metrics(telemetry: Telemetry, ambiguous: AmbiguousNames) -> None:
+    """Add how many names of models mean two things to the page."""
+    telemetry.add_gauge(
+        "lora_router_ambiguous_models",
+        "Names of models that mean two things. /readyz describes them.",
+        ambiguous.count,
     )
 
 

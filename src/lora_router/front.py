@@ -10,6 +10,7 @@ from lora_router.app_metrics import (
     add_certificate_metrics,
     add_endpoint_metrics,
     add_gateway_metrics,
+    add_name_metrics,
     add_watchdog_metrics,
 )
 from lora_router.assembly import (
@@ -24,6 +25,7 @@ from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
+from lora_router.fleet.ambiguous_names import AmbiguousNames
 from lora_router.peer_assembly import WorkerPeers, make_peering
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
@@ -82,11 +84,14 @@ class Front:
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
         self._readiness.add_details(self.gateway.status)
+        ambiguous = AmbiguousNames(self.fleet, self.director.names.rewrites.aliases)
+        self._readiness.add_details(ambiguous.status)
         self.certificates = self._watch_certificates()
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self._hurry = asyncio.Event()
         add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
         add_gateway_metrics(self.telemetry, self.gateway)
+        add_name_metrics(self.telemetry, ambiguous)
         add_watchdog_metrics(self.telemetry, self.watchdog)
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
         if self.peering is not None:

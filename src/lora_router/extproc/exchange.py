@@ -26,6 +26,7 @@ from lora_router.extproc.body import (
     read_body,
 )
 from lora_router.extproc.collected_body import CollectedBody
+from lora_router.extproc.engine_fields import read_lora_path
 from lora_router.extproc.errors import (
     ErrorAnswer,
     body_answer,
@@ -202,15 +203,24 @@ class Exchange(ResponseSide):
                 return self._decide_unnamed(trailers=trailers)
             return self._bad_body(error, cut_short=cut_short)
         if self.context.director.names.may_change or not fields.model:
-            headers = self._headers
-            self._original = Original(
-                self._place, headers.path, body, headers.content_type, fields.model
-            )
+            fields = self._keep_original(body, fields)
         if self._collected is not None and self._setup.body_mode != _FULL_DUPLEX:
             self._collected.forget_contents()
         if not fields.model and self._place.rule is None:
             return self._decide_unnamed(trailers=trailers)
         return self._route(fields, trailers=trailers)
+
+    def _keep_original(self, body: Message, fields: BodyFields) -> BodyFields:
+        """Keep what the request says of its model. Return what it asks for."""
+        headers, names = self._headers, self.context.director.names
+        lora_path = read_lora_path(body) if names.has_sglang else ""
+        self._original = Original(
+            self._place, headers.path, body, headers.content_type, fields.model, lora_path
+        )
+        if not lora_path:
+            return fields
+        asked = names.with_lora_path(fields.model, lora_path)
+        return BodyFields(asked, fields.stream, fields.size)
 
     def _decide_unnamed(self, *, trailers: bool) -> Outputs:
         """Decide about a request on an unknown path whose body names no model."""

@@ -24,6 +24,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
     HeadersResponse,
     ProcessingResponse,
 )
+from lora_router.routing.model_names import SGLANG
 from lora_router.routing.outcome import Routed
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -63,6 +64,8 @@ class Original(Struct, frozen=True):
     content_type: str = ""
     named: str = ""
     """The model that the body names; empty: none."""
+    lora_path: str = ""
+    """The adapter that the body names in SGLang's own field."""
 
 
 class Renaming(Struct, frozen=True):
@@ -131,7 +134,12 @@ def renaming_of(original: Original, routed: Routed) -> Renaming | None:
     new = None
     # A pod answers a body without a name by its base model.
     needs_name = bool(in_place) or routed.reservation.adapter is not None
-    if body is not None and original.named != model and (original.named or needs_name):
+    if (
+        body is not None
+        and original.named != model
+        and (original.named or needs_name)
+        and not (original.lora_path and routed.reservation.state.pod.engine == SGLANG)
+    ):
         edits = model_edits(body, original.content_type, original.named, model)
         new = edited(body, edits)
     return None if path is None and new is None else Renaming(new, path)

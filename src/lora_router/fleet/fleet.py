@@ -32,6 +32,8 @@ class ModelPods:
     is_adapter: bool
     excluded: bool = False
     """Whether these pods are excluded because they fail. Others do not serve the model."""
+    unlisted: bool = False
+    """Whether no pod lists the model. These pods may load it."""
 
 
 class Fleet:

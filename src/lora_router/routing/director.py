@@ -60,9 +60,9 @@ class Director:
         self._random = random.Random()
         self._caller = AlgorithmCaller()
         self._fallbacks = Fallbacks(fallbacks, lambda: len(fleet.ready()))
-        self._recorder = Recorder(fleet.ledger, observer)
         self.names = ModelNames(fleet, names or NamePolicy(), clock.now)
         """What the names stand for that clients write."""
+        self._recorder = Recorder(fleet.ledger, observer, self.names)
         self._rewrites = self.names.rewrites
         self.reception = Reception(
             fleet,
@@ -170,7 +170,7 @@ class Director:
             instead = self._instead_of(question, query, serving)
             if not isinstance(instead, ModelPods):
                 return instead
-            special = None if instead is serving else Special.UNLISTED
+            special = Special.UNLISTED if instead.unlisted else None
             serving = instead
         model = serving.model
         candidates = self._finder.among(serving.pods, query.pod_filter, query.subset)
@@ -221,9 +221,9 @@ class Director:
         model = question.model
         if serving.pods:  # They are excluded, which is better than nothing.
             return self._fall_back(question, _inference(query, model)) or serving
-        unlisted = self.names.unlisted(model)
-        if unlisted is not None:
-            return unlisted
+        found = self.names.with_base(model) or self.names.unlisted(model)
+        if found is not None:
+            return found
         refused = self._finder.why_nobody_serves(model)
         if refused.refusal in UNKNOWN:
             if not self.names.is_unlisted(model):

@@ -5,13 +5,16 @@
   name that base model: servers can load adapters on first use. A pod that answers 404 shows that it
   cannot. The name is then refused for ``DENIED_SECONDS``, because the other pods load from the same
   place. A pod that answers is asked for its list, and then the name is known.
+- SGLang takes an adapter as ``base:adapter``, and answers a request for ``adapter`` with the base
+  model. So the pods of this engine are asked in their way and others in theirs, whichever way the
+  client chose.
 - An adapter that is known, but of which no pod is in use, falls back to its base model, if the
   settings say so.
 
 Clients choose names. What is remembered of them is bounded, and none becomes a label of a metric.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -19,11 +22,14 @@ from typing import Literal
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.fleet import Fleet, ModelPods
 from lora_router.fleet.ledger import NOT_FOUND, Reservation
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.model_rewrites import ModelRewrites, Rewrite
 from lora_router.routing.refusal import Refusal
 
 DENIED_SECONDS = 5.0
 """How long a name is refused after a pod answered 404 for it."""
+SGLANG = "sglang"
+_MAX_COLONS = 8
 _MAX_DENIED = 1024
 _MAX_PARENTS = 4096
 _SUCCESS = range(200, 300)
@@ -63,6 +69,8 @@ class ModelNames:
         """What is rewritten. ``replace_rewrites`` changes it."""
         self._configured = policy.rewrites
         self.falls_back = policy.falls_back
+        self.has_sglang = False
+        """Whether some pod's engine is SGLang."""
         self.may_change = self.falls_back or self.rewrites.active
         """Whether a pod may be asked for another name than the client wrote into the body. An
         attribute, because each request reads it."""
@@ -76,12 +84,13 @@ class ModelNames:
         self._denied: dict[str, float] = {}
         """Names that a pod has denied, and until when they are refused, oldest first."""
         self._parents: dict[str, str | None] = {}
-        fleet.changes.pods.subscribe(lambda _states: self._parents.clear())
+        self._pods_changed()
+        fleet.changes.pods.subscribe(self._pods_changed)
 
     def replace_rewrites(self, rewrites: Iterable[Rewrite]) -> None:
         """Use other rewrites beside those of the settings, which come first."""
         self.rewrites.replace((*self._configured, *rewrites))
-        self.may_change = self.falls_back or self.rewrites.active
+        self._pods_changed()
 
     def unlisted(self, model: str) -> ModelPods | None:
         """Return the pods that may load a model that no pod lists; ``None``: none may."""
@@ -91,11 +100,46 @@ class ModelNames:
         serving = self._fleet.serving(base)
         if not serving.pods or serving.is_adapter:
             return None
-        return ModelPods(model, serving.pods, is_adapter=True)
+        return ModelPods(model, serving.pods, is_adapter=True, unlisted=True)
 
     def is_unlisted(self, model: str) -> bool:
         """Return whether a model that no pod lists may be loaded once its base model has a pod."""
         return self._unknown_base is not None and self._may_exist(model)
+
+    def with_base(self, model: str) -> ModelPods | None:
+        """Return the adapter that ``base:adapter`` names, and its pods; ``None``: it names none.
+
+        An empty base model matches all.
+        """
+        if not self.has_sglang:
+            return None
+        at = -1
+        for _ in range(_MAX_COLONS):
+            at = model.find(":", at + 1)
+            if at < 0:
+                return None
+            base, adapter = model[:at].strip(), model[at + 1 :].strip()
+            serving = self._fleet.serving(adapter)
+            if serving.is_adapter and (
+                not base or any(pod.adapters.get(adapter) in (base, None) for pod in serving.pods)
+            ):
+                return serving
+        return None
+
+    def with_lora_path(self, model: str, lora_path: str) -> str:
+        """Return the name of what a request asks for that names an adapter in a field of its own.
+
+        An adapter in the name of the model counts before it, as in SGLang.
+        """
+        serving = self._fleet.serving(model)
+        is_base = not model or (serving.pods and not serving.is_adapter)
+        return f"{model}:{lora_path}" if is_base else model
+
+    def asked_of(self, state: PodState, adapter: str) -> str:
+        """Return the name by which a pod is asked for an adapter."""
+        if state.pod.engine != SGLANG:
+            return adapter
+        return f"{state.adapters.get(adapter) or state.pod.base_model or ''}:{adapter}"
 
     def base_of(self, model: str) -> ModelPods | None:
         """Return the base model of an adapter that falls back, and its pods in use."""
@@ -127,6 +171,11 @@ class ModelNames:
             self._denied[model] = self._now() + DENIED_SECONDS
             reservation.has_no_adapter()
             self.on_denied()
+
+    def _pods_changed(self, _states: Collection[PodState] = ()) -> None:
+        self._parents.clear()
+        self.has_sglang = any(state.pod.engine == SGLANG for state in self._fleet)
+        self.may_change = self.falls_back or self.rewrites.active or self.has_sglang
 
     def _may_exist(self, model: str) -> bool:
         until = self._denied.get(model)

@@ -7,7 +7,7 @@ import hashlib
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -49,7 +49,8 @@ class _Targets:
         self._bounds = list(accumulate(self._weights))
 
     @property
-    def models(self) -> Iterable[str]:
+    def models(self) -> Collection[str]:
+        """The models that get a share."""
         return self._models
 
     def by_chance(self, chance: float) -> str:
@@ -77,7 +78,7 @@ def _score(seed: bytes, target: tuple[str, int]) -> float:
 class ModelRewrites:
     """All rewrites in force. They may change while the router runs."""
 
-    __slots__ = ("_exact", "_prefixes", "_random", "active")
+    __slots__ = ("_aliases", "_exact", "_prefixes", "_random", "active")
 
     def __init__(self, rewrites: Iterable[Rewrite] = (), rng: random.Random | None = None) -> None:
         self._random = rng or random.Random()
@@ -93,12 +94,13 @@ class ModelRewrites:
             else:
                 self._exact.setdefault(rewrite.name, _Targets(rewrite))
         self._prefixes = sorted(prefixes.items(), key=lambda each: -len(each[0]))
+        self._aliases = {name: targets.models for name, targets in self._exact.items()}
         self.active = bool(self._exact or self._prefixes)
         """Whether there are any. An attribute, because each request reads it."""
 
-    def aliases(self) -> dict[str, Iterable[str]]:
+    def aliases(self) -> Mapping[str, Collection[str]]:
         """Return the names that are rewritten, without those with prefixes, and their targets."""
-        return {name: targets.models for name, targets in self._exact.items()}
+        return self._aliases
 
     def target(self, model: str, key: str = "") -> str:
         """Return what a name stands for: itself, if it is not rewritten.

@@ -8,7 +8,7 @@ from msgspec import Struct
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import InferenceRequest, Pick
-from lora_router.routing.model_names import Special
+from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.refusal import Refused
 
 log = logging.getLogger("lora_router.routing")
@@ -63,7 +63,8 @@ class DecisionObserver(Protocol):
 class Recorder:
     """Puts decisions into effect: on the pod's count, in metrics, and in the debug log."""
 
-    def __init__(self, ledger: Ledger, observer: DecisionObserver) -> None:
+    def __init__(self, ledger: Ledger, observer: DecisionObserver, names: ModelNames) -> None:
+        self._names = names
         self._ledger = ledger
         self._observer = observer
         self._logs = log.isEnabledFor(logging.DEBUG)
@@ -96,7 +97,10 @@ class Recorder:
                 state.pod.name,
                 state.pod.address,
             )
-        return Routed(reservation, algorithm, pick.reason, request.model, fallbacks, special)
+        model = request.model
+        if self._names.has_sglang and request.adapter is not None:
+            model = self._names.asked_of(state, request.adapter)
+        return Routed(reservation, algorithm, pick.reason, model, fallbacks, special)
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:
         """Count a refusal, and return it."""

@@ -219,3 +219,50 @@ def test_a_header_makes_rewrites_sticky() -> None:
 
     assert all(len(models) == 1 for models in served.values())
     assert set.union(*served.values()) == {"sql-lora", "base"}
+
+
+class TestLoraPath:
+    def conversation(self, engine: str) -> Conversation:
+        fleet = make_fleet(1)
+        fleet.upsert(make_pod(1, engine=engine))
+        # Elsewhere there is a pod of SGLang, so that the field is read.
+        fleet.upsert(make_pod(2, engine="sglang", models=("other",)))
+        return Conversation(fleet)
+
+    @pytest.mark.parametrize("value", [b'"sql-lora"', b'[null, "sql-lora", "x"]'])
+    @pytest.mark.parametrize("model", [b'"model": "base", ', b""])
+    def test_sglang_gets_the_body_as_it_is(self, value: bytes, model: bytes) -> None:
+        talk = self.conversation("sglang")
+        body = b"{" + model + b'"lora_path": ' + value + b"}"
+
+        *_, answer = talk.say(request_headers(), request_body(body))
+
+        changes = told(answer.request_body.response.header_mutation)
+        assert (changes.set["model"], changes.set["target-pod"]) == (
+            "base:sql-lora",
+            "10.0.0.1:8000",
+        )
+        assert not answer.request_body.response.HasField("body_mutation")
+        assert next(iter(talk.fleet)).in_flight_adapters == {"sql-lora": 1}
+
+    def test_another_engine_gets_the_adapter_as_its_model(self) -> None:
+        body = b'{"model": "base", "lora_path": "sql-lora"}'
+
+        *_, answer = self.conversation("vllm").say(request_headers(), request_body(body))
+
+        check_whole_body(answer, b'{"model": "sql-lora", "lora_path": "sql-lora"}')
+
+    @pytest.mark.parametrize("value", [b"5", b"null", b"[]", b'""', b'{"a": 1}', b'["\\n"]'])
+    def test_what_names_no_adapter_is_left_to_the_pod(self, value: bytes) -> None:
+        body = b'{"model": "base", "lora_path": ' + value + b"}"
+
+        *_, answer = self.conversation("sglang").say(request_headers(), request_body(body))
+
+        assert told(answer.request_body.response.header_mutation).set["model"] == "base"
+
+    def test_a_plain_name_of_an_adapter_becomes_sglangs(self) -> None:
+        talk = self.conversation("sglang")
+
+        *_, answer = talk.say(request_headers(), request_body(b'{"model": "sql-lora"}'))
+
+        check_whole_body(answer, b'{"model": "base:sql-lora"}', "base:sql-lora")

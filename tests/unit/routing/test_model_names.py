@@ -1,5 +1,7 @@
 """What becomes of names that no pod lists, and of adapters without pods."""
 
+import pytest
+
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
@@ -250,3 +252,59 @@ class TestFallback:
         outcome = router.send("sql-lora", subset=frozenset({"10.0.0.2:8000"}))
 
         assert outcome == Refused(Refusal.NO_READY_POD, model="sql-lora")
+
+
+class TestSglang:
+    """SGLang takes ``base:adapter``. Other engines take the adapter's name."""
+
+    def router(self, *engines: str | None) -> Router:
+        fleet = Fleet()
+        fleet.replace(
+            make_pod(number, engine=engine) for number, engine in enumerate(engines, start=1)
+        )
+        for state in fleet:
+            fleet.put_models(state, [ServedModel("base"), ServedModel("sql-lora", "base")])
+        return Router(fleet)
+
+    @pytest.mark.parametrize("asked", ["base:sql-lora", "base: sql-lora", "sql-lora", ":sql-lora"])
+    @pytest.mark.parametrize(
+        ("engines", "address", "sent"),
+        [
+            (("sglang",), "10.0.0.1:8000", "base:sql-lora"),
+            (("vllm", "sglang"), "10.0.0.1:8000", "sql-lora"),
+            ((None, "sglang"), "10.0.0.2:8000", "base:sql-lora"),
+        ],
+    )
+    def test_a_pod_is_asked_in_its_own_way(
+        self, asked: str, engines: tuple[str | None, ...], address: str, sent: str
+    ) -> None:
+        router = self.router(*engines)
+
+        routed = router.routed(asked, subset=frozenset({address}))
+
+        assert (routed.model, routed.reservation.adapter) == (sent, "sql-lora")
+
+    @pytest.mark.parametrize("asked", ["other:sql-lora", "base:new", "base:", "a:b:c", ":" * 50])
+    def test_what_names_no_adapter_is_unknown(self, asked: str) -> None:
+        assert self.router("sglang").send(asked) == Refused(Refusal.UNKNOWN_MODEL, model=asked)
+
+    def test_a_served_name_with_a_colon_is_that_model(self) -> None:
+        router = self.router("sglang")
+        router.fleet.put_models(state_of(router.fleet, 1), [ServedModel("s3://base")])
+
+        assert router.routed("s3://base").model == "s3://base"
+
+    def test_without_such_a_pod_the_form_is_unknown(self) -> None:
+        assert isinstance(self.router("vllm", None).send("base:sql-lora"), Refused)
+
+    def test_an_alias_may_lead_there(self) -> None:
+        router = self.router("sglang")
+        router.director.names.replace_rewrites([Rewrite("gpt", (Target("base:sql-lora"),))])
+
+        assert router.routed("gpt").model == "base:sql-lora"
+
+    def test_an_adapter_in_a_field_of_its_own_counts_for_a_base_model_only(self) -> None:
+        names = self.router("sglang").director.names
+
+        asked = [names.with_lora_path(model, "sql-lora") for model in ("base", "", "base:x", "new")]
+        assert asked == ["base:sql-lora", ":sql-lora", "base:x", "new"]
