@@ -34,6 +34,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_reservations": _sum,
     # What all processes see, each from its own side.
     "lora_router_in_flight_adapters": max,
+    "lora_router_ambiguous_models": max,
     "lora_router_pods": max,
     "lora_router_pods_by_health": max,
     "lora_router_pods_age_seconds": max,
