@@ -32,7 +32,9 @@ class App(Front):
             LeaseNameError: The namespace of the Lease is unknown.
         """
         super().__init__(settings)
-        self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
+        self.discovery = make_discovery(
+            settings, self.fleet, self.telemetry, self.supervisor, self.director.priorities
+        )
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
         connect_lists(self.fleet, self.director, self.scraper)
         self.sharing = share_scrapes(

@@ -31,6 +31,7 @@ from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.model_names import NamePolicy
 from lora_router.routing.model_rewrites import Rewrite, Target
+from lora_router.routing.priorities import Priorities
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
@@ -169,6 +170,7 @@ def make_transport(
             strategy=settings.strategy_header,
             pod_filter=settings.filter_header,
             model=settings.model_header,
+            objective=settings.objective_header,
             pool=settings.pool_header or "",
             rewrite_key=settings.rewrite_sticky_header or "",
         ),
@@ -243,9 +245,20 @@ def tls_files(settings: Settings) -> TlsFiles | None:
 
 
 def make_discovery(
-    settings: Settings, fleet: Fleet, telemetry: Telemetry, supervisor: Supervisor
+    settings: Settings,
+    fleet: Fleet,
+    telemetry: Telemetry,
+    supervisor: Supervisor,
+    priorities: Priorities,
 ) -> Discovery:
     """Return what finds the pods: the pods file, else Kubernetes.
+
+    Args:
+        settings: The settings.
+        fleet: Receives the pods.
+        telemetry: Counts events.
+        supervisor: Runs the tasks.
+        priorities: Receives the priorities of objectives.
 
     Raises:
         PoolNameError: The namespace of the InferencePool is unknown.
@@ -255,7 +268,7 @@ def make_discovery(
     # The Kubernetes client takes a second to import, and only this discovery needs it.
     from lora_router.kubernetes_assembly import make_kubernetes_discovery
 
-    return make_kubernetes_discovery(settings, fleet, telemetry, supervisor)
+    return make_kubernetes_discovery(settings, fleet, telemetry, supervisor, priorities)
 
 
 def make_scraper(

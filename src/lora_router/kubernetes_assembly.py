@@ -3,18 +3,31 @@
 from lora_router.config.settings import Settings
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials
+from lora_router.discovery.objectives import Objectives
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pool_object import pool_name, pool_query
 from lora_router.discovery.pool_pods import PoolPods
 from lora_router.fleet.fleet import Fleet
+from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
 
 
 def make_kubernetes_discovery(
-    settings: Settings, fleet: Fleet, telemetry: Telemetry, supervisor: Supervisor
+    settings: Settings,
+    fleet: Fleet,
+    telemetry: Telemetry,
+    supervisor: Supervisor,
+    priorities: Priorities,
 ) -> KubernetesPods | PoolPods:
     """Return what finds the pods: an InferencePool, or labels.
+
+    Args:
+        settings: The settings.
+        fleet: Receives the pods.
+        telemetry: Counts events.
+        supervisor: Runs the tasks.
+        priorities: Receives the priorities of the pool's objectives.
 
     Raises:
         PoolNameError: The namespace of the InferencePool is unknown.
@@ -42,11 +55,19 @@ def make_kubernetes_discovery(
     )
     if pool is None:
         return pods
+    query = pool_query(*pool, settings.inference_pool_group)
     return PoolPods(
         pods,
-        pool_query(*pool, settings.inference_pool_group),
+        query,
         credentials,
         telemetry,
         supervisor,
+        objectives=Objectives(
+            query,
+            settings.inference_objective_group,
+            credentials,
+            priorities.put,
+            watch_seconds=settings.kubernetes_watch_seconds,
+        ),
         watch_seconds=settings.kubernetes_watch_seconds,
     )

@@ -1,4 +1,4 @@
-"""The settings of discovery through an InferencePool."""
+"""The settings of discovery through an InferencePool, and of priorities."""
 
 import re
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ def _pool_name(value: str) -> str:
 
 
 class PoolSettings(BaseModel):
-    """Settings of discovery through an InferencePool."""
+    """Settings of discovery through an InferencePool, and of priorities."""
 
     inference_pool: Annotated[
         Annotated[str, AfterValidator(_pool_name)] | None, Allowed(_ALLOWED)
@@ -38,4 +38,13 @@ class PoolSettings(BaseModel):
         "inference.networking.k8s.io",
         description="API group of that InferencePool: inference.networking.k8s.io (v1), or "
         "inference.networking.x-k8s.io (v1alpha2).",
+    )
+    inference_objective_group: Literal["inference.networking.x-k8s.io", "llm-d.ai"] = Field(
+        "inference.networking.x-k8s.io",
+        description="API group of the InferenceObjectives that give requests for that pool a "
+        "priority.",
+    )
+    objective_header: kinds.HeaderName = Field(
+        "x-gateway-inference-objective",
+        description="Header in which a client names an InferenceObjective.",
     )

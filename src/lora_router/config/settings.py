@@ -74,6 +74,7 @@ class Settings(
             self.strategy_header,
             self.filter_header,
             self.model_header,
+            self.objective_header,
             "x-request-id",
             *([self.rewrite_sticky_header] if self.rewrite_sticky_header else ()),
             *([self.pool_header] if self.pool_header else ()),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from lora_router.discovery.kubernetes import DiscoveryObserver, KubernetesPods
 from lora_router.discovery.kubernetes_api import ApiError, Credentials, CredentialsError
+from lora_router.discovery.objectives import Objectives
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pool_object import (
     H2C,
@@ -41,6 +42,7 @@ class PoolPods:
         observer: DiscoveryObserver,
         supervisor: Supervisor,
         *,
+        objectives: Objectives | None = None,
         watch_seconds: int = 30,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,6 +54,7 @@ class PoolPods:
             credentials: How to reach the API server.
             observer: Counts failures.
             supervisor: Runs the tasks.
+            objectives: Follows the pool's objectives.
             watch_seconds: Server-side timeout of a watch.
             clock: Returns seconds, monotonic.
         """
@@ -67,7 +70,8 @@ class PoolPods:
         """The last valid one."""
         self._seen = clock()
         """When it was last seen."""
-        self._task: asyncio.Task[None] | None = None
+        self._objectives = objectives
+        self._tasks: list[asyncio.Task[None]] = []
         self._limit = LogLimit(10.0, clock=clock)
         self.last_error: str | None = None
         """Why the pool is not followed at the moment, or ``None``."""
@@ -84,13 +88,15 @@ class PoolPods:
             raise CredentialsError(
                 f"inference_pool={self._name}: needs access to a Kubernetes cluster: {error}"
             ) from error
-        self._task = self._supervisor.keep("inference-pool", self._follow, about=self._name)
+        self._tasks = [self._supervisor.keep("inference-pool", self._follow, about=self._name)]
+        if self._objectives is not None:
+            follow = self._objectives.follow
+            self._tasks.append(self._supervisor.keep("objectives", follow, about=self._name))
 
     async def stop(self) -> None:
         """Stop following. The fleet keeps its pods."""
-        task, self._task = self._task, None
-        if task is not None:
-            await cancel([task])
+        tasks, self._tasks = self._tasks, []
+        await cancel(tasks)
         await self._pods.stop()
 
     async def synced(self) -> None:
@@ -111,7 +117,12 @@ class PoolPods:
             shown["age_seconds"] = round(self._clock() - self._seen, 1)
         if self.last_error is not None:
             shown["error"] = self.last_error
-        return {**self._pods.status(), "discovery": "inference-pool", "inference_pool": shown}
+        return {
+            **self._pods.status(),
+            "discovery": "inference-pool",
+            "inference_pool": shown,
+            **({} if self._objectives is None else self._objectives.status()),
+        }
 
     async def _follow(self) -> None:
         await self._list.follow(self._use, self._lost)

@@ -37,6 +37,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     setup: Setup
     api_version: str = ""
     """What Anthropic's clients send; empty: it is another client."""
+    objective: str = ""
+    """The InferenceObjective that the request names, if any."""
     rewrite_key: str = ""
     """Requests with the same key are rewritten to the same model. Empty: no key."""
 
@@ -119,7 +121,8 @@ KINDS: Mapping[type[Event], str] = {
 
 def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
-    path, method, content_type, length, request_id, strategy, pod_filter, api_version, *key = values
+    path, method, content_type, length, request_id, strategy, pod_filter, api_version, *more = values
+    objective, *key = more
     return RequestHeaders(
         path,
         method,
@@ -131,6 +134,7 @@ def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> Req
         ends,
         setup,
         api_version,
+        objective,
         key[0] if key else "",
     )
 

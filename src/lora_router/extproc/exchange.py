@@ -240,6 +240,7 @@ class Exchange(ResponseSide):
             headers.pod_filter,
             self._setup.subset,
             headers.rewrite_key,
+            headers.objective,
         )
         outcome = self.context.director.route(query, self._decided_late)
         if isinstance(outcome, Held):

@@ -19,6 +19,7 @@ class HeaderNames:
     pod_filter: str = "external-filter"
     model: str = "model"
     request_id: str = "x-request-id"
+    objective: str = "x-gateway-inference-objective"
     pool: str = ""
     """Empty: not set."""
     rewrite_key: str = ""
@@ -42,5 +43,6 @@ class HeaderNames:
             self.strategy,
             self.pod_filter,
             "anthropic-version",
+            self.objective,
             *((self.rewrite_key,) if self.rewrite_key else ()),
         )

@@ -43,6 +43,10 @@ class InferenceRequest(Struct, frozen=True):
     subset) was held, in seconds on the clock of ``now``. ``None``: none is held."""
     closing: tuple[PodView, str] | None = None
     """The slot that is being freed for that question: the last ``Hold.closed``."""
+    priority: int = 0
+    """The priority of the request's objective. A higher one goes first, also negative ones exist.
+    Of the requests that wait for the same pods, the waiting room asks for those of the highest
+    priority first."""
 
 
 class Pick(Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""Asks algorithms for waiting requests, in order of seniority.
+"""Asks algorithms for waiting requests, in order of priority and seniority.
 
-In a queue the first request is asked for, and in a line the first request of the most senior queue.
-If none of the ``PASSED_OVER`` most senior queues of a line takes a free slot, the others are asked
+In a queue the first request is asked for, and in a line the first request of the first queue.
+If none of the ``PASSED_OVER`` first queues of a line takes a free slot, the others are asked
 in the background, in a *sweep*. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always
 asked in sweeps, because nothing indicates which of their requests could be routed.
 """
@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Protocol
 
 from lora_router.routing.agenda import Agenda
@@ -97,7 +98,7 @@ class Asking:
         return steps
 
     def _ask_line(self, line: Line, steps: int) -> int:
-        """Ask for the most senior requests of a line while its pods have a free slot."""
+        """Ask for the first requests of a line while its pods have a free slot."""
         if not line.queues:
             return 0
         if self._resettling.left:
@@ -131,7 +132,7 @@ class Asking:
         if sweep is not None:
             sweep.again = True
             return 0
-        in_order = sorted(line.queues, key=_number)
+        in_order = sorted(line.queues, key=attrgetter("place"))
         sweep = self._sweeps[line] = Sweep(line, deque(in_order))
         return self._sweep(sweep, steps)
 
@@ -171,8 +172,3 @@ class Asking:
             self._agenda.add(line)
         resettling.lines.clear()
         return number
-
-
-def _number(queue: Queue) -> int:
-    first = queue.first
-    return 0 if first is None else first.number

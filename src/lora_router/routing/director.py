@@ -24,6 +24,7 @@ from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, NamePolicy, Special
 from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Routed, RouteQuery
+from lora_router.routing.priorities import DEFAULT, Priorities
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import UNKNOWN, SecondLook
@@ -84,6 +85,8 @@ class Director:
         self.max_hold_seconds = max_hold_seconds
         """Maximum time that a request is held."""
         self._may_hold = max_hold_seconds > 0
+        self.priorities = Priorities()
+        """What priority a request has, by the objective that it names."""
         self._catalogs: frozenset[Catalog] = frozenset()
         """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)
@@ -163,10 +166,11 @@ class Director:
         if not model:
             return self._recorder.refused(algorithm.name, Refused(Refusal.NO_MODEL))
 
+        priority = self.priorities.of(query.objective) if query.objective else DEFAULT
         serving = self._fleet.serving(model)
         special = None
         if serving.excluded or not serving.pods:
-            question = _question(algorithm, model, query)
+            question = _question(algorithm, model, query, priority)
             instead = self._instead_of(question, query, serving)
             if not isinstance(instead, ModelPods):
                 return instead
@@ -180,7 +184,7 @@ class Director:
 
         held_since = closing = None
         if self._room.held:
-            queue = self._room.queue_of(_question(algorithm, model, query))
+            queue = self._room.queue_of(_question(algorithm, model, query, priority))
             if queue is not None:
                 held_since, closing = queue.since, queue.closing
         request = InferenceRequest(
@@ -193,10 +197,11 @@ class Director:
             self._may_hold,
             held_since,
             closing,
+            priority,
         )
         answer = self._caller.ask(algorithm, request, candidates, self._clock.now())
         if isinstance(answer, Hold):
-            question = _question(algorithm, model, query)
+            question = _question(algorithm, model, query, priority)
             if not self._room.held:
                 self._catalogs = self._fleet.catalogs()
             return self.reception.admit(
@@ -259,6 +264,7 @@ class Director:
             request.path,
             request.request_id,
             may_hold=False,
+            priority=request.priority,
         )
         answer = self._caller.ask(algorithm, asked, candidates, self._clock.now())
         if isinstance(answer, Hold):
@@ -295,5 +301,5 @@ def _inference(query: RouteQuery, model: str) -> InferenceRequest:
     return InferenceRequest(model, None, query.stream, query.size, query.path, query.request_id)
 
 
-def _question(algorithm: Algorithm, model: str, query: RouteQuery) -> Question:
-    return Question(algorithm.name, model, query.pod_filter, query.subset)
+def _question(algorithm: Algorithm, model: str, query: RouteQuery, priority: int) -> Question:
+    return Question(algorithm.name, model, query.pod_filter, query.subset, priority)

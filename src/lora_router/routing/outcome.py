@@ -30,6 +30,8 @@ class RouteQuery(Struct, frozen=True):
     """Endpoints that the gateway allows; ``None``: all. (Endpoint-picker protocol, subset hint.)"""
     rewrite_key: str = ""
     """Requests with the same key are rewritten to the same model. Empty: each by chance."""
+    objective: str = ""
+    """The objective that a header names, which may have a priority (``priorities``)."""
 
 
 class Routed(Struct, frozen=True):

@@ -191,6 +191,7 @@ class Reception:
             may_hold,
             queue.since,
             queue.closing,
+            request.priority,
         )
         return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
 

@@ -1,9 +1,9 @@
 """Queues of held requests, and lines of queues.
 
-A *question* is what an algorithm is asked: algorithm, model, filter and subset. Requests that ask
-the same question get the same answer, so they wait in one ``Queue``, and only the first is asked.
-Queues that wait for the same pods stand in one ``Line``, in order of seniority: the queue whose
-first request has waited longest is first.
+A *question* is what an algorithm is asked: algorithm, model, filter, subset and priority. Requests
+that ask the same question get the same answer, so they wait in one ``Queue``, and only the first is
+asked. Queues that wait for the same pods stand in one ``Line``, in order of priority and then of
+seniority: of equal queues, the one whose first request has waited longest is first.
 """
 
 from collections import OrderedDict
@@ -27,6 +27,12 @@ class Question(NamedTuple):
     model: str
     pod_filter: str | None
     subset: frozenset[str] | None
+    priority: int = 0
+
+
+Place = tuple[int, int]
+"""A queue's place in its line: the lowest is first. The priority with the sign changed, and the
+number of the first request."""
 
 
 class Timer(Protocol):
@@ -82,13 +88,19 @@ class Queue:
     """The slot that is closed for the queue: a pod, and the adapter in it."""
     alarm: float | None = None
     """The latest time at which to ask again."""
-    entry: int | None = None
-    """The number under which it stands in its line."""
+    entry: Place | None = None
+    """The place at which it stands in its line."""
 
     @property
     def first(self) -> Held | None:
         """The request that has waited longest; ``None`` once the queue is empty."""
         return next(iter(self.requests), None)
+
+    @property
+    def place(self) -> Place:
+        """Where it belongs in a line."""
+        first = self.first
+        return -self.question.priority, 0 if first is None else first.number
 
     @property
     def since(self) -> float | None:
@@ -107,9 +119,8 @@ class Line:
         self.queues: dict[Queue, None] = {}
         self.any_change: dict[Queue, None] = {}
         """The queues that must be asked after every change."""
-        self._heap: list[tuple[int, Queue]] = []
-        """By the number of each queue's first request. Outdated entries stay until they reach the
-        top."""
+        self._heap: list[tuple[Place, Queue]] = []
+        """By the place of each queue. Outdated entries stay until they reach the top."""
         self.renew(candidates)
 
     def renew(self, candidates: Candidates) -> None:
@@ -120,17 +131,16 @@ class Line:
 
     def put(self, queue: Queue) -> None:
         """Add a queue that has a request, or take its new first request and its last ``Hold``."""
-        first = queue.first
-        assert first is not None  # noqa: S101 -- an empty queue is removed
         queue.line = self
         self.queues[queue] = None
         if queue.hold.wakes_on is WakesOn.FREE_SLOT:
             self.any_change.pop(queue, None)
         else:
             self.any_change[queue] = None
-        if queue.entry != first.number:
-            queue.entry = first.number
-            heappush(self._heap, (first.number, queue))
+        place = queue.place
+        if queue.entry != place:
+            queue.entry = place
+            heappush(self._heap, (place, queue))
             if len(self._heap) > 2 * len(self.queues) + _SLACK:
                 self._heap = [(each.entry, each) for each in self.queues if each.entry is not None]
                 heapify(self._heap)
@@ -142,11 +152,13 @@ class Line:
         self.any_change.pop(queue, None)
 
     def by_seniority(self) -> Generator[Queue, None, None]:
-        """Yield each queue, the most senior first. A yielded queue may change, move, or leave.
+        """Yield each queue: by priority, and of one priority the most senior first.
+
+        A yielded queue may change, move, or leave.
 
         Close the iterator, so that the queues that stay keep their places.
         """
-        seen: list[tuple[int, Queue]] = []
+        seen: list[tuple[Place, Queue]] = []
         try:
             while self._heap:
                 entry = heappop(self._heap)

@@ -7,7 +7,8 @@ Rules:
 - A change wakes the queues whose answer it can change:
 
   ======================================  ==========================================
-  a pod has a free slot                   its lines, the most senior queue first
+  a pod has a free slot                   its lines: the highest priority first, and of one
+                                          priority the most senior queue
   an adapter came in flight on a pod      the queues of that adapter
   a closed slot is open again             the queues of the adapter in it
   the slot closed for a queue is empty    that queue, after the lines
@@ -27,6 +28,7 @@ Rules:
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
@@ -213,7 +215,7 @@ class WaitingRoom:
 
     def joined(self, adapter: str) -> None:
         """Wake an adapter's queues after one of its requests was routed: others may follow it."""
-        for queue in self._queues_by_model.get(adapter, ()):
+        for queue in self._queues_of(adapter):
             self._reopen_slot(queue)
             self._agenda.add(queue)
         self._agenda.work()
@@ -231,8 +233,13 @@ class WaitingRoom:
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
         for adapter in adapters:
-            for queue in self._queues_by_model.get(adapter, ()):
+            for queue in self._queues_of(adapter):
                 self._agenda.add(queue)
+
+    def _queues_of(self, model: str) -> Collection[Queue]:
+        """Return the queues of a model, the highest priority first."""
+        queues = self._queues_by_model.get(model, ())
+        return queues if len(queues) < 2 else sorted(queues, key=attrgetter("place"))
 
     def _reopen_slot(self, queue: Queue) -> None:
         adapter = self._slots.reopen(queue)

@@ -15,6 +15,7 @@ from lora_router.fleet.reading import Reading, last_readings
 from lora_router.peering.pb import readings_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
 from lora_router.peering.reading_codec import ReadingWriter
+from lora_router.routing.priorities import Priorities
 from lora_router.scrape.scraper import Scraper
 from lora_router.workers import messages
 from lora_router.workers.crew import Crew
@@ -37,6 +38,7 @@ class HandedOn:
         fleet: Fleet,
         crew: Crew,
         scraper: Scraper,
+        priorities: Priorities,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Follow a fleet and what is read for it, and answer the workers' questions.
@@ -45,11 +47,13 @@ class HandedOn:
             fleet: The parent's.
             crew: The workers.
             scraper: Reads the pods.
+            priorities: Those of requests, by objective.
             clock: The clock of readings.
         """
         self._fleet = fleet
         self._crew = crew
         self._scraper = scraper
+        self._priorities = priorities
         self._clock = clock
         self._digests = CatalogDigests()
         self._keys = PodKeys(fleet)
@@ -70,6 +74,7 @@ class HandedOn:
         fleet.changes.pods.subscribe(self._pods_changed)
         scraper.subscribe_readings(self._gather)
         scraper.subscribe_looked(self._looked)
+        priorities.on_change = lambda: crew.broadcast(self._objectives())
         crew.on_started.append(self._tell_all)
         crew.on_doubt = self._read_soon
         crew.on_look = scraper.look_again
@@ -91,6 +96,8 @@ class HandedOn:
         self._writers[member.number] = member, writer
         for message in _pods_messages(self._pods.values(), ()):
             member.process.send(message)
+        if self._priorities.by_objective:
+            member.process.send(self._objectives())
         self._send(member, writer, last_readings(tuple(self._fleet), self._clock()))
         if self._is_synced:
             member.process.send(messages.encode(messages.Synced()))
@@ -107,6 +114,9 @@ class HandedOn:
         return messages.encode(messages.Readings(readings.SerializeToString()))
 
     # To all workers
+
+    def _objectives(self) -> bytes:
+        return messages.encode(messages.Objectives(dict(self._priorities.by_objective)))
 
     def _pods_changed(self, changed: Collection[PodState]) -> None:
         pods, gone = [], []

@@ -39,6 +39,12 @@ class Pods(_Message, frozen=True):
     gone: tuple[str, ...]
 
 
+class Objectives(_Message, frozen=True):
+    """The priority of each objective."""
+
+    priorities: dict[str, int]
+
+
 class Synced(_Message, frozen=True):
     """The list of pods is complete."""
 
@@ -179,6 +185,7 @@ class Metrics(_Message, frozen=True):
 FromParent: TypeAlias = (
     Start
     | Pods
+    | Objectives
     | Synced
     | Warm
     | Readings

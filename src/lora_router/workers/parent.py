@@ -22,6 +22,7 @@ from lora_router.extproc.transport import listen_error
 from lora_router.grpc_server.server import listen
 from lora_router.peer_assembly import check_peers, make_peer_addresses, share_scrapes
 from lora_router.readiness import RouterReadiness
+from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.logs import set_format, set_level
 from lora_router.telemetry.metrics import Telemetry, page_of
@@ -64,12 +65,15 @@ class Parent:
         self.telemetry = Telemetry(self.fleet)
         self.supervisor = Supervisor(self.telemetry.task_failed)
         self.fleet.changes.on_failure = self._listener_failed
-        self.discovery = make_discovery(settings, self.fleet, self.telemetry, self.supervisor)
+        priorities = Priorities()
+        self.discovery = make_discovery(
+            settings, self.fleet, self.telemetry, self.supervisor, priorities
+        )
         self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
         self.crew = Crew(
             settings.workers, self._start_worker, self.supervisor, relays=settings.has_mesh
         )
-        self.handed_on = HandedOn(self.fleet, self.crew, self.scraper)
+        self.handed_on = HandedOn(self.fleet, self.crew, self.scraper, priorities)
         source = make_peer_addresses(settings)
         self.addresses: FoundAddresses | None = None
         if source is not None:

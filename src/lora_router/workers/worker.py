@@ -30,6 +30,7 @@ from lora_router.workers.messages import (
     FromParent,
     Hurry,
     Looked,
+    Objectives,
     Pods,
     Readings,
     Refresh,
@@ -147,6 +148,8 @@ class Worker(Front):
                 self._received.pods(message)
             case Synced():
                 self.fleet.synced = True
+            case Objectives(priorities):
+                self.director.priorities.put(priorities)
             case Looked():
                 self._received.looked()
             case Warm(peers):

@@ -11,7 +11,9 @@ from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingRes
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
+from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.least_request import LeastRequest
 from tests.fleet import make_fleet
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -395,6 +397,24 @@ class TestRefusing:
         status, marked, error = error_of(answer)
         assert (status, marked["x-error-external-filter"]) == (400, "true")
         assert error["param"] == "external-filter"
+
+    def test_the_objective_gives_the_request_its_priority(self) -> None:
+        seen: list[int] = []
+
+        class Looks(LeastRequest):
+            name = "looks"
+
+            def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
+                seen.append(request.priority)
+                return super().pick(request, candidates, now)
+
+        for objective in (b"chat", b"unknown", b""):
+            conversation = Conversation(make_fleet(1), algorithm=Looks(AlgorithmOptions()))
+            conversation.context.director.priorities.put({"chat": 10})
+            headers = [("x-gateway-inference-objective", objective)]
+            conversation.say(request_headers(headers=headers), request_body(SQL))
+
+        assert seen == [10, 0, 0]
 
     def test_a_subset_hint_without_one_of_our_pods_is_a_503(self) -> None:
         _, answer = one_pod().say(request_headers(subset=["10.9.9.9:1"]), request_body(SQL))

@@ -270,6 +270,75 @@ class TestWhoIsNext:
         assert router.late_names == ["last"]
 
 
+class TestPriorities:
+    """Requests name objectives, which have priorities."""
+
+    @staticmethod
+    def saturated(pods: int = 1, slots: int = 1, waiting: int = 3) -> Saturated:
+        fleet = Saturated(pods, slots, waiting)
+        fleet.router.director.priorities.put({"chat": 10, "batch": -5})
+        return fleet
+
+    def test_a_higher_priority_goes_first_however_long_others_waited(self) -> None:
+        fleet = self.saturated(1, 4, 4)
+        fleet.router.held("waits-1", "batch", objective="batch")
+        fleet.router.held("waits-3", "first chat", objective="chat")
+        fleet.router.held("waits-2", "second chat", objective="chat")
+        for name in fleet.running:
+            for _ in range(2):
+                fleet.end_one(name)
+
+        # The others of an adapter follow the request that takes its slot.
+        names = fleet.router.late_names
+        assert names[:4] == ["first chat", "waits-3", "second chat", "waits-2"]
+        assert names[4:] == ["waits-0", "waits-1", "batch"]
+
+    def test_of_one_adapter_the_higher_priority_goes_first(self) -> None:
+        fleet = self.saturated(1, 1, 1)
+        fleet.router.held("waits-0", "batch", objective="batch")
+        fleet.router.held("waits-0", "chat", objective="chat")
+        for _ in range(2):
+            fleet.end_one("runs-0")
+
+        assert fleet.router.late_names == ["chat", "waits-0", "batch"]
+
+    def test_an_unknown_objective_is_none(self) -> None:
+        fleet = self.saturated(1, 1, 2)
+        fleet.router.held("waits-1", "unknown", objective="no such objective")
+        for _ in range(2):
+            fleet.end_one("runs-0")
+
+        assert fleet.router.late_names == ["waits-0"]
+
+    def test_a_request_keeps_the_priority_with_which_it_came(self) -> None:
+        fleet = self.saturated(1, 1, 2)
+        fleet.router.held("waits-1", "chat", objective="chat")
+        fleet.router.director.priorities.put({})
+        for _ in range(2):
+            fleet.end_one("runs-0")
+
+        assert fleet.router.late_names == ["chat", "waits-1"]
+
+    def test_algorithms_see_the_priority(self) -> None:
+        seen: list[int] = []
+
+        class Looks(CountingPlacement):
+            def pick(
+                self, request: InferenceRequest, candidates: Candidates, now: float
+            ) -> Pick | Hold:
+                seen.append(request.priority)
+                return super().pick(request, candidates, now)
+
+        router = Router(fleet_of(1, 1, ["a", "b"]), Looks())
+        router.director.priorities.put({"chat": 7})
+        first = router.routed("a", objective="chat")
+        router.held("b", objective="chat")
+        first.reservation.release()
+
+        assert router.late_names == ["b"]
+        assert set(seen) == {7}
+
+
 class TestHowLong:
     @pytest.mark.parametrize("scrape_seconds", [None, 1.0, 12.0, 60.0])
     def test_a_rare_adapter_waits_no_longer_than_patience_and_a_generation(
@@ -467,13 +536,18 @@ class WaitingRoomMachine(RuleBasedStateMachine):
         self.names = [f"a{number}" for number in range(8)]
         self.fleet = fleet_of(2, 2, self.names)
         self.router = Router(self.fleet, max_hold_seconds=30.0)
+        self.router.director.priorities.put({"chat": 1, "batch": -1})
         self.open: list[Routed] = []
         self.held: list[Held] = []
         self.seen = 0
 
-    @rule(model=st.integers(0, 7), narrow=st.sampled_from([None, None, "zone=b", "!zone"]))
-    def send(self, model: int, narrow: str | None) -> None:
-        outcome = self.router.send(self.names[model], pod_filter=narrow)
+    @rule(
+        model=st.integers(0, 7),
+        narrow=st.sampled_from([None, None, "zone=b", "!zone"]),
+        objective=st.sampled_from(["", "", "chat", "batch"]),
+    )
+    def send(self, model: int, narrow: str | None, objective: str) -> None:
+        outcome = self.router.send(self.names[model], pod_filter=narrow, objective=objective)
         if isinstance(outcome, Routed):
             self.open.append(outcome)
         elif isinstance(outcome, Held):

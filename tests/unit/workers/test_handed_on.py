@@ -10,6 +10,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.reading import ReadFailure, Reading
+from lora_router.routing.priorities import Priorities
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
@@ -67,7 +68,10 @@ class Site:
         self.scraper = Scraper(self.fleet, Telemetry(Fleet()), clock=lambda: self.now)
         self.supervisor = Supervisor()
         self.crew = Crew(2, self._start, self.supervisor)
-        self.handed_on = HandedOn(self.fleet, self.crew, self.scraper, clock=lambda: self.now)
+        self.priorities = Priorities()
+        self.handed_on = HandedOn(
+            self.fleet, self.crew, self.scraper, self.priorities, clock=lambda: self.now
+        )
 
     async def _start(self, _number: int) -> FakeProcess:
         raise AssertionError("workers are added by hand")
@@ -127,6 +131,19 @@ async def test_workers_know_the_pods_and_what_was_read(handing: Site) -> None:
         assert state.metrics.lora.active == {"a", "b"}
         assert set(state.adapters) == {"a", "b"}
         assert worker.fleet.serving("a").pods
+
+
+async def test_workers_know_the_priorities_of_objectives(handing: Site) -> None:
+    early = handing.add_worker(1)
+    handing.priorities.put({"chat": 10})
+    handing.priorities.put({"chat": 10})
+    late = handing.add_worker(2)
+    told = messages.Objectives({"chat": 10})
+    assert [each for each in early.sent if each == told] == [told]
+    assert told in late.sent
+
+    handing.priorities.put({})
+    assert messages.Objectives({}) in late.sent
 
 
 async def test_metrics_of_several_pods_wait_for_each_other_and_news_takes_them_along(
