@@ -121,7 +121,9 @@ KINDS: Mapping[type[Event], str] = {
 
 def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
-    path, method, content_type, length, request_id, strategy, pod_filter, api_version, *more = values
+    path, method, content_type, length, request_id, strategy, pod_filter, api_version, *more = (
+        values
+    )
     objective, *key = more
     return RequestHeaders(
         path,
