@@ -143,6 +143,10 @@ paths: $(VENV)/.dev ## update the table of docs/paths.md
 schema: $(VENV)/.dev ## update the settings in the chart's schema
 	$(PY) deploy/helm/write_schema.py
 
+.PHONY: chart-readme
+chart-readme: $(VENV)/.dev ## update the values in the chart's README and its file of defaults
+	$(PY) deploy/helm/write_values.py
+
 .PHONY: build
 build: $(VENV)/.dev ## build the wheel and the source archive into dist/
 	$(PY) -m hatchling build -d dist

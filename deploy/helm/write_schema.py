@@ -5,6 +5,7 @@ With the schema, Helm refuses an invalid setting before anything is rolled out.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lora_router.config.report import settings_schema
 
@@ -34,6 +35,8 @@ def with_settings(text: str) -> str:
     }
     for name in PORTS:
         properties[name]["minimum"] = 1
+    for schema in properties.values():
+        _allow_null(schema)
     elsewhere = ", ".join(f"{name} ({value})" for name, value in ELSEWHERE.items())
     document["properties"]["settings"] = {
         "description": f"Settings of the router, by name. With values of their own: {elsewhere}.",
@@ -42,6 +45,17 @@ def with_settings(text: str) -> str:
         "properties": properties,
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    """Let a setting be null, which the chart takes for absent.
+
+    So a file of values can take back what another one sets.
+    """
+    if schema["type"] != "null" and "null" not in schema["type"]:
+        schema["type"] = [schema["type"], "null"]
+    if "enum" in schema and None not in schema["enum"]:
+        schema["enum"] = [*schema["enum"], None]
 
 
 if __name__ == "__main__":

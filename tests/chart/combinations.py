@@ -116,14 +116,12 @@ COMBINATIONS: dict[str, dict[str, object]] = {
     },
     "monitoring": {
         "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
-        "prometheusRule": {
-            "enabled": True,
-            "labels": {"release": "prometheus"},
-            "extraRules": [{"alert": "NoPod", "expr": 'lora_router_pods{state="ready"} == 0'}],
-        },
-        "dashboard": {"enabled": True},
     },
-    "alerts as they come": {"prometheusRule": {"enabled": True}},
+    "one address family, and labels that the chart sets too": {
+        "service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]},
+        "commonLabels": {"app.kubernetes.io/name": "theirs", "team": "inference"},
+        "podLabels": {"team": "routers"},
+    },
     "an Envoy beside it": {
         "gateway": {"mode": "sidecar", "sidecar": {"port": 8000, "image": "envoy.test/envoy:v1"}},
         "service": {

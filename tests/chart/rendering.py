@@ -27,7 +27,9 @@ def render(
     documents = []
     for name, text in sorted(files.items()):
         if not name.endswith("NOTES.txt"):
-            documents += [document for document in yaml.safe_load_all(text) if document]
+            documents += [
+                document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document
+            ]
     return documents
 
 

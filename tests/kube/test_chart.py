@@ -116,8 +116,6 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
         "autoscaling": {"enabled": True},
         "networkPolicy": {"enabled": True},
         "serviceMonitor": {"enabled": True},
-        "prometheusRule": {"enabled": True},
-        "dashboard": {"enabled": True},
     }
 
     installed = releases.install(CHART, "mine", full)
@@ -126,13 +124,12 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
     kinds = {kind for kind, *_ in await everything(admin) - before}
     assert {"BackendTrafficPolicy", "ReferenceGrant", "ClusterRole", "ServiceMonitor"} <= kinds
 
-    upgraded = releases.upgrade(
-        CHART, "mine", {**full, "settings": {"log_level": "debug"}, "dashboard": {"enabled": False}}
-    )
+    changes = {"settings": {"log_level": "debug"}, "networkPolicy": {"enabled": False}}
+    upgraded = releases.upgrade(CHART, "mine", {**full, **changes})
     assert upgraded["revision"] == 2
     assert checksum(await deployment()) != checksum(first)
-    names = {name for _, _, name in await everything(admin)}
-    assert "mine-lora-router-dashboard" not in names
+    kinds = {kind for kind, *_ in await everything(admin) - before}
+    assert "NetworkPolicy" not in kinds
 
     releases.rollback("mine", version=1)
     assert checksum(await deployment()) == checksum(first)
@@ -152,9 +149,11 @@ async def test_the_notes_name_the_next_three_commands(namespace: str, releases: 
 
 async def test_the_notes_warn_of_what_will_not_work(releases: Releases) -> None:
     def notes(name: str, values: Mapping[str, object]) -> str:
-        return str(releases.install(CHART, name, values, dry_run="client")["notes"])
+        image = {"image": {"repository": "registry.test/lora-router"}}
+        return str(releases.install(CHART, name, {**image, **values}, dry_run="client")["notes"])
 
     assert "WARNING" not in notes("plain", {})
+    assert "which no registry has" in notes("image", {"image": {"repository": "lora-router"}})
     scaled = notes("scaled", {"autoscaling": {"enabled": True}})
     assert "this cluster does not serve custom.metrics.k8s.io" in scaled
     by_cpu = notes("cpu", {"autoscaling": {"enabled": True, "source": "cpu"}})

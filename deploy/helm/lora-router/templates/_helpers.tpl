@@ -18,15 +18,32 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: router
 {{- end }}
 
-{{- define "lora-router.labels" -}}
+{{- /* The chart's own labels of every object. */ -}}
+{{- define "lora-router.ownLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/name: {{ include "lora-router.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
 {{- end }}
+
+{{- /* The labels of an object that has no others. */ -}}
+{{- define "lora-router.labels" -}}
+{{ include "lora-router.labelsWith" (dict "root" .) }}
+{{- end }}
+
+{{- /*
+The labels of an object, each once. Takes root, component (optional), and more: labels from values. The
+chart's own labels take precedence, because selectors rely on them, and more over commonLabels.
+*/ -}}
+{{- define "lora-router.labelsWith" -}}
+{{- $component := dict -}}
+{{- with .component }}{{ $_ := set $component "app.kubernetes.io/component" . }}{{ end -}}
+{{- $found := dict -}}
+{{- range list .root.Values.commonLabels .more (include "lora-router.ownLabels" .root | fromYaml) $component }}
+{{- range $key, $value := . }}{{ $_ := set $found $key $value }}{{ end }}
+{{- end }}
+{{- toYaml $found -}}
 {{- end }}
 
 {{- define "lora-router.serviceAccountName" -}}
@@ -82,7 +99,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if eq .Values.gateway.mode "sidecar" }}
 {{- $_ := set $ours "envoy_max_heap_bytes" (int64 .Values.gateway.sidecar.maxHeapBytes) }}
 {{- end }}
-{{- mergeOverwrite $ours (deepCopy .Values.settings) | toYaml }}
+{{- range $name, $value := .Values.settings }}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $ours $name $value }}{{ end }}
+{{- end }}
+{{- toYaml $ours }}
 {{- end }}
 
 {{- /* "true" if Envoy calls the router over TLS, else empty. */ -}}

@@ -1,0 +1,69 @@
+"""Paths and upgrades behind Envoy Gateway: as the printed Envoy configuration has them."""
+
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from tests.chart.rendering import render
+from tests.envoy import free_port
+from tests.integration.echo_pod import EchoPod
+from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
+from tests.kube.gateway_config import (
+    bootstrap,
+    connection_manager,
+    processor,
+    routes_of,
+    translate,
+)
+from tests.kube.gateway_install import gateway_values, installed
+from tests.kube.installed import Releases
+from tests.kube.server import KubeClient, KubeServer
+
+_missing = why_not(GATEWAY_TRANSLATOR)
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.skipif(_missing is not None, reason=str(_missing)),
+    pytest.mark.usefixtures("resources"),
+]
+
+PODS = {("models", "base"): ["127.0.0.1:8001"]}
+
+
+async def test_paths_are_normalised_and_upgrades_allowed(folder: Path) -> None:
+    documents = render(gateway_values(("models", "base")))
+    [(name, found)] = (await translate(documents, folder, "xds", PODS))["xds"].items()
+    config = bootstrap({"xds": {name: found}}, name, free_port())
+
+    [listener] = config["static_resources"]["listeners"]
+    manager = connection_manager(listener)
+    assert manager["normalizePath"] is True
+    assert manager["mergeSlashes"] is True
+    assert manager["pathWithEscapedSlashesAction"] == "UNESCAPE_AND_FORWARD"
+    for route in routes_of(config):
+        kinds = [each["upgradeType"] for each in route["route"]["upgradeConfigs"]]
+        assert kinds == ["websocket"]
+    # With it, the router lets Envoy leave a body alone that nobody has to read.
+    assert processor(config)["allowModeOverride"] is True
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat%2Fcompletions", "//v1//chat/completions", "/v1/x/../chat/completions"]
+)
+async def test_a_path_is_routed_as_the_pod_reads_it(
+    path: str,
+    kube: KubeServer,
+    admin: KubeClient,
+    namespace: str,
+    releases: Releases,
+    folder: Path,
+) -> None:
+    pods = [EchoPod("one", ("a1",)), EchoPod("two", ("a2",))]
+    service = (namespace, "base")
+    values = gateway_values(service)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+        url = URL(f"http://127.0.0.1:{gateway.envoy.port}{path}", encoded=True)
+        for model, pod in (("a1", "one"), ("a2", "two")):
+            async with gateway.client.post(url, json={"model": model}) as response:
+                assert (response.status, response.headers["x-pod"]) == (200, pod)
+        assert {each.path for pod in pods for each in pod.received} == {"/v1/chat/completions"}
