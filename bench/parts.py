@@ -37,6 +37,7 @@ from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.outputs import Output
 from lora_router.extproc.paths import Paths
 from lora_router.extproc.session import Session
+from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
 
@@ -137,6 +138,7 @@ def _context(fleet: BenchFleet) -> SessionContext:
         HeaderNames(),
         1 << 25,
         ModelsAnswers(fleet.director, MonotonicClock()),
+        StickyIds(fleet.fleet, fleet.director.sticky.made),
     )
 
 

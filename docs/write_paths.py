@@ -49,8 +49,8 @@ def _treatment(rule: PathRule) -> str:
 
 def _ids(rule: PathRule) -> Iterable[str]:
     if rule.ids_in:
-        yield " and ".join(f"`{field}`" for field in rule.ids_in)
-    if rule.makes_id:
+        yield " and ".join(f"`{field}`" for field, _ in rule.ids_in)
+    if rule.makes_ids:
         yield "of the answer"
     if rule.treatment is Treatment.STICKY and not rule.ids_in:
         yield "of the path"

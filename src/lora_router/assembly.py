@@ -17,6 +17,7 @@ from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.path_table import rules_of_settings
 from lora_router.extproc.paths import Paths
+from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.extproc.tls import TlsFiles
 from lora_router.extproc.transport import Transport
 from lora_router.fleet.fleet import Fleet
@@ -176,6 +177,9 @@ def make_transport(
         ),
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),
+        ids=StickyIds(
+            director.fleet, director.sticky.made, pass_unknown=settings.unknown_ids == "pass"
+        ),
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         answers=telemetry.answers,
         gateway=gateway,

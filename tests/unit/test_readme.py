@@ -18,12 +18,15 @@ from lora_router.extproc.errors import (
     body_answer,
     busy_list_answer,
     cut_body_answer,
+    id_answer,
     overloaded_answer,
+    path_answer,
     query_answer,
     refusal_answer,
     too_large_answer,
     unread_list_answer,
 )
+from lora_router.extproc.path_table import RULES
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
@@ -77,7 +80,13 @@ def table(heading: str) -> list[list[str]]:
 
 
 def test_every_error_that_a_client_can_meet_is_described() -> None:
-    described = {(row[0], row[1].strip("`")) for row in table("Errors") if row[0].isdigit()}
+    described = {
+        (row[0], code.strip("`"))
+        for row in table("Errors")
+        if row[0].isdigit()
+        for code in row[1].split(", ")
+    }
+    kinds = {rule.id_kind for rule in RULES if rule.id_kind}
     answers = [
         *(refusal_answer(Refused(refusal, "some-model")) for refusal in Refusal),
         *(body_answer(BodyError(kind, "wrong")) for kind in BodyErrorKind),
@@ -87,6 +96,8 @@ def test_every_error_that_a_client_can_meet_is_described() -> None:
         query_answer("limit", "wrong"),
         unread_list_answer(),
         busy_list_answer(),
+        path_answer("/sleep"),
+        *(id_answer(kind, "x", None, is_gone=True) for kind in kinds),
     ]
     own = {(str(answer.status), answer.code) for answer in answers}
 

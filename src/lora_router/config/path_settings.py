@@ -27,6 +27,12 @@ class PathSettings(BaseModel):
         description="What to do with a request on a path without a rule if its body names no "
         "model: send it to any pod, or refuse it with 404.",
     )
+    unknown_ids: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="What to do with a request that names an ID, such as previous_response_id, if "
+        "no ready pod is known to have made it: refuse it with 404, or send it to any pod, where "
+        "pods share what they store.",
+    )
     admin_paths: Literal["refuse", "allow"] = Field(
         "refuse",
         description="Whether clients may use paths that change a pod or show its internals, such "

@@ -28,29 +28,12 @@ _HeaderMode = ext_proc.ProcessingModeHeaderSendMode
 
 def ext_proc_filter(settings: Settings) -> ext_proc.ExternalProcessor:
     """Return the filter."""
-    body_mode = {
-        "buffered": _BodyMode.BUFFERED,
-        "streamed": _BodyMode.STREAMED,
-        "full-duplex": _BodyMode.FULL_DUPLEX_STREAMED,
-    }[settings.envoy_body_mode]
-    # Envoy rejects full duplex mode without trailers.
-    full_duplex = body_mode is _BodyMode.FULL_DUPLEX_STREAMED
     return ext_proc.ExternalProcessor(
         grpc_service=core.GrpcService(
             envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=ROUTER_CLUSTER),
             retry_policy=_ask_another_router(),
         ),
-        processing_mode=ext_proc.ProcessingMode(
-            request_header_mode=_HeaderMode.SEND,
-            request_body_mode=body_mode,
-            request_trailer_mode=_HeaderMode.SEND if full_duplex else _HeaderMode.SKIP,
-            response_header_mode=_HeaderMode.SEND,
-            response_body_mode=_BodyMode.NONE,
-            # Keeps the stream open until the last byte of the answer. Otherwise Envoy may close it
-            # after the response headers, and the request would no longer count as in flight. An
-            # answer without trailers, which is the usual one, costs no message.
-            response_trailer_mode=_HeaderMode.SEND,
-        ),
+        processing_mode=processing_mode(settings),
         response_attributes=_RESPONSE_ATTRIBUTES,
         message_timeout=timedelta(seconds=settings.envoy_message_timeout_seconds),
         max_message_timeout=timedelta(
@@ -58,13 +41,35 @@ def ext_proc_filter(settings: Settings) -> ext_proc.ExternalProcessor:
         ),
         failure_mode_allow=fails_open(settings),
         allow_mode_override=True,
-        send_body_without_waiting_for_header_response=body_mode is _BodyMode.STREAMED,
+        send_body_without_waiting_for_header_response=settings.envoy_body_mode == "streamed",
         metadata_options=ext_proc.MetadataOptions(
             forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
                 untyped=["envoy.lb", "envoy.lb.subset_hint"]
             ),
             receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(untyped=["envoy.lb"]),
         ),
+    )
+
+
+def processing_mode(settings: Settings) -> ext_proc.ProcessingMode:
+    """Return what Envoy sends to the router."""
+    body_mode = {
+        "buffered": _BodyMode.BUFFERED,
+        "streamed": _BodyMode.STREAMED,
+        "full-duplex": _BodyMode.FULL_DUPLEX_STREAMED,
+    }[settings.envoy_body_mode]
+    # Envoy rejects full duplex mode without trailers.
+    full_duplex = body_mode is _BodyMode.FULL_DUPLEX_STREAMED
+    return ext_proc.ProcessingMode(
+        request_header_mode=_HeaderMode.SEND,
+        request_body_mode=body_mode,
+        request_trailer_mode=_HeaderMode.SEND if full_duplex else _HeaderMode.SKIP,
+        response_header_mode=_HeaderMode.SEND,
+        response_body_mode=_BodyMode.NONE,
+        # Keeps the stream open until the last byte of the answer. Otherwise Envoy may close it
+        # after the response headers, and the request would no longer count as in flight. An
+        # answer without trailers, which is the usual one, costs no message.
+        response_trailer_mode=_HeaderMode.SEND,
     )
 
 

@@ -1,11 +1,17 @@
 """The route of all requests, and which of them are sent to a pod again."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 from envoy_data_plane.envoy.config.route import v3 as route_v3
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as ext_proc
+from envoy_data_plane.envoy.type.matcher import v3 as matcher
+from envoy_data_plane.google.protobuf import Any
 
 from lora_router.config.settings import Settings
+from lora_router.envoy.ext_proc_filter import processing_mode
 from lora_router.envoy.pods_cluster import PODS_CLUSTER, retries
+from lora_router.extproc.path_table import RULES
 
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only failures after which no pod has seen the request, so that nothing is generated twice."""
@@ -14,26 +20,60 @@ _NEVER = timedelta(0)
 
 
 def route_config(settings: Settings) -> route_v3.RouteConfiguration:
-    """Return the one route: everything goes to the pods."""
+    """Return the routes: everything goes to the pods."""
+    everything = route_v3.Route(match=route_v3.RouteMatch(prefix="/"), route=_to_pods(settings))
     return route_v3.RouteConfiguration(
         name="all",
         virtual_hosts=[
             route_v3.VirtualHost(
-                name="all",
-                domains=["*"],
-                routes=[
-                    route_v3.Route(
-                        match=route_v3.RouteMatch(prefix="/"),
-                        route=route_v3.RouteAction(
-                            cluster=PODS_CLUSTER,
-                            # A generation may take long, also until its first byte.
-                            timeout=_NEVER,
-                            retry_policy=route_v3.RetryPolicy(
-                                retry_on=RETRY_ON, num_retries=retries(settings)
-                            ),
-                        ),
-                    )
-                ],
+                name="all", domains=["*"], routes=[*_making_ids(settings), everything]
             )
         ],
     )
+
+
+def _to_pods(settings: Settings) -> route_v3.RouteAction:
+    return route_v3.RouteAction(
+        cluster=PODS_CLUSTER,
+        # A generation may take long, also until its first byte.
+        timeout=_NEVER,
+        retry_policy=route_v3.RetryPolicy(retry_on=RETRY_ON, num_retries=retries(settings)),
+    )
+
+
+def _making_ids(settings: Settings) -> Iterator[route_v3.Route]:
+    """Yield routes for paths whose answers contain IDs, in modes in which the router cannot ask.
+
+    Envoy ignores mode overrides if it sends the body without waiting for the answer to the headers,
+    and in full duplex mode.
+    """
+    if settings.envoy_body_mode == "buffered":
+        return
+    mode = processing_mode(settings)
+    mode.response_body_mode = ext_proc.ProcessingModeBodySendMode.STREAMED
+    per_route = Any.pack(
+        ext_proc.ExtProcPerRoute(overrides=ext_proc.ExtProcOverrides(processing_mode=mode))
+    )
+    seen = set()
+    for prefix in (*settings.path_prefixes, ""):
+        for rule in RULES:
+            path = prefix.rstrip("/") + rule.path.partition("/{")[0]
+            if not rule.makes_ids or path in seen:
+                continue
+            seen.add(path)
+            methods = "|".join(sorted(rule.methods)) or "GET|POST"
+            yield route_v3.Route(
+                match=route_v3.RouteMatch(
+                    path_separated_prefix=path,
+                    headers=[
+                        route_v3.HeaderMatcher(
+                            name=":method",
+                            string_match=matcher.StringMatcher(
+                                safe_regex=matcher.RegexMatcher(regex=methods)
+                            ),
+                        )
+                    ],
+                ),
+                route=_to_pods(settings),
+                typed_per_filter_config={"envoy.filters.http.ext_proc": per_route},
+            )

@@ -72,7 +72,7 @@ def clearing(names: HeaderNames, body_mode: int, response_body_mode: int) -> byt
 
 @lru_cache(maxsize=64)
 def asked_modes(body_mode: int, response_body_mode: int) -> bytes:
-    """Return the part of an answer to ``request_headers`` that asks Envoy for processing modes.
+    """Return the part of an answer to headers that asks Envoy for processing modes.
 
     The router needs the response headers, and a stream that is open until the end of the response.
     Envoy 1.40 can close it early where it does not send response trailers. Envoy ignores the modes
@@ -81,7 +81,7 @@ def asked_modes(body_mode: int, response_body_mode: int) -> bytes:
 
     Args:
         body_mode: The mode of the request body.
-        response_body_mode: The configured mode of the response body. It does not change.
+        response_body_mode: The mode of the response body.
     """
     mode = ProcessingMode(
         request_header_mode=ProcessingMode.SEND,

@@ -6,6 +6,7 @@ from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.paths import Paths
+from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.log_limit import LogLimit
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import DecisionObserver
@@ -23,6 +24,8 @@ class SessionContext:
     max_body_bytes: int
     models: ModelsAnswers
     """Answers ``/v1/models``."""
+    ids: StickyIds
+    """The IDs that pods made."""
     refuse_unknown_paths: bool = False
     """Whether a request is refused if no rule has its path and its body names no model."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)

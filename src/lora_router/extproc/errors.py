@@ -17,6 +17,7 @@ _BODY = "x-error-request-body-processing"
 _NO_MODEL = "x-error-no-model-in-request"
 _PATH = "x-error-path-refused"
 _QUERY = "x-error-query"
+_ID = "x-error-id"
 _RETRY_AFTER = ("retry-after", b"1")
 """Seconds."""
 
@@ -93,6 +94,15 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 "no_pod_selected",
                 f"No ready pod that serves the model {shown(model)} matches the label selector and "
                 "the gateway's subset.",
+            )
+        case Refusal.MODEL_ELSEWHERE:
+            return _answer(
+                400,
+                "model_elsewhere",
+                "The request names an ID that only one pod knows, and that pod does not serve the "
+                f"model {shown(model)}.",
+                param="model",
+                marker=(_NO_BACKENDS, model.encode()),
             )
         case Refusal.OVERLOADED:
             return _answer(
@@ -191,6 +201,28 @@ def busy_list_answer() -> ErrorAnswer:
         "router_overloaded",
         "The router did not finish the list of models in time. Retry later.",
         headers=(_RETRY_AFTER,),
+    )
+
+
+def id_answer(kind: str, name: str, param: str | None, *, is_gone: bool) -> ErrorAnswer:
+    """Return the response to a request that names an ID for which there is no pod.
+
+    Args:
+        kind: Of what it is the ID: a response, a file, a batch.
+        name: The ID.
+        param: The field of the body that names it; ``None``: the path does.
+        is_gone: Whether the pod that made the ID is known and gone.
+    """
+    if is_gone:
+        reason = "the pod that made it is gone, and only that pod had it"
+    else:
+        reason = "no pod is known to have made it, or it was made too long ago"
+    return _answer(
+        404,
+        f"{kind}_not_found",
+        f"The {kind} {shown(name)} does not exist: {reason}.",
+        param=param,
+        marker=(_ID, b"gone" if is_gone else b"unknown"),
     )
 
 

@@ -29,11 +29,6 @@ from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.engine_fields import read_lora_path
 from lora_router.extproc.errors import (
     ErrorAnswer,
-    body_answer,
-    cut_body_answer,
-    path_answer,
-    refusal_answer,
-    too_large_answer,
 )
 from lora_router.extproc.events import (
     Message,
@@ -42,9 +37,10 @@ from lora_router.extproc.events import (
     RequestHeaders,
     RequestTrailers,
 )
-from lora_router.extproc.models_answer import ModelsRequest
+from lora_router.extproc.id_search import NamedId, ids_in_body
 from lora_router.extproc.outputs import Output, Outputs
-from lora_router.extproc.path_rules import ModelIn, Place, Treatment
+from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS, OwnAnswers
+from lora_router.extproc.path_rules import ModelIn, PathRule, Place, Treatment
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.renamed import (
     Original,
@@ -52,7 +48,6 @@ from lora_router.extproc.renamed import (
     renaming_of,
     streamed_pieces,
 )
-from lora_router.extproc.response_side import ResponseSide
 from lora_router.extproc.routed_answer import encode_routed
 from lora_router.extproc.states import (
     HELD,
@@ -68,16 +63,13 @@ from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.waiting_queue import Held
 
-HOLD_MARGIN_SECONDS = 2.0
-"""Added to the time that Envoy is asked to wait for a held request, so that the router answers
-before Envoy's timeout."""
-
 _NO_BODY = ProcessingMode.NONE
+_NO_FIELDS = BodyFields("", stream=False, size=0)
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
 
 
-class Exchange(ResponseSide):
+class Exchange(OwnAnswers):
     """One HTTP request and its response. See the head of this file for the rules."""
 
     __slots__ = ()
@@ -105,7 +97,9 @@ class Exchange(ResponseSide):
         rule = place.rule
         if rule is None:
             return is_json(self._headers.content_type)
-        return rule.treatment is Treatment.ROUTED and rule.model_in is not ModelIn.QUERY
+        if rule.treatment is Treatment.ROUTED:
+            return rule.model_in is not ModelIn.QUERY
+        return bool(rule.ids_in)
 
     def _begin_without_body(self, place: Place) -> Outputs:
         """Handle a request whose body the router does not read, or that has none."""
@@ -117,6 +111,8 @@ class Exchange(ResponseSide):
             return self._refuse_path()
         elif rule.treatment is Treatment.ANSWERED:
             return self._answer_about_models(place)
+        elif rule.treatment is Treatment.STICKY and place.resource:
+            return self._stick(NamedId(place.resource, rule.id_kind)) or self._pass_through()
         elif rule.treatment is Treatment.ROUTED and place.model:
             return self._decide_at_headers(place.model)
         return self._pass_through()
@@ -206,8 +202,12 @@ class Exchange(ResponseSide):
             fields = self._keep_original(body, fields)
         if self._collected is not None and self._setup.body_mode != _FULL_DUPLEX:
             self._collected.forget_contents()
-        if not fields.model and self._place.rule is None:
-            return self._decide_unnamed(trailers=trailers)
+        rule = self._place.rule
+        if rule is None:
+            if not fields.model:
+                return self._decide_unnamed(trailers=trailers)
+        elif rule.ids_in:
+            return self._decide_by_id(rule, body, fields, trailers=trailers)
         return self._route(fields, trailers=trailers)
 
     def _keep_original(self, body: Message, fields: BodyFields) -> BodyFields:
@@ -222,6 +222,34 @@ class Exchange(ResponseSide):
         asked = names.with_lora_path(fields.model, lora_path)
         return BodyFields(asked, fields.stream, fields.size)
 
+    def _decide_by_id(
+        self, rule: PathRule, body: Message, fields: BodyFields, *, trailers: bool
+    ) -> Outputs:
+        """Send a request to the pod that made the ID which its body names, if it names one."""
+        named = ids_in_body(body, rule.ids_in)
+        self._stores = named.is_stored
+        if named.first is not None:
+            outputs = self._stick(named.first, fields, trailers=trailers)
+            if outputs is not None:
+                return outputs
+        if rule.treatment is Treatment.STICKY:
+            return self._pass_through(trailers=trailers)
+        return self._route(fields, trailers=trailers)
+
+    def _stick(
+        self, named: NamedId, fields: BodyFields = _NO_FIELDS, *, trailers: bool = False
+    ) -> Outputs | None:
+        """Send a request to the pod that made an ID; ``None``: route it as if it named none."""
+        maker = self.context.ids.maker(named)
+        if maker is None:
+            return None
+        if isinstance(maker, ErrorAnswer):
+            return self._refuse("id-not-found", maker)
+        if self.state is START:
+            self._collected = CollectedBody(ends=self._headers.ends)
+        outcome = self.context.director.stick(self._query(fields), maker)
+        return self._decided(outcome, trailers=trailers)
+
     def _decide_unnamed(self, *, trailers: bool) -> Outputs:
         """Decide about a request on an unknown path whose body names no model."""
         if self.context.refuse_unknown_paths:
@@ -229,8 +257,16 @@ class Exchange(ResponseSide):
         return self._pass_through(trailers=trailers)
 
     def _route(self, fields: BodyFields, *, trailers: bool) -> Outputs:
+        outcome = self.context.director.route(self._query(fields), self._decided_late)
+        if isinstance(outcome, Held):
+            self._held = outcome
+            self.state = HELD_WITH_TRAILERS if trailers else HELD
+            return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
+        return self._decided(outcome, trailers=trailers)
+
+    def _query(self, fields: BodyFields) -> RouteQuery:
         headers = self._headers
-        query = RouteQuery(
+        return RouteQuery(
             fields.model or self._place.model,
             fields.stream,
             fields.size,
@@ -242,12 +278,6 @@ class Exchange(ResponseSide):
             headers.rewrite_key,
             headers.objective,
         )
-        outcome = self.context.director.route(query, self._decided_late)
-        if isinstance(outcome, Held):
-            self._held = outcome
-            self.state = HELD_WITH_TRAILERS if trailers else HELD
-            return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
-        return self._decided(outcome, trailers=trailers)
 
     def _decided_late(self, outcome: Routed | Refused) -> None:
         self._held = None
@@ -311,65 +341,3 @@ class Exchange(ResponseSide):
         if self._setup.body_mode == _FULL_DUPLEX:
             return full_duplex_pieces(body, ends=collected.ends)
         return streamed_pieces(body, len(collected.pieces))
-
-    # Answering
-
-    def _answer_about_models(self, place: Place) -> Outputs:
-        """Answer a question about models. No pod sees it."""
-        headers = self._headers
-        asked = ModelsRequest(
-            place.model,
-            headers.path.partition("?")[2],
-            bool(headers.api_version),
-            headers.pod_filter,
-            self._setup.subset,
-        )
-        found = self.context.models.answer(asked, self._answered_late)
-        if isinstance(found, bytes | ErrorAnswer):
-            return self._answered(found)
-        self._held = found
-        self.state = HELD
-        return (answers.more_time(found.seconds + HOLD_MARGIN_SECONDS),)
-
-    def _answered_late(self, answer: bytes | ErrorAnswer) -> None:
-        self._on_late(self._answered(answer))
-
-    def _answered(self, answer: bytes | ErrorAnswer) -> Outputs:
-        self._held = None
-        if isinstance(answer, ErrorAnswer):
-            return self._refuse(answer.code.replace("_", "-"), answer)
-        self.context.observer.decided("none", "answered", "models", 0.0)
-        self.end()
-        return (answer,)
-
-    # Refusing
-
-    def _refused(self, refused: Refused) -> Outputs:
-        return self._answer_client(refusal_answer(refused, self._headers.strategy))
-
-    def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:
-        unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
-        if unfinished and self._setup.headers_wait:
-            # Envoy ignored the mode override, so only the start of the body is here.
-            self._log(
-                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces; "
-                "set request_body_mode: BUFFERED, or allow_mode_override: true, in its filter"
-            )
-        if unfinished and self._setup.body_mode == _PARTIAL:
-            return self._refuse("body-too-large", cut_body_answer())
-        return self._refuse(error.kind.value, body_answer(error))
-
-    def _too_large(self) -> Outputs:
-        return self._refuse("body-too-large", too_large_answer(self.context.max_body_bytes))
-
-    def _refuse_path(self) -> Outputs:
-        return self._refuse("path-refused", path_answer(self._place.path))
-
-    def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
-        """Refuse a request that never reached the director."""
-        self.context.observer.decided("none", "refused", reason, 0.0)
-        return self._answer_client(answer)
-
-    def _answer_client(self, answer: ErrorAnswer) -> Outputs:
-        self.end()
-        return (answers.immediate(answer),)

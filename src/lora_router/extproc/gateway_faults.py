@@ -1,6 +1,6 @@
 """Notices gateways that do not show the router how requests end.
 
-Two faults are noticed:
+Three faults are noticed:
 
 - *Closed early*: streams end before the answers. Requests then count as in flight for too short a
   time. Envoy 1.40 closes streams early in some body modes if ``response_trailer_mode`` is not SEND.
@@ -10,6 +10,9 @@ Two faults are noticed:
   body mode is judged by itself.
 - *No response headers*: routed requests end, and the router saw no answer. A client may leave
   before its answer, so this fault is noticed after many such requests in a row, too.
+
+- *No response bodies*: the router asked for the bodies of answers that contain new IDs, and none
+  arrived. Requests that name these IDs then find no pod.
 
 A fault is logged once, and ``/readyz`` names it as long as it lasts. The router stays ready.
 """
@@ -31,18 +34,28 @@ EARLY_IN_A_ROW = 32
 UNSEEN_IN_A_ROW = 100
 """Requests in a row that end without an answer before the fault is noticed."""
 
+BODIES_IN_A_ROW = 5
+"""Answers in a row whose body was asked for and did not arrive before the fault is noticed. A
+client may leave before the body of its answer begins."""
+
 _MODES = (*ProcessingMode.BodySendMode.keys(), "UNKNOWN")
 _NO_ANSWERS = (
     f"the gateway sent no response headers for the last {UNSEEN_IN_A_ROW} requests or more, or no "
     "pod answered them; the router does not see which pods fail; set response_header_mode: SEND in "
     "the processing_mode of the gateway's ext_proc filter"
 )
+_NO_BODIES = (
+    "the gateway does not send the bodies of answers that contain IDs, such as those of "
+    "/v1/responses; requests that name these IDs find no pod; set allow_mode_override: true in its "
+    "ext_proc filter, or, where Envoy ignores overrides, response_body_mode: STREAMED for these "
+    "paths"
+)
 
 
 class GatewayFaults:
     """What the ends of streams show about the gateway."""
 
-    __slots__ = ("_early", "closed_early", "now", "unseen")
+    __slots__ = ("_early", "closed_early", "now", "unseen", "without_body")
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """Create it for a gateway that is not known yet.
@@ -55,6 +68,8 @@ class GatewayFaults:
         """Streams that were closed early, of those modes in which the fault was noticed."""
         self.unseen = 0
         """Requests in a row that ended without an answer."""
+        self.without_body = 0
+        """Answers in a row whose body was asked for and did not arrive."""
         self._early = [0] * len(_MODES)
         """Streams in a row that ended early, by body mode."""
 
@@ -69,6 +84,18 @@ class GatewayFaults:
         self.unseen += 1
         if self.unseen == UNSEEN_IN_A_ROW:
             log.warning("%s", _NO_ANSWERS)
+
+    def body_seen(self) -> None:
+        """Record that the gateway sent the body of an answer."""
+        if self.without_body >= BODIES_IN_A_ROW:
+            log.info("the gateway sends the bodies of answers that contain IDs")
+        self.without_body = 0
+
+    def ended_without_body(self) -> None:
+        """Record that a body was asked for, and that the request ended without it."""
+        self.without_body += 1
+        if self.without_body == BODIES_IN_A_ROW:
+            log.warning("%s", _NO_BODIES)
 
     def stream_ended(self, body_mode: int, seconds: float) -> None:
         """Record the end of a stream whose answer takes time.
@@ -101,6 +128,8 @@ class GatewayFaults:
         ]
         if self.unseen >= UNSEEN_IN_A_ROW:
             faults.append(_NO_ANSWERS)
+        if self.without_body >= BODIES_IN_A_ROW:
+            faults.append(_NO_BODIES)
         return {"gateway_faults": faults} if faults else {}
 
 

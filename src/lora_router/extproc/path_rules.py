@@ -52,10 +52,12 @@ class PathRule:
     methods: frozenset[str] = frozenset()
     """Empty: all methods without a rule of their own."""
     api: Api = Api.OPENAI
-    ids_in: tuple[str, ...] = ()
-    """Fields of the JSON body that name an ID which a pod made."""
-    makes_id: bool = False
-    """Whether the answer begins with a new ID."""
+    id_kind: str = ""
+    """Of what the path names the ID, for errors."""
+    ids_in: tuple[tuple[str, str], ...] = ()
+    """Fields of the JSON body that name an ID which a pod made, and of what."""
+    makes_ids: tuple[str, ...] = ()
+    """Fields of the answer, or of its field ``response``, that contain IDs which the pod made."""
     to_all: bool = False
     """Whether a request that is allowed goes to every pod of its model."""
     changes_pod: bool = False

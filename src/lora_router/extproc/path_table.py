@@ -10,6 +10,7 @@ from lora_router.extproc.path_rules import Api, ModelIn, PathRule, Treatment
 
 _GET = frozenset({"GET", "HEAD"})
 _POST = frozenset({"POST"})
+_ID = ("id",)
 
 
 def _routed(*paths: str, api: Api = Api.OPENAI) -> Iterator[PathRule]:
@@ -27,9 +28,9 @@ def _refused(*paths: str, changes_pod: bool, to_all: bool = False) -> Iterator[P
         yield PathRule(path, Treatment.REFUSED, changes_pod=changes_pod, to_all=to_all)
 
 
-def _of_ids(*paths: str) -> Iterator[PathRule]:
+def _of_ids(kind: str, *paths: str, makes_ids: tuple[str, ...] = ()) -> Iterator[PathRule]:
     for path in paths:
-        yield PathRule(path, Treatment.STICKY)
+        yield PathRule(path, Treatment.STICKY, id_kind=kind, makes_ids=makes_ids)
 
 
 def _azure(*operations: str) -> Iterator[PathRule]:
@@ -90,7 +91,6 @@ def _rules() -> Iterator[PathRule]:
         "/v1/images/generations",
         "/v1/images/edits",
         "/v1/images/variations",
-        "/v1/videos",
     )
     yield from _routed(
         "/v1/messages",
@@ -122,29 +122,42 @@ def _rules() -> Iterator[PathRule]:
         Treatment.ROUTED,
         ModelIn.BODY,
         methods=_POST,
-        ids_in=("previous_response_id", "conversation"),
-        makes_id=True,
+        ids_in=(("previous_response_id", "response"), ("conversation", "conversation")),
+        makes_ids=_ID,
     )
-    yield PathRule("/v1/files", Treatment.PASSED, methods=_POST, makes_id=True)
+    yield PathRule("/v1/files", Treatment.PASSED, methods=_POST, makes_ids=_ID)
     yield PathRule(
-        "/v1/batches", Treatment.STICKY, methods=_POST, ids_in=("input_file_id",), makes_id=True
+        "/v1/batches",
+        Treatment.STICKY,
+        methods=_POST,
+        ids_in=(("input_file_id", "file"),),
+        makes_ids=_ID,
     )
-    yield PathRule("/v1/conversations", Treatment.PASSED, methods=_POST, makes_id=True)
-    yield from _passed("/v1/files", "/v1/batches", "/v1/conversations", "/v1/responses")
+    yield PathRule("/v1/conversations", Treatment.PASSED, methods=_POST, makes_ids=_ID)
+    yield PathRule("/v1/videos", Treatment.ROUTED, ModelIn.BODY, methods=_POST, makes_ids=_ID)
+    yield from _passed(
+        "/v1/files", "/v1/batches", "/v1/conversations", "/v1/responses", "/v1/videos"
+    )
     yield from _of_ids(
+        "response",
         "/v1/responses/{id}",
         "/v1/responses/{id}/cancel",
         "/v1/responses/{id}/input_items",
-        "/v1/files/{id}",
-        "/v1/files/{id}/content",
+    )
+    yield from _of_ids("file", "/v1/files/{id}", "/v1/files/{id}/content")
+    yield from _of_ids(
+        "batch",
         "/v1/batches/{id}",
         "/v1/batches/{id}/cancel",
+        makes_ids=("id", "output_file_id", "error_file_id"),
+    )
+    yield from _of_ids(
+        "conversation",
         "/v1/conversations/{id}",
         "/v1/conversations/{id}/items",
         "/v1/conversations/{id}/items/{item}",
-        "/v1/videos/{id}",
-        "/v1/videos/{id}/content",
     )
+    yield from _of_ids("video", "/v1/videos/{id}", "/v1/videos/{id}/content")
 
     # State of a server that harms nobody.
     yield from _passed(

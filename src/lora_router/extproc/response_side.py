@@ -18,8 +18,9 @@ from lora_router.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
+from lora_router.extproc.id_search import IdSearch
 from lora_router.extproc.outputs import EndStream, Outputs
-from lora_router.extproc.path_rules import Place
+from lora_router.extproc.path_rules import PathRule, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.renamed import FELL_BACK, Original
 from lora_router.extproc.states import ANSWERED, OVER, START, State
@@ -30,7 +31,7 @@ from lora_router.routing.outcome import Routed
 
 log = logging.getLogger("lora_router.extproc")
 
-_RESPONSE_HEADERS_PASS = (answers.CONTINUE_RESPONSE_HEADERS,)
+_RESPONSE_HEADERS_PASS: tuple[bytes, ...] = (answers.CONTINUE_RESPONSE_HEADERS,)
 _REDIRECTION = 300
 """Statuses below are successes."""
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
@@ -55,8 +56,10 @@ class ResponseSide:
         "_original",
         "_place",
         "_routed",
+        "_search",
         "_setup",
         "_since",
+        "_stores",
         "context",
         "state",
     )
@@ -86,6 +89,10 @@ class ResponseSide:
         """How the answer to the routed request began."""
         self._since = 0.0
         """When the stream began to wait for the end of an answer that takes time; 0: it did not."""
+        self._stores = True
+        """Whether the pod may keep its answer under an ID. The body can say that it must not."""
+        self._search: IdSearch | None = None
+        """Set while the ID in the answer is looked for."""
 
     def end(self) -> None:
         """Handle the end of the stream: release everything that the request holds."""
@@ -108,6 +115,8 @@ class ResponseSide:
         gateway = self.context.gateway
         if self._answer is None and routed.model:
             gateway.ended_unseen()
+        if self._search is not None and not self._search.began:
+            gateway.ended_without_body()
         if self._since:
             gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
 
@@ -131,11 +140,16 @@ class ResponseSide:
                 routed.reservation.answered(answer)
             except Exception as error:  # Whatever an answer shows, its client gets it.
                 self._log("failed to record an answer", error)
+            passes = _RESPONSE_HEADERS_PASS
             if routed.special is not None:
-                return self._special_answer(routed, answer)
+                passes = self._special_answer(routed, answer)
+            rule = self._place.rule
+            if rule is not None and rule.makes_ids and self._stores and not event.ends:
+                return self._look_for_ids(rule, event, passes)
+            return passes
         return _RESPONSE_HEADERS_PASS
 
-    def _special_answer(self, routed: Routed, answer: Answer) -> Outputs:
+    def _special_answer(self, routed: Routed, answer: Answer) -> tuple[bytes, ...]:
         """Handle the beginning of the answer to a request whose model no pod in use lists."""
         if routed.special is Special.FELL_BACK:
             return (FELL_BACK,)
@@ -144,6 +158,22 @@ class ResponseSide:
         except Exception as error:  # Whatever an answer shows, its client gets it.
             self._log("failed to learn from an answer", error)
         return _RESPONSE_HEADERS_PASS
+
+    def _look_for_ids(
+        self, rule: PathRule, event: ResponseHeaders, passes: tuple[bytes, ...]
+    ) -> Outputs:
+        """Ask Envoy for the body of an answer that contains IDs which the pod made.
+
+        Envoy takes modes only with answers to headers. So it sends the whole body, each piece as it
+        arrives, and the router cannot stop it after the first one.
+        """
+        if event.answer.status >= _REDIRECTION:
+            return passes
+        self._search = IdSearch(rule.makes_ids, event_stream=event.event_stream)
+        if self._setup.response_body_mode != ProcessingMode.NONE:
+            return passes  # It comes unasked.
+        modes = answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
+        return (*passes[:-1], passes[-1] + modes)
 
     def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:
         """Give the request up, because the response began before a pod was picked."""
@@ -167,6 +197,8 @@ class ResponseSide:
 
     def pass_response_body(self, piece: ResponseBody) -> Outputs:
         """Let the message pass unchanged."""
+        if self._search is not None:
+            self._look_at(piece, self._search)
         if self._setup.response_body_mode != _FULL_DUPLEX:
             return (answers.CONTINUE_RESPONSE_BODY,)
         return (answers.response_body_piece(piece.body, end_of_stream=piece.ends),)
@@ -174,6 +206,19 @@ class ResponseSide:
     def pass_response_trailers(self, _trailers: ResponseTrailers) -> Outputs:
         """Let the message pass unchanged."""
         return (answers.CONTINUE_RESPONSE_TRAILERS,)
+
+    def _look_at(self, piece: ResponseBody, search: IdSearch) -> None:
+        """Learn the IDs in the first bytes of an answer."""
+        context = self.context
+        if not search.began:
+            context.gateway.body_seen()
+        routed = self._routed
+        names = search.add(piece.body)
+        if names is not None or piece.ends:
+            self._search = None
+            if routed is not None:
+                for name in names or ():
+                    context.ids.made.learn(name, routed.reservation.state)
 
     def _abandon(self, response_body_mode: int = ProcessingMode.NONE) -> None:
         if self.state is START:

@@ -42,8 +42,9 @@ from lora_router.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from lora_router.extproc.exchange import HOLD_MARGIN_SECONDS, Exchange
+from lora_router.extproc.exchange import Exchange
 from lora_router.extproc.outputs import Outputs
+from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS
 from lora_router.extproc.states import (
     ANSWERED,
     HELD,

@@ -28,6 +28,7 @@ from lora_router.routing.priorities import DEFAULT, Priorities
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import UNKNOWN, SecondLook
+from lora_router.routing.sticky import StickyRouting
 from lora_router.routing.waiting_queue import Clock, Held, Question
 from lora_router.routing.waiting_room import Limits
 
@@ -80,6 +81,8 @@ class Director:
         self.second_look = SecondLook(clock, self._route_again, max_hold_seconds)
         """Requests for unknown models that wait until the pods were asked again."""
         self.names.on_denied = self.second_look.begin
+        self.sticky = StickyRouting(self._recorder, self.names, algorithms, default_algorithm)
+        """Routes requests that only one pod can serve."""
         self._room = self.reception.room
         self._finder = self.reception.finder
         self.max_hold_seconds = max_hold_seconds
@@ -272,6 +275,12 @@ class Director:
         pick = Pick(answer.pod, Special.FELL_BACK.value)
         fallbacks = self._fallbacks.of(algorithm, asked, answer.pod, candidates)
         return self._recorder.routed(algorithm.name, asked, pick, 0.0, fallbacks, Special.FELL_BACK)
+
+    def stick(self, query: RouteQuery, state: PodState) -> Routed | Refused:
+        """Count a request on the pod that made the ID which it names."""
+        if self._rewrites.active:
+            query = self._rewritten(query)
+        return self.sticky.route(query, state)
 
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
         """Pick the pod with the fewest requests in flight, for a request that names no model."""

@@ -17,6 +17,8 @@ class Refusal(Enum):
     NO_READY_POD = "no-ready-pod"
     NONE_SELECTED = "none-selected"
     """Pods serve the model, but the label selector or the gateway's subset excludes all of them."""
+    MODEL_ELSEWHERE = "model-elsewhere"
+    """The request must go to one pod, and that pod does not serve the model."""
     OVERLOADED = "overloaded"
     """The request was held as long as it may be, and no pod had room."""
     TOO_MANY_HELD = "too-many-held"

@@ -24,6 +24,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 )
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import Session
+from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director
@@ -185,6 +186,7 @@ class Conversation:
         refuse_unknown_paths: bool = False,
         names: NamePolicy | None = None,
         default_model: str | None = None,
+        pass_unknown_ids: bool = False,
     ) -> None:
         self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
@@ -210,6 +212,7 @@ class Conversation:
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,
             models=ModelsAnswers(director, self.clock),
+            ids=StickyIds(self.fleet, director.sticky.made, pass_unknown=pass_unknown_ids),
             gateway=GatewayFaults(self.clock.now),
         )
         self.late: list[Output] = []

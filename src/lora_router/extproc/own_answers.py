@@ -1,0 +1,93 @@
+"""What a session answers the client itself: questions about models, and refusals."""
+
+from lora_router.extproc import answers
+from lora_router.extproc.body import BodyError, BodyErrorKind
+from lora_router.extproc.errors import (
+    ErrorAnswer,
+    body_answer,
+    cut_body_answer,
+    path_answer,
+    refusal_answer,
+    too_large_answer,
+)
+from lora_router.extproc.models_answer import ModelsRequest
+from lora_router.extproc.outputs import Outputs
+from lora_router.extproc.path_rules import Place
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.response_side import ResponseSide
+from lora_router.extproc.states import HELD
+from lora_router.routing.refusal import Refused
+
+HOLD_MARGIN_SECONDS = 2.0
+"""Added to the time that Envoy is asked to wait for a held request, so that the router answers
+before Envoy's timeout."""
+
+_PARTIAL = ProcessingMode.BUFFERED_PARTIAL
+
+
+class OwnAnswers(ResponseSide):
+    """The answers of the router."""
+
+    __slots__ = ()
+
+    # Answering
+
+    def _answer_about_models(self, place: Place) -> Outputs:
+        """Answer a question about models. No pod sees it."""
+        headers = self._headers
+        asked = ModelsRequest(
+            place.model,
+            headers.path.partition("?")[2],
+            bool(headers.api_version),
+            headers.pod_filter,
+            self._setup.subset,
+        )
+        found = self.context.models.answer(asked, self._answered_late)
+        if isinstance(found, bytes | ErrorAnswer):
+            return self._answered(found)
+        self._held = found
+        self.state = HELD
+        return (answers.more_time(found.seconds + HOLD_MARGIN_SECONDS),)
+
+    def _answered_late(self, answer: bytes | ErrorAnswer) -> None:
+        self._on_late(self._answered(answer))
+
+    def _answered(self, answer: bytes | ErrorAnswer) -> Outputs:
+        self._held = None
+        if isinstance(answer, ErrorAnswer):
+            return self._refuse(answer.code.replace("_", "-"), answer)
+        self.context.observer.decided("none", "answered", "models", 0.0)
+        self.end()
+        return (answer,)
+
+    # Refusing
+
+    def _refused(self, refused: Refused) -> Outputs:
+        return self._answer_client(refusal_answer(refused, self._headers.strategy))
+
+    def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:
+        unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
+        if unfinished and self._setup.headers_wait:
+            # Envoy ignored the mode override, so only the start of the body is here.
+            self._log(
+                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces; "
+                "set request_body_mode: BUFFERED, or allow_mode_override: true, in its filter"
+            )
+        if unfinished and self._setup.body_mode == _PARTIAL:
+            return self._refuse("body-too-large", cut_body_answer())
+        return self._refuse(error.kind.value, body_answer(error))
+
+    def _too_large(self) -> Outputs:
+        return self._refuse("body-too-large", too_large_answer(self.context.max_body_bytes))
+
+    def _refuse_path(self) -> Outputs:
+        return self._refuse("path-refused", path_answer(self._place.path))
+
+    def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
+        """Refuse a request that never reached the director."""
+        self.context.observer.decided("none", "refused", reason, 0.0)
+        return self._answer_client(answer)
+
+    def _answer_client(self, answer: ErrorAnswer) -> Outputs:
+        self.end()
+        return (answers.immediate(answer),)
