@@ -17,6 +17,7 @@ ANSWERS = {
     Refusal.BAD_SELECTOR: (400, "invalid_external_filter", "x-error-external-filter"),
     Refusal.UNKNOWN_MODEL: (404, "model_not_found", "x-error-no-model-backends"),
     Refusal.MODELS_UNKNOWN: (503, "models_unknown", "x-error-no-model-backends"),
+    Refusal.MODEL_ELSEWHERE: (400, "model_elsewhere", "x-error-no-model-backends"),
     Refusal.NO_READY_POD: (503, "no_ready_pod", "x-error-no-model-backends"),
     Refusal.NONE_SELECTED: (503, "no_pod_selected", "x-error-no-model-backends"),
     Refusal.OVERLOADED: (429, "overloaded", "x-error-overloaded"),
