@@ -8,6 +8,7 @@ from lora_router.admin.server import AdminServer
 from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
 from lora_router.front import Front
+from lora_router.listening import shown_address
 from lora_router.peer_assembly import make_leadership, share_scrapes
 from lora_router.supervision import stop_part
 
@@ -73,12 +74,10 @@ class App(Front):
         if self.leadership is not None:
             self.leadership.start(self._set_leads)
         log.info(
-            "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s",
+            "lora-router %s listens: gRPC on %s, admin on %s, %d pods, algorithm %s",
             __version__,
-            self._settings.grpc_host,
-            self.transport.port,
-            self._settings.admin_host,
-            self.admin.port,
+            shown_address(self._settings.grpc_host, self.transport.port),
+            shown_address(self._settings.admin_host, self.admin.port),
             len(self.fleet),
             self._settings.algorithm,
         )

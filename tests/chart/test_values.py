@@ -10,6 +10,7 @@ import yaml
 
 from lora_router.config.settings import Settings
 from lora_router.config.sources import load_settings
+from lora_router.listening import everywhere
 from tests.chart import CHART
 from tests.chart.combinations import COMBINATIONS
 from tests.chart.rendering import (
@@ -308,4 +309,5 @@ def test_a_sidecar_gets_a_configuration_that_envoy_takes(tmp_path: Path) -> None
     file = tmp_path / "envoy.yaml"
     subprocess.run([BINARY, "--mode", "validate", "-c", file], check=True, capture_output=True)
     [listener] = yaml.safe_load(file.read_text())["static_resources"]["listeners"]
-    assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 18080}
+    address = listener["address"]["socket_address"]
+    assert (address["address"], address["port_value"]) == (everywhere("::"), 18080)

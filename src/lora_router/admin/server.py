@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from lora_router.listening import listen, shown_address
 from lora_router.side_loop import SideLoop
 from lora_router.telemetry.metrics import CONTENT_TYPE
 
@@ -84,7 +85,8 @@ class AdminServer:
         except OSError as error:
             await self.stop()
             raise AdminError(
-                f"cannot listen on {self._host}:{self.port} for the admin pages: {error.strerror}"
+                f"cannot listen on {shown_address(self._host, self.port)} for the admin pages: "
+                f"{error.strerror}"
             ) from error
 
     async def stop(self) -> None:
@@ -107,7 +109,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self.port).start()
+        await web.SockSite(self._runner, listen(self._host, self.port)).start()
         port: int = self._runner.addresses[0][1]
         return port
 

@@ -12,8 +12,9 @@ class EnvoySettings(BaseModel):
     """Settings of ``envoy-config``."""
 
     envoy_listen_host: kinds.IpAddress = Field(
-        "0.0.0.0",  # noqa: S104 -- clients of a gateway are on other hosts
-        description="envoy-config: address that listens for clients.",
+        "::",
+        description="envoy-config: address that listens for clients. :: stands for all addresses, "
+        "IPv6 and IPv4; if envoy-config runs without IPv6 in the kernel, for those of IPv4.",
     )
     envoy_listen_port: kinds.EnvoysPort = Field(
         10080, description="envoy-config: port that listens for clients."

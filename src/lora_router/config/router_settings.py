@@ -115,8 +115,9 @@ class RouterSettings(BaseModel):
         json_schema_extra={"enum": ["builtin", "grpcio", "lean"]},
     )
     grpc_host: kinds.Address = Field(
-        "0.0.0.0",  # noqa: S104 -- Envoy usually runs on another host
-        description="Address that listens for Envoy's calls.",
+        "::",
+        description="Address that listens for Envoy's calls. :: stands for all addresses, IPv6 and "
+        "IPv4; without IPv6 in the kernel, for those of IPv4.",
     )
     grpc_port: kinds.PortOrAny = Field(50052, description="Port that listens for Envoy's calls.")
     grpc_max_message_size_bytes: Annotated[
@@ -151,7 +152,8 @@ class RouterSettings(BaseModel):
         "present a certificate that one of them signed (mutual TLS).",
     )
     admin_host: kinds.Address = Field(
-        "127.0.0.1", description="Address that serves /healthz, /readyz and /metrics."
+        "127.0.0.1",
+        description="Address that serves /healthz, /readyz and /metrics. :: as for grpc_host.",
     )
     admin_port: kinds.PortOrAny = Field(
         8080, description="Port that serves /healthz, /readyz and /metrics."

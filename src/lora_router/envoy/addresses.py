@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from envoy_data_plane.envoy.config.core import v3 as core
 
 from lora_router.config.settings import Settings
+from lora_router.listening import EVERYWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +38,6 @@ def router_addresses(settings: Settings) -> list[RouterAddress]:
 
 
 def socket_address(host: str, port: int) -> core.Address:
-    """Return an address as Envoy's typed message."""
-    return core.Address(socket_address=core.SocketAddress(address=host, port_value=port))
+    """Return an address as Envoy's typed message. A listener on ``::`` accepts IPv4 too."""
+    address = core.SocketAddress(address=host, port_value=port, ipv4_compat=host == EVERYWHERE)
+    return core.Address(socket_address=address)

@@ -17,6 +17,7 @@ from lora_router.envoy.addresses import socket_address
 from lora_router.envoy.ext_proc_filter import ext_proc_filter
 from lora_router.envoy.local_replies import local_replies
 from lora_router.envoy.routes import route_config
+from lora_router.listening import everywhere
 
 _NEVER = timedelta(0)
 _EscapedSlashes = hcm.HttpConnectionManagerPathWithEscapedSlashesAction
@@ -42,7 +43,7 @@ def listener(settings: Settings) -> listener_v3.Listener:
     )
     return listener_v3.Listener(
         name="clients",
-        address=socket_address(settings.envoy_listen_host, settings.envoy_listen_port),
+        address=socket_address(everywhere(settings.envoy_listen_host), settings.envoy_listen_port),
         per_connection_buffer_limit_bytes=buffer,
         max_connections_to_accept_per_socket_event=_ACCEPTED_AT_ONCE,
         filter_chains=[listener_v3.FilterChain(filters=[connection_manager])],

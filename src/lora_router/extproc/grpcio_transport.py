@@ -26,10 +26,10 @@ from lora_router.extproc.transport import (
     READINESS_SERVICES,
     SERVICE,
     listen_error,
-    shown_address,
 )
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.limits import Limits, ProcessLimits
+from lora_router.listening import everywhere, shown_address
 from lora_router.supervision import Supervisor
 
 log = logging.getLogger("lora_router.extproc")
@@ -117,7 +117,7 @@ class GrpcioTransport:
             TransportError: The address is not available, or the TLS files cannot be used.
         """
         credentials = None if self._tls_files is None else self._credentials(self._tls_files)
-        address = shown_address(self._host, self.port)
+        address = shown_address(everywhere(self._host), self.port)
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from lora_router.grpc_server.bounds import Bounds
+from lora_router.listening import shown_address
 
 if TYPE_CHECKING:
     from lora_router.extproc.tls import TlsIdentity
@@ -19,11 +20,6 @@ LIVENESS_SERVICE = "liveness"
 
 class TransportError(OSError):
     """The server cannot start."""
-
-
-def shown_address(host: str, port: int) -> str:
-    """Return an address as text, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def listen_error(host: str, port: int, number: int | None = None) -> TransportError:

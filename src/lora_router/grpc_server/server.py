@@ -20,6 +20,7 @@ from lora_router.grpc_server.methods import Method, Methods
 from lora_router.grpc_server.turns import Turns
 from lora_router.grpc_server.violations import PeerError
 from lora_router.grpc_server.wire import Wire
+from lora_router.listening import listen
 from lora_router.log_limit import LogLimit
 
 log = logging.getLogger("lora_router.grpc_server")
@@ -209,13 +210,3 @@ def _with_room(limits: Limits, shared: ProcessLimits, max_message_bytes: int) ->
         max_streams=min(limits.max_streams, shared.streams),
         queued_bytes=max(limits.queued_bytes, 2 * max_message_bytes, shared.buffered_bytes),
     )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. ``::`` accepts IPv4 too, as other gRPC servers do."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server(
-        (host, port), family=family, backlog=1024, dualstack_ipv6=host == "::"
-    )
-    listening.setblocking(False)
-    return listening

@@ -19,7 +19,7 @@ from lora_router.assembly import (
 from lora_router.config.settings import Settings
 from lora_router.extproc.tls import load_tls
 from lora_router.extproc.transport import listen_error
-from lora_router.grpc_server.server import listen
+from lora_router.listening import listen, shown_address
 from lora_router.peer_assembly import check_peers, make_peer_addresses, share_scrapes
 from lora_router.readiness import RouterReadiness
 from lora_router.routing.priorities import Priorities
@@ -145,13 +145,10 @@ class Parent:
         self.crew.start()
         await self.crew.started()
         log.info(
-            "lora-router %s listens: gRPC on %s:%d, admin on %s:%d, %d pods, algorithm %s, "
-            "%d workers",
+            "lora-router %s listens: gRPC on %s, admin on %s, %d pods, algorithm %s, %d workers",
             __version__,
-            settings.grpc_host,
-            self.port,
-            settings.admin_host,
-            self.admin.port,
+            shown_address(settings.grpc_host, self.port),
+            shown_address(settings.admin_host, self.admin.port),
             len(self.fleet),
             settings.algorithm,
             settings.workers,

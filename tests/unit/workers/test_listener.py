@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from lora_router.grpc_server.server import listen
+from lora_router.listening import listen
 from lora_router.workers.listener import Listener
 
 

@@ -74,7 +74,7 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 {{- /* The router's settings file: settings of the chart, overridden by .Values.settings. */ -}}
 {{- define "lora-router.settings" -}}
 {{- $ours := dict
-  "admin_host" "0.0.0.0"
+  "admin_host" "::"
   "kubernetes_selector" .Values.discovery.selector
   "kubernetes_port" (int .Values.discovery.port)
   "kubernetes_port_name" .Values.discovery.portName
