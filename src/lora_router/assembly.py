@@ -30,7 +30,7 @@ from lora_router.peering.exchange_call import Exchange
 from lora_router.peering.service import PATH as PEERS_PATH
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
-from lora_router.routing.model_names import NamePolicy
+from lora_router.routing.model_names import ModelNames, NamePolicy
 from lora_router.routing.model_rewrites import Rewrite, Target
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.registry import load_algorithms
@@ -42,6 +42,7 @@ from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
+    from lora_router.discovery.model_rewrites import FollowedRewrites
     from lora_router.peering.peering import Peering
 
 
@@ -273,6 +274,22 @@ def make_discovery(
     from lora_router.kubernetes_assembly import make_kubernetes_discovery
 
     return make_kubernetes_discovery(settings, fleet, telemetry, supervisor, priorities)
+
+
+def follow_rewrites(
+    settings: Settings, names: ModelNames, supervisor: Supervisor
+) -> "FollowedRewrites | None":
+    """Return what follows rewrites of model names on Kubernetes, or ``None`` if nothing does.
+
+    Raises:
+        PoolNameError: The namespace of the InferencePool is unknown.
+    """
+    if not settings.inference_model_rewrites:
+        return None
+    # The Kubernetes client takes a second to import.
+    from lora_router.kubernetes_assembly import make_followed_rewrites
+
+    return make_followed_rewrites(settings, names, supervisor)
 
 
 def make_scraper(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lora_router.admin.server import Readiness
 from lora_router.app_metrics import (
@@ -15,6 +15,7 @@ from lora_router.app_metrics import (
 )
 from lora_router.assembly import (
     LoopClock,
+    follow_rewrites,
     make_director,
     make_fleet,
     make_health_check,
@@ -33,6 +34,9 @@ from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.logs import set_format, set_level
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from lora_router.discovery.model_rewrites import FollowedRewrites
 
 log = logging.getLogger("lora_router")
 
@@ -86,6 +90,7 @@ class Front:
         self._readiness.add_details(self.gateway.status)
         ambiguous = AmbiguousNames(self.fleet, self.director.names.rewrites.aliases)
         self._readiness.add_details(ambiguous.status)
+        self._rewrites = self._follow_rewrites()
         self.certificates = self._watch_certificates()
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self._hurry = asyncio.Event()
@@ -122,6 +127,8 @@ class Front:
         await self.transport.start()
         if self.certificates is not None:
             self.certificates.start()
+        if self._rewrites is not None:
+            self._rewrites.start()
         if self.peering is not None:
             self.peering.start()
 
@@ -153,6 +160,13 @@ class Front:
     async def _drain_streams(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %d streams were still open and were closed", closed)
+
+    def _follow_rewrites(self) -> "FollowedRewrites | None":
+        rewrites = follow_rewrites(self._settings, self.director.names, self.supervisor)
+        if rewrites is not None:
+            self._readiness.add_condition(rewrites.unread)
+            self._readiness.add_details(rewrites.status)
+        return rewrites
 
     def _watch_certificates(self) -> CertificateWatch | None:
         files = tls_files(self._settings)

@@ -3,11 +3,13 @@
 from lora_router.config.settings import Settings
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials
+from lora_router.discovery.model_rewrites import FollowedRewrites
 from lora_router.discovery.objectives import Objectives
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pool_object import pool_name, pool_query
 from lora_router.discovery.pool_pods import PoolPods
 from lora_router.fleet.fleet import Fleet
+from lora_router.routing.model_names import ModelNames
 from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
@@ -69,5 +71,24 @@ def make_kubernetes_discovery(
             priorities.put,
             watch_seconds=settings.kubernetes_watch_seconds,
         ),
+        watch_seconds=settings.kubernetes_watch_seconds,
+    )
+
+
+def make_followed_rewrites(
+    settings: Settings, names: ModelNames, supervisor: Supervisor
+) -> FollowedRewrites:
+    """Return what follows the InferenceModelRewrites of the InferencePool.
+
+    Raises:
+        PoolNameError: The namespace of the InferencePool is unknown.
+    """
+    assert settings.inference_pool is not None  # noqa: S101 -- the settings require it
+    return FollowedRewrites(
+        *pool_name(settings.inference_pool),
+        settings.inference_pool_group,
+        names.replace_rewrites,
+        Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
+        supervisor,
         watch_seconds=settings.kubernetes_watch_seconds,
     )

@@ -30,6 +30,11 @@ class ModelSettings(BaseModel):
         description="Header whose value decides between the targets of a rewrite, such as a "
         "user's ID. Without it, each request is decided by chance.",
     )
+    inference_model_rewrites: bool = Field(
+        False,
+        description="Whether the InferenceModelRewrite resources of inference_pool are followed. "
+        "Those of model_rewrites come first.",
+    )
     unknown_model: Literal["wait", "reject", "base"] = Field(
         "wait",
         description="What to do with a model that no pod lists: read the lists of the pods once "

@@ -108,6 +108,8 @@ class Settings(
                         f"model_rewrites: {name!r} leads to {target!r}, which is rewritten itself: "
                         "name the models that pods serve"
                     )
+        if self.inference_model_rewrites and self.inference_pool is None:
+            raise ValueError("inference_model_rewrites: requires inference_pool")
         if self.unknown_model == "base" and self.unknown_model_base is None:
             raise ValueError("unknown_model=base: requires unknown_model_base")
         if self.unknown_model_base is not None and self.unknown_model != "base":

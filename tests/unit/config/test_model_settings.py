@@ -64,6 +64,7 @@ def test_what_cannot_be_a_rewrite_is_an_error_that_says_what_can(text: str) -> N
         ({"model_rewrites": "a=b,b=a"}, "'a' leads to 'b', which is rewritten itself"),
         ({"unknown_model": "base"}, "requires unknown_model_base"),
         ({"unknown_model_base": "llama"}, "requires unknown_model=base"),
+        ({"inference_model_rewrites": "true"}, "requires inference_pool"),
         ({"rewrite_sticky_header": "model"}, "two headers have the name 'model'"),
     ],
 )
