@@ -30,13 +30,16 @@ class App(Front):
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
             SecretError: The secret of peers cannot be used.
+            PodAccessError: A file with a key or certificate for pods cannot be used.
             LeaseNameError: The namespace of the Lease is unknown.
         """
         super().__init__(settings)
         self.discovery = make_discovery(
             settings, self.fleet, self.telemetry, self.supervisor, self.director.priorities
         )
-        self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
+        self.scraper = make_scraper(
+            settings, self.fleet, self.telemetry, self.supervisor, self.pod_access
+        )
         connect_lists(self.fleet, self.director, self.scraper)
         self.sharing = share_scrapes(
             settings,
@@ -67,6 +70,7 @@ class App(Front):
                 invalid.
         """
         self.watchdog.start()
+        self.pod_access.warn()
         await self.admin.start()
         await self.discovery.start()
         await self.scraper.start()
@@ -85,8 +89,9 @@ class App(Front):
         await self._warm_up()
 
     def refresh(self) -> None:
-        """Read the files again that the router follows: the list of pods, the TLS files."""
+        """Read the files again that the router follows: pods, TLS files, keys for pods."""
         self.discovery.refresh()
+        self.pod_access.refresh()
         if self.certificates is not None:
             self.certificates.refresh()
 

@@ -37,6 +37,7 @@ from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
 from lora_router.scrape.health_check import HealthCheck
+from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
@@ -100,11 +101,31 @@ def make_fleet(settings: Settings) -> Fleet:
     return Fleet(metrics_max_age=settings.metrics_max_age_seconds, outliers=outliers)
 
 
-def make_health_check(settings: Settings, fleet: Fleet, supervisor: Supervisor) -> HealthCheck:
-    """Return what watches the health of pods, which does not run yet."""
-    return HealthCheck(
-        fleet, supervisor, probe=settings.outlier_probe, api_key=settings.pod_api_key
+def make_pod_access(settings: Settings) -> PodAccess:
+    """Return the keys for pods, and whose certificates are accepted.
+
+    Raises:
+        PodAccessError: A file cannot be read or used.
+    """
+    return PodAccess(
+        AccessOptions(
+            api_key=settings.pod_api_key,
+            api_key_file=settings.pod_api_key_file,
+            metrics_token_file=settings.pod_metrics_token_file,
+            ca_file=settings.pod_tls_ca_file,
+            server_name=settings.pod_tls_server_name,
+            skip_verify=settings.pod_tls_skip_verify,
+            certificate_file=settings.pod_tls_cert_file,
+            key_file=settings.pod_tls_key_file,
+        )
     )
+
+
+def make_health_check(
+    settings: Settings, fleet: Fleet, supervisor: Supervisor, access: PodAccess
+) -> HealthCheck:
+    """Return what watches the health of pods, which does not run yet."""
+    return HealthCheck(fleet, supervisor, probe=settings.outlier_probe, access=access)
 
 
 def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Director:
@@ -269,7 +290,7 @@ def make_discovery(
         PoolNameError: The namespace of the InferencePool is unknown.
     """
     if settings.endpoints is not None:
-        return PodsFile(settings.endpoints, fleet, supervisor=supervisor)
+        return PodsFile(settings.endpoints, fleet, pages=settings.page_rules, supervisor=supervisor)
     # The Kubernetes client takes a second to import, and only this discovery needs it.
     from lora_router.kubernetes_assembly import make_kubernetes_discovery
 
@@ -293,7 +314,11 @@ def follow_rewrites(
 
 
 def make_scraper(
-    settings: Settings, fleet: Fleet, telemetry: Telemetry, supervisor: Supervisor
+    settings: Settings,
+    fleet: Fleet,
+    telemetry: Telemetry,
+    supervisor: Supervisor,
+    access: PodAccess,
 ) -> Scraper:
     """Return the scraper of the pods, which does not run yet."""
     return Scraper(
@@ -303,7 +328,7 @@ def make_scraper(
         models_interval=settings.models_refresh_interval_seconds,
         timeout=settings.scrape_timeout_seconds,
         concurrency=settings.scrape_concurrency,
-        api_key=settings.pod_api_key,
+        access=access,
         supervisor=supervisor,
     )
 

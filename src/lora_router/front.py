@@ -19,6 +19,7 @@ from lora_router.assembly import (
     make_director,
     make_fleet,
     make_health_check,
+    make_pod_access,
     make_transport,
     tls_files,
 )
@@ -63,6 +64,7 @@ class Front:
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
             SecretError: The secret of peers cannot be used.
+            PodAccessError: A file with a key or certificate for pods cannot be used.
         """
         self._settings = settings
         self.fleet = make_fleet(settings)
@@ -83,7 +85,10 @@ class Front:
             self.peering,
             listens=worker is None,
         )
-        self.health_check = make_health_check(settings, self.fleet, self.supervisor)
+        self.pod_access = make_pod_access(settings)
+        self.health_check = make_health_check(
+            settings, self.fleet, self.supervisor, self.pod_access
+        )
         self._readiness = RouterReadiness(
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
@@ -91,6 +96,7 @@ class Front:
         ambiguous = AmbiguousNames(self.fleet, self.director.names.rewrites.aliases)
         self._readiness.add_details(ambiguous.status)
         self._rewrites = self._follow_rewrites()
+        self._readiness.add_details(self.pod_access.status)
         self.certificates = self._watch_certificates()
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self._hurry = asyncio.Event()
@@ -123,6 +129,7 @@ class Front:
             TransportError: The gRPC address is in use or not available, or the TLS files are
                 invalid.
         """
+        self.pod_access.start(self.supervisor)
         await self.health_check.start()
         await self.transport.start()
         if self.certificates is not None:

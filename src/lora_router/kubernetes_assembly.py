@@ -44,6 +44,7 @@ def make_kubernetes_discovery(
             selector=settings.kubernetes_selector,
             ports=PortRules(settings.kubernetes_port_name, settings.kubernetes_port),
             family=settings.kubernetes_ip_family,
+            pages=settings.page_rules,
             credentials=credentials,
             watch_seconds=settings.kubernetes_watch_seconds,
         ),

@@ -1,5 +1,6 @@
 """Certificates and certificate authorities for tests."""
 
+import ssl
 from pathlib import Path
 
 import grpc
@@ -29,6 +30,15 @@ class Certificates:
     def files(self, *, mutual: bool) -> TlsFiles:
         """Return the server's files."""
         return TlsFiles(self.certificate, self.key, self.client_ca if mutual else None)
+
+    def server_context(self, *, mutual: bool) -> ssl.SSLContext:
+        """Return the TLS context of a server that is not the router, such as a pod."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        if mutual:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def credentials(self, *, client: "trustme.CA | None") -> grpc.ChannelCredentials:
         """Return a client's credentials, with a certificate of the given authority or without."""

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import ssl
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -47,6 +48,10 @@ class EchoPod:
     aborted: int = 0
     """Responses that were cut because the client closed the connection."""
     address: str = ""
+    tls: ssl.SSLContext | None = None
+    """With it, the pod takes TLS connections only."""
+    keys: dict[str, str | None] = field(default_factory=dict)
+    """The header ``authorization`` of the last read of each page, by path."""
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
@@ -60,7 +65,9 @@ class EchoPod:
         await self._runner.setup()
         # With an address, the pod starts again after its end.
         port = int(self.address.rpartition(":")[2] or 0)
-        site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
+        site = web.TCPSite(
+            self._runner, "127.0.0.1", port, reuse_address=True, ssl_context=self.tls
+        )
         await site.start()
         self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
         return self
@@ -73,7 +80,8 @@ class EchoPod:
     ) -> None:
         await self._runner.cleanup()
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.keys[request.path] = request.headers.get("authorization")
         labels = (
             f'max_lora="{self.max_lora}",running_lora_adapters="{self.running}",'
             f'waiting_lora_adapters="{self.running}"'
@@ -86,7 +94,8 @@ class EchoPod:
             )
         )
 
-    async def _models(self, _request: web.Request) -> web.Response:
+    async def _models(self, request: web.Request) -> web.Response:
+        self.keys[request.path] = request.headers.get("authorization")
         listed = [{"id": "base", "parent": None}]
         listed += [{"id": name, "parent": "base"} for name in self.adapters]
         return web.json_response({"object": "list", "data": listed})

@@ -45,6 +45,18 @@ class EnvoySettings(BaseModel):
     envoy_client_key_file: kinds.EnvoysPem = Field(
         None, description="envoy-config: private key of that certificate."
     )
+    envoy_pod_ca_file: kinds.EnvoysPem = Field(
+        None,
+        description="envoy-config: certificate authorities for the pods' certificates. Required "
+        "with pod_scheme=https, unless pod_tls_skip_verify is set. Envoy expects the name "
+        "pod_tls_server_name in them, if that is set.",
+    )
+    envoy_pod_cert_file: kinds.EnvoysPem = Field(
+        None, description="envoy-config: certificate that Envoy presents to pods (mutual TLS)."
+    )
+    envoy_pod_key_file: kinds.EnvoysPem = Field(
+        None, description="envoy-config: private key of that certificate."
+    )
     envoy_message_timeout_seconds: kinds.Interval = Field(
         5.0, description="envoy-config: how long Envoy waits for each answer of the router."
     )

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 from lora_router.config.cores import cores
+from lora_router.discovery.page_urls import PATH_RULE, is_page_path
 from lora_router.extproc.body import BodyError, checked_model
 from lora_router.peering.redis_address import ALLOWED as REDIS_ALLOWED
 from lora_router.peering.redis_address import AddressError, parse_address
@@ -104,6 +105,12 @@ def _path(value: Path) -> Path:
 def _url_path(value: str) -> str:
     if not value.startswith("/") or "?" in value or not value.isprintable():
         raise ValueError("must begin with a slash and have no query")
+    return value
+
+
+def _page_path(value: str) -> str:
+    if not is_page_path(value):
+        raise ValueError(f"must be {PATH_RULE}")
     return value
 
 
@@ -283,6 +290,8 @@ UrlPaths = Annotated[
     BeforeValidator(_listed),
     Allowed("paths, each beginning with a slash, joined by commas"),
 ]
+PagePath = Annotated[str, AfterValidator(_page_path), Allowed(PATH_RULE)]
+OptionalPagePath = Annotated[Annotated[str, AfterValidator(_page_path)] | None, Allowed(PATH_RULE)]
 PathTreatments = Annotated[
     dict[Annotated[str, AfterValidator(_url_path)], Literal["routed", "passed", "refused"]],
     BeforeValidator(_mapped),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
 from lora_router.config.kinds import Allowed
@@ -201,10 +201,6 @@ class RouterSettings(BaseModel):
     )
     scrape_concurrency: kinds.Whole = Field(
         64, ge=1, le=10_000, description="Maximum number of pods that are read at the same time."
-    )
-    pod_api_key: Annotated[SecretStr | None, Allowed("the key that vLLM was started with")] = Field(
-        None,
-        description="API key for reading /v1/models, sent as 'Authorization: Bearer'.",
     )
 
     target_pod_header: kinds.HeaderName = Field(

@@ -15,6 +15,7 @@ from lora_router.config.health_settings import HealthSettings
 from lora_router.config.model_settings import ModelSettings
 from lora_router.config.path_settings import PathSettings
 from lora_router.config.peer_settings import PeerSettings
+from lora_router.config.pod_settings import PodSettings
 from lora_router.config.pool_settings import PoolSettings
 from lora_router.config.replication_settings import ReplicationSettings
 from lora_router.config.router_settings import RouterSettings
@@ -44,6 +45,7 @@ class Settings(
     PathSettings,
     PoolSettings,
     ModelSettings,
+    PodSettings,
     RouterSettings,
 ):
     """The settings in force. ``lora-router config`` prints them."""
@@ -62,6 +64,11 @@ class Settings(
         if self.grpc_tls_client_ca_file is not None and self.grpc_tls_cert_file is None:
             raise ValueError("grpc_tls_client_ca_file: requires grpc_tls_cert_file")
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")
+        _need_each_other(self, "envoy_pod_cert_file", "envoy_pod_key_file")
+        _need_each_other(self, "pod_tls_cert_file", "pod_tls_key_file")
+        _exclude_each_other(self, "pod_api_key", "pod_api_key_file")
+        if self.pod_tls_skip_verify and self.pod_tls_ca_file is not None:
+            raise ValueError("pod_tls_skip_verify and pod_tls_ca_file: set at most one of them")
         _need_each_other(self, "peer_tls_cert_file", "peer_tls_key_file")
         self._name_models()
         self._authenticate_peers()
@@ -217,6 +224,11 @@ def _is_loopback(host: str) -> bool:
 def _need_each_other(settings: Settings, one: str, other: str) -> None:
     if (getattr(settings, one) is None) != (getattr(settings, other) is None):
         raise ValueError(f"{one} and {other}: set both or neither")
+
+
+def _exclude_each_other(settings: Settings, one: str, other: str) -> None:
+    if getattr(settings, one) is not None and getattr(settings, other) is not None:
+        raise ValueError(f"{one} and {other}: set at most one of them")
 
 
 def allowed(name: str) -> str:

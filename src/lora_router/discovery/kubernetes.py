@@ -21,6 +21,7 @@ from lora_router.discovery.kubernetes_api import (
     KubernetesApi,
     PodQuery,
 )
+from lora_router.discovery.page_urls import PageRules
 from lora_router.discovery.pod_object import MODEL_LABEL, PodObject
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pod_translation import Family, to_pods
@@ -64,6 +65,8 @@ class KubernetesOptions:
     ports: PortRules = field(default_factory=PortRules)
     family: Family = "any"
     """Which of a pod's addresses to use."""
+    pages: PageRules = field(default_factory=PageRules)
+    """Where the pages are that the router reads."""
     credentials: Credentials = field(default_factory=Credentials)
     watch_seconds: int = 30
     """Server-side timeout of a watch. A watch without traffic for this long plus 10 s is lost."""
@@ -262,7 +265,9 @@ class KubernetesPods:
     def _translated(self, scope: "_Scope", found: PodObject) -> tuple[Pod, ...]:
         name = found.full_name
         try:
-            pods, problems = to_pods(found, self._options.ports, self._options.family)
+            pods, problems = to_pods(
+                found, self._options.ports, self._options.family, self._options.pages
+            )
         except Exception as error:
             # A fault in one pod must not affect the others.
             self._supervisor.failed("pod-watch", error, about=f"pod {name}")

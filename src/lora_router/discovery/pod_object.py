@@ -13,6 +13,9 @@ METRIC_PORT_LABEL = "model.aibrix.ai/metric-port"
 ENGINE_LABEL = "model.aibrix.ai/engine"
 PORTS_ANNOTATION = "lora-router/ports"
 METRIC_PORTS_ANNOTATION = "lora-router/metric-ports"
+SCHEME_ANNOTATION = "lora-router/scheme"
+METRICS_PATH_ANNOTATION = "lora-router/metrics-path"
+MODELS_PATH_ANNOTATION = "lora-router/models-path"
 ACTIVE_PORTS_ANNOTATION = "inference.networking.k8s.io/active-ports"
 
 
@@ -23,6 +26,9 @@ class Annotations(
         "ports": PORTS_ANNOTATION,
         "metric_ports": METRIC_PORTS_ANNOTATION,
         "active_ports": ACTIVE_PORTS_ANNOTATION,
+        "scheme": SCHEME_ANNOTATION,
+        "metrics_path": METRICS_PATH_ANNOTATION,
+        "models_path": MODELS_PATH_ANNOTATION,
     },
 ):
     """The annotations that the router reads. Others may be long, and are not decoded."""
@@ -30,6 +36,9 @@ class Annotations(
     ports: str | None = None
     metric_ports: str | None = None
     active_ports: str | None = None
+    scheme: str | None = None
+    metrics_path: str | None = None
+    models_path: str | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):

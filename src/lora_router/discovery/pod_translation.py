@@ -8,9 +8,14 @@ pod is.
 import ipaddress
 from typing import Literal
 
+from lora_router.discovery.page_urls import PATH_RULE, SCHEMES, PageRules, Scheme, is_page_path
 from lora_router.discovery.pod_object import (
     ENGINE_LABEL,
+    METRICS_PATH_ANNOTATION,
     MODEL_LABEL,
+    MODELS_PATH_ANNOTATION,
+    SCHEME_ANNOTATION,
+    Annotations,
     PodObject,
     PodStatus,
 )
@@ -18,6 +23,9 @@ from lora_router.discovery.pod_ports import PortRules, pod_ports
 from lora_router.fleet.engine_names import ENGINES
 from lora_router.fleet.pod import Pod, rank_name
 
+_SHOWN_CHARACTERS = 60
+_NO_ANNOTATIONS = Annotations()
+_USUAL_PAGES = PageRules()
 _OVER = frozenset(("Succeeded", "Failed"))
 
 Family = Literal["any", "ipv4", "ipv6"]
@@ -25,7 +33,10 @@ Family = Literal["any", "ipv4", "ipv6"]
 
 
 def to_pods(
-    found: PodObject, rules: PortRules, family: Family = "any"
+    found: PodObject,
+    rules: PortRules,
+    family: Family = "any",
+    pages: PageRules = _USUAL_PAGES,
 ) -> tuple[tuple[Pod, ...], tuple[str, ...]]:
     """Translate a pod.
 
@@ -52,13 +63,16 @@ def to_pods(
             "the engine is detected from its metrics page"
         )
         engine = None
+    pages = _pages(found, pages, problems)
+    metrics_path = pages.metrics_path_of(engine)
     ready = _is_routable(found)
     pods = tuple(
         Pod(
             name=found.full_name if each.rank is None else rank_name(found.full_name, each.rank),
             address=f"{host}:{each.port}",
-            metrics_url=f"http://{host}:{each.metrics_port}/metrics",
-            models_url=f"http://{host}:{each.port}/v1/models",
+            metrics_url=f"{pages.scheme}://{host}:{each.metrics_port}{metrics_path}",
+            models_url=f"{pages.scheme}://{host}:{each.port}{pages.models_path}",
+            scheme=pages.scheme,
             ready=ready,
             base_model=labels.get(MODEL_LABEL) or None,
             engine=engine,
@@ -68,6 +82,36 @@ def to_pods(
         for each in ports
     )
     return pods, tuple(problems)
+
+
+def _pages(found: PodObject, rules: PageRules, problems: list[str]) -> PageRules:
+    """Return where a pod's pages are: as its annotations say, else as the rules do."""
+    annotations = found.metadata.annotations or _NO_ANNOTATIONS
+    scheme: Scheme = rules.scheme
+    for each in SCHEMES:
+        if annotations.scheme == each:
+            scheme = each
+    if annotations.scheme not in {None, *SCHEMES}:
+        problems.append(
+            f"annotation {SCHEME_ANNOTATION}={_shown(annotations.scheme)} must be http or https; "
+            f"{scheme} is used"
+        )
+    return PageRules(
+        scheme,
+        _path(annotations.metrics_path, METRICS_PATH_ANNOTATION, problems) or rules.metrics_path,
+        _path(annotations.models_path, MODELS_PATH_ANNOTATION, problems) or rules.models_path,
+    )
+
+
+def _path(value: str | None, annotation: str, problems: list[str]) -> str | None:
+    if value is None or is_page_path(value):
+        return value
+    problems.append(f"annotation {annotation}={_shown(value)} must be {PATH_RULE}; it is ignored")
+    return None
+
+
+def _shown(value: str | None) -> str:
+    return repr((value or "")[:_SHOWN_CHARACTERS])
 
 
 def _is_routable(found: PodObject) -> bool:

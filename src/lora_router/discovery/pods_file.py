@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_router.discovery.fleet_update import PODS_AT_ONCE, update_fleet
+from lora_router.discovery.page_urls import PageRules
 from lora_router.discovery.pods_list import PodsFileError, parse_pods
 from lora_router.discovery.quiet_thread import quiet_thread
 from lora_router.fleet.fleet import Fleet
@@ -54,6 +55,7 @@ class PodsFile:
         path: Path,
         fleet: Fleet,
         *,
+        pages: PageRules | None = None,
         interval: float = 1.0,
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -64,12 +66,14 @@ class PodsFile:
             path: The file, or a symbolic link to it. A link that is replaced (a mounted ConfigMap)
                 is followed.
             fleet: Receives the pods.
+            pages: Where the pages of pods are that do not say it.
             interval: Seconds between two reads of the file.
             supervisor: Runs the task. Default: a supervisor of its own.
             clock: Returns seconds, monotonic.
         """
         self._path = path
         self._fleet = fleet
+        self._pages = pages or PageRules()
         self._interval = interval
         self._supervisor = supervisor or Supervisor()
         self._clock = clock
@@ -130,7 +134,9 @@ class PodsFile:
         pods takes more than a second of CPU, during which requests must be served.
         """
         last, before = self._digest, self._known
-        found = await in_thread(lambda: _look_at(self._path, last, before), "pods-file")
+        found = await in_thread(
+            lambda: _look_at(self._path, self._pages, last, before), "pods-file"
+        )
         self._looked_at = self._clock()
         if found.digest == self._digest:
             return
@@ -166,7 +172,7 @@ async def _free(pods: dict[str, Pod]) -> None:
         await asyncio.sleep(0)
 
 
-def _look_at(path: Path, last: bytes, known: Mapping[str, Pod]) -> _Look:
+def _look_at(path: Path, pages: PageRules, last: bytes, known: Mapping[str, Pod]) -> _Look:
     """Read the whole file, since its size and time stamp can stay the same across an edit."""
     try:
         content = read_file(path, max_bytes=_MAX_FILE_BYTES)
@@ -177,7 +183,7 @@ def _look_at(path: Path, last: bytes, known: Mapping[str, Pod]) -> _Look:
         return _Look(digest)
     with quiet_thread() if len(content) > _LONG_FILE_BYTES else nullcontext():
         try:
-            pods = parse_pods(content)
+            pods = parse_pods(content, pages)
         except PodsFileError as error:
             return _Look(digest, str(error))
         except Exception as error:

@@ -6,15 +6,28 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from lora_router.discovery.page_urls import PATH_RULE, SCHEMES, PageRules, is_page_path
 from lora_router.fleet.engine_names import ENGINES
 from lora_router.fleet.pod import Pod, rank_name
 from lora_router.yaml_document import YamlDocumentError, parse_yaml
 
-_KEYS = ("name", "address", "ports", "metrics", "models", "labels", "ready", "engine")
+_KEYS = (
+    "name",
+    "address",
+    "ports",
+    "scheme",
+    "metrics",
+    "models",
+    "models_path",
+    "labels",
+    "ready",
+    "engine",
+)
 _MAX_PORTS = 32
 """Ports of one pod. Each is a pod of the fleet, with series of metrics of its own."""
 _LONGEST_URL = 2048
 _SHOWN_CHARACTERS = 60
+_USUAL_PAGES = PageRules()
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = _SHOWN_CHARACTERS
@@ -26,8 +39,12 @@ class PodsFileError(ValueError):
     """The file is not a list of pods. The message names the entry, the key and what is allowed."""
 
 
-def parse_pods(content: bytes | str) -> tuple[Pod, ...]:
+def parse_pods(content: bytes | str, pages: PageRules = _USUAL_PAGES) -> tuple[Pod, ...]:
     """Return the pods that a file lists.
+
+    Args:
+        content: The file's content.
+        pages: Where the pages of pods are that do not say it.
 
     Raises:
         PodsFileError: The content is not a list of pods.
@@ -48,13 +65,13 @@ def parse_pods(content: bytes | str) -> tuple[Pod, ...]:
     number = 0
     while entries:
         number += 1
-        pods += _pods(number, entries.pop())
+        pods += _pods(number, entries.pop(), pages)
     _refuse_doubles("name", [pod.name for pod in pods])
     _refuse_doubles("address", [pod.address for pod in pods])
     return tuple(pods)
 
 
-def _pods(number: int, entry: object) -> tuple[Pod, ...]:
+def _pods(number: int, entry: object, pages: PageRules) -> tuple[Pod, ...]:
     """Return the pod of an entry, or of an entry with ``ports`` one for each port."""
     where = f"pod {number}"
     if not isinstance(entry, dict):
@@ -76,6 +93,13 @@ def _pods(number: int, entry: object) -> tuple[Pod, ...]:
         raise PodsFileError(
             f"{where}: engine={_shown(engine)}: must be one of {', '.join(ENGINES)}"
         )
+    scheme = entry.get("scheme", pages.scheme)
+    if scheme not in SCHEMES:
+        raise PodsFileError(f"{where}: scheme={_shown(scheme)}: must be http or https")
+    models_path = entry.get("models_path", pages.models_path)
+    if not is_page_path(models_path):
+        raise PodsFileError(f"{where}: models_path={_shown(models_path)}: must be {PATH_RULE}")
+    metrics_path = pages.metrics_path_of(engine)
     models = _models(where, entry.get("models"))
     labels = _labels(where, entry.get("labels", {}))
     return tuple(
@@ -83,34 +107,39 @@ def _pods(number: int, entry: object) -> tuple[Pod, ...]:
             name=name if rank is None else rank_name(name, rank),
             address=address,
             metrics_url=metrics_url,
-            models_url=f"http://{address}/v1/models",
+            models_url=f"{scheme}://{address}{models_path}",
+            scheme=scheme,
             ready=ready,
             models=models,
             engine=engine,
             labels=labels,
         )
-        for rank, address, metrics_url in _servers(where, entry)
+        for rank, address, metrics_url in _servers(where, entry, scheme, metrics_path)
     )
 
 
-def _servers(where: str, entry: Mapping[str, object]) -> list[tuple[int | None, str, str]]:
+def _servers(
+    where: str, entry: Mapping[str, object], scheme: str, metrics_path: str
+) -> list[tuple[int | None, str, str]]:
     """Return the rank, the address and the metrics URL of each server of a pod."""
     if "ports" not in entry:
         address = parse_address(where, entry.get("address"))
-        return [(None, address, _url(where, entry.get("metrics", f"http://{address}/metrics")))]
+        metrics = entry.get("metrics", metrics_path)
+        return [(None, address, _url(where, metrics, f"{scheme}://{address}"))]
     host = _host(where, entry.get("address"))
     addresses = [f"{host}:{port}" for port in _ports(where, entry["ports"])]
-    metrics = entry.get("metrics", [f"http://{address}/metrics" for address in addresses])
-    if not isinstance(metrics, list) or len(metrics) != len(addresses):
+    of_metrics = entry.get("metrics", metrics_path)
+    if isinstance(of_metrics, str) and of_metrics.startswith("/"):
+        of_metrics = [of_metrics] * len(addresses)
+    if not isinstance(of_metrics, list) or len(of_metrics) != len(addresses):
         raise PodsFileError(
-            f"{where}: metrics={_shown(metrics)}: must be a list with a URL for each of the "
-            f"{len(addresses)} ports"
+            f"{where}: metrics={_shown(of_metrics)}: must be a path, or a list with a path or URL "
+            f"for each of the {len(addresses)} ports"
         )
-    urls = [_url(where, url) for url in metrics]
     several = len(addresses) > 1
     return [
-        (rank if several else None, address, url)
-        for rank, (address, url) in enumerate(zip(addresses, urls, strict=True))
+        (rank if several else None, address, _url(where, metrics, f"{scheme}://{address}"))
+        for rank, (address, metrics) in enumerate(zip(addresses, of_metrics, strict=True))
     ]
 
 
@@ -167,17 +196,20 @@ def parse_address(where: str, value: object) -> str:
     return f"{ip}:{int(port)}"
 
 
-def _url(where: str, value: object) -> str:
+def _url(where: str, value: object, server: str) -> str:
+    """Return the URL of a page: ``value`` is the URL, or a path on the pod's own server."""
+    if is_page_path(value):
+        return f"{server}{value}"
     if isinstance(value, str) and len(value) <= _LONGEST_URL:
         try:
             parts = urlsplit(value)
-            if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            if parts.scheme in SCHEMES and parts.hostname and parts.port != 0:
                 return value
         except ValueError:
             pass
     raise PodsFileError(
         f"{where}: metrics={_shown(value)}: must be an http or https URL of at most {_LONGEST_URL} "
-        "characters"
+        "characters, or a path"
     )
 
 

@@ -33,7 +33,7 @@ def bootstrap_yaml(settings: Settings) -> str:
     """Return the bootstrap as YAML.
 
     Raises:
-        EnvoyTlsError: A setting is missing that Envoy needs for TLS to the router.
+        EnvoyTlsError: A setting is missing that Envoy needs for TLS.
     """
     text: str = yaml.safe_dump(_document(settings), sort_keys=False, width=100)
     return text

@@ -26,6 +26,7 @@ from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.endpoint_list import RESOURCE
 from lora_router.envoy.circuit_breakers import no_circuit_breakers
 from lora_router.envoy.router_cluster import ROUTER_CLUSTER
+from lora_router.envoy.tls import pods_transport_socket
 
 PODS_CLUSTER = "pods"
 
@@ -46,11 +47,16 @@ def retries(settings: Settings) -> int:
 
 
 def pods_cluster(settings: Settings) -> cluster_v3.Cluster:
-    """Return the cluster."""
+    """Return the cluster.
+
+    Raises:
+        EnvoyTlsError: A setting is missing that Envoy needs for TLS to pods.
+    """
     cluster = cluster_v3.Cluster(
         name=PODS_CLUSTER,
         connect_timeout=timedelta(seconds=2),
         circuit_breakers=no_circuit_breakers(),
+        transport_socket=pods_transport_socket(settings),
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(_http1(settings))
         },

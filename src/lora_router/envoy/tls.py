@@ -1,6 +1,7 @@
-"""The TLS configuration of Envoy's connections to the router."""
+"""The TLS configuration of Envoy's connections: to the router, and to pods."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tls
@@ -14,7 +15,7 @@ _SanType = tls.SubjectAltNameMatcherSanType
 
 
 class EnvoyTlsError(ValueError):
-    """A setting is missing that Envoy needs for TLS to the router. The message names it."""
+    """A setting is missing that Envoy needs for TLS. The message names it."""
 
 
 def transport_socket(
@@ -50,13 +51,55 @@ def transport_socket(
         sni=sni,
         common_tls_context=tls.CommonTlsContext(
             alpn_protocols=["h2"],
-            tls_certificates=_client_certificates(settings),
+            tls_certificates=_certificates(
+                settings.envoy_client_cert_file, settings.envoy_client_key_file
+            ),
             validation_context=tls.CertificateValidationContext(
                 trusted_ca=core.DataSource(filename=str(settings.envoy_router_ca_file)),
                 match_typed_subject_alt_names=names,
             ),
         ),
     )
+    return _socket(context)
+
+
+def pods_transport_socket(settings: Settings) -> core.TransportSocket | None:
+    """Return the TLS transport socket for the pods' cluster; ``None``: no encryption.
+
+    Pods are known by their addresses. Without ``pod_tls_server_name`` a pod's certificate must be
+    signed by the configured authority, whatever name it has: Envoy cannot compare it with the
+    address of each pod.
+
+    Raises:
+        EnvoyTlsError: A setting is missing that Envoy needs for TLS to pods.
+    """
+    if settings.pod_scheme != "https":
+        return None
+    if settings.envoy_pod_ca_file is None and not settings.pod_tls_skip_verify:
+        raise EnvoyTlsError(
+            "envoy_pod_ca_file: required, because pods use TLS (pod_scheme) and Envoy must verify "
+            "their certificates"
+        )
+    if settings.pod_tls_cert_file is not None and settings.envoy_pod_cert_file is None:
+        raise EnvoyTlsError(
+            "envoy_pod_cert_file and envoy_pod_key_file: required, because pods ask for a client "
+            "certificate (pod_tls_cert_file)"
+        )
+    name = settings.pod_tls_server_name
+    common = tls.CommonTlsContext(
+        # Pods of most engines serve HTTP/1.1 only.
+        alpn_protocols=["http/1.1"],
+        tls_certificates=_certificates(settings.envoy_pod_cert_file, settings.envoy_pod_key_file),
+    )
+    if not settings.pod_tls_skip_verify:
+        common.validation_context = tls.CertificateValidationContext(
+            trusted_ca=core.DataSource(filename=str(settings.envoy_pod_ca_file)),
+            match_typed_subject_alt_names=[] if name is None else [_name(name)],
+        )
+    return _socket(tls.UpstreamTlsContext(sni=name or "", common_tls_context=common))
+
+
+def _socket(context: tls.UpstreamTlsContext) -> core.TransportSocket:
     return core.TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
 
 
@@ -67,12 +110,12 @@ def _name(name: str, *, is_ip: bool = False) -> tls.SubjectAltNameMatcher:
     )
 
 
-def _client_certificates(settings: Settings) -> list[tls.TlsCertificate]:
-    if settings.envoy_client_cert_file is None:
+def _certificates(certificate: Path | None, key: Path | None) -> list[tls.TlsCertificate]:
+    if certificate is None:
         return []
     return [
         tls.TlsCertificate(
-            certificate_chain=core.DataSource(filename=str(settings.envoy_client_cert_file)),
-            private_key=core.DataSource(filename=str(settings.envoy_client_key_file)),
+            certificate_chain=core.DataSource(filename=str(certificate)),
+            private_key=core.DataSource(filename=str(key)),
         )
     ]

@@ -20,7 +20,7 @@ class Pod:
     address: str
     """The endpoint that serves requests, ``ip:port`` (``[ip]:port`` for IPv6)."""
     metrics_url: str
-    """The URL of ``/metrics``."""
+    """The URL of its metrics, ``/metrics`` of most engines."""
     models_url: str
     """The URL of ``/v1/models``."""
     ready: bool = True
@@ -36,6 +36,8 @@ class Pod:
     uid: str = ""
     """Distinguishes a pod from an earlier one with the same name and address, if discovery provides
     it."""
+    scheme: str = "http"
+    """``http`` or ``https``: how the endpoint takes requests."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """The labels that ``external-filter`` selects on."""
 

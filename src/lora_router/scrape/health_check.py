@@ -10,13 +10,13 @@ import asyncio
 import json
 
 import aiohttp
-from pydantic import SecretStr
 
 from lora_router import __version__
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.outliers import TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.bounded_connection import BoundedConnector
+from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
 
 COMPLETIONS = "/v1/completions"
@@ -35,7 +35,7 @@ class HealthCheck:
         supervisor: Supervisor,
         *,
         probe: bool = True,
-        api_key: SecretStr | None = None,
+        access: PodAccess | None = None,
     ) -> None:
         """Create a health check that does not run yet.
 
@@ -43,13 +43,13 @@ class HealthCheck:
             fleet: The pods.
             supervisor: Runs the ticks and the probes.
             probe: Whether to probe. Otherwise a client's request is the probe.
-            api_key: The pods' key.
+            access: The keys for pods, and whose certificates are accepted. Default: no keys.
         """
         self._fleet = fleet
         self._outliers = fleet.outliers
         self._supervisor = supervisor
         self._probe = probe
-        self._api_key = api_key
+        self._access = access or PodAccess()
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
@@ -59,8 +59,6 @@ class HealthCheck:
         if self._outliers is None:
             return
         headers = {"user-agent": f"lora-router/{__version__}", "content-type": "application/json"}
-        if self._api_key is not None:
-            headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
         self._session = aiohttp.ClientSession(
             # A new connection for each probe: an old one would show the state of the past.
             connector=BoundedConnector(limit=_AT_ONCE, force_close=True),
@@ -103,8 +101,11 @@ class HealthCheck:
         path, request = probe_of(state)
         try:
             async with self._session.post(
-                f"http://{state.pod.address}{path}",
+                f"{state.pod.scheme}://{state.pod.address}{path}",
                 data=json.dumps(request).encode(),
+                headers=self._access.current.api_headers,
+                ssl=self._access.current.tls,
+                server_hostname=self._access.server_name,
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from lora_router.scrape.bounded_connection import (
     BoundedHandler,
     WastefulResponseError,
 )
+from lora_router.scrape.pod_access import PodAccess
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Longest ``/metrics`` page. vLLM's has 60 KB, plus 170 bytes per combination of adapters."""
@@ -59,13 +60,20 @@ class ScrapeError(Exception):
 class PageReader:
     """An HTTP client for pages that are read periodically. Must be created in the event loop."""
 
-    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+        access: PodAccess | None = None,
+    ) -> None:
         """Create a client.
 
         Args:
             timeout: Timeout of one read in seconds.
             clock: Returns seconds, monotonic.
+            access: Whose certificates are accepted. Default: those that the system accepts.
         """
+        self._access = access or PodAccess()
         self._timeout = timeout
         self._clock = clock
         self._held = _Held()
@@ -86,7 +94,7 @@ class PageReader:
     async def page(
         self,
         url: str,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         *,
         max_bytes: int,
         prefix: bytes = b"",
@@ -106,7 +114,7 @@ class PageReader:
     async def _get(
         self,
         url: str,
-        headers: dict[str, str] | None,
+        headers: Mapping[str, str] | None,
         size: "_Size",
         max_bytes: int,
         prefix: bytes,
@@ -114,7 +122,11 @@ class PageReader:
         started = self._clock()
         try:
             async with self._session.get(
-                _url(url), headers=headers, allow_redirects=False
+                _url(url),
+                headers=headers,
+                allow_redirects=False,
+                ssl=self._access.current.tls,
+                server_hostname=self._access.server_name,
             ) as response:
                 if response.status != 200:
                     raise ScrapeError("status", f"{url} returned status {response.status}")

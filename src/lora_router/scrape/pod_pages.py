@@ -12,8 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 
-from pydantic import SecretStr
-
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
@@ -21,6 +19,7 @@ from lora_router.scrape import page_reader
 from lora_router.scrape.exposition import PAGE_PREFIX, page_in_steps
 from lora_router.scrape.models import ModelsError, TooManyModelsError, models_in_steps
 from lora_router.scrape.page_reader import PageReader, ScrapeError
+from lora_router.scrape.pod_access import PodAccess
 from lora_router.scrape.read_health import ReadHealth
 from lora_router.scrape.series import ExpositionError, PageTooLargeError
 from lora_router.scrape.steps import BREAK, Steps, with_breaks
@@ -41,20 +40,18 @@ class PodPages:
         self,
         timeout: float,
         *,
-        api_key: SecretStr | None = None,
+        access: PodAccess | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a reader.
 
         Args:
             timeout: Timeout of one read in seconds.
-            api_key: Sent as bearer token when ``/v1/models`` is read.
+            access: The keys for pods, and whose certificates are accepted. Default: no keys.
             clock: The router's monotonic clock.
         """
-        self._reader = PageReader(timeout, clock)
-        self._headers = {}
-        if api_key is not None:
-            self._headers["authorization"] = f"Bearer {api_key.get_secret_value()}"
+        self._access = access or PodAccess()
+        self._reader = PageReader(timeout, clock, self._access)
         self._clock = clock
         self.turns = Turns(READS_IN_A_TURN)
         """What the start of a read, and the handling of its page, take."""
@@ -78,7 +75,10 @@ class PodPages:
             ScrapeError: The page cannot be read.
         """
         async with self._reader.page(
-            pod.metrics_url, max_bytes=page_reader.MAX_PAGE_BYTES, prefix=PAGE_PREFIX
+            pod.metrics_url,
+            self._access.current.metrics_headers,
+            max_bytes=page_reader.MAX_PAGE_BYTES,
+            prefix=PAGE_PREFIX,
         ) as page:
             steps = page_in_steps(
                 page, engine=pod.engine, scraped_at=self._clock(), wall_now=time.time()
@@ -97,7 +97,9 @@ class PodPages:
             ScrapeError: The list cannot be read.
         """
         async with self._reader.page(
-            pod.models_url, self._headers, max_bytes=page_reader.MAX_MODELS_BYTES
+            pod.models_url,
+            self._access.current.api_headers,
+            max_bytes=page_reader.MAX_MODELS_BYTES,
         ) as page:
             try:
                 return await self._read(page, models_in_steps(page), health)

@@ -18,8 +18,6 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
@@ -28,6 +26,7 @@ from lora_router.log_limit import LogLimit
 from lora_router.scrape.intake import Intake, RefusedReading
 from lora_router.scrape.models_plan import ModelsPlan
 from lora_router.scrape.page_reader import ScrapeError
+from lora_router.scrape.pod_access import PodAccess
 from lora_router.scrape.pod_pages import PodPages
 from lora_router.scrape.read_health import Kind, ReadHealth
 from lora_router.scrape.schedule import ScrapeSchedule, pace
@@ -68,7 +67,7 @@ class Scraper:
         models_interval: float = 10.0,
         timeout: float = 2.0,
         concurrency: int = 64,
-        api_key: SecretStr | None = None,
+        access: PodAccess | None = None,
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
         intake: Intake | None = None,
@@ -82,7 +81,7 @@ class Scraper:
             models_interval: Seconds between two reads of a pod's ``/v1/models``.
             timeout: Timeout of one read in seconds.
             concurrency: Maximum number of concurrent reads.
-            api_key: Sent as bearer token when ``/v1/models`` is read.
+            access: The keys for pods, and whose certificates are accepted. Default: no keys.
             supervisor: Runs the tasks. Default: a supervisor of its own.
             clock: The router's monotonic clock.
             intake: Puts readings into the fleet. Default: one of its own.
@@ -95,7 +94,7 @@ class Scraper:
         self._models_interval = models_interval
         self._timeout = timeout
         self._concurrency = concurrency
-        self._api_key = api_key
+        self._access = access
         self._supervisor = supervisor or Supervisor()
         # A network failure causes a line for each pod, and a flapping network does so repeatedly.
         self._limit = LogLimit(10.0, burst=20, clock=clock)
@@ -137,7 +136,7 @@ class Scraper:
         """Start to scrape the pods of the fleet, and follow its changes."""
         self._places = asyncio.Semaphore(self._concurrency)
         self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
-        self._pages = PodPages(self._timeout, api_key=self._api_key, clock=self._clock)
+        self._pages = PodPages(self._timeout, access=self._access, clock=self._clock)
         self._fleet.changes.pods.subscribe(self._follow)
         self._follow(tuple(self._fleet))
         if self._sharing is not None:

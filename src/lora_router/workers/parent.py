@@ -13,6 +13,7 @@ from lora_router.assembly import (
     make_director,
     make_discovery,
     make_fleet,
+    make_pod_access,
     make_scraper,
     tls_files,
 )
@@ -53,6 +54,7 @@ class Parent:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
             SecretError, ServiceError, RedisMissingError, PasswordError: The settings of peers
                 cannot be used.
+            PodAccessError: A file with a key or certificate for pods cannot be used.
         """
         self._settings = settings
         self._host = secrets.token_hex(8)
@@ -69,7 +71,10 @@ class Parent:
         self.discovery = make_discovery(
             settings, self.fleet, self.telemetry, self.supervisor, priorities
         )
-        self.scraper = make_scraper(settings, self.fleet, self.telemetry, self.supervisor)
+        self.pod_access = make_pod_access(settings)
+        self.scraper = make_scraper(
+            settings, self.fleet, self.telemetry, self.supervisor, self.pod_access
+        )
         self.crew = Crew(
             settings.workers, self._start_worker, self.supervisor, relays=settings.has_mesh
         )
@@ -89,6 +94,7 @@ class Parent:
         self._readiness.add_note(self.crew.not_ready)
         self._readiness.add_details(self.discovery.status)
         self._readiness.add_details(self.crew.status)
+        self._readiness.add_details(self.pod_access.status)
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self.admin = AdminServer(
             self.page,
@@ -128,6 +134,8 @@ class Parent:
         """
         settings = self._settings
         self.watchdog.start()
+        self.pod_access.warn()
+        self.pod_access.start(self.supervisor)
         await self.admin.start()
         await self.discovery.start()
         await self.scraper.start()
@@ -160,6 +168,7 @@ class Parent:
     def refresh(self) -> None:
         """Read the files again that the router follows: the list of pods, the TLS files."""
         self.discovery.refresh()
+        self.pod_access.refresh()
         self.crew.broadcast(messages.encode(messages.Refresh()))
 
     def use_log(self, level: str, style: Literal["text", "json"]) -> None:

@@ -179,6 +179,7 @@ class Worker(Front):
         """Handle a message that an operator caused."""
         match message:
             case Refresh():
+                self.pod_access.refresh()
                 if self.certificates is not None:
                     self.certificates.refresh()
             case UseLog(level, style):

@@ -259,6 +259,27 @@ class TestProblems:
                 "grpc_tls_client_ca_file: requires grpc_tls_cert_file",
             ),
             (
+                {"LORA_ROUTER_POD_TLS_CERT_FILE": "tls.crt"},
+                "pod_tls_cert_file and pod_tls_key_file: set both or neither",
+            ),
+            (
+                {"LORA_ROUTER_POD_API_KEY": "k", "LORA_ROUTER_POD_API_KEY_FILE": "key"},
+                "pod_api_key and pod_api_key_file: set at most one of them",
+            ),
+            (
+                {"LORA_ROUTER_POD_TLS_SKIP_VERIFY": "1", "LORA_ROUTER_POD_TLS_CA_FILE": "ca.crt"},
+                "pod_tls_skip_verify and pod_tls_ca_file: set at most one of them",
+            ),
+            (
+                {"LORA_ROUTER_POD_SCHEME": "h2"},
+                "LORA_ROUTER_POD_SCHEME=h2: must be one of http, https",
+            ),
+            (
+                {"LORA_ROUTER_POD_METRICS_PATH": "metrics"},
+                "LORA_ROUTER_POD_METRICS_PATH=metrics: must be a path that begins with a slash, "
+                "of up to 1024 ASCII characters without spaces",
+            ),
+            (
                 {"LORA_ROUTER_PEERS": "no-port"},
                 "LORA_ROUTER_PEERS=no-port: must be host:port, or several joined by commas",
             ),

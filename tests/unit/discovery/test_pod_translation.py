@@ -4,11 +4,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
+from lora_router.discovery.page_urls import PageRules
 from lora_router.discovery.pod_object import PodObject
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pod_translation import Family, to_pods
-from lora_router.fleet.engine_names import ENGINES
+from lora_router.fleet.engine_names import ENGINES, METRICS_PATHS
 from lora_router.fleet.pod import Pod
 
 
@@ -180,6 +182,67 @@ class TestPorts:
         [pod], problems = to_pods(pod_object(labels=labels), PortRules())
         assert pod.metrics_url == "http://10.0.0.7:9001/metrics"
         assert "9001 is used" in problems[0]
+
+
+class TestPages:
+    """Where the pages of a pod are."""
+
+    def test_each_engine_has_its_metrics_at_its_own_path(self) -> None:
+        for engine, path in METRICS_PATHS.items():
+            pod = good(pod_object(labels={"model.aibrix.ai/engine": engine}))
+            assert pod.metrics_url == f"http://10.0.0.7:8000{path}"
+
+    def test_annotations_say_the_scheme_and_the_paths(self) -> None:
+        found = pod_object(
+            labels={"model.aibrix.ai/metric-port": "9000", "model.aibrix.ai/engine": "nim"},
+            annotations={
+                "lora-router/scheme": "https",
+                "lora-router/metrics-path": "/stats?model=llama",
+                "lora-router/models-path": "/openai/v1/models",
+            },
+        )
+        pod = good(found)
+
+        assert pod.scheme == "https"
+        assert pod.metrics_url == "https://10.0.0.7:9000/stats?model=llama"
+        assert pod.models_url == "https://10.0.0.7:8000/openai/v1/models"
+
+    def test_settings_hold_for_pods_that_do_not_say_it(self) -> None:
+        rules = PageRules("https", "/m", "/l")
+        pods, _ = to_pods(pod_object(), PortRules(), pages=rules)
+        plain = {"lora-router/scheme": "http"}
+        others, _ = to_pods(pod_object(annotations=plain), PortRules(), pages=rules)
+
+        assert [(pod.metrics_url, pod.models_url) for pod in (*pods, *others)] == [
+            ("https://10.0.0.7:8000/m", "https://10.0.0.7:8000/l"),
+            ("http://10.0.0.7:8000/m", "http://10.0.0.7:8000/l"),
+        ]
+
+    @pytest.mark.parametrize("text", ["", "metrics", "http://x.test/", "/a b", "/ä", "/\n", "/#x"])
+    def test_a_path_that_is_none_is_one_problem_and_ignored(self, text: str) -> None:
+        found = pod_object(annotations={"lora-router/metrics-path": text})
+        [pod], problems = to_pods(found, PortRules())
+
+        assert pod.metrics_url == "http://10.0.0.7:8000/metrics"
+        assert len(problems) == 1
+        assert "annotation lora-router/metrics-path=" in problems[0]
+        assert problems[0].endswith("; it is ignored")
+
+    def test_no_path_leads_to_another_host(self) -> None:
+        for path in ("//evil.test/", "/@evil.test/", "/\\evil.test/"):
+            found = pod_object(annotations={"lora-router/metrics-path": path})
+            [pod], _ = to_pods(found, PortRules())
+            assert URL(pod.metrics_url).host == "10.0.0.7"
+
+    def test_a_scheme_that_is_none_is_one_problem_and_the_default(self) -> None:
+        found = pod_object(annotations={"lora-router/scheme": "h2c" * 100})
+        [pod], problems = to_pods(found, PortRules())
+
+        assert pod.scheme == "http"
+        assert problems == (
+            f"annotation lora-router/scheme={('h2c' * 100)[:60]!r} must be http or https; "
+            "http is used",
+        )
 
 
 class TestRanks:

@@ -23,6 +23,7 @@ from lora_router.discovery.kubernetes_api import (
     KubernetesApi,
     PodQuery,
 )
+from lora_router.discovery.page_urls import PageRules
 from lora_router.discovery.pod_object import PodObject
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pod_translation import Family, to_pods
@@ -499,11 +500,11 @@ class TestTheCache:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def sometimes(
-            found: PodObject, ports: PortRules, family: Family
+            found: PodObject, ports: PortRules, family: Family, pages: PageRules
         ) -> tuple[tuple[Pod, ...], tuple[str, ...]]:
             if found.metadata.name == "b":
                 raise RuntimeError("a fault")
-            return to_pods(found, ports, family)
+            return to_pods(found, ports, family, pages)
 
         monkeypatch.setattr(kubernetes, "to_pods", sometimes)
         server = ScriptedServer([Page([pod("a"), pod("b"), pod("c")])])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lora_router import supervision
 from lora_router.discovery import pods_file
+from lora_router.discovery.page_urls import PageRules
 from lora_router.discovery.pods_file import PodsFile
 from lora_router.discovery.pods_list import PodsFileError, parse_pods
 from lora_router.discovery.quiet_thread import quiet_thread
@@ -84,6 +85,25 @@ def entry(**keys: str) -> str:
     return f"pods:\n  - {body}\n"
 
 
+def test_a_pod_says_how_it_is_read() -> None:
+    text = """
+pods:
+  - {name: a, address: '10.0.0.1:80', scheme: https, metrics: /stats, models_path: /l}
+  - {name: b, address: 10.0.0.2, ports: [1, 2], engine: nim}
+  - {name: c, address: '10.0.0.3:80', metrics: 'http://10.0.0.3:9/x'}
+  - {name: d, address: '10.0.0.4:80', scheme: http}
+"""
+    pods = parse_pods(text, PageRules("https"))
+
+    assert [(pod.scheme, pod.metrics_url, pod.models_url) for pod in pods] == [
+        ("https", "https://10.0.0.1:80/stats", "https://10.0.0.1:80/l"),
+        ("https", "https://10.0.0.2:1/v1/metrics", "https://10.0.0.2:1/v1/models"),
+        ("https", "https://10.0.0.2:2/v1/metrics", "https://10.0.0.2:2/v1/models"),
+        ("https", "http://10.0.0.3:9/x", "https://10.0.0.3:80/v1/models"),
+        ("http", "http://10.0.0.4:80/metrics", "http://10.0.0.4:80/v1/models"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -110,7 +130,7 @@ def entry(**keys: str) -> str:
         (entry(address="10.0.0.999:80"), "must be ip:port"),
         (entry(address="fd00::1:80"), "must be ip:port"),
         (entry(address="'[::g]:80'"), "must be ip:port"),
-        (entry(metrics="/metrics"), "metrics='/metrics': must be an http or https URL"),
+        (entry(metrics="metrics"), "metrics='metrics': must be an http or https URL"),
         (entry(metrics="http://x/" + "y" * 2048), "metrics='http:.*of at most 2048 characters"),
         (entry(metrics="ftp://x/"), "must be an http or https URL"),
         (entry(metrics="http://[x"), "must be an http or https URL"),
@@ -141,6 +161,9 @@ def entry(**keys: str) -> str:
         (entry(address="10.0.0.1", ports="[true]"), "must be a list of up to 32 different"),
         (entry(address="10.0.0.1", ports="[65536]"), "from 1 to 65535"),
         (entry(address="10.0.0.1", ports="[1, 2]", metrics="http://x/"), "each of the 2 ports"),
+        (entry(scheme="h2"), "scheme='h2': must be http or https"),
+        (entry(metrics="'//x/ y'"), "metrics='//x/ y': must be an http or https URL"),
+        (entry(models_path="models"), "models_path='models': must be a path that begins with"),
         (entry() + entry(address="10.0.0.2:80")[6:], "two pods have the name 'a'"),
         (entry() + entry(name="b")[6:], "two pods have the address '10.0.0.1:80'"),
     ],
@@ -236,7 +259,7 @@ async def test_a_fault_of_the_router_that_a_file_causes_is_an_error_of_that_file
     )
     await watched.pods.start()
 
-    def broken(content: bytes) -> tuple[Pod, ...]:
+    def broken(content: bytes, pages: PageRules) -> tuple[Pod, ...]:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
@@ -278,9 +301,9 @@ async def test_a_large_list_is_read_in_a_thread_and_applied_in_pieces(
     pieces: list[tuple[int, int]] = []
     update = watched.fleet.update
 
-    def parse(content: bytes) -> tuple[Pod, ...]:
+    def parse(content: bytes, pages: PageRules) -> tuple[Pod, ...]:
         threads.append(threading.current_thread().name)
-        return parse_pods(content)
+        return parse_pods(content, pages)
 
     def recorded(pods: Sequence[Pod], gone: Sequence[str] = ()) -> None:
         pieces.append((len(pods), len(gone)))
@@ -402,9 +425,9 @@ async def test_a_long_list_is_read_quietly_and_replaced_completely(
 ) -> None:
     seen: list[bool] = []
 
-    def parse(content: bytes) -> tuple[Pod, ...]:
+    def parse(content: bytes, pages: PageRules) -> tuple[Pod, ...]:
         seen.append(gc.isenabled())
-        return parse_pods(content)
+        return parse_pods(content, pages)
 
     monkeypatch.setattr(pods_file, "parse_pods", parse)
     path = tmp_path / "pods.yaml"

@@ -17,6 +17,7 @@ from lora_router.fleet.health import EJECTED, HEALTHY, TRYING, HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.health_check import HealthCheck
+from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.supervision import Supervisor
 from tests.fleet import make_pod
 
@@ -64,7 +65,8 @@ async def checked(port: int, *, probe: bool = True) -> AsyncIterator[tuple[Fleet
     fleet = Fleet(outliers=outliers)
     fleet.replace([make_pod(1, address=f"127.0.0.1:{port}"), make_pod(2)])
     supervisor = Supervisor()
-    check = HealthCheck(fleet, supervisor, probe=probe, api_key=SecretStr("the-key"))
+    access = PodAccess(AccessOptions(api_key=SecretStr("the-key")))
+    check = HealthCheck(fleet, supervisor, probe=probe, access=access)
     for state in fleet:
         fleet.put_models(state, [ServedModel("base"), ServedModel("sql-lora", "base")])
     await check.start()

@@ -19,6 +19,7 @@ from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape import models_plan, page_reader, pod_pages
 from lora_router.scrape import scraper as scraper_module
+from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
@@ -473,7 +474,8 @@ async def test_models_named_by_discovery_are_not_asked_for() -> None:
 
 async def test_the_api_key_goes_with_models() -> None:
     server = Server()
-    async with server.run() as address, Bench(pod("a", address), api_key=SecretStr("k")):
+    access = PodAccess(AccessOptions(api_key=SecretStr("k")))
+    async with server.run() as address, Bench(pod("a", address), access=access):
         await until(lambda: server.models_reads >= 1)
 
     assert server.authorization == "Bearer k"
