@@ -12,14 +12,12 @@ from lora_router.extproc.errors import ErrorAnswer
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.core_pb2 import HeaderValue, HeaderValueOption
 from lora_router.extproc.pb.ext_proc_pb2 import (
-    BodyMutation,
     BodyResponse,
     CommonResponse,
     HeaderMutation,
     HeadersResponse,
     ImmediateResponse,
     ProcessingResponse,
-    StreamedBodyResponse,
     TrailersResponse,
 )
 from lora_router.extproc.pb.http_status_pb2 import HttpStatus
@@ -95,16 +93,6 @@ def asked_modes(body_mode: int, response_body_mode: int) -> bytes:
     return ProcessingResponse(mode_override=mode).SerializeToString()
 
 
-def body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:
-    """Forward a piece of the request body, which Envoy leaves to the router in full duplex mode."""
-    return ProcessingResponse(request_body=_streamed(piece, end_of_stream)).SerializeToString()
-
-
-def response_body_piece(piece: bytes, *, end_of_stream: bool) -> bytes:
-    """Forward a piece of the response body in full duplex mode."""
-    return ProcessingResponse(response_body=_streamed(piece, end_of_stream)).SerializeToString()
-
-
 def immediate(answer: ErrorAnswer) -> bytes:
     """Answer the client directly. Nothing reaches a pod."""
     status = HttpStatus()
@@ -141,14 +129,4 @@ def _header_mutation(
             for key, value in set_headers
         ],
         remove_headers=list(remove),
-    )
-
-
-def _streamed(piece: bytes, end_of_stream: bool) -> BodyResponse:
-    return BodyResponse(
-        response=CommonResponse(
-            body_mutation=BodyMutation(
-                streamed_response=StreamedBodyResponse(body=piece, end_of_stream=end_of_stream)
-            )
-        )
     )

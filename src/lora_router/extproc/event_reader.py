@@ -1,6 +1,6 @@
 """Turns the bytes of a message into an event. No other module parses messages.
 
-``wire_format`` reads the three messages that every request has, if they are encoded as Envoy
+``wire_format`` reads the messages that most requests have, if they are encoded as Envoy
 encodes them. Protobuf reads all other messages, and the result is the same.
 """
 
@@ -29,9 +29,11 @@ from lora_router.extproc.stream_setup import read_setup
 from lora_router.extproc.wire_format import (
     REQUEST_BODY,
     REQUEST_HEADERS,
+    RESPONSE_BODY,
     RESPONSE_HEADERS,
     read_request_body,
     read_request_headers,
+    read_response_body,
     read_response_headers,
 )
 
@@ -58,6 +60,8 @@ def read_event(message: Message, names: HeaderNames) -> Event:
         event = read_request_headers(message, names)
     elif field == RESPONSE_HEADERS:
         event = read_response_headers(message)
+    elif field == RESPONSE_BODY:
+        event = read_response_body(message)
     return read_by_protobuf(message, names) if event is None else event
 
 
@@ -77,9 +81,10 @@ def read_by_protobuf(message: Message, names: HeaderNames) -> Event:
         case "request_headers":
             return _request_headers(request.request_headers, request, names)
         case "request_body":
-            return RequestBody(request.request_body.body, request.request_body.end_of_stream)
+            body = request.request_body
+            return RequestBody(body.body, body.end_of_stream, read_setup(request).subset)
         case "request_trailers":
-            return RequestTrailers()
+            return RequestTrailers(read_setup(request).subset)
         case "response_headers":
             return _response_headers(request.response_headers, request)
         case "response_body":
@@ -98,8 +103,9 @@ def _request_headers(
 ) -> RequestHeaders:
     """Return the headers that the router uses. If a header is repeated, the first value counts.
 
-    Envoy sends values in ``raw_value`` and names in lower case. Bytes that are not UTF-8 become
-    replacement characters. Such a value matches nothing, and it does no harm.
+    Envoy sends values in ``raw_value`` and names in lower case. Other gateways do not, so names are
+    compared without regard to case, and ``value`` counts where ``raw_value`` is empty. Bytes that
+    are not UTF-8 become replacement characters. Such a value matches nothing, and it does no harm.
     """
     values = _values(headers, names.wanted)
     return make_request_headers(headers.end_of_stream, read_setup(request), values)
@@ -118,7 +124,7 @@ def _response_headers(headers: HttpHeaders, request: ProcessingRequest) -> Respo
 def _values(headers: HttpHeaders, names: tuple[str, ...]) -> Iterable[str]:
     wanted = dict.fromkeys(names, "")
     for header in headers.headers.headers:
-        key = header.key
+        key = header.key.lower()
         if key in wanted and not wanted[key]:
             wanted[key] = header.raw_value.decode(errors="replace") or header.value
     return wanted.values()

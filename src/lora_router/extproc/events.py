@@ -49,10 +49,15 @@ class RequestBody(Struct, frozen=True, gc=False):
     body: Message
     ends: bool
     """Whether the request ends here. If it does not, more pieces or trailers follow."""
+    subset: frozenset[str] | None = None
+    """Endpoints that the gateway allows, if it says so with this message."""
 
 
 class RequestTrailers(Struct, frozen=True, gc=False):
     """The request ends with trailers."""
+
+    subset: frozenset[str] | None = None
+    """As in ``RequestBody``."""
 
 
 class ResponseHeaders(Struct, frozen=True, gc=False):
@@ -76,7 +81,7 @@ class ResponseHeaders(Struct, frozen=True, gc=False):
 class ResponseBody(Struct, frozen=True, gc=False):
     """A piece of the response body."""
 
-    body: bytes
+    body: Message
     ends: bool
     response_body_mode: int = ProcessingMode.NONE
     """Known in the first message of a stream only."""

@@ -11,6 +11,7 @@ The rules:
   ``send_body_without_waiting_for_header_response``). In those modes the router requests BUFFERED,
   which requires ``allow_mode_override``.
 - In FULL_DUPLEX_STREAMED mode, every piece of a body must be sent back. Otherwise it is lost.
+  ``body_arrival`` has the rules about bodies.
 - The path decides what is done with a request (``path_rules``). If the body is not needed, the
   answer to the headers names the pod, and the router asks Envoy not to send the body.
 - ``end`` releases the reservation exactly once. A refused request has no reservation.
@@ -19,12 +20,13 @@ The rules:
 from lora_router.extproc import answers
 from lora_router.extproc.body import (
     BodyError,
-    BodyErrorKind,
     BodyFields,
     checked_model,
     is_json,
     read_body,
 )
+from lora_router.extproc.body_arrival import BodyArrival
+from lora_router.extproc.body_pieces import request_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.engine_fields import read_lora_path
 from lora_router.extproc.errors import (
@@ -33,18 +35,16 @@ from lora_router.extproc.errors import (
 from lora_router.extproc.events import (
     Message,
     Observation,
-    RequestBody,
     RequestHeaders,
-    RequestTrailers,
 )
 from lora_router.extproc.id_search import NamedId, ids_in_body
 from lora_router.extproc.outputs import Output, Outputs
-from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS, OwnAnswers
+from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS
 from lora_router.extproc.path_rules import ModelIn, PathRule, Place, Treatment
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.renamed import (
     Original,
-    full_duplex_pieces,
+    Renaming,
     renaming_of,
     streamed_pieces,
 )
@@ -69,7 +69,7 @@ _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
 
 
-class Exchange(OwnAnswers):
+class Exchange(BodyArrival):
     """One HTTP request and its response. See the head of this file for the rules."""
 
     __slots__ = ()
@@ -88,6 +88,8 @@ class Exchange(OwnAnswers):
         if setup.collects:
             self.state = PIECES
             self._collected = CollectedBody()
+            if not setup.is_told:
+                self._await_body()
             return ()
         self.state = WHOLE_BODY
         return (answers.clearing(context.headers, setup.body_mode, setup.response_body_mode),)
@@ -96,7 +98,8 @@ class Exchange(OwnAnswers):
         """Return whether the body may name the model. The body of an unknown path may, as JSON."""
         rule = place.rule
         if rule is None:
-            return is_json(self._headers.content_type)
+            # Some gateways send no path at all.
+            return not self._headers.path or is_json(self._headers.content_type)
         if rule.treatment is Treatment.ROUTED:
             return rule.model_in is not ModelIn.QUERY
         return bool(rule.ids_in)
@@ -116,55 +119,6 @@ class Exchange(OwnAnswers):
         elif rule.treatment is Treatment.ROUTED and place.model:
             return self._decide_at_headers(place.model)
         return self._pass_through()
-
-    def take_whole_body(self, body: RequestBody) -> Outputs:
-        """Handle a body that arrives in one message."""
-        if len(body.body) > self.context.max_body_bytes:
-            return self._too_large()
-        return self._decide(body.body, cut_short=not body.ends)
-
-    def decide_without_body(self, _trailers: RequestTrailers) -> Outputs:
-        """Refuse a request without a body, because its headers were answered without a pod."""
-        return self._bad_body(BodyError(BodyErrorKind.MALFORMED, "The request has no body."))
-
-    def collect(self, piece: RequestBody) -> Outputs:
-        """Handle a piece of the body."""
-        collected = self._collected
-        assert collected is not None  # noqa: S101 -- made when this state was entered
-        collected.add(piece)
-        if collected.size > self.context.max_body_bytes:
-            return self._too_large()
-        return self._decide(collected.whole()) if piece.ends else ()
-
-    def keep(self, piece: RequestBody) -> Outputs:
-        """Keep a piece that arrives while a request is held that its headers decide."""
-        collected = self._collected
-        if collected is not None and not collected.ends:
-            collected.add(piece)
-            if collected.size > self.context.max_body_bytes:
-                return self._too_large()
-        return ()
-
-    def decide_at_trailers(self, _trailers: RequestTrailers) -> Outputs:
-        """Handle trailers that complete the body."""
-        assert self._collected is not None  # noqa: S101 -- made when this state was entered
-        return self._decide(self._collected.whole(), trailers=True)
-
-    def pass_piece(self, piece: RequestBody) -> Outputs:
-        """Forward a piece of a body that the router does not read."""
-        if piece.ends:
-            self.state = ROUTED
-        return (self._piece_answer(piece.body, ends=piece.ends),)
-
-    def pass_trailers(self, _trailers: RequestTrailers) -> Outputs:
-        """Forward the trailers."""
-        self.state = ROUTED
-        return (answers.CONTINUE_TRAILERS,)
-
-    def defer_trailers(self, _trailers: RequestTrailers) -> Outputs:
-        """Answer the trailers later, when the held request gets a pod."""
-        self.state = HELD_WITH_TRAILERS
-        return ()
 
     def observe(self, _event: Observation) -> Outputs:
         """Answer nothing for the rest of the stream."""
@@ -307,37 +261,66 @@ class Exchange(OwnAnswers):
         answer = encode_routed(
             self.context.headers,
             outcome,
-            to_body=collected is None,
+            to_body=collected is None or not collected.answers_headers,
             has_id=bool(self._headers.request_id),
         )
-        if renaming is not None:
-            answer += renaming.to_whole_body() if collected is None else renaming.to_headers()
-        if collected is None:
+        if collected is None and renaming is None:
             return (answer, answers.CONTINUE_TRAILERS) if trailers else (answer,)
-        if not collected.ends and not trailers:
-            self.state = PASSING
-        if not self._setup.collects:
-            # The headers decided, so Envoy need not send the body.
-            answer += answers.asked_modes(_NO_BODY, self._setup.response_body_mode)
-        outputs: list[Output] = [answer]
-        if renaming is not None and renaming.body is not None:
-            outputs += self._other_body(renaming.body, collected)
+        if collected is None or not collected.answers_headers:
+            outputs = self._answers_to_body(answer, renaming, collected)
         else:
-            last = len(collected.pieces) - 1 if collected.ends else -1
-            outputs += [
-                self._piece_answer(piece, ends=number == last)
-                for number, piece in enumerate(collected.pieces)
-            ]
+            outputs = self._answers_to_headers(answer, renaming, collected, trailers=trailers)
         if trailers:
             outputs.append(answers.CONTINUE_TRAILERS)
         return outputs
 
-    def _piece_answer(self, piece: Message, *, ends: bool) -> bytes:
-        if self._setup.body_mode == _FULL_DUPLEX:
-            return answers.body_piece(bytes(piece), end_of_stream=ends)
-        return answers.CONTINUE_BODY
+    def _answers_to_body(
+        self, answer: bytes, renaming: Renaming | None, collected: CollectedBody | None
+    ) -> list[Output]:
+        """Return the answers to a body whose headers were answered before it arrived."""
+        if renaming is not None:
+            answer += renaming.to_whole_body()
+        outputs: list[Output] = [answer]
+        if collected is not None:
+            # The first piece is answered.
+            if renaming is not None and renaming.body is not None:
+                outputs += streamed_pieces(renaming.body, collected.count)[1:]
+            else:
+                outputs += [answers.CONTINUE_BODY] * (collected.count - 1)
+        return outputs
+
+    def _answers_to_headers(
+        self,
+        answer: bytes,
+        renaming: Renaming | None,
+        collected: CollectedBody,
+        *,
+        trailers: bool,
+    ) -> list[Output]:
+        """Return the answers to the headers, and to the pieces of a body that have arrived."""
+        body = None
+        if renaming is not None:
+            answer += renaming.to_headers()
+            body = renaming.body
+        if not self._setup.collects:
+            # The headers decided, so Envoy need not send the body.
+            answer += answers.asked_modes(_NO_BODY, self._setup.response_body_mode)
+        outputs: list[Output] = [answer]
+        if body is not None:
+            outputs += self._other_body(body, collected)
+        elif self._setup.body_mode != _FULL_DUPLEX:
+            outputs += [answers.CONTINUE_BODY] * collected.count
+        elif collected.count:
+            outputs += request_pieces(collected.whole(), ends=collected.ends)
+        if not collected.ends and not trailers:
+            self.state = PASSING
+            if body is not None:
+                # White space that follows the old body would make the new one too long.
+                collected.forget_contents()
+                self._collected = collected
+        return outputs
 
     def _other_body(self, body: bytes, collected: CollectedBody) -> Outputs:
         if self._setup.body_mode == _FULL_DUPLEX:
-            return full_duplex_pieces(body, ends=collected.ends)
-        return streamed_pieces(body, len(collected.pieces))
+            return request_pieces(body, ends=collected.ends)
+        return streamed_pieces(body, collected.count)

@@ -193,6 +193,10 @@ class GrpcioTransport:
             while (data := await context.read()) is not grpc.aio.EOF:
                 await writer.send(session.receive(data))
                 await memory.let_in()
+            await writer.send(session.half_closed())
+            while session.is_held:
+                writer.sent_late.clear()
+                await writer.sent_late.wait()
         except asyncio.CancelledError:
             # The client disconnected, a late answer ended the stream, or the server drains.
             if writer.ended is None and not self._draining:
@@ -216,7 +220,7 @@ def _certificate(identity: TlsIdentity) -> grpc.ServerCertificateConfiguration:
 class _Writer:
     """Sends the messages of one stream in order, whether or not a received message caused them."""
 
-    __slots__ = ("_cancel", "_context", "_queue", "_sending", "_supervisor", "ended")
+    __slots__ = ("_cancel", "_context", "_queue", "_sending", "_supervisor", "ended", "sent_late")
 
     def __init__(
         self, context: _Context, cancel: Callable[[], object], supervisor: Supervisor
@@ -228,6 +232,8 @@ class _Writer:
         self._sending = False
         self.ended: EndStream | None = None
         """The status with which the session ended the stream, if it did."""
+        self.sent_late = asyncio.Event()
+        """Set whenever late output has been sent, or cannot be."""
 
     async def send(self, outputs: Outputs) -> None:
         """Send after everything that is already queued."""
@@ -242,7 +248,9 @@ class _Writer:
                     self.ended = output
                     self._cancel()
                 else:
-                    await self._context.write(output)
+                    await self._context.write(
+                        output if isinstance(output, bytes) else output.joined()
+                    )
         finally:
             self._sending = False
 
@@ -257,3 +265,5 @@ class _Writer:
             # The stream may end between the decision and the write; its session then releases
             # everything.
             log.debug("the stream of a late answer is closed: %s", error)
+        finally:
+            self.sent_late.set()

@@ -46,7 +46,7 @@ class IdSearch:
         """Whether a piece of the answer arrived."""
         return self._pieces > 0
 
-    def add(self, piece: bytes) -> list[str] | None:
+    def add(self, piece: bytes | bytearray) -> list[str] | None:
         """Look at the next piece.
 
         Returns:

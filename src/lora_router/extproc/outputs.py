@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 
 @dataclass(frozen=True, slots=True)
 class EndStream:
@@ -12,7 +14,18 @@ class EndStream:
     message: str
 
 
-Output = bytes | EndStream
+class BodyPiece(Struct, frozen=True, gc=False):
+    """A message in two parts, of which the second is long, so that nobody needs to copy it."""
+
+    head: bytes
+    body: memoryview
+
+    def joined(self) -> bytes:
+        """Return the message."""
+        return b"".join((self.head, self.body))
+
+
+Output = bytes | BodyPiece | EndStream
 """A message to send, or the end of the stream."""
 Outputs = Sequence[Output]
 """In the order of sending. Empty: nothing to send."""

@@ -3,9 +3,9 @@
 import logging
 
 from lora_router.extproc.context import SessionContext
-from lora_router.extproc.outputs import EndStream, Outputs
+from lora_router.extproc.outputs import BodyPiece, Outputs
 from lora_router.extproc.session import Session
-from lora_router.extproc.states import HELD, PIECES
+from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS, PIECES
 from lora_router.grpc_server.call_headers import CallHeaders
 from lora_router.grpc_server.grpc_messages import Message
 from lora_router.grpc_server.message_call import MessageCall
@@ -14,8 +14,8 @@ from lora_router.grpc_server.stream import Stream
 
 log = logging.getLogger("lora_router.extproc")
 
-_COLLECTS = (PIECES, HELD)
-"""The states in which a session collects pieces of a body."""
+_COLLECTS = (PIECES, HELD, HELD_WITH_TRAILERS)
+"""The states in which a session collects pieces of a body, or will answer late."""
 
 
 class Process:
@@ -51,7 +51,12 @@ class ProcessCall(MessageCall):
             self._count(session)
 
     def request_ended(self) -> None:
-        """End the call, because Envoy's request is complete."""
+        """End the call now, or after the answer to a held request."""
+        session = self._session
+        if session.state in _COLLECTS:
+            self._send(session.half_closed())
+            if session.is_held or not self.is_open:
+                return
         self.finish(OK)
 
     def closed(self) -> None:
@@ -76,10 +81,13 @@ class ProcessCall(MessageCall):
 
     def _send(self, outputs: Outputs) -> None:
         for output in outputs:
-            if isinstance(output, EndStream):
+            if isinstance(output, bytes):
+                self.stream.send_message(output)
+            elif isinstance(output, BodyPiece):
+                self.stream.send_parts(output.head, output.body)
+            else:
                 self.finish(output.code, output.message)
                 return
-            self.stream.send_message(output)
 
     def _count(self, session: Session) -> None:
         """Count the pieces of the body that the session collects, and those that it expects.
@@ -103,7 +111,10 @@ class ProcessCall(MessageCall):
         try:
             session = self._session
             self._send(outputs)
-            if self.stream.account is not None:
+            if self.stream.remote_ended:
+                if self.is_open:
+                    self.finish(OK)
+            elif self.stream.account is not None:
                 self._count(session)
         except Exception:
             log.exception("sending a late answer failed; its stream is closed with INTERNAL")

@@ -11,7 +11,6 @@ from urllib.parse import quote, unquote, unquote_plus
 
 from msgspec import Struct
 
-from lora_router.extproc import answers
 from lora_router.extproc.events import Message
 from lora_router.extproc.model_edits import edited, model_edits
 from lora_router.extproc.path_rules import ModelIn, Place
@@ -29,9 +28,6 @@ from lora_router.routing.outcome import Routed
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _FALLBACK_HEADER = "x-lora-router-fallback"
-
-LONGEST_PIECE = 60 * 1024
-"""Bytes of a body in one message in FULL_DUPLEX_STREAMED mode. Some gateways refuse 64 KB."""
 
 _CLEARED = ProcessingResponse(
     request_body=BodyResponse(response=CommonResponse(body_mutation=BodyMutation(clear_body=True)))
@@ -105,18 +101,6 @@ def streamed_pieces(body: bytes, count: int) -> list[bytes]:
         request_body=BodyResponse(response=CommonResponse(body_mutation=BodyMutation(body=body)))
     ).SerializeToString()
     return [first, *[_CLEARED] * (count - 1)]
-
-
-def full_duplex_pieces(body: bytes, *, ends: bool) -> list[bytes]:
-    """Send another body in FULL_DUPLEX_STREAMED mode."""
-    view, last = memoryview(body), (len(body) - 1) // LONGEST_PIECE
-    return [
-        answers.body_piece(
-            bytes(view[number * LONGEST_PIECE : (number + 1) * LONGEST_PIECE]),
-            end_of_stream=ends and number == last,
-        )
-        for number in range(last + 1)
-    ]
 
 
 def renaming_of(original: Original, routed: Routed) -> Renaming | None:

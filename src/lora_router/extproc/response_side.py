@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lora_router.extproc import answers
+from lora_router.extproc.body_pieces import response_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.events import (
@@ -201,7 +202,7 @@ class ResponseSide:
             self._look_at(piece, self._search)
         if self._setup.response_body_mode != _FULL_DUPLEX:
             return (answers.CONTINUE_RESPONSE_BODY,)
-        return (answers.response_body_piece(piece.body, end_of_stream=piece.ends),)
+        return response_pieces(piece.body, ends=piece.ends)
 
     def pass_response_trailers(self, _trailers: ResponseTrailers) -> Outputs:
         """Let the message pass unchanged."""

@@ -11,8 +11,12 @@ actions. The rules:
 - In BUFFERED mode, the body is complete at the first body message. Its ``end_of_stream`` is false
   if trailers follow. In BUFFERED_PARTIAL mode it is also the first body message, which may be cut
   short. In STREAMED and FULL_DUPLEX_STREAMED mode, the body is complete at the first
-  ``end_of_stream`` or at the trailers. Later pieces are ignored, because Envoy 1.35 and later can
-  deliver the last piece twice (envoyproxy/envoy#46237).
+  ``end_of_stream``, at the trailers, or when nothing can follow (``body_arrival``). After the first
+  ``end_of_stream``, pieces are ignored, because Envoy 1.35 and later can deliver the last piece
+  twice (envoyproxy/envoy#46237).
+- Without ``protocol_config``, the body may arrive in either way. PIECES becomes WHOLE_BODY without
+  an event if no body arrives in time, and WHOLE_BODY becomes PIECES if the first message does not
+  contain the whole body.
 - A held request leaves its state without an event: it becomes ROUTED when it gets a pod, and OVER
   when it is refused.
 - The response may begin at any time, because Envoy or another filter may answer. If it begins
@@ -110,12 +114,12 @@ TABLE: Final[Mapping[State, Mapping[type[Event], Step]]] = {
         Observation: _step(Exchange.observe, OVER),
     },
     WHOLE_BODY: {
-        RequestBody: _step(Exchange.take_whole_body, HELD, ROUTED, OVER),
+        RequestBody: _step(Exchange.take_whole_body, PIECES, HELD, ROUTED, OVER),
         RequestTrailers: _step(Exchange.decide_without_body, OVER),
         **_unrouted_response(WHOLE_BODY),
     },
     PIECES: {
-        RequestBody: _step(Exchange.collect, PIECES, HELD, ROUTED, OVER),
+        RequestBody: _step(Exchange.collect, PIECES, HELD, PASSING, ROUTED, OVER),
         RequestTrailers: _step(Exchange.decide_at_trailers, HELD_WITH_TRAILERS, ROUTED, OVER),
         **_unrouted_response(PIECES),
     },
@@ -178,6 +182,27 @@ class Session(Exchange):
         except Exception as error:
             self._log("an ext_proc session failed; its stream is closed with INTERNAL", error)
             return self.end_stream(INTERNAL, "internal error")
+
+    def half_closed(self) -> Outputs:
+        """Handle that the gateway has closed its side: it sends nothing more on this stream.
+
+        Some gateways do so as soon as they have sent the request. Then the request is answered
+        before the stream ends. A gateway that has lost its client resets the stream.
+
+        Returns:
+            What to send. The stream ends after that, or after late output while the session is
+            held.
+        """
+        try:
+            return self.request_ended()
+        except Exception as error:
+            self._log("an ext_proc session failed; its stream is closed with INTERNAL", error)
+            return self.end_stream(INTERNAL, "internal error")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the answer to the request comes late."""
+        return self.state in (HELD, HELD_WITH_TRAILERS)
 
     # The memory of the process
 

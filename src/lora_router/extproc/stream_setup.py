@@ -1,5 +1,7 @@
 """What the first message of a stream states about the whole stream: modes and allowed endpoints."""
 
+from ipaddress import IPv6Address
+
 from msgspec import Struct
 
 from lora_router.extproc.pb.core_pb2 import Metadata
@@ -17,7 +19,10 @@ class Setup(Struct, frozen=True):
     """The configuration of a stream."""
 
     body_mode: int = ProcessingMode.BUFFERED
-    """The configured request body mode. BUFFERED if the gateway sends no ``protocol_config``."""
+    """The configured request body mode. BUFFERED if the gateway sends no ``protocol_config``, until
+    it sends a body without waiting."""
+    is_told: bool = True
+    """Whether the gateway sends ``protocol_config``. Envoy before 1.33 and some gateways do not."""
     collects: bool = False
     """Whether the body arrives in pieces and the headers are answered when it is complete."""
     response_body_mode: int = ProcessingMode.NONE
@@ -38,7 +43,8 @@ def read_setup(request: ProcessingRequest) -> Setup:
     )
     return Setup(
         body_mode=mode,
-        collects=mode in _IN_PIECES and not headers_wait,
+        is_told=told,
+        collects=not told or (mode in _IN_PIECES and not headers_wait),
         response_body_mode=config.response_body_mode,
         headers_wait=headers_wait,
         subset=_read_subset(request.metadata_context)
@@ -50,13 +56,28 @@ def read_setup(request: ProcessingRequest) -> Setup:
 def _read_subset(metadata: Metadata) -> frozenset[str] | None:
     """Return the endpoints that the gateway allows, or ``None`` without a subset hint.
 
-    An empty hint allows no endpoint (endpoint-picker protocol).
+    An empty hint allows no endpoint (endpoint-picker protocol). An entry without a port is the
+    address of a pod, and allows all its endpoints.
     """
     hint = metadata.filter_metadata.get(SUBSET_NAMESPACE)
     if hint is None or SUBSET_KEY not in hint.fields:
         return None
     value = hint.fields[SUBSET_KEY]
     listed = [item.string_value for item in value.list_value.values]
-    # Some gateways write the list as one string, like the value of a header.
-    listed += value.string_value.split(",")
-    return frozenset(endpoint.strip() for endpoint in listed if endpoint.strip())
+    listed.append(value.string_value)
+    # Some gateways write the list as one string, like the value of a header, or in its items.
+    written = [entry.strip() for text in listed for entry in text.split(",")]
+    return frozenset(_as_in_pods(entry) for entry in written if entry)
+
+
+def _as_in_pods(entry: str) -> str:
+    """Return an endpoint or an address as pods have it: an IPv6 address is in brackets."""
+    host, port = entry, ""
+    if entry.startswith("["):
+        host, _, port = entry[1:].partition("]")
+    elif entry.count(":") < 2:
+        return entry
+    try:
+        return f"[{IPv6Address(host)}]{port}"
+    except ValueError:
+        return entry

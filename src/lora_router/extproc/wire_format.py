@@ -1,8 +1,8 @@
-"""A fast reader for the three messages that every request has. Used only by ``event_reader``.
+"""A fast reader for the messages that most requests have. Used only by ``event_reader``.
 
 Protobuf creates an object for each header and copies a body twice. The router uses only a few of a
 dozen headers, and it can search for them: in a list of headers, the sequence of a line feed, the
-length of a name, the name and 0x1A can only be the start of that header, because names and values
+length of a name and the name can only be the start of that header, because names and values
 must not contain line feeds (RFC 9110, section 5.5; Envoy refuses them). A length of 10 or of 1,280
 to 1,407 bytes is encoded with a line feed too, so a value could begin with such a sequence. What
 precedes the sequence shows the difference: a header begins with a line feed and its own length.
@@ -10,11 +10,12 @@ precedes the sequence shows the difference: a header begins with a line feed and
 The fields beside the headers are almost always the same as in an earlier message, so the results of
 parsing them are cached.
 
-This reader relies on the encoding that Envoy produces: fields in the order of their numbers, values
-in ``raw_value``, lists of headers below 16 KB. For any other message the functions return ``None``,
-and protobuf reads the message.
+This reader relies on the encoding that Envoy produces: fields in the order of their numbers, names
+in lower case, values in ``raw_value``, lists of headers below 16 KB. For any other message the
+functions return ``None``, and protobuf reads the message.
 """
 
+import re
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
@@ -29,6 +30,7 @@ from lora_router.extproc.events import (
     Message,
     RequestBody,
     RequestHeaders,
+    ResponseBody,
     ResponseHeaders,
     make_request_headers,
     make_response_headers,
@@ -38,13 +40,18 @@ from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.stream_setup import Setup, read_setup
 
-REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY = 0x12, 0x1A, 0x22
-"""The first byte of such a message: the tags of fields 2, 3 and 4 of ``ProcessingRequest``."""
+REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY, RESPONSE_BODY = 0x12, 0x1A, 0x22, 0x2A
+"""The first byte of such a message: the tags of fields 2 to 5 of ``ProcessingRequest``."""
 _FIRST_FIELD = 0x0A
 """The tag of field 1: ``HttpHeaders``: the list; a header: its name; ``HttpBody``: the bytes."""
-_RAW_VALUE = b"\x1a"
+_RAW_VALUE = 0x1A
+"""The tag of field 3 of a header. Field 2 precedes it, if there is one."""
+_CAPITAL = re.compile(rb"\n[\x01-\x7f][!-@\[-~]*[A-Z]")
+"""The start of a header whose name contains a capital letter."""
 _HEADERS_END_STREAM = b"\x18\x01"
 _BODY_END_STREAM = b"\x10\x01"
+_LAST_IS_EMPTY = b"\x22\x02\x10\x01"
+"""The start of an empty last piece, with which Envoy often ends a body in full duplex mode."""
 _LONGEST_HEADERS = 16 * 1024
 """Length in bytes from which protobuf reads a list of headers."""
 _LONGEST_REST = 512
@@ -58,11 +65,15 @@ _NONE = ProcessingMode.NONE
 
 
 def _needles(names: tuple[str, ...]) -> tuple[tuple[bytes, int], ...]:
-    """Return the first bytes of each header, and their number; empty: a name is too long."""
+    """Return the first bytes of each header, and their number with the tag that follows them.
+
+    Returns:
+        Empty if a name is too long.
+    """
     if max(map(len, names)) > 0x7F:
         return ()
-    needles = [bytes((_FIRST_FIELD, len(name))) + name.encode() + _RAW_VALUE for name in names]
-    return tuple((needle, len(needle)) for needle in needles)
+    needles = [bytes((_FIRST_FIELD, len(name))) + name.encode() for name in names]
+    return tuple((needle, len(needle) + 1) for needle in needles)
 
 
 @lru_cache(maxsize=16)
@@ -81,8 +92,11 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     at, stop, end = part
     values = _values(data, at, stop, _request_needles(names))
     ends = data[stop:end]
-    # A gateway that sends values in another field has no path here either.
     if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
+        return None
+    # Envoy sends method, content type and request ID with almost every request. A gateway that does
+    # not may write names in another way.
+    if not (values[1] and values[4] and (values[2] or ends)) and _CAPITAL.search(data, at, stop):
         return None
     setup = _setup(data, end)
     return None if setup is None else make_request_headers(bool(ends), setup, values)
@@ -95,18 +109,51 @@ def read_request_body(data: Message) -> RequestBody | None:
     """
     part = _first_field(data)
     if part is None:
-        return None
+        return _read_empty_last(data)
     at, stop, end = part
     ends = data[stop:end]
     if ends and ends != _BODY_END_STREAM:
         return None
-    if end < len(data) and _setup(data, end) is None:
-        return None
+    subset = None
+    if end < len(data):
+        setup = _setup(data, end)
+        if setup is None:
+            return None
+        subset = setup.subset
     if isinstance(data, bytes):
-        return RequestBody(data[at:stop], bool(ends))
+        return RequestBody(data[at:stop], bool(ends), subset)
     del data[stop:]
     del data[:at]
-    return RequestBody(data, bool(ends))
+    return RequestBody(data, bool(ends), subset)
+
+
+def _read_empty_last(data: Message) -> RequestBody | None:
+    """Return the event of a last piece without bytes; ``None``: the message is another one."""
+    start = len(_LAST_IS_EMPTY)
+    if not data.startswith(_LAST_IS_EMPTY):
+        return None
+    setup = _setup(data, start)
+    return None if setup is None else RequestBody(b"", True, setup.subset)
+
+
+def read_response_body(data: Message) -> ResponseBody | None:
+    """Return the event of a message that begins with ``RESPONSE_BODY``; ``None``: unknown.
+
+    A ``bytearray`` is cut down to the body, too.
+    """
+    part = _first_field(data)
+    if part is None:
+        return None
+    at, stop, end = part
+    ends = data[stop:end]
+    # What follows may be the configuration of the stream.
+    if end < len(data) or (ends and ends != _BODY_END_STREAM):
+        return None
+    if isinstance(data, bytes):
+        return ResponseBody(data[at:stop], bool(ends))
+    del data[stop:]
+    del data[:at]
+    return ResponseBody(data, bool(ends))
 
 
 def read_response_headers(data: Message) -> ResponseHeaders | None:
@@ -150,6 +197,8 @@ def _values(
             if byte != _FIRST_FIELD and (byte < 0x80 or data[at - 3] != _FIRST_FIELD):
                 return None
             at += length
+            if data[at - 1] != _RAW_VALUE:
+                return None
             size = data[at]
             at += 1
             if size > 0x7F:

@@ -80,6 +80,23 @@ class Outbox:
         self._pump(flow)
         self._report()
 
+    def send_parts(self, flow: Flow, start: bytes, rest: memoryview) -> None:
+        """Send bytes of a stream as DATA, of which the rest is not copied."""
+        size = len(start) + len(rest)
+        if flow.queue or size > flow.send_window or size > self.window:
+            self.send(flow, start)
+            self.send(flow, rest)
+            return
+        flow.send_window -= size
+        self.window -= size
+        most, at = self.max_frame, self.max_frame - len(start)
+        head = frames.frame_head(frames.DATA, 0, flow.id, min(size, most))
+        self.chunks += (head, start, rest[:at])
+        while at < len(rest):
+            part = rest[at : at + most]
+            self.chunks += (frames.frame_head(frames.DATA, 0, flow.id, len(part)), part)
+            at += most
+
     def end(self, flow: Flow, ending: bytes) -> None:
         """Send the frame that ends a stream, after all bytes that wait."""
         if flow.queue:

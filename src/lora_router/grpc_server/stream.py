@@ -150,6 +150,12 @@ class Stream(Flow):
             )
         outbox.chunks += (head, message)
 
+    def send_parts(self, head: bytes, body: memoryview) -> None:
+        """Send a gRPC message that consists of two parts. The second one is not copied here."""
+        self._send_headers()
+        start = prefix.pack(0, len(head) + len(body)) + head
+        self._owner.outbox.send_parts(self, start, body)
+
     def finish(self, code: int, message: str = "") -> None:
         """Send the status after all messages. Nothing can be sent after it."""
         self.call = OVER

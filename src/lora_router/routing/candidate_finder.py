@@ -79,12 +79,17 @@ class CandidateFinder:
         return Refused(Refusal.UNKNOWN_MODEL, model=model)
 
 
+def _is_in(endpoint: str, subset: frozenset[str]) -> bool:
+    """Return whether a subset has an endpoint, or its address with all ports."""
+    return endpoint in subset or endpoint.rpartition(":")[0] in subset
+
+
 def _narrow(
     group: PodGroup, pod_filter: str | None, subset: frozenset[str] | None
 ) -> Collection[PodState]:
     pods: Collection[PodState] = group
     if subset is not None:
-        pods = [state for state in group if state.pod.address in subset]
+        pods = [state for state in group if _is_in(state.pod.address, subset)]
     if pod_filter is None:
         return pods
     selector = _selector(pod_filter)

@@ -58,7 +58,7 @@ class Director:
         self._algorithms = algorithms
         self._default = algorithms[default_algorithm]
         self._default_model = default_model
-        self._clock = clock
+        self.clock = clock
         self._random = random.Random()
         self._caller = AlgorithmCaller()
         self._fallbacks = Fallbacks(fallbacks, lambda: len(fleet.ready()))
@@ -202,7 +202,7 @@ class Director:
             closing,
             priority,
         )
-        answer = self._caller.ask(algorithm, request, candidates, self._clock.now())
+        answer = self._caller.ask(algorithm, request, candidates, self.clock.now())
         if isinstance(answer, Hold):
             question = _question(algorithm, model, query, priority)
             if not self._room.held:
@@ -269,7 +269,7 @@ class Director:
             may_hold=False,
             priority=request.priority,
         )
-        answer = self._caller.ask(algorithm, asked, candidates, self._clock.now())
+        answer = self._caller.ask(algorithm, asked, candidates, self.clock.now())
         if isinstance(answer, Hold):
             return None
         pick = Pick(answer.pod, Special.FELL_BACK.value)

@@ -112,7 +112,7 @@ class TestUnknownPaths:
 
         assert answer.immediate_response.status.code == 400
 
-    def test_a_body_in_pieces_goes_on_in_pieces(self) -> None:
+    def test_a_body_in_pieces_goes_on_as_one(self) -> None:
         talk = conversation()
 
         answers = talk.say(
@@ -121,15 +121,10 @@ class TestUnknownPaths:
             request_body(b"}"),
         )
 
-        headers, first, last = answers
+        headers, body = answers
         assert told(headers.request_headers.response.header_mutation).set["target-pod"]
-        pieces = [
-            each.request_body.response.body_mutation.streamed_response for each in (first, last)
-        ]
-        assert [(piece.body, piece.end_of_stream) for piece in pieces] == [
-            (b"{", False),
-            (b"}", True),
-        ]
+        piece = body.request_body.response.body_mutation.streamed_response
+        assert (piece.body, piece.end_of_stream) == (b"{}", True)
 
 
 class TestBodiesThatAreNotRead:
@@ -175,14 +170,11 @@ class TestTheQueryNamesTheModel:
 
         talk.clock.advance(1)
 
-        headers, *pieces = map(read_answer, talk.late)
+        headers, body = map(read_answer, talk.late)
         assert told(headers.request_headers.response.header_mutation).set["model"] == "sql-lora"
         assert not headers.HasField("mode_override")
-        bodies = [each.request_body.response.body_mutation.streamed_response for each in pieces]
-        assert [(each.body, each.end_of_stream) for each in bodies] == [
-            (b"one", False),
-            (b"two", False),
-        ]
+        kept = body.request_body.response.body_mutation.streamed_response
+        assert (kept.body, kept.end_of_stream) == (b"onetwo", False)
         (last,) = talk.say(request_body(b"three"))
         streamed = last.request_body.response.body_mutation.streamed_response
         assert (streamed.body, streamed.end_of_stream) == (b"three", True)

@@ -28,6 +28,7 @@ from tests.unit.extproc.conversation import (
     request_body,
     request_headers,
     request_trailers,
+    response_body,
     response_headers,
     served_by,
 )
@@ -89,8 +90,11 @@ def test_the_first_message_is_read_as_protobuf_reads_it(
     for given_as in (data, bytearray(data)):
         read = wire_format.read_request_headers(given_as, NAMES)
         assert read is None or read == by_protobuf
-    # The fast reader handles lists below 16 KB.
-    assert (read is None) == (request.request_headers.headers.ByteSize() >= 1 << 14)
+    # The fast reader handles lists below 16 KB, without empty values of headers that it reads.
+    listed = request.request_headers.headers
+    first = {header.key: header.raw_value for header in reversed(listed.headers)}
+    empty = any(not first.get(name, b"-") for name in NAMES.wanted)
+    assert (read is None) == (empty or listed.ByteSize() >= 1 << 14)
 
 
 RESPONSE_KEYS = st.sampled_from(
@@ -255,14 +259,33 @@ def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bool) -> None:
     data = request_body(body, end=ends).SerializeToString()
     for given_as in (data, bytearray(data)):
         read = wire_format.read_request_body(given_as)
-        # Protobuf does not encode an empty body, so the fast reader does not find it.
-        assert read is None if not body else read == read_by_protobuf(data, NAMES)
+        # Protobuf does not encode an empty body, so the fast reader finds only an empty last one.
+        assert read == (read_by_protobuf(data, NAMES) if body or ends else None)
+
+
+@given(st.binary(max_size=300) | LONG, st.booleans())
+def test_a_body_of_a_response_is_read_as_protobuf_reads_it(body: bytes, ends: bool) -> None:
+    data = response_body(body, end=ends).SerializeToString()
+    for given_as in (data, bytearray(data)):
+        read = wire_format.read_response_body(given_as)
+        assert read == (read_by_protobuf(data, NAMES) if body else None)
+
+
+def test_a_body_of_a_response_that_begins_the_stream_is_left_to_protobuf() -> None:
+    request = response_body(b"token", end=False)
+    request.protocol_config.response_body_mode = ProcessingMode.FULL_DUPLEX_STREAMED
+    data = request.SerializeToString()
+    assert wire_format.read_response_body(data) is None
+    assert read_event(data, NAMES) == read_by_protobuf(data, NAMES)
 
 
 def test_what_stands_beside_a_body_is_skipped() -> None:
     request = request_body(b"{}")
     request.metadata_context.filter_metadata["envoy.lb"].CopyFrom(Struct())
     assert wire_format.read_request_body(request.SerializeToString()) == RequestBody(b"{}", True)
+    # As Envoy encodes an empty last piece without metadata.
+    empty = request_body(b"").SerializeToString() + b"\x42\x00"
+    assert wire_format.read_request_body(empty) == RequestBody(b"", True)
 
 
 @pytest.mark.parametrize("request_", [request_headers(), request_body(b"{}"), request_trailers()])
@@ -279,9 +302,36 @@ def headers_left_to_protobuf(request: ProcessingRequest, names: HeaderNames = NA
     assert read_event(data, names) == read_by_protobuf(data, names)
 
 
-def test_values_in_the_older_field_are_left_to_protobuf() -> None:
-    headers = HeaderMap(headers=[HeaderValue(key=":path", value="/v1/completions")])
-    headers_left_to_protobuf(ProcessingRequest(request_headers=HttpHeaders(headers=headers)))
+@pytest.mark.parametrize(
+    "other",
+    [
+        HeaderValue(key=":path", value="/v1/completions"),
+        HeaderValue(key="routing-strategy", value="random"),
+        HeaderValue(key="routing-strategy", value="random", raw_value=b"least-request"),
+        HeaderValue(key="Routing-Strategy", raw_value=b"random"),
+        HeaderValue(key="X-Request-Id", value="7"),
+    ],
+)
+def test_headers_that_envoy_would_not_write_are_left_to_protobuf(other: HeaderValue) -> None:
+    request = request_headers()
+    headers = request.request_headers.headers.headers
+    if other.key == ":path":
+        del headers[1]
+    headers.append(other)
+    headers_left_to_protobuf(request)
+
+
+def test_a_response_header_in_the_older_field_is_left_to_protobuf() -> None:
+    headers = [
+        HeaderValue(key=":status", raw_value=b"200"),
+        HeaderValue(key="content-type", value="text/event-stream"),
+    ]
+    answer = HttpHeaders(headers=HeaderMap(headers=headers))
+    data = ProcessingRequest(response_headers=answer).SerializeToString()
+    assert wire_format.read_response_headers(data) is None
+    event = read_event(data, NAMES)
+    assert isinstance(event, ResponseHeaders)
+    assert event.event_stream
 
 
 def test_names_that_are_very_long_are_left_to_protobuf() -> None:

@@ -91,6 +91,36 @@ def test_frames_are_as_long_as_the_peer_takes_them() -> None:
     assert [len(payload) for _, _, payload in sent(outbox)] == [10_000]
 
 
+@given(
+    st.integers(1, 200),
+    st.integers(0, 50_000),
+    st.integers(0, 60_000),
+    st.integers(0, 60_000),
+    st.booleans(),
+)
+def test_a_message_in_two_parts_is_sent_as_one(
+    start: int, rest: int, stream: int, connection: int, waits: bool
+) -> None:
+    outbox, flow = Outbox(), Flow(1, stream, 0)
+    outbox.window = connection
+    before = b"-" * 60_001 if waits else b""
+    if waits:
+        outbox.send(flow, before)
+    message = bytes(number % 251 for number in range(start + rest))
+
+    outbox.send_parts(flow, message[:start], memoryview(message)[start:])
+    got = sent(outbox)
+    outbox.stream_opened(flow, 200_000)
+    outbox.opened(200_000)
+    got += sent(outbox)
+
+    assert b"".join(payload for _, _, payload in got) == before + message
+    assert all(len(payload) <= outbox.max_frame for _, _, payload in got)
+    assert outbox.queued == 0
+    assert flow.send_window == stream + 200_000 - len(before + message)
+    assert outbox.window == connection + 200_000 - len(before + message)
+
+
 def test_a_stream_that_is_gone_waits_no_more() -> None:
     outbox, flow = Outbox(), Flow(1, 0, 0)
     outbox.send(flow, b"abc")
