@@ -21,7 +21,7 @@ from lora_router.extproc.events import Message, RequestBody, RequestTrailers
 from lora_router.extproc.outputs import Outputs
 from lora_router.extproc.own_answers import OwnAnswers
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.renamed import streamed_pieces
+from lora_router.extproc.renamed import CLEARED
 from lora_router.extproc.states import HELD_WITH_TRAILERS, PIECES, ROUTED, WHOLE_BODY
 
 BODY_WAIT_SECONDS = 0.05
@@ -155,7 +155,7 @@ class BodyArrival(OwnAnswers):
 
     def _drop(self, piece: RequestBody) -> Outputs:
         if self._setup.body_mode != _FULL_DUPLEX:
-            return streamed_pieces(b"", 1)
+            return (CLEARED,)
         return request_pieces(b"", ends=True) if piece.ends else ()
 
     def pass_trailers(self, _trailers: RequestTrailers) -> Outputs:

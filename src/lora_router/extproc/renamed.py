@@ -29,9 +29,11 @@ from lora_router.routing.outcome import Routed
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _FALLBACK_HEADER = "x-lora-router-fallback"
 
-_CLEARED = ProcessingResponse(
+CLEARED = ProcessingResponse(
     request_body=BodyResponse(response=CommonResponse(body_mutation=BodyMutation(clear_body=True)))
 ).SerializeToString()
+"""Answers a piece of a body that Envoy forwards: removes its bytes."""
+
 FELL_BACK = ProcessingResponse(
     response_headers=HeadersResponse(
         response=CommonResponse(
@@ -100,7 +102,7 @@ def streamed_pieces(body: bytes, count: int) -> list[bytes]:
     first = ProcessingResponse(
         request_body=BodyResponse(response=CommonResponse(body_mutation=BodyMutation(body=body)))
     ).SerializeToString()
-    return [first, *[_CLEARED] * (count - 1)]
+    return [first, *[CLEARED] * (count - 1)]
 
 
 def renaming_of(original: Original, routed: Routed) -> Renaming | None:

@@ -9,7 +9,7 @@ from lora_router.extproc.context import SessionContext
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
-from lora_router.extproc.outputs import EndStream, Output
+from lora_router.extproc.outputs import BodyPiece, EndStream, Output
 from lora_router.extproc.path_table import rules_of_settings
 from lora_router.extproc.paths import Paths
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
@@ -166,8 +166,10 @@ def told(mutation: HeaderMutation) -> Told:
 
 def read_answer(output: Output) -> ProcessingResponse:
     """Parse an answer to Envoy."""
-    assert isinstance(output, bytes), output
-    return ProcessingResponse.FromString(output)
+    assert not isinstance(output, EndStream), output
+    return ProcessingResponse.FromString(
+        output.joined() if isinstance(output, BodyPiece) else output
+    )
 
 
 class Conversation:
