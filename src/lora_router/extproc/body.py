@@ -5,7 +5,8 @@ reaches a pod. Only the two fields are decoded, and nothing is copied. The part 
 the model cannot be skipped: the end of every string before it must be found to know that the name
 is not inside a string. Where JSON parsers differ, this one agrees with the pod, which uses Python's
 ``json``: the last of two equal keys counts, and a byte order mark is skipped (allowed by RFC 8259,
-section 8.1).
+section 8.1). A body that msgspec refuses is read a second time, as leniently as the pod reads it
+(``lenient_json``).
 """
 
 from enum import Enum
@@ -13,6 +14,11 @@ from functools import lru_cache
 
 import msgspec
 
+from lora_router.extproc.lenient_json import (
+    LenientJsonError,
+    as_utf8,
+    without_special_numbers,
+)
 from lora_router.extproc.multipart import MultipartError, read_fields
 
 MAX_MODEL_LENGTH = 512
@@ -57,6 +63,8 @@ class _Document(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Document)
 _text = msgspec.json.Decoder(str)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TRUE = frozenset(("true", "1", "on", "t", "y", "yes"))
+"""What the pod (pydantic) takes for true in a form."""
 
 
 def is_json(content_type: str) -> bool:
@@ -65,41 +73,68 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def read_body(body: bytes | bytearray, content_type: str) -> BodyFields:
+def read_body(
+    body: bytes | bytearray, content_type: str, *, special_numbers: bool = True
+) -> BodyFields:
     """Return the parts of a body that routing needs.
 
     Args:
         body: The complete body.
         content_type: The ``content-type`` header. ``multipart/form-data`` is read as a form, every
             other type as JSON.
+        special_numbers: Whether ``NaN`` and infinities are allowed in JSON.
 
     Raises:
         BodyError: The body cannot be used for routing.
     """
-    if content_type[:19].lower() == "multipart/form-data":
+    if content_type.lstrip(" \t")[:19].lower() == "multipart/form-data":
         return _read_form(body, content_type)
-    return _read_json(body)
+    return _read_json(body, special_numbers=special_numbers)
 
 
-def _read_json(body: bytes | bytearray) -> BodyFields:
-    size = len(body)
-    if body.startswith(_BYTE_ORDER_MARK):
-        body = body[3:]
+def _read_json(body: bytes | bytearray, *, special_numbers: bool) -> BodyFields:
+    text = body[3:] if body.startswith(_BYTE_ORDER_MARK) else body
     try:
-        document = _decoder.decode(body)
-    except msgspec.ValidationError:
-        raise _malformed("The request body must be a JSON object.") from None
-    except msgspec.DecodeError as error:
-        # These messages name the offset of a byte and never repeat the body.
-        raise _malformed(f"The request body is not valid JSON: {error}.") from None
-    except RecursionError:
-        raise _malformed("The request body is nested too deeply.") from None
-    # The decoder searches for the end of a string that it skips. It does not validate the string.
-    if not body.isascii() and not _is_utf8(body):
-        raise _not_utf8()
+        document = _decode(text)
+        # The decoder searches for the end of a string that it skips, and does not validate it.
+        if not text.isascii():
+            text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = _read_leniently(body, special_numbers=special_numbers)
     raw = bytes(document.model)
     model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)
-    return BodyFields(model, bytes(document.stream) == b"true", size)
+    return BodyFields(model, bytes(document.stream) == b"true", len(body))
+
+
+def _decode(body: bytes | bytearray) -> _Document:
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError:
+        raise _malformed("The request body must be a JSON object.") from None
+    except RecursionError:
+        raise _malformed("The request body is nested too deeply.") from None
+
+
+def _read_leniently(body: bytes | bytearray, *, special_numbers: bool) -> _Document:
+    """Read a body that may be valid for the pod's parser only."""
+    try:
+        plain = as_utf8(body)
+        try:
+            return _decode(plain)
+        except msgspec.DecodeError as error:
+            # These messages name the offset of a byte and never repeat the body.
+            reason = f"The request body is not valid JSON: {error}."
+        rewritten = without_special_numbers(plain)
+    except LenientJsonError as error:
+        raise _malformed(f"The request body is not valid JSON: {error}.") from None
+    if rewritten is None:
+        raise _malformed(reason)
+    if not special_numbers:
+        raise _malformed("The request body contains NaN or Infinity, which JSON does not have.")
+    try:
+        return _decode(rewritten)
+    except msgspec.DecodeError as error:
+        raise _malformed(f"The request body is not valid JSON: {error}.") from None
 
 
 def _model(raw: bytes) -> str:
@@ -118,14 +153,11 @@ would let clients use memory."""
 
 def _read_form(body: bytes | bytearray, content_type: str) -> BodyFields:
     try:
-        fields = read_fields(bytes(body), content_type, ("model", "stream"))
-        model = fields.get("model", b"").decode()
+        fields = read_fields(body, content_type, ("model", "stream"))
     except MultipartError as error:
         raise _malformed(f"The request body is not a valid form: {error}.") from None
-    except UnicodeDecodeError:
-        raise _not_utf8() from None
-    stream = fields.get("stream", b"").strip().lower() == b"true"
-    return BodyFields(checked_model(model), stream, len(body))
+    stream = fields.get("stream", "").lower() in _TRUE
+    return BodyFields(checked_model(fields.get("model", "")), stream, len(body))
 
 
 def checked_model(model: str) -> str:
@@ -145,20 +177,8 @@ def checked_model(model: str) -> str:
     return model
 
 
-def _is_utf8(body: bytes | bytearray) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _malformed(message: str) -> BodyError:
     return BodyError(BodyErrorKind.MALFORMED, message)
-
-
-def _not_utf8() -> BodyError:
-    return _malformed("The request body is not valid UTF-8.")
 
 
 def _bad_name(what: str) -> BodyError:
