@@ -203,6 +203,8 @@ def make_transport(
             director.fleet, director.sticky.made, pass_unknown=settings.unknown_ids == "pass"
         ),
         refuse_unknown_paths=settings.unknown_paths == "refuse",
+        special_numbers=settings.json_nan == "allow",
+        max_headers=settings.gateway_max_headers,
         answers=telemetry.answers,
         gateway=gateway,
     )

@@ -18,6 +18,8 @@ from lora_router.extproc.errors import (
     body_answer,
     busy_list_answer,
     cut_body_answer,
+    encoding_answer,
+    headers_answer,
     id_answer,
     overloaded_answer,
     path_answer,
@@ -98,6 +100,8 @@ def test_every_error_that_a_client_can_meet_is_described() -> None:
         busy_list_answer(),
         path_answer("/sleep"),
         *(id_answer(kind, "x", None, is_gone=True) for kind in kinds),
+        encoding_answer("gzip"),
+        headers_answer(100),
     ]
     own = {(str(answer.status), answer.code) for answer in answers}
 
@@ -119,7 +123,9 @@ def envoys_own_errors() -> set[tuple[str, str]]:
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     found = set()
     for mapper in manager["local_reply_config"]["mappers"]:
-        code = mapper["body_format_override"]["json_format"]["error"]["code"]
+        code = mapper["body_format_override"]["json_format"]["error"].get("code")
+        if code is None:  # Anthropic's shape, which has no codes.
+            continue
         comparison = mapper["filter"].get("status_code_filter", {}).get("comparison", {})
         matched = comparison.get("value", {}).get("default_value", 503)
         found.add((str(mapper.get("status_code", matched)), code))

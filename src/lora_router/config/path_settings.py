@@ -33,6 +33,17 @@ class PathSettings(BaseModel):
         "no ready pod is known to have made it: refuse it with 404, or send it to any pod, where "
         "pods share what they store.",
     )
+    json_nan: Literal["allow", "refuse"] = Field(
+        "allow",
+        description="Whether JSON bodies may contain NaN and infinities. vLLM reads them.",
+    )
+    gateway_max_headers: kinds.Whole = Field(
+        100,
+        ge=20,
+        le=10_000,
+        description="Maximum number of headers of a request, including those that the router adds. "
+        "A request with more is refused with 431. Envoy's own limit must not be lower.",
+    )
     admin_paths: Literal["refuse", "allow"] = Field(
         "refuse",
         description="Whether clients may use paths that change a pod or show its internals, such "

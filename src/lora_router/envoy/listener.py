@@ -26,6 +26,9 @@ _ACCEPTED_AT_ONCE = 64
 """New connections that a worker accepts before it continues with the requests that it has."""
 _HTTP2_STREAMS = 1000
 """Requests at once on one HTTP/2 connection of a client. Another gateway opens more connections."""
+_HEADERS = 1000
+"""Well above the router's limit. Above its own limit, Envoy closes the connection of an HTTP/1.1
+client without an answer, because it asks the router about the answer and does not wait."""
 _HTTP2_STREAM_WINDOW = 1024 * 1024
 _HTTP2_CONNECTION_WINDOW = 16 * 1024 * 1024
 
@@ -61,6 +64,9 @@ def _connection_manager(settings: Settings) -> hcm.HttpConnectionManager:
         generate_request_id=True,
         preserve_external_request_id=True,
         request_headers_timeout=timedelta(seconds=10),
+        common_http_protocol_options=core.HttpProtocolOptions(
+            max_headers_count=max(_HEADERS, settings.gateway_max_headers)
+        ),
         stream_idle_timeout=_NEVER,
         http2_protocol_options=core.Http2ProtocolOptions(
             max_concurrent_streams=_HTTP2_STREAMS,
@@ -68,7 +74,7 @@ def _connection_manager(settings: Settings) -> hcm.HttpConnectionManager:
             initial_connection_window_size=_HTTP2_CONNECTION_WINDOW,
         ),
         early_header_mutation_extensions=[_strip_client_headers(settings)],
-        local_reply_config=local_replies(),
+        local_reply_config=local_replies(settings),
         route_config=route_config(settings),
         http_filters=[
             hcm.HttpFilter(

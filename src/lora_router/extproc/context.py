@@ -28,6 +28,10 @@ class SessionContext:
     """The IDs that pods made."""
     refuse_unknown_paths: bool = False
     """Whether a request is refused if no rule has its path and its body names no model."""
+    special_numbers: bool = True
+    """Whether JSON bodies may contain NaN and infinities."""
+    max_headers: int = 100
+    """Maximum number of headers of a request with those that the router sets."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     gateway: GatewayFaults = field(default_factory=GatewayFaults)
     log_limit: LogLimit = field(default_factory=LogLimit)

@@ -1,11 +1,12 @@
 """The responses to clients whose requests get no pod.
 
-The body has the shape of OpenAI's errors. A marker header is compatible with clients and dashboards
-of AIBrix. A response never repeats any part of the request body. It repeats the value of a header
-only if that is needed to understand the error, shortened and in printable ASCII.
+The body has the shape of OpenAI's errors, or of Anthropic's on Anthropic's paths. A marker header
+is compatible with clients and dashboards of AIBrix. A response never repeats any part of the
+request body. It repeats the value of a header only if that is needed to understand the error,
+shortened and in printable ASCII.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -18,8 +19,23 @@ _NO_MODEL = "x-error-no-model-in-request"
 _PATH = "x-error-path-refused"
 _QUERY = "x-error-query"
 _ID = "x-error-id"
+_HEADERS = "x-error-too-many-headers"
 _RETRY_AFTER = ("retry-after", b"1")
 """Seconds."""
+_LONGEST_ID = 128
+"""In characters. A longer request ID is not repeated."""
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""Anthropic's ``type`` by status. Anthropic answers 529 where others answer 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,32 @@ class ErrorAnswer:
     headers: tuple[tuple[str, bytes], ...]
     body: bytes
     """The JSON document."""
+    message: str = ""
+    """The error in words. Empty: this is no error."""
+
+
+def for_anthropic(answer: ErrorAnswer, request_id: str = "") -> ErrorAnswer:
+    """Return the same response in the shape of Anthropic's errors.
+
+    Args:
+        answer: A response in OpenAI's shape.
+        request_id: The ID of the request, which Anthropic's shape has.
+    """
+    if not answer.message:
+        return answer
+    document: dict[str, object] = {
+        "type": "error",
+        "error": {"type": anthropic_type(answer.status), "message": answer.message},
+    }
+    if request_id and len(request_id) <= _LONGEST_ID:
+        document["request_id"] = request_id
+    return replace(answer, body=msgspec.json.encode(document))
+
+
+def anthropic_type(status: int) -> str:
+    """Return the ``type`` of an error in Anthropic's shape."""
+    kind = "invalid_request_error" if status < 500 else "api_error"
+    return _ANTHROPIC_TYPES.get(status, kind)
 
 
 def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer:
@@ -145,6 +187,34 @@ def path_answer(path: str) -> ErrorAnswer:
     """Return the response to a request on a path that clients may not use."""
     return _answer(
         404, "path_refused", f"The path {shown(path)} is not served.", marker=(_PATH, b"true")
+    )
+
+
+def encoding_answer(encoding: str) -> ErrorAnswer:
+    """Return the response to a compressed body, in which the router cannot find the model."""
+    return _answer(
+        415,
+        "unsupported_encoding",
+        f"The request body has the content-encoding {shown(encoding)}. The router reads the name "
+        "of the model, so the body must not be encoded.",
+        param="content-encoding",
+        marker=(_BODY, b"true"),
+        headers=(("accept-encoding", b"identity"),),
+    )
+
+
+def headers_answer(limit: int) -> ErrorAnswer:
+    """Return the response to a request with too many headers.
+
+    Args:
+        limit: How many headers the gateway allows, including those that the router sets.
+    """
+    return _answer(
+        431,
+        "request_headers_too_large",
+        f"The request has too many headers: the gateway allows {limit}, including those that it "
+        "adds itself.",
+        marker=(_HEADERS, b"true"),
     )
 
 
@@ -261,4 +331,5 @@ def _answer(
         code,
         (("content-type", b"application/json"), marker, *headers),
         msgspec.json.encode(document),
+        message,
     )

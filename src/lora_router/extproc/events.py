@@ -32,6 +32,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """Empty if the client sent none."""
     strategy: str | None
     pod_filter: str | None
+    content_encoding: str
+    """Empty if the client sent none."""
     ends: bool
     """Whether the request ends here, without a body or trailers."""
     setup: Setup
@@ -41,6 +43,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """The InferenceObjective that the request names, if any."""
     rewrite_key: str = ""
     """Requests with the same key are rewritten to the same model. Empty: no key."""
+    number: int = 0
+    """How many headers there are. 0: not counted, because there are few."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -124,12 +128,12 @@ KINDS: Mapping[type[Event], str] = {
 """All events, with the names of their messages in ``ProcessingRequest``."""
 
 
-def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> RequestHeaders:
+def make_request_headers(
+    ends: bool, setup: Setup, values: Iterable[str], number: int = 0
+) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
-    path, method, content_type, length, request_id, strategy, pod_filter, api_version, *more = (
-        values
-    )
-    objective, *key = more
+    path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
+    api_version, objective, *key = more
     return RequestHeaders(
         path,
         method,
@@ -138,11 +142,13 @@ def make_request_headers(ends: bool, setup: Setup, values: Iterable[str]) -> Req
         request_id,
         strategy or None,
         pod_filter or None,
+        encoding,
         ends,
         setup,
         api_version,
         objective,
         key[0] if key else "",
+        number,
     )
 
 

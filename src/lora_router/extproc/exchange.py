@@ -63,6 +63,8 @@ from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.waiting_queue import Held
 
+_PLAIN = ("", "identity")
+"""Values of ``content-encoding`` of a body that the router can read."""
 _NO_BODY = ProcessingMode.NONE
 _NO_FIELDS = BodyFields("", stream=False, size=0)
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
@@ -81,8 +83,12 @@ class Exchange(BodyArrival):
         context, setup = self.context, headers.setup
         self._headers, self._setup = headers, setup
         self._place = place = context.paths.find(headers.method, headers.path)
+        if headers.number > context.max_headers - len(context.headers.ours):
+            return self._too_many_headers()
         if headers.ends or not self._needs_body(place):
             return self._begin_without_body(place)
+        if headers.content_encoding not in _PLAIN:
+            return self._encoded()
         if headers.content_length is not None and headers.content_length > context.max_body_bytes:
             return self._too_large()
         if setup.collects:
@@ -147,7 +153,11 @@ class Exchange(BodyArrival):
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
         try:
-            fields = read_body(body, self._headers.content_type)
+            fields = read_body(
+                body,
+                self._headers.content_type,
+                special_numbers=self.context.special_numbers,
+            )
         except BodyError as error:
             if self._place.rule is None and not cut_short:
                 return self._decide_unnamed(trailers=trailers)

@@ -42,6 +42,7 @@ class HeaderNames:
             self.request_id,
             self.strategy,
             self.pod_filter,
+            "content-encoding",
             "anthropic-version",
             self.objective,
             *((self.rewrite_key,) if self.rewrite_key else ()),

@@ -76,7 +76,7 @@ def without_special_numbers(body: bytes) -> bytes | None:
 
 def _places(text: bytes) -> list[tuple[int, int]]:
     """Return where numbers may be that JSON does not have, in order, with their signs."""
-    places = []
+    places: list[tuple[int, int]] = []
     for word in _WORDS:
         at = text.find(word)
         while at >= 0:

@@ -24,9 +24,10 @@ _MAX_EPILOGUE = 64
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 -- RFC 9110's word, not a secret
 _CONTENT_TYPE = re.compile(
-    r'multipart/form-data((?: *; *[a-z-]+=(?:[^\s"\\;,]+|"[^"\\]*"))*) *;? *', re.IGNORECASE
+    r'multipart/form-data((?: *; *[a-z-]+=(?:[^\s"\\;,]+|"[^"\\]*"))*) *;? *'
 )
-_CONTENT_TYPE_PARAMETER = re.compile(r'; *([A-Za-z-]+)=(?:([^\s"\\;,]+)|"([^"\\]*)")')
+"""In lower case, because early releases of python-multipart compare it so."""
+_CONTENT_TYPE_PARAMETER = re.compile(r'; *([a-z-]+)=(?:([^\s"\\;,]+)|"([^"\\]*)")')
 _BOUNDARY = re.compile(r"[!-~ ]{0,69}[!-~]")
 """1 to 70 printable ASCII characters that do not end with a space (RFC 2046, section 5.1.1)."""
 _HEADER = re.compile(rf"({_TOKEN}): *([^\r\n\0]*)".encode())
@@ -102,9 +103,9 @@ def _form(content_type: str) -> _Form:
         raise MultipartError("its content-type is malformed")
     parameters: dict[str, str] = {}
     for key, token, quoted in _CONTENT_TYPE_PARAMETER.findall(found[1]):
-        if key.lower() in parameters:
-            raise MultipartError(f"its content-type has '{key.lower()}' twice")
-        parameters[key.lower()] = token or quoted
+        if key in parameters:
+            raise MultipartError(f"its content-type has '{key}' twice")
+        parameters[key] = token or quoted
     boundary = parameters.get("boundary")
     if not boundary:
         raise MultipartError("its content-type names no boundary")

@@ -6,13 +6,16 @@ from lora_router.extproc.errors import (
     ErrorAnswer,
     body_answer,
     cut_body_answer,
+    encoding_answer,
+    for_anthropic,
+    headers_answer,
     path_answer,
     refusal_answer,
     too_large_answer,
 )
 from lora_router.extproc.models_answer import ModelsRequest
 from lora_router.extproc.outputs import Outputs
-from lora_router.extproc.path_rules import Place
+from lora_router.extproc.path_rules import Api, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.response_side import ResponseSide
 from lora_router.extproc.states import HELD
@@ -77,6 +80,13 @@ class OwnAnswers(ResponseSide):
             return self._refuse("body-too-large", cut_body_answer())
         return self._refuse(error.kind.value, body_answer(error))
 
+    def _too_many_headers(self) -> Outputs:
+        return self._refuse("too-many-headers", headers_answer(self.context.max_headers))
+
+    def _encoded(self) -> Outputs:
+        encoding = self._headers.content_encoding
+        return self._refuse("unsupported-encoding", encoding_answer(encoding))
+
     def _too_large(self) -> Outputs:
         return self._refuse("body-too-large", too_large_answer(self.context.max_body_bytes))
 
@@ -90,4 +100,7 @@ class OwnAnswers(ResponseSide):
 
     def _answer_client(self, answer: ErrorAnswer) -> Outputs:
         self.end()
+        rule, headers = self._place.rule, self._headers
+        if headers.api_version or (rule is not None and rule.api is Api.ANTHROPIC):
+            answer = for_anthropic(answer, headers.request_id)
         return (answers.immediate(answer),)

@@ -33,6 +33,9 @@ from lora_router.routing.outcome import Routed
 log = logging.getLogger("lora_router.extproc")
 
 _RESPONSE_HEADERS_PASS: tuple[bytes, ...] = (answers.CONTINUE_RESPONSE_HEADERS,)
+_NO_PLACE = Place(None, "")
+_NO_HEADERS = RequestHeaders("", "", "", None, "", None, None, "", ends=False, setup=Setup())
+"""What is known of a request before its headers arrive."""
 _REDIRECTION = 300
 """Statuses below are successes."""
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
@@ -76,8 +79,8 @@ class ResponseSide:
         self.context = context
         self.state: State = START
         self._on_late = on_late
-        self._headers: RequestHeaders
-        self._place: Place
+        self._headers = _NO_HEADERS
+        self._place = _NO_PLACE
         """What the path of the request means. Set with the headers."""
         self._setup: Setup
         self._collected: CollectedBody | None = None

@@ -54,6 +54,9 @@ _LAST_IS_EMPTY = b"\x22\x02\x10\x01"
 """The start of an empty last piece, with which Envoy often ends a body in full duplex mode."""
 _LONGEST_HEADERS = 16 * 1024
 """Length in bytes from which protobuf reads a list of headers."""
+FEW_HEADERS = 2048
+"""Length in bytes of a list of headers that need not be counted. Tiny headers, a hundred of which
+fit, are left to the gateway."""
 _LONGEST_REST = 512
 """Maximum length of the cached fields beside the headers of a request."""
 _METADATA = 0x42
@@ -99,7 +102,10 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     if not (values[1] and values[4] and (values[2] or ends)) and _CAPITAL.search(data, at, stop):
         return None
     setup = _setup(data, end)
-    return None if setup is None else make_request_headers(bool(ends), setup, values)
+    if setup is None:
+        return None
+    number = _number(data, at, stop) if stop - at > FEW_HEADERS else 0
+    return make_request_headers(bool(ends), setup, values, number)
 
 
 def read_request_body(data: Message) -> RequestBody | None:
@@ -210,6 +216,19 @@ def _values(
     except (IndexError, OverflowError):
         return None
     return values
+
+
+def _number(data: Message, at: int, stop: int) -> int:
+    """Return the number of headers in a list."""
+    number = 0
+    try:
+        while at < stop:
+            size, at = _size(data, at + 1)
+            at += size
+            number += 1
+    except (IndexError, OverflowError):
+        return 0
+    return number
 
 
 def _attributes(data: Message, at: int) -> Attributes | None:

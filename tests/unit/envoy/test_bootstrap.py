@@ -1,5 +1,6 @@
 """The bootstrap that ``envoy-config`` prints. Integration tests run it in a real Envoy."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -207,3 +208,28 @@ def test_without_a_router_that_leads_envoy_asks_any() -> None:
     assert threshold(envoy_fail_open=True) == 0
     assert threshold(envoy_fail_open=False) == 1
     assert threshold(envoy_fail_open=True, **lease) == 1
+
+
+def test_each_error_of_envoy_has_anthropics_shape_on_anthropics_paths() -> None:
+    mappers = dig(document(path_prefixes=["/llm"]), *MANAGER, "local_reply_config", "mappers")
+    assert isinstance(mappers, list)
+    for anthropic, other in zip(mappers[::2], mappers[1::2], strict=True):
+        by_path, match = anthropic["filter"]["and_filter"]["filters"]
+        assert match == other["filter"]
+        pattern = dig(by_path, "header_filter", "header", "string_match", "safe_regex", "regex")
+        assert isinstance(pattern, str)
+        for path in ("/v1/messages", "/llm/v1/messages/", "/v1/messages/count_tokens?beta=true"):
+            assert re.fullmatch(pattern, path)
+        for path in ("/v1/chat/completions", "/v1/messagesx", "/other/v1/messages"):
+            assert not re.fullmatch(pattern, path)
+        assert anthropic.get("status_code") == other.get("status_code")
+        document_of = ("body_format_override", "json_format")
+        assert set(dig(anthropic, *document_of)) == {"type", "error"}  # type: ignore[call-overload]
+        assert set(dig(other, *document_of)) == {"error"}  # type: ignore[call-overload]
+
+
+def test_envoy_leaves_it_to_the_router_to_refuse_many_headers() -> None:
+    limit = (*MANAGER, "common_http_protocol_options", "max_headers_count")
+
+    assert dig(document(), *limit) == 1000
+    assert dig(document(gateway_max_headers=5000), *limit) == 5000

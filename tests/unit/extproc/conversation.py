@@ -189,6 +189,7 @@ class Conversation:
         names: NamePolicy | None = None,
         default_model: str | None = None,
         pass_unknown_ids: bool = False,
+        special_numbers: bool = True,
     ) -> None:
         self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
@@ -211,6 +212,7 @@ class Conversation:
                 rules_of_settings((paths or {}).items()), prefixes, admin_allowed=admin_allowed
             ),
             refuse_unknown_paths=refuse_unknown_paths,
+            special_numbers=special_numbers,
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,
             models=ModelsAnswers(director, self.clock),

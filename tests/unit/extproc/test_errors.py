@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from lora_router.extproc.errors import refusal_answer
+from lora_router.extproc.errors import (
+    ErrorAnswer,
+    for_anthropic,
+    overloaded_answer,
+    path_answer,
+    refusal_answer,
+    too_large_answer,
+)
 from lora_router.routing.refusal import Refusal, Refused
 
 ANSWERS = {
@@ -45,3 +52,32 @@ def test_each_refusal_has_a_status_a_code_and_a_marker(refusal: Refusal) -> None
     assert ("retry-after" in headers) == (refusal in RETRIED_SOON)
     error = json.loads(answer.body)["error"]
     assert (error["code"], bool(error["message"])) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (refusal_answer(Refused(Refusal.NO_MODEL)), "invalid_request_error"),
+        (refusal_answer(Refused(Refusal.UNKNOWN_MODEL, "sql-lora")), "not_found_error"),
+        (refusal_answer(Refused(Refusal.OVERLOADED)), "rate_limit_error"),
+        (refusal_answer(Refused(Refusal.NO_READY_POD)), "overloaded_error"),
+        (path_answer("/metrics"), "not_found_error"),
+        (too_large_answer(1), "request_too_large"),
+        (overloaded_answer(), "overloaded_error"),
+    ],
+)
+def test_each_response_has_anthropics_shape_too(answer: ErrorAnswer, kind: str) -> None:
+    same = for_anthropic(answer, "req-1")
+
+    assert (same.status, same.code, same.headers) == (answer.status, answer.code, answer.headers)
+    message = json.loads(answer.body)["error"]["message"]
+    assert json.loads(same.body) == {
+        "type": "error",
+        "error": {"type": kind, "message": message},
+        "request_id": "req-1",
+    }
+
+
+def test_an_id_that_is_absent_or_too_long_is_not_repeated() -> None:
+    for request_id in ("", "x" * 129):
+        assert "request_id" not in json.loads(for_anthropic(path_answer("/x"), request_id).body)

@@ -486,7 +486,7 @@ class TestOutOfOrder:
     ) -> None:
         conversation = one_pod()
         conversation.say(request_headers())
-        monkeypatch.setattr("lora_router.extproc.exchange.read_body", lambda *_: 1 / 0)
+        monkeypatch.setattr("lora_router.extproc.exchange.read_body", lambda *_, **__: 1 / 0)
 
         end = conversation.breaks(request_body(SQL))
 
