@@ -138,7 +138,7 @@ def _context(fleet: BenchFleet) -> SessionContext:
         HeaderNames(),
         1 << 25,
         ModelsAnswers(fleet.director, MonotonicClock()),
-        StickyIds(fleet.fleet, fleet.director.sticky.made),
+        StickyIds(fleet.fleet, fleet.director.sticky.made, MonotonicClock()),
     )
 
 

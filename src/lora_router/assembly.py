@@ -200,7 +200,10 @@ def make_transport(
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),
         ids=StickyIds(
-            director.fleet, director.sticky.made, pass_unknown=settings.unknown_ids == "pass"
+            director.fleet,
+            director.sticky.made,
+            LoopClock(),
+            pass_unknown=settings.unknown_ids == "pass",
         ),
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         special_numbers=settings.json_nan == "allow",

@@ -58,6 +58,7 @@ from lora_router.extproc.states import (
     START,
     WHOLE_BODY,
 )
+from lora_router.extproc.sticky_ids import WAIT_SECONDS
 from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
@@ -196,23 +197,48 @@ class Exchange(BodyArrival):
             outputs = self._stick(named.first, fields, trailers=trailers)
             if outputs is not None:
                 return outputs
-        if rule.treatment is Treatment.STICKY:
-            return self._pass_through(trailers=trailers)
-        return self._route(fields, trailers=trailers)
+        return self._without_id(fields, trailers=trailers)
 
     def _stick(
-        self, named: NamedId, fields: BodyFields = _NO_FIELDS, *, trailers: bool = False
+        self,
+        named: NamedId,
+        fields: BodyFields = _NO_FIELDS,
+        *,
+        trailers: bool = False,
+        may_wait: bool = True,
     ) -> Outputs | None:
         """Send a request to the pod that made an ID; ``None``: route it as if it named none."""
-        maker = self.context.ids.maker(named)
+        ids = self.context.ids
+        maker = ids.maker(named)
         if maker is None:
             return None
-        if isinstance(maker, ErrorAnswer):
-            return self._refuse("id-not-found", maker)
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
+        if isinstance(maker, ErrorAnswer):
+            if may_wait:
+                self._held = ids.wait(named, lambda: self._stick_late(named, fields))
+            if self._held is None:
+                return self._refuse("id-not-found", maker)
+            self.state = HELD_WITH_TRAILERS if trailers else HELD
+            hold = self.context.director.max_hold_seconds
+            return (answers.more_time(WAIT_SECONDS + hold + HOLD_MARGIN_SECONDS),)
         outcome = self.context.director.stick(self._query(fields), maker)
         return self._decided(outcome, trailers=trailers)
+
+    def _stick_late(self, named: NamedId, fields: BodyFields) -> None:
+        self._held = None
+        trailers = self.state is HELD_WITH_TRAILERS
+        outputs = self._stick(named, fields, trailers=trailers, may_wait=False)
+        if outputs is None:
+            outputs = self._without_id(fields, trailers=trailers)
+        self._on_late(outputs)
+
+    def _without_id(self, fields: BodyFields, *, trailers: bool) -> Outputs:
+        """Route a request on a path of IDs as if it named none."""
+        rule = self._place.rule
+        if rule is None or rule.treatment is Treatment.STICKY:
+            return self._pass_through(trailers=trailers)
+        return self._route(fields, trailers=trailers)
 
     def _decide_unnamed(self, *, trailers: bool) -> Outputs:
         """Decide about a request on an unknown path whose body names no model."""

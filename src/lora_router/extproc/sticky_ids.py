@@ -1,26 +1,65 @@
 """Decides where a request goes that names an ID: to the pod that made it, or to the client."""
 
+from collections.abc import Callable
+
 from lora_router.extproc.errors import ErrorAnswer, id_answer
 from lora_router.extproc.id_search import NamedId
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.made_ids import MadeIds
 from lora_router.fleet.pod_state import PodState
+from lora_router.routing.waiting_queue import Clock
+
+WAIT_SECONDS = 0.15
+"""How long a request waits for peers to tell an ID that is unknown here. They tell it within 0.05
+s, and a client may be that fast."""
+MAX_WAITING = 1024
+"""Requests that may wait. Others are refused at once."""
+
+
+class WaitingForId:
+    """A request that waits for an ID."""
+
+    __slots__ = ("_call", "_ids", "_timer")
+
+    def __init__(self, ids: "StickyIds", clock: Clock, call: Callable[[], None]) -> None:
+        self._ids = ids
+        self._call: Callable[[], None] | None = call
+        self._timer = clock.call_later(WAIT_SECONDS, self._due)
+
+    def cancel(self) -> None:
+        """Forget the request. Does nothing the second time."""
+        if self._call is not None:
+            self._call = None
+            self._ids.waiting -= 1
+            self._timer.cancel()
+
+    def _due(self) -> None:
+        call = self._call
+        self.cancel()
+        if call is not None:
+            call()
 
 
 class StickyIds:
     """The IDs that pods made, and what is done about others."""
 
-    def __init__(self, fleet: Fleet, made: MadeIds, *, pass_unknown: bool = False) -> None:
+    def __init__(
+        self, fleet: Fleet, made: MadeIds, clock: Clock, *, pass_unknown: bool = False
+    ) -> None:
         """Create it.
 
         Args:
             fleet: The pods.
             made: The IDs that are known.
+            clock: The clock of the event loop.
             pass_unknown: Whether a request with an unknown ID goes to any pod. It is refused
                 otherwise, unless there is only one pod that can have made the ID.
         """
         self.made = made
+        self.waiting = 0
+        """Requests that wait now."""
         self._fleet = fleet
+        self._clock = clock
         self._pass_unknown = pass_unknown
 
     def maker(self, named: NamedId) -> PodState | ErrorAnswer | None:
@@ -38,3 +77,19 @@ class StickyIds:
         if self._pass_unknown or len(self._fleet.ready()) <= 1:
             return None
         return id_answer(named.kind, named.name, named.param, is_gone=server is not None)
+
+    def wait(self, named: NamedId, call: Callable[[], None]) -> WaitingForId | None:
+        """Let a request wait for peers to tell an ID.
+
+        Args:
+            named: The ID.
+            call: Called once, later, unless the request is cancelled.
+
+        Returns:
+            ``None``: waiting is of no use, or too many requests wait.
+        """
+        made = self.made
+        if not made.is_shared or self.waiting >= MAX_WAITING or made.find(named.name) is not None:
+            return None
+        self.waiting += 1
+        return WaitingForId(self, self._clock, call)

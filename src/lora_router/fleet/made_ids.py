@@ -4,13 +4,15 @@ Only the pod that made an ID knows what it stands for. Rules:
 
 - This router learns an ID from the answer of the pod. Peers tell the IDs that they learn.
 - What this router saw itself counts. A peer can add an ID, and change none that is known.
-- Memory is bounded: the IDs that were used least recently leave.
+- Memory is bounded: the IDs that were used least recently leave. Half of it is for the IDs of
+  peers, so that no peer can displace what this router learned.
 - An ID refers to a server, by address and uid. A pod that is replaced has not made the IDs of its
   predecessor. They stay until they leave, so that clients learn why they lead nowhere.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from lora_router.fleet.pod_state import PodState
 
@@ -30,9 +32,31 @@ def is_id(name: str) -> bool:
     return 0 < len(name) <= MAX_ID_LENGTH and name.isascii() and name.isprintable()
 
 
-def server_of(state: PodState) -> Server:
-    """Return what identifies the server of a pod."""
-    return state.pod.address, state.pod.uid
+class _Recent:
+    """IDs, the one that was used least recently first."""
+
+    __slots__ = ("bytes", "max_bytes", "servers")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.servers: OrderedDict[str, Server] = OrderedDict()
+
+    def put(self, name: str, server: Server) -> None:
+        servers = self.servers
+        if name not in servers:
+            self.bytes += ENTRY_BYTES + len(name)
+        servers[name] = server
+        servers.move_to_end(name)
+        while self.bytes > self.max_bytes and servers:
+            oldest, _ = servers.popitem(last=False)
+            self.bytes -= ENTRY_BYTES + len(oldest)
+
+    def find(self, name: str) -> Server | None:
+        server = self.servers.get(name)
+        if server is not None:
+            self.servers.move_to_end(name)
+        return server
 
 
 class MadeIds:
@@ -42,40 +66,39 @@ class MadeIds:
         """Create it without IDs."""
         self.on_learned: Callable[[str, PodState], None] | None = None
         """Called with each ID that this router learns itself."""
-        self.bytes = 0
-        """Approximate memory."""
-        self._max_bytes = max_bytes
-        self._servers: OrderedDict[str, Server] = OrderedDict()
+        self.is_shared = False
+        """Whether peers tell IDs, which may arrive a little after a client knows them."""
+        self._own = _Recent(max_bytes // 2)
+        self._heard = _Recent(max_bytes // 2)
 
     def __len__(self) -> int:
-        return len(self._servers)
+        return len(self._own.servers) + len(self._heard.servers)
+
+    @property
+    def bytes(self) -> int:
+        """Approximate memory."""
+        return self._own.bytes + self._heard.bytes
 
     def learn(self, name: str, state: PodState) -> None:
         """Remember the ID in an answer of a pod. A text that cannot be an ID is ignored."""
-        if is_id(name):
-            known = self._servers.get(name)
-            self._put(name, server_of(state))
-            if known != self._servers.get(name) and self.on_learned is not None:
-                self.on_learned(name, state)
+        if not is_id(name):
+            return
+        server = (state.pod.address, state.pod.uid)
+        known = self._own.servers.get(name)
+        self._own.put(name, server)
+        if known != server and self.on_learned is not None:
+            self.on_learned(name, state)
 
     def hear(self, name: str, state: PodState) -> None:
         """Remember an ID that a peer told, unless it is known."""
-        if is_id(name) and name not in self._servers:
-            self._put(name, server_of(state))
+        if is_id(name) and name not in self._own.servers and name not in self._heard.servers:
+            self._heard.put(name, (state.pod.address, state.pod.uid))
 
     def find(self, name: str) -> Server | None:
         """Return the server that made an ID, or ``None``."""
-        server = self._servers.get(name)
-        if server is not None:
-            self._servers.move_to_end(name)
-        return server
+        return self._own.find(name) or self._heard.find(name)
 
-    def _put(self, name: str, server: Server) -> None:
-        servers = self._servers
-        if name not in servers:
-            self.bytes += ENTRY_BYTES + len(name)
-        servers[name] = server
-        servers.move_to_end(name)
-        while self.bytes > self._max_bytes and servers:
-            oldest, _ = servers.popitem(last=False)
-            self.bytes -= ENTRY_BYTES + len(oldest)
+    def newest(self, most: int) -> Iterator[tuple[str, Server]]:
+        """Yield the IDs that were used last, those of this router first."""
+        for each in (self._own, self._heard):
+            yield from islice(reversed(each.servers.items()), most)

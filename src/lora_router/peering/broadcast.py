@@ -289,11 +289,8 @@ class Broadcasts:
             self._take(name, sender, message)
 
     def _take(self, name: str, sender: _Sender, message: PeerMessage) -> None:
-        exchange = self._hub.readings
-        if exchange is None or not message.HasField("readings"):
-            return
         try:
-            exchange.received(name, message.readings)
+            self._hub.told(name, message)
         except ReportError as error:
             self._stop_listening(name, sender, error.cause, str(error))
 

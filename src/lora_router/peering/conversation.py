@@ -27,7 +27,6 @@ from lora_router.peering.limits import (
 )
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
-from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class Conversation:
             ending = self._read(message.report)
             if ending is not None:
                 return ending
-        return self._take(message.readings) if message.HasField("readings") else None
+        return self._take(message)
 
     def _read(self, report: Report) -> Ending | None:
         hub, peer, reader = self._hub, self.peer, self.reader
@@ -194,12 +193,11 @@ class Conversation:
         hub.reported(peer, share)
         return None
 
-    def _take(self, readings: Readings) -> Ending | None:
-        exchange = self._hub.readings
-        if self.peer is None or exchange is None:
+    def _take(self, message: PeerMessage) -> Ending | None:
+        if self.peer is None:
             return None
         try:
-            exchange.received(self.peer.name, readings)
+            self._hub.told(self.peer.name, message)
         except ReportError as error:
             return self._reject(error.cause, INVALID_ARGUMENT, str(error))
         return None

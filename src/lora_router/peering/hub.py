@@ -27,7 +27,7 @@ from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
-from lora_router.peering.pb.peering_pb2 import PeerMessage
+from lora_router.peering.pb.peering_pb2 import MadeIds, PeerMessage
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
@@ -82,6 +82,23 @@ class PassesReadings(Protocol):
         """Forget a peer that stopped, or is not heard any more."""
 
 
+class PassesIds(Protocol):
+    """Tells peers which pods made which IDs, and takes in what they tell."""
+
+    def joined(self) -> None:
+        """Note that there is a new peer, which knows no IDs."""
+
+    def received(self, name: str, message: Collection[MadeIds]) -> None:
+        """Take in what a peer tells.
+
+        Raises:
+            ReportError: The message exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
+
+
 class Hub:
     """The peers."""
 
@@ -123,6 +140,8 @@ class Hub:
         self._limit = LogLimit()
         self.readings: PassesReadings | None = None
         """Tells peers what is read from pods, and takes in what they tell."""
+        self.ids: PassesIds | None = None
+        """Tells peers which pods made which IDs, and takes in what they tell."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -154,6 +173,8 @@ class Hub:
                 return None
             peer = self.peers[name] = Peer(name, release, self.now())
             log.info("peer %s joined, %d peers", name, len(self.peers))
+            if self.ids is not None:
+                self.ids.joined()
         return peer
 
     def reported(self, peer: Peer, share: LedgerShare) -> None:
@@ -173,6 +194,17 @@ class Hub:
             if begins:
                 self.report_soon()  # The peer waits for the acknowledgement.
         self._fleet.put_peer(share, now)
+
+    def told(self, name: str, message: PeerMessage) -> None:
+        """Take in what a peer tells beside its reports.
+
+        Raises:
+            ReportError: The message is malformed, or exceeds a bound.
+        """
+        if self.readings is not None and message.HasField("readings"):
+            self.readings.received(name, message.readings)
+        if self.ids is not None and message.made_ids:
+            self.ids.received(name, message.made_ids)
 
     def left(self, peer: Peer) -> None:
         """Forget a peer that stops."""
@@ -298,6 +330,8 @@ class Hub:
             carrier.forget(peer.name, why)
         if self.readings is not None:
             self.readings.gone(peer.name)
+        if self.ids is not None:
+            self.ids.gone(peer.name)
         self._fleet.forget_peer(peer.name, self.now())
 
     # Called by the fleet

@@ -38,6 +38,11 @@ MAX_USED = 4 * REPORT_USED
 MAX_USED_SECONDS = 86_400.0
 MAX_HELD_SECONDS = 86_400.0
 
+MAX_IDS = 4_000
+"""IDs in a message."""
+IDS_BURST, IDS_PER_SECOND = 40_000, 10_000
+"""IDs of one peer. Those beyond are ignored, because a lost ID costs one request."""
+
 MAX_PEERS = 32
 """Peers. Each is sent every report, so that the cost of a mesh grows with the square."""
 MAX_WORKERS = 32

@@ -10,6 +10,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
 from lora_router.peering.hub import Clock, Hub
+from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.redis_channel import RedisChannel
 from lora_router.peering.redis_connection import RedisServer, check
@@ -77,6 +78,7 @@ class Peering:
         name = f"{socket.gethostname()[:128]}-{worker}{secrets.token_hex(4)}"
         self.hub = Hub(name, fleet, director.held_adapters, clock)
         director.reception.on_held = self.hub.report_soon
+        self.ids = IdExchange(self.hub, fleet, director.sticky.made)
         self.secret = secret
         self.service: PeerService | None = None
         self.redis: RedisChannel | None = None

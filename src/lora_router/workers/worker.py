@@ -13,6 +13,7 @@ from lora_router.front import Front
 from lora_router.garbage import collect_less_often
 from lora_router.peer_assembly import WorkerPeers
 from lora_router.peering.hub import Hub
+from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
@@ -246,6 +247,7 @@ class Worker(Front):
             return self.peering.hub
         hub = Hub(new_name(number), self.fleet, self.director.held_adapters, LoopClock())
         self.director.reception.on_held = hub.report_soon
+        IdExchange(hub, self.fleet, self.director.sticky.made)
         self.telemetry.registry.register(PeerMetrics(hub))
         return hub
 

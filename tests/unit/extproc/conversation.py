@@ -216,7 +216,9 @@ class Conversation:
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,
             models=ModelsAnswers(director, self.clock),
-            ids=StickyIds(self.fleet, director.sticky.made, pass_unknown=pass_unknown_ids),
+            ids=StickyIds(
+                self.fleet, director.sticky.made, self.clock, pass_unknown=pass_unknown_ids
+            ),
             gateway=GatewayFaults(self.clock.now),
         )
         self.late: list[Output] = []

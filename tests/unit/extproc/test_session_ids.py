@@ -7,11 +7,13 @@ import pytest
 
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.sticky_ids import MAX_WAITING
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from tests.fleet import make_fleet, make_pod, state_of
 from tests.unit.extproc.conversation import (
     Conversation,
+    read_answer,
     request_body,
     request_headers,
     response_body,
@@ -340,6 +342,86 @@ class TestLostIds:
         _, answer = talk.say(request_headers("/v1/batches"), request_body(b"{}"))
 
         assert pod_of(answer)
+
+
+class TestIdsThatPeersTell:
+    """A client may know an ID a moment before the peer of the router that learned it."""
+
+    def shared(self) -> Conversation:
+        talk = conversation()
+        talk.context.ids.made.is_shared = True
+        return talk
+
+    def test_a_request_waits_a_moment_for_them(self) -> None:
+        talk = self.shared()
+        maker = state_of(talk.fleet, 3)
+
+        (by_path,) = talk.say(request_headers("/v1/responses/resp_1", method="GET", end=True))
+        talk.context.ids.made.hear("resp_1", maker)
+        talk.clock.advance(0.2)
+
+        assert by_path.HasField("override_message_timeout")
+        (answer,) = map(read_answer, talk.late)
+        assert pod_of(answer) == maker.pod.address
+
+    @pytest.mark.parametrize("mode", [ProcessingMode.BUFFERED, FULL_DUPLEX])
+    def test_bodies_wait_too(self, mode: "ProcessingMode.BodySendMode") -> None:
+        talk = self.shared()
+        maker = state_of(talk.fleet, 2)
+
+        talk.say(
+            request_headers("/v1/responses", mode=mode),
+            request_body(body(previous_response_id="resp_1")),
+        )
+        talk.context.ids.made.hear("resp_1", maker)
+        talk.clock.advance(0.2)
+
+        answer, *pieces = map(read_answer, talk.late)
+        assert pod_of(answer) == maker.pod.address
+        assert len(pieces) == (mode == FULL_DUPLEX)
+
+    def test_then_an_unknown_one_is_refused(self) -> None:
+        talk = self.shared()
+        talk.say(request_headers("/v1/responses/resp_1", method="GET", end=True))
+
+        talk.clock.advance(0.2)
+
+        (answer,) = map(read_answer, talk.late)
+        assert error(answer)[0] == 404
+        assert talk.context.ids.waiting == 0
+
+    def test_a_client_that_leaves_is_forgotten(self) -> None:
+        talk = self.shared()
+        talk.say(request_headers("/v1/responses/resp_1", method="GET", end=True))
+
+        talk.session.end()
+        talk.clock.advance(1)
+
+        assert not talk.late
+        assert talk.context.ids.waiting == 0
+
+    def test_the_number_that_waits_is_limited(self) -> None:
+        talk = self.shared()
+        message = request_headers("/v1/responses/resp_1", method="GET", end=True)
+        for _ in range(MAX_WAITING):
+            talk.another().receive(message.SerializeToString())
+
+        (answer,) = talk.say(message)
+
+        assert error(answer)[0] == 404
+
+    def test_where_meanwhile_one_pod_is_left_it_answers_for_itself(self) -> None:
+        talk = self.shared()
+        talk.say(
+            request_headers("/v1/responses"),
+            request_body(body(previous_response_id="resp_1")),
+        )
+        talk.fleet.update((), gone=["pod-1", "pod-2", "pod-3"])
+
+        talk.clock.advance(0.2)
+
+        (answer,) = map(read_answer, talk.late)
+        assert pod_of(answer) == "10.0.0.4:8000"
 
 
 def test_a_stream_that_ends_early_teaches_nothing() -> None:

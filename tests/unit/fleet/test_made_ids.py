@@ -20,7 +20,7 @@ def test_an_id_leads_to_the_server_of_the_pod_that_made_it() -> None:
 
 
 def test_the_ids_that_were_used_least_recently_leave() -> None:
-    ids = MadeIds(max_bytes=3 * (ENTRY_BYTES + 1))
+    ids = MadeIds(max_bytes=6 * (ENTRY_BYTES + 1))
     for name in "abc":
         ids.learn(name, FIRST)
 
@@ -61,6 +61,28 @@ def test_only_what_this_router_learns_is_told() -> None:
     ids.learn("a", SECOND)
 
     assert told == ["a", "a"]
+
+
+def test_a_peer_does_not_displace_what_this_router_learned() -> None:
+    ids = MadeIds(max_bytes=20 * ENTRY_BYTES)
+    ids.learn("mine", FIRST)
+
+    for number in range(100):
+        ids.hear(f"theirs-{number}", SECOND)
+
+    assert ids.find("mine")
+    assert ids.find("theirs-99")
+    assert ids.bytes <= 20 * ENTRY_BYTES
+
+
+def test_the_newest_are_those_that_were_used_last() -> None:
+    ids = MadeIds()
+    for name in "abc":
+        ids.learn(name, FIRST)
+    ids.hear("d", SECOND)
+    ids.find("a")
+
+    assert [name for name, _ in ids.newest(2)] == ["a", "c", "d"]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "ü", "a\x00"])

@@ -8,18 +8,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings")
+    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids")
     GREETING_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
     WANTS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
     READINGS_FIELD_NUMBER: _ClassVar[int]
+    MADE_IDS_FIELD_NUMBER: _ClassVar[int]
     greeting: Greeting
     report: Report
     leaves: bool
     wants_complete: bool
     readings: _readings_pb2.Readings
-    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ...) -> None: ...
+    made_ids: _containers.RepeatedCompositeFieldContainer[MadeIds]
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ...) -> None: ...
+
+class MadeIds(_message.Message):
+    __slots__ = ("pod", "ids")
+    POD_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    pod: int
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pod: _Optional[int] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Greeting(_message.Message):
     __slots__ = ("router", "version", "oldest_version", "release", "host", "worker", "workers")
