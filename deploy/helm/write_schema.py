@@ -13,6 +13,7 @@ SCHEMA = Path(__file__).parent / "lora-router" / "values.schema.json"
 ELSEWHERE = {
     "lora_affinity_threshold": "loraAffinityThreshold",
     "pod_api_key": "podApiKey",
+    "inference_pool": "gateway.inferencePool",
     "peer_service": "peering.enabled",
     "peer_secret_file": "peering.secretName",
     "peering": "peering.redis",

@@ -130,6 +130,41 @@ COMBINATIONS: dict[str, dict[str, object]] = {
             "annotations": {"example.test/internal": "true"},
         },
     },
+    "an InferencePool": {
+        "gateway": {
+            "mode": "inferencepool",
+            "inferencePool": {"matchLabels": {"app": "vllm", "tier": ""}},
+        },
+        "networkPolicy": {"enabled": True},
+    },
+    "an InferencePool with ranks, a route and TLS": {
+        "gateway": {
+            "mode": "inferencepool",
+            "inferencePool": {
+                "name": "llama.v3",
+                "matchLabels": {"model.aibrix.ai/name": "llama-3-8b"},
+                "targetPorts": [8000, 8001, 8002, 8003],
+                "appProtocol": "kubernetes.io/h2c",
+                "failureMode": "FailClose",
+                "gatewayName": "shared",
+                "gatewayNamespace": "gateways",
+                "listeners": ["http", "https"],
+                "hostnames": ["llm.test"],
+                "pathPrefixes": ["/v1", "/tokenize"],
+            },
+        },
+        "tls": {"secretName": "router-tls"},
+    },
+    "an InferencePool from elsewhere": {
+        "gateway": {
+            "mode": "inferencepool",
+            "inferencePool": {"create": False, "name": "llama", "gatewayName": "llm"},
+        },
+        "settings": {
+            "inference_pool_group": "inference.networking.x-k8s.io",
+            "inference_objective_group": "llm-d.ai",
+        },
+    },
     "routers that do not know of each other": {"peering": {"enabled": False}},
     "a key of one's own for the peers": {
         "peering": {"secretName": "routers", "secretKey": "key-of-routers"}

@@ -92,7 +92,7 @@ def test_values_that_are_null_are_as_good_as_absent(mode: str) -> None:
 def test_a_null_setting_is_not_set() -> None:
     settings = router_settings(render({"settings": {"log_level": None, "admin_host": None}}))
     assert "log_level" not in settings
-    assert settings["admin_host"] == "0.0.0.0"
+    assert settings["admin_host"] == "::"
 
 
 def test_a_part_of_what_kubernetes_defines_can_be_removed() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.chart.rendering import helm, render
+from tests.chart.test_inferencepool_values import pool_mode
 from tests.chart.test_values import behind_envoy_gateway, with_mode
 
 
@@ -47,6 +48,32 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             },
             'replication: "lease" is not possible with gateway.mode "envoy-gateway" and TLS',
         ),
+        (
+            with_mode("inferencepool"),
+            "gateway.inferencePool.matchLabels: name the labels of your model servers' pods",
+        ),
+        (
+            {**pool_mode(), "discovery": {"scope": "cluster"}},
+            'discovery.scope: "cluster" is not possible with gateway.mode "inferencepool"',
+        ),
+        (
+            {**pool_mode(), "discovery": {"namespaces": ["models", "more-models"]}},
+            'discovery.namespaces: not with gateway.mode "inferencepool"',
+        ),
+        (
+            {**pool_mode(), "settings": {"kubernetes_port": 9000}},
+            'settings.kubernetes_port: not with gateway.mode "inferencepool"',
+        ),
+        (
+            {**pool_mode(), "settings": {"inference_pool_group": "inference.networking.x-k8s.io"}},
+            "set gateway.inferencePool.create=false",
+        ),
+        ({"settings": {"inference_pool": "a"}}, "additional properties 'inference_pool'"),
+        (
+            pool_mode(targetPorts=list(range(8000, 8009))),
+            "at '/gateway/inferencePool/targetPorts': maxItems: got 9, want 8",
+        ),
+        (pool_mode(failureMode="Open"), "at '/gateway/inferencePool/failureMode'"),
         ({"workers": 0}, "at '/workers'"),
         ({"workers": "many"}, "at '/workers'"),
         ({"workers": 2, "replication": "lease"}, 'workers: not with replication "lease"'),

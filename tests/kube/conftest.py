@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.kube import crds
+from tests.kube import crds, inference
 from tests.kube.binaries import API_SERVER, why_not
 from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
@@ -40,6 +40,7 @@ async def resources(kube: KubeServer) -> AsyncIterator[crds.Resources]:
         pytest.skip("there is no Go to bring the definitions of custom resources")
     async with kube.admin() as admin:
         await crds.install(admin, definitions)
+        await inference.install(admin)
         for name in (CHART_NAMESPACE, "more-models", "gateways"):
             await admin.namespace(name)
         yield crds.Resources(admin)

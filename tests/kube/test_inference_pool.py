@@ -19,6 +19,7 @@ from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor
 from tests.kube import inference
 from tests.kube.inference import X, objective, path, pool
+from tests.kube.installed import Releases, install_router
 from tests.kube.server import KubeClient, KubeServer
 from tests.kube.test_pod_watch import Counts
 
@@ -218,3 +219,45 @@ async def test_objectives_are_followed(
 
         await admin.call("DELETE", path(namespace, "inferenceobjectives", X, "chat"))
         await router.until(lambda: router.priorities.by_objective == {"batch": -10})
+
+
+@pytest.mark.usefixtures("installed", "resources")
+async def test_the_chart_installs_a_pool_and_a_router_that_may_follow_it(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    await admin.pod(namespace, "a", ip="127.0.0.1", labels={"app": "vllm"})
+    pool_values = {"matchLabels": {"app": "vllm"}, "targetPorts": [8000, 8001]}
+    router = await install_router(
+        kube,
+        admin,
+        releases,
+        folder,
+        {
+            "gateway": {"mode": "inferencepool", "inferencePool": pool_values},
+            "settings": {"startup_timeout_seconds": 0},
+        },
+    )
+    created = await admin.call("GET", path(namespace, name="mine-lora-router"))
+    picker = created["spec"]["endpointPickerRef"]
+    service = await admin.call("GET", f"/api/v1/namespaces/{namespace}/services/{picker['name']}")
+    assert picker["port"]["number"] in [port["port"] for port in service["spec"]["ports"]]
+
+    objectives = path(namespace, "inferenceobjectives", X)
+    await admin.call("POST", objectives, objective("chat", 10, "mine-lora-router"))
+    try:
+        await router.start()
+        addresses = {state.pod.name: state.pod.address for state in router.fleet.ready()}
+        assert addresses == {
+            f"{namespace}/a-rank-0": "127.0.0.1:8000",
+            f"{namespace}/a-rank-1": "127.0.0.1:8001",
+        }
+        details = router.readiness().details
+        pool_details = details["inference_pool"]
+        assert isinstance(pool_details, dict)
+        assert pool_details["failure_mode"] == "FailOpen"
+        assert "error" not in pool_details
+        async with asyncio.timeout(60):
+            while router.director.priorities.of("chat") != 10:
+                await asyncio.sleep(0.02)
+    finally:
+        await router.stop()

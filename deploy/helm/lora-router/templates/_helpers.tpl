@@ -83,6 +83,10 @@ chart's own labels take precedence, because selectors rely on them, and more ove
   "envoy_message_timeout_seconds" .Values.gateway.messageTimeoutSeconds
   "envoy_listen_port" (int .Values.gateway.sidecar.port)
 -}}
+{{- with include "lora-router.inferencePool" . }}
+{{- $ours = omit $ours "kubernetes_selector" "kubernetes_port" "kubernetes_port_name" "kubernetes_namespaces" }}
+{{- $_ := set $ours "inference_pool" (printf "%s/%s" $.Release.Namespace .) }}
+{{- end }}
 {{- with .Values.tls }}
 {{- if .secretName }}
 {{- $_ := set $ours "grpc_tls_cert_file" "/etc/lora-router-tls/tls.crt" }}
