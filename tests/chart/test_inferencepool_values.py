@@ -77,6 +77,12 @@ def test_it_may_see_that_pool_its_objectives_and_its_pods() -> None:
     assert rules(documents, "lora-router") == [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
     ]
+    rewrites = render(pool_mode() | {"settings": {"inference_model_rewrites": True}})
+    assert rules(rewrites, "-pool")[2] == {
+        "apiGroups": ["inference.networking.x-k8s.io"],
+        "resources": ["inferencemodelrewrites"],
+        "verbs": ["list", "watch"],
+    }
     assert "Role" not in kinds(render(pool_mode() | {"rbac": {"create": False}}))
 
 
