@@ -315,7 +315,7 @@ class Exchange(BodyArrival):
     ) -> list[Output]:
         """Return the answers to a body whose headers were answered before it arrived."""
         if renaming is not None:
-            answer += renaming.to_whole_body()
+            answer = renaming.to_whole_body(answer)
         outputs: list[Output] = [answer]
         if collected is not None:
             # The first piece is answered.
@@ -336,7 +336,7 @@ class Exchange(BodyArrival):
         """Return the answers to the headers, and to the pieces of a body that have arrived."""
         body = None
         if renaming is not None:
-            answer += renaming.to_headers()
+            answer = renaming.to_headers(answer)
             body = renaming.body
         if not self._setup.collects:
             # The headers decided, so Envoy need not send the body.

@@ -8,6 +8,7 @@ object inside it, is left to the reader that routing uses: it reads a copy in wh
 its number for a value, and so tells the number of the one that counts.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -45,6 +46,35 @@ class Edit(msgspec.Struct, frozen=True):
     text: bytes
 
 
+def with_model(body: Message, content_type: str, named: str, model: str) -> bytes:
+    """Return a body that names another model.
+
+    Args:
+        body: A body that ``read_body`` can read.
+        content_type: Its ``content-type`` header.
+        named: The model that it names; empty: none.
+        model: The name to write, which is another one.
+
+    Raises:
+        BodyError: The field cannot be replaced, because it is repeated too often.
+    """
+    is_json = not _is_form(content_type)
+    if is_json:
+        body = _in_utf8(body)
+    if named and is_json:
+        # Most bodies have the key once, near their start. To read the result costs less than to
+        # search the rest: if it names the model, this was the last such field of the document.
+        match = _PLAIN.match(body, max(0, body.find(b'"model"')))
+        if match is not None:
+            result = edited(body, (Edit(*match.span(1), msgspec.json.encode(model)),))
+            if read_body(result, content_type).model == model:
+                return result
+    result = edited(body, model_edits(body, content_type, named, model))
+    if not named and read_body(result, content_type).model != model:
+        raise BodyError(BodyErrorKind.MALFORMED, "The field 'model' cannot be added to the body.")
+    return result
+
+
 def model_edits(body: Message, content_type: str, named: str, model: str) -> tuple[Edit, ...]:
     """Return the edits, in order, that make a body name another model.
 
@@ -57,7 +87,7 @@ def model_edits(body: Message, content_type: str, named: str, model: str) -> tup
     Raises:
         BodyError: The field cannot be replaced, because it is repeated too often.
     """
-    if content_type[: len(_FORM)].lower() == _FORM:
+    if _is_form(content_type):
         return (_form_edit(bytes(body), content_type, named, model),)
     text = msgspec.json.encode(model)
     finds = _finds(body)
@@ -80,6 +110,18 @@ def edited(body: Message, edits: Sequence[Edit]) -> bytes:
         at = edit.end
     parts.append(view[at:])
     return b"".join(parts)
+
+
+def _is_form(content_type: str) -> bool:
+    return content_type.lstrip(" \t")[: len(_FORM)].lower() == _FORM
+
+
+def _in_utf8(body: Message) -> Message:
+    """Return a JSON body in UTF-8, which almost all are."""
+    encoding = json.detect_encoding(body[:4])
+    if encoding.startswith("utf-8"):
+        return body
+    return body.decode(encoding, "surrogatepass").encode(errors="surrogatepass")
 
 
 def _finds(body: Message) -> list[_Find]:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, unquote_plus
 from msgspec import Struct
 
 from lora_router.extproc.events import Message
-from lora_router.extproc.model_edits import edited, model_edits
+from lora_router.extproc.model_edits import with_model
 from lora_router.extproc.path_rules import ModelIn, Place
 from lora_router.extproc.pb.core_pb2 import HeaderValue, HeaderValueOption
 from lora_router.extproc.pb.ext_proc_pb2 import (
@@ -23,9 +23,12 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
     HeadersResponse,
     ProcessingResponse,
 )
+from lora_router.extproc.routed_answer import field_head
 from lora_router.routing.model_names import SGLANG
 from lora_router.routing.outcome import Routed
 
+# The tags of ProcessingResponse; BodyResponse; CommonResponse; BodyMutation.
+_REQUEST_BODY, _RESPONSE, _BODY_MUTATION, _BODY = b"\x1a", b"\x0a", b"\x1a", b"\x0a"
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _FALLBACK_HEADER = "x-lora-router-fallback"
 
@@ -74,19 +77,28 @@ class Renaming(Struct, frozen=True):
     path: str | None
     """``None``: it stays."""
 
-    def to_whole_body(self) -> bytes:
-        """Return the changes as part of the answer to a body in one message."""
-        common = CommonResponse(header_mutation=self._headers())
+    def to_whole_body(self, answer: bytes) -> bytes:
+        """Return the answer to a body in one message, with the changes."""
+        common = CommonResponse(header_mutation=self._headers()).SerializeToString()
+        # Put together here, because Protobuf would copy a long body three times.
+        body = b"" if self.body is None else self.body
         if self.body is not None:
-            common.body_mutation.body = self.body
-        return ProcessingResponse(request_body=BodyResponse(response=common)).SerializeToString()
+            head = field_head(_BODY, len(body))
+            common += field_head(_BODY_MUTATION, len(head) + len(body)) + head
+        size = len(common) + len(body)
+        response = field_head(_RESPONSE, size)
+        outer = field_head(_REQUEST_BODY, len(response) + size)
+        return b"".join((answer, outer, response, common, body))
 
-    def to_headers(self) -> bytes:
-        """Return the changes as part of the answer to the headers."""
+    def to_headers(self, answer: bytes) -> bytes:
+        """Return the answer to the headers, with the changes."""
         common = CommonResponse(header_mutation=self._headers())
-        return ProcessingResponse(
-            request_headers=HeadersResponse(response=common)
-        ).SerializeToString()
+        return (
+            answer
+            + ProcessingResponse(
+                request_headers=HeadersResponse(response=common)
+            ).SerializeToString()
+        )
 
     def _headers(self) -> HeaderMutation:
         mutation = HeaderMutation()
@@ -126,8 +138,7 @@ def renaming_of(original: Original, routed: Routed) -> Renaming | None:
         and (original.named or needs_name)
         and not (original.lora_path and routed.reservation.state.pod.engine == SGLANG)
     ):
-        edits = model_edits(body, original.content_type, original.named, model)
-        new = edited(body, edits)
+        new = with_model(body, original.content_type, original.named, model)
     return None if path is None and new is None else Renaming(new, path)
 
 

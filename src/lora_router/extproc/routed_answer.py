@@ -127,36 +127,36 @@ def _header(name: str, value: str) -> bytes:
 
 def _before_header(name: str, size: int) -> bytes:
     """Return what precedes the value of a header that is set. ``_OVERWRITE`` follows the value."""
-    header = _field(_NAME, name.encode()) + _before(_RAW_VALUE, size)
-    option = _before(_HEADER, len(header) + size) + header
-    return _before(_SET_HEADER, len(option) + size + len(_OVERWRITE)) + option
+    header = _field(_NAME, name.encode()) + field_head(_RAW_VALUE, size)
+    option = field_head(_HEADER, len(header) + size) + header
+    return field_head(_SET_HEADER, len(option) + size + len(_OVERWRITE)) + option
 
 
 def _before_mutation(tag: bytes, size: int) -> bytes:
     """Return what precedes a header mutation. ``_CLEAR_ROUTE_CACHE`` follows it."""
-    common = _before(_HEADER_MUTATION, size)
+    common = field_head(_HEADER_MUTATION, size)
     size += len(_CLEAR_ROUTE_CACHE)
-    response = _before(_RESPONSE, len(common) + size) + common
-    return _before(tag, len(response) + size) + response
+    response = field_head(_RESPONSE, len(common) + size) + common
+    return field_head(tag, len(response) + size) + response
 
 
 def _before_metadata(name: str, size: int) -> bytes:
     """Return what precedes the destination in the dynamic metadata."""
-    made = _before(_STRING, size)
+    made = field_head(_STRING, size)
     for key in (name, METADATA_NAMESPACE):
-        made = _before(_VALUE, len(made) + size) + made
+        made = field_head(_VALUE, len(made) + size) + made
         made = _field(_KEY, key.encode()) + made
-        made = _before(_ENTRY, len(made) + size) + made
+        made = field_head(_ENTRY, len(made) + size) + made
         if key is name:
-            made = _before(_STRUCT, len(made) + size) + made
-    return _before(_DYNAMIC_METADATA, len(made) + size) + made
+            made = field_head(_STRUCT, len(made) + size) + made
+    return field_head(_DYNAMIC_METADATA, len(made) + size) + made
 
 
 def _field(tag: bytes, value: bytes) -> bytes:
-    return _before(tag, len(value)) + value
+    return field_head(tag, len(value)) + value
 
 
-def _before(tag: bytes, size: int) -> bytes:
+def field_head(tag: bytes, size: int) -> bytes:
     """Return the tag and the length of a field."""
     encoded = bytearray(tag)
     while size > 0x7F:
