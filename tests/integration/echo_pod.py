@@ -10,6 +10,8 @@ from typing import Self
 
 from aiohttp import web
 
+from lora_router.listening import shown_address
+
 _arrivals = itertools.count()
 _WAITS = {"tokens": 1, "pause": 0, "waits": True}
 
@@ -50,6 +52,7 @@ class EchoPod:
     address: str = ""
     tls: ssl.SSLContext | None = None
     """With it, the pod takes TLS connections only."""
+    host: str = "127.0.0.1"
     keys: dict[str, str | None] = field(default_factory=dict)
     """The header ``authorization`` of the last read of each page, by path."""
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,11 +68,9 @@ class EchoPod:
         await self._runner.setup()
         # With an address, the pod starts again after its end.
         port = int(self.address.rpartition(":")[2] or 0)
-        site = web.TCPSite(
-            self._runner, "127.0.0.1", port, reuse_address=True, ssl_context=self.tls
-        )
+        site = web.TCPSite(self._runner, self.host, port, reuse_address=True, ssl_context=self.tls)
         await site.start()
-        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        self.address = shown_address(self.host, self._runner.addresses[0][1])
         return self
 
     async def __aexit__(

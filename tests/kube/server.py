@@ -257,16 +257,20 @@ class KubeClient:
         ready: bool = True,
         labels: Mapping[str, str] | None = None,
         ports: tuple[Mapping[str, object], ...] = (),
+        annotations: Mapping[str, str] | None = None,
+        init_containers: tuple[Mapping[str, object], ...] = (),
     ) -> None:
         """Create a pod with the status that a kubelet reports, on a node, so it ends gracefully."""
         document = {
             "metadata": {
                 "name": name,
                 "labels": {"model.aibrix.ai/name": "base"} if labels is None else dict(labels),
+                "annotations": dict(annotations or {}),
             },
             "spec": {
                 "nodeName": "node",
                 "containers": [{"name": "vllm", "image": "none", "ports": list(ports)}],
+                "initContainers": [{"image": "none", **each} for each in init_containers],
             },
         }
         await self.call("POST", f"/api/v1/namespaces/{namespace}/pods", document)

@@ -143,6 +143,45 @@ async def test_a_pod_with_the_name_of_an_earlier_one_is_another(
         await until(lambda: watcher.names() != set() and watcher.fleet.ready()[0] is not first)
 
 
+async def test_a_pod_with_several_servers_comes_changes_and_goes(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    await admin.pod(namespace, "a", annotations={"lora-router/ports": "8000,8001"})
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        both = {f"{namespace}/a-rank-0", f"{namespace}/a-rank-1"}
+        assert watcher.names() == both
+        assert len({state.pod.uid for state in watcher.fleet}) == 1
+
+        await admin.pod_status(namespace, "a", ip="127.0.0.1", ready=False)
+        await until(lambda: watcher.names(ready=False) == both)
+
+        await admin.pod_status(namespace, "a", ip="127.0.0.1", ready=True)
+        await admin.call(
+            "PATCH",
+            f"/api/v1/namespaces/{namespace}/pods/a",
+            {"metadata": {"annotations": {"lora-router/ports": "8001"}}},
+            content_type="application/merge-patch+json",
+        )
+        await until(lambda: watcher.names() == {f"{namespace}/a"})
+        assert watcher.fleet.ready()[0].pod.address == "127.0.0.1:8001"
+
+        await admin.delete_pod(namespace, "a")
+        await until(lambda: len(watcher.fleet) == 0)
+
+
+async def test_the_port_of_a_native_sidecar_is_seen(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    proxy = {
+        "name": "proxy",
+        "restartPolicy": "Always",
+        "ports": [{"name": "http", "containerPort": 8443}],
+    }
+    await admin.pod(namespace, "a", ip="fd00::7", init_containers=(proxy,))
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        assert watcher.fleet.ready()[0].pod.address == "[fd00::7]:8443"
+
+
 async def test_only_pods_that_the_selector_takes_and_only_as_long(
     kube: KubeServer, admin: KubeClient, namespace: str
 ) -> None:
