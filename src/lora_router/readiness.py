@@ -7,12 +7,14 @@ from itertools import islice
 from typing import Protocol
 
 from lora_router.admin.server import Readiness
+from lora_router.fleet.engine_names import UNKNOWN
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import NAMES
 from lora_router.supervision import Supervisor
 
 _NAMED_PODS = 10
-"""Number of unhealthy pods that ``/readyz`` names. The others are only counted."""
+"""Number of unhealthy pods, and of pods that do not show their load, that ``/readyz`` names. The
+others are only counted."""
 _NAMED_TASKS = 5
 """Number of failing tasks that ``/readyz`` describes. The others are only counted."""
 
@@ -105,12 +107,19 @@ class RouterReadiness:
             reason = "; ".join((reason, *filter(None, (read() for read in self._notes))))
         now = self._clock()
         ready_pods = self._fleet.ready()
-        stale = sum(state.fresh_metrics(now, self._metrics_max_age) is None for state in ready_pods)
+        fresh = [(each, each.fresh_metrics(now, self._metrics_max_age)) for each in ready_pods]
+        stale = sum(metrics is None for _, metrics in fresh)
+        loadless = [each.pod for each, found in fresh if found is not None and not found.shows_load]
         details: dict[str, object] = {
             "pods": len(self._fleet),
             "ready_pods": len(ready_pods),
             "stale_pods": stale,
         }
+        if loadless:
+            details["pods_without_load"] = len(loadless)
+            details["without_load"] = {
+                pod.name: pod.engine or UNKNOWN for pod in islice(loadless, _NAMED_PODS)
+            }
         outliers = self._fleet.outliers
         if outliers is not None and outliers.unwell:
             details["unhealthy_pods"] = len(outliers.unwell)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from lora_router.discovery.page_urls import PATH_RULE, SCHEMES, PageRules, is_page_path
+from lora_router.discovery.pod_object import MODEL_LABEL
 from lora_router.fleet.engine_names import ENGINES
 from lora_router.fleet.pod import Pod, rank_name
 from lora_router.yaml_document import YamlDocumentError, parse_yaml
@@ -111,6 +112,7 @@ def _pods(number: int, entry: object, pages: PageRules) -> tuple[Pod, ...]:
             scheme=scheme,
             ready=ready,
             models=models,
+            base_model=labels.get(MODEL_LABEL) or None,
             engine=engine,
             labels=labels,
         )

@@ -19,5 +19,8 @@ METRICS_PATHS: Mapping[str, str] = {
 example ``prometheus_metrics`` (its ``/metrics`` returns JSON); the others as in
 ``scrape.engines``."""
 
+UNKNOWN = "unknown"
+"""In reports: an engine that no label names."""
+
 ENGINES = tuple(METRICS_PATHS)
 """The values of the label ``model.aibrix.ai/engine``, and of ``engine`` in the pods file."""

@@ -70,3 +70,8 @@ class PodMetrics:
     """Unix time on the pod's clock at which the server process started."""
     generated_tokens: float | None = None
     """Tokens generated since then, by all engines. Read only if ``started_at`` is missing."""
+
+    @property
+    def shows_load(self) -> bool:
+        """Whether the page shows how many requests the server has."""
+        return self.running is not None or self.waiting is not None

@@ -246,6 +246,8 @@ def _us(seconds: float) -> int:
 
 def _write_snapshot(written: pb.Snapshot, metrics: PodMetrics) -> bool:
     """Write a snapshot; return whether it is within the bounds."""
+    # A pod whose page shows no load has an empty one.
+    written.SetInParent()
     for name in _NUMBERS:
         number = getattr(metrics, name)
         if number is not None and 0 <= number <= MAX_NUMBER:

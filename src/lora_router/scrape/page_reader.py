@@ -27,6 +27,8 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 """Memory of all pages that are being read. A long page that needs more is not read to its end."""
 _MAX_WASTE_BYTES = 1024 * 1024
 """Bytes of a response beside its body."""
+_ABSENT = frozenset((404, 405, 501))
+"""Statuses of a server that does not have a page, and will not have it."""
 _STALL_SECONDS = 0.1
 """A timeout that fires this late shows that this process was stalled, not that the server was."""
 _OWN_FAULTS = frozenset(
@@ -49,11 +51,15 @@ _url = lru_cache(maxsize=16384)(URL)
 class ScrapeError(Exception):
     """A read of a page failed."""
 
-    def __init__(self, cause: str, message: str, *, unreachable: bool = False) -> None:
+    def __init__(
+        self, cause: str, message: str, *, unreachable: bool = False, lacks_page: bool = False
+    ) -> None:
         self.cause = cause
         """``timeout``, ``connect``, ``status``, ``too-large``, ``malformed`` or ``internal``."""
         self.unreachable = unreachable
         """Whether the server refused or reset the connection, or did not respond in time."""
+        self.lacks_page = lacks_page
+        """Whether the server works but has no such page, or one of an unknown kind."""
         super().__init__(message)
 
 
@@ -129,7 +135,11 @@ class PageReader:
                 server_hostname=self._access.server_name,
             ) as response:
                 if response.status != 200:
-                    raise ScrapeError("status", f"{url} returned status {response.status}")
+                    raise ScrapeError(
+                        "status",
+                        f"{url} returned status {response.status}",
+                        lacks_page=response.status in _ABSENT,
+                    )
                 if (response.content_length or 0) > max_bytes:
                     raise _too_long(url, max_bytes)
                 return b"".join((prefix, *await _pieces(response, url, size, max_bytes)))

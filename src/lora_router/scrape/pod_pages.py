@@ -16,7 +16,7 @@ from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.scrape import page_reader
-from lora_router.scrape.exposition import PAGE_PREFIX, page_in_steps
+from lora_router.scrape.exposition import PAGE_PREFIX, UnknownPageError, page_in_steps
 from lora_router.scrape.models import ModelsError, TooManyModelsError, models_in_steps
 from lora_router.scrape.page_reader import PageReader, ScrapeError
 from lora_router.scrape.pod_access import PodAccess
@@ -87,6 +87,9 @@ class PodPages:
                 return await self._read(page, steps, health)
             except PageTooLargeError as error:
                 raise ScrapeError("too-large", str(error)) from None
+            except UnknownPageError as error:
+                message = f"{pod.metrics_url}: {error}"
+                raise ScrapeError("malformed", message, lacks_page=True) from None
             except ExpositionError as error:
                 raise ScrapeError("malformed", str(error)) from None
 

@@ -24,6 +24,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import ReadFailure, Reading
 from lora_router.log_limit import LogLimit
 from lora_router.scrape.intake import Intake, RefusedReading
+from lora_router.scrape.lacking import read_list, read_load
 from lora_router.scrape.models_plan import ModelsPlan
 from lora_router.scrape.page_reader import ScrapeError
 from lora_router.scrape.pod_access import PodAccess
@@ -364,21 +365,22 @@ class Scraper:
             self._hand_on(reading)
 
     async def _scrape(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
-        metrics = await pages.metrics(state.pod, health)
-        self._use(Reading(state, metrics.scraped_at, metrics))
+        metrics = await read_load(state, pages, health, self._clock)
+        reading = Reading(state, metrics.scraped_at, metrics)
+        self._put(reading)
+        self._hand_on(reading)
 
     async def _list(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
         self._plan.started(state)
-        read_at, models = self._clock(), await pages.models(state.pod, health)
+        read_at, models = self._clock(), await read_list(state, pages, health)
+        if models is None:
+            self._hand_on(Reading(state, read_at, ReadFailure("models", "status")))
+            return
         self._put(Reading(state, read_at, models))
         if self._digests is not None:
             await with_breaks(self._digests.in_steps(state.catalog))
         # The same object for all pods that serve the same.
         self._hand_on(Reading(state, read_at, state.catalog))
-
-    def _use(self, reading: Reading) -> None:
-        self._put(reading)
-        self._hand_on(reading)
 
     def _put(self, reading: Reading) -> None:
         try:

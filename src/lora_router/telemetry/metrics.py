@@ -1,6 +1,7 @@
 """The router's own Prometheus metrics."""
 
 import logging
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TypeVar
@@ -11,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from lora_router import __version__
+from lora_router.fleet.engine_names import UNKNOWN
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
@@ -220,6 +222,13 @@ class _FleetCollector(Collector):
             "Age of the pod's last successful scrape; absent before the first.",
             labels=["pod"],
         )
+        without_load = GaugeMetricFamily(
+            "lora_router_pods_without_load",
+            "Ready pods whose metrics page was read and does not show their load, by the engine of "
+            "their label.",
+            labels=["engine"],
+        )
+        loadless: Counts[str] = Counts()
         ready_pods = 0
         for state in self._fleet:
             name = state.pod.name
@@ -228,6 +237,10 @@ class _FleetCollector(Collector):
             adapters.add_metric([name], len(state.in_flight_adapters))
             if state.metrics is not None:
                 age.add_metric([name], max(0.0, now - state.metrics.scraped_at))
+                if state.pod.ready and not state.metrics.shows_load:
+                    loadless[state.pod.engine or UNKNOWN] += 1
+        for engine, count in loadless.items():
+            without_load.add_metric([engine], count)
         pods = GaugeMetricFamily("lora_router_pods", "Pods in the fleet.", labels=["state"])
         pods.add_metric(["ready"], ready_pods)
         pods.add_metric(["not-ready"], len(self._fleet) - ready_pods)
@@ -236,4 +249,4 @@ class _FleetCollector(Collector):
             "Requests in the in-flight ledger, including those on pods that have left the fleet.",
             value=self._fleet.ledger.total,
         )
-        return (pods, in_flight, adapters, total, age)
+        return (pods, in_flight, adapters, total, age, without_load)

@@ -37,6 +37,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_ambiguous_models": max,
     "lora_router_pods": max,
     "lora_router_pods_by_health": max,
+    "lora_router_pods_without_load": max,
     "lora_router_pods_age_seconds": max,
     "lora_router_snapshot_age_seconds": max,
     "lora_router_peers": max,

@@ -104,6 +104,12 @@ pods:
     ]
 
 
+def test_a_label_names_the_base_model_of_a_pod_that_lists_none() -> None:
+    [pod] = parse_pods(entry(labels="{model.aibrix.ai/name: llama}"))
+
+    assert (pod.base_model, pod.models) == ("llama", None)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

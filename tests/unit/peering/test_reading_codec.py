@@ -73,6 +73,16 @@ def test_what_is_written_is_read(sent: list[Reading]) -> None:
             assert one.found == other.found
 
 
+def test_a_pod_that_shows_no_load_is_a_reading_too() -> None:
+    side = Side()
+    empty = Reading(state_of(side.fleet, 1), 0.0, PodMetrics(scraped_at=0.0))
+
+    [received] = side.read(side.write(empty))
+
+    assert isinstance(received.found, PodMetrics)
+    assert not received.found.shows_load
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_an_error_or_nothing(data: bytes) -> None:
     side = Side(PODS, with_lists=True)

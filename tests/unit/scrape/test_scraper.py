@@ -186,7 +186,7 @@ async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_ca
     monkeypatch.setattr(page_reader, "MAX_PAGE_BYTES", 2000)
     healthy = Server()
     async with server.run() as address, Bench(pod("a", address), timeout=0.05) as bench:
-        snapshot = PodMetrics(scraped_at=0.0)
+        snapshot = PodMetrics(scraped_at=0.0, running=1.0)
         bench.state("a").metrics = snapshot
 
         await until(lambda: bench.counts.bad.count(("metrics", "a", cause)) >= 3)
