@@ -50,6 +50,9 @@ class EchoPod:
     aborted: int = 0
     """Responses that were cut because the client closed the connection."""
     address: str = ""
+    page: str | None = None
+    """The metrics page, at any path that ends with ``/metrics``. Default: a page of vLLM."""
+    lists_models: bool = True
     tls: ssl.SSLContext | None = None
     """With it, the pod takes TLS connections only."""
     host: str = "127.0.0.1"
@@ -59,7 +62,7 @@ class EchoPod:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=1 << 28)
-        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/{prefix:.*}metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
         app.router.add_route("*", "/{path:.*}", self._echo)
         self._runner = web.AppRunner(
@@ -83,6 +86,8 @@ class EchoPod:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.keys[request.path] = request.headers.get("authorization")
+        if self.page is not None:
+            return web.Response(text=self.page, status=200 if self.page else 404)
         labels = (
             f'max_lora="{self.max_lora}",running_lora_adapters="{self.running}",'
             f'waiting_lora_adapters="{self.running}"'
@@ -97,6 +102,8 @@ class EchoPod:
 
     async def _models(self, request: web.Request) -> web.Response:
         self.keys[request.path] = request.headers.get("authorization")
+        if not self.lists_models:
+            return web.Response(status=404)
         listed = [{"id": "base", "parent": None}]
         listed += [{"id": name, "parent": "base"} for name in self.adapters]
         return web.json_response({"object": "list", "data": listed})
