@@ -9,6 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 POOLS = "/apis/inference.networking.k8s.io/v1/namespaces/ml/inferencepools"
+OBJECTIVES = "/apis/inference.networking.x-k8s.io/v1alpha2/namespaces/ml/inferenceobjectives"
 PODS = "/api/v1/namespaces/ml/pods"
 
 Document = dict[str, object]
@@ -33,6 +34,15 @@ def ready_pod(name: str, ip: str, app: str = "vllm") -> Document:
             "podIP": ip,
             "conditions": [{"type": "Ready", "status": "True"}],
         },
+    }
+
+
+def inference_objective(
+    name: str, priority: int | None, pool: str = "pool", **spec: object
+) -> Document:
+    return {
+        "metadata": {"name": name},
+        "spec": {"priority": priority, "poolRef": {"name": pool}, **spec},
     }
 
 

@@ -14,16 +14,8 @@ from lora_router.discovery import resource_list
 from lora_router.discovery.kubernetes_api import Credentials
 from lora_router.discovery.objectives import GIE, ObjectiveObject, Objectives, priorities_of
 from lora_router.discovery.pool_object import V1, pool_query
-from tests.unit.discovery.api_server import ApiServer, Document
-
-PATH = "/apis/inference.networking.x-k8s.io/v1alpha2/namespaces/ml/inferenceobjectives"
-
-
-def objective(name: str, priority: int | None, pool: str = "pool", **spec: object) -> Document:
-    return {
-        "metadata": {"name": name},
-        "spec": {"priority": priority, "poolRef": {"name": pool}, **spec},
-    }
+from tests.unit.discovery.api_server import OBJECTIVES, ApiServer, Document
+from tests.unit.discovery.api_server import inference_objective as objective
 
 
 def priorities(*found: Document) -> dict[str, int]:
@@ -97,11 +89,11 @@ def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_changes_are_followed(tmp_path: Path) -> None:
     server = ApiServer()
-    await server.put(PATH, objective("chat", 10))
+    await server.put(OBJECTIVES, objective("chat", 10))
     async with following(server, tmp_path) as followed:
         await followed.until(lambda: followed.used == {"chat": 10})
 
-        await server.put(PATH, objective("chat", 20), objective("batch", -1))
+        await server.put(OBJECTIVES, objective("chat", 20), objective("batch", -1))
         await followed.until(lambda: followed.used == {"chat": 20, "batch": -1})
         assert followed.objectives.status() == {"inference_objectives": 2}
 
@@ -114,7 +106,7 @@ async def test_a_cluster_without_the_api_has_no_objectives_until_it_is_installed
         await followed.until(lambda: followed.used == {})
         assert followed.objectives.status() == {"inference_objectives": 0}
 
-        await server.put(PATH, objective("chat", 10))
+        await server.put(OBJECTIVES, objective("chat", 10))
         await followed.until(lambda: followed.used == {"chat": 10})
     assert caplog.text == ""
 
@@ -123,12 +115,12 @@ async def test_the_last_ones_stay_in_use_without_permission(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = ApiServer()
-    await server.put(PATH, objective("chat", 10))
+    await server.put(OBJECTIVES, objective("chat", 10))
     async with following(server, tmp_path) as followed:
         await followed.until(lambda: followed.used == {"chat": 10})
 
-        server.refused[PATH] = 403
-        await server.put(PATH)
+        server.refused[OBJECTIVES] = 403
+        await server.put(OBJECTIVES)
         await followed.until(lambda: followed.objectives.last_error is not None)
         assert followed.used == {"chat": 10}
         assert followed.objectives.status()["inference_objectives_error"] == "status 403: no"
