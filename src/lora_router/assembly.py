@@ -12,6 +12,7 @@ from lora_router.endpoint_discovery.service import PATH as ENDPOINTS_PATH
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.endpoint_discovery.stream_call import StreamEndpoints
 from lora_router.extproc.context import SessionContext
+from lora_router.extproc.every_pod import EveryPod
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
@@ -38,6 +39,7 @@ from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
 from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
+from lora_router.scrape.pod_calls import PodCalls
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
@@ -167,13 +169,14 @@ def _name_policy(settings: Settings) -> NamePolicy:
     )
 
 
-def make_transport(
+def make_transport(  # noqa: PLR0913 -- the parts that it connects
     settings: Settings,
     director: Director,
     telemetry: Telemetry,
     supervisor: Supervisor,
     endpoint_discovery: EndpointDiscovery,
     gateway: GatewayFaults,
+    pod_access: PodAccess,
     peering: "Peering | None" = None,
     *,
     listens: bool = True,
@@ -196,6 +199,7 @@ def make_transport(
             objective=settings.objective_header,
             pool=settings.pool_header or "",
             rewrite_key=settings.rewrite_sticky_header or "",
+            passes_authorization=settings.admin_paths == "allow",
         ),
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),
@@ -204,6 +208,11 @@ def make_transport(
             director.sticky.made,
             LoopClock(),
             pass_unknown=settings.unknown_ids == "pass",
+        ),
+        every_pod=(
+            EveryPod(director, PodCalls(supervisor, pod_access))
+            if settings.admin_paths == "allow"
+            else None
         ),
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         special_numbers=settings.json_nan == "allow",

@@ -75,6 +75,7 @@ class Front:
         self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
         self.gateway = GatewayFaults()
         self.peering = make_peering(settings, self.fleet, self.director, self.supervisor, worker)
+        self.pod_access = make_pod_access(settings)
         self.transport = make_transport(
             settings,
             self.director,
@@ -82,10 +83,10 @@ class Front:
             self.supervisor,
             self.endpoint_discovery,
             self.gateway,
+            self.pod_access,
             self.peering,
             listens=worker is None,
         )
-        self.pod_access = make_pod_access(settings)
         self.health_check = make_health_check(
             settings, self.fleet, self.supervisor, self.pod_access
         )

@@ -47,5 +47,5 @@ class PathSettings(BaseModel):
     admin_paths: Literal["refuse", "allow"] = Field(
         "refuse",
         description="Whether clients may use paths that change a pod or show its internals, such "
-        "as /v1/load_lora_adapter and /metrics.",
+        "as /v1/load_lora_adapter and /metrics. Loads and unloads then go to every pod.",
     )

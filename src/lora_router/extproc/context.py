@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from lora_router.extproc.every_pod import EveryPod
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
@@ -26,6 +27,8 @@ class SessionContext:
     """Answers ``/v1/models``."""
     ids: StickyIds
     """The IDs that pods made."""
+    every_pod: EveryPod | None = None
+    """Sends requests to every pod, if clients may do that."""
     refuse_unknown_paths: bool = False
     """Whether a request is refused if no rule has its path and its body names no model."""
     special_numbers: bool = True

@@ -267,11 +267,12 @@ def unread_list_answer() -> ErrorAnswer:
 
 def busy_list_answer() -> ErrorAnswer:
     """Return the response to a request for a list of models that is not made in time."""
-    return _unavailable(
-        "router_overloaded",
-        "The router did not finish the list of models in time. Retry later.",
-        headers=(_RETRY_AFTER,),
-    )
+    return busy_answer("The router did not finish the list of models in time. Retry later.")
+
+
+def busy_answer(message: str) -> ErrorAnswer:
+    """Return the response to a request that the router has no time for."""
+    return _unavailable("router_overloaded", message, headers=(_RETRY_AFTER,))
 
 
 def id_answer(kind: str, name: str, param: str | None, *, is_gone: bool) -> ErrorAnswer:

@@ -45,6 +45,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """Requests with the same key are rewritten to the same model. Empty: no key."""
     number: int = 0
     """How many headers there are. 0: not counted, because there are few."""
+    authorization: str = ""
+    """Read only where the router itself sends requests of clients to pods."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -149,6 +151,7 @@ def make_request_headers(
         objective,
         key[0] if key else "",
         number,
+        key[1] if len(key) > 1 else "",
     )
 
 

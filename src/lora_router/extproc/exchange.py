@@ -109,7 +109,7 @@ class Exchange(BodyArrival):
             return not self._headers.path or is_json(self._headers.content_type)
         if rule.treatment is Treatment.ROUTED:
             return rule.model_in is not ModelIn.QUERY
-        return bool(rule.ids_in)
+        return bool(rule.ids_in) or rule.treatment is Treatment.EVERY_POD
 
     def _begin_without_body(self, place: Place) -> Outputs:
         """Handle a request whose body the router does not read, or that has none."""
@@ -119,6 +119,8 @@ class Exchange(BodyArrival):
                 return self._refuse_path()
         elif rule.treatment is Treatment.REFUSED:
             return self._refuse_path()
+        elif rule.treatment is Treatment.EVERY_POD:
+            return self._to_every_pod(b"")
         elif rule.treatment is Treatment.ANSWERED:
             return self._answer_about_models(place)
         elif rule.treatment is Treatment.STICKY and place.resource:
@@ -153,6 +155,9 @@ class Exchange(BodyArrival):
         return self._route(BodyFields(model, stream=False, size=0), trailers=False)
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
+        rule = self._place.rule
+        if rule is not None and rule.treatment is Treatment.EVERY_POD:
+            return self._to_every_pod(body, cut_short=cut_short, trailers=trailers)
         try:
             fields = read_body(
                 body,
@@ -167,7 +172,6 @@ class Exchange(BodyArrival):
             fields = self._keep_original(body, fields)
         if self._collected is not None and self._setup.body_mode != _FULL_DUPLEX:
             self._collected.forget_contents()
-        rule = self._place.rule
         if rule is None:
             if not fields.model:
                 return self._decide_unnamed(trailers=trailers)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 RESPONSE_WANTED = (":status", "content-type")
 """Response headers that the router reads, in the order of ``make_response_headers``."""
 
+_NO_HEADER = "x-lora-router-unused"
+"""Stands for a header that is not read, where a further one follows."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeaderNames:
@@ -25,6 +28,9 @@ class HeaderNames:
     rewrite_key: str = ""
     """Names who asks. Requests of one are rewritten to the same model. Empty: not read."""
 
+    passes_authorization: bool = False
+    """Whether the router itself sends requests of clients to pods."""
+
     @property
     def ours(self) -> tuple[str, ...]:
         """Headers that only the router may set. A client's values are removed or overwritten."""
@@ -34,6 +40,9 @@ class HeaderNames:
     @property
     def wanted(self) -> tuple[str, ...]:
         """Request headers that the router reads, in the order of ``make_request_headers``."""
+        more: tuple[str, ...] = (self.rewrite_key,) if self.rewrite_key else ()
+        if self.passes_authorization:
+            more = (self.rewrite_key or _NO_HEADER, "authorization")
         return (
             ":path",
             ":method",
@@ -45,5 +54,5 @@ class HeaderNames:
             "content-encoding",
             "anthropic-version",
             self.objective,
-            *((self.rewrite_key,) if self.rewrite_key else ()),
+            *more,
         )

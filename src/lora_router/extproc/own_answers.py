@@ -13,12 +13,14 @@ from lora_router.extproc.errors import (
     refusal_answer,
     too_large_answer,
 )
+from lora_router.extproc.events import Message
 from lora_router.extproc.models_answer import ModelsRequest
 from lora_router.extproc.outputs import Outputs
 from lora_router.extproc.path_rules import Api, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.response_side import ResponseSide
-from lora_router.extproc.states import HELD
+from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS
+from lora_router.fleet.pod_calls import PodRequest
 from lora_router.routing.refusal import Refused
 
 HOLD_MARGIN_SECONDS = 2.0
@@ -51,6 +53,38 @@ class OwnAnswers(ResponseSide):
         self._held = found
         self.state = HELD
         return (answers.more_time(found.seconds + HOLD_MARGIN_SECONDS),)
+
+    def _to_every_pod(
+        self, body: Message, *, cut_short: bool = False, trailers: bool = False
+    ) -> Outputs:
+        """Send the request to every pod, and answer when they have answered."""
+        every_pod, rule, headers = self.context.every_pod, self._place.rule, self._headers
+        if every_pod is None or rule is None:
+            return self._refuse_path()
+        if cut_short and self._setup.body_mode == _PARTIAL:
+            return self._refuse("body-too-large", cut_body_answer())
+        _, mark, query = headers.path.partition("?")
+        request = PodRequest(
+            headers.method or "POST",
+            rule.path + mark + query,
+            bytes(body),
+            headers.content_type,
+            headers.authorization,
+        )
+        self._collected = None
+        found = every_pod.call(
+            request, headers.pod_filter, self._setup.subset, self._every_pod_answered
+        )
+        if isinstance(found, ErrorAnswer):
+            return self._refuse(found.code.replace("_", "-"), found)
+        self._held = found
+        self.state = HELD_WITH_TRAILERS if trailers else HELD
+        return (answers.more_time(found.seconds + HOLD_MARGIN_SECONDS),)
+
+    def _every_pod_answered(self, answer: ErrorAnswer) -> None:
+        self._held = None
+        self.context.observer.decided("none", "answered", "every-pod", 0.0)
+        self._on_late(self._answer_client(answer))
 
     def _answered_late(self, answer: bytes | ErrorAnswer) -> None:
         self._on_late(self._answered(answer))

@@ -15,6 +15,8 @@ class Treatment(Enum):
     """The pod that made an ID gets the requests that name it."""
     PASSED = "passed"
     """Any healthy pod gets it."""
+    EVERY_POD = "every pod"
+    """Every pod of the base model gets it, and the router answers with what they said."""
     REFUSED = "refused"
     """404, because the path changes a pod or shows its internals."""
 
@@ -59,7 +61,7 @@ class PathRule:
     makes_ids: tuple[str, ...] = ()
     """Fields of the answer, or of its field ``response``, that contain IDs which the pod made."""
     to_all: bool = False
-    """Whether a request that is allowed goes to every pod of its model."""
+    """Whether a request goes to every pod of its base model where ``admin_paths`` allows it."""
     changes_pod: bool = False
     """Whether the path changes a pod. Such a path is refused below any prefix, too."""
 

@@ -8,6 +8,7 @@ or does not know its path, and Envoy merges slashes.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from urllib.parse import parse_qs, unquote
 
 from lora_router.extproc.path_rules import ModelIn, PathRule, Place, Treatment
@@ -66,11 +67,7 @@ class Paths:
             and usual.model_in is ModelIn.BODY
         }
         """What a POST of a usual path means."""
-        self._changing = tuple(
-            path
-            for path, rules in self._fixed.items()
-            if rules[0].treatment is Treatment.REFUSED and rules[0].changes_pod
-        )
+        self._changing = tuple(path for path, rules in self._fixed.items() if rules[0].changes_pod)
 
     def find(self, method: str, path: str) -> Place:
         """Return what a path means.
@@ -131,7 +128,9 @@ class Paths:
 
     def _add(self, rule: PathRule) -> None:
         if rule.treatment is Treatment.REFUSED and self._admin_allowed and rule in RULES:
-            return
+            if not rule.to_all:
+                return
+            rule = replace(rule, treatment=Treatment.EVERY_POD)
         if "{" in rule.path:
             known = self._variable.setdefault(rule.path, _VariablePath(rule.path))
             known.rules.append(rule)

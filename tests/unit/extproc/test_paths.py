@@ -126,10 +126,16 @@ class TestAdministrativePaths:
         assert treatment("/metrics") is Treatment.REFUSED
         assert treatment("/my/docs") is None
 
+    def test_allowed_loads_and_unloads_go_to_every_pod(self) -> None:
+        paths = Paths(admin_allowed=True)
+
+        for path in ("/v1/load_lora_adapter", "/unload_lora_adapter", "/llm/load_lora_adapter"):
+            assert treatment(path, paths=paths) is Treatment.EVERY_POD
+
     def test_allowed_they_have_no_rule(self) -> None:
         paths = Paths(admin_allowed=True)
 
-        assert treatment("/v1/load_lora_adapter", paths=paths) is None
+        assert treatment("/sleep", paths=paths) is None
         assert treatment("/llm/sleep", paths=paths) is None
 
 

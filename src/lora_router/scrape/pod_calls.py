@@ -1,0 +1,94 @@
+"""Sends a client's request to several pods: to load an adapter everywhere, or to unload it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import aiohttp
+
+from lora_router.fleet.pod_calls import PodRequest, PodResult
+from lora_router.fleet.pod_state import PodState
+from lora_router.scrape.bounded_connection import BoundedConnector
+from lora_router.scrape.pod_access import PodAccess
+from lora_router.supervision import Supervisor
+
+_AT_ONCE = 16
+"""How many pods are called at the same time."""
+_ANSWER_BYTES = 1024
+"""How much of a pod's answer is kept."""
+
+
+class PodCalls:
+    """Calls pods over HTTP."""
+
+    def __init__(self, supervisor: Supervisor, access: PodAccess) -> None:
+        """Create it.
+
+        Args:
+            supervisor: Runs the calls.
+            access: Whose certificates are accepted. Its keys are not used: a client that has no
+                key must not get what the router's key allows.
+        """
+        self._supervisor = supervisor
+        self._access = access
+
+    def call(
+        self,
+        states: Sequence[PodState],
+        request: PodRequest,
+        seconds: float,
+        on_done: Callable[[Sequence[PodResult]], None],
+    ) -> None:
+        """Send a request to each pod, in the background. See ``CallsPods``."""
+        work = self._call_all(states, request, seconds, on_done)
+        self._supervisor.once("pod-calls", work, about=request.path)
+
+    async def _call_all(
+        self,
+        states: Sequence[PodState],
+        request: PodRequest,
+        seconds: float,
+        on_done: Callable[[Sequence[PodResult]], None],
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        places = asyncio.Semaphore(_AT_ONCE)
+        async with aiohttp.ClientSession(
+            connector=BoundedConnector(limit=_AT_ONCE, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"user-agent": "lora-router", "accept-encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None),
+        ) as session:
+
+            async def call(state: PodState) -> PodResult:
+                try:
+                    async with asyncio.timeout_at(deadline), places:
+                        return await self._call(session, state, request)
+                except TimeoutError:
+                    return PodResult(state, 504, f"no answer within {seconds:g} s")
+                except (aiohttp.ClientError, OSError, ValueError) as error:
+                    return PodResult(state, 502, str(error) or type(error).__name__)
+
+            results = await asyncio.gather(*(call(state) for state in states))
+        on_done(results)
+
+    async def _call(
+        self, session: aiohttp.ClientSession, state: PodState, request: PodRequest
+    ) -> PodResult:
+        headers = {"content-type": request.content_type} if request.content_type else {}
+        if request.authorization:
+            headers["authorization"] = request.authorization
+        async with session.request(
+            request.method,
+            f"{state.pod.scheme}://{state.pod.address}{request.path}",
+            data=request.body,
+            headers=headers,
+            ssl=self._access.current.tls,
+            server_hostname=self._access.server_name,
+            allow_redirects=False,
+        ) as response:
+            text = b""
+            async for piece in response.content.iter_any():
+                text += piece[: _ANSWER_BYTES - len(text)]
+                if len(text) >= _ANSWER_BYTES:
+                    break
+            return PodResult(state, response.status, text.decode(errors="replace"))
