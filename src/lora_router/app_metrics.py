@@ -9,6 +9,7 @@ from lora_router.extproc.transport import Transport
 from lora_router.fleet.ambiguous_names import AmbiguousNames
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.routing.director import Director
+from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.logs import dropped_lines
 from lora_router.telemetry.metrics import Telemetry
@@ -122,6 +123,16 @@ def add_certificate_metrics(telemetry: Telemetry, certificates: CertificateWatch
         "lora_router_tls_files_refused_seconds",
         "Time for which the TLS files have held something that cannot be used; 0: they are used.",
         lambda: certificates.refused_seconds,
+    )
+
+
+def add_pod_access_metrics(telemetry: Telemetry, access: PodAccess) -> None:
+    """Add the state of the keys and certificates for pods to the page."""
+    telemetry.add_gauge(
+        "lora_router_pod_files_refused_seconds",
+        "Time for which the files with keys and certificates for pods have held something that "
+        "cannot be used; 0: they are used.",
+        lambda: access.refused_seconds,
     )
 
 

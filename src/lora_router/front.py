@@ -11,6 +11,7 @@ from lora_router.app_metrics import (
     add_endpoint_metrics,
     add_gateway_metrics,
     add_name_metrics,
+    add_pod_access_metrics,
     add_watchdog_metrics,
 )
 from lora_router.assembly import (
@@ -102,6 +103,7 @@ class Front:
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self._hurry = asyncio.Event()
         add_app_metrics(self.telemetry, self.transport, self.director, self.supervisor)
+        add_pod_access_metrics(self.telemetry, self.pod_access)
         add_gateway_metrics(self.telemetry, self.gateway)
         add_name_metrics(self.telemetry, ambiguous)
         add_watchdog_metrics(self.telemetry, self.watchdog)

@@ -108,6 +108,12 @@ def _url_path(value: str) -> str:
     return value
 
 
+def _dns_name(value: str) -> str:
+    if len(value) > 253 or not all(map(_DNS_LABEL.fullmatch, value.lower().split("."))):
+        raise ValueError("must be a DNS name")
+    return value
+
+
 def _page_path(value: str) -> str:
     if not is_page_path(value):
         raise ValueError(f"must be {PATH_RULE}")
@@ -290,6 +296,7 @@ UrlPaths = Annotated[
     BeforeValidator(_listed),
     Allowed("paths, each beginning with a slash, joined by commas"),
 ]
+DnsName = Annotated[Annotated[str, AfterValidator(_dns_name)] | None, Allowed("a DNS name")]
 PagePath = Annotated[str, AfterValidator(_page_path), Allowed(PATH_RULE)]
 OptionalPagePath = Annotated[Annotated[str, AfterValidator(_page_path)] | None, Allowed(PATH_RULE)]
 PathTreatments = Annotated[

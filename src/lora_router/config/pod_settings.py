@@ -44,7 +44,7 @@ class PodSettings(BaseModel):
         description="Certificate authorities for the pods' certificates. Default: those of the "
         "system. It is read again every 5 s.",
     )
-    pod_tls_server_name: Annotated[str | None, Allowed("a DNS name")] = Field(
+    pod_tls_server_name: kinds.DnsName = Field(
         None,
         description="DNS name in the pods' certificates, also sent as SNI. Default: the IP address "
         "of the pod, which its certificate must then contain.",

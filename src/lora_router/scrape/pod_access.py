@@ -135,6 +135,11 @@ class PodAccess:
         """The name that pods' certificates must have; ``None``: the host of each URL."""
         return self._options.server_name
 
+    @property
+    def refused_seconds(self) -> float:
+        """Seconds for which the files have held something that cannot be used; 0: they are used."""
+        return 0.0 if self.error is None else self._clock() - self._refused_since
+
     def start(self, supervisor: Supervisor) -> None:
         """Start to follow the files, if there are any."""
         if self._options.files:
@@ -155,9 +160,7 @@ class PodAccess:
         if self._options.skip_verify:
             status["pod_tls_warning"] = _SKIPPED
         if self.error is not None:
-            status["pod_access_error"] = (
-                f"{self.error}; for {self._clock() - self._refused_since:.0f} s"
-            )
+            status["pod_access_error"] = f"{self.error}; for {self.refused_seconds:.0f} s"
         return status
 
     async def look(self) -> None:

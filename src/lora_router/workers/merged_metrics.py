@@ -47,6 +47,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_peer_held_adapters": max,
     "lora_router_loop_lag_seconds": max,
     "lora_router_tls_files_refused_seconds": max,
+    "lora_router_pod_files_refused_seconds": max,
     "lora_router_build_info": max,
     "lora_router_tls_certificate_expiry_timestamp_seconds": min,
     # Each worker has a connection of its own.

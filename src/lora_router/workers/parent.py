@@ -7,7 +7,12 @@ from typing import Literal
 
 from lora_router import __version__
 from lora_router.admin.server import AdminServer, Readiness
-from lora_router.app_metrics import add_process_metrics, add_watchdog_metrics, add_worker_metrics
+from lora_router.app_metrics import (
+    add_pod_access_metrics,
+    add_process_metrics,
+    add_watchdog_metrics,
+    add_worker_metrics,
+)
 from lora_router.assembly import (
     LoopClock,
     make_director,
@@ -105,6 +110,7 @@ class Parent:
         )
         self._hurry = asyncio.Event()
         add_process_metrics(self.telemetry, self.supervisor)
+        add_pod_access_metrics(self.telemetry, self.pod_access)
         add_watchdog_metrics(self.telemetry, self.watchdog)
         add_worker_metrics(
             self.telemetry,

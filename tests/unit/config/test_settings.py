@@ -271,6 +271,10 @@ class TestProblems:
                 "pod_tls_skip_verify and pod_tls_ca_file: set at most one of them",
             ),
             (
+                {"LORA_ROUTER_POD_TLS_SERVER_NAME": "*.pods"},
+                "LORA_ROUTER_POD_TLS_SERVER_NAME=*.pods: must be a DNS name",
+            ),
+            (
                 {"LORA_ROUTER_POD_SCHEME": "h2"},
                 "LORA_ROUTER_POD_SCHEME=h2: must be one of http, https",
             ),

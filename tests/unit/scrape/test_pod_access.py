@@ -24,6 +24,7 @@ from lora_router.scrape.pod_pages import PodPages
 from lora_router.scrape.read_health import ReadHealth
 from lora_router.supervision import Supervisor
 from tests.integration.certificates import Certificates
+from tests.integration.echo_pod import EchoPod
 
 PAGE = 'vllm:num_requests_running{engine="0"} 3\n'
 MODELS = '{"object":"list","data":[{"id":"base"},{"id":"a","parent":"base"}]}'
@@ -121,6 +122,14 @@ class TestVerification:
             assert await running_on(server.pod, PodAccess(right)) == 3
             with pytest.raises(ScrapeError, match=r"pods\.test"):
                 await running_on(server.pod, PodAccess(wrong))
+
+    async def test_pods_without_tls_are_read_all_the_same(self, certificates: Certificates) -> None:
+        options = AccessOptions(ca_file=certificates.client_ca, server_name="pods.test")
+        async with EchoPod("plain", adapters=("a",)) as server:
+            url = f"http://{server.address}"
+            pod = Pod("plain", server.address, f"{url}/metrics", f"{url}/v1/models")
+
+            assert await running_on(pod, PodAccess(options)) == 0
 
     async def test_verification_can_be_skipped_which_is_said(
         self, certificates: Certificates, caplog: pytest.LogCaptureFixture
@@ -294,8 +303,10 @@ class TestFiles:
         assert isinstance(status, str)
         assert status.startswith("pod_api_key_file: ")
         assert status.endswith("for 7 s")
+        assert access.refused_seconds == 7.0
         assert caplog.text.count("what was read last stays in use") == 1
 
         path.write_text("k")
         await access.look()
         assert access.status() == {}
+        assert access.refused_seconds == 0.0
