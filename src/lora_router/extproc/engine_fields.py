@@ -4,6 +4,7 @@ import msgspec
 
 from lora_router.extproc.body import BodyError, checked_model
 from lora_router.extproc.events import Message
+from lora_router.extproc.lenient_json import LenientJsonError, decode_leniently
 
 
 class _Fields(msgspec.Struct):
@@ -22,9 +23,16 @@ def read_lora_path(body: Message) -> str:
     if b'"lora_path"' not in body:
         return ""
     try:
-        found = _decoder.decode(body).lora_path
+        found = _fields(body).lora_path
         if isinstance(found, list):
             found = next(filter(None, found), None)
         return checked_model(found or "")
-    except (msgspec.DecodeError, RecursionError, BodyError):
+    except (msgspec.DecodeError, LenientJsonError, RecursionError, BodyError):
         return ""  # The pod reports what is wrong with it.
+
+
+def _fields(body: Message) -> _Fields:
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decode_leniently(_decoder, body)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from lora_router.extproc.lenient_json import LenientJsonError, decode_leniently
 from lora_router.fleet.made_ids import is_id
 
 LOOK_BYTES = 16 * 1024
@@ -148,10 +149,7 @@ def ids_in_body(body: bytes | bytearray, kinds: Sequence[tuple[str, str]]) -> Na
     try:
         named = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # Servers take texts that msgspec refuses.
-        fields = frozenset(field for field, _ in kinds)
-        texts = dict(ids_of_object(bytes(body), fields))
-        named = _Named(**{field: texts[field] for field in fields & texts.keys()})
+        named = _named_leniently(body)
     for field, kind in kinds:
         value = getattr(named, field)
         if isinstance(value, dict):
@@ -159,3 +157,11 @@ def ids_in_body(body: bytes | bytearray, kinds: Sequence[tuple[str, str]]) -> Na
         if isinstance(value, str) and value:
             return NamedIds(NamedId(value, kind, field), named.store is not False)
     return NamedIds(None, named.store is not False)
+
+
+def _named_leniently(body: bytes | bytearray) -> _Named:
+    """Read a body with texts or numbers that servers take and msgspec refuses."""
+    try:
+        return decode_leniently(_decoder, body)
+    except (msgspec.MsgspecError, LenientJsonError, RecursionError):
+        return _Named()

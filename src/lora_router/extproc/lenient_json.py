@@ -12,6 +12,9 @@ where what it replaces is invalid.
 
 import re
 from json import detect_encoding
+from typing import TypeVar
+
+import msgspec
 
 MAX_NUMBERS = 20_000
 """Occurrences of ``NaN`` and ``Infinity``, in strings or not, that are looked at in one body."""
@@ -32,8 +35,28 @@ _BACKSLASH = b"\xff\xff"
 _QUOTE = b"\xfe\xfe"
 
 
+_T = TypeVar("_T")
+
+
 class LenientJsonError(ValueError):
     """The body cannot be rewritten. The message contains no part of it."""
+
+
+def decode_leniently(decoder: "msgspec.json.Decoder[_T]", body: bytes | bytearray) -> _T:
+    """Return what a decoder reads in a body that ``read_body`` can read.
+
+    Raises:
+        msgspec.DecodeError: The decoder cannot read the body after all.
+        LenientJsonError: The body cannot be rewritten.
+    """
+    plain = as_utf8(body)
+    try:
+        return decoder.decode(plain)
+    except msgspec.DecodeError:
+        rewritten = without_special_numbers(plain)
+        if rewritten is None:
+            raise
+        return decoder.decode(rewritten)
 
 
 def as_utf8(body: bytes | bytearray) -> bytes:

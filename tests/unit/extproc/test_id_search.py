@@ -122,6 +122,14 @@ class TestRequests:
                 b'{"input":"cut \\ud83d","previous_response_id":"r"}',
                 NamedId("r", "response", "previous_response_id"),
             ),
+            (
+                b'{"temperature":NaN,"previous_response_id":"r","x":"\\ud83d"}',
+                NamedId("r", "response", "previous_response_id"),
+            ),
+            (
+                '{"previous_response_id":"r"}'.encode("utf-16"),
+                NamedId("r", "response", "previous_response_id"),
+            ),
         ],
     )
     def test_the_body_names_an_id_or_none(self, body: bytes, named: NamedId | None) -> None:
