@@ -214,6 +214,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
             if settings.admin_paths == "allow"
             else None
         ),
+        answers_as_asked=settings.answer_model == "asked",
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         special_numbers=settings.json_nan == "allow",
         max_headers=settings.gateway_max_headers,

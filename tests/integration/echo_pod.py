@@ -37,6 +37,8 @@ class Received:
 class EchoPod:
     """Serves ``base`` and some adapters on a free loopback port.
 
+    A response to a JSON body with ``"named": true`` names the model as the request did.
+
     A JSON body with ``"tokens": N`` and ``"pause": seconds`` gets a streamed response. With
     ``"waits": true``, and on the path ``/waits``, the response ends when ``may_end`` is set.
     """
@@ -117,8 +119,12 @@ class EchoPod:
         )
         try:
             document = _WAITS if request.path == "/waits" else json.loads(body)
+            is_named = bool(document.get("named"))
+            if is_named and "tokens" not in document:
+                named = {"pod": self.name, "model": document["model"]}
+                return web.json_response(named, headers={"x-pod": self.name})
             tokens, pause = int(document["tokens"]), float(document["pause"])
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return web.json_response({"pod": self.name}, headers={"x-pod": self.name})
         answer = web.StreamResponse(
             headers={"x-pod": self.name, "content-type": "text/event-stream; charset=utf-8"}
@@ -126,7 +132,8 @@ class EchoPod:
         try:
             await answer.prepare(request)
             for number in range(tokens):
-                await answer.write(f"data: {number}\n\n".encode())
+                text = json.dumps({"model": document["model"]}) if is_named else str(number)
+                await answer.write(f"data: {text}\n\n".encode())
                 await asyncio.sleep(pause)
             if document.get("waits"):
                 await self.may_end.wait()

@@ -164,3 +164,27 @@ async def test_an_adapter_that_a_pod_loads_on_first_use_is_known_afterwards(
         assert response.status == 200
 
         await until(lambda: bool(gate.app.fleet.serving("new-lora").pods), 30)
+
+
+@pytest.mark.parametrize("response_mode", ["NONE", "STREAMED", "FULL_DUPLEX_STREAMED"])
+async def test_an_answer_names_the_model_as_the_client_did(
+    tmp_path: Path, response_mode: str
+) -> None:
+    changes = {"model_rewrites": REWRITES, "answer_model": "asked", **SLOW}
+    async with gateway(tmp_path, pods(), **changes) as gate:
+        mode = {"response_body_mode": response_mode, "response_trailer_mode": "SEND"}
+        async with second_envoy(gate, tmp_path, processing_mode=mode) as envoy:
+            url = f"http://127.0.0.1:{envoy.port}/v1/completions"
+            for model in ("gpt-small", "sql-lora", "base"):
+                document: dict[str, object] = {"model": model, "named": True}
+                async with gate.client.post(url, json=document) as response:
+                    assert response.status == 200
+                    assert (await response.json())["model"] == model
+                document |= {"tokens": 3, "pause": 0.01}
+                async with gate.client.post(url, json=document) as response:
+                    text = await response.read()
+                event = f"data: {json.dumps({'model': model})}\n\n".encode()
+                assert text == event * 3 + b"data: [DONE]\n\n"
+                expected = "sql-lora" if model == "gpt-small" else model
+                assert json.loads(last(gate).body)["model"] == expected
+            await until(lambda: gate.in_flight == 0 and gate.app.transport.open_streams == 0)

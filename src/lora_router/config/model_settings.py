@@ -35,6 +35,11 @@ class ModelSettings(BaseModel):
         description="Whether the InferenceModelRewrite resources of inference_pool are followed. "
         "Those of model_rewrites come first.",
     )
+    answer_model: Literal["served", "asked"] = Field(
+        "served",
+        description="The name in an answer to a request that was rewritten: that of the model that "
+        "answered, or the one that the client asked for.",
+    )
     unknown_model: Literal["wait", "reject", "base"] = Field(
         "wait",
         description="What to do with a model that no pod lists: read the lists of the pods once "

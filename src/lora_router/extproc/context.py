@@ -35,6 +35,8 @@ class SessionContext:
     """Whether JSON bodies may contain NaN and infinities."""
     max_headers: int = 100
     """Maximum number of headers of a request with those that the router sets."""
+    answers_as_asked: bool = False
+    """Whether an answer names the model as the client did, where the request was rewritten."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     gateway: GatewayFaults = field(default_factory=GatewayFaults)
     log_limit: LogLimit = field(default_factory=LogLimit)

@@ -76,6 +76,7 @@ class ResponseHeaders(Struct, frozen=True, gc=False):
     """Whether the response ends here, without a body or trailers."""
     response_body_mode: int = ProcessingMode.NONE
     """Known in the first message of a stream only."""
+    content_type: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -164,4 +165,5 @@ def make_response_headers(
         content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM,
         ends,
         response_body_mode,
+        content_type,
     )

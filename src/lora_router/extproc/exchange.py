@@ -288,11 +288,15 @@ class Exchange(BodyArrival):
         renaming = None
         if self._original is not None:
             try:
-                renaming = renaming_of(self._original, outcome)
+                renaming = renaming_of(
+                    self._original, outcome, as_asked=self.context.answers_as_asked
+                )
             except BodyError as error:
                 outcome.reservation.release()
                 return self._bad_body(error)
             self._original = None
+            if renaming is not None:
+                self._answer_names = renaming.answer_names
         self._routed = outcome
         if outcome.reservation.streamed:
             self._since = self.context.gateway.now()

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, unquote_plus
 
 from msgspec import Struct
 
+from lora_router.extproc.answer_names import AnswerNames
 from lora_router.extproc.events import Message
 from lora_router.extproc.model_edits import with_model
 from lora_router.extproc.path_rules import ModelIn, Place
@@ -37,6 +38,11 @@ CLEARED = ProcessingResponse(
 ).SerializeToString()
 """Answers a piece of a body that Envoy forwards: removes its bytes."""
 
+_WITHOUT_LENGTH = ProcessingResponse(
+    response_headers=HeadersResponse(
+        response=CommonResponse(header_mutation=HeaderMutation(remove_headers=["content-length"]))
+    )
+).SerializeToString()
 FELL_BACK = ProcessingResponse(
     response_headers=HeadersResponse(
         response=CommonResponse(
@@ -76,6 +82,8 @@ class Renaming(Struct, frozen=True):
     """The whole new body; ``None``: it stays."""
     path: str | None
     """``None``: it stays."""
+    answer_names: AnswerNames | None = None
+    """What puts the client's name back into the answer; ``None``: nothing does."""
 
     def to_whole_body(self, answer: bytes) -> bytes:
         """Return the answer to a body in one message, with the changes."""
@@ -106,6 +114,9 @@ class Renaming(Struct, frozen=True):
             _set(mutation, "content-length", str(len(self.body)))
         if self.path is not None:
             _set(mutation, ":path", self.path)
+        if self.answer_names is not None:
+            # The name cannot be found in a compressed answer.
+            mutation.remove_headers.append("accept-encoding")
         return mutation
 
 
@@ -117,8 +128,31 @@ def streamed_pieces(body: bytes, count: int) -> list[bytes]:
     return [first, *[CLEARED] * (count - 1)]
 
 
-def renaming_of(original: Original, routed: Routed) -> Renaming | None:
+def answer_in_pieces(passes: bytes, modes: bytes) -> bytes:
+    """Return an answer to response headers that makes Envoy send the body, whose length changes.
+
+    Args:
+        passes: The answer to the headers without that.
+        modes: The modes to ask for, if they are others than the configured ones.
+    """
+    return passes + _WITHOUT_LENGTH + modes
+
+
+def answer_piece(piece: bytes) -> bytes:
+    """Answer a piece of a response that Envoy forwards: other bytes take its place."""
+    mutation = BodyMutation(body=piece) if piece else BodyMutation(clear_body=True)
+    return ProcessingResponse(
+        response_body=BodyResponse(response=CommonResponse(body_mutation=mutation))
+    ).SerializeToString()
+
+
+def renaming_of(original: Original, routed: Routed, *, as_asked: bool = False) -> Renaming | None:
     """Return the changes that make a request name the model that its pod is asked for.
+
+    Args:
+        original: What the request says.
+        routed: Where it goes.
+        as_asked: Whether the answer names the model as the client did.
 
     Raises:
         BodyError: The name in the body cannot be replaced.
@@ -139,7 +173,10 @@ def renaming_of(original: Original, routed: Routed) -> Renaming | None:
         and not (original.lora_path and routed.reservation.state.pod.engine == SGLANG)
     ):
         new = with_model(body, original.content_type, original.named, model)
-    return None if path is None and new is None else Renaming(new, path)
+    if path is None and new is None:
+        return None
+    asked = original.named or in_place
+    return Renaming(new, path, AnswerNames(model, asked) if as_asked and asked else None)
 
 
 def _renamed_path(path: str, place: Place, model: str) -> str | None:

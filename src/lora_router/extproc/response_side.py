@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lora_router.extproc import answers
+from lora_router.extproc.answer_names import AnswerNames, is_named
 from lora_router.extproc.body_pieces import response_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.context import SessionContext
@@ -23,7 +24,7 @@ from lora_router.extproc.id_search import IdSearch
 from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.path_rules import PathRule, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.renamed import FELL_BACK, Original
+from lora_router.extproc.renamed import FELL_BACK, Original, answer_in_pieces, answer_piece
 from lora_router.extproc.states import ANSWERED, OVER, START, State
 from lora_router.extproc.stream_setup import Setup
 from lora_router.fleet.answer import Answer
@@ -53,6 +54,7 @@ class ResponseSide:
 
     __slots__ = (
         "_answer",
+        "_answer_names",
         "_collected",
         "_headers",
         "_held",
@@ -87,6 +89,8 @@ class ResponseSide:
         """Set while the headers are unanswered. The pieces are answered after the headers."""
         self._original: Original | None = None
         """What the request says of its model, if its pod may be asked for another."""
+        self._answer_names: AnswerNames | None = None
+        """Puts the client's name of the model back into the answer."""
         self._held: Waits | None = None
         self._routed: Routed | None = None
         self._answer: Answer | None = None
@@ -147,6 +151,8 @@ class ResponseSide:
             passes = _RESPONSE_HEADERS_PASS
             if routed.special is not None:
                 passes = self._special_answer(routed, answer)
+            if self._answer_names is not None:
+                passes = self._name_as_asked(event, passes)
             rule = self._place.rule
             if rule is not None and rule.makes_ids and self._stores and not event.ends:
                 return self._look_for_ids(rule, event, passes)
@@ -162,6 +168,18 @@ class ResponseSide:
         except Exception as error:  # Whatever an answer shows, its client gets it.
             self._log("failed to learn from an answer", error)
         return _RESPONSE_HEADERS_PASS
+
+    def _name_as_asked(
+        self, event: ResponseHeaders, passes: tuple[bytes, ...]
+    ) -> tuple[bytes, ...]:
+        """Ask Envoy for the body of an answer in which the name of the model is replaced."""
+        if event.ends or not is_named(event.content_type):
+            self._answer_names = None
+            return passes
+        modes = b""
+        if self._setup.response_body_mode == ProcessingMode.NONE:
+            modes = answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
+        return (*passes[:-1], answer_in_pieces(passes[-1], modes))
 
     def _look_for_ids(
         self, rule: PathRule, event: ResponseHeaders, passes: tuple[bytes, ...]
@@ -203,9 +221,14 @@ class ResponseSide:
         """Let the message pass unchanged."""
         if self._search is not None:
             self._look_at(piece, self._search)
-        if self._setup.response_body_mode != _FULL_DUPLEX:
+        body = piece.body
+        if self._answer_names is not None:
+            body = self._answer_names.add(body, ends=piece.ends)
+        if self._setup.response_body_mode == _FULL_DUPLEX:
+            return response_pieces(body, ends=piece.ends)
+        if body == piece.body:
             return (answers.CONTINUE_RESPONSE_BODY,)
-        return response_pieces(piece.body, ends=piece.ends)
+        return (answer_piece(bytes(body)),)
 
     def pass_response_trailers(self, _trailers: ResponseTrailers) -> Outputs:
         """Let the message pass unchanged."""

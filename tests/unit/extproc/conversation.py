@@ -188,6 +188,7 @@ class Conversation:
         refuse_unknown_paths: bool = False,
         names: NamePolicy | None = None,
         default_model: str | None = None,
+        answers_as_asked: bool = False,
         pass_unknown_ids: bool = False,
         special_numbers: bool = True,
     ) -> None:
@@ -212,6 +213,7 @@ class Conversation:
                 rules_of_settings((paths or {}).items()), prefixes, admin_allowed=admin_allowed
             ),
             refuse_unknown_paths=refuse_unknown_paths,
+            answers_as_asked=answers_as_asked,
             special_numbers=special_numbers,
             headers=headers or HeaderNames(),
             max_body_bytes=max_body_bytes,

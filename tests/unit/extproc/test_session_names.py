@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
+from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
@@ -17,6 +17,7 @@ from tests.unit.extproc.conversation import (
     request_body,
     request_headers,
     request_trailers,
+    response_body,
     response_headers,
     told,
 )
@@ -266,3 +267,80 @@ class TestLoraPath:
         *_, answer = talk.say(request_headers(), request_body(b'{"model": "sql-lora"}'))
 
         check_whole_body(answer, b'{"model": "base:sql-lora"}', "base:sql-lora")
+
+
+class TestAnswers:
+    """With ``answer_model: asked`` the answer names the model as the client did."""
+
+    def routed(self, **first: object) -> Conversation:
+        talk = conversation(answers_as_asked=True)
+        headers, body = request_headers(**first), request_body(BODY)  # type: ignore[arg-type]
+        *_, answer = talk.say(headers, body)
+        assert answer.request_body.response.body_mutation.body == NEW
+        removed = told(answer.request_body.response.header_mutation).removed
+        assert "accept-encoding" in removed
+        return talk
+
+    def test_envoy_is_asked_for_the_body_and_each_piece_is_changed(self) -> None:
+        talk = self.routed()
+
+        headers, *pieces = talk.say(
+            response_headers(),
+            response_body(b'{"id":1,"model":"sql-', end=False),
+            response_body(b'lora","x":', end=False),
+            response_body(b'"model"', end=False),
+            response_body(b"}", end=True),
+        )
+
+        assert told(headers.response_headers.response.header_mutation).removed == ["content-length"]
+        assert headers.mode_override.response_body_mode == STREAMED
+        mutations = [piece.response_body.response.body_mutation for piece in pieces]
+        assert [each.WhichOneof("mutation") for each in mutations] == [
+            "body",
+            "body",
+            "clear_body",
+            "body",
+        ]
+        assert (
+            b"".join(each.body for each in mutations) == b'{"id":1,"model":"gpt-small","x":"model"}'
+        )
+
+    def test_pieces_without_the_name_pass_unchanged(self) -> None:
+        _, piece = self.routed().say(response_headers(), response_body(b'{"id":1}', end=True))
+
+        assert not piece.response_body.response.HasField("body_mutation")
+
+    def test_in_full_duplex_mode_the_changed_body_is_sent(self) -> None:
+        talk = self.routed(response_body_mode=FULL_DUPLEX)
+
+        headers, *pieces = talk.say(
+            response_headers(content_type="text/event-stream"),
+            response_body(b'data: {"model":"sql-lora"}\n\n', end=False),
+            response_body(b"", end=True),
+        )
+
+        assert not headers.HasField("mode_override")
+        sent = [piece.response_body.response.body_mutation.streamed_response for piece in pieces]
+        assert b"".join(each.body for each in sent) == b'data: {"model":"gpt-small"}\n\n'
+        assert sent[-1].end_of_stream
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            response_headers("204", end=True),
+            response_headers("101", content_type=""),
+            response_headers(content_type="audio/wav"),
+        ],
+    )
+    def test_other_answers_are_left_alone(self, response: ProcessingRequest) -> None:
+        (answer,) = self.routed().say(response)
+
+        assert not answer.HasField("mode_override")
+        assert not told(answer.response_headers.response.header_mutation).removed
+
+    def test_a_request_that_was_not_rewritten_costs_nothing(self) -> None:
+        talk = conversation(answers_as_asked=True)
+
+        *_, answer = talk.say(request_headers(), request_body(NEW), response_headers())
+
+        assert not answer.HasField("mode_override")

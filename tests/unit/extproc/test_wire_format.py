@@ -194,7 +194,9 @@ def test_the_headers_of_a_response_are_read_fast_as_envoy_sends_them() -> None:
     read = wire_format.read_response_headers(REAL_ANSWER)
 
     answer = Answer(200, "127.0.0.1:33489", "via_upstream")
-    assert read == ResponseHeaders(answer, event_stream=True, ends=False)
+    assert read == ResponseHeaders(
+        answer, event_stream=True, ends=False, content_type="text/event-stream; charset=utf-8"
+    )
     assert read == read_by_protobuf(REAL_ANSWER, NAMES)
 
 
