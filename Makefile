@@ -31,6 +31,22 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml scripts/venv
 $(VENV)/.dev: requirements/dev.txt pyproject.toml scripts/venv
 	@scripts/venv dev $(VENV)
 
+# The clients need other versions of some packages than the tests, so they have an environment of their
+# own. npm leaves a copy of the lock where it installed it.
+CLIENTS := $(VENV)-clients
+NODE_MODULES := tests/clients/javascript/node_modules
+
+ifneq ($(shell test -x $(CLIENTS)/bin/python && cat $(CLIENTS)/.place 2>/dev/null),$(CURDIR))
+.PHONY: $(CLIENTS)/.clients
+endif
+
+$(CLIENTS)/.clients: requirements/clients.txt pyproject.toml scripts/venv
+	@scripts/venv clients $(CLIENTS)
+
+$(NODE_MODULES)/.package-lock.json: tests/clients/javascript/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --silent --prefix tests/clients/javascript && touch $@; \
+		else echo "There is no npm: the tests of the npm clients will be skipped."; fi
+
 .PHONY: demo
 demo: $(VENV)/.demo ## run Envoy, simulated pods, and the same load for each algorithm (ARGS="--duration 5")
 	$(PY) -m lora_router demo $(ARGS)
@@ -43,6 +59,10 @@ test: $(VENV)/.dev ## run all tests (ARGS="-k session" runs some; COVERAGE=1 mea
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## run the unit tests that need no Envoy (ARGS="-k session")
 	HYPOTHESIS_PROFILE=fast $(PYTEST) --dist worksteal -q -m "not slow and not envoy" tests/unit $(ARGS)
+
+.PHONY: test-clients
+test-clients: $(CLIENTS)/.clients $(NODE_MODULES)/.package-lock.json ## run the clients of OpenAI, Anthropic, and others against the router (3 minutes)
+	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## run the property tests with 20 times the examples (some minutes)
@@ -162,3 +182,5 @@ lock: ## resolve pyproject.toml into requirements/*.txt (needs uv; ARGS=--upgrad
 		$(COMPILE) -c requirements/dev.txt --extra demo pyproject.toml - -o requirements/demo.txt
 	$(COMPILE) -c requirements/dev.txt --extra redis pyproject.toml -o requirements/runtime.txt
 	printf 'hatchling\n' | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt
+	$(COMPILE) --extra demo pyproject.toml requirements/clients.in -o requirements/clients.txt
+	npm install --package-lock-only --prefix tests/clients/javascript

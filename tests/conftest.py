@@ -26,6 +26,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 _TESTS = Path(__file__).parent
 _MARKS = {
     "integration": pytest.mark.envoy,
+    "clients": pytest.mark.envoy,
     "faults": pytest.mark.envoy,
     "kube": pytest.mark.kube,
     "image": pytest.mark.slow,

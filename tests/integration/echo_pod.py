@@ -66,7 +66,7 @@ class EchoPod:
         app = web.Application(client_max_size=1 << 28)
         app.router.add_get("/{prefix:.*}metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
-        app.router.add_route("*", "/{path:.*}", self._echo)
+        self._add_routes(app)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
@@ -85,6 +85,10 @@ class EchoPod:
         trace: TracebackType | None,
     ) -> None:
         await self._runner.cleanup()
+
+    def _add_routes(self, app: web.Application) -> None:
+        """Add what is not there for the router."""
+        app.router.add_route("*", "/{path:.*}", self._echo)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.keys[request.path] = request.headers.get("authorization")

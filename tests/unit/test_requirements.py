@@ -4,6 +4,7 @@ An install takes what a lock names and nothing else, so a release that appears o
 changes nothing. What each distribution requires is read from the ones that are installed here.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,9 @@ LOCKS: dict[str, list[str]] = {
     ],
 }
 """What each lock is for. ``demo`` and ``dev`` also build the editable install."""
+ALL_LOCKS = [*LOCKS, "clients"]
+"""The clients are not installed here. When they are, ``scripts/venv`` checks what they require."""
+CLIENTS = ROOT / "tests" / "clients" / "javascript"
 
 
 @cache
@@ -165,7 +169,7 @@ def test_a_lock_names_nothing_else(lock: str) -> None:
     assert installable == reached
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_one_version_for_each_machine(lock: str) -> None:
     for environment in ENVIRONMENTS:
         names = [pin.name for pin in pins(lock) if pin.holds(environment)]
@@ -179,11 +183,29 @@ def test_all_locks_have_the_versions_that_the_tests_ran_with(lock: str) -> None:
     assert {(pin.name, pin.version) for pin in pins(lock)} <= tested
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_no_lock_names_an_index(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
 
-    assert re.search(r"://|^-|index|find-links", text, re.MULTILINE) is None
+    assert re.search(r"://|^-|index-url|find-links", text, re.MULTILINE) is None
+
+
+def test_the_lock_of_the_npm_clients_names_no_registry_and_has_all_hashes() -> None:
+    text = (CLIENTS / "package-lock.json").read_text()
+    packages = json.loads(text)["packages"]
+    wanted = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
+
+    assert "://" not in text
+    assert packages.pop("")["dependencies"] == wanted
+    assert {f"node_modules/{name}" for name in wanted} <= set(packages)
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+
+
+def test_the_lock_of_the_clients_names_all_that_is_asked_for() -> None:
+    lines = (ROOT / "requirements" / "clients.in").read_text().splitlines()
+    asked = {line for line in lines if line and not line.startswith("#")}
+
+    assert asked <= {pin.name for pin in pins("clients")}
 
 
 def test_every_locked_install_takes_no_dependency_and_checks_hashes() -> None:

@@ -51,7 +51,7 @@ class Machine:
 
     @property
     def stamps(self) -> set[str]:
-        return {name for name in (".demo", ".dev") if (self.venv / name).exists()}
+        return {name for name in (".demo", ".dev", ".clients") if (self.venv / name).exists()}
 
     def make(self, lock: str, failing: str = "nothing") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -136,6 +136,9 @@ def test_it_installs_what_the_lock_names_and_the_project_and_checks(machine: Mac
 
     assert machine.make("dev").returncode == 0
     assert machine.stamps == {".demo", ".dev"}
+
+    assert machine.make("clients").returncode == 0
+    assert machine.stamps == {".clients"}
 
 
 @pytest.mark.parametrize("step", ["requirements/dev.txt", "-e .", "check"])
