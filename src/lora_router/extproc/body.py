@@ -62,7 +62,8 @@ class _Document(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Document)
 _text = msgspec.json.Decoder(str)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_USUAL_TYPE = "application/json"
+_FORM = "multipart/form-data"
 _TRUE = frozenset(("true", "1", "on", "t", "y", "yes"))
 """What the pod (pydantic) takes for true in a form."""
 
@@ -87,19 +88,14 @@ def read_body(
     Raises:
         BodyError: The body cannot be used for routing.
     """
-    if content_type.lstrip(" \t")[:19].lower() == "multipart/form-data":
+    if content_type != _USUAL_TYPE and content_type.lstrip(" \t")[:19].lower() == _FORM:
         return _read_form(body, content_type)
-    return _read_json(body, special_numbers=special_numbers)
-
-
-def _read_json(body: bytes | bytearray, *, special_numbers: bool) -> BodyFields:
-    text = body[3:] if body.startswith(_BYTE_ORDER_MARK) else body
     try:
-        document = _decode(text)
+        document = _decoder.decode(body)
         # The decoder searches for the end of a string that it skips, and does not validate it.
-        if not text.isascii():
-            text.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        if not body.isascii():
+            body.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = _read_leniently(body, special_numbers=special_numbers)
     raw = bytes(document.model)
     model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)
