@@ -57,6 +57,7 @@ class ModelsAnswers:
         """
         self._fleet = director.fleet
         self._finder = director.reception.finder
+        self._names = director.names
         self._lists = ModelLists(clock, _message)
 
     def answer(
@@ -90,7 +91,7 @@ class ModelsAnswers:
         )
 
     def _one(self, asked: ModelsRequest) -> bytes | ErrorAnswer:
-        serving = self._fleet.serving(asked.name)
+        serving = self._names.listed(asked.name)
         if not serving.pods:
             return refusal_answer(self._finder.why_nobody_serves(asked.name))
         among = self._finder.among(serving.pods, asked.pod_filter, asked.subset)
@@ -98,7 +99,7 @@ class ModelsAnswers:
             return refusal_answer(Refused(among.refusal, model=asked.name, detail=among.detail))
         if asked.anthropic:
             return _message(anthropic_model(asked.name))
-        bases = (pod.adapters.get(asked.name) for pod in among)
+        bases = (pod.adapters.get(serving.model) for pod in among)
         return _message(openai_model(asked.name, next(filter(None, bases), None)))
 
     def _catalogs(self, asked: ModelsRequest) -> frozenset[Catalog] | ErrorAnswer:
@@ -112,7 +113,7 @@ class ModelsAnswers:
         catalogs = frozenset(state.catalog for state in states)
         if not any(catalogs) and not all(state.models_known for state in states):
             return unread_list_answer()
-        return catalogs
+        return self._names.with_aliases(catalogs)
 
 
 def _page(query: PageQuery, listing: Listing | None, *, anthropic: bool) -> bytes | ErrorAnswer:

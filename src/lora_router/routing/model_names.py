@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Literal
 
 from lora_router.fleet.answer import Answer
+from lora_router.fleet.catalog import Catalog, ServedModel
 from lora_router.fleet.fleet import Fleet, ModelPods
 from lora_router.fleet.ledger import NOT_FOUND, Reservation
 from lora_router.fleet.pod_state import PodState
@@ -32,6 +33,7 @@ SGLANG = "sglang"
 _MAX_COLONS = 8
 _MAX_DENIED = 1024
 _MAX_PARENTS = 4096
+_MAX_ALIAS_CATALOGS = 8
 _SUCCESS = range(200, 300)
 
 
@@ -84,6 +86,7 @@ class ModelNames:
         self._denied: dict[str, float] = {}
         """Names that a pod has denied, and until when they are refused, oldest first."""
         self._parents: dict[str, str | None] = {}
+        self._alias_catalogs: dict[frozenset[Catalog], Catalog] = {}
         self._pods_changed()
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -91,6 +94,35 @@ class ModelNames:
         """Use other rewrites beside those of the settings, which come first."""
         self.rewrites.replace((*self._configured, *rewrites))
         self._pods_changed()
+
+    def listed(self, model: str) -> ModelPods:
+        """Return the pods that serve a name, as lists of models show it: an alias is its target."""
+        for target in self.rewrites.targets(model):
+            serving = self._fleet.serving(target)
+            if serving.pods:
+                return serving
+        return self._fleet.serving(model)
+
+    def with_aliases(self, catalogs: frozenset[Catalog]) -> frozenset[Catalog]:
+        """Return some catalogs together with one of the aliases for models in them.
+
+        Names with an asterisk stand for too many. The same catalogs give the same object again.
+        """
+        aliases = self.rewrites.aliases()
+        if not aliases:
+            return catalogs
+        found = self._alias_catalogs.get(catalogs)
+        if found is None:
+            found = Catalog.of(
+                ServedModel(alias)
+                for alias, targets in aliases.items()
+                if any(target in catalog for catalog in catalogs for target in targets)
+                and not any(alias in catalog for catalog in catalogs)
+            )
+            if len(self._alias_catalogs) >= _MAX_ALIAS_CATALOGS:
+                self._alias_catalogs.clear()
+            self._alias_catalogs[catalogs] = found
+        return catalogs | {found} if len(found) else catalogs
 
     def unlisted(self, model: str) -> ModelPods | None:
         """Return the pods that may load a model that no pod lists; ``None``: none may."""
@@ -174,6 +206,7 @@ class ModelNames:
 
     def _pods_changed(self, _states: Collection[PodState] = ()) -> None:
         self._parents.clear()
+        self._alias_catalogs.clear()
         self.has_sglang = any(state.pod.engine == SGLANG for state in self._fleet)
         self.may_change = self.falls_back or self.rewrites.active or self.has_sglang
 

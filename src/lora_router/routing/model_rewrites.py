@@ -102,6 +102,11 @@ class ModelRewrites:
         """Return the names that are rewritten, without those with prefixes, and their targets."""
         return self._aliases
 
+    def targets(self, model: str) -> Collection[str]:
+        """Return the models that a name may stand for; none, if it is not rewritten."""
+        targets = self._targets_of(model)
+        return () if targets is None else targets.models
+
     def target(self, model: str, key: str = "") -> str:
         """Return what a name stands for: itself, if it is not rewritten.
 
@@ -111,12 +116,16 @@ class ModelRewrites:
             model: The name that the client sent.
             key: Requests with the same key get the same target. Empty: each request by chance.
         """
-        targets = self._exact.get(model)
+        targets = self._targets_of(model)
         if targets is None:
-            for prefix, found in self._prefixes:
-                if model.startswith(prefix):
-                    targets = found
-                    break
-            else:
-                return model
+            return model
         return targets.by_key(key) if key else targets.by_chance(self._random.random())
+
+    def _targets_of(self, model: str) -> _Targets | None:
+        targets = self._exact.get(model)
+        if targets is not None:
+            return targets
+        for prefix, found in self._prefixes:
+            if model.startswith(prefix):
+                return found
+        return None

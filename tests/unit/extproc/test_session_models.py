@@ -11,6 +11,8 @@ from lora_router.extproc.model_lists import MAX_PENDING, MAX_WAITING, WAIT_SECON
 from lora_router.extproc.pb.ext_proc_pb2 import ImmediateResponse, ProcessingResponse
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.routing.model_names import NamePolicy
+from lora_router.routing.model_rewrites import Rewrite, Target
 from tests.fleet import make_fleet, make_pod, state_of
 from tests.unit.extproc.conversation import Conversation, read_answer, request_headers
 
@@ -259,3 +261,37 @@ class TestALongList:
 
         (answer,) = self.late(talk)
         assert error(answer.immediate_response) == (503, "router_overloaded")
+
+
+class TestAliases:
+    REWRITES = (
+        Rewrite("gpt-small", (Target("gone"), Target("sql"))),
+        Rewrite("gpt-old", (Target("gone"),)),
+        Rewrite("sql", (Target("base"),)),
+        Rewrite("claude*", (Target("base"),)),
+    )
+
+    def talk(self) -> Conversation:
+        return Conversation(two_kinds_of_pods(), names=NamePolicy(self.REWRITES))
+
+    def test_those_for_models_in_the_list_are_in_it(self) -> None:
+        talk = self.talk()
+
+        assert names(ask(talk)) == ["base", "gpt-small", "sql", "team/chat"]
+        talk.session = talk.another()
+        assert "gpt-small" not in names(ask(talk, headers=[("external-filter", b"zone=b")]))
+
+    def test_each_of_them_is_a_model(self) -> None:
+        for name in ("gpt-small", "claude-x"):
+            found = document(ask(self.talk(), f"/v1/models/{name}"))
+            assert found["id"] == name
+        assert error(ask(self.talk(), "/v1/models/gpt-old")) == (404, "model_not_found")
+
+    def test_the_list_follows_changes(self) -> None:
+        talk = self.talk()
+        assert "new" not in names(ask(talk))
+
+        talk.context.director.names.replace_rewrites([Rewrite("new", (Target("base"),))])
+
+        talk.session = talk.another()
+        assert "new" in names(ask(talk))
