@@ -149,6 +149,16 @@ def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: f
     return all_at_once(page_in_steps(page, engine=engine, scraped_at=scraped_at, wall_now=wall_now))
 
 
+def engine_of(page: bytes) -> str:
+    """Return the engine whose metrics a page has.
+
+    Raises:
+        UnknownPageError: The engine is not known.
+        PageTooLargeError: Reading the page would take too long.
+    """
+    return all_at_once(_kind_of(PAGE_PREFIX + page, None))[0].engine
+
+
 def page_in_steps(
     page: bytes, *, engine: str | None, scraped_at: float, wall_now: float
 ) -> Steps[PodMetrics]:

@@ -56,34 +56,43 @@ _page_decoder = msgspec.json.Decoder(_Page)
 _piece_decoder = msgspec.json.Decoder(list[_Model])
 
 
-def read_models(body: bytes) -> Catalog:
+FIRST_IS_BASE = frozenset(("lmdeploy",))
+"""Engines that list adapters without a ``parent``, after the base model. From ``get_model_list`` in
+``lmdeploy/serve/openai/api_server.py``."""
+
+
+def read_models(body: bytes, engine: str | None = None) -> Catalog:
     """Return the models that the page lists.
+
+    Args:
+        body: The page.
+        engine: The pod's engine, if a label names it.
 
     Raises:
         ModelsError: The page is not a list of models, or it is too long.
     """
-    return all_at_once(models_in_steps(body))
+    return all_at_once(models_in_steps(body, engine))
 
 
-def models_in_steps(body: bytes) -> Steps[Catalog]:
-    """Read the page in steps. The result and the errors are those of ``read_models``."""
-    builder = CatalogBuilder()
+def models_in_steps(body: bytes, engine: str | None = None) -> Steps[Catalog]:
+    """Read the page in steps. Arguments, result and errors are those of ``read_models``."""
+    listed = _Listed(first_is_base=engine in FIRST_IS_BASE)
     if len(body) <= PIECE_BYTES:
-        _add(_decoded(_page_decoder, body).data, builder)
-        return builder.catalog()
+        listed.add(_decoded(_page_decoder, body).data)
+        return listed.builder.catalog()
     head = _LIST.match(body)
     if head is None:
         if len(body) > LONGEST_PIECE_BYTES:
             raise ModelsError("not a list of models: a long list must begin with its data")
-        _add(_decoded(_page_decoder, body).data, builder)
-        return builder.catalog()
+        listed.add(_decoded(_page_decoder, body).data)
+        return listed.builder.catalog()
     start = head.end()
     while (end := _end_of_piece(body, start)) is not None:
         piece, start = end
-        _add(piece, builder)
+        listed.add(piece)
         yield
-    _add(_decoded(_page_decoder, b'{"data":[' + body[start:]).data, builder)
-    return builder.catalog()
+    listed.add(_decoded(_page_decoder, b'{"data":[' + body[start:]).data)
+    return listed.builder.catalog()
 
 
 def _end_of_piece(body: bytes, start: int) -> tuple[list[_Model], int] | None:
@@ -115,18 +124,31 @@ def _end_of_piece(body: bytes, start: int) -> tuple[list[_Model], int] | None:
     raise error
 
 
-def _add(models: Iterable[_Model], builder: CatalogBuilder) -> None:
-    for model in models:
-        name, parent = model.id, model.parent
-        if not 0 < len(name) <= MAX_NAME_LENGTH:
-            continue
-        # A model without a parent, or with itself as its parent, is a base model.
-        if parent is None or parent == name:
-            builder.add(name, None)
-        elif len(parent) <= MAX_NAME_LENGTH:
-            builder.add(name, parent)
-    if len(builder) > MAX_MODELS:
-        raise TooManyModelsError(f"the list has more than {MAX_MODELS} models")
+class _Listed:
+    """The models of the pieces that were read."""
+
+    __slots__ = ("_base", "_first_is_base", "builder")
+
+    def __init__(self, *, first_is_base: bool) -> None:
+        self.builder = CatalogBuilder()
+        self._first_is_base = first_is_base
+        self._base: str | None = None
+
+    def add(self, models: Iterable[_Model]) -> None:
+        builder = self.builder
+        for model in models:
+            name, parent = model.id, model.parent
+            if not 0 < len(name) <= MAX_NAME_LENGTH:
+                continue
+            if self._first_is_base and parent is None:
+                self._base = parent = self._base or name
+            # A model without a parent, or with itself as its parent, is a base model.
+            if parent is None or parent == name:
+                builder.add(name, None)
+            elif len(parent) <= MAX_NAME_LENGTH:
+                builder.add(name, parent)
+        if len(builder) > MAX_MODELS:
+            raise TooManyModelsError(f"the list has more than {MAX_MODELS} models")
 
 
 def _decoded(decoder: msgspec.json.Decoder[_Decoded], data: bytes) -> _Decoded:

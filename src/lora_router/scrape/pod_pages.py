@@ -105,7 +105,7 @@ class PodPages:
             max_bytes=page_reader.MAX_MODELS_BYTES,
         ) as page:
             try:
-                return await self._read(page, models_in_steps(page), health)
+                return await self._read(page, models_in_steps(page, pod.engine), health)
             except TooManyModelsError as error:
                 raise ScrapeError("too-large", str(error)) from None
             except ModelsError as error:

@@ -10,13 +10,13 @@ import aiohttp
 from rich.console import RenderableType
 
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
-from lora_router.scrape.exposition import read_page
+from lora_router.scrape.exposition import engine_of, read_page
 from lora_router.scrape.page_reader import MAX_PAGE_BYTES
 from lora_router.scrape.series import ExpositionError
 from lora_router.terminal import table_or_paragraphs
 
 _TIMEOUT_SECONDS = 10.0
-_HEADINGS = ("source", "running", "waiting", "deferred", "kv cache", "slots", "active")
+_HEADINGS = ("source", "engine", "running", "waiting", "deferred", "kv cache", "slots", "active")
 
 
 class SourceError(Exception):
@@ -36,10 +36,11 @@ async def read_source(source: str, stdin: bytes = b"") -> dict[str, object]:
     """
     page = stdin if source == "-" else await _load(source)
     try:
-        metrics = read_page(page, engine=None, scraped_at=0.0, wall_now=time.time())
+        engine = engine_of(page)
+        metrics = read_page(page, engine=engine, scraped_at=0.0, wall_now=time.time())
     except ExpositionError as error:
         raise SourceError(f"{source}: {error}") from None
-    return _report(source, metrics)
+    return _report(source, engine, metrics)
 
 
 def render_reports(reports: Sequence[dict[str, object]], width: int) -> RenderableType:
@@ -56,6 +57,7 @@ def _row(report: dict[str, object]) -> tuple[str, ...]:
         active = ", ".join(lora["active"]) or "none"
     return (
         str(report["source"]),
+        str(report["engine"]),
         *(_shown(report[key]) for key in ("running", "waiting", "deferred")),
         f"{usage:.1%}" if isinstance(usage, float) else "unknown",
         slots,
@@ -91,7 +93,7 @@ async def _load(source: str) -> bytes:
         raise SourceError(f"{source}: {str(error) or type(error).__name__}") from None
 
 
-def _report(source: str, metrics: PodMetrics) -> dict[str, object]:
+def _report(source: str, engine: str, metrics: PodMetrics) -> dict[str, object]:
     return {
         "source": source,
         "running": _count(metrics.running),
@@ -100,6 +102,7 @@ def _report(source: str, metrics: PodMetrics) -> dict[str, object]:
         "deferred": _count(metrics.deferred),
         "lora": _lora(metrics.lora),
         "started_at": metrics.started_at,
+        "engine": engine,
     }
 
 

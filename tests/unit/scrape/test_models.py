@@ -207,3 +207,25 @@ def test_a_list_has_a_length() -> None:
     assert len(read_models(json.dumps({"data": listed[:-1]}).encode())) == MAX_MODELS
     with pytest.raises(TooManyModelsError, match="more than 50000 models"):
         read_models(json.dumps({"data": listed}).encode())
+
+
+class TestEnginesWithoutParents:
+    LIST = b'{"data":[{"id":"internlm","root":"internlm"},{"id":"sql"},{"id":"chat"}]}'
+
+    def test_lmdeploy_lists_its_adapters_after_the_base_model(self) -> None:
+        catalog = read_models(self.LIST, "lmdeploy")
+
+        assert catalog.base_models == {"internlm"}
+        assert dict(catalog.adapters) == {"sql": "internlm", "chat": "internlm"}
+
+    @pytest.mark.parametrize("engine", [None, "vllm", "tgi"])
+    def test_elsewhere_a_model_without_a_parent_is_a_base_model(self, engine: str | None) -> None:
+        assert read_models(self.LIST, engine).base_models == {"internlm", "sql", "chat"}
+
+    def test_the_base_model_is_the_first_of_all_pieces(self) -> None:
+        listed = [{"id": f"m{number}", "note": "x" * 100} for number in range(2000)]
+        catalog = read_models(json.dumps({"data": listed}).encode(), "lmdeploy")
+
+        assert catalog.base_models == {"m0"}
+        assert set(catalog.adapters.values()) == {"m0"}
+        assert len(catalog.adapters) == 1999

@@ -20,6 +20,7 @@ async def test_a_file_is_understood() -> None:
 
     assert json.loads(json.dumps(report)) == {
         "source": str(WAITING),
+        "engine": "vllm",
         "running": 2,
         "waiting": 1,
         "kv_cache_usage": 0.00012207776353534427,
@@ -42,6 +43,7 @@ async def test_what_the_page_does_not_say_is_null(tmp_path: Path) -> None:
     report = await read_source(str(page))
 
     assert (report["running"], report["waiting"], report["deferred"]) == (0.5, None, None)
+    assert report["engine"] == "sglang"
 
 
 async def test_standard_input_is_a_source() -> None:
