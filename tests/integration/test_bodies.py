@@ -186,6 +186,24 @@ class TestAnthropic:
         assert json.loads(answer)["error"]["type"] == "request_too_large"
 
 
+@pytest.mark.parametrize("body_mode", ["streamed", "full-duplex"])
+async def test_it_is_the_same_in_every_body_mode(tmp_path: Path, body_mode: str) -> None:
+    pods = [EchoPod("vllm-0", adapters=("sql-lora",)), EchoPod("vllm-1", adapters=("last",))]
+    async with gateway(tmp_path, pods, envoy_body_mode=body_mode) as gate:
+        for body in BODIES.values():
+            response, _ = await gate.post(body)
+            assert (response.status, response.headers["x-pod"]) == (200, "vllm-1")
+            assert gate.received[-1].body == body
+        gzipped = gzip.compress(b'{"model": "last"}' + b" " * 100_000)
+        response, _ = await gate.post(gzipped, headers={"content-encoding": "gzip"})
+        assert response.status == 415
+        many = {f"x-client-header-{each:03}": "of a usual length" for each in range(150)}
+        response, _ = await gate.post({"model": "base"}, headers=many)
+        assert response.status == 431
+        response, answer = await gate.post({"model": "claude"}, "/v1/messages")
+        assert json.loads(answer)["error"]["type"] == "not_found_error"
+
+
 CORS = [
     {
         "name": "envoy.filters.http.cors",

@@ -64,6 +64,7 @@ _decoder = msgspec.json.Decoder(_Document)
 _text = msgspec.json.Decoder(str)
 _USUAL_TYPE = "application/json"
 _FORM = "multipart/form-data"
+_URLENCODED = "application/x-www-form-urlencoded"
 _TRUE = frozenset(("true", "1", "on", "t", "y", "yes"))
 """What the pod (pydantic) takes for true in a form."""
 
@@ -96,6 +97,10 @@ def read_body(
         if not body.isascii():
             body.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if content_type.lower().startswith(_URLENCODED) and not body.lstrip().startswith(b"{"):
+            raise _malformed(
+                "The request body is a URL-encoded form. Send JSON, or multipart/form-data."
+            ) from None
         document = _read_leniently(body, special_numbers=special_numbers)
     raw = bytes(document.model)
     model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)

@@ -245,6 +245,14 @@ def test_of_any_body_it_takes_what_the_pod_takes(
         assert fields.stream == (document.get("stream") is True)
 
 
+def test_a_url_encoded_form_is_refused_with_a_reason() -> None:
+    form = "application/x-www-form-urlencoded"
+
+    assert "URL-encoded form" in error_of(b"model=a&stream=true", form).message
+    # curl sends this type unless it is told another one. The pod says what is wrong with it.
+    assert read_body(b'{"model": "a", "x": NaN}', form).model == "a"
+
+
 CUT_EMOJI = [
     b'{"model": "a", "content": "cut \\ud83d"}',
     b'{"content": "cut \\uD83D", "model": "a"}',
