@@ -64,7 +64,7 @@ def test_scrape_prints_one_json_object_for_each_source() -> None:
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     assert result.exit_code == 0
     assert list(first)[:6] == ["source", "running", "waiting", "kv_cache_usage", "deferred", "lora"]
-    assert list(first)[6:] == ["started_at"]
+    assert list(first)[6:] == ["started_at", "engine"]
     assert (first["source"], second["source"]) == (str(PAGE), "-")
     assert first["lora"]["active"] == second["lora"]["active"] == ["a1", "a2"]
 
