@@ -16,8 +16,9 @@ from lora_router.fleet.fleet import Fleet
 
 log = logging.getLogger("lora_router.fleet")
 
-MAX_NAMES = 200_000
-"""How many names of all lists are compared. It bounds the time, which is some milliseconds."""
+MAX_NAMES = 100_000
+"""How many names of all lists are compared. It bounds the time to some tens of
+milliseconds, after a change of pods."""
 _SHOWN = 10
 _MAX_LOGGED = 256
 
@@ -88,13 +89,31 @@ def _find(catalogs: Iterable[Catalog], aliases: Mapping[str, Collection[str]]) -
         if alias not in targets and any(alias in catalog for catalog in compared):
             found[alias] = SERVED_ALIAS
     bases = frozenset[str]().union(*(catalog.base_models for catalog in compared))
-    parents: dict[str, str | None] = {}
     for catalog in compared:
-        adapters = catalog.adapters
-        for name in bases & adapters.keys():
+        for name in bases & catalog.adapters.keys():
             found.setdefault(name, TWO_KINDS)
-        # Most lists are alike. Their common part is compared without a loop in Python.
-        for name, parent in adapters.items() - parents.items():
-            if parents.setdefault(name, parent) != parent:
-                found.setdefault(name, TWO_PARENTS)
+    for name in _with_two_parents([catalog.adapters for catalog in compared]):
+        found.setdefault(name, TWO_PARENTS)
     return found
+
+
+def _with_two_parents(lists: Iterable[Mapping[str, str | None]]) -> set[str]:
+    """Return the adapters that have several base models.
+
+    Almost always all adapters of a pod have the same one. So names are compared as sets.
+    """
+    parents = [(adapters, set(adapters.values())) for adapters in lists]
+    if len(set[str | None]().union(*(each for _, each in parents))) < 2:
+        return set()
+    names: dict[str | None, set[str]] = {}
+    for adapters, of_list in parents:
+        if len(of_list) == 1:
+            names.setdefault(of_list.pop(), set()).update(adapters)
+            continue
+        for name, parent in adapters.items():
+            names.setdefault(parent, set()).add(name)
+    several, seen = set[str](), set[str]()
+    for of_parent in names.values():
+        several |= of_parent & seen
+        seen |= of_parent
+    return several

@@ -48,6 +48,15 @@ def test_an_adapter_of_two_base_models() -> None:
     assert len(fleet.serving("sql-lora").pods) == 2
 
 
+def test_a_pod_with_adapters_of_several_base_models() -> None:
+    fleet = make_fleet(2)
+    serve(
+        fleet, 2, ServedModel("llama"), ServedModel("sql-lora", "llama"), ServedModel("x", "base")
+    )
+
+    assert ambiguous(fleet).find() == {"sql-lora": TWO_PARENTS}
+
+
 def test_an_alias_that_pods_serve_unless_it_leads_to_itself() -> None:
     fleet = make_fleet(1)
 
