@@ -23,10 +23,9 @@ _MAX_EPILOGUE = 64
 """In bytes. Line ends that a client may add."""
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 -- RFC 9110's word, not a secret
-_CONTENT_TYPE = re.compile(
-    r'multipart/form-data((?: *; *[a-z-]+=(?:[^\s"\\;,]+|"[^"\\]*"))*) *;? *'
-)
-"""In lower case, because early releases of python-multipart compare it so."""
+_CONTENT_TYPE = re.compile(r'multipart/form-data((?:; *[a-z-]+=(?:[^\s"\\;,]+|"[^"\\]*"))*);? *')
+"""In lower case and without a space before a semicolon, because early releases of python-multipart
+compare it so."""
 _CONTENT_TYPE_PARAMETER = re.compile(r'; *([a-z-]+)=(?:([^\s"\\;,]+)|"([^"\\]*)")')
 _BOUNDARY = re.compile(r"[!-~ ]{0,69}[!-~]")
 """1 to 70 printable ASCII characters that do not end with a space (RFC 2046, section 5.1.1)."""

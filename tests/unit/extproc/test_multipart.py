@@ -167,6 +167,7 @@ def test_the_boundary_is_read_however_it_is_written(content_type: str) -> None:
         (b"", "multipart/form-data; boundary=a, multipart/form-data", "content-type is malformed"),
         (b"", "Multipart/Form-Data; boundary=a", "content-type is malformed"),
         (b"", "multipart/form-data; Boundary=a", "content-type is malformed"),
+        (b"", "multipart/form-data ; boundary=a", "content-type is malformed"),
         (b"", "multipart/form-data; boundary=a; charset=utf-16", "charset is not utf-8"),
         (b"", f"multipart/form-data; boundary={'x' * 71}", "longer than 70"),
         (b"", TYPE, "does not begin with the boundary"),
@@ -285,7 +286,7 @@ def forms(draw: st.DrawFn) -> tuple[bytes, str]:
     )
     body = draw(seldom("", "\r\n", "\n", "preamble\r\n", "\r\n\r\n", "--c\r\n"))
     line = seldom("\r\n", "\n", " \r\n", "", "\r\n\r\n", "x\r\n")
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.sampled_from([1, 1, 2, 2, 3, 0]))):
         value = draw(
             seldom("m", "true", "", "\r\n--c\r\n", "\r\n--bb\r\n", "\r", "\r\n--", "é", "\n--b")
         )
