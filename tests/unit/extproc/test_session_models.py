@@ -151,6 +151,46 @@ class TestOneModel:
         assert error(response) == (503, "no_pod_selected")
 
 
+class TestRewrittenNames:
+    def talk(self) -> Conversation:
+        rewrites = (
+            Rewrite("gpt-small", (Target("team/chat"), Target("sql"))),
+            Rewrite("gpt-base", (Target("base"),)),
+            Rewrite("gpt-gone", (Target("nobody"),)),
+            Rewrite("claude-*", (Target("sql"),)),
+        )
+        return Conversation(two_kinds_of_pods(), names=NamePolicy(rewrites))
+
+    def test_those_that_a_pod_serves_are_listed(self) -> None:
+        models = document(ask(self.talk()))["data"]
+
+        assert {each["id"]: each["parent"] for each in models} == {
+            "base": None,
+            "gpt-base": None,
+            "gpt-small": None,
+            "sql": "base",
+            "team/chat": "base",
+        }
+
+    def test_the_list_follows_them(self) -> None:
+        talk = self.talk()
+        before = names(ask(talk))
+        further = Rewrite("gpt-later", (Target("sql"),))
+        talk.context.director.names.replace_rewrites([further])
+        talk.session = talk.another()
+
+        assert set(names(ask(talk))) - set(before) == {"gpt-later"}
+
+    @pytest.mark.parametrize("name", ["gpt-small", "claude-opus"])
+    def test_each_is_found(self, name: str) -> None:
+        model = document(ask(self.talk(), f"/v1/models/{name}"))
+
+        assert (model["id"], model["object"]) == (name, "model")
+
+    def test_one_that_leads_to_no_pod_is_404(self) -> None:
+        assert error(ask(self.talk(), "/v1/models/gpt-gone"))[0] == 404
+
+
 class TestALongList:
     def talk(self) -> Conversation:
         return Conversation(make_fleet(1, adapters=[f"adapter-{n:05}" for n in range(MANY)]))
