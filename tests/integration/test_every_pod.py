@@ -1,5 +1,6 @@
 """Loads and unloads reach every pod, through a real Envoy."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.routers import site
 
 pytestmark = pytest.mark.envoy
 
@@ -105,6 +107,23 @@ async def test_pods_check_the_clients_key_and_not_the_routers(tmp_path: Path) ->
         right, _ = await post(gate, LOAD, "new", authorization="Bearer right")
 
         assert (without, wrong, right) == (401, 401, 200)
+
+
+async def test_a_worker_lets_its_parent_read_the_lists_again(tmp_path: Path) -> None:
+    pods = [LoadingPod(f"vllm-{number}") for number in range(2)]
+    changes: dict[str, Any] = {"workers": 2, "models_refresh_interval_seconds": 3600}
+    async with site(tmp_path, pods, routers=1, admin_paths="allow", **changes) as gate:
+        url = f"http://127.0.0.1:{gate.envoy.port}"
+        load = {"lora_name": "new", "lora_path": "/a"}
+        async with gate.client.post(url + LOAD, json=load) as response:
+            assert response.status == 200, await response.text()
+
+        async with asyncio.timeout(30):
+            names: list[str] = []
+            while "new" not in names:
+                async with gate.client.get(url + "/v1/models") as response:
+                    names = [model["id"] for model in (await response.json())["data"]]
+                await asyncio.sleep(0.05)
 
 
 async def test_without_the_setting_no_pod_gets_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy
 from tests.integration.gateway import Gateway, gateway, until, write_pods
 from tests.integration.id_pod import IdPod
+from tests.integration.second_envoy import second_envoy
 
 pytestmark = pytest.mark.envoy
 
@@ -57,6 +58,34 @@ async def test_a_conversation_stays_on_its_pod(tmp_path: Path, mode: str, stream
                 status, reader, _ = await ask(gate, "GET", f"/v1/responses/{path}")
                 assert (status, reader) == (200, pod)
         await until(lambda: gate.in_flight == 0 and gate.app.transport.open_streams == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_gateway_that_sends_all_answers_needs_no_override(
+    tmp_path: Path, stream: bool
+) -> None:
+    async with gateway(tmp_path, pods()) as gate:
+        await known(gate)
+        mode = {
+            "request_body_mode": "FULL_DUPLEX_STREAMED",
+            "request_trailer_mode": "SEND",
+            "response_body_mode": "FULL_DUPLEX_STREAMED",
+        }
+        envoy = second_envoy(
+            gate,
+            tmp_path,
+            allow_mode_override=False,
+            failure_mode_allow=False,
+            processing_mode=mode,
+        )
+        async with envoy:
+            gate.envoy = envoy
+            for _ in range(4):
+                response, pod = await respond(gate, stream=stream)
+                _, again = await respond(gate, previous_response_id=response, stream=stream)
+
+                assert again == pod
+        await until(lambda: gate.in_flight == 0)
 
 
 async def test_files_and_batches_stay_on_their_pod(tmp_path: Path) -> None:
