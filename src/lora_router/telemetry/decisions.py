@@ -59,8 +59,8 @@ class Decisions(Collector):
         """Return the metrics as they are now."""
         requests = CounterMetricFamily(
             "lora_router_requests",
-            "Requests by outcome: routed, refused, held (waits in the router), cancelled (the "
-            "client disconnected while the request was held).",
+            "Requests by outcome: routed, refused, answered (by the router itself), held (waits in "
+            "the router), cancelled (the client disconnected while the request was held).",
             labels=["algorithm", "outcome", "reason"],
         )
         for labels, count in self._requests.items():
