@@ -59,7 +59,6 @@ from lora_router.extproc.states import (
     WHOLE_BODY,
 )
 from lora_router.extproc.sticky_ids import WAIT_SECONDS
-from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.waiting_queue import Held
@@ -220,7 +219,9 @@ class Exchange(BodyArrival):
             self._collected = CollectedBody(ends=self._headers.ends)
         if isinstance(maker, ErrorAnswer):
             if may_wait:
-                self._held = ids.wait(named, lambda: self._stick_late(named, fields))
+                self._held = ids.wait(
+                    named, lambda: self._send_late(lambda: self._stick_late(named, fields))
+                )
             if self._held is None:
                 return self._refuse("id-not-found", maker)
             self.state = HELD_WITH_TRAILERS if trailers else HELD
@@ -229,13 +230,10 @@ class Exchange(BodyArrival):
         outcome = self.context.director.stick(self._query(fields), maker)
         return self._decided(outcome, trailers=trailers)
 
-    def _stick_late(self, named: NamedId, fields: BodyFields) -> None:
-        self._held = None
+    def _stick_late(self, named: NamedId, fields: BodyFields) -> Outputs:
         trailers = self.state is HELD_WITH_TRAILERS
         outputs = self._stick(named, fields, trailers=trailers, may_wait=False)
-        if outputs is None:
-            outputs = self._without_id(fields, trailers=trailers)
-        self._on_late(outputs)
+        return self._without_id(fields, trailers=trailers) if outputs is None else outputs
 
     def _without_id(self, fields: BodyFields, *, trailers: bool) -> Outputs:
         """Route a request on a path of IDs as if it named none."""
@@ -274,13 +272,8 @@ class Exchange(BodyArrival):
         )
 
     def _decided_late(self, outcome: Routed | Refused) -> None:
-        self._held = None
-        try:
-            outputs = self._decided(outcome, trailers=self.state is HELD_WITH_TRAILERS)
-        except Exception as error:
-            self._log("answering a held request failed; its stream is closed with INTERNAL", error)
-            outputs = self.end_stream(INTERNAL, "internal error")
-        self._on_late(outputs)
+        trailers = self.state is HELD_WITH_TRAILERS
+        self._send_late(lambda: self._decided(outcome, trailers=trailers))
 
     def _decided(self, outcome: Routed | Refused, *, trailers: bool) -> Outputs:
         if isinstance(outcome, Refused):

@@ -82,12 +82,11 @@ class OwnAnswers(ResponseSide):
         return (answers.more_time(found.seconds + HOLD_MARGIN_SECONDS),)
 
     def _every_pod_answered(self, answer: ErrorAnswer) -> None:
-        self._held = None
         self.context.observer.decided("none", "answered", "every-pod", 0.0)
-        self._on_late(self._answer_client(answer))
+        self._send_late(lambda: self._answer_client(answer))
 
     def _answered_late(self, answer: bytes | ErrorAnswer) -> None:
-        self._on_late(self._answered(answer))
+        self._send_late(lambda: self._answered(answer))
 
     def _answered(self, answer: bytes | ErrorAnswer) -> Outputs:
         self._held = None

@@ -28,6 +28,7 @@ from lora_router.extproc.renamed import FELL_BACK, Original, answer_in_pieces, a
 from lora_router.extproc.states import ANSWERED, OVER, START, State
 from lora_router.extproc.stream_setup import Setup
 from lora_router.fleet.answer import Answer
+from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.model_names import Special
 from lora_router.routing.outcome import Routed
 
@@ -252,6 +253,16 @@ class ResponseSide:
             self._setup = Setup(response_body_mode=response_body_mode)
         self.end()
         self.state = ANSWERED
+
+    def _send_late(self, make: Callable[[], Outputs]) -> None:
+        """Send what a request gets that waited, which is not the result of a message from Envoy."""
+        self._held = None
+        try:
+            outputs = make()
+        except Exception as error:
+            self._log("answering a held request failed; its stream is closed with INTERNAL", error)
+            outputs = self.end_stream(INTERNAL, "internal error")
+        self._on_late(outputs)
 
     def _log(self, message: str, error: Exception | None = None) -> None:
         """Log an error that every request may have, at a limited rate."""

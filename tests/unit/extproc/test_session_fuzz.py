@@ -18,7 +18,7 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from tests.examples import examples
-from tests.fleet import make_fleet
+from tests.fleet import make_fleet, state_of
 from tests.unit.extproc.conversation import (
     Conversation,
     read_answer,
@@ -66,11 +66,29 @@ BODIES = st.one_of(
             b'{"model": "unknown"}',
             b'{"model":',
             b' "held"}',
+            b'{"model": "base", "previous_response_id": "known"}',
+            b'{"model": "base", "previous_response_id": "unknown"}',
+            b'{"input_file_id": "known", "store": false}',
+            b'{"id": "made"}',
+            b'data: {"response": {"id": "made',
             b"x" * 200,
         ]
     ),
 )
-PATHS = st.sampled_from(["/v1/completions", "/v1/audio/transcriptions", "/other", ""])
+PATHS = st.sampled_from(
+    [
+        "/v1/completions",
+        "/v1/audio/transcriptions",
+        "/other",
+        "",
+        "/v1/models/base",
+        "/v1/responses",
+        "/v1/responses/known",
+        "/v1/responses/unknown",
+        "/v1/batches",
+        "/sleep",
+    ]
+)
 HEADERS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -84,6 +102,7 @@ MESSAGES = st.one_of(
     st.builds(
         request_headers,
         PATHS,
+        method=st.sampled_from(["POST", "GET"]),
         end=st.booleans(),
         mode=st.none() | MODES,
         response_body_mode=MODES,
@@ -159,8 +178,11 @@ def test_whatever_is_said_counts_return_to_zero(
     actions: list[tuple[str, float, ProcessingRequest | None]],
 ) -> None:
     conversation = Conversation(
-        make_fleet(1, adapters=["held", "raises"]), algorithm=Moody(), max_body_bytes=100
+        make_fleet(2, adapters=["held", "raises"]), algorithm=Moody(), max_body_bytes=100
     )
+    made = conversation.context.ids.made
+    made.is_shared = True
+    made.learn("known", state_of(conversation.fleet, 1))
     streams = [Stream(conversation.another) for _ in range(3)]
 
     for action, number, message in actions:
@@ -176,12 +198,14 @@ def test_whatever_is_said_counts_return_to_zero(
         in_flight = [one for one in streams if one.session.state in (PASSING, ROUTED)]
         assert conversation.fleet.ledger.total == len(in_flight)
         held = [one for one in streams if one.session.state in (HELD, HELD_WITH_TRAILERS)]
-        assert conversation.context.director.held == len(held)
+        ids = conversation.context.ids
+        assert conversation.context.director.held + ids.waiting == len(held)
 
     for stream in streams:
         stream.session.end()
     assert conversation.fleet.ledger.total == 0
     assert conversation.context.director.held == 0
+    assert conversation.context.ids.waiting == 0
     assert all(not state.in_flight_adapters for state in conversation.fleet)
 
 
