@@ -26,6 +26,23 @@ COMBINATIONS: dict[str, dict[str, object]] = {
             "log_format": "json",
         },
     },
+    "pods behind TLS, and a token for their metrics": {
+        "podTls": {"enabled": True, "caConfigMapName": "pods-ca", "hostname": "pods.test"},
+        "settings": {"pod_metrics_token_file": "/tokens/metrics"},
+        "extraVolumes": [{"name": "tokens", "secret": {"secretName": "pods-token"}}],
+        "extraVolumeMounts": [{"name": "tokens", "mountPath": "/tokens", "readOnly": True}],
+    },
+    "pods behind TLS, with a sidecar": {
+        "podTls": {"enabled": True, "caConfigMapName": "pods-ca"},
+        "gateway": {"mode": "sidecar"},
+    },
+    "pods behind TLS and Envoy Gateway": {
+        "podTls": {"enabled": True, "hostname": "pods.test"},
+        "gateway": {
+            "mode": "envoy-gateway",
+            "envoyGateway": {"backends": [{"name": "vllm", "port": 8000}]},
+        },
+    },
     "all namespaces": {"discovery": {"scope": "cluster"}},
     "two namespaces": {"discovery": {"namespaces": ["models", "more-models"]}},
     "a selector and a port": {

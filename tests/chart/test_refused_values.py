@@ -74,6 +74,22 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             "at '/gateway/inferencePool/targetPorts': maxItems: got 9, want 8",
         ),
         (pool_mode(failureMode="Open"), "at '/gateway/inferencePool/failureMode'"),
+        ({"podTls": {"hostname": "pods.test"}}, "podTls: caConfigMapName and hostname need"),
+        (
+            {"podTls": {"enabled": True}, **with_mode("sidecar")},
+            'podTls.caConfigMapName: needed with gateway.mode "sidecar"',
+        ),
+        (
+            {"podTls": {"enabled": True}, **behind_envoy_gateway()},
+            'podTls.hostname: needed with gateway.mode "envoy-gateway"',
+        ),
+        (
+            {
+                "podTls": {"enabled": True, "hostname": "pods.test"},
+                **behind_envoy_gateway(destination="original-dst"),
+            },
+            'podTls.enabled: not with gateway.envoyGateway.destination "original-dst"',
+        ),
         ({"workers": 0}, "at '/workers'"),
         ({"workers": "many"}, "at '/workers'"),
         ({"workers": 2, "replication": "lease"}, 'workers: not with replication "lease"'),

@@ -8,9 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.kube.binaries import API_SERVER, CONFORMANCE, GATEWAY_TRANSLATOR, MissingError, build
+from tests.kube.binaries import (
+    API_SERVER,
+    CONFORMANCE,
+    GATEWAY_TRANSLATOR,
+    KUBECTL,
+    MissingError,
+    build,
+)
 
-_ALL = (*API_SERVER, *GATEWAY_TRANSLATOR, *CONFORMANCE)
+_ALL = (*API_SERVER, *GATEWAY_TRANSLATOR, *CONFORMANCE, *KUBECTL)
 
 
 def main() -> int:

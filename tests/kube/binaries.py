@@ -21,7 +21,9 @@ _MODULES = Path(__file__).parents[2] / "scripts" / "go"
 API_SERVER = ("etcd", "kube-apiserver")
 GATEWAY_TRANSLATOR = ("egctl",)
 CONFORMANCE = ("h2spec",)
-_VERSIONS = {"kube-apiserver": ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")}
+KUBECTL = ("kubectl",)
+_KUBERNETES = ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")
+_VERSIONS = {"kube-apiserver": _KUBERNETES, "kubectl": _KUBERNETES}
 """Programs that need their version at build time: the module that has it, and the variable."""
 
 

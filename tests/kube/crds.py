@@ -28,6 +28,7 @@ _SOURCES = (
     ),
     ("crds", "github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"),
 )
+_ISTIO = ("crds", "istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml")
 
 Document = dict[str, Any]
 
@@ -37,8 +38,17 @@ def definitions() -> list[Document] | None:
 
     ``None``: there is no Go to bring them.
     """
+    return _read(_SOURCES)
+
+
+def istio_definitions() -> list[Document] | None:
+    """Return the definitions of Istio. ``None``: there is no Go to bring them."""
+    return _read((_ISTIO,))
+
+
+def _read(sources: tuple[tuple[str, str, str], ...]) -> list[Document] | None:
     found: dict[str, Document] = {}
-    for pinned, module, pattern in _SOURCES:
+    for pinned, module, pattern in sources:
         folder = module_folder(pinned, module)
         if folder is None:
             return None

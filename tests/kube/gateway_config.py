@@ -97,16 +97,22 @@ def _prepared(original: Document, endpoints: Endpoints) -> Document:
             for listener in spec["listeners"]:
                 if listener["allowedRoutes"]["namespaces"]["from"] == "Selector":
                     listener["allowedRoutes"]["namespaces"] = {"from": "All"}
-        case "HTTPRoute":
-            for reference in _references(document):
-                if (reference.get("namespace", namespace), reference["name"]) in endpoints:
-                    del reference["port"]
-                    reference.update(_BACKEND)
-        case "ReferenceGrant":
-            for target in spec["to"]:
-                if (namespace, target["name"]) in endpoints:
-                    target.update(_BACKEND)
+    for reference in _to_services(document):
+        if (reference.get("namespace", namespace), reference["name"]) in endpoints:
+            reference.pop("port", None)
+            reference.update(_BACKEND)
     return document
+
+
+def _to_services(document: Document) -> Iterable[Document]:
+    """Return the references of an object to Services of pods."""
+    match document["kind"]:
+        case "HTTPRoute":
+            yield from _references(document)
+        case "BackendTLSPolicy":
+            yield from document["spec"]["targetRefs"]
+        case "ReferenceGrant":
+            yield from document["spec"]["to"]
 
 
 def _references(route: Document) -> Iterable[Document]:

@@ -75,6 +75,7 @@ async def installed(
     *,
     without: str = "",
     certificates: Certificates | None = None,
+    pod_certificates: Certificates | None = None,
     routers: int = 1,
     change: Callable[[Document], None] = lambda config: None,
 ) -> AsyncIterator[Installed]:
@@ -89,6 +90,7 @@ async def installed(
         values: The chart's.
         without: A kind of object that Envoy Gateway does not look at.
         certificates: For TLS between the two.
+        pod_certificates: For TLS to the pods, which must serve with them.
         routers: Number of routers.
         change: Is given the translated bootstrap.
     """
@@ -104,6 +106,9 @@ async def installed(
             "grpc_tls_cert_file": str(certificates.certificate),
             "grpc_tls_key_file": str(certificates.key),
         }
+    if pod_certificates is not None:
+        given["podTls"] = {"enabled": True, "caConfigMapName": "pods-ca", "hostname": "localhost"}
+        flags["pod_tls_ca_file"] = str(pod_certificates.client_ca)
     async with AsyncExitStack() as stack:
         app = await install_router(kube, admin, releases, folder, given, flags)
         release = releases.get_all("mine")
@@ -129,7 +134,10 @@ async def installed(
         ca = ""
         if certificates is not None:
             ca = certificates.client_ca.read_text()
-            documents.append(_authority(namespace, ca))
+            documents.append(_authority(namespace, "ca", ca))
+        if pod_certificates is not None:
+            ca = pod_certificates.client_ca.read_text()
+            documents += [_authority(place, "pods-ca", ca) for place, _ in services]
         endpoints = {
             service: [pod.address for pod in pods] for service, pods in services.items() if pods
         }
@@ -151,11 +159,11 @@ def router_endpoints(config: Document, ports: Iterable[int]) -> None:
     ]
 
 
-def _authority(namespace: str, ca: str) -> Document:
-    """Return the ConfigMap with the authority that Envoy trusts."""
+def _authority(namespace: str, name: str, ca: str) -> Document:
+    """Return a ConfigMap with an authority that Envoy trusts."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "ca", "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "data": {"ca.crt": ca},
     }

@@ -60,12 +60,24 @@ async def installed_settings(
 ) -> Settings:
     """Return the settings of the pods of the release ``mine``, with their account."""
     namespace = releases.get_all("mine")["summary"]["namespace"]
-    path = f"/api/v1/namespaces/{namespace}/configmaps/mine-lora-router"
+    return await settings_of("mine-lora-router", namespace, kube, admin, folder, flags)
+
+
+async def settings_of(
+    name: str,
+    namespace: str,
+    kube: KubeServer,
+    admin: KubeClient,
+    folder: Path,
+    flags: Mapping[str, object] | None = None,
+) -> Settings:
+    """Return the settings of the pods of a Deployment, with their account."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
     file = folder / "config.yaml"
     file.write_text((await admin.call("GET", path))["data"]["config.yaml"])
-    token = await admin.token(namespace, "mine-lora-router")
+    token = await admin.token(namespace, name)
     secret = folder / "peer-secret"
-    secret.write_bytes(await _secret(admin, namespace, *PEER_SECRET))
+    secret.write_bytes(await _secret(admin, namespace, f"{name}-peers", PEER_SECRET[1]))
     here = {
         "peer_secret_file": str(secret),
         "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
@@ -74,7 +86,7 @@ async def installed_settings(
         "drain_timeout_seconds": 0,
         **(flags or {}),
     }
-    environ = await _environment(admin, namespace)
+    environ = await _environment(admin, namespace, name)
     return load_settings(file=file, environ=environ, flags=here).settings
 
 
@@ -83,9 +95,9 @@ async def peer_secret(admin: KubeClient, namespace: str) -> bytes:
     return await _secret(admin, namespace, *PEER_SECRET)
 
 
-async def _environment(admin: KubeClient, namespace: str) -> dict[str, str]:
+async def _environment(admin: KubeClient, namespace: str, name: str) -> dict[str, str]:
     """Return the environment variables of the router's container."""
-    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/mine-lora-router"
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
     [container] = (await admin.call("GET", path))["spec"]["template"]["spec"]["containers"]
     found = {}
     for each in container["env"]:

@@ -96,6 +96,7 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 {{- end }}
 {{- end }}
 {{- end }}
+{{- $ours = merge $ours (include "lora-router.podTlsSettings" . | fromJson) -}}
 {{- $ours = merge $ours (include "lora-router.replicaSettings" . | fromJson) -}}
 {{- with include "lora-router.poolHeader" . }}
 {{- $_ := set $ours "pool_header" . }}
@@ -107,6 +108,33 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 {{- if not (kindIs "invalid" $value) }}{{ $_ := set $ours $name $value }}{{ end }}
 {{- end }}
 {{- toYaml $ours }}
+{{- end }}
+
+{{- /* The settings for pods that serve over TLS, as JSON. Refuses what does not fit together. */ -}}
+{{- define "lora-router.podTlsSettings" -}}
+{{- $ours := dict -}}
+{{- $sidecar := eq .Values.gateway.mode "sidecar" -}}
+{{- if .Values.podTls.enabled }}
+{{- $_ := set $ours "pod_scheme" "https" }}
+{{- with .Values.podTls.hostname }}{{ $_ := set $ours "pod_tls_server_name" . }}{{ end }}
+{{- if .Values.podTls.caConfigMapName }}
+{{- $_ := set $ours "pod_tls_ca_file" "/etc/lora-router-pods/ca.crt" }}
+{{- if $sidecar }}{{ $_ := set $ours "envoy_pod_ca_file" "/etc/lora-router-pods/ca.crt" }}{{ end }}
+{{- else if $sidecar }}
+{{- fail "podTls.caConfigMapName: needed with gateway.mode \"sidecar\", because Envoy must know who signed the certificates of the pods" }}
+{{- end }}
+{{- if eq .Values.gateway.mode "envoy-gateway" }}
+{{- if not .Values.podTls.hostname }}
+{{- fail "podTls.hostname: needed with gateway.mode \"envoy-gateway\", whose BackendTLSPolicy must name it" }}
+{{- end }}
+{{- if not (include "lora-router.endpointOverride" .) }}
+{{- fail "podTls.enabled: not with gateway.envoyGateway.destination \"original-dst\", whose cluster has no TLS" }}
+{{- end }}
+{{- end }}
+{{- else if or .Values.podTls.caConfigMapName .Values.podTls.hostname }}
+{{- fail "podTls: caConfigMapName and hostname need podTls.enabled" }}
+{{- end }}
+{{- toJson $ours -}}
 {{- end }}
 
 {{- /* "true" if Envoy calls the router over TLS, else empty. */ -}}
