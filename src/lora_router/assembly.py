@@ -136,7 +136,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
     Raises:
         BrokenAlgorithmError: An installed algorithm cannot be loaded.
     """
-    return Director(
+    director = Director(
         fleet,
         load_algorithms(
             AlgorithmOptions(
@@ -154,6 +154,8 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         fallbacks=settings.fallbacks,
         names=_name_policy(settings),
     )
+    director.sticky.made.limit(settings.max_ids_bytes)
+    return director
 
 
 def _name_policy(settings: Settings) -> NamePolicy:

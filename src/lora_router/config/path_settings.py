@@ -1,10 +1,11 @@
 """The settings of paths: what clients may ask for, and where requests name their model."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
+from lora_router.config.kinds import Allowed
 
 
 class PathSettings(BaseModel):
@@ -43,6 +44,13 @@ class PathSettings(BaseModel):
         le=10_000,
         description="Maximum number of headers of a request, including those that the router adds. "
         "A request with more is refused with 431. Envoy's own limit must not be lower.",
+    )
+    max_ids_bytes: Annotated[kinds.Whole, Allowed("a number of bytes, at least 65536")] = Field(
+        64 * 1024 * 1024,
+        ge=65536,
+        le=2**40,
+        description="Maximum memory for the IDs of responses, files and batches that pods made, "
+        "about 240 bytes each. Those used least recently are forgotten.",
     )
     admin_paths: Literal["refuse", "allow"] = Field(
         "refuse",

@@ -4,8 +4,8 @@ Only the pod that made an ID knows what it stands for. Rules:
 
 - This router learns an ID from the answer of the pod. Peers tell the IDs that they learn.
 - What this router saw itself counts. A peer can add an ID, and change none that is known.
-- Memory is bounded: the IDs that were used least recently leave. Half of it is for the IDs of
-  peers, so that no peer can displace what this router learned.
+- Memory is bounded: the IDs that were used least recently leave. With peers, half of it is for
+  their IDs, so that no peer can displace what this router learned.
 - An ID refers to a server, by address and uid. A pod that is replaced has not made the IDs of its
   predecessor. They stay until they leave, so that clients learn why they lead nowhere.
 """
@@ -21,9 +21,9 @@ Server = tuple[str, str]
 
 MAX_ID_LENGTH = 128
 """Characters. Servers make IDs of 20 to 60."""
-MAX_BYTES = 32 * 1024 * 1024
-"""Memory of all IDs: about 90,000 of them."""
-ENTRY_BYTES = 300
+MAX_BYTES = 64 * 1024 * 1024
+"""Memory of all IDs: about 280,000 of them."""
+ENTRY_BYTES = 200
 """Memory of an entry beside the characters of its ID."""
 
 
@@ -68,8 +68,8 @@ class MadeIds:
         """Called with each ID that this router learns itself."""
         self.is_shared = False
         """Whether peers tell IDs, which may arrive a little after a client knows them."""
-        self._own = _Recent(max_bytes // 2)
-        self._heard = _Recent(max_bytes // 2)
+        self._own = _Recent(max_bytes)
+        self._heard = _Recent(0)
 
     def __len__(self) -> int:
         return len(self._own.servers) + len(self._heard.servers)
@@ -78,6 +78,16 @@ class MadeIds:
     def bytes(self) -> int:
         """Approximate memory."""
         return self._own.bytes + self._heard.bytes
+
+    def limit(self, max_bytes: int) -> None:
+        """Use another bound of the memory from now on."""
+        self._heard.max_bytes = max_bytes // 2 if self.is_shared else 0
+        self._own.max_bytes = max_bytes - self._heard.max_bytes
+
+    def share(self) -> None:
+        """Leave room for the IDs of peers."""
+        self.is_shared = True
+        self.limit(self._own.max_bytes + self._heard.max_bytes)
 
     def learn(self, name: str, state: PodState) -> None:
         """Remember the ID in an answer of a pod. A text that cannot be an ID is ignored."""

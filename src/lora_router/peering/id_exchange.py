@@ -63,7 +63,7 @@ class IdExchange:
         self._budgets: dict[str, Budget] = {}
         """By the names of the peers."""
         made.on_learned = self._learned
-        made.is_shared = True
+        made.share()
         hub.ids = self
 
     # To peers

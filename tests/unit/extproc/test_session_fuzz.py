@@ -181,7 +181,7 @@ def test_whatever_is_said_counts_return_to_zero(
         make_fleet(2, adapters=["held", "raises"]), algorithm=Moody(), max_body_bytes=100
     )
     made = conversation.context.ids.made
-    made.is_shared = True
+    made.share()
     made.learn("known", state_of(conversation.fleet, 1))
     streams = [Stream(conversation.another) for _ in range(3)]
 

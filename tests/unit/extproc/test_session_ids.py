@@ -349,7 +349,7 @@ class TestIdsThatPeersTell:
 
     def shared(self) -> Conversation:
         talk = conversation()
-        talk.context.ids.made.is_shared = True
+        talk.context.ids.made.share()
         return talk
 
     def test_a_request_waits_a_moment_for_them(self) -> None:

@@ -20,7 +20,7 @@ def test_an_id_leads_to_the_server_of_the_pod_that_made_it() -> None:
 
 
 def test_the_ids_that_were_used_least_recently_leave() -> None:
-    ids = MadeIds(max_bytes=6 * (ENTRY_BYTES + 1))
+    ids = MadeIds(max_bytes=3 * (ENTRY_BYTES + 1))
     for name in "abc":
         ids.learn(name, FIRST)
 
@@ -29,6 +29,19 @@ def test_the_ids_that_were_used_least_recently_leave() -> None:
 
     assert [name for name in "abcd" if ids.find(name)] == ["a", "c", "d"]
     assert ids.bytes == 3 * (ENTRY_BYTES + 1)
+
+
+def test_a_router_without_peers_has_all_the_memory_for_its_own_ids() -> None:
+    ids = MadeIds()
+    ids.limit(10 * (ENTRY_BYTES + 1))
+    for number in range(20):
+        ids.learn(chr(97 + number), FIRST)
+    alone = len(ids)
+
+    ids.share()
+    ids.learn("x", FIRST)
+
+    assert (alone, len(ids)) == (10, 5)
 
 
 def test_memory_does_not_grow_when_an_id_is_learned_again() -> None:
@@ -41,6 +54,7 @@ def test_memory_does_not_grow_when_an_id_is_learned_again() -> None:
 
 def test_a_peer_adds_ids_and_changes_none() -> None:
     ids = MadeIds()
+    ids.share()
     ids.learn("mine", FIRST)
 
     ids.hear("mine", SECOND)
@@ -65,6 +79,7 @@ def test_only_what_this_router_learns_is_told() -> None:
 
 def test_a_peer_does_not_displace_what_this_router_learned() -> None:
     ids = MadeIds(max_bytes=20 * ENTRY_BYTES)
+    ids.share()
     ids.learn("mine", FIRST)
 
     for number in range(100):
@@ -77,6 +92,7 @@ def test_a_peer_does_not_displace_what_this_router_learned() -> None:
 
 def test_the_newest_are_those_that_were_used_last() -> None:
     ids = MadeIds()
+    ids.share()
     for name in "abc":
         ids.learn(name, FIRST)
     ids.hear("d", SECOND)
