@@ -182,6 +182,24 @@ async def test_the_port_of_a_native_sidecar_is_seen(
         assert watcher.fleet.ready()[0].pod.address == "[fd00::7]:8443"
 
 
+async def test_annotations_say_how_a_pod_is_read_and_may_change(
+    kube: KubeServer, admin: KubeClient, namespace: str
+) -> None:
+    await admin.pod(namespace, "a", ip="10.0.0.7", annotations={"lora-router/scheme": "https"})
+    async with watching(kube.kubeconfig, namespace) as watcher:
+        assert watcher.fleet.ready()[0].pod.metrics_url == "https://10.0.0.7:8000/metrics"
+
+        await admin.call(
+            "PATCH",
+            f"/api/v1/namespaces/{namespace}/pods/a",
+            {"metadata": {"annotations": {"lora-router/metrics-path": "/stats"}}},
+            content_type="application/merge-patch+json",
+        )
+        await until(
+            lambda: watcher.fleet.ready()[0].pod.metrics_url == "https://10.0.0.7:8000/stats"
+        )
+
+
 async def test_only_pods_that_the_selector_takes_and_only_as_long(
     kube: KubeServer, admin: KubeClient, namespace: str
 ) -> None:
