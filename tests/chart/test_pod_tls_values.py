@@ -83,9 +83,12 @@ def test_envoy_gateway_may_trust_the_authorities_of_the_system() -> None:
 def test_files_that_settings_name_can_be_mounted() -> None:
     documents = render(
         {
+            **with_mode("sidecar"),
             "extraVolumes": [{"name": "tokens", "secret": {"secretName": "pods"}}],
             "extraVolumeMounts": [{"name": "tokens", "mountPath": "/tokens"}],
         }
     )
-    assert mounts(router(documents))["/tokens"] == "tokens"
+    _, envoy = pod_template(documents)["spec"]["initContainers"]
+    for container in (router(documents), envoy):
+        assert mounts(container)["/tokens"] == "tokens"
     assert volumes(documents)["tokens"]["secret"] == {"secretName": "pods"}

@@ -1,13 +1,16 @@
 """Paths and upgrades behind Envoy Gateway: as the printed Envoy configuration has them."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from yarl import URL
 
 from tests.chart.rendering import render
 from tests.envoy import free_port
 from tests.integration.echo_pod import EchoPod
+from tests.integration.gateway import until
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import (
     bootstrap,
@@ -67,3 +70,49 @@ async def test_a_path_is_routed_as_the_pod_reads_it(
             async with gateway.client.post(url, json={"model": model}) as response:
                 assert (response.status, response.headers["x-pod"]) == (200, pod)
         assert {each.path for pod in pods for each in pod.received} == {"/v1/chat/completions"}
+
+
+class SpeakingPod(EchoPod):
+    """Answers messages of a WebSocket with its name."""
+
+    async def _echo(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("upgrade", "").lower() != "websocket":
+            return await super()._echo(request)
+        opened = web.WebSocketResponse()
+        await opened.prepare(request)
+        async for message in opened:
+            await opened.send_str(f"{self.name}: {message.data}")
+        return opened
+
+
+async def test_a_websocket_reaches_the_pod_of_its_model_and_counts_while_it_is_open(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    pods: list[EchoPod] = [SpeakingPod("one", ("a1",)), SpeakingPod("two", ("a2",))]
+    service = (namespace, "base")
+    values = gateway_values(service)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+        url = f"http://127.0.0.1:{gateway.envoy.port}/v1/realtime"
+        for model, pod in (("a1", "one"), ("a2", "two")):
+            async with (
+                asyncio.timeout(60),
+                gateway.client.ws_connect(f"{url}?model={model}") as opened,
+            ):
+                await opened.send_str("hello")
+                assert await opened.receive_str() == f"{pod}: hello"
+                assert gateway.app.fleet.ledger.total == 1
+            await until(lambda: gateway.app.fleet.ledger.total == 0, 60)
+
+
+async def test_a_body_that_nobody_reads_is_not_buffered(
+    kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
+) -> None:
+    pods = [EchoPod("one")]
+    service = (namespace, "base")
+    values = gateway_values(service)
+    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+        url = f"http://127.0.0.1:{gateway.envoy.port}/v1/files"
+        more_than_the_buffer = bytes(40 * 1024 * 1024)
+        async with gateway.client.post(url, data=more_than_the_buffer) as response:
+            assert response.status == 200
+        assert len(pods[0].received[-1].body) == len(more_than_the_buffer)
