@@ -14,12 +14,13 @@ from lora_router.endpoint_discovery.stream_call import StreamEndpoints
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.every_pod import EveryPod
 from lora_router.extproc.gateway_faults import GatewayFaults
-from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.header_names import CONFORMANCE_HEADER, HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.path_table import rules_of_settings
 from lora_router.extproc.paths import Paths
+from lora_router.extproc.self_signed import SelfSigned
 from lora_router.extproc.sticky_ids import StickyIds
-from lora_router.extproc.tls import TlsFiles
+from lora_router.extproc.tls import TlsFiles, TlsSource
 from lora_router.extproc.transport import Transport
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
@@ -202,6 +203,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
             pool=settings.pool_header or "",
             rewrite_key=settings.rewrite_sticky_header or "",
             passes_authorization=settings.admin_paths == "allow",
+            selection=CONFORMANCE_HEADER if settings.conformance_header else "",
         ),
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),
@@ -258,7 +260,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
         context,
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_size_bytes,
-        tls=tls_files(settings),
+        tls=tls_source(settings),
         process_limits=ProcessLimits(
             buffered_bytes=settings.max_buffered_bytes,
             connections=settings.grpc_max_connections,
@@ -276,8 +278,10 @@ def _paths(settings: Settings) -> Paths:
     )
 
 
-def tls_files(settings: Settings) -> TlsFiles | None:
-    """Return the TLS files of the gRPC server, or ``None`` without TLS."""
+def tls_source(settings: Settings) -> TlsSource | None:
+    """Return where the certificate of the gRPC server comes from, or ``None`` without TLS."""
+    if settings.grpc_tls_self_signed:
+        return SelfSigned()
     if settings.grpc_tls_cert_file is None or settings.grpc_tls_key_file is None:
         return None
     return TlsFiles(

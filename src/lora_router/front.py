@@ -22,7 +22,7 @@ from lora_router.assembly import (
     make_health_check,
     make_pod_access,
     make_transport,
-    tls_files,
+    tls_source,
 )
 from lora_router.config.settings import Settings
 from lora_router.endpoint_discovery.service import EndpointDiscovery
@@ -179,7 +179,7 @@ class Front:
         return rewrites
 
     def _watch_certificates(self) -> CertificateWatch | None:
-        files = tls_files(self._settings)
+        files = tls_source(self._settings)
         if files is None:
             return None
         watch = CertificateWatch(files, self.transport, self.supervisor)

@@ -88,6 +88,7 @@ class EchoPod:
 
     def _add_routes(self, app: web.Application) -> None:
         """Add what is not there for the router."""
+        app.router.add_get("/v1/realtime", self._realtime)
         app.router.add_route("*", "/{path:.*}", self._echo)
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -114,13 +115,22 @@ class EchoPod:
         listed += [{"id": name, "parent": "base"} for name in self.adapters]
         return web.json_response({"object": "list", "data": listed})
 
+    def _record(self, request: web.Request, body: bytes) -> None:
+        headers = list(request.headers.items())
+        self.received.append(Received(self.name, request.method, request.path_qs, headers, body))
+
+    async def _realtime(self, request: web.Request) -> web.WebSocketResponse:
+        self._record(request, b"")
+        socket = web.WebSocketResponse()
+        socket.headers["x-pod"] = self.name
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(message.data)
+        return socket
+
     async def _echo(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        self.received.append(
-            Received(
-                self.name, request.method, request.path_qs, list(request.headers.items()), body
-            )
-        )
+        self._record(request, body)
         try:
             document = _WAITS if request.path == "/waits" else json.loads(body)
             is_named = bool(document.get("named"))

@@ -86,7 +86,7 @@ def probe(
         if service == "liveness":
             # Unlike the gRPC port, this page answers while the router is merely busy.
             http = f"http://127.0.0.1:{settings.admin_port}/healthz"
-        elif settings.grpc_tls_cert_file is None:
+        elif settings.grpc_tls_cert_file is None and not settings.grpc_tls_self_signed:
             grpc = f"127.0.0.1:{settings.grpc_port}"
         else:
             http = f"http://127.0.0.1:{settings.admin_port}/readyz"

@@ -146,6 +146,11 @@ class RouterSettings(BaseModel):
         "encrypted.",
     )
     grpc_tls_key_file: kinds.OwnPem = Field(None, description="Private key of that certificate.")
+    grpc_tls_self_signed: bool = Field(
+        False,
+        description="Whether the gRPC server makes its own certificate, for gateways that use TLS "
+        "and verify nothing, as InferencePool gateways do by default.",
+    )
     grpc_tls_client_ca_file: kinds.OwnPem = Field(
         None,
         description="Certificate authorities for client certificates. When it is set, Envoy must "
@@ -224,6 +229,12 @@ class RouterSettings(BaseModel):
         description="Header with the namespace and the base model (label model.aibrix.ai/name) of "
         "the picked pod, as NAMESPACE/MODEL. A gateway can choose among several Services by it. "
         "Default: not set.",
+    )
+
+    conformance_header: bool = Field(
+        False,
+        description="For conformance tests of gateways only: whether a client can choose pods by "
+        "the header test-epp-endpoint-selection.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

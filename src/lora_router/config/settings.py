@@ -61,6 +61,13 @@ class Settings(
                 "outlier_max_ejection_seconds: must be at least outlier_min_ejection_seconds"
             )
         _need_each_other(self, "grpc_tls_cert_file", "grpc_tls_key_file")
+        if self.grpc_tls_self_signed and self.grpc_tls_cert_file is not None:
+            raise ValueError("grpc_tls_self_signed and grpc_tls_cert_file: set at most one of them")
+        if self.grpc_tls_self_signed and (self.peers or self.peer_service is not None):
+            raise ValueError(
+                "grpc_tls_self_signed: peers cannot verify such a certificate; set "
+                "grpc_tls_cert_file and grpc_tls_key_file"
+            )
         if self.grpc_tls_client_ca_file is not None and self.grpc_tls_cert_file is None:
             raise ValueError("grpc_tls_client_ca_file: requires grpc_tls_cert_file")
         _need_each_other(self, "envoy_client_cert_file", "envoy_client_key_file")

@@ -20,6 +20,7 @@ from lora_router.envoy.routes import route_config
 from lora_router.listening import everywhere
 
 _NEVER = timedelta(0)
+_Upgrade = hcm.HttpConnectionManagerUpgradeConfig
 _EscapedSlashes = hcm.HttpConnectionManagerPathWithEscapedSlashesAction
 
 _ACCEPTED_AT_ONCE = 64
@@ -75,6 +76,7 @@ def _connection_manager(settings: Settings) -> hcm.HttpConnectionManager:
         ),
         early_header_mutation_extensions=[_strip_client_headers(settings)],
         local_reply_config=local_replies(settings),
+        upgrade_configs=[_Upgrade(upgrade_type="websocket")],
         route_config=route_config(settings),
         http_filters=[
             hcm.HttpFilter(

@@ -29,6 +29,8 @@ def transport_socket(
     Raises:
         EnvoyTlsError: A setting is missing that Envoy needs for TLS to the router.
     """
+    if settings.grpc_tls_self_signed:
+        return _unverified()
     if settings.grpc_tls_cert_file is None:
         return None
     if settings.envoy_router_ca_file is None:
@@ -61,6 +63,12 @@ def transport_socket(
         ),
     )
     return _socket(context)
+
+
+def _unverified() -> core.TransportSocket:
+    """Return the socket for routers that make their own certificates, which nobody can verify."""
+    context = tls.UpstreamTlsContext(common_tls_context=tls.CommonTlsContext(alpn_protocols=["h2"]))
+    return core.TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
 
 
 def pods_transport_socket(settings: Settings) -> core.TransportSocket | None:

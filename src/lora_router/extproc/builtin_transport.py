@@ -4,16 +4,18 @@ from collections.abc import Mapping
 
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.process_call import Process
-from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
+from lora_router.extproc.tls import TlsIdentity, TlsSource, load_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     PROCESS_PATH,
     READINESS_SERVICES,
+    REFLECTED,
     listen_error,
 )
 from lora_router.grpc_server.health import NOT_SERVING, SERVING
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method
+from lora_router.grpc_server.reflection import Reflection
 from lora_router.grpc_server.server import GrpcServer
 
 
@@ -27,7 +29,7 @@ class BuiltinTransport:
         host: str | None,
         port: int,
         max_message_bytes: int,
-        tls: TlsFiles | None = None,
+        tls: TlsSource | None = None,
         limits: Limits | None = None,
         process_limits: ProcessLimits | None = None,
         methods: Mapping[str, Method] | None = None,
@@ -40,7 +42,7 @@ class BuiltinTransport:
                 connections that another process accepted.
             port: Port to listen on; 0: any free port.
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
-            tls: The TLS files. Without them, connections are not encrypted.
+            tls: Where the certificate comes from. Without it, connections are not encrypted.
             limits: Limits of one connection.
             process_limits: Limits of all connections together.
             methods: Further methods on the same port, by path.
@@ -50,7 +52,11 @@ class BuiltinTransport:
         self.tls: TlsIdentity | None = None
         self._process = Process(context, max_message_bytes)
         self.server = GrpcServer(
-            {PROCESS_PATH: self._process.open_call, **(methods or {})},
+            {
+                PROCESS_PATH: self._process.open_call,
+                **Reflection(REFLECTED).methods,
+                **(methods or {}),
+            },
             max_message_bytes=max_message_bytes,
             limits=limits,
             process_limits=process_limits,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from lora_router.extproc.tls import TlsContents, TlsFiles, TlsIdentity, load_tls, read_tls
+from lora_router.extproc.tls import TlsContents, TlsIdentity, TlsSource, load_tls, read_tls
 from lora_router.extproc.transport import Transport, TransportError
 from lora_router.log_limit import LogLimit
 from lora_router.supervision import Supervisor
@@ -31,7 +31,7 @@ class CertificateWatch:
 
     def __init__(
         self,
-        files: TlsFiles,
+        files: TlsSource,
         transport: Transport,
         supervisor: Supervisor,
         *,
@@ -64,7 +64,7 @@ class CertificateWatch:
     def start(self) -> None:
         """Start to follow the files, after the transport has started."""
         self._warn_of_end()
-        self._supervisor.keep("tls-files", self._watch, about=str(self._files.certificate))
+        self._supervisor.keep("tls-files", self._watch, about=self._files.shown)
 
     def refresh(self) -> None:
         """Read the files now."""
@@ -103,7 +103,7 @@ class CertificateWatch:
             self._refused(str(error))
             return
         if found is not None and self._has_expired(found) and used is not None:
-            self._refused(f"{self._files.certificate}: the certificate has expired")
+            self._refused(f"{self._files.shown}: the certificate has expired")
             return
         if found is not None:
             await self._transport.use_tls(found)
@@ -149,10 +149,10 @@ class CertificateWatch:
         assert used.expires is not None  # noqa: S101 -- the caller has checked it
         days = (used.expires - self._wall()) / _DAY
         when = f"expires in {days:.1f} days" if days > 0 else f"expired {-days:.1f} days ago"
-        return f"the TLS certificate {when}: {self._files.certificate}"
+        return f"the TLS certificate {when}: {self._files.shown}"
 
 
-def _look_at(files: TlsFiles, used: TlsContents | None) -> TlsIdentity | None:
+def _look_at(files: TlsSource, used: TlsContents | None) -> TlsIdentity | None:
     """Return what is in the files, or ``None`` if it is in use."""
     return None if read_tls(files) == used else load_tls(files)
 

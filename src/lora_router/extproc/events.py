@@ -7,11 +7,11 @@ the garbage collector does not track them (``gc=False``).
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from lora_router.extproc.answer_attributes import Attributes, make_answer
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.stream_setup import Setup
+from lora_router.extproc.stream_setup import Setup, read_endpoints
 from lora_router.fleet.answer import Answer
 
 Message = bytes | bytearray
@@ -137,6 +137,8 @@ def make_request_headers(
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
     path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
     api_version, objective, *key = more
+    if len(key) > 2 and key[2]:
+        setup = structs.replace(setup, subset=read_endpoints(key[2]))
     return RequestHeaders(
         path,
         method,

@@ -14,21 +14,24 @@ from typing import TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.grpcio_memory import StreamMemory
 from lora_router.extproc.outputs import EndStream, Output, Outputs
 from lora_router.extproc.session import Session
-from lora_router.extproc.tls import TlsFiles, TlsIdentity, load_tls
+from lora_router.extproc.tls import TlsIdentity, TlsSource, load_tls
 from lora_router.extproc.transport import (
     LIVENESS_SERVICE,
     READINESS_SERVICES,
+    REFLECTED,
     SERVICE,
     listen_error,
 )
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.limits import Limits, ProcessLimits
+from lora_router.grpc_server.reflection import METHOD, SERVICES, Reflection
 from lora_router.listening import everywhere, shown_address
 from lora_router.supervision import Supervisor
 
@@ -48,7 +51,7 @@ class GrpcioTransport:
         host: str,
         port: int,
         max_message_bytes: int,
-        tls: TlsFiles | None = None,
+        tls: TlsSource | None = None,
         supervisor: Supervisor | None = None,
         process_limits: ProcessLimits | None = None,
         handlers: Sequence[grpc.GenericRpcHandler] = (),
@@ -60,7 +63,7 @@ class GrpcioTransport:
             host: Address to listen on.
             port: Port to listen on; 0: any free port.
             max_message_bytes: Maximum length of a message from Envoy, which also bounds bodies.
-            tls: The TLS files. Without them, connections are not encrypted.
+            tls: Where the certificate comes from. Without it, connections are not encrypted.
             supervisor: Runs the tasks that send late answers. Default: a private supervisor.
             process_limits: Limits of all connections together, as far as grpcio has them.
             handlers: Further services on the same port.
@@ -81,7 +84,7 @@ class GrpcioTransport:
         self._host = host
         self._streams: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -99,7 +102,7 @@ class GrpcioTransport:
             ],
             maximum_concurrent_rpcs=limits.streams,
         )
-        self._server.add_generic_rpc_handlers((self._handler(), *handlers))
+        self._server.add_generic_rpc_handlers((self._handler(), *_reflection(), *handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = port
         """The port on which the server listens, after ``start``."""
@@ -161,7 +164,7 @@ class GrpcioTransport:
         await stopping
         return left
 
-    def _credentials(self, files: TlsFiles) -> grpc.ServerCredentials:
+    def _credentials(self, files: TlsSource) -> grpc.ServerCredentials:
         self.tls = self._tls_in_grpc = identity = load_tls(files)
         return grpc.dynamic_ssl_server_credentials(
             _certificate(identity),
@@ -208,6 +211,43 @@ class GrpcioTransport:
             self._streams.discard(task)
         if writer.ended is not None:
             await context.abort(_STATUS[writer.ended.code], writer.ended.message)
+
+
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio has no types for it
+    """The health service of grpcio, which lacks ``List``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listed: dict[str, int] = {}
+
+    async def set(self, service: str, status: int) -> None:
+        """Set the state of a service."""
+        self._listed[service] = status
+        await super().set(service, status)
+
+    async def List(  # noqa: N802 -- named by the protocol
+        self, _request: health_pb2.HealthListRequest, _context: _Context
+    ) -> health_pb2.HealthListResponse:
+        """Return the states of all services."""
+        statuses = {
+            service: health_pb2.HealthCheckResponse(status=status)  # type: ignore[arg-type]
+            for service, status in self._listed.items()
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+
+def _reflection() -> list[grpc.GenericRpcHandler]:
+    reflection = Reflection(REFLECTED)
+
+    async def answer(requests: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        async for request in requests:
+            try:
+                yield reflection.answer(request)
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a reflection request")
+
+    method = grpc.stream_stream_rpc_method_handler(answer)
+    return [grpc.method_handlers_generic_handler(each, {METHOD: method}) for each in SERVICES]
 
 
 def _certificate(identity: TlsIdentity) -> grpc.ServerCertificateConfiguration:

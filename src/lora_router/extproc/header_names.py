@@ -5,8 +5,10 @@ from dataclasses import dataclass
 RESPONSE_WANTED = (":status", "content-type")
 """Response headers that the router reads, in the order of ``make_response_headers``."""
 
-_NO_HEADER = "x-lora-router-unused"
-"""Stands for a header that is not read, where a further one follows."""
+_NO_HEADER, _NOR_THIS = "x-lora-router-unused", "x-lora-router-unused-too"
+"""Stand for headers that are not read, where a further one follows."""
+CONFORMANCE_HEADER = "test-epp-endpoint-selection"
+"""The header by which conformance tests of gateways choose endpoints."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +29,8 @@ class HeaderNames:
     """Empty: not set."""
     rewrite_key: str = ""
     """Names who asks. Requests of one are rewritten to the same model. Empty: not read."""
+    selection: str = ""
+    """Names endpoints, among which the router chooses. Empty: not read."""
 
     passes_authorization: bool = False
     """Whether the router itself sends requests of clients to pods."""
@@ -43,6 +47,9 @@ class HeaderNames:
         more: tuple[str, ...] = (self.rewrite_key,) if self.rewrite_key else ()
         if self.passes_authorization:
             more = (self.rewrite_key or _NO_HEADER, "authorization")
+        if self.selection:
+            authorization = "authorization" if self.passes_authorization else _NOR_THIS
+            more = (self.rewrite_key or _NO_HEADER, authorization, self.selection)
         return (
             ":path",
             ":method",

@@ -66,6 +66,11 @@ def _read_subset(metadata: Metadata) -> frozenset[str] | None:
     listed = [item.string_value for item in value.list_value.values]
     listed.append(value.string_value)
     # Some gateways write the list as one string, like the value of a header, or in its items.
+    return read_endpoints(*listed)
+
+
+def read_endpoints(*listed: str) -> frozenset[str]:
+    """Return the endpoints in lists with commas. Entries without a port are addresses."""
     written = [entry.strip() for text in listed for entry in text.split(",")]
     return frozenset(_as_in_pods(entry) for entry in written if entry)
 

@@ -3,7 +3,9 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
+from lora_router.extproc.self_signed import SelfSigned, readable
 from lora_router.extproc.transport import TransportError
 from lora_router.extproc.x509 import expires_at
 from lora_router.yaml_document import YamlDocumentError, read_file
@@ -20,6 +22,15 @@ class TlsFiles:
     client_ca: Path | None = None
     """If set, a client must present a certificate that one of these authorities signed (mutual
     TLS)."""
+
+    @property
+    def shown(self) -> str:
+        """How messages name the certificate."""
+        return str(self.certificate)
+
+
+TlsSource: TypeAlias = TlsFiles | SelfSigned
+"""Where the server gets its certificate from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +52,17 @@ class TlsIdentity:
     """When the first certificate of the chain expires, in seconds since 1970; ``None``: unknown."""
 
 
-def load_tls(files: TlsFiles) -> TlsIdentity:
-    """Return the identity in the files.
+def load_tls(source: TlsSource) -> TlsIdentity:
+    """Return the identity that is to be used now.
 
     Raises:
         TransportError: A file cannot be read or used. The message names the setting and the file.
     """
-    contents = read_tls(files)
-    context = _context(files)
+    contents = read_tls(source)
+    context = _own_context(contents) if isinstance(source, SelfSigned) else _context(source)
     # OpenSSL reads the files again, and they may be replaced in between.
-    if read_tls(files) != contents:
-        raise TransportError(f"grpc_tls_cert_file: {files.certificate}: changed while it was read")
+    if isinstance(source, TlsFiles) and read_tls(source) != contents:
+        raise TransportError(f"grpc_tls_cert_file: {source.shown}: changed while it was read")
     try:
         expires = expires_at(contents.certificate)
     except ValueError:
@@ -59,12 +70,14 @@ def load_tls(files: TlsFiles) -> TlsIdentity:
     return TlsIdentity(contents, context, expires)
 
 
-def read_tls(files: TlsFiles) -> TlsContents:
+def read_tls(files: TlsSource) -> TlsContents:
     """Return the contents of the files. They may not fit together.
 
     Raises:
         TransportError: A file cannot be read. The message names the setting and the file.
     """
+    if isinstance(files, SelfSigned):
+        return TlsContents(*files.current(), client_ca=None)
     return TlsContents(
         certificate=_read("grpc_tls_cert_file", files.certificate),
         key=_read("grpc_tls_key_file", files.key),
@@ -74,11 +87,23 @@ def read_tls(files: TlsFiles) -> TlsContents:
     )
 
 
-def _context(files: TlsFiles) -> ssl.SSLContext:
+def _http2_context() -> ssl.SSLContext:
     """Return the context of a server that accepts only HTTP/2."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _own_context(contents: TlsContents) -> ssl.SSLContext:
+    context = _http2_context()
+    with readable(contents.certificate) as certificate, readable(contents.key) as key:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    context = _http2_context()
     try:
         # Without a password, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")

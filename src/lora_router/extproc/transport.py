@@ -3,6 +3,9 @@
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from grpc_health.v1 import health_pb2
+
+from lora_router.extproc.pb import ext_proc_pb2
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.listening import shown_address
 
@@ -12,8 +15,12 @@ if TYPE_CHECKING:
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 PROCESS_PATH = f"/{SERVICE}/Process"
 
-READINESS_SERVICES = ("", "readiness", SERVICE)
-"""gRPC health services that report readiness: whether this router should receive new requests."""
+READINESS_SERVICES = ("", "readiness", "inference-extension", SERVICE)
+"""gRPC health services that report readiness: whether this router should receive new requests.
+Manifests of endpoint pickers probe them by these names."""
+REFLECTED = (ext_proc_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+"""The files whose services gRPC reflection describes."""
+
 LIVENESS_SERVICE = "liveness"
 """The gRPC health service that reports SERVING as long as the process answers."""
 

@@ -4,6 +4,7 @@ Sources: grpc/doc/PROTOCOL-HTTP2.md and grpc/doc/compression.md.
 """
 
 import struct
+import zlib
 from collections.abc import Sequence
 
 from lora_router.grpc_server.frames import Payload
@@ -11,6 +12,13 @@ from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLE
 
 Message = bytes | bytearray
 """A message that arrives in pieces is a ``bytearray``."""
+
+_WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+"""What zlib calls the encodings that can be read."""
+_RATIO = 100
+"""How much longer than its compressed form a message may be. Text is about 10 times as long.
+Without a bound, a short message could take a second to decompress."""
+_ALWAYS_BYTES = 64 * 1024
 
 prefix = struct.Struct(">BI")
 PREFIX_BYTES = prefix.size
@@ -40,10 +48,31 @@ def whole_message(payload: Payload, limit: int) -> bytes | None:
     return bytes(payload[PREFIX_BYTES:])
 
 
+def decompressed(data: bytearray, encoding: bytes, limit: int) -> bytearray:
+    """Return the message that was compressed. Its length is bounded, whatever it contains.
+
+    Raises:
+        MessageError: It is too long, or it is not compressed in this way.
+    """
+    limit = min(limit, _RATIO * len(data) + _ALWAYS_BYTES)
+    inflate = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        message = bytearray(inflate.decompress(data, limit + 1))
+    except zlib.error:
+        raise MessageError(INTERNAL, "a message cannot be decompressed") from None
+    if len(message) > limit:
+        raise MessageError(
+            RESOURCE_EXHAUSTED, f"a message has more than {limit} bytes after decompression"
+        )
+    if not inflate.eof or inflate.unused_data:
+        raise MessageError(INTERNAL, "a message cannot be decompressed")
+    return message
+
+
 class MessageReader:
     """Cuts the bytes of a stream into messages, and holds the start of an incomplete one."""
 
-    __slots__ = ("_encoding", "_limit", "_missing", "_partial", "held", "length")
+    __slots__ = ("_compressed", "_encoding", "_limit", "_missing", "_partial", "held", "length")
 
     def __init__(self, limit: int, encoding: bytes) -> None:
         """Create a reader at the start of a stream.
@@ -54,6 +83,8 @@ class MessageReader:
         """
         self._limit = limit
         self._encoding = encoding
+        self._compressed = False
+        """Whether the incomplete message is compressed."""
         self._partial: bytearray | None = None
         self.held = 0
         """Bytes of the incomplete message."""
@@ -66,13 +97,14 @@ class MessageReader:
         """Add bytes; return the messages that they complete.
 
         Raises:
-            MessageError: A message is too long or compressed.
+            MessageError: A message is too long, or its compression cannot be read.
         """
         if self._partial is None:
             message = whole_message(payload, self._limit)
             if message is not None:
                 return (message,)
         messages = []
+        inflated = 0  # All messages of one call together are within the limit of one.
         partial = bytearray() if self._partial is None else self._partial
         at, end = 0, len(payload)
         while at < end:
@@ -87,6 +119,9 @@ class MessageReader:
             partial += payload[start:at]
             self._missing -= min(at, end) - start
             if not self._missing:
+                if self._compressed:
+                    partial = decompressed(partial, self._encoding, self._limit - inflated)
+                    inflated += len(partial)
                 messages.append(partial)
                 partial = bytearray()
                 self._missing = -1
@@ -98,14 +133,16 @@ class MessageReader:
     def _length(self, flag: int, size: int) -> int:
         if flag > 1:
             raise MessageError(INTERNAL, "the compressed flag of a message is neither 0 nor 1")
-        if flag and self._encoding != b"identity":
-            raise MessageError(
-                UNIMPLEMENTED, "compressed messages are not supported; use grpc-encoding identity"
-            )
-        if flag:
+        if flag and self._encoding == b"identity":
             raise MessageError(
                 INTERNAL, "a message is compressed, but grpc-encoding names no compression"
             )
+        if flag and self._encoding not in _WINDOW_BITS:
+            raise MessageError(
+                UNIMPLEMENTED,
+                "unknown compression of messages; use grpc-encoding identity, gzip or deflate",
+            )
+        self._compressed = bool(flag)
         if size > self._limit:
             raise MessageError(
                 RESOURCE_EXHAUSTED, f"a message has {size} bytes; the limit is {self._limit}"

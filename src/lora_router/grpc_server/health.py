@@ -1,9 +1,14 @@
-"""gRPC's health checking protocol (grpc/doc/health-checking.md): Check and Watch."""
+"""gRPC's health checking protocol (grpc/doc/health-checking.md): Check, List and Watch."""
 
 from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
 
 from lora_router.grpc_server.call_headers import CallHeaders
 from lora_router.grpc_server.grpc_messages import Message
@@ -33,12 +38,17 @@ class Health:
         """The methods of the service, by path."""
         return {
             f"{_SERVICE}/Check": lambda stream, headers: _Check(self, stream, headers),
+            f"{_SERVICE}/List": lambda stream, headers: _List(self, stream, headers),
             f"{_SERVICE}/Watch": lambda stream, headers: _Watch(self, stream, headers),
         }
 
     def state(self, service: str) -> HealthCheckResponse.ServingStatus | None:
         """Return the state of a service, or ``None`` for an unknown service."""
         return self._states.get(service)
+
+    def states(self) -> Mapping[str, HealthCheckResponse.ServingStatus]:
+        """Return the states of all services."""
+        return self._states
 
     def set(self, service: str, state: HealthCheckResponse.ServingStatus) -> None:
         """Set the state of a service, and send a change to the calls that watch it."""
@@ -85,11 +95,19 @@ class _HealthCall(MessageCall):
         try:
             if self._request is None:
                 raise DecodeError
-            self.service = HealthCheckRequest.FromString(bytes(self._request)).service
+            self.read(bytes(self._request))
         except DecodeError:
-            self.finish(INTERNAL, "lora-router: not a HealthCheckRequest message")
+            self.finish(INTERNAL, "lora-router: not a request of the health service")
             return
         self.answer(self._health.state(self.service))
+
+    def read(self, request: bytes) -> None:
+        """Read the request.
+
+        Raises:
+            DecodeError: It is another message.
+        """
+        self.service = HealthCheckRequest.FromString(request).service
 
     def answer(self, state: HealthCheckResponse.ServingStatus | None) -> None:
         """Answer with the state of the service; ``None``: the service is unknown."""
@@ -108,6 +126,23 @@ class _Check(_HealthCall):
             self.finish(NOT_FOUND, "lora-router: unknown service")
             return
         self.send_state(state)
+        self.finish(OK)
+
+
+class _List(_HealthCall):
+    __slots__ = ()
+
+    def read(self, request: bytes) -> None:
+        HealthListRequest.FromString(request)
+
+    def answer(self, _state: HealthCheckResponse.ServingStatus | None) -> None:
+        listed = HealthListResponse(
+            statuses={
+                service: HealthCheckResponse(status=state)
+                for service, state in self._health.states().items()
+            }
+        )
+        self.stream.send_message(listed.SerializeToString())
         self.finish(OK)
 
 

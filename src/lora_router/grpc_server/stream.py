@@ -22,7 +22,7 @@ from lora_router.grpc_server.violations import ErrorCode, StreamError
 _STATUS_200 = b"\x88"
 """``:status: 200`` is an entry of HPACK's static table."""
 _GRPC_HEADERS = _STATUS_200 + literals(
-    [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
+    [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,deflate,gzip")]
 )
 _LONGEST_STATUS_MESSAGE = 1024
 

@@ -20,7 +20,7 @@ from lora_router.assembly import (
     make_fleet,
     make_pod_access,
     make_scraper,
-    tls_files,
+    tls_source,
 )
 from lora_router.config.settings import Settings
 from lora_router.extproc.tls import load_tls
@@ -145,7 +145,7 @@ class Parent:
         await self.admin.start()
         await self.discovery.start()
         await self.scraper.start()
-        files = tls_files(settings)
+        files = tls_source(settings)
         if files is not None:
             load_tls(files)
         try:

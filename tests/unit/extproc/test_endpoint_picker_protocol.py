@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
+from lora_router.extproc.header_names import CONFORMANCE_HEADER, HeaderNames
 from lora_router.extproc.pb.core_pb2 import HeaderMap, HeaderValue
 from lora_router.extproc.pb.ext_proc_pb2 import HttpHeaders, ProcessingRequest, ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
@@ -82,7 +83,7 @@ def refused(answers: list[ProcessingResponse]) -> int:
     return int(answers[-1].immediate_response.status.code)
 
 
-def several_pods() -> Conversation:
+def several_pods(headers: HeaderNames | None = None) -> Conversation:
     """Return a fleet with two endpoints at one address, and one pod with IPv6."""
     endpoints = {
         "1": "10.0.0.1:8000",
@@ -96,7 +97,7 @@ def several_pods() -> Conversation:
         make_pod(0, name=name, address=address, models=("base", "sql-lora"))
         for name, address in endpoints.items()
     )
-    return Conversation(fleet)
+    return Conversation(fleet, headers=headers)
 
 
 class TestSubsetHint:
@@ -422,3 +423,34 @@ class TestHalfClose:
         assert peer.conversation.context.director.held == 0
         peer.end(first)
         assert peer.idle
+
+
+class TestConformanceHeader:
+    """Conformance tests of gateways choose the endpoint by a header."""
+
+    HEADERS = HeaderNames(selection=CONFORMANCE_HEADER)
+
+    def chosen(self, value: bytes, names: HeaderNames, hint: list[str] | None = None) -> str:
+        talk = several_pods(headers=names)
+        request = request_headers(headers=[(CONFORMANCE_HEADER, value)])
+        if hint is not None:
+            hinted(request, hint)
+        answers = talk.say(request, request_body(SQL))
+        return picked(answers) if answers[-1].HasField("request_body") else ""
+
+    @pytest.mark.parametrize("value", [b"10.0.0.3:8000", b"10.0.0.3", b"10.9.9.9, 10.0.0.3:8000"])
+    def test_it_names_endpoints(self, value: bytes) -> None:
+        assert self.chosen(value, self.HEADERS) == "10.0.0.3:8000"
+
+    def test_it_stands_above_the_subset_of_the_gateway(self) -> None:
+        assert self.chosen(b"10.0.0.3", self.HEADERS, ["10.0.0.1:8000"]) == "10.0.0.3:8000"
+
+    def test_it_names_only_pods_that_are_known(self) -> None:
+        assert self.chosen(b"6.6.6.6:80", self.HEADERS) == ""
+
+    def test_by_default_it_means_nothing(self) -> None:
+        assert self.chosen(b"6.6.6.6:80", HeaderNames())
+
+    def test_it_is_read_beside_the_header_that_keeps_rewrites_together(self) -> None:
+        names = HeaderNames(selection=CONFORMANCE_HEADER, rewrite_key="x-user")
+        assert self.chosen(b"10.0.0.3", names) == "10.0.0.3:8000"

@@ -1,6 +1,8 @@
 """A connection and its calls, tested with the ``h2`` library and with raw frames."""
 
 import gc
+import gzip
+import struct
 
 import pytest
 
@@ -20,7 +22,7 @@ def test_messages_are_answered_until_the_client_has_said_all() -> None:
     assert gateway.messages(number) == [b"one", b"two"]
     assert gateway.headers(number)[":status"] == "200"
     assert gateway.headers(number)["content-type"] == "application/grpc"
-    assert gateway.headers(number)["grpc-accept-encoding"] == "identity"
+    assert gateway.headers(number)["grpc-accept-encoding"] == "identity,deflate,gzip"
     assert gateway.status(number) is None
 
     gateway.end(number)
@@ -189,13 +191,22 @@ def test_what_is_no_message_ends_its_stream_with_a_status(data: bytes) -> None:
     assert gateway.idle
 
 
-def test_a_compressed_message_is_unimplemented() -> None:
+def test_a_compressed_message_is_decompressed() -> None:
     gateway = Gateway()
     number = gateway.open(grpc_encoding="gzip")
+    data = gzip.compress(b"hello" * 100)
+    gateway.send(number, struct.pack(">BI", 1, len(data)) + data)
+
+    assert gateway.messages(number) == [b"hello" * 100]
+
+
+def test_a_message_in_an_unknown_compression_is_unimplemented() -> None:
+    gateway = Gateway()
+    number = gateway.open(grpc_encoding="snappy")
     gateway.send(number, b"\x01\0\0\0\x01x")
 
     assert gateway.status(number) == 12
-    assert gateway.headers(number)["grpc-accept-encoding"] == "identity"
+    assert gateway.headers(number)["grpc-accept-encoding"] == "identity,deflate,gzip"
 
 
 def test_a_stream_that_ends_within_a_message_is_an_error() -> None:

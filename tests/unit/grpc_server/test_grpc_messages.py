@@ -1,6 +1,9 @@
 """gRPC messages in the bytes of a stream."""
 
+import gzip
 import struct
+import zlib
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -46,7 +49,8 @@ def test_a_stream_that_ends_within_a_message_is_an_error(data: bytes) -> None:
     ("data", "encoding", "code"),
     [
         (struct.pack(">BI", 0, 1001), b"identity", RESOURCE_EXHAUSTED),
-        (struct.pack(">BI", 1, 1) + b"x", b"gzip", UNIMPLEMENTED),
+        (struct.pack(">BI", 1, 1) + b"x", b"snappy", UNIMPLEMENTED),
+        (struct.pack(">BI", 1, 1) + b"x", b"gzip", INTERNAL),
         (struct.pack(">BI", 1, 1) + b"x", b"identity", INTERNAL),
         (struct.pack(">BI", 2, 1) + b"x", b"identity", INTERNAL),
     ],
@@ -57,6 +61,52 @@ def test_what_is_too_long_or_compressed_is_refused_by_its_prefix(
     with pytest.raises(MessageError) as raised:
         MessageReader(1000, encoding).feed(data)
     assert raised.value.code == code
+
+
+@given(
+    st.lists(st.binary(max_size=2000), max_size=4),
+    st.sampled_from(["gzip", "deflate"]),
+    st.integers(1, 50),
+)
+def test_compressed_messages_are_read_however_they_are_cut(
+    messages: list[bytes], encoding: str, step: int
+) -> None:
+    pack = gzip.compress if encoding == "gzip" else zlib.compress
+    packed = [pack(each) for each in messages]
+    data = b"".join(struct.pack(">BI", 1, len(each)) + each for each in packed)
+    reader = MessageReader(10_000, encoding.encode())
+
+    read = [m for at in range(0, len(data), step) for m in reader.feed(data[at : at + step])]
+
+    assert read == messages
+    reader.check_end()
+
+
+@pytest.mark.parametrize(
+    ("contents", "count", "limit"),
+    [
+        (b"x" * 900_000, 1, 10_000_000),
+        (bytes(range(256)) * 200, 1, 51_199),
+        (bytes(range(256)) * 200, 3, 120_000),
+    ],
+    ids=["more than its length allows", "more than the limit", "too long together"],
+)
+def test_what_messages_contain_is_bounded_however_well_they_are_compressed(
+    contents: bytes, count: int, limit: int
+) -> None:
+    packed = gzip.compress(contents)
+    data = (struct.pack(">BI", 1, len(packed)) + packed) * count
+    with pytest.raises(MessageError) as raised:
+        MessageReader(limit, b"gzip").feed(data)
+    assert raised.value.code == RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"x"])
+def test_a_compressed_message_must_be_complete(change: Callable[[bytes], bytes]) -> None:
+    data = change(gzip.compress(b"hello"))
+    with pytest.raises(MessageError) as raised:
+        MessageReader(1000, b"gzip").feed(struct.pack(">BI", 1, len(data)) + data)
+    assert raised.value.code == INTERNAL
 
 
 def test_a_message_of_the_longest_kind_is_taken() -> None:
