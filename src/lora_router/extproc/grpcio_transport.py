@@ -230,7 +230,7 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio has no
     ) -> health_pb2.HealthListResponse:
         """Return the states of all services."""
         statuses = {
-            service: health_pb2.HealthCheckResponse(status=status)  # type: ignore[arg-type]
+            service: health_pb2.HealthCheckResponse(status=status)
             for service, status in self._listed.items()
         }
         return health_pb2.HealthListResponse(statuses=statuses)
