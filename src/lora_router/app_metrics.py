@@ -30,6 +30,11 @@ def add_app_metrics(
         "Requests that wait in this router for a pod.",
         lambda: director.held,
     )
+    telemetry.add_gauge(
+        "lora_router_known_ids",
+        "IDs of responses, files and batches whose pod is known.",
+        lambda: len(director.sticky.made),
+    )
     add_process_metrics(telemetry, supervisor)
     add_bounds_metrics(telemetry, transport.bounds)
 

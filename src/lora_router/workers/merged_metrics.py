@@ -35,6 +35,7 @@ GAUGES: Mapping[str, Merge] = {
     # What all processes see, each from its own side.
     "lora_router_in_flight_adapters": max,
     "lora_router_ambiguous_models": max,
+    "lora_router_known_ids": max,
     "lora_router_pods": max,
     "lora_router_pods_by_health": max,
     "lora_router_pods_without_load": max,
