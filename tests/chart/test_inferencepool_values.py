@@ -44,11 +44,20 @@ def test_the_pool_names_the_routers_service_and_its_port() -> None:
     assert pool["spec"]["targetPorts"] == [{"number": 8000}, {"number": 8001}]
 
 
-def test_with_tls_the_port_is_marked_as_those_of_other_pickers() -> None:
-    documents = render(pool_mode() | {"tls": {"secretName": "router-tls"}})
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tls": {"secretName": "router-tls"}},
+        {"settings": {"grpc_tls_self_signed": True}, "peering": {"enabled": False}},
+    ],
+)
+def test_with_tls_the_port_is_marked_as_those_of_other_pickers(values: dict[str, object]) -> None:
+    documents = render(pool_mode() | values)
 
     port = one(documents, "Service")["spec"]["ports"][0]
     assert port["appProtocol"] == "http2"
+    [container] = one(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
 def test_the_router_follows_that_pool_and_nothing_else(tmp_path: Path) -> None:

@@ -68,6 +68,10 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             {**pool_mode(), "settings": {"inference_pool_group": "inference.networking.x-k8s.io"}},
             "set gateway.inferencePool.create=false",
         ),
+        (
+            {"settings": {"grpc_tls_self_signed": True}},
+            "settings.grpc_tls_self_signed: routers cannot verify each other's certificates",
+        ),
         ({"settings": {"inference_pool": "a"}}, "additional properties 'inference_pool'"),
         (
             pool_mode(targetPorts=list(range(8000, 8009))),

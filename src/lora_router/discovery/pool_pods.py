@@ -150,7 +150,7 @@ class PoolPods:
             pool.selector,
             ", ".join(map(str, pool.ports)),
             pool.app_protocol,
-            pool.failure_mode,
+            pool.failure_mode or "not set",
         )
         if pool.app_protocol == H2C:
             log.warning(

@@ -139,7 +139,7 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 
 {{- /* "true" if Envoy calls the router over TLS, else empty. */ -}}
 {{- define "lora-router.tls" -}}
-{{- if or .Values.tls.secretName .Values.settings.grpc_tls_cert_file -}}
+{{- if or .Values.tls.secretName .Values.settings.grpc_tls_cert_file .Values.settings.grpc_tls_self_signed -}}
 true
 {{- end -}}
 {{- end }}

@@ -15,6 +15,9 @@
 
 {{- /* Refuses values that do not fit a pool. A pool selects pods and names a Service of its own namespace. */ -}}
 {{- define "lora-router.checkInferencePool" -}}
+{{- if and .Values.settings.grpc_tls_self_signed (include "lora-router.mesh" .) }}
+{{- fail "settings.grpc_tls_self_signed: routers cannot verify each other's certificates. Set tls.secretName, or peering.enabled=false, or let a Valkey or Redis carry what the routers say (peering.redis)" }}
+{{- end }}
 {{- if include "lora-router.inferencePool" . -}}
 {{- $pool := .Values.gateway.inferencePool -}}
 {{- if eq .Values.discovery.scope "cluster" }}
