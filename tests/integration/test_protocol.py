@@ -22,7 +22,8 @@ def pods() -> list[EchoPod]:
 async def check_trailers(gate: Gateway, port: int, *, streamed: bool) -> None:
     """Check that requests with trailers reach their pod, whatever their length.
 
-    In streamed modes, Envoy 1.40 sends the body of such a request to the pod twice.
+    In streamed modes, Envoy 1.40 sends the body of such a request to the pod twice if the route
+    has a retry policy.
     """
     long = SQL % (b"x" * 300_000)
     cut = [long[at : at + 50_000] for at in range(0, len(long), 50_000)]
