@@ -119,7 +119,9 @@ class EchoPod:
         headers = list(request.headers.items())
         self.received.append(Received(self.name, request.method, request.path_qs, headers, body))
 
-    async def _realtime(self, request: web.Request) -> web.WebSocketResponse:
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        if "upgrade" not in request.headers:
+            return await self._echo(request)
         self._record(request, b"")
         socket = web.WebSocketResponse()
         socket.headers["x-pod"] = self.name
