@@ -78,3 +78,5 @@ class Place:
     """The model that the path or the query names."""
     resource: str = ""
     """The ID that the path names."""
+    reads_body: bool = False
+    """Whether it is known, without a look at the rule, that the body names the model."""

@@ -60,7 +60,7 @@ class Paths:
         for rule in (*further, *RULES):
             self._add(rule)
         self._usual = {
-            path: Place(usual, path)
+            path: Place(usual, path, reads_body=True)
             for path, rules in self._fixed.items()
             if (usual := _first(rules, "POST")) is not None
             and usual.treatment is Treatment.ROUTED
