@@ -61,7 +61,7 @@ test-fast: $(VENV)/.dev ## run the unit tests that need no Envoy (ARGS="-k sessi
 	HYPOTHESIS_PROFILE=fast $(PYTEST) --dist worksteal -q -m "not slow and not envoy" tests/unit $(ARGS)
 
 .PHONY: test-clients
-test-clients: $(CLIENTS)/.clients $(NODE_MODULES)/.package-lock.json ## run the clients of OpenAI, Anthropic, and others against the router (3 minutes)
+test-clients: $(CLIENTS)/.clients $(NODE_MODULES)/.package-lock.json ## run the clients of OpenAI, Anthropic, and others against the router (4 minutes with the installation)
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
 .PHONY: fuzz
@@ -176,7 +176,7 @@ COMPILE = uv pip compile -q --universal --python-version 3.11 --no-strip-extras 
 	--no-annotate --no-header $(ARGS)
 
 .PHONY: lock
-lock: ## resolve pyproject.toml into requirements/*.txt (needs uv; ARGS=--upgrade for newer releases)
+lock: ## resolve pyproject.toml into requirements/*.txt (needs uv and npm; ARGS=--upgrade for newer releases)
 	$(COMPILE) --no-emit-package lora-router --extra dev pyproject.toml -o requirements/dev.txt
 	printf 'hatchling\neditables\n' | \
 		$(COMPILE) -c requirements/dev.txt --extra demo pyproject.toml - -o requirements/demo.txt

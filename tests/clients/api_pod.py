@@ -67,6 +67,7 @@ class ApiPod(EchoPod):
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/completions", self._completion)
         add("POST", "/v1/audio/speech", self._speech)
+        add("GET", "/v1/realtime", self._realtime)
         add("POST", "/v1/messages", self._message)
         add("POST", "/v1/messages/count_tokens", self._document(anthropic_answers.token_count))
         add("POST", "/v1/responses", self._response)
@@ -91,8 +92,8 @@ class ApiPod(EchoPod):
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse models that are not here, and remember every request of a client."""
-        # On Azure's paths the model is in the path.
-        asked = {**request.match_info, **await _asked(request)}
+        # On Azure's paths the model is in the path, and a WebSocket has it in the query.
+        asked = {**request.query, **request.match_info, **await _asked(request)}
         model = asked.get("model", "")
         request[_ASKED] = asked
         if request.headers.get("user-agent", "").startswith(_ROUTER):
@@ -148,6 +149,15 @@ class ApiPod(EchoPod):
 
     async def _speech(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(body=b"RIFF sound", content_type="audio/wav")
+
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        """Answer each message of a WebSocket with its type."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_json(openai_answers.realtime_begin(request[_ASKED]))
+        async for message in socket:
+            await socket.send_json(openai_answers.realtime_answer(message.json()))
+        return socket
 
     async def _events(self, request: web.Request, events: list[bytes]) -> web.StreamResponse:
         answer = web.StreamResponse(

@@ -150,6 +150,29 @@ def response_events(made: Mapping[str, Any]) -> list[bytes]:
     ]
 
 
+def realtime_begin(asked: Asked) -> dict[str, Any]:
+    """Return the first event of ``/v1/realtime``."""
+    session = {"type": "realtime", "id": "sess_1", "object": "realtime.session"}
+    return {
+        "type": "session.created",
+        "event_id": "event_1",
+        "session": {**session, "model": asked["model"]},
+    }
+
+
+def realtime_answer(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer of one event."""
+    place = {"event_id": "event_2", "item_id": "item_1", "response_id": "resp_1"}
+    assert message["type"] == "response.create"
+    return {
+        "type": "response.output_text.done",
+        **place,
+        "output_index": 0,
+        "content_index": 0,
+        "text": TEXT,
+    }
+
+
 def error(message: str, param: str | None) -> dict[str, Any]:
     """Return vLLM's error for something that is not there."""
     return {

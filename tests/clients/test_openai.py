@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.integration.gateway import until
+
 openai = pytest.importorskip("openai", reason="`make test-clients` installs the clients")
 
 from tests.clients.openai_answers import ARGUMENTS, TEXT  # noqa: E402
@@ -151,6 +153,18 @@ async def test_azure(service: Service, model: str) -> None:
 
             assert answer.choices[0].message.content == TEXT
     assert service.models == [model] * REPEATS
+
+
+async def test_realtime(service: Service, client: Any, model: str) -> None:
+    async with client.realtime.connect(model=model) as connection:
+        begun = await connection.recv()
+        await connection.response.create()
+        answer = await connection.recv()
+    # A pod has seen the call when the connection is closed.
+    await until(lambda: bool(service.calls), 60)
+
+    assert (begun.session.model, answer.text) == (model, TEXT)
+    assert service.models == [model]
 
 
 async def test_models(service: Service, client: Any) -> None:
