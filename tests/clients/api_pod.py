@@ -150,11 +150,12 @@ class ApiPod(EchoPod):
     async def _speech(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(body=b"RIFF sound", content_type="audio/wav")
 
-    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+    async def _realtime(self, request: web.Request) -> web.WebSocketResponse:
         """Answer each message of a WebSocket with its type."""
+        asked: dict[str, Any] = request[_ASKED]
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        await socket.send_json(openai_answers.realtime_begin(request[_ASKED]))
+        await socket.send_json(openai_answers.realtime_begin(asked))
         async for message in socket:
             await socket.send_json(openai_answers.realtime_answer(message.json()))
         return socket
