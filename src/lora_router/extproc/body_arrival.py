@@ -9,13 +9,16 @@ The rules:
 - Without ``protocol_config``, what arrives decides. A gateway that sends a body before the headers
   are answered gets the pod with that answer, as in FULL_DUPLEX_STREAMED mode. A gateway that sends
   none in time waits for the answer, as in BUFFERED mode.
+- If the headers were answered before either was seen, and for a stream that begins with the
+  response, each piece is answered with one message that contains it. A gateway of full duplex
+  forwards it. Envoy before 1.33 does not know the field and forwards what it has.
 """
 
 from msgspec import structs
 
 from lora_router.extproc import answers
 from lora_router.extproc.body import BodyError, BodyErrorKind, read_body
-from lora_router.extproc.body_pieces import request_pieces
+from lora_router.extproc.body_pieces import request_piece, request_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.events import Message, RequestBody, RequestTrailers
 from lora_router.extproc.outputs import Outputs
@@ -74,7 +77,7 @@ class BodyArrival(OwnAnswers):
             # The gateway did not wait for the answer to the headers.
             self._held.cancel()
             self._held = None
-            self._setup = structs.replace(self._setup, body_mode=_FULL_DUPLEX)
+            self._came_unasked()
         if piece.subset is not None:
             self._setup = structs.replace(self._setup, subset=piece.subset)
         if collected.size > self.context.max_body_bytes:
@@ -119,6 +122,12 @@ class BodyArrival(OwnAnswers):
     def _await_body(self) -> None:
         self._held = self.context.director.clock.call_later(BODY_WAIT_SECONDS, self._no_body_came)
 
+    def _came_unasked(self) -> None:
+        """Handle that a body arrives before the headers are answered."""
+        self._setup = structs.replace(
+            self._setup, body_mode=_FULL_DUPLEX, response_body_mode=_FULL_DUPLEX
+        )
+
     def _no_body_came(self) -> None:
         """Answer the headers, because the gateway waits for that before it sends a body."""
         self._held = self._collected = None
@@ -134,6 +143,8 @@ class BodyArrival(OwnAnswers):
         collected = self._collected
         if collected is not None and not collected.ends:
             collected.add(piece)
+            if not self._setup.is_told and collected.answers_headers:
+                self._came_unasked()
             if collected.size > self.context.max_body_bytes:
                 return self._too_large()
         return ()
@@ -149,9 +160,12 @@ class BodyArrival(OwnAnswers):
             self.state = ROUTED
         if self._collected is not None:  # The body was replaced, and this is its rest.
             return self._drop(piece)
-        if self._setup.body_mode != _FULL_DUPLEX:
-            return (answers.CONTINUE_BODY,)
-        return request_pieces(piece.body, ends=piece.ends)
+        setup = self._setup
+        if setup.body_mode == _FULL_DUPLEX:
+            return request_pieces(piece.body, ends=piece.ends)
+        if not setup.is_told and setup.collects:
+            return (request_piece(piece.body, ends=piece.ends),)
+        return (answers.CONTINUE_BODY,)
 
     def _drop(self, piece: RequestBody) -> Outputs:
         if self._setup.body_mode != _FULL_DUPLEX:

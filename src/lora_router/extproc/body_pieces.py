@@ -37,6 +37,16 @@ def response_pieces(body: Message, *, ends: bool) -> list[Output]:
     return _pieces(_RESPONSE_BODY, body, ends)
 
 
+def request_piece(body: Message, *, ends: bool) -> bytes:
+    """Return the one message that forwards a piece, for a gateway that may expect only one."""
+    return _head(_REQUEST_BODY, len(body), ends) + body
+
+
+def response_piece(body: Message, *, ends: bool) -> bytes:
+    """Return the one message that forwards a piece of a response body, likewise."""
+    return _head(_RESPONSE_BODY, len(body), ends) + body
+
+
 def _pieces(kind: bytes, body: Message, ends: bool) -> list[Output]:
     size = len(body)
     if size < _COPIED:

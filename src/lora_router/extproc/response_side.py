@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lora_router.extproc import answers
 from lora_router.extproc.answer_names import AnswerNames, is_named
-from lora_router.extproc.body_pieces import response_pieces
+from lora_router.extproc.body_pieces import response_piece, response_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.events import (
@@ -225,8 +225,11 @@ class ResponseSide:
         body = piece.body
         if self._answer_names is not None:
             body = self._answer_names.add(body, ends=piece.ends)
-        if self._setup.response_body_mode == _FULL_DUPLEX:
+        setup = self._setup
+        if setup.response_body_mode == _FULL_DUPLEX:
             return response_pieces(body, ends=piece.ends)
+        if not setup.is_told and setup.collects:
+            return (response_piece(body, ends=piece.ends),)
         if body == piece.body:
             return (answers.CONTINUE_RESPONSE_BODY,)
         return (answer_piece(bytes(body)),)
@@ -250,7 +253,10 @@ class ResponseSide:
 
     def _abandon(self, response_body_mode: int = ProcessingMode.NONE) -> None:
         if self.state is START:
-            self._setup = Setup(response_body_mode=response_body_mode)
+            told = response_body_mode != ProcessingMode.NONE
+            self._setup = Setup(
+                is_told=told, collects=not told, response_body_mode=response_body_mode
+            )
         self.end()
         self.state = ANSWERED
 
