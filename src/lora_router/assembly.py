@@ -169,6 +169,7 @@ def _name_policy(settings: Settings) -> NamePolicy:
         unknown=settings.unknown_model,
         unknown_base=settings.unknown_model_base,
         falls_back=settings.adapter_fallback == "base",
+        by_header=settings.model_rewrite_header is not None,
     )
 
 
@@ -204,6 +205,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
             rewrite_key=settings.rewrite_sticky_header or "",
             passes_authorization=settings.admin_paths == "allow",
             selection=CONFORMANCE_HEADER if settings.conformance_header else "",
+            new_model=settings.model_rewrite_header or "",
         ),
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),

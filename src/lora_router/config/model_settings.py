@@ -30,6 +30,12 @@ class ModelSettings(BaseModel):
         description="Header whose value decides between the targets of a rewrite, such as a "
         "user's ID. Without it, each request is decided by chance.",
     )
+    model_rewrite_header: kinds.OptionalHeaderName = Field(
+        None,
+        description="Header that names the model which takes the place of the one in the request, "
+        "such as x-gateway-model-name-rewrite of endpoint pickers. A gateway that sets it must "
+        "remove it from clients' requests.",
+    )
     inference_model_rewrites: bool = Field(
         False,
         description="Whether the InferenceModelRewrite resources of inference_pool are followed. "

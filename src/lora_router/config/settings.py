@@ -91,6 +91,7 @@ class Settings(
             self.objective_header,
             "x-request-id",
             *([self.rewrite_sticky_header] if self.rewrite_sticky_header else ()),
+            *([self.model_rewrite_header] if self.model_rewrite_header else ()),
             *([self.pool_header] if self.pool_header else ()),
         ]
         for name in names:

@@ -47,6 +47,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """How many headers there are. 0: not counted, because there are few."""
     authorization: str = ""
     """Read only where the router itself sends requests of clients to pods."""
+    new_model: str = ""
+    """The model that takes the place of the one in the request. Empty: none does."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -137,8 +139,11 @@ def make_request_headers(
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
     path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
     api_version, objective, *key = more
-    if len(key) > 2 and key[2]:
-        setup = structs.replace(setup, subset=read_endpoints(key[2]))
+    rewrite_key = authorization = new_model = ""
+    if key:
+        rewrite_key, authorization, selection, new_model, *_ = *key, "", "", ""
+        if selection:
+            setup = structs.replace(setup, subset=read_endpoints(selection))
     return RequestHeaders(
         path,
         method,
@@ -152,9 +157,10 @@ def make_request_headers(
         setup,
         api_version,
         objective,
-        key[0] if key else "",
+        rewrite_key,
         number,
-        key[1] if len(key) > 1 else "",
+        authorization,
+        new_model,
     )
 
 

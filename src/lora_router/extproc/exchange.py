@@ -145,6 +145,7 @@ class Exchange(BodyArrival):
 
     def _decide_at_headers(self, model: str) -> Outputs:
         """Route by a name that the path or the query contains."""
+        model = self._headers.new_model or model
         try:
             checked_model(model)
         except BodyError as error:
@@ -165,15 +166,18 @@ class Exchange(BodyArrival):
                 special_numbers=self.context.special_numbers,
             )
         except BodyError as error:
-            if self._place.rule is None and not cut_short:
+            if rule is None and not cut_short and not self._is_bare():
                 return self._decide_unnamed(trailers=trailers)
             return self._bad_body(error, cut_short=cut_short)
         if self.context.director.names.may_change or not fields.model:
-            fields = self._keep_original(body, fields)
+            try:
+                fields = self._keep_original(body, fields)
+            except BodyError as error:
+                return self._bad_body(error)
         if self._collected is not None and self._setup.body_mode != _FULL_DUPLEX:
             self._collected.forget_contents()
         if rule is None:
-            if not fields.model:
+            if not fields.model and not self._is_bare():
                 return self._decide_unnamed(trailers=trailers)
         elif rule.ids_in:
             return self._decide_by_id(rule, body, fields, trailers=trailers)
@@ -186,9 +190,12 @@ class Exchange(BodyArrival):
         self._original = Original(
             self._place, headers.path, body, headers.content_type, fields.model, lora_path
         )
-        if not lora_path:
+        if lora_path:
+            asked = names.with_lora_path(fields.model, lora_path)
+        elif headers.new_model:
+            asked = checked_model(headers.new_model)
+        else:
             return fields
-        asked = names.with_lora_path(fields.model, lora_path)
         return BodyFields(asked, fields.stream, fields.size)
 
     def _decide_by_id(
@@ -242,6 +249,12 @@ class Exchange(BodyArrival):
         if rule is None or rule.treatment is Treatment.STICKY:
             return self._pass_through(trailers=trailers)
         return self._route(fields, trailers=trailers)
+
+    def _is_bare(self) -> bool:
+        """Return whether the gateway sends no path. Then JSON is an inference request."""
+        headers = self._headers
+        kind = headers.content_type
+        return not headers.path and (not kind or is_json(kind))
 
     def _decide_unnamed(self, *, trailers: bool) -> Outputs:
         """Decide about a request on an unknown path whose body names no model."""

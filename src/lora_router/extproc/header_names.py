@@ -5,8 +5,9 @@ from dataclasses import dataclass
 RESPONSE_WANTED = (":status", "content-type")
 """Response headers that the router reads, in the order of ``make_response_headers``."""
 
-_NO_HEADER, _NOR_THIS = "x-lora-router-unused", "x-lora-router-unused-too"
-"""Stand for headers that are not read, where a further one follows."""
+_UNUSED = " "
+"""Begins the names that stand for headers which are not read, where a further one follows. No name
+of a header has a space, so no client can send one."""
 CONFORMANCE_HEADER = "test-epp-endpoint-selection"
 """The header by which conformance tests of gateways choose endpoints."""
 
@@ -31,6 +32,8 @@ class HeaderNames:
     """Names who asks. Requests of one are rewritten to the same model. Empty: not read."""
     selection: str = ""
     """Names endpoints, among which the router chooses. Empty: not read."""
+    new_model: str = ""
+    """Names the model that takes the place of the client's. Empty: not read."""
 
     passes_authorization: bool = False
     """Whether the router itself sends requests of clients to pods."""
@@ -44,12 +47,10 @@ class HeaderNames:
     @property
     def wanted(self) -> tuple[str, ...]:
         """Request headers that the router reads, in the order of ``make_request_headers``."""
-        more: tuple[str, ...] = (self.rewrite_key,) if self.rewrite_key else ()
-        if self.passes_authorization:
-            more = (self.rewrite_key or _NO_HEADER, "authorization")
-        if self.selection:
-            authorization = "authorization" if self.passes_authorization else _NOR_THIS
-            more = (self.rewrite_key or _NO_HEADER, authorization, self.selection)
+        authorization = "authorization" if self.passes_authorization else ""
+        more = [self.rewrite_key, authorization, self.selection, self.new_model]
+        while more and not more[-1]:
+            more.pop()
         return (
             ":path",
             ":method",
@@ -61,5 +62,5 @@ class HeaderNames:
             "content-encoding",
             "anthropic-version",
             self.objective,
-            *more,
+            *(name or f"{_UNUSED}{place}" for place, name in enumerate(more)),
         )

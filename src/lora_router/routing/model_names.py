@@ -61,6 +61,8 @@ class NamePolicy:
     unknown_base: str | None = None
     falls_back: bool = False
     """Whether an adapter without pods falls back to its base model."""
+    by_header: bool = False
+    """Whether a header may name the model that takes the place of the client's."""
 
 
 class ModelNames:
@@ -73,7 +75,8 @@ class ModelNames:
         self.falls_back = policy.falls_back
         self.has_sglang = False
         """Whether some pod's engine is SGLang."""
-        self.may_change = self.falls_back or self.rewrites.active
+        self._by_header = policy.by_header
+        self.may_change = self.falls_back or self.rewrites.active or self._by_header
         """Whether a pod may be asked for another name than the client wrote into the body. An
         attribute, because each request reads it."""
         self.looks_again = policy.unknown == "wait"
@@ -208,7 +211,8 @@ class ModelNames:
         self._parents.clear()
         self._alias_catalogs.clear()
         self.has_sglang = any(state.pod.engine == SGLANG for state in self._fleet)
-        self.may_change = self.falls_back or self.rewrites.active or self.has_sglang
+        changes = self.falls_back or self.rewrites.active or self._by_header
+        self.may_change = changes or self.has_sglang
 
     def _may_exist(self, model: str) -> bool:
         until = self._denied.get(model)

@@ -66,6 +66,7 @@ def test_what_cannot_be_a_rewrite_is_an_error_that_says_what_can(text: str) -> N
         ({"unknown_model_base": "llama"}, "requires unknown_model=base"),
         ({"inference_model_rewrites": "true"}, "requires inference_pool"),
         ({"rewrite_sticky_header": "model"}, "two headers have the name 'model'"),
+        ({"model_rewrite_header": "model"}, "two headers have the name 'model'"),
     ],
 )
 def test_settings_that_contradict_each_other(values: dict[str, str], message: str) -> None:
