@@ -195,6 +195,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
         observer=telemetry.decisions,
         paths=_paths(settings),
         headers=HeaderNames(
+            gateway_max=settings.gateway_max_headers,
             target_pod=settings.target_pod_header,
             destination=settings.destination_header,
             strategy=settings.strategy_header,
@@ -223,7 +224,6 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
         answers_as_asked=settings.answer_model == "asked",
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         special_numbers=settings.json_nan == "allow",
-        max_headers=settings.gateway_max_headers,
         answers=telemetry.answers,
         gateway=gateway,
     )

@@ -19,6 +19,8 @@ MAX_WORKERS = 32
 """As many as there may be peers: workers are peers of each other."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NO_WEIGHT = re.compile(r"[+-][0-9.]+|[0-9]*\.[0-9]+")
+"""Numbers that are no weights. They are not taken for the end of a model's name."""
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 MESH = "mesh"
@@ -179,6 +181,8 @@ def _targets(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in text.split("|"):
         name, _, weight = each.strip().rpartition(":")
+        if name and _NO_WEIGHT.fullmatch(weight):
+            raise ValueError("must have whole weights")
         weighted = bool(name) and weight.isascii() and weight.isdigit()
         target = name if weighted else each.strip()
         if target in found:
@@ -308,7 +312,10 @@ ModelRewrites = Annotated[
     dict[_ModelPattern, _Targets],
     Field(max_length=4096),
     BeforeValidator(_rewrites),
-    Allowed("name=target:weight|target:weight, joined by commas, with weights from 0 to 1000000"),
+    Allowed(
+        "name=target:weight|target:weight, joined by commas, with whole weights from 0 to 1000000, "
+        "one of them above 0"
+    ),
 ]
 Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
 

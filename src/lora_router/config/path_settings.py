@@ -21,7 +21,8 @@ class PathSettings(BaseModel):
     )
     path_prefixes: kinds.UrlPaths = Field(
         default_factory=list,
-        description="Prefixes that the gateway removes from paths, such as /llm.",
+        description="Prefixes that the gateway removes from paths, such as /llm. The Envoy of "
+        "envoy-config does.",
     )
     unknown_paths: Literal["pass", "refuse"] = Field(
         "pass",

@@ -1,5 +1,6 @@
-"""The route of all requests, and which of them are sent to a pod again."""
+"""The routes of requests, and which of them are sent to a pod again."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -20,21 +21,42 @@ _NEVER = timedelta(0)
 
 
 def route_config(settings: Settings) -> route_v3.RouteConfiguration:
-    """Return the routes: everything goes to the pods."""
+    """Return the routes: everything goes to the pods, without the prefixes of the settings."""
     everything = route_v3.Route(match=route_v3.RouteMatch(prefix="/"), route=_to_pods(settings))
     return route_v3.RouteConfiguration(
         name="all",
         virtual_hosts=[
             route_v3.VirtualHost(
-                name="all", domains=["*"], routes=[*_making_ids(settings), everything]
+                name="all",
+                domains=["*"],
+                routes=[*_making_ids(settings), *_below_prefixes(settings), everything],
             )
         ],
     )
 
 
-def _to_pods(settings: Settings) -> route_v3.RouteAction:
+def _prefixes(settings: Settings) -> list[str]:
+    """Return the prefixes of paths in the order in which the router looks for them."""
+    found = {prefix.rstrip("/") for prefix in settings.path_prefixes}
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def _below_prefixes(settings: Settings) -> Iterator[route_v3.Route]:
+    for prefix in _prefixes(settings):
+        yield route_v3.Route(
+            match=route_v3.RouteMatch(path_separated_prefix=prefix),
+            route=_to_pods(settings, prefix),
+        )
+
+
+def _to_pods(settings: Settings, prefix: str = "") -> route_v3.RouteAction:
+    """Return the action that sends a request to its pod, without a prefix of its path."""
+    removed = matcher.RegexMatchAndSubstitute(
+        pattern=matcher.RegexMatcher(regex=f"^{re.escape(prefix)}/*"), substitution="/"
+    )
     return route_v3.RouteAction(
         cluster=PODS_CLUSTER,
+        regex_rewrite=removed if prefix else None,
         # A generation may take long, also until its first byte.
         timeout=_NEVER,
         retry_policy=route_v3.RetryPolicy(retry_on=RETRY_ON, num_retries=retries(settings)),
@@ -55,9 +77,9 @@ def _making_ids(settings: Settings) -> Iterator[route_v3.Route]:
         ext_proc.ExtProcPerRoute(overrides=ext_proc.ExtProcOverrides(processing_mode=mode))
     )
     seen = set()
-    for prefix in (*settings.path_prefixes, ""):
+    for prefix in (*_prefixes(settings), ""):
         for rule in RULES:
-            path = prefix.rstrip("/") + rule.path.partition("/{")[0]
+            path = prefix + rule.path.partition("/{")[0]
             if not rule.makes_ids or path in seen:
                 continue
             seen.add(path)
@@ -74,6 +96,6 @@ def _making_ids(settings: Settings) -> Iterator[route_v3.Route]:
                         )
                     ],
                 ),
-                route=_to_pods(settings),
+                route=_to_pods(settings, prefix),
                 typed_per_filter_config={"envoy.filters.http.ext_proc": per_route},
             )

@@ -33,8 +33,6 @@ class SessionContext:
     """Whether a request is refused if no rule has its path and its body names no model."""
     special_numbers: bool = True
     """Whether JSON bodies may contain NaN and infinities."""
-    max_headers: int = 100
-    """Maximum number of headers of a request with those that the router sets."""
     answers_as_asked: bool = False
     """Whether an answer names the model as the client did, where the request was rewritten."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)

@@ -27,7 +27,6 @@ from lora_router.extproc.header_names import RESPONSE_WANTED, HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import HttpHeaders, ProcessingRequest
 from lora_router.extproc.stream_setup import read_setup
 from lora_router.extproc.wire_format import (
-    FEW_HEADERS,
     REQUEST_BODY,
     REQUEST_HEADERS,
     RESPONSE_BODY,
@@ -109,9 +108,8 @@ def _request_headers(
     are not UTF-8 become replacement characters. Such a value matches nothing, and it does no harm.
     """
     values = _values(headers, names.wanted)
-    listed = headers.headers
-    number = len(listed.headers) if listed.ByteSize() > FEW_HEADERS else 0
-    return make_request_headers(headers.end_of_stream, read_setup(request), values, number)
+    too_many = names.are_too_many(len(headers.headers.headers))
+    return make_request_headers(headers.end_of_stream, read_setup(request), values, too_many)
 
 
 def _response_headers(headers: HttpHeaders, request: ProcessingRequest) -> ResponseHeaders:

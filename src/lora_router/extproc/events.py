@@ -43,8 +43,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """The InferenceObjective that the request names, if any."""
     rewrite_key: str = ""
     """Requests with the same key are rewritten to the same model. Empty: no key."""
-    number: int = 0
-    """How many headers there are. 0: not counted, because there are few."""
+    too_many: bool = False
+    """Whether the gateway has no room for the router's headers beside those of the request."""
     authorization: str = ""
     """Read only where the router itself sends requests of clients to pods."""
     new_model: str = ""
@@ -134,7 +134,7 @@ KINDS: Mapping[type[Event], str] = {
 
 
 def make_request_headers(
-    ends: bool, setup: Setup, values: Iterable[str], number: int = 0
+    ends: bool, setup: Setup, values: Iterable[str], too_many: bool = False
 ) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
     path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
@@ -158,7 +158,7 @@ def make_request_headers(
         api_version,
         objective,
         rewrite_key,
-        number,
+        too_many,
         authorization,
         new_model,
     )

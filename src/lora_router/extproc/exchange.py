@@ -83,8 +83,7 @@ class Exchange(BodyArrival):
         context, setup = self.context, headers.setup
         self._headers, self._setup = headers, setup
         self._place = place = context.paths.find(headers.method, headers.path)
-        # Few lists of headers are so long that they are counted.
-        if headers.number and headers.number > context.max_headers - len(context.headers.ours):
+        if headers.too_many:
             return self._too_many_headers()
         if headers.ends or not (place.reads_body or self._needs_body(place)):
             return self._begin_without_body(place)

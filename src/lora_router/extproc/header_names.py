@@ -35,6 +35,8 @@ class HeaderNames:
     new_model: str = ""
     """Names the model that takes the place of the client's. Empty: not read."""
 
+    gateway_max: int = 100
+    """How many headers of a request the gateway allows, with those that the router adds."""
     passes_authorization: bool = False
     """Whether the router itself sends requests of clients to pods."""
 
@@ -43,6 +45,10 @@ class HeaderNames:
         """Headers that only the router may set. A client's values are removed or overwritten."""
         pool = (self.pool,) if self.pool else ()
         return (self.target_pod, self.destination, self.strategy, self.model, *pool)
+
+    def are_too_many(self, number: int) -> bool:
+        """Whether the gateway has no room for the router's headers beside those of a request."""
+        return number > self.gateway_max - len(self.ours)
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ class OwnAnswers(ResponseSide):
         return self._refuse(error.kind.value, body_answer(error))
 
     def _too_many_headers(self) -> Outputs:
-        return self._refuse("too-many-headers", headers_answer(self.context.max_headers))
+        return self._refuse("too-many-headers", headers_answer(self.context.headers.gateway_max))
 
     def _encoded(self) -> Outputs:
         encoding = self._headers.content_encoding

@@ -128,9 +128,10 @@ class Paths:
 
     def _add(self, rule: PathRule) -> None:
         if rule.treatment is Treatment.REFUSED and self._admin_allowed and rule in RULES:
-            if not rule.to_all:
-                return
-            rule = replace(rule, treatment=Treatment.EVERY_POD)
+            if rule.to_all:
+                rule = replace(rule, treatment=Treatment.EVERY_POD)
+            else:
+                rule = replace(rule, treatment=Treatment.PASSED, changes_pod=False)
         if "{" in rule.path:
             known = self._variable.setdefault(rule.path, _VariablePath(rule.path))
             known.rules.append(rule)

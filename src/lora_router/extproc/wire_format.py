@@ -54,9 +54,9 @@ _LAST_IS_EMPTY = b"\x22\x02\x10\x01"
 """The start of an empty last piece, with which Envoy often ends a body in full duplex mode."""
 _LONGEST_HEADERS = 16 * 1024
 """Length in bytes from which protobuf reads a list of headers."""
-FEW_HEADERS = 2048
-"""Length in bytes of a list of headers that need not be counted. Tiny headers, a hundred of which
-fit, are left to the gateway."""
+_SMALL_HEADER = 8
+"""Length in bytes of a header with a name and a value of one letter each. A list that is shorter
+than the allowed number of such headers need not be counted."""
 _LONGEST_REST = 512
 """Maximum length of the cached fields beside the headers of a request."""
 _METADATA = 0x42
@@ -104,8 +104,11 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     setup = _setup(data, end)
     if setup is None:
         return None
-    number = _number(data, at, stop) if stop - at > FEW_HEADERS else 0
-    return make_request_headers(bool(ends), setup, values, number)
+    most = names.gateway_max
+    too_many = stop - at > _SMALL_HEADER * most and names.are_too_many(
+        _number(data, at, stop, most)
+    )
+    return make_request_headers(bool(ends), setup, values, too_many)
 
 
 def read_request_body(data: Message) -> RequestBody | None:
@@ -218,12 +221,18 @@ def _values(
     return values
 
 
-def _number(data: Message, at: int, stop: int) -> int:
-    """Return the number of headers in a list."""
+def _number(data: Message, at: int, stop: int, most: int) -> int:
+    """Return the number of headers in a list; 0: at most half of those that are allowed."""
+    # The tags of a header and of its name are newlines.
+    if data.count(b"\n", at, stop) < most:
+        return 0
     number = 0
     try:
         while at < stop:
-            size, at = _size(data, at + 1)
+            size = data[at + 1]
+            at += 2
+            if size > 0x7F:
+                size, at = _size(data, at - 1)
             at += size
             number += 1
     except (IndexError, OverflowError):

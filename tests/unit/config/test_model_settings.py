@@ -50,7 +50,18 @@ def test_rewrites_in_the_environment(text: str, expected: dict[str, dict[str, in
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "a=", "=b", "a=b|b", "a=b:0", "a=b:1000001", "a*b=c", "a=" + "b" * 513],
+    [
+        "a",
+        "a=",
+        "=b",
+        "a=b|b",
+        "a=b:0",
+        "a=b:1000001",
+        "a=b:-1",
+        "a=b:0.5",
+        "a*b=c",
+        "a=" + "b" * 513,
+    ],
 )
 def test_what_cannot_be_a_rewrite_is_an_error_that_says_what_can(text: str) -> None:
     with pytest.raises(SettingsError, match=r"MODEL_REWRITES=.*must be name=target:weight"):

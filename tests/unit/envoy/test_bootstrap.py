@@ -39,6 +39,8 @@ EXT_PROC = (*MANAGER, "http_filters", 0, "typed_config")
         {"fallbacks": 0, "envoy_pods": "original-dst"},
         {"fallbacks": 3, "envoy_pods": "override-host"},
         {"target_pod_header": "x-pod", "destination_header": "x-to"},
+        {"path_prefixes": "/llm,/eu-1/a.b/,/~+x"},
+        {"path_prefixes": "/llm,/eu-1/a.b/,/~+x", "envoy_body_mode": "full-duplex"},
     ],
     ids=str,
 )
@@ -233,3 +235,25 @@ def test_envoy_leaves_it_to_the_router_to_refuse_many_headers() -> None:
 
     assert dig(document(), *limit) == 1000
     assert dig(document(gateway_max_headers=5000), *limit) == 5000
+
+
+@pytest.mark.parametrize("mode", ["buffered", "streamed", "full-duplex"])
+def test_envoy_removes_the_prefixes_of_the_settings_the_longest_first(mode: str) -> None:
+    made = document(path_prefixes="/,/llm,/llm/eu-1/", envoy_body_mode=mode)
+
+    routes = dig(made, *MANAGER, "route_config", "virtual_hosts", 0, "routes")
+    assert isinstance(routes, list)
+    for route in routes:
+        path = route["match"].get("path_separated_prefix", "/")
+        prefix = next((each for each in ("/llm/eu-1", "/llm") if path.startswith(each)), "")
+        rewrite = route["route"].get("regex_rewrite")
+        assert (rewrite is not None) == bool(prefix)
+        if rewrite is not None:
+            sent = re.sub(rewrite["pattern"]["regex"], rewrite["substitution"], f"{prefix}/v1/x")
+            assert sent == "/v1/x"
+    last = [dict(route["match"]) for route in routes[-3:]]
+    assert last == [
+        {"path_separated_prefix": "/llm/eu-1"},
+        {"path_separated_prefix": "/llm"},
+        {"prefix": "/"},
+    ]

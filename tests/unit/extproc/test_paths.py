@@ -132,10 +132,12 @@ class TestAdministrativePaths:
         for path in ("/v1/load_lora_adapter", "/unload_lora_adapter", "/llm/load_lora_adapter"):
             assert treatment(path, paths=paths) is Treatment.EVERY_POD
 
-    def test_allowed_they_have_no_rule(self) -> None:
+    def test_allowed_the_others_go_to_any_pod_even_if_unknown_paths_are_refused(self) -> None:
         paths = Paths(admin_allowed=True)
 
-        assert treatment("/sleep", paths=paths) is None
+        assert treatment("/sleep", paths=paths) is Treatment.PASSED
+        assert treatment("/metrics", "GET", paths=paths) is Treatment.PASSED
+        assert treatment("/dumper/any", paths=paths) is Treatment.PASSED
         assert treatment("/llm/sleep", paths=paths) is None
 
 

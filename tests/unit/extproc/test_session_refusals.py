@@ -77,6 +77,13 @@ class TestManyHeaders:
             assert json.loads(answer.body)["error"]["code"] == "request_headers_too_large"
             assert talk.decisions.seen == [("none", "refused", "too-many-headers")]
 
+    @pytest.mark.parametrize("header", ["x-%d: ", "x%d:y", "x-client-header-%d: of a usual length"])
+    def test_headers_count_however_short_they_are(self, header: str) -> None:
+        name, value = header.split(":")
+        listed = [(name % number, value.strip().encode()) for number in range(100)]
+
+        assert refused(conversation().say(request_headers(headers=listed))).status.code == 431
+
     def test_few_long_headers_are_no_reason(self) -> None:
         headers = [("cookie", b"x" * 12_000), ("authorization", b"y" * 3000)]
 
