@@ -18,6 +18,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.model_names import NamePolicy
+from lora_router.routing.model_rewrites import Rewrite, Target
 from tests.fleet import make_fleet, make_pod
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -218,6 +219,20 @@ class TestSubsets:
         assert forwarded(rest) == FRAME
 
 
+class TestRewrite:
+    def test_the_body_names_what_the_clients_name_stands_for(self) -> None:
+        names = NamePolicy((Rewrite("to-be-rewritten", (Target("sql-lora"),)),))
+
+        first, *rest = three_pods(names=names).say(
+            bare_headers(("hi", "mom")), request_body(generation("to-be-rewritten"))
+        )
+
+        assert destination(first) == "192.168.1.2:8000"
+        changes = told(first.request_headers.response.header_mutation).set
+        assert changes["content-length"] == str(len(generation()))
+        assert forwarded(rest) == generation()
+
+
 class TestRewriteHeader:
     @pytest.mark.parametrize("pieces", [1, 2])
     def test_it_names_the_model_that_the_pod_is_asked_for(self, pieces: int) -> None:
@@ -257,6 +272,21 @@ class TestRewriteHeader:
     def test_a_name_that_no_model_can_have_is_refused(self, name: str) -> None:
         answers = rewriting().say(bare_headers((REWRITE, name)), request_body(generation()))
         assert refused(answers) == 400
+
+    @pytest.mark.parametrize("name", [b"nobody", b"\xff\xfe"])
+    def test_an_unknown_name_is_answered_with_404(self, name: bytes) -> None:
+        talk = three_pods(
+            names=NamePolicy(by_header=True, unknown="reject"),
+            headers=HeaderNames(new_model=REWRITE),
+        )
+        answers = talk.say(request_headers(headers=[(REWRITE, name)]), request_body(generation()))
+        assert refused(answers) == 404
+
+    def test_a_body_in_one_message_is_replaced_too(self) -> None:
+        _, answer = rewriting().say(
+            request_headers(headers=[(REWRITE, b"sql-lora")]), request_body(generation("my-model"))
+        )
+        assert answer.request_body.response.body_mutation.body == generation()
 
     def test_by_default_it_means_nothing(self) -> None:
         first, *rest = three_pods().say(bare_headers((REWRITE, "base")), request_body(generation()))
