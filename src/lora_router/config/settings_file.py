@@ -59,8 +59,7 @@ def _lines_of_keys(content: bytes) -> Iterator[tuple[str, int]]:
         elif depth == 1 and is_key and isinstance(event, yaml.ScalarEvent):
             assert event.start_mark is not None  # noqa: S101 -- the parser sets it
             yield event.value, event.start_mark.line + 1
-        if depth == 1 and isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+        if depth == 1 and isinstance(event, yaml.NodeEvent):
             is_key = not is_key
         if isinstance(event, yaml.CollectionStartEvent):
-            is_key = is_key if depth else True
             depth += 1

@@ -325,6 +325,20 @@ class TestProblems:
             f"{write}: line 1: grpc_port: [1]: must be a port, from 0 (any) to 65535"
         )
 
+    def test_the_line_is_right_after_settings_that_take_several_lines(self, write: Path) -> None:
+        write.write_text(
+            "paths:\n  /my/status: passed\n"
+            "path_prefixes:\n  - /llm\n"
+            "model_rewrites: {gpt: {sql-lora: 1}}\n"
+            "admin_paths: open\n"
+            "grpc_port: no\n"
+        )
+
+        assert problem(file=write).splitlines() == [
+            f"{write}: line 7: grpc_port: False: must be a port, from 0 (any) to 65535",
+            f"{write}: line 6: admin_paths: open: must be one of refuse, allow",
+        ]
+
     def test_an_unknown_key_is_named_with_the_closest_one(self, write: Path) -> None:
         write.write_text("lora_afinity_threshold: 1\nnonsense: 2\n")
 
