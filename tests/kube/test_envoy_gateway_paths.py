@@ -75,9 +75,7 @@ async def test_a_path_is_routed_as_the_pod_reads_it(
 class SpeakingPod(EchoPod):
     """Answers messages of a WebSocket with its name."""
 
-    async def _echo(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("upgrade", "").lower() != "websocket":
-            return await super()._echo(request)
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
         opened = web.WebSocketResponse()
         await opened.prepare(request)
         async for message in opened:
