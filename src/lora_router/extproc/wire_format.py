@@ -105,8 +105,11 @@ def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | 
     if setup is None:
         return None
     most = names.gateway_max
-    too_many = stop - at > _SMALL_HEADER * most and names.are_too_many(
-        _number(data, at, stop, most)
+    # The tags of a header and of its name are newlines. So there are twice as many, at least.
+    too_many = (
+        stop - at > _SMALL_HEADER * most
+        and data.count(b"\n", at, stop) > most
+        and names.are_too_many(_number(data, at, stop))
     )
     return make_request_headers(bool(ends), setup, values, too_many)
 
@@ -221,11 +224,8 @@ def _values(
     return values
 
 
-def _number(data: Message, at: int, stop: int, most: int) -> int:
-    """Return the number of headers in a list; 0: at most half of those that are allowed."""
-    # The tags of a header and of its name are newlines.
-    if data.count(b"\n", at, stop) < most:
-        return 0
+def _number(data: Message, at: int, stop: int) -> int:
+    """Return the number of headers in a list."""
     number = 0
     try:
         while at < stop:
