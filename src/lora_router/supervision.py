@@ -20,6 +20,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -301,6 +302,16 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
         return True
     finally:
         await cancel({working, waiting})
+
+
+async def every(seconds: float, due: asyncio.Event, look: Callable[[], Awaitable[None]]) -> None:
+    """Call ``look`` every ``seconds``, and at once when ``due`` is set, for ever."""
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await due.wait()
+        due.clear()
+        await look()
 
 
 def describe(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from lora_router.discovery.pods_list import PodsFileError, parse_pods
 from lora_router.discovery.quiet_thread import quiet_thread
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
-from lora_router.supervision import Supervisor, cancel, describe
+from lora_router.supervision import Supervisor, cancel, describe, every
 from lora_router.threads import in_thread
 from lora_router.yaml_document import YamlDocumentError, read_file
 
@@ -120,12 +120,7 @@ class PodsFile:
             await cancel({task})
 
     async def _watch(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._due.wait()
-            self._due.clear()
-            await self._look()
+        await every(self._interval, self._due, self._look)
 
     async def _look(self) -> None:
         """Read the file, and apply it if it changed.

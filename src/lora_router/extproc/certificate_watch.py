@@ -9,13 +9,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from lora_router.extproc.tls import TlsContents, TlsIdentity, TlsSource, load_tls, read_tls
 from lora_router.extproc.transport import Transport, TransportError
 from lora_router.log_limit import LogLimit
-from lora_router.supervision import Supervisor
+from lora_router.supervision import Supervisor, every
 from lora_router.threads import in_thread
 
 log = logging.getLogger("lora_router.extproc")
@@ -114,12 +113,7 @@ class CertificateWatch:
         self._warn_of_end()
 
     async def _watch(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._due.wait()
-            self._due.clear()
-            await self.look()
+        await every(self._interval, self._due, self.look)
 
     def _refused(self, error: str) -> None:
         if self._refused_since is None:

@@ -10,14 +10,13 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from lora_router.supervision import Supervisor
+from lora_router.supervision import Supervisor, every
 from lora_router.threads import in_thread
 from lora_router.yaml_document import YamlDocumentError, read_file
 
@@ -183,12 +182,7 @@ class PodAccess:
         self.error = None
 
     async def _watch(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._due.wait()
-            self._due.clear()
-            await self.look()
+        await every(self._interval, self._due, self.look)
 
 
 _SKIPPED = (
