@@ -23,16 +23,9 @@ def read_lora_path(body: Message) -> str:
     if b'"lora_path"' not in body:
         return ""
     try:
-        found = _fields(body).lora_path
+        found = decode_leniently(_decoder, body).lora_path
         if isinstance(found, list):
             found = next(filter(None, found), None)
         return checked_model(found or "")
     except (msgspec.DecodeError, LenientJsonError, RecursionError, BodyError):
         return ""  # The pod reports what is wrong with it.
-
-
-def _fields(body: Message) -> _Fields:
-    try:
-        return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return decode_leniently(_decoder, body)

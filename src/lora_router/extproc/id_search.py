@@ -147,9 +147,9 @@ def ids_in_body(body: bytes | bytearray, kinds: Sequence[tuple[str, str]]) -> Na
         kinds: The fields that name IDs, and of what.
     """
     try:
-        named = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        named = _named_leniently(body)
+        named = decode_leniently(_decoder, body)
+    except (msgspec.DecodeError, LenientJsonError, RecursionError):
+        named = _Named()
     for field, kind in kinds:
         value = getattr(named, field)
         if isinstance(value, dict):
@@ -157,11 +157,3 @@ def ids_in_body(body: bytes | bytearray, kinds: Sequence[tuple[str, str]]) -> Na
         if isinstance(value, str) and value:
             return NamedIds(NamedId(value, kind, field), named.store is not False)
     return NamedIds(None, named.store is not False)
-
-
-def _named_leniently(body: bytes | bytearray) -> _Named:
-    """Read a body with texts or numbers that servers take and msgspec refuses."""
-    try:
-        return decode_leniently(_decoder, body)
-    except (msgspec.MsgspecError, LenientJsonError, RecursionError):
-        return _Named()

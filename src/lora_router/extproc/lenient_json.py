@@ -43,13 +43,17 @@ class LenientJsonError(ValueError):
 
 
 def decode_leniently(decoder: "msgspec.json.Decoder[_T]", body: bytes | bytearray) -> _T:
-    """Return what a decoder reads in a body that ``read_body`` can read.
+    """Return what a decoder reads in a body that ``read_body`` can read, rewritten if it must be.
 
     Raises:
         msgspec.DecodeError: The decoder cannot read the body after all.
         LenientJsonError: The body cannot be rewritten.
+        RecursionError: The body is nested too deeply.
     """
-    plain = as_utf8(body)
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        plain = as_utf8(body)
     try:
         return decoder.decode(plain)
     except msgspec.DecodeError:
