@@ -54,10 +54,9 @@ class Paths:
             admin_allowed: Whether administrative paths are open.
         """
         self._prefixes = sorted((each.rstrip("/") for each in prefixes), key=len, reverse=True)
-        self._admin_allowed = admin_allowed
         self._fixed: dict[str, list[PathRule]] = {}
         self._variable: dict[str, _VariablePath] = {}
-        for rule in (*further, *RULES):
+        for rule in (*further, *(map(_opened, RULES) if admin_allowed else RULES)):
             self._add(rule)
         self._usual = {
             path: Place(usual, path, reads_body=True)
@@ -127,16 +126,20 @@ class Paths:
         return None
 
     def _add(self, rule: PathRule) -> None:
-        if rule.treatment is Treatment.REFUSED and self._admin_allowed and rule in RULES:
-            if rule.to_all:
-                rule = replace(rule, treatment=Treatment.EVERY_POD)
-            else:
-                rule = replace(rule, treatment=Treatment.PASSED, changes_pod=False)
         if "{" in rule.path:
             known = self._variable.setdefault(rule.path, _VariablePath(rule.path))
             known.rules.append(rule)
         else:
             self._fixed.setdefault(rule.path, []).append(rule)
+
+
+def _opened(rule: PathRule) -> PathRule:
+    """Return the rule of a path that clients may use because ``admin_paths`` allows it."""
+    if rule.treatment is not Treatment.REFUSED:
+        return rule
+    if rule.to_all:
+        return replace(rule, treatment=Treatment.EVERY_POD)
+    return replace(rule, treatment=Treatment.PASSED, changes_pod=False)
 
 
 def _first(rules: Iterable[PathRule], method: str) -> PathRule | None:

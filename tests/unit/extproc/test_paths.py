@@ -160,6 +160,11 @@ class TestSettings:
 
         assert treatment("/health", "GET", paths=paths) is Treatment.REFUSED
 
+    def test_that_holds_for_an_administrative_path_too(self) -> None:
+        paths = Paths(rules_of_settings([("/sleep", "refused")]), admin_allowed=True)
+
+        assert treatment("/sleep", paths=paths) is Treatment.REFUSED
+
 
 def test_anthropics_paths_have_anthropics_errors() -> None:
     rule = Paths().find("POST", "/v1/messages").rule
