@@ -29,14 +29,8 @@ from lora_router.extproc.body_arrival import BodyArrival
 from lora_router.extproc.body_pieces import request_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.engine_fields import read_lora_path
-from lora_router.extproc.errors import (
-    ErrorAnswer,
-)
-from lora_router.extproc.events import (
-    Message,
-    Observation,
-    RequestHeaders,
-)
+from lora_router.extproc.errors import ErrorAnswer
+from lora_router.extproc.events import Message, Observation, RequestHeaders
 from lora_router.extproc.id_search import NamedId, ids_in_body
 from lora_router.extproc.outputs import Output, Outputs
 from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS

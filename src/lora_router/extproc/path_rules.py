@@ -29,7 +29,7 @@ class ModelIn(Enum):
     QUERY = "query"
     """The parameter ``model`` of the query."""
     PATH = "path"
-    """A segment of the path. The field ``model`` of the body counts if the path is a pod's."""
+    """A segment of the path. If the body names a model, that one counts: the pod reads the body."""
     NOWHERE = "-"
 
 

@@ -1,7 +1,8 @@
 """What a session does about the response, and about the end of its stream.
 
-A response may begin at any time. The router records how the answer to a routed request begins, and
-lets every message pass unchanged.
+A response may begin at any time. The router records how the answer to a routed request begins.
+Messages pass unchanged, unless the name of the model is to be the client's (``answer_names``) or
+the client is told of a fallback. Bodies are read only where they contain IDs (``id_search``).
 """
 
 import logging
@@ -219,7 +220,7 @@ class ResponseSide:
         return _RESPONSE_HEADERS_PASS
 
     def pass_response_body(self, piece: ResponseBody) -> Outputs:
-        """Let the message pass unchanged."""
+        """Let a piece of the body pass, with the client's name of the model if it asked for one."""
         if self._search is not None:
             self._look_at(piece, self._search)
         body = piece.body
