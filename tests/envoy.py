@@ -51,7 +51,7 @@ class Envoy:
             stdin=asyncio.subprocess.DEVNULL,
         )
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await self._is_ready():
                     assert self._process.returncode is None, self.log.read_text()
                     await asyncio.sleep(0.02)
@@ -90,7 +90,7 @@ class Envoy:
         if self._process.returncode is None:
             self._process.terminate()
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await self._process.wait()
             except TimeoutError:
                 self._process.kill()

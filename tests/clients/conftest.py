@@ -15,9 +15,6 @@ from tests.clients.api_pod import ApiPod
 from tests.clients.service import MODELS, Service, make_pods
 from tests.integration.routers import site
 
-# The list of prices is part of the package. Without this, litellm asks the network for a newer one.
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-
 
 @pytest.fixture(scope="session", params=["buffered", "full-duplex"])
 def running(

@@ -52,7 +52,7 @@ class Field:
             await router.restore()
         await self.until_well()
 
-    async def until_well(self, seconds: float = 30.0) -> None:
+    async def until_well(self, seconds: float = 60.0) -> None:
         """Wait until each pod serves requests again. Fails after a time."""
         client = Client(self.url, patience_seconds=5)
         missing = {pod.name for pod in self.pods}

@@ -96,7 +96,7 @@ class Flood(asyncio.Protocol):
             _frame(_HEADERS, _END_HEADERS, stream, header_block())
             + _frame(_DATA, _END_STREAM, stream, data)
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await ended
 
     def close(self) -> None:

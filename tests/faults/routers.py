@@ -134,7 +134,7 @@ class Router:
         _, page = await self.get("/metrics")
         return sum(_values(page, name, labels))
 
-    async def until_idle(self, seconds: float = 20.0) -> None:
+    async def until_idle(self, seconds: float = 60.0) -> None:
         """Wait until it counts no request. Fails after a time with what it counts."""
         busy: dict[str, float] = {"unread": 1}
         for _ in range(int(seconds / 0.1)):

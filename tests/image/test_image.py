@@ -374,7 +374,7 @@ def test_its_health_check_fails_where_nothing_serves(image: Image) -> None:
 
 
 async def until_ready(process: asyncio.subprocess.Process, admin_port: int) -> None:
-    async with asyncio.timeout(20), aiohttp.ClientSession() as client:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as client:
         while process.returncode is None:
             try:
                 async with client.get(f"http://127.0.0.1:{admin_port}/readyz") as response:

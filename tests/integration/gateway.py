@@ -74,7 +74,7 @@ class Gateway:
             writer.close()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until the condition is true. Fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

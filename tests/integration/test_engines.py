@@ -35,8 +35,8 @@ async def test_each_engine_is_read_and_used(tmp_path: Path) -> None:
     async with gateway(tmp_path, pods) as gate:
         label = {"model.aibrix.ai/name": "base"}
         write(gate, triton={"labels": label}, trtllm={"engine": "trtllm"})
-        await until(lambda: "/prometheus/metrics" in pods[3].keys, 30)
-        await until(lambda: len(gate.app.fleet.serving("base").pods) == len(pods), 30)
+        await until(lambda: "/prometheus/metrics" in pods[3].keys, 60)
+        await until(lambda: len(gate.app.fleet.serving("base").pods) == len(pods), 60)
         details = gate.app.readiness().details
 
         for number in range(40):

@@ -69,7 +69,7 @@ async def test_an_adapter_is_loaded_and_unloaded_everywhere(tmp_path: Path, mode
         ]
         assert all(pod.adapters == ("new",) for pod in pods)
         # The lists are read at once, not after an hour.
-        await until(lambda: len(gate.app.fleet.serving("new").pods) == 3, 30)
+        await until(lambda: len(gate.app.fleet.serving("new").pods) == 3, 60)
         assert await listed(gate) == ["base", "new"]
         response, _ = await gate.post({"model": "new"})
         assert response.status == 200
@@ -78,7 +78,7 @@ async def test_an_adapter_is_loaded_and_unloaded_everywhere(tmp_path: Path, mode
 
         assert status == 200
         assert all(pod.adapters == () for pod in pods)
-        await until(lambda: not gate.app.fleet.serving("new").pods, 30)
+        await until(lambda: not gate.app.fleet.serving("new").pods, 60)
         assert gate.in_flight == 0
 
 
@@ -118,7 +118,7 @@ async def test_a_worker_lets_its_parent_read_the_lists_again(tmp_path: Path) -> 
         async with gate.client.post(url + LOAD, json=load) as response:
             assert response.status == 200, await response.text()
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             names: list[str] = []
             while "new" not in names:
                 async with gate.client.get(url + "/v1/models") as response:

@@ -78,7 +78,7 @@ async def one_runs_and_one_waits(
                 running = asyncio.create_task(post(long_answer("a1", runs_seconds)))
                 await until(lambda: len(pod.received) == 1)
                 waiting = asyncio.create_task(post({"model": "a2"}))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while await held() == 0:
                         await asyncio.sleep(0.01)
                 yield process, running, waiting

@@ -146,7 +146,7 @@ async def test_a_base_model_answers_for_an_adapter_without_a_ready_pod(tmp_path:
         ]
         gate.pods_file.write_text(yaml.safe_dump({"pods": listed}))
         gate.app.refresh()
-        await until(lambda: len(gate.app.fleet.ready()) == 1, 30)
+        await until(lambda: len(gate.app.fleet.ready()) == 1, 60)
 
         response, _ = await gate.post({"model": "sql-lora", "n": 1})
 
@@ -164,7 +164,7 @@ async def test_an_adapter_that_a_pod_loads_on_first_use_is_known_afterwards(
         response, _ = await gate.post({"model": "new-lora"})
         assert response.status == 200
 
-        await until(lambda: bool(gate.app.fleet.serving("new-lora").pods), 30)
+        await until(lambda: bool(gate.app.fleet.serving("new-lora").pods), 60)
 
 
 @pytest.mark.parametrize("response_mode", ["NONE", "STREAMED", "FULL_DUPLEX_STREAMED"])

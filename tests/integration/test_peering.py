@@ -30,7 +30,7 @@ pods:
 SECRET = "a-secret-of-more-than-16-characters"
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> float:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> float:
     """Wait until something is true; return how long it took."""
     began = time.monotonic()
     async with asyncio.timeout(seconds):
@@ -177,7 +177,7 @@ async def test_a_router_that_is_killed_is_forgotten_after_a_second_of_silence(
             assert time.monotonic() - last >= 1.0
             assert app.peering.hub.counts.silent == 1
         async with served.run():
-            await until(lambda: peers(app) == 1, 20)
+            await until(lambda: peers(app) == 1, 60)
             assert name not in app.peering.hub.peers, "another run has another name"
     finally:
         await app.stop()

@@ -69,7 +69,7 @@ def connected(app: App) -> bool:
 
 
 async def all_meet(apps: list[App]) -> None:
-    await until(lambda: all(peers(app) == len(apps) - 1 for app in apps), 30)
+    await until(lambda: all(peers(app) == len(apps) - 1 for app in apps), 60)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -144,7 +144,7 @@ async def test_with_the_server_away_routers_forget_each_other_and_come_back_by_t
         await until(lambda: seen(apps[1]) == 1)
 
         server.stop()
-        await until(lambda: not any(peers(app) or connected(app) for app in apps), 30)
+        await until(lambda: not any(peers(app) or connected(app) for app in apps), 60)
         assert seen(apps[1]) == 0
         assert apps[0].readiness().ready
 

@@ -132,4 +132,4 @@ async def test_tls_with_a_certificate_of_the_router(
 
         # Without the authorities of the server's certificate, nothing is sent to it.
         async with routers.run(1):
-            await until(lambda: "certificate verify failed" in caplog.text, 30)
+            await until(lambda: "certificate verify failed" in caplog.text, 60)

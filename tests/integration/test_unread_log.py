@@ -45,7 +45,7 @@ async def test_health_metrics_and_the_end_do_not_wait_for_a_reader(
     )
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{admin}") as client:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while await status(client, "/readyz") != 200:
                     await asyncio.sleep(0.05)
             for edit in range(3):  # Each is logged.
@@ -97,7 +97,7 @@ async def test_without_standard_streams_it_serves(tmp_path: Path) -> None:
     )
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{admin}") as client:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while await status(client, "/readyz") != 200:
                     await asyncio.sleep(0.05)
         streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]

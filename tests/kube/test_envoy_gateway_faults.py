@@ -117,7 +117,7 @@ async def test_passive_health_checks_change_envoys_own_choice_and_not_the_router
             chosen = {DESTINATION: failing}
             assert await statuses(chosen, 5) == [500] * 5
             ejected = "cluster.httproute/.*.outlier_detection.ejections_active"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while await envoy.stat(ejected) != 1:
                     await asyncio.sleep(0.01)
             assert await statuses(chosen, 1) == [500]

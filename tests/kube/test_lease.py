@@ -49,7 +49,7 @@ async def account(admin: KubeClient, namespace: str, rules: Sequence[object]) ->
     return await admin.token(namespace, "router")
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -73,7 +73,7 @@ class Replica(Router):
         self._watch.cancel()
         self.leads = False
         self.signal(number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self.process.wait()
         await self._stack.aclose()
 
@@ -341,7 +341,7 @@ async def test_without_an_api_server_envoy_asks_any_router(
 
 async def _until_only_healthy(site: Site, leader: Replica) -> None:
     """Wait until Envoy's health checks say that one router is well, and the others are not."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await _healthy(site) != {leader.address}:
             await asyncio.sleep(0.02)
 

@@ -73,7 +73,7 @@ async def watching(
         await watcher.pods.stop()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -318,7 +318,7 @@ async def test_all_that_happened_while_the_api_server_was_away_is_known_after(
             await kube.start_api()
             await proxy.__aenter__()
             expected = {f"{namespace}/{name}" for name in ("stays", "new-0", "new-1", "new-2")}
-            await until(lambda: watcher.names() == expected, 40)
+            await until(lambda: watcher.names() == expected, 60)
             assert watcher.counts.events["listed"] == 2 + 4
             assert watcher.pods.last_error is None
             assert "recovered; 4 pods" in caplog.text

@@ -142,7 +142,7 @@ async def test_a_watchdog_that_is_stopped_ends_its_thread_and_its_timer() -> Non
     (thread,) = {each for each in threading.enumerate() if each.name == "watchdog"} - before
     dog.stop()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while thread.is_alive():
             await asyncio.sleep(0.01)
     assert dog.silence == 0

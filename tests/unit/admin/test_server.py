@@ -102,7 +102,7 @@ async def test_a_port_that_is_taken_is_named(server: AdminServer, router: Router
     with pytest.raises(AdminError, match=f"cannot listen on 127.0.0.1:{server.port} for the admin"):
         await second.start()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(each.name == "admin" for each in set(threading.enumerate()) - threads):
             await asyncio.sleep(0.01)
     await second.stop()

@@ -88,7 +88,7 @@ class Follower:
         self.news.set()
 
     async def next(self) -> Endpoints:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.news.wait()
             self.news.clear()
         return self.seen[-1]

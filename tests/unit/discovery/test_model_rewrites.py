@@ -126,7 +126,7 @@ async def test_changes_are_followed_and_a_lost_server_changes_nothing(
         )
         assert followed.unread() is not None
         followed.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not used:
                 await asyncio.sleep(0.01)
             assert used == [(Rewrite("a", (Target("v1"),)),)]

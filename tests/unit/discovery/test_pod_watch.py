@@ -147,7 +147,7 @@ async def events_of(
     async with server.run(folder) as config:
         watch = WatchOptions(PodQuery("ml", "app=vllm"), **options)
         stream = pod_events(lambda: KubernetesApi.open(Credentials(config)), watch)
-        async with asyncio.timeout(10), aclosing(stream):
+        async with asyncio.timeout(60), aclosing(stream):
             async for event in stream:
                 if not isinstance(event, Alive):
                     events.append(short(event))
@@ -384,7 +384,7 @@ async def following(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -87,7 +87,7 @@ async def checked(port: int, *, probe: bool = True) -> AsyncIterator[tuple[Fleet
 async def until(condition: object) -> None:
     """Wait until a condition holds."""
     assert callable(condition)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -34,13 +34,13 @@ async def a_process(*arguments: str, stdin: int = asyncio.subprocess.PIPE) -> As
 
 async def first_line(process: asyncio.subprocess.Process) -> dict[str, Any]:
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         line: dict[str, Any] = json.loads(await process.stdout.readline())
     return line
 
 
 async def ends(process: asyncio.subprocess.Process) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await process.wait()
 
 
