@@ -70,7 +70,7 @@ class BenchFleet:
             self._algorithms,
             DEFAULT_ALGORITHM,
             MonotonicClock(),
-            self.telemetry.decisions,
+            self.telemetry.counts,
             fallbacks=1,
         )
         models = (BASE, *names)

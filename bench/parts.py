@@ -133,7 +133,7 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
 def _context(fleet: BenchFleet) -> SessionContext:
     return SessionContext(
         fleet.director,
-        fleet.telemetry.decisions,
+        fleet.telemetry.counts,
         Paths(),
         HeaderNames(),
         1 << 25,

@@ -43,6 +43,7 @@ from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.pod_calls import PodCalls
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
+from lora_router.telemetry.decisions import DecisionLog
 from lora_router.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         ),
         settings.algorithm,
         LoopClock(),
-        telemetry.decisions,
+        telemetry.counts,
         default_model=settings.default_model,
         max_hold_seconds=settings.max_hold_seconds,
         limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
@@ -157,6 +158,18 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
     )
     director.sticky.made.limit(settings.max_ids_bytes)
     return director
+
+
+def make_decisions(settings: Settings) -> DecisionLog | None:
+    """Return the log of decisions, or ``None`` if they are not recorded."""
+    if not settings.decisions:
+        return None
+    return DecisionLog(
+        settings.decisions,
+        share=settings.decisions_share,
+        candidates_share=settings.decisions_candidates_share,
+        slow_seconds=settings.slow_request_seconds,
+    )
 
 
 def _name_policy(settings: Settings) -> NamePolicy:
@@ -173,7 +186,7 @@ def _name_policy(settings: Settings) -> NamePolicy:
     )
 
 
-def make_transport(  # noqa: PLR0913 -- the parts that it connects
+def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
     settings: Settings,
     director: Director,
     telemetry: Telemetry,
@@ -182,6 +195,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
     gateway: GatewayFaults,
     pod_access: PodAccess,
     peering: "Peering | None" = None,
+    decisions: DecisionLog | None = None,
     *,
     listens: bool = True,
 ) -> Transport:
@@ -192,7 +206,7 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
     """
     context = SessionContext(
         director=director,
-        observer=telemetry.decisions,
+        observer=telemetry.counts,
         paths=_paths(settings),
         headers=HeaderNames(
             gateway_max=settings.gateway_max_headers,
@@ -224,9 +238,12 @@ def make_transport(  # noqa: PLR0913 -- the parts that it connects
         answers_as_asked=settings.answer_model == "asked",
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         special_numbers=settings.json_nan == "allow",
+        decisions=decisions,
         answers=telemetry.answers,
         gateway=gateway,
     )
+    if decisions is not None:
+        director.observe()
     make: Callable[..., Transport]
     # Import only the selected transport: grpcio takes a large part of the startup time.
     if settings.transport == "builtin":

@@ -17,6 +17,7 @@ from lora_router.app_metrics import (
 from lora_router.assembly import (
     LoopClock,
     follow_rewrites,
+    make_decisions,
     make_director,
     make_fleet,
     make_health_check,
@@ -77,6 +78,8 @@ class Front:
         self.gateway = GatewayFaults()
         self.peering = make_peering(settings, self.fleet, self.director, self.supervisor, worker)
         self.pod_access = make_pod_access(settings)
+        self.decisions = make_decisions(settings)
+        """Every decision of this process, if they are recorded."""
         self.transport = make_transport(
             settings,
             self.director,
@@ -86,6 +89,7 @@ class Front:
             self.gateway,
             self.pod_access,
             self.peering,
+            self.decisions,
             listens=worker is None,
         )
         self.health_check = make_health_check(

@@ -13,6 +13,7 @@ from lora_router.config import kinds
 from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
 from lora_router.config.model_settings import ModelSettings
+from lora_router.config.observation_settings import ObservationSettings
 from lora_router.config.path_settings import PathSettings
 from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.pod_settings import PodSettings
@@ -45,6 +46,7 @@ class Settings(
     PathSettings,
     PoolSettings,
     ModelSettings,
+    ObservationSettings,
     PodSettings,
     RouterSettings,
 ):

@@ -12,6 +12,7 @@ from lora_router.log_limit import LogLimit
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import DecisionObserver
 from lora_router.telemetry.answer_counts import AnswerCounts
+from lora_router.telemetry.decisions import DecisionLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class SessionContext:
     """Whether JSON bodies may contain NaN and infinities."""
     answers_as_asked: bool = False
     """Whether an answer names the model as the client did, where the request was rewritten."""
+    decisions: DecisionLog | None = None
+    """Records every decision, if any are recorded."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     gateway: GatewayFaults = field(default_factory=GatewayFaults)
     log_limit: LogLimit = field(default_factory=LogLimit)

@@ -17,6 +17,8 @@ The rules:
 - ``end`` releases the reservation exactly once. A refused request has no reservation.
 """
 
+from uuid import uuid4
+
 from lora_router.extproc import answers
 from lora_router.extproc.body import (
     BodyError,
@@ -77,6 +79,8 @@ class Exchange(BodyArrival):
         context, setup = self.context, headers.setup
         self._headers, self._setup = headers, setup
         self._place = place = context.paths.find(headers.method, headers.path)
+        if context.decisions is not None:
+            self._decision = context.decisions.begin(headers.request_id, place.path)
         if headers.too_many:
             return self._too_many_headers()
         if headers.ends or not (place.reads_body or self._needs_body(place)):
@@ -124,6 +128,7 @@ class Exchange(BodyArrival):
 
     def observe(self, _event: Observation) -> Outputs:
         """Answer nothing for the rest of the stream."""
+        self._decision = None
         self.end()
         return ()
 
@@ -227,8 +232,14 @@ class Exchange(BodyArrival):
                 return self._refuse("id-not-found", maker)
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             hold = self.context.director.max_hold_seconds
+            if self._decision is not None:
+                self._note_question(self._decision, self._query(fields))
+                self._decision.held_for = "unknown-id"
             return (answers.more_time(WAIT_SECONDS + hold + HOLD_MARGIN_SECONDS),)
-        outcome = self.context.director.stick(self._query(fields), maker)
+        query = self._query(fields)
+        if self._decision is not None:
+            self._note_question(self._decision, query)
+        outcome = self.context.director.stick(query, maker)
         return self._decided(outcome, trailers=trailers)
 
     def _stick_late(self, named: NamedId, fields: BodyFields) -> Outputs:
@@ -256,9 +267,15 @@ class Exchange(BodyArrival):
         return self._pass_through(trailers=trailers)
 
     def _route(self, fields: BodyFields, *, trailers: bool) -> Outputs:
-        outcome = self.context.director.route(self._query(fields), self._decided_late)
+        query = self._query(fields)
+        decision = self._decision
+        if decision is not None:
+            self._note_question(decision, query)
+        outcome = self.context.director.route(query, self._decided_late)
         if isinstance(outcome, Held):
             self._held = outcome
+            if decision is not None:
+                decision.held_for, decision.held_looks = outcome.reason, outcome.looks
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
         return self._decided(outcome, trailers=trailers)
@@ -298,6 +315,9 @@ class Exchange(BodyArrival):
             if renaming is not None:
                 self._answer_names = renaming.answer_names
         self._routed = outcome
+        made_id = "" if self._headers.request_id else str(uuid4())
+        if self._decision is not None:
+            self._note_routed(self._decision, outcome, made_id)
         if outcome.reservation.streamed:
             self._since = self.context.gateway.now()
         self.state = ROUTED
@@ -306,7 +326,7 @@ class Exchange(BodyArrival):
             self.context.headers,
             outcome,
             to_body=collected is None or not collected.answers_headers,
-            has_id=bool(self._headers.request_id),
+            made_id=made_id,
         )
         if collected is None and renaming is None:
             return (answer, answers.CONTINUE_TRAILERS) if trailers else (answer,)

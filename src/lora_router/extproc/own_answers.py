@@ -27,6 +27,7 @@ HOLD_MARGIN_SECONDS = 2.0
 """Added to the time that Envoy is asked to wait for a held request, so that the router answers
 before Envoy's timeout."""
 
+HTTP_OK = 200
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 
 
@@ -83,6 +84,7 @@ class OwnAnswers(ResponseSide):
 
     def _every_pod_answered(self, answer: ErrorAnswer) -> None:
         self.context.observer.decided("none", "answered", "every-pod", 0.0)
+        self._note_own("none", "answered", "every-pod", answer.status)
         self._send_late(lambda: self._answer_client(answer))
 
     def _answered_late(self, answer: bytes | ErrorAnswer) -> None:
@@ -93,13 +95,18 @@ class OwnAnswers(ResponseSide):
         if isinstance(answer, ErrorAnswer):
             return self._refuse(answer.code.replace("_", "-"), answer)
         self.context.observer.decided("none", "answered", "models", 0.0)
+        self._note_own("none", "answered", "models", HTTP_OK)
         self.end()
         return (answer,)
 
     # Refusing
 
     def _refused(self, refused: Refused) -> Outputs:
-        return self._answer_client(refusal_answer(refused, self._headers.strategy))
+        answer = refusal_answer(refused, self._headers.strategy)
+        if self._decision is not None:
+            algorithm = self._headers.strategy or self.context.director.default_algorithm
+            self._note_own(algorithm, "refused", refused.refusal.value, answer.status)
+        return self._answer_client(answer)
 
     def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:
         unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
@@ -129,6 +136,7 @@ class OwnAnswers(ResponseSide):
     def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
         """Refuse a request that never reached the director."""
         self.context.observer.decided("none", "refused", reason, 0.0)
+        self._note_own("none", "refused", reason, answer.status)
         return self._answer_client(answer)
 
     def _answer_client(self, answer: ErrorAnswer) -> Outputs:

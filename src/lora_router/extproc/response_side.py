@@ -25,6 +25,7 @@ from lora_router.extproc.id_search import IdSearch
 from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.path_rules import PathRule, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.recording import Recording
 from lora_router.extproc.renamed import FELL_BACK, Original, answer_in_pieces, answer_piece
 from lora_router.extproc.states import ANSWERED, OVER, START, State
 from lora_router.extproc.stream_setup import Setup
@@ -51,7 +52,7 @@ class Waits(Protocol):
         """Forget the request, because its client has left. Does nothing the second time."""
 
 
-class ResponseSide:
+class ResponseSide(Recording):
     """The state of one HTTP exchange, and the actions that concern its response and its end."""
 
     __slots__ = (
@@ -68,7 +69,6 @@ class ResponseSide:
         "_setup",
         "_since",
         "_stores",
-        "context",
         "state",
     )
 
@@ -80,7 +80,7 @@ class ResponseSide:
             on_late: Called with what to send when a held request is decided, which is not the
                 result of a message from Envoy.
         """
-        self.context = context
+        super().__init__(context)
         self.state: State = START
         self._on_late = on_late
         self._headers = _NO_HEADERS
@@ -114,6 +114,9 @@ class ResponseSide:
         routed = self._routed
         if routed is not None and routed.reservation.release():
             self._judge_end(routed)
+        if self._decision is not None:
+            decision, self._decision = self._decision, None
+            self._note_end(decision)
 
     def end_stream(self, code: int, message: str) -> Outputs:
         """End the stream with a gRPC status."""
@@ -150,6 +153,8 @@ class ResponseSide:
                 routed.reservation.answered(answer)
             except Exception as error:  # Whatever an answer shows, its client gets it.
                 self._log("failed to record an answer", error)
+            if self._decision is not None:
+                self._note_answer(self._decision, routed, answer)
             passes = _RESPONSE_HEADERS_PASS
             if routed.special is not None:
                 passes = self._special_answer(routed, answer)
@@ -258,6 +263,8 @@ class ResponseSide:
             self._setup = Setup(
                 is_told=told, collects=not told, response_body_mode=response_body_mode
             )
+        if self._decision is not None:
+            self._decision.reason = "answered-before"
         self.end()
         self.state = ANSWERED
 

@@ -8,7 +8,6 @@ it is computed once for each combination of lengths.
 
 from functools import lru_cache
 from typing import TypeAlias
-from uuid import uuid4
 
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.routing.outcome import Routed
@@ -37,12 +36,12 @@ _Frame: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes]
 the metadata."""
 
 
-def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id: bool) -> bytes:
+def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, made_id: str) -> bytes:
     """Return the answer to ``request_body`` if ``to_body``, or to ``request_headers``.
 
-    The answer names the algorithm and the model, unless the request names no model. If the request
-    has no ``x-request-id``, the answer sets one. The destination lists the picked pod and its
-    fallbacks, and the dynamic metadata are equal to it.
+    The answer names the algorithm and the model, unless the request names no model. If
+    ``made_id``, a UUID, is not empty, it becomes the ``x-request-id`` of the request. The
+    destination lists the picked pod and its fallbacks, and the dynamic metadata are equal to it.
     """
     pod = outcome.reservation.state.pod
     target = destination = pod.address.encode()
@@ -57,7 +56,7 @@ def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id:
         len(destination),
         len(model),
         to_body,
-        has_id,
+        not made_id,
     )
     return b"".join(
         (
@@ -66,7 +65,7 @@ def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, has_id:
             before_destination,
             destination,
             before_id,
-            b"" if has_id else str(uuid4()).encode(),
+            made_id.encode(),
             before_model,
             model,
             before_metadata,

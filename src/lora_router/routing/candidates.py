@@ -90,6 +90,8 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     """The same pods as a set."""
     waiting: Waiting
     """Which requests wait in this router."""
+    inspected: Sequence[PodView]
+    """The pods of the last shortlist, or all of them before the first one."""
 
     @classmethod
     def of(cls, pods: Iterable[PodView], waiting: Waiting = NOBODY_WAITS) -> "Candidates":
@@ -98,6 +100,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         made._group = pods if isinstance(pods, PodGroup) else None
         made.members = pods.members if isinstance(pods, PodGroup) else frozenset(made)
         made.waiting = waiting
+        made.inspected = made
         return made
 
     def shortlist(self, adapter: str | None, rng: random.Random) -> Sequence[PodView]:
@@ -120,9 +123,11 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
             found[pod] = None
         if adapter is not None:
             _add_pods_of(adapter, group, rng, found)
-        if among is None:
-            return tuple(found)
-        return [pod for pod in found if pod in among] or self
+        inspected: Sequence[PodView] = tuple(found)
+        if among is not None:
+            inspected = [pod for pod in found if pod in among] or self
+        self.inspected = inspected
+        return inspected
 
     def in_order(self, adapter: str) -> Sequence[PodView]:
         """Return all candidates in the adapter's rendezvous order."""

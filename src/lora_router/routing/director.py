@@ -103,6 +103,15 @@ class Director:
         return self._fleet
 
     @property
+    def default_algorithm(self) -> str:
+        """The name of the algorithm that picks where a request names none."""
+        return self._default.name
+
+    def observe(self) -> None:
+        """Note with each outcome what the decision saw, because decisions are recorded."""
+        self._recorder.observes = True
+
+    @property
     def held(self) -> int:
         """The number of requests that wait in the router now."""
         return self._room.held
@@ -212,7 +221,11 @@ class Director:
             )
         fallbacks = self._fallbacks.of(algorithm, request, answer.pod, candidates)
         seconds = perf_counter() - started
-        routed = self._recorder.routed(algorithm.name, request, answer, seconds, fallbacks, special)
+        recorder = self._recorder
+        looks = recorder.looks_at(candidates, request.adapter)
+        routed = recorder.routed(
+            algorithm.name, request, answer, seconds, fallbacks, special, looks
+        )
         if self._room.held and request.adapter is not None:
             self._room.joined(request.adapter)
         return routed

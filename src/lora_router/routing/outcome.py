@@ -8,6 +8,8 @@ from msgspec import Struct
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, RUNNING, Looks, looks_at, place_of
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.refusal import Refused
 
@@ -45,6 +47,16 @@ class Routed(Struct, frozen=True):
     fallbacks: tuple[str, ...] = ()
     """Endpoints to try, in order, if the request cannot reach the pod."""
     special: Special | None = None
+    seconds: float = 0.0
+    """Time to pick the pod."""
+    looks: Looks = NO_LOOKS
+    """What was seen of the candidates, if decisions are recorded."""
+    place: int = NO_ADAPTER
+    """Where the adapter was on the pod, as in ``looks.PLACES``, if decisions are recorded."""
+    spilled: bool = False
+    """Whether the adapter had no slot on the pod, and no slot was free."""
+    replicated: bool = False
+    """Whether the adapter was in flight on other pods, and not on this one."""
 
     @property
     def address(self) -> str:
@@ -70,6 +82,12 @@ class Recorder:
         self._ledger = ledger
         self._observer = observer
         self._logs = log.isEnabledFor(logging.DEBUG)
+        self.observes = False
+        """Whether to note what the decision saw, because decisions are recorded."""
+
+    def looks_at(self, candidates: Candidates, adapter: str | None) -> Looks:
+        """Return what is to be seen of the candidates, if decisions are recorded."""
+        return looks_at(candidates, adapter, self._ledger.index) if self.observes else NO_LOOKS
 
     def routed(
         self,
@@ -79,12 +97,21 @@ class Recorder:
         seconds: float,
         fallbacks: tuple[str, ...] = (),
         special: Special | None = None,
+        looks: Looks = NO_LOOKS,
     ) -> Routed:
         """Reserve the request's place on the pod that was picked."""
         state = pick.pod
         assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
         path = request.path if request.model else None
-        reservation = self._ledger.reserve(state, request.adapter, path, streamed=request.stream)
+        adapter = request.adapter
+        place, spilled, replicated = NO_ADAPTER, False, False
+        if self.observes and adapter is not None:
+            place = place_of(state, adapter)
+            if place != RUNNING:
+                free = state.beliefs.free_slots
+                spilled = free is not None and free <= 0
+                replicated = bool(self._ledger.index.running(adapter))
+        reservation = self._ledger.reserve(state, adapter, path, streamed=request.stream)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
         except Exception:  # The caller needs the reservation, to release it.
@@ -100,9 +127,21 @@ class Recorder:
                 state.pod.address,
             )
         model = request.model
-        if self._names.has_sglang and request.adapter is not None:
-            model = self._names.asked_of(state, request.adapter)
-        return Routed(reservation, algorithm, pick.reason, model, fallbacks, special)
+        if self._names.has_sglang and adapter is not None:
+            model = self._names.asked_of(state, adapter)
+        return Routed(
+            reservation,
+            algorithm,
+            pick.reason,
+            model,
+            fallbacks,
+            special,
+            seconds,
+            looks,
+            place,
+            spilled,
+            replicated,
+        )
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:
         """Count a refusal, and return it."""

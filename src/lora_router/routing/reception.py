@@ -101,7 +101,8 @@ class Reception:
         if self.room.is_full(request.model):
             full = Refused(Refusal.TOO_MANY_HELD, model=request.model)
             return self._recorder.refused(algorithm.name, full)
-        held = Held(question, request, next(self._number), now, seconds, self._cancel)
+        held = Held(question, request, next(self._number), now, seconds, self._cancel, hold.reason)
+        held.looks = self._recorder.looks_at(candidates, request.adapter)
         self._waiting[held] = algorithm, on_outcome, special
         self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
         self.room.add(held, hold, candidates)
@@ -201,7 +202,9 @@ class Reception:
         fallbacks = self._fallbacks.of(algorithm, request, pick.pod, candidates)
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
-        routed = self._recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special)
+        recorder = self._recorder
+        looks = recorder.looks_at(candidates, request.adapter)
+        routed = recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special, looks)
         if held.request.adapter is not None:
             self.room.joined(held.request.adapter)
         self._resolve(held, routed)

@@ -98,6 +98,7 @@ class SecondLook:
             self._clock.now(),
             SECONDS + self._max_hold_seconds,
             lambda _held: self._cancel(waiting),
+            "unknown-model",
         )
         self._waiting[waiting] = None
         if self._deadline is None:

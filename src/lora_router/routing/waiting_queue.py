@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.looks import NO_LOOKS, Looks
 
 _SLACK = 64
 """How many outdated entries a line's heap may have, in addition to as many as it has queues."""
@@ -65,6 +66,10 @@ class Held:
     seconds: float
     """The longest it may wait, from ``since``."""
     on_cancel: Callable[["Held"], None]
+    reason: str = ""
+    """Why it was held, as its algorithm said first."""
+    looks: Looks = NO_LOOKS
+    """What was seen of the candidates then, if decisions are recorded."""
     timer: Timer | None = None
     """Fires when the time is up."""
     queue: "Queue | None" = None

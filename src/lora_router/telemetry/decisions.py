@@ -1,101 +1,260 @@
-"""Counts decisions on the request path: plain numbers, which become metrics when a page is read.
+"""Decisions as records: what was asked, what was decided and why, and what became of the request.
 
-A counter of ``prometheus_client`` takes a lock for each addition, because threads may share it.
-This process decides in one thread, and counts each request twice.
+A record is made when the headers of a request arrive. The session completes it as the request
+proceeds. ``DecisionLog`` keeps the last ones in a ring, and tells those who follow it.
+
+All times are seconds on one monotonic clock. ``DecisionLog.wall`` converts them to the time of day.
+The parts of a request's time add up::
+
+    arrived_at .. asked_at      its body arrives
+    asked_at .. decided_at      it is held, and decided (``held_seconds``, ``decision_seconds``)
+    decided_at .. answered_at   the pod works on it, up to the headers of its answer
+    answered_at .. ended_at     its answer is sent
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import accumulate
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic, time
+from typing import NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from msgspec import Struct
 
-BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
-"""Seconds."""
-MAX_SERIES = 256
-"""Distinct combinations of algorithm, outcome and reason. The built-in algorithms have about 40."""
-OTHER = "other"
-_LABEL_CHARACTERS = 64
-_BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
+from lora_router.log_limit import LogLimit
+from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, PLACES, Looks
+from lora_router.routing.outcome import Routed
+
+log = logging.getLogger("lora_router.telemetry")
+
+MAX_ID = 128
+"""Characters of a request's ID that a record keeps."""
+MAX_NAME = 256
+"""Characters of other texts that a record keeps."""
+FAILED = 500
+"""Statuses from here on are failures."""
+
+Outcome = str
+"""``routed``, ``refused``, ``answered`` (by the router itself) or ``cancelled`` (the client left
+before a decision). Empty while it is open."""
 
 
-@dataclass(slots=True)
-class _Times:
-    """Histogram of one algorithm's decision times."""
+class Seen(NamedTuple):
+    """What a decision saw of one candidate, without a reference to the fleet."""
 
-    seconds: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
-    """By bucket, not cumulative."""
+    pod: str
+    requests: int
+    """Requests in flight on it, of all known senders."""
+    free_slots: int | None
+    place: str
+    """Where the adapter was: one of ``looks.PLACES``."""
 
 
-class Decisions(Collector):
-    """Counts the outcomes of requests (``DecisionObserver``).
+class Decision(Struct, kw_only=True, gc=False):
+    """One request, from its headers to its end. Only its session writes to it."""
 
-    No value that an algorithm returns can break it: a label that is not a string is converted, a
-    long one is truncated, and after ``MAX_SERIES`` series further reasons count as ``other``.
-    """
+    number: int = 0
+    """Counts the decisions of this process, from 1. 0: not decided, or not recorded."""
+    arrived_at: float
+    asked_at: float = 0.0
+    """When the algorithm was asked for the first time. 0: never."""
+    decided_at: float = 0.0
+    answered_at: float = 0.0
+    """When the headers of the answer arrived. 0: they have not."""
+    ended_at: float = 0.0
+    request_id: str = ""
+    model: str = ""
+    """The name that the client asked for, or that it was rewritten to."""
+    adapter: str = ""
+    """Empty: the request is for a base model, or for none."""
+    base_model: str = ""
+    """The base model of the pod that was picked, as far as is known."""
+    path: str = ""
+    size: int = 0
+    """Bytes of the body."""
+    stream: bool = False
+    algorithm: str = ""
+    outcome: Outcome = ""
+    reason: str = ""
+    """Why this pod, or why none."""
+    pod: str = ""
+    endpoint: str = ""
+    held_seconds: float = 0.0
+    held_for: str = ""
+    """Why it was held. Empty: it was not."""
+    decision_seconds: float = 0.0
+    """Time in which the algorithm picked the pod."""
+    place: str = PLACES[NO_ADAPTER]
+    """Where the adapter was on the pod: one of ``looks.PLACES``."""
+    spilled: bool = False
+    replicated: bool = False
+    status: int = 0
+    """The HTTP status of the answer. 0: unknown."""
+    details: str = ""
+    """Envoy's response code details, if Envoy itself answered."""
+    retried_on: str = ""
+    """The pod to which Envoy sent the request in the end, if it is another one."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    looks: Looks = NO_LOOKS
+    """What was seen of the candidates. Empty once the request has ended (``seen``)."""
+    held_looks: Looks = NO_LOOKS
+    """The same, when it began to be held."""
+    seen: tuple[Seen, ...] = ()
+    held_seen: tuple[Seen, ...] = ()
+    traceparent: str = ""
 
-    def __init__(self) -> None:
-        self._requests: dict[tuple[str, str, str], int] = {}
-        self._times: dict[str, _Times] = {}
+    @property
+    def first_byte_seconds(self) -> float | None:
+        """Time from the headers of the request to those of the answer."""
+        return self.answered_at - self.arrived_at if self.answered_at else None
 
-    def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
-        """Count a decision, and its duration in seconds if a pod was chosen."""
-        try:
-            self._requests[algorithm, outcome, reason] += 1
-        except Exception:
-            # A new series, or values that cannot be labels, such as unhashable ones.
-            algorithm, outcome = self._count(algorithm, outcome, reason)
-        if outcome == "routed":
-            times = self._times.get(algorithm)
-            if times is None:
-                times = self._times_of_new(algorithm)
-            times.seconds += seconds
-            times.counts[bisect_left(BUCKETS, seconds)] += 1
+    @property
+    def seconds(self) -> float | None:
+        """Time from the headers of the request to the end of its stream."""
+        return self.ended_at - self.arrived_at if self.ended_at else None
 
-    def collect(self) -> Iterable[Metric]:
-        """Return the metrics as they are now."""
-        requests = CounterMetricFamily(
-            "lora_router_requests",
-            "Requests by outcome: routed, refused, answered (by the router itself), held (waits in "
-            "the router), cancelled (the client disconnected while the request was held).",
-            labels=["algorithm", "outcome", "reason"],
+    @property
+    def failed(self) -> bool:
+        """Whether the answer shows a failure, or a routed request ended without one."""
+        if self.outcome == "routed" and self.ended_at and not self.answered_at:
+            return True
+        return self.status >= FAILED
+
+    def routed(self, outcome: Routed) -> None:
+        """Take in that a pod was picked."""
+        state = outcome.reservation.state
+        self.outcome = "routed"
+        self.algorithm, self.reason = outcome.algorithm, outcome.reason
+        self.pod, self.endpoint = state.pod.name, state.pod.address
+        self.decision_seconds = outcome.seconds
+        self.looks = outcome.looks
+        adapter = outcome.reservation.adapter
+        if adapter is not None:
+            self.adapter = adapter[:MAX_NAME]
+            self.base_model = state.adapters.get(adapter) or ""
+            self.place = PLACES[outcome.place]
+            self.spilled, self.replicated = outcome.spilled, outcome.replicated
+        elif outcome.model:
+            self.base_model = outcome.model[:MAX_NAME]
+
+    def concluded(self) -> None:
+        """Replace what refers to the fleet by what a reader needs."""
+        self.seen, self.looks = _seen(self.looks), NO_LOOKS
+        self.held_seen, self.held_looks = _seen(self.held_looks), NO_LOOKS
+
+
+def _seen(looks: Looks) -> tuple[Seen, ...]:
+    return tuple(
+        Seen(pod.pod.name, requests, free_slots, PLACES[looks.place(pod)])
+        for pod, requests, free_slots in looks.rows
+    )
+
+
+class DecisionLog:
+    """The last decisions of this process, and who follows them."""
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        share: float = 1.0,
+        candidates_share: float = 0.01,
+        slow_seconds: float = 5.0,
+        now: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Create it without decisions.
+
+        Args:
+            capacity: How many decisions are kept.
+            share: The share of ordinary decisions that are kept. Abnormal ones always are.
+            candidates_share: The share of ordinary decisions whose candidates are kept.
+            slow_seconds: A request is slow if its first byte takes longer.
+            now: Returns seconds, monotonic.
+            wall: Returns seconds since 1970.
+            rng: Chooses the ordinary decisions.
+        """
+        self.now = now
+        self.slow_seconds = slow_seconds
+        self.count = 0
+        """Decisions so far."""
+        self.on_decided: list[Callable[[Decision], None]] = []
+        """Called with each decision."""
+        self.on_ended: list[Callable[[Decision], None]] = []
+        """Called with each decision whose request has ended, or that no pod gets. It is complete.
+        """
+        self._ring: deque[Decision] = deque(maxlen=capacity)
+        self._share = share
+        self._candidates_share = candidates_share
+        self._random = (rng or random.Random()).random
+        self._epoch = wall() - now()
+        self._limit = LogLimit(60.0)
+
+    def wall(self, at: float) -> float:
+        """Return a time of a record as seconds since 1970."""
+        return self._epoch + at
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def __iter__(self) -> Iterator[Decision]:
+        """Yield the decisions, the newest first."""
+        return reversed(self._ring)
+
+    def is_slow(self, decision: Decision) -> bool:
+        """Return whether the first byte of a request took, or takes, too long."""
+        until = decision.answered_at or decision.ended_at or self.now()
+        return until - decision.arrived_at > self.slow_seconds
+
+    def is_abnormal(self, decision: Decision) -> bool:
+        """Return whether a request was held, refused, retried, cancelled or slow, or failed."""
+        return (
+            bool(decision.held_for)
+            or decision.outcome in ("refused", "cancelled")
+            or bool(decision.retried_on)
+            or decision.failed
+            or self.is_slow(decision)
         )
-        for labels, count in self._requests.items():
-            requests.add_metric(labels, count)
-        seconds = HistogramMetricFamily(
-            "lora_router_decision_seconds",
-            "Time to choose a pod and count the request, without body parsing and waiting.",
-            labels=["algorithm"],
-        )
-        for algorithm, times in self._times.items():
-            buckets = list(zip(_BOUNDS, accumulate(times.counts), strict=True))
-            seconds.add_metric([algorithm], buckets, times.seconds)
-        return (requests, seconds)
 
-    def _count(self, algorithm: object, outcome: object, reason: object) -> tuple[str, str]:
-        """Count under sanitized labels. Returns the algorithm's and the outcome's label."""
-        requests = self._requests
-        key = (_label(algorithm), _label(outcome), _label(reason))
-        if key not in requests and len(requests) >= MAX_SERIES:
-            key = (*key[:2], OTHER)
-            if key not in requests and len(requests) >= 2 * MAX_SERIES:
-                key = (OTHER, OTHER, OTHER)
-        requests[key] = requests.get(key, 0) + 1
-        return key[:2]
+    # Called by sessions
 
-    def _times_of_new(self, algorithm: str) -> _Times:
-        if len(self._times) >= MAX_SERIES:
-            algorithm = OTHER
-        return self._times.setdefault(algorithm, _Times())
+    def begin(self, request_id: str, path: str) -> Decision:
+        """Return the record of a request whose headers arrived."""
+        return Decision(arrived_at=self.now(), request_id=request_id[:MAX_ID], path=path[:MAX_NAME])
 
+    def decided(self, decision: Decision) -> None:
+        """Take in a decision."""
+        self.count += 1
+        decision.number = self.count
+        if self._share >= 1.0 or self._random() < self._share:
+            self._ring.append(decision)
+        else:
+            decision.number = -self.count
+        if self.on_decided:
+            self._tell(self.on_decided, decision)
 
-def _label(value: object) -> str:
-    """Return a value as a label: a string of bounded length that can be encoded as UTF-8."""
-    try:
-        text = value if type(value) is str else str(value)
-        return text[:_LABEL_CHARACTERS].encode("utf-8", "replace").decode()
-    except Exception:
-        return "unprintable"
+    def ended(self, decision: Decision) -> None:
+        """Take in that a request has ended. Nobody writes to its record any more."""
+        decision.ended_at = self.now()
+        if self.is_abnormal(decision):
+            if decision.number < 0:
+                decision.number = -decision.number
+                self._ring.append(decision)
+            decision.concluded()
+        elif self._random() < self._candidates_share:
+            decision.concluded()
+        else:
+            decision.looks = NO_LOOKS
+        if self.on_ended:
+            self._tell(self.on_ended, decision)
+
+    def _tell(self, followers: list[Callable[[Decision], None]], decision: Decision) -> None:
+        for follow in followers:
+            try:
+                follow(decision)
+            except Exception as error:
+                name = getattr(follow, "__qualname__", type(follow).__name__)
+                message = f"{name} failed to take in a decision"
+                self._limit.log(log, logging.ERROR, name, message, exc_info=error)

@@ -17,7 +17,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.telemetry.answer_counts import AnswerCounts
-from lora_router.telemetry.decisions import Decisions
+from lora_router.telemetry.decision_counts import DecisionCounts
 from lora_router.telemetry.health_metrics import HealthMetrics
 
 log = logging.getLogger("lora_router.telemetry")
@@ -77,8 +77,8 @@ class Telemetry:
 
     def __init__(self, fleet: Fleet, clock: Callable[[], float] = monotonic) -> None:
         self.registry = _Registry()
-        self.decisions = Decisions()
-        self.registry.register(self.decisions)
+        self.counts = DecisionCounts()
+        self.registry.register(self.counts)
         self.answers = AnswerCounts()
         self.registry.register(self.answers)
         self._scrapes = Histogram(

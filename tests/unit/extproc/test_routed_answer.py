@@ -19,6 +19,7 @@ from lora_router.routing.outcome import Routed
 from tests.fleet import make_pod
 from tests.unit.extproc.conversation import told
 
+MADE_ID = "8c1d5a52-3c6d-4f6e-9d1b-2f0e8f6f2a11"
 NAMES = HeaderNames()
 WITH_POOL = HeaderNames(
     target_pod="t",
@@ -95,20 +96,17 @@ def test_the_bytes_are_those_that_protobuf_writes(
 ) -> None:
     routed = outcome(model, tuple(fallbacks), address=address, algorithm=algorithm)
 
-    data = encode_routed(names, routed, to_body=to_body, has_id=True)
+    data = encode_routed(names, routed, to_body=to_body, made_id="")
     assert data == by_protobuf(names, routed, to_body=to_body, request_id="")
 
-    data = encode_routed(names, routed, to_body=to_body, has_id=False)
-    read = ProcessingResponse.FromString(data)
-    answer = read.request_body if to_body else read.request_headers
-    request_id = told(answer.response.header_mutation).set["x-request-id"]
-    assert data == by_protobuf(names, routed, to_body=to_body, request_id=request_id)
+    data = encode_routed(names, routed, to_body=to_body, made_id=MADE_ID)
+    assert data == by_protobuf(names, routed, to_body=to_body, request_id=MADE_ID)
 
 
 def test_the_destination_lists_the_fallbacks_and_the_target_pod_does_not() -> None:
     routed = outcome(fallbacks=("10.0.0.2:8000", "10.0.0.3:8000"))
 
-    read = ProcessingResponse.FromString(encode_routed(NAMES, routed, to_body=True, has_id=True))
+    read = ProcessingResponse.FromString(encode_routed(NAMES, routed, to_body=True, made_id=""))
 
     listed = "10.0.0.1:8000,10.0.0.2:8000,10.0.0.3:8000"
     headers = told(read.request_body.response.header_mutation).set
@@ -118,26 +116,13 @@ def test_the_destination_lists_the_fallbacks_and_the_target_pod_does_not() -> No
     assert dict(metadata.items()) == {"x-gateway-destination-endpoint": listed}
 
 
-@pytest.mark.parametrize("to_body", [True, False])
-def test_each_request_without_an_id_is_given_another_one(to_body: bool) -> None:
-    ids = set()
-    for _ in range(2):
-        data = encode_routed(NAMES, outcome(), to_body=to_body, has_id=False)
-        read = ProcessingResponse.FromString(data)
-        answer = read.request_body if to_body else read.request_headers
-        ids.add(told(answer.response.header_mutation).set["x-request-id"])
-
-    assert len(ids) == 2
-    assert all(len(each) == 36 for each in ids)
-
-
-@pytest.mark.parametrize("has_id", [True, False])
+@pytest.mark.parametrize("made_id", ["", MADE_ID])
 def test_a_gateway_learns_the_namespace_and_base_model_of_the_pod_where_it_asks(
-    has_id: bool,
+    made_id: str,
 ) -> None:
     names = HeaderNames(pool="x-pool")
 
-    data = encode_routed(names, outcome(), to_body=True, has_id=has_id)
+    data = encode_routed(names, outcome(), to_body=True, made_id=made_id)
 
     response = ProcessingResponse.FromString(data).request_body.response
     assert told(response.header_mutation).set["x-pool"] == "models/llama"

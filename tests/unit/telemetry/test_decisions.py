@@ -1,109 +1,132 @@
-"""Decisions are counted as plain numbers. The page equals the one of the official client."""
+"""Decisions as records, and the log that keeps the last ones."""
 
-from typing import Any
+import random
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.exposition import generate_latest
 
-from lora_router.telemetry.decisions import BUCKETS, MAX_SERIES, Decisions
-
-DECISIONS = st.tuples(
-    st.sampled_from(["lora-placement", "random"]),
-    st.sampled_from(["routed", "refused"]),
-    st.sampled_from(["joined", "placed"]),
-    st.floats(0, 1) | st.sampled_from(BUCKETS),
-)
+from lora_router.telemetry.decisions import Decision, DecisionLog
 
 
-@given(st.lists(DECISIONS))
-@example([("random", "routed", "random", BUCKETS[3])])
-@example([("random", "routed", "random", 7.0)])
-def test_the_page_is_the_librarys(decisions: list[tuple[str, str, str, float]]) -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
-    counted = Decisions()
-    ours.register(counted)
-    labels = ["algorithm", "outcome", "reason"]
-    requests = Counter("lora_router_requests", "Requests.", labels, registry=theirs)
-    name = "lora_router_decision_seconds"
-    seconds = Histogram(name, "Time.", ["algorithm"], buckets=BUCKETS, registry=theirs)
+class Time:
+    def __init__(self) -> None:
+        self.now = 100.0
 
-    for algorithm, outcome, reason, taken in decisions:
-        counted.decided(algorithm, outcome, reason, taken)
-        requests.labels(algorithm, outcome, reason).inc()
-        if outcome == "routed":
-            seconds.labels(algorithm).observe(taken)
-
-    assert samples(ours) == samples(theirs)
+    def __call__(self) -> float:
+        return self.now
 
 
-class UnfriendlyError(Exception):
-    """Neither hashable nor printable."""
+class Site:
+    """A log of few decisions, and what its followers were told."""
 
-    __hash__ = None  # type: ignore[assignment]
+    def __init__(self, capacity: int = 3, **options: float) -> None:
+        self.time = Time()
+        self.log = DecisionLog(
+            capacity, now=self.time, wall=lambda: 1000.0, rng=random.Random(1), **options
+        )
+        self.told: list[Decision] = []
+        self.log.on_ended.append(self.told.append)
 
-    def __str__(self) -> str:
-        raise ValueError
+    def request(self, name: str = "r", *, takes: float = 0.1, status: int = 200) -> Decision:
+        """Record a request that is answered after some seconds."""
+        decision = self.log.begin(name, "/v1/completions")
+        decision.outcome = "routed"
+        decision.decided_at = self.time.now
+        self.log.decided(decision)
+        self.time.now += takes
+        decision.answered_at, decision.status = self.time.now, status
+        self.log.ended(decision)
+        return decision
+
+
+def names(log: DecisionLog) -> list[str]:
+    return [decision.request_id for decision in log]
+
+
+def test_the_last_decisions_are_kept_the_newest_first() -> None:
+    site = Site(capacity=3)
+
+    for name in "abcd":
+        site.request(name)
+
+    assert names(site.log) == ["d", "c", "b"]
+    assert site.log.count == 4
+    assert [decision.number for decision in site.log] == [4, 3, 2]
+
+
+def test_of_ordinary_decisions_a_share_is_kept_and_of_abnormal_ones_all() -> None:
+    site = Site(capacity=1000, share=0.1, slow_seconds=1.0)
+
+    for _ in range(200):
+        site.request("ordinary")
+    for name, takes, status in (("slow", 1.5, 200), ("failed", 0.1, 503)):
+        for _ in range(5):
+            site.request(name, takes=takes, status=status)
+
+    kept = names(site.log)
+    assert 5 <= kept.count("ordinary") <= 40
+    assert kept.count("slow") == kept.count("failed") == 5
+    assert len(site.told) == 210, "followers see all"
 
 
 @pytest.mark.parametrize(
-    ("reason", "label"),
+    ("changes", "abnormal"),
     [
-        (None, "None"),
-        (7, "7"),
-        (["a"], "['a']"),
-        (b"x", "b'x'"),
-        (UnfriendlyError(), "unprintable"),
-        ("\ud800", "?"),
-        ('a"\n', r"a\"\n"),
-        ("x" * 1000, "x" * 64),
+        ({}, False),
+        ({"held_for": "no-slot"}, True),
+        ({"outcome": "refused"}, True),
+        ({"outcome": "cancelled"}, True),
+        ({"retried_on": "pod-2"}, True),
+        ({"status": 500}, True),
+        ({"status": 404}, False),
+        ({"answered_at": 103.0}, True),
     ],
 )
-def test_a_reason_that_is_no_label_is_made_one(reason: Any, label: str) -> None:
-    decisions = Decisions()
-    for _ in range(3):
-        decisions.decided("plugin", "routed", reason, 1e-5)
+def test_what_is_abnormal(changes: dict[str, object], abnormal: bool) -> None:
+    site = Site(slow_seconds=2.0)
+    decision = site.request()
 
-    assert (
-        f'lora_router_requests_total{{algorithm="plugin",outcome="routed",reason="{label}"}} 3.0'
-        in page(decisions)
-    )
-    assert 'lora_router_decision_seconds_count{algorithm="plugin"} 3.0' in page(decisions)
+    for name, value in changes.items():
+        setattr(decision, name, value)
+
+    assert site.log.is_abnormal(decision) is abnormal
 
 
-def test_an_endless_variety_of_reasons_is_counted_as_other() -> None:
-    decisions = Decisions()
-    for number in range(10_000):
-        decisions.decided("plugin", "routed", f"reason {number}", 1e-5)
-    decisions.decided("random", "refused", "bad-body", 0.0)
+def test_a_request_that_ended_without_an_answer_failed() -> None:
+    site = Site()
+    decision = site.log.begin("r", "/")
+    decision.outcome = "routed"
+    site.log.decided(decision)
 
-    series = [line for line in page(decisions) if line.startswith("lora_router_requests_total{")]
-    assert len(series) == MAX_SERIES + 2
-    other = 'lora_router_requests_total{algorithm="plugin",outcome="routed",reason="other"} '
-    assert f"{other}{10_000 - MAX_SERIES}.0" in series
-    assert sum(float(line.rsplit(" ", 1)[1]) for line in series) == 10_001
+    site.log.ended(decision)
 
-
-def test_an_endless_variety_of_algorithms_is_counted_as_other() -> None:
-    decisions = Decisions()
-    for number in range(10_000):
-        decisions.decided(f"algorithm {number}", "routed", "x", 1e-5)
-
-    lines = page(decisions)
-    assert len(lines) < 10_000
-    requests = [line for line in lines if line.startswith("lora_router_requests_total{")]
-    assert sum(float(line.rsplit(" ", 1)[1]) for line in requests) == 10_000
+    assert decision.failed
+    assert decision.first_byte_seconds is None
 
 
-def page(decisions: Decisions) -> list[str]:
-    registry = CollectorRegistry()
-    registry.register(decisions)
-    return generate_latest(registry).decode().splitlines()
+def test_times_of_a_record_are_known_by_the_time_of_day() -> None:
+    site = Site()
+
+    assert site.log.wall(site.time.now) == 1000.0
+    assert site.log.wall(site.time.now + 5) == 1005.0
 
 
-def samples(registry: CollectorRegistry) -> list[str]:
-    """Return a page's samples without the times at which the library started to count."""
-    lines = generate_latest(registry).decode().splitlines()
-    return [line for line in lines if not line.startswith("#") and "_created" not in line]
+def test_long_texts_are_cut() -> None:
+    decision = Site().log.begin("i" * 10_000, "/" * 10_000)
+
+    assert (len(decision.request_id), len(decision.path)) == (128, 256)
+
+
+def test_a_follower_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+
+    def follow(_decision: Decision) -> None:
+        raise RuntimeError("full")
+
+    site.log.on_ended.insert(0, follow)
+
+    site.request()
+    site.request()
+
+    assert len(site.told) == 2
+    [line] = caplog.records
+    assert "failed to take in a decision" in line.getMessage()

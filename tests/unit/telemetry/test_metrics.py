@@ -12,9 +12,9 @@ def lines(telemetry: Telemetry) -> list[str]:
 
 def test_requests_are_counted_by_algorithm_outcome_and_reason() -> None:
     telemetry = Telemetry(make_fleet(1))
-    telemetry.decisions.decided("random", "routed", "random", 2e-5)
-    telemetry.decisions.decided("random", "routed", "random", 2e-5)
-    telemetry.decisions.decided("none", "refused", "bad-body", 0.0)
+    telemetry.counts.decided("random", "routed", "random", 2e-5)
+    telemetry.counts.decided("random", "routed", "random", 2e-5)
+    telemetry.counts.decided("none", "refused", "bad-body", 0.0)
 
     page = lines(telemetry)
 
@@ -100,7 +100,7 @@ def test_a_collector_that_fails_is_left_out_of_the_page(caplog: pytest.LogCaptur
 
 def test_a_reason_that_is_no_string_leaves_the_page_whole() -> None:
     telemetry = Telemetry(make_fleet(1))
-    telemetry.decisions.decided("plugin", "routed", None, 1e-5)  # type: ignore[arg-type]
+    telemetry.counts.decided("plugin", "routed", None, 1e-5)  # type: ignore[arg-type]
 
     labels = 'algorithm="plugin",outcome="routed",reason="None"'
     assert f"lora_router_requests_total{{{labels}}} 1.0" in lines(telemetry)

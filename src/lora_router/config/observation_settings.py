@@ -1,0 +1,56 @@
+"""The settings of what the router shows: decisions, headers, metrics by adapter, tokens."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from lora_router.config import kinds
+
+
+class ObservationSettings(BaseModel):
+    """Settings of what the router shows of its decisions."""
+
+    decisions: kinds.Whole = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="Number of decisions that the router remembers, each with its reason and what "
+        "became of the request. 0: decisions are not recorded.",
+    )
+    decisions_share: kinds.Fraction = Field(
+        1.0,
+        description="Share of ordinary decisions that are remembered. Decisions about requests "
+        "that were held, refused, retried, cancelled or slow, or that failed, always are.",
+    )
+    decisions_candidates_share: kinds.Fraction = Field(
+        0.01,
+        description="Share of ordinary decisions that are remembered with their candidates. Others "
+        "as for decisions_share.",
+    )
+    slow_request_seconds: kinds.Interval = Field(
+        5.0,
+        description="A request is slow if its first byte takes longer. It is logged, and its "
+        "decision is remembered with its candidates.",
+    )
+    metrics_adapters: kinds.Whole = Field(
+        100,
+        ge=0,
+        le=10_000,
+        description="Number of adapters, the busiest ones, that have series of their own in the "
+        "metrics. The others share the label other.",
+    )
+    tokens: Literal["off", "on"] = Field(
+        "off",
+        description="Whether prompt and completion tokens are read from the usage in answers. "
+        "Envoy then sends the router the bodies of these answers.",
+    )
+    response_headers: Literal["off", "on"] = Field(
+        "off",
+        description="Whether answers tell clients the pod, the reason, and the time for which the "
+        "request was held, in x-lora-router headers.",
+    )
+    admin_token_file: kinds.OwnFile = Field(
+        None,
+        description="File with a token that the page and the /debug pages of the admin port "
+        "require. Without it, they are served only if admin_host is a loopback address.",
+    )
