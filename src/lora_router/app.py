@@ -31,6 +31,7 @@ class App(Front):
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
             SecretError: The secret of peers cannot be used.
             PodAccessError: A file with a key or certificate for pods cannot be used.
+            TokenError: ``admin_token_file`` cannot be used.
             LeaseNameError: The namespace of the Lease is unknown.
         """
         super().__init__(settings)
@@ -58,6 +59,7 @@ class App(Front):
             lambda: self.watchdog.silence,
             host=settings.admin_host,
             port=settings.admin_port,
+            token_file=settings.admin_token_file,
         )
 
     async def start(self) -> None:

@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``.
+"""``/healthz``, ``/readyz`` and ``/metrics``, and the pages for people (``pages``).
 
 The server runs beside the router's event loop, in a thread of its own: a router that is merely busy
 still answers the kubelet's liveness probe. ``/readyz`` and ``/metrics`` are read in the router's
@@ -7,10 +7,14 @@ loop, and return 503 if it does not respond in time.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
 
+from lora_router.admin.gate import Gate
+from lora_router.admin.pages import BUSY, Show, add_pages
+from lora_router.admin.token import Token
 from lora_router.listening import listen, shown_address
 from lora_router.side_loop import SideLoop
 from lora_router.telemetry.metrics import CONTENT_TYPE
@@ -19,7 +23,6 @@ DEAD_SECONDS = 60.0
 """A router whose event loop has not run for so long is not alive. No load causes this."""
 _READ_SECONDS = 10.0
 """Time in which the router's loop must respond. Prometheus and the kubelet wait no longer."""
-_BUSY = "the event loop does not respond"
 
 _Page = TypeVar("_Page")
 
@@ -52,6 +55,8 @@ class AdminServer:
         *,
         host: str,
         port: int,
+        token_file: Path | None = None,
+        show: Show | None = None,
     ) -> None:
         """Create a server that does not listen yet.
 
@@ -61,11 +66,18 @@ class AdminServer:
             silence: Returns the seconds since the router's loop ran. Called in another thread.
             host: The address to listen on.
             port: The port; 0 selects a free one.
+            token_file: The file with the token that the page and ``/debug`` require.
+            show: Makes the pages under ``/debug``. ``None``: there are none.
+
+        Raises:
+            TokenError: The file holds no usable token.
         """
         self._page = page
         self._readiness = readiness
         self._silence = silence
         self._host = host
+        self._gate = Gate(host, None if token_file is None else Token(token_file))
+        self._show = show
         self.port = port
         """The port it listens on after ``start``."""
         self._loop: SideLoop | None = None
@@ -107,6 +119,7 @@ class AdminServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
+        add_pages(app, self._gate, self._made, self._show)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.SockSite(self._runner, listen(self._host, self.port)).start()
@@ -125,7 +138,7 @@ class AdminServer:
         try:
             readiness = await self._read(self._readiness)
         except TimeoutError:
-            readiness = Readiness(ready=False, reason=_BUSY, details={})
+            readiness = Readiness(ready=False, reason=BUSY, details={})
         # The syntax of the Kubernetes API server. The kubelet asks whether this router could lead.
         excluded = readiness.standby and "leader" in request.query.getall("exclude", ())
         return web.json_response(
@@ -137,7 +150,7 @@ class AdminServer:
         try:
             page = await self._made(self._page)
         except TimeoutError:
-            return web.Response(status=503, text=f"{_BUSY}\n")
+            return web.Response(status=503, text=f"{BUSY}\n")
         return web.Response(body=page, headers={"content-type": CONTENT_TYPE})
 
     async def _read(self, read: Callable[[], _Page]) -> _Page:

@@ -60,6 +60,7 @@ class Parent:
             SecretError, ServiceError, RedisMissingError, PasswordError: The settings of peers
                 cannot be used.
             PodAccessError: A file with a key or certificate for pods cannot be used.
+            TokenError: ``admin_token_file`` cannot be used.
         """
         self._settings = settings
         self._host = secrets.token_hex(8)
@@ -107,6 +108,7 @@ class Parent:
             lambda: self.watchdog.silence,
             host=settings.admin_host,
             port=settings.admin_port,
+            token_file=settings.admin_token_file,
         )
         self._hurry = asyncio.Event()
         add_process_metrics(self.telemetry, self.supervisor)

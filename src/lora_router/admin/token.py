@@ -1,0 +1,130 @@
+"""The token that the page and the pages under ``/debug`` require, and sessions of browsers.
+
+A client proves that it knows the token with ``Authorization: Bearer TOKEN``. A browser cannot send
+that header with a page or with events. It signs in once and then sends a cookie: the time until
+which it is valid, signed with the token. The token itself is in no cookie, address or log line, and
+another token ends all sessions.
+"""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lora_router.log_limit import LogLimit
+from lora_router.threads import in_thread
+
+log = logging.getLogger("lora_router.admin")
+
+SHORTEST = 16
+"""Characters of a token. With fewer it could be guessed."""
+LONGEST = 1024
+SESSION_SECONDS = 12 * 3600
+REREAD_SECONDS = 5.0
+"""The file is read again if a request arrives so long after the last time."""
+READ_SECONDS = 2.0
+"""The request that caused it waits for at most that long, and uses the last token."""
+_SCHEME = "bearer "
+_SIGNED = b"lora-router admin session\0"
+"""What a signature covers before the time, so that it is of no use anywhere else."""
+
+
+class TokenError(ValueError):
+    """The file holds no usable token. The message says why, without the token."""
+
+
+def read_token(path: Path) -> bytes:
+    """Return the token in a file, without white space around it.
+
+    Raises:
+        TokenError: The file cannot be read, or what it holds is not usable.
+    """
+    try:
+        with path.open("rb") as file:
+            token = file.read(LONGEST + 64).strip()
+    except OSError as error:
+        raise TokenError(f"admin_token_file: {path}: cannot be read: {error.strerror}") from None
+    if not SHORTEST <= len(token) <= LONGEST or not all(0x21 <= byte <= 0x7E for byte in token):
+        raise TokenError(
+            f"admin_token_file: {path}: must contain {SHORTEST} to {LONGEST} printable ASCII "
+            "characters without spaces"
+        )
+    return token
+
+
+class Token:
+    """The token in a file, which may change. Used in the loop of the admin server only."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the file.
+
+        Args:
+            path: The file.
+            now: Returns seconds, monotonic.
+            wall: Returns seconds since 1970. Sessions end by it.
+
+        Raises:
+            TokenError: It holds no usable token.
+        """
+        self._path = path
+        self._now = now
+        self._wall = wall
+        self._token = read_token(path)
+        self._read_at = now()
+        self._reading: asyncio.Future[None] | None = None
+        self._limit = LogLimit(60.0, clock=now)
+
+    async def refresh(self) -> None:
+        """Read the file again, if it was not read lately. One that is unusable changes nothing."""
+        if self._reading is None:
+            if self._now() - self._read_at < REREAD_SECONDS:
+                return
+            self._read_at = self._now()
+            self._reading = asyncio.ensure_future(self._read())
+            self._reading.add_done_callback(self._has_read)
+        # A file system that hangs delays nobody for longer, and there is one read at a time.
+        await asyncio.wait({self._reading}, timeout=READ_SECONDS)
+
+    def is_sent_in(self, authorization: str) -> bool:
+        """Return whether an ``Authorization`` header has the token.
+
+        Takes the same time whatever the token in it is.
+        """
+        scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
+        return scheme.lower() == _SCHEME and self.matches(token.strip())
+
+    def matches(self, token: str) -> bool:
+        """Return whether this is the token. Takes the same time whatever it is."""
+        return hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token)
+
+    def new_session(self) -> str:
+        """Return a cookie for a client that knows the token."""
+        until = str(int(self._wall()) + SESSION_SECONDS)
+        return f"{until}.{self._signature(until)}"
+
+    def has_signed(self, session: str) -> bool:
+        """Return whether a cookie is a session that has not ended."""
+        until, _, signature = session.partition(".")
+        if not (until.isascii() and until.isdigit() and len(until) < 16 and signature.isascii()):
+            return False
+        return hmac.compare_digest(signature, self._signature(until)) and self._wall() < int(until)
+
+    def _signature(self, until: str) -> str:
+        return hmac.digest(self._token, _SIGNED + until.encode(), "sha256").hex()
+
+    def _has_read(self, _: asyncio.Future[None]) -> None:
+        self._reading = None
+
+    async def _read(self) -> None:
+        try:
+            self._token = await in_thread(lambda: read_token(self._path), "admin-token")
+        except TokenError as error:
+            self._limit.log(log, logging.WARNING, "token", "%s; the last one stays in use", error)
