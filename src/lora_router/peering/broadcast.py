@@ -197,6 +197,16 @@ class Broadcasts:
             self._room -= 1
             self._publish(message)
 
+    def send_to(self, peer: str, message: bytes) -> bool:
+        """Publish a message that only one router uses, if the channel is fast enough."""
+        channel = self._channel
+        if channel is None or not channel.is_ready or peer not in self._senders:
+            return False
+        if self.is_heard_elsewhere(peer):
+            return False
+        self._publish(message, to=peer)
+        return True
+
     def forget(self, peer: str, why: str) -> None:
         """Forget what a router has reported, unless it is not listened to for now."""
         sender = self._senders.get(peer)

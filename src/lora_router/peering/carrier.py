@@ -57,6 +57,13 @@ class Carrier(Protocol):
     def send_to_all(self, message: bytes) -> None:
         """Send another message to every peer that has room for it."""
 
+    def send_to(self, peer: str, message: bytes) -> bool:
+        """Send a message to one peer, if this carries messages to it and has room.
+
+        Returns:
+            Whether it was sent.
+        """
+
     def forget(self, peer: str, why: str) -> None:
         """Forget what is kept for a peer that the hub has forgotten."""
 

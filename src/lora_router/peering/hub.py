@@ -27,7 +27,7 @@ from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
-from lora_router.peering.pb.peering_pb2 import MadeIds, PeerMessage
+from lora_router.peering.pb.peering_pb2 import Answer, MadeIds, PeerMessage, Question
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
@@ -99,6 +99,23 @@ class PassesIds(Protocol):
         """Forget a peer that stopped, or is not heard any more."""
 
 
+class PassesQuestions(Protocol):
+    """Asks peers what people want to know, and answers what peers ask."""
+
+    def asked(self, name: str, question: Question) -> None:
+        """Answer what a peer asks."""
+
+    def answered(self, name: str, answer: Answer) -> None:
+        """Take in what a peer answers.
+
+        Raises:
+            ReportError: It exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
+
+
 class Hub:
     """The peers."""
 
@@ -142,6 +159,8 @@ class Hub:
         """Tells peers what is read from pods, and takes in what they tell."""
         self.ids: PassesIds | None = None
         """Tells peers which pods made which IDs, and takes in what they tell."""
+        self.questions: PassesQuestions | None = None
+        """Asks peers what people want to know, and answers them."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -205,6 +224,11 @@ class Hub:
             self.readings.received(name, message.readings)
         if self.ids is not None and message.made_ids:
             self.ids.received(name, message.made_ids)
+        if self.questions is not None:
+            if message.HasField("question"):
+                self.questions.asked(name, message.question)
+            if message.HasField("answer"):
+                self.questions.answered(name, message.answer)
 
     def left(self, peer: Peer) -> None:
         """Forget a peer that stops."""
@@ -240,6 +264,12 @@ class Hub:
         if not self._has_left:
             for carrier in self._carriers:
                 carrier.send_to_all(message)
+
+    def send_to(self, peer: str, message: bytes) -> bool:
+        """Send a message to one peer; return whether a carrier has room for it."""
+        return not self._has_left and any(
+            carrier.send_to(peer, message) for carrier in self._carriers
+        )
 
     def report_now(self) -> None:
         """Send a report at once, because somebody new reads it."""
@@ -332,6 +362,8 @@ class Hub:
             self.readings.gone(peer.name)
         if self.ids is not None:
             self.ids.gone(peer.name)
+        if self.questions is not None:
+            self.questions.gone(peer.name)
         self._fleet.forget_peer(peer.name, self.now())
 
     # Called by the fleet

@@ -43,6 +43,13 @@ MAX_IDS = 4_000
 IDS_BURST, IDS_PER_SECOND = 40_000, 10_000
 """IDs of one peer. Those beyond are ignored, because a lost ID costs one request."""
 
+MAX_QUESTION_BYTES = 16 * 1024
+"""Length of what one router asks another."""
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+ANSWER_PIECE_BYTES = 24 * 1024
+QUESTIONS_BURST, QUESTIONS_PER_SECOND = 20, 10
+"""Questions of one peer. Those beyond are not answered."""
+
 MAX_PEERS = 32
 """Peers. Each is sent every report, so that the cost of a mesh grows with the square."""
 MAX_WORKERS = 32

@@ -200,6 +200,15 @@ class Mesh:
                 counts.bytes_sent += len(message)
                 conversation.link.send(message)
 
+    def send_to(self, peer: str, message: bytes) -> bool:
+        """Send a message to one peer, if it reads fast enough."""
+        conversation = self.stream_to(peer)
+        if conversation is None or not conversation.link.is_ready:
+            return False
+        self.hub.counts.bytes_sent += len(message)
+        conversation.link.send(message)
+        return True
+
     def forget(self, peer: str, why: str) -> None:
         """End the streams of a peer."""
         streams = self._streams.pop(peer, None)
