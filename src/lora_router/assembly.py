@@ -43,6 +43,7 @@ from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.pod_calls import PodCalls
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
+from lora_router.telemetry.abnormal_lines import AbnormalLines
 from lora_router.telemetry.decisions import DecisionLog
 from lora_router.telemetry.metrics import Telemetry
 
@@ -170,6 +171,13 @@ def make_decisions(settings: Settings) -> DecisionLog | None:
         candidates_share=settings.decisions_candidates_share,
         slow_seconds=settings.slow_request_seconds,
     )
+
+
+def follow_decisions(settings: Settings, decisions: DecisionLog) -> None:
+    """Let the log have a line of each abnormal request, if it should have any."""
+    if settings.log_abnormal_per_second:
+        clock = LoopClock()
+        AbnormalLines(decisions, settings.log_abnormal_per_second, clock.call_later, clock.now)
 
 
 def _name_policy(settings: Settings) -> NamePolicy:

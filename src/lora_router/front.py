@@ -16,6 +16,7 @@ from lora_router.app_metrics import (
 )
 from lora_router.assembly import (
     LoopClock,
+    follow_decisions,
     follow_rewrites,
     make_decisions,
     make_director,
@@ -80,6 +81,8 @@ class Front:
         self.pod_access = make_pod_access(settings)
         self.decisions = make_decisions(settings)
         """Every decision of this process, if they are recorded."""
+        if self.decisions is not None:
+            follow_decisions(settings, self.decisions)
         self.transport = make_transport(
             settings,
             self.director,

@@ -32,6 +32,13 @@ class ObservationSettings(BaseModel):
         description="A request is slow if its first byte takes longer. It is logged, and its "
         "decision is remembered with its candidates.",
     )
+    log_abnormal_per_second: kinds.Whole = Field(
+        10,
+        ge=0,
+        le=10_000,
+        description="The most log lines of one level in a second about requests that were held, "
+        "refused, retried, cancelled or slow, or that failed. 0: there are no such lines.",
+    )
     metrics_adapters: kinds.Whole = Field(
         100,
         ge=0,

@@ -185,6 +185,8 @@ class DecisionLog:
         self.on_ended: list[Callable[[Decision], None]] = []
         """Called with each decision whose request has ended, or that no pod gets. It is complete.
         """
+        self.on_abnormal: list[Callable[[Decision], None]] = []
+        """The same, if the request is abnormal. Ordinary requests cost these followers nothing."""
         self._ring: deque[Decision] = deque(maxlen=capacity)
         self._share = share
         self._candidates_share = candidates_share
@@ -243,6 +245,8 @@ class DecisionLog:
                 decision.number = -decision.number
                 self._ring.append(decision)
             decision.concluded()
+            if self.on_abnormal:
+                self._tell(self.on_abnormal, decision)
         elif self._random() < self._candidates_share:
             decision.concluded()
         else:

@@ -1,7 +1,12 @@
-"""Configures logging: lines for people (``text``) or for machines (``json``)."""
+"""Configures logging: lines for people (``text``) or for machines (``json``).
+
+A record may have ``fields`` (``extra={"fields": {…}}``), values by name. In text they follow the
+message as ``name=value``; in JSON they are keys of the object.
+"""
 
 import json
 import logging
+import re
 import sys
 import threading
 from datetime import UTC, datetime
@@ -10,13 +15,51 @@ from typing import Literal
 
 from lora_router.telemetry.log_writer import LogWriter
 
+_BARE = re.compile(r"[!#-<>-\[\]-~]+")
+"""Values that are written without quotes: printable ASCII but space, ``"``, ``=`` and ``\\``."""
+_INVISIBLE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What JSON allows in a string, and what moves a terminal's cursor, turns the order of what is
+shown, ends a line for some readers, or is no text at all."""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def quoted(value: object) -> str:
+    """Return a value of a field as text. It ends where it seems to end, whoever chose it.
+
+    Values that are not plain are JSON strings in ASCII.
+    """
+    text = value if isinstance(value, str) else str(value)
+    if _BARE.fullmatch(text):
+        return text
+    return _INVISIBLE.sub(_escaped, json.dumps(text))
+
+
+class TextFormatter(logging.Formatter):
+    """A message and its fields on a line."""
+
+    def __init__(self, process: str) -> None:
+        """Begin the messages with the name of the ``process``, if it is not empty."""
+        who = f"{process}: " if process else ""
+        super().__init__(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
+        """Return the record's line, without an error."""
+        line = super().formatMessage(record)
+        fields = getattr(record, "fields", None)
+        if not fields:
+            return line
+        return " ".join((line, *(f"{name}={quoted(value)}" for name, value in fields.items())))
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, ``error``."""
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, fields, ``error``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
-        line = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -24,9 +67,10 @@ class JsonFormatter(logging.Formatter):
         }
         if _process:
             line["process"] = _process
+        line |= getattr(record, "fields", None) or {}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return _INVISIBLE.sub(_escaped, json.dumps(line, ensure_ascii=False, default=str))
 
 
 _writer: LogWriter | None = None
@@ -64,10 +108,7 @@ def set_format(style: Literal["text", "json"]) -> None:
     if style == "json":
         _writer.setFormatter(JsonFormatter())
     else:
-        who = f"{_process}: " if _process else ""
-        _writer.setFormatter(
-            logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s")
-        )
+        _writer.setFormatter(TextFormatter(_process))
 
 
 def say(text: str) -> None:
