@@ -35,6 +35,7 @@ from lora_router.peer_assembly import WorkerPeers, make_peering
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor, stop_part, unless
+from lora_router.telemetry.lacking_slots import LackingSlots
 from lora_router.telemetry.logs import set_format, set_level
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.watchdog import Watchdog
@@ -115,6 +116,8 @@ class Front:
         add_name_metrics(self.telemetry, ambiguous)
         add_watchdog_metrics(self.telemetry, self.watchdog)
         add_endpoint_metrics(self.telemetry, self.endpoint_discovery)
+        self.lacking_slots = LackingSlots(self.fleet, self.director)
+        self.telemetry.registry.register(self.lacking_slots)
         if self.peering is not None:
             self._readiness.add_details(self.peering.status)
             self.telemetry.registry.register(PeerMetrics(self.peering.hub, self.peering.redis))
@@ -140,6 +143,7 @@ class Front:
                 invalid.
         """
         self.pod_access.start(self.supervisor)
+        self.supervisor.keep("lacking-slots", self.lacking_slots.keep_counting)
         await self.health_check.start()
         await self.transport.start()
         if self.certificates is not None:

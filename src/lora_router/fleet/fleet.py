@@ -77,7 +77,7 @@ class Fleet:
         """By the identities of the catalogs of the pods in them."""
         self._catalogs_of_ready: tuple[Catalog, ...] | None = None
         self._catalogs = Catalogs()
-        self._peers = Peers()
+        self.peers = Peers()
         self._reported_uses = ReportedUses()
 
     def __len__(self) -> int:
@@ -194,7 +194,7 @@ class Fleet:
 
     def put_peer(self, share: LedgerShare, now: float) -> None:
         """Apply the share that a peer sent."""
-        changed = dict.fromkeys(self._peers.put(share, self._states, now))
+        changed = dict.fromkeys(self.peers.put(share, self._states, now))
         if share.used or share.idle:
             for state, adapters in self._reported_uses.put(share, self._states, now).items():
                 self._fleet_index.used(state, adapters)
@@ -206,7 +206,7 @@ class Fleet:
     def forget_peer(self, router: str, now: float) -> None:
         """Forget everything that a peer reported, because it stopped."""
         self._reported_uses.forget(router)
-        self._after_exchange(self._peers.forget(router, self._states, now))
+        self._after_exchange(self.peers.forget(router, self._states, now))
 
     def report_to_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float
@@ -225,7 +225,7 @@ class Fleet:
             adapters = state.beliefs.date_uses(now)
             if adapters:
                 used[name] = UsedShare(_server(state), dict.fromkeys(adapters, 0.0))
-        share, changed = self._peers.report(router, every, held, self._states, now, ejected)
+        share, changed = self.peers.report(router, every, held, self._states, now, ejected)
         self._after_exchange(changed)
         return replace(share, used=used) if used else share
 

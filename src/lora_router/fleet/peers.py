@@ -204,6 +204,10 @@ class Peers:
             name for name, received in self._received.items() if now - received.at <= longest
         )
 
+    def held(self) -> list[Mapping[str, HeldShare]]:
+        """Return what each peer holds, by adapter, as of its last share."""
+        return [received.share.held for received in self._received.values()]
+
     def _somebody_holds(self, talking: Collection[str]) -> bool:
         return bool(self._claimed) or any(self._received[each].share.held for each in talking)
 

@@ -111,6 +111,10 @@ class Director:
         """Note with each outcome what the decision saw, because decisions are recorded."""
         self._recorder.observes = True
 
+    def follow_refusals(self, call: Callable[[Refused], None]) -> None:
+        """Call with each refusal. The call must not raise."""
+        self._recorder.on_refused.append(call)
+
     @property
     def held(self) -> int:
         """The number of requests that wait in the router now."""

@@ -1,6 +1,7 @@
 """What a request asks of the director, and the outcome."""
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -82,6 +83,8 @@ class Recorder:
         self._ledger = ledger
         self._observer = observer
         self._logs = log.isEnabledFor(logging.DEBUG)
+        self.on_refused: list[Callable[[Refused], None]] = []
+        """Called with each refusal. They must not raise."""
         self.observes = False
         """Whether to note what the decision saw, because decisions are recorded."""
 
@@ -146,6 +149,8 @@ class Recorder:
     def refused(self, algorithm: str, refused: Refused) -> Refused:
         """Count a refusal, and return it."""
         self.count(algorithm, "refused", refused.refusal.value, 0.0)
+        for follow in self.on_refused:
+            follow(refused)
         if self._logs:
             log.debug(
                 "refused model=%s algorithm=%s reason=%s",

@@ -291,8 +291,8 @@ def test_what_a_share_changes_is_what_a_new_allotment_of_all_slots_would_give(
                     other.put_peer(share, now)
                     states = list(other)
                     before = [state.beliefs.peers.allotment for state in states]
-                    other._peers._allotted_states = {}  # Nothing is taken as settled.
-                    other._peers._allot({state.pod.name: state for state in states}, now)
+                    other.peers._allotted_states = {}  # Nothing is taken as settled.
+                    other.peers._allot({state.pod.name: state for state in states}, now)
                     assert [state.beliefs.peers.allotment for state in states] == before
 
 
