@@ -38,6 +38,7 @@ from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.lacking_slots import LackingSlots
 from lora_router.telemetry.logs import set_format, set_level
 from lora_router.telemetry.metrics import Telemetry
+from lora_router.telemetry.traffic import Traffic
 from lora_router.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ class Front:
         self.pod_access = make_pod_access(settings)
         self.decisions = make_decisions(settings)
         """Every decision of this process, if they are recorded."""
+        self.traffic: Traffic | None = None
+        """What became of them, by base model, pod and adapter."""
         if self.decisions is not None:
+            self.traffic = Traffic(self.decisions, settings.metrics_adapters, self.fleet)
             follow_decisions(settings, self.decisions)
         self.transport = make_transport(
             settings,
