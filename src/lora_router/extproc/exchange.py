@@ -55,8 +55,10 @@ from lora_router.extproc.states import (
     WHOLE_BODY,
 )
 from lora_router.extproc.sticky_ids import WAIT_SECONDS
+from lora_router.routing.director import PASS_THROUGH
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
+from lora_router.routing.sticky import STICKY
 from lora_router.routing.waiting_queue import Held
 
 _PLAIN = ("", "identity")
@@ -136,6 +138,8 @@ class Exchange(BodyArrival):
 
     def _pass_through(self, *, trailers: bool = False) -> Outputs:
         """Send the request to any pod, now that its headers or its whole body have arrived."""
+        if self._decision is not None:
+            self._note_passing(self._decision, PASS_THROUGH)
         outcome = self.context.director.pass_through(self._setup.subset)
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
@@ -233,12 +237,12 @@ class Exchange(BodyArrival):
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             hold = self.context.director.max_hold_seconds
             if self._decision is not None:
-                self._note_question(self._decision, self._query(fields))
+                self._note_question(self._decision, self._query(fields), STICKY)
                 self._decision.held_for = "unknown-id"
             return (answers.more_time(WAIT_SECONDS + hold + HOLD_MARGIN_SECONDS),)
         query = self._query(fields)
         if self._decision is not None:
-            self._note_question(self._decision, query)
+            self._note_question(self._decision, query, "" if query.model else STICKY)
         outcome = self.context.director.stick(query, maker)
         return self._decided(outcome, trailers=trailers)
 
@@ -275,7 +279,7 @@ class Exchange(BodyArrival):
         if isinstance(outcome, Held):
             self._held = outcome
             if decision is not None:
-                decision.held_for, decision.held_looks = outcome.reason, outcome.looks
+                self._note_held(decision, outcome)
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
         return self._decided(outcome, trailers=trailers)

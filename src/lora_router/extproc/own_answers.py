@@ -104,8 +104,8 @@ class OwnAnswers(ResponseSide):
     def _refused(self, refused: Refused) -> Outputs:
         answer = refusal_answer(refused, self._headers.strategy)
         if self._decision is not None:
-            algorithm = self._headers.strategy or self.context.director.default_algorithm
-            self._note_own(algorithm, "refused", refused.refusal.value, answer.status)
+            strategy = self._headers.strategy
+            self._note_refused(self._decision, refused, strategy, answer.status)
         return self._answer_client(answer)
 
     def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:

@@ -1,9 +1,23 @@
-"""The record of an exchange's decision: what is written into it, and when."""
+"""The record of an exchange's decision: what is written into it, and when.
+
+Each request whose headers arrive has one record, however it ends. It is counted as decided once:
+when a pod is picked, when the router itself answers, or at the end of its stream.
+"""
 
 from lora_router.extproc.context import SessionContext
+from lora_router.extproc.gateway_faults import UNSEEN_IN_A_ROW
 from lora_router.fleet.answer import Answer
+from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED
 from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.waiting_queue import Held
 from lora_router.telemetry.decisions import MAX_NAME, Decision, DecisionLog
+
+_CLIENT_LEFT = "client-left"
+_ANSWERED_BEFORE = "answered-before"
+_CUT = {INTERNAL: "internal-error", RESOURCE_EXHAUSTED: "router-overloaded"}
+"""Why the router itself ends a stream before a decision, by the status of gRPC."""
+_PROTOCOL_ERROR = "protocol-error"
 
 
 class Recording:
@@ -23,47 +37,63 @@ class Recording:
         assert decisions is not None  # noqa: S101 -- there is a record
         return decisions
 
-    def _note_question(self, decision: Decision, query: RouteQuery) -> None:
-        """Record what the request asks for, once it is known."""
+    def _note_question(self, decision: Decision, query: RouteQuery, algorithm: str = "") -> None:
+        """Record what the request asks for, once it is known.
+
+        Args:
+            decision: The record.
+            query: What the request asks for.
+            algorithm: What stands for an algorithm, where none is asked.
+        """
         if not decision.asked_at:
             decision.asked_at = self._decisions.now()
         decision.model = query.model[:MAX_NAME]
         decision.size, decision.stream = query.size, query.stream
+        decision.algorithm = algorithm
+
+    def _note_passing(self, decision: Decision, algorithm: str) -> None:
+        """Record that the request goes to any pod, whatever it asks for."""
+        if not decision.asked_at:
+            decision.asked_at = self._decisions.now()
+        decision.algorithm = algorithm
+
+    def _note_held(self, decision: Decision, held: Held) -> None:
+        """Record that the request waits for a pod."""
+        if held.queue is not None:  # An algorithm holds it.
+            decision.algorithm = held.question.algorithm
+        decision.held_for, decision.held_looks = held.reason[:MAX_NAME], held.looks
+        self._note_adapter(decision, held.question.model)
+
+    def _note_adapter(self, decision: Decision, model: str) -> None:
+        """Record which adapter and base model the request is for, although no pod is picked."""
+        serving = self.context.director.fleet.serving(model)
+        pods = serving.pods
+        if pods:
+            decision.adapter, decision.base_model = "", model[:MAX_NAME]
+            if serving.is_adapter:
+                decision.adapter = model[:MAX_NAME]
+                decision.base_model = (pods[0].adapters.get(model) or "")[:MAX_NAME]
 
     def _note_routed(self, decision: Decision, outcome: Routed, made_id: str) -> None:
         """Record that a pod was picked."""
         decisions = self._decisions
-        decision.decided_at = now = decisions.now()
-        if decision.held_for:
-            decision.held_seconds = now - decision.asked_at
+        decision.decided_at = decisions.now()
         if made_id:
             decision.request_id = made_id
         decision.routed(outcome)
         decisions.decided(decision)
 
-    def _note_end(self, decision: Decision) -> None:
-        """Complete the record of the request."""
-        decisions = self._decisions
-        if not decision.number:
-            decision.decided_at = decisions.now()
-            if decision.held_for:
-                decision.held_seconds = decision.decided_at - decision.asked_at
-            if not decision.outcome:
-                decision.outcome = "cancelled"
-                decision.reason = decision.reason or "client-left"
-            decisions.decided(decision)
-        decisions.ended(decision)
-
     def _note_answer(self, decision: Decision, routed: Routed, answer: Answer) -> None:
         """Record how the answer began, and which pod gave it."""
-        decisions = self._decisions
-        decision.answered_at = decisions.now()
+        decision.answered_at = self._decisions.now()
         decision.status = answer.status
         if not answer.from_the_pod:
             decision.details = answer.details[:MAX_NAME]
-        state = routed.reservation.state
-        if answer.served_by and answer.served_by != decision.endpoint:
-            decision.retried_on = state.pod.name
+        served_by = answer.served_by
+        if served_by and served_by != decision.endpoint:
+            pod = routed.reservation.state.pod
+            # A pod that the router does not know has no name.
+            decision.retried_on = pod.name if pod.address == served_by else served_by[:MAX_NAME]
 
     def _note_own(self, algorithm: str, outcome: str, reason: str, status: int) -> None:
         """Record that the router itself answers the request."""
@@ -71,3 +101,52 @@ class Recording:
         if decision is not None and not decision.number:
             decision.algorithm = algorithm[:MAX_NAME]
             decision.outcome, decision.reason, decision.status = outcome, reason, status
+
+    def _note_refused(
+        self, decision: Decision, refused: Refused, strategy: str | None, status: int
+    ) -> None:
+        """Record that no pod gets the request.
+
+        Args:
+            decision: The record.
+            refused: Why.
+            strategy: The algorithm that a header asks for, if any.
+            status: The status of the answer.
+        """
+        algorithm = decision.algorithm or strategy
+        if refused.refusal is Refusal.UNKNOWN_ALGORITHM:
+            algorithm = "none"  # Clients choose the name.
+        if refused.model and not decision.adapter:
+            self._note_adapter(decision, refused.model)
+        algorithm = algorithm or self.context.director.default_algorithm
+        self._note_own(algorithm, "refused", refused.refusal.value, status)
+
+    def _note_other_answer(self, answer: Answer | None) -> None:
+        """Record that somebody else answers the request before a pod is picked."""
+        decision = self._decision
+        if decision is not None:
+            decision.reason = _ANSWERED_BEFORE
+            if answer is not None:
+                decision.status = answer.status
+                if not answer.from_the_pod:
+                    decision.details = answer.details[:MAX_NAME]
+
+    def _note_cut(self, code: int) -> None:
+        """Record that the router ends the stream with a status, because it must not go on."""
+        decision = self._decision
+        if decision is not None and not decision.number:
+            decision.reason = _CUT.get(code, _PROTOCOL_ERROR)
+
+    def _note_end(self, decision: Decision) -> None:
+        """Complete the record of the request."""
+        decisions = self._decisions
+        if not decision.number:
+            if not decision.outcome:
+                decision.outcome = "cancelled"
+                decision.reason = decision.reason or _CLIENT_LEFT
+            decision.undecided(decisions.now())
+            decisions.decided(decision)
+        elif not decision.answered_at:
+            # A gateway that never shows answers says nothing by the lack of one.
+            decision.unanswered = self.context.gateway.unseen < UNSEEN_IN_A_ROW
+        decisions.ended(decision)

@@ -120,6 +120,7 @@ class ResponseSide(Recording):
 
     def end_stream(self, code: int, message: str) -> Outputs:
         """End the stream with a gRPC status."""
+        self._note_cut(code)
         self.end()
         return (EndStream(code, f"lora-router: {message}"),)
 
@@ -207,16 +208,19 @@ class ResponseSide(Recording):
     def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:
         """Give the request up, because the response began before a pod was picked."""
         if event.is_final:
+            self._note_other_answer(event.answer)
             self._abandon(event.response_body_mode)
         return _RESPONSE_HEADERS_PASS
 
     def abandon_at_response_body(self, piece: ResponseBody) -> Outputs:
         """Give the request up, where Envoy does not send response headers."""
+        self._note_other_answer(None)
         self._abandon(piece.response_body_mode)
         return self.pass_response_body(piece)
 
     def abandon_at_response_trailers(self, trailers: ResponseTrailers) -> Outputs:
         """Give the request up, where Envoy sends only response trailers."""
+        self._note_other_answer(None)
         self._abandon()
         return self.pass_response_trailers(trailers)
 
@@ -263,8 +267,6 @@ class ResponseSide(Recording):
             self._setup = Setup(
                 is_told=told, collects=not told, response_body_mode=response_body_mode
             )
-        if self._decision is not None:
-            self._decision.reason = "answered-before"
         self.end()
         self.state = ANSWERED
 

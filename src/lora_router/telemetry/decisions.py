@@ -6,9 +6,10 @@ proceeds. ``DecisionLog`` keeps the last ones in a ring, and tells those who fol
 All times are seconds on one monotonic clock. ``DecisionLog.wall`` converts them to the time of day.
 The parts of a request's time add up::
 
-    arrived_at .. asked_at      its body arrives
+    arrived_at .. asked_at      its body arrives (``body_seconds``)
     asked_at .. decided_at      it is held, and decided (``held_seconds``, ``decision_seconds``)
     decided_at .. answered_at   the pod works on it, up to the headers of its answer
+                                (``pod_seconds``)
     answered_at .. ended_at     its answer is sent
 """
 
@@ -57,18 +58,19 @@ class Decision(Struct, kw_only=True, gc=False):
     """Counts the decisions of this process, from 1. 0: not decided, or not recorded."""
     arrived_at: float
     asked_at: float = 0.0
-    """When the algorithm was asked for the first time. 0: never."""
+    """When it was clear what the request asks for, and the decision began. 0: never."""
     decided_at: float = 0.0
     answered_at: float = 0.0
     """When the headers of the answer arrived. 0: they have not."""
     ended_at: float = 0.0
     request_id: str = ""
     model: str = ""
-    """The name that the client asked for, or that it was rewritten to."""
+    """The name that the request asks for. ``adapter`` and ``base_model`` show what the rewrites of
+    the settings make of it."""
     adapter: str = ""
     """Empty: the request is for a base model, or for none."""
     base_model: str = ""
-    """The base model of the pod that was picked, as far as is known."""
+    """The base model that the request is for, as far as is known."""
     path: str = ""
     size: int = 0
     """Bytes of the body."""
@@ -80,10 +82,11 @@ class Decision(Struct, kw_only=True, gc=False):
     pod: str = ""
     endpoint: str = ""
     held_seconds: float = 0.0
+    """Time for which it was held. 0: it was not, or it still is."""
     held_for: str = ""
     """Why it was held. Empty: it was not."""
     decision_seconds: float = 0.0
-    """Time in which the algorithm picked the pod."""
+    """Time in which the algorithm picked the pod, the last time that it was asked."""
     place: str = PLACES[NO_ADAPTER]
     """Where the adapter was on the pod: one of ``looks.PLACES``."""
     spilled: bool = False
@@ -93,7 +96,11 @@ class Decision(Struct, kw_only=True, gc=False):
     details: str = ""
     """Envoy's response code details, if Envoy itself answered."""
     retried_on: str = ""
-    """The pod to which Envoy sent the request in the end, if it is another one."""
+    """The pod to which Envoy sent the request in the end, if it is another one. The endpoint of a
+    pod that the router does not know."""
+    unanswered: bool = False
+    """Whether the stream of a routed request ended before its answer began, because the client left
+    or a gateway or router stopped. Always false while the gateway never shows answers."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     looks: Looks = NO_LOOKS
@@ -103,6 +110,17 @@ class Decision(Struct, kw_only=True, gc=False):
     seen: tuple[Seen, ...] = ()
     held_seen: tuple[Seen, ...] = ()
     traceparent: str = ""
+
+    @property
+    def body_seconds(self) -> float:
+        """Time from the headers of the request until it was clear what it asks for."""
+        until = self.asked_at or self.decided_at
+        return until - self.arrived_at if until else 0.0
+
+    @property
+    def pod_seconds(self) -> float | None:
+        """Time from the decision to the headers of the answer."""
+        return self.answered_at - self.decided_at if self.answered_at else None
 
     @property
     def first_byte_seconds(self) -> float | None:
@@ -116,13 +134,14 @@ class Decision(Struct, kw_only=True, gc=False):
 
     @property
     def failed(self) -> bool:
-        """Whether the answer shows a failure, or a routed request ended without one."""
-        if self.outcome == "routed" and self.ended_at and not self.answered_at:
-            return True
+        """Whether the status of the answer is a failure, of the pod, of Envoy or of the router."""
         return self.status >= FAILED
 
     def routed(self, outcome: Routed) -> None:
-        """Take in that a pod was picked."""
+        """Take in that a pod was picked at ``decided_at``."""
+        if self.held_for:
+            self.held_seconds = max(0.0, self.decided_at - self.asked_at - outcome.seconds)
+            self.adapter = self.base_model = ""
         state = outcome.reservation.state
         self.outcome = "routed"
         self.algorithm, self.reason = outcome.algorithm, outcome.reason
@@ -132,11 +151,17 @@ class Decision(Struct, kw_only=True, gc=False):
         adapter = outcome.reservation.adapter
         if adapter is not None:
             self.adapter = adapter[:MAX_NAME]
-            self.base_model = state.adapters.get(adapter) or ""
+            self.base_model = (state.adapters.get(adapter) or "")[:MAX_NAME]
             self.place = PLACES[outcome.place]
             self.spilled, self.replicated = outcome.spilled, outcome.replicated
         elif outcome.model:
             self.base_model = outcome.model[:MAX_NAME]
+
+    def undecided(self, now: float) -> None:
+        """Take in that no pod was picked, and that none will be."""
+        self.decided_at = now
+        if self.held_for:
+            self.held_seconds = now - self.asked_at
 
     def concluded(self) -> None:
         """Replace what refers to the fleet by what a reader needs."""
@@ -211,11 +236,15 @@ class DecisionLog:
         return until - decision.arrived_at > self.slow_seconds
 
     def is_abnormal(self, decision: Decision) -> bool:
-        """Return whether a request was held, refused, retried, cancelled or slow, or failed."""
+        """Return whether a request deserves a look.
+
+        It was held, refused, retried, cancelled or slow, it failed, or it got no answer.
+        """
         return (
             bool(decision.held_for)
             or decision.outcome in ("refused", "cancelled")
             or bool(decision.retried_on)
+            or decision.unanswered
             or decision.failed
             or self.is_slow(decision)
         )

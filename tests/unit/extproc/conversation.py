@@ -30,6 +30,7 @@ from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.model_names import NamePolicy
+from lora_router.telemetry.decisions import DecisionLog
 from tests.fleet import Decisions, ManualClock, make_fleet
 
 
@@ -191,7 +192,10 @@ class Conversation:
         answers_as_asked: bool = False,
         pass_unknown_ids: bool = False,
         special_numbers: bool = True,
+        records: int = 0,
+        slow_seconds: float = 5.0,
     ) -> None:
+        """Create it. The last ``records`` decisions are kept in ``log``."""
         self.fleet = make_fleet() if fleet is None else fleet
         self.clock = ManualClock()
         self.decisions = Decisions()
@@ -206,6 +210,9 @@ class Conversation:
             names=names,
             default_model=default_model,
         )
+        self.log = DecisionLog(records, slow_seconds=slow_seconds, now=self.clock.now)
+        if records:
+            director.observe()
         self.context = SessionContext(
             director=director,
             observer=self.decisions,
@@ -222,6 +229,7 @@ class Conversation:
                 self.fleet, director.sticky.made, self.clock, pass_unknown=pass_unknown_ids
             ),
             gateway=GatewayFaults(self.clock.now),
+            decisions=self.log if records else None,
         )
         self.late: list[Output] = []
         self.session = Session(self.context, self.late.extend)

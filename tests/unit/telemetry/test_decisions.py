@@ -91,16 +91,17 @@ def test_what_is_abnormal(changes: dict[str, object], abnormal: bool) -> None:
     assert site.log.is_abnormal(decision) is abnormal
 
 
-def test_a_request_that_ended_without_an_answer_failed() -> None:
+def test_a_request_that_ended_without_an_answer_has_no_first_byte() -> None:
     site = Site()
     decision = site.log.begin("r", "/")
     decision.outcome = "routed"
     site.log.decided(decision)
+    decision.unanswered = True
 
     site.log.ended(decision)
 
-    assert decision.failed
-    assert decision.first_byte_seconds is None
+    assert (decision.failed, site.log.is_abnormal(decision)) == (False, True)
+    assert (decision.first_byte_seconds, decision.pod_seconds) == (None, None)
 
 
 def test_times_of_a_record_are_known_by_the_time_of_day() -> None:
