@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from lora_router import __version__
+from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer
 from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
+from lora_router.debug.gathering import Gathering
 from lora_router.front import Front
 from lora_router.listening import shown_address
 from lora_router.peer_assembly import make_leadership, share_scrapes
@@ -60,6 +63,7 @@ class App(Front):
             host=settings.admin_host,
             port=settings.admin_port,
             token_file=settings.admin_token_file,
+            show=DebugPages(Gathering(self._ask)).show,
         )
 
     async def start(self) -> None:
@@ -135,6 +139,9 @@ class App(Front):
     async def _set_leads(self, leads: bool) -> None:
         if self.transport.started:
             await self.transport.set_ready(ready=leads and not self._readiness.draining)
+
+    async def _ask(self, question: bytes) -> Sequence[tuple[str, bytes]]:
+        return [(self.name, await self.debug.answer(question))]
 
     async def _page(self) -> bytes:
         return self.telemetry.page()

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
+from socket import gethostname
 from typing import TYPE_CHECKING, Literal
 
 from lora_router.admin.server import Readiness
@@ -27,6 +29,7 @@ from lora_router.assembly import (
     tls_source,
 )
 from lora_router.config.settings import Settings
+from lora_router.debug.answering import Debug, Process
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
@@ -125,6 +128,11 @@ class Front:
         if self.peering is not None:
             self._readiness.add_details(self.peering.status)
             self.telemetry.registry.register(PeerMetrics(self.peering.hub, self.peering.redis))
+        process = Process(
+            self._is_ready, lag=lambda: self.watchdog.lag, peers=lambda: self._peer_names
+        )
+        self.debug = Debug(self.director, self.decisions, process)
+        """Answers questions about this process."""
 
     def readiness(self) -> Readiness:
         """Return whether this router should receive new requests, and the reason if not."""
@@ -185,6 +193,19 @@ class Front:
     async def _drain_streams(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %d streams were still open and were closed", closed)
+
+    def _is_ready(self) -> tuple[bool, str]:
+        readiness = self.readiness()
+        return readiness.ready, readiness.reason
+
+    @property
+    def name(self) -> str:
+        """The name of this router among its peers, or that of its host."""
+        return gethostname() if self.peering is None else self.peering.hub.name
+
+    @property
+    def _peer_names(self) -> Collection[str]:
+        return () if self.peering is None else self.peering.hub.peers
 
     def _follow_rewrites(self) -> "FollowedRewrites | None":
         rewrites = follow_rewrites(self._settings, self.director.names, self.supervisor)

@@ -1,0 +1,48 @@
+"""The pages under ``/debug``: JSON about pods, adapters, held requests, decisions and routers."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from lora_router.admin.pages import Shown
+from lora_router.debug.arguments import ArgumentsError
+from lora_router.debug.gathering import Gathering, NoAnswerError
+from lora_router.debug.pages import json_of
+
+Page = Callable[[Mapping[str, str]], Awaitable[Struct]]
+
+
+class DebugPages:
+    """Makes the pages, in the router's loop."""
+
+    def __init__(self, gathering: Gathering) -> None:
+        """Create it.
+
+        Args:
+            gathering: Asks all processes.
+        """
+        self._pages: Mapping[str, Page] = {
+            "routers": gathering.routers,
+            "pods": gathering.pods,
+            "adapters": gathering.adapters,
+            "held": gathering.held,
+            "decisions": gathering.decisions,
+        }
+
+    async def show(self, name: str, query: Mapping[str, str]) -> Shown:
+        """Return the page that has a name, or an error that says what to ask instead."""
+        page = self._pages.get(name)
+        if page is None:
+            known = ", ".join(f"/debug/{each}" for each in self._pages)
+            return _error(404, f"there is no page /debug/{name:.80}; there are {known}")
+        try:
+            return Shown(await json_of(await page(query)))
+        except ArgumentsError as error:
+            return _error(400, str(error))
+        except NoAnswerError as error:
+            return _error(404, str(error))
+
+
+def _error(status: int, message: str) -> Shown:
+    return Shown(msgspec.json.encode({"error": message}), status)

@@ -1,0 +1,1 @@
+"""What the router shows of itself: pods, adapters, held requests, decisions, explanations."""

@@ -1,0 +1,172 @@
+"""What one process knows of pods and adapters, as rows.
+
+A fleet may have a thousand pods and a hundred thousand adapters. Pods are looked at in slices, and
+what is collected is bounded.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
+
+from lora_router.debug.parts import AdapterPart, OnPod, PodPart
+from lora_router.debug.slices import in_slices
+from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.health import HEALTHY, NAMES
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.candidates import Waiting
+from lora_router.routing.looks import PLACES, RUNNING
+
+PODS_AT_ONCE = 8
+"""Pods that are looked at in one turn of the loop."""
+MAX_ADAPTERS_ON_POD = 32
+"""Adapters of one pod that its row names: running ones first, then those used last."""
+MAX_BASE_MODELS = 8
+MAX_COLLECTED = 2048
+"""Adapters that are collected before the busiest are chosen."""
+MAX_PODS_OF_ADAPTER = 32
+"""Pods that the row of an adapter names, for running and for loaded each."""
+_LOOKUPS_AT_ONCE = 1000
+_NAMES_AT_ONCE = 256
+
+
+def pod_part(state: PodState, waiting: Waiting, now: float) -> PodPart:
+    """Return what is known of a pod.
+
+    Args:
+        state: The pod's record.
+        waiting: Which slots are closed.
+        now: Seconds on the clock of ``PodMetrics.scraped_at``.
+    """
+    pod, beliefs, metrics, health = state.pod, state.beliefs, state.metrics, state.health
+    peers = beliefs.peers
+    on: list[OnPod] = []
+    more = 0
+    for name, place in adapters_on(state, now):
+        if len(on) == MAX_ADAPTERS_ON_POD:
+            more += 1
+            continue
+        own, theirs = state.in_flight_adapters.get(name, 0), peers.in_flight(name)
+        closed = name in peers.closed or waiting.is_closed(state, name)
+        on.append(OnPod(name, PLACES[place], own, theirs, closed))
+    return PodPart(
+        name=pod.name,
+        address=pod.address,
+        state="ready" if pod.ready else "not-ready",
+        health=NAMES[health.state],
+        why=health.cause if health.state is not HEALTHY else "",
+        base_models=sorted(state.base_models)[:MAX_BASE_MODELS],
+        engine=pod.engine,
+        slots=beliefs.slots,
+        free_slots=beliefs.free_slots,
+        on=on,
+        adapters_more=more,
+        in_flight=state.in_flight,
+        others_requests=beliefs.foreign_requests - peers.requests,
+        waiting=None if metrics is None else metrics.waiting,
+        cache_use=None if metrics is None else metrics.kv_cache_usage,
+        age_seconds=None if metrics is None else max(0.0, now - metrics.scraped_at),
+        peers_requests=peers.requests,
+    )
+
+
+def adapters_on(state: PodState, now: float) -> Iterator[tuple[str, int]]:
+    """Yield the adapters on a pod, each with its place: running ones, in slots, in host memory."""
+    beliefs, metrics = state.beliefs, state.metrics
+    running = {*state.in_flight_adapters, *beliefs.foreign_adapters}
+    for name in sorted(running):
+        yield name, RUNNING
+    residency = None if metrics is None else metrics.residency
+    idle: Iterable[str]
+    if residency is None:
+        idle = reversed(beliefs.idle(now, MAX_ADAPTERS_ON_POD))
+    else:
+        idle = chain(sorted(residency.gpu), islice(sorted(residency.cpu), MAX_ADAPTERS_ON_POD))
+    places = [(beliefs.where(name), name) for name in idle if name not in running]
+    # Of one place, those that were used last are first.
+    places.sort(key=_place)
+    for place, name in places:
+        yield name, place
+
+
+def _place(each: tuple[int, str]) -> int:
+    return each[0]
+
+
+async def pod_parts(fleet: Fleet, waiting: Waiting, now: float) -> list[list[PodPart]]:
+    """Return all pods, in slices, ordered by name."""
+    states = sorted(fleet, key=_name)
+    return [
+        [pod_part(state, waiting, now) for state in some]
+        async for some in in_slices(states, PODS_AT_ONCE)
+    ]
+
+
+def _name(state: PodState) -> str:
+    return state.pod.name
+
+
+class AdapterSurvey:
+    """Collects what one process knows of adapters."""
+
+    def __init__(self, fleet: Fleet, now: float) -> None:
+        self._fleet = fleet
+        self._now = now
+        self._found: dict[str, AdapterPart] = {}
+        self.more = 0
+        """Adapters, at least, that were left out."""
+
+    def of(self, name: str) -> AdapterPart | None:
+        """Return the row of an adapter; ``None``: there are too many."""
+        row = self._found.get(name)
+        if row is None:
+            if len(self._found) >= MAX_COLLECTED:
+                self.more += 1
+                return None
+            row = self._found[name] = AdapterPart(name=name)
+        return row
+
+    async def look(self, listed: int) -> Collection[AdapterPart]:
+        """Look at all pods, and return the rows. Rows that exist already are completed.
+
+        Args:
+            listed: Add adapters that pods only list, up to this many rows in total.
+        """
+        catalogs: Counter[int] = Counter()
+        lists: dict[int, Catalog] = {}
+        async for some in in_slices(tuple(self._fleet), PODS_AT_ONCE):
+            for state in some:
+                catalogs[id(state.catalog)] += 1
+                lists[id(state.catalog)] = state.catalog
+                self._look_at(state)
+        for catalog in lists.values():
+            room = max(0, min(listed, MAX_COLLECTED) - len(self._found))
+            names = tuple(islice(catalog.adapters, room))
+            self.more += len(catalog.adapters) - len(names)
+            async for a_few in in_slices(names, _NAMES_AT_ONCE):
+                for name in a_few:
+                    self.of(name)
+        rows = tuple(self._found.values())
+        async for few in in_slices(rows, max(1, _LOOKUPS_AT_ONCE // max(1, len(lists)))):
+            for row in few:
+                _listed(row, catalogs, lists)
+        return rows
+
+    def _look_at(self, state: PodState) -> None:
+        peers = state.beliefs.peers
+        for name, place in adapters_on(state, self._now):
+            row = self.of(name)
+            if row is None:
+                continue
+            pods = row.running if place == RUNNING else row.loaded
+            if len(pods) < MAX_PODS_OF_ADAPTER:
+                pods.append(state.pod.name)
+            row.in_flight += state.in_flight_adapters.get(name, 0)
+            row.peers_in_flight += peers.in_flight(name)
+
+
+def _listed(row: AdapterPart, catalogs: Mapping[int, int], lists: Mapping[int, Catalog]) -> None:
+    for key, catalog in lists.items():
+        if row.name in catalog.adapters:
+            row.listed += catalogs[key]
+            row.base_model = row.base_model or catalog.adapters[row.name] or ""

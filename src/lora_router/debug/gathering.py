@@ -1,0 +1,203 @@
+"""Merges the answers of several processes: of the workers of a router, and of its peers."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import TypeVar
+
+from lora_router.debug.arguments import Arguments
+from lora_router.debug.merging import MergedAdapters, MergedPods
+from lora_router.debug.pages import (
+    AdaptersPage,
+    DecisionsPage,
+    HeldPage,
+    PodsPage,
+    RoutersPage,
+)
+from lora_router.debug.parts import AdapterPart, PodPart
+from lora_router.debug.questions import (
+    Answer,
+    AnswerError,
+    Kind,
+    Question,
+    encode,
+    read_answer,
+    read_part,
+)
+from lora_router.debug.rows import DecisionRow, HeldRow, RouterRow
+from lora_router.debug.slices import in_slices
+
+Ask = Callable[[bytes], Awaitable[Sequence[tuple[str, bytes]]]]
+"""Asks all processes, and returns the name and the answer of each, this one first. An empty answer
+means that the process did not answer in time."""
+
+Row = TypeVar("Row")
+NO_ARGS: Mapping[str, str] = {}
+
+
+class NoAnswerError(Exception):
+    """No process could answer. The message says why."""
+
+
+class Answers:
+    """What the processes answered."""
+
+    def __init__(self, received: Iterable[tuple[str, bytes]]) -> None:
+        self.of: list[tuple[str, Answer]] = []
+        """The name and the answer of each process that answered."""
+        self.unreachable: list[str] = []
+        self.errors: list[str] = []
+        """Why processes have no answer."""
+        for name, data in received:
+            try:
+                answer = read_answer(data) if data else None
+            except AnswerError:
+                answer = None
+            if answer is None:
+                self.unreachable.append(name)
+            elif answer.error:
+                self.errors.append(answer.error)
+            else:
+                self.of.append((name, answer))
+
+    @property
+    def at(self) -> float:
+        """When the first process answered, in seconds since 1970."""
+        return self.of[0][1].at if self.of else 0.0
+
+    @property
+    def more(self) -> int:
+        """How many rows they left out."""
+        return sum(answer.more for _, answer in self.of)
+
+    async def parts(self, row: type[Row]) -> "list[tuple[str, list[Row]]]":
+        """Return the name of the process and the rows of each part that can be read."""
+        every = [(name, part) for name, answer in self.of for part in answer.parts]
+        found = []
+        async for some in in_slices(every, 2):
+            for name, part in some:
+                try:
+                    found.append((name, read_part(part, row)))
+                except AnswerError:
+                    if name not in self.unreachable:
+                        self.unreachable.append(name)
+        return found
+
+
+class Gathering:
+    """Asks all processes, and merges what they answer into the debug pages."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def routers(self, args: Mapping[str, str] = NO_ARGS) -> RoutersPage:
+        """Return the page of the processes.
+
+        Args:
+            args: There are none.
+
+        Raises:
+            ArgumentsError: There is a parameter.
+            NoAnswerError: No process answered.
+        """
+        answers = await self._answers("routers", args)
+        rows = []
+        for name, part in await answers.parts(RouterRow):
+            for row in part:
+                row.name = name
+                rows.append(row)
+        rows.sort(key=attrgetter("name"))
+        return RoutersPage(at=answers.at, unreachable=answers.unreachable, routers=rows)
+
+    async def pods(self, args: Mapping[str, str] = NO_ARGS) -> PodsPage:
+        """Return the page of the pods.
+
+        Args:
+            args: There are none.
+
+        Raises:
+            ArgumentsError: There is a parameter.
+            NoAnswerError: No process answered.
+        """
+        answers = await self._answers("pods", args)
+        merged = MergedPods()
+        async for some in in_slices(await answers.parts(PodPart), 1):
+            for _, part in some:
+                merged.add(part)
+        return PodsPage(at=answers.at, unreachable=answers.unreachable, pods=await merged.rows())
+
+    async def adapters(self, args: Mapping[str, str] = NO_ARGS) -> AdaptersPage:
+        """Return the page of the adapters.
+
+        Args:
+            args: ``limit``.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or its value is invalid.
+            NoAnswerError: No process answered.
+        """
+        limit = Arguments("adapters", args).limit
+        answers = await self._answers("adapters", args)
+        merged = MergedAdapters()
+        async for some in in_slices(await answers.parts(AdapterPart), 1):
+            for _, part in some:
+                merged.add(part)
+        rows, left_out = await merged.rows(limit)
+        more = left_out + max((answer.more for _, answer in answers.of), default=0)
+        return AdaptersPage(
+            at=answers.at, unreachable=answers.unreachable, adapters=rows, more=more
+        )
+
+    async def held(self, args: Mapping[str, str] = NO_ARGS) -> HeldPage:
+        """Return the page of the requests that wait.
+
+        Args:
+            args: ``limit``.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or its value is invalid.
+            NoAnswerError: No process answered.
+        """
+        limit = Arguments("held", args).limit
+        answers = await self._answers("held", args)
+        rows = _named(await answers.parts(HeldRow))
+        oldest = list(merge(*rows, key=lambda row: -row.seconds))
+        more = answers.more + max(0, len(oldest) - limit)
+        return HeldPage(
+            at=answers.at, unreachable=answers.unreachable, held=oldest[:limit], more=more
+        )
+
+    async def decisions(self, args: Mapping[str, str] = NO_ARGS) -> DecisionsPage:
+        """Return the page of decisions.
+
+        Args:
+            args: The parameters of the page, such as ``limit`` and ``model``.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or its value is invalid.
+            NoAnswerError: No process answered.
+        """
+        limit = Arguments("decisions", args).limit
+        answers = await self._answers("decisions", args)
+        rows = _named(await answers.parts(DecisionRow))
+        newest = list(merge(*rows, key=lambda row: -row.at))
+        return DecisionsPage(
+            at=answers.at, unreachable=answers.unreachable, decisions=newest[:limit]
+        )
+
+    async def _answers(self, kind: Kind, args: Mapping[str, str] = NO_ARGS) -> Answers:
+        Arguments(kind, args)  # What is wrong with them is said before anybody is asked.
+        answers = Answers(await self._ask(encode(Question(kind, args))))
+        if not answers.of:
+            raise NoAnswerError(answers.errors[0] if answers.errors else "no router answers")
+        return answers
+
+
+def _named(parts: "Iterable[tuple[str, list[Row]]]") -> "list[list[Row]]":
+    """Return the rows of each process, with its name in them."""
+    rows: dict[str, list[Row]] = {}
+    for name, part in parts:
+        for row in part:
+            row.router = name  # type: ignore[attr-defined]
+        rows.setdefault(name, []).extend(part)
+    return list(rows.values())
