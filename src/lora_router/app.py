@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lora_router import __version__
 from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer
+from lora_router.app_metrics import add_readiness_metric
 from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
 from lora_router.debug.gathering import Gathering
@@ -65,6 +66,7 @@ class App(Front):
             token_file=settings.admin_token_file,
             show=DebugPages(Gathering(self._ask)).show,
         )
+        add_readiness_metric(self.telemetry, self.readiness)
 
     async def start(self) -> None:
         """Listen, read the pods, scrape each once, and report readiness.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lora_router.admin.server import Readiness
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
@@ -63,6 +64,11 @@ def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
         lambda: budget.used,
     )
     telemetry.add_gauge(
+        "lora_router_max_buffered_bytes",
+        "The setting max_buffered_bytes, of each worker with workers above 1.",
+        lambda: budget.limit,
+    )
+    telemetry.add_gauge(
         "lora_router_waiting_bodies",
         "Request bodies that wait in flow control until max_buffered_bytes has room for them.",
         lambda: budget.waiting,
@@ -82,6 +88,15 @@ def add_bounds_metrics(telemetry: Telemetry, bounds: Bounds) -> None:
         "lora_router_wasted_streams_total",
         "Streams that failed, or that the gateway reset before they were answered.",
         lambda: bounds.resets.total,
+    )
+
+
+def add_readiness_metric(telemetry: Telemetry, readiness: Callable[[], Readiness]) -> None:
+    """Add what ``/readyz`` says to the page."""
+    telemetry.add_gauge(
+        "lora_router_ready",
+        "1 if /readyz says that this router can route requests, else 0.",
+        lambda: readiness().ready,
     )
 
 

@@ -133,6 +133,19 @@ COMBINATIONS: dict[str, dict[str, object]] = {
     },
     "monitoring": {
         "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "runbookUrl": "https://docs.test/runbook",
+            "disabled": ["LoraRouterNoLeader"],
+            "extraRules": [{"record": "requests:rate5m", "expr": "rate(requests_total[5m])"}],
+        },
+        "dashboards": {
+            "enabled": True,
+            "annotations": {"grafana_folder": "Inference"},
+            "runbookUrl": "https://docs.test/runbook",
+            "pageUrl": "https://router.test/",
+        },
     },
     "one address family, and labels that the chart sets too": {
         "service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]},

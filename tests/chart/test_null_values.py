@@ -22,6 +22,8 @@ EVERYTHING: dict[str, object] = {
     "autoscaling": {"enabled": True},
     "networkPolicy": {"enabled": True},
     "serviceMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboards": {"enabled": True},
 }
 MODES: dict[str, dict[str, object]] = {
     "no gateway": EVERYTHING,

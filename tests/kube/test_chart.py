@@ -116,6 +116,8 @@ async def test_install_upgrade_roll_back_and_uninstall_leave_nothing(
         "autoscaling": {"enabled": True},
         "networkPolicy": {"enabled": True},
         "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True},
     }
 
     installed = releases.install(CHART, "mine", full)

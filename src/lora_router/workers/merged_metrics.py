@@ -27,6 +27,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_open_streams": _sum,
     "lora_router_held_requests": _sum,
     "lora_router_buffered_bytes": _sum,
+    "lora_router_max_buffered_bytes": _sum,
     "lora_router_waiting_bodies": _sum,
     "lora_router_failing_tasks": _sum,
     "lora_router_endpoint_streams": _sum,
@@ -53,6 +54,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_tls_files_refused_seconds": max,
     "lora_router_pod_files_refused_seconds": max,
     "lora_router_build_info": max,
+    "lora_router_ready": min,
     "lora_router_tls_certificate_expiry_timestamp_seconds": min,
     # Each worker has a connection of its own.
     "lora_router_redis_connected": min,

@@ -10,6 +10,7 @@ from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import (
     add_pod_access_metrics,
     add_process_metrics,
+    add_readiness_metric,
     add_watchdog_metrics,
     add_worker_metrics,
 )
@@ -111,6 +112,7 @@ class Parent:
             token_file=settings.admin_token_file,
         )
         self._hurry = asyncio.Event()
+        add_readiness_metric(self.telemetry, self.readiness)
         add_process_metrics(self.telemetry, self.supervisor)
         add_pod_access_metrics(self.telemetry, self.pod_access)
         add_watchdog_metrics(self.telemetry, self.watchdog)
