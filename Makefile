@@ -167,6 +167,10 @@ schema: $(VENV)/.dev ## update the settings in the chart's schema
 chart-readme: $(VENV)/.dev ## update the values in the chart's README and its file of defaults
 	$(PY) deploy/helm/write_values.py
 
+.PHONY: dashboards
+dashboards: $(VENV)/.dev ## update the JSON of Grafana's dashboards, and the chart's copies of them and of the alerts
+	PYTHONPATH=. $(PY) -m deploy.grafana.write_dashboards
+
 .PHONY: build
 build: $(VENV)/.dev ## build the wheel and the source archive into dist/
 	$(PY) -m hatchling build -d dist

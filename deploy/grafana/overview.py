@@ -23,6 +23,12 @@ _ROUTED = rate("lora_router_requests_total", "", 'outcome="routed"')
 _FAILED = rate("lora_router_failed_requests_total", "", _MODEL)
 _FAILED_SHARE = f"({_FAILED} or {_ROUTED} * 0) / {_ROUTED}"
 
+
+def _slots(metric: str, by: str, legend: str) -> Query:
+    # Each router reports the whole fleet, so their values are not added up.
+    return Query(f"max by ({by}) ({metric}{{$routers, {_MODEL}}})", legend)
+
+
 _NOW = Row(
     "Now",
     (
@@ -142,6 +148,7 @@ _CLIENTS = Row(
             "held. held: the request began to wait, and has a second outcome later.",
             (Query(rate("lora_router_requests_total", "outcome"), "{{outcome}}"),),
             unit="reqps",
+            alerts=("LoraRouterGetsNoRequests", "LoraRouterDecisionsVanish"),
         ),
         Panel(
             "Refused requests by reason",
@@ -205,14 +212,13 @@ _WAITING = Row(
             alerts=("LoraRouterHoldsLong",),
         ),
         Panel(
-            "Slots lacking",
-            "Slots that the fleet would need in addition, by base model. Add pods, or raise "
-            "max_loras of vLLM.",
+            "Slots",
+            "Slots of the ready pods, slots that the adapters with work need, and slots that are "
+            "missing now. Add pods, or raise max_loras of vLLM (docs/autoscaling.md).",
             (
-                Query(
-                    f"max by (base_model) (lora_router_slots_lacking{{$routers, {_MODEL}}})",
-                    "{{base_model}}",
-                ),
+                _slots("lora_router_slots", "base_model, state", "{{base_model}} {{state}}"),
+                _slots("lora_router_slots_wanted", "base_model", "{{base_model}} wanted"),
+                _slots("lora_router_slots_lacking", "base_model", "{{base_model}} lacking"),
             ),
             alerts=("LoraRouterSlotsLacking",),
         ),

@@ -30,7 +30,7 @@ _PROCESS = Row(
             "1: the router says that it can route requests. `/readyz` says why not.",
             _gauge("lora_router_ready"),
             highest=1.0,
-            alerts=("LoraRouterDown", "LoraRouterNotReady"),
+            alerts=("LoraRouterDown", "LoraRouterNotReady", "LoraRouterAbsent"),
         ),
         Panel(
             "Versions",

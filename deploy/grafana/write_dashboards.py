@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
+from typing import TypeAlias
 
 from grafana_foundation_sdk.builders import common, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -35,7 +36,7 @@ PAGE = "http://localhost:8080/"
 
 _TAG = "lora-router"
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-_AnyPanel = stat.Panel | table.Panel | timeseries.Panel
+_AnyPanel: TypeAlias = "stat.Panel | table.Panel | timeseries.Panel"
 
 
 def files() -> dict[Path, str]:
