@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from dataclasses import MISSING
 from pathlib import Path
 
+from lora_router.simulator.autoscaler_keys import AutoscalerKeys
 from lora_router.simulator.key_records import Key, keys_of
 from lora_router.simulator.router_keys import RouterEventKeys, WireKeys
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
-from lora_router.simulator.scenario_keys import CrowdKeys, OutageKeys, ScenarioKeys
+from lora_router.simulator.scenario_keys import CrowdKeys, LoadKeys, OutageKeys, ScenarioKeys
 
 PAGE = Path(__file__).parent / "simulator.md"
 
@@ -18,6 +19,8 @@ def with_tables(page: str) -> str:
         ("scenarios", _scenarios()),
         ("keys", _keys(ScenarioKeys)),
         ("crowd", _keys(CrowdKeys)),
+        ("load", _keys(LoadKeys)),
+        ("autoscaler", _keys(AutoscalerKeys)),
         ("outages", _keys(OutageKeys)),
         ("wire", _keys(WireKeys)),
         ("router_events", _keys(RouterEventKeys)),
@@ -38,7 +41,12 @@ def _scenarios() -> str:
     return _table(("scenario", "what it is", "requests/s"), rows)
 
 
-def _keys(keys: type[ScenarioKeys | CrowdKeys | OutageKeys | WireKeys | RouterEventKeys]) -> str:
+_Keys = (
+    ScenarioKeys | CrowdKeys | LoadKeys | AutoscalerKeys | OutageKeys | WireKeys | RouterEventKeys
+)
+
+
+def _keys(keys: type[_Keys]) -> str:
     rows = [
         (
             f"`{name}`",

@@ -47,8 +47,14 @@ def simulate(
         ),
     ] = None,
     duration: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Length of a trace.", min=1.0)
-    ] = 300.0,
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Length of a trace.",
+            show_default="the scenario's, or 300",
+            min=1.0,
+        ),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(

@@ -14,6 +14,7 @@ from rich.text import Text
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.registry import check_installed, load_algorithms
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.fleet_table import HEADINGS, LEGEND
 from lora_router.simulator.key_kinds import Number, WrongValueError
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
@@ -61,8 +62,8 @@ class SimulateOptions:
     """Names of scenarios in this package, or paths of files."""
     algorithms: tuple[str, ...]
     seeds: tuple[int, ...]
-    seconds: float
-    """Length of a generated trace."""
+    seconds: float | None = None
+    """Length of a generated trace. ``None``: the scenario's."""
     rate: float | None = None
     """Requests per second, in place of the scenario's rate."""
     trace: Path | None = None
@@ -108,12 +109,13 @@ def simulate_command(options: SimulateOptions) -> None:
     for path in written:
         console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if options.as_json:
-        sys.stdout.write(json.dumps(_document(options, results)) + "\n")
+        sys.stdout.write(json.dumps(_document(options, scenarios, results)) + "\n")
         return
     tables = [
         _table(scenario, options, results[scenario.name], console.width) for scenario in scenarios
     ]
-    print_report(console, *tables, _LEGEND)
+    has_fleet = any(each.fleet for found in results.values() for each in found.values())
+    print_report(console, *tables, _LEGEND, *([LEGEND] if has_fleet else []))
 
 
 def _check_bounds(options: SimulateOptions) -> None:
@@ -145,10 +147,11 @@ def _check_length(options: SimulateOptions, scenarios: Sequence[Scenario]) -> No
         return
     for scenario in scenarios:
         rate = options.rate or scenario.rate
-        requests = options.seconds * rate
+        seconds = options.seconds or scenario.seconds
+        requests = seconds * rate * scenario.workload.highest_load
         if requests > MAX_REQUESTS:
             raise WrongValueError(
-                f"{scenario.name}: {requests:,.0f} requests (--duration {options.seconds:,.0f}, "
+                f"{scenario.name}: {requests:,.0f} requests (--duration {seconds:,.0f}, "
                 f"{rate:,.0f} requests per second): must be at most {MAX_REQUESTS:,}"
             )
 
@@ -243,7 +246,7 @@ def _run(
         )
         return known[name]
 
-    seconds = options.seconds if replayed is None else replayed[-1].at
+    seconds = replayed[-1].at if replayed else options.seconds or scenario.seconds
     # Every model of a replayed file that is not the base model is an adapter.
     adapters = (
         None if replayed is None else sorted({arrival.model for arrival in replayed} - {BASE_MODEL})
@@ -270,12 +273,20 @@ def _run(
     return summary
 
 
+def _seconds(scenarios: Sequence[Scenario]) -> float | None:
+    """Return the duration of all scenarios, or ``None`` if they differ."""
+    durations = {scenario.seconds for scenario in scenarios}
+    return durations.pop() if len(durations) == 1 else None
+
+
 def _document(
-    options: SimulateOptions, results: dict[str, dict[str, Summary]]
+    options: SimulateOptions,
+    scenarios: Sequence[Scenario],
+    results: dict[str, dict[str, Summary]],
 ) -> dict[str, object]:
     return {
         "seeds": options.seeds,
-        "seconds": options.seconds,
+        "seconds": options.seconds or _seconds(scenarios),
         "routers": options.routers.routers,
         "peers": options.routers.knowledge,
         "scenarios": {
@@ -309,4 +320,13 @@ def _table(
         for name, found in results.items()
     ]
     title = f"{scenario.name}: {_about(scenario, options)}"
-    return Group(Text(title, style="italic"), split_table(_HEADINGS, rows, width))
+    parts: list[RenderableType] = [
+        Text(title, style="italic"),
+        split_table(_HEADINGS, rows, width),
+    ]
+    for name, found in results.items():
+        if found.fleet:
+            title = f"{scenario.name}: the fleet over time with {name}"
+            cells = [row.cells() for row in found.fleet]
+            parts += ["", Text(title, style="italic"), split_table(HEADINGS, cells, width)]
+    return Group(*parts)

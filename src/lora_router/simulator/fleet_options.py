@@ -6,6 +6,7 @@ from enum import StrEnum
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.network import WireOptions
+from lora_router.simulator.pod_autoscaler import AutoscalerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class FleetOptions:
     """A fleet of pods and the routers in front of it."""
 
     engines: tuple[EngineOptions, ...]
-    """One for each pod."""
+    """One for each pod at the start. Pods that start later take these values in turn."""
     adapters: tuple[str, ...]
     """What every pod serves, beside the base model."""
     routers: int = 1
@@ -70,6 +71,12 @@ class FleetOptions:
     ``None``: all adapters, as in a fleet that has run for long."""
     outages: tuple[Outage, ...] = ()
     max_hold_seconds: float = 600.0
+    autoscaler: AutoscalerOptions | None = None
+    """Makes the fleet larger and smaller. ``None``: the number of pods is fixed."""
+
+    def engine(self, pod: int) -> EngineOptions:
+        """Return the options of a pod, by its number."""
+        return self.engines[pod % len(self.engines)]
 
     def preloaded_on(self, pod: int) -> tuple[str, ...]:
         """Return the adapters that are in a pod's host memory at the start."""

@@ -16,6 +16,7 @@ from lora_router.routing.outcome import Routed
 from lora_router.routing.refusal import Refused
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.fleet_options import FleetOptions, Outage
+from lora_router.simulator.fleet_scaling import FleetMoment, FleetScaling
 from lora_router.simulator.pod_model import PodCounts, PodModel
 from lora_router.simulator.router_clock import RouterClock
 from lora_router.simulator.router_model import DecisionCounts, RouterModel
@@ -36,6 +37,8 @@ class FleetRun:
     held: int
     idle_slot_waits: int
     """Requests that waited for a slot on a pod while another pod had a free one."""
+    moments: Sequence[FleetMoment] = ()
+    """How the fleet grew and shrank. Empty if the number of pods is fixed."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,10 @@ class FleetSimulation:
     _stopped: bool = False
     _down: set[int] = field(default_factory=set)
     """Pods that accept no new requests."""
+    _gone: set[int] = field(default_factory=set)
+    """Pods that have left for good."""
+    _scrape_rng: random.Random = field(init=False)
+    """When pods that start later are scraped."""
     _retired: list[PodCounts] = field(default_factory=list)
     _generations: dict[int, int] = field(default_factory=dict)
     """How often pods were replaced."""
@@ -65,6 +72,7 @@ class FleetSimulation:
     def __post_init__(self) -> None:
         """Create the routers' places."""
         rng = random.Random(f"routers {self.seed}")
+        self._scrape_rng = random.Random(f"scrapes {self.seed}")
         self._routers = Routers(
             self.options, self._new_router, self._start_scrapes, self._events, self._decided, rng
         )
@@ -90,6 +98,9 @@ class FleetSimulation:
         self._routers.begin(rng)
         for outage in self.options.outages:
             self._plan_outage(outage)
+        scaling = None
+        if self.options.autoscaler is not None:
+            scaling = FleetScaling(self, self.options.autoscaler, len(self._pods))
         arrivals = _Feeder(iter(trace), self, rng, on_progress)
         arrivals.next()
         self._events.run(lambda: self._stopped or (arrivals.done and not self._open))
@@ -100,6 +111,7 @@ class FleetSimulation:
             self._counts.refused,
             self._counts.held,
             self._idle_slot_waits,
+            () if scaling is None else scaling.moments,
         )
 
     @property
@@ -143,6 +155,7 @@ class FleetSimulation:
             self._open -= 1
             return
         self._releases[request] = partial(router.clock.run, outcome.reservation.release)
+        request.sent = self._events.time
         name = outcome.reservation.state.pod.name
         self._submit(request, self._pods[int(name.rpartition("-")[2])])
 
@@ -169,25 +182,55 @@ class FleetSimulation:
 
     # Pods
 
+    def load_of(self, number: int) -> int:
+        """Return the requests on a pod."""
+        return self._pods[number].load
+
+    def add_pod(self) -> int:
+        """Add a pod that takes requests and has nothing in host memory; return its number."""
+        number = len(self._pods)
+        engine = self.options.engine(number)
+        self._pods.append(PodModel(f"pod-{number}", engine, self._events, self._end))
+        for router in self._routers:
+            router.put(number, 0, ready=True)
+            self._start_scrape(router, number, self._scrape_rng)
+        return number
+
+    def drain_pod(self, number: int) -> None:
+        """Give a pod no further requests."""
+        self._down.add(number)
+        for router in self._routers:
+            router.put(number, self._generations.get(number, 0), ready=False)
+
+    def remove_pod(self, number: int) -> None:
+        """Remove a pod that has no requests."""
+        self._gone.add(number)
+        for router in self._routers:
+            router.remove(number)
+
     def _new_pod(self, number: int) -> PodModel:
-        pod = PodModel(f"pod-{number}", self.options.engines[number], self._events, self._end)
+        pod = PodModel(f"pod-{number}", self.options.engine(number), self._events, self._end)
         pod.preload(self.options.preloaded_on(number))
         return pod
 
     def _new_router(self, name: str, clock: RouterClock, rng: random.Random) -> RouterModel:
         algorithm = self.make_algorithm(random.Random(rng.random()))
         router = RouterModel(name, self.options, algorithm, clock, self._counts)
-        for number in range(len(self._pods)):
+        for number in self._present():
             generation = self._generations.get(number, 0)
             router.put(number, generation, ready=number not in self._down)
         return router
 
     def _start_scrapes(self, router: RouterModel, rng: random.Random) -> None:
-        for number in range(len(self._pods)):
-            router.start_scrapes(
-                number, partial(self._pods.__getitem__, number),
-                rng.random() * self.options.scrape_seconds,
-            )  # fmt: skip
+        for number in self._present():
+            self._start_scrape(router, number, rng)
+
+    def _start_scrape(self, router: RouterModel, number: int, rng: random.Random) -> None:
+        after = rng.random() * self.options.scrape_seconds
+        router.start_scrapes(number, partial(self._pods.__getitem__, number), after)
+
+    def _present(self) -> Iterator[int]:
+        return (number for number in range(len(self._pods)) if number not in self._gone)
 
     def _plan_outage(self, outage: Outage) -> None:
         generation = 1 + self.options.outages.index(outage)

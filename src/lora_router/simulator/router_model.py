@@ -1,6 +1,6 @@
 """A router in a simulation: the fleet, director and hub that serve, fed by simulated scrapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from lora_router.fleet.catalog import ServedModel
@@ -21,6 +21,7 @@ from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.router_clock import RouterClock
 from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import BASE_MODEL
+from lora_router.telemetry.lacking_slots import LackingSlots, Slots
 
 _BYTES_A_TOKEN = 4
 """Length of a token in English text, roughly."""
@@ -74,6 +75,7 @@ class RouterModel:
         if self.hub is not None:
             self.mesh = Mesh(self.hub)
             self.director.reception.on_held = self.hub.report_soon
+        self._lacking = LackingSlots(self.fleet, self.director, clock.now)
         self._options = options
         self._served = [ServedModel(BASE_MODEL)]
         self._served += [ServedModel(name, BASE_MODEL) for name in options.adapters]
@@ -123,6 +125,14 @@ class RouterModel:
         if state is not None and not state.models_known:
             self.fleet.put_models(state, self._served)
 
+    def remove(self, number: int) -> None:
+        """Learn that a pod has left for good."""
+        self.fleet.remove(f"pod-{number}")
+
+    def slots(self) -> Mapping[str, Slots]:
+        """Return the adapter slots of the fleet, by base model, as this router sees them."""
+        return self._lacking.count()
+
     def start_scrapes(self, number: int, pod: Callable[[], PodModel], after: float) -> None:
         """Scrape a pod at every interval.
 
@@ -134,7 +144,9 @@ class RouterModel:
 
         def scrape() -> None:
             state = self.fleet.get(f"pod-{number}")
-            if state is not None and state.pod.ready:
+            if state is None:
+                return  # It has left.
+            if state.pod.ready:
                 metrics = self._metrics(pod())
                 self.clock.call_later(
                     self._options.scrape_delay_seconds,

@@ -18,7 +18,7 @@ from lora_router.simulator.key_kinds import WrongValueError
 from lora_router.simulator.key_records import Record
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.scenario_keys import ALL, NONE, ScenarioKeys, of_pod
-from lora_router.simulator.trace import Crowd, Workload
+from lora_router.simulator.trace import Crowd, LoadPoint, Workload
 from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file
 
 _SHIPPED = files("lora_router.simulator") / "scenarios"
@@ -53,6 +53,11 @@ class Scenario:
         return self.keys.rate
 
     @property
+    def seconds(self) -> float:
+        """Duration, unless the command names another."""
+        return self.keys.seconds
+
+    @property
     def workload(self) -> Workload:
         """The traffic, without its rate."""
         keys = self.keys
@@ -66,6 +71,7 @@ class Scenario:
             shuffle_seconds=keys.shuffle_seconds,
             burstiness=keys.burstiness,
             crowd=None if crowd is None else Crowd(crowd.at, crowd.lasts, crowd.share),
+            load=tuple(LoadPoint(each.at, each.times) for each in keys.load),
         )
 
     def fleet(
@@ -105,6 +111,7 @@ class Scenario:
                 for each in keys.router_events
             ),
             clock_rates=keys.clock_rates,
+            autoscaler=None if keys.autoscaler is None else keys.autoscaler.options(),
         )
 
     def _engine(self, pod: int) -> EngineOptions:

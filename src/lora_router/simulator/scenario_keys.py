@@ -5,8 +5,10 @@ figures of docs/routing.md were measured on; changing one changes those figures.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
+from lora_router.simulator.autoscaler_keys import AutoscalerKeys
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.key_kinds import (
     Flag,
@@ -61,6 +63,14 @@ class OutageKeys:
         "Whether its requests are lost (and sent again at once). Otherwise they end first.",
         default=False,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadKeys:
+    """One of ``load``: the load at one moment."""
+
+    at: float = key(SHARE, "When, as a share of the duration. Later than the one before.")
+    times: float = key(Number(0.001, 1_000), "How many times `rate`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +166,20 @@ class ScenarioKeys:
         "A burst of requests for one adapter that had no requests before, on top of the others.",
         default=None,
     )
+    load: tuple[LoadKeys, ...] = key(
+        ListOf(Record(LoadKeys)),
+        "How the rate changes: evenly from one item to the next. Empty: it does not.",
+        default=(),
+    )
+    seconds: float = key(
+        Number(1, 1_000_000), "Duration, unless `--duration` is given.", default=300.0
+    )
+    autoscaler: AutoscalerKeys | None = key(  # noqa: RUF009 -- it returns a dataclasses.field
+        Record(AutoscalerKeys),
+        "Adds and removes pods as a HorizontalPodAutoscaler does. Absent: the fleet stays as it "
+        "is.",
+        default=None,
+    )
     outages: tuple[OutageKeys, ...] = key(
         ListOf(Record(OutageKeys)), "Pods that leave and return empty.", default=()
     )
@@ -185,6 +209,12 @@ class ScenarioKeys:
             if outage.pod >= self.pods:
                 allowed = f"must be below pods ({self.pods}), not {outage.pod}"
                 raise WrongValueError(allowed, f"outages[{number}].pod")
+        for number, (before, point) in enumerate(pairwise(self.load), start=1):
+            if point.at <= before.at:
+                allowed = f"must be above {before.at:g}, that of the item before, not {point.at:g}"
+                raise WrongValueError(allowed, f"load[{number}].at")
+        if self.autoscaler is not None and self.outages:
+            raise WrongValueError("cannot be used together with autoscaler", "outages")
         preloaded = 0
         for pod in range(self.pods):
             slots, room = of_pod(self.slots, pod), self.host_room(pod)

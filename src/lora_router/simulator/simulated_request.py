@@ -15,6 +15,7 @@ class SimulatedRequest:
         "output_tokens",
         "pod",
         "prompt_tokens",
+        "sent",
     )
 
     def __init__(
@@ -36,5 +37,7 @@ class SimulatedRequest:
         self.ended = -1.0
         self.pod = ""
         """The name of the pod that it was sent to."""
+        self.sent = arrived
+        """When it was sent there. Until then it was held in the router."""
         self.deferred = False
         """Whether it waited on a pod for a slot at any time."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lora_router.simulator.fleet_simulation import FleetRun
+from lora_router.simulator.fleet_table import FleetRow, fleet_rows, median_rows
 from lora_router.simulator.percentile import percentile
 from lora_router.simulator.simulated_request import SimulatedRequest
 
@@ -45,6 +46,8 @@ class Summary:
     """The median of the same p99s."""
     moved: float
     """Share of the adapters whose busiest pod in the second half differs from that in the first."""
+    fleet: tuple[FleetRow, ...] = ()
+    """How an autoscaler changed the fleet over time. Empty if the number of pods is fixed."""
 
 
 def summarise(run: FleetRun, seconds: float) -> Summary:
@@ -80,6 +83,7 @@ def summarise(run: FleetRun, seconds: float) -> Summary:
         worst_adapter_p99=max(adapters_p99, default=0.0),
         median_adapter_p99=percentile(adapters_p99, 0.5),
         moved=_moved(run.requests, seconds / 2),
+        fleet=fleet_rows(run, seconds),
     )
 
 
@@ -111,6 +115,7 @@ def median_of(summaries: Iterable[Summary]) -> Summary:
         worst_adapter_p99=median("worst_adapter_p99"),
         median_adapter_p99=median("median_adapter_p99"),
         moved=median("moved"),
+        fleet=median_rows([each.fleet for each in all_of_them]),
     )
 
 

@@ -45,6 +45,15 @@ class Crowd:
     """Share of the requests that it adds to during that time."""
 
 
+class LoadPoint(NamedTuple):
+    """The load at one moment. Between two of them it changes evenly."""
+
+    at: float
+    """As a share of the duration."""
+    times: float
+    """How many times the scenario's rate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The traffic of a scenario, without its rate."""
@@ -62,6 +71,23 @@ class Workload:
     burstiness: float = 1.0
     """Squared coefficient of variation of the time between requests. 1: Poisson arrivals."""
     crowd: Crowd | None = None
+    load: tuple[LoadPoint, ...] = ()
+    """In the order of their times. Before the first and after the last one, the load stays. Empty:
+    it is the rate throughout."""
+
+    @property
+    def highest_load(self) -> float:
+        """The largest of these loads."""
+        return max((point.times for point in self.load), default=1.0)
+
+    def load_at(self, share: float) -> float:
+        """Return the load at a share of the duration."""
+        load = self.load
+        after = bisect(load, share, key=lambda point: point.at)
+        if not load or after in {0, len(load)}:
+            return load[max(0, after - 1)].times if load else 1.0
+        (at, times), (next_at, next_times) = load[after - 1 : after + 1]
+        return times + (next_times - times) * (share - at) / (next_at - at)
 
     @property
     def mean_output_tokens(self) -> float:
@@ -114,7 +140,7 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
         yield Arrival(
             at, model, rng.randint(*workload.prompt_tokens), rng.randint(*workload.output_tokens)
         )
-        at += next(gap)
+        at += next(gap) / workload.load_at(at / seconds) if workload.load else next(gap)
 
 
 def _gaps(rng: random.Random, rate: float, burstiness: float) -> Iterator[float]:
