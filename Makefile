@@ -159,6 +159,10 @@ scenario-keys: $(VENV)/.dev ## update the tables of docs/simulator.md
 paths: $(VENV)/.dev ## update the table of docs/paths.md
 	$(PY) docs/write_paths.py
 
+.PHONY: metrics
+metrics: $(VENV)/.dev ## update the tables of docs/metrics.md
+	$(PY) docs/write_metrics.py
+
 .PHONY: schema
 schema: $(VENV)/.dev ## update the settings in the chart's schema
 	$(PY) deploy/helm/write_schema.py

@@ -58,7 +58,7 @@ class App(Front):
         if self.leadership is not None:
             self._readiness.follow(self.leadership)
         self.admin = AdminServer(
-            self._page,
+            self.telemetry.served,
             self.readiness,
             lambda: self.watchdog.silence,
             host=settings.admin_host,
@@ -144,6 +144,3 @@ class App(Front):
 
     async def _ask(self, question: bytes) -> Sequence[tuple[str, bytes]]:
         return [(self.name, await self.debug.answer(question))]
-
-    async def _page(self) -> bytes:
-        return self.telemetry.page()

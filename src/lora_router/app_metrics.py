@@ -32,6 +32,12 @@ def add_app_metrics(
         lambda: director.held,
     )
     telemetry.add_gauge(
+        "lora_router_closed_slots",
+        "Slots that this router has closed to further requests of the adapter in them, so that an "
+        "adapter that waits gets them.",
+        lambda: director.closed_slots,
+    )
+    telemetry.add_gauge(
         "lora_router_known_ids",
         "IDs of responses, files and batches whose pod is known.",
         lambda: len(director.sticky.made),

@@ -90,6 +90,7 @@ class Front:
         """What became of them, by base model, pod and adapter."""
         if self.decisions is not None:
             self.traffic = Traffic(self.decisions, settings.metrics_adapters, self.fleet)
+            self.telemetry.follow(self.traffic)
             follow_decisions(settings, self.decisions)
         self.transport = make_transport(
             settings,

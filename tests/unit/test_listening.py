@@ -10,6 +10,7 @@ from lora_router.config.settings import Settings
 from lora_router.envoy.bootstrap import bootstrap_json
 from lora_router.grpc_server.server import GrpcServer
 from lora_router.listening import everywhere, listen, shown_address
+from lora_router.telemetry.exposition import Page
 
 dual_stack = pytest.mark.skipif(
     not socket.has_dualstack_ipv6(), reason="the kernel has no IPv6 here"
@@ -61,8 +62,8 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
 
 @dual_stack
 async def test_the_admin_pages_and_the_grpc_port_are_reached_over_both() -> None:
-    async def page() -> bytes:
-        return b""
+    async def page(_accept: str) -> Page:
+        return Page(b"", "text/plain")
 
     admin = AdminServer(
         page, lambda: Readiness(ready=True, reason="", details={}), lambda: 0.0, host="::", port=0

@@ -7,6 +7,7 @@ loop, and return 503 if it does not respond in time.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from lora_router.admin.pages import BUSY, Show, add_pages
 from lora_router.admin.token import Token
 from lora_router.listening import listen, shown_address
 from lora_router.side_loop import SideLoop
-from lora_router.telemetry.metrics import CONTENT_TYPE
+from lora_router.telemetry.exposition import Page
 
 DEAD_SECONDS = 60.0
 """A router whose event loop has not run for so long is not alive. No load causes this."""
@@ -49,7 +50,7 @@ class AdminServer:
 
     def __init__(
         self,
-        page: Callable[[], Awaitable[bytes]],
+        page: Callable[[str], Awaitable[Page]],
         readiness: Callable[[], Readiness],
         silence: Callable[[], float],
         *,
@@ -61,7 +62,7 @@ class AdminServer:
         """Create a server that does not listen yet.
 
         Args:
-            page: Returns the page that ``/metrics`` serves.
+            page: Returns the page that ``/metrics`` serves, for the header ``accept``.
             readiness: Returns what ``/readyz`` reports.
             silence: Returns the seconds since the router's loop ran. Called in another thread.
             host: The address to listen on.
@@ -146,12 +147,13 @@ class AdminServer:
             status=200 if readiness.ready or excluded else 503,
         )
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        accept = ",".join(request.headers.getall("accept", ()))
         try:
-            page = await self._made(self._page)
+            page = await self._made(partial(self._page, accept))
         except TimeoutError:
             return web.Response(status=503, text=f"{BUSY}\n")
-        return web.Response(body=page, headers={"content-type": CONTENT_TYPE})
+        return web.Response(body=page.body, headers={"content-type": page.content_type})
 
     async def _read(self, read: Callable[[], _Page]) -> _Page:
         loop = self._loop

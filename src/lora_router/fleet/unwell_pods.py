@@ -56,6 +56,8 @@ class UnwellPods:
     def __init__(self, rules: HealthRules) -> None:
         self.ejections: dict[str, int] = {}
         """How many ejections each cause had since the start."""
+        self.transitions = dict.fromkeys(Health, 0)
+        """How often a pod came into each state since the start."""
         self.on_change: Callable[[PodState], None] = _ignore
         """Called when a pod may have become excluded or included."""
         self.ready_pods = 0
@@ -152,6 +154,7 @@ class UnwellPods:
         else:
             self._pods[state] = None
         if before is not health:
+            self.transitions[health] += 1
             self._log(state, before)
         self.on_change(state)
 

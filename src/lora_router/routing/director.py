@@ -120,6 +120,11 @@ class Director:
         """The number of requests that wait in the router now."""
         return self._room.held
 
+    @property
+    def closed_slots(self) -> int:
+        """The number of slots that are closed, so that an adapter that waits gets them."""
+        return self._room.closed_slots
+
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return the adapters for which requests are held, as reported to peers."""
         return self.reception.held_adapters()

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from lora_router.fleet.answer import FROM_THE_POD, Answer
+from lora_router.telemetry.catalog import CATALOG
 
 _CLASSES = ("unknown", "1xx", "2xx", "3xx", "4xx", "5xx")
 _BY_POD, _BY_ENVOY, _BY_UNKNOWN = "pod", "envoy", "unknown"
@@ -28,12 +29,7 @@ class AnswerCounts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is now."""
-        answers = CounterMetricFamily(
-            "lora_router_answers",
-            "Answers to routed requests, by who gave them (the pod, or Envoy in its place) and by "
-            "the class of the HTTP status.",
-            labels=["by", "status"],
-        )
+        answers = CATALOG.counter("lora_router_answers_total")
         for by, counts in self._counts.items():
             for name, count in zip(_CLASSES, counts, strict=True):
                 # The usual series exist from the start, so that a query sees their increase.

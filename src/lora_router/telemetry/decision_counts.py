@@ -6,28 +6,19 @@ This process decides in one thread, and counts each request twice.
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-BUCKETS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1)
-"""Seconds."""
+from lora_router.telemetry.catalog import CATALOG
+from lora_router.telemetry.times import Edges, Times
+
+EDGES = Edges((5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 0.1))
+_BOUNDS = EDGES.bounds
 MAX_SERIES = 256
 """Distinct combinations of algorithm, outcome and reason. The built-in algorithms have about 40."""
 OTHER = "other"
 _LABEL_CHARACTERS = 64
-_BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
-
-
-@dataclass(slots=True)
-class _Times:
-    """Histogram of one algorithm's decision times."""
-
-    seconds: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
-    """By bucket, not cumulative."""
 
 
 class DecisionCounts(Collector):
@@ -39,7 +30,7 @@ class DecisionCounts(Collector):
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, str], int] = {}
-        self._times: dict[str, _Times] = {}
+        self._times: dict[str, Times] = {}
 
     def decided(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
         """Count a decision, and its duration in seconds if a pod was chosen."""
@@ -53,26 +44,16 @@ class DecisionCounts(Collector):
             if times is None:
                 times = self._times_of_new(algorithm)
             times.seconds += seconds
-            times.counts[bisect_left(BUCKETS, seconds)] += 1
+            times.counts[bisect_left(_BOUNDS, seconds)] += 1
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
-        requests = CounterMetricFamily(
-            "lora_router_requests",
-            "Requests by outcome: routed, refused, answered (by the router itself), held (waits in "
-            "the router), cancelled (the client disconnected while the request was held).",
-            labels=["algorithm", "outcome", "reason"],
-        )
+        requests = CATALOG.counter("lora_router_requests_total")
         for labels, count in self._requests.items():
             requests.add_metric(labels, count)
-        seconds = HistogramMetricFamily(
-            "lora_router_decision_seconds",
-            "Time to choose a pod and count the request, without body parsing and waiting.",
-            labels=["algorithm"],
-        )
+        seconds = CATALOG.histograms("lora_router_decision_seconds", EDGES)
         for algorithm, times in self._times.items():
-            buckets = list(zip(_BOUNDS, accumulate(times.counts), strict=True))
-            seconds.add_metric([algorithm], buckets, times.seconds)
+            seconds.add((algorithm,), times)
         return (requests, seconds)
 
     def _count(self, algorithm: object, outcome: object, reason: object) -> tuple[str, str]:
@@ -86,10 +67,10 @@ class DecisionCounts(Collector):
         requests[key] = requests.get(key, 0) + 1
         return key[:2]
 
-    def _times_of_new(self, algorithm: str) -> _Times:
+    def _times_of_new(self, algorithm: str) -> Times:
         if len(self._times) >= MAX_SERIES:
             algorithm = OTHER
-        return self._times.setdefault(algorithm, _Times())
+        return self._times.setdefault(algorithm, Times(EDGES))
 
 
 def _label(value: object) -> str:

@@ -7,7 +7,7 @@ addition, and the same position serves several histograms of the same edges.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from math import ceil, floor, log2
 from typing import NamedTuple
@@ -65,18 +65,17 @@ class Edges:
         """Return which classic bucket a duration is in."""
         return bisect_left(self.classic_bounds, seconds)
 
-    def native(self, counts: Sequence[int]) -> tuple[int, Iterator[tuple[int, int]]]:
-        """Return the count of the zero bucket, and the index and count of the others that have any.
+    def native(self, counts: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the index and count of the native buckets that have any; the indexes ascend.
 
-        The indexes ascend.
+        The zero bucket, which is not among them, has the first count.
         """
-        zero = counts[0]
         found: dict[int, int] = {}
         for place, count in enumerate(counts):
             if count and place:
                 index = self.native_of[place]
                 found[index] = found.get(index, 0) + count
-        return zero, iter(found.items())
+        return list(found.items())
 
 
 REQUEST_EDGES = Edges(

@@ -183,7 +183,7 @@ class Traffic:
             return
         arrived = decision.arrived_at
         model = self.models.get(decision.base_model) or self._model(decision.base_model)
-        pod = self.pods.get(decision.pod) or self._pod(decision.pod)
+        pod = self.pods.get(decision.pod) or self._pod(decision.pod, decision.base_model)
         name = decision.adapter
         adapter = self._adapters.get(name) or self._adapters[OTHER] if name else None
         answered = decision.answered_at
@@ -258,11 +258,14 @@ class Traffic:
             row = self.models.setdefault(name, ModelTraffic())
         return row
 
-    def _pod(self, name: str) -> PodTraffic:
-        """Return the row of a pod."""
+    def _pod(self, name: str, base_model: str) -> PodTraffic:
+        """Return the row of a pod that has none yet."""
         if self._fleet is not None and self._fleet.get(name) is None:
             return self._gone
-        return self.pods.setdefault(name, PodTraffic())
+        row = self.pods[name] = PodTraffic()
+        # It exists from the start, so that a query sees the increase of the first failure.
+        row.failed[self._model_name(base_model)] = 0
+        return row
 
     def _without_row(self, name: str, now: float) -> AdapterTraffic:
         """Return the row of an adapter that has none of its own yet."""

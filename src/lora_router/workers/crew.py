@@ -268,9 +268,10 @@ class Crew:
                 self._changed.set()
             case Heard():
                 self.on_heard(member, message)
-            case Metrics(number, families):
-                member.families = families
-                self._questions.answered(number, member.number)
+            case Metrics(number, families, is_last):
+                member.take_in(number, families, is_last=is_last)
+                if is_last:
+                    self._questions.answered(number, member.number)
             case ReadSoon(pod):
                 self.on_doubt(pod)
             case LookAgain():

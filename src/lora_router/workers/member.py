@@ -59,6 +59,8 @@ class Member:
         stopped does not count."""
         self.families: Sequence[Family] = ()
         """Its metrics, when they were last asked for."""
+        self._arriving: dict[int, list[Family]] = {}
+        """Parts of answers that are not complete, by the number of the question."""
         self.looks = False
         """Whether it waits for the lists of models of all pods."""
         self._linked: dict[int, tuple[int, float]] = {}
@@ -81,6 +83,14 @@ class Member:
         share.ready, share.responsive = status.ready, True
         share.connections, share.received = status.connections, status.received
         share.streams = status.streams
+
+    def take_in(self, number: int, families: Sequence[Family], *, is_last: bool) -> None:
+        """Take in a part of the answer to a question for its metrics."""
+        parts = self._arriving.setdefault(number, [])
+        parts.extend(families)
+        if is_last:
+            self.families = parts
+            del self._arriving[number]
 
     def wait(self, seconds: float) -> None:
         """Count time without a report."""

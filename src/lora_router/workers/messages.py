@@ -165,21 +165,38 @@ class Heard(_Message, frozen=True):
     """A message ``Readings`` of peering."""
 
 
+class HistogramRow(msgspec.Struct, frozen=True, array_like=True):
+    """One histogram."""
+
+    labels: tuple[tuple[str, str], ...]
+    counts: bytes
+    """By bucket: ``array("Q")``."""
+    seconds: float
+    """The sum."""
+    exemplars: tuple[tuple[int, str, float, float], ...]
+    """By classic bucket: the fields of an ``Exemplar``."""
+
+
 class Family(msgspec.Struct, frozen=True, array_like=True):
-    """One metric with all its series."""
+    """Series of one metric."""
 
     name: str
     documentation: str
     type: str
     samples: tuple[tuple[str, tuple[tuple[str, str], ...], float], ...]
     """Names, labels and values."""
+    bounds: tuple[float, ...] = ()
+    """The upper bounds of the classic buckets of ``rows``, without infinity."""
+    rows: tuple[HistogramRow, ...] = ()
 
 
 class Metrics(_Message, frozen=True):
-    """The answer to ``AskMetrics``."""
+    """A part of the answer to ``AskMetrics``."""
 
     number: int
     families: tuple[Family, ...]
+    """A metric may be in several of them, with different series."""
+    is_last: bool = True
 
 
 FromParent: TypeAlias = (

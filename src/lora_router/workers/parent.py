@@ -31,15 +31,16 @@ from lora_router.peer_assembly import check_peers, make_peer_addresses, share_sc
 from lora_router.readiness import RouterReadiness
 from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor, stop_part, unless
+from lora_router.telemetry.exposition import Page, resting
 from lora_router.telemetry.logs import set_format, set_level
-from lora_router.telemetry.metrics import Telemetry, page_of
+from lora_router.telemetry.metrics import Telemetry
 from lora_router.watchdog import Watchdog
 from lora_router.workers import messages
 from lora_router.workers.addresses import FoundAddresses
 from lora_router.workers.crew import Crew
 from lora_router.workers.handed_on import HandedOn
 from lora_router.workers.listener import Listener
-from lora_router.workers.merged_metrics import families_of, merged
+from lora_router.workers.merged_metrics import Rising, family_of, merged
 from lora_router.workers.process import WorkerProcess, start_worker
 from lora_router.workers.voice import Voice
 
@@ -112,6 +113,7 @@ class Parent:
             token_file=settings.admin_token_file,
         )
         self._hurry = asyncio.Event()
+        self._rising = Rising()
         add_readiness_metric(self.telemetry, self.readiness)
         add_process_metrics(self.telemetry, self.supervisor)
         add_pod_access_metrics(self.telemetry, self.pod_access)
@@ -127,10 +129,15 @@ class Parent:
         """Return whether this router should receive new requests, and the reason if not."""
         return self._readiness.read()
 
-    async def page(self) -> bytes:
-        """Return the page that ``/metrics`` serves: the metrics of all processes, merged."""
+    async def page(self, accept: str = "") -> Page:
+        """Return the page that ``/metrics`` serves: the metrics of all processes, merged.
+
+        Args:
+            accept: The header of that name, which chooses the format.
+        """
         pages = await self.crew.metrics()
-        return page_of(merged((families_of(self.telemetry.metrics()), *pages)))
+        own = [family_of(part) async for part in resting(self.telemetry.metrics())]
+        return await self.telemetry.written(merged((own, *pages), self._rising), accept)
 
     async def start(self) -> None:
         """Listen, start the workers, read the pods, scrape each once, and report readiness.

@@ -23,7 +23,7 @@ from lora_router.workers import messages
 from lora_router.workers.addresses import ToldAddresses
 from lora_router.workers.descriptors import CONNECTION, RELAY, receive_descriptors
 from lora_router.workers.framing import FramedProtocol
-from lora_router.workers.merged_metrics import families_of
+from lora_router.workers.merged_metrics import send_metrics
 from lora_router.workers.messages import (
     Addresses,
     AskMetrics,
@@ -156,8 +156,8 @@ class Worker(Front):
             case Warm(peers):
                 self.supervisor.once("warm-up", self._warm_up(peers))
             case AskMetrics(number):
-                answer = messages.Metrics(number, families_of(self.telemetry.metrics()))
-                self._send(messages.encode(answer))
+                sending = send_metrics(number, self.telemetry.metrics(), self._send)
+                self.supervisor.once("send-metrics", sending)
             case Shed():
                 self._transport.server.shed()
             case Addresses() | Speak() | Tell():

@@ -11,6 +11,7 @@ import pytest
 
 from lora_router.admin.pages import HEADERS, Shown
 from lora_router.admin.server import AdminServer, Readiness
+from lora_router.telemetry.exposition import Page
 
 RIGHT = "a-token-that-is-right"
 
@@ -26,8 +27,8 @@ async def show(name: str, query: Mapping[str, str]) -> Shown:
 async def serving(
     host: str = "127.0.0.1", token_file: Path | None = None
 ) -> AsyncIterator[tuple[AdminServer, aiohttp.ClientSession]]:
-    async def page() -> bytes:
-        return b"metrics\n"
+    async def page(_accept: str) -> Page:
+        return Page(b"metrics\n", "text/plain")
 
     server = AdminServer(
         page,

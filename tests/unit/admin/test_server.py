@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from lora_router.admin.server import DEAD_SECONDS, AdminError, AdminServer, Readiness
 from lora_router.fleet.fleet import Fleet
+from lora_router.telemetry.exposition import Page
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.threads import in_thread
 
@@ -42,8 +43,8 @@ async def server(router: Router) -> AsyncIterator[AdminServer]:
     await server.stop()
 
 
-async def page() -> bytes:
-    return Telemetry(Fleet()).page()
+async def page(accept: str) -> Page:
+    return await Telemetry(Fleet()).served(accept)
 
 
 def get(server: AdminServer, page: str) -> tuple[int, str]:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
-from lora_router.telemetry.decision_counts import BUCKETS, MAX_SERIES, DecisionCounts
+from lora_router.telemetry.decision_counts import EDGES, MAX_SERIES, DecisionCounts
+
+BUCKETS = EDGES.classic_bounds[:-1]
 
 DECISIONS = st.tuples(
     st.sampled_from(["lora-placement", "random"]),

@@ -95,7 +95,10 @@ def test_a_collector_that_fails_is_left_out_of_the_page(caplog: pytest.LogCaptur
     assert "lora_router_z 1.0" in page
     assert any(line.startswith("lora_router_build_info") for line in page)
     assert not any("lora_router_x" in line for line in page)
-    assert caplog.messages == ["collector Gauge failed, /metrics omits it: ZeroDivisionError"]
+    assert caplog.messages == [
+        "lora_router_x cannot be read, /metrics omits it: ZeroDivisionError",
+        "lora_router_y cannot be read, /metrics omits it: TypeError",
+    ]
 
 
 def test_a_reason_that_is_no_string_leaves_the_page_whole() -> None:

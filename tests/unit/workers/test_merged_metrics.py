@@ -12,9 +12,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from lora_router.config.settings import Settings
-from lora_router.telemetry.metrics import page_of
+from lora_router.telemetry.exposition import Format, PageWriter, slices
+from lora_router.telemetry.histograms import Histograms
+from lora_router.telemetry.times import Exemplar, Times
 from lora_router.workers import messages
-from lora_router.workers.merged_metrics import GAUGES, MAX_SERIES, Ended, families_of, merged
+from lora_router.workers.merged_metrics import (
+    GAUGES,
+    MAX_SERIES,
+    Ended,
+    Rising,
+    families_of,
+    merged,
+    send_metrics,
+)
 from lora_router.workers.messages import Family
 from lora_router.workers.parent import Parent
 
@@ -35,8 +45,15 @@ class Process:
         self.families = families_of(registry.collect())
 
 
-def values(pages: list[tuple[Family, ...]]) -> dict[str, float]:
-    page = page_of(merged(pages)).decode()
+def page_of(metrics: Iterable[Metric]) -> bytes:
+    writer = PageWriter(Format.TEXT)
+    for part in metrics:
+        writer.write(part)
+    return writer.page()
+
+
+def values(pages: list[tuple[Family, ...]], rising: Rising | None = None) -> dict[str, float]:
+    page = page_of(merged(pages, rising)).decode()
     return {
         line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
         for line in page.splitlines()
@@ -59,13 +76,10 @@ def test_the_page_of_one_process_is_as_it_would_be_without_workers() -> None:
     Counter("a", "with \\ and \n", ["b"], registry=registry).labels('"\n').inc()
     Histogram("c", "h", registry=registry).observe(1)
 
-    assert page_of(merged([families_of(registry.collect())])) == generate_latest(registry)
+    page = page_of(merged([families_of(slices(registry.collect()))]))
 
-
-def test_a_counter_began_when_the_first_of_its_processes_did() -> None:
-    one, other = Process(1, 0, 0.0).families, Process(1, 0, 0.0).families
-    name = 'lora_router_requests_created{outcome="routed"}'
-    assert values([one, other])[name] == values([one])[name]
+    created = re.compile(rb"# .*_created .*\n|.*_created.*\n")
+    assert page == created.sub(b"", generate_latest(registry))
 
 
 def test_counters_of_a_worker_that_ended_stay_and_its_gauges_do_not() -> None:
@@ -81,10 +95,100 @@ def test_counters_of_a_worker_that_ended_stay_and_its_gauges_do_not() -> None:
 
 def test_what_is_kept_of_workers_that_ended_is_bounded() -> None:
     ended = Ended()
-    series = tuple(("a_total", (("pod", str(number)),), 1.0) for number in range(MAX_SERIES))
+    series = tuple(("a_total", (("reason", str(number)),), 1.0) for number in range(MAX_SERIES))
     ended.add((Family("a", "A", "counter", series), Family("b", "B", "counter", series[:1])))
 
     assert [family.name for family in ended.families] == ["a"]
+
+
+def histograms_of(name: str, *durations: float, trace: str = "", at: float = 0.0) -> Histograms:
+    """Histograms with one series."""
+    times = Times()
+    for seconds in durations:
+        times.observe(seconds)
+        if trace:
+            times.exemplify(Exemplar(trace, seconds, at))
+    histograms = Histograms("lora_router_adapter_hold_seconds", "H", ("adapter",))
+    histograms.add((name,), times)
+    return histograms
+
+
+def test_histograms_are_added_up_with_native_buckets_and_the_latest_exemplars() -> None:
+    one = families_of([histograms_of("a", 0.5, 2.0, trace="older", at=1.0)])
+    other = families_of([histograms_of("a", 0.5, trace="newer", at=2.0)])
+
+    [metric] = merged([one, other])
+
+    assert isinstance(metric, Histograms)
+    [(labels, times)] = metric.rows
+    assert labels == {"adapter": "a"}
+    assert (times.count, times.seconds) == (3, 3.0)
+    expected = Times()
+    for seconds in (0.5, 0.5, 2.0):
+        expected.observe(seconds)
+    assert times.counts == expected.counts
+    assert [each.trace_id for each in times.exemplars.values()] == ["newer", "older"]
+
+
+def adapter_page(adapter: str, requests: int) -> tuple[Family, ...]:
+    series = (("lora_router_a_total", (("adapter", adapter),), float(requests)),)
+    return (Family("lora_router_a", "A", "counter", series),)
+
+
+def test_a_sum_does_not_fall_when_one_process_drops_the_series_of_an_adapter() -> None:
+    rising, key = Rising(), 'lora_router_a_total{adapter="x"}'
+    assert values([adapter_page("x", 100), adapter_page("x", 50)], rising)[key] == 150
+
+    assert values([(), adapter_page("x", 51)], rising)[key] == 150
+    assert values([(), adapter_page("x", 53)], rising)[key] == 152
+    # The other process has the series again, from zero.
+    assert values([adapter_page("x", 4), adapter_page("x", 53)], rising)[key] == 156
+
+
+def test_a_histogram_does_not_fall_either() -> None:
+    rising = Rising()
+    both = [families_of([histograms_of("x", 0.5, 3.0)]), families_of([histograms_of("x", 0.5)])]
+    before = values(both, rising)
+
+    after = values([families_of([histograms_of("x", 0.5)])], rising)
+
+    assert after == before
+    assert after['lora_router_adapter_hold_seconds_count{adapter="x"}'] == 3
+
+
+def test_a_series_that_no_process_has_is_forgotten() -> None:
+    rising = Rising()
+    values([adapter_page("x", 100)], rising)
+
+    assert values([adapter_page("y", 1)], rising) == {'lora_router_a_total{adapter="y"}': 1}
+    assert len(rising) == 1
+    # A new series of that name is a new one.
+    assert values([adapter_page("x", 2)], rising)['lora_router_a_total{adapter="x"}'] == 2
+
+
+def test_series_of_adapters_end_with_the_worker() -> None:
+    ended = Ended()
+    ended.add((*adapter_page("x", 1), *families_of([histograms_of("x", 0.5)])))
+
+    assert ended.families == ()
+
+
+async def test_a_worker_sends_many_series_in_several_messages() -> None:
+    registry = CollectorRegistry()
+    requests = Counter("lora_router_a", "A", ["pod"], registry=registry)
+    for number in range(1000):
+        requests.labels(str(number)).inc(number)
+    sent: list[bytes] = []
+
+    await send_metrics(7, slices(registry.collect()), sent.append)
+
+    answers = [messages.from_worker(each) for each in sent]
+    assert len(answers) > 3
+    assert [getattr(each, "is_last", None) for each in answers] == [False] * (len(sent) - 1) + [
+        True
+    ]
+    families = [family for each in answers for family in getattr(each, "families", ())]
+    assert values([tuple(families)])['lora_router_a_total{pod="999"}'] == 999
 
 
 @pytest.fixture
@@ -98,7 +202,7 @@ async def test_every_gauge_has_a_rule(settings: Settings) -> None:
     from lora_router.app import App
 
     parent, app = Parent(settings), App(settings.model_copy(update={"workers": 1}))
-    pages = [app.telemetry.page().decode(), (await parent.page()).decode()]
+    pages = [app.telemetry.page().decode(), (await parent.page()).body.decode()]
     gauges = {
         family.name
         for page in pages
