@@ -163,6 +163,10 @@ paths: $(VENV)/.dev ## update the table of docs/paths.md
 metrics: $(VENV)/.dev ## update the tables of docs/metrics.md
 	$(PY) docs/write_metrics.py
 
+.PHONY: debug-docs
+debug-docs: $(VENV)/.dev ## update the schema in docs/debug.md
+	$(PY) docs/write_debug.py
+
 .PHONY: schema
 schema: $(VENV)/.dev ## update the settings in the chart's schema
 	$(PY) deploy/helm/write_schema.py

@@ -132,7 +132,7 @@ class Front:
         process = Process(
             self._is_ready, lag=lambda: self.watchdog.lag, peers=lambda: self._peer_names
         )
-        self.debug = Debug(self.director, self.decisions, process)
+        self.debug = Debug(self.director, self.decisions, process, self.traffic)
         """Answers questions about this process."""
 
     def readiness(self) -> Readiness:

@@ -10,6 +10,8 @@ from lora_router.debug.arguments import ArgumentsError
 from lora_router.debug.gathering import Gathering, NoAnswerError
 from lora_router.debug.pages import json_of
 
+_ONE = "decisions/"
+
 Page = Callable[[Mapping[str, str]], Awaitable[Struct]]
 
 
@@ -22,17 +24,21 @@ class DebugPages:
         Args:
             gathering: Asks all processes.
         """
+        self._decision = gathering.decision
         self._pages: Mapping[str, Page] = {
             "routers": gathering.routers,
             "pods": gathering.pods,
             "adapters": gathering.adapters,
             "held": gathering.held,
             "decisions": gathering.decisions,
+            "explain": gathering.explain,
         }
 
     async def show(self, name: str, query: Mapping[str, str]) -> Shown:
         """Return the page that has a name, or an error that says what to ask instead."""
-        page = self._pages.get(name)
+        page, query = self._pages.get(name), dict(query)
+        if name.startswith(_ONE):
+            page, query["id"] = self._decision, name.removeprefix(_ONE)
         if page is None:
             known = ", ".join(f"/debug/{each}" for each in self._pages)
             return _error(404, f"there is no page /debug/{name:.80}; there are {known}")

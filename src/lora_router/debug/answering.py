@@ -11,15 +11,18 @@ from msgspec import Struct
 
 from lora_router import __version__
 from lora_router.debug.arguments import Arguments, ArgumentsError
-from lora_router.debug.decision_rows import find, rows_of
-from lora_router.debug.fleet_rows import AdapterSurvey, pod_parts
-from lora_router.debug.held_rows import held_rows
+from lora_router.debug.decision_rows import Wanted, find, rows_of
+from lora_router.debug.explained_rows import explanation, held_decision, past_decision
+from lora_router.debug.fleet_rows import AdapterSurvey, add_traffic, pod_parts
+from lora_router.debug.held_rows import find_held, held_rows
 from lora_router.debug.parts import AdapterPart
 from lora_router.debug.questions import Answer, AnswerError, Question, encode, read_question
 from lora_router.debug.rows import RouterRow
 from lora_router.debug.slices import in_slices
 from lora_router.routing.director import Director
+from lora_router.routing.outcome import RouteQuery
 from lora_router.telemetry.decisions import DecisionLog
+from lora_router.telemetry.traffic import OTHER, Traffic
 
 _ROWS_AT_ONCE = 64
 _PARTS_AT_ONCE = 4
@@ -58,23 +61,33 @@ class Process:
 class Debug:
     """What this process answers."""
 
-    def __init__(self, director: Director, decisions: DecisionLog | None, process: Process) -> None:
+    def __init__(
+        self,
+        director: Director,
+        decisions: DecisionLog | None,
+        process: Process,
+        traffic: Traffic | None = None,
+    ) -> None:
         """Create it.
 
         Args:
             director: The fleet, and the requests that wait.
             decisions: The log of decisions; ``None``: they are not recorded.
             process: What else there is to know of this process.
+            traffic: What became of requests, by adapter; ``None``: it is not counted.
         """
         self._director = director
         self._decisions = decisions
         self._process = process
+        self._traffic = traffic
         self._kinds: Mapping[str, Callable[[Arguments], Awaitable[Answer]]] = {
             "routers": self._routers,
             "pods": self._pods,
             "adapters": self._adapters,
             "held": self._held,
             "decisions": self._list_decisions,
+            "decision": self._decision,
+            "explain": self._explain,
         }
 
     async def answer(self, question: bytes) -> bytes:
@@ -127,6 +140,11 @@ class Debug:
             row = survey.of(name)
             if row is not None:
                 row.held = count
+        if self._traffic is not None:
+            for name, traffic in self._traffic.adapters.items():
+                row = None if name == OTHER else survey.of(name)
+                if row is not None:
+                    add_traffic(row, traffic)
         rows = await survey.look(arguments.limit)
         return await self._answer(_sliced(sorted(rows, key=busyness)), survey.more)
 
@@ -141,6 +159,28 @@ class Debug:
             return Answer(at=self._process.wall(), error=NOT_RECORDED)
         found = await find(log, arguments.wanted)
         return await self._answer(await rows_of(found, log))
+
+    async def _decision(self, arguments: Arguments) -> Answer:
+        request_id = arguments.text("id") or ""
+        held = await find_held(self._director.reception.room, request_id)
+        if held is not None:
+            now = self._process.now()
+            row = held_decision(self._director, held, self._decisions, now)
+            return await self._answer([[row]])
+        log = self._decisions
+        if log is None:
+            return Answer(at=self._process.wall(), error=NOT_RECORDED)
+        found = await find(log, Wanted(1, request_id=request_id))
+        return await self._answer([[past_decision(self._director, each, log)] for each in found])
+
+    async def _explain(self, arguments: Arguments) -> Answer:
+        query = RouteQuery(
+            arguments.text("model") or "",
+            size=arguments.size,
+            strategy=arguments.text("strategy"),
+            pod_filter=arguments.text("filter"),
+        )
+        return await self._answer([[await explanation(self._director, query)]])
 
     async def _answer(self, parts: Sequence[Collection[Struct]], more: int = 0) -> Answer:
         encoded: list[bytes] = []

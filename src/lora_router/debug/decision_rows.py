@@ -1,15 +1,18 @@
 """The decisions of one process, as rows: found in the log in slices, because it may be long."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from lora_router.debug.rows import DecisionRow, ExplainedDecision
+from lora_router.debug.rows import DecisionRow
 from lora_router.debug.slices import in_slices
 from lora_router.telemetry.decisions import Decision, DecisionLog
 
 AT_ONCE = 256
 """Decisions that are looked at in one turn of the loop."""
 ROWS_AT_ONCE = 32
+
+_Row = TypeVar("_Row", bound=DecisionRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,7 @@ async def rows_of(decisions: Sequence[Decision], log: DecisionLog) -> list[Colle
     ]
 
 
-def explained(
-    decision: Decision, log: DecisionLog, complete: Callable[[Decision, ExplainedDecision], None]
-) -> ExplainedDecision:
-    """Return a decision with what it saw, completed by ``complete``."""
-    row = row_of(decision, log, ExplainedDecision)
-    assert isinstance(row, ExplainedDecision)  # noqa: S101 -- as asked for
-    complete(decision, row)
-    return row
-
-
-def row_of(decision: Decision, log: DecisionLog, kind: type[DecisionRow]) -> DecisionRow:
+def row_of(decision: Decision, log: DecisionLog, kind: type[_Row]) -> _Row:
     """Return the row of a decision."""
     return kind(
         number=decision.number,
@@ -92,7 +85,10 @@ def row_of(decision: Decision, log: DecisionLog, kind: type[DecisionRow]) -> Dec
         endpoint=decision.endpoint,
         held_seconds=decision.held_seconds,
         held_for=decision.held_for,
+        body_seconds=decision.body_seconds,
         decision_seconds=decision.decision_seconds,
+        pod_seconds=decision.pod_seconds,
+        unanswered=decision.unanswered,
         first_byte_seconds=decision.first_byte_seconds,
         seconds=decision.seconds,
         status=decision.status,

@@ -10,12 +10,14 @@ from itertools import chain, islice
 
 from lora_router.debug.parts import AdapterPart, OnPod, PodPart
 from lora_router.debug.slices import in_slices
+from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.candidates import Waiting
 from lora_router.routing.looks import PLACES, RUNNING
+from lora_router.telemetry.traffic import AdapterTraffic
 
 PODS_AT_ONCE = 8
 """Pods that are looked at in one turn of the loop."""
@@ -170,3 +172,11 @@ def _listed(row: AdapterPart, catalogs: Mapping[int, int], lists: Mapping[int, C
         if row.name in catalog.adapters:
             row.listed += catalogs[key]
             row.base_model = row.base_model or catalog.adapters[row.name] or ""
+
+
+def add_traffic(row: AdapterPart, traffic: AdapterTraffic) -> None:
+    """Add what became of an adapter's requests."""
+    row.requests, row.failed = traffic.requests, traffic.failed
+    row.misses = traffic.found[PLACES[AWAY]]
+    row.hits = sum(traffic.found.values()) - row.misses
+    row.first_byte, row.hold = list(traffic.first_byte.counts), list(traffic.hold.counts)

@@ -5,11 +5,15 @@ from heapq import merge
 from operator import attrgetter
 from typing import TypeVar
 
-from lora_router.debug.arguments import Arguments
+import msgspec
+
+from lora_router.debug.arguments import Arguments, ArgumentsError
 from lora_router.debug.merging import MergedAdapters, MergedPods
 from lora_router.debug.pages import (
     AdaptersPage,
+    DecisionPage,
     DecisionsPage,
+    ExplainPage,
     HeldPage,
     PodsPage,
     RoutersPage,
@@ -24,7 +28,7 @@ from lora_router.debug.questions import (
     read_answer,
     read_part,
 )
-from lora_router.debug.rows import DecisionRow, HeldRow, RouterRow
+from lora_router.debug.rows import DecisionRow, ExplainedDecision, Explanation, HeldRow, RouterRow
 from lora_router.debug.slices import in_slices
 
 Ask = Callable[[bytes], Awaitable[Sequence[tuple[str, bytes]]]]
@@ -185,12 +189,67 @@ class Gathering:
             at=answers.at, unreachable=answers.unreachable, decisions=newest[:limit]
         )
 
+    async def decision(self, args: Mapping[str, str]) -> DecisionPage:
+        """Return the page of one decision: the last one about the request with an ID.
+
+        Args:
+            args: ``id``, and ``router`` where several routers decided about requests with that ID.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or its value is invalid.
+            NoAnswerError: No process knows the request. The message says why that may be.
+        """
+        asked = Arguments("decision", args)
+        request_id, router = asked.text("id"), asked.text("router")
+        if request_id is None:
+            raise ArgumentsError("id: the ID of a request is missing")
+        answers = await self._answers("decision", args)
+        rows = [
+            row
+            for part in _named(await answers.parts(ExplainedDecision))
+            for row in part
+            if router in (None, row.router)
+        ]
+        if not rows:
+            raise NoAnswerError(_unknown(request_id, answers.unreachable))
+        newest = max(rows, key=lambda row: row.at)
+        return msgspec.convert(newest, DecisionPage, from_attributes=True)
+
+    async def explain(self, args: Mapping[str, str]) -> ExplainPage:
+        """Return the page of what would become of a request now.
+
+        Args:
+            args: ``model``, ``strategy``, ``filter`` and ``size``.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or its value is invalid.
+            NoAnswerError: No process answered.
+        """
+        answers = await self._answers("explain", args)
+        rows = [row for part in _named(await answers.parts(Explanation)) for row in part]
+        if not rows:
+            raise NoAnswerError("no router answers")
+        page = msgspec.convert(rows[0], ExplainPage, from_attributes=True)
+        page.at, page.unreachable = answers.at, answers.unreachable
+        page.others = [row for row in rows[1:] if (row.answer, row.pod) != (page.answer, page.pod)]
+        return page
+
     async def _answers(self, kind: Kind, args: Mapping[str, str] = NO_ARGS) -> Answers:
         Arguments(kind, args)  # What is wrong with them is said before anybody is asked.
         answers = Answers(await self._ask(encode(Question(kind, args))))
         if not answers.of:
             raise NoAnswerError(answers.errors[0] if answers.errors else "no router answers")
         return answers
+
+
+def _unknown(request_id: str, unreachable: Sequence[str]) -> str:
+    """Return why a request may be unknown."""
+    away = f" Routers that do not answer: {', '.join(unreachable)}." if unreachable else ""
+    return (
+        f"request {request_id:.128} is not known. It may not have been decided about, or not by "
+        "these routers; it may be older than the decisions that are kept (setting decisions); or "
+        f"it was an ordinary one and was not kept (setting decisions_share).{away}"
+    )
 
 
 def _named(parts: "Iterable[tuple[str, list[Row]]]") -> "list[list[Row]]":

@@ -28,6 +28,16 @@ async def held_rows(room: WaitingRoom, limit: int, now: float) -> list[list[Held
     ]
 
 
+async def find_held(room: WaitingRoom, request_id: str) -> Held | None:
+    """Return the request with an ID that waits, if there is one."""
+    async for queues in in_slices(tuple(room.queues()), _QUEUES_AT_ONCE):
+        for queue in queues:
+            for held in queue.requests:
+                if held.request.request_id == request_id:
+                    return held
+    return None
+
+
 def _row(held: Held, now: float) -> HeldRow | None:
     """Return the row of a request; ``None``: it has been decided in the meantime."""
     queue = held.queue

@@ -5,14 +5,14 @@ of them answer, the sum of their own counts is right. If one of them does not, w
 of it is better.
 """
 
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable
 
 from lora_router.debug.answering import busyness
 from lora_router.debug.fleet_rows import MAX_PODS_OF_ADAPTER
-from lora_router.debug.parts import AdapterPart, PodPart, TimesPart
+from lora_router.debug.parts import AdapterPart, PodPart
 from lora_router.debug.rows import AdapterOnPod, AdapterRow, PodRow
 from lora_router.debug.slices import in_slices
+from lora_router.telemetry.times import Times
 
 _AT_ONCE = 16
 _WORST = ("healthy", "trying", "suspect", "ejected")
@@ -135,8 +135,8 @@ def _add(row: AdapterPart, part: AdapterPart) -> None:
     row.hits += part.hits
     row.misses += part.misses
     row.failed += part.failed
-    row.first_byte = row.first_byte.plus(part.first_byte)
-    row.hold = row.hold.plus(part.hold)
+    row.first_byte = _plus(row.first_byte, part.first_byte)
+    row.hold = _plus(row.hold, part.hold)
 
 
 def _union(one: list[str], other: list[str]) -> list[str]:
@@ -156,24 +156,22 @@ def _adapter(part: AdapterPart) -> AdapterRow:
         hits=part.hits,
         misses=part.misses,
         failed=part.failed,
-        p50_seconds=quantile(part.first_byte, 0.5),
-        p99_seconds=quantile(part.first_byte, 0.99),
-        hold_p99_seconds=quantile(part.hold, 0.99),
+        p50_seconds=_quantile(part.first_byte, 0.5),
+        p99_seconds=_quantile(part.first_byte, 0.99),
+        hold_p99_seconds=_quantile(part.hold, 0.99),
     )
 
 
-def quantile(times: TimesPart, share: float) -> float | None:
-    """Return a quantile of a histogram, interpolated in its bucket; ``None``: it is empty."""
-    total = sum(times.counts)
-    if not total:
+def _plus(one: list[int], other: list[int]) -> list[int]:
+    """Return the sum of two histograms. One of another release, with other buckets, is left out."""
+    if len(one) != len(other):
+        return max(one, other, key=len)
+    return [here + there for here, there in zip(one, other, strict=True)]
+
+
+def _quantile(counts: list[int], share: float) -> float | None:
+    times = Times()
+    if len(counts) != len(times.counts):
         return None
-    rank, below = share * total, 0
-    bounds: Mapping[int, tuple[float, float]] = dict(enumerate(pairwise((0.0, *times.bounds))))
-    for number, count in enumerate(times.counts):
-        if below + count >= rank and count:
-            if number not in bounds:
-                break
-            low, high = bounds[number]
-            return low + (high - low) * (rank - below) / count
-        below += count
-    return times.bounds[-1] if times.bounds else None
+    times.counts = counts
+    return times.quantile(share)

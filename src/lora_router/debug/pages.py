@@ -65,8 +65,6 @@ class DecisionsPage(Page, kw_only=True):
 class DecisionPage(ExplainedDecision, kw_only=True):
     """One decision."""
 
-    unreachable: Unreachable = field(default_factory=list)
-
 
 class ExplainPage(Explanation, kw_only=True):
     """What would become of a request now."""

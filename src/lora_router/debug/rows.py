@@ -141,7 +141,7 @@ class CandidateRow(Struct, kw_only=True):
         Mapping[str, float], Meta(description="What it costs, by term of the algorithm.")
     ] = {}
     cost: Annotated[
-        float | None, Meta(description="The sum of the terms. `null`: it is excluded.")
+        float | None, Meta(description="The sum of the terms. `null`: excluded, or no terms.")
     ] = None
     excluded: Annotated[str, Meta(description="Why it cannot be picked. Empty: it can.")] = ""
 
@@ -168,7 +168,11 @@ class DecisionRow(Struct, kw_only=True):
     endpoint: Annotated[str, Meta(description="Its address.")] = ""
     held_seconds: Annotated[float, Meta(description="How long it was held.")] = 0.0
     held_for: Annotated[str, Meta(description="Why it was held. Empty: it was not.")] = ""
+    body_seconds: Annotated[float, Meta(description="Until it was clear what it asks for.")] = 0.0
     decision_seconds: Annotated[float, Meta(description="Time to pick the pod.")] = 0.0
+    pod_seconds: Annotated[
+        float | None, Meta(description="From the decision to the headers of the answer.")
+    ] = None
     first_byte_seconds: Annotated[
         float | None, Meta(description="From its headers to those of the answer.")
     ] = None
@@ -176,6 +180,9 @@ class DecisionRow(Struct, kw_only=True):
     status: Annotated[int, Meta(description="HTTP status of the answer. 0: unknown.")] = 0
     details: Annotated[str, Meta(description="Envoy's response code details.")] = ""
     retried_on: Annotated[str, Meta(description="The pod that served it in the end.")] = ""
+    unanswered: Annotated[
+        bool, Meta(description="Whether its stream ended before an answer began.")
+    ] = False
     place: Annotated[str, Meta(description="Where the adapter was on the pod.")] = ""
     spilled: Annotated[bool, Meta(description="Whether no slot was free on the pod.")] = False
     replicated: Annotated[

@@ -5,7 +5,7 @@
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -114,6 +114,55 @@ class Algorithm(Protocol):
         Args:
             request: The request.
             candidates: Ready pods that serve its model; never empty.
+            now: Seconds on the clock of ``PodMetrics.scraped_at``.
+        """
+
+
+class Sight(Struct, frozen=True):
+    """What a decision sees, or saw, of one candidate."""
+
+    pod: str
+    """The pod's name."""
+    requests: int
+    """Requests in flight on it, of all known senders."""
+    free_slots: int | None
+    """Its free slots. ``None``: unknown. Negative: so many more adapters are in flight than there
+    are slots."""
+    place: str
+    """Where the request's adapter is: one of ``looks.PLACES``."""
+    view: PodView | None = None
+    """The pod. ``None``: the decision is past, and the pod has changed since."""
+
+
+class Cost(Struct, frozen=True):
+    """What a candidate costs an algorithm."""
+
+    terms: Mapping[str, float] = {}
+    """The parts of the cost, by name. The candidate with the lowest sum is the best one. A score,
+    of which the highest is the best, is a negative cost."""
+    excluded: str = ""
+    """Why the algorithm does not consider the candidate. Empty: it does."""
+
+
+class Explains(Protocol):
+    """What an algorithm may have besides, so that people can ask why it picked a pod.
+
+    It is called for people, and never for a request.
+    """
+
+    def terms(
+        self,
+        request: InferenceRequest,
+        sights: Sequence[Sight],
+        candidates: Candidates | None,
+        now: float,
+    ) -> Sequence[Cost]:
+        """Return what each of some candidates costs, in their order.
+
+        Args:
+            request: The request. Of a past decision it has the model, the adapter and the size.
+            sights: What is seen of some candidates, or was seen by a past decision.
+            candidates: All candidates. ``None``: the decision is past.
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
 

@@ -20,6 +20,7 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
+from lora_router.routing.explaining import Explainer
 from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, NamePolicy, Special
@@ -55,9 +56,11 @@ class Director:
         names: NamePolicy | None = None,
     ) -> None:
         self._fleet = fleet
-        self._algorithms = algorithms
+        self.algorithms = self._algorithms = algorithms
+        """All algorithms, by name."""
         self._default = algorithms[default_algorithm]
-        self._default_model = default_model
+        self.default_model = self._default_model = default_model
+        """The model of requests that name none."""
         self.clock = clock
         self._random = random.Random()
         self._caller = AlgorithmCaller()
@@ -90,6 +93,8 @@ class Director:
         self._may_hold = max_hold_seconds > 0
         self.priorities = Priorities()
         """What priority a request has, by the objective that it names."""
+        self.explainer = Explainer(self)
+        """Says what would be decided, and why."""
         self._catalogs: frozenset[Catalog] = frozenset()
         """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)

@@ -5,10 +5,19 @@ this router's own count. A pod about which nothing is known counts as having roo
 as full).
 """
 
+from collections.abc import Sequence
+
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.load_score import highest_sum, load_scores
+from lora_router.routing.load_score import highest_sum, load_scores, score_costs
+from lora_router.routing.looks import PLACES, RUNNING
 
 SCORES = {"active": 1.0, "capacity": 0.8, "waiting": 0.6, "none": 0.0}
 """The score of each tier. The names are the reasons of picks."""
@@ -49,6 +58,25 @@ class FourTier:
         scores = [SCORES[tier] for tier in tiers]
         best = highest_sum(scores, load_scores(pods), self._random)
         return Pick(pods[best], tiers[best])
+
+    def terms(
+        self,
+        request: InferenceRequest,
+        sights: Sequence[Sight],
+        _candidates: Candidates | None,
+        now: float,
+    ) -> Sequence[Cost]:
+        """Return both scores as negative costs (``Explains``)."""
+        tiers = [self._tier_of(sight, request.adapter, now) for sight in sights]
+        return score_costs([SCORES[tier] for tier in tiers], sights)
+
+    def _tier_of(self, sight: Sight, adapter: str | None, now: float) -> str:
+        """Return the tier of a pod that is explained. That of a past decision is an estimate."""
+        if sight.view is not None:
+            return self.tier(sight.view, adapter, now)
+        if sight.place == PLACES[RUNNING]:
+            return "active"
+        return "none" if sight.free_slots is not None and sight.free_slots <= 0 else "capacity"
 
     def tier(self, pod: PodView, adapter: str | None, now: float) -> str:
         """Return a pod's tier at ``now``, a key of ``SCORES``."""

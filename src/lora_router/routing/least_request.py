@@ -4,7 +4,13 @@ import random
 from collections.abc import Sequence
 
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import accepts_any
 
@@ -27,6 +33,11 @@ def least_loaded(pods: Sequence[PodView], rng: random.Random) -> PodView:
     return ties[0] if len(ties) == 1 else rng.choice(ties)
 
 
+def load_of(sight: Sight) -> int:
+    """Return the requests in flight of a pod that is explained, as ``least_loaded`` counts them."""
+    return sight.requests if sight.view is None else requests_in_flight(sight.view)
+
+
 class LeastRequest:
     """Picks the candidate with the fewest requests in flight, with ties at random."""
 
@@ -40,3 +51,13 @@ class LeastRequest:
         """Return the least loaded candidate."""
         pods = candidates.shortlist(None, self._random)
         return Pick(least_loaded(pods, self._random), "least-request")
+
+    def terms(
+        self,
+        _request: InferenceRequest,
+        sights: Sequence[Sight],
+        _candidates: Candidates | None,
+        _now: float,
+    ) -> Sequence[Cost]:
+        """Return the requests in flight (``Explains``)."""
+        return [Cost({"requests": load_of(sight)}) for sight in sights]

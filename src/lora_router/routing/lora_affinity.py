@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.least_request import least_loaded, requests_in_flight
+from lora_router.routing.least_request import (
+    least_loaded,
+    load_of,
+    requests_in_flight,
+)
+from lora_router.routing.looks import PLACES, RUNNING
 from lora_router.routing.rendezvous import rendezvous_order
 
 
@@ -26,6 +37,15 @@ class Standing(Enum):
     unknown."""
     FULL = auto()
     """The adapter is absent, and every slot is taken."""
+
+
+_IN_ORDER = (Standing.RUNNING, Standing.WAITING, Standing.CAPACITY)
+_WHY_NOT = {
+    Standing.RUNNING: "",
+    Standing.WAITING: "the adapter runs on other pods",
+    Standing.CAPACITY: "the adapter is on other pods",
+    Standing.FULL: "no free slot",
+}
 
 
 class LoraAffinity:
@@ -95,6 +115,37 @@ class LoraAffinity:
         if pods[0].beliefs.peers.allotment is None:
             return least_loaded(pods, self._random)
         return min(rendezvous_order(adapter, pods), key=requests_in_flight)
+
+    def terms(
+        self,
+        request: InferenceRequest,
+        sights: Sequence[Sight],
+        _candidates: Candidates | None,
+        now: float,
+    ) -> Sequence[Cost]:
+        """Return the requests in flight of the pods in the group that is used (``Explains``)."""
+        adapter = request.adapter
+        if adapter is None:
+            return [Cost({"requests": load_of(sight)}) for sight in sights]
+        standings = [self._standing_of(sight, adapter, now) for sight in sights]
+        used = next((each for each in _IN_ORDER if each in standings), Standing.FULL)
+        if used is Standing.FULL:
+            return [Cost()] * len(sights)  # One by chance.
+        return [
+            Cost({"requests": load_of(sight)})
+            if standing is used
+            else Cost(excluded=_WHY_NOT[standing])
+            for sight, standing in zip(sights, standings, strict=True)
+        ]
+
+    def _standing_of(self, sight: Sight, adapter: str, now: float) -> Standing:
+        """Return the standing of a pod that is explained. That of a past one is an estimate."""
+        if sight.view is not None:
+            return self.standing(sight.view, adapter, now)
+        if sight.place == PLACES[RUNNING]:
+            return Standing.RUNNING
+        is_full = sight.free_slots is not None and sight.free_slots <= 0
+        return Standing.FULL if is_full else Standing.CAPACITY
 
     def standing(self, pod: PodView, adapter: str, now: float) -> Standing:
         """Return the relation of a pod to an adapter at ``now``."""

@@ -44,13 +44,21 @@ were chosen with ``lora-router simulate`` on the scenarios that come with it.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_router.fleet.adapter_beliefs import IN_SLOT
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    Hold,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates, FleetLoad
+from lora_router.routing.looks import PLACES, RUNNING
 from lora_router.routing.rendezvous import rendezvous_order
 from lora_router.routing.slot_closing import hold_for_slot, in_flight
 
@@ -95,6 +103,12 @@ PROMPT_BYTES = 2048.0
 """A body of this length halves the prices. A long prompt stalls its pod more than a load does."""
 
 
+REQUESTS, LOAD, SLOT, COPIES = "requests", "adapter-load", "slot", "other-copies"
+"""The terms of the cost of a pod: its load; the price of loading the adapter; that of another slot
+for an adapter in flight; the reduction that lets other copies of the adapter drain."""
+_WHERE = {PLACES[place]: place for place in (IN_SLOT, IN_HOST_MEMORY, AWAY)}
+
+
 @dataclass(slots=True)
 class _Survey:
     """The result of a survey of the candidates."""
@@ -123,12 +137,35 @@ class _Survey:
         The price of loading is shared by the requests that the load will serve, assumed to be as
         many as are in flight now. The price of the slot rises as fewer slots are left.
         """
-        load = (self.place_cost - self.place_load) / (1.0 + self.in_flight / SHARED_BY)
-        used = fleet.slots - fleet.free_slots
-        slot = SLOT_PRICE * used / max(fleet.free_slots, 1)
-        if self.spare_load > OVERLOAD * fleet.in_flight / fleet.pods + _A_FEW:
-            slot = 0.0
-        return self.place_load + load + weight * slot
+        load = _shared(self.place_cost - self.place_load, self.in_flight)
+        return self.place_load + load + weight * _slot_price(fleet, self.spare_load)
+
+
+def _weight(size: int) -> float:
+    """Return by what all prices are multiplied for a body of a length in bytes."""
+    return 1.0 / (1.0 + size / PROMPT_BYTES)
+
+
+def _shared(price: float, in_flight: int) -> float:
+    """Return the price of loading an adapter on a further pod, by its requests in flight."""
+    return price / (1.0 + in_flight / SHARED_BY)
+
+
+def _slot_price(fleet: FleetLoad, spare_load: float) -> float:
+    """Return the price of a further slot for an adapter in flight.
+
+    Args:
+        fleet: The load and slots of the fleet.
+        spare_load: The load of the least loaded pod that the request could join.
+    """
+    if spare_load > OVERLOAD * fleet.in_flight / fleet.pods + _A_FEW:
+        return 0.0
+    return SLOT_PRICE * (fleet.slots - fleet.free_slots) / max(fleet.free_slots, 1)
+
+
+def _reduction(weight: float, here: int) -> float:
+    """Return by what a pod to join is cheaper that runs some requests of the adapter already."""
+    return weight * TWIN_PRICE * min(here, TWIN_REQUESTS)
 
 
 def _prices(load_seconds: float) -> tuple[float, float, float]:
@@ -168,7 +205,7 @@ class LoraPlacement:
             return Pick(self._least_loaded(pods), "base-model")
         if candidates.waiting.held and request.may_hold and candidates.is_full_for(adapter):
             return hold_for_slot(request, candidates, now)
-        weight = 1.0 / (1.0 + request.size / PROMPT_BYTES)
+        weight = _weight(request.size)
         found = self._survey(adapter, candidates, weight, any_slot=not request.may_hold)
         if found.join is None and found.wish_cost + weight * TURN_PRICE < found.place_cost:
             return hold_for_slot(request, candidates, now, found.wish)
@@ -232,7 +269,7 @@ class LoraPlacement:
             found.spare, found.spare_load = pod, load
         cost: float = load
         if pod.beliefs.peers.allotment is not None:
-            cost -= weight * TWIN_PRICE * min(here, TWIN_REQUESTS)
+            cost -= _reduction(weight, here)
         if cost < found.join_cost:
             found.join, found.join_load, found.join_cost = pod, load, cost
 
@@ -269,8 +306,71 @@ class LoraPlacement:
                 found.wish, found.wish_cost = pod, cost
         found.place_cost = place_cost
 
+    def terms(
+        self,
+        request: InferenceRequest,
+        sights: Sequence[Sight],
+        candidates: Candidates | None,
+        _now: float,
+    ) -> Sequence[Cost]:
+        """Return what each candidate costs by rules 2 to 4 (``Explains``).
+
+        What a further slot costs depends on the whole fleet. It is not known of past decisions.
+        """
+        adapter = request.adapter
+        if adapter is None:
+            return [Cost({REQUESTS: sight.requests}) for sight in sights]
+        weight = _weight(request.size)
+        closed = () if candidates is None else candidates.waiting.closed_to(adapter)
+        joins = [
+            sight
+            for sight in sights
+            if sight.place == PLACES[RUNNING] and not _is_closed(sight, adapter, closed)
+        ]
+        more: dict[str, float] = {}
+        if joins and candidates is not None:
+            spare_load = min(sight.requests for sight in joins)
+            more = {SLOT: weight * _slot_price(candidates.load(), spare_load)}
+        sharing = sum(in_flight(sight.view, adapter) for sight in joins if sight.view is not None)
+        costs = []
+        for sight in sights:
+            view = sight.view
+            if sight.place == PLACES[RUNNING]:
+                costs.append(_cost_to_join(sight, adapter, weight, closed))
+            elif sight.free_slots is not None and sight.free_slots <= 0:
+                costs.append(Cost(excluded="no free slot"))
+            elif request.may_hold and view is not None and not view.beliefs.may_take_slot(adapter):
+                costs.append(Cost(excluded="its free slots are allotted to another router"))
+            else:
+                load = _shared(weight * self._price(sight), sharing)
+                costs.append(Cost({REQUESTS: sight.requests, LOAD: load, **more}))
+        return costs
+
+    def _price(self, sight: Sight) -> float:
+        """Return the price of loading the adapter on a pod, for a short prompt."""
+        metrics = None if sight.view is None else sight.view.metrics
+        seconds = None if metrics is None else metrics.adapter_load_seconds
+        prices = self._prices if seconds is None else _prices(seconds)
+        return prices[_WHERE.get(sight.place, AWAY)]
+
     def _least_loaded(self, candidates: Sequence[PodView]) -> PodView:
         loads = [pod.in_flight + pod.beliefs.foreign_requests for pod in candidates]
         least = min(loads)
         ties = [pod for pod, load in zip(candidates, loads, strict=True) if load == least]
         return ties[0] if len(ties) == 1 else self._random.choice(ties)
+
+
+def _is_closed(sight: Sight, adapter: str, closed: Collection[PodView]) -> bool:
+    """Return whether the pod's slot gets no further requests, for an adapter that waits."""
+    view = sight.view
+    return view is not None and (view in closed or adapter in view.beliefs.peers.closed)
+
+
+def _cost_to_join(sight: Sight, adapter: str, weight: float, closed: Collection[PodView]) -> Cost:
+    view = sight.view
+    if _is_closed(sight, adapter, closed):
+        return Cost(excluded="its slot is being emptied for an adapter that waits")
+    if view is None or view.beliefs.peers.allotment is None:
+        return Cost({REQUESTS: sight.requests})
+    reduction = _reduction(weight, in_flight(view, adapter))
+    return Cost({REQUESTS: sight.requests, COPIES: -reduction})

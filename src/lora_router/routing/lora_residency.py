@@ -4,14 +4,26 @@ This algorithm exists for comparison, so it follows the proposal except in two p
 router's own count. A pod about which nothing is known counts as having a free slot.
 """
 
+from collections.abc import Sequence
+
+from lora_router.fleet.adapter_beliefs import IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.load_score import highest_sum, load_scores
+from lora_router.routing.load_score import highest_sum, load_scores, score_costs
+from lora_router.routing.looks import PLACES, RUNNING
 
 SCORES = {"gpu": 1.0, "cpu": 0.7, "free-slot": 0.6, "evictable": 0.3, "saturated": 0.0}
 """The score of each tier. The names are the reasons of picks."""
+
+_TIERS = {PLACES[RUNNING]: "gpu", PLACES[IN_SLOT]: "gpu", PLACES[IN_HOST_MEMORY]: "cpu"}
 
 
 class LoraResidencyScore:
@@ -57,6 +69,27 @@ class LoraResidencyScore:
         tiers = [self.tier(pod, adapter, now) for pod in pods]
         best = highest_sum([SCORES[tier] for tier in tiers], loads, self._random)
         return Pick(pods[best], tiers[best])
+
+    def terms(
+        self,
+        request: InferenceRequest,
+        sights: Sequence[Sight],
+        _candidates: Candidates | None,
+        now: float,
+    ) -> Sequence[Cost]:
+        """Return both scores as negative costs (``Explains``)."""
+        return score_costs(
+            [self._score_of(sight, request.adapter, now) for sight in sights], sights
+        )
+
+    def _score_of(self, sight: Sight, adapter: str | None, now: float) -> float:
+        """Return the score of a pod that is explained. That of a past decision is an estimate."""
+        view, is_full = sight.view, sight.free_slots is not None and sight.free_slots <= 0
+        if view is not None:
+            if adapter is None:
+                return self.idle_share(view, now)
+            return SCORES[self.tier(view, adapter, now)]
+        return SCORES[_TIERS.get(sight.place, "saturated" if is_full else "free-slot")]
 
     def tier(self, pod: PodView, adapter: str, now: float) -> str:
         """Return a pod's tier at ``now``, a key of ``SCORES``."""

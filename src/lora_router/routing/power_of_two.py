@@ -1,9 +1,17 @@
 """``power-of-two``: the better of two random pods."""
 
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from collections.abc import Sequence
+
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import accepts_any
-from lora_router.routing.least_request import least_loaded
+from lora_router.routing.least_request import least_loaded, load_of
 
 
 class PowerOfTwo:
@@ -25,3 +33,13 @@ class PowerOfTwo:
         if len(candidates) == 1:
             return Pick(candidates[0], "only-pod")
         return Pick(least_loaded(self._random.sample(candidates, 2), self._random), "power-of-two")
+
+    def terms(
+        self,
+        _request: InferenceRequest,
+        sights: Sequence[Sight],
+        _candidates: Candidates | None,
+        _now: float,
+    ) -> Sequence[Cost]:
+        """Return the requests in flight (``Explains``). Two candidates, by chance, are compared."""
+        return [Cost({"requests": load_of(sight)}) for sight in sights]

@@ -1,6 +1,14 @@
 """``random``: any candidate, with equal probability."""
 
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from collections.abc import Sequence
+
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import accepts_any
 
@@ -17,3 +25,13 @@ class RandomPod:
     def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
         """Return a random candidate."""
         return Pick(self._random.choice(candidates), "random")
+
+    def terms(
+        self,
+        _request: InferenceRequest,
+        sights: Sequence[Sight],
+        _candidates: Candidates | None,
+        _now: float,
+    ) -> Sequence[Cost]:
+        """Return no terms: all candidates are equal (``Explains``)."""
+        return [Cost()] * len(sights)

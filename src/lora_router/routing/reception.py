@@ -93,11 +93,9 @@ class Reception:
     ) -> Held | Routed | Refused:
         """Hold a request, or refuse it if it may not wait."""
         now = self._clock.now()
-        seconds = min(hold.seconds, self.max_hold_seconds)
-        if self._stops_at is not None:
-            seconds = min(seconds, self._stops_at - now)
+        seconds = self.hold_seconds(hold)
         if seconds <= 0:
-            return self._refuse(question, request, self._overloaded(request.model))
+            return self._refuse(question, request, self.overloaded(request.model))
         if self.room.is_full(request.model):
             full = Refused(Refusal.TOO_MANY_HELD, model=request.model)
             return self._recorder.refused(algorithm.name, full)
@@ -108,6 +106,18 @@ class Reception:
         self.room.add(held, hold, candidates)
         self.on_held()
         return held
+
+    def hold_seconds(self, hold: Hold) -> float:
+        """Return how long a request may wait: not at all, if that is not above 0."""
+        seconds = min(hold.seconds, self.max_hold_seconds)
+        if self._stops_at is not None:
+            seconds = min(seconds, self._stops_at - self._clock.now())
+        return seconds
+
+    def overloaded(self, model: str) -> Refused:
+        """Return the refusal of a request that may not wait any longer."""
+        refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
+        return Refused(refusal, model=model)
 
     def drain(self, seconds: float) -> None:
         """Decide all waiting requests within some seconds, because the router stops.
@@ -160,7 +170,7 @@ class Reception:
                 return
         except Exception:
             log.exception("failed to decide a held request; refusing it")
-        refused = self._overloaded(held.question.model)
+        refused = self.overloaded(held.question.model)
         self._resolve(held, self._refuse(held.question, held.request, refused))
 
     def _refuse(
@@ -225,10 +235,6 @@ class Reception:
         if self.room.remove(held):
             del self._waiting[held]
             self._recorder.count(held.question.algorithm, "cancelled", "client-left", 0.0)
-
-    def _overloaded(self, model: str) -> Refused:
-        refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
-        return Refused(refusal, model=model)
 
 
 def _refused(_question: Question, _request: InferenceRequest, _refused: Refused) -> None:

@@ -3,11 +3,18 @@
 The first attempt at placement in llm-d-router (pull request 720) works this way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.fleet.pod_state import PodView
+from lora_router.routing.algorithm import (
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Pick,
+    Sight,
+)
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.least_request import least_loaded
+from lora_router.routing.least_request import least_loaded, load_of
 
 OPTION = "shuffle_shard_k"
 DEFAULT_PODS = 2
@@ -44,6 +51,27 @@ class ShuffleShard:
             return Pick(least_loaded(pods, self._random), "base-model")
         shard = candidates.first(adapter, self._pods)
         return Pick(least_loaded(shard, self._random), "shard")
+
+    def terms(
+        self,
+        request: InferenceRequest,
+        sights: Sequence[Sight],
+        candidates: Candidates | None,
+        _now: float,
+    ) -> Sequence[Cost]:
+        """Return the requests in flight of the pods in the adapter's shard (``Explains``).
+
+        The shard of a past decision is not known.
+        """
+        shard: Sequence[PodView] | None = None
+        if request.adapter is not None and candidates is not None:
+            shard = candidates.first(request.adapter, self._pods)
+        return [
+            Cost({"requests": load_of(sight)})
+            if shard is None or sight.view in shard
+            else Cost(excluded="not in the adapter's shard")
+            for sight in sights
+        ]
 
 
 def _pods_for_each(options: Mapping[str, str]) -> int:
