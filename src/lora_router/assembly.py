@@ -247,6 +247,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
         refuse_unknown_paths=settings.unknown_paths == "refuse",
         special_numbers=settings.json_nan == "allow",
         decisions=decisions,
+        tells_decisions=settings.response_headers == "on",
         answers=telemetry.answers,
         gateway=gateway,
     )

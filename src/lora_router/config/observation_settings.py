@@ -54,7 +54,8 @@ class ObservationSettings(BaseModel):
     response_headers: Literal["off", "on"] = Field(
         "off",
         description="Whether answers tell clients the pod, the reason, and the time for which the "
-        "request was held, in x-lora-router headers.",
+        "request was held, in the headers x-lora-router-pod, x-lora-router-reason and "
+        "x-lora-router-held-ms. Requires decisions above 0. x-request-id is sent in any case.",
     )
     admin_token_file: kinds.OwnFile = Field(
         None,

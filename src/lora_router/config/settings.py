@@ -62,6 +62,8 @@ class Settings(
             raise ValueError(
                 "outlier_max_ejection_seconds: must be at least outlier_min_ejection_seconds"
             )
+        if self.response_headers == "on" and not self.decisions:
+            raise ValueError("response_headers: on requires decisions above 0")
         _need_each_other(self, "grpc_tls_cert_file", "grpc_tls_key_file")
         if self.grpc_tls_self_signed and self.grpc_tls_cert_file is not None:
             raise ValueError("grpc_tls_self_signed and grpc_tls_cert_file: set at most one of them")

@@ -9,6 +9,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from lora_router.config.settings import Settings
 from lora_router.envoy.router_cluster import ROUTER_CLUSTER, fails_open
+from lora_router.extproc.decision_metadata import NAMESPACE
 
 _MESSAGE_TIMEOUT_MARGIN_SECONDS = 5.0
 """Added to the longest hold. The router asks for a little more time than it holds a request, and
@@ -46,7 +47,9 @@ def ext_proc_filter(settings: Settings) -> ext_proc.ExternalProcessor:
             forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
                 untyped=["envoy.lb", "envoy.lb.subset_hint"]
             ),
-            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(untyped=["envoy.lb"]),
+            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
+                untyped=["envoy.lb", NAMESPACE]
+            ),
         ),
     )
 

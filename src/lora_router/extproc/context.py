@@ -38,6 +38,8 @@ class SessionContext:
     """Whether an answer names the model as the client did, where the request was rewritten."""
     decisions: DecisionLog | None = None
     """Records every decision, if any are recorded."""
+    tells_decisions: bool = False
+    """Whether clients are told of the decision, if it is recorded."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     gateway: GatewayFaults = field(default_factory=GatewayFaults)
     log_limit: LogLimit = field(default_factory=LogLimit)

@@ -17,8 +17,6 @@ The rules:
 - ``end`` releases the reservation exactly once. A refused request has no reservation.
 """
 
-from uuid import uuid4
-
 from lora_router.extproc import answers
 from lora_router.extproc.body import (
     BodyError,
@@ -30,6 +28,7 @@ from lora_router.extproc.body import (
 from lora_router.extproc.body_arrival import BodyArrival
 from lora_router.extproc.body_pieces import request_pieces
 from lora_router.extproc.collected_body import CollectedBody
+from lora_router.extproc.decision_metadata import encode_metadata
 from lora_router.extproc.engine_fields import read_lora_path
 from lora_router.extproc.errors import ErrorAnswer
 from lora_router.extproc.events import Message, Observation, RequestHeaders
@@ -319,9 +318,11 @@ class Exchange(BodyArrival):
             if renaming is not None:
                 self._answer_names = renaming.answer_names
         self._routed = outcome
-        made_id = "" if self._headers.request_id else str(uuid4())
+        made_id = "" if self._headers.request_id else self._make_id()
+        metadata = b""
         if self._decision is not None:
-            self._note_routed(self._decision, outcome, made_id)
+            self._note_routed(self._decision, outcome)
+            metadata = encode_metadata(self._decision)
         if outcome.reservation.streamed:
             self._since = self.context.gateway.now()
         self.state = ROUTED
@@ -331,6 +332,7 @@ class Exchange(BodyArrival):
             outcome,
             to_body=collected is None or not collected.answers_headers,
             made_id=made_id,
+            more=metadata,
         )
         if collected is None and renaming is None:
             return (answer, answers.CONTINUE_TRAILERS) if trailers else (answer,)

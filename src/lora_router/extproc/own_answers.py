@@ -2,6 +2,8 @@
 
 from lora_router.extproc import answers
 from lora_router.extproc.body import BodyError, BodyErrorKind
+from lora_router.extproc.client_headers import in_own_answer
+from lora_router.extproc.decision_metadata import encode_metadata
 from lora_router.extproc.errors import (
     ErrorAnswer,
     body_answer,
@@ -15,7 +17,7 @@ from lora_router.extproc.errors import (
 )
 from lora_router.extproc.events import Message
 from lora_router.extproc.models_answer import ModelsRequest
-from lora_router.extproc.outputs import Outputs
+from lora_router.extproc.outputs import BodyPiece, Outputs
 from lora_router.extproc.path_rules import Api, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.response_side import ResponseSide
@@ -96,8 +98,8 @@ class OwnAnswers(ResponseSide):
             return self._refuse(answer.code.replace("_", "-"), answer)
         self.context.observer.decided("none", "answered", "models", 0.0)
         self._note_own("none", "answered", "models", HTTP_OK)
-        self.end()
-        return (answer,)
+        # A list of models may be long, and all its readers get the same bytes.
+        return (BodyPiece(self._end_by_own_answer(), memoryview(answer)),)
 
     # Refusing
 
@@ -140,8 +142,18 @@ class OwnAnswers(ResponseSide):
         return self._answer_client(answer)
 
     def _answer_client(self, answer: ErrorAnswer) -> Outputs:
-        self.end()
         rule, headers = self._place.rule, self._headers
+        told = self._end_by_own_answer()
         if headers.api_version or (rule is not None and rule.api is Api.ANTHROPIC):
-            answer = for_anthropic(answer, headers.request_id)
-        return (answers.immediate(answer),)
+            answer = for_anthropic(answer, headers.request_id or self._made_id)
+        return (answers.immediate(answer) + told,)
+
+    def _end_by_own_answer(self) -> bytes:
+        """End the request. Return what its answer tells the client and Envoy of it."""
+        request_id = self._headers.request_id or self._make_id()
+        decision = self._decision
+        self.end()
+        if decision is None:
+            return in_own_answer(request_id, None)
+        told = decision if self.context.tells_decisions else None
+        return in_own_answer(request_id, told) + encode_metadata(decision)

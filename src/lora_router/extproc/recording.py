@@ -74,12 +74,10 @@ class Recording:
                 decision.adapter = model[:MAX_NAME]
                 decision.base_model = (pods[0].adapters.get(model) or "")[:MAX_NAME]
 
-    def _note_routed(self, decision: Decision, outcome: Routed, made_id: str) -> None:
+    def _note_routed(self, decision: Decision, outcome: Routed) -> None:
         """Record that a pod was picked."""
         decisions = self._decisions
         decision.decided_at = decisions.now()
-        if made_id:
-            decision.request_id = made_id
         decision.routed(outcome)
         decisions.decided(decision)
 

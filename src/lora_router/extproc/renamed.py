@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from lora_router.extproc.answer_names import AnswerNames
 from lora_router.extproc.events import Message
+from lora_router.extproc.message_fields import field_head
 from lora_router.extproc.model_edits import with_model
 from lora_router.extproc.path_rules import ModelIn, Place
 from lora_router.extproc.pb.core_pb2 import HeaderValue, HeaderValueOption
@@ -24,7 +25,6 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
     HeadersResponse,
     ProcessingResponse,
 )
-from lora_router.extproc.routed_answer import field_head
 from lora_router.routing.model_names import SGLANG
 from lora_router.routing.outcome import Routed
 

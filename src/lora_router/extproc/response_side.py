@@ -1,17 +1,20 @@
 """What a session does about the response, and about the end of its stream.
 
 A response may begin at any time. The router records how the answer to a routed request begins.
-Messages pass unchanged, unless the name of the model is to be the client's (``answer_names``) or
-the client is told of a fallback. Bodies are read only where they contain IDs (``id_search``).
+Messages pass unchanged, except that headers tell the client about its request
+(``client_headers``), and unless the name of the model is to be the client's (``answer_names``).
+Bodies are read only where they contain IDs (``id_search``).
 """
 
 import logging
 from collections.abc import Callable
 from typing import Protocol
+from uuid import uuid4
 
 from lora_router.extproc import answers
 from lora_router.extproc.answer_names import AnswerNames, is_named
 from lora_router.extproc.body_pieces import response_piece, response_pieces
+from lora_router.extproc.client_headers import tell_decision, tell_request_id
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.events import (
@@ -61,6 +64,7 @@ class ResponseSide(Recording):
         "_collected",
         "_headers",
         "_held",
+        "_made_id",
         "_on_late",
         "_original",
         "_place",
@@ -94,6 +98,8 @@ class ResponseSide(Recording):
         self._answer_names: AnswerNames | None = None
         """Puts the client's name of the model back into the answer."""
         self._held: Waits | None = None
+        self._made_id = ""
+        """The ID that the router gave to the request. Empty: none, or the client did."""
         self._routed: Routed | None = None
         self._answer: Answer | None = None
         """How the answer to the routed request began."""
@@ -123,6 +129,14 @@ class ResponseSide(Recording):
         self._note_cut(code)
         self.end()
         return (EndStream(code, f"lora-router: {message}"),)
+
+    def _make_id(self) -> str:
+        """Give the request an ID, because it has none. Return the ID."""
+        if not self._made_id:
+            self._made_id = str(uuid4())
+            if self._decision is not None:
+                self._decision.request_id = self._made_id
+        return self._made_id
 
     def _judge_end(self, routed: Routed) -> None:
         """Report what the end of a routed request shows about the gateway."""
@@ -156,30 +170,39 @@ class ResponseSide(Recording):
                 self._log("failed to record an answer", error)
             if self._decision is not None:
                 self._note_answer(self._decision, routed, answer)
-            passes = _RESPONSE_HEADERS_PASS
+            passes = self._told()
             if routed.special is not None:
-                passes = self._special_answer(routed, answer)
+                passes += self._special_answer(routed, answer)
             if self._answer_names is not None:
                 passes = self._name_as_asked(event, passes)
             rule = self._place.rule
             if rule is not None and rule.makes_ids and self._stores and not event.ends:
-                return self._look_for_ids(rule, event, passes)
-            return passes
+                passes += self._look_for_ids(rule, event)
+            return (passes,)
         return _RESPONSE_HEADERS_PASS
 
-    def _special_answer(self, routed: Routed, answer: Answer) -> tuple[bytes, ...]:
-        """Handle the beginning of the answer to a request whose model no pod in use lists."""
+    def _told(self) -> bytes:
+        """Return the answer to the headers of a response, with what the client is told."""
+        told = tell_request_id(self._headers.request_id or self._made_id)
+        if self._decision is not None and self.context.tells_decisions:
+            told += tell_decision(self._decision)
+        return told or answers.CONTINUE_RESPONSE_HEADERS
+
+    def _special_answer(self, routed: Routed, answer: Answer) -> bytes:
+        """Handle the beginning of the answer to a request whose model no pod in use lists.
+
+        Returns:
+            What is added to the answer to its headers.
+        """
         if routed.special is Special.FELL_BACK:
-            return (FELL_BACK,)
+            return FELL_BACK
         try:
             self.context.director.names.answered(routed.reservation, answer)
         except Exception as error:  # Whatever an answer shows, its client gets it.
             self._log("failed to learn from an answer", error)
-        return _RESPONSE_HEADERS_PASS
+        return b""
 
-    def _name_as_asked(
-        self, event: ResponseHeaders, passes: tuple[bytes, ...]
-    ) -> tuple[bytes, ...]:
+    def _name_as_asked(self, event: ResponseHeaders, passes: bytes) -> bytes:
         """Ask Envoy for the body of an answer in which the name of the model is replaced."""
         if event.ends or not is_named(event.content_type):
             self._answer_names = None
@@ -187,23 +210,23 @@ class ResponseSide(Recording):
         modes = b""
         if self._setup.response_body_mode == ProcessingMode.NONE:
             modes = answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
-        return (*passes[:-1], answer_in_pieces(passes[-1], modes))
+        return answer_in_pieces(passes, modes)
 
-    def _look_for_ids(
-        self, rule: PathRule, event: ResponseHeaders, passes: tuple[bytes, ...]
-    ) -> Outputs:
+    def _look_for_ids(self, rule: PathRule, event: ResponseHeaders) -> bytes:
         """Ask Envoy for the body of an answer that contains IDs which the pod made.
 
         Envoy takes modes only with answers to headers. So it sends the whole body, each piece as it
         arrives, and the router cannot stop it after the first one.
+
+        Returns:
+            What is added to the answer to the headers.
         """
         if event.answer.status >= _REDIRECTION:
-            return passes
+            return b""
         self._search = IdSearch(rule.makes_ids, event_stream=event.event_stream)
         if self._setup.response_body_mode != ProcessingMode.NONE:
-            return passes  # It comes unasked.
-        modes = answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
-        return (*passes[:-1], passes[-1] + modes)
+            return b""  # It comes unasked.
+        return answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
 
     def abandon_at_response_headers(self, event: ResponseHeaders) -> Outputs:
         """Give the request up, because the response began before a pod was picked."""

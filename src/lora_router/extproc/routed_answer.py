@@ -10,6 +10,13 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.message_fields import (
+    OVERWRITE,
+    before_value,
+    field,
+    field_head,
+    set_header,
+)
 from lora_router.routing.outcome import Routed
 
 METADATA_NAMESPACE = "envoy.lb"
@@ -21,10 +28,7 @@ _ID_SIZE = 36
 _REQUEST_HEADERS, _REQUEST_BODY, _DYNAMIC_METADATA = b"\x0a", b"\x1a", b"\x42"
 _RESPONSE = b"\x0a"
 _HEADER_MUTATION, _CLEAR_ROUTE_CACHE = b"\x12", b"\x28\x01"
-_SET_HEADER, _REMOVE_HEADER = b"\x0a", b"\x12"
-# The tags of HeaderValueOption; HeaderValue.
-_HEADER, _OVERWRITE = b"\x0a", b"\x18\x02"
-_NAME, _RAW_VALUE = b"\x0a", b"\x1a"
+_REMOVE_HEADER = b"\x12"
 # The tags of Struct; an entry of its map; Value.
 _ENTRY = b"\x0a"
 _KEY, _VALUE = b"\x0a", b"\x12"
@@ -36,12 +40,20 @@ _Frame: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes]
 the metadata."""
 
 
-def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, made_id: str) -> bytes:
+def encode_routed(
+    names: HeaderNames,
+    outcome: Routed,
+    *,
+    to_body: bool,
+    made_id: str,
+    more: bytes = b"",
+) -> bytes:
     """Return the answer to ``request_body`` if ``to_body``, or to ``request_headers``.
 
     The answer names the algorithm and the model, unless the request names no model. If
     ``made_id``, a UUID, is not empty, it becomes the ``x-request-id`` of the request. The
     destination lists the picked pod and its fallbacks, and the dynamic metadata are equal to it.
+    ``more``: further fields of the answer.
     """
     pod = outcome.reservation.state.pod
     target = destination = pod.address.encode()
@@ -70,6 +82,7 @@ def encode_routed(names: HeaderNames, outcome: Routed, *, to_body: bool, made_id
             model,
             before_metadata,
             destination,
+            more,
         )
     )
 
@@ -86,20 +99,21 @@ def _frame(
     has_id: bool,
 ) -> _Frame:
     """Return what stands between the values of an answer, for values of the given lengths."""
-    before_target = _before_header(names.target_pod, target)
-    before_destination = _OVERWRITE + _before_header(names.destination, destination)
-    before_id = _OVERWRITE
+    before_target = before_value(names.target_pod, target)
+    before_destination = OVERWRITE + before_value(names.destination, destination)
+    before_id = OVERWRITE
     if pool:
-        before_id += _header(names.pool, pool)
+        before_id += set_header(names.pool, pool.encode())
     if not has_id:
-        before_id += _before_header(names.request_id, _ID_SIZE)
-    before_model = b"" if has_id else _OVERWRITE
+        before_id += before_value(names.request_id, _ID_SIZE)
+    before_model = b"" if has_id else OVERWRITE
     if model:
-        before_model += _header(names.strategy, algorithm) + _before_header(names.model, model)
-        end = _OVERWRITE
+        before_model += set_header(names.strategy, algorithm.encode())
+        before_model += before_value(names.model, model)
+        end = OVERWRITE
     else:
         end = b"".join(
-            _field(_REMOVE_HEADER, name.encode()) for name in (names.strategy, names.model)
+            field(_REMOVE_HEADER, name.encode()) for name in (names.strategy, names.model)
         )
     sizes = (
         target,
@@ -118,19 +132,6 @@ def _frame(
     )
 
 
-def _header(name: str, value: str) -> bytes:
-    """Return the field that sets a header."""
-    encoded = value.encode()
-    return _before_header(name, len(encoded)) + encoded + _OVERWRITE
-
-
-def _before_header(name: str, size: int) -> bytes:
-    """Return what precedes the value of a header that is set. ``_OVERWRITE`` follows the value."""
-    header = _field(_NAME, name.encode()) + field_head(_RAW_VALUE, size)
-    option = field_head(_HEADER, len(header) + size) + header
-    return field_head(_SET_HEADER, len(option) + size + len(_OVERWRITE)) + option
-
-
 def _before_mutation(tag: bytes, size: int) -> bytes:
     """Return what precedes a header mutation. ``_CLEAR_ROUTE_CACHE`` follows it."""
     common = field_head(_HEADER_MUTATION, size)
@@ -144,22 +145,8 @@ def _before_metadata(name: str, size: int) -> bytes:
     made = field_head(_STRING, size)
     for key in (name, METADATA_NAMESPACE):
         made = field_head(_VALUE, len(made) + size) + made
-        made = _field(_KEY, key.encode()) + made
+        made = field(_KEY, key.encode()) + made
         made = field_head(_ENTRY, len(made) + size) + made
         if key is name:
             made = field_head(_STRUCT, len(made) + size) + made
     return field_head(_DYNAMIC_METADATA, len(made) + size) + made
-
-
-def _field(tag: bytes, value: bytes) -> bytes:
-    return field_head(tag, len(value)) + value
-
-
-def field_head(tag: bytes, size: int) -> bytes:
-    """Return the tag and the length of a field."""
-    encoded = bytearray(tag)
-    while size > 0x7F:
-        encoded.append(size & 0x7F | 0x80)
-        size >>= 7
-    encoded.append(size)
-    return bytes(encoded)

@@ -144,7 +144,7 @@ class Decision(Struct, kw_only=True, gc=False):
             self.adapter = self.base_model = ""
         state = outcome.reservation.state
         self.outcome = "routed"
-        self.algorithm, self.reason = outcome.algorithm, outcome.reason
+        self.algorithm, self.reason = outcome.algorithm, outcome.reason[:MAX_NAME]
         self.pod, self.endpoint = state.pod.name, state.pod.address
         self.decision_seconds = outcome.seconds
         self.looks = outcome.looks

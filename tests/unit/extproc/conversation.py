@@ -194,6 +194,7 @@ class Conversation:
         special_numbers: bool = True,
         records: int = 0,
         slow_seconds: float = 5.0,
+        tells_decisions: bool = False,
     ) -> None:
         """Create it. The last ``records`` decisions are kept in ``log``."""
         self.fleet = make_fleet() if fleet is None else fleet
@@ -230,6 +231,7 @@ class Conversation:
             ),
             gateway=GatewayFaults(self.clock.now),
             decisions=self.log if records else None,
+            tells_decisions=tells_decisions,
         )
         self.late: list[Output] = []
         self.session = Session(self.context, self.late.extend)

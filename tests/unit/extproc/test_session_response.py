@@ -19,6 +19,7 @@ from tests.unit.extproc.conversation import (
     response_headers,
     response_trailers,
     served_by,
+    told,
 )
 
 SQL = b'{"model": "sql-lora", "messages": []}'
@@ -73,7 +74,8 @@ class TestPassing:
             "response_body",
             "response_trailers",
         ]
-        assert not answers[0].response_headers.response.HasField("header_mutation")
+        changes = told(answers[0].response_headers.response.header_mutation)
+        assert (list(changes.set), changes.removed) == (["x-request-id"], [])
         assert not answers[1].response_body.response.HasField("body_mutation")
 
     @pytest.mark.parametrize("mode", [0, 1, 2, 3])
