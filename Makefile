@@ -151,6 +151,10 @@ bench-demo: $(VENV)/.dev ## compare the order of the algorithms in the simulator
 readme: $(VENV)/.dev ## update the README's table of settings
 	$(PY) docs/write_readme.py
 
+.PHONY: autoscaling-table
+autoscaling-table: $(VENV)/.dev ## simulate the scenario of docs/autoscaling.md and write its table
+	$(PY) docs/write_autoscaling.py | $(PY) docs/embed.py docs/autoscaling.md table
+
 .PHONY: scenario-keys
 scenario-keys: $(VENV)/.dev ## update the tables of docs/simulator.md
 	$(PY) docs/write_simulator.py
