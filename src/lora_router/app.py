@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from lora_router import __version__
 from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer
 from lora_router.app_metrics import add_readiness_metric
+from lora_router.asking import Asking
 from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
 from lora_router.debug.gathering import Gathering
@@ -57,6 +57,8 @@ class App(Front):
         self.leadership = make_leadership(settings, self.peering, self.telemetry, self.supervisor)
         if self.leadership is not None:
             self._readiness.follow(self.leadership)
+        questions = None if self.peering is None else self.peering.questions
+        self.asking = Asking(self.name, self.debug.answer, questions, self.supervisor)
         self.admin = AdminServer(
             self.telemetry.served,
             self.readiness,
@@ -64,7 +66,7 @@ class App(Front):
             host=settings.admin_host,
             port=settings.admin_port,
             token_file=settings.admin_token_file,
-            show=DebugPages(Gathering(self._ask)).show,
+            show=DebugPages(Gathering(self.asking.ask)).show,
         )
         add_readiness_metric(self.telemetry, self.readiness)
 
@@ -141,6 +143,3 @@ class App(Front):
     async def _set_leads(self, leads: bool) -> None:
         if self.transport.started:
             await self.transport.set_ready(ready=leads and not self._readiness.draining)
-
-    async def _ask(self, question: bytes) -> Sequence[tuple[str, bytes]]:
-        return [(self.name, await self.debug.answer(question))]

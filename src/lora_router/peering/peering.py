@@ -80,7 +80,7 @@ class Peering:
         self.hub = Hub(name, fleet, director.held_adapters, clock)
         director.reception.on_held = self.hub.report_soon
         self.ids = IdExchange(self.hub, fleet, director.sticky.made)
-        QuestionExchange(self.hub)
+        self.questions = QuestionExchange(self.hub)
         self.secret = secret
         self.service: PeerService | None = None
         self.redis: RedisChannel | None = None

@@ -14,6 +14,8 @@ from lora_router.workers.descriptors import CONNECTION
 from lora_router.workers.member import Member, Process
 from lora_router.workers.merged_metrics import Ended
 from lora_router.workers.messages import (
+    Answered,
+    Answers,
     Failed,
     Family,
     FromWorker,
@@ -25,6 +27,7 @@ from lora_router.workers.messages import (
 )
 from lora_router.workers.metric_questions import MetricQuestions
 from lora_router.workers.placement import in_order, too_many
+from lora_router.workers.questions import Questions
 
 log = logging.getLogger("lora_router.workers")
 
@@ -96,7 +99,8 @@ class Crew:
         self._error: str | None = None
         self._were_all_ready = False
         self._ended = Ended()
-        self._questions = MetricQuestions()
+        self._metric_questions = MetricQuestions()
+        self._questions = Questions()
 
     # Life
 
@@ -222,8 +226,15 @@ class Crew:
 
         For a worker that does not answer in time, its last answer.
         """
-        await self._questions.ask(tuple(self.members), self.broadcast)
+        await self._metric_questions.ask(tuple(self.members), self.broadcast)
         return [self._ended.families, *(member.families for member in self._all())]
+
+    async def ask(self, question: bytes) -> Answers:
+        """Return what all workers, and the routers that they know, answer to a question."""
+        for member in self._all():
+            if member.status is not None and member.share.responsive:
+                return await self._questions.ask(member, question)
+        return ()
 
     # One worker
 
@@ -247,7 +258,7 @@ class Crew:
             process.close()
             self.members.pop(number, None)
             self._ended.add(member.families)
-            self._questions.ended(number)
+            self._metric_questions.ended(number)
             self._changed.set()
         if self._stopping:
             await asyncio.Event().wait()
@@ -271,7 +282,9 @@ class Crew:
             case Metrics(number, families, is_last):
                 member.take_in(number, families, is_last=is_last)
                 if is_last:
-                    self._questions.answered(number, member.number)
+                    self._metric_questions.answered(number, member.number)
+            case Answered(number, answers):
+                self._questions.answered(number, answers)
             case ReadSoon(pod):
                 self.on_doubt(pod)
             case LookAgain():

@@ -109,6 +109,14 @@ class AskMetrics(_Message, frozen=True):
     """Identifies the question."""
 
 
+class Ask(_Message, frozen=True):
+    """Ask this worker, and all routers that it knows, what people want to know."""
+
+    number: int
+    """Identifies the question."""
+    question: bytes
+
+
 class Drain(_Message, frozen=True):
     """Drain, then end."""
 
@@ -199,6 +207,17 @@ class Metrics(_Message, frozen=True):
     is_last: bool = True
 
 
+Answers: TypeAlias = tuple[tuple[str, bytes], ...]
+"""The routers that were asked, by name, each with its answer. Empty: it did not answer."""
+
+
+class Answered(_Message, frozen=True):
+    """The answer to ``Ask``."""
+
+    number: int
+    answers: Answers
+
+
 FromParent: TypeAlias = (
     Start
     | Pods
@@ -214,10 +233,11 @@ FromParent: TypeAlias = (
     | UseLog
     | Shed
     | AskMetrics
+    | Ask
     | Drain
     | Hurry
 )
-FromWorker: TypeAlias = Status | Failed | ReadSoon | LookAgain | Heard | Metrics
+FromWorker: TypeAlias = Status | Failed | ReadSoon | LookAgain | Heard | Metrics | Answered
 
 encode = msgspec.msgpack.Encoder().encode
 from_parent = msgspec.msgpack.Decoder(FromParent).decode

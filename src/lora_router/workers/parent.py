@@ -6,6 +6,7 @@ import secrets
 from typing import Literal
 
 from lora_router import __version__
+from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import (
     add_pod_access_metrics,
@@ -24,6 +25,7 @@ from lora_router.assembly import (
     tls_source,
 )
 from lora_router.config.settings import Settings
+from lora_router.debug.gathering import Gathering
 from lora_router.extproc.tls import load_tls
 from lora_router.extproc.transport import listen_error
 from lora_router.listening import listen, shown_address
@@ -111,6 +113,7 @@ class Parent:
             host=settings.admin_host,
             port=settings.admin_port,
             token_file=settings.admin_token_file,
+            show=DebugPages(Gathering(self.crew.ask)).show,
         )
         self._hurry = asyncio.Event()
         self._rising = Rising()

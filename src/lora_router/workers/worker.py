@@ -6,6 +6,7 @@ import logging
 import socket
 
 from lora_router.admin.server import Readiness
+from lora_router.asking import Asking
 from lora_router.assembly import LoopClock
 from lora_router.config.settings import Settings
 from lora_router.extproc.builtin_transport import BuiltinTransport
@@ -17,6 +18,7 @@ from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
+from lora_router.peering.questions import QuestionExchange
 from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
 from lora_router.workers import messages
@@ -26,6 +28,7 @@ from lora_router.workers.framing import FramedProtocol
 from lora_router.workers.merged_metrics import send_metrics
 from lora_router.workers.messages import (
     Addresses,
+    Ask,
     AskMetrics,
     Drain,
     FromParent,
@@ -87,6 +90,8 @@ class Worker(Front):
         self._descriptors = descriptors
         self._connections = 0
         self.hub = self._make_hub(number)
+        questions = QuestionExchange(self.hub) if self.peering is None else self.peering.questions
+        self.asking = Asking(self.hub.name, self.debug.answer, questions, self.supervisor)
         self._workers = Mesh(self.hub, most=MAX_PEERS + MAX_WORKERS)
         self.links = Links(self._workers)
         self.relays: Relays | None = None
@@ -158,12 +163,18 @@ class Worker(Front):
             case AskMetrics(number):
                 sending = send_metrics(number, self.telemetry.metrics(), self._send)
                 self.supervisor.once("send-metrics", sending)
+            case Ask():
+                self.supervisor.once("ask", self._ask(message))
             case Shed():
                 self._transport.server.shed()
             case Addresses() | Speak() | Tell():
                 self._serve_hosts(message)
             case _:
                 self._obey(message)
+
+    async def _ask(self, message: Ask) -> None:
+        answers = await self.asking.ask(message.question)
+        self._send(messages.encode(messages.Answered(message.number, tuple(answers))))
 
     def _serve_hosts(self, message: Addresses | Speak | Tell) -> None:
         """Handle a message that concerns peers on other hosts."""

@@ -1,0 +1,78 @@
+"""Asks every process of the fleet's routers what people want to know (``lora_router.debug``)."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from lora_router.log_limit import LogLimit
+from lora_router.peering.questions import Answers, QuestionExchange
+from lora_router.supervision import Supervisor
+
+log = logging.getLogger("lora_router.tasks")
+
+Answered: TypeAlias = Sequence[tuple[str, bytes]]
+"""The processes that were asked, by name, each with its answer. Empty: it did not answer."""
+Answer: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+"""Answers a question for this process."""
+
+
+class Asking:
+    """Asks this process and all its peers, and answers what they ask."""
+
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        exchange: QuestionExchange | None,
+        supervisor: Supervisor,
+    ) -> None:
+        """Begin to answer.
+
+        Args:
+            name: The name of this process.
+            answer: Answers for this process.
+            exchange: Carries questions and answers; ``None``: there are no peers.
+            supervisor: Runs the tasks.
+        """
+        self._name = name
+        self._answer = answer
+        self._exchange = exchange
+        self._supervisor = supervisor
+        self._limit = LogLimit(60.0)
+        if exchange is not None:
+            exchange.answer = self._asked
+
+    async def ask(self, question: bytes) -> Answered:
+        """Return the answers of this process and of all its peers.
+
+        Raises:
+            Exception: What ``answer`` raised in this process.
+        """
+        others: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+
+        def deliver(answers: Answers) -> None:
+            if not others.done():  # Nobody may wait any more.
+                others.set_result(answers)
+
+        if self._exchange is None:
+            deliver(Answers({}, ()))
+        else:
+            self._exchange.ask(question, deliver)
+        own = await self._answer(question)
+        got = await others
+        return [(self._name, own), *got.texts.items(), *((name, b"") for name in got.missing)]
+
+    def _asked(self, question: bytes, reply: Callable[[bytes], None]) -> None:
+        self._supervisor.once("debug-answer", self._reply(question, reply))
+
+    async def _reply(self, question: bytes, reply: Callable[[bytes], None]) -> None:
+        answer = b""
+        try:
+            answer = await self._answer(question)
+        except Exception as error:
+            self._limit.log(
+                log, logging.ERROR, "answer", "failed to answer a peer's question", exc_info=error
+            )
+        finally:
+            reply(answer)
