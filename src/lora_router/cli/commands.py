@@ -10,10 +10,13 @@ import typer
 
 from lora_router import __version__
 from lora_router.cli.demo import demo
+from lora_router.cli.explain import explain
 from lora_router.cli.inspect import probe, scrape
+from lora_router.cli.pods import adapters, pods
 from lora_router.cli.serve import serve
 from lora_router.cli.settings import envoy_config, show_config
 from lora_router.cli.simulate import simulate
+from lora_router.cli.top import top
 
 app = typer.Typer(
     name="lora-router",
@@ -28,6 +31,10 @@ app.command(name="config")(show_config)
 app.command(name="envoy-config")(envoy_config)
 app.command()(scrape)
 app.command()(probe)
+app.command()(explain)
+app.command()(pods)
+app.command()(adapters)
+app.command()(top)
 app.command()(demo)
 app.command()(simulate)
 

@@ -189,9 +189,9 @@ class Debug:
         return Answer(at=self._process.wall(), parts=encoded, more=more)
 
 
-def busyness(row: AdapterPart) -> tuple[int, int, int, str]:
+def busyness(row: AdapterPart) -> tuple[int, int, int, int, str]:
     """Return a key by which the busiest adapters are first."""
-    return -row.held - row.in_flight, -row.requests, -len(row.loaded), row.name
+    return -row.held - row.in_flight, -row.held, -row.requests, -len(row.loaded), row.name
 
 
 def _sliced(rows: Sequence[AdapterPart]) -> list[Sequence[AdapterPart]]:

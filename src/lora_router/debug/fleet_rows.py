@@ -123,7 +123,6 @@ class AdapterSurvey:
         row = self._found.get(name)
         if row is None:
             if len(self._found) >= MAX_COLLECTED:
-                self.more += 1
                 return None
             row = self._found[name] = AdapterPart(name=name)
         return row
@@ -143,15 +142,17 @@ class AdapterSurvey:
                 self._look_at(state)
         for catalog in lists.values():
             room = max(0, min(listed, MAX_COLLECTED) - len(self._found))
-            names = tuple(islice(catalog.adapters, room))
-            self.more += len(catalog.adapters) - len(names)
-            async for a_few in in_slices(names, _NAMES_AT_ONCE):
-                for name in a_few:
+            async for names in in_slices(tuple(islice(catalog.adapters, room)), _NAMES_AT_ONCE):
+                for name in names:
                     self.of(name)
         rows = tuple(self._found.values())
+        told: Counter[int] = Counter()
         async for few in in_slices(rows, max(1, _LOOKUPS_AT_ONCE // max(1, len(lists)))):
             for row in few:
                 _listed(row, catalogs, lists)
+                told.update(key for key, catalog in lists.items() if row.name in catalog.adapters)
+        unlisted = (len(catalog.adapters) - told[key] for key, catalog in lists.items())
+        self.more += max(unlisted, default=0)
         return rows
 
     def _look_at(self, state: PodState) -> None:

@@ -8,6 +8,7 @@ from lora_router.debug.gathering import Gathering
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm
 from lora_router.telemetry.decisions import Decision, DecisionLog
+from lora_router.telemetry.traffic import Traffic
 from tests.fleet import make_fleet
 from tests.unit.routing.router import Router
 
@@ -43,7 +44,7 @@ class Debugged(Router):
             clock=self.clock.now,
             wall=lambda: WALL - 100.0 + self.clock.now(),
         )
-        self.debug = Debug(self.director, self.log, process)
+        self.debug = Debug(self.director, self.log, process, Traffic(self.log, 10))
 
     def record(self, name: str, *, takes: float = 0.1, **fields: object) -> Decision:
         """Record a request that is answered after some seconds."""

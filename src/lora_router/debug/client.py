@@ -1,0 +1,195 @@
+"""Reads the debug pages of a running router: what the commands do."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from lora_router.debug.pages import (
+    AdaptersPage,
+    DecisionPage,
+    DecisionsPage,
+    ExplainPage,
+    HeldPage,
+    PodsPage,
+    RoutersPage,
+)
+
+TIMEOUT_SECONDS = 15.0
+"""Time for one page. A router waits for its peers for some seconds."""
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+_MAX_TEXT = 300
+
+_Page = TypeVar("_Page", bound=Struct)
+_PATHS: Mapping[type[Struct], str] = {
+    RoutersPage: "routers",
+    PodsPage: "pods",
+    AdaptersPage: "adapters",
+    HeldPage: "held",
+    DecisionsPage: "decisions",
+    DecisionPage: "decisions/",
+    ExplainPage: "explain",
+}
+
+
+class DebugPageError(Exception):
+    """A page cannot be read. The message says why, and what to do about it."""
+
+
+class Page(msgspec.Struct):
+    """An error, as the pages tell it."""
+
+    error: str = ""
+
+
+class DebugClient:
+    """Reads the pages of one admin port. Use it as an asynchronous context manager."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        """Create it.
+
+        Args:
+            url: The admin port, ``http://HOST:PORT``.
+            token: The token that the pages require; empty: none is sent.
+        """
+        self._url = url.rstrip("/")
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def page(
+        self, kind: type[_Page], query: Mapping[str, str] | None = None, name: str = ""
+    ) -> _Page:
+        """Return a page.
+
+        Args:
+            kind: Which page.
+            query: The parameters.
+            name: What follows in the path: the ID of a request.
+
+        Raises:
+            DebugPageError: It cannot be read.
+        """
+        body = await self.body(kind, query, name)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise DebugPageError(f"{self._url}: no page of a lora-router: {error}") from None
+
+    async def body(
+        self, kind: type[Struct], query: Mapping[str, str] | None = None, name: str = ""
+    ) -> bytes:
+        """Return a page as JSON.
+
+        Raises:
+            DebugPageError: It cannot be read.
+        """
+        session = self._session
+        assert session is not None  # noqa: S101 -- it is used as a context manager
+        path = f"/debug/{_PATHS[kind]}{quote(name, safe='')}"
+        try:
+            async with session.get(self._url + path, params=query) as response:
+                body = await response.content.read(MAX_PAGE_BYTES + 1)
+                if len(body) > MAX_PAGE_BYTES:
+                    raise DebugPageError(f"{self._url}{path}: longer than {MAX_PAGE_BYTES} bytes")
+                while len(body) <= MAX_PAGE_BYTES:
+                    more = await response.content.read(MAX_PAGE_BYTES + 1 - len(body))
+                    if not more:
+                        break
+                    body += more
+                if response.status != 200:
+                    raise DebugPageError(self._refused(path, response.status, body))
+                return body
+        except TimeoutError:
+            raise DebugPageError(
+                f"{self._url}: timeout, no answer within {TIMEOUT_SECONDS:g} s"
+            ) from None
+        except aiohttp.ClientConnectorError as error:
+            number = error.os_error.errno
+            why = os.strerror(number) if number is not None and number > 0 else str(error.os_error)
+            raise DebugPageError(
+                f"{self._url}: no router answers ({why}); --admin names the admin port of another"
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            what = str(error) or type(error).__name__
+            raise DebugPageError(f"{self._url}: {what}") from None
+
+    def _refused(self, path: str, status: int, body: bytes) -> str:
+        """Return what to say about a page with another status than 200."""
+        try:
+            told = msgspec.json.decode(body, type=Page).error
+        except msgspec.MsgspecError:
+            told = ""
+        if told:
+            return told
+        text = " ".join(body.decode(errors="replace").split())[:_MAX_TEXT]
+        return f"{self._url}{path} answered with status {status}: {text or 'no text'}"
+
+
+def read_token(file: Path | None) -> str:
+    """Return the token in a file; empty if there is no file.
+
+    Raises:
+        DebugPageError: The file cannot be read.
+    """
+    if file is None:
+        return ""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DebugPageError(f"{file}: cannot be read: {why}") from None
+
+
+async def last_slow_request(client: DebugClient) -> tuple[str, dict[str, str]]:
+    """Return the ID of the last request that was slow, and the parameters of its page.
+
+    Raises:
+        DebugPageError: None is known, or it has no ID.
+    """
+    found = await client.page(DecisionsPage, {"slow": "true", "limit": "1"})
+    if not found.decisions:
+        raise DebugPageError(
+            "no slow request is known; the setting slow_request_seconds says which ones are slow"
+        )
+    [last] = found.decisions
+    if not last.request_id:
+        raise DebugPageError("the last slow request has no x-request-id; see /debug/decisions")
+    return last.request_id, {"router": last.router}
+
+
+async def gathered(
+    client: DebugClient,
+) -> tuple[RoutersPage, PodsPage, AdaptersPage, HeldPage, DecisionsPage]:
+    """Return all pages that show a router at one glance.
+
+    Raises:
+        DebugPageError: One of them cannot be read.
+    """
+    routers, pods, adapters, held = await asyncio.gather(
+        client.page(RoutersPage),
+        client.page(PodsPage),
+        client.page(AdaptersPage, {"limit": "100"}),
+        client.page(HeldPage, {"limit": "20"}),
+    )
+    try:
+        query = {"abnormal": "true", "limit": "20"}
+        decisions = await client.page(DecisionsPage, query)
+    except DebugPageError:  # They may not be recorded.
+        decisions = DecisionsPage()
+    return routers, pods, adapters, held, decisions

@@ -1,0 +1,167 @@
+"""The debug pages for people, on terminals of any width."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console, RenderableType
+
+from lora_router.debug.pages import DecisionsPage, Page
+from lora_router.debug.tables import (
+    adapters_table,
+    candidates_table,
+    held_table,
+    notes,
+    pods_table,
+    routers_table,
+)
+from lora_router.debug.top_view import Pages, top_view
+from tests.fleet import make_fleet, make_pod, state_of
+from tests.unit.debug.debugged import Debugged, gathering
+from tests.unit.debug.test_pages import slots
+
+WIDTHS = [50, 80, 120, 200]
+LONG = "customer-42-contracts-[2026]-lora-r16"
+ID = "9f1c2e9a-5b1c-4a53-8fb2-1d50a9b1ac77"
+
+
+def lines_of(what: RenderableType, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(what)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def busy_router() -> Debugged:
+    """A router that holds a request, because an adapter with a long name has the last slot."""
+    router = Debugged(make_fleet(3, adapters=("sql", LONG, "law")), name="router-7c9d8b6f5-x2v4q")
+    router.fleet.upsert(make_pod(3, ready=False))
+    slots(router, 1)
+    router.fleet.ledger.reserve(state_of(router.fleet, 1), "sql")
+    router.fleet.ledger.reserve(state_of(router.fleet, 2), LONG)
+    router.record("slow-one", takes=6.0, model="sql", adapter="sql", pod="pod-1", place="slot")
+    router.record("cold-one", model="sql", adapter="sql", pod="pod-2", place="nowhere")
+    router.held("law", request_id=ID)
+    router.clock.advance(7.0)
+    return router
+
+
+async def pages_of(router: Debugged) -> Pages:
+    asks = gathering(router, silent=("router-b",))
+    return Pages(
+        await asks.routers(),
+        await asks.pods(),
+        await asks.adapters(),
+        await asks.held(),
+        await asks.decisions({"abnormal": "true"}),
+    )
+
+
+TABLES: list[Callable[[Pages, int], RenderableType]] = [
+    lambda pages, width: pods_table(pages.pods, width),
+    lambda pages, width: adapters_table(pages.adapters, width),
+    lambda pages, width: held_table(pages.held, width),
+    lambda pages, width: routers_table(pages.routers, width),
+]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("table", TABLES)
+async def test_each_table_fits_into_the_width_and_cuts_no_name(
+    table: Callable[[Pages, int], RenderableType], width: int
+) -> None:
+    pages = await pages_of(busy_router())
+
+    lines = lines_of(table(pages, width), width)
+    wide = lines_of(table(pages, 1000), 1000)
+
+    assert all(len(line) <= width for line in lines)
+    names = {word for line in wide[1:] for word in line.split()}
+    told = "".join("".join(lines).split())
+    assert [name for name in names if name not in told] == []
+
+
+async def test_a_pod_has_one_line_where_it_fits() -> None:
+    pages = await pages_of(busy_router())
+
+    lines = lines_of(pods_table(pages.pods, 200), 200)
+
+    assert [line.split() for line in lines] == [
+        ["pod", "state", "slots", "requests", "queue", "cache", "age", "adapters"],
+        ["pod-1", "ready", "1/1", "1+1", "0", "-", "13.1", "s", "sql", "x1", "(closing)"],
+        ["pod-2", "ready", "1/1", "1+1", "0", "-", "13.1", "s", LONG, "x1"],
+        ["pod-3", "not-ready", "0/1", "0+1", "0", "-", "13.1", "s"],
+    ]
+
+
+async def test_an_adapter_has_its_hits_and_misses_and_how_long_its_requests_took() -> None:
+    pages = await pages_of(busy_router())
+
+    lines = lines_of(adapters_table(pages.adapters, 200), 200)
+
+    row = next(line for line in lines if line.startswith("sql"))
+    name, held, running, requests, hits, misses, failed, *times = row.split()
+    assert (name, held, running, requests, hits, misses, failed) == (
+        *("sql", "0", "1", "2", "1", "1", "0"),
+    )
+    p50, unit, p99, unit_of_p99, *pods = times
+    assert (unit, unit_of_p99, pods) == ("ms", "s", ["runs", "on", "pod-1"])
+    assert float(p50) == pytest.approx(100, rel=0.1)
+    assert float(p99) == pytest.approx(6.0, rel=0.1)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+async def test_candidates_are_shown_with_their_terms_or_why_they_are_excluded(width: int) -> None:
+    router = Debugged(make_fleet(2, adapters=("sql",)))
+    slots(router, 1)
+    router.fleet.ledger.reserve(state_of(router.fleet, 1), None)
+    router.fleet.ledger.reserve(state_of(router.fleet, 2), "other")
+
+    page = await gathering(router).explain({"model": "sql"})
+
+    lines = lines_of(candidates_table(page.candidates, width), width)
+    assert [" ".join(line.split()) for line in lines] == [
+        "pod requests free slots adapter cost why",
+        "pod-1 2 1 nowhere 66.0 2 requests + 64 adapter-load",
+        "pod-2 2 0 nowhere - excluded: no free slot",
+    ]
+
+
+def test_what_is_missing_from_a_table_is_said_below_it() -> None:
+    page = Page(unreachable=["router-b"])
+
+    assert [str(note) for note in notes(page, 7)] == [
+        "7 more; --limit shows more of them.",
+        "No answer from router-b: what they know is missing.",
+    ]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("height", [10, 24, 60])
+async def test_the_live_picture_fits_into_each_terminal(width: int, height: int) -> None:
+    router = busy_router()
+    for number in range(50):
+        router.record(f"slow-{number}", takes=6.0, model="sql", pod="pod-1")
+
+    lines = lines_of(top_view(await pages_of(router), width, height), width)
+
+    assert len(lines) <= height
+    assert all(len(line) <= width for line in lines)
+    assert lines[0].split()[2:4] == ["held", "1"]
+    assert lines[1] == "Routers"
+
+
+async def test_the_live_picture_shows_every_row_where_there_is_no_terminal() -> None:
+    lines = lines_of(top_view(await pages_of(busy_router()), 200, None), 200)
+
+    told = "\n".join(lines)
+    for expected in ("router-7c9d8b6f5-x2v4q", "1 silent", LONG, ID, "slow-one", "not-ready"):
+        assert expected in told
+
+
+async def test_the_live_picture_does_not_need_decisions() -> None:
+    pages = await pages_of(busy_router())
+
+    lines = lines_of(top_view(pages._replace(decisions=DecisionsPage()), 80, 24), 80)
+
+    assert not any(line.startswith("Abnormal") for line in lines)
