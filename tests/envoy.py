@@ -48,6 +48,7 @@ class Envoy:
             BINARY,
             *("-c", self._config, "--concurrency", "1", "--use-dynamic-base-id"),
             *("--log-path", self.log, "-l", "warning"),
+            *("--file-flush-interval-msec", "20"),
             stdin=asyncio.subprocess.DEVNULL,
         )
         try:

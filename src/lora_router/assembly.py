@@ -22,6 +22,7 @@ from lora_router.extproc.self_signed import SelfSigned
 from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.extproc.tls import TlsFiles, TlsSource
 from lora_router.extproc.transport import Transport
+from lora_router.extproc.usage_reading import usage_reading
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
@@ -212,6 +213,9 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
     If it never ``listens``, it is one of several processes behind one port. Gateways are then told
     to open another connection sooner, which another process gets.
     """
+    usage = usage_reading(settings.tokens, decisions is not None, settings.envoy_body_mode)
+    if usage is not None:
+        telemetry.registry.register(usage.counts)
     context = SessionContext(
         director=director,
         observer=telemetry.counts,
@@ -229,6 +233,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
             passes_authorization=settings.admin_paths == "allow",
             selection=CONFORMANCE_HEADER if settings.conformance_header else "",
             new_model=settings.model_rewrite_header or "",
+            reads_answers=settings.tokens != "off",
         ),
         max_body_bytes=settings.max_body_bytes,
         models=ModelsAnswers(director, LoopClock()),
@@ -248,6 +253,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
         special_numbers=settings.json_nan == "allow",
         decisions=decisions,
         tells_decisions=settings.response_headers == "on",
+        usage=usage,
         answers=telemetry.answers,
         gateway=gateway,
     )

@@ -62,6 +62,11 @@ def _current_transport(value: object) -> object:
     return "builtin" if value == "lean" else value
 
 
+def _switched(value: object) -> object:
+    """Replace what YAML reads ``on`` and ``off`` as."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 def _workers(value: object) -> object:
     """Replace ``auto`` by the number of cores."""
     return min(cores(), MAX_WORKERS) if value == "auto" else _number(value)
@@ -326,4 +331,6 @@ Workers = Annotated[
     Allowed(f"a whole number from 1 to {MAX_WORKERS}, or auto"),
 ]
 
+Switch = Annotated[Literal["off", "on"], BeforeValidator(_switched)]
+Tokens = Annotated[Literal["off", "on", "all"], BeforeValidator(_switched)]
 Transport = Annotated[Literal["builtin", "grpcio"], BeforeValidator(_current_transport)]

@@ -1,7 +1,5 @@
 """The settings of what the router shows: decisions, headers, metrics by adapter, tokens."""
 
-from typing import Literal
-
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
@@ -46,13 +44,19 @@ class ObservationSettings(BaseModel):
         description="Number of adapters, the busiest ones, that have series of their own in the "
         "metrics. The others share the label other.",
     )
-    tokens: Literal["off", "on"] = Field(
+    tokens: kinds.Tokens = Field(
         "off",
+        json_schema_extra={
+            "type": ["string", "boolean"],
+            "enum": ["off", "on", "all", True, False],
+        },
         description="Whether prompt and completion tokens are read from the usage in answers. "
-        "Envoy then sends the router the bodies of these answers.",
+        "Envoy then sends the router the bodies of these answers. on: not of streams whose "
+        "requests do not ask for usage. all: of these, too, for servers that always state it.",
     )
-    response_headers: Literal["off", "on"] = Field(
+    response_headers: kinds.Switch = Field(
         "off",
+        json_schema_extra={"type": ["string", "boolean"], "enum": ["off", "on", True, False]},
         description="Whether answers tell clients the pod, the reason, and the time for which the "
         "request was held, in the headers x-lora-router-pod, x-lora-router-reason and "
         "x-lora-router-held-ms. Requires decisions above 0. x-request-id is sent in any case.",

@@ -12,7 +12,8 @@ from envoy_data_plane.google.protobuf import Any
 from lora_router.config.settings import Settings
 from lora_router.envoy.ext_proc_filter import processing_mode
 from lora_router.envoy.pods_cluster import PODS_CLUSTER, retries
-from lora_router.extproc.path_table import RULES
+from lora_router.extproc.path_rules import UsageIn
+from lora_router.extproc.path_table import RULES, rules_of_settings
 
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only failures after which no pod has seen the request, so that nothing is generated twice."""
@@ -29,7 +30,7 @@ def route_config(settings: Settings) -> route_v3.RouteConfiguration:
             route_v3.VirtualHost(
                 name="all",
                 domains=["*"],
-                routes=[*_making_ids(settings), *_below_prefixes(settings), everything],
+                routes=[*_with_read_answers(settings), *_below_prefixes(settings), everything],
             )
         ],
     )
@@ -63,10 +64,10 @@ def _to_pods(settings: Settings, prefix: str = "") -> route_v3.RouteAction:
     )
 
 
-def _making_ids(settings: Settings) -> Iterator[route_v3.Route]:
-    """Yield routes for paths whose answers contain IDs, in modes in which the router cannot ask.
+def _with_read_answers(settings: Settings) -> Iterator[route_v3.Route]:
+    """Yield routes for paths of which the router reads answers, in modes in which it cannot ask.
 
-    Envoy ignores mode overrides if it sends the body without waiting for the answer to the headers,
+    They contain IDs or, with the setting ``tokens``, numbers of tokens. Envoy ignores mode overrides if it sends the body without waiting for the answer to the headers,
     and in full duplex mode.
     """
     if settings.envoy_body_mode == "buffered":
@@ -76,11 +77,17 @@ def _making_ids(settings: Settings) -> Iterator[route_v3.Route]:
     per_route = Any.pack(
         ext_proc.ExtProcPerRoute(overrides=ext_proc.ExtProcOverrides(processing_mode=mode))
     )
+    reads_usage = settings.tokens != "off"
+    rules = [
+        rule
+        for rule in (*RULES, *rules_of_settings(settings.paths.items()))
+        if rule.makes_ids or (reads_usage and rule.usage is not UsageIn.NONE)
+    ]
     seen = set()
     for prefix in (*_prefixes(settings), ""):
-        for rule in RULES:
+        for rule in rules:
             path = prefix + rule.path.partition("/{")[0]
-            if not rule.makes_ids or path in seen:
+            if path in seen:
                 continue
             seen.add(path)
             methods = "|".join(sorted(rule.methods)) or "GET|POST"

@@ -52,16 +52,24 @@ class BodyFields(msgspec.Struct, frozen=True):
     stream: bool
     size: int
     """In bytes."""
+    asks_usage: bool = False
+    """Whether a stream is to state how many tokens the request took."""
 
 
 class _Document(msgspec.Struct):
     # Raw, so that this module reports a wrong type of `model` and the pod one of `stream`.
     model: msgspec.Raw = msgspec.Raw(b"null")
     stream: msgspec.Raw = msgspec.Raw(b"false")
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: msgspec.Raw = msgspec.Raw(b"false")
 
 
 _decoder = msgspec.json.Decoder(_Document)
 _text = msgspec.json.Decoder(str)
+_options = msgspec.json.Decoder(_StreamOptions)
 _USUAL_TYPE = "application/json"
 _FORM = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"
@@ -104,7 +112,18 @@ def read_body(
         document = _read_leniently(body, special_numbers=special_numbers)
     raw = bytes(document.model)
     model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)
-    return BodyFields(model, bytes(document.stream) == b"true", len(body))
+    if bytes(document.stream) != b"true":
+        return BodyFields(model, False, len(body))
+    options = document.stream_options
+    return BodyFields(model, True, len(body), bool(options) and _asks_usage(bytes(options)))
+
+
+def _asks_usage(options: bytes) -> bool:
+    """Return whether the options of a stream ask for the numbers of tokens."""
+    try:
+        return bytes(_options.decode(options).include_usage) == b"true"
+    except (msgspec.DecodeError, RecursionError):
+        return False  # The pod refuses them.
 
 
 def _decode(body: bytes | bytearray) -> _Document:

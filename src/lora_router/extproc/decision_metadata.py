@@ -30,8 +30,8 @@ def encode_metadata(decision: Decision) -> bytes:
     place = _place(decision.pod, decision.reason, decision.algorithm)
     adapter = _adapter(decision.adapter, decision.base_model)
     held_seconds = decision.held_seconds
-    held = _number("held_ms", round(held_seconds * 1000)) if held_seconds else _NOT_HELD
-    return b"".join((_head(len(place) + len(adapter) + len(held)), place, adapter, held))
+    held = number_entry("held_ms", round(held_seconds * 1000)) if held_seconds else _NOT_HELD
+    return b"".join((before_entries(len(place) + len(adapter) + len(held)), place, adapter, held))
 
 
 @lru_cache(maxsize=4096)
@@ -51,7 +51,8 @@ def _text(name: str, text: str) -> bytes:
     return _entry(name, field(_STRING, text.encode(errors="replace")))
 
 
-def _number(name: str, number: float) -> bytes:
+def number_entry(name: str, number: float) -> bytes:
+    """Return the entry of a number."""
     return _entry(name, _NUMBER + struct.pack("<d", number))
 
 
@@ -59,11 +60,11 @@ def _entry(name: str, value: bytes) -> bytes:
     return field(_ENTRY, field(_KEY, name.encode()) + field(_VALUE, value))
 
 
-_NOT_HELD = _number("held_ms", 0)
+_NOT_HELD = number_entry("held_ms", 0)
 
 
 @lru_cache(maxsize=4096)
-def _head(size: int) -> bytes:
+def before_entries(size: int) -> bytes:
     """Return what precedes the entries, for entries of so many bytes."""
     made = field_head(_STRUCT, size)
     made = field_head(_VALUE, len(made) + size) + made

@@ -23,7 +23,7 @@ from lora_router.extproc.events import (
     make_request_headers,
     make_response_headers,
 )
-from lora_router.extproc.header_names import RESPONSE_WANTED, HeaderNames
+from lora_router.extproc.header_names import READ_RESPONSE_WANTED, RESPONSE_WANTED, HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import HttpHeaders, ProcessingRequest
 from lora_router.extproc.stream_setup import read_setup
 from lora_router.extproc.wire_format import (
@@ -59,7 +59,7 @@ def read_event(message: Message, names: HeaderNames) -> Event:
     elif field == REQUEST_HEADERS:
         event = read_request_headers(message, names)
     elif field == RESPONSE_HEADERS:
-        event = read_response_headers(message)
+        event = read_response_headers(message, names)
     elif field == RESPONSE_BODY:
         event = read_response_body(message)
     return read_by_protobuf(message, names) if event is None else event
@@ -86,7 +86,7 @@ def read_by_protobuf(message: Message, names: HeaderNames) -> Event:
         case "request_trailers":
             return RequestTrailers(read_setup(request).subset)
         case "response_headers":
-            return _response_headers(request.response_headers, request)
+            return _response_headers(request.response_headers, request, names)
         case "response_body":
             return ResponseBody(
                 request.response_body.body,
@@ -112,12 +112,15 @@ def _request_headers(
     return make_request_headers(headers.end_of_stream, read_setup(request), values, too_many)
 
 
-def _response_headers(headers: HttpHeaders, request: ProcessingRequest) -> ResponseHeaders:
+def _response_headers(
+    headers: HttpHeaders, request: ProcessingRequest, names: HeaderNames
+) -> ResponseHeaders:
     """Return the headers that the router uses, read in the same way."""
+    wanted = READ_RESPONSE_WANTED if names.reads_answers else RESPONSE_WANTED
     return make_response_headers(
         headers.end_of_stream,
         read_attributes(request),
-        *_values(headers, RESPONSE_WANTED),
+        *_values(headers, wanted),
         response_body_mode=request.protocol_config.response_body_mode,
     )
 

@@ -79,6 +79,8 @@ class ResponseHeaders(Struct, frozen=True, gc=False):
     response_body_mode: int = ProcessingMode.NONE
     """Known in the first message of a stream only."""
     content_type: str = ""
+    content_encoding: str = ""
+    """Empty if there is none, or if the router does not read the bodies of answers."""
 
     @property
     def is_final(self) -> bool:
@@ -165,7 +167,13 @@ def make_request_headers(
 
 
 def make_response_headers(
-    ends: bool, attributes: Attributes, status: str, content_type: str, *, response_body_mode: int
+    ends: bool,
+    attributes: Attributes,
+    status: str,
+    content_type: str,
+    content_encoding: str = "",
+    *,
+    response_body_mode: int,
 ) -> ResponseHeaders:
     """Return the event for the given header values. The value of an absent header is empty."""
     return ResponseHeaders(
@@ -174,4 +182,5 @@ def make_response_headers(
         ends,
         response_body_mode,
         content_type,
+        content_encoding,
     )

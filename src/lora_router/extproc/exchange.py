@@ -175,6 +175,7 @@ class Exchange(BodyArrival):
                 fields = self._keep_original(body, fields)
             except BodyError as error:
                 return self._bad_body(error)
+        self._asks_usage = fields.asks_usage
         if self._collected is not None and self._setup.body_mode != _FULL_DUPLEX:
             self._collected.forget_contents()
         if rule is None:
@@ -197,7 +198,7 @@ class Exchange(BodyArrival):
             asked = checked_model(headers.new_model)
         else:
             return fields
-        return BodyFields(asked, fields.stream, fields.size)
+        return BodyFields(asked, fields.stream, fields.size, fields.asks_usage)
 
     def _decide_by_id(
         self, rule: PathRule, body: Message, fields: BodyFields, *, trailers: bool

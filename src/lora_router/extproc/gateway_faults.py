@@ -11,8 +11,9 @@ Three faults are noticed:
 - *No response headers*: routed requests end, and the router saw no answer. A client may leave
   before its answer, so this fault is noticed after many such requests in a row, too.
 
-- *No response bodies*: the router asked for the bodies of answers that contain new IDs, and none
-  arrived. Requests that name these IDs then find no pod.
+- *No response bodies*: the router asked for the bodies of answers that contain new IDs, or state
+  numbers of tokens, and none arrived. Requests that name these IDs then find no pod, and tokens are
+  not counted.
 
 A fault is logged once, and ``/readyz`` names it as long as it lasts. The router stays ready.
 """
@@ -45,10 +46,11 @@ _NO_ANSWERS = (
     "the processing_mode of the gateway's ext_proc filter"
 )
 _NO_BODIES = (
-    "the gateway does not send the bodies of answers that contain IDs, such as those of "
-    "/v1/responses; requests that name these IDs find no pod; set allow_mode_override: true in its "
-    "ext_proc filter, or, where Envoy ignores overrides, response_body_mode: STREAMED for these "
-    "paths"
+    "the gateway does not send the bodies of answers that the router asks for: those that contain "
+    "IDs, such as those of /v1/responses, and, with the setting tokens, those that state numbers "
+    "of tokens; requests that name these IDs find no pod, and tokens are not counted; set "
+    "allow_mode_override: true in its ext_proc filter, or, where Envoy ignores overrides, "
+    "response_body_mode: STREAMED for these paths"
 )
 
 
@@ -88,7 +90,7 @@ class GatewayFaults:
     def body_seen(self) -> None:
         """Record that the gateway sent the body of an answer."""
         if self.without_body >= BODIES_IN_A_ROW:
-            log.info("the gateway sends the bodies of answers that contain IDs")
+            log.info("the gateway sends the bodies of answers that the router asks for")
         self.without_body = 0
 
     def ended_without_body(self) -> None:

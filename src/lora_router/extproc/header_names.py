@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 RESPONSE_WANTED = (":status", "content-type")
 """Response headers that the router reads, in the order of ``make_response_headers``."""
+READ_RESPONSE_WANTED = (*RESPONSE_WANTED, "content-encoding")
+"""The same where the router reads the bodies of answers."""
 
 _UNUSED = " "
 """Begins the names that stand for headers which are not read, where a further one follows. No name
@@ -39,6 +41,8 @@ class HeaderNames:
     """How many headers of a request the gateway allows, with those that the router adds."""
     passes_authorization: bool = False
     """Whether the router itself sends requests of clients to pods."""
+    reads_answers: bool = False
+    """Whether the router reads the bodies of answers."""
 
     @property
     def ours(self) -> tuple[str, ...]:

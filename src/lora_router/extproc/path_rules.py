@@ -40,6 +40,16 @@ class Api(Enum):
     ANTHROPIC = "Anthropic"
 
 
+class UsageIn(Enum):
+    """Which answers state how many tokens the request took (``usage``)."""
+
+    NONE = "none"
+    """None, or none that is worth to be read."""
+    ASKED = "asked"
+    """Documents do. Streams do if the request asks for it (``stream_options``)."""
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class PathRule:
     """What the router does with one path.
@@ -62,6 +72,7 @@ class PathRule:
     """Fields of the answer, or of its field ``response``, that contain IDs which the pod made."""
     to_all: bool = False
     """Whether a request goes to every pod of its base model where ``admin_paths`` allows it."""
+    usage: UsageIn = UsageIn.NONE
     changes_pod: bool = False
     """Whether the path changes a pod. Such a path is refused below any prefix, too."""
 

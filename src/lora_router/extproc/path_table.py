@@ -6,16 +6,18 @@ and Anthropic's APIs and Azure's form of OpenAI's. ``docs/paths.md`` shows the t
 
 from collections.abc import Iterable, Iterator
 
-from lora_router.extproc.path_rules import Api, ModelIn, PathRule, Treatment
+from lora_router.extproc.path_rules import Api, ModelIn, PathRule, Treatment, UsageIn
 
 _GET = frozenset({"GET", "HEAD"})
 _POST = frozenset({"POST"})
 _ID = ("id",)
 
 
-def _routed(*paths: str, api: Api = Api.OPENAI) -> Iterator[PathRule]:
+def _routed(
+    *paths: str, api: Api = Api.OPENAI, usage: UsageIn = UsageIn.NONE
+) -> Iterator[PathRule]:
     for path in paths:
-        yield PathRule(path, Treatment.ROUTED, ModelIn.BODY, api=api)
+        yield PathRule(path, Treatment.ROUTED, ModelIn.BODY, api=api, usage=usage)
 
 
 def _passed(*paths: str) -> Iterator[PathRule]:
@@ -33,31 +35,37 @@ def _of_ids(kind: str, *paths: str, makes_ids: tuple[str, ...] = ()) -> Iterator
         yield PathRule(path, Treatment.STICKY, id_kind=kind, makes_ids=makes_ids)
 
 
-def _azure(*operations: str) -> Iterator[PathRule]:
+def _azure(*operations: str, usage: UsageIn = UsageIn.NONE) -> Iterator[PathRule]:
     for operation in operations:
         path = f"/openai/deployments/{{model}}/{operation}"
-        yield PathRule(path, Treatment.ROUTED, ModelIn.PATH)
+        yield PathRule(path, Treatment.ROUTED, ModelIn.PATH, usage=usage)
 
 
 def _rules() -> Iterator[PathRule]:
     # Generation and what belongs to it.
     yield from _routed(
         "/v1/chat/completions",
+        "/v1/completions",
+        "/inference/v1/generate",
+        "/invocations",
+        usage=UsageIn.ASKED,
+    )
+    yield from _routed(
         "/v1/chat/completions/batch",
+        "/v1/responses/compact",
+        "/v1/decisions",
+        "/v1/systemone",
+        "/generative_scoring",
+        "/cohere/v2/chat",
+        usage=UsageIn.ALL,
+    )
+    yield from _routed(
         "/v1/chat/completions/render",
         "/v1/chat/completions/derender",
-        "/v1/completions",
         "/v1/completions/render",
         "/v1/completions/derender",
         "/v1/responses/render",
         "/v1/responses/input_tokens",
-        "/v1/responses/compact",
-        "/v1/decisions",
-        "/v1/systemone",
-        "/inference/v1/generate",
-        "/generative_scoring",
-        "/invocations",
-        "/cohere/v2/chat",
         "/cohere/v2/chat/render",
         "/generate",
         "/api/chat",
@@ -78,38 +86,35 @@ def _rules() -> Iterator[PathRule]:
         "/rerank",
         "/v1/rerank",
         "/v2/rerank",
+        usage=UsageIn.ALL,
     )
     # Tokens, sound, images.
     yield from _routed(
-        "/tokenize",
-        "/detokenize",
-        "/v1/tokenize",
-        "/v1/detokenize",
+        "/tokenize", "/detokenize", "/v1/tokenize", "/v1/detokenize", "/v1/audio/speech"
+    )
+    yield from _routed(
         "/v1/audio/transcriptions",
         "/v1/audio/translations",
-        "/v1/audio/speech",
         "/v1/images/generations",
         "/v1/images/edits",
         "/v1/images/variations",
+        usage=UsageIn.ALL,
     )
+    yield from _routed("/v1/messages", api=Api.ANTHROPIC, usage=UsageIn.ALL)
     yield from _routed(
-        "/v1/messages",
-        "/v1/messages/count_tokens",
-        "/v1/messages/render",
-        "/v1/complete",
-        api=Api.ANTHROPIC,
+        "/v1/messages/count_tokens", "/v1/messages/render", "/v1/complete", api=Api.ANTHROPIC
     )
     yield PathRule("/v1/realtime", Treatment.ROUTED, ModelIn.QUERY)
+    yield from _azure("chat/completions", "completions", usage=UsageIn.ASKED)
     yield from _azure(
-        "chat/completions",
-        "completions",
         "embeddings",
         "audio/transcriptions",
         "audio/translations",
-        "audio/speech",
         "images/generations",
         "images/edits",
+        usage=UsageIn.ALL,
     )
+    yield from _azure("audio/speech")
 
     # What the fleet knows as a whole.
     yield PathRule("/v1/models", Treatment.ANSWERED, methods=_GET)
@@ -124,6 +129,7 @@ def _rules() -> Iterator[PathRule]:
         methods=_POST,
         ids_in=(("previous_response_id", "response"), ("conversation", "conversation")),
         makes_ids=_ID,
+        usage=UsageIn.ALL,
     )
     yield PathRule("/v1/files", Treatment.PASSED, methods=_POST, makes_ids=_ID)
     yield PathRule(
@@ -281,6 +287,7 @@ def rules_of_settings(treatments: Iterable[tuple[str, str]]) -> tuple[PathRule, 
             path,
             treatment := Treatment(name),
             ModelIn.BODY if treatment is Treatment.ROUTED else ModelIn.NOWHERE,
+            usage=UsageIn.ALL if treatment is Treatment.ROUTED else UsageIn.NONE,
             changes_pod=treatment is Treatment.REFUSED,
         )
         for path, name in treatments

@@ -3,7 +3,8 @@
 A response may begin at any time. The router records how the answer to a routed request begins.
 Messages pass unchanged, except that headers tell the client about its request
 (``client_headers``), and unless the name of the model is to be the client's (``answer_names``).
-Bodies are read only where they contain IDs (``id_search``).
+Bodies are read only where they contain IDs (``id_search``) or
+state numbers of tokens (``usage_side``).
 """
 
 import logging
@@ -28,10 +29,11 @@ from lora_router.extproc.id_search import IdSearch
 from lora_router.extproc.outputs import EndStream, Outputs
 from lora_router.extproc.path_rules import PathRule, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.recording import Recording
 from lora_router.extproc.renamed import FELL_BACK, Original, answer_in_pieces, answer_piece
 from lora_router.extproc.states import ANSWERED, OVER, START, State
 from lora_router.extproc.stream_setup import Setup
+from lora_router.extproc.usage_metadata import with_metadata
+from lora_router.extproc.usage_side import UsageSide
 from lora_router.fleet.answer import Answer
 from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.model_names import Special
@@ -55,7 +57,7 @@ class Waits(Protocol):
         """Forget the request, because its client has left. Does nothing the second time."""
 
 
-class ResponseSide(Recording):
+class ResponseSide(UsageSide):
     """The state of one HTTP exchange, and the actions that concern its response and its end."""
 
     __slots__ = (
@@ -143,7 +145,9 @@ class ResponseSide(Recording):
         gateway = self.context.gateway
         if self._answer is None and routed.model:
             gateway.ended_unseen()
-        if self._search is not None and not self._search.began:
+        if self._usage is not None:
+            self._count_usage(self._usage)
+        elif self._search is not None and not self._search.began:
             gateway.ended_without_body()
         if self._since:
             gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
@@ -177,7 +181,13 @@ class ResponseSide(Recording):
                 passes = self._name_as_asked(event, passes)
             rule = self._place.rule
             if rule is not None and rule.makes_ids and self._stores and not event.ends:
-                passes += self._look_for_ids(rule, event)
+                reads = self._look_for_ids(rule, event)
+            else:
+                reads = False
+            if context.usage is not None and routed.model:
+                reads = self._begin_usage(context.usage, event, rule) or reads
+            if reads:
+                passes += self._with_body()
             return (passes,)
         return _RESPONSE_HEADERS_PASS
 
@@ -212,8 +222,15 @@ class ResponseSide(Recording):
             modes = answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
         return answer_in_pieces(passes, modes)
 
-    def _look_for_ids(self, rule: PathRule, event: ResponseHeaders) -> bytes:
-        """Ask Envoy for the body of an answer that contains IDs which the pod made.
+    def _look_for_ids(self, rule: PathRule, event: ResponseHeaders) -> bool:
+        """Return whether the body of an answer is needed, because it has IDs that the pod made."""
+        if event.answer.status >= _REDIRECTION:
+            return False
+        self._search = IdSearch(rule.makes_ids, event_stream=event.event_stream)
+        return True
+
+    def _with_body(self) -> bytes:
+        """Ask Envoy for the body of an answer.
 
         Envoy takes modes only with answers to headers. So it sends the whole body, each piece as it
         arrives, and the router cannot stop it after the first one.
@@ -221,9 +238,6 @@ class ResponseSide(Recording):
         Returns:
             What is added to the answer to the headers.
         """
-        if event.answer.status >= _REDIRECTION:
-            return b""
-        self._search = IdSearch(rule.makes_ids, event_stream=event.event_stream)
         if self._setup.response_body_mode != ProcessingMode.NONE:
             return b""  # It comes unasked.
         return answers.asked_modes(self._setup.body_mode, ProcessingMode.STREAMED)
@@ -253,6 +267,12 @@ class ResponseSide(Recording):
 
     def pass_response_body(self, piece: ResponseBody) -> Outputs:
         """Let a piece of the body pass, with the client's name of the model if it asked for one."""
+        if self._usage is None:
+            return self._pass_piece(piece)
+        stated = self._read_usage(self._usage, piece.body, ends=piece.ends)
+        return with_metadata(self._pass_piece(piece), stated)
+
+    def _pass_piece(self, piece: ResponseBody) -> Outputs:
         if self._search is not None:
             self._look_at(piece, self._search)
         body = piece.body
@@ -269,7 +289,8 @@ class ResponseSide(Recording):
 
     def pass_response_trailers(self, _trailers: ResponseTrailers) -> Outputs:
         """Let the message pass unchanged."""
-        return (answers.CONTINUE_RESPONSE_TRAILERS,)
+        stated = b"" if self._usage is None else self._end_usage(self._usage)
+        return (stated + answers.CONTINUE_RESPONSE_TRAILERS,)
 
     def _look_at(self, piece: ResponseBody, search: IdSearch) -> None:
         """Learn the IDs in the first bytes of an answer."""

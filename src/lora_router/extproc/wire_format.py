@@ -35,7 +35,7 @@ from lora_router.extproc.events import (
     make_request_headers,
     make_response_headers,
 )
-from lora_router.extproc.header_names import RESPONSE_WANTED, HeaderNames
+from lora_router.extproc.header_names import READ_RESPONSE_WANTED, RESPONSE_WANTED, HeaderNames
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.stream_setup import Setup, read_setup
@@ -85,6 +85,7 @@ def _request_needles(names: HeaderNames) -> tuple[tuple[bytes, int], ...]:
 
 
 _RESPONSE_NEEDLES = _needles(RESPONSE_WANTED)
+_READ_RESPONSE_NEEDLES = _needles(READ_RESPONSE_WANTED)
 
 
 def read_request_headers(data: Message, names: HeaderNames) -> RequestHeaders | None:
@@ -168,13 +169,14 @@ def read_response_body(data: Message) -> ResponseBody | None:
     return ResponseBody(data, bool(ends))
 
 
-def read_response_headers(data: Message) -> ResponseHeaders | None:
+def read_response_headers(data: Message, names: HeaderNames) -> ResponseHeaders | None:
     """Return the event of a message that begins with ``RESPONSE_HEADERS``; ``None``: unknown."""
     part = _first_field(data)
     if part is None:
         return None
     at, stop, end = part
-    values = _values(data, at, stop, _RESPONSE_NEEDLES)
+    needles = _READ_RESPONSE_NEEDLES if names.reads_answers else _RESPONSE_NEEDLES
+    values = _values(data, at, stop, needles)
     ends = data[stop:end]
     if not values or not values[0] or (ends and ends != _HEADERS_END_STREAM):
         return None

@@ -103,6 +103,8 @@ class Decision(Struct, kw_only=True, gc=False):
     or a gateway or router stopped. Always false while the gateway never shows answers."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Tokens of the prompt that the pod had in its cache."""
     looks: Looks = NO_LOOKS
     """What was seen of the candidates. Empty once the request has ended (``seen``)."""
     held_looks: Looks = NO_LOOKS

@@ -169,7 +169,7 @@ def test_the_headers_of_a_response_are_read_as_protobuf_reads_them(
     data = request.SerializeToString()
     by_protobuf = read_by_protobuf(data, NAMES)
     for given_as in (data, bytearray(data)):
-        read = wire_format.read_response_headers(given_as)
+        read = wire_format.read_response_headers(given_as, NAMES)
         assert read is None or read == by_protobuf
         assert read_event(given_as, NAMES) == by_protobuf
     assert isinstance(by_protobuf, ResponseHeaders)
@@ -192,7 +192,7 @@ REAL_ANSWER = (
 
 
 def test_the_headers_of_a_response_are_read_fast_as_envoy_sends_them() -> None:
-    read = wire_format.read_response_headers(REAL_ANSWER)
+    read = wire_format.read_response_headers(REAL_ANSWER, NAMES)
 
     answer = Answer(200, "127.0.0.1:33489", "via_upstream")
     assert read == ResponseHeaders(
@@ -214,7 +214,7 @@ def test_the_headers_of_a_response_are_read_fast_as_envoy_sends_them() -> None:
 )
 def test_what_is_unusual_in_a_response_is_left_to_protobuf(request_: ProcessingRequest) -> None:
     data = request_.SerializeToString()
-    assert wire_format.read_response_headers(data) is None
+    assert wire_format.read_response_headers(data, NAMES) is None
     assert read_event(data, NAMES) == read_by_protobuf(data, NAMES)
 
 
@@ -331,7 +331,7 @@ def test_a_response_header_in_the_older_field_is_left_to_protobuf() -> None:
     ]
     answer = HttpHeaders(headers=HeaderMap(headers=headers))
     data = ProcessingRequest(response_headers=answer).SerializeToString()
-    assert wire_format.read_response_headers(data) is None
+    assert wire_format.read_response_headers(data, NAMES) is None
     event = read_event(data, NAMES)
     assert isinstance(event, ResponseHeaders)
     assert event.event_stream
