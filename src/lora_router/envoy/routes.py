@@ -67,8 +67,9 @@ def _to_pods(settings: Settings, prefix: str = "") -> route_v3.RouteAction:
 def _with_read_answers(settings: Settings) -> Iterator[route_v3.Route]:
     """Yield routes for paths of which the router reads answers, in modes in which it cannot ask.
 
-    They contain IDs or, with the setting ``tokens``, numbers of tokens. Envoy ignores mode overrides if it sends the body without waiting for the answer to the headers,
-    and in full duplex mode.
+    They contain IDs or, with the setting ``tokens``, numbers of tokens. Envoy ignores mode
+    overrides if it sends the body without waiting for the answer to the headers, and in full
+    duplex mode.
     """
     if settings.envoy_body_mode == "buffered":
         return

@@ -65,9 +65,17 @@ _REQUESTS = {
     "lora_router_tokens_total": Described(
         "counter",
         "Tokens according to the usage in answers, by kind (prompt, completion) and base model. "
-        "Only with tokens=on.",
+        "Only with the setting tokens.",
         ("kind", "base_model"),
         "130",
+    ),
+    "lora_router_usage_answers_total": Described(
+        "counter",
+        "Answers that may state how many tokens the request took: usage is stated, missing, or "
+        "encoded (the answer is compressed, and the router did not read it). Only with the "
+        "setting tokens.",
+        ("usage",),
+        "3",
     ),
     "lora_router_answers_total": Described(
         "counter",

@@ -1,9 +1,11 @@
-"""Counts the answers that the router reads for their numbers of tokens, by what they state."""
+"""Counts the answers that may state numbers of tokens, by whether they do."""
 
 from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from lora_router.telemetry.catalog import CATALOG
 
 
 class UsageCounts(Collector):
@@ -19,13 +21,7 @@ class UsageCounts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is now."""
-        answers = CounterMetricFamily(
-            "lora_router_usage_answers",
-            "Answers that may state how many tokens the request took (setting tokens), by what "
-            "they state: usage is stated, missing, or encoded (the answer is compressed and was "
-            "not read).",
-            labels=["usage"],
-        )
+        answers = CATALOG.counter("lora_router_usage_answers_total")
         answers.add_metric(["stated"], self.stated)
         answers.add_metric(["missing"], self.missing)
         answers.add_metric(["encoded"], self.encoded)

@@ -25,6 +25,7 @@ from lora_router.extproc.pb.ext_proc_pb2 import (
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.session import Session
 from lora_router.extproc.sticky_ids import StickyIds
+from lora_router.extproc.usage_reading import UsageReading
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.director import Director
@@ -195,6 +196,7 @@ class Conversation:
         records: int = 0,
         slow_seconds: float = 5.0,
         tells_decisions: bool = False,
+        usage: UsageReading | None = None,
     ) -> None:
         """Create it. The last ``records`` decisions are kept in ``log``."""
         self.fleet = make_fleet() if fleet is None else fleet
@@ -232,6 +234,7 @@ class Conversation:
             gateway=GatewayFaults(self.clock.now),
             decisions=self.log if records else None,
             tells_decisions=tells_decisions,
+            usage=usage,
         )
         self.late: list[Output] = []
         self.session = Session(self.context, self.late.extend)

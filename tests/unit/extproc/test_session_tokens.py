@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.usage_metadata import usage_metadata
 from lora_router.extproc.usage_reading import UsageReading, usage_reading
 from lora_router.extproc.usage_search import Usage, UsageSearch
-from lora_router.telemetry.decisions import Decision, DecisionLog
+from lora_router.telemetry.decisions import Decision
 from tests.unit.extproc.conversation import (
     Conversation,
     request_body,
@@ -30,7 +31,12 @@ JSON, EVENTS = "application/json", "text/event-stream"
 
 def conversation(*, every_stream: bool = False) -> Conversation:
     usage = UsageReading(every_stream=every_stream)
-    return Conversation(headers=NAMES, usage=usage, log=DecisionLog(10))
+    return Conversation(headers=NAMES, usage=usage, records=10)
+
+
+def cut(at: int) -> list[ProcessingRequest]:
+    """The answer in two pieces."""
+    return [response_body(ANSWER[:at], end=False), response_body(ANSWER[at:], end=True)]
 
 
 def routed(
@@ -50,14 +56,13 @@ def begin(
     talk: Conversation, kind: str = JSON, status: int = 200, encoding: str = ""
 ) -> ProcessingResponse:
     headers = [("content-encoding", encoding.encode())] if encoding else []
-    (answer,) = talk.say(response_headers(status, content_type=kind, headers=headers))
+    (answer,) = talk.say(response_headers(str(status), content_type=kind, headers=headers))
     return answer
 
 
 def ended(talk: Conversation) -> Decision:
     talk.session.end()
-    assert talk.context.decisions is not None
-    return next(iter(talk.context.decisions))
+    return next(iter(talk.log))
 
 
 def is_read(answer: ProcessingResponse) -> bool:
@@ -85,7 +90,7 @@ def test_the_numbers_are_recorded_and_told_with_the_last_piece() -> None:
     routed(talk)
     assert is_read(begin(talk))
 
-    first, last = talk.say(response_body(ANSWER[:20]), response_body(ANSWER[20:], end=True))
+    first, last = talk.say(*cut(20))
 
     assert stated(first) == {}
     assert stated(last) == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -100,7 +105,7 @@ def test_a_document_that_ends_with_trailers_is_complete() -> None:
     routed(talk)
     begin(talk)
 
-    (piece,) = talk.say(response_body(ANSWER))
+    (piece,) = talk.say(response_body(ANSWER, end=False))
     (last,) = talk.say(response_trailers())
 
     assert (stated(piece), stated(last)["total_tokens"]) == ({}, 18)
@@ -134,7 +139,7 @@ def test_full_duplex_pieces_are_sent_back_with_the_numbers() -> None:
     ],
 )
 def test_a_stream_is_read_if_its_request_asks_for_the_numbers(
-    fields: dict[str, object], every_stream: bool, expected: bool
+    fields: dict[str, Any], every_stream: bool, expected: bool
 ) -> None:
     talk = conversation(every_stream=every_stream)
     routed(talk, **fields)
@@ -196,13 +201,13 @@ def test_a_stream_that_ends_early_counts_what_it_stated() -> None:
     routed(talk, "/v1/messages", stream=True)
     begin(talk, EVENTS)
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 5}}}
-    talk.say(response_body(b"data: " + json.dumps(start).encode() + b"\n\ndata: {"))
+    talk.say(response_body(b"data: " + json.dumps(start).encode() + b"\n\ndata: {", end=False))
 
     assert ended(talk).prompt_tokens == 5
 
 
 def test_nothing_is_asked_for_without_the_setting() -> None:
-    talk = Conversation(log=DecisionLog(10))
+    talk = Conversation(records=10)
     routed(talk)
 
     assert not begin(talk).HasField("mode_override")
@@ -252,7 +257,7 @@ def test_an_answer_that_cannot_be_read_still_reaches_the_client(
     begin(talk)
     monkeypatch.setattr(UsageSearch, "add", fail)
 
-    first, last = talk.say(response_body(ANSWER[:9]), response_body(ANSWER[9:], end=True))
+    first, last = talk.say(*cut(9))
 
     assert first.HasField("response_body")
     assert stated(last) == {}
