@@ -89,6 +89,8 @@ def _abnormal(decision: Decision, *, slow: bool) -> Iterator[str]:
         yield "slow"
     if decision.outcome in ("refused", "cancelled"):
         yield decision.outcome
+    if decision.unanswered:
+        yield "unanswered"
     if decision.retried_on:
         yield "retried"
     if decision.held_for:

@@ -303,7 +303,7 @@ def test_the_generated_code_is_up_to_date(tmp_path: Path) -> None:
     module.compile_into(tmp_path)
 
     made = [path for path in (tmp_path / "lora_router").rglob("*.py*") if path.is_file()]
-    packages = {"extproc", "endpoint_discovery", "grpc_server", "peering"}
+    packages = {"extproc", "endpoint_discovery", "grpc_server", "peering", "telemetry"}
     assert {path.parts[-3] for path in made} == packages
     for path in made:
         committed = ROOT / "src" / path.relative_to(tmp_path)
