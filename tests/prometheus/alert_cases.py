@@ -1,0 +1,241 @@
+"""For each alert: series that fire it, and series that nearly do.
+
+Values are those of promtool: ``0+60x200`` begins at 0 and grows by 60 with each scrape, which is
+each minute. They replace what two healthy routers report (``HEALTHY``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Series = Mapping[str, str]
+"""Values by series. The labels of the routers are added, except where ``up`` or ``@2`` is."""
+
+LENGTH = 130
+"""Scrapes."""
+ROUTERS = ("router-1:8080", "router-2:8080")
+DAY = 86400
+
+
+def flat(value: float) -> str:
+    """Return values that stay as they are."""
+    return f"{value}+0x{LENGTH}"
+
+
+def growing(by: float) -> str:
+    """Return a counter that grows by so much in a minute."""
+    return f"0+{by}x{LENGTH}"
+
+
+def times(metric: str, below: float, above: float, *, limit: str, **labels: str) -> dict[str, str]:
+    """Return a histogram that grows by so many values in a minute, below and above a limit."""
+    text = "".join(f',{name}="{value}"' for name, value in labels.items())
+    return {
+        f'{metric}_bucket{{le="{limit}"{text}}}': growing(below),
+        f'{metric}_bucket{{le="60.0"{text}}}': growing(below + above),
+        f'{metric}_bucket{{le="+Inf"{text}}}': growing(below + above),
+        f"{metric}_count{{{text[1:]}}}": growing(below + above),
+    }
+
+
+_FAILED = 'lora_router_failed_requests_total{base_model="base",pod="vllm-1"}'
+_SCRAPES = 'lora_router_scrape_failures_total{kind="metrics",pod="vllm-1",cause="timeout"}'
+
+HEALTHY: Series = {
+    "up{}": flat(1),
+    'lora_router_build_info{version="0.1.0"}': flat(1),
+    "lora_router_ready{}": flat(1),
+    "lora_router_reservations{}": flat(5),
+    'lora_router_requests_total{algorithm="lora-placement",outcome="routed",reason="r"}': growing(
+        600
+    ),
+    # Errors of clients are no fault.
+    'lora_router_requests_total{algorithm="",outcome="refused",reason="unknown-model"}': growing(
+        60
+    ),
+    _FAILED: growing(6),
+    **times("lora_router_time_to_first_byte_seconds", 600, 0, limit="1.0", base_model="base"),
+    **times("lora_router_hold_seconds", 60, 0, limit="1.0", base_model="base"),
+    'lora_router_adapter_requests_total{adapter="a1",found="slot"}': growing(500),
+    'lora_router_adapter_requests_total{adapter="a1",found="nowhere"}': growing(20),
+    'lora_router_slots_lacking{base_model="base"}': flat(0),
+    "lora_router_streams_closed_early_total{}": flat(0),
+    'lora_router_pods{state="ready"}': flat(3),
+    'lora_router_pods{state="not-ready"}': flat(1),
+    'lora_router_pods_by_health{health="ejected"}': flat(0),
+    'lora_router_snapshot_age_seconds{pod="vllm-1"}': flat(5),
+    _SCRAPES: flat(3),
+    "lora_router_pods_age_seconds{}": flat(250),
+    "lora_router_peers{}": flat(1),
+    "lora_router_peer_report_age_seconds{}": flat(0.5),
+    "lora_router_redis_connected{}": flat(1),
+    "lora_router_loop_lag_seconds{}": flat(0.01),
+    "lora_router_loop_stalls_total{}": flat(1),
+    "lora_router_failing_tasks{}": flat(0),
+    "lora_router_buffered_bytes{}": flat(1e6),
+    "lora_router_max_buffered_bytes{}": flat(2**28),
+    "lora_router_log_lines_dropped_total{}": flat(10),
+    "lora_router_tls_certificate_expiry_timestamp_seconds{}": flat(30 * DAY),
+    "lora_router_tls_files_refused_seconds{}": flat(0),
+    "lora_router_pod_files_refused_seconds{}": flat(0),
+}
+"""What each of two routers reports."""
+
+GONE = ""
+"""Instead of values: the series is not there."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What fires an alert, and what nearly does."""
+
+    alert: str
+    fires: Series
+    quiet: Series = field(default_factory=dict)
+    at: str = "40m"
+    """When the alert fires."""
+
+
+_MANY = 'lora_router_requests_total{algorithm="",outcome="refused",reason="overloaded"}'
+_COLD = 'lora_router_adapter_requests_total{adapter="a1",found="nowhere"}'
+_ROUTED = 'lora_router_requests_total{algorithm="lora-placement",outcome="routed",reason="r"}'
+_REFUSED = 'lora_router_requests_total{algorithm="",outcome="refused",reason="unknown-model"}'
+_EXPIRES = "lora_router_tls_certificate_expiry_timestamp_seconds{}"
+_FIRST_BYTE = "lora_router_time_to_first_byte_seconds"
+
+CASES = (
+    Case(
+        "LoraRouterRequestsFail",
+        {_FAILED: growing(36)},
+        {_FAILED: growing(24)},
+    ),
+    Case(
+        "LoraRouterFirstByteSlow",
+        times(_FIRST_BYTE, 590, 10, limit="1.0", base_model="base"),
+        times(_FIRST_BYTE, 599, 1, limit="1.0", base_model="base"),
+    ),
+    Case(
+        "LoraRouterHoldsLong",
+        times("lora_router_hold_seconds", 50, 10, limit="1.0", base_model="base"),
+        times("lora_router_hold_seconds", 60, 0, limit="5.0", base_model="base"),
+    ),
+    Case("LoraRouterRefusesRequests", {_MANY: growing(2)}, {_MANY: growing(0.5)}),
+    Case("LoraRouterSlotsLacking", {'lora_router_slots_lacking{base_model="base"}': flat(2)}),
+    Case("LoraRouterManyColdPlacements", {_COLD: growing(400)}, {_COLD: growing(200)}),
+    Case("LoraRouterStreamsClosedEarly", {"lora_router_streams_closed_early_total{}": growing(1)}),
+    Case(
+        "LoraRouterGetsNoRequests",
+        {_ROUTED: "0+600x70 42000+0x130", _REFUSED: "0+60x70 4200+0x130", _FAILED: GONE},
+        {_ROUTED: "0+600x70 42000+6x130", _REFUSED: "0+60x70 4200+0x130", _FAILED: GONE},
+        at="2h",
+    ),
+    Case(
+        "LoraRouterNoReadyPods",
+        {'lora_router_pods{state="ready"}': flat(0)},
+        {'lora_router_pods{state="ready"}': flat(1)},
+    ),
+    Case(
+        "LoraRouterPodEjectedLong",
+        {'lora_router_pods_by_health{health="ejected"}': flat(1)},
+        {'lora_router_pods_by_health{health="suspect"}': flat(1)},
+    ),
+    Case(
+        "LoraRouterSnapshotsStale",
+        {'lora_router_snapshot_age_seconds{pod="vllm-1"}': flat(31)},
+        {'lora_router_snapshot_age_seconds{pod="vllm-1"}': flat(14)},
+    ),
+    Case(
+        "LoraRouterScrapesFail",
+        {_SCRAPES: growing(12)},
+        {_SCRAPES: growing(1)},
+    ),
+    Case(
+        "LoraRouterPodsUnconfirmed",
+        {"lora_router_pods_age_seconds{}": flat(1000)},
+        {"lora_router_pods_age_seconds{}": flat(600)},
+    ),
+    Case("LoraRouterDown", {"up@2{}": "1+0x20 0+0x180"}, {"up@2{}": "1+0x39 0+0x0 1+0x159"}),
+    Case(
+        "LoraRouterAbsent",
+        dict.fromkeys(HEALTHY, GONE),
+        {f"{series.replace('{', '@2{', 1)}": GONE for series in HEALTHY},
+    ),
+    Case(
+        "LoraRouterNotReady",
+        {"lora_router_ready@2{}": flat(0)},
+        {
+            "lora_router_ready@2{}": flat(0),
+            "lora_router_leader@1{}": flat(1),
+            "lora_router_leader@2{}": flat(0),
+        },
+    ),
+    Case(
+        "LoraRouterNoLeader",
+        {"lora_router_leader{}": flat(0)},
+        {"lora_router_leader@1{}": flat(0), "lora_router_leader@2{}": flat(1)},
+    ),
+    Case(
+        "LoraRouterPeersDiffer",
+        {"lora_router_peers@1{}": flat(2)},
+        {"lora_router_peers{}": flat(3)},
+    ),
+    Case(
+        "LoraRouterPeersMissing",
+        {"lora_router_peers{}": flat(0)},
+        # Without peering.
+        {
+            "lora_router_peers{}": GONE,
+            "lora_router_peer_report_age_seconds{}": GONE,
+            "lora_router_redis_connected{}": GONE,
+        },
+    ),
+    Case(
+        "LoraRouterPeersSilent",
+        {"lora_router_peer_report_age_seconds{}": flat(11)},
+        {"lora_router_peer_report_age_seconds{}": flat(5)},
+    ),
+    Case(
+        "LoraRouterLoopLags",
+        {"lora_router_loop_lag_seconds@1{}": flat(0.6)},
+        # One stall is in the gauge for about a minute.
+        {"lora_router_loop_lag_seconds@1{}": "0+0x37 0.6+0x1 0+0x160"},
+    ),
+    Case(
+        "LoraRouterLoopStalls",
+        {"lora_router_loop_stalls_total@1{}": growing(1)},
+        {"lora_router_loop_stalls_total@1{}": "0+0x30 1+0x160"},
+    ),
+    Case("LoraRouterTasksFail", {"lora_router_failing_tasks@1{}": flat(1)}),
+    Case(
+        "LoraRouterBuffersNearlyFull",
+        {"lora_router_buffered_bytes@1{}": flat(2.3e8)},
+        {"lora_router_buffered_bytes@1{}": flat(2e8)},
+    ),
+    Case("LoraRouterLogLinesDropped", {"lora_router_log_lines_dropped_total@1{}": growing(5)}),
+    Case("LoraRouterCertificateExpires", {_EXPIRES: flat(5 * DAY)}, {_EXPIRES: flat(8 * DAY)}),
+    Case(
+        "LoraRouterCertificateExpires",
+        {"lora_router_tls_files_refused_seconds@1{}": flat(400)},
+        {"lora_router_tls_files_refused_seconds@1{}": flat(100)},
+    ),
+    Case(
+        "LoraRouterDecisionsVanish",
+        {_ROUTED: GONE, _REFUSED: GONE},
+        # A router that has just started, and has no requests.
+        {_ROUTED: GONE, _REFUSED: GONE, "lora_router_reservations{}": flat(0)},
+    ),
+)
+
+
+def expanded(changes: Series) -> dict[str, str]:
+    """Return the series of both routers, with these changes, as promtool takes them."""
+    found: dict[str, str] = {}
+    for name, values in (*HEALTHY.items(), *changes.items()):
+        metric, _, labels = name.partition("{")
+        metric, _, number = metric.partition("@")
+        own = labels.removesuffix("}")
+        for place, instance in enumerate(ROUTERS, start=1):
+            if number in ("", str(place)):
+                ours = f'namespace="models",job="lora-router",instance="{instance}"'
+                full = f"{metric}{{{','.join(filter(None, (ours, own)))}}}"
+                found[full] = values
+    return {series: values for series, values in found.items() if values != GONE}

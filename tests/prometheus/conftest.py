@@ -1,0 +1,54 @@
+"""Routers with known traffic, and a Prometheus that scrapes them. All tests share them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from tests.prometheus.expressions import GRAFANA
+from tests.prometheus.server import Prometheus
+from tests.prometheus.traffic import Traffic, running
+
+
+@dataclass
+class Observed:
+    """What Prometheus saw."""
+
+    traffic: Traffic
+    prometheus: Prometheus
+    quiet: dict[str, Any] = field(default_factory=dict)
+    """Alerts that fired while all was well."""
+
+
+def impatient_rules(folder: Path) -> Path:
+    """Write the alerts, which fire at once instead of after some minutes."""
+    document = yaml.safe_load((GRAFANA / "alerts.yaml").read_text())
+    for group in document["groups"]:
+        for rule in group["rules"]:
+            del rule["for"]
+    path = folder / "impatient.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def observed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Observed]:
+    """Routers after ordinary traffic, held and refused requests, and a pod that fails."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    rules = impatient_rules(folder)
+    async with (
+        running(folder) as traffic,
+        Prometheus(folder, traffic.targets, rules) as prometheus,
+    ):
+        seen = Observed(traffic, prometheus)
+        # Twice, because a series that has just begun has no rate.
+        for _ in range(2):
+            await traffic.ordinary()
+            await traffic.held_and_refused()
+            await prometheus.scraped()
+        seen.quiet = await prometheus.firing()
+        yield seen

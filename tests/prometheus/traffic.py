@@ -1,0 +1,153 @@
+"""Two routers that are peers, an Envoy, three pods, and requests whose number is known."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+from lora_router.config.sources import load_settings
+from lora_router.envoy.bootstrap import bootstrap_yaml
+from tests.envoy import Envoy
+from tests.integration.echo_pod import EchoPod, Received
+from tests.integration.gateway import until, write_pods
+from tests.integration.routers import Router
+
+ADAPTERS = ("a1", "a2", "a3")
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+class Pod(EchoPod):
+    """A pod that can fail, and whose answers say how many tokens they took."""
+
+    fails = False
+
+    async def _echo(self, request: web.Request) -> web.StreamResponse:
+        if self.fails:
+            self._record(request, await request.read())
+            return web.json_response({"error": {"message": "broken"}}, status=500)
+        body = await request.read()
+        if b'"tokens"' in body:
+            return await super()._echo(request)
+        self._record(request, body)
+        document = {"model": json.loads(body)["model"], "usage": USAGE, "choices": []}
+        return web.json_response(document, headers={"x-pod": self.name})
+
+
+class Traffic:
+    """The processes, and what was sent."""
+
+    def __init__(self, pods: tuple[Pod, ...], routers: tuple[Router, ...]) -> None:
+        self.pods = pods
+        self.routers = routers
+        self.statuses: Counter[int] = Counter()
+        self.url = ""
+        self.client: aiohttp.ClientSession
+
+    @property
+    def targets(self) -> list[str]:
+        """Where Prometheus finds the routers."""
+        return [f"127.0.0.1:{router.served.admin_port}" for router in self.routers]
+
+    async def request(self, model: str, **more: object) -> int:
+        """Send a request, read the answer, and return its status."""
+        document = {"model": model, "prompt": "p", **more}
+        async with self.client.post(f"{self.url}/v1/completions", json=document) as response:
+            await response.read()
+        self.statuses[response.status] += 1
+        return response.status
+
+    async def ordinary(self) -> None:
+        """Send requests of each kind, which all succeed."""
+        for model in ("base", *ADAPTERS):
+            assert await asyncio.gather(*(self.request(model) for _ in range(4))) == [200] * 4
+
+    async def held_and_refused(self) -> None:
+        """Let one request wait for a slot, and others be refused because it waits."""
+        for pod in self.pods:
+            pod.may_end.clear()
+        waiting = {"tokens": 1, "pause": 0, "waits": True}
+        # Each slot of the fleet has an adapter that stays, so the further ones wait.
+        running = [asyncio.create_task(self.request(model, **waiting)) for model in ADAPTERS[:2]]
+        try:
+            await until(lambda: sum(b'"waits"' in each.body for each in self._received()) >= 2)
+            held = [asyncio.create_task(self.request("a3")) for _ in self.routers]
+            await self._until_held(len(self.routers))
+            refused = await asyncio.gather(*(self.request("a3") for _ in range(20)))
+            assert set(refused) == {429}
+        finally:
+            for pod in self.pods:
+                pod.may_end.set()
+        assert await asyncio.gather(*running, *held) == [200] * 4
+        for pod in self.pods:
+            pod.received.clear()
+
+    async def fail(self) -> None:
+        """Let one pod answer with an error until it is ejected."""
+        self.pods[0].fails = True
+        statuses: list[int] = []
+        async with asyncio.timeout(60):
+            while statuses.count(500) < 3:
+                statuses.append(await self.request("base"))
+
+    def _received(self) -> list[Received]:
+        return [each for pod in self.pods for each in pod.received]
+
+    async def _until_held(self, number: int) -> None:
+        async with asyncio.timeout(60):
+            while await self.metric("lora_router_held_requests") < number:
+                await asyncio.sleep(0.02)
+
+    async def metric(self, name: str) -> float:
+        """Return a metric, added up over the routers."""
+        found = 0.0
+        for target in self.targets:
+            async with self.client.get(f"http://{target}/metrics") as response:
+                lines = (await response.text()).splitlines()
+            found += sum(
+                float(line.split()[-1]) for line in lines if line.split("{")[0].split()[0] == name
+            )
+        return found
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Traffic]:
+    """Start everything, and stop it at the end."""
+    async with AsyncExitStack() as stack:
+        # Two pods have one slot each; the third one is for the base model alone.
+        pods = (
+            Pod("vllm-0", max_lora=1),
+            Pod("vllm-1", ADAPTERS, max_lora=1),
+            Pod("vllm-2", ADAPTERS, max_lora=1),
+        )
+        for pod in pods:
+            await stack.enter_async_context(pod)
+        write_pods(folder / "pods.yaml", pods)
+        config: dict[str, object] = {
+            "endpoints": str(folder / "pods.yaml"),
+            "drain_timeout_seconds": 1,
+            "max_held_requests": 1,
+            "tokens": "on",
+        }
+        routers = tuple(Router(folder / f"router-{number}", config) for number in (1, 2))
+        peers = ",".join(router.address for router in routers)
+        for router in routers:
+            file = router.served.file
+            file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "peers": peers}))
+            stack.push_async_callback(router.close)
+        await asyncio.gather(*(router.start() for router in routers))
+        settings = load_settings(
+            file=routers[0].served.file, environ={}, flags={"envoy_router_address": peers}
+        ).settings
+        envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), folder))
+        traffic = Traffic(pods, routers)
+        traffic.client = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
+        traffic.url = f"http://127.0.0.1:{envoy.port}"
+        yield traffic
