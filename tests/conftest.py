@@ -26,6 +26,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 _TESTS = Path(__file__).parent
 _MARKS = {
     "integration": pytest.mark.envoy,
+    "prometheus": pytest.mark.envoy,
     "clients": pytest.mark.envoy,
     "faults": pytest.mark.envoy,
     "kube": pytest.mark.kube,
@@ -35,6 +36,7 @@ _MARKS = {
 _ONE_WORKER = {
     "kube": "kube",
     "image": "image",
+    "prometheus/test_live.py": "prometheus",
     "faults/test_certificates.py": "faults of routers",
     "faults/test_clients.py": "faults of clients",
     "faults/test_keep_alive.py": "faults of clients",

@@ -131,8 +131,8 @@ _KNOWLEDGE = Row(
     (
         Panel(
             "Age of snapshots",
-            "Time since the last good read of each pod's /metrics. XX
-            "pod_metric_refresh_interval_ms. The router does not use a snapshot that is too old.",
+            "Time since the last good read of each pod's /metrics. Below a few seconds "
+            "(pod_metric_refresh_interval_ms). The router does not use one that is too old.",
             (
                 Query(
                     f"max by (pod) (lora_router_snapshot_age_seconds{{$routers, {_POD}}})",

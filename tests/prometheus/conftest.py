@@ -45,10 +45,14 @@ async def observed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ob
         Prometheus(folder, traffic.targets, rules) as prometheus,
     ):
         seen = Observed(traffic, prometheus)
-        # Twice, because a series that has just begun has no rate.
+        # Everything twice, because a series that has just begun has no rate.
         for _ in range(2):
             await traffic.ordinary()
-            await traffic.held_and_refused()
             await prometheus.scraped()
         seen.quiet = await prometheus.firing()
+        for _ in range(2):
+            await traffic.held_and_refused()
+            await prometheus.scraped()
+        await traffic.fail()
+        await prometheus.scraped()
         yield seen

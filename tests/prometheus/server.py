@@ -137,3 +137,10 @@ class Prometheus:
             each["metric"]["instance"]: float(each["value"][1])
             for each in await self.query("timestamp(up)")
         }
+
+    async def until_firing(self, names: set[str]) -> dict[str, dict[str, Any]]:
+        """Wait until these alerts fire, and return all that do."""
+        async with asyncio.timeout(60):
+            while not names <= (found := await self.firing()).keys():
+                await asyncio.sleep(0.1)
+        return found

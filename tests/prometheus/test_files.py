@@ -130,6 +130,8 @@ def test_the_runbook_names_panels_that_exist() -> None:
     assert named <= titles
 
 
-def test_expressions_use_the_routers_metrics() -> None:
+def test_every_metric_in_an_expression_is_documented() -> None:
+    documented = set(re.findall(r"`(lora_router_\w+)", (ROOT / "docs/metrics.md").read_text()))
     for each in (*queries(), *choices(), *alerts()):
         assert each.metrics, each.place
+        assert each.metrics <= documented, each.place

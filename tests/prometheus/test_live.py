@@ -1,32 +1,127 @@
 """Every expression of the dashboards and of the alerts, against routers that served requests."""
 
-from typing import Any
+import math
 
 import pytest
 
 from tests.prometheus.conftest import Observed
-from tests.prometheus.expressions import queries
+from tests.prometheus.expressions import Expression, alerts, choices, queries, rules
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-RATE_SECONDS = 60
+RATE_SECONDS = 120
 """Grafana's ``$__rate_interval``. All traffic is within it."""
+WITHOUT = {
+    "lora_router_tokens_total": "their base models have no tokens yet",
+    "lora_router_adapter_tokens_total": "their adapters have no tokens yet",
+    "lora_router_pods_without_load": "every pod shows its load",
+    "lora_router_pods_age_seconds": "pods come from a file",
+    "lora_router_pod_events_total": "pods come from a file",
+    "lora_router_discovery_failures_total": "pods come from a file",
+    "lora_router_ready_workers": "each router is one process",
+    "lora_router_worker_restarts_total": "each router is one process",
+    "lora_router_leader": "both routers serve",
+    "lora_router_leader_transitions_total": "both routers serve",
+    "lora_router_lease_errors_total": "both routers serve",
+    "lora_router_redis_connected": "peers use streams",
+    "lora_router_tls_certificate_expiry_timestamp_seconds": "no TLS",
+    "lora_router_tls_files_refused_seconds": "no TLS",
+}
+"""Metrics that these routers do not have, and why."""
+
+
+def identified(expressions: list[Expression]) -> list[object]:
+    return [pytest.param(each, id=each.place) for each in expressions]
+
+
+@pytest.mark.parametrize("query", identified(queries()))
+async def test_a_panel_has_data_or_none_of_the_routers_has_the_metric(
+    query: Expression, observed: Observed
+) -> None:
+    found = await observed.prometheus.query(query.filled(RATE_SECONDS))
+
+    if found:
+        assert not all(math.isnan(float(each["value"][1])) for each in found)
+        return
+    for metric in query.metrics:
+        assert metric in WITHOUT, query.filled(RATE_SECONDS)
+        assert not await observed.prometheus.query(metric)
+
+
+@pytest.mark.parametrize("query", identified(choices()))
+async def test_a_variable_has_choices(query: Expression, observed: Observed) -> None:
+    assert await observed.prometheus.query(query.filled(RATE_SECONDS))
+
+
+@pytest.mark.parametrize("query", identified(alerts()))
+async def test_an_alert_can_be_evaluated(query: Expression, observed: Observed) -> None:
+    """Most alerts have no result, so their operands are asked for, too."""
+    await observed.prometheus.query(query.text)
+
+    for metric in query.metrics - WITHOUT.keys():
+        series = f'{{__name__=~"{metric}(_bucket)?"}}'
+        assert await observed.prometheus.query(series), metric
+
+
+async def test_panels_show_what_happened(observed: Observed) -> None:
+    traffic, prometheus = observed.traffic, observed.prometheus
+
+    async def labels(place: str, label: str) -> set[str]:
+        """The values of a label in the series of a panel that are not 0."""
+        (text,) = {each.filled(RATE_SECONDS) for each in queries() if each.place == place}
+        return {each["metric"][label] for each in await prometheus.query(f"{text} > 0")}
+
+    async def value(place: str) -> float | None:
+        (text,) = {each.filled(RATE_SECONDS) for each in queries() if each.place == place}
+        return await prometheus.value(text)
+
+    assert await value("overview: Routers that are ready") == 2
+    assert await value("overview: Pods that are ready") == 3
+    assert await value("overview: Held now") == 0
+    assert await labels("overview: Failed requests by pod", "pod") == {"vllm-0"}
+    assert await labels("overview: Refused requests by reason", "reason") == {"too-many-held"}
+    assert await labels("overview: Why requests are held", "reason") == {"no-slot"}
+    assert await labels("adapters: Held requests", "adapter") == {"a3"}
+    assert await labels("adapters: Requests", "adapter") == {"a1", "a2", "a3"}
+    assert "status-5xx" in await labels("pods: Ejections by cause", "cause")
+    routed = 'sum(lora_router_requests_total{outcome="routed"})'
+    statuses = traffic.statuses
+    assert await prometheus.value(routed) == statuses[200] + statuses[500]
+    refused = 'sum(lora_router_requests_total{outcome="refused"})'
+    assert await prometheus.value(refused) == statuses[429]
 
 
 async def test_no_alert_fires_after_ordinary_traffic(observed: Observed) -> None:
-    # One request in each slot, and a second one that must wait and a third that is refused, are in it.
-    assert observed.quiet.keys() <= {"LoraRouterRefusesRequests"}
+    assert not observed.quiet
 
 
-async def page_names(observed: Observed) -> set[str]:
-    found = set()
-    for each in await observed.prometheus.ask("label/__name__/values"):
-        found.add(each)
-    return found
+async def test_alerts_fire_for_what_was_wrong_and_say_it(observed: Observed) -> None:
+    """A pod fails, no slot is free, and requests are refused."""
+    firing = await observed.prometheus.until_firing(
+        {
+            "LoraRouterRequestsFail",
+            "LoraRouterPodEjectedLong",
+            "LoraRouterRefusesRequests",
+            "LoraRouterSlotsLacking",
+        }
+    )
+
+    assert firing["LoraRouterPodEjectedLong"]["annotations"]["summary"].startswith("1 pods have")
+    assert firing["LoraRouterRefusesRequests"]["labels"]["reason"] == "too-many-held"
+    assert "lack 1 slots" in firing["LoraRouterSlotsLacking"]["annotations"]["summary"]
+    for alert in firing.values():
+        assert "<error" not in str(alert["annotations"])
+        assert alert["labels"]["severity"] in {"critical", "warning"}
 
 
-@pytest.mark.parametrize("query", queries(), ids=lambda each: each.place)
-async def test_a_query(query: Any, observed: Observed) -> None:
-    found = await observed.prometheus.query(query.filled(RATE_SECONDS))
-    print(query.place, query.filled(60), found[:2])
-    assert found
+# The last test, because it ends a router.
+async def test_an_alert_fires_when_a_router_is_gone(observed: Observed) -> None:
+    router, other = observed.traffic.routers
+    await router.close()
+
+    firing = await observed.prometheus.until_firing({"LoraRouterDown"})
+
+    assert firing["LoraRouterDown"]["labels"]["instance"].endswith(f":{router.served.admin_port}")
+    assert {each["alert"] for each in rules()} >= firing.keys()
+    assert "LoraRouterAbsent" not in firing
+    assert (await other.served.readiness())[0] == 200

@@ -14,7 +14,7 @@ from aiohttp import web
 from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy
-from tests.integration.echo_pod import EchoPod, Received
+from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import until, write_pods
 from tests.integration.routers import Router
 
@@ -72,20 +72,24 @@ class Traffic:
         for pod in self.pods:
             pod.may_end.clear()
         waiting = {"tokens": 1, "pause": 0, "waits": True}
-        # Each slot of the fleet has an adapter that stays, so the further ones wait.
-        running = [asyncio.create_task(self.request(model, **waiting)) for model in ADAPTERS[:2]]
+        running: list[asyncio.Task[int]] = []
         try:
-            await until(lambda: sum(b'"waits"' in each.body for each in self._received()) >= 2)
-            held = [asyncio.create_task(self.request("a3")) for _ in self.routers]
-            await self._until_held(len(self.routers))
-            refused = await asyncio.gather(*(self.request("a3") for _ in range(20)))
-            assert set(refused) == {429}
+            # Each slot of the fleet gets an adapter that stays, one after the other: two routers
+            # that decide at the same moment could pick the same pod.
+            for number, model in enumerate(ADAPTERS[:2], start=1):
+                running.append(asyncio.create_task(self.request(model, **waiting)))
+                await self._until("lora_router_in_flight_requests", number)
+                await self._until("lora_router_peer_in_flight_requests", number)
+            # Each router holds one request. The others are refused.
+            further = [asyncio.create_task(self.request("a3")) for _ in range(30)]
+            await self._until("lora_router_held_requests", len(self.routers))
+            await until(lambda: sum(each.done() for each in further) >= 30 - len(self.routers))
         finally:
             for pod in self.pods:
                 pod.may_end.set()
-        assert await asyncio.gather(*running, *held) == [200] * 4
-        for pod in self.pods:
-            pod.received.clear()
+        assert await asyncio.gather(*running) == [200] * 2
+        statuses = Counter(await asyncio.gather(*further))
+        assert statuses == {200: len(self.routers), 429: 30 - len(self.routers)}
 
     async def fail(self) -> None:
         """Let one pod answer with an error until it is ejected."""
@@ -95,12 +99,9 @@ class Traffic:
             while statuses.count(500) < 3:
                 statuses.append(await self.request("base"))
 
-    def _received(self) -> list[Received]:
-        return [each for pod in self.pods for each in pod.received]
-
-    async def _until_held(self, number: int) -> None:
+    async def _until(self, metric: str, value: float) -> None:
         async with asyncio.timeout(60):
-            while await self.metric("lora_router_held_requests") < number:
+            while await self.metric(metric) != value:
                 await asyncio.sleep(0.02)
 
     async def metric(self, name: str) -> float:
