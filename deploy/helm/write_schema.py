@@ -53,8 +53,9 @@ def _allow_null(schema: dict[str, Any]) -> None:
 
     So a file of values can take back what another one sets.
     """
-    if schema["type"] != "null" and "null" not in schema["type"]:
-        schema["type"] = [schema["type"], "null"]
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if "null" not in kinds:
+        schema["type"] = [*kinds, "null"]
     if "enum" in schema and None not in schema["enum"]:
         schema["enum"] = [*schema["enum"], None]
 
