@@ -8,6 +8,7 @@ from lora_router.cli.options import AsJson, complete_algorithm, fail
 
 _MOST_ROUTERS = 16
 """The number of routers that a mesh of peers is made for."""
+_MOST_SLOTS = 16
 
 
 def demo(
@@ -37,6 +38,15 @@ def demo(
     no_peering: Annotated[
         bool, typer.Option("--no-peering", help="Several routers do not know of each other.")
     ] = False,
+    slots: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            help="Adapter slots of each pod. With 2, adapters have to wait for slots.",
+            min=1,
+            max=_MOST_SLOTS,
+        ),
+    ] = 4,
     seed: Annotated[
         int, typer.Option(metavar="NUMBER", help="Seed of the load, which is the same for all.")
     ] = 1,
@@ -54,5 +64,6 @@ def demo(
         as_json=as_json,
         routers=routers,
         peering=not no_peering,
+        slots=slots,
     )
     raise typer.Exit(demo_command(options))

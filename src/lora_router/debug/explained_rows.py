@@ -11,7 +11,7 @@ from lora_router.debug.telling import tell_now, tell_past
 from lora_router.routing.algorithm import Cost, InferenceRequest, Sight
 from lora_router.routing.director import Director
 from lora_router.routing.explaining import Explained
-from lora_router.routing.looks import PLACES, Looks
+from lora_router.routing.looks import Looks
 from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.refusal import Refusal
 from lora_router.routing.waiting_queue import Held
@@ -132,10 +132,10 @@ def held_decision(
 
 
 def _seen(looks: Looks) -> list[Sight]:
-    return [
-        Sight(pod.pod.name, requests, free_slots, PLACES[looks.place(pod)])
-        for pod, requests, free_slots in looks.rows
-    ]
+    """Return what was seen, without a reference to the pods: they have changed since."""
+    decision = Decision(arrived_at=0.0, looks=looks)
+    decision.concluded()
+    return _kept(decision.seen)
 
 
 def _kept(seen: Iterable[Seen]) -> list[Sight]:

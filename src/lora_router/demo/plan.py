@@ -1,6 +1,6 @@
 """What a live fleet consists of: its pods, its routers, and whether these are peers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_router.demo.load import ADAPTERS, BASE
 from lora_router.simulator.engine_options import EngineOptions
@@ -33,9 +33,15 @@ class StackPlan:
     peering: bool = True
     """Whether the routers are peers of each other."""
 
+    @property
+    def slots(self) -> int:
+        """Adapter slots of each pod."""
+        return self.pods[0].engine.max_loras
 
-def demo_plan(routers: int = 1, *, peering: bool = True) -> StackPlan:
-    """Return the fleet of the demo with this number of routers."""
+
+def demo_plan(routers: int = 1, *, peering: bool = True, slots: int = SLOTS) -> StackPlan:
+    """Return the fleet of the demo with this number of routers, and of slots of each pod."""
+    engine = replace(_ENGINE, max_loras=slots)
     return StackPlan(
         tuple(
             PodOptions(
@@ -43,7 +49,7 @@ def demo_plan(routers: int = 1, *, peering: bool = True) -> StackPlan:
                 base=BASE,
                 adapters=ADAPTERS,
                 stream_interval=_STREAM_INTERVAL,
-                engine=_ENGINE,
+                engine=engine,
             )
             for number in range(PODS)
         ),

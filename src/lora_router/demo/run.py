@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from lora_router.demo.load import Arrival, Player, make_trace
-from lora_router.demo.plan import PODS, StackPlan, demo_plan, routers_text
+from lora_router.demo.plan import PODS, SLOTS, StackPlan, demo_plan, routers_text
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.result import Result, summarise
 from lora_router.demo.stack import DemoStack, PodReport
@@ -40,11 +40,13 @@ class DemoOptions:
     routers: int = 1
     peering: bool = True
     """Whether several routers are peers of each other."""
+    slots: int = SLOTS
+    """Adapter slots of each pod."""
 
     @property
     def plan(self) -> StackPlan:
         """The fleet to run."""
-        return demo_plan(self.routers, peering=self.peering)
+        return demo_plan(self.routers, peering=self.peering, slots=self.slots)
 
 
 def demo_command(options: DemoOptions) -> int:
@@ -133,6 +135,11 @@ async def _try_algorithm(
             console.print(f"{algorithm}: starting {PODS} pods, {routers_text(plan)} and Envoy")
             stack = DemoStack(children, directory, plan)
             await stack.start(algorithm)
+            console.print(
+                f"{algorithm}: the page is {stack.admin_url}/ (or: lora-router top --admin "
+                f"{stack.admin_url})",
+                soft_wrap=True,
+            )
             player = Player(stack.url, trace)
             playing = asyncio.create_task(player.play())
             helpers = [asyncio.create_task(children.watch())]

@@ -86,6 +86,11 @@ class DemoStack:
         await self._until_envoy_has(PODS_CLUSTER, "membership_total", len(self.pods))
         await self.until_used(len(running))
 
+    @property
+    def admin_url(self) -> str:
+        """The admin port of the first router, which answers for its peers, too."""
+        return f"http://127.0.0.1:{self.routers[0].admin_port}"
+
     async def start_router(self, router: RouterProcess) -> None:
         """Start a spare router, and wait until it is ready.
 

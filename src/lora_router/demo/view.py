@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_router.demo.load import ADAPTERS, Outcome
-from lora_router.demo.plan import PODS, SLOTS, StackPlan, routers_text
+from lora_router.demo.plan import PODS, StackPlan, routers_text
 from lora_router.demo.result import Result
 from lora_router.demo.stack import PodReport
 from lora_router.simulator.percentile import percentile
@@ -128,8 +128,8 @@ def _counts(counts: Collection[int]) -> str:
 def _explanation(results: Mapping[str, Result], plan: StackPlan) -> list[Text]:
     p99 = {name: result.ttft_ms["p99"] for name, result in results.items() if not result.errors}
     lines = [
-        f"What you saw: {len(ADAPTERS)} adapters on {PODS} simulated vLLM pods of {SLOTS} slots, "
-        f"behind a real Envoy that asks {_asked(plan)} for a pod for each request.",
+        f"What you saw: {len(ADAPTERS)} adapters on {PODS} simulated vLLM pods of {plan.slots} "
+        f"slots, behind a real Envoy that asks {_asked(plan)} for a pod for each request.",
         "What it means: a request for an adapter that is active on its pod starts at once. "
         "Elsewhere it loads the adapter, and if no slot is free it first waits until another "
         "adapter's requests have finished.",

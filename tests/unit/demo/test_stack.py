@@ -46,6 +46,11 @@ def test_the_demo_has_the_same_pods_whatever_the_number_of_routers() -> None:
     assert {pod.engine.max_loras for pod in one.pods} == {SLOTS}
 
 
+def test_the_demo_has_as_many_slots_as_it_is_told() -> None:
+    assert {pod.engine.max_loras for pod in demo_plan(slots=2).pods} == {2}
+    assert demo_plan(slots=2).slots == 2
+
+
 def test_a_router_has_its_own_ports_and_the_settings_of_all(tmp_path: Path) -> None:
     router = RouterProcess("router-2", 50052, 8081, tmp_path / "router-2.yaml")
     router.configure({"endpoints": "pods.yaml", "peers": "127.0.0.1:50051,127.0.0.1:50052"})
