@@ -5,6 +5,7 @@ still answers the kubelet's liveness probe. ``/readyz`` and ``/metrics`` are rea
 loop, and return 503 if it does not respond in time.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,10 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from lora_router.admin.connections import Connections
 from lora_router.admin.gate import Gate
-from lora_router.admin.pages import BUSY, Show, add_pages
+from lora_router.admin.pages import EVENTS, SIGN_IN, Handler, add_pages
+from lora_router.admin.shown import BUSY, Show
 from lora_router.admin.token import Token
 from lora_router.listening import listen, shown_address
 from lora_router.side_loop import SideLoop
@@ -24,6 +27,8 @@ DEAD_SECONDS = 60.0
 """A router whose event loop has not run for so long is not alive. No load causes this."""
 _READ_SECONDS = 10.0
 """Time in which the router's loop must respond. Prometheus and the kubelet wait no longer."""
+_MOST_BYTES = 8192
+"""Size of a request's body. The largest one has a token."""
 
 _Page = TypeVar("_Page")
 
@@ -83,6 +88,8 @@ class AdminServer:
         """The port it listens on after ``start``."""
         self._loop: SideLoop | None = None
         self._runner: web.AppRunner | None = None
+        self._connections: Connections | None = None
+        self._listener: asyncio.Server | None = None
         self.read_seconds = _READ_SECONDS
 
     async def start(self) -> None:
@@ -105,27 +112,49 @@ class AdminServer:
     async def stop(self) -> None:
         """Stop listening."""
         loop, self._loop = self._loop, None
-        runner, self._runner = self._runner, None
         if loop is None:
             return
         loop.ends = True
         try:
-            if runner is not None:
-                await loop.run(runner.cleanup())
+            await loop.run(self._end())
         finally:
             await loop.stop()
 
     async def _listen(self) -> int:
-        app = web.Application()
+        app = web.Application(client_max_size=_MOST_BYTES)
+        app.middlewares.append(self._counted)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         add_pages(app, self._gate, self._made, self._show)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.SockSite(self._runner, listen(self._host, self.port)).start()
-        port: int = self._runner.addresses[0][1]
+        server = self._runner.server
+        assert server is not None  # noqa: S101 -- it is set up
+        listening = listen(self._host, self.port)
+        port: int = listening.getsockname()[1]
+        self._connections = Connections(server)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connections, sock=listening)
         return port
+
+    async def _end(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connections = self._connections
+        # A form that arrives slowly keeps no connection that another one needs.
+        if connections is None or request.path == SIGN_IN:
+            return await handler(request)
+        connections.begin(request, stream=request.path == EVENTS)
+        try:
+            return await handler(request)
+        finally:
+            connections.end(request)
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         silence = self._silence()

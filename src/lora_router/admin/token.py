@@ -11,6 +11,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lora_router.log_limit import LogLimit
@@ -79,19 +80,21 @@ class Token:
         self._wall = wall
         self._token = read_token(path)
         self._read_at = now()
-        self._reading: asyncio.Future[None] | None = None
+        self._is_read = False
+        """Whether a thread reads it. There is one at most."""
         self._limit = LogLimit(60.0, clock=now)
 
     async def refresh(self) -> None:
         """Read the file again, if it was not read lately. One that is unusable changes nothing."""
-        if self._reading is None:
-            if self._now() - self._read_at < REREAD_SECONDS:
-                return
-            self._read_at = self._now()
-            self._reading = asyncio.ensure_future(self._read())
-            self._reading.add_done_callback(self._has_read)
-        # A file system that hangs delays nobody for longer, and there is one read at a time.
-        await asyncio.wait({self._reading}, timeout=READ_SECONDS)
+        now = self._now()
+        if self._is_read or now - self._read_at < REREAD_SECONDS:
+            return
+        self._read_at = now
+        self._is_read = True
+        with suppress(TimeoutError):
+            # A file system that hangs delays one request, once.
+            async with asyncio.timeout(READ_SECONDS):
+                await in_thread(self._read, "admin-token")
 
     def is_sent_in(self, authorization: str) -> bool:
         """Return whether an ``Authorization`` header has the token.
@@ -120,11 +123,11 @@ class Token:
     def _signature(self, until: str) -> str:
         return hmac.digest(self._token, _SIGNED + until.encode(), "sha256").hex()
 
-    def _has_read(self, _: asyncio.Future[None]) -> None:
-        self._reading = None
-
-    async def _read(self) -> None:
+    def _read(self) -> None:
+        """Read the file, in a thread of its own."""
         try:
-            self._token = await in_thread(lambda: read_token(self._path), "admin-token")
+            self._token = read_token(self._path)
         except TokenError as error:
             self._limit.log(log, logging.WARNING, "token", "%s; the last one stays in use", error)
+        finally:
+            self._is_read = False
