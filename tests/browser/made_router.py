@@ -7,11 +7,14 @@ from typing import Any
 
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.admin.shown import Shown
+from lora_router.telemetry.exposition import Page
 
 Row = dict[str, Any]
 
 
-def pod(number: int, *, slots: int | None = 4, running: int = 2, loaded: int = 1, **fields: Any) -> Row:
+def pod(
+    number: int, *, slots: int | None = 4, running: int = 2, loaded: int = 1, **fields: Any
+) -> Row:
     places = ["running"] * running + ["slot"] * loaded
     return {
         "name": f"pods/vllm-{number:04}",
@@ -168,8 +171,8 @@ class MadeRouter:
     def admin(self, **arguments: Any) -> AdminServer:
         """Return an admin server that shows it."""
 
-        async def metrics() -> bytes:
-            return b""
+        async def metrics(_accept: str) -> Page:
+            return Page(b"", "text/plain")
 
         return AdminServer(
             metrics,

@@ -15,7 +15,7 @@ MOST_CONNECTIONS = 256
 class Connections:
     """Makes a connection of each one that is accepted."""
 
-    def __init__(self, server: web.Server, most: int = MOST_CONNECTIONS) -> None:
+    def __init__(self, server: web.Server, most: int | None = None) -> None:
         """Create it.
 
         Args:
@@ -23,15 +23,14 @@ class Connections:
             most: How many may be open.
         """
         self._server = server
-        self._most = most
+        self._most = MOST_CONNECTIONS if most is None else most
         self._busy: dict[asyncio.BaseProtocol, bool] = {}
         """Connections with a request, and whether it is for a stream."""
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Return the protocol of a new connection."""
-        others = [each for each in self._server.connections if _is_open(each)]
-        if len(others) >= self._most:
-            min(others, key=self._worth).force_close()
+        call_soon = asyncio.get_running_loop().call_soon
+        call_soon(call_soon, self._limit)  # By then, the connection is made.
         return self._server()
 
     def begin(self, request: web.Request, *, stream: bool) -> None:
@@ -41,6 +40,14 @@ class Connections:
     def end(self, request: web.Request) -> None:
         """Take in that it has none any more."""
         self._busy.pop(request.protocol, None)
+
+    def _limit(self) -> None:
+        others = [each for each in self._server.connections if _is_open(each)]
+        while len(others) > self._most:
+            # The last one is the newest, which is not closed for itself.
+            oldest = min(others[:-1], key=self._worth)
+            others.remove(oldest)
+            oldest.force_close()
 
     def _worth(self, connection: web.RequestHandler) -> int:
         is_stream = self._busy.get(connection)

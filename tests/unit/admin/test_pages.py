@@ -124,3 +124,72 @@ async def test_another_host_name_is_refused_on_a_loopback_address() -> None:
     headers = {"host": "evil.example"}
     async with serving() as (_, client), client.get("/debug/pods", headers=headers) as answer:
         assert answer.status == 403
+
+
+async def sign_in(client: aiohttp.ClientSession, **form: str) -> aiohttp.ClientResponse:
+    return await client.post("/sign-in", data=form, allow_redirects=False)
+
+
+async def test_a_browser_signs_in_and_out(token_file: Path) -> None:
+    async with serving("0.0.0.0", token_file) as (_, client):
+        async with client.get("/") as answer:
+            assert answer.status == 401
+            assert 'action="/sign-in"' in await answer.text()
+        answer = await sign_in(client, token=f" {RIGHT}\n")
+        assert answer.status == 303
+        assert answer.headers["location"] == "/"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert "Secure" not in cookie
+        assert RIGHT not in cookie
+        async with client.get("/debug/pods") as answer:
+            assert answer.status == 200
+        async with client.get("/") as answer:
+            assert "Sign out" in await answer.text()
+
+        await client.post("/sign-out", allow_redirects=False)
+        async with client.get("/debug/pods") as answer:
+            assert answer.status == 401
+
+
+async def test_a_cookie_that_a_proxy_sends_over_tls_stays_there(token_file: Path) -> None:
+    async with (
+        serving("0.0.0.0", token_file) as (_, client),
+        client.post(
+            "/sign-in",
+            data={"token": RIGHT},
+            headers={"x-forwarded-proto": "https"},
+            allow_redirects=False,
+        ) as answer,
+    ):
+        assert "Secure" in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("form", [{"token": "wrong"}, {}, {"token": ""}])
+async def test_a_wrong_token_gets_the_form_again(token_file: Path, form: dict[str, str]) -> None:
+    async with serving("0.0.0.0", token_file) as (_, client):
+        answer = await sign_in(client, **form)
+        assert answer.status in (401, 415)
+        assert "set-cookie" not in answer.headers
+
+
+async def test_without_a_token_there_is_nothing_to_sign_in_to() -> None:
+    async with serving() as (_, client):
+        assert (await sign_in(client, token=RIGHT)).status == 404
+
+
+async def test_the_page_allows_nothing_but_itself() -> None:
+    async with serving() as (_, client), client.get("/") as answer:
+        policy = answer.headers["content-security-policy"]
+        text = await answer.text()
+
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src 'sha256-" in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert "unsafe" not in policy
+    assert "/* style */" not in text
+    assert "/* script */" not in text
+    assert "<!-- sign out -->" not in text
+    assert text.count("</script>") == 1
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
