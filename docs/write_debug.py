@@ -6,7 +6,7 @@ from typing import get_type_hints
 import msgspec
 from msgspec import inspect
 
-from lora_router.debug import pages, rows
+from lora_router.debug import fact_rows, pages, rows
 from lora_router.debug.arguments import LIMITS, OUTCOMES, PARAMETERS
 
 PAGE = Path(__file__).parent / "debug.md"
@@ -19,6 +19,7 @@ SHOWN: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("GET /debug/decisions", pages.DecisionsPage),
     ("GET /debug/decisions/ID", pages.DecisionPage),
     ("GET /debug/explain", pages.ExplainPage),
+    ("GET /debug/facts", pages.FactsPage),
 )
 ROWS: tuple[type[msgspec.Struct], ...] = (
     rows.RouterRow,
@@ -30,6 +31,8 @@ ROWS: tuple[type[msgspec.Struct], ...] = (
     rows.DecisionRow,
     rows.CandidateRow,
     rows.Explanation,
+    fact_rows.RouterFacts,
+    fact_rows.PodFacts,
 )
 _KINDS = {"decisions/ID": "decision"}
 _MEANINGS = {

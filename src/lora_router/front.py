@@ -30,6 +30,7 @@ from lora_router.assembly import (
 )
 from lora_router.config.settings import Settings
 from lora_router.debug.answering import Debug, Process
+from lora_router.debug.fact_rows import RouterFacts
 from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
@@ -130,7 +131,10 @@ class Front:
             self._readiness.add_details(self.peering.status)
             self.telemetry.registry.register(PeerMetrics(self.peering.hub, self.peering.redis))
         process = Process(
-            self._is_ready, lag=lambda: self.watchdog.lag, peers=lambda: self._peer_names
+            self._is_ready,
+            lag=lambda: self.watchdog.lag,
+            peers=lambda: self._peer_names,
+            facts=self._facts,
         )
         self.debug = Debug(self.director, self.decisions, process, self.traffic)
         """Answers questions about this process."""
@@ -194,6 +198,15 @@ class Front:
     async def _drain_streams(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
         log.info("drained; %d streams were still open and were closed", closed)
+
+    def _facts(self) -> RouterFacts:
+        settings = self._settings
+        return RouterFacts(
+            has_peers=settings.has_peers,
+            decisions=settings.decisions,
+            max_hold_seconds=settings.max_hold_seconds,
+            metrics_max_age_seconds=settings.metrics_max_age_seconds,
+        )
 
     def _is_ready(self) -> tuple[bool, str]:
         readiness = self.readiness()

@@ -32,6 +32,7 @@ class DebugPages:
             "held": gathering.held,
             "decisions": gathering.decisions,
             "explain": gathering.explain,
+            "facts": gathering.facts,
         }
 
     async def show(self, name: str, query: Mapping[str, str]) -> Shown:

@@ -10,6 +10,7 @@ import typer
 
 from lora_router import __version__
 from lora_router.cli.demo import demo
+from lora_router.cli.doctor import doctor
 from lora_router.cli.explain import explain
 from lora_router.cli.inspect import probe, scrape
 from lora_router.cli.pods import adapters, pods
@@ -35,6 +36,7 @@ app.command()(explain)
 app.command()(pods)
 app.command()(adapters)
 app.command()(top)
+app.command()(doctor)
 app.command()(demo)
 app.command()(simulate)
 

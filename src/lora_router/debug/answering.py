@@ -13,6 +13,7 @@ from lora_router import __version__
 from lora_router.debug.arguments import Arguments, ArgumentsError
 from lora_router.debug.decision_rows import Wanted, find, rows_of
 from lora_router.debug.explained_rows import explanation, held_decision, past_decision
+from lora_router.debug.fact_rows import RouterFacts, fact_parts
 from lora_router.debug.fleet_rows import AdapterSurvey, add_traffic, pod_parts
 from lora_router.debug.held_rows import find_held, held_rows
 from lora_router.debug.parts import AdapterPart
@@ -38,6 +39,7 @@ class Process:
         *,
         lag: Callable[[], float] = lambda: 0.0,
         peers: Callable[[], Iterable[str]] = lambda: (),
+        facts: Callable[[], RouterFacts] = RouterFacts,
         clock: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time,
     ) -> None:
@@ -47,12 +49,14 @@ class Process:
             readiness: Returns whether the process is ready, and the reason.
             lag: Returns the lag of its event loop, in seconds.
             peers: Returns the names of the peers that it hears.
+            facts: Returns the settings that the doctor looks at.
             clock: Returns seconds, monotonic: the clock of the fleet.
             wall: Returns seconds since 1970.
         """
         self.readiness = readiness
         self.lag = lag
         self.peers = peers
+        self.facts = facts
         self.now = clock
         self.wall = wall
         self.started_at = clock()
@@ -88,6 +92,7 @@ class Debug:
             "decisions": self._list_decisions,
             "decision": self._decision,
             "explain": self._explain,
+            "facts": self._facts,
         }
 
     async def answer(self, question: bytes) -> bytes:
@@ -128,6 +133,11 @@ class Debug:
         return await self._answer(
             await pod_parts(director.fleet, director.reception.room, self._process.now())
         )
+
+    async def _facts(self, _arguments: Arguments) -> Answer:
+        process, fleet = self._process, self._director.fleet
+        parts = await fact_parts(fleet, process.facts(), process.now(), process.wall())
+        return await self._answer(parts)
 
     async def _adapters(self, arguments: Arguments) -> Answer:
         survey = AdapterSurvey(self._director.fleet, self._process.now())

@@ -25,6 +25,7 @@ PARAMETERS: Mapping[Kind, tuple[str, ...]] = {
     "held": ("limit",),
     "decisions": ("limit", "since", "model", "pod", "outcome", "abnormal", "slow"),
     "decision": ("id", "router"),
+    "facts": (),
     "explain": ("model", "strategy", "filter", "size"),
 }
 """The parameters of each kind."""

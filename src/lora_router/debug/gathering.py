@@ -8,12 +8,14 @@ from typing import TypeVar
 import msgspec
 
 from lora_router.debug.arguments import Arguments, ArgumentsError
+from lora_router.debug.fact_rows import FactsPart, PodFacts, RouterFacts
 from lora_router.debug.merging import MergedAdapters, MergedPods
 from lora_router.debug.pages import (
     AdaptersPage,
     DecisionPage,
     DecisionsPage,
     ExplainPage,
+    FactsPage,
     HeldPage,
     PodsPage,
     RoutersPage,
@@ -150,6 +152,37 @@ class Gathering:
         more = left_out + max((answer.more for _, answer in answers.of), default=0)
         return AdaptersPage(
             at=answers.at, unreachable=answers.unreachable, adapters=rows, more=more
+        )
+
+    async def facts(self, args: Mapping[str, str] = NO_ARGS) -> FactsPage:
+        """Return the page of what the doctor needs to know besides.
+
+        Args:
+            args: There are none.
+
+        Raises:
+            ArgumentsError: There is a parameter.
+            NoAnswerError: No process answered.
+        """
+        answers = await self._answers("facts", args)
+        routers: list[RouterFacts] = []
+        pods: dict[str, PodFacts] = {}
+        async for some in in_slices(await answers.parts(FactsPart), 1):
+            for name, parts in some:
+                for part in parts:
+                    if part.router is not None:
+                        part.router.name = name
+                        routers.append(part.router)
+                    for pod in part.pods:
+                        known = pods.setdefault(pod.name, pod)
+                        # What one process does not know, another one does.
+                        known.strangers = min(known.strangers, pod.strangers)
+                        known.used = max(known.used, pod.used)
+        return FactsPage(
+            at=answers.at,
+            unreachable=answers.unreachable,
+            routers=routers,
+            pods=sorted(pods.values(), key=attrgetter("name")),
         )
 
     async def held(self, args: Mapping[str, str] = NO_ARGS) -> HeldPage:

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct, field
 
+from lora_router.debug.fact_rows import PodFacts, RouterFacts
 from lora_router.debug.rows import (
     AdapterRow,
     DecisionRow,
@@ -60,6 +61,13 @@ class DecisionsPage(Page, kw_only=True):
     """Decisions."""
 
     decisions: Annotated[list[DecisionRow], Meta(description="The newest first.")] = []
+
+
+class FactsPage(Page, kw_only=True):
+    """What the doctor needs to know besides."""
+
+    routers: Annotated[list[RouterFacts], Meta(description="The processes.")] = []
+    pods: Annotated[list[PodFacts], Meta(description="By name.")] = []
 
 
 class DecisionPage(ExplainedDecision, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-Kind = Literal["routers", "pods", "adapters", "held", "decisions", "decision", "explain"]
+Kind = Literal["routers", "pods", "adapters", "held", "decisions", "decision", "explain", "facts"]
 
 MAX_QUESTION_BYTES = 16 * 1024
 """Length of a question. A longer one is not answered."""
