@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from lora_router.debug.pages import (
     DecisionPage,
     DecisionsPage,
     ExplainPage,
+    FactsPage,
     HeldPage,
     PodsPage,
     RoutersPage,
@@ -35,6 +36,7 @@ _PATHS: Mapping[type[Struct], str] = {
     DecisionsPage: "decisions",
     DecisionPage: "decisions/",
     ExplainPage: "explain",
+    FactsPage: "facts",
 }
 
 
@@ -99,9 +101,26 @@ class DebugClient:
         Raises:
             DebugPageError: It cannot be read.
         """
+        return await self.get(f"/debug/{_PATHS[kind]}{quote(name, safe='')}", query)
+
+    async def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        statuses: Collection[int] = (200,),
+    ) -> bytes:
+        """Return any page of the admin port.
+
+        Args:
+            path: Its path.
+            query: The parameters.
+            statuses: Those that an answer may have.
+
+        Raises:
+            DebugPageError: It cannot be read.
+        """
         session = self._session
         assert session is not None  # noqa: S101 -- it is used as a context manager
-        path = f"/debug/{_PATHS[kind]}{quote(name, safe='')}"
         try:
             async with session.get(self._url + path, params=query) as response:
                 body = await response.content.read(MAX_PAGE_BYTES + 1)
@@ -112,7 +131,7 @@ class DebugClient:
                     if not more:
                         break
                     body += more
-                if response.status != 200:
+                if response.status not in statuses:
                     raise DebugPageError(self._refused(path, response.status, body))
                 return body
         except TimeoutError:

@@ -2,23 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import time
-from typing import TypeVar
 
-import aiohttp
 import msgspec
-from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
+from lora_router.debug.client import DebugClient, DebugPageError
 from lora_router.debug.fact_rows import PodFacts, RouterFacts
 from lora_router.debug.pages import AdaptersPage, DecisionsPage, FactsPage, RoutersPage
 from lora_router.debug.rows import AdapterRow, RouterRow
 from lora_router.doctor.facts import Adapter, Facts, Labels, Pod, Router
 
-TIMEOUT_SECONDS = 15.0
-"""Time for one page. A router waits for its peers for some seconds."""
-MAX_PAGE_BYTES = 64 * 1024 * 1024
 LOOKS = 3
 """How often the doctor looks at the requests on the pods. A page is a second old now and then, so
 one look also shows requests that have just ended."""
@@ -37,42 +32,31 @@ METRICS = frozenset(
     }
 )
 """The metrics that checks look at."""
-_MAX_TEXT = 300
-
-_Page = TypeVar("_Page", bound=Struct)
 
 
-class DoctorError(Exception):
-    """The router cannot be asked. The message says why."""
-
-
-async def read_facts(url: str, token: str = "", *, pause_seconds: float = 1.0) -> Facts:
+async def read_facts(client: DebugClient, *, pause_seconds: float = 1.0) -> Facts:
     """Read what a router says.
 
     Args:
-        url: The admin port, ``http://HOST:PORT``.
-        token: The token of the admin port; empty: none is sent.
+        client: Reads the pages of its admin port.
         pause_seconds: Time between two looks at the requests on the pods.
 
     Raises:
-        DoctorError: The router does not answer, or its pages cannot be read.
+        DebugPageError: The router does not answer, or a page cannot be read.
     """
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-        pages = _Pages(session, url.rstrip("/"))
-        readiness = await pages.readiness()
-        routers = await pages.debug("routers", RoutersPage)
-        adapters = await pages.debug("adapters?limit=2048", AdaptersPage)
-        try:
-            decisions = await pages.debug("decisions?abnormal=true&limit=1000", DecisionsPage)
-        except DoctorError:  # They may not be recorded.
-            decisions = DecisionsPage()
-        facts = [await pages.debug("facts", FactsPage)]
-        for _ in range(LOOKS - 1):
-            await asyncio.sleep(pause_seconds)
-            facts.append(await pages.debug("facts", FactsPage))
-        metrics = await pages.metrics()
+    # A router that is not ready answers with 503 and the same fields.
+    readiness = _readiness(await client.get("/readyz", statuses=(200, 503)))
+    routers = await client.page(RoutersPage)
+    adapters = await client.page(AdaptersPage, {"limit": "2048"})
+    try:
+        decisions = await client.page(DecisionsPage, {"abnormal": "true", "limit": "1000"})
+    except DebugPageError:  # They may not be recorded.
+        decisions = DecisionsPage()
+    facts = [await client.page(FactsPage)]
+    for _ in range(LOOKS - 1):
+        await asyncio.sleep(pause_seconds)
+        facts.append(await client.page(FactsPage))
+    metrics = _metrics(await client.get("/metrics"))
     told = {router.name: router for router in facts[0].routers}
     return Facts(
         routers=[_router(row, told.get(row.name)) for row in _first(routers.routers, facts[0])],
@@ -86,71 +70,28 @@ async def read_facts(url: str, token: str = "", *, pause_seconds: float = 1.0) -
     )
 
 
-class _Pages:
-    """The pages of one admin port."""
+def _readiness(body: bytes) -> Mapping[str, object]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise DebugPageError(f"/readyz is no page of a lora-router: {error}") from None
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session = session
-        self._url = url
 
-    async def readiness(self) -> Mapping[str, object]:
-        # A router that is not ready answers with 503 and the same fields.
-        body = await self._get("/readyz", {200, 503})
-        try:
-            return msgspec.json.decode(body, type=dict[str, object])
-        except msgspec.MsgspecError:
-            raise DoctorError(self._no_router("/readyz", body)) from None
-
-    async def debug(self, name: str, kind: type[_Page]) -> _Page:
-        body = await self._get(f"/debug/{name}", {200})
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
-            raise DoctorError(f"{self._url}/debug/{name}: {error}") from None
-
-    async def metrics(self) -> Mapping[str, Sequence[tuple[Labels, float]]]:
-        text = (await self._get("/metrics", {200})).decode(errors="replace")
-        lines = [line for line in text.splitlines() if _metric(line) in METRICS]
-        found: dict[str, list[tuple[Labels, float]]] = {}
-        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-            for sample in family.samples:
-                found.setdefault(sample.name, []).append((sample.labels, sample.value))
-        return found
-
-    async def _get(self, path: str, statuses: Collection[int]) -> bytes:
-        try:
-            async with self._session.get(self._url + path) as response:
-                body = b""
-                while more := await response.content.read(1 << 20):
-                    body += more
-                    if len(body) > MAX_PAGE_BYTES:
-                        raise DoctorError(f"{self._url}{path}: longer than {MAX_PAGE_BYTES} bytes")
-                if response.status not in statuses:
-                    raise DoctorError(
-                        f"{self._url}{path} answered with status {response.status}: {_text(body)}"
-                    )
-                return body
-        except TimeoutError:
-            raise DoctorError(f"{self._url}: no answer within {TIMEOUT_SECONDS:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            why = error.os_error.strerror or str(error.os_error)
-            raise DoctorError(
-                f"{self._url}: no router answers ({why}); --admin names the admin port of another"
-            ) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise DoctorError(f"{self._url}: {str(error) or type(error).__name__}") from None
-
-    def _no_router(self, path: str, body: bytes) -> str:
-        return f"{self._url}{path} is no page of a lora-router: {_text(body)}"
+def _metrics(body: bytes) -> Mapping[str, Sequence[tuple[Labels, float]]]:
+    """Return the samples that checks look at. The page may have thousands of others."""
+    lines = [
+        line for line in body.decode(errors="replace").splitlines() if _metric(line) in METRICS
+    ]
+    found: dict[str, list[tuple[Labels, float]]] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
 
 
 def _metric(line: str) -> str:
     """Return the name of the metric of a line; of a comment, ``#``."""
     return line.partition("{")[0].partition(" ")[0]
-
-
-def _text(body: bytes) -> str:
-    return " ".join(body.decode(errors="replace").split())[:_MAX_TEXT] or "no text"
 
 
 def _first(rows: Sequence[RouterRow], facts: FactsPage) -> list[RouterRow]:
