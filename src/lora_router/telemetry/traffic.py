@@ -139,7 +139,8 @@ class Traffic:
         self.pods: dict[str, PodTraffic] = {}
         self.traces = False
         """Whether requests are traced, so that histograms have exemplars."""
-        self._adapters = {OTHER: AdapterTraffic(OTHER)}
+        self._other = AdapterTraffic(OTHER)
+        self._adapters = {OTHER: self._other}
         self._most = most
         self._watched = Frequent(max(_WATCHED * most, _WATCHED_AT_LEAST))
         self._settle_at = 0.0
@@ -185,7 +186,7 @@ class Traffic:
         model = self.models.get(decision.base_model) or self._model(decision.base_model)
         pod = self.pods.get(decision.pod) or self._pod(decision.pod, decision.base_model)
         name = decision.adapter
-        adapter = self._adapters.get(name) or self._adapters[OTHER] if name else None
+        adapter = self._adapters.get(name, self._other) if name else None
         answered = decision.answered_at
         if answered:
             seconds = answered - arrived
@@ -274,12 +275,13 @@ class Traffic:
             row = rows[name] = AdapterTraffic(name)
             return row
         if not self._most:
-            return rows[OTHER]
+            return self._other
         self._watched.count(name)
-        if now >= self._settle_at:
-            self._settle_at = now + SETTLE_SECONDS
-            self._settle()
-        return rows.get(name) or rows[OTHER]
+        if now < self._settle_at:
+            return self._other
+        self._settle_at = now + SETTLE_SECONDS
+        self._settle()
+        return rows.get(name, self._other)
 
     def _settle(self) -> None:
         """Let the busiest adapters have the rows."""
