@@ -196,7 +196,7 @@ lock: ## resolve pyproject.toml into requirements/*.txt (needs uv and npm; ARGS=
 	$(COMPILE) --no-emit-package lora-router --extra dev pyproject.toml -o requirements/dev.txt
 	printf 'hatchling\neditables\n' | \
 		$(COMPILE) -c requirements/dev.txt --extra demo pyproject.toml - -o requirements/demo.txt
-	$(COMPILE) -c requirements/dev.txt --extra redis pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) -c requirements/dev.txt --extra redis --extra otel pyproject.toml -o requirements/runtime.txt
 	printf 'hatchling\n' | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt
 	$(COMPILE) --extra demo pyproject.toml requirements/clients.in -o requirements/clients.txt
 	npm install --package-lock-only --prefix tests/clients/javascript

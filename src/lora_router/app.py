@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from lora_router import __version__
 from lora_router.admin.debug_pages import DebugPages
@@ -28,8 +30,14 @@ Both leave less than the 10 s that the chart's grace period has after the drain,
 class App(Front):
     """One router. Must be created inside a running event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Create the parts. Nothing listens or is read yet.
+
+        Args:
+            settings: The settings.
+            environ: Where OpenTelemetry's variables are.
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
@@ -38,7 +46,7 @@ class App(Front):
             TokenError: ``admin_token_file`` cannot be used.
             LeaseNameError: The namespace of the Lease is unknown.
         """
-        super().__init__(settings)
+        super().__init__(settings, environ=environ)
         self.discovery = make_discovery(
             settings, self.fleet, self.telemetry, self.supervisor, self.director.priorities
         )
@@ -124,6 +132,7 @@ class App(Front):
             stop_part("discovery", self.discovery.stop(), _STOP_PART_SECONDS),
             stop_part("health check", self.health_check.stop(), _STOP_PART_SECONDS),
             stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
+            stop_part("traces", self._stop_traces(), _STOP_PART_SECONDS),
         )
         await stop_part("admin server", self.admin.stop(), _STOP_PART_SECONDS)
         self.watchdog.stop()

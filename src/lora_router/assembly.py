@@ -44,7 +44,6 @@ from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.pod_calls import PodCalls
 from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
-from lora_router.telemetry.abnormal_lines import AbnormalLines
 from lora_router.telemetry.decisions import DecisionLog
 from lora_router.telemetry.metrics import Telemetry
 
@@ -162,25 +161,6 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
     return director
 
 
-def make_decisions(settings: Settings) -> DecisionLog | None:
-    """Return the log of decisions, or ``None`` if they are not recorded."""
-    if not settings.decisions:
-        return None
-    return DecisionLog(
-        settings.decisions,
-        share=settings.decisions_share,
-        candidates_share=settings.decisions_candidates_share,
-        slow_seconds=settings.slow_request_seconds,
-    )
-
-
-def follow_decisions(settings: Settings, decisions: DecisionLog) -> None:
-    """Let the log have a line of each abnormal request, if it should have any."""
-    if settings.log_abnormal_per_second:
-        clock = LoopClock()
-        AbnormalLines(decisions, settings.log_abnormal_per_second, clock.call_later, clock.now)
-
-
 def _name_policy(settings: Settings) -> NamePolicy:
     rewrites = tuple(
         Rewrite(name, tuple(Target(model, weight) for model, weight in targets.items()))
@@ -207,6 +187,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
     decisions: DecisionLog | None = None,
     *,
     listens: bool = True,
+    traced: bool = False,
 ) -> Transport:
     """Return the selected transport, which does not listen yet.
 
@@ -231,6 +212,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
             pool=settings.pool_header or "",
             rewrite_key=settings.rewrite_sticky_header or "",
             passes_authorization=settings.admin_paths == "allow",
+            reads_traceparent=traced,
             selection=CONFORMANCE_HEADER if settings.conformance_header else "",
             new_model=settings.model_rewrite_header or "",
             reads_answers=settings.tokens != "off",

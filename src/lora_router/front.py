@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from socket import gethostname
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from lora_router.admin.server import Readiness
@@ -18,9 +19,7 @@ from lora_router.app_metrics import (
 )
 from lora_router.assembly import (
     LoopClock,
-    follow_decisions,
     follow_rewrites,
-    make_decisions,
     make_director,
     make_fleet,
     make_health_check,
@@ -35,6 +34,7 @@ from lora_router.endpoint_discovery.service import EndpointDiscovery
 from lora_router.extproc.certificate_watch import CertificateWatch
 from lora_router.extproc.gateway_faults import GatewayFaults
 from lora_router.fleet.ambiguous_names import AmbiguousNames
+from lora_router.observation_assembly import follow_decisions, make_decisions, make_traces
 from lora_router.peer_assembly import WorkerPeers, make_peering
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
@@ -62,13 +62,20 @@ class Front:
     Must be created inside a running event loop.
     """
 
-    def __init__(self, settings: Settings, worker: WorkerPeers | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker: WorkerPeers | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Create the parts. Nothing listens yet.
 
         Args:
             settings: The settings.
             worker: Where this process is, if it is a worker. Then it accepts no connections: it
                 gets those that another process accepted.
+            environ: Where OpenTelemetry's variables are. If they ask for traces, its SDK reads the
+                process's environment too.
 
         Raises:
             BrokenAlgorithmError: An installed algorithm cannot be loaded.
@@ -92,7 +99,11 @@ class Front:
         if self.decisions is not None:
             self.traffic = Traffic(self.decisions, settings.metrics_adapters, self.fleet)
             self.telemetry.follow(self.traffic)
-            follow_decisions(settings, self.decisions)
+            follow_decisions(settings, self.decisions, LoopClock())
+        self.traces = make_traces(environ, self.decisions)
+        """Sends a span for each request, if requests are traced."""
+        if self.traces is not None and self.traffic is not None:
+            self.traffic.traces = True
         self.transport = make_transport(
             settings,
             self.director,
@@ -104,6 +115,7 @@ class Front:
             self.peering,
             self.decisions,
             listens=worker is None,
+            traced=self.traces is not None,
         )
         self.health_check = make_health_check(
             settings, self.fleet, self.supervisor, self.pod_access
@@ -220,6 +232,11 @@ class Front:
     @property
     def _peer_names(self) -> Collection[str]:
         return () if self.peering is None else self.peering.hub.peers
+
+    async def _stop_traces(self) -> None:
+        """Send the spans that wait."""
+        if self.traces is not None:
+            await self.traces.stop()
 
     def _follow_rewrites(self) -> "FollowedRewrites | None":
         rewrites = follow_rewrites(self._settings, self.director.names, self.supervisor)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 
@@ -28,7 +29,8 @@ async def serve(settings: Settings, load: Callable[[], LoadedSettings]) -> None:
         ValueError, OSError, BrokenAlgorithmError: The start failed. The message has the cause.
     """
     stop = asyncio.Event()
-    app = App(settings) if settings.workers == 1 else Parent(settings)
+    # The parent of workers sees no requests. Each worker traces its own.
+    app = App(settings, os.environ) if settings.workers == 1 else Parent(settings)
 
     def stopped() -> None:
         if stop.is_set():

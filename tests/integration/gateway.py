@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 import yaml
@@ -90,7 +91,12 @@ def write_pods(path: Path, pods: Sequence[EchoPod | HastyPod]) -> None:
 
 @asynccontextmanager
 async def gateway(
-    tmp_path: Path, pods: Sequence[EchoPod | HastyPod], **changes: object
+    tmp_path: Path,
+    pods: Sequence[EchoPod | HastyPod],
+    environ: Mapping[str, str] = MappingProxyType({}),
+    bootstrap: Callable[[Settings], str] = bootstrap_yaml,
+    /,
+    **changes: object,
 ) -> AsyncIterator[Gateway]:
     """Start the pods, the router, Envoy and a client. Stop them at the end."""
     async with AsyncExitStack() as stack:
@@ -114,10 +120,10 @@ async def gateway(
                 **changes,
             },
         ).settings
-        app = App(settings)
+        app = App(settings, environ)
         stack.push_async_callback(app.stop)
         await app.start()
-        envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), tmp_path))
+        envoy = await stack.enter_async_context(Envoy(bootstrap(settings), tmp_path))
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         )

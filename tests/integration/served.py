@@ -1,10 +1,12 @@
 """``lora-router serve`` as a process of its own."""
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 import yaml
@@ -32,11 +34,15 @@ class Served:
         self.output = b""
 
     @asynccontextmanager
-    async def run(self) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def run(
+        self, environ: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run it, with these variables beside those of the tests."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lora_router", "serve", "--config", self.file),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **environ},
         )
         try:
             yield process

@@ -60,12 +60,13 @@ def extra(name: str) -> list[str]:
 
 
 LOCKS: dict[str, list[str]] = {
-    "runtime": [*PROJECT["dependencies"], *extra("redis")],
+    "runtime": [*PROJECT["dependencies"], *extra("redis"), *extra("otel")],
     "build": ["hatchling"],
     "demo": [*PROJECT["dependencies"], *extra("demo"), "hatchling", "editables"],
     "dev": [
         *PROJECT["dependencies"],
         *extra("demo"),
+        *extra("otel"),
         *extra("plot"),
         *extra("redis"),
         *extra("dev"),

@@ -53,7 +53,11 @@ class BuiltinTransport:
         self._process = Process(context, max_message_bytes)
         self.server = GrpcServer(
             {
-                PROCESS_PATH: self._process.open_call,
+                PROCESS_PATH: (
+                    self._process.open_traced_call
+                    if context.headers.reads_traceparent
+                    else self._process.open_call
+                ),
                 **Reflection(REFLECTED).methods,
                 **(methods or {}),
             },

@@ -49,6 +49,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """Read only where the router itself sends requests of clients to pods."""
     new_model: str = ""
     """The model that takes the place of the one in the request. Empty: none does."""
+    traceparent: str = ""
+    """Read only where requests are traced."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -135,15 +137,18 @@ KINDS: Mapping[type[Event], str] = {
 """All events, with the names of their messages in ``ProcessingRequest``."""
 
 
+_ABSENT = ("", "", "", "")
+
+
 def make_request_headers(
     ends: bool, setup: Setup, values: Iterable[str], too_many: bool = False
 ) -> RequestHeaders:
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
     path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
     api_version, objective, *key = more
-    rewrite_key = authorization = new_model = ""
+    rewrite_key = authorization = new_model = traceparent = ""
     if key:
-        rewrite_key, authorization, selection, new_model, *_ = *key, "", "", ""
+        rewrite_key, authorization, selection, new_model, traceparent, *_ = *key, *_ABSENT
         if selection:
             setup = structs.replace(setup, subset=read_endpoints(selection))
     return RequestHeaders(
@@ -163,6 +168,7 @@ def make_request_headers(
         too_many,
         authorization,
         new_model,
+        traceparent,
     )
 
 

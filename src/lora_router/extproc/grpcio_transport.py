@@ -191,6 +191,8 @@ class GrpcioTransport:
         self._streams.add(task)
         writer = _Writer(context, task.cancel, self._supervisor)
         session = Session(self._context, writer.send_late)
+        if self._context.headers.reads_traceparent:
+            session.traceparent = _traceparent(context)
         memory = StreamMemory(self.bounds.budget, session, writer.send_late)
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
@@ -248,6 +250,14 @@ def _reflection() -> list[grpc.GenericRpcHandler]:
 
     method = grpc.stream_stream_rpc_method_handler(answer)
     return [grpc.method_handlers_generic_handler(each, {METHOD: method}) for each in SERVICES]
+
+
+def _traceparent(context: _Context) -> str:
+    """Return the gateway's span of a stream, if it names one."""
+    for name, value in context.invocation_metadata() or ():
+        if name == "traceparent" and isinstance(value, str):
+            return value
+    return ""
 
 
 def _certificate(identity: TlsIdentity) -> grpc.ServerCertificateConfiguration:

@@ -43,6 +43,8 @@ class HeaderNames:
     """Whether the router itself sends requests of clients to pods."""
     reads_answers: bool = False
     """Whether the router reads the bodies of answers."""
+    reads_traceparent: bool = False
+    """Whether requests are traced."""
 
     @property
     def ours(self) -> tuple[str, ...]:
@@ -58,7 +60,8 @@ class HeaderNames:
     def wanted(self) -> tuple[str, ...]:
         """Request headers that the router reads, in the order of ``make_request_headers``."""
         authorization = "authorization" if self.passes_authorization else ""
-        more = [self.rewrite_key, authorization, self.selection, self.new_model]
+        traceparent = "traceparent" if self.reads_traceparent else ""
+        more = [self.rewrite_key, authorization, self.selection, self.new_model, traceparent]
         while more and not more[-1]:
             more.pop()
         return (

@@ -31,6 +31,12 @@ class Process:
         """Open a call on a new stream."""
         return ProcessCall(self, stream, headers)
 
+    def open_traced_call(self, stream: Stream, headers: CallHeaders) -> "ProcessCall":
+        """Open a call on a new stream, which may name the gateway's span."""
+        call = ProcessCall(self, stream, headers)
+        call.trace(headers.fields.get(b"traceparent", b"").decode("latin-1"))
+        return call
+
 
 class ProcessCall(MessageCall):
     """One call, which carries the messages of its session."""
@@ -42,6 +48,10 @@ class ProcessCall(MessageCall):
         self._process = process
         self._session = Session(process.context, self._send_late)
         process.open += 1
+
+    def trace(self, traceparent: str) -> None:
+        """Take in the gateway's span of this stream."""
+        self._session.traceparent = traceparent
 
     def message(self, message: Message) -> None:
         """Pass a message to the session, and send what it returns."""

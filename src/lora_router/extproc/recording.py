@@ -23,12 +23,14 @@ _PROTOCOL_ERROR = "protocol-error"
 class Recording:
     """The part of an exchange that keeps its record. Without a log of decisions there is none."""
 
-    __slots__ = ("_decision", "context")
+    __slots__ = ("_decision", "context", "traceparent")
 
     def __init__(self, context: SessionContext) -> None:
         self.context = context
         self._decision: Decision | None = None
         """The record of the request, from its headers to its end."""
+        self.traceparent = ""
+        """The gateway's span of this stream, if requests are traced and the gateway traces too."""
 
     @property
     def _decisions(self) -> DecisionLog:

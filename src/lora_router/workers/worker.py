@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from lora_router.admin.server import Readiness
 from lora_router.asking import Asking
@@ -70,6 +72,7 @@ class Worker(Front):
         control: FramedProtocol,
         descriptors: socket.socket,
         host: str,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Create the parts.
 
@@ -79,13 +82,14 @@ class Worker(Front):
             control: Sends to the parent.
             descriptors: Where the parent passes descriptors. It must not block.
             host: Identifies this run of the parent.
+            environ: Where OpenTelemetry's variables are.
 
         Raises:
             SecretError, RedisMissingError, PasswordError: The settings of peers cannot be used.
         """
         self._addresses = ToldAddresses()
         place = WorkerPlace(host, number, settings.workers)
-        super().__init__(settings, WorkerPeers(place, self._addresses))
+        super().__init__(settings, WorkerPeers(place, self._addresses), environ)
         self._control = control
         self._descriptors = descriptors
         self._connections = 0
@@ -140,6 +144,7 @@ class Worker(Front):
         await asyncio.gather(
             stop_part("health check", self.health_check.stop(), _STOP_PART_SECONDS),
             stop_part("background tasks", self.supervisor.stop(), _STOP_PART_SECONDS),
+            stop_part("traces", self._stop_traces(), _STOP_PART_SECONDS),
         )
         self.watchdog.stop()
 

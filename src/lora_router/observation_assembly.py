@@ -1,0 +1,62 @@
+"""Makes what observes requests: their records, log lines and traces. ``front`` connects it."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lora_router.config.settings import Settings
+from lora_router.routing.waiting_queue import Clock
+from lora_router.telemetry.abnormal_lines import AbnormalLines
+from lora_router.telemetry.decisions import DecisionLog
+from lora_router.telemetry.trace_settings import trace_settings
+
+if TYPE_CHECKING:
+    from lora_router.telemetry.trace_export import TraceExport
+
+log = logging.getLogger("lora_router")
+
+
+def make_decisions(settings: Settings) -> DecisionLog | None:
+    """Return the log of decisions, or ``None`` if they are not recorded."""
+    if not settings.decisions:
+        return None
+    return DecisionLog(
+        settings.decisions,
+        share=settings.decisions_share,
+        candidates_share=settings.decisions_candidates_share,
+        slow_seconds=settings.slow_request_seconds,
+    )
+
+
+def follow_decisions(settings: Settings, decisions: DecisionLog, clock: Clock) -> None:
+    """Let the log have a line of each abnormal request, if it should have any."""
+    if settings.log_abnormal_per_second:
+        AbnormalLines(decisions, settings.log_abnormal_per_second, clock.call_later, clock.now)
+
+
+def make_traces(environ: Mapping[str, str], decisions: DecisionLog | None) -> "TraceExport | None":
+    """Return what traces requests, or ``None`` if OpenTelemetry's variables ask for no traces.
+
+    A variable that cannot be used stops no router, since such variables are set for many services
+    at once. The log says what is wrong.
+    """
+    try:
+        wanted = trace_settings(environ)
+        if wanted is None:
+            return None
+        if decisions is None:
+            log.warning("requests are not traced: decisions is 0, so nothing is known of requests")
+            return None
+        # Importing the SDK takes long, and few need it.
+        from lora_router.telemetry.trace_export import TraceExport
+
+        return TraceExport(decisions, wanted)
+    except ImportError as error:
+        log.warning(
+            "requests are not traced, although OpenTelemetry's variables ask for it: the extra "
+            "otel is not installed (pip install 'lora-router[otel]'): %s",
+            error,
+        )
+    except ValueError as error:
+        log.warning("requests are not traced: %s", error)
+    return None
