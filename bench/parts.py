@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from bench import held
+from bench import held, observed
 from bench.builtin_requests import requests
 from bench.envoys import PAGES
 from bench.fleets import BenchFleet, MonotonicClock, pod_object
@@ -78,6 +78,7 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
     for size in sizes:
         rows[f"conversation, {_size(size)}"] = microseconds(_conversation(few, size), rounds)
     rows |= _request_in_pieces(few, rounds)
+    rows |= {name: microseconds(call, rounds) for name, call in observed.records().items()}
     for count in pods:
         fleet = few if count == 8 else BenchFleet(count)
         for name in (*sorted(installed()), FewestRequests.name):

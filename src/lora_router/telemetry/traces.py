@@ -4,8 +4,8 @@ A span begins with the headers of the request and ends with its answer. Its pare
 span, or the one that the client's ``traceparent`` names. It is made when the request has ended, so
 nothing is done for it before, and nothing for requests that are not sampled.
 
-The objects are made directly: a ``Tracer`` takes eight times as long, since others may change its
-spans while they are open. Sampler, resource, queue and exporter are the SDK's.
+The objects are made directly: a ``Tracer`` takes twice as long, since others may change its spans
+while they are open. Sampler, resource, queue and exporter are the SDK's.
 """
 
 import re
