@@ -49,7 +49,9 @@ def different_pods(facts: Facts) -> Iterator[Finding]:
     for base_model, pods in facts.by_base_model():
         slots = Counter(pod.slots for pod in pods if pod.slots is not None)
         if len(slots) > 1:
-            seen = ", ".join(f"{number} pods with {each}" for each, number in slots.most_common())
+            seen = ", ".join(
+                f"{counted(number, 'pod')} with {each}" for each, number in slots.most_common()
+            )
             yield Finding(
                 "different-slots",
                 Severity.HINT,
@@ -74,8 +76,8 @@ def different_pods(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "different-models",
                 Severity.WARNING,
-                f"{counted(len(odd), 'pod')} of {base_model} list other models than the most: "
-                f"{named(odd)}.",
+                f"Other models than most pods of {base_model} list: "
+                f"{counted(len(odd), 'pod')}: {named(odd)}.",
                 "Requests for what only some pods list cannot use the others. An adapter that was "
                 "loaded at run time is lost when its pod restarts.",
                 "Load and unload adapters on all pods alike. docs/paths.md has a path for that.",

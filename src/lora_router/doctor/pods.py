@@ -29,7 +29,7 @@ def unhealthy(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "ejected-pods",
             Severity.ERROR if 2 * len(pods) >= ready else Severity.WARNING,
-            f"{counted(len(pods), 'pod')} of {ready} failed and are excluded: "
+            f"Excluded because they failed: {len(pods)} of {counted(ready, 'pod')}: "
             f"{named([f'{pod.name} ({pod.why})' if pod.why else pod.name for pod in pods])}.",
             "The others have their load. If all fail, all are used again.",
             "Look at the log of these pods. docs/health.md says what counts as a failure.",
@@ -57,7 +57,7 @@ def unread(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "stale-pods",
             Severity.ERROR if len(pods) == ready else Severity.WARNING,
-            f"{counted(len(pods), 'pod')} of {ready} have not been read for {oldest:g} s: "
+            f"Not read for {oldest:g} s: {len(pods)} of {counted(ready, 'pod')}: "
             f"{named([pod.name for pod in pods])}{because}.",
             "The router does not know their load and what is in their slots, except for what it "
             "sent itself.",
@@ -88,7 +88,7 @@ def loadless(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "pods-without-load",
             Severity.WARNING,
-            f"The metrics of {counted(len(pods), 'pod')} do not show requests: {named(pods)}.",
+            f"The metrics of {counted(len(pods), 'pod')} show no requests: {named(pods)}.",
             "The router uses what routers sent there. It does not see other clients.",
             "Check that the port is that of the server, and the label of the engine "
             "(docs/engines.md).",

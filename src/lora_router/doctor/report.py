@@ -21,7 +21,7 @@ def render(findings: Sequence[Finding], facts: Facts) -> RenderableType:
         title.append(finding.severity, style=_STYLES[finding.severity])
         title.append(f" {finding.check}: ")
         title.append(finding.what)
-        body = Text(f"{finding.why}\n{finding.fix}", overflow="fold")
+        body = Text(f"{finding.why}\nFix: {finding.fix}", overflow="fold")
         parts += [title, Padding(body, (0, 0, 0, 4)), ""]
     parts.append(Text(_summary(findings, facts), overflow="fold"))
     return Group(*parts)

@@ -192,6 +192,19 @@ def certificates(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def unverified(facts: Facts) -> Iterator[Finding]:
+    """Find pods whose certificates are not verified."""
+    warning = facts.readiness.get("pod_tls_warning")
+    if warning:
+        yield Finding(
+            "pod-tls-unverified",
+            Severity.HINT,
+            "The certificates of pods are not verified (pod_tls_skip_verify).",
+            "Whoever is between the router and a pod can read the API key and invent metrics.",
+            "Set pod_tls_ca_file (docs/engines.md).",
+        )
+
+
 def observation(facts: Facts) -> Iterator[Finding]:
     """Find settings that leave nothing to look at."""
     if not facts.router.decisions:
@@ -213,5 +226,6 @@ CHECKS = (
     event_loop,
     log_lines,
     certificates,
+    unverified,
     observation,
 )

@@ -19,8 +19,9 @@ def one_slot(facts: Facts) -> Iterator[Finding]:
             Severity.WARNING,
             f"{counted(len(pods), 'pod')} can have one adapter in a batch: {named(pods)}.",
             "A slot becomes free when the last request of its adapter has ended; until then all "
-            "others wait. In a simulated fleet with 64 adapters, pods with 2 slots served 6 % of "
-            "what their compute allows within 5 s to the first token, and pods with 4 slots 29 %.",
+            "others wait. In a simulated fleet with 64 equally popular adapters, even pods with 2 "
+            "slots served only 6 % of what their compute allows, at a p99 of 5 s to the first "
+            "token.",
             "Set --max-loras of vLLM to 4 or more. Each slot takes GPU memory of max_lora_rank.",
         )
 
@@ -50,7 +51,7 @@ def unknown_slots(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "slots-unknown",
             Severity.HINT,
-            f"{counted(len(pods), 'pod')} do not report their adapter slots: {named(pods)}.",
+            f"The adapter slots of {counted(len(pods), 'pod')} are unknown: {named(pods)}.",
             "Algorithms cannot tell whether an adapter fits, so requests may wait on the pod. vLLM "
             "reports slots in vllm:lora_requests_info after its first request for an adapter.",
             "Send each adapter one request, or check that the metrics page is that of the server.",

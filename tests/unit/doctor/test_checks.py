@@ -112,6 +112,7 @@ FLEETS: dict[str, tuple[Severity, Facts]] = {
     "loop-stalls": (Severity.HINT, with_metric("lora_router_loop_stalls_total", 1)),
     "log-lines-dropped": (Severity.WARNING, with_metric("lora_router_log_lines_dropped_total", 5)),
     "certificate-expires": (Severity.WARNING, with_metric(EXPIRY, HEALTHY.now + 5 * DAY)),
+    "pod-tls-unverified": (Severity.HINT, with_readiness(pod_tls_warning="not verified")),
     "decisions-off": (Severity.HINT, with_router(decisions=0)),
 }
 
@@ -212,7 +213,7 @@ def test_one_ejected_pod_of_many_is_a_warning() -> None:
     pods = [replace(POD, name=f"models/vllm-{number}") for number in range(9)]
     finding = only(with_pods(*pods, replace(POD, name="models/vllm-9", health="ejected", why="x")))
     assert finding.severity is Severity.WARNING
-    assert "1 pod of 10 failed and are excluded: models/vllm-9 (x)." in finding.what
+    assert "Excluded because they failed: 1 of 10 pods: models/vllm-9 (x)." in finding.what
 
 
 def test_a_fleet_that_cannot_be_read_at_all_is_an_error_with_its_causes() -> None:

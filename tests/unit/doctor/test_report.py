@@ -38,7 +38,7 @@ def test_the_report_fits_every_width_and_loses_no_word(width: int) -> None:
 
 def test_the_worst_is_first_and_the_last_line_counts() -> None:
     lines = printed(200)
-    assert lines[0].startswith("error ejected-pods: 1 pod of 2 failed and are excluded")
+    assert lines[0].startswith("error ejected-pods: Excluded because they failed: 1 of 2 pods")
     assert lines[1].startswith("    The others have their load.")
     assert lines[-1] == "1 error, 2 warnings, 1 hint. Looked at 2 routers, 2 pods."
 
