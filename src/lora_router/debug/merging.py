@@ -14,7 +14,7 @@ from lora_router.debug.rows import AdapterOnPod, AdapterRow, PodRow
 from lora_router.debug.slices import in_slices
 from lora_router.telemetry.times import Times
 
-_AT_ONCE = 16
+_AT_ONCE = 4
 _WORST = ("healthy", "trying", "suspect", "ejected")
 _NEAREST = ("running", "slot", "host-memory")
 
