@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from unittest.mock import patch
 
@@ -40,6 +41,8 @@ from lora_router.extproc.session import Session
 from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
+from lora_router.telemetry.decisions import DecisionLog
+from lora_router.telemetry.traffic import Traffic
 
 SIZES = (1_000, 10_000, 220_000, 2_000_000)
 PODS = (8, 100, 1_000)
@@ -128,6 +131,20 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
         rows["the same, with a session that decides nothing"] = microseconds(
             requests(context, 1_000), rounds
         )
+    return rows | _recorded_requests(rounds)
+
+
+def _recorded_requests(rounds: int) -> dict[str, float]:
+    """Measure whole requests whose decisions are recorded, and counted; return µs by name."""
+    rows = {}
+    for what in ("recorded", "recorded, and counted by base model, pod and adapter"):
+        fleet, log = BenchFleet(8), DecisionLog(10_000)
+        fleet.director.observe()
+        if what != "recorded":
+            Traffic(log, 100, fleet.fleet)
+        endpoints = [state.pod.address for state in fleet.fleet]
+        call = requests(replace(_context(fleet), decisions=log), 1_000, endpoints)
+        rows[f"whole request with the answer's headers, 1 KB, {what}"] = microseconds(call, rounds)
     return rows
 
 

@@ -45,20 +45,19 @@ class Site:
         return (await self.telemetry.served(accept)).body
 
 
-@pytest.mark.parametrize("accept", ["", NATIVE], ids=["text", "protobuf"])
 async def test_the_page_of_a_hundred_thousand_adapters_is_as_long_as_that_of_a_few_hundred(
-    accept: str, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     few, many = Site(8), Site(8)
     for site, adapters in ((few, 400), (many, 100_000)):
         for number in range(adapters):
             site.request(number % 8 + 1, f"adapter-{number:06}")
 
-    lengths = len(await few.page(accept)), len(await many.page(accept))
-
-    with capsys.disabled():
-        print(f" [{lengths[0]} bytes with 400 adapters, {lengths[1]} with 100,000]", end="")
-    assert lengths[1] < lengths[0] * 1.1
+    for accept in ("", NATIVE):
+        lengths = len(await few.page(accept)), len(await many.page(accept))
+        with capsys.disabled():
+            print(f" [{lengths[0]} bytes with 400 adapters, {lengths[1]} with 100,000]", end="")
+        assert lengths[1] < lengths[0] * 1.1
 
 
 @pytest.mark.parametrize("accept", ["", NATIVE], ids=["text", "protobuf"])
