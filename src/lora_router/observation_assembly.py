@@ -50,13 +50,16 @@ def make_traces(environ: Mapping[str, str], decisions: DecisionLog | None) -> "T
         # Importing the SDK takes long, and few need it.
         from lora_router.telemetry.trace_export import TraceExport
 
-        return TraceExport(decisions, wanted)
+        traces = TraceExport(decisions, wanted)
     except ImportError as error:
         log.warning(
             "requests are not traced, although OpenTelemetry's variables ask for it: the extra "
             "otel is not installed (pip install 'lora-router[otel]'): %s",
             error,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         log.warning("requests are not traced: %s", error)
+    else:
+        log.info("requests are traced: spans are sent by OTLP over %s", wanted.protocol)
+        return traces
     return None

@@ -1,8 +1,10 @@
 """The spans of requests: whose children they are, whether there is one, and what they say."""
 
 import random
+from pathlib import Path
 
 import pytest
+from msgspec import structs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,7 +22,7 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace.status import StatusCode
 
 from lora_router.telemetry.decisions import Decision, DecisionLog
-from lora_router.telemetry.traces import Traces, read_traceparent
+from lora_router.telemetry.traces import Traces, attributes_of, read_traceparent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, NOT_SAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -264,6 +266,22 @@ def test_a_slow_request_says_so() -> None:
     site.request(takes=5.5)
 
     assert (site.span.attributes or {})["lora_router.slow"] is True
+
+
+def test_every_attribute_and_event_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "tracing.md").read_text()
+    full = Decision(arrived_at=1.0, answered_at=2.0, ended_at=3.0)
+    for field in structs.fields(Decision):
+        if field.type in (str, bool, int) or field.name.endswith(("_tokens", "_seconds")):
+            setattr(full, field.name, "x" if field.type is str else 1)
+    full.path, full.status = "/v1/completions", 500
+    site = Site()
+    site.request(held_for="x", retried_on="y")
+
+    names = {*attributes_of(full), *(event.name for event in site.span.events)}
+
+    assert len(names) > 28
+    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 @pytest.mark.parametrize("value", ["\ud800", "naïve", "\0\n", (1, 2)])
