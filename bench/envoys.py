@@ -73,6 +73,7 @@ def _printed(admin_port: int, workers: int) -> _Document:
     flags = {
         "envoy_listen_host": "127.0.0.1",
         "envoy_admin_port": admin_port,
+        "envoy_access_log": "off",
         "envoy_pods": "original-dst",
         "workers": workers,
     }

@@ -42,15 +42,19 @@ class Envoy:
         self._config = directory / f"envoy-{self.port}.yaml"
         self._config.write_text(bootstrap)
         self.log = directory / f"envoy-{self.port}.log"
+        self.access_log = directory / f"envoy-{self.port}.access"
+        """Its standard output."""
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            BINARY,
-            *("-c", self._config, "--concurrency", "1", "--use-dynamic-base-id"),
-            *("--log-path", self.log, "-l", "warning"),
-            *("--file-flush-interval-msec", "20"),
-            stdin=asyncio.subprocess.DEVNULL,
-        )
+        with self.access_log.open("w") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                BINARY,
+                *("-c", self._config, "--concurrency", "1", "--use-dynamic-base-id"),
+                *("--log-path", self.log, "-l", "warning"),
+                *("--file-flush-interval-msec", "20"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+            )
         try:
             async with asyncio.timeout(60):
                 while not await self._is_ready():

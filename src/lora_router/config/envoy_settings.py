@@ -77,6 +77,11 @@ class EnvoySettings(BaseModel):
         "answers. With original-dst, such requests are answered with 503. Only in "
         "buffered mode.",
     )
+    envoy_access_log: Literal["json", "off"] = Field(
+        "json",
+        description="envoy-config: whether Envoy writes a line of JSON to standard output for each "
+        "request, with its status, its times, and the router's decision.",
+    )
     envoy_pod_idle_seconds: kinds.Interval = Field(
         3.0,
         description="envoy-config: how long an idle connection to a pod is kept. Must be shorter "

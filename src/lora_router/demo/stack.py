@@ -147,6 +147,9 @@ class DemoStack:
             "envoy_listen_host": "127.0.0.1",
             "envoy_listen_port": listen_port,
             "envoy_admin_port": envoy_admin_port,
+            # A file would grow as long as the demo runs.
+            "envoy_access_log": "off",
+            "response_headers": "on",
         }
         if plan.peering and count > 1:
             # The list is the same for all: a router recognizes its own address.

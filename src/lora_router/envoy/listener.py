@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.google.protobuf import Any
 
 from lora_router.config.settings import Settings
+from lora_router.envoy.access_log import access_logs
 from lora_router.envoy.addresses import socket_address
 from lora_router.envoy.ext_proc_filter import ext_proc_filter
 from lora_router.envoy.local_replies import local_replies
@@ -75,6 +76,7 @@ def _connection_manager(settings: Settings) -> hcm.HttpConnectionManager:
             initial_connection_window_size=_HTTP2_CONNECTION_WINDOW,
         ),
         early_header_mutation_extensions=[_strip_client_headers(settings)],
+        access_log=access_logs(settings),
         local_reply_config=local_replies(settings),
         upgrade_configs=[_Upgrade(upgrade_type="websocket")],
         route_config=route_config(settings),

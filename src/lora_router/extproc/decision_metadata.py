@@ -27,11 +27,21 @@ def encode_metadata(decision: Decision) -> bytes:
     They are the texts ``pod``, ``reason``, ``algorithm``, ``adapter`` and ``base_model``, as far as
     they are not empty, and the number ``held_ms``.
     """
-    place = _place(decision.pod, decision.reason, decision.algorithm)
-    adapter = _adapter(decision.adapter, decision.base_model)
     held_seconds = decision.held_seconds
-    held = number_entry("held_ms", round(held_seconds * 1000)) if held_seconds else _NOT_HELD
-    return b"".join((before_entries(len(place) + len(adapter) + len(held)), place, adapter, held))
+    if held_seconds:
+        entries = _place(decision.pod, decision.reason, decision.algorithm)
+        entries += _adapter(decision.adapter, decision.base_model)
+        entries += number_entry("held_ms", round(held_seconds * 1000))
+        return before_entries(len(entries)) + entries
+    return _not_held(
+        decision.pod, decision.reason, decision.algorithm, decision.adapter, decision.base_model
+    )
+
+
+@lru_cache(maxsize=8192)
+def _not_held(pod: str, reason: str, algorithm: str, adapter: str, base_model: str) -> bytes:
+    entries = _place(pod, reason, algorithm) + _adapter(adapter, base_model) + _NOT_HELD
+    return before_entries(len(entries)) + entries
 
 
 @lru_cache(maxsize=4096)

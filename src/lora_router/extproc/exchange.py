@@ -59,7 +59,6 @@ from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.sticky import STICKY
 from lora_router.routing.waiting_queue import Held
-from lora_router.telemetry.decisions import MAX_NAME
 
 _PLAIN = ("", "identity")
 """Values of ``content-encoding`` of a body that the router can read."""
@@ -82,10 +81,8 @@ class Exchange(BodyArrival):
         self._headers, self._setup = headers, setup
         self._place = place = context.paths.find(headers.method, headers.path)
         if context.decisions is not None:
-            self._decision = context.decisions.begin(headers.request_id, place.path)
             traceparent = self.traceparent or headers.traceparent
-            if traceparent:
-                self._decision.traceparent = traceparent[:MAX_NAME]
+            self._begin_record(context.decisions, headers.request_id, place.path, traceparent)
         if headers.too_many:
             return self._too_many_headers()
         if headers.ends or not (place.reads_body or self._needs_body(place)):

@@ -23,7 +23,10 @@ _PROTOCOL_ERROR = "protocol-error"
 class Recording:
     """The part of an exchange that keeps its record. Without a log of decisions there is none."""
 
-    __slots__ = ("_decision", "context", "traceparent")
+    __slots__ = ("_decision", "_log_of_decisions", "context", "traceparent")
+
+    _log_of_decisions: DecisionLog
+    """The log that made the record. Set if there is one."""
 
     def __init__(self, context: SessionContext) -> None:
         self.context = context
@@ -32,12 +35,14 @@ class Recording:
         self.traceparent = ""
         """The gateway's span of this stream, if requests are traced and the gateway traces too."""
 
-    @property
-    def _decisions(self) -> DecisionLog:
-        """The log that made the record."""
-        decisions = self.context.decisions
-        assert decisions is not None  # noqa: S101 -- there is a record
-        return decisions
+    def _begin_record(
+        self, decisions: DecisionLog, request_id: str, path: str, traceparent: str = ""
+    ) -> None:
+        """Begin the record of a request whose headers arrived."""
+        self._log_of_decisions = decisions
+        self._decision = decision = decisions.begin(request_id, path)
+        if traceparent:
+            decision.traceparent = traceparent[:MAX_NAME]
 
     def _note_question(self, decision: Decision, query: RouteQuery, algorithm: str = "") -> None:
         """Record what the request asks for, once it is known.
@@ -48,7 +53,7 @@ class Recording:
             algorithm: What stands for an algorithm, where none is asked.
         """
         if not decision.asked_at:
-            decision.asked_at = self._decisions.now()
+            decision.asked_at = self._log_of_decisions.now()
         decision.model = query.model[:MAX_NAME]
         decision.size, decision.stream = query.size, query.stream
         decision.algorithm = algorithm
@@ -56,7 +61,7 @@ class Recording:
     def _note_passing(self, decision: Decision, algorithm: str) -> None:
         """Record that the request goes to any pod, whatever it asks for."""
         if not decision.asked_at:
-            decision.asked_at = self._decisions.now()
+            decision.asked_at = self._log_of_decisions.now()
         decision.algorithm = algorithm
 
     def _note_held(self, decision: Decision, held: Held) -> None:
@@ -78,14 +83,14 @@ class Recording:
 
     def _note_routed(self, decision: Decision, outcome: Routed) -> None:
         """Record that a pod was picked."""
-        decisions = self._decisions
+        decisions = self._log_of_decisions
         decision.decided_at = decisions.now()
         decision.routed(outcome)
         decisions.decided(decision)
 
     def _note_answer(self, decision: Decision, routed: Routed, answer: Answer) -> None:
         """Record how the answer began, and which pod gave it."""
-        decision.answered_at = self._decisions.now()
+        decision.answered_at = self._log_of_decisions.now()
         decision.status = answer.status
         if not answer.from_the_pod:
             decision.details = answer.details[:MAX_NAME]
@@ -139,7 +144,7 @@ class Recording:
 
     def _note_end(self, decision: Decision) -> None:
         """Complete the record of the request."""
-        decisions = self._decisions
+        decisions = self._log_of_decisions
         if not decision.number:
             if not decision.outcome:
                 decision.outcome = "cancelled"

@@ -61,19 +61,19 @@ class AdapterBeliefs:
         "_generated_tokens",
         "_named_adapters",
         "_others_requests",
-        "_residency",
         "_resident",
         "_started_at",
         "_stranger_requests",
         "_strangers",
-        "_used",
         "_used_since_scrape",
         "active",
         "expected",
         "foreign_adapters",
         "foreign_requests",
         "free_slots",
+        "last_uses",
         "peers",
+        "residency",
         "scraped_at",
         "shown",
         "slots",
@@ -113,14 +113,16 @@ class AdapterBeliefs:
         """
         self._fits = True
         """Whether the adapters in flight fit into the slots."""
-        self._used: dict[str, float] = {}
+        self.last_uses: dict[str, float] = {}
         """Adapters in order of last use, the most recently used one last, with the times of these
         uses (``last_uses``)."""
         self._emptied_at = float("-inf")
         """When a scrape showed that the server had restarted."""
         self._used_since_scrape: set[str] = set()
         """Adapters that this router or a peer used since the last scrape."""
-        self._residency: LoraResidency | None = None
+        self.residency: LoraResidency | None = None
+        """What the last scrape reported of what is loaded. ``None``: the server does not report it.
+        """
         self._started_at: float | None = None
         self._generated_tokens: float | None = None
         self._named_adapters = False
@@ -152,12 +154,12 @@ class AdapterBeliefs:
 
     def where(self, adapter: str) -> int:
         """Return where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
-        residency = self._residency
+        residency = self.residency
         if residency is not None and adapter not in self._used_since_scrape:
             if adapter in residency.gpu:
                 return IN_SLOT
             return IN_HOST_MEMORY if adapter in residency.cpu else AWAY
-        if adapter not in self._used:
+        if adapter not in self.last_uses:
             return AWAY
         if self.slots is None:
             return IN_SLOT
@@ -198,7 +200,7 @@ class AdapterBeliefs:
 
     def never_used(self, adapter: str) -> None:
         """Forget a use of an adapter that the pod does not have."""
-        self._used.pop(adapter, None)
+        self.last_uses.pop(adapter, None)
         self._resident = None
 
     def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
@@ -210,7 +212,7 @@ class AdapterBeliefs:
         """
         if self._is_of_another_server(metrics):
             self.slots = None
-            self._used = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
+            self.last_uses = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
             self._emptied_at = metrics.scraped_at
             self._named_adapters = False
         self.scraped_at = metrics.scraped_at
@@ -221,7 +223,7 @@ class AdapterBeliefs:
         self._stranger_requests = max(0, self._others_requests - self.peers.requests)
         self.somebody_waits = bool(metrics.deferred)
         lora, residency = metrics.lora, metrics.residency
-        self._residency = residency
+        self.residency = residency
         slots = lora.max_lora if lora is not None else None
         if slots is None and residency is not None:
             slots = residency.max_gpu
@@ -288,7 +290,7 @@ class AdapterBeliefs:
 
         Return the adapters of this router whose requests began and ended since its last share.
         """
-        used = self._used
+        used = self.last_uses
         if not used or used[next(reversed(used))] < ELSEWHERE:
             return []  # So it is on most pods.
         reported, expected = self.peers.reported, self.expected
@@ -300,10 +302,10 @@ class AdapterBeliefs:
 
         Return nothing if the server reports what it has loaded: then every router can read that.
         """
-        if self._residency is not None or not self._used:
+        if self.residency is not None or not self.last_uses:
             return {}
         in_flight = self.expected.keys() | self.foreign_adapters
-        return latest(self._used, in_flight, min(most, max(self.slots or 0, _LEAST_TOLD)), now)
+        return latest(self.last_uses, in_flight, min(most, max(self.slots or 0, _LEAST_TOLD)), now)
 
     def used_elsewhere(self, adapters: Collection[str]) -> None:
         """Record that requests of a peer used adapters, and have ended."""
@@ -319,7 +321,7 @@ class AdapterBeliefs:
 
         Return those whose last use was not known here. What is in flight is known better.
         """
-        before = self._used
+        before = self.last_uses
         news = later(uses, before)
         if not news:
             return []
@@ -327,7 +329,7 @@ class AdapterBeliefs:
             in_flight = name in self.expected or name in self.foreign_adapters
             if in_flight or news[name] <= self._emptied_at:
                 del news[name]
-        self._used, self._resident = merged(before, news, _MAX_USED), None
+        self.last_uses, self._resident = merged(before, news, _MAX_USED), None
         return list(news)
 
     def forget_old(self, now: float, max_age: float) -> bool:
@@ -381,10 +383,10 @@ class AdapterBeliefs:
         busy = self.expected.keys() | foreign if foreign else self.expected.keys()
         # If more adapters are in flight than there are slots, some of them wait. Only those that
         # have had a first token are known to be in a slot.
-        return in_slots(self._used, busy, busy if self._fits else self.active, slots)
+        return in_slots(self.last_uses, busy, busy if self._fits else self.active, slots)
 
     def _touch(self, adapter: str, at: float = HERE) -> None:
-        used = self._used
+        used = self.last_uses
         if adapter in used:
             del used[adapter]
         used[adapter] = at

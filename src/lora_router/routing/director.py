@@ -236,7 +236,7 @@ class Director:
         fallbacks = self._fallbacks.of(algorithm, request, answer.pod, candidates)
         seconds = perf_counter() - started
         recorder = self._recorder
-        looks = recorder.looks_at(candidates, request.adapter)
+        looks = recorder.looks_at(candidates, request.adapter, answer.pod)
         routed = recorder.routed(
             algorithm.name, request, answer, seconds, fallbacks, special, looks
         )

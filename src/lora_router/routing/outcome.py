@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from lora_router.fleet.ledger import Ledger, Reservation
-from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, RUNNING, Looks, looks_at, place_of
@@ -88,9 +88,11 @@ class Recorder:
         self.observes = False
         """Whether to note what the decision saw, because decisions are recorded."""
 
-    def looks_at(self, candidates: Candidates, adapter: str | None) -> Looks:
+    def looks_at(
+        self, candidates: Candidates, adapter: str | None, picked: PodView | None = None
+    ) -> Looks:
         """Return what is to be seen of the candidates, if decisions are recorded."""
-        return looks_at(candidates, adapter, self._ledger.index) if self.observes else NO_LOOKS
+        return looks_at(candidates, adapter, picked) if self.observes else NO_LOOKS
 
     def routed(
         self,
@@ -113,7 +115,7 @@ class Recorder:
             if place != RUNNING:
                 free = state.beliefs.free_slots
                 spilled = free is not None and free <= 0
-                replicated = bool(self._ledger.index.running(adapter))
+                replicated = RUNNING in [row[3] for row in looks.rows]
         reservation = self._ledger.reserve(state, adapter, path, streamed=request.stream)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)

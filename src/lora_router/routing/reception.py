@@ -213,7 +213,7 @@ class Reception:
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         recorder = self._recorder
-        looks = recorder.looks_at(candidates, request.adapter)
+        looks = recorder.looks_at(candidates, request.adapter, pick.pod)
         routed = recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special, looks)
         if held.request.adapter is not None:
             self.room.joined(held.request.adapter)

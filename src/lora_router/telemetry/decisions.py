@@ -35,6 +35,9 @@ MAX_NAME = 256
 FAILED = 500
 """Statuses from here on are failures."""
 
+_ORDINARY = ("routed", "answered", "")
+"""The outcomes of requests that may be ordinary."""
+
 Outcome = str
 """``routed``, ``refused``, ``answered`` (by the router itself) or ``cancelled`` (the client left
 before a decision). Empty while it is open."""
@@ -173,8 +176,8 @@ class Decision(Struct, kw_only=True, gc=False):
 
 def _seen(looks: Looks) -> tuple[Seen, ...]:
     return tuple(
-        Seen(pod.pod.name, requests, free_slots, PLACES[looks.place(pod)])
-        for pod, requests, free_slots in looks.rows
+        Seen(pod.pod.name, requests, free_slots, PLACES[place])
+        for pod, requests, free_slots, place in looks.rows
     )
 
 
@@ -244,7 +247,7 @@ class DecisionLog:
         """
         return (
             bool(decision.held_for)
-            or decision.outcome in ("refused", "cancelled")
+            or decision.outcome not in _ORDINARY
             or bool(decision.retried_on)
             or decision.unanswered
             or decision.failed
@@ -270,8 +273,16 @@ class DecisionLog:
 
     def ended(self, decision: Decision) -> None:
         """Take in that a request has ended. Nobody writes to its record any more."""
-        decision.ended_at = self.now()
-        if self.is_abnormal(decision):
+        decision.ended_at = now = self.now()
+        # As in ``is_abnormal``, without the calls.
+        if (
+            decision.status >= FAILED
+            or decision.held_for
+            or decision.outcome not in _ORDINARY
+            or (decision.answered_at or now) - decision.arrived_at > self.slow_seconds
+            or decision.retried_on
+            or decision.unanswered
+        ):
             if decision.number < 0:
                 decision.number = -decision.number
                 self._ring.append(decision)

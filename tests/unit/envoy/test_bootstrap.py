@@ -27,6 +27,8 @@ pytestmark = pytest.mark.envoy
 
 MANAGER = ("static_resources", "listeners", 0, "filter_chains", 0, "filters", 0, "typed_config")
 EXT_PROC = (*MANAGER, "http_filters", 0, "typed_config")
+ACCESS_LOG = (*MANAGER, "access_log", 0)
+FIELDS = ("typed_config", "log_format", "json_format")
 
 
 @pytest.mark.parametrize(
@@ -257,3 +259,30 @@ def test_envoy_removes_the_prefixes_of_the_settings_the_longest_first(mode: str)
         {"path_separated_prefix": "/llm"},
         {"prefix": "/"},
     ]
+
+
+class TestAccessLog:
+    def test_a_line_has_the_decision_beside_status_and_times(self) -> None:
+        printed = document(model_header="x-model")
+
+        assert dig(printed, *ACCESS_LOG, "name") == "envoy.access_loggers.stdout"
+        fields = dig(printed, *ACCESS_LOG, *FIELDS)
+        assert isinstance(fields, dict)
+        assert fields["pod"] == "%DYNAMIC_METADATA(io.lora_router:pod)%"
+        assert fields["held_ms"] == "%DYNAMIC_METADATA(io.lora_router:held_ms)%"
+        assert fields["model"] == "%REQ(x-model)%"
+        assert {"status", "duration", "response_duration", "request_id"} <= set(fields)
+
+    def test_no_query_is_logged(self) -> None:
+        assert dig(document(), *ACCESS_LOG, *FIELDS, "path") == "%PATH(NQ)%"
+
+    def test_it_can_be_switched_off(self) -> None:
+        manager = dig(document(envoy_access_log="off"), *MANAGER)
+
+        assert isinstance(manager, dict)
+        assert not manager.get("access_log")
+
+    def test_the_routers_metadata_are_accepted(self) -> None:
+        accepted = dig(document(), *EXT_PROC, "metadata_options", "receiving_namespaces", "untyped")
+
+        assert accepted == ["envoy.lb", "io.lora_router"]

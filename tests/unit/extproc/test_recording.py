@@ -145,6 +145,18 @@ class TestRouted:
         assert talk.log.is_abnormal(record)
         assert [seen.pod for seen in record.seen] == ["pod-1", "pod-2"]
 
+    def test_a_request_for_a_further_copy_of_its_adapter_says_so(self) -> None:
+        talk = Talk(make_fleet(12))
+        first = talk.fleet.ledger.reserve(state_of(talk.fleet, 12), "sql-lora")
+        last = talk.fleet.ledger.reserve(state_of(talk.fleet, 2), "sql-lora")
+        first.release()
+        talk.ask()
+
+        record = talk.end()
+
+        assert (record.pod, record.place, record.replicated) == ("pod-1", "nowhere", True)
+        assert last.open
+
     def test_one_that_the_router_does_not_know_is_named_by_its_endpoint(self) -> None:
         talk = Talk()
         talk.ask()
@@ -390,9 +402,9 @@ class TestHeld:
             record.pod_seconds,
         )
         assert sum(part or 0.0 for part in parts) == pytest.approx(3.5, abs=0.001)
-        assert [(seen.pod, seen.requests) for seen in record.held_seen] == [
-            ("pod-1", 1),
-            ("pod-2", 0),
+        assert [(seen.pod, seen.requests, seen.place) for seen in record.held_seen] == [
+            ("pod-1", 1, "running"),
+            ("pod-2", 0, "nowhere"),
         ]
         assert [(seen.pod, seen.requests) for seen in record.seen] == [("pod-1", 0), ("pod-2", 0)]
 

@@ -191,14 +191,14 @@ def test_a_later_use_of_its_own_stands() -> None:
 def test_the_same_told_again_changes_nothing() -> None:
     here = some_fleet()
     here.put_peer(told({"a-2": 30.0, "a-1": 20.0}), 50.0)
-    uses = beliefs_of(here)._used
+    uses = beliefs_of(here).last_uses
     heard: list[object] = []
     here.changes.shared.subscribe(heard.append)
 
     # Somewhat later, as if the report had been on its way for longer.
     here.put_peer(told({"a-2": 34.6, "a-1": 24.4}, number=2), 55.0)
 
-    assert beliefs_of(here)._used is uses
+    assert beliefs_of(here).last_uses is uses
     assert heard == []
 
 
@@ -260,7 +260,7 @@ def test_a_long_list_leaves_what_a_router_knows_itself() -> None:
 
     here.put_peer(told(dict.fromkeys(names, 0.5)), 50.0)
 
-    known = beliefs_of(here)._used
+    known = beliefs_of(here).last_uses
     assert len(known) == 1024
     assert set(names[:1000]) < set(known)
 
@@ -297,10 +297,10 @@ def test_the_order_of_last_use_stays_in_order_whatever_peers_say(
             case _:
                 share_of(here, clock.time)
         if what == "use":
-            assert list(state.beliefs._used)[-1] == value
+            assert list(state.beliefs.last_uses)[-1] == value
     share_of(here, clock.time)
-    times = list(state.beliefs._used.values())
+    times = list(state.beliefs.last_uses.values())
     assert times == sorted(times)
     assert all(at <= clock.time for at in times)
     seen = len(state.beliefs.active)
-    assert sum(map(state.beliefs.is_resident, state.beliefs._used)) <= max(2, seen)
+    assert sum(map(state.beliefs.is_resident, state.beliefs.last_uses)) <= max(2, seen)

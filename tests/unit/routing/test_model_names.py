@@ -169,7 +169,7 @@ class TestUnknownToABaseModel:
         assert len(names._denied) <= 1024
         assert {reason for _, _, reason in router.decisions.seen} == {"placed"}
         for state in router.fleet:
-            assert len(state.beliefs._used) == 0
+            assert len(state.beliefs.last_uses) == 0
 
     def test_it_may_be_held_and_is_routed_when_its_time_is_up(self) -> None:
         router = Router(make_fleet(1), HoldsOnce(), names=LOADS)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.routing.looks import Looks
@@ -119,7 +120,7 @@ def test_a_request_that_was_held_and_got_no_pod_counts_for_the_adapter_that_it_a
     fleet = Fleet()
     fleet.replace([pod_named("pod-0", models=("base", "a"))])
     [pod] = fleet
-    looks = Looks([(pod, 1, 0)], "a", frozenset(), {})
+    looks = Looks([(pod, 1, 0, AWAY)], "a")
 
     site.request(
         base_model="", pod="", first_byte=None, held=60.0, outcome="refused", held_looks=looks
