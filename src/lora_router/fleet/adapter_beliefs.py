@@ -178,7 +178,7 @@ class AdapterBeliefs:
     @property
     def recent(self) -> Collection[str]:
         """The adapters whose use is remembered, in order of last use."""
-        return self._used.keys()
+        return self.last_uses.keys()
 
     # Updates from the fleet and the ledger
 
