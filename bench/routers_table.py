@@ -18,7 +18,7 @@ from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.knowledge import NOTHING, PEERING, SCRAPES, Knowledge
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.percentile import percentile
-from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
+from lora_router.simulator.scenario import scenarios_of_fixed_fleets, shipped_scenario
 from lora_router.simulator.summary import WARM_UP
 from lora_router.simulator.trace import make_trace
 
@@ -200,7 +200,7 @@ def main() -> None:
     unknown = sorted(set(parts) - PARTS.keys())
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
-    names = arguments.scenarios.split(",") if arguments.scenarios else shipped_scenarios()
+    names = arguments.scenarios.split(",") if arguments.scenarios else scenarios_of_fixed_fleets()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     arguments.into.mkdir(parents=True, exist_ok=True)
     found: dict[tuple[str, Variant], Played] = {}

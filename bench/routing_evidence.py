@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.highest_rate import LIMIT_SECONDS, highest_rate, play, trace_of, with_loads
 from bench.lower_bounds import LowerBounds, lower_bounds
-from lora_router.simulator.scenario import Scenario, shipped_scenario, shipped_scenarios
+from lora_router.simulator.scenario import Scenario, scenarios_of_fixed_fleets, shipped_scenario
 from lora_router.simulator.summary import Summary, median_of
 
 PUBLISHED = (
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    names = arguments.scenarios or shipped_scenarios()
+    names = arguments.scenarios or scenarios_of_fixed_fleets()
     settings = [
         Setting(with_loads(shipped_scenario(name), block=block), block)
         for block in (True, False)

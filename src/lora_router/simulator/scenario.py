@@ -153,6 +153,17 @@ def shipped_scenarios() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
 
 
+def scenarios_of_fixed_fleets() -> tuple[str, ...]:
+    """Return the names of those scenarios whose number of pods is fixed.
+
+    Algorithms are compared on them. With an autoscaler, an algorithm that needs more pods gets
+    more.
+    """
+    return tuple(
+        name for name in shipped_scenarios() if shipped_scenario(name).keys.autoscaler is None
+    )
+
+
 def find_scenario(name_or_path: str) -> Scenario:
     """Return a scenario of this package by its name, or read a file.
 
