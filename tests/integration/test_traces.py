@@ -57,6 +57,9 @@ def tracing_envoy(collector: Collector) -> Callable[[Settings], str]:
         address = added["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
         address["socket_address"] = {"address": "127.0.0.1", "port_value": collector.port}
         resources["clusters"].append(added)
+        soon = {"tracing.opentelemetry.flush_interval_ms": 50}
+        layers = document.setdefault("layered_runtime", {}).setdefault("layers", [])
+        layers.append({"name": "traces", "static_layer": soon})
         return yaml.safe_dump(document)
 
     return bootstrap
