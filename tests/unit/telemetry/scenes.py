@@ -38,6 +38,7 @@ from lora_router.telemetry.decisions import Decision, DecisionLog
 from lora_router.telemetry.lacking_slots import HELD_SECONDS, LackingSlots
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.telemetry.traffic import Traffic
+from lora_router.telemetry.usage_counts import UsageCounts
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.routing.router import Router
 
@@ -148,6 +149,9 @@ def counts() -> Scene:
     telemetry.pod_events("added", 3)
     telemetry.discovery_lost("gone")
     telemetry.task_failed("pods-file")
+    usage = UsageCounts()
+    usage.stated, usage.missing, usage.encoded = 5, 6, 7
+    telemetry.registry.register(usage)
     failures = {"kind": "models", "pod": "pod-2", "cause": "timeout"}
     return Scene(
         telemetry.metrics,
@@ -168,6 +172,9 @@ def counts() -> Scene:
             at("lora_router_pod_events_total", kind="added"): 3,
             at("lora_router_discovery_failures_total", cause="gone"): 1,
             at("lora_router_task_failures_total", task="pods-file"): 1,
+            at("lora_router_usage_answers_total", usage="stated"): 5,
+            at("lora_router_usage_answers_total", usage="missing"): 6,
+            at("lora_router_usage_answers_total", usage="encoded"): 7,
             at("lora_router_build_info", version=__version__): 1,
         },
     )
