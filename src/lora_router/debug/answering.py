@@ -3,7 +3,8 @@
 Everything is read in the event loop that serves requests, in slices.
 """
 
-from collections import Counter
+import asyncio
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic, time
 
@@ -19,7 +20,6 @@ from lora_router.debug.held_rows import find_held, held_rows
 from lora_router.debug.parts import AdapterPart
 from lora_router.debug.questions import Answer, AnswerError, Question, encode, read_question
 from lora_router.debug.rows import RouterRow
-from lora_router.debug.slices import in_slices
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import RouteQuery
 from lora_router.telemetry.decisions import DecisionLog
@@ -194,8 +194,13 @@ class Debug:
 
     async def _answer(self, parts: Sequence[Collection[Struct]], more: int = 0) -> Answer:
         encoded: list[bytes] = []
-        async for some in in_slices(parts, _PARTS_AT_ONCE):
-            encoded += map(encode, some)
+        left = deque(parts)
+        parts = ()
+        while left:
+            # What is encoded is freed here, and not all at once in the end.
+            encoded.append(encode(left.popleft()))
+            if len(encoded) % _PARTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return Answer(at=self._process.wall(), parts=encoded, more=more)
 
 

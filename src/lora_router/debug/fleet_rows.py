@@ -47,10 +47,12 @@ def pod_part(state: PodState, waiting: Waiting, now: float) -> PodPart:
     for name, place in adapters_on(state, now):
         if len(on) == MAX_ADAPTERS_ON_POD:
             more += 1
-            continue
-        own, theirs = state.in_flight_adapters.get(name, 0), peers.in_flight(name)
-        closed = name in peers.closed or waiting.is_closed(state, name)
-        on.append(OnPod(name, PLACES[place], own, theirs, closed))
+        elif place == RUNNING:
+            own, theirs = state.in_flight_adapters.get(name, 0), peers.in_flight(name)
+            closed = name in peers.closed or waiting.is_closed(state, name)
+            on.append(OnPod(name, PLACES[place], own, theirs, closed))
+        else:
+            on.append(OnPod(name, PLACES[place], 0, 0, False))
     return PodPart(
         name=pod.name,
         address=pod.address,

@@ -34,7 +34,8 @@ class MergedPods:
         """Return a row of each pod, by name."""
         rows: list[PodRow] = []
         async for names in in_slices(sorted(self._parts), _AT_ONCE):
-            rows += [_pod(self._parts[name]) for name in names]
+            # What is merged is freed here, and not all at once in the end.
+            rows += [_pod(self._parts.pop(name)) for name in names]
         return rows
 
 
@@ -74,6 +75,16 @@ def _illness(part: PodPart) -> int:
 
 
 def _adapters_of(parts: list[PodPart]) -> list[AdapterOnPod]:
+    if len(parts) == 1:  # As in most routers, which have no peers.
+        return [
+            AdapterOnPod(
+                name=each.name,
+                place=each.place,
+                in_flight=each.in_flight + each.peers,
+                closed=each.closed,
+            )
+            for each in parts[0].on
+        ]
     found: dict[str, AdapterOnPod] = {}
     own: dict[str, int] = {}
     for part in parts:

@@ -1,13 +1,11 @@
 """Rows that processes tell each other beside those of the pages, because they are to be merged."""
 
-from typing import NamedTuple
-
-from msgspec import field
+from msgspec import Struct, field
 
 from lora_router.debug.rows import AdapterRow, PodRow
 
 
-class OnPod(NamedTuple):
+class OnPod(Struct, frozen=True, array_like=True, gc=False):
     """An adapter on a pod."""
 
     name: str
@@ -19,7 +17,7 @@ class OnPod(NamedTuple):
     closed: bool
 
 
-class PodPart(PodRow, kw_only=True, omit_defaults=True):
+class PodPart(PodRow, kw_only=True, omit_defaults=True, gc=False):
     """A pod, as one process knows it. Its counts are those of this process alone."""
 
     on: list[OnPod] = field(default_factory=list)
@@ -28,7 +26,7 @@ class PodPart(PodRow, kw_only=True, omit_defaults=True):
     """What its peers reported. A peer that answers, too, counts once."""
 
 
-class AdapterPart(AdapterRow, kw_only=True, omit_defaults=True):
+class AdapterPart(AdapterRow, kw_only=True, omit_defaults=True, gc=False):
     """An adapter, as one process knows it."""
 
     peers_in_flight: int = 0
