@@ -36,6 +36,7 @@ _HANDLED = {
     "ClientTrafficPolicy",
     "EnvoyExtensionPolicy",
     "EnvoyPatchPolicy",
+    "EnvoyProxy",
     "Gateway",
     "HTTPRoute",
     "ReferenceGrant",
