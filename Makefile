@@ -155,6 +155,10 @@ readme: $(VENV)/.dev ## update the README's table of settings
 autoscaling-table: $(VENV)/.dev ## simulate the scenario of docs/autoscaling.md and write its table
 	$(PY) docs/write_autoscaling.py | $(PY) docs/embed.py docs/autoscaling.md table
 
+.PHONY: page-screenshots
+page-screenshots: $(VENV)/.demo $(VENV)/.dev ## write the pictures of docs/page.md from a run of the demo (needs chromium; 1 minute)
+	$(PY) docs/page_screenshots.py
+
 .PHONY: scenario-keys
 scenario-keys: $(VENV)/.dev ## update the tables of docs/simulator.md
 	$(PY) docs/write_simulator.py

@@ -67,11 +67,13 @@ def unpacked(archive: Path, folder: Path) -> Path:
     return folder / f"lora_router-{__version__}"
 
 
-def test_the_wheel_has_the_package_its_types_and_its_scenarios(wheel: Path) -> None:
+def test_the_wheel_has_the_package_its_types_its_scenarios_and_its_page(wheel: Path) -> None:
     names = set(contents(wheel))
 
     assert "lora_router/py.typed" in names
     assert {f"lora_router/simulator/scenarios/{name}.yaml" for name in shipped_scenarios()} <= names
+    page = {path.name for path in (ROOT / "src/lora_router/admin/page").iterdir()}
+    assert {f"lora_router/admin/page/{name}" for name in page} <= names
     assert {name.split("/")[0] for name in names} == {
         "lora_router",
         f"lora_router-{__version__}.dist-info",

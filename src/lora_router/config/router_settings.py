@@ -158,10 +158,11 @@ class RouterSettings(BaseModel):
     )
     admin_host: kinds.Address = Field(
         "127.0.0.1",
-        description="Address that serves /healthz, /readyz and /metrics. :: as for grpc_host.",
+        description="Address that serves /healthz, /readyz, /metrics, the page and /debug. :: as "
+        "for grpc_host.",
     )
     admin_port: kinds.PortOrAny = Field(
-        8080, description="Port that serves /healthz, /readyz and /metrics."
+        8080, description="Port that serves /healthz, /readyz, /metrics, the page and /debug."
     )
     loop_stall_seconds: kinds.Interval = Field(
         0.5,

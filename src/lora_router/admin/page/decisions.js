@@ -76,7 +76,8 @@ class Decisions {
   show(asked = false) {
     if (this.paused && !asked) return;
     const part = parts.decisions;
-    const rows = this.found ? this.found.rows : [...part.rows.values()].sort((a, b) => b.at - a.at);
+    // A router lists them in the order in which they were decided, which is later for those that were held.
+    const rows = [...(this.found ? this.found.rows : part.rows.values())].sort((a, b) => b.at - a.at);
     this.table.show(rows);
     const error = this.found ? this.found.error : part.error;
     note(this.section, error || (rows.length || !part.known ? "" : this.found ? "No decision that the router remembers fits." : "No request has arrived yet."));

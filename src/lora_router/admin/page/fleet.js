@@ -99,6 +99,7 @@ class Fleet {
     this.drawSlots(card);
     put(card.numbers, [
       `${number(pod.in_flight)} in flight`,
+      pod.free_slots < 0 ? `${many(-pod.free_slots, "adapter")} too many` : null,
       pod.waiting ? `${number(pod.waiting)} queued` : null,
       pod.cache_use === null ? null : `KV ${percent(pod.cache_use)}`,
     ].filter(Boolean).map((each) => each.replaceAll(" ", "\u00a0")).join(" · "));

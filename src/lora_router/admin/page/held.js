@@ -51,9 +51,9 @@ class Held {
     put(line.model, row.model);
     put(line.why, [
       row.reason,
-      row.closing ? `closing the slot of ${row.closing.adapter} on ${row.closing.pod}` : null,
+      row.closing ? `closing ${row.closing.adapter} on ${row.closing.pod}` : null,
       row.wanted ? `wants a slot on ${row.wanted}` : null,
-      row.router,
+      parts.routers.rows.size > 1 ? row.router : null,
     ].filter(Boolean).join(" · "));
   }
 }

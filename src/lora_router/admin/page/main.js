@@ -10,6 +10,7 @@ const routers = new Routers();
 const summary = new Summary();
 const views = { fleet, held, decisions, adapters, routers };
 const due = new Set();
+let isNews = false;
 
 function draw() {
   const started = performance.now();
@@ -27,7 +28,8 @@ function draw() {
   }
   summary.show();
   due.clear();
-  put($("#cost"), `Last update: ${(performance.now() - started).toFixed(1)} ms.`);
+  if (isNews) put($("#cost"), `Last update: ${(performance.now() - started).toFixed(1)} ms.`);
+  isNews = false;
 }
 
 function isDue(name) {
@@ -37,6 +39,7 @@ function isDue(name) {
 
 new Stream((name, sent) => {
   apply(name, sent);
+  isNews = true;
   isDue(name);
 }, (state, text) => {
   const line = $("#connection");
