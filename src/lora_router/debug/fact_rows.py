@@ -98,7 +98,7 @@ def pod_facts(state: PodState, now: float, wall: float) -> PodFacts:
     """Return the facts of a pod. ``now`` and ``wall`` are as for ``fact_parts``."""
     pod, beliefs, metrics, health = state.pod, state.beliefs, state.metrics, state.health
     peers = beliefs.peers
-    used = {*beliefs.recent, *beliefs.expected, *beliefs.foreign_adapters}
+    used = {*beliefs.last_uses, *beliefs.expected, *beliefs.foreign_adapters}
     residency = None if metrics is None else metrics.residency
     return PodFacts(
         name=pod.name,

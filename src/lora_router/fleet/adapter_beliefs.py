@@ -175,11 +175,6 @@ class AdapterBeliefs:
         """Return whether an adapter is in host memory or in a slot, as far as is known."""
         return self.where(adapter) != AWAY
 
-    @property
-    def recent(self) -> Collection[str]:
-        """The adapters whose use is remembered, in order of last use."""
-        return self.last_uses.keys()
-
     # Updates from the fleet and the ledger
 
     def used(self, adapter: str) -> None:
