@@ -55,6 +55,27 @@ def test_envoy_reads_the_pod_and_the_fallbacks_where_the_router_writes_them(
     assert policy["retry"]["numRetries"] == settings.fallbacks
 
 
+@pytest.mark.parametrize("destination", ["endpoint-override", "original-dst"])
+def test_a_rate_limit_is_part_of_the_policy_of_the_route(destination: str) -> None:
+    limit = {"type": "Global", "global": {"rules": [{"limit": {"requests": 9, "unit": "Hour"}}]}}
+
+    without = render(behind_envoy_gateway(destination=destination))
+    documents = render(behind_envoy_gateway(destination=destination, rateLimit=limit))
+
+    policy = one(documents, "BackendTrafficPolicy")["spec"]
+    assert policy.pop("rateLimit") == limit
+    assert policy == one(without, "BackendTrafficPolicy")["spec"]
+
+
+@pytest.mark.parametrize(("given", "tokens"), [(True, "on"), ("all", "all"), (False, "off")])
+def test_a_switch_is_what_yaml_reads_it_as(given: object, tokens: str, tmp_path: Path) -> None:
+    documents = render(behind_envoy_gateway() | {"settings": {"tokens": given}})
+
+    assert in_force(documents, tmp_path).tokens == tokens
+    [metadata] = [processor(documents)["metadata"]]
+    assert "io.lora_router" in metadata["writableNamespaces"]
+
+
 @pytest.mark.parametrize("fallbacks", [0, 2])
 def test_there_are_as_many_retries_as_fallbacks(fallbacks: int) -> None:
     documents = render(behind_envoy_gateway() | {"settings": {"fallbacks": fallbacks}})

@@ -7,8 +7,8 @@ document, the number of brackets that were closed says how deep each key was. A 
 wrote into the parameters of a tool, which some answers repeat, is too deep to count.
 """
 
+import json
 import re
-from json import JSONDecoder
 from typing import Any
 
 MAX_USAGE_BYTES = 4096
@@ -20,20 +20,31 @@ _SPACE = rb"[ \t\n\r]{0,8}"
 _FIRST_KEY = re.compile(rb"(?<!\\)" + KEY + _SPACE + rb":" + _SPACE + rb"\{")
 _LONGEST_KEY = len(KEY) + 18
 _TO_OBJECT = re.compile(_SPACE + rb"(?::" + _SPACE + rb"(\{)?)?")
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
-"""A string, with group 1 empty if the text ends inside it; or a bracket."""
+_STRING = rb'"(?!usage")(?:[^"\\]++|\\.)*+"'
+_PLAIN = rb'[^"{}\[\]]++|' + _STRING
+_FLAT = rb"[{\[](?:" + _PLAIN + rb")*+[}\]]"
+_SHALLOW = rb"[{\[](?:" + _PLAIN + rb"|" + _FLAT + rb")*+[}\]]"
+_SKIPPED = re.compile(rb"(?:" + _PLAIN + rb"|" + _SHALLOW + rb")*+", re.DOTALL)
+"""What is passed over at once: all but the key, brackets of deeper values, and a string in which
+the text ends. An object under the key may have what is passed over. No byte is looked at more than
+three times."""
 _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _QUOTE = ord('"')
 _OPENING = b"{["
 _LEVELS = 2
 """Levels below the outermost one, so far, on which objects are kept."""
 
-_decode = JSONDecoder().raw_decode
-
 
 def may_have_usage(text: bytes | bytearray) -> bool:
     """Return whether a whole document may have an object under the key."""
-    return _FIRST_KEY.search(text, 1) is not None
+    return KEY in text and _FIRST_KEY.search(text, 1) is not None
+
+
+def _end(pattern: "re.Pattern[bytes]", text: bytes, at: int) -> int:
+    """Return where the match ends of a pattern that matches the empty text, too."""
+    found = pattern.match(text, at)
+    assert found is not None  # noqa: S101 -- see above
+    return found.end()
 
 
 class JsonUsage:
@@ -69,13 +80,19 @@ class JsonUsage:
         at = 0
         if not self._scans:
             # No document begins with a key.
-            key = _FIRST_KEY.search(text, 1)
+            key = _FIRST_KEY.search(text, 1) if KEY in text else None
             if key is None:
                 self._kept = text[-_LONGEST_KEY - 1 :]
                 return
             self._scans = True
             at = key.start()
         self._kept = self._scan(text, at)
+
+    def end(self) -> None:
+        """Take in that the document is complete."""
+        if self._scans and self._kept:
+            self._scan(self._kept, 0, ends=True)
+        self._kept = b""
 
     def usage(self, depth: int) -> Any:
         """Return the last object that is so deep, now that the document is complete.
@@ -88,31 +105,29 @@ class JsonUsage:
         """
         return self._found.get(self._depth + depth)
 
-    def _scan(self, text: bytes, at: int) -> bytes:
-        """Read a text from an offset on. Return what is needed of it with the next part."""
+    def _scan(self, text: bytes, at: int, *, ends: bool = False) -> bytes:
+        """Read a text from an offset on. Return what is needed of it with the next part, if any."""
         size = len(text)
         if self._in_string:
-            rest = _REST_OF_STRING.match(text, at)
-            assert rest is not None  # noqa: S101 -- it matches the empty text
-            at = rest.end()
+            at = _end(_REST_OF_STRING, text, at)
             if at == size or text[at] != _QUOTE:
                 return text[at:]  # Nothing, or a backslash.
             self._in_string = False
             at += 1
-        while (token := _TOKEN.search(text, at)) is not None:
-            start, at = token.span()
-            if text[start] != _QUOTE:
-                self._bracket(text[start])
-            elif not token[1]:
-                if KEY.startswith(text[start:]):
-                    return text[start:]
-                self._in_string = True
-                return text[at:]
-            elif at - start == len(KEY) and text.startswith(KEY, start):
-                after = self._object(text, at)
+        while (at := _end(_SKIPPED, text, at)) < size:
+            if text[at] != _QUOTE:
+                self._bracket(text[at])
+                at += 1
+            elif text.startswith(KEY, at):
+                after = self._object(text, at + len(KEY), ends=ends)
                 if after is None:
-                    return text[start:]
+                    return text[at:]
                 at = after
+            elif size - at < len(KEY) and KEY.startswith(text[at:]):
+                return text[at:]
+            else:
+                self._in_string = True
+                return text[_end(_REST_OF_STRING, text, at + 1) :]
         return b""
 
     def _bracket(self, bracket: int) -> None:
@@ -124,19 +139,27 @@ class JsonUsage:
             self._lowest = self._depth
             self._found.pop(self._lowest + _LEVELS + 1, None)
 
-    def _object(self, text: bytes, at: int) -> int | None:
-        """Take the object after a key. Return where to read on; ``None``: the text is too short."""
+    def _object(self, text: bytes, at: int, *, ends: bool) -> int | None:
+        """Take the object after a key. Return where to read on; ``None``: with the next part."""
         value = _TO_OBJECT.match(text, at)
         assert value is not None  # noqa: S101 -- it matches the empty text
         start = value.end()
         if value[1] is None:
-            return None if start == len(text) else start
+            return None if start == len(text) and not ends else start
+        end = _end(_SKIPPED, text, start)
         start -= 1
-        try:
-            # In this encoding an offset into the text is an offset into the bytes.
-            found, length = _decode(text[start : start + MAX_USAGE_BYTES].decode("latin-1"))
-        except (ValueError, RecursionError):
-            return None if len(text) - start < MAX_USAGE_BYTES else start
-        if self._depth <= self._lowest + _LEVELS:
-            self._found[self._depth] = found
-        return start + length
+        if text[end : end + 1] == b"}":
+            end += 1
+            if end - start <= MAX_USAGE_BYTES and self._depth <= self._lowest + _LEVELS:
+                self._found[self._depth] = _decoded(text[start:end])
+            return end
+        # Another key is in it, it is too deep or too long, or it is cut.
+        may_be_cut = not ends and len(text) - start < MAX_USAGE_BYTES
+        return None if may_be_cut and not text.startswith(KEY, end) else start
+
+
+def _decoded(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -156,6 +156,7 @@ class UsageSearch:
             self._add_part(rest)
 
     def _take(self, document: JsonUsage) -> bool:
+        document.end()
         if self._events and not document.head.startswith(_DATA):
             return False
         found = usage_of(document.usage(1))

@@ -96,6 +96,9 @@ def test_the_counts_of_a_document_in_one_piece_and_in_single_bytes(
         {'x"usage': {"prompt_tokens": 999}},
         {"user": "]}" * 20_000},
         {"user": "\\" * 9_999},
+        {"tools": {"usage": {"a": {"b": {"c": {"d": [[[[1]]]]}}}}}},
+        {"tools": {"usage": {"usage": {"usage": {"prompt_tokens": 999}}}}},
+        {"tools": [json.loads('{"usage":' * 90 + "{}" + "}" * 90)]},
     ],
 )
 @pytest.mark.parametrize("before", [True, False])
