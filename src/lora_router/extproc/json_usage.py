@@ -19,8 +19,10 @@ _SPACE = rb"[ \t\n\r]{0,8}"
 """Writers of JSON put at most one space here. The limit bounds what is kept."""
 _FIRST_KEY = re.compile(rb"(?<!\\)" + KEY + _SPACE + rb":" + _SPACE + rb"\{")
 _LONGEST_KEY = len(KEY) + 18
+_ANOTHER_KEY = re.compile(KEY + _SPACE + rb":")
 _TO_OBJECT = re.compile(_SPACE + rb"(?::" + _SPACE + rb"(\{)?)?")
-_STRING = rb'"(?!usage")(?:[^"\\]++|\\.)*+"'
+_STRING = rb'"(?!usage"' + _SPACE + rb'(?::|\Z))(?:[^"\\]++|\\.)*+"'
+"""A string that is not the key, and cannot become it with the next part."""
 _PLAIN = rb'[^"{}\[\]]++|' + _STRING
 _FLAT = rb"[{\[](?:" + _PLAIN + rb")*+[}\]]"
 _SHALLOW = rb"[{\[](?:" + _PLAIN + rb"|" + _FLAT + rb")*+[}\]]"
@@ -155,7 +157,7 @@ class JsonUsage:
             return end
         # Another key is in it, it is too deep or too long, or it is cut.
         may_be_cut = not ends and len(text) - start < MAX_USAGE_BYTES
-        return None if may_be_cut and not text.startswith(KEY, end) else start
+        return None if may_be_cut and _ANOTHER_KEY.match(text, end) is None else start
 
 
 def _decoded(text: bytes) -> Any:
