@@ -43,6 +43,7 @@ FIELDS = ("typed_config", "log_format", "json_format")
         {"target_pod_header": "x-pod", "destination_header": "x-to"},
         {"path_prefixes": "/llm,/eu-1/a.b/,/~+x"},
         {"path_prefixes": "/llm,/eu-1/a.b/,/~+x", "envoy_body_mode": "full-duplex"},
+        {"path_prefixes": "/llm", "envoy_body_mode": "streamed", "tokens": "on"},
     ],
     ids=str,
 )
@@ -115,6 +116,31 @@ def test_the_router_sees_how_each_answer_begins_and_when_it_ends(mode: str) -> N
     assert "response_body_mode" not in processing  # type: ignore[operator]
     attributes = dig(made, *EXT_PROC, "response_attributes")
     assert attributes == ["upstream.address", "response.code", "response.code_details"]
+
+
+def read_paths(**settings: object) -> set[object]:
+    """The paths of which Envoy sends all answers to the router."""
+    routes = dig(document(**settings), *MANAGER, "route_config", "virtual_hosts", 0, "routes")
+    return {
+        dig(each, "match", "path_separated_prefix")
+        for each in routes  # type: ignore[attr-defined]
+        if "typed_per_filter_config" in each
+    }
+
+
+@pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
+def test_answers_that_state_tokens_reach_the_router_where_it_cannot_ask_for_them(mode: str) -> None:
+    assert "/v1/responses" in read_paths(envoy_body_mode=mode)
+    assert "/v1/messages" not in read_paths(envoy_body_mode=mode)
+
+    paths = read_paths(envoy_body_mode=mode, tokens="on", paths={"/mine": "routed"})
+
+    assert {"/v1/responses", "/v1/messages", "/v1/chat/completions", "/mine"} <= paths
+    assert not paths & {"/tokenize", "/v1/models", "/health"}
+
+
+def test_the_router_asks_for_answers_where_it_can() -> None:
+    assert read_paths(tokens="on") == set()
 
 
 def test_several_routers_are_one_cluster() -> None:
