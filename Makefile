@@ -187,6 +187,10 @@ chart-readme: $(VENV)/.dev ## update the values in the chart's README and its fi
 dashboards: $(VENV)/.dev ## update the JSON of Grafana's dashboards, and the chart's copies of them and of the alerts
 	PYTHONPATH=. $(PY) -m deploy.grafana.write_dashboards
 
+.PHONY: dashboard-pictures
+dashboard-pictures: $(VENV)/.dev ## draw the dashboards from a run of the demo's fleet (2 minutes; needs Debian's prometheus)
+	PYTHONPATH=. $(PY) -m deploy.grafana.draw_dashboards $(ARGS)
+
 .PHONY: build
 build: $(VENV)/.dev ## build the wheel and the source archive into dist/
 	$(PY) -m hatchling build -d dist

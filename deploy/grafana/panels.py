@@ -1,5 +1,6 @@
 """What a dashboard consists of, as plain records. ``write_dashboards`` turns them into JSON."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,10 @@ class Query:
     def text(self) -> str:
         """The expression as Grafana gets it."""
         return self.expr.replace("$routers", ROUTERS)
+
+    def filled(self, seconds: int) -> str:
+        """Return it as Grafana asks it, with all values chosen and rates over so many seconds."""
+        return filled(self.text, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,11 @@ class Dashboard:
 BASE_MODEL = Variable(
     "base_model", "Base model", "lora_router_request_duration_seconds_count{$routers}"
 )
+
+
+def filled(expr: str, seconds: int) -> str:
+    """Return an expression with all values chosen, and rates over so many seconds."""
+    return re.sub(r"\$\w+", ".*", expr.replace("$__rate_interval", f"{seconds}s"))
 
 
 def quantile(share: float, metric: str, by: str, more: str = "") -> str:

@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from deploy.grafana.prometheus_process import Prometheus
 from tests.prometheus.expressions import GRAFANA
-from tests.prometheus.server import Prometheus
+from tests.prometheus.server import program
 from tests.prometheus.traffic import Traffic, running
 
 
@@ -38,6 +39,7 @@ def impatient_rules(folder: Path) -> Path:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def observed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Observed]:
     """Routers after ordinary traffic, held and refused requests, and a pod that fails."""
+    program("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     rules = impatient_rules(folder)
     async with (

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from deploy.grafana.panels import filled
+
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy/grafana"
 DASHBOARDS = ("overview", "adapters", "pods", "router")
@@ -31,8 +33,7 @@ class Expression:
 
     def filled(self, seconds: int) -> str:
         """Return it as Grafana asks it, with all values chosen and rates over so many seconds."""
-        text = self.text.replace("$__rate_interval", f"{seconds}s")
-        return re.sub(r"\$\w+", ".*", text)
+        return filled(self.text, seconds)
 
 
 def dashboard(name: str) -> dict[str, Any]:

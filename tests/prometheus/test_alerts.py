@@ -9,7 +9,7 @@ import yaml
 
 from tests.prometheus.alert_cases import CASES, Case, Series, expanded
 from tests.prometheus.expressions import GRAFANA, alerts, rules
-from tests.prometheus.server import promtool
+from tests.prometheus.server import program
 
 
 def firing(*names: str) -> list[dict[str, object]]:
@@ -43,13 +43,13 @@ def run(folder: Path, *groups: dict[str, Any]) -> None:
     file = folder / "test.yaml"
     file.write_text(yaml.safe_dump(document))
     done = subprocess.run(
-        [promtool(), "test", "rules", file], capture_output=True, text=True, check=False
+        [program("promtool"), "test", "rules", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_rules_are_valid() -> None:
-    command = [promtool(), "check", "rules", str(GRAFANA / "alerts.yaml")]
+    command = [program("promtool"), "check", "rules", str(GRAFANA / "alerts.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,168 @@
+"""A Prometheus that scrapes some routers: for tests, and to draw the dashboards."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+from lora_router.demo.stack import free_ports
+
+
+def binary(name: str) -> str | None:
+    """Return the path of ``prometheus`` or ``promtool``, which Debian's ``prometheus`` contains."""
+    return shutil.which(name)
+
+
+class Prometheus:
+    """One server, which scrapes twice a second."""
+
+    def __init__(self, folder: Path, targets: Sequence[str], rules: Path | None = None) -> None:
+        """Write its configuration.
+
+        Args:
+            folder: For its files. It must exist.
+            targets: The admin ports of the routers, as ``host:port``.
+            rules: A file with alerts.
+
+        Raises:
+            FileNotFoundError: There is no Prometheus on this machine.
+        """
+        found = binary("prometheus")
+        if found is None:
+            raise FileNotFoundError(
+                "prometheus: not on the PATH; Debian's package prometheus has it"
+            )
+        self._binary = found
+        self._folder = folder
+        self._targets = len(targets)
+        self._config = folder / "prometheus.yml"
+        self._config.write_text(
+            yaml.safe_dump(
+                {
+                    "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+                    "rule_files": [] if rules is None else [str(rules)],
+                    "scrape_configs": [
+                        {
+                            "job_name": "lora-router",
+                            "honor_labels": True,
+                            "static_configs": [
+                                {"targets": list(targets), "labels": {"namespace": "models"}}
+                            ],
+                        }
+                    ],
+                }
+            )
+        )
+        self._url = f"http://127.0.0.1:{free_ports(1)[0]}"
+
+    async def __aenter__(self) -> Self:
+        """Start it, and wait until it answers."""
+        log = (self._folder / "prometheus.log").open("wb")
+        with log:
+            self._process = await asyncio.create_subprocess_exec(
+                self._binary,
+                f"--config.file={self._config}",
+                f"--storage.tsdb.path={self._folder / 'data'}",
+                f"--web.listen-address={self._url.removeprefix('http://')}",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        self._client = aiohttp.ClientSession()
+        async with asyncio.timeout(60):
+            while not await self._is_ready():
+                if self._process.returncode is not None:
+                    raise RuntimeError((self._folder / "prometheus.log").read_text())
+                await asyncio.sleep(0.05)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        await self._client.close()
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with self._client.get(f"{self._url}/-/ready") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data of an answer of the API.
+
+        Raises:
+            RuntimeError: The answer is an error, or has a warning.
+        """
+        async with self._client.get(f"{self._url}/api/v1/{path}", params=parameters) as response:
+            answer = json.loads(await response.text())
+        if answer["status"] != "success" or answer.get("warnings"):
+            raise RuntimeError(f"{path} {parameters}: {answer}")
+        return answer["data"]
+
+    async def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the samples of an expression now."""
+        found: list[dict[str, Any]] = (await self.ask("query", query=expression))["result"]
+        return found
+
+    async def value(self, expression: str) -> float | None:
+        """Return the value of an expression with one sample, or ``None`` without one.
+
+        Raises:
+            RuntimeError: There are several.
+        """
+        found = await self.query(expression)
+        if len(found) > 1:
+            raise RuntimeError(f"several samples: {found}")
+        return float(found[0]["value"][1]) if found else None
+
+    async def firing(self) -> dict[str, dict[str, Any]]:
+        """Return the alerts that fire, by name; of several with one name, the last."""
+        listed = (await self.ask("alerts"))["alerts"]
+        return {each["labels"]["alertname"]: each for each in listed if each["state"] == "firing"}
+
+    async def scraped(self, times: int = 2) -> None:
+        """Wait until each target has been scraped again so many times.
+
+        Raises:
+            TimeoutError: That does not happen in a minute.
+        """
+        for _ in range(times):
+            before = await self._last_scrapes()
+            async with asyncio.timeout(60):
+                while not self._are_newer(await self._last_scrapes(), before):
+                    await asyncio.sleep(0.1)
+
+    def _are_newer(self, scrapes: dict[str, float], than: dict[str, float]) -> bool:
+        newer = [at > than.get(target, 0.0) for target, at in scrapes.items()]
+        return len(newer) == self._targets and all(newer)
+
+    async def _last_scrapes(self) -> dict[str, float]:
+        return {
+            each["metric"]["instance"]: float(each["value"][1])
+            for each in await self.query("timestamp(up)")
+        }
+
+    async def until_firing(self, names: set[str]) -> dict[str, dict[str, Any]]:
+        """Wait until these alerts fire, and return all that do.
+
+        Raises:
+            TimeoutError: They do not fire in a minute.
+        """
+        async with asyncio.timeout(60):
+            while not names <= (found := await self.firing()).keys():
+                await asyncio.sleep(0.1)
+        return found
