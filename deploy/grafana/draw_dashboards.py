@@ -8,7 +8,6 @@ half of the demo's slots, so that requests wait for slots.
 import argparse
 import asyncio
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from time import time
 
@@ -17,7 +16,7 @@ from deploy.grafana.panels import Dashboard, Panel
 from deploy.grafana.prometheus_process import Prometheus
 from deploy.grafana.write_dashboards import DASHBOARDS
 from lora_router.demo.load import Player, make_trace
-from lora_router.demo.plan import StackPlan, demo_plan
+from lora_router.demo.plan import demo_plan
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.stack import DemoStack
 
@@ -31,16 +30,6 @@ _EVERY = 3
 """Only every third request of the demo's trace is sent."""
 
 
-def plan() -> StackPlan:
-    """Return the demo's fleet of two routers, with fewer slots."""
-    made = demo_plan(2)
-    pods = tuple(
-        replace(pod, engine=replace(pod.engine, max_loras=SLOTS, max_cpu_loras=6))
-        for pod in made.pods
-    )
-    return replace(made, pods=pods)
-
-
 async def main() -> None:
     """Run the fleet, ask for every panel, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -50,10 +39,10 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lora-router-dashboards-") as name:
         folder = Path(name)
         async with Children(folder) as children:
-            stack = DemoStack(children, folder, plan())
+            stack = DemoStack(children, folder, demo_plan(2, slots=SLOTS))
             await stack.start("lora-placement")
             targets = [f"127.0.0.1:{router.admin_port}" for router in stack.routers]
-            async with Prometheus(folder, targets) as prometheus:
+            async with Prometheus(folder, targets, interval="1s") as prometheus:
                 await prometheus.scraped()
                 began = time()
                 trace = make_trace(7, arguments.seconds)[::_EVERY]

@@ -20,8 +20,8 @@ Labels = Mapping[str, str]
 _INCHES = 14.0
 _ROW_INCHES = 0.36
 """Height of a row of Grafana's grid."""
-_MOST_SERIES = 8
-"""Series that the legend names. The others are drawn, too."""
+_LEGEND = 62
+"""Characters in a line of a legend. It has two lines. All series are drawn."""
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666", "#8C564B")
 _STATES = {"green": "#2e7d32", "orange": "#e08a00", "red": "#c62828"}
 _WORDS = re.compile(r"\{\{(\w+)\}\}")
@@ -47,7 +47,8 @@ def draw(
     dashboard: Dashboard, answers: Mapping[Panel, Sequence[Answer]], span: Span, folder: Path
 ) -> None:
     """Write ``dashboard-NAME.png``."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- an extra
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- an extra, as is what it needs
+    from PIL import Image  # noqa: PLC0415
 
     places, height = _places(dashboard)
     figure = Figure(figsize=(_INCHES, height * _ROW_INCHES + 0.6), dpi=80)
@@ -67,7 +68,11 @@ def draw(
             _table(axes, panel, answers[panel])
         else:
             _lines(axes, panel, answers[panel], span)
-    figure.savefig(folder / f"dashboard-{dashboard.name}.png")
+    path = folder / f"dashboard-{dashboard.name}.png"
+    figure.savefig(path)
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+        few.save(path, optimize=True)
 
 
 def _places(dashboard: Dashboard) -> tuple[dict[Panel, tuple[int, int]], int]:
@@ -105,10 +110,12 @@ def _lines(axes: "Axes", panel: Panel, answers: Sequence[Answer], span: Span) ->
     if not drawn:
         axes.text(0.5, 0.5, "no data", ha="center", va="center", transform=axes.transAxes)
         return
+    longest = max(len(name) for name, _ in drawn)
+    columns = max(1, min(4, _LEGEND // (longest + 5)))
     below: dict[float, float] = {}
     for number, (name, values) in enumerate(drawn):
         color = _COLORS[number % len(_COLORS)]
-        label = name if number < _MOST_SERIES else None
+        label = name if number < 2 * columns else None
         times = [at - span.begin for at, _ in values]
         heights = [value for _, value in values]
         if panel.stacked:
@@ -125,7 +132,7 @@ def _lines(axes: "Axes", panel: Panel, answers: Sequence[Answer], span: Span) ->
             axes.axhline(step.value, color=_STATES[step.color], lw=0.8, ls="--")
     axes.legend(
         fontsize=6.3,
-        ncols=4,
+        ncols=columns,
         loc="upper left",
         bbox_to_anchor=(-0.08, -0.12),
         frameon=False,

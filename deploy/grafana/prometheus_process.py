@@ -20,15 +20,22 @@ def binary(name: str) -> str | None:
 
 
 class Prometheus:
-    """One server, which scrapes twice a second."""
+    """One server."""
 
-    def __init__(self, folder: Path, targets: Sequence[str], rules: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        targets: Sequence[str],
+        rules: Path | None = None,
+        interval: str = "500ms",
+    ) -> None:
         """Write its configuration.
 
         Args:
             folder: For its files. It must exist.
             targets: The admin ports of the routers, as ``host:port``.
             rules: A file with alerts.
+            interval: How often it scrapes, and evaluates the rules.
 
         Raises:
             FileNotFoundError: There is no Prometheus on this machine.
@@ -45,7 +52,7 @@ class Prometheus:
         self._config.write_text(
             yaml.safe_dump(
                 {
-                    "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+                    "global": {"scrape_interval": interval, "evaluation_interval": interval},
                     "rule_files": [] if rules is None else [str(rules)],
                     "scrape_configs": [
                         {
