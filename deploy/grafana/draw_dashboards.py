@@ -42,7 +42,7 @@ async def main() -> None:
             stack = DemoStack(children, folder, demo_plan(2, slots=SLOTS))
             await stack.start("lora-placement")
             targets = [f"127.0.0.1:{router.admin_port}" for router in stack.routers]
-            async with Prometheus(folder, targets, interval="1s") as prometheus:
+            async with Prometheus(folder, targets) as prometheus:
                 await prometheus.scraped()
                 began = time()
                 trace = make_trace(7, arguments.seconds)[::_EVERY]

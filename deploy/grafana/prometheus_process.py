@@ -27,7 +27,7 @@ class Prometheus:
         folder: Path,
         targets: Sequence[str],
         rules: Path | None = None,
-        interval: str = "500ms",
+        interval: str = "1s",
     ) -> None:
         """Write its configuration.
 
@@ -173,3 +173,13 @@ class Prometheus:
             while not names <= (found := await self.firing()).keys():
                 await asyncio.sleep(0.1)
         return found
+
+    async def until_quiet(self, except_for: set[str]) -> None:
+        """Wait until no alert fires but these.
+
+        Raises:
+            TimeoutError: Others fire for a minute.
+        """
+        async with asyncio.timeout(60):
+            while (await self.firing()).keys() - except_for:
+                await asyncio.sleep(0.1)

@@ -92,7 +92,7 @@ async def test_panels_show_what_happened(observed: Observed) -> None:
 
 
 async def test_no_alert_fires_after_ordinary_traffic(observed: Observed) -> None:
-    assert not observed.quiet
+    assert observed.was_quiet
 
 
 async def test_alerts_fire_for_what_was_wrong_and_say_it(observed: Observed) -> None:
