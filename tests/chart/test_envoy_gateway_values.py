@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from lora_router.config.settings import Settings
+from lora_router.envoy.access_log import log_fields
 from lora_router.envoy.bootstrap import bootstrap
 from tests.chart.rendering import Document, kinds, one, render, router_settings
 from tests.chart.test_values import behind_envoy_gateway, in_force, with_mode
@@ -74,6 +76,16 @@ def test_a_switch_is_what_yaml_reads_it_as(given: object, tokens: str, tmp_path:
     assert in_force(documents, tmp_path).tokens == tokens
     [metadata] = [processor(documents)["metadata"]]
     assert "io.lora_router" in metadata["writableNamespaces"]
+
+
+@pytest.mark.parametrize("tokens", ["off", "on", "all"])
+def test_the_access_log_has_what_the_printed_one_has_with_tokens(tokens: str) -> None:
+    values = behind_envoy_gateway(createGateway=True, accessLog=True)
+
+    documents = render(values | {"settings": {"tokens": tokens}})
+
+    [setting] = one(documents, "EnvoyProxy")["spec"]["telemetry"]["accessLog"]["settings"]
+    assert setting["format"]["json"] == log_fields(Settings.model_validate({"tokens": tokens}))
 
 
 @pytest.mark.parametrize("fallbacks", [0, 2])

@@ -13,6 +13,8 @@ from lora_router.extproc.decision_metadata import NAMESPACE
 
 _DECISION = ("pod", "reason", "algorithm", "adapter", "base_model", "held_ms")
 """What the router tells with dynamic metadata. A key that it does not tell is null."""
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+"""The same, with the setting ``tokens``."""
 
 
 def access_logs(settings: Settings) -> list[accesslog.AccessLog]:
@@ -33,7 +35,8 @@ def log_fields(settings: Settings) -> dict[str, str]:
     the request: they last until its end arrived, until its answer began to arrive from the pod, and
     until its answer was sent.
     """
-    decision = {key: f"%DYNAMIC_METADATA({NAMESPACE}:{key})%" for key in _DECISION}
+    told = _DECISION if settings.tokens == "off" else _DECISION + _TOKENS
+    decision = {key: f"%DYNAMIC_METADATA({NAMESPACE}:{key})%" for key in told}
     return {
         "start_time": "%START_TIME%",
         "request_id": "%REQ(X-REQUEST-ID)%",
