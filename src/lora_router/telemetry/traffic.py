@@ -213,7 +213,7 @@ class Traffic:
             times = adapter.duration
             times.counts[place] += 1
             times.seconds += seconds
-        if not answered or decision.status >= FAILED:
+        if decision.unanswered or decision.status >= FAILED:
             base = self._model_name(decision.base_model)
             pod.failed[base] = pod.failed.get(base, 0) + 1
             if adapter is not None:

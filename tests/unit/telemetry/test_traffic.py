@@ -56,6 +56,7 @@ class Site:
             setattr(decision, name, value)
         decision.decided_at = self.now
         self.log.decided(decision)
+        decision.unanswered = first_byte is None
         if first_byte is not None:
             decision.answered_at = decision.arrived_at + first_byte
             decision.status = decision.status or 200
