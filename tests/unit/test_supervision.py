@@ -378,7 +378,6 @@ async def test_work_in_a_thread_returns_and_raises_as_it_does_elsewhere() -> Non
 
 
 EXEMPT = {
-    "admin/token.py": "who asks for the token waits for the read; a failure leaves the last token",
     "supervision.py": "here they are made",
     "grpc_server/acceptor.py": "opens one connection, and ends; its failure is that connection's",
     "endpoint_discovery/grpcio_handler.py": "the call that makes it waits for it",
