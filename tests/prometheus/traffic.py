@@ -27,6 +27,9 @@ class Pod(EchoPod):
 
     fails = False
 
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(status=500) if self.fails else await super()._metrics(request)
+
     async def _echo(self, request: web.Request) -> web.StreamResponse:
         if self.fails:
             self._record(request, await request.read())
@@ -92,12 +95,14 @@ class Traffic:
         assert statuses == {200: len(self.routers), 429: 30 - len(self.routers)}
 
     async def fail(self) -> None:
-        """Let one pod answer with an error until it is ejected."""
+        """Let one pod answer with an error until it is ejected, and until a scrape failed."""
         self.pods[0].fails = True
         statuses: list[int] = []
         async with asyncio.timeout(60):
             while statuses.count(500) < 3:
                 statuses.append(await self.request("base"))
+            while not await self.metric("lora_router_scrape_failures_total"):
+                await asyncio.sleep(0.02)
 
     async def _until(self, metric: str, value: float) -> None:
         async with asyncio.timeout(60):

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.candidates import Candidates
 
 MAX_LOOKS = 8
@@ -59,35 +59,22 @@ def looks_at(candidates: Candidates, adapter: str | None, picked: PodView | None
         pods = pods[:MAX_LOOKS]
         if picked is not None and picked not in pods:
             pods = (picked, *pods[:-1])
-    # Comprehensions with few calls, because this is done for each request.
-    if adapter is None:
-        rows = [
-            (
-                pod,
-                pod.in_flight + (beliefs := pod.beliefs).foreign_requests,
-                beliefs.free_slots,
-                NO_ADAPTER,
-            )
-            for pod in pods
-        ]
-        return Looks(rows)
-    rows = [
-        (
-            pod,
-            pod.in_flight + (beliefs := pod.beliefs).foreign_requests,
-            beliefs.free_slots,
-            RUNNING
-            if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters
-            else beliefs.where(adapter)
-            if adapter in beliefs.last_uses or beliefs.residency is not None
-            else AWAY,
-        )
-        for pod in pods
-    ]
+    rows: list[Look] = []
+    for pod in pods:
+        beliefs = pod.beliefs
+        requests = pod.in_flight + beliefs.foreign_requests
+        if adapter is None:
+            place = NO_ADAPTER
+        # What is in flight is among the last uses too, unless strangers sent it.
+        elif adapter in beliefs.last_uses or beliefs.foreign_adapters or beliefs.residency:
+            place = place_of(pod, adapter)
+        else:
+            place = AWAY
+        rows.append((pod, requests, beliefs.free_slots, place))
     return Looks(rows, adapter)
 
 
-def place_of(pod: PodState, adapter: str | None) -> int:
+def place_of(pod: PodView, adapter: str | None) -> int:
     """Return where an adapter is on a pod."""
     if adapter is None:
         return NO_ADAPTER

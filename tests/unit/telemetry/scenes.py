@@ -36,6 +36,7 @@ from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.decisions import Decision, DecisionLog
 from lora_router.telemetry.lacking_slots import HELD_SECONDS, LackingSlots
+from lora_router.telemetry.logs import dropped_lines
 from lora_router.telemetry.metrics import Telemetry
 from lora_router.telemetry.traffic import Traffic
 from lora_router.telemetry.usage_counts import UsageCounts
@@ -297,7 +298,7 @@ def parts() -> Scene:
             at("lora_router_endpoint_streams"): 20,
             at("lora_router_endpoint_lists_rejected_total"): 21,
             at("lora_router_ready"): 1,
-            at("lora_router_log_lines_dropped_total"): 0,
+            at("lora_router_log_lines_dropped_total"): dropped_lines(),
         },
     )
 
