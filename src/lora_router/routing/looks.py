@@ -65,11 +65,12 @@ def looks_at(candidates: Candidates, adapter: str | None, picked: PodView | None
         requests = pod.in_flight + beliefs.foreign_requests
         if adapter is None:
             place = NO_ADAPTER
-        # What is in flight is among the last uses too, unless strangers sent it.
-        elif adapter in beliefs.last_uses or beliefs.foreign_adapters or beliefs.residency:
-            place = place_of(pod, adapter)
+        elif adapter in beliefs.foreign_adapters:
+            place = RUNNING
+        elif adapter in beliefs.last_uses:  # Also if it is in flight.
+            place = RUNNING if adapter in pod.in_flight_adapters else beliefs.where(adapter)
         else:
-            place = AWAY
+            place = AWAY if beliefs.residency is None else beliefs.where(adapter)
         rows.append((pod, requests, beliefs.free_slots, place))
     return Looks(rows, adapter)
 
