@@ -42,6 +42,12 @@ def one(documents: list[Document], kind: str, suffix: str = "lora-router") -> Do
     return chosen
 
 
+def secrets(documents: list[Document]) -> list[str]:
+    """Return the names of the Secrets, without the name of the release."""
+    names = [each["metadata"]["name"] for each in documents if each["kind"] == "Secret"]
+    return sorted(name.rpartition("-")[2] for name in names)
+
+
 def kinds(documents: list[Document]) -> list[str]:
     """Return the kinds of the objects, sorted."""
     return sorted(document["kind"] for document in documents)

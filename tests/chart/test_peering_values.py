@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import Document, kinds, one, render, router_settings
+from tests.chart.rendering import Document, one, render, router_settings, secrets
 from tests.chart.test_values import in_force, pod_template, router
 
 TLS = {"tls": {"secretName": "router-tls"}}
@@ -45,7 +45,7 @@ def test_the_permission_to_follow_it_is_in_its_namespace() -> None:
 def test_the_router_reads_the_key_that_the_chart_created(tmp_path: Path) -> None:
     documents = render()
 
-    secret = one(documents, "Secret")
+    secret = one(documents, "Secret", "-peers")
     mounted = volume(documents)
     assert mounted["secretName"] == secret["metadata"]["name"]
     [item] = mounted["items"]
@@ -60,7 +60,7 @@ def test_the_router_reads_the_key_that_the_chart_created(tmp_path: Path) -> None
 def test_no_key_is_created_where_one_is_named() -> None:
     documents = render({"peering": {"secretName": "mine", "secretKey": "key"}})
 
-    assert "Secret" not in kinds(documents)
+    assert secrets(documents) == ["admin"]
     assert volume(documents)["secretName"] == "mine"
     assert volume(documents)["items"] == [{"key": "key", "path": "secret"}]
 
@@ -71,9 +71,10 @@ def test_two_renderings_differ_in_the_key_alone_and_pods_do_not_depend_on_it() -
     def but_the_key(documents: list[Document]) -> list[Document]:
         return [each for each in documents if each["kind"] != "Secret"]
 
-    assert one(first, "Secret") != one(second, "Secret")
+    for suffix in ("-peers", "-admin"):
+        assert one(first, "Secret", suffix) != one(second, "Secret", suffix)
     assert but_the_key(first) == but_the_key(second)
-    named = {"peering": {"secretName": "mine"}}
+    named = {"peering": {"secretName": "mine"}, "adminToken": {"secretName": "mine"}}
     assert render(named) == render(named)
 
 
@@ -82,7 +83,7 @@ def test_without_peering_nothing_of_it_is_installed(tmp_path: Path) -> None:
 
     assert not in_force(documents, tmp_path).has_peers
     assert "peer" not in str(documents)
-    assert "Secret" not in kinds(documents)
+    assert secrets(documents) == ["admin"]
 
 
 def test_a_list_of_peers_takes_the_place_of_the_service(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import Document, kinds, one, render
+from tests.chart.rendering import Document, one, render, secrets
 from tests.chart.test_network_policy import policy, rules_with
 from tests.chart.test_values import (
     behind_envoy_gateway,
@@ -150,5 +150,5 @@ def test_envoy_spreads_over_workers_and_keeps_an_address_of_which_one_died(repli
 
 
 def test_a_key_is_mounted_only_where_there_are_peers() -> None:
-    assert "Secret" in kinds(render(REDIS))
-    assert "Secret" not in kinds(render({"workers": 2, "peering": {"enabled": False}}))
+    assert "peers" in secrets(render(REDIS))
+    assert "peers" not in secrets(render({"workers": 2, "peering": {"enabled": False}}))

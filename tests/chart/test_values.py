@@ -100,6 +100,7 @@ def test_what_is_installed_by_default() -> None:
         "RoleBinding",
         "RoleBinding",
         "Secret",
+        "Secret",
         "Service",
         "Service",
         "ServiceAccount",

@@ -78,7 +78,10 @@ async def settings_of(
     token = await admin.token(namespace, name)
     secret = folder / "peer-secret"
     secret.write_bytes(await _secret(admin, namespace, f"{name}-peers", PEER_SECRET[1]))
+    # Any: nobody asks for the page.
+    (folder / "admin-token").write_text("a-token-of-the-tests")
     here = {
+        "admin_token_file": str(folder / "admin-token"),
         "peer_secret_file": str(secret),
         "kubernetes_kubeconfig": str(kube.write_kubeconfig(folder / "config", token=token)),
         "grpc_host": "127.0.0.1",

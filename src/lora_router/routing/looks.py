@@ -14,9 +14,11 @@ from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.candidates import Candidates
 
-MAX_LOOKS = 8
-"""Candidates of which a decision keeps what it saw. Of more, the pod that was picked, and the first
-ones that were inspected."""
+MAX_LOOKS = 4
+"""Candidates of which each decision keeps what it saw: the pod that was picked, and the first ones
+that were inspected. This is done for each request, and most of it is never read."""
+MAX_LOOKS_OF_HELD = 16
+"""The same where a request is held, or gets a pod after that."""
 RUNNING, NO_ADAPTER = -1, -2
 """Where an adapter is, beside ``IN_SLOT``, ``IN_HOST_MEMORY`` and ``AWAY``: it has requests in
 flight on the pod; the request is for no adapter."""
@@ -41,25 +43,36 @@ class Looks(Struct, frozen=True, gc=False):
 
     rows: Sequence[Look] = ()
     adapter: str | None = None
+    place: int = NO_ADAPTER
+    """Where the adapter was on the pod that was picked."""
+    is_elsewhere: bool = False
+    """Whether it was in flight on other pods, and not on that one."""
 
 
 NO_LOOKS = Looks()
 
 
-def looks_at(candidates: Candidates, adapter: str | None, picked: PodView | None = None) -> Looks:
-    """Return what is to be seen of ``MAX_LOOKS`` candidates that were inspected last.
+def looks_at(
+    candidates: Candidates,
+    adapter: str | None,
+    picked: PodView | None = None,
+    most: int = MAX_LOOKS,
+) -> Looks:
+    """Return what is to be seen of the candidates that were inspected last.
 
     Args:
         candidates: The candidates.
         adapter: The adapter of the request.
         picked: The pod that was picked.
+        most: Of how many candidates.
     """
-    pods = candidates.inspected
-    if len(pods) > MAX_LOOKS:
-        pods = pods[:MAX_LOOKS]
+    inspected = pods = candidates.inspected
+    if len(pods) > most:
+        pods = pods[:most]
         if picked is not None and picked not in pods:
             pods = (picked, *pods[:-1])
     rows: list[Look] = []
+    found = NO_ADAPTER
     for pod in pods:
         beliefs = pod.beliefs
         requests = pod.in_flight + beliefs.foreign_requests
@@ -71,8 +84,15 @@ def looks_at(candidates: Candidates, adapter: str | None, picked: PodView | None
             place = RUNNING if adapter in pod.in_flight_adapters else beliefs.where(adapter)
         else:
             place = AWAY if beliefs.residency is None else beliefs.where(adapter)
+        if pod is picked:
+            found = place
         rows.append((pod, requests, beliefs.free_slots, place))
-    return Looks(rows, adapter)
+    is_elsewhere = found >= IN_SLOT and any(_runs(adapter, pod) for pod in inspected)
+    return Looks(rows, adapter, found, is_elsewhere)
+
+
+def _runs(adapter: str | None, pod: PodView) -> bool:
+    return adapter in pod.in_flight_adapters or adapter in pod.beliefs.foreign_adapters
 
 
 def place_of(pod: PodView, adapter: str | None) -> int:

@@ -10,7 +10,15 @@ from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, RUNNING, Looks, looks_at, place_of
+from lora_router.routing.looks import (
+    MAX_LOOKS,
+    NO_ADAPTER,
+    NO_LOOKS,
+    RUNNING,
+    Looks,
+    looks_at,
+    place_of,
+)
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.refusal import Refused
 
@@ -89,10 +97,14 @@ class Recorder:
         """Whether to note what the decision saw, because decisions are recorded."""
 
     def looks_at(
-        self, candidates: Candidates, adapter: str | None, picked: PodView | None = None
+        self,
+        candidates: Candidates,
+        adapter: str | None,
+        picked: PodView | None = None,
+        most: int = MAX_LOOKS,
     ) -> Looks:
         """Return what is to be seen of the candidates, if decisions are recorded."""
-        return looks_at(candidates, adapter, picked) if self.observes else NO_LOOKS
+        return looks_at(candidates, adapter, picked, most) if self.observes else NO_LOOKS
 
     def routed(
         self,
@@ -109,13 +121,13 @@ class Recorder:
         assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
         path = request.path if request.model else None
         adapter = request.adapter
-        place, spilled, replicated = NO_ADAPTER, False, False
+        place, spilled, replicated = looks.place, False, looks.is_elsewhere
         if self.observes and adapter is not None:
-            place = place_of(state, adapter)
+            if looks is NO_LOOKS:  # Only one pod was asked about.
+                place = place_of(state, adapter)
             if place != RUNNING:
                 free = state.beliefs.free_slots
                 spilled = free is not None and free <= 0
-                replicated = RUNNING in [row[3] for row in looks.rows]
         reservation = self._ledger.reserve(state, adapter, path, streamed=request.stream)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)

@@ -16,6 +16,7 @@ from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import Fallbacks
+from lora_router.routing.looks import MAX_LOOKS_OF_HELD
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.refusal import Refusal, Refused
@@ -100,7 +101,7 @@ class Reception:
             full = Refused(Refusal.TOO_MANY_HELD, model=request.model)
             return self._recorder.refused(algorithm.name, full)
         held = Held(question, request, next(self._number), now, seconds, self._cancel, hold.reason)
-        held.looks = self._recorder.looks_at(candidates, request.adapter)
+        held.looks = self._recorder.looks_at(candidates, request.adapter, None, MAX_LOOKS_OF_HELD)
         self._waiting[held] = algorithm, on_outcome, special
         self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
         self.room.add(held, hold, candidates)
@@ -213,7 +214,7 @@ class Reception:
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         recorder = self._recorder
-        looks = recorder.looks_at(candidates, request.adapter, pick.pod)
+        looks = recorder.looks_at(candidates, request.adapter, pick.pod, MAX_LOOKS_OF_HELD)
         routed = recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special, looks)
         if held.request.adapter is not None:
             self.room.joined(held.request.adapter)

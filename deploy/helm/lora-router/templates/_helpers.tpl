@@ -209,6 +209,10 @@ itself (drain_delay_seconds).
       app.kubernetes.io/component: test
 {{- end }}
 
+{{- define "lora-router.adminTokenName" -}}
+{{ include "lora-router.fullname" . | trunc 57 | trimSuffix "-" }}-admin
+{{- end }}
+
 {{- /* Environment of every container that reads settings. */ -}}
 {{- define "lora-router.env" -}}
 env:
@@ -220,6 +224,11 @@ env:
       secretKeyRef:
         name: {{ .Values.podApiKey.secretName }}
         key: {{ .Values.podApiKey.secretKey }}
+  {{- end }}
+  {{- if .Values.adminToken.enabled }}
+  # Here and not in the settings file, so that commands in the container find the token too.
+  - name: LORA_ROUTER_ADMIN_TOKEN_FILE
+    value: /etc/lora-router-admin/token
   {{- end }}
   {{- if include "lora-router.redis" . }}
   - name: LORA_ROUTER_PEERING
