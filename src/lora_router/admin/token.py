@@ -14,14 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from lora_router.key_file import KeyFileError, read_key
 from lora_router.log_limit import LogLimit
 from lora_router.threads import in_thread
 
 log = logging.getLogger("lora_router.admin")
 
-SHORTEST = 16
-"""Characters of a token. With fewer it could be guessed."""
-LONGEST = 1024
 SESSION_SECONDS = 12 * 3600
 REREAD_SECONDS = 5.0
 """The file is read again if a request arrives so long after the last time."""
@@ -32,7 +30,7 @@ _SIGNED = b"lora-router admin session\0"
 """What a signature covers before the time, so that it is of no use anywhere else."""
 
 
-class TokenError(ValueError):
+class TokenError(KeyFileError):
     """The file holds no usable token. The message says why, without the token."""
 
 
@@ -42,17 +40,7 @@ def read_token(path: Path) -> bytes:
     Raises:
         TokenError: The file cannot be read, or what it holds is not usable.
     """
-    try:
-        with path.open("rb") as file:
-            token = file.read(LONGEST + 64).strip()
-    except OSError as error:
-        raise TokenError(f"admin_token_file: {path}: cannot be read: {error.strerror}") from None
-    if not SHORTEST <= len(token) <= LONGEST or not all(0x21 <= byte <= 0x7E for byte in token):
-        raise TokenError(
-            f"admin_token_file: {path}: must contain {SHORTEST} to {LONGEST} printable ASCII "
-            "characters without spaces"
-        )
-    return token
+    return read_key(path, "admin_token_file", TokenError)
 
 
 class Token:

@@ -7,16 +7,15 @@ publish too is signed with it instead. It is never logged.
 import hmac
 from pathlib import Path
 
+from lora_router.key_file import KeyFileError, read_key
+
 HEADER = "authorization"
 _SCHEME = b"Bearer "
 _SIGNED = b"lora-router peering\0"
 """What a signature covers before the data, so that it is of no use anywhere else."""
-SHORTEST = 16
-"""Characters of a secret."""
-LONGEST = 1024
 
 
-class SecretError(ValueError):
+class SecretError(KeyFileError):
     """The file holds no usable secret. The message says why, without the secret."""
 
 
@@ -26,17 +25,7 @@ def read_secret(path: Path) -> bytes:
     Raises:
         SecretError: The file cannot be read, or what it holds is not usable.
     """
-    try:
-        with path.open("rb") as file:
-            secret = file.read(LONGEST + 64).strip()
-    except OSError as error:
-        raise SecretError(f"peer_secret_file: {path}: cannot be read: {error.strerror}") from None
-    if not SHORTEST <= len(secret) <= LONGEST or not all(0x21 <= byte <= 0x7E for byte in secret):
-        raise SecretError(
-            f"peer_secret_file: {path}: must contain {SHORTEST} to {LONGEST} printable ASCII "
-            "characters without spaces"
-        )
-    return secret
+    return read_key(path, "peer_secret_file", SecretError)
 
 
 class Secret:

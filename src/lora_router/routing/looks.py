@@ -5,7 +5,7 @@ pods have changed. So the few numbers that the decision depends on are kept with
 request is in flight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -87,12 +87,15 @@ def looks_at(
         if pod is picked:
             found = place
         rows.append((pod, requests, beliefs.free_slots, place))
-    is_elsewhere = found >= IN_SLOT and any(_runs(adapter, pod) for pod in inspected)
+    is_elsewhere = found >= IN_SLOT and _runs_on_any(adapter, inspected)
     return Looks(rows, adapter, found, is_elsewhere)
 
 
-def _runs(adapter: str | None, pod: PodView) -> bool:
-    return adapter in pod.in_flight_adapters or adapter in pod.beliefs.foreign_adapters
+def _runs_on_any(adapter: str | None, pods: Iterable[PodView]) -> bool:
+    for pod in pods:
+        if adapter in pod.in_flight_adapters or adapter in pod.beliefs.foreign_adapters:
+            return True
+    return False
 
 
 def place_of(pod: PodView, adapter: str | None) -> int:
