@@ -103,23 +103,36 @@ async def test_a_websocket_reaches_the_pod_of_its_model_and_counts_while_it_is_o
             await until(lambda: gateway.app.fleet.ledger.total == 0, 60)
 
 
+class WaitingPod(EchoPod):
+    """Says when a request begins to arrive."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.began = asyncio.Event()
+
+    async def _echo(self, request: web.Request) -> web.StreamResponse:
+        self.began.set()
+        return await super()._echo(request)
+
+
 async def test_a_body_that_nobody_reads_is_not_buffered(
     kube: KubeServer, admin: KubeClient, namespace: str, releases: Releases, folder: Path
 ) -> None:
-    pods = [EchoPod("one")]
+    pod = WaitingPod("one")
     service = (namespace, "base")
     values = gateway_values(service)
     piece, pieces = bytes(8 * 1024 * 1024), 5  # More than Envoy's buffer holds.
-    async with installed(kube, admin, releases, folder, {service: pods}, values) as gateway:
+    async with installed(kube, admin, releases, folder, {service: [pod]}, values) as gateway:
 
         async def body() -> AsyncIterator[bytes]:
             yield piece
-            # Envoy keeps what arrives before the router has answered the headers.
-            await until(lambda: gateway.app.fleet.ledger.total == 1, 60)
+            # Envoy keeps what arrives before the router's answer to the headers.
+            async with asyncio.timeout(60):
+                await pod.began.wait()
             for _ in range(pieces - 1):
                 yield piece
 
         url = f"http://127.0.0.1:{gateway.envoy.port}/v1/files"
         async with gateway.client.post(url, data=body()) as response:
             assert response.status == 200
-        assert len(pods[0].received[-1].body) == pieces * len(piece)
+        assert len(pod.received[-1].body) == pieces * len(piece)
