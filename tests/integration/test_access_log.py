@@ -11,7 +11,7 @@ from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, until
 
 ADAPTERS = ("a1", "a2")
-ROUNDS = 20
+ROUNDS = 60
 """A machine may be busy, but not each time that a median is taken."""
 TOGETHER = 5
 ROUNDING = 0.001
