@@ -11,11 +11,11 @@ from lora_router.debug.telling import tell_now, tell_past
 from lora_router.routing.algorithm import Cost, InferenceRequest, Sight
 from lora_router.routing.director import Director
 from lora_router.routing.explaining import Explained
-from lora_router.routing.looks import Looks
+from lora_router.routing.looks import sights_of
 from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.refusal import Refusal
 from lora_router.routing.waiting_queue import Held
-from lora_router.telemetry.decisions import Decision, DecisionLog, Seen
+from lora_router.telemetry.decisions import Decision, DecisionLog
 
 MAX_EXCLUDED = 64
 """Excluded pods that an explanation names. All of them are counted by cause."""
@@ -89,15 +89,11 @@ def past_decision(director: Director, decision: Decision, log: DecisionLog) -> E
     request = InferenceRequest(
         decision.model, decision.adapter or None, size=decision.size, path=decision.path
     )
-    row.candidates = _costed(
-        director, decision.algorithm, request, _seen(decision.looks) or _kept(decision.seen)
-    )
-    row.held_candidates = _costed(
-        director,
-        decision.algorithm,
-        request,
-        _seen(decision.held_looks) or _kept(decision.held_seen),
-    )
+    algorithm = decision.algorithm
+    seen = sights_of(decision.looks) or decision.seen
+    row.candidates = _costed(director, algorithm, request, seen)
+    seen = sights_of(decision.held_looks) or decision.held_seen
+    row.held_candidates = _costed(director, algorithm, request, seen)
     row.text = tell_past(row, log.slow_seconds)
     return row
 
@@ -120,7 +116,7 @@ def held_decision(
         held_for=held.reason if queue is None else queue.hold.reason,
         abnormal=True,
     )
-    row.held_candidates = _costed(director, question.algorithm, request, _seen(held.looks))
+    row.held_candidates = _costed(director, question.algorithm, request, sights_of(held.looks))
     lines = [tell_past(row, 0.0)]
     if queue is not None and queue.closing is not None:
         pod, adapter = queue.closing
@@ -129,17 +125,6 @@ def held_decision(
         lines.append(f"It waits for a free slot of {queue.hold.wanted.pod.name}.")
     row.text = "\n".join(lines)
     return row
-
-
-def _seen(looks: Looks) -> list[Sight]:
-    """Return what was seen, without a reference to the pods: they have changed since."""
-    decision = Decision(arrived_at=0.0, looks=looks)
-    decision.concluded()
-    return _kept(decision.seen)
-
-
-def _kept(seen: Iterable[Seen]) -> list[Sight]:
-    return [Sight(each.pod, each.requests, each.free_slots, each.place) for each in seen]
 
 
 def _costed(

@@ -133,6 +133,11 @@ class Sight(Struct, frozen=True):
     view: PodView | None = None
     """The pod. ``None``: the decision is past, and the pod has changed since."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has no free slot, as far as is known."""
+        return self.free_slots is not None and self.free_slots <= 0
+
 
 class Cost(Struct, frozen=True):
     """What a candidate costs an algorithm."""

@@ -56,10 +56,10 @@ class Director:
         names: NamePolicy | None = None,
     ) -> None:
         self._fleet = fleet
-        self.algorithms = self._algorithms = algorithms
+        self.algorithms = algorithms
         """All algorithms, by name."""
         self._default = algorithms[default_algorithm]
-        self.default_model = self._default_model = default_model
+        self.default_model = default_model
         """The model of requests that name none."""
         self.clock = clock
         self._random = random.Random()
@@ -154,7 +154,7 @@ class Director:
 
     def _rewritten(self, query: RouteQuery) -> RouteQuery:
         """Return the query with the model that its name stands for."""
-        model = query.model or self._default_model
+        model = query.model or self.default_model
         if not model:
             return query
         target = self._rewrites.target(model, query.rewrite_key)
@@ -180,15 +180,15 @@ class Director:
         started = perf_counter()
         algorithm = self._default
         if query.strategy is not None:
-            found = self._algorithms.get(query.strategy)
+            found = self.algorithms.get(query.strategy)
             if found is None:
-                known = tuple(self._algorithms)
+                known = tuple(self.algorithms)
                 return self._recorder.refused(
                     "none", Refused(Refusal.UNKNOWN_ALGORITHM, known=known)
                 )
             algorithm = found
 
-        model = query.model or self._default_model
+        model = query.model or self.default_model
         if not model:
             return self._recorder.refused(algorithm.name, Refused(Refusal.NO_MODEL))
 
@@ -285,7 +285,7 @@ class Director:
         candidates = self._finder.among(base.pods, question.pod_filter, question.subset)
         if isinstance(candidates, Refused):
             return None
-        algorithm = self._algorithms[question.algorithm]
+        algorithm = self.algorithms[question.algorithm]
         asked = InferenceRequest(
             base.model,
             None,

@@ -76,7 +76,7 @@ class FourTier:
             return self.tier(sight.view, adapter, now)
         if sight.place == PLACES[RUNNING]:
             return "active"
-        return "none" if sight.free_slots is not None and sight.free_slots <= 0 else "capacity"
+        return "none" if sight.is_full else "capacity"
 
     def tier(self, pod: PodView, adapter: str | None, now: float) -> str:
         """Return a pod's tier at ``now``, a key of ``SCORES``."""

@@ -38,6 +38,11 @@ def load_of(sight: Sight) -> int:
     return sight.requests if sight.view is None else requests_in_flight(sight.view)
 
 
+def load_costs(sights: Sequence[Sight]) -> list[Cost]:
+    """Return costs that explain ``least_loaded``: the requests in flight."""
+    return [Cost({"requests": load_of(sight)}) for sight in sights]
+
+
 class LeastRequest:
     """Picks the candidate with the fewest requests in flight, with ties at random."""
 
@@ -60,4 +65,4 @@ class LeastRequest:
         _now: float,
     ) -> Sequence[Cost]:
         """Return the requests in flight (``Explains``)."""
-        return [Cost({"requests": load_of(sight)}) for sight in sights]
+        return load_costs(sights)

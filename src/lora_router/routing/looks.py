@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.pod_state import PodView
+from lora_router.routing.algorithm import Sight
 from lora_router.routing.candidates import Candidates
 
 MAX_LOOKS = 4
@@ -50,6 +51,14 @@ class Looks(Struct, frozen=True, gc=False):
 
 
 NO_LOOKS = Looks()
+
+
+def sights_of(looks: Looks) -> tuple[Sight, ...]:
+    """Return what was seen, without a reference to the pods: they change."""
+    return tuple(
+        Sight(pod.pod.name, requests, free_slots, PLACES[place])
+        for pod, requests, free_slots, place in looks.rows
+    )
 
 
 def looks_at(

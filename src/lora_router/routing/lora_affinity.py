@@ -17,6 +17,7 @@ from lora_router.routing.algorithm import (
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import (
     least_loaded,
+    load_costs,
     load_of,
     requests_in_flight,
 )
@@ -126,7 +127,7 @@ class LoraAffinity:
         """Return the requests in flight of the pods in the group that is used (``Explains``)."""
         adapter = request.adapter
         if adapter is None:
-            return [Cost({"requests": load_of(sight)}) for sight in sights]
+            return load_costs(sights)
         standings = [self._standing_of(sight, adapter, now) for sight in sights]
         used = next((each for each in _IN_ORDER if each in standings), Standing.FULL)
         if used is Standing.FULL:
@@ -144,8 +145,7 @@ class LoraAffinity:
             return self.standing(sight.view, adapter, now)
         if sight.place == PLACES[RUNNING]:
             return Standing.RUNNING
-        is_full = sight.free_slots is not None and sight.free_slots <= 0
-        return Standing.FULL if is_full else Standing.CAPACITY
+        return Standing.FULL if sight.is_full else Standing.CAPACITY
 
     def standing(self, pod: PodView, adapter: str, now: float) -> Standing:
         """Return the relation of a pod to an adapter at ``now``."""

@@ -84,12 +84,12 @@ class LoraResidencyScore:
 
     def _score_of(self, sight: Sight, adapter: str | None, now: float) -> float:
         """Return the score of a pod that is explained. That of a past decision is an estimate."""
-        view, is_full = sight.view, sight.free_slots is not None and sight.free_slots <= 0
+        view = sight.view
         if view is not None:
             if adapter is None:
                 return self.idle_share(view, now)
             return SCORES[self.tier(view, adapter, now)]
-        return SCORES[_TIERS.get(sight.place, "saturated" if is_full else "free-slot")]
+        return SCORES[_TIERS.get(sight.place, "saturated" if sight.is_full else "free-slot")]
 
     def tier(self, pod: PodView, adapter: str, now: float) -> str:
         """Return a pod's tier at ``now``, a key of ``SCORES``."""

@@ -11,7 +11,7 @@ from lora_router.routing.algorithm import (
 )
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.fallback import accepts_any
-from lora_router.routing.least_request import least_loaded, load_of
+from lora_router.routing.least_request import least_loaded, load_costs
 
 
 class PowerOfTwo:
@@ -42,4 +42,4 @@ class PowerOfTwo:
         _now: float,
     ) -> Sequence[Cost]:
         """Return the requests in flight (``Explains``). Two candidates, by chance, are compared."""
-        return [Cost({"requests": load_of(sight)}) for sight in sights]
+        return load_costs(sights)

@@ -18,12 +18,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic, time
-from typing import NamedTuple
 
 from msgspec import Struct
 
 from lora_router.log_limit import LogLimit
-from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, PLACES, Looks
+from lora_router.routing.algorithm import Sight
+from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, PLACES, Looks, sights_of
 from lora_router.routing.outcome import Routed
 
 log = logging.getLogger("lora_router.telemetry")
@@ -41,17 +41,6 @@ _ORDINARY = ("routed", "answered", "")
 Outcome = str
 """``routed``, ``refused``, ``answered`` (by the router itself) or ``cancelled`` (the client left
 before a decision). Empty while it is open."""
-
-
-class Seen(NamedTuple):
-    """What a decision saw of one candidate, without a reference to the fleet."""
-
-    pod: str
-    requests: int
-    """Requests in flight on it, of all known senders."""
-    free_slots: int | None
-    place: str
-    """Where the adapter was: one of ``looks.PLACES``."""
 
 
 class Decision(Struct, kw_only=True, gc=False):
@@ -112,8 +101,8 @@ class Decision(Struct, kw_only=True, gc=False):
     """What was seen of the candidates. Empty once the request has ended (``seen``)."""
     held_looks: Looks = NO_LOOKS
     """The same, when it began to be held."""
-    seen: tuple[Seen, ...] = ()
-    held_seen: tuple[Seen, ...] = ()
+    seen: tuple[Sight, ...] = ()
+    held_seen: tuple[Sight, ...] = ()
     traceparent: str = ""
 
     @property
@@ -170,15 +159,8 @@ class Decision(Struct, kw_only=True, gc=False):
 
     def concluded(self) -> None:
         """Replace what refers to the fleet by what a reader needs."""
-        self.seen, self.looks = _seen(self.looks), NO_LOOKS
-        self.held_seen, self.held_looks = _seen(self.held_looks), NO_LOOKS
-
-
-def _seen(looks: Looks) -> tuple[Seen, ...]:
-    return tuple(
-        Seen(pod.pod.name, requests, free_slots, PLACES[place])
-        for pod, requests, free_slots, place in looks.rows
-    )
+        self.seen, self.looks = sights_of(self.looks), NO_LOOKS
+        self.held_seen, self.held_looks = sights_of(self.held_looks), NO_LOOKS
 
 
 class DecisionLog:
