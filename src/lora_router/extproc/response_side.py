@@ -1,10 +1,9 @@
 """What a session does about the response, and about the end of its stream.
 
 A response may begin at any time. The router records how the answer to a routed request begins.
-Messages pass unchanged, except that headers tell the client about its request
-(``client_headers``), and unless the name of the model is to be the client's (``answer_names``).
-Bodies are read only where they contain IDs (``id_search``) or
-state numbers of tokens (``usage_side``).
+Headers tell the client about its request (``client_headers``). Otherwise messages pass unchanged,
+unless the name of the model is to be the client's (``answer_names``). Bodies are read only where
+they contain IDs (``id_search``) or state numbers of tokens (``usage_side``).
 """
 
 import logging

@@ -139,13 +139,9 @@ class QuestionExchange:
             del open_.texts[name]
             raise ReportError("too-large", "the answer to a question is too long")
         if not answer.more_follows:
-            self._no_longer(answer.number, open_, name)
-
-    def _no_longer(self, number: int, open_: _Open, name: str) -> None:
-        """Wait no longer for a peer."""
-        open_.waits_for.discard(name)
-        if not open_.waits_for:
-            self._close(number)
+            open_.waits_for.discard(name)
+            if not open_.waits_for:
+                self._close(answer.number)
 
     def _close(self, number: int) -> None:
         open_ = self._open.pop(number, None)
