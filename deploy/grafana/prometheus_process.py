@@ -163,6 +163,12 @@ class Prometheus:
             for each in await self.query("timestamp(up)")
         }
 
+    async def note_firing(self, fired: dict[str, dict[str, Any]]) -> None:
+        """Add each alert that fires to those that fired, by name, until cancelled."""
+        while True:
+            fired.update(await self.firing())
+            await asyncio.sleep(0.2)
+
     async def until_firing(self, names: set[str]) -> dict[str, dict[str, Any]]:
         """Wait until these alerts fire, and return all that do.
 

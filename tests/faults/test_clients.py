@@ -257,4 +257,6 @@ async def test_names_of_models_that_nobody_serves_leave_nothing_behind(
 
     assert found.lost == 0, found
     assert grown <= 32
-    assert len(page_after.splitlines()) <= len(page.splitlines()) + 50
+    assert "nobody" not in page_after
+    # Other requests bring series of their own: pods, adapters, reasons.
+    assert len(page_after.splitlines()) <= len(page.splitlines()) + PLAN.names / 10

@@ -1,8 +1,11 @@
 """Routers with known traffic, and a Prometheus that scrapes them. All tests share them."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -25,6 +28,8 @@ class Observed:
     prometheus: Prometheus
     was_quiet: bool = False
     """Whether no alert fired while all was well."""
+    fired: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The alerts that fired since then, also those that fire no longer, by name."""
 
 
 def impatient_rules(folder: Path) -> Path:
@@ -55,9 +60,13 @@ async def observed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ob
             await prometheus.scraped()
         await prometheus.until_quiet(except_for=BUSY_MACHINE)
         seen.was_quiet = True
+        noting = asyncio.create_task(prometheus.note_firing(seen.fired))
         for _ in range(2):
             await traffic.held_and_refused()
             await prometheus.scraped()
         await traffic.fail()
         await prometheus.scraped()
         yield seen
+        noting.cancel()
+        with suppress(asyncio.CancelledError):
+            await noting

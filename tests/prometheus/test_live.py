@@ -4,13 +4,14 @@ import math
 
 import pytest
 
+from tests.integration.gateway import until
 from tests.prometheus.conftest import Observed
 from tests.prometheus.expressions import Expression, alerts, choices, queries, rules
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-RATE_SECONDS = 120
-"""Grafana's ``$__rate_interval``. All traffic is within it."""
+RATE_SECONDS = 900
+"""Grafana's ``$__rate_interval``. All traffic is within it, also on a slow machine."""
 WITHOUT = {
     "lora_router_pods_without_load": "every pod shows its load",
     "lora_router_pods_age_seconds": "pods come from a file",
@@ -95,21 +96,22 @@ async def test_no_alert_fires_after_ordinary_traffic(observed: Observed) -> None
 
 async def test_alerts_fire_for_what_was_wrong_and_say_it(observed: Observed) -> None:
     """A pod fails, no slot is free, and requests are refused."""
-    firing = await observed.prometheus.until_firing(
-        {
-            "LoraRouterRequestsFail",
-            "LoraRouterPodEjectedLong",
-            "LoraRouterRefusesRequests",
-            "LoraRouterSlotsLacking",
-        }
-    )
+    expected = {
+        "LoraRouterRequestsFail",
+        "LoraRouterPodEjectedLong",
+        "LoraRouterRefusesRequests",
+        "LoraRouterSlotsLacking",
+    }
+    # Some have ended by now: a slot is lacking for a minute after the last refusal.
+    fired = observed.fired
+    await until(lambda: expected <= fired.keys())
 
-    assert firing["LoraRouterPodEjectedLong"]["annotations"]["summary"] == "Ejected pods: 1"
-    assert firing["LoraRouterRefusesRequests"]["labels"]["reason"] == "too-many-held"
-    assert firing["LoraRouterSlotsLacking"]["annotations"]["summary"].startswith(
+    assert fired["LoraRouterPodEjectedLong"]["annotations"]["summary"] == "Ejected pods: 1"
+    assert fired["LoraRouterRefusesRequests"]["labels"]["reason"] == "too-many-held"
+    assert fired["LoraRouterSlotsLacking"]["annotations"]["summary"].startswith(
         "Slots that the pods"
     )
-    for alert in firing.values():
+    for alert in list(fired.values()):
         assert "<error" not in str(alert["annotations"])
         assert alert["labels"]["severity"] in {"critical", "warning"}
 
