@@ -17,6 +17,7 @@ from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.reported_ejections import suspect_reported
 from lora_router.fleet.reported_uses import ReportedUses
 
@@ -78,6 +79,8 @@ class Fleet:
         self._catalogs_of_ready: tuple[Catalog, ...] | None = None
         self._catalogs = Catalogs()
         self.peers = Peers()
+        self.prefixes = PrefixIndex()
+        """Which pods have which beginnings of prompts."""
         self._reported_uses = ReportedUses()
 
     def __len__(self) -> int:
@@ -121,6 +124,7 @@ class Fleet:
             state = self._states.pop(name, None)
             if state is not None:
                 self._doubts.leave(state)
+                self.prefixes.forget(state)
                 changed.append(state)
         for pod in pods:
             changed += self._put(pod)

@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from lora_router.fleet.pod_state import PodView
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.candidates import Candidates
 
 INTERFACE_VERSION = 2
@@ -47,6 +48,9 @@ class InferenceRequest(Struct, frozen=True):
     """The priority of the request's objective. A higher one goes first, also negative ones exist.
     Of the requests that wait for the same pods, the waiting room asks for those of the highest
     priority first."""
+    prompt: Prompt | None = None
+    """The prompt, for an algorithm with ``reads_prompts = True``. ``None``: the algorithm does not
+    ask for it, or the request has none that the router can read."""
 
 
 class Pick(Struct, frozen=True):
@@ -99,6 +103,9 @@ class Hold:
 
 class Algorithm(Protocol):
     """Picks the pod for a request.
+
+    An algorithm whose attribute ``reads_prompts`` is ``True`` gets ``InferenceRequest.prompt``, and
+    ``Candidates.cached`` answers which pods have its beginning. For others, no prompt is read.
 
     ``pick`` runs on the request path between two other requests. It must return at once: no
     ``await``, no I/O, no waiting. It must not retain ``candidates`` or change anything in it.

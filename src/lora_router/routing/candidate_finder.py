@@ -51,7 +51,9 @@ class CandidateFinder:
         if pod_filter is None and subset is None:
             whole = self._whole.get(id(group))
             if whole is None:
-                whole = self._whole[id(group)] = Candidates.of(group, self._waiting)
+                whole = self._whole[id(group)] = Candidates.of(
+                    group, self._waiting, self._fleet.prefixes
+                )
             return whole
         key = (id(group), pod_filter, subset)
         found = self._narrowed.get(key)
@@ -60,11 +62,14 @@ class CandidateFinder:
                 pods = _narrow(group, pod_filter, subset)
             except SelectorError as error:
                 return Refused(Refusal.BAD_SELECTOR, detail=str(error))
-            found = Candidates.of(pods, self._waiting)
+            found = self._of(pods)
             if len(self._narrowed) >= _REMEMBERED:
                 del self._narrowed[next(iter(self._narrowed))]
             self._narrowed[key] = found
         return found or Refused(Refusal.NONE_SELECTED)
+
+    def _of(self, pods: Collection[PodState]) -> Candidates:
+        return Candidates.of(pods, self._waiting, self._fleet.prefixes)
 
     def why_nobody_serves(self, model: str) -> Refused:
         """Return why no ready pod serves a model."""

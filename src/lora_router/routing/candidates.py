@@ -17,11 +17,13 @@ index. For these the methods inspect each pod.
 """
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.prefixes import PrefixIndex
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.rendezvous import WHOLE, first_of_group, rendezvous_order
 
 FULL_LOOK = 32
@@ -77,6 +79,7 @@ class _NobodyWaits:
 
 
 NOBODY_WAITS: Waiting = _NobodyWaits()
+_NONE_CACHED: Mapping[PodState, float] = {}
 
 
 class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have slots
@@ -92,16 +95,33 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     """Which requests wait in this router."""
     inspected: Sequence[PodView]
     """The pods of the last shortlist, or all of them before the first one."""
+    prefixes: PrefixIndex | None
+    """Which pods have which beginnings of prompts; ``None``: nobody knows."""
 
     @classmethod
-    def of(cls, pods: Iterable[PodView], waiting: Waiting = NOBODY_WAITS) -> "Candidates":
+    def of(
+        cls,
+        pods: Iterable[PodView],
+        waiting: Waiting = NOBODY_WAITS,
+        prefixes: PrefixIndex | None = None,
+    ) -> "Candidates":
         """Return candidates. Those made from a ``PodGroup`` use the fleet's index."""
         made = cls(pods)
         made._group = pods if isinstance(pods, PodGroup) else None
         made.members = pods.members if isinstance(pods, PodGroup) else frozenset(made)
         made.waiting = waiting
         made.inspected = made
+        made.prefixes = prefixes
         return made
+
+    def cached(self, model: str, prompt: Prompt | None) -> Mapping[PodState, float]:
+        """Return how many tokens of a prompt's beginning pods have, as far as is known.
+
+        Also pods that are no candidates may be named. Those with none of it are omitted.
+        """
+        if prompt is None or self.prefixes is None:
+            return _NONE_CACHED
+        return self.prefixes.cached(model, prompt)
 
     def shortlist(self, adapter: str | None, rng: random.Random) -> Sequence[PodView]:
         """Return the candidates worth inspecting for an adapter, or (``None``) for a base model.

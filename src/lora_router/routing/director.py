@@ -18,6 +18,7 @@ from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet, ModelPods
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.explaining import Explainer
@@ -67,7 +68,10 @@ class Director:
         self._fallbacks = Fallbacks(fallbacks, lambda: len(fleet.ready()))
         self.names = ModelNames(fleet, names or NamePolicy(), clock.now)
         """What the names stand for that clients write."""
-        self._recorder = Recorder(fleet.ledger, observer, self.names)
+        self._recorder = Recorder(fleet.ledger, observer, self.names, fleet.prefixes)
+        self._prompt_readers = frozenset(
+            name for name, each in algorithms.items() if getattr(each, "reads_prompts", False)
+        )
         self._rewrites = self.names.rewrites
         self.reception = Reception(
             fleet,
@@ -224,6 +228,7 @@ class Director:
             held_since,
             closing,
             priority,
+            self._prompt(algorithm, query),
         )
         answer = self._caller.ask(algorithm, request, candidates, self.clock.now())
         if isinstance(answer, Hold):
@@ -243,6 +248,12 @@ class Director:
         if self._room.held and request.adapter is not None:
             self._room.joined(request.adapter)
         return routed
+
+    def _prompt(self, algorithm: Algorithm, query: RouteQuery) -> Prompt | None:
+        """Return the prompt, if the algorithm asks for it."""
+        if query.read_prompt is None or algorithm.name not in self._prompt_readers:
+            return None
+        return query.read_prompt()
 
     def _instead_of(
         self, question: Question, query: RouteQuery, serving: ModelPods
@@ -295,6 +306,7 @@ class Director:
             request.request_id,
             may_hold=False,
             priority=request.priority,
+            prompt=request.prompt,
         )
         answer = self._caller.ask(algorithm, asked, candidates, self.clock.now())
         if isinstance(answer, Hold):

@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.prefixes import PrefixIndex
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import (
@@ -43,6 +45,8 @@ class RouteQuery(Struct, frozen=True):
     """Requests with the same key are rewritten to the same model. Empty: each by chance."""
     objective: str = ""
     """The objective that a header names, which may have a priority (``priorities``)."""
+    read_prompt: Callable[[], Prompt | None] | None = None
+    """Reads the prompt. It is called at most once, if the algorithm asks for prompts."""
 
 
 class Routed(Struct, frozen=True):
@@ -86,8 +90,15 @@ class DecisionObserver(Protocol):
 class Recorder:
     """Puts decisions into effect: on the pod's count, in metrics, and in the debug log."""
 
-    def __init__(self, ledger: Ledger, observer: DecisionObserver, names: ModelNames) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        observer: DecisionObserver,
+        names: ModelNames,
+        prefixes: PrefixIndex,
+    ) -> None:
         self._names = names
+        self._prefixes = prefixes
         self._ledger = ledger
         self._observer = observer
         self._logs = log.isEnabledFor(logging.DEBUG)
@@ -129,6 +140,8 @@ class Recorder:
                 free = state.beliefs.free_slots
                 spilled = free is not None and free <= 0
         reservation = self._ledger.reserve(state, adapter, path, streamed=request.stream)
+        if request.prompt is not None:
+            self._prefixes.sent(state, request.model, request.prompt)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
         except Exception:  # The caller needs the reservation, to release it.

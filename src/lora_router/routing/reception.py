@@ -204,6 +204,7 @@ class Reception:
             queue.since,
             queue.closing,
             request.priority,
+            request.prompt,
         )
         return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
 

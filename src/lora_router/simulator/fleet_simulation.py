@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from lora_router.fleet.answer import FROM_THE_POD, Answer
+from lora_router.fleet.ledger import Reservation
 from lora_router.routing.algorithm import Algorithm
 from lora_router.routing.outcome import Routed
 from lora_router.routing.refusal import Refused
@@ -23,6 +25,8 @@ from lora_router.simulator.router_model import DecisionCounts, RouterModel
 from lora_router.simulator.routers import Routers
 from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import Arrival
+
+_ANSWER = Answer(200, details=FROM_THE_POD)
 
 
 @dataclass(slots=True)
@@ -51,7 +55,10 @@ class FleetSimulation:
     _events: EventQueue = field(default_factory=EventQueue)
     _counts: DecisionCounts = field(default_factory=DecisionCounts)
     _pods: list[PodModel] = field(default_factory=list)
-    _releases: dict[SimulatedRequest, Callable[[], object]] = field(default_factory=dict)
+    _reservations: dict[SimulatedRequest, tuple[RouterClock, Reservation]] = field(
+        default_factory=dict
+    )
+    """Requests that are on pods, with the clocks of their routers."""
     _ended: list[SimulatedRequest] = field(default_factory=list)
     _open: int = 0
     _idle_slot_waits: int = 0
@@ -143,7 +150,13 @@ class FleetSimulation:
         model = arrival.model
         adapter = model if model in self._is_adapter else None
         request = SimulatedRequest(
-            model, adapter, arrival.prompt_tokens, arrival.output_tokens, arrival.at
+            model,
+            adapter,
+            arrival.prompt_tokens,
+            arrival.output_tokens,
+            arrival.at,
+            arrival.blocks,
+            arrival.block_tokens,
         )
         self._open += 1
         self._routers.ask_any(request, rng)
@@ -154,7 +167,7 @@ class FleetSimulation:
         if isinstance(outcome, Refused):
             self._open -= 1
             return
-        self._releases[request] = partial(router.clock.run, outcome.reservation.release)
+        self._reservations[request] = router.clock, outcome.reservation
         request.sent = self._events.time
         name = outcome.reservation.state.pod.name
         self._submit(request, self._pods[int(name.rpartition("-")[2])])
@@ -162,7 +175,13 @@ class FleetSimulation:
     def _ask_anew(self, lost: SimulatedRequest) -> None:
         """Send a request that was lost with its pod again, as its client would."""
         again = SimulatedRequest(
-            lost.model, lost.adapter, lost.prompt_tokens, lost.output_tokens, self._events.time
+            lost.model,
+            lost.adapter,
+            lost.prompt_tokens,
+            lost.output_tokens,
+            self._events.time,
+            lost.blocks,
+            lost.block_tokens,
         )
         self._routers.ask_first(again)
 
@@ -173,10 +192,18 @@ class FleetSimulation:
             self._idle_slot_waits += 1
         pod.submit(request)
 
+    def _first_token(self, request: SimulatedRequest) -> None:
+        clock, reservation = self._reservations[request]
+        clock.run(partial(reservation.answered, _ANSWER))
+
+    def _release(self, request: SimulatedRequest) -> None:
+        clock, reservation = self._reservations.pop(request)
+        clock.run(reservation.release)
+
     def _end(self, request: SimulatedRequest) -> None:
         self._open -= 1
         self._ended.append(request)
-        self._releases.pop(request)()
+        self._release(request)
         if self._stop_when is not None and self._stop_when(request):
             self._stopped = True
 
@@ -190,7 +217,9 @@ class FleetSimulation:
         """Add a pod that takes requests and has nothing in host memory; return its number."""
         number = len(self._pods)
         engine = self.options.engine(number)
-        self._pods.append(PodModel(f"pod-{number}", engine, self._events, self._end))
+        self._pods.append(
+            PodModel(f"pod-{number}", engine, self._events, self._end, self._first_token)
+        )
         for router in self._routers:
             router.put(number, 0, ready=True)
             self._start_scrape(router, number, self._scrape_rng)
@@ -209,7 +238,9 @@ class FleetSimulation:
             router.remove(number)
 
     def _new_pod(self, number: int) -> PodModel:
-        pod = PodModel(f"pod-{number}", self.options.engine(number), self._events, self._end)
+        pod = PodModel(
+            f"pod-{number}", self.options.engine(number), self._events, self._end, self._first_token
+        )
         pod.preload(self.options.preloaded_on(number))
         return pod
 
@@ -243,7 +274,7 @@ class FleetSimulation:
             if outage.sudden:
                 lost = self._pods[outage.pod].stop()
                 for request in lost:
-                    self._releases.pop(request)()
+                    self._release(request)
                 self._replace(outage.pod)
                 for request in lost:
                     self._ask_anew(request)

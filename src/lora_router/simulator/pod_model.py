@@ -32,6 +32,10 @@ class PodCounts:
     routed: int
 
 
+def _nobody_asks(_request: SimulatedRequest) -> None:
+    """Do nothing."""
+
+
 class PodModel:
     """One pod."""
 
@@ -41,6 +45,7 @@ class PodModel:
         options: EngineOptions,
         events: EventQueue,
         on_end: Callable[[SimulatedRequest], None],
+        on_first_token: Callable[[SimulatedRequest], None] = _nobody_asks,
     ) -> None:
         self.name = name
         self.options = options
@@ -49,6 +54,7 @@ class PodModel:
         self.listed: dict[str, int] = {}
         self._events = events
         self._on_end = on_end
+        self._on_first_token = on_first_token
         self._routed = 0
         self._deferred = 0
         self._running: dict[SimulatedRequest, None] = {}
@@ -176,6 +182,7 @@ class PodModel:
         for request in fresh:
             if request.first_token < 0:
                 request.first_token = now
+                self._on_first_token(request)
             if request.adapter is not None:
                 self.listed[request.adapter] = self.listed.get(request.adapter, 0) + 1
         ended = []

@@ -96,7 +96,11 @@ class RouterModel:
                 on_outcome(outcome)
 
         def route() -> None:
-            query = RouteQuery(request.model, size=request.prompt_tokens * _BYTES_A_TOKEN)
+            query = RouteQuery(
+                request.model,
+                size=request.prompt_tokens * _BYTES_A_TOKEN,
+                read_prompt=request.prompt if request.blocks else None,
+            )
             outcome = self.director.route(query, decided)
             if isinstance(outcome, Routed | Refused):
                 decided(outcome)

@@ -1,5 +1,9 @@
 """One request of a simulation."""
 
+from collections.abc import Sequence
+
+from lora_router.fleet.prompt import Prompt
+
 
 class SimulatedRequest:
     """One request: what it asks for, and when it was served. Times in seconds of the simulation."""
@@ -7,6 +11,8 @@ class SimulatedRequest:
     __slots__ = (
         "adapter",
         "arrived",
+        "block_tokens",
+        "blocks",
         "deferred",
         "ended",
         "first_token",
@@ -25,12 +31,19 @@ class SimulatedRequest:
         prompt_tokens: int,
         output_tokens: int,
         arrived: float,
+        blocks: Sequence[int] = (),
+        block_tokens: int = 64,
     ) -> None:
         self.model = model
         self.adapter = adapter
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.arrived = arrived
+        self.blocks = blocks
+        """Names of the prompt's blocks, in order. Prompts with the same first n names begin with
+        the same n blocks. The last block may be shorter than the others."""
+        self.block_tokens = block_tokens
+        """Length of a block."""
         self.kv_tokens = prompt_tokens + output_tokens
         self.first_token = -1.0
         """When its first token was generated. Negative until then."""
@@ -41,3 +54,9 @@ class SimulatedRequest:
         """When it was sent there. Until then it was held in the router."""
         self.deferred = False
         """Whether it waited on a pod for a slot at any time."""
+
+    def prompt(self) -> Prompt:
+        """Return what a router knows of its prompt."""
+        size, tokens = self.block_tokens, self.prompt_tokens
+        whole = tokens // size
+        return Prompt(tokens, self.blocks[:whole], range(size, whole * size + 1, size))

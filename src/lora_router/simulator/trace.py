@@ -31,6 +31,10 @@ class Arrival(NamedTuple):
     model: str
     prompt_tokens: int
     output_tokens: int
+    blocks: Sequence[int] = ()
+    """Names of the prompt's blocks. Equal beginnings of two prompts have equal names."""
+    block_tokens: int = 64
+    """Tokens of a block."""
 
 
 @dataclass(frozen=True, slots=True)
