@@ -117,17 +117,22 @@ class Scenario:
     def _engine(self, pod: int) -> EngineOptions:
         keys = self.keys
         room = keys.host_room(pod)
+        speed = of_pod(keys.speed, pod)
         return EngineOptions(
             max_loras=of_pod(keys.slots, pod),
             max_cpu_loras=_UNLIMITED if room is None else room,
             max_num_seqs=of_pod(keys.max_num_seqs, pod),
-            step_seconds=of_pod(keys.step_ms, pod) / 1000,
-            step_seconds_per_request=of_pod(keys.step_ms_per_request, pod) / 1000,
-            prefill_seconds_per_token=1 / of_pod(keys.prefill_tokens_per_second, pod),
+            step_seconds=of_pod(keys.step_ms, pod) / 1000 / speed,
+            step_seconds_per_request=of_pod(keys.step_ms_per_request, pod) / 1000 / speed,
+            prefill_seconds_per_token=1 / (of_pod(keys.prefill_tokens_per_second, pod) * speed),
             host_load_seconds=of_pod(keys.host_load_ms, pod) / 1000,
             disk_load_seconds=of_pod(keys.disk_load_ms, pod) / 1000,
             loads_block=keys.loads_block,
             kv_cache_tokens=of_pod(keys.kv_cache_tokens, pod),
+            block_tokens=of_pod(keys.block_tokens, pod),
+            prefix_caching=keys.prefix_caching,
+            chunk_tokens=None if keys.chunk_tokens is None else of_pod(keys.chunk_tokens, pod),
+            preemption=keys.preemption,
         )
 
     def _preloaded(self, served: tuple[str, ...]) -> tuple[str, ...]:

@@ -104,7 +104,8 @@ class ScenarioKeys:
     kv_cache_tokens: tuple[int, ...] = key(
         InTurn(Whole(1, 1_000_000_000)),
         "Tokens of prompts and answers that fit in a pod's KV cache (vLLM logs this number as "
-        "`GPU KV cache size`). Requests that do not fit wait.",
+        "`GPU KV cache size`). Requests that do not fit wait. With `prefix_caching`, what is kept "
+        "of past requests shares this room with the running ones.",
         default=(_ENGINE.kv_cache_tokens,),
     )
     step_ms: tuple[float, ...] = key(
@@ -119,9 +120,9 @@ class ScenarioKeys:
     )
     prefill_tokens_per_second: tuple[float, ...] = key(
         InTurn(Number(1, 1_000_000_000)),
-        "Prompt tokens that a pod processes in a second. A prompt is processed whole, in the first "
-        "step of its request, and that step takes so much longer for the whole batch: the model "
-        "has no chunked prefill and no prefix cache.",
+        "Prompt tokens that a pod processes in a second. Without `chunk_tokens`, a prompt is "
+        "processed whole, in the first step of its request, and that step takes so much longer for "
+        "the whole batch.",
         default=(round(1 / _ENGINE.prefill_seconds_per_token, 6),),
     )
     host_load_ms: tuple[float, ...] = key(
@@ -139,6 +140,41 @@ class ScenarioKeys:
         "Whether a load stalls the pod's whole batch. Otherwise it delays the requests of its "
         "adapter only.",
         default=_ENGINE.loads_block,
+    )
+
+    prefix_caching: bool = key(
+        Flag(),
+        "Whether pods keep the KV blocks of past requests, and prompts with the same beginning "
+        "find them (vLLM: `--enable-prefix-caching`, its default). Blocks are kept apart for the "
+        "base model and each adapter, for as long as their room is not needed; the least recently "
+        "used one is evicted first.",
+        default=_ENGINE.prefix_caching,
+    )
+    block_tokens: tuple[int, ...] = key(
+        InTurn(Whole(1, 4_096)),
+        "Tokens in a block of the KV cache (vLLM: `--block-size`), with `prefix_caching` or "
+        "`preemption`.",
+        default=(_ENGINE.block_tokens,),
+    )
+    chunk_tokens: tuple[int, ...] | None = key(
+        InTurn(Whole(1, 1_000_000)),
+        "Tokens that a step computes at most, of answers and prompts together (vLLM: "
+        "`--max-num-batched-tokens`, with chunked prefill). At least `max_num_seqs`. Absent: "
+        "prompts are processed whole.",
+        default=None,
+    )
+    preemption: bool = key(
+        Flag(),
+        "Whether requests take KV blocks as their tokens are computed, and the request that joined "
+        "the batch last is preempted and computed again when no block is left, as in vLLM. "
+        "Otherwise room for the prompt and the whole answer is reserved.",
+        default=_ENGINE.preemption,
+    )
+    speed: tuple[float, ...] = key(
+        InTurn(Number(0.01, 100)),
+        "How many times as fast as the keys above a pod computes: steps and prompts, not loads. "
+        "`[1, 0.33]` makes every other pod three times slower.",
+        default=(1.0,),
     )
 
     adapters: int = key(Whole(1, _MOST_ADAPTERS), "Adapters that every pod serves.")
@@ -222,6 +258,7 @@ class ScenarioKeys:
                 allowed = f"must be at least the slots of each pod ({slots} on pod {pod})"
                 raise WrongValueError(f"{allowed}, not {room}", "max_cpu_loras")
             self._check_preload_fits(pod, room)
+            self._check_tokens_fit(pod)
             preloaded += min(self._wanted, self.adapters if room is None else room)
         if preloaded > _MOST_PRELOADED:
             raise WrongValueError(
@@ -251,6 +288,22 @@ class ScenarioKeys:
                 f"not {self._wanted}",
                 "preload",
             )
+
+    def _check_tokens_fit(self, pod: int) -> None:
+        if self.chunk_tokens is not None:
+            least, chunk = of_pod(self.max_num_seqs, pod), of_pod(self.chunk_tokens, pod)
+            if chunk < least:
+                raise WrongValueError(
+                    f"must be at least max_num_seqs ({least} on pod {pod}), not {chunk}",
+                    "chunk_tokens",
+                )
+        if self.prefix_caching or self.preemption:
+            least, tokens = of_pod(self.block_tokens, pod), of_pod(self.kv_cache_tokens, pod)
+            if tokens < least:
+                raise WrongValueError(
+                    f"must be at least block_tokens ({least} on pod {pod}), not {tokens}",
+                    "kv_cache_tokens",
+                )
 
 
 def of_pod(values: tuple[Value, ...], pod: int) -> Value:

@@ -13,10 +13,10 @@ class SimulatedRequest:
         "arrived",
         "block_tokens",
         "blocks",
+        "cached_tokens",
         "deferred",
         "ended",
         "first_token",
-        "kv_tokens",
         "model",
         "output_tokens",
         "pod",
@@ -41,10 +41,12 @@ class SimulatedRequest:
         self.arrived = arrived
         self.blocks = blocks
         """Names of the prompt's blocks, in order. Prompts with the same first n names begin with
-        the same n blocks. The last block may be shorter than the others."""
+        the same n blocks. The last block may be shorter than the others. Further names are those of
+        the answer's blocks, as they are in a later prompt that contains the answer."""
         self.block_tokens = block_tokens
         """Length of a block."""
-        self.kv_tokens = prompt_tokens + output_tokens
+        self.cached_tokens = 0
+        """Tokens of its prompt that were in the pod's prefix cache when it joined the batch."""
         self.first_token = -1.0
         """When its first token was generated. Negative until then."""
         self.ended = -1.0

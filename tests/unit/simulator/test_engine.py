@@ -241,6 +241,12 @@ def test_cache_usage_grows_with_tokens_and_is_never_above_one() -> None:
         ({"max_loras": 0}, "max_loras must be at least 1, not 0"),
         ({"max_num_seqs": 0}, "max_num_seqs must be at least 1"),
         ({"max_loras": 8, "max_cpu_loras": 4}, r"max_cpu_loras must be at least max_loras \(8\)"),
+        ({"block_tokens": 0}, "block_tokens must be at least 1, not 0"),
+        ({"chunk_tokens": 255}, r"chunk_tokens must be at least max_num_seqs \(256\), not 255"),
+        (
+            {"prefix_caching": True, "kv_cache_tokens": 15},
+            r"kv_cache_tokens must be at least block_tokens \(16\), not 15",
+        ),
         ({"step_seconds": -1.0}, "step_seconds must be seconds, 0 or more"),
         ({"disk_load_seconds": float("nan")}, "disk_load_seconds must be seconds"),
         (

@@ -145,6 +145,29 @@ def test_what_is_not_preloaded_is_loaded_from_disk_once_on_a_pod(tmp_path: Path)
     assert first_tokens("none") == pytest.approx([3.0215, 0.0215])
 
 
+def test_a_fast_pod_computes_sooner_and_loads_no_sooner(tmp_path: Path) -> None:
+    keys = ("speed: [1, 2]", "prefill_tokens_per_second: 1000", "step_ms: 8", "disk_load_ms: 90")
+    slow, fast = fleet(tmp_path, *keys).engines[:2]
+
+    assert fast.step_seconds == slow.step_seconds / 2
+    assert fast.step_seconds_per_request == slow.step_seconds_per_request / 2
+    assert fast.prefill_seconds_per_token == slow.prefill_seconds_per_token / 2
+    assert fast.disk_load_seconds == slow.disk_load_seconds == 0.09
+
+
+def test_the_kv_cache_of_a_scenario_is_that_of_the_pods(tmp_path: Path) -> None:
+    keys = (
+        "prefix_caching: true",
+        "preemption: true",
+        "chunk_tokens: [2048, 512]",
+        "block_tokens: 32",
+    )
+    first, second = fleet(tmp_path, *keys).engines[:2]
+
+    assert (first.prefix_caching, first.preemption, first.block_tokens) == (True, True, 32)
+    assert (first.chunk_tokens, second.chunk_tokens) == (2048, 512)
+
+
 def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path) -> None:
     scenario = read_scenario(written(tmp_path, "preload: [sql]"))
 
@@ -183,6 +206,16 @@ def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path)
         ("output_tokens: [0, 3]", "output_tokens[0]: must be a whole number from 1 to"),
         ("max_cpu_loras: 1", "max_cpu_loras: must be at least the slots of each pod (2 on pod 0)"),
         ("max_cpu_loras: much", "max_cpu_loras: must be slots, unlimited, or a whole number from"),
+        (
+            "max_num_seqs: 64\nchunk_tokens: [64, 63]",
+            "chunk_tokens: must be at least max_num_seqs (64 on pod 1)",
+        ),
+        (
+            "preemption: true\nkv_cache_tokens: 9",
+            "kv_cache_tokens: must be at least block_tokens (16 on pod 0)",
+        ),
+        ("prefix_caching: 1", "prefix_caching: must be true or false, not 1"),
+        ("speed: 0", "speed: must be a number from 0.01 to 100"),
         ("preload: some", "preload: must be all, none, or a whole number from 0 to 100,000, or a"),
         ("preload: [a, a]", "preload: must be all, none, or"),
         ("preload: [3]", "preload[0]: must be a line of text"),
