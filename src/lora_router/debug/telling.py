@@ -17,6 +17,10 @@ _PLACES = {
 _TERMS = {
     "adapter-load": "to load the adapter",
     "slot": "for a further slot",
+    "prefix": "for prompt tokens that another pod has",
+    "prompts": "for prompts on their way",
+    "kv-cache": "for a nearly full KV cache",
+    "slow-pod": "for a slow pod",
     "other-copies": "so that other copies of the adapter drain",
     "adapter-score": "score of the adapter",
     "load-score": "score of the load",

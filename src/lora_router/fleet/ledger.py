@@ -7,10 +7,12 @@ Rules:
 - ``Reservation.release`` decrements the count exactly once, however often it is called.
 - A request counts where it runs. If Envoy had to send it to another pod, it moves there with the
   headers of the answer.
+- Prompt tokens on their way to a pod count there (``pod_work``) and leave with the reservation.
 - A reservation refers to the pod's state, not to its name. A pod that leaves and returns under the
   same name has a new state, so neither count can become wrong.
 """
 
+import time
 from collections.abc import Callable
 
 from lora_router.fleet.answer import Answer
@@ -18,15 +20,29 @@ from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.pod_work import Pace, Prefill
 
 NOT_FOUND = 404
 """vLLM's answer to a request for a model that it does not serve."""
+ERRORS = 400
+"""From this status on, an answer says nothing about how fast a pod is."""
 
 
 class Reservation:
     """One request that counts as in flight on a pod until it is released."""
 
-    __slots__ = ("_ledger", "adapter", "answer", "path", "state", "streamed")
+    __slots__ = (
+        "_answered_at",
+        "_joined",
+        "_ledger",
+        "adapter",
+        "answer",
+        "path",
+        "prefill",
+        "sent_at",
+        "state",
+        "streamed",
+    )
 
     def __init__(
         self,
@@ -45,6 +61,13 @@ class Reservation:
         self.streamed = streamed
         """Whether the client asked for a streamed answer."""
         self.answer: Answer | None = None
+        self.prefill: Prefill | None = None
+        """Its prompt tokens on their way to the pod. ``None``: none, or not known."""
+        self._joined = adapter is None or state.in_flight_adapters[adapter] > 1
+        """Whether it needs no adapter that was not in flight on the pod before."""
+        self.sent_at = ledger.now()
+        """When it was sent to the pod, on the ledger's clock."""
+        self._answered_at = 0.0
 
     @property
     def open(self) -> bool:
@@ -60,6 +83,10 @@ class Reservation:
         served_by = answer.served_by
         if served_by and served_by != self.state.pod.address:
             ledger.served_elsewhere(self, served_by)
+        if answer.from_the_pod and answer.status < ERRORS:
+            self._answered_at = now = ledger.now()
+            if self.streamed and self.prefill is not None:
+                self._processed(self.prefill, now, ledger.pace)
         outliers = ledger.outliers
         if outliers is not None:
             outliers.answered(self, answer)
@@ -77,6 +104,13 @@ class Reservation:
         self.adapter = None
         ledger.released.send((self.state,))
 
+    def _processed(self, prefill: Prefill, now: float, pace: Pace) -> None:
+        """Record that the prompt is processed, because a streamed answer began."""
+        work = self.state.work
+        work.first_byte(prefill, now)
+        if self._joined:
+            work.learn_prefill(prefill, now - self.sent_at, pace)
+
     def release(self) -> bool:
         """End the reservation. Return whether this call was the one that ended it."""
         ledger = self._ledger
@@ -86,10 +120,21 @@ class Reservation:
         state, adapter = self.state, self.adapter
         if ledger.outliers is not None and self.answer is None:
             ledger.outliers.ended(self)
+        if self.prefill is not None or self._answered_at:
+            self._leave_work(ledger, state)
         ledger.leave(state, adapter)
         ledger.total -= 1
         ledger.released.send((state,))
         return True
+
+    def _leave_work(self, ledger: "Ledger", state: PodState) -> None:
+        now = ledger.now()
+        if self.prefill is not None:
+            state.work.end(self.prefill, now)
+            self.prefill = None
+        if self._answered_at:
+            since = self._answered_at if self.streamed else self.sent_at
+            state.work.learn_duration(now - since, ledger.pace, streamed=self.streamed)
 
 
 class Ledger:
@@ -98,7 +143,17 @@ class Ledger:
     The counts are stored in each ``PodState``.
     """
 
-    __slots__ = ("find", "index", "moved", "on_not_found", "outliers", "released", "total")
+    __slots__ = (
+        "find",
+        "index",
+        "moved",
+        "now",
+        "on_not_found",
+        "outliers",
+        "pace",
+        "released",
+        "total",
+    )
 
     def __init__(
         self,
@@ -114,6 +169,10 @@ class Ledger:
         """The signal sent after each release, with the record of the pod."""
         self.outliers = outliers
         """Receives what became of each request; ``None``: nobody does."""
+        self.now: Callable[[], float] = time.monotonic
+        """Returns the time in seconds, on the clock of ``PodWork.empty_at``."""
+        self.pace = Pace()
+        """How fast pods usually are."""
         self.find: Callable[[str], PodState | None] = _find_nobody
         """Returns the pod at an endpoint."""
         self.on_not_found: Callable[[PodState, str], None] = _ignore
@@ -127,6 +186,7 @@ class Ledger:
         path: str | None = "",
         *,
         streamed: bool = False,
+        tokens: float = 0.0,
     ) -> Reservation:
         """Count one more request on a pod.
 
@@ -135,10 +195,13 @@ class Ledger:
             adapter: The adapter; ``None``: the base model, or no model.
             path: The path of the request; ``None``: it names no model.
             streamed: Whether the client asked for a streamed answer.
+            tokens: Prompt tokens that the pod has to process for it, as far as is known.
         """
         self.join(state, adapter)
         self.total += 1
         reservation = Reservation(self, state, adapter, path, streamed=streamed)
+        if tokens > 0.0:
+            reservation.prefill = state.work.begin(tokens, reservation.sent_at, self.pace)
         if self.outliers is not None:
             self.outliers.sent(reservation)
         return reservation
@@ -151,6 +214,11 @@ class Ledger:
         self.leave(before, reservation.adapter)
         self.join(state, reservation.adapter)
         reservation.state = state
+        if reservation.prefill is not None:
+            now = self.now()
+            before.work.end(reservation.prefill, now)
+            # What this pod has of the prompt is not known. Its first byte comes now.
+            reservation.prefill = None
         self.moved += 1
         if self.outliers is not None:
             self.outliers.moved(reservation, before)

@@ -8,6 +8,7 @@ from lora_router.fleet.catalog import EMPTY, Catalog
 from lora_router.fleet.health import PodHealth
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.pod_work import PodWork
 
 
 class PodView(Protocol):
@@ -40,6 +41,10 @@ class PodView(Protocol):
     def beliefs(self) -> AdapterBeliefs:
         """The estimate of what is in the pod's adapter slots, from all evidence."""
 
+    @property
+    def work(self) -> PodWork:
+        """The prompt tokens on their way to the pod, and how fast it is."""
+
     def fresh_metrics(self, now: float, max_age: float) -> PodMetrics | None:
         """Return the last snapshot if it is fresh, else ``None``.
 
@@ -61,6 +66,7 @@ class PodState:
         "pod",
         "scrape_failures",
         "unreachable_scrapes",
+        "work",
     )
 
     def __init__(self, pod: Pod, usual_slots: int | None = None) -> None:
@@ -72,6 +78,7 @@ class PodState:
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
+        self.work = PodWork()
         self.scrape_failures = 0
         """The number of consecutive failed scrapes."""
         self.unreachable_scrapes = 0

@@ -60,6 +60,9 @@ class Pick(Struct, frozen=True):
     """One of the candidates."""
     reason: str
     """The reason, in a few words joined by hyphens. A metric label: use a small fixed set."""
+    tokens: float = 0.0
+    """Prompt tokens that the pod has to process for the request, as far as is known. They count as
+    the pod's ``work`` until the answer begins."""
 
 
 class WakesOn(Enum):

@@ -40,7 +40,7 @@ class AlgorithmCaller:
         try:
             answer = algorithm.pick(request, candidates, now)
             if type(answer) is Pick and answer.pod in candidates.members:
-                if type(answer.reason) is str:
+                if type(answer.reason) is str and 0.0 <= answer.tokens < math.inf:
                     return answer
             elif type(answer) is Hold:
                 return checked(answer, candidates)
@@ -99,4 +99,6 @@ def _what_is_wrong(answer: object) -> str:
         return "the answer is a subclass of Pick"
     if type(answer.reason) is not str:
         return f"Pick.reason is {type(answer.reason).__name__}, must be str"
+    if not 0.0 <= answer.tokens < math.inf:
+        return f"Pick.tokens is {answer.tokens!r:.40}, must be a number from 0"
     return "Pick.pod is not a candidate"

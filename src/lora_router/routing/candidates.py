@@ -17,8 +17,8 @@ index. For these the methods inspect each pod.
 """
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
 
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
@@ -32,6 +32,10 @@ _RUNNING = 4
 _USERS = 3
 _FIRST = 2
 _LEAST = 2
+_CACHED = 3
+"""How many pods with most of the prompt's beginning are inspected."""
+_NEARLY = 0.9
+"""A pod has most of the beginning if it has this share of what the best one has."""
 _SAMPLE = 16
 """If an adapter is in flight on more pods than this, a random run of this many represents them."""
 
@@ -79,7 +83,7 @@ class _NobodyWaits:
 
 
 NOBODY_WAITS: Waiting = _NobodyWaits()
-_NONE_CACHED: Mapping[PodState, float] = {}
+_NONE_CACHED: Mapping[PodView, float] = {}
 
 
 class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have slots
@@ -114,21 +118,33 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         made.prefixes = prefixes
         return made
 
-    def cached(self, model: str, prompt: Prompt | None) -> Mapping[PodState, float]:
+    def cached(self, model: str, prompt: Prompt | None) -> Mapping[PodView, float]:
         """Return how many tokens of a prompt's beginning pods have, as far as is known.
 
         Also pods that are no candidates may be named. Those with none of it are omitted.
         """
         if prompt is None or self.prefixes is None:
             return _NONE_CACHED
-        return self.prefixes.cached(model, prompt)
+        # A mapping may be read with the keys of a supertype; mypy cannot know that of ``Mapping``.
+        return cast("Mapping[PodView, float]", self.prefixes.cached(model, prompt))
 
-    def shortlist(self, adapter: str | None, rng: random.Random) -> Sequence[PodView]:
+    def shortlist(
+        self,
+        adapter: str | None,
+        rng: random.Random,
+        cached: Mapping[PodView, float] = _NONE_CACHED,
+    ) -> Sequence[PodView]:
         """Return the candidates worth inspecting for an adapter, or (``None``) for a base model.
 
         In a large fleet these are, as far as they are candidates: the least loaded pods on which
         the adapter is in flight, those that used it last, its first ones by rendezvous hashing, the
-        least loaded ones with a free slot, the least loaded of all, and the most loaded one.
+        least loaded ones with a free slot, the least loaded of all, the most loaded one, and those
+        with the most of the prompt's beginning.
+
+        Args:
+            adapter: The adapter.
+            rng: The source of random choices among pods that are alike.
+            cached: What ``cached`` returned for the request's prompt.
         """
         group = self._group
         if len(self) <= FULL_LOOK or group is None:
@@ -143,6 +159,8 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
             found[pod] = None
         if adapter is not None:
             _add_pods_of(adapter, group, rng, found)
+        if cached:
+            _add_pods_with_prompt(cached, self.members, found)
         inspected: Sequence[PodView] = tuple(found)
         if among is not None:
             inspected = [pod for pod in found if pod in among] or self
@@ -230,6 +248,19 @@ def _add_pods_of(
             found[pod] = None
 
 
+def _add_pods_with_prompt(
+    cached: Mapping[PodView, float], members: Container[PodView], found: dict[PodState, None]
+) -> None:
+    """Add the candidates that have most of a prompt's beginning, the least loaded ones first."""
+    most = _NEARLY * max(cached.values())
+    having = [pod for pod, tokens in cached.items() if tokens >= most]
+    if len(having) > _CACHED:
+        having.sort(key=_in_flight)
+    for pod in having[:_CACHED]:
+        if pod in members and isinstance(pod, PodState):
+            found[pod] = None
+
+
 def _least_loaded(pods: Collection[PodState], rng: random.Random) -> Collection[PodState]:
     if len(pods) <= _RUNNING:
         return pods
@@ -241,5 +272,5 @@ def _least_loaded(pods: Collection[PodState], rng: random.Random) -> Collection[
     return some[:_RUNNING]
 
 
-def _in_flight(pod: PodState) -> int:
+def _in_flight(pod: PodView) -> int:
     return pod.in_flight + pod.beliefs.peers.requests

@@ -63,6 +63,7 @@ class Director:
         self.default_model = default_model
         """The model of requests that name none."""
         self.clock = clock
+        fleet.ledger.now = clock.now
         self._random = random.Random()
         self._caller = AlgorithmCaller()
         self._fallbacks = Fallbacks(fallbacks, lambda: len(fleet.ready()))

@@ -139,7 +139,9 @@ class Recorder:
             if place != RUNNING:
                 free = state.beliefs.free_slots
                 spilled = free is not None and free <= 0
-        reservation = self._ledger.reserve(state, adapter, path, streamed=request.stream)
+        reservation = self._ledger.reserve(
+            state, adapter, path, streamed=request.stream, tokens=pick.tokens
+        )
         if request.prompt is not None:
             self._prefixes.sent(state, request.model, request.prompt)
         try:

@@ -98,6 +98,7 @@ class RouterModel:
         def route() -> None:
             query = RouteQuery(
                 request.model,
+                stream=True,
                 size=request.prompt_tokens * _BYTES_A_TOKEN,
                 read_prompt=request.prompt if request.blocks else None,
             )

@@ -358,8 +358,7 @@ def test_a_past_decision_is_explained_by_what_it_saw_alone() -> None:
 
     assert [dict(cost.terms) for cost in terms] == [
         {"requests": 4},
-        # 0.08 s at 200 a second, halved because of the size of the request.
-        {"requests": 1, "adapter-load": pytest.approx(8)},
+        {"requests": 1, "adapter-load": pytest.approx(16)},
         {},
         {"requests": 2, "adapter-load": 0.0},
     ]

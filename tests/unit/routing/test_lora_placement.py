@@ -8,6 +8,7 @@ import pytest
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
@@ -17,7 +18,7 @@ from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import Summary, summarise
 from lora_router.simulator.trace import make_trace
-from tests.fleet import make_fleet, make_metrics, make_pod, state_of
+from tests.fleet import ManualClock, make_fleet, make_metrics, make_pod, state_of
 from tests.unit.routing.router import Router
 
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
@@ -125,10 +126,10 @@ def test_the_last_slots_are_for_others_unless_a_pod_is_overloaded() -> None:
 
 
 def test_a_load_counts_for_less_the_more_requests_it_will_serve() -> None:
-    for in_flight, goes_to in ((3, 1), (40, 2)):
+    for in_flight, goes_to in ((2, 1), (30, 2)):
         fleet = fleet_of(2, slots=4)
         # The pod that has the adapter has the same load, made up of more or fewer of its requests.
-        occupy(fleet, 1, *["a1"] * in_flight, *["a2"] * (40 - in_flight))
+        occupy(fleet, 1, *["a1"] * in_flight, *["a2"] * (30 - in_flight))
         assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, goes_to)
 
 
@@ -416,11 +417,100 @@ def test_while_requests_wait_for_a_slot_others_wait_too_but_for_those_that_can_j
     assert router.late_pod("a3") is state_of(router.fleet, 4)
 
 
-def test_a_long_prompt_is_worth_a_load_and_a_short_one_is_not() -> None:
-    fleet = fleet_of(2, slots=4)
-    occupy(fleet, 1, "a1", "a1", "a1", "a1")
-    short = InferenceRequest("a1", "a1", size=500)
-    long = InferenceRequest("a1", "a1", size=40_000)
+@pytest.mark.parametrize("written", ["much", "-1", "101"])
+def test_a_weight_that_makes_no_sense_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match=f"^prefix_weight={written}: must be a number, from 0 to"):
+        placement(prefix_weight=written)
 
-    assert pod_of(placement().pick(short, Candidates.of(fleet.ready()), 1.0)) is state_of(fleet, 1)
-    assert pod_of(placement().pick(long, Candidates.of(fleet.ready()), 1.0)) is state_of(fleet, 2)
+
+class Chats:
+    """A fleet of pods with free slots, and prompts that begin alike."""
+
+    def __init__(self, pods: int = 2) -> None:
+        self.fleet = fleet_of(pods, slots=4)
+        self.clock = ManualClock()
+        self.fleet.ledger.now = self.clock.now
+
+    def ask(
+        self, adapter: str | None, prompt: Prompt, algorithm: LoraPlacement | None = None
+    ) -> Pick:
+        request = InferenceRequest(adapter or "base", adapter, prompt=prompt)
+        candidates = Candidates.of(self.fleet.ready(), prefixes=self.fleet.prefixes)
+        answer = (algorithm or placement()).pick(request, candidates, self.clock.now())
+        assert isinstance(answer, Pick)
+        return answer
+
+    def had(self, number: int, adapter: str | None, prompt: Prompt) -> None:
+        """Have a pod process a prompt, and end the request."""
+        state = state_of(self.fleet, number)
+        self.fleet.ledger.reserve(state, adapter).release()
+        self.fleet.prefixes.sent(state, adapter or "base", prompt)
+
+
+def chat(blocks: int, tokens: int = 1000) -> Prompt:
+    ends = range(tokens, tokens * blocks + 1, tokens)
+    return Prompt(tokens * blocks, range(blocks), ends)
+
+
+@pytest.mark.parametrize("adapter", [None, "a1"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_chat_goes_on_where_its_beginning_is(adapter: str | None, number: int) -> None:
+    chats = Chats()
+    for each in (1, 2):
+        chats.had(each, adapter, Prompt(1))
+    chats.had(number, adapter, chat(8))
+    answer = chats.ask(adapter, chat(9))
+    assert answer.pod is state_of(chats.fleet, number)
+    assert answer.tokens == 1000
+
+
+def test_it_does_not_where_so_many_wait_that_computing_it_anew_is_faster() -> None:
+    chats = Chats()
+    chats.had(1, None, chat(1, tokens=500))
+    # Half a thousand tokens take 50 ms, which is what ten requests cost.
+    occupy(chats.fleet, 1, *["a1"] * 9)
+    assert chats.ask(None, chat(1, tokens=500)).pod is state_of(chats.fleet, 1)
+    occupy(chats.fleet, 1, "a1", "a1")
+    answer = chats.ask(None, chat(1, tokens=500))
+    assert (answer.pod, answer.tokens) == (state_of(chats.fleet, 2), 500)
+
+
+def test_a_chat_of_another_adapter_has_nothing_in_common() -> None:
+    chats = Chats(1)
+    chats.had(1, "a1", chat(8))
+    assert chats.ask("a2", chat(8)).tokens == 8000
+
+
+def test_a_prefix_weight_of_0_leaves_it_out() -> None:
+    chats = Chats()
+    chats.had(1, None, chat(8))
+    occupy(chats.fleet, 1, "a1")
+    assert chats.ask(None, chat(9), placement(prefix_weight="0")).pod is state_of(chats.fleet, 2)
+
+
+def test_prompts_on_their_way_are_load_until_they_are_processed() -> None:
+    chats = Chats()
+    state = state_of(chats.fleet, 1)
+    chats.fleet.ledger.reserve(state, None, tokens=30_000)
+    occupy(chats.fleet, 2, "a1", "a1", "a1")
+    assert chats.ask(None, Prompt(100)).pod is state_of(chats.fleet, 2)
+    chats.clock.advance(3.0)
+    assert chats.ask(None, Prompt(100)).pod is state
+
+
+def test_a_pod_whose_kv_cache_is_nearly_full_is_avoided_while_the_scrape_is_fresh() -> None:
+    fleet = fleet_of(2)
+    occupy(fleet, 2, "a1", "a1", "a1")
+    full = replace(make_metrics(max_lora=2), running=0.0, kv_cache_usage=0.95, scraped_at=1.0)
+    fleet.put_metrics(state_of(fleet, 1), full)
+    assert pod_of(ask(placement(), fleet, None, now=2.0)) is state_of(fleet, 2)
+    assert pod_of(ask(placement(), fleet, None, now=100.0)) is state_of(fleet, 1)
+
+
+def test_a_request_on_a_pod_that_answers_slowly_counts_for_several() -> None:
+    fleet = fleet_of(2)
+    state_of(fleet, 1).work.slowness = 3.0
+    occupy(fleet, 1, "a1")
+    occupy(fleet, 2, "a2", "a2")
+    assert pod_of(ask(placement(), fleet, None)) is state_of(fleet, 2)
+    assert pod_of(ask(placement(speed_weight="0"), fleet, None)) is state_of(fleet, 1)

@@ -155,7 +155,9 @@ def test_an_option_that_no_algorithm_declares_aborts_startup() -> None:
     assert str(caught.value) == (
         "algorithm_options: unknown option 'shufle_shard_k'; did you mean 'shuffle_shard_k'? the "
         "installed algorithms know adapter_load_seconds (of lora-placement), "
-        "shuffle_shard_k (of shuffle-shard)"
+        "kv_weight (of lora-placement), prefix_weight (of lora-placement), "
+        "prompt_weight (of lora-placement), shuffle_shard_k (of shuffle-shard), "
+        "speed_weight (of lora-placement)"
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.load_score import load_scores
@@ -56,6 +57,37 @@ def test_it_is_short_and_has_nobody_from_elsewhere() -> None:
         assert 0 < len(looked_at) <= 16
         assert set(looked_at) <= set(narrowed)
         assert len(set(looked_at)) == len(looked_at)
+
+
+def test_the_pods_with_the_prompt_s_beginning_are_among_them() -> None:
+    fleet = busy_fleet(1)
+    everyone = Candidates.of(fleet.ready(), prefixes=fleet.prefixes)
+    prompt = Prompt(200, (1, 2), (100, 200))
+    for number in (7, 33):
+        fleet.prefixes.sent(state_of(fleet, number), "a1", prompt)
+    fleet.prefixes.sent(state_of(fleet, 8), "a1", Prompt(100, (1,), (100,)))
+    rng = random.Random(1)
+    usual = set(everyone.shortlist("a1", random.Random(1)))
+
+    looked_at = everyone.shortlist("a1", rng, everyone.cached("a1", prompt))
+
+    assert set(looked_at) == usual | {state_of(fleet, 7), state_of(fleet, 33)}
+
+
+def test_of_many_pods_with_the_same_beginning_the_least_loaded_ones_are_among_them() -> None:
+    fleet = busy_fleet(1)
+    everyone = Candidates.of(fleet.ready(), prefixes=fleet.prefixes)
+    system = Prompt(100, (1,), (100,))
+    having = [state_of(fleet, number) for number in range(20, 50)]
+    for state in having:
+        fleet.prefixes.sent(state, "base", system)
+
+    looked_at = everyone.shortlist(None, random.Random(1), everyone.cached("base", system))
+
+    assert min(load_of(pod) for pod in having) == min(
+        load_of(pod) for pod in looked_at if pod in having
+    )
+    assert len(looked_at) <= 16
 
 
 def load_of(pod: PodView) -> int:

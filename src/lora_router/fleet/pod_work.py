@@ -1,0 +1,165 @@
+"""What a pod has to do: prompt tokens on their way to it, and how fast it is.
+
+A server processes the prompts that it receives in their order of arrival, and until it has done so
+they wait. A count of requests does not show it: a prompt of 30,000 tokens takes as long as a
+hundred short ones. Therefore an algorithm may tell with its pick how many prompt tokens the pod has
+to process (``Pick.tokens``: those that it lacks in its prefix cache), and they count here.
+
+Rules:
+
+- The tokens of all requests form one queue, which the pod drains at its prefill speed. So all that
+  has to be stored is when it will be empty.
+- The first byte of a streamed answer shows that all tokens up to this request are processed, even
+  if they were expected to take longer.
+- Tokens leave with their request's reservation, exactly once: when it ends, or moves elsewhere.
+- The prefill speed is learned from first bytes of streamed answers, and only from requests whose
+  adapter was in flight already, because others may wait for a load. It is a high quantile of the
+  speeds that were seen: whatever else a request waits for makes the pod look slower.
+- How slow a pod is beside others is learned from how long its answers take. Lengths of answers
+  vary, so small differences are ignored.
+"""
+
+from msgspec import Struct
+
+TOKENS_A_SECOND = 10_000.0
+"""Prefill speed of a pod of which nothing is known, and neither of others. About that of a model
+with 8 billion parameters on an NVIDIA A100."""
+_LEAST_TOKENS = 512.0
+"""The first byte of a shorter queue says nothing about the speed."""
+_STEP_SECONDS = 0.03
+"""What passes before the first byte apart from processing prompts: about one step and a half."""
+_FASTER, _SLOWER = 1.06, 0.98
+"""What a speed is multiplied by if one was seen that is higher, or lower. By these two, a quarter
+of the speeds that are seen are higher than what is learned."""
+_LOWEST, _HIGHEST = 100.0, 1_000_000.0
+"""Bounds of a speed in tokens a second."""
+_WEIGHT, _FLEET_WEIGHT = 1 / 32, 1 / 512
+"""Weight of a new answer in the usual duration on its pod, and in the fleet's."""
+_FEWEST = 16
+"""Answers after which a pod's usual duration means anything."""
+_TOLERATED = 1.25
+"""A pod is slow only if its answers take this many times as long as those of the fleet."""
+_SLOWEST = 16.0
+
+
+class Pace:
+    """What is usual in a fleet."""
+
+    __slots__ = ("streamed_seconds", "tokens_a_second", "whole_seconds")
+
+    def __init__(self) -> None:
+        self.tokens_a_second = TOKENS_A_SECOND
+        """The prefill speed that was learned last, of any pod."""
+        self.streamed_seconds = 0.0
+        """Usual time from the first byte to the end of a streamed answer. 0: none ended."""
+        self.whole_seconds = 0.0
+        """Usual time from sending a request to the end of an answer that is not streamed."""
+
+
+class Prefill(Struct, frozen=True, gc=False):
+    """The prompt tokens of one request, as long as it is in flight."""
+
+    seconds: float
+    """How long they are expected to take."""
+    end: float
+    """When they are expected to be processed, plus all that shortened the queue before."""
+    ahead: float
+    """The tokens that had to be processed before the first byte, its own included."""
+
+
+class PodWork:
+    """The prompt tokens on their way to one pod, and its speed. Only the ledger writes to it."""
+
+    __slots__ = (
+        "_answers",
+        "_learned",
+        "_open",
+        "_ratio",
+        "_shift",
+        "empty_at",
+        "slowness",
+        "tokens_a_second",
+    )
+
+    def __init__(self) -> None:
+        self.empty_at = 0.0
+        """When all prompt tokens that were sent are expected to be processed, in seconds on the
+        router's monotonic clock. A time in the past: now."""
+        self.tokens_a_second = TOKENS_A_SECOND
+        """The prefill speed."""
+        self.slowness = 1.0
+        """How many times slower than usual the pod answers. Never below 1."""
+        self._shift = 0.0
+        """By how many seconds the queue became shorter than was expected, in total."""
+        self._open = 0
+        """Requests whose tokens were sent and did not leave yet."""
+        self._learned = False
+        self._ratio = 1.0
+        self._answers = 0
+
+    def pending_seconds(self, now: float) -> float:
+        """Return how long the pod needs for all prompt tokens that were sent to it."""
+        return max(0.0, self.empty_at - now)
+
+    # Updates from the ledger
+
+    def begin(self, tokens: float, now: float, pace: Pace) -> Prefill:
+        """Count prompt tokens that are sent.
+
+        Args:
+            tokens: How many, above 0.
+            now: Seconds on the router's monotonic clock.
+            pace: What is usual in the fleet.
+        """
+        if not self._learned:
+            self.tokens_a_second = pace.tokens_a_second
+        seconds = tokens / self.tokens_a_second
+        self._open += 1
+        self.empty_at = end = max(now, self.empty_at) + seconds
+        return Prefill(seconds, end + self._shift, (end - now) * self.tokens_a_second)
+
+    def end(self, prefill: Prefill, now: float) -> None:
+        """Take out the tokens of a request that are not processed yet, because it ended."""
+        left = prefill.end - self._shift - now
+        if left > 0.0:
+            self._shorten(min(left, prefill.seconds))
+        self._open -= 1
+        if not self._open:
+            # Positions in the queue are not exact once a request left from its middle.
+            self.empty_at = min(self.empty_at, now)
+
+    def first_byte(self, prefill: Prefill, now: float) -> None:
+        """Record that a request's tokens, and so all before them, are processed."""
+        left = prefill.end - self._shift - now
+        if left > 0.0:
+            self._shorten(left)
+
+    def learn_prefill(self, prefill: Prefill, seconds: float, pace: Pace) -> None:
+        """Learn the prefill speed from a first byte that came after some seconds."""
+        if prefill.ahead < _LEAST_TOKENS:
+            return
+        speed = self.tokens_a_second
+        took = max(1e-3, seconds - _STEP_SECONDS)
+        speed *= _FASTER if prefill.ahead > speed * took else _SLOWER
+        self.tokens_a_second = pace.tokens_a_second = min(_HIGHEST, max(_LOWEST, speed))
+        self._learned = True
+
+    def learn_duration(self, seconds: float, pace: Pace, *, streamed: bool) -> None:
+        """Learn from the duration of an answer how slow the pod is beside others."""
+        usual = pace.streamed_seconds if streamed else pace.whole_seconds
+        usual = usual + _FLEET_WEIGHT * (seconds - usual) if usual else seconds
+        if streamed:
+            pace.streamed_seconds = usual
+        else:
+            pace.whole_seconds = usual
+        if usual <= 0.0:
+            return
+        self._answers += 1
+        weight = max(_WEIGHT, 1 / (self._answers + 1))
+        self._ratio += weight * (min(seconds / usual, _SLOWEST) - self._ratio)
+        if self._answers >= _FEWEST:
+            self.slowness = max(1.0, self._ratio / _TOLERATED)
+
+    def _shorten(self, seconds: float) -> None:
+        self._shift += seconds
+        self.empty_at -= seconds

@@ -1,0 +1,172 @@
+"""What a pod has to do, and how fast it is: prompt tokens on their way, and learned speeds."""
+
+import random
+
+import pytest
+
+from lora_router.fleet.answer import FROM_THE_POD, Answer
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.ledger import Reservation
+from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.pod_work import TOKENS_A_SECOND
+from tests.fleet import ManualClock, make_fleet, state_of
+
+OK = Answer(200, details=FROM_THE_POD)
+
+
+class Pods:
+    """A fleet on a clock that the test advances."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.fleet: Fleet = make_fleet(count)
+        self.clock = ManualClock()
+        self.fleet.ledger.now = self.clock.now
+
+    def __getitem__(self, number: int) -> PodState:
+        return state_of(self.fleet, number)
+
+    def send(
+        self, seconds: float = 0.0, number: int = 1, adapter: str | None = None
+    ) -> Reservation:
+        """Send a request whose prompt takes some seconds at the usual speed."""
+        return self.fleet.ledger.reserve(
+            self[number], adapter, streamed=True, tokens=seconds * TOKENS_A_SECOND
+        )
+
+    def pending(self, number: int = 1) -> float:
+        return self[number].work.pending_seconds(self.clock.now())
+
+
+def test_prompts_that_are_sent_queue_up_and_are_drained() -> None:
+    pods = Pods()
+    pods.send(2.0)
+    pods.send(1.0)
+    assert pods.pending() == pytest.approx(3.0)
+    pods.clock.advance(2.5)
+    assert pods.pending() == pytest.approx(0.5)
+    pods.clock.advance(10.0)
+    assert pods.pending() == 0.0
+    pods.send(1.0)
+    assert pods.pending() == pytest.approx(1.0)
+
+
+def test_a_first_byte_shows_that_all_before_it_is_done() -> None:
+    pods = Pods()
+    pods.send(2.0)
+    second = pods.send(1.0)
+    pods.send(4.0)
+    pods.clock.advance(0.5)
+    second.answered(OK)
+    assert pods.pending() == pytest.approx(4.0)
+
+
+def test_what_a_request_did_not_use_leaves_with_it_exactly_once() -> None:
+    pods = Pods()
+    first, second = pods.send(2.0), pods.send(1.0)
+    pods.clock.advance(0.5)
+    first.release()
+    first.release()
+    assert pods.pending() == pytest.approx(1.0)
+    second.release()
+    assert pods.pending() == 0.0
+
+
+def test_the_end_of_a_request_that_was_answered_changes_nothing() -> None:
+    pods = Pods()
+    first = pods.send(1.0)
+    pods.send(3.0)
+    pods.clock.advance(1.0)
+    first.answered(OK)
+    first.release()
+    assert pods.pending() == pytest.approx(3.0)
+
+
+def test_tokens_leave_a_pod_that_envoy_could_not_reach() -> None:
+    pods = Pods()
+    pods.fleet.ledger.find = pods.fleet.at
+    moved = pods.send(5.0)
+    moved.answered(Answer(200, pods[2].pod.address, FROM_THE_POD))
+    assert (pods.pending(1), pods.pending(2)) == (0.0, 0.0)
+    moved.release()
+    assert (pods.pending(1), pods.pending(2)) == (0.0, 0.0)
+
+
+def test_in_any_order_of_events_nothing_is_left_in_the_end() -> None:
+    rng = random.Random(7)
+    pods = Pods(1)
+    under_way: list[Reservation] = []
+    for _ in range(2000):
+        pods.clock.advance(rng.random() * 0.2)
+        chance = rng.random()
+        if chance < 0.5 or not under_way:
+            under_way.append(pods.send(rng.choice((0.0, 0.05, 1.0))))
+        elif chance < 0.75:
+            rng.choice(under_way).answered(OK)
+        else:
+            under_way.pop(rng.randrange(len(under_way))).release()
+        assert pods.pending() >= 0.0
+    while under_way:
+        under_way.pop().release()
+    assert pods.pending() == pytest.approx(0.0, abs=1e-6)
+
+
+def answer_prompts(pods: Pods, number: int, speed: float, rng: random.Random) -> None:
+    """Have a pod process prompts one by one, every fifth after another wait of a second."""
+    for count in range(300):
+        tokens = rng.uniform(600, 6000)
+        sent = pods.fleet.ledger.reserve(pods[number], None, streamed=True, tokens=tokens)
+        pods.clock.advance(0.03 + tokens / speed + (count % 5 == 0))
+        sent.answered(OK)
+        sent.release()
+
+
+@pytest.mark.parametrize("speed", [3_000.0, 30_000.0])
+def test_the_prefill_speed_is_learned_from_first_bytes(speed: float) -> None:
+    pods = Pods()
+    answer_prompts(pods, 1, speed, random.Random(1))
+    assert pods[1].work.tokens_a_second == pytest.approx(speed, rel=0.15)
+    # A pod of which nothing is known is taken to be as fast as others.
+    pods.send(1.0, number=2)
+    assert pods[2].work.tokens_a_second == pytest.approx(speed, rel=0.15)
+
+
+def test_a_request_whose_adapter_is_loaded_first_says_nothing_about_prefill() -> None:
+    pods = Pods()
+    for _ in range(50):
+        loads = pods.send(0.1, adapter="a1")
+        pods.clock.advance(3.0)
+        loads.answered(OK)
+        loads.release()
+    assert pods[1].work.tokens_a_second == TOKENS_A_SECOND
+
+
+def serve(pods: Pods, number: int, seconds: float, *, streamed: bool = True) -> None:
+    sent = pods.fleet.ledger.reserve(pods[number], None, streamed=streamed)
+    if streamed:
+        sent.answered(OK)
+    pods.clock.advance(seconds)
+    sent.answered(OK)
+    sent.release()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_pod_whose_answers_take_three_times_as_long_is_slow(streamed: bool) -> None:
+    pods = Pods(8)
+    rng = random.Random(3)
+    for _ in range(400):
+        for number in range(1, 9):
+            took = rng.uniform(1.0, 5.0) * (3.0 if number == 8 else 1.0)
+            serve(pods, number, took, streamed=streamed)
+    assert [pods[number].work.slowness for number in range(1, 8)] == [1.0] * 7
+    assert 1.5 < pods[8].work.slowness < 3.0
+
+
+def test_failures_say_nothing_about_speed() -> None:
+    pods = Pods(2)
+    for _ in range(50):
+        serve(pods, 1, 1.0)
+        sent = pods.fleet.ledger.reserve(pods[2], None, streamed=True)
+        sent.answered(Answer(503, details=FROM_THE_POD))
+        pods.clock.advance(60.0)
+        sent.release()
+    assert pods[2].work.slowness == 1.0
