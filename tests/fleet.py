@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
@@ -30,10 +31,15 @@ def make_fleet(
     *,
     adapters: Iterable[str] = ("sql-lora",),
     outliers: Outliers | None = None,
+    host_memory: int | None = None,
 ) -> Fleet:
-    """Return a fleet of pods that all serve ``base`` and the adapters."""
+    """Return a fleet of pods that all serve ``base`` and the adapters.
+
+    ``host_memory``: how many adapters fit in a pod's host memory. ``None``: unknown.
+    """
     fleet = Fleet(outliers=outliers)
-    fleet.replace(make_pod(number) for number in range(1, pods + 1))
+    spec = LoraSpec(host_memory=host_memory)
+    fleet.replace(make_pod(number, lora=spec) for number in range(1, pods + 1))
     models = [ServedModel("base"), *(ServedModel(name, "base") for name in adapters)]
     for state in fleet:
         fleet.put_models(state, models)

@@ -22,11 +22,11 @@ that. This module combines the following evidence, in order of trust:
 - *Resident*: in a slot, active or not. *In host memory*: does not have to be fetched from disk or
   from a remote store. If the server reports both, its report is used, corrected by what routers
   have used since. Otherwise both are estimates. The slots are assumed to contain what is in flight
-  and, in the remaining slots, what was used last. Host memory is assumed to contain everything that
-  was used (``vllm/lora`` has LRU caches of ``max_loras`` and ``max_cpu_loras`` entries). The
-  estimate for slots is exact if only one router uses the pod and it never exceeds the number of
-  slots. Peers report what was used before this router began, and what came and went between two
-  reports. That adds to the order of last use, and a use that is later than the reported one stands.
+  and, in the remaining slots, what was used last. Host memory contains what was used last, up to
+  its size (``host_memory``). Both are exact if only one router uses the pod, it never exceeds the
+  number of slots, and the size of host memory is known. Peers report what was used before this
+  router began, and what came and went between two reports. That adds to the order of last use, and
+  a use that is later than the reported one stands.
 
 A restarted server has nothing loaded. If discovery reports another uid or address, a new record is
 made. Otherwise the metrics page reveals the restart: by another start time, by a counter that
@@ -36,13 +36,14 @@ everything is forgotten except what routers have in flight.
 
 from collections.abc import Collection, Mapping
 
+from lora_router.fleet.host_memory import MOST, HostMemory, Names
 from lora_router.fleet.last_uses import ELSEWHERE, HERE, date, in_slots, later, latest, merged
+from lora_router.fleet.load_times import ASSUMED, LoadSeconds
+from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
 
-_MAX_USED = 1024
-"""How many adapters the order of last use may contain. It bounds the memory of a pod's record."""
 _LEAST_TOLD = 32
 """How many idle adapters of a pod peers are told of, even if it has fewer slots (host memory)."""
 _NONE: frozenset[str] = frozenset()
@@ -72,6 +73,8 @@ class AdapterBeliefs:
         "foreign_requests",
         "free_slots",
         "last_uses",
+        "load_seconds",
+        "memory",
         "peers",
         "residency",
         "scraped_at",
@@ -104,6 +107,10 @@ class AdapterBeliefs:
         more adapters are in flight than there are slots."""
         self.peers = PodPeers()
         """The shares of peers for this pod."""
+        self.memory = HostMemory()
+        """The estimate of what is in host memory."""
+        self.load_seconds: LoadSeconds = ASSUMED
+        """How long a load takes, by where the adapter is. The fleet keeps it up to date."""
         self._strangers = _NONE
         self._stranger_requests = 0
         self._others_requests = 0
@@ -127,6 +134,7 @@ class AdapterBeliefs:
         self._generated_tokens: float | None = None
         self._named_adapters = False
         """Whether the server has ever reported which adapters are active."""
+        self._resize()
 
     # Queries of algorithms
 
@@ -159,13 +167,21 @@ class AdapterBeliefs:
             if adapter in residency.gpu:
                 return IN_SLOT
             return IN_HOST_MEMORY if adapter in residency.cpu else AWAY
-        if adapter not in self.last_uses:
-            return AWAY
-        if self.slots is None:
-            return IN_SLOT
-        if self._resident is None:
-            self._resident = self._estimate_resident(self.slots)
-        return IN_SLOT if adapter in self._resident else IN_HOST_MEMORY
+        if adapter in self.last_uses:
+            if self.slots is None:
+                return IN_SLOT
+            if self._resident is None:
+                self._resident = self._estimate_resident(self.slots)
+            if adapter in self._resident:
+                return IN_SLOT
+        return IN_HOST_MEMORY if self.memory.has(adapter) else AWAY
+
+    def seconds_to_load(self, adapter: str) -> float:
+        """Return how long it probably takes to bring an adapter into a slot; 0 if it is in one.
+
+        In seconds. Neither the wait for a free slot nor the queue of the pod is part of it.
+        """
+        return self.load_seconds[self.where(adapter)]
 
     def is_resident(self, adapter: str) -> bool:
         """Return whether an adapter is in a slot, active or not, as far as is known."""
@@ -176,6 +192,21 @@ class AdapterBeliefs:
         return self.where(adapter) != AWAY
 
     # Updates from the fleet and the ledger
+
+    def told(self, spec: LoraSpec, engine: str | None) -> None:
+        """Apply what discovery says of the server."""
+        self.memory.tell(spec, engine)
+        if spec.slots is not None and self.scraped_at == float("-inf"):
+            self.slots = spec.slots
+            self._merge()
+        self._resize()
+
+    def lists(self, adapters: Names) -> None:
+        """Apply the adapters that the server lists. New ones were just loaded into a slot."""
+        for adapter in self.memory.lists(adapters):
+            self._touch(adapter, ELSEWHERE)
+        self._resize()
+        self._resident = None
 
     def used(self, adapter: str) -> None:
         """Record that a request of this router for an adapter was sent or ended."""
@@ -196,6 +227,7 @@ class AdapterBeliefs:
     def never_used(self, adapter: str) -> None:
         """Forget a use of an adapter that the pod does not have."""
         self.last_uses.pop(adapter, None)
+        self.memory.forget(adapter)
         self._resident = None
 
     def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
@@ -205,11 +237,14 @@ class AdapterBeliefs:
             metrics: The snapshot.
             in_flight: The number of requests that this router had in flight when the page arrived.
         """
-        if self._is_of_another_server(metrics):
-            self.slots = None
+        before = self.slots
+        restarted = self._is_of_another_server(metrics)
+        if restarted:
+            self.slots = self.memory.spec.slots
             self.last_uses = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
             self._emptied_at = metrics.scraped_at
             self._named_adapters = False
+            self.memory.evictions = 0
         self.scraped_at = metrics.scraped_at
         self._started_at = metrics.started_at
         self._generated_tokens = metrics.generated_tokens
@@ -235,6 +270,8 @@ class AdapterBeliefs:
             self._touch(adapter, ELSEWHERE)
         self._used_since_scrape.clear()
         self._merge()
+        if restarted or self.slots != before:
+            self._resize()
 
     def put_share(self, router: str, share: PodShare | None, last_at: float) -> bool:
         """Apply a peer's share (``None``: the peer has nothing here).
@@ -324,7 +361,8 @@ class AdapterBeliefs:
             in_flight = name in self.expected or name in self.foreign_adapters
             if in_flight or news[name] <= self._emptied_at:
                 del news[name]
-        self.last_uses, self._resident = merged(before, news, _MAX_USED), None
+        self.last_uses, self._resident = merged(before, news, MOST), None
+        self._resize()
         return list(news)
 
     def forget_old(self, now: float, max_age: float) -> bool:
@@ -341,6 +379,9 @@ class AdapterBeliefs:
         self.somebody_waits = False
         self._merge()
         return True
+
+    def _resize(self) -> None:
+        self.memory.resize(self.slots, self.last_uses, self.expected.keys(), self.foreign_adapters)
 
     def _merge(self) -> None:
         self._resident = None
@@ -385,11 +426,14 @@ class AdapterBeliefs:
         if adapter in used:
             del used[adapter]
         used[adapter] = at
-        if len(used) > _MAX_USED:
+        if len(used) > MOST:
             oldest = next(iter(used))
             del used[oldest]
             if oldest in self.expected or oldest in self.foreign_adapters:
                 self._resident = None
+        memory = self.memory
+        if not memory.follows:
+            memory.use(adapter, self.expected, self.foreign_adapters)
 
     def _load(self, adapter: str, resident: dict[str, None]) -> None:
         """Add an adapter to the estimate.

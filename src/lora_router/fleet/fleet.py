@@ -185,6 +185,7 @@ class Fleet:
         if state.models_known and catalog is state.catalog:
             return
         state.catalog, state.models_known = catalog, True
+        state.beliefs.lists(catalog.adapters)
         self._changed((state,))
 
     def check_health(self) -> None:
@@ -333,6 +334,8 @@ class Fleet:
         if old is not None and (old.pod.address, old.pod.uid) == (pod.address, pod.uid):
             if old.pod.models is not None and pod.models is None:
                 old.models_known = False
+            if (old.pod.lora, old.pod.engine) != (pod.lora, pod.engine):
+                old.beliefs.told(pod.lora, pod.engine)
             old.pod = pod
             state = old
             changed = [old]

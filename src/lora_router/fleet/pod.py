@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lora_router.fleet.lora_spec import NO_SPEC, LoraSpec
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:
@@ -40,6 +42,8 @@ class Pod:
     """``http`` or ``https``: how the endpoint takes requests."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """The labels that ``external-filter`` selects on."""
+    lora: LoraSpec = NO_SPEC
+    """What is known of its adapter slots and host memory from how it was started."""
 
     @property
     def pool(self) -> str:

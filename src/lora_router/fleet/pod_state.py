@@ -78,6 +78,7 @@ class PodState:
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
+        self.beliefs.told(pod.lora, pod.engine)
         self.work = PodWork()
         self.scrape_failures = 0
         """The number of consecutive failed scrapes."""

@@ -33,7 +33,7 @@ def test_nothing_is_known_before_the_first_evidence() -> None:
 
 
 def test_the_adapters_used_last_are_resident_one_for_each_slot() -> None:
-    fleet = make_fleet(1, adapters=("a", "b", "c"))
+    fleet = make_fleet(1, adapters=("a", "b", "c"), host_memory=3)
     state = state_of(fleet, 1)
     fleet.put_metrics(state, idle(max_lora=2))
     for adapter in ("a", "b", "c"):
@@ -254,7 +254,7 @@ class TestRestart:
     @staticmethod
     def used(process: Process) -> Fleet:
         """Return a fleet with a pod that another router uses and that this router used and uses."""
-        fleet = make_fleet(1)
+        fleet = make_fleet(1, host_memory=4)
         state = state_of(fleet, 1)
         fleet.ledger.reserve(state, "done").release()
         fleet.ledger.reserve(state, "open")

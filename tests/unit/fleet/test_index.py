@@ -118,7 +118,7 @@ class Changes(RuleBasedStateMachine):
         state = self.fleet.get(pod.name)
         if state is not None and state.pod.uid == uid and not idle:
             used = names & state.adapters.keys()
-            assert all(map(state.beliefs.in_host_memory, used))
+            assert used <= state.beliefs.last_uses.keys()
 
     @rule(number=NUMBERS, seconds=st.sampled_from((1.0, 20.0)), unreachable=st.booleans())
     def scrape_fails(self, number: int, seconds: float, unreachable: bool) -> None:

@@ -22,7 +22,7 @@ SERVER = ("10.0.0.1:8000", "")
 
 
 def some_fleet(pods: int = 1, *, slots: int = 2, adapters: list[str] = ADAPTERS) -> Fleet:
-    fleet = make_fleet(pods, adapters=adapters)
+    fleet = make_fleet(pods, adapters=adapters, host_memory=64)
     for state in fleet:
         fleet.put_metrics(state, replace(make_metrics(max_lora=slots), running=0.0))
     return fleet

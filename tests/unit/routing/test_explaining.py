@@ -29,7 +29,7 @@ ADAPTERS = ("sql", "law", "med", "fin")
 
 
 def full_fleet(pods: int = 3, slots: int = 1, outliers: Outliers | None = None) -> Fleet:
-    fleet = make_fleet(pods, adapters=ADAPTERS, outliers=outliers)
+    fleet = make_fleet(pods, adapters=ADAPTERS, outliers=outliers, host_memory=64)
     for state in fleet:
         fleet.put_metrics(state, make_metrics(max_lora=slots, scraped_at=100.0))
     return fleet
