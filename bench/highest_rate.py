@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
-from lora_router.routing.registry import load_algorithms
+from lora_router.simulator.algorithms import make_algorithm
+from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import Scenario
 from lora_router.simulator.simulated_request import SimulatedRequest
@@ -32,7 +33,8 @@ def trace_of(scenario: Scenario, rate: float, seed: int) -> list[Arrival]:
 
 def play(scenario: Scenario, algorithm: str, rate: float, seed: int) -> Summary:
     """Return the figures of one run."""
-    simulation = FleetSimulation(scenario.fleet(SECONDS), maker(algorithm), seed)
+    fleet = scenario.fleet(SECONDS)
+    simulation = FleetSimulation(fleet, maker(algorithm, fleet), seed)
     return summarise(simulation.run(trace_of(scenario, rate, seed)), SECONDS)
 
 
@@ -86,10 +88,12 @@ def _keeps_the_limit(scenario: Scenario, algorithm: str, rate: float, seed: int)
         late += request.arrived >= since and request.first_token - request.arrived > LIMIT_SECONDS
         return late > may_be_late
 
-    FleetSimulation(scenario.fleet(SECONDS), maker(algorithm), seed).run(trace, stop_when=too_many)
+    fleet = scenario.fleet(SECONDS)
+    simulation = FleetSimulation(fleet, maker(algorithm, fleet), seed)
+    simulation.run(trace, stop_when=too_many)
     return late <= may_be_late
 
 
-def maker(name: str) -> Callable[[random.Random], Algorithm]:
-    """Return a factory of an installed algorithm."""
-    return lambda rng: load_algorithms(AlgorithmOptions(rng=rng))[name]
+def maker(name: str, fleet: FleetOptions) -> Callable[[random.Random], Algorithm]:
+    """Return a factory of an algorithm, for a fleet on which it is simulated."""
+    return lambda rng: make_algorithm(name, AlgorithmOptions(rng=rng), fleet.engine(0))

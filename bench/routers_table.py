@@ -236,7 +236,8 @@ def _play(
 def _play_one(name: str, variant: Variant, seed: int) -> Played:
     scenario = shipped_scenario(name)
     trace = make_trace(scenario.workload, rate=scenario.rate, seconds=SECONDS, seed=seed)
-    run = FleetSimulation(variant.fleet(name), maker(variant.algorithm), seed).run(trace)
+    fleet = variant.fleet(name)
+    run = FleetSimulation(fleet, maker(variant.algorithm, fleet), seed).run(trace)
     times = [(each.arrived, each.first_token - each.arrived) for each in run.requests]
     return Played(times, sum(pod.loads for pod in run.pods))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lora_router.cli.options import AsJson, complete_algorithm, fail
+from lora_router.cli.options import AsJson, fail
 
 
 def complete_scenario(incomplete: str) -> Iterator[str]:
@@ -14,6 +14,13 @@ def complete_scenario(incomplete: str) -> Iterator[str]:
     from lora_router.simulator.scenario import shipped_scenarios
 
     yield from (name for name in shipped_scenarios() if name.startswith(incomplete))
+
+
+def complete_algorithm(incomplete: str) -> Iterator[str]:
+    """Yield the algorithms that can be simulated whose names begin with ``incomplete``."""
+    from lora_router.simulator.algorithms import known_algorithms
+
+    yield from (name for name in known_algorithms() if name.startswith(incomplete))
 
 
 def simulate(
@@ -27,13 +34,18 @@ def simulate(
         ),
     ] = None,
     list_scenarios: Annotated[
-        bool, typer.Option("--list", help="Print the scenarios that come with lora-router.")
+        bool,
+        typer.Option(
+            "--list",
+            help="Print the scenarios and the published policies that come with lora-router.",
+        ),
     ] = False,
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Algorithm to try. Can be repeated.",
+            help="Algorithm to try: an installed one, or one of the published policies that "
+            "--list prints. Can be repeated.",
             show_default="all installed",
             autocompletion=complete_algorithm,
         ),

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from lora_router.doctor.facts import Facts
 from lora_router.doctor.findings import Finding, Severity, counted, named
 
-_AWARE = ("lora-placement", "lora-affinity", "four-tier", "lora-residency", "shuffle-shard")
+_AWARE = (
+    "lora-placement", "lora-affinity", "four-tier", "lora-residency", "shuffle-shard",
+    "weighted-scores",
+)  # fmt: skip
 """Algorithms that know where adapters are, or keep an adapter on few pods."""
-_BLIND = ("least-request", "random", "power-of-two")
+_BLIND = ("least-request", "random", "power-of-two", "prefix-cache")
 
 
 def one_slot(facts: Facts) -> Iterator[Finding]:

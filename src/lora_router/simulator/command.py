@@ -12,12 +12,13 @@ from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
-from lora_router.routing.registry import check_installed, load_algorithms
+from lora_router.simulator.algorithms import check_known, make_algorithm
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.fleet_table import HEADINGS, LEGEND
 from lora_router.simulator.key_kinds import Number, WrongValueError
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
+from lora_router.simulator.policies.table import POLICIES
 from lora_router.simulator.router_options import RouterOptions
 from lora_router.simulator.scenario import (
     Scenario,
@@ -84,7 +85,7 @@ def simulate_command(options: SimulateOptions) -> None:
         UnknownAlgorithmError: An algorithm does not exist.
         PlotError: Plots are requested and cannot be drawn or written.
     """
-    check_installed(options.algorithms)
+    check_known(options.algorithms)
     _check_bounds(options)
     if options.plot is not None:
         check_can_plot(options.plot)
@@ -170,7 +171,7 @@ def _check_names(scenarios: Sequence[Scenario]) -> None:
 
 
 def list_command(*, as_json: bool) -> None:
-    """Print the scenarios of this package, each with its line."""
+    """Print the scenarios of this package, each with its line, and the published policies."""
     found = {name: shipped_scenario(name) for name in shipped_scenarios()}
     if as_json:
         document = {
@@ -182,7 +183,13 @@ def list_command(*, as_json: bool) -> None:
     console = output_console()
     rows = [(name, f"{scenario.rate:g}", scenario.about) for name, scenario in found.items()]
     headings = ("scenario", "requests/s", "description")
-    print_report(console, table_or_paragraphs(headings, rows, console.width))
+    policies = [(name, policy.about.replace("`", "")) for name, policy in sorted(POLICIES.items())]
+    print_report(
+        console,
+        table_or_paragraphs(headings, rows, console.width),
+        "\nPublished policies to compare with (--algorithm NAME):",
+        table_or_paragraphs(("policy", "picks"), policies, console.width),
+    )
 
 
 def _medians(
@@ -240,11 +247,10 @@ def _run(
     task: TaskID,
     records: PlotRecords | None,
 ) -> Summary:
-    def make_algorithm(rng: random.Random) -> Algorithm:
-        known = load_algorithms(
-            AlgorithmOptions(lora_affinity_threshold=options.lora_affinity_threshold, rng=rng)
-        )
-        return known[name]
+    def make(rng: random.Random) -> Algorithm:
+        threshold = options.lora_affinity_threshold
+        made = AlgorithmOptions(lora_affinity_threshold=threshold, rng=rng)
+        return make_algorithm(name, made, fleet.engine(0))
 
     seconds = replayed[-1].at if replayed else options.seconds or scenario.seconds
     # Every model of a replayed file that is not the base model is an adapter.
@@ -259,7 +265,7 @@ def _run(
     )
     each = 1 / len(options.seeds)
     done = each * options.seeds.index(seed)
-    simulation = FleetSimulation(fleet, make_algorithm, seed)
+    simulation = FleetSimulation(fleet, make, seed)
     timeline = None if records is None else records.watch(name, simulation, seconds)
     run = simulation.run(
         trace,

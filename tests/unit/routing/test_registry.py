@@ -67,7 +67,10 @@ LONGEST_NAME = HEADER + (
 
 
 def test_the_built_in_algorithms_are_installed() -> None:
-    published = {"four-tier", "lora-residency", "shuffle-shard", "power-of-two"}
+    published = {
+        "four-tier", "lora-residency", "shuffle-shard", "power-of-two", "prefix-cache",
+        "weighted-scores",
+    }  # fmt: skip
     assert {"random", "least-request", "lora-affinity"} | published <= set(installed())
 
 
@@ -152,12 +155,16 @@ def test_an_option_that_no_algorithm_declares_aborts_startup() -> None:
     with pytest.raises(UnknownOptionError) as caught:
         load_algorithms(AlgorithmOptions(extra={"shufle_shard_k": "2"}))
 
+    declared = {
+        option: name
+        for name, entry in installed().items()
+        for option in getattr(entry.load(), "option_names", ())
+    }
+    assert {"adapter_load_seconds", "shuffle_shard_k", "weighted_scores"} <= declared.keys()
+    listed = ", ".join(f"{option} (of {declared[option]})" for option in sorted(declared))
     assert str(caught.value) == (
         "algorithm_options: unknown option 'shufle_shard_k'; did you mean 'shuffle_shard_k'? the "
-        "installed algorithms know adapter_load_seconds (of lora-placement), "
-        "kv_weight (of lora-placement), prefix_weight (of lora-placement), "
-        "prompt_weight (of lora-placement), shuffle_shard_k (of shuffle-shard), "
-        "speed_weight (of lora-placement)"
+        f"installed algorithms know {listed}"
     )
 
 

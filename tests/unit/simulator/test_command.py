@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from lora_router.cli.commands import app
 from lora_router.cli.simulate import complete_scenario
+from lora_router.simulator.policies.table import POLICIES
 from lora_router.simulator.scenario import shipped_scenarios
 
 
@@ -26,10 +27,12 @@ def test_a_shipped_scenario_is_named_without_its_file() -> None:
     assert list(json.loads(result.stdout)["scenarios"]) == ["c-slot-bound"]
 
 
-def test_list_prints_a_line_for_each_shipped_scenario() -> None:
+def test_list_prints_a_line_for_each_shipped_scenario_and_published_policy() -> None:
     lines = simulate("--list").stdout.splitlines()
 
-    assert [line.split()[0] for line in lines] == ["scenario", *shipped_scenarios()]
+    names = [line.split()[0] for line in lines if line]
+    assert names[: names.index("Published")] == ["scenario", *shipped_scenarios()]
+    assert names[names.index("policy") :] == ["policy", *sorted(POLICIES)]
     assert lines[4].split(maxsplit=2)[1:] == ["4", "8 pods of 2 slots, 64 adapters alike"]
     document = json.loads(simulate("--list", "--json").stdout)
     assert document["c-slot-bound"] == {"about": "8 pods of 2 slots, 64 adapters alike", "rate": 4}

@@ -1,0 +1,91 @@
+"""``dynamo-kv``: the cost of NVIDIA Dynamo's KV router."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
+from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.policies.sent_requests import SentRequests
+
+BLOCK_TOKENS = 16.0
+"""The block size of vLLM."""
+_TOKEN_BYTES = 4
+
+
+class DynamoKv:
+    """Picks the worker with the lowest cost in blocks, with ties at random.
+
+    Source: NVIDIA Dynamo, ``lib/kv-router/src/scheduling/selector/default.rs`` at commit 07a6c9c,
+    and the pages *Routing Concepts* and *Configuration and Tuning* of its documentation (1.6).
+
+    ``cost = prefill blocks + decode blocks``, with all weights at their defaults:
+
+    - *Prefill blocks*: the prompt tokens that are on their way to the worker and have no first
+      token yet, plus the prompt of this request, minus what the worker has cached of it.
+    - *Decode blocks*: the blocks of the requests that the worker has, plus those of this request.
+    - The temperature is 0: the lowest cost is picked. The weight of the number of active requests
+      is 0, and the credit for the overlap is 1.
+
+    Dynamo learns of first tokens and ends from the stream. A simulated policy sees only how many
+    requests are there. So prompt tokens are drained at the pods' prefill speed, which Dynamo's load
+    model ``aic`` does too, and the oldest requests are assumed to end first.
+    """
+
+    name = "dynamo-kv"
+    reads_prompts = True
+
+    def __init__(self, options: AlgorithmOptions, engine: EngineOptions) -> None:
+        self._random: random.Random = options.rng
+        self._tokens_a_second = 1.0 / max(engine.prefill_seconds_per_token, 1e-9)
+        self._sent = SentRequests()
+        self._prefilling: dict[PodView, tuple[float, float]] = {}
+        """The prompt tokens on their way to a pod, and when they were that many."""
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
+        """Return the worker with the lowest cost."""
+        return Pick(self.cheapest(request, candidates, candidates, now), "least-blocks")
+
+    def cheapest(
+        self,
+        request: InferenceRequest,
+        candidates: Candidates,
+        among: Sequence[PodView],
+        now: float,
+    ) -> PodView:
+        """Return the worker with the lowest cost of some candidates, and count the request there.
+
+        Args:
+            request: The request.
+            candidates: All candidates.
+            among: The candidates that may be picked.
+            now: Seconds, as in ``pick``.
+        """
+        prompt = request.prompt
+        tokens = request.size / _TOKEN_BYTES if prompt is None else prompt.tokens
+        cached = candidates.cached(request.model, prompt)
+        costs = [self.cost(pod, tokens, cached, now) for pod in among]
+        least = min(costs)
+        ties = [pod for pod, cost in zip(among, costs, strict=True) if cost == least]
+        pod = ties[0] if len(ties) == 1 else self._random.choice(ties)
+        self._sent.add(pod, request.adapter, tokens)
+        missing = max(0.0, tokens - _cached(cached, pod))
+        self._prefilling[pod] = self._prefill_tokens(pod, now) + missing, now
+        return pod
+
+    def cost(
+        self, pod: PodView, tokens: float, cached: Mapping[PodState, float], now: float
+    ) -> float:
+        """Return the cost of a prompt of some tokens on a worker, in blocks."""
+        prefill = self._prefill_tokens(pod, now) + tokens - _cached(cached, pod)
+        decode = self._sent.size_on(pod) + tokens
+        return (max(0.0, prefill) + decode) / BLOCK_TOKENS
+
+    def _prefill_tokens(self, pod: PodView, now: float) -> float:
+        tokens, since = self._prefilling.get(pod, (0.0, now))
+        return max(0.0, tokens - (now - since) * self._tokens_a_second)
+
+
+def _cached(cached: Mapping[PodState, float], pod: PodView) -> float:
+    return cached.get(pod, 0.0)  # type: ignore[call-overload,no-any-return]  # it is a PodState
