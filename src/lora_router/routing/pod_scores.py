@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.least_request import requests_in_flight
 from lora_router.routing.load_score import scores_of
@@ -25,7 +25,7 @@ class Seen:
     pods: Sequence[PodView]
     metrics: Sequence[PodMetrics | None]
     """The fresh snapshot of each pod."""
-    cached: Mapping[PodState, float]
+    cached: Mapping[PodView, float]
     """Tokens of the prompt's beginning, by pod."""
 
 

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import (
     AlgorithmOptions,
     Cost,
@@ -137,7 +137,7 @@ _TOO_MANY = {
 }
 
 
-def _percent(cached: Mapping[PodState, float], pod: PodView, request: InferenceRequest) -> int:
+def _percent(cached: Mapping[PodView, float], pod: PodView, request: InferenceRequest) -> int:
     return int(100 * cached_share(cached, pod, request))
 
 

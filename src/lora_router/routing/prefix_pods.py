@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
 
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.candidates import FULL_LOOK, Candidates
 
@@ -16,7 +16,7 @@ prompt may be on all of them, and then the least loaded pods of the shortlist ha
 def with_prefix_pods(
     candidates: Candidates,
     request: InferenceRequest,
-    cached: Mapping[PodState, float],
+    cached: Mapping[PodView, float],
     rng: random.Random,
 ) -> Sequence[PodView]:
     """Return the shortlist for a request, and the pods that have the most of its prompt.
@@ -36,9 +36,7 @@ def with_prefix_pods(
     return [*pods, *more] if more else pods
 
 
-def cached_share(
-    cached: Mapping[PodState, float], pod: PodView, request: InferenceRequest
-) -> float:
+def cached_share(cached: Mapping[PodView, float], pod: PodView, request: InferenceRequest) -> float:
     """Return which share of the prompt's whole chunks a pod has, in [0, 1].
 
     0: it has none of them, or the prompt has none.
@@ -46,5 +44,5 @@ def cached_share(
     prompt = request.prompt
     if prompt is None or not prompt.ends:
         return 0.0
-    tokens: float = cached.get(pod, 0.0)  # type: ignore[call-overload]  # a pod is a PodState
+    tokens = cached.get(pod, 0.0)
     return min(1.0, tokens / prompt.ends[-1])

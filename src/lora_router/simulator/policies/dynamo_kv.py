@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.simulator.engine_options import EngineOptions
@@ -75,7 +75,7 @@ class DynamoKv:
         return pod
 
     def cost(
-        self, pod: PodView, tokens: float, cached: Mapping[PodState, float], now: float
+        self, pod: PodView, tokens: float, cached: Mapping[PodView, float], now: float
     ) -> float:
         """Return the cost of a prompt of some tokens on a worker, in blocks."""
         prefill = self._prefill_tokens(pod, now) + tokens - _cached(cached, pod)
@@ -87,5 +87,5 @@ class DynamoKv:
         return max(0.0, tokens - (now - since) * self._tokens_a_second)
 
 
-def _cached(cached: Mapping[PodState, float], pod: PodView) -> float:
-    return cached.get(pod, 0.0)  # type: ignore[call-overload,no-any-return]  # it is a PodState
+def _cached(cached: Mapping[PodView, float], pod: PodView) -> float:
+    return cached.get(pod, 0.0)
