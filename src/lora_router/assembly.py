@@ -35,6 +35,7 @@ from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.model_names import ModelNames, NamePolicy
 from lora_router.routing.model_rewrites import Rewrite, Target
+from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_queue import Timer
@@ -154,6 +155,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         default_model=settings.default_model,
         max_hold_seconds=settings.max_hold_seconds,
         limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
+        overload=Overload(closed_slots_share=settings.closed_slots_share),
         fallbacks=settings.fallbacks,
         names=_name_policy(settings),
     )

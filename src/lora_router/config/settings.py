@@ -14,6 +14,7 @@ from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
 from lora_router.config.model_settings import ModelSettings
 from lora_router.config.observation_settings import ObservationSettings
+from lora_router.config.overload_settings import OverloadSettings
 from lora_router.config.path_settings import PathSettings
 from lora_router.config.peer_settings import PeerSettings
 from lora_router.config.pod_settings import PodSettings
@@ -47,6 +48,7 @@ class Settings(
     PoolSettings,
     ModelSettings,
     ObservationSettings,
+    OverloadSettings,
     PodSettings,
     RouterSettings,
 ):

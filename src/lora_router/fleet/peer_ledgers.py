@@ -42,7 +42,8 @@ class HeldShare:
     router's allotment."""
     closed: tuple[str, str] | None = None
     """The slot that is closed so that it becomes free for these requests, if one was chosen: a
-    pod's name, and the adapter that receives no further requests there."""
+    pod's name, and the adapter that receives no further requests there. The requests may wait on
+    that pod already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +71,11 @@ class LedgerShare:
     idle: Mapping[str, UsedShare] = field(default_factory=dict)
     """By pod name: idle adapters that the router believes to be loaded. Only some shares have them:
     the first one that a peer gets, and one every few seconds."""
+
+    def has_sent(self, adapter: str, held: HeldShare) -> bool:
+        """Return whether an adapter waits on the pod with the slot that is closed for it.
+
+        It then needs no other slot.
+        """
+        pod = None if held.closed is None else self.pods.get(held.closed[0])
+        return pod is not None and adapter in pod.adapters

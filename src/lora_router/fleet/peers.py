@@ -49,6 +49,8 @@ class Peers:
         self._faded: set[str] = set()
         """The peers whose shares are forgotten for some pods, because they are quiet."""
         self._own: _Received | None = None
+        self.closed_slots = 0
+        """How many slots peers have closed for adapters that wait."""
         self._claimed: dict[str, tuple[int, float]] = {}
         """The adapters that this router holds, each with the number and time of the first of its
         shares that reported it."""
@@ -224,6 +226,7 @@ class Peers:
             self._positions = {}
             self._allotted_states = {}
             self._has_claims = False
+            self.closed_slots = 0
             return [state for state in states.values() if _put(state, None, frozenset())]
         own = self._own.share
         if talking != self._allotted_among or self._allotted_states != states:
@@ -232,6 +235,7 @@ class Peers:
         if not self._has_claims and not had_claims:
             if len(self._untouched) > len(states):
                 self._untouched = {}
+            self.closed_slots = 0
             return self._allot_unclaimed(self._positions, now)
         in_order = list(self._positions)
         routers = sorted((own.router, *talking))
@@ -240,6 +244,7 @@ class Peers:
             for held in self._received[name].share.held.values():
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
+        self.closed_slots = sum(map(len, closed.values()))
         free = [state.beliefs.reported_free_slots() if state.pod.ready else 0 for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
         allotments = allotments_of(own.router, routers, free, self._claims(talking, positions, now))
@@ -334,6 +339,8 @@ class Peers:
             if received is None:
                 continue
             for adapter, held in received.share.held.items():
+                if received.share.has_sent(adapter, held):
+                    continue
                 heard_by = self._acknowledged_by(adapter, now) if received is self._own else ()
                 wanted = None if held.wanted is None else positions.get(held.wanted)
                 since = received.at - held.seconds

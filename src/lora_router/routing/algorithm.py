@@ -63,6 +63,9 @@ class Pick(Struct, frozen=True):
     tokens: float = 0.0
     """Prompt tokens that the pod has to process for the request, as far as is known. They count as
     the pod's ``work`` until the answer begins."""
+    without_slot: bool = False
+    """Whether the pod may have no slot for the adapter, and the algorithm heeds closed slots. The
+    router then closes a slot of the pod until the adapter has one (``misplaced``)."""
 
 
 class WakesOn(Enum):

@@ -24,6 +24,7 @@ from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.prompt import Prompt
+from lora_router.routing.overload import PATIENCE_SECONDS
 from lora_router.routing.rendezvous import WHOLE, first_of_group, rendezvous_order
 
 FULL_LOOK = 32
@@ -62,11 +63,30 @@ class Waiting(Protocol):
     def closed_slots(self) -> int:
         """How many slots are closed to further requests of the adapters in them."""
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long an adapter waits before a slot is closed for it."""
+
+    def may_close(self, slots: int, *, has_one: bool = False) -> bool:
+        """Return whether a further slot may be closed.
+
+        Args:
+            slots: The slots of the fleet.
+            has_one: Whether one that is closed opens in exchange.
+        """
+
     def closed_to(self, adapter: str) -> Collection[PodView]:
         """Return the pods that must get no further requests for ``adapter``.
 
-        The adapter's slot there is being freed for an adapter that waits.
+        The adapter's slot there is being freed for an adapter that waits, or the adapter itself
+        waits there for a slot.
         """
+
+    def waits_on(self, adapter: str) -> Collection[PodView]:
+        """Return the pods on which requests of this router for ``adapter`` wait for a slot."""
+
+    def drains(self, adapter: str) -> bool:
+        """Return whether a slot of ``adapter`` is being emptied, and not for long yet."""
 
     def is_closed(self, pod: PodView, adapter: str) -> bool:
         """Return whether ``pod`` must get no further requests for ``adapter``."""
@@ -74,9 +94,19 @@ class Waiting(Protocol):
 
 class _NobodyWaits:
     held = closed_slots = 0
+    patience_seconds = PATIENCE_SECONDS
+
+    def may_close(self, _slots: int, *, has_one: bool = False) -> bool:
+        return not has_one
 
     def closed_to(self, _adapter: str) -> Collection[PodView]:
         return ()
+
+    def waits_on(self, _adapter: str) -> Collection[PodView]:
+        return ()
+
+    def drains(self, _adapter: str) -> bool:
+        return False
 
     def is_closed(self, _pod: PodView, _adapter: str) -> bool:
         return False

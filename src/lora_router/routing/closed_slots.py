@@ -1,58 +1,99 @@
-"""Slots that are closed to further requests of the adapter in them, so that a queue gets them."""
+"""Slots that are closed to further requests of the adapter in them, so that others get them."""
 
 from collections.abc import Collection, Iterator
+from typing import Protocol
 
 from lora_router.fleet.pod_state import PodState, PodView
-from lora_router.routing.waiting_queue import Queue
+from lora_router.routing.slot_closing import in_flight
+
+NEVER = float("-inf")
+
+
+class Owner(Protocol):
+    """What a slot is closed for: a queue of held requests, or an adapter that waits on the pod."""
+
+    closing: tuple[PodState, str] | None
+    """The slot: a pod, and the adapter in it."""
 
 
 class ClosedSlots:
-    """The closed slots of this router. Each slot is closed for at most one queue."""
+    """The closed slots of this router. Each slot is closed for at most one owner."""
 
     def __init__(self) -> None:
-        self._by_adapter: dict[str, dict[PodView, Queue]] = {}
-        self._by_pod: dict[PodState, dict[str, Queue]] = {}
-        self._count = 0
+        self._by_adapter: dict[str, dict[PodView, Owner]] = {}
+        self._by_pod: dict[PodState, dict[str, Owner]] = {}
+        self._since: dict[tuple[PodView, str], float] = {}
+        """When each slot was closed."""
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._since)
 
     def closed_to(self, adapter: str) -> Collection[PodView]:
-        """Return the pods that must get no further requests for an adapter."""
+        """Return the pods that must get no further requests for an adapter.
+
+        They are those on which its slot is closed, and those on which it waits for one.
+        """
         return self._by_adapter.get(adapter, ())
 
-    def close(self, queue: Queue, slot: tuple[PodState, str]) -> None:
-        """Close a slot for a queue. If two queues name the same slot, the later one gets it."""
+    def closed_since(self, adapter: str) -> float:
+        """Return when a slot of an adapter was closed most recently, of those that still are."""
+        return max(
+            (self._since.get((pod, adapter), NEVER) for pod in self.closed_to(adapter)),
+            default=NEVER,
+        )
+
+    def wait_on(self, pod: PodState, adapter: str, owner: Owner) -> None:
+        """Close a pod to further requests of an adapter that waits there for a slot."""
+        self._by_adapter.setdefault(adapter, {})[pod] = owner
+
+    def wait_no_more_on(self, pod: PodState, adapter: str) -> None:
+        """Undo ``wait_on``."""
+        self._drop(pod, adapter)
+
+    def close(self, owner: Owner, slot: tuple[PodState, str], now: float) -> Owner | None:
+        """Close a slot for an owner.
+
+        If two owners name the same slot, the later one gets it, and the other one is returned.
+        """
         pod, adapter = slot
         other = self._by_pod.get(pod, {}).get(adapter)
         if other is not None:
             self.reopen(other)
-        self._count += 1
-        queue.closing = slot
-        self._by_adapter.setdefault(adapter, {})[pod] = queue
-        self._by_pod.setdefault(pod, {})[adapter] = queue
+        owner.closing = slot
+        self._since[slot] = now
+        self._by_adapter.setdefault(adapter, {})[pod] = owner
+        self._by_pod.setdefault(pod, {})[adapter] = owner
+        return other
 
-    def reopen(self, queue: Queue) -> str | None:
-        """Reopen the slot that is closed for a queue, if any; return the adapter in it."""
-        if queue.closing is None:
+    def reopen(self, owner: Owner) -> str | None:
+        """Reopen the slot that is closed for an owner, if any; return the adapter in it."""
+        if owner.closing is None:
             return None
-        pod, adapter = queue.closing
-        queue.closing = None
-        self._count -= 1
-        pods, adapters = self._by_adapter[adapter], self._by_pod[pod]
-        del pods[pod], adapters[adapter]
-        if not pods:
-            del self._by_adapter[adapter]
+        pod, adapter = owner.closing
+        owner.closing = None
+        del self._since[pod, adapter]
+        self._drop(pod, adapter)
+        adapters = self._by_pod[pod]
+        del adapters[adapter]
         if not adapters:
             del self._by_pod[pod]
         return adapter
 
-    def empty_on(self, pod: PodState) -> Iterator[Queue]:
-        """Yield the queues whose closed slot on a pod has no request left."""
-        for adapter, queue in self._by_pod.get(pod, {}).items():
-            if adapter not in pod.in_flight_adapters and not pod.beliefs.peers.in_flight(adapter):
-                yield queue
+    def empty_on(self, pod: PodState) -> Iterator[Owner]:
+        """Yield the owners whose closed slot on a pod has no request left."""
+        for adapter, owner in self._by_pod.get(pod, {}).items():
+            if not in_flight(pod, adapter):
+                yield owner
 
-    def on(self, pod: PodState) -> Collection[Queue]:
-        """Return the queues for which a slot on a pod is closed."""
+    def on(self, pod: PodState) -> Collection[Owner]:
+        """Return the owners for which a slot on a pod is closed."""
         return self._by_pod.get(pod, {}).values()
+
+    def adapters_on(self, pod: PodState) -> Collection[str]:
+        """Return the adapters in the closed slots of a pod."""
+        return self._by_pod.get(pod, {}).keys()
+
+    def _drop(self, pod: PodState, adapter: str) -> None:
+        pods = self._by_adapter.get(adapter)
+        if pods is not None and pods.pop(pod, None) is not None and not pods:
+            del self._by_adapter[adapter]

@@ -26,6 +26,7 @@ from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.least_request import least_loaded
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, NamePolicy, Special
 from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Routed, RouteQuery
+from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import DEFAULT, Priorities
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
@@ -53,6 +54,7 @@ class Director:
         default_model: str | None = None,
         max_hold_seconds: float = 30.0,
         limits: Limits | None = None,
+        overload: Overload | None = None,
         fallbacks: int = 0,
         names: NamePolicy | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Director:
             self.names,
             max_hold_seconds=max_hold_seconds,
             limits=limits or Limits(),
+            overload=overload or Overload(),
         )
         """Admits held requests, and decides them later."""
         self.reception.instead = self._fall_back
@@ -246,8 +249,8 @@ class Director:
         routed = recorder.routed(
             algorithm.name, request, answer, seconds, fallbacks, special, looks
         )
-        if self._room.held and request.adapter is not None:
-            self._room.joined(request.adapter)
+        if request.adapter is not None and (self._room.held or answer.without_slot):
+            self.reception.placed(routed, request.adapter, answer, candidates)
         return routed
 
     def _prompt(self, algorithm: Algorithm, query: RouteQuery) -> Prompt | None:

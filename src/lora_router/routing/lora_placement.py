@@ -38,8 +38,8 @@ The rules, for a request and the pods that may take it:
    longer than ``PATIENCE_SECONDS`` plus the longest open generation in that slot, unless more
    adapters wait this long than the fleet has slots. In that case the wait grows by one round of
    generations for each time that the waiting adapters fill the fleet.
-7. A request that may not be held any longer goes to the cheapest pod on which its adapter is in
-   flight, or otherwise to the one with the lowest sum of load and prefix.
+7. A request that may not be held any longer, and finds no slot, goes to a pod where its adapter
+   waits for one (``slot_closing.pod_without_slot``).
 
 With each pick goes the number of prompt tokens that the pod lacks, so that they count as its work
 (``fleet/pod_work.py``). A pod with an unknown number of slots counts as having room. The prices
@@ -63,7 +63,7 @@ from lora_router.routing.algorithm import (
 from lora_router.routing.candidates import Candidates, FleetLoad
 from lora_router.routing.looks import PLACES, RUNNING
 from lora_router.routing.rendezvous import rendezvous_order
-from lora_router.routing.slot_closing import hold_for_slot, in_flight
+from lora_router.routing.slot_closing import hold_for_slot, in_flight, pod_without_slot
 from lora_router.routing.terms.adapter import AdapterLoad, shared
 from lora_router.routing.terms.load import Load
 from lora_router.routing.terms.peers import TURN_PRICE, reduction
@@ -101,7 +101,6 @@ class _Survey:
     """A pod that is cheaper than ``place``, but whose free slots are in other routers' allotments.
     """
     wish_cost: float = float("inf")
-    last_resort: PodView | None = None
 
     def spread_cost(self, fleet: FleetLoad) -> float:
         """Return the cost of another slot for an adapter in flight, including that of its pod."""
@@ -156,8 +155,10 @@ class LoraPlacement:
             return self._pick(spare or found.join, "joined", prefix)
         if request.may_hold:
             return hold_for_slot(request, candidates, now)
-        pod = found.last_resort or self._cheapest(candidates, prefix, now)
-        return self._pick(pod, "no-slot-in-time", prefix)
+        pod = pod_without_slot(request, candidates, now)
+        if pod is None:
+            return hold_for_slot(request, candidates, now)
+        return Pick(pod, "no-slot-in-time", prefix.lacking(pod), without_slot=True)
 
     @staticmethod
     def _pick(pod: PodView, reason: str, prefix: Prefix) -> Pick:
@@ -172,10 +173,9 @@ class LoraPlacement:
         prefix: Prefix,
         now: float,
     ) -> _Survey:
-        waiting = candidates.waiting
-        closed = waiting.closed_to(adapter) if waiting.held else ()
+        closed = candidates.waiting.closed_to(adapter)
         found = _Survey()
-        last_resort_cost = least = float("inf")
+        least = float("inf")
         open_pods = []
         in_order = (
             candidates.in_order(adapter)
@@ -188,8 +188,6 @@ class LoraPlacement:
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
                 load = load_of(pod, now)
                 cost = load + prefix.cost(pod) if best else load
-                if cost < last_resort_cost:
-                    found.last_resort, last_resort_cost = pod, cost
                 if pod not in closed and adapter not in beliefs.peers.closed:
                     _consider_to_join(adapter, pod, load, cost, found)
                 continue

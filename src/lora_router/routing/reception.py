@@ -19,6 +19,7 @@ from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.looks import MAX_LOOKS_OF_HELD
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
+from lora_router.routing.overload import Overload
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Clock, Held, Question
 from lora_router.routing.waiting_room import Limits, WaitingRoom
@@ -34,7 +35,7 @@ _Waiting = tuple[Algorithm, Callable[[Outcome], None], Special | None]
 class Reception:
     """The reception of one router."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one argument for each setting
         self,
         fleet: Fleet,
         clock: Clock,
@@ -45,8 +46,11 @@ class Reception:
         *,
         max_hold_seconds: float,
         limits: Limits,
+        overload: Overload,
     ) -> None:
-        self.room = WaitingRoom(self, clock, limits)
+        self.room = WaitingRoom(
+            self, clock, limits, overload, lambda: fleet.peers.closed_slots, max_hold_seconds
+        )
         self.finder = CandidateFinder(fleet, self.room)
         self.max_hold_seconds = max_hold_seconds
         self._fleet = fleet
@@ -80,6 +84,10 @@ class Reception:
             other = found.get(first.request.adapter)
             if other is None or other.seconds < share.seconds:
                 found[first.request.adapter] = share
+        for each in self.room.misplaced_adapters():
+            if each.closing is not None and each.adapter not in found:
+                slot = each.closing[0].pod.name, each.closing[1]
+                found[each.adapter] = HeldShare(now - each.since, closed=slot)
         return found
 
     def admit(
@@ -217,9 +225,15 @@ class Reception:
         recorder = self._recorder
         looks = recorder.looks_at(candidates, request.adapter, pick.pod, MAX_LOOKS_OF_HELD)
         routed = recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special, looks)
-        if held.request.adapter is not None:
-            self.room.joined(held.request.adapter)
+        if request.adapter is not None:
+            self.placed(routed, request.adapter, pick, candidates)
         self._resolve(held, routed)
+
+    def placed(self, routed: Routed, adapter: str, pick: Pick, candidates: Candidates) -> None:
+        """Let requests that wait follow one that was sent to a pod, and help it to a slot there."""
+        self.room.joined(adapter)
+        if pick.without_slot:
+            self.room.misplaced(routed.reservation.state, adapter, candidates.load().slots)
 
     def _resolve(self, held: Held, outcome: Outcome) -> None:
         self.room.remove(held)

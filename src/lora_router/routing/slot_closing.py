@@ -1,27 +1,35 @@
 """Chooses the slot to close for an adapter that has waited too long for one.
 
 A slot is free only when every request of its adapter has ended (measured on vLLM 0.32.0). With
-popular adapters this never happens by itself. So after ``PATIENCE_SECONDS`` the slot with the
-fewest requests in flight is closed to further requests of the adapter in it. Those requests join
-elsewhere or wait. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a
-different run of them each time, so that the search costs the same in every fleet.
+popular adapters this never happens by itself. So the slot with the fewest requests in flight is
+closed to further requests of the adapter in it. Those requests join elsewhere or wait.
+
+Rules:
+
+1. A slot is closed for an adapter whose requests have been held for ``Waiting.patience_seconds``:
+   ``overload.PATIENCE_SECONDS``, or half of the longest hold, if that is less.
+2. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
+   slot of that pod is closed for it soon (``misplaced``).
+3. At most a share of the fleet's slots is closed at the same time, by all routers that are peers
+   (``Overload.closed_slots_share``). Each closed slot runs fewer requests while it drains, and the
+   adapter in it has to be loaded again elsewhere, so a fleet that closes many slots is slower for
+   everybody. The others wait until a slot is open again, in the order in which they became
+   impatient.
+4. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a different run of them
+   each time, so that the search costs the same in every fleet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
 
-PATIENCE_SECONDS = 6.0
-"""How long an adapter waits before a slot is closed for it. A lower value closes slots sooner, and
-hot adapters are loaded again and again. A higher value makes a rare adapter wait longer while hot
-ones keep every slot."""
 LOOKED_AT = 16
 """The number of pods among which the slot to close is chosen."""
 _AS_LONG_AS_ALLOWED = 86400.0
 _NONE_TO_CLOSE_SECONDS = 2.0
-"""How long to wait before looking again for a slot to close, if every slot was closed already."""
+"""How long to wait before looking again for a slot to close, if no further slot may be closed."""
 
 
 def hold_for_slot(
@@ -40,16 +48,72 @@ def hold_for_slot(
     """
     waited = 0.0 if request.held_since is None else now - request.held_since
     closing = request.closing
-    if waited < PATIENCE_SECONDS:
-        return _hold(wanted, closing, PATIENCE_SECONDS - waited)
+    patience_seconds = candidates.waiting.patience_seconds
+    if waited < patience_seconds:
+        return _hold(wanted, closing, patience_seconds - waited)
     if closing is None or closing[0] not in candidates or not in_flight(*closing):
-        closing = _choose(candidates, now, others=candidates.waiting.closed_slots - bool(closing))
+        closing = _choose(candidates, now, has_one=closing is not None)
     return _hold(wanted, closing, _NONE_TO_CLOSE_SECONDS if closing is None else None)
+
+
+def pod_without_slot(
+    request: InferenceRequest, candidates: Candidates, now: float
+) -> PodView | None:
+    """Return the pod for a request that may not be held, and for which no pod has a slot.
+
+    It is the pod on which the adapter waits already, or the one with the slot that is being emptied
+    for the request, or the one on which the fewest adapters wait. A pod on which the adapter's own
+    slot is being emptied would give the request that slot at once, and the slot would never be
+    empty. If that is so on all pods, return ``None``, so that the request is refused, unless the
+    slot should be empty by now (``Waiting.drains``).
+
+    Args:
+        request: The request, for an adapter.
+        candidates: The pods that may take it.
+        now: Seconds, monotonic.
+    """
+    adapter = request.adapter or ""
+    waiting, closing, members = candidates.waiting, request.closing, candidates.members
+    pod = next((pod for pod in waiting.waits_on(adapter) if pod in members), None)
+    if pod is not None:
+        return pod
+    if closing is not None and closing[0] in members:
+        return closing[0]
+    pods = some(candidates, now)
+    closed = waiting.closed_to(adapter)
+    others = [each for each in pods if each not in closed] if closed else pods
+    if not others and waiting.drains(adapter):
+        return None
+    return min(others or pods, key=_crowd)
 
 
 def in_flight(pod: PodView, adapter: str) -> int:
     """Return an adapter's requests in flight on a pod, of this router and its peers."""
     return pod.in_flight_adapters.get(adapter, 0) + pod.beliefs.peers.in_flight(adapter)
+
+
+def open_slots(pod: PodView) -> Iterator[tuple[int, str]]:
+    """Yield the adapters in flight on a pod whose slots no peer has closed, with their requests."""
+    peers = pod.beliefs.peers
+    names = {*pod.in_flight_adapters, *peers.adapters} if peers else pod.in_flight_adapters
+    for name in names:
+        if name not in peers.closed:
+            yield in_flight(pod, name), name
+
+
+def some(candidates: Candidates, now: float) -> Sequence[PodView]:
+    """Return the pods to inspect: of a large fleet, a run that starts elsewhere each time."""
+    if len(candidates) <= LOOKED_AT:
+        return candidates
+    start = int(now * 1000) * LOOKED_AT % len(candidates)
+    run = candidates[start : start + LOOKED_AT]
+    return run + candidates[: LOOKED_AT - len(run)]
+
+
+def _crowd(pod: PodView) -> tuple[int, int]:
+    """Return how many adapters wait on a pod for a slot, and its load."""
+    beliefs = pod.beliefs
+    return max(0, -(beliefs.free_slots or 0)), pod.in_flight + beliefs.foreign_requests
 
 
 def _hold(
@@ -58,38 +122,22 @@ def _hold(
     return Hold("no-slot", _AS_LONG_AS_ALLOWED, wanted, closed, WakesOn.FREE_SLOT, ask_again)
 
 
-def _choose(candidates: Candidates, now: float, others: int) -> tuple[PodView, str] | None:
+def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodView, str] | None:
     """Return the slot with the fewest requests in flight that is not closed yet.
 
     Args:
         candidates: The pods that may take the request.
         now: Seconds, monotonic.
-        others: How many slots are closed for other requests.
+        has_one: Whether a slot is closed for the request already, which opens in exchange.
     """
     waiting = candidates.waiting
-    fleet = candidates.load()
-    if others >= fleet.slots - fleet.free_slots:
-        return None  # A queue for which no slot is left costs little.
-    pods = _some(candidates, now)
+    if not waiting.may_close(candidates.load().slots, has_one=has_one):
+        return None
+    pods = some(candidates, now)
     best: tuple[int, int, str] | None = None
     for number, pod in enumerate(pods):
-        peers = pod.beliefs.peers
-        names = {*pod.in_flight_adapters, *peers.adapters} if peers else pod.in_flight_adapters
-        for name in names:
-            slot = in_flight(pod, name), number, name
-            if (
-                (best is None or slot < best)
-                and not waiting.is_closed(pod, name)
-                and name not in peers.closed
-            ):
+        for requests, name in open_slots(pod):
+            slot = requests, number, name
+            if (best is None or slot < best) and not waiting.is_closed(pod, name):
                 best = slot
     return None if best is None else (pods[best[1]], best[2])
-
-
-def _some(candidates: Candidates, now: float) -> Sequence[PodView]:
-    """Return the pods to inspect: of a large fleet, a run that starts elsewhere each time."""
-    if len(candidates) <= LOOKED_AT:
-        return candidates
-    start = int(now * 1000) * LOOKED_AT % len(candidates)
-    run = candidates[start : start + LOOKED_AT]
-    return run + candidates[: LOOKED_AT - len(run)]

@@ -22,11 +22,14 @@ Rules:
   of waiting requests.
 - Work that grows with the number of waiting requests is done in small steps (``agenda``,
   ``asking``).
+- At most a share of the fleet's slots is closed (``slot_closing``). When one opens again, the queue
+  that asked first for one is asked whether it needs one, after the adapters that wait on pods
+  (``misplaced``).
 - ``Limits`` bounds the number of waiting requests.
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -38,7 +41,14 @@ from lora_router.routing.algorithm import Hold
 from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
+from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
+from lora_router.routing.overload import Overload, patience
 from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
+
+DRAIN_SECONDS = 10.0
+"""For how long requests of the adapter in a closed slot are refused, if they may not be held and no
+other pod could take them. A lower value lets rare adapters starve on small fleets, where
+generations are longer. A higher value refuses more of the others' requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +62,30 @@ class Limits:
 class WaitingRoom:
     """All requests that wait in this router."""
 
-    def __init__(self, receptionist: Receptionist, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        receptionist: Receptionist,
+        clock: Clock,
+        limits: Limits,
+        overload: Overload,
+        closed_by_peers: Callable[[], int],
+        max_hold_seconds: float,
+    ) -> None:
+        """Create an empty room.
+
+        Args:
+            receptionist: Asks the algorithms.
+            clock: The time.
+            limits: How many requests may wait.
+            overload: How much is done for those that wait.
+            closed_by_peers: Returns how many slots peers have closed.
+            max_hold_seconds: How long requests wait at most.
+        """
         self._clock = clock
         self._limits = limits
+        self._overload = overload
+        self._closed_by_peers = closed_by_peers
+        self.patience_seconds = patience(max_hold_seconds)
         self.held = 0
         """The number of requests that wait."""
         self._held_by_model: dict[str, int] = {}
@@ -62,6 +93,9 @@ class WaitingRoom:
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
         self._lines = Lines()
         self._slots = ClosedSlots()
+        self._misplaced = MisplacedAdapters(self._slots, self.may_close)
+        self._impatient: dict[Queue, None] = {}
+        """The queues for which no slot could be closed, in the order in which they asked."""
         self._agenda: Agenda[Item] = Agenda(clock)
         self._asking = Asking(receptionist, self._agenda, self._lines)
         self._agenda.work_on = self._asking.work
@@ -81,6 +115,19 @@ class WaitingRoom:
     def is_closed(self, pod: PodView, adapter: str) -> bool:
         """Return whether a pod must get no further requests for an adapter."""
         return pod in self._slots.closed_to(adapter)
+
+    def waits_on(self, adapter: str) -> Collection[PodView]:
+        """Return the pods on which requests for an adapter wait for a slot."""
+        return self._misplaced.pods_of(adapter)
+
+    def drains(self, adapter: str) -> bool:
+        """Return whether a slot of an adapter is being emptied, and not for long yet."""
+        return self._slots.closed_since(adapter) > self._clock.now() - DRAIN_SECONDS
+
+    def may_close(self, slots: int, *, has_one: bool = False) -> bool:
+        """Return whether a further slot may be closed: peers' closed slots count as well."""
+        closed = len(self._slots) + self._closed_by_peers() - has_one
+        return closed < self._overload.most_closed(slots)
 
     # Who waits
 
@@ -125,7 +172,13 @@ class WaitingRoom:
         if slot != queue.closing:
             self._reopen_slot(queue)
             if slot is not None and isinstance(slot[0], PodState):
-                self._slots.close(queue, (slot[0], slot[1]))
+                other = self._slots.close(queue, (slot[0], slot[1]), self._clock.now())
+                if isinstance(other, Misplaced):
+                    self._misplaced.robbed(other)
+        if queue.closing is None and self._is_impatient(queue):
+            self._impatient[queue] = None
+        else:
+            self._impatient.pop(queue, None)
         if hold.ask_again is not None:
             self._alarms.set(queue, hold.ask_again)
         self._agenda.work()
@@ -153,6 +206,7 @@ class WaitingRoom:
         if not queues:
             del self._queues_by_model[model]
         self._lines.remove(queue)
+        self._impatient.pop(queue, None)
         self._reopen_slot(queue)
         self._agenda.work()
         return True
@@ -174,6 +228,8 @@ class WaitingRoom:
 
     def released(self, states: Collection[PodState]) -> None:
         """Wake queues after requests of this router ended on pods."""
+        if self._misplaced:
+            self._settle(states)
         if self.held:
             for state in states:
                 self._wake_for_slots(state)
@@ -181,6 +237,8 @@ class WaitingRoom:
 
     def reported(self, states: Collection[PodState]) -> None:
         """Wake queues after a scrape or a peer reported something new about pods."""
+        if self._misplaced:
+            self._settle(states)
         if self.held:
             for state in states:
                 self._wake_for_slots(state)
@@ -209,8 +267,9 @@ class WaitingRoom:
         for state in states:
             self._wake_queues_of(state.beliefs.foreign_adapters)
             self._wake_queues_of(state.in_flight_adapters)
-            for queue in self._slots.on(state):
-                self._agenda.add(queue)
+            for owner in self._slots.on(state):
+                if isinstance(owner, Queue):
+                    self._agenda.add(owner)
         self._agenda.work()
 
     def joined(self, adapter: str) -> None:
@@ -228,8 +287,9 @@ class WaitingRoom:
         for line in self._lines:
             if line.any_change or (has_room and state in line.candidates.members):
                 self._agenda.add(line)
-        for queue in self._slots.empty_on(state):
-            self._agenda.add(queue)
+        for owner in self._slots.empty_on(state):
+            if isinstance(owner, Queue):
+                self._agenda.add(owner)
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
         for adapter in adapters:
@@ -244,7 +304,42 @@ class WaitingRoom:
     def _reopen_slot(self, queue: Queue) -> None:
         adapter = self._slots.reopen(queue)
         if adapter is not None:
-            self._wake_queues_of((adapter,))
+            self._opened(adapter)
+
+    def _opened(self, adapter: str) -> None:
+        """Wake the queues of the adapter in a slot that is open again, and close the next slot."""
+        self._wake_queues_of((adapter,))
+        self._misplaced.serve(self._clock.now())
+        impatient = next(iter(self._impatient), None)
+        if impatient is not None:
+            del self._impatient[impatient]
+            self._agenda.add(impatient)
+
+    def _is_impatient(self, queue: Queue) -> bool:
+        since = queue.since
+        return since is not None and self._clock.now() - since >= self.patience_seconds
+
+    # Adapters that wait on pods
+
+    def misplaced(self, state: PodState, adapter: str, slots: int) -> None:
+        """Close a slot of a pod for an adapter that waits there, now or as soon as possible.
+
+        Args:
+            state: The pod.
+            adapter: The adapter, of which a request was just sent there.
+            slots: The slots of the fleet.
+        """
+        self._misplaced.add(state, adapter, self._clock.now(), slots)
+
+    def misplaced_adapters(self) -> Iterable[Misplaced]:
+        """Return the adapters that wait on pods on which a slot is closed for them."""
+        return self._misplaced.with_closed_slot()
+
+    def _settle(self, states: Collection[PodState]) -> None:
+        for state in states:
+            for adapter in self._misplaced.settle(state):
+                self._opened(adapter)
+        self._misplaced.serve(self._clock.now())
 
     def _ask_again(self, queues: Iterable[Queue]) -> None:
         for queue in queues:

@@ -9,6 +9,7 @@ from lora_router.routing.director import Director
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.model_names import NamePolicy
 from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.overload import Overload
 from lora_router.routing.refusal import Refused
 from lora_router.routing.waiting_queue import Held
 from lora_router.routing.waiting_room import Limits
@@ -25,6 +26,7 @@ class Router:
         *,
         max_hold_seconds: float = 600.0,
         limits: Limits | None = None,
+        overload: Overload | None = None,
         names: NamePolicy | None = None,
     ) -> None:
         self.fleet = fleet
@@ -39,6 +41,7 @@ class Router:
             self.decisions,
             max_hold_seconds=max_hold_seconds,
             limits=limits,
+            overload=overload,
             names=names,
         )
         self.late: list[tuple[str, Routed | Refused]] = []

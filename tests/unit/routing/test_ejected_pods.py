@@ -9,8 +9,8 @@ from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.outcome import Routed
+from lora_router.routing.overload import PATIENCE_SECONDS
 from lora_router.routing.registry import load_algorithms
-from lora_router.routing.slot_closing import PATIENCE_SECONDS
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
 

@@ -12,8 +12,8 @@ from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.rendezvous import rendezvous_order
-from lora_router.routing.slot_closing import PATIENCE_SECONDS
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import Summary, summarise
@@ -206,7 +206,7 @@ def test_requests_that_left_close_no_slot() -> None:
 
 
 def test_no_more_slots_are_closed_than_there_are() -> None:
-    router = Router(fleet_of(1))
+    router = Router(fleet_of(1), overload=Overload(closed_slots_share=1.0))
     occupy(router.fleet, 1, "a1", "a2")
     for number in range(3, 9):
         router.held(f"a{number}")

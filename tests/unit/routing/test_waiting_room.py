@@ -18,8 +18,8 @@ from lora_router.routing.asking import PASSED_OVER
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.slot_closing import PATIENCE_SECONDS
 from lora_router.routing.waiting_queue import Held
 from lora_router.routing.waiting_room import Limits
 from tests.examples import examples
@@ -55,12 +55,15 @@ def fleet_of(pods: int, slots: int, adapters: list[str]) -> Fleet:
 class Saturated:
     """A fleet in which every slot has an adapter with two requests and other adapters wait."""
 
-    def __init__(self, pods: int = 4, slots: int = 2, waiting: int = 6) -> None:
+    def __init__(
+        self, pods: int = 4, slots: int = 2, waiting: int = 6, closed_slots_share: float = 0.1
+    ) -> None:
         self.running = [f"runs-{number}" for number in range(pods * slots)]
         self.waiting = [f"waits-{number}" for number in range(waiting)]
         self.algorithm = CountingPlacement()
         fleet = fleet_of(pods, slots, self.running + self.waiting)
-        self.router = Router(fleet, self.algorithm, limits=MANY)
+        overload = Overload(closed_slots_share=closed_slots_share)
+        self.router = Router(fleet, self.algorithm, limits=MANY, overload=overload)
         self.open = {
             name: [self.router.routed(name), self.router.routed(name)] for name in self.running
         }
@@ -133,7 +136,7 @@ class TestWhatAChangeCosts:
         assert fleet.router.late_names == ["waits-0"] * (10 * AT_ONCE + 1)
 
     def test_when_all_become_impatient_at_once_they_are_asked_in_turns(self) -> None:
-        fleet = Saturated(4, 4, 200)
+        fleet = Saturated(4, 4, 200, closed_slots_share=0.5)
         before = fleet.algorithm.asked
         fleet.router.clock.advance_to_next(PATIENCE_SECONDS)
         assert 0 < fleet.algorithm.asked - before <= AT_ONCE
@@ -141,7 +144,7 @@ class TestWhatAChangeCosts:
         fleet.router.clock.advance(PATIENCE_SECONDS)
         shares = fleet.router.director.held_adapters().values()
         closed = [share.closed for share in shares if share.closed is not None]
-        assert len(set(closed)) == len(closed) == 16
+        assert len(set(closed)) == len(closed) == 8
 
 
 class TestWhoIsNext:

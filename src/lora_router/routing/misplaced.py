@@ -1,0 +1,176 @@
+"""Adapters that wait on a pod for a slot, because their requests could not be held any longer.
+
+vLLM gives such an adapter a slot when every request of another adapter there has ended. With
+popular adapters that never happens by itself.
+
+Rules:
+
+1. For an adapter that waits on a pod, a slot of that pod is closed until it is empty. The adapter
+   that has waited there longest then gets it.
+2. Further requests of an adapter that waits on a pod are placed on another pod if that has a free
+   slot, and held if they may be. Otherwise they wait on the same pod.
+3. As many slots may be closed as ``slot_closing`` says. The adapters for which no slot may be
+   closed yet are served in order.
+4. Up to ``MOST`` adapters are remembered, and up to ``MOST_ON_A_POD`` on one pod. One more waits
+   without help.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.closed_slots import ClosedSlots
+from lora_router.routing.slot_closing import in_flight, open_slots
+
+MOST = 1024
+"""How many adapters are remembered."""
+MOST_ON_A_POD = 16
+"""How many of them on one pod. A release on a pod looks at all of them."""
+PATIENCE_SECONDS = 1.0
+"""How long an adapter waits on a pod before a slot is closed for it. A lower value closes slots
+that would be empty by themselves, and the adapters in them wait elsewhere in turn. A higher value
+makes rare adapters wait longer."""
+_LOOKED_AT = 8
+"""How many of those that have no closed slot are looked at in one go."""
+
+
+@dataclass(slots=True, eq=False)
+class Misplaced:
+    """An adapter that waits on a pod."""
+
+    pod: PodState
+    adapter: str
+    since: float
+    """When its first request was sent to the pod."""
+    closing: tuple[PodState, str] | None = None
+    """The slot that is closed for it."""
+
+
+class MisplacedAdapters:
+    """All adapters that wait on pods."""
+
+    def __init__(self, slots: ClosedSlots, may_close: Callable[[int], bool]) -> None:
+        """Remember none.
+
+        Args:
+            slots: The closed slots.
+            may_close: Returns whether a further one of so many slots may be closed.
+        """
+        self._slots = slots
+        self._may_close = may_close
+        self._slots_of_fleet = 0
+        self._by_pod: dict[PodState, dict[str, Misplaced]] = {}
+        """Those on each pod, the one that has waited longest first."""
+        self._next: dict[Misplaced, None] = {}
+        """Those for which no slot is closed, in order."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def with_closed_slot(self) -> Iterator[Misplaced]:
+        """Yield those for which a slot is closed."""
+        for on_pod in self._by_pod.values():
+            for misplaced in on_pod.values():
+                if misplaced.closing is not None:
+                    yield misplaced
+
+    def pods_of(self, adapter: str) -> list[PodView]:
+        """Return the pods on which an adapter waits."""
+        closed = self._slots.closed_to(adapter)
+        return [
+            pod
+            for pod in closed
+            if isinstance(pod, PodState) and adapter in self._by_pod.get(pod, ())
+        ]
+
+    def add(self, pod: PodState, adapter: str, now: float, slots: int) -> None:
+        """Remember an adapter that may have no slot on a pod, and close one for it if possible.
+
+        Args:
+            pod: The pod.
+            adapter: The adapter.
+            now: The time.
+            slots: The slots of the fleet.
+        """
+        self._slots_of_fleet = slots
+        on_pod = self._by_pod.get(pod, {})
+        if (
+            adapter in on_pod
+            or self._count >= MOST
+            or len(on_pod) >= min(MOST_ON_A_POD, _excess(pod))
+        ):
+            return
+        misplaced = on_pod[adapter] = Misplaced(pod, adapter, now)
+        self._by_pod[pod] = on_pod
+        self._count += 1
+        self._next[misplaced] = None
+        self._slots.wait_on(misplaced.pod, adapter, misplaced)
+        self.serve(now)
+
+    def settle(self, pod: PodState) -> list[str]:
+        """Forget those that wait no more on a pod.
+
+        Return the adapters that may join the pod again: those, and those whose slots open again.
+        """
+        on_pod = self._by_pod.get(pod)
+        if not on_pod:
+            return []
+        changed: list[str] = []
+        excess = _excess(pod)
+        for misplaced in tuple(on_pod.values()):
+            closing = misplaced.closing
+            has_slot = len(on_pod) > excess or (closing is not None and not in_flight(*closing))
+            if has_slot or misplaced.adapter not in pod.in_flight_adapters:
+                changed += self._forget(misplaced, on_pod)
+        if not on_pod:
+            del self._by_pod[pod]
+        return changed
+
+    def robbed(self, misplaced: Misplaced) -> None:
+        """Let one wait again, because the slot that was closed for it is now another's."""
+        self._next[misplaced] = None
+
+    def serve(self, now: float) -> None:
+        """Close slots for the next ones that have waited for long enough, while that is allowed."""
+        for misplaced in list(islice(self._next, _LOOKED_AT)):
+            if now - misplaced.since < PATIENCE_SECONDS:
+                return
+            if not self._may_close(self._slots_of_fleet):
+                return
+            slot = self._choose(misplaced)
+            if slot is not None:
+                del self._next[misplaced]
+                self._slots.close(misplaced, slot, now)
+
+    def _forget(self, misplaced: Misplaced, on_pod: dict[str, Misplaced]) -> Iterator[str]:
+        """Forget one; yield the adapters that may join its pod again."""
+        del on_pod[misplaced.adapter]
+        self._next.pop(misplaced, None)
+        self._count -= 1
+        self._slots.wait_no_more_on(misplaced.pod, misplaced.adapter)
+        yield misplaced.adapter
+        reopened = self._slots.reopen(misplaced)
+        if reopened is not None:
+            yield reopened
+
+    def _choose(self, misplaced: Misplaced) -> tuple[PodState, str] | None:
+        """Return the slot of its pod with the fewest requests in flight that may be closed."""
+        pod = misplaced.pod
+        closed, waiting = self._slots.adapters_on(pod), self._by_pod[pod]
+        best = min(
+            (slot for slot in open_slots(pod) if slot[1] not in closed and slot[1] not in waiting),
+            default=None,
+        )
+        return None if best is None else (pod, best[1])
+
+
+def _excess(pod: PodState) -> int:
+    """Return how many more adapters are in flight on a pod than it has slots."""
+    beliefs = pod.beliefs
+    if beliefs.slots is None:
+        return 0
+    foreign = beliefs.foreign_adapters
+    mine = pod.in_flight_adapters
+    return len(mine.keys() | foreign if foreign else mine) - beliefs.slots

@@ -1,0 +1,207 @@
+"""How many slots are closed for adapters that wait, and for whom, with any limit of holding."""
+
+import random
+from functools import partial
+
+import pytest
+
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.routing.misplaced import MOST_ON_A_POD, PATIENCE_SECONDS
+from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.overload import Overload, patience
+from lora_router.routing.refusal import Refusal, Refused
+from tests.fleet import make_fleet, make_metrics
+from tests.unit.routing.router import Router
+
+NAMES = [f"a{number}" for number in range(60)]
+
+
+def full_fleet(pods: int, slots: int) -> Fleet:
+    fleet = make_fleet(pods, adapters=NAMES)
+    for state in fleet:
+        fleet.put_metrics(state, make_metrics(max_lora=slots))
+    return fleet
+
+
+def occupied(router: Router, number: int) -> list[Routed]:
+    """Fill so many slots, each with two requests of an adapter of its own."""
+    return [router.routed(name) for name in NAMES[:number] for _ in range(2)]
+
+
+class TestHowManySlots:
+    @pytest.mark.parametrize(("share", "closed"), [(0.0, 0), (0.1, 2), (0.01, 1), (0.5, 10)])
+    def test_only_a_share_is_closed(self, share: float, closed: int) -> None:
+        router = Router(full_fleet(5, 4), overload=Overload(closed_slots_share=share))
+        occupied(router, 20)
+        for name in NAMES[20:40]:
+            router.held(name)
+        router.clock.advance(30.0)
+
+        assert router.director.closed_slots == closed
+
+    def test_the_next_slot_is_closed_for_the_one_that_asked_first(self) -> None:
+        router = Router(full_fleet(2, 4))
+        first = occupied(router, 8)
+        router.held("a20")
+        router.clock.advance(1.0)
+        router.held("a21")
+        router.held("a22")
+        router.clock.advance(8.0)
+        (drains,) = [
+            share.closed for share in router.director.held_adapters().values() if share.closed
+        ]
+        for routed in first:
+            if routed.model == drains[1]:
+                routed.reservation.release()
+        router.clock.advance(0.0)
+
+        assert router.late_names == ["a20"]
+        closed = [name for name, held in router.director.held_adapters().items() if held.closed]
+        assert closed == ["a21"]
+
+    def test_the_slots_that_peers_closed_count(self) -> None:
+        router, peer = Router(full_fleet(5, 4)), full_fleet(5, 4)
+        occupied(router, 20)
+        router.fleet.report_to_peers("here", 0.1, {}, 0.0)
+        held = {
+            f"a{number}": HeldShare(7.0, closed=("pod-1", NAMES[number])) for number in range(2)
+        }
+        router.fleet.put_peer(peer.report_to_peers("there", 0.1, held, 0.0), 0.0)
+        router.held("a30")
+        router.clock.advance(7.0)
+        assert router.director.closed_slots == 0
+
+        router.fleet.put_peer(peer.report_to_peers("there", 0.1, {}, 0.1), 0.1)
+        router.clock.advance(3.0)
+        assert router.director.closed_slots == 1
+
+
+@pytest.mark.parametrize(
+    ("max_hold_seconds", "seconds"), [(0.0, 0.0), (5.0, 2.5), (12.0, 6.0), (600.0, 6.0)]
+)
+def test_patience_is_never_longer_than_half_of_the_hold(
+    max_hold_seconds: float, seconds: float
+) -> None:
+    assert patience(max_hold_seconds) == seconds
+
+
+class TestAdaptersThatWaitOnPods:
+    def test_a_slot_of_the_pod_is_closed_for_one_until_it_has_a_slot(self) -> None:
+        router = Router(full_fleet(2, 2), max_hold_seconds=0.0)
+        first = occupied(router, 4)
+        rare = router.routed("a9")
+        assert rare.reason == "no-slot-in-time"
+        pod = rare.reservation.state
+        router.clock.advance(PATIENCE_SECONDS)
+        first.pop(0).reservation.release()
+        assert router.director.closed_slots == 1
+
+        drains = next(iter(router.director.held_adapters().values())).closed
+        assert drains is not None
+        assert drains[0] == pod.pod.name
+        # The adapter in it goes elsewhere, although its slot is on that pod.
+        assert router.routed(drains[1]).reservation.state is not pod
+
+        for routed in first:
+            if routed.model == drains[1]:
+                routed.reservation.release()
+        assert router.director.closed_slots <= 1
+        assert "a9" not in router.director.held_adapters()
+
+    def test_its_further_requests_wait_on_the_same_pod(self) -> None:
+        router = Router(full_fleet(4, 1), max_hold_seconds=0.0)
+        occupied(router, 4)
+        pods = {router.routed("a9").reservation.state.pod.name for _ in range(5)}
+        assert len(pods) == 1
+
+    def test_its_further_requests_take_a_slot_that_is_free_elsewhere(self) -> None:
+        router = Router(full_fleet(2, 1), max_hold_seconds=0.0)
+        first = occupied(router, 2)
+        waits_on = router.routed("a9").reservation.state
+        for routed in first:
+            if routed.reservation.state is not waits_on:
+                routed.reservation.release()
+
+        assert router.routed("a9").reservation.state is not waits_on
+
+    def test_no_slot_stays_closed_when_the_one_that_waits_has_left(self) -> None:
+        router = Router(full_fleet(1, 2), max_hold_seconds=0.0)
+        first = occupied(router, 2)
+        rare = router.routed("a9")
+        router.clock.advance(PATIENCE_SECONDS)
+        first.pop().reservation.release()
+        assert router.director.closed_slots == 1
+
+        rare.reservation.release()
+        assert router.director.closed_slots == 0
+        assert not router.director.held_adapters()
+
+    def test_where_only_its_own_slot_drains_an_adapter_is_refused_for_a_while(self) -> None:
+        router = Router(full_fleet(1, 1), max_hold_seconds=0.0)
+        first = occupied(router, 1)
+        router.routed("a9")
+        router.clock.advance(PATIENCE_SECONDS)
+        first.pop().reservation.release()
+
+        refused = router.send("a0")
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.OVERLOADED
+        router.clock.advance(20.0)
+        assert isinstance(router.send("a0"), Routed)
+
+    def test_few_are_remembered(self) -> None:
+        router = Router(
+            full_fleet(1, 1), max_hold_seconds=0.0, overload=Overload(closed_slots_share=0.0)
+        )
+        occupied(router, 1)
+        for name in NAMES[1:]:
+            router.routed(name)
+        waits_on = router.director.reception.room.waits_on
+        assert sum(bool(waits_on(name)) for name in NAMES) == MOST_ON_A_POD
+
+
+@pytest.mark.parametrize("max_hold_seconds", [0.0, 1.0, 5.0, 30.0])
+def test_a_rare_adapter_gets_in_with_any_limit_of_holding(max_hold_seconds: float) -> None:
+    """Two hot adapters overlap their requests for ever, and a third one is asked for."""
+    generation = 5.0
+    fleet = full_fleet(1, 2)
+    router = Router(fleet, max_hold_seconds=max_hold_seconds)
+    clock, rng = router.clock, random.Random(1)
+    running: dict[str, int] = {}
+    """Requests that generate on the pod, by adapter. It has two slots, as vLLM."""
+    waiting: list[Routed] = []
+    started: dict[str, float] = {}
+
+    def schedule() -> None:
+        for routed in tuple(waiting):
+            if routed.model in running or len(running) < 2:
+                waiting.remove(routed)
+                running[routed.model] = running.get(routed.model, 0) + 1
+                started.setdefault(routed.model, clock.now())
+                clock.call_later(generation, partial(end, routed))
+
+    def end(routed: Routed) -> None:
+        running[routed.model] -= 1
+        if not running[routed.model]:
+            del running[routed.model]
+        schedule()
+        routed.reservation.release()
+
+    def send(model: str) -> None:
+        def decided(outcome: object) -> None:
+            if isinstance(outcome, Routed):
+                waiting.append(outcome)
+                schedule()
+
+        decided(router.director.route(RouteQuery(model), decided))
+
+    for tick in range(60):
+        clock.call_later(tick + rng.random(), lambda: send("a1"))
+        clock.call_later(tick + rng.random(), lambda: send("a2"))
+    asked_at = clock.now() + 10.0
+    clock.call_later(10.0, lambda: send("a3"))
+    clock.advance(60.0)
+
+    assert started["a3"] - asked_at <= 12.0
+    assert router.director.closed_slots == 0
