@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from bench import held, observed
+from bench import held, observed, prompts
 from bench.builtin_requests import requests
 from bench.envoys import PAGES
 from bench.fleets import BenchFleet, MonotonicClock, pod_object
@@ -77,6 +77,7 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
     """Measure all parts; return µs by name."""
     rows = {f"body, {_size(size)}": microseconds(_reading(size), rounds) for size in sizes}
     rows["body, 220 KB, not ASCII"] = microseconds(_reading(220_000, _NOT_ASCII), rounds)
+    rows |= {name: microseconds(call, rounds) for name, call in prompts.parts(sizes).items()}
     few = BenchFleet(8)
     for size in sizes:
         rows[f"conversation, {_size(size)}"] = microseconds(_conversation(few, size), rounds)

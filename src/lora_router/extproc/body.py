@@ -1,12 +1,13 @@
 """Reads the name of the model, ``stream`` and the size from a request body.
 
 A JSON body is validated completely, because the router should refuse an invalid one before it
-reaches a pod. Only the two fields are decoded, and nothing is copied. The part before the name of
-the model cannot be skipped: the end of every string before it must be found to know that the name
-is not inside a string. Where JSON parsers differ, this one agrees with the pod, which uses Python's
-``json``: the last of two equal keys counts, and a byte order mark is skipped (allowed by RFC 8259,
-section 8.1). A body that msgspec refuses is read a second time, as leniently as the pod reads it
-(``lenient_json``).
+reaches a pod. Only the two fields are decoded, and nothing is copied. Where the fields of the
+prompt are is noted, for algorithms that ask for it (``prompt_reading``). The part before the name
+of the model cannot be skipped: the end of every string before it must be found to know that the
+name is not inside a string. Where JSON parsers differ, this one agrees with the pod, which uses
+Python's ``json``: the last of two equal keys counts, and a byte order mark is skipped (allowed by
+RFC 8259, section 8.1). A body that msgspec refuses is read a second time, as leniently as the pod
+reads it (``lenient_json``).
 """
 
 from enum import Enum
@@ -20,6 +21,7 @@ from lora_router.extproc.lenient_json import (
     without_special_numbers,
 )
 from lora_router.extproc.multipart import MultipartError, read_fields
+from lora_router.extproc.prompt_fields import PromptFields
 
 MAX_MODEL_LENGTH = 512
 """In characters. Model names are paths or repository names; this is twice the longest of them."""
@@ -54,9 +56,11 @@ class BodyFields(msgspec.Struct, frozen=True):
     """In bytes."""
     asks_usage: bool = False
     """Whether a stream is to state how many tokens the request took."""
+    prompt: PromptFields | None = None
+    """Where the prompt is; ``None``: the body is a form."""
 
 
-class _Document(msgspec.Struct):
+class _Document(PromptFields):
     # Raw, so that this module reports a wrong type of `model` and the pod one of `stream`.
     model: msgspec.Raw = msgspec.Raw(b"null")
     stream: msgspec.Raw = msgspec.Raw(b"false")
@@ -113,9 +117,10 @@ def read_body(
     raw = bytes(document.model)
     model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)
     if bytes(document.stream) != b"true":
-        return BodyFields(model, False, len(body))
+        return BodyFields(model, False, len(body), False, document)
     options = document.stream_options
-    return BodyFields(model, True, len(body), bool(options) and _asks_usage(bytes(options)))
+    asks_usage = bool(options) and _asks_usage(bytes(options))
+    return BodyFields(model, True, len(body), asks_usage, document)
 
 
 def _asks_usage(options: bytes) -> bool:

@@ -8,6 +8,7 @@ from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.paths import Paths
 from lora_router.extproc.sticky_ids import StickyIds
+from lora_router.extproc.token_lengths import TokenLengths
 from lora_router.extproc.usage_reading import UsageReading
 from lora_router.log_limit import LogLimit
 from lora_router.routing.director import Director
@@ -43,6 +44,8 @@ class SessionContext:
     """Whether clients are told of the decision, if it is recorded."""
     usage: UsageReading | None = None
     """Which answers are read for their numbers of tokens, if any are."""
+    lengths: TokenLengths = field(default_factory=TokenLengths)
+    """How long the tokens of prompts are."""
     answers: AnswerCounts = field(default_factory=AnswerCounts)
     gateway: GatewayFaults = field(default_factory=GatewayFaults)
     log_limit: LogLimit = field(default_factory=LogLimit)

@@ -17,6 +17,10 @@ The rules:
 - ``end`` releases the reservation exactly once. A refused request has no reservation.
 """
 
+from functools import partial
+
+from msgspec import structs
+
 from lora_router.extproc import answers
 from lora_router.extproc.body import (
     BodyError,
@@ -37,6 +41,7 @@ from lora_router.extproc.outputs import Output, Outputs
 from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS
 from lora_router.extproc.path_rules import ModelIn, PathRule, Place, Treatment
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.prompt_reading import read_prompt
 from lora_router.extproc.renamed import (
     Original,
     Renaming,
@@ -199,7 +204,7 @@ class Exchange(BodyArrival):
             asked = checked_model(headers.new_model)
         else:
             return fields
-        return BodyFields(asked, fields.stream, fields.size, fields.asks_usage)
+        return structs.replace(fields, model=asked)
 
     def _decide_by_id(
         self, rule: PathRule, body: Message, fields: BodyFields, *, trailers: bool
@@ -298,6 +303,9 @@ class Exchange(BodyArrival):
             self._setup.subset,
             headers.rewrite_key,
             headers.objective,
+            partial(
+                read_prompt, fields.prompt, self._place.path, fields.model, self.context.lengths
+            ),
         )
 
     def _decided_late(self, outcome: Routed | Refused) -> None:

@@ -148,6 +148,7 @@ class Fleet:
             self.outliers.scraped(state, metrics)
         state.scrape_failures = state.unreachable_scrapes = 0
         state.beliefs.scraped(metrics, state.in_flight)
+        self.prefixes.scraped(state, metrics)
         self._usual_slots = state.beliefs.slots or self._usual_slots
         self._index(state)
         self.changes.scraped.send((state,))
@@ -343,7 +344,10 @@ class Fleet:
             # Another address or uid means another server. What is known about the old server
             # does not apply to it.
             state = self._states[pod.name] = PodState(pod, self._usual_slots)
-            changed = [state] if old is None else [old, state]
+            changed = [state]
+            if old is not None:
+                self.prefixes.forget(old)
+                changed = [old, state]
         if pod.models is not None:
             base, *adapters = pod.models
             state.catalog = self._catalogs.of(

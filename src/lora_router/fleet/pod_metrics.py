@@ -58,6 +58,9 @@ class PodMetrics:
     """Requests queued in the server, summed over engines."""
     kv_cache_usage: float | None = None
     """Fraction of the KV cache in use, in [0, 1], of the fullest engine."""
+    cache_tokens: float | None = None
+    """Tokens that the KV cache has room for, of all engines together. 0: the server keeps none of
+    them for later requests (prefix caching is off)."""
     deferred: float | None = None
     """The number of waiting requests that the adapter slot limit holds back."""
     lora: LoraActivity | None = None

@@ -20,3 +20,5 @@ class Prompt(Struct, frozen=True, gc=False):
     equal up to the end of the nth chunk, and otherwise with a probability of 2**-60 or less."""
     ends: Sequence[float] = ()
     """Where each of these beginnings ends, in tokens from the start."""
+    size: int = 0
+    """Its length in bytes, by which the tokens were estimated. 0: they are no estimate."""

@@ -42,6 +42,7 @@ _NUMBERS = (
     "adapter_load_seconds",
     "started_at",
     "generated_tokens",
+    "cache_tokens",
 )
 _DRIFT = 0.001
 """The rate at which the shortest delay is forgotten. Clocks of computers differ by less."""
@@ -288,7 +289,7 @@ def _read_snapshot(written: pb.Snapshot, read_at: float) -> PodMetrics:
     names = tuple(adapters)
     if names and not 0 < min(map(len, names)) <= max(map(len, names)) <= MAX_NAME_LENGTH:
         raise ReportError("malformed", "the name of an adapter is empty or too long")
-    running, waiting, kv_cache_usage, deferred, load_seconds, started_at, tokens = numbers
+    running, waiting, kv_cache_usage, deferred, load_seconds, started_at, tokens, cache = numbers
     lora = residency = None
     if written.HasField("lora"):
         activity = written.lora
@@ -316,6 +317,7 @@ def _read_snapshot(written: pb.Snapshot, read_at: float) -> PodMetrics:
         adapter_load_seconds=load_seconds,
         started_at=started_at,
         generated_tokens=tokens,
+        cache_tokens=cache,
     )
 
 

@@ -42,6 +42,21 @@ class ResidencyMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheMetrics:
+    """The metric that reports how many tokens the KV cache of an engine has room for."""
+
+    name: str
+    tokens: str = ""
+    """The label with the number of tokens. Empty: the metric's value is the number."""
+    blocks: str = ""
+    """The label with the number of blocks, where there is no such number."""
+    block_tokens: str = ""
+    """The label with the number of tokens in a block."""
+    is_on: str = ""
+    """The label that is ``False`` if nothing is kept for later requests."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineMetrics:
     """The names on one engine's metrics page.
 
@@ -56,6 +71,8 @@ class EngineMetrics:
     """Requests in the queue."""
     kv_cache_usage: tuple[Gauge, ...] = ()
     """Fraction of the KV cache in use, in [0, 1]."""
+    cache: CacheMetrics | None = None
+    """The metric of the size of the KV cache."""
     deferred: Gauge | None = None
     """Queued requests that wait for an adapter slot."""
     lora_info: str | None = None
@@ -88,6 +105,7 @@ class EngineMetrics:
             self.waiting.name,
             *((self.lora_slots,) if self.lora_slots is not None else ()),
             *(gauge.name for gauge in self.kv_cache_usage),
+            *((self.cache.name,) if self.cache is not None else ()),
             *((self.deferred.name,) if self.deferred is not None else ()),
             *(self.residency.all if self.residency is not None else ()),
         )
@@ -104,6 +122,15 @@ def _vllm_names(engine: str, prefix: str) -> EngineMetrics:
         kv_cache_usage=(
             Gauge(f"{prefix}kv_cache_usage_perc"),
             Gauge(f"{prefix}gpu_cache_usage_perc"),
+        ),
+        # Models whose layers have caches of several kinds have fewer tokens than their blocks say,
+        # so newer releases state the tokens.
+        cache=CacheMetrics(
+            f"{prefix}cache_config_info",
+            tokens="kv_cache_size_tokens",
+            blocks="num_gpu_blocks",
+            block_tokens="block_size",
+            is_on="enable_prefix_caching",
         ),
         deferred=Gauge(f"{prefix}num_requests_waiting_by_reason", "reason", "deferred"),
         lora_info=f"{prefix}lora_requests_info",
@@ -138,6 +165,7 @@ SGLANG = EngineMetrics(
     running=Gauge("sglang:num_running_reqs"),
     waiting=Gauge("sglang:num_queue_reqs"),
     kv_cache_usage=(Gauge("sglang:token_usage"),),
+    cache=CacheMetrics("sglang:max_total_num_tokens"),
     lora_slots="sglang:lora_pool_slots_total",
     generated_tokens="sglang:generation_tokens_total",
 )

@@ -12,6 +12,7 @@ from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetric
 from lora_router.scrape.engines import (
     PAGES,
     PROCESS_START,
+    CacheMetrics,
     EngineMetrics,
     Gauge,
     ResidencyMetrics,
@@ -188,6 +189,7 @@ def page_in_steps(
         running=running,
         waiting=waiting,
         kv_cache_usage=_kv_cache_usage(found, names),
+        cache_tokens=None if names.cache is None else _cache_tokens(found, names.cache),
         deferred=_deferred(found, names),
         lora=_lora(found, names, wall_now),
         residency=residency,
@@ -247,6 +249,34 @@ def _kv_cache_usage(found: _Page, names: EngineMetrics) -> float | None:
         if gauge.name in found:
             return _max(found.gauge(gauge))
     return None
+
+
+def _cache_tokens(found: _Page, names: CacheMetrics) -> float | None:
+    """Return the size of the caches of all engines together, or 0 if they keep nothing."""
+    series = found.series(names.name)
+    if not names.tokens:
+        return _sum(series)
+    sizes = [_cache_size(labels, names) for labels, _ in series]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
+
+
+def _cache_size(labels: Mapping[str, str], names: CacheMetrics) -> float | None:
+    if labels.get(names.is_on) == "False":
+        return 0.0
+    tokens = _count(labels.get(names.tokens, ""))
+    if tokens is not None:
+        return tokens
+    blocks, each = _count(labels.get(names.blocks, "")), _count(labels.get(names.block_tokens, ""))
+    return None if blocks is None or each is None else blocks * each
+
+
+def _count(text: str) -> float | None:
+    """Return a number above 0 in a label, or ``None`` for any other text."""
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_SLOTS:
+        return None
+    count = float(text)
+    return count if 0 < count <= MAX_NUMBER else None
 
 
 def _deferred(found: _Page, names: EngineMetrics) -> float | None:

@@ -42,6 +42,7 @@ def snapshots(read_at: float) -> st.SearchStrategy[PodMetrics]:
         adapter_load_seconds=_number,
         started_at=_number,
         generated_tokens=_number,
+        cache_tokens=_number,
     )
 
 

@@ -23,6 +23,7 @@ def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetric
         running=_sum(samples["vllm:num_requests_running"]),
         waiting=_sum(samples["vllm:num_requests_waiting"]),
         kv_cache_usage=max(_finite(usage), default=None),
+        cache_tokens=_cache_tokens(samples["vllm:cache_config_info"]),
         deferred=_sum(
             [
                 sample
@@ -44,6 +45,11 @@ def _finite(samples: list[Sample]) -> list[float]:
 
 def _sum(samples: list[Sample]) -> float | None:
     return sum(_finite(samples)) if _finite(samples) else None
+
+
+def _cache_tokens(samples: list[Sample]) -> float | None:
+    sizes = [sample.labels.get("kv_cache_size_tokens", "") for sample in samples]
+    return sum(map(float, filter(str.isdecimal, sizes))) if any(sizes) else None
 
 
 def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:

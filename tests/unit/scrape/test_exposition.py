@@ -36,6 +36,45 @@ def series(running: str, waiting: str, value: float | str, max_lora: str = "2") 
 
 BUSY = 'vllm:num_requests_running{engine="0",model_name="base"} 1.0\n'
 
+CACHES = [
+    ('kv_cache_size_tokens="5000",num_gpu_blocks="100",block_size="16"', 5000),
+    ('kv_cache_size_tokens="None",num_gpu_blocks="100",block_size="16"', 1600),
+    ('num_gpu_blocks="100",block_size="16"', 1600),
+    ('num_gpu_blocks="None",block_size="16"', None),
+    ('num_gpu_blocks="0",block_size="16"', None),
+    ('num_gpu_blocks="-5",block_size="16"', None),
+    (f'kv_cache_size_tokens="{"9" * 50}"', None),
+    ('enable_prefix_caching="False",kv_cache_size_tokens="5000"', 0),
+    ('enable_prefix_caching="True",kv_cache_size_tokens="5000"', 5000),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("labels", "tokens"), CACHES)
+def test_the_size_of_the_cache_is_that_of_the_servers_settings(
+    labels: str, tokens: float | None
+) -> None:
+    page = f'vllm:cache_config_info{{engine="0",{labels}}} 1.0\n'
+
+    assert read(BUSY + page).cache_tokens == tokens
+
+
+def test_the_caches_of_several_engines_add_up() -> None:
+    page = "".join(
+        f'vllm:cache_config_info{{engine="{engine}",kv_cache_size_tokens="5000"}} 1.0\n'
+        for engine in range(2)
+    )
+
+    assert read(BUSY + page).cache_tokens == 10_000
+
+
+def test_sglang_states_the_size_of_its_cache_as_a_number() -> None:
+    page = 'sglang:num_running_reqs{model_name="m"} 1.0\n'
+
+    assert read(page).cache_tokens is None
+    assert read(page + 'sglang:max_total_num_tokens{model_name="m"} 7000.0\n').cache_tokens == 7000
+
+
 ACTIVE = {
     "02_after_two_base_requests_idle": set(),
     "04_one_lora_a1_in_flight": {"a1"},
@@ -70,6 +109,11 @@ class TestRecordedPages:
         assert metrics.scraped_at == 5.0
         assert metrics.lora is not None
         assert metrics.lora.updated_at == 1.795427249684291e09
+
+    def test_the_size_of_the_cache_is_known(self) -> None:
+        metrics = read((RECORDED / "07_idle_10s_after_everything.prom").read_bytes())
+
+        assert metrics.cache_tokens == 2097152
 
     @given(st.randoms(use_true_random=False))
     def test_the_order_of_lines_does_not_matter(self, rng: random.Random) -> None:

@@ -35,7 +35,7 @@ class Reading(_message.Message):
     def __init__(self, pod: _Optional[int] = ..., read_at_us: _Optional[int] = ..., metrics: _Optional[_Union[Snapshot, _Mapping]] = ..., models: _Optional[bytes] = ..., failure: _Optional[_Union[ReadFailure, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("running", "waiting", "kv_cache_usage", "deferred", "adapter_load_seconds", "started_at", "generated_tokens", "adapters", "lora", "residency")
+    __slots__ = ("running", "waiting", "kv_cache_usage", "deferred", "adapter_load_seconds", "started_at", "generated_tokens", "adapters", "lora", "residency", "cache_tokens")
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class Snapshot(_message.Message):
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     LORA_FIELD_NUMBER: _ClassVar[int]
     RESIDENCY_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     running: float
     waiting: float
     kv_cache_usage: float
@@ -56,7 +57,8 @@ class Snapshot(_message.Message):
     adapters: _containers.RepeatedScalarFieldContainer[str]
     lora: LoraActivity
     residency: LoraResidency
-    def __init__(self, running: _Optional[float] = ..., waiting: _Optional[float] = ..., kv_cache_usage: _Optional[float] = ..., deferred: _Optional[float] = ..., adapter_load_seconds: _Optional[float] = ..., started_at: _Optional[float] = ..., generated_tokens: _Optional[float] = ..., adapters: _Optional[_Iterable[str]] = ..., lora: _Optional[_Union[LoraActivity, _Mapping]] = ..., residency: _Optional[_Union[LoraResidency, _Mapping]] = ...) -> None: ...
+    cache_tokens: float
+    def __init__(self, running: _Optional[float] = ..., waiting: _Optional[float] = ..., kv_cache_usage: _Optional[float] = ..., deferred: _Optional[float] = ..., adapter_load_seconds: _Optional[float] = ..., started_at: _Optional[float] = ..., generated_tokens: _Optional[float] = ..., adapters: _Optional[_Iterable[str]] = ..., lora: _Optional[_Union[LoraActivity, _Mapping]] = ..., residency: _Optional[_Union[LoraResidency, _Mapping]] = ..., cache_tokens: _Optional[float] = ...) -> None: ...
 
 class LoraActivity(_message.Message):
     __slots__ = ("max_lora", "running", "waiting", "updated_at")

@@ -1,0 +1,84 @@
+"""What prompts cost an algorithm that asks for them: to read them, and to know who has them."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
+from bench.fleets import pod
+from bench.workload import adapter, body
+from lora_router.extproc.body import read_body
+from lora_router.extproc.prompt_reading import read_prompt
+from lora_router.extproc.token_lengths import TokenLengths
+from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.prefixes import PrefixIndex
+from lora_router.fleet.prompt import Prompt
+
+_PATH = "/v1/chat/completions"
+_PODS = (32, 1_000)
+_CHUNKS = 430
+"""Chunks of 220 KB, if all had 512 bytes."""
+_COMMON = 150
+"""Chunks that all of these prompts begin with."""
+_CHUNK_TOKENS = 128
+_PROMPTS = 500
+_TURN = "The columns were counted once more, and {one, two} of them agreed. " * 7
+
+
+def parts(sizes: Sequence[int]) -> dict[str, Callable[[], object]]:
+    """Return calls that read prompts of some sizes, and that ask and tell the index."""
+    kb = {f"{size // 1000} KB": body(size, adapter(0)) for size in sizes}
+    kb["220 KB of 450 turns"] = _chat(450)
+    calls: dict[str, Callable[[], object]] = {
+        f"prompt, {name}": _reading(data) for name, data in kb.items()
+    }
+    for pods in _PODS:
+        index, states = _index(pods)
+        asked = cycle(_prompts(_PROMPTS))
+        calls[f"prefixes of {_CHUNKS} chunks asked, {pods} pods"] = _asking(index, asked)
+        sent = cycle(_prompts(_PROMPTS))
+        calls[f"prefixes of {_CHUNKS} chunks sent, {pods} pods"] = _sending(index, states, sent)
+    index, states = _index(32)
+    short = cycle(_prompts(20_000, 3, 1))
+    calls["prefixes of 3 chunks asked, 32 pods"] = _asking(index, short)
+    calls["prefixes of 3 chunks sent, 32 pods"] = _sending(index, states, short)
+    return calls
+
+
+def _chat(turns: int) -> bytes:
+    messages = [{"role": "user", "content": _TURN} for _ in range(turns)]
+    return json.dumps({"model": adapter(0), "messages": messages}).encode()
+
+
+def _reading(data: bytes) -> Callable[[], object]:
+    fields, lengths = read_body(data, "application/json").prompt, TokenLengths()
+    return lambda: read_prompt(fields, _PATH, adapter(0), lengths)
+
+
+def _prompts(count: int, chunks: int = _CHUNKS, common: int = _COMMON) -> list[Prompt]:
+    rng = random.Random(1)
+    beginning = [rng.getrandbits(64) for _ in range(common)]
+    ends = [float(_CHUNK_TOKENS * (number + 1)) for number in range(chunks)]
+    names = [
+        beginning + [rng.getrandbits(64) for _ in range(chunks - common)] for _ in range(count)
+    ]
+    return [Prompt(ends[-1], each, ends) for each in names]
+
+
+def _index(pods: int) -> tuple[PrefixIndex, list[PodState]]:
+    """Return an index that is full, of pods that have some prompts each."""
+    index, states = PrefixIndex(), [PodState(pod(number, None)) for number in range(pods)]
+    for number, prompt in enumerate(_prompts(_PROMPTS)):
+        index.sent(states[number % pods], adapter(0), prompt)
+    return index, states
+
+
+def _asking(index: PrefixIndex, prompts: "cycle[Prompt]") -> Callable[[], object]:
+    return lambda: index.cached(adapter(0), next(prompts))
+
+
+def _sending(
+    index: PrefixIndex, states: Sequence[PodState], prompts: "cycle[Prompt]"
+) -> Callable[[], object]:
+    pods = cycle(states)
+    return lambda: index.sent(next(pods), adapter(0), next(prompts))

@@ -1,0 +1,102 @@
+"""Prompts in conversations: who reads them, and what the fleet knows afterwards."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.fleet.prompt import Prompt
+from lora_router.routing.algorithm import InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
+from tests.fleet import make_fleet
+from tests.unit.extproc.conversation import Conversation, request_body, request_headers
+
+PROSE = "The clerk counted the columns once more, and wrote down what was left. " * 4
+
+
+class MostCached:
+    """Picks the pod that has most of the prompt, else the one with the fewest requests."""
+
+    name = "most-cached"
+    reads_prompts = True
+
+    def __init__(self) -> None:
+        self.prompts: list[Prompt | None] = []
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
+        self.prompts.append(request.prompt)
+        cached = candidates.cached(request.model, request.prompt)
+        pods = {each.pod.name: each for each in candidates}
+        for state in cached:
+            return Pick(pods[state.pod.name], "prefix")
+        return Pick(min(candidates, key=lambda each: each.in_flight), "least-request")
+
+
+class Unaware(MostCached):
+    """The same, but it does not ask for prompts."""
+
+    reads_prompts = False
+
+
+def chat(turns: int, system: str = PROSE) -> bytes:
+    messages = [{"role": "system", "content": system}]
+    for turn in range(turns):
+        messages.append({"role": "user", "content": f"question {turn}: {PROSE}"})
+        if turn < turns - 1:
+            messages.append({"role": "assistant", "content": f"answer {turn}: {PROSE}"})
+    return json.dumps({"model": "base", "messages": messages, "stream": True}).encode()
+
+
+def ask(server: Conversation, bodies: Sequence[bytes], **headers: object) -> list[str]:
+    """Ask for each body in a session of its own, which stays open. Return the pods."""
+    pods = []
+    for body in bodies:
+        before = {state: state.in_flight for state in server.fleet}
+        server.session = server.another()
+        server.say(request_headers(**headers), request_body(body))  # type: ignore[arg-type]
+        (pod,) = [state.pod.name for state in server.fleet if state.in_flight > before[state]]
+        pods.append(pod)
+    return pods
+
+
+@pytest.mark.parametrize("mode", [ProcessingMode.BUFFERED, ProcessingMode.FULL_DUPLEX_STREAMED])
+def test_the_turns_of_a_chat_go_to_the_pod_that_has_its_beginning(
+    mode: "ProcessingMode.BodySendMode",
+) -> None:
+    server = Conversation(make_fleet(), algorithm=MostCached())
+
+    first, other, second = ask(server, [chat(1), chat(1, "Else. " * 50), chat(2)], mode=mode)
+
+    assert first == second != other
+
+
+def test_without_an_algorithm_that_asks_no_prompt_is_read() -> None:
+    algorithm = Unaware()
+    server = Conversation(make_fleet(), algorithm=algorithm)
+
+    ask(server, [chat(1), chat(2)])
+
+    assert algorithm.prompts == [None, None]
+    assert server.fleet.prefixes.count == 0
+
+
+def test_the_tokens_are_estimated_by_what_the_bytes_of_the_model_were_worth() -> None:
+    algorithm = MostCached()
+    server = Conversation(make_fleet(), algorithm=algorithm)
+    server.context.lengths.learn("base", 2000, 1000)
+
+    ask(server, [chat(1)])
+
+    (prompt,) = algorithm.prompts
+    assert prompt is not None
+    assert prompt.tokens == prompt.size / 2
+
+
+def test_a_path_whose_requests_continue_nothing_has_no_prompt() -> None:
+    algorithm = MostCached()
+    server = Conversation(make_fleet(), algorithm=algorithm)
+
+    ask(server, [json.dumps({"model": "base", "input": PROSE}).encode()], path="/v1/embeddings")
+
+    assert algorithm.prompts == [None]
