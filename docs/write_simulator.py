@@ -5,10 +5,18 @@ from dataclasses import MISSING
 from pathlib import Path
 
 from lora_router.simulator.autoscaler_keys import AutoscalerKeys
-from lora_router.simulator.key_records import Key, keys_of
+from lora_router.simulator.key_records import HasFields, Key, keys_of
 from lora_router.simulator.router_keys import RouterEventKeys, WireKeys
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
-from lora_router.simulator.scenario_keys import CrowdKeys, LoadKeys, OutageKeys, ScenarioKeys
+from lora_router.simulator.scenario_keys import OutageKeys, ScenarioKeys
+from lora_router.simulator.traffic_keys import (
+    CrowdKeys,
+    GoodputKeys,
+    LoadKeys,
+    LognormalKeys,
+    LongPromptKeys,
+    SessionKeys,
+)
 
 PAGE = Path(__file__).parent / "simulator.md"
 
@@ -18,6 +26,10 @@ def with_tables(page: str) -> str:
     for name, text in (
         ("scenarios", _scenarios()),
         ("keys", _keys(ScenarioKeys)),
+        ("lognormal", _keys(LognormalKeys)),
+        ("long_prompts", _keys(LongPromptKeys)),
+        ("sessions", _keys(SessionKeys)),
+        ("goodput", _keys(GoodputKeys)),
         ("crowd", _keys(CrowdKeys)),
         ("load", _keys(LoadKeys)),
         ("autoscaler", _keys(AutoscalerKeys)),
@@ -41,16 +53,11 @@ def _scenarios() -> str:
     return _table(("scenario", "what it is", "requests/s"), rows)
 
 
-_Keys = (
-    ScenarioKeys | CrowdKeys | LoadKeys | AutoscalerKeys | OutageKeys | WireKeys | RouterEventKeys
-)
-
-
-def _keys(keys: type[_Keys]) -> str:
+def _keys(keys: type[HasFields]) -> str:
     rows = [
         (
             f"`{name}`",
-            str(declared.kind).split(" with the keys")[0],
+            _allowed(declared),
             _default(default),
             declared.about,
         )
@@ -68,7 +75,7 @@ def _default(value: object) -> str:
     """Return a default as a scenario file spells it."""
     if value is MISSING:
         return "required"
-    if value is None:
+    if value is None or isinstance(value, GoodputKeys):
         return "absent"
     if isinstance(value, tuple):
         return ", ".join(map(_default, value)) if len(value) == 1 else f"`{_listed(value)}`"

@@ -76,22 +76,62 @@ def simulate(
             min=0.001,
         ),
     ] = None,
+    load: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Requests per second, as a share of the scenario's capacity: 0.85 is 85 % of it.",
+            show_default=False,
+        ),
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CSV of requests to replay. Columns: timestamp, model, prompt_tokens, "
-            "output_tokens.",
+            help="Recorded requests to replay: CSV with the columns timestamp, model, "
+            "prompt_tokens, output_tokens, or a trace of Mooncake, Azure or BurstGPT.",
             show_default=False,
         ),
     ] = None,
+    trace_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Its format: csv, mooncake, azure or burstgpt.",
+            show_default="its first line tells",
+        ),
+    ] = None,
+    sessions_adapters: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Adapters that are drawn for the sessions of a trace that names none.",
+            show_default="the scenario's",
+        ),
+    ] = None,
+    sessions_zipf: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Popularity of the nth of them: n to the power of minus this.",
+            show_default="the scenario's",
+        ),
+    ] = None,
+    sessions_base_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of these sessions that ask for the base model.",
+            show_default="the scenario's",
+        ),
+    ] = None,
     routers: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Routers that share the fleet.", min=1)
+        int, typer.Option(metavar="NUMBER", help="Routers that share the fleet.")
     ] = 1,
     peers: Annotated[
         str,
         typer.Option(
-            metavar="KNOWLEDGE",
+            metavar="WHAT",
             help="What the routers know of each other: nothing, scrapes (of pods), or peering "
             "(reports of the other routers too).",
         ),
@@ -176,7 +216,12 @@ def simulate(
                 seeds=tuple(dict.fromkeys(seed or (1,))),
                 seconds=duration,
                 rate=rate,
+                load=load,
                 trace=trace,
+                trace_format=trace_format,
+                sessions_adapters=sessions_adapters,
+                sessions_zipf=sessions_zipf,
+                sessions_base_share=sessions_base_share,
                 routers=RouterOptions(
                     routers=routers,
                     knowledge=read_knowledge(peers),

@@ -3,22 +3,25 @@
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
-from rich.console import Group, RenderableType
 from rich.progress import Progress, TaskID
-from rich.text import Text
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.simulator.algorithms import check_known, make_algorithm
+from lora_router.simulator.figures import figures_table, legend
 from lora_router.simulator.fleet_simulation import FleetSimulation
-from lora_router.simulator.fleet_table import HEADINGS, LEGEND
-from lora_router.simulator.key_kinds import Number, WrongValueError
+from lora_router.simulator.fleet_table import LEGEND
+from lora_router.simulator.key_kinds import Number, Whole, WrongValueError
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.policies.table import POLICIES
+from lora_router.simulator.recorded.formats import read_recording
+from lora_router.simulator.recorded.recording import Recording
+from lora_router.simulator.recorded.session_adapters import SessionAdapters
 from lora_router.simulator.router_options import RouterOptions
 from lora_router.simulator.scenario import (
     Scenario,
@@ -27,29 +30,11 @@ from lora_router.simulator.scenario import (
     shipped_scenario,
     shipped_scenarios,
 )
-from lora_router.simulator.summary import (
-    TTFT_LIMIT_SECONDS,
-    Summary,
-    median_of,
-    summarise,
-)
-from lora_router.simulator.trace import BASE_MODEL, Arrival, make_trace, read_trace
-from lora_router.terminal import output_console, print_report, split_table, table_or_paragraphs
+from lora_router.simulator.summary import Summary, median_of, summarise
+from lora_router.simulator.traffic import GeneratedTraffic, Traffic, replayed
+from lora_router.terminal import output_console, print_report, table_or_paragraphs
 
-_HEADINGS = (
-    "algorithm", "p50 s", "p95", "p99", "end p99", "good", "waits", "held", "loads", "evicted",
-    "busiest", "worst p99", "moved",
-)  # fmt: skip
-_LEGEND = (
-    "p50, p95, p99: seconds to the first token; end p99: to the last token. "
-    f"good: requests with a first token within {TTFT_LIMIT_SECONDS:g} s.\n"
-    "waits: requests that waited for a slot on a pod. held: requests that waited in the router.\n"
-    "loads, evicted: adapters for every 1,000 requests. "
-    "busiest: requests of the busiest pod over the average.\n"
-    "worst p99: p99 of the adapter with the highest one. "
-    "moved: adapters with another busiest pod in the second half."
-)
-
+Value = TypeVar("Value")
 
 MAX_REQUESTS = 50_000_000
 """Requests of one simulation. A million take about a minute."""
@@ -67,8 +52,17 @@ class SimulateOptions:
     """Length of a generated trace. ``None``: the scenario's."""
     rate: float | None = None
     """Requests per second, in place of the scenario's rate."""
+    load: float | None = None
+    """Share of the scenario's ``capacity``, in place of a rate."""
     trace: Path | None = None
     """A file of requests, in place of generated ones."""
+    trace_format: str | None = None
+    """The format of that file. ``None``: its first line tells."""
+    sessions_adapters: int | None = None
+    """Adapters of recorded sessions. ``None``: those of the scenario. The same holds for the two
+    below."""
+    sessions_zipf: float | None = None
+    sessions_base_share: float | None = None
     routers: RouterOptions = field(default_factory=RouterOptions)
     lora_affinity_threshold: float = 0.999
     as_json: bool = False
@@ -90,33 +84,45 @@ def simulate_command(options: SimulateOptions) -> None:
     if options.plot is not None:
         check_can_plot(options.plot)
     scenarios = [find_scenario(each) for each in options.scenarios]
-    _check_length(options, scenarios)
     _check_names(scenarios)
-    replayed = None if options.trace is None else read_trace(options.trace)
+    recording = (
+        None if options.trace is None else read_recording(options.trace, options.trace_format)
+    )
+    if recording is not None and recording.names_models:
+        _check_models_are_named_once(options)
+    traffic = {each.name: _traffic(each, options, recording) for each in scenarios}
     console = output_console(stderr=options.as_json)
     results: dict[str, dict[str, Summary]] = {}
     written: list[Path] = []
     with Progress(console=console, transient=True) as progress:
         for scenario in scenarios:
-            records = None if options.plot is None else _records(scenario, options)
+            asked = traffic[scenario.name]
+            records = None if options.plot is None else _records(scenario, options, asked)
             results[scenario.name] = {
-                name: _medians(scenario, name, options, replayed, progress, records)
+                name: _medians(scenario, name, options, asked, progress, records)
                 for name in options.algorithms
             }
             if options.plot is not None and records is not None:
                 if SWEPT in options.algorithms:
-                    records.sweep = _sweep(scenario, options, replayed, progress)
+                    records.sweep = _sweep(scenario, options, asked, progress)
                 written += write_plots(options.plot, records)
     for path in written:
         console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if options.as_json:
-        sys.stdout.write(json.dumps(_document(options, scenarios, results)) + "\n")
+        sys.stdout.write(json.dumps(_document(options, scenarios, traffic, results)) + "\n")
         return
     tables = [
-        _table(scenario, options, results[scenario.name], console.width) for scenario in scenarios
+        figures_table(
+            scenario.name,
+            _about(scenario, traffic[scenario.name]),
+            results[scenario.name],
+            console.width,
+        )
+        for scenario in scenarios
     ]
+    legends = dict.fromkeys(legend(scenario.goodput) for scenario in scenarios)
     has_fleet = any(each.fleet for found in results.values() for each in found.values())
-    print_report(console, *tables, _LEGEND, *([LEGEND] if has_fleet else []))
+    print_report(console, *tables, *legends, *([LEGEND] if has_fleet else []))
 
 
 def _check_bounds(options: SimulateOptions) -> None:
@@ -128,6 +134,10 @@ def _check_bounds(options: SimulateOptions) -> None:
     for flag, kind, value in (
         ("--duration", Number(1, 1_000_000), options.seconds),
         ("--rate", Number(0.001, 1_000_000), options.rate),
+        ("--load", Number(0.001, 1_000), options.load),
+        ("--sessions-adapters", Whole(1, 100_000), options.sessions_adapters),
+        ("--sessions-zipf", Number(0, 5), options.sessions_zipf),
+        ("--sessions-base-share", Number(0, 1), options.sessions_base_share),
         ("--threshold", Number(0, 1), options.lora_affinity_threshold),
     ):
         try:
@@ -135,26 +145,66 @@ def _check_bounds(options: SimulateOptions) -> None:
                 kind.read(value)
         except WrongValueError as error:
             raise WrongValueError(f"{flag}: {error}") from None
+    if options.rate is not None and options.load is not None:
+        raise WrongValueError("--load: cannot be used together with --rate")
+    if options.trace is None:
+        for flag, given in (
+            ("--trace-format", options.trace_format),
+            ("--sessions-adapters", options.sessions_adapters),
+            ("--sessions-zipf", options.sessions_zipf),
+            ("--sessions-base-share", options.sessions_base_share),
+        ):
+            if given is not None:
+                raise WrongValueError(f"{flag}: has an effect only with --trace")
     options.routers.check()
 
 
-def _check_length(options: SimulateOptions, scenarios: Sequence[Scenario]) -> None:
-    """Check that a simulation has a bounded number of requests. Their bounds alone allow 10^12.
+def _traffic(scenario: Scenario, options: SimulateOptions, recording: Recording | None) -> Traffic:
+    """Return the requests of a scenario.
 
     Raises:
-        WrongValueError: It has more than ``MAX_REQUESTS``.
+        ScenarioError: The scenario has no capacity, and a load is wanted.
+        TraceError: The recording cannot be played like this.
+        WrongValueError: It has more than ``MAX_REQUESTS``. The bounds of their rate and of their
+            duration alone allow 10^12.
     """
-    if options.trace is not None:
-        return
-    for scenario in scenarios:
-        rate = options.rate or scenario.rate
-        seconds = options.seconds or scenario.seconds
-        requests = seconds * rate * scenario.workload.highest_load
-        if requests > MAX_REQUESTS:
-            raise WrongValueError(
-                f"{scenario.name}: {requests:,.0f} requests (--duration {seconds:,.0f}, "
-                f"{rate:,.0f} requests per second): must be at most {MAX_REQUESTS:,}"
-            )
+    rate = options.rate if options.load is None else scenario.rate_at(options.load)
+    if recording is not None:
+        keys = scenario.keys
+        sessions = SessionAdapters(
+            _given(options.sessions_adapters, keys.adapters),
+            _given(options.sessions_zipf, keys.zipf),
+            _given(options.sessions_base_share, keys.base_share),
+        )
+        return replayed(recording, sessions, rate=rate, seconds=options.seconds)
+    seconds = options.seconds or scenario.seconds
+    traffic = GeneratedTraffic(scenario.workload, rate or scenario.rate, seconds)
+    requests = seconds * traffic.rate * scenario.workload.highest_load
+    if requests > MAX_REQUESTS:
+        raise WrongValueError(
+            f"{scenario.name}: {requests:,.0f} requests (--duration {seconds:,.0f}, "
+            f"{traffic.rate:,.0f} requests per second): must be at most {MAX_REQUESTS:,}"
+        )
+    return traffic
+
+
+def _given(value: Value | None, default: Value) -> Value:
+    return default if value is None else value
+
+
+def _check_models_are_named_once(options: SimulateOptions) -> None:
+    """Check that adapters are not drawn for a file that names them.
+
+    Raises:
+        WrongValueError: An option asks for that.
+    """
+    for flag, value in (
+        ("--sessions-adapters", options.sessions_adapters),
+        ("--sessions-zipf", options.sessions_zipf),
+        ("--sessions-base-share", options.sessions_base_share),
+    ):
+        if value is not None:
+            raise WrongValueError(f"{flag}: has no effect: {options.trace} names the models")
 
 
 def _check_names(scenarios: Sequence[Scenario]) -> None:
@@ -196,13 +246,13 @@ def _medians(
     scenario: Scenario,
     name: str,
     options: SimulateOptions,
-    replayed: Sequence[Arrival] | None,
+    traffic: Traffic,
     progress: Progress,
     records: PlotRecords | None = None,
 ) -> Summary:
     task = progress.add_task(f"{scenario.name}: {name}", total=1.0)
     found = median_of(
-        _run(scenario, name, seed, options, replayed, progress, task, records)
+        _run(scenario, name, seed, options, traffic, progress, task, records)
         for seed in options.seeds
     )
     progress.remove_task(task)
@@ -212,7 +262,7 @@ def _medians(
 def _sweep(
     scenario: Scenario,
     options: SimulateOptions,
-    replayed: Sequence[Arrival] | None,
+    traffic: Traffic,
     progress: Progress,
 ) -> dict[float, Summary]:
     """Return the figures of each threshold on the same traces."""
@@ -221,17 +271,17 @@ def _sweep(
             scenario,
             SWEPT,
             replace(options, lora_affinity_threshold=threshold),
-            replayed,
+            traffic,
             progress,
         )
         for threshold in {*THRESHOLDS, options.lora_affinity_threshold}
     }
 
 
-def _records(scenario: Scenario, options: SimulateOptions) -> PlotRecords:
+def _records(scenario: Scenario, options: SimulateOptions, traffic: Traffic) -> PlotRecords:
     return PlotRecords(
         scenario.name,
-        _about(scenario, options),
+        _about(scenario, traffic),
         options.lora_affinity_threshold,
         two_to_compare(options.algorithms),
     )
@@ -242,7 +292,7 @@ def _run(
     name: str,
     seed: int,
     options: SimulateOptions,
-    replayed: Sequence[Arrival] | None,
+    traffic: Traffic,
     progress: Progress,
     task: TaskID,
     records: PlotRecords | None,
@@ -252,47 +302,39 @@ def _run(
         made = AlgorithmOptions(lora_affinity_threshold=threshold, rng=rng)
         return make_algorithm(name, made, fleet.engine(0))
 
-    seconds = replayed[-1].at if replayed else options.seconds or scenario.seconds
-    # Every model of a replayed file that is not the base model is an adapter.
-    adapters = (
-        None if replayed is None else sorted({arrival.model for arrival in replayed} - {BASE_MODEL})
-    )
+    seconds = traffic.seconds
     fleet = options.routers.applied_to(
-        scenario.fleet(seconds, options.routers.routers, adapters), seconds
-    )
-    trace = replayed or make_trace(
-        scenario.workload, rate=options.rate or scenario.rate, seconds=seconds, seed=seed
+        scenario.fleet(seconds, options.routers.routers, traffic.adapters), seconds
     )
     each = 1 / len(options.seeds)
     done = each * options.seeds.index(seed)
     simulation = FleetSimulation(fleet, make, seed)
     timeline = None if records is None else records.watch(name, simulation, seconds)
     run = simulation.run(
-        trace,
+        traffic.requests(seed),
         on_progress=lambda time: progress.update(
-            task, completed=done + each * min(1.0, time / seconds)
+            task, completed=done + each * min(1.0, time / (seconds or 1.0))
         ),
     )
-    summary = summarise(run, seconds)
+    summary = summarise(run, seconds, scenario.goodput)
     if records is not None:
         records.add(name, run, summary, seconds=seconds, timeline=timeline)
     return summary
 
 
-def _seconds(scenarios: Sequence[Scenario]) -> float | None:
-    """Return the duration of all scenarios, or ``None`` if they differ."""
-    durations = {scenario.seconds for scenario in scenarios}
-    return durations.pop() if len(durations) == 1 else None
-
-
 def _document(
     options: SimulateOptions,
     scenarios: Sequence[Scenario],
+    traffic: Mapping[str, Traffic],
     results: dict[str, dict[str, Summary]],
 ) -> dict[str, object]:
+    durations = {each.seconds for each in traffic.values()}
     return {
         "seeds": options.seeds,
-        "seconds": options.seconds or _seconds(scenarios),
+        # Null if the scenarios differ.
+        "seconds": durations.pop() if len(durations) == 1 else None,
+        "rates": {each.name: traffic[each.name].rate for each in scenarios},
+        "goodput": {each.name: asdict(each.goodput) for each in scenarios},
         "routers": options.routers.routers,
         "peers": options.routers.knowledge,
         "scenarios": {
@@ -302,37 +344,5 @@ def _document(
     }
 
 
-def _about(scenario: Scenario, options: SimulateOptions) -> str:
-    return f"{scenario.about}, {options.rate or scenario.rate:g} requests/s"
-
-
-def _table(
-    scenario: Scenario, options: SimulateOptions, results: dict[str, Summary], width: int
-) -> RenderableType:
-    rows = [
-        (
-            name,
-            *(f"{found.ttft[key]:.2f}" for key in ("p50", "p95", "p99")),
-            f"{found.end_to_end['p99']:.1f}",
-            f"{found.good:.1%}",
-            f"{found.slot_waits:.1%}",
-            f"{found.held:.1%}",
-            f"{found.loads:.0f}",
-            f"{found.evictions:.0f}",
-            f"{found.imbalance:.2f}",
-            f"{found.worst_adapter_p99:.2f}",
-            f"{found.moved:.0%}",
-        )
-        for name, found in results.items()
-    ]
-    title = f"{scenario.name}: {_about(scenario, options)}"
-    parts: list[RenderableType] = [
-        Text(title, style="italic"),
-        split_table(_HEADINGS, rows, width),
-    ]
-    for name, found in results.items():
-        if found.fleet:
-            title = f"{scenario.name}: the fleet over time with {name}"
-            cells = [row.cells() for row in found.fleet]
-            parts += ["", Text(title, style="italic"), split_table(HEADINGS, cells, width)]
-    return Group(*parts)
+def _about(scenario: Scenario, traffic: Traffic) -> str:
+    return f"{scenario.about}, {traffic.rate:g} requests/s"

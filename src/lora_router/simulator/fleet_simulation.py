@@ -43,6 +43,8 @@ class FleetRun:
     """Requests that waited for a slot on a pod while another pod had a free one."""
     moments: Sequence[FleetMoment] = ()
     """How the fleet grew and shrank. Empty if the number of pods is fixed."""
+    turned_away: Sequence[SimulatedRequest] = ()
+    """The requests that were refused. They ended when they were."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class FleetSimulation:
     )
     """Requests that are on pods, with the clocks of their routers."""
     _ended: list[SimulatedRequest] = field(default_factory=list)
+    _turned_away: list[SimulatedRequest] = field(default_factory=list)
     _open: int = 0
     _idle_slot_waits: int = 0
     _stop_when: Callable[[SimulatedRequest], bool] | None = None
@@ -119,6 +122,7 @@ class FleetSimulation:
             self._counts.held,
             self._idle_slot_waits,
             () if scaling is None else scaling.moments,
+            self._turned_away,
         )
 
     @property
@@ -166,6 +170,8 @@ class FleetSimulation:
     ) -> None:
         if isinstance(outcome, Refused):
             self._open -= 1
+            request.ended = self._events.time
+            self._turned_away.append(request)
             return
         self._reservations[request] = router.clock, outcome.reservation
         request.sent = self._events.time

@@ -13,11 +13,13 @@ from lora_router.simulator.key_kinds import Kind, WrongValueError, refuse, shown
 Value = TypeVar("Value")
 
 
-class _HasFields(Protocol):
+class HasFields(Protocol):
+    """A dataclass."""
+
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
-Keys = TypeVar("Keys", bound=_HasFields)
+Keys = TypeVar("Keys", bound=HasFields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def key(kind: Kind[Value], about: str, default: object = MISSING) -> Value:
     return result
 
 
-def keys_of(keys: type[_HasFields]) -> dict[str, tuple[Key, object]]:
+def keys_of(keys: type[HasFields]) -> dict[str, tuple[Key, object]]:
     """Return the keys of a dataclass, each with its default (``MISSING``: required)."""
     return {each.name: (each.metadata["key"], each.default) for each in fields(keys)}
 

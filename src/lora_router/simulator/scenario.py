@@ -14,11 +14,13 @@ from lora_router.simulator.fleet_options import (
     RouterEvent,
     RouterTrouble,
 )
+from lora_router.simulator.goodput import Goodput
 from lora_router.simulator.key_kinds import WrongValueError
 from lora_router.simulator.key_records import Record
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.scenario_keys import ALL, NONE, ScenarioKeys, of_pod
-from lora_router.simulator.trace import Crowd, LoadPoint, Workload
+from lora_router.simulator.trace import Workload
+from lora_router.simulator.traffic_keys import prompt_lengths
 from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file
 
 _SHIPPED = files("lora_router.simulator") / "scenarios"
@@ -58,20 +60,37 @@ class Scenario:
         return self.keys.seconds
 
     @property
+    def goodput(self) -> Goodput:
+        """Limits of a good request."""
+        return self.keys.goodput.limits()
+
+    def rate_at(self, load: float) -> float:
+        """Return a share of what the best algorithm carries, in requests per second.
+
+        Raises:
+            ScenarioError: The scenario does not say what that is.
+        """
+        if self.keys.capacity is None:
+            raise ScenarioError(
+                f"{self.where}: capacity: is required for --load, which is a share of it"
+            )
+        return load * self.keys.capacity
+
+    @property
     def workload(self) -> Workload:
         """The traffic, without its rate."""
         keys = self.keys
-        crowd = keys.crowd
         return Workload(
             adapters=keys.adapters,
             zipf=keys.zipf,
             base_share=keys.base_share,
-            prompt_tokens=keys.prompt_tokens,
+            prompt_tokens=prompt_lengths(keys.prompt_tokens, keys.long_prompts),
             output_tokens=keys.output_tokens,
+            sessions=None if keys.sessions is None else keys.sessions.sessions(),
             shuffle_seconds=keys.shuffle_seconds,
             burstiness=keys.burstiness,
-            crowd=None if crowd is None else Crowd(crowd.at, crowd.lasts, crowd.share),
-            load=tuple(LoadPoint(each.at, each.times) for each in keys.load),
+            crowd=None if keys.crowd is None else keys.crowd.crowd(),
+            load=tuple(each.point() for each in keys.load),
         )
 
     def fleet(

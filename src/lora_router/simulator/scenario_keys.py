@@ -16,15 +16,23 @@ from lora_router.simulator.key_kinds import (
     ListOf,
     Number,
     NumberOrNames,
-    Range,
     Text,
     Whole,
     WordOr,
     WrongValueError,
 )
 from lora_router.simulator.key_records import Record, key
+from lora_router.simulator.lengths import Lengths
 from lora_router.simulator.router_keys import SHARE, RouterEventKeys, WireKeys
-from lora_router.simulator.trace import MOST_TOKENS
+from lora_router.simulator.trace import OUTPUT_TOKENS, PROMPT_TOKENS
+from lora_router.simulator.traffic_keys import (
+    LENGTHS,
+    CrowdKeys,
+    GoodputKeys,
+    LoadKeys,
+    LongPromptKeys,
+    SessionKeys,
+)
 
 Value = TypeVar("Value")
 
@@ -38,17 +46,7 @@ _ENGINE = EngineOptions()
 _MOST_ADAPTERS = 100_000
 _MOST_PRELOADED = 5_000_000
 """Adapters in the host memory of all pods at the start. They take about 100 bytes each."""
-_TOKENS = Range(Whole(1, MOST_TOKENS))
 _LOAD_MS = InTurn(Number(0, 600_000))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrowdKeys:
-    """``crowd``: a burst of requests for one adapter that had no requests before."""
-
-    at: float = key(SHARE, "Start, as a share of the duration.")
-    lasts: float = key(SHARE, "Length, as a share of the duration.")
-    share: float = key(SHARE, "Share of the requests that it adds to during that time.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +61,6 @@ class OutageKeys:
         "Whether its requests are lost (and sent again at once). Otherwise they end first.",
         default=False,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadKeys:
-    """One of ``load``: the load at one moment."""
-
-    at: float = key(SHARE, "When, as a share of the duration. Later than the one before.")
-    times: float = key(Number(0.001, 1_000), "How many times `rate`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +175,24 @@ class ScenarioKeys:
     base_share: float = key(
         SHARE, "Share of the requests that ask for the base model.", default=0.0
     )
-    prompt_tokens: tuple[int, int] = key(_TOKENS, "Length of prompts.", default=(50, 450))
-    output_tokens: tuple[int, int] = key(_TOKENS, "Length of answers.", default=(50, 250))
+    capacity: float | None = key(
+        Number(0.001, 1_000_000),
+        "Requests in a second that the best algorithm carries. `--load` is a share of it. Absent: "
+        "not known.",
+        default=None,
+    )
+    prompt_tokens: Lengths = key(LENGTHS, "Length of prompts.", default=PROMPT_TOKENS)  # noqa: RUF009
+    output_tokens: Lengths = key(LENGTHS, "Length of answers.", default=OUTPUT_TOKENS)  # noqa: RUF009
+    long_prompts: LongPromptKeys | None = key(  # noqa: RUF009
+        Record(LongPromptKeys),
+        "Prompts of another length among the others. Absent: none.",
+        default=None,
+    )
+    sessions: SessionKeys | None = key(  # noqa: RUF009
+        Record(SessionKeys),
+        "Chats whose prompts grow. Absent: every request is on its own.",
+        default=None,
+    )
     shuffle_seconds: float | None = key(
         Number(0.001, 1_000_000),
         "How often popularity is dealt again among the adapters. Absent: never.",
@@ -206,6 +212,11 @@ class ScenarioKeys:
         ListOf(Record(LoadKeys)),
         "How the rate changes: evenly from one item to the next. Empty: it does not.",
         default=(),
+    )
+    goodput: GoodputKeys = key(  # noqa: RUF009
+        Record(GoodputKeys),
+        "Limits of a good request. Absent: 2 s to the first token, 50 ms for each further one.",
+        default=GoodputKeys(),
     )
     seconds: float = key(
         Number(1, 1_000_000), "Duration, unless `--duration` is given.", default=300.0

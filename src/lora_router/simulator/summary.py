@@ -3,17 +3,18 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from lora_router.simulator.fleet_simulation import FleetRun
 from lora_router.simulator.fleet_table import FleetRow, fleet_rows, median_rows
+from lora_router.simulator.goodput import Goodput, seconds_per_token
 from lora_router.simulator.percentile import percentile
 from lora_router.simulator.simulated_request import SimulatedRequest
 
 WARM_UP = 0.15
 """Share of the trace, from its start, whose requests are not counted."""
-TTFT_LIMIT_SECONDS = 2.0
-"""Longest time to first token of a good request."""
+_LIMITS = Goodput()
 _FEWEST = 20
 """Requests that an adapter must have for its own p99 to count."""
 
@@ -23,12 +24,21 @@ class Summary:
     """The figures of one algorithm on one trace. Times in seconds."""
 
     requests: int
+    """Requests that were served."""
     refused: int
     ttft: dict[str, float]
-    """p50, p95 and p99 of the time to first token."""
+    """p50, p95 and p99 of the time to first token of those that were served."""
     end_to_end: dict[str, float]
+    """The same of the time to the last token."""
+    tpot: dict[str, float]
+    """The same of the time per output token after the first one."""
     good: float
-    """Share of the requests whose first token came within the limit."""
+    """Share of the requests that met the limits. A refused request did not."""
+    refused_share: float
+    longest_wait: float
+    """The longest time to a first token, or until a refusal, in the whole run."""
+    prefix_hits: float
+    """Share of the prompt tokens that a pod had in its prefix cache."""
     slot_waits: float
     """Share of the requests that waited on a pod for an adapter slot."""
     idle_slot_waits: int
@@ -50,20 +60,24 @@ class Summary:
     """How an autoscaler changed the fleet over time. Empty if the number of pods is fixed."""
 
 
-def summarise(run: FleetRun, seconds: float) -> Summary:
+def summarise(run: FleetRun, seconds: float, limits: Goodput = _LIMITS) -> Summary:
     """Return the figures of a run.
 
     Args:
         run: The run.
         seconds: Length of its trace.
+        limits: What a good request is.
     """
-    counted = [request for request in run.requests if request.arrived >= WARM_UP * seconds]
+    since = WARM_UP * seconds
+    counted = [request for request in run.requests if request.arrived >= since]
+    refused = sum(request.arrived >= since for request in run.turned_away)
     ttft = sorted(request.first_token - request.arrived for request in counted)
     by_adapter: dict[str, list[float]] = defaultdict(list)
     for request in counted:
         if request.adapter is not None:
             by_adapter[request.adapter].append(request.first_token - request.arrived)
     total = len(run.requests) or 1
+    asked = len(counted) + refused or 1
     routed = [pod.routed for pod in run.pods]
     adapters_p99 = sorted(
         percentile(sorted(times), 0.99) for times in by_adapter.values() if len(times) >= _FEWEST
@@ -73,7 +87,15 @@ def summarise(run: FleetRun, seconds: float) -> Summary:
         refused=run.refused,
         ttft=_three(ttft),
         end_to_end=_three(sorted(request.ended - request.arrived for request in counted)),
-        good=sum(time <= TTFT_LIMIT_SECONDS for time in ttft) / (len(ttft) or 1),
+        tpot=_three(sorted(map(seconds_per_token, counted))),
+        good=sum(map(limits.is_good, counted)) / asked,
+        refused_share=refused / asked,
+        longest_wait=max(
+            max((request.first_token - request.arrived for request in run.requests), default=0.0),
+            max((request.ended - request.arrived for request in run.turned_away), default=0.0),
+        ),
+        prefix_hits=sum(request.cached_tokens for request in counted)
+        / (sum(request.prompt_tokens for request in counted) or 1),
         slot_waits=sum(request.deferred for request in run.requests) / total,
         idle_slot_waits=run.idle_slot_waits,
         held=run.held / total,
@@ -90,33 +112,20 @@ def summarise(run: FleetRun, seconds: float) -> Summary:
 def median_of(summaries: Iterable[Summary]) -> Summary:
     """Return the median of each figure over runs with several seeds."""
     all_of_them = list(summaries)
-
-    def median(name: str) -> float:
-        return float(statistics.median(getattr(each, name) for each in all_of_them))
-
-    def medians(name: str) -> dict[str, float]:
-        keys = getattr(all_of_them[0], name)
-        return {
-            key: statistics.median(getattr(each, name)[key] for each in all_of_them) for key in keys
-        }
-
-    return Summary(
-        requests=int(median("requests")),
-        refused=int(median("refused")),
-        ttft=medians("ttft"),
-        end_to_end=medians("end_to_end"),
-        good=median("good"),
-        slot_waits=median("slot_waits"),
-        idle_slot_waits=int(median("idle_slot_waits")),
-        held=median("held"),
-        loads=median("loads"),
-        evictions=median("evictions"),
-        imbalance=median("imbalance"),
-        worst_adapter_p99=median("worst_adapter_p99"),
-        median_adapter_p99=median("median_adapter_p99"),
-        moved=median("moved"),
-        fleet=median_rows([each.fleet for each in all_of_them]),
-    )
+    found: dict[str, Any] = {}
+    for each in fields(Summary):
+        values = [getattr(summary, each.name) for summary in all_of_them]
+        if each.name == "fleet":
+            found[each.name] = median_rows(values)
+        elif each.type is int:
+            found[each.name] = int(statistics.median(values))
+        elif each.type is float:
+            found[each.name] = float(statistics.median(values))
+        else:
+            found[each.name] = {
+                key: statistics.median(value[key] for value in values) for key in values[0]
+            }
+    return Summary(**found)
 
 
 def _moved(requests: Iterable[SimulatedRequest], middle: float) -> float:

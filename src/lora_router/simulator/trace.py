@@ -1,26 +1,24 @@
-"""Requests over time: generated from a seed and a description, or read from a file.
+"""Requests over time, generated from a seed and a description.
 
 The same seed and description give the same requests, so all algorithms are compared on them.
 """
 
-import csv
+import heapq
 import random
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import NamedTuple
+
+from lora_router.simulator.lengths import Even, Lengths
+from lora_router.simulator.sessions import SessionMaker, Sessions, Turn
 
 BASE_MODEL = "base"
 MOST_TOKENS = 1_000_000
 """Tokens of a prompt, and of an answer."""
-_LONGEST_SECONDS = 1_000_000.0
-"""Length of a trace that is read from a file."""
-
-
-class TraceError(ValueError):
-    """A trace file cannot be used. The message says where and why."""
+PROMPT_TOKENS, OUTPUT_TOKENS = Even(50, 450), Even(50, 250)
+"""Lengths, unless a scenario says otherwise."""
 
 
 class Arrival(NamedTuple):
@@ -32,7 +30,8 @@ class Arrival(NamedTuple):
     prompt_tokens: int
     output_tokens: int
     blocks: Sequence[int] = ()
-    """Names of the prompt's blocks. Equal beginnings of two prompts have equal names."""
+    """Names of the blocks of the prompt, and after them of the answer where they are known. Equal
+    beginnings of two prompts have equal names."""
     block_tokens: int = 64
     """Tokens of a block."""
 
@@ -67,9 +66,12 @@ class Workload:
     """Popularity of the nth adapter: ``n ** -zipf``. 0: all adapters are equally popular."""
     base_share: float = 0.0
     """Share of the requests for the base model."""
-    prompt_tokens: tuple[int, int] = (50, 450)
-    """Smallest and largest. Lengths are drawn evenly between them."""
-    output_tokens: tuple[int, int] = (50, 250)
+    prompt_tokens: Lengths = PROMPT_TOKENS
+    """Lengths of the prompts of single requests."""
+    output_tokens: Lengths = OUTPUT_TOKENS
+    """Lengths of answers."""
+    sessions: Sessions | None = None
+    """Chats whose prompts grow. ``None``: every request is on its own."""
     shuffle_seconds: float | None = None
     """Interval at which popularity is dealt again among the adapters. ``None``: never."""
     burstiness: float = 1.0
@@ -94,18 +96,18 @@ class Workload:
         return times + (next_times - times) * (share - at) / (next_at - at)
 
     @property
-    def mean_output_tokens(self) -> float:
-        """Average length of an answer in tokens."""
-        return sum(self.output_tokens) / 2
-
-    @property
     def adapter_names(self) -> tuple[str, ...]:
         """All adapters, including that of the crowd."""
-        names = [f"adapter-{number:03d}" for number in range(self.adapters)]
-        return (*names, CROWD_ADAPTER) if self.crowd else tuple(names)
+        names = adapter_names(self.adapters)
+        return (*names, CROWD_ADAPTER) if self.crowd else names
 
 
 CROWD_ADAPTER = "adapter-of-the-crowd"
+
+
+def adapter_names(count: int) -> tuple[str, ...]:
+    """Return the names of so many adapters."""
+    return tuple(f"adapter-{number:03d}" for number in range(count))
 
 
 def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) -> Iterator[Arrival]:
@@ -118,11 +120,10 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
         seed: The same seed gives the same requests.
     """
     rng = random.Random(seed)
-    names = [f"adapter-{number:03d}" for number in range(workload.adapters)]
+    names = list(adapter_names(workload.adapters))
     rng.shuffle(names)
     popularity = list(accumulate((n + 1) ** -workload.zipf for n in range(len(names))))
     shuffle_at = workload.shuffle_seconds or float("inf")
-    gap = _gaps(rng, rate, workload.burstiness)
     crowd = workload.crowd
     crowd_from, crowd_until, crowd_share = -1.0, -1.0, 0.0
     if crowd is not None:
@@ -130,8 +131,14 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
         crowd_until = crowd_from + crowd.lasts * seconds
         # In addition to the other requests, which continue.
         crowd_share = crowd.share
-    at = next(gap)
+    chats = None if workload.sessions is None else _Chats(workload.sessions, workload, rng, seconds)
+    if chats is not None:
+        rate /= chats.requests_per_start
+    gap = _gaps(rng, rate, workload.burstiness)
+    at = next(gap) - (0.0 if chats is None else chats.lead_seconds)
     while at < seconds:
+        if chats is not None:
+            yield from chats.until(at)
         if at >= shuffle_at:
             rng.shuffle(names)
             shuffle_at += workload.shuffle_seconds or float("inf")
@@ -141,10 +148,60 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
             model = BASE_MODEL
         else:
             model = names[bisect(popularity, rng.random() * popularity[-1])]
-        yield Arrival(
-            at, model, rng.randint(*workload.prompt_tokens), rng.randint(*workload.output_tokens)
-        )
+        if chats is not None and chats.begins(at, model):
+            pass
+        elif at >= 0.0:
+            yield Arrival(
+                at, model, workload.prompt_tokens.draw(rng), workload.output_tokens.draw(rng)
+            )
         at += next(gap) / workload.load_at(at / seconds) if workload.load else next(gap)
+    if chats is not None:
+        yield from chats.until(seconds)
+
+
+class _Chats:
+    """The sessions of a trace that is being made."""
+
+    def __init__(
+        self, sessions: Sessions, workload: Workload, rng: random.Random, seconds: float
+    ) -> None:
+        self._sessions = sessions
+        self._maker = SessionMaker(sessions, workload.output_tokens)
+        self._rng = rng
+        self._seconds = seconds
+        self._coming: list[tuple[float, int, str, Turn, Iterator[Turn]]] = []
+        """The next request of each session, by its time. A number makes the order unique."""
+        self._begun = 0
+        self.requests_per_start = sessions.requests_per_start
+        self.lead_seconds = self._maker.lead_seconds
+
+    def begins(self, at: float, model: str) -> bool:
+        """Begin a session at this moment, or leave it to a single request: by chance."""
+        if self._rng.random() >= self._sessions.share_of_starts:
+            return False
+        self._begun += 1
+        self._schedule(at, self._begun, model, self._maker.turns(self._rng, model))
+        return True
+
+    def until(self, time: float) -> Iterator[Arrival]:
+        """Yield the requests of sessions up to a moment, in order."""
+        while self._coming and self._coming[0][0] <= time:
+            at, number, model, turn, rest = heapq.heappop(self._coming)
+            if at >= 0.0:
+                yield Arrival(
+                    at,
+                    model,
+                    turn.prompt_tokens,
+                    turn.output_tokens,
+                    turn.blocks,
+                    self._sessions.block_tokens,
+                )
+            self._schedule(at, number, model, rest)
+
+    def _schedule(self, at: float, number: int, model: str, turns: Iterator[Turn]) -> None:
+        turn = next(turns, None)
+        if turn is not None and at + turn.after < self._seconds:
+            heapq.heappush(self._coming, (at + turn.after, number, model, turn, turns))
 
 
 def _gaps(rng: random.Random, rate: float, burstiness: float) -> Iterator[float]:
@@ -157,58 +214,3 @@ def _gaps(rng: random.Random, rate: float, burstiness: float) -> Iterator[float]
     share = 0.5 * (1.0 + ((burstiness - 1.0) / (burstiness + 1.0)) ** 0.5)
     while True:
         yield rng.expovariate(2 * (share if rng.random() < share else 1.0 - share) * rate)
-
-
-def read_trace(path: Path) -> tuple[Arrival, ...]:
-    """Read a CSV file with the columns ``timestamp,model,prompt_tokens,output_tokens``.
-
-    The first line names the columns. Other columns are ignored. Timestamps are in seconds and may
-    start at any value; the first one becomes 0.
-
-    Raises:
-        TraceError: The file cannot be read or is not such a file.
-    """
-    try:
-        with path.open(newline="") as file:
-            return _rows(path, csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
-
-
-def _rows(path: Path, reader: "csv.DictReader[str]") -> tuple[Arrival, ...]:
-    needed = {"timestamp", "model", "prompt_tokens", "output_tokens"}
-    missing = needed - set(reader.fieldnames or ())
-    if missing:
-        raise TraceError(f"{path}: no column {', '.join(sorted(missing))}")
-    arrivals: list[Arrival] = []
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        try:
-            at = float(row["timestamp"])
-            tokens = int(row["prompt_tokens"]), int(row["output_tokens"])
-        except (TypeError, ValueError):
-            raise TraceError(f"{where}: timestamp and tokens must be numbers") from None
-        if (
-            not 0 <= at < float("inf")
-            or not 0 <= tokens[0] <= MOST_TOKENS
-            or not 1 <= tokens[1] <= MOST_TOKENS
-            or not row["model"]
-        ):
-            raise TraceError(
-                f"{where}: needs a time of 0 or more, a model, and at least one token of output, "
-                f"at most {MOST_TOKENS:,} of each"
-            )
-        arrivals.append(Arrival(at, row["model"], *tokens))
-    if not arrivals:
-        raise TraceError(f"{path}: has no requests")
-    ordered = _from_zero(sorted(arrivals))
-    if ordered[-1].at > _LONGEST_SECONDS:
-        raise TraceError(
-            f"{path}: lasts {ordered[-1].at:,.0f} s, and may last at most {_LONGEST_SECONDS:,.0f} s"
-        )
-    return ordered
-
-
-def _from_zero(arrivals: Sequence[Arrival]) -> tuple[Arrival, ...]:
-    first = arrivals[0].at
-    return tuple(arrival._replace(at=arrival.at - first) for arrival in arrivals)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -80,6 +81,94 @@ def test_two_scenarios_with_the_same_name_are_refused(tmp_path: Path) -> None:
     result = simulate("b-zipf", "./b-zipf.yaml")
     assert result.exit_code == 2
     assert "b-zipf.yaml has the same name, b-zipf" in result.stderr
+
+
+# Load and recorded traffic
+
+CHATS = """about: chats
+pods: 2
+slots: 4
+adapters: 5
+capacity: 10
+rate: 1
+sessions: {turns: [2, 4], first_prompt_tokens: [50, 99], growth_tokens: [99, 300], think_seconds: 3}
+"""
+MOONCAKE = "".join(
+    f'{{"timestamp": {at * 500}, "input_length": 600, "output_length": 9, "hash_ids": [0, {at}]}}\n'
+    for at in range(100)
+)
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> str:
+    (tmp_path / "chats.yaml").write_text(CHATS)
+    (tmp_path / "conversation.jsonl").write_text(MOONCAKE)
+    return "./chats.yaml"
+
+
+def figures(*arguments: str) -> dict[str, Any]:
+    result = simulate(*arguments, "--algorithm", "least-request", "--json")
+    assert result.exit_code == 0, result.stderr
+    return cast("dict[str, Any]", json.loads(result.stdout))
+
+
+def test_a_load_is_a_share_of_the_capacity_of_the_scenario(chats: str) -> None:
+    document = figures(chats, "--load", "0.5", "--duration", "100")
+    assert document["rates"] == {"chats": 5.0}
+    found = document["scenarios"]["chats"]["least-request"]
+    assert found["requests"] == pytest.approx(500, rel=0.2)
+
+
+def test_recorded_requests_are_replayed_at_a_load(chats: str) -> None:
+    recorded = ("--trace", "conversation.jsonl")
+    assert figures(chats, *recorded)["seconds"] == 49.5
+    faster = figures(chats, *recorded, "--load", "0.5", "--sessions-base-share", "0.3")
+    assert faster["seconds"] == pytest.approx(100 / 5)
+    assert faster["scenarios"]["chats"]["least-request"]["requests"] == 100
+    assert figures(chats, *recorded, "--duration", "10")["seconds"] == 9.5
+
+
+def test_the_figures_are_printed_with_what_they_mean(chats: str) -> None:
+    printed = simulate(chats, "--duration", "20", "--algorithm", "random").stdout
+    assert "end p99 tpot p99 good refused waits held longest hits" in " ".join(printed.split())
+    assert "a first token within 2 s and at most 50 ms for each further token" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--load", "0"), "--load: must be a number from 0.001 to 1,000, not 0"),
+        (("--load", "1", "--rate", "1"), "--load: cannot be used together with --rate"),
+        (("--sessions-zipf", "1"), "--sessions-zipf: has an effect only with --trace"),
+        (("--trace-format", "azure"), "--trace-format: has an effect only with --trace"),
+        (
+            ("--trace", "conversation.jsonl", "--sessions-adapters", "0"),
+            "--sessions-adapters: must be a whole number from 1 to 100,000, not 0",
+        ),
+        (
+            ("--trace", "conversation.jsonl", "--trace-format", "azure"),
+            "conversation.jsonl: no column ContextTokens, GeneratedTokens, TIMESTAMP",
+        ),
+        (
+            ("--trace", "own.csv", "--sessions-adapters", "3"),
+            "--sessions-adapters: has no effect: own.csv names the models",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    chats: str, arguments: tuple[str, ...], complaint: str
+) -> None:
+    Path("own.csv").write_text("timestamp,model,prompt_tokens,output_tokens\n1,sql,10,10\n")
+    result = simulate(chats, *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+def test_a_load_needs_a_capacity() -> None:
+    (Path("none.yaml")).write_text("about: x\npods: 1\nslots: 1\nadapters: 1\nrate: 1\n")
+    result = simulate("./none.yaml", "--load", "0.85")
+    assert result.exit_code == 2
+    assert "none.yaml: capacity: is required for --load, which is a share of it" in result.stderr
 
 
 # Several routers

@@ -11,6 +11,8 @@ from lora_router.routing.least_request import LeastRequest
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions, RouterEvent, RouterTrouble
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.goodput import Goodput
+from lora_router.simulator.lengths import Even, Lognormal, Mixed
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.scenario import (
     Scenario,
@@ -20,9 +22,11 @@ from lora_router.simulator.scenario import (
     shipped_scenario,
     shipped_scenarios,
 )
-from lora_router.simulator.trace import Arrival, make_trace
+from lora_router.simulator.sessions import Sessions
+from lora_router.simulator.trace import Arrival, Workload, make_trace
 from tests.scripts import load_script
 
+BENCH = sorted((Path(__file__).parents[3] / "bench/scenarios").glob("*.yaml"))
 SMALL = {"about": "x", "pods": "2", "slots": "[2]", "adapters": "4", "rate": "1"}
 
 
@@ -176,6 +180,54 @@ def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path)
         scenario.fleet(10.0)
 
 
+# The traffic
+
+
+def test_chats_and_heavy_tails_can_be_written_down(tmp_path: Path) -> None:
+    keys = (
+        "prompt_tokens: {median: 200, sigma: 1.2, most: 16000}",
+        "output_tokens: [5, 10]",
+        "long_prompts: {share: 0.1, tokens: [20000, 30000]}",
+        "sessions: {turns: [2, 8], first_prompt_tokens: [9, 9], growth_tokens: [70, 80], "
+        "think_seconds: 20, share: 0.5, system_tokens: 100}",
+    )
+    workload = read_scenario(written(tmp_path, *keys)).workload
+
+    assert workload.prompt_tokens == Mixed(
+        Lognormal(200, 1.2, 16_000), Even(20_000, 30_000), share=0.1
+    )
+    assert workload.output_tokens == Even(5, 10)
+    assert workload.sessions == Sessions(
+        Even(2, 8), Even(9, 9), Even(70, 80), think_seconds=20, share=0.5, system_tokens=100
+    )
+
+
+def test_without_such_keys_requests_are_single_and_short(tmp_path: Path) -> None:
+    assert read_scenario(written(tmp_path)).workload == Workload(4)
+
+
+def test_the_limits_of_a_good_request_can_be_written_down(tmp_path: Path) -> None:
+    assert read_scenario(written(tmp_path)).goodput == Goodput(2.0, 0.05)
+    slow = read_scenario(written(tmp_path, "goodput: {ttft_seconds: 5, tpot_ms: 100}"))
+    assert slow.goodput == Goodput(5.0, 0.1)
+
+
+def test_a_load_is_a_share_of_the_capacity(tmp_path: Path) -> None:
+    assert read_scenario(written(tmp_path, "capacity: 20")).rate_at(0.85) == pytest.approx(17.0)
+    with pytest.raises(ScenarioError, match=r"mine\.yaml: capacity: is required for --load"):
+        read_scenario(written(tmp_path)).rate_at(0.85)
+
+
+@pytest.mark.parametrize("path", BENCH, ids=lambda path: path.stem)
+def test_every_scenario_of_the_benches_can_be_played(path: Path) -> None:
+    scenario = read_scenario(path)
+    trace = list(make_trace(scenario.workload, rate=scenario.rate, seconds=2.0, seed=1))
+
+    run = FleetSimulation(scenario.fleet(2.0), least_request, seed=1).run(trace)
+
+    assert len(run.requests) == len(trace)
+
+
 # Errors in a file
 
 
@@ -204,6 +256,17 @@ def test_preloaded_names_are_those_of_the_trace_that_is_replayed(tmp_path: Path)
         ("output_tokens: [9, 3]", "output_tokens: the first must not be above the second: [9, 3]"),
         ("output_tokens: [3]", "output_tokens: must be [smallest, largest], each a whole number"),
         ("output_tokens: [0, 3]", "output_tokens[0]: must be a whole number from 1 to"),
+        ("prompt_tokens: {median: 9}", "prompt_tokens.sigma: is required: a number from 0 to 5"),
+        (
+            "prompt_tokens: {median: 99, sigma: 1, most: 20}",
+            "prompt_tokens.median: must not be above most (20), not 99",
+        ),
+        ("prompt_tokens: 9", "prompt_tokens: must be [smallest, largest], each a whole number fr"),
+        ("sessions: {turns: 3}", "sessions.turns: must be [smallest, largest], each a whole num"),
+        ("sessions: {turns: [3, 9]}", "sessions.first_prompt_tokens: is required: [smallest, l"),
+        ("long_prompts: {share: 2}", "long_prompts.share: must be a number from 0 to 1, not 2"),
+        ("goodput: {tpot_ms: 0}", "goodput.tpot_ms: must be a number from 0.01 to 1,000,000, not"),
+        ("capacity: 0", "capacity: must be a number from 0.001 to 1,000,000, not 0"),
         ("max_cpu_loras: 1", "max_cpu_loras: must be at least the slots of each pod (2 on pod 0)"),
         ("max_cpu_loras: much", "max_cpu_loras: must be slots, unlimited, or a whole number from"),
         (

@@ -1,9 +1,8 @@
-"""Traces: generated from a seed with the requested load, or read from a file."""
+"""Traces: generated from a seed with the requested load."""
 
 import itertools
 import statistics
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -11,10 +10,8 @@ from lora_router.simulator.trace import (
     CROWD_ADAPTER,
     Arrival,
     Crowd,
-    TraceError,
     Workload,
     make_trace,
-    read_trace,
 )
 
 
@@ -68,38 +65,3 @@ def test_popularity_is_dealt_again() -> None:
         for start in (0, 50, 100, 150)
     }
     assert len(favourites) > 1
-
-
-def test_a_file_is_sorted_and_starts_at_zero(tmp_path: Path) -> None:
-    file = tmp_path / "trace.csv"
-    file.write_text(
-        "timestamp,user,model,prompt_tokens,output_tokens\n"
-        "1000.5,x,sql,10,20\n"
-        "1000.0,y,base,30,40\n"
-    )
-    assert read_trace(file) == (Arrival(0.0, "base", 30, 40), Arrival(0.5, "sql", 10, 20))
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("a,b\n1,2\n", "no column model, output_tokens, prompt_tokens, timestamp"),
-        ("timestamp,model,prompt_tokens,output_tokens\n", "has no requests"),
-        ("timestamp,model,prompt_tokens,output_tokens\nx,m,1,1\n", "line 2: timestamp and tokens"),
-        ("timestamp,model,prompt_tokens,output_tokens\n1,m,1\n", "line 2: timestamp and tokens"),
-        ("timestamp,model,prompt_tokens,output_tokens\n1,m,1,0\n", "line 2: needs a time"),
-        ("timestamp,model,prompt_tokens,output_tokens\nnan,m,1,1\n", "line 2: needs a time"),
-        ("timestamp,model,prompt_tokens,output_tokens\n1,m,1,9999999\n", "line 2: needs a time"),
-        (
-            "timestamp,model,prompt_tokens,output_tokens\n5,m,1,1\n2000005,m,1,1\n",
-            "lasts 2,000,000 s, and may last at most 1,000,000 s",
-        ),
-    ],
-)
-def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
-    file = tmp_path / "trace.csv"
-    file.write_text(text)
-    with pytest.raises(TraceError, match=complaint):
-        read_trace(file)
-    with pytest.raises(TraceError, match="cannot be read"):
-        read_trace(tmp_path / "missing.csv")

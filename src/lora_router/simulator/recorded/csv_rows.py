@@ -1,0 +1,34 @@
+"""Rows of a CSV file whose first line names the columns."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from lora_router.simulator.recorded.recording import LONGEST_LINE, TraceError
+
+Row = Mapping[str, str | None]
+"""Cells by column. ``None``: the line has fewer cells than the first one."""
+
+
+def csv_rows(path: Path, lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[str, Row]]:
+    """Yield where each row stands, for errors, and its cells. Other columns are allowed.
+
+    Raises:
+        TraceError: A column is missing, or the file is not CSV.
+    """
+    reader = csv.DictReader(_short(path, lines))
+    try:
+        missing = set(needed) - set(reader.fieldnames or ())
+        if missing:
+            raise TraceError(f"{path}: no column {', '.join(sorted(missing))}")
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", row
+    except csv.Error as error:
+        raise TraceError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+
+
+def _short(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
+            raise TraceError(f"{path}, line {number}: longer than {LONGEST_LINE:,} characters")
+        yield line

@@ -1,0 +1,78 @@
+"""The formats of recorded traffic, and which one a file has."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from lora_router.simulator.recorded import azure, burstgpt, models_csv, mooncake
+from lora_router.simulator.recorded.recording import (
+    LONGEST_LINE,
+    RecordedRequest,
+    Recording,
+    TraceError,
+    recording_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of files."""
+
+    columns: tuple[str, ...]
+    """Columns of a CSV file, or keys of a JSON object."""
+    read: Callable[[Path, Iterable[str]], Iterator[RecordedRequest]]
+    is_csv: bool = True
+    names_models: bool = False
+
+
+FORMATS = {
+    models_csv.NAME: Format(models_csv.COLUMNS, models_csv.read, names_models=True),
+    mooncake.NAME: Format(mooncake.KEYS, mooncake.read, is_csv=False),
+    azure.NAME: Format(azure.COLUMNS, azure.read),
+    burstgpt.NAME: Format(burstgpt.COLUMNS, burstgpt.read),
+}
+
+
+def read_recording(path: Path, format_name: str | None = None) -> Recording:
+    """Read a file.
+
+    Args:
+        path: The file.
+        format_name: One of ``FORMATS``. ``None``: the file's first line tells.
+
+    Raises:
+        TraceError: The file cannot be read, or a line is not what the format allows.
+    """
+    if format_name is not None and format_name not in FORMATS:
+        raise TraceError(
+            f"--trace-format: must be one of {', '.join(FORMATS)}, not {format_name!r}"
+        )
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline(LONGEST_LINE + 1)
+            chosen = FORMATS[format_name or _detected(path, first)]
+            return recording_of(
+                path, chosen.read(path, chain([first], file)), names_models=chosen.names_models
+            )
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from None
+
+
+def _detected(path: Path, first: str) -> str:
+    if first.lstrip().startswith("{"):
+        return mooncake.NAME
+    try:
+        columns = set(next(csv.reader([first]), ()))
+    except csv.Error:
+        columns = set()
+    for name, each in FORMATS.items():
+        if each.is_csv and columns.issuperset(each.columns):
+            return name
+    known = "; ".join(
+        f"{name}: {'columns' if each.is_csv else 'one JSON object a line with'} "
+        f"{', '.join(each.columns)}"
+        for name, each in FORMATS.items()
+    )
+    raise TraceError(f"{path}, line 1: is the beginning of no known format ({known})")
