@@ -64,7 +64,6 @@ def simulate(
             metavar="SECONDS",
             help="Length of a trace.",
             show_default="the scenario's, or 300",
-            min=1.0,
         ),
     ] = None,
     rate: Annotated[
@@ -73,7 +72,6 @@ def simulate(
             metavar="NUMBER",
             help="Requests per second.",
             show_default="the scenario's",
-            min=0.001,
         ),
     ] = None,
     load: Annotated[
@@ -117,7 +115,7 @@ def simulate(
             show_default="the scenario's",
         ),
     ] = None,
-    sessions_base_share: Annotated[
+    sessions_base: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
@@ -181,8 +179,6 @@ def simulate(
         typer.Option(
             metavar="NUMBER",
             help="Threshold of the algorithm lora-affinity.",
-            min=0.0,
-            max=1.0,
         ),
     ] = 0.999,
     plot: Annotated[
@@ -221,7 +217,7 @@ def simulate(
                 trace_format=trace_format,
                 sessions_adapters=sessions_adapters,
                 sessions_zipf=sessions_zipf,
-                sessions_base_share=sessions_base_share,
+                sessions_base_share=sessions_base,
                 routers=RouterOptions(
                     routers=routers,
                     knowledge=read_knowledge(peers),

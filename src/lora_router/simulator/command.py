@@ -137,7 +137,7 @@ def _check_bounds(options: SimulateOptions) -> None:
         ("--load", Number(0.001, 1_000), options.load),
         ("--sessions-adapters", Whole(1, 100_000), options.sessions_adapters),
         ("--sessions-zipf", Number(0, 5), options.sessions_zipf),
-        ("--sessions-base-share", Number(0, 1), options.sessions_base_share),
+        ("--sessions-base", Number(0, 1), options.sessions_base_share),
         ("--threshold", Number(0, 1), options.lora_affinity_threshold),
     ):
         try:
@@ -152,7 +152,7 @@ def _check_bounds(options: SimulateOptions) -> None:
             ("--trace-format", options.trace_format),
             ("--sessions-adapters", options.sessions_adapters),
             ("--sessions-zipf", options.sessions_zipf),
-            ("--sessions-base-share", options.sessions_base_share),
+            ("--sessions-base", options.sessions_base_share),
         ):
             if given is not None:
                 raise WrongValueError(f"{flag}: has an effect only with --trace")
@@ -201,7 +201,7 @@ def _check_models_are_named_once(options: SimulateOptions) -> None:
     for flag, value in (
         ("--sessions-adapters", options.sessions_adapters),
         ("--sessions-zipf", options.sessions_zipf),
-        ("--sessions-base-share", options.sessions_base_share),
+        ("--sessions-base", options.sessions_base_share),
     ):
         if value is not None:
             raise WrongValueError(f"{flag}: has no effect: {options.trace} names the models")

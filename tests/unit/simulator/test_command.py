@@ -122,7 +122,7 @@ def test_a_load_is_a_share_of_the_capacity_of_the_scenario(chats: str) -> None:
 def test_recorded_requests_are_replayed_at_a_load(chats: str) -> None:
     recorded = ("--trace", "conversation.jsonl")
     assert figures(chats, *recorded)["seconds"] == 49.5
-    faster = figures(chats, *recorded, "--load", "0.5", "--sessions-base-share", "0.3")
+    faster = figures(chats, *recorded, "--load", "0.5", "--sessions-base", "0.3")
     assert faster["seconds"] == pytest.approx(100 / 5)
     assert faster["scenarios"]["chats"]["least-request"]["requests"] == 100
     assert figures(chats, *recorded, "--duration", "10")["seconds"] == 9.5
