@@ -11,6 +11,7 @@ MODEL_LABEL = "model.aibrix.ai/name"
 PORT_LABEL = "model.aibrix.ai/port"
 METRIC_PORT_LABEL = "model.aibrix.ai/metric-port"
 ENGINE_LABEL = "model.aibrix.ai/engine"
+MAX_CPU_LORAS_LABEL = "lora-router/max-cpu-loras"
 PORTS_ANNOTATION = "lora-router/ports"
 METRIC_PORTS_ANNOTATION = "lora-router/metric-ports"
 SCHEME_ANNOTATION = "lora-router/scheme"
@@ -61,9 +62,22 @@ class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
     protocol: str = "TCP"
 
 
+class EnvVar(msgspec.Struct, frozen=True):
+    """One of a container's ``env``."""
+
+    name: str = ""
+    value: str | None = None
+    """``None``: it is empty, or comes from elsewhere (``valueFrom``)."""
+
+
 class Container(msgspec.Struct, frozen=True, rename="camel"):
     """One of ``spec.containers`` or ``spec.initContainers``."""
 
+    name: str = ""
+    image: str = ""
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[EnvVar] | None = None
     ports: list[ContainerPort] | None = None
     restart_policy: str | None = None
     """``Always``: an init container that runs as long as the pod, a native sidecar."""

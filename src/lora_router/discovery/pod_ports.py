@@ -106,14 +106,14 @@ def _metrics_ports(
 
 
 def _named_port(spec: PodSpec, rules: PortRules) -> int:
-    for container in _running(spec):
+    for container in running_containers(spec):
         for port in container.ports or ():
             if port.name == rules.port_name and port.protocol == "TCP" and port.container_port:
                 return port.container_port
     return rules.port
 
 
-def _running(spec: PodSpec) -> Iterator[Container]:
+def running_containers(spec: PodSpec) -> Iterator[Container]:
     """Yield what runs as long as the pod: its containers, then its native sidecars."""
     sidecars = (each for each in spec.init_containers or () if each.restart_policy == "Always")
     return chain(spec.containers or (), sidecars)

@@ -6,11 +6,15 @@ pod is.
 """
 
 import ipaddress
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
+from lora_router.discovery.host_memory_size import SIZE_RULE, read_size
 from lora_router.discovery.page_urls import PATH_RULE, SCHEMES, PageRules, Scheme, is_page_path
 from lora_router.discovery.pod_object import (
     ENGINE_LABEL,
+    MAX_CPU_LORAS_LABEL,
     METRICS_PATH_ANNOTATION,
     MODEL_LABEL,
     MODELS_PATH_ANNOTATION,
@@ -19,8 +23,10 @@ from lora_router.discovery.pod_object import (
     PodObject,
     PodStatus,
 )
-from lora_router.discovery.pod_ports import PortRules, pod_ports
+from lora_router.discovery.pod_ports import PortRules, ServerPorts, pod_ports
+from lora_router.discovery.server_command import spec_of
 from lora_router.fleet.engine_names import ENGINES
+from lora_router.fleet.lora_spec import LABEL, LoraSpec
 from lora_router.fleet.pod import Pod, rank_name
 
 _SHOWN_CHARACTERS = 60
@@ -63,6 +69,7 @@ def to_pods(
             "the engine is detected from its metrics page"
         )
         engine = None
+    lora = _lora(found, ports, engine, problems)
     pages = _pages(found, pages, problems)
     metrics_path = pages.metrics_path_of(engine)
     ready = _is_routable(found)
@@ -78,10 +85,28 @@ def to_pods(
             engine=engine,
             uid=found.metadata.uid,
             labels=labels,
+            lora=lora,
         )
         for each in ports
     )
     return pods, tuple(problems)
+
+
+def _lora(
+    found: PodObject, ports: Sequence[ServerPorts], engine: str | None, problems: list[str]
+) -> LoraSpec:
+    """Return what is known of the servers' adapters. The label takes precedence."""
+    spec = spec_of(found, ports[0].port if ports else 0, engine, problems)
+    text = (found.metadata.labels or {}).get(MAX_CPU_LORAS_LABEL)
+    if text is None:
+        return spec
+    size = read_size(text)
+    if size is None:
+        problems.append(
+            f"label {MAX_CPU_LORAS_LABEL}={_shown(text)} must be {SIZE_RULE}; it is ignored"
+        )
+        return spec
+    return replace(spec, host_memory=size, source=LABEL)
 
 
 def _pages(found: PodObject, rules: PageRules, problems: list[str]) -> PageRules:

@@ -6,9 +6,11 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from lora_router.discovery.host_memory_size import SIZE_RULE, read_size
 from lora_router.discovery.page_urls import PATH_RULE, SCHEMES, PageRules, is_page_path
-from lora_router.discovery.pod_object import MODEL_LABEL
-from lora_router.fleet.engine_names import ENGINES
+from lora_router.discovery.pod_object import MAX_CPU_LORAS_LABEL, MODEL_LABEL
+from lora_router.fleet.engine_names import ENGINES, LOADS_WHEN_LISTED
+from lora_router.fleet.lora_spec import LABEL, PODS_FILE, LoraSpec
 from lora_router.fleet.pod import Pod, rank_name
 from lora_router.yaml_document import YamlDocumentError, parse_yaml
 
@@ -23,6 +25,7 @@ _KEYS = (
     "labels",
     "ready",
     "engine",
+    "max_cpu_loras",
 )
 _MAX_PORTS = 32
 """Ports of one pod. Each is a pod of the fleet, with series of metrics of its own."""
@@ -103,6 +106,7 @@ def _pods(number: int, entry: object, pages: PageRules) -> tuple[Pod, ...]:
     metrics_path = pages.metrics_path_of(engine)
     models = _models(where, entry.get("models"))
     labels = _labels(where, entry.get("labels", {}))
+    lora = _lora(where, entry.get("max_cpu_loras"), labels, engine)
     return tuple(
         Pod(
             name=name if rank is None else rank_name(name, rank),
@@ -115,8 +119,27 @@ def _pods(number: int, entry: object, pages: PageRules) -> tuple[Pod, ...]:
             base_model=labels.get(MODEL_LABEL) or None,
             engine=engine,
             labels=labels,
+            lora=lora,
         )
         for rank, address, metrics_url in _servers(where, entry, scheme, metrics_path)
+    )
+
+
+def _lora(where: str, size: object, labels: Mapping[str, str], engine: str | None) -> LoraSpec:
+    """Return what the key ``max_cpu_loras`` says, or else the label."""
+    loads = engine in LOADS_WHEN_LISTED
+    label = labels.get(MAX_CPU_LORAS_LABEL)
+    if size is None and label is None:
+        return LoraSpec(loads_when_listed=loads)
+    known = read_size(label if size is None else size)
+    if known is None:
+        what = f"label {MAX_CPU_LORAS_LABEL}" if size is None else "max_cpu_loras"
+        shown = _shown(label if size is None else size)
+        raise PodsFileError(f"{where}: {what}={shown}: must be {SIZE_RULE}")
+    return LoraSpec(
+        host_memory=known,
+        source=LABEL if size is None else PODS_FILE,
+        loads_when_listed=loads,
     )
 
 

@@ -24,3 +24,7 @@ UNKNOWN = "unknown"
 
 ENGINES = tuple(METRICS_PATHS)
 """The values of the label ``model.aibrix.ai/engine``, and of ``engine`` in the pods file."""
+
+LOADS_WHEN_LISTED = frozenset({"vllm", "sglang"})
+"""Engines that have loaded every adapter that they list: ``load_lora_adapter`` of vLLM's
+``OpenAIServingModels``, also for ``--lora-modules``; SGLang's ``LoRAManager``."""

@@ -20,6 +20,7 @@ from lora_router.discovery.pods_file import PodsFile
 from lora_router.discovery.pods_list import PodsFileError, parse_pods
 from lora_router.discovery.quiet_thread import quiet_thread
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import LABEL, PODS_FILE, UNLIMITED, LoraSpec
 from lora_router.fleet.pod import Pod
 from lora_router.supervision import Supervisor
 
@@ -34,6 +35,7 @@ pods:
     address: "[FD00::0001]:8000"
     ready: false
     engine: sglang
+    max_cpu_loras: unlimited
 """
 
 
@@ -50,6 +52,21 @@ def test_a_list_is_read() -> None:
     assert second.address == "[fd00::1]:8000"
     assert second.metrics_url == "http://[fd00::1]:8000/metrics"
     assert (second.models, second.engine, second.ready) == (None, "sglang", False)
+    assert first.lora == LoraSpec()
+    assert second.lora == LoraSpec(host_memory=UNLIMITED, source=PODS_FILE, loads_when_listed=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "size", "source"),
+    [
+        ("max_cpu_loras: 16", 16, PODS_FILE),
+        ("labels: {lora-router/max-cpu-loras: 16}", 16, LABEL),
+        ("max_cpu_loras: 8, labels: {lora-router/max-cpu-loras: 16}", 8, PODS_FILE),
+    ],
+)
+def test_the_size_of_host_memory_is_a_key_or_a_label(keys: str, size: int, source: str) -> None:
+    [pod] = parse_pods(f"pods: [{{name: a, address: '10.0.0.1:80', {keys}}}]")
+    assert (pod.lora.host_memory, pod.lora.source) == (size, source)
 
 
 def test_a_pod_with_several_ports_is_a_pod_for_each() -> None:
@@ -159,6 +176,15 @@ def test_a_label_names_the_base_model_of_a_pod_that_lists_none() -> None:
         (entry(**{"z" * 500: "x"}), "unknown key 'z{20,40}"),
         (entry(ready="maybe"), "ready='maybe': must be true or false"),
         (entry(engine="ollama"), "engine='ollama': must be one of vllm, sglang, ray, nim"),
+        (
+            entry(max_cpu_loras="0"),
+            "max_cpu_loras=0: must be a number of adapters from 1 to 1000000",
+        ),
+        (entry(max_cpu_loras="true"), "max_cpu_loras=True: must be a number of adapters"),
+        (
+            entry(labels="{lora-router/max-cpu-loras: x}"),
+            "label lora-router/max-cpu-loras='x': must",
+        ),
         (entry(ports="[80]"), "with 'ports', must be an IP address without a port"),
         (entry(address="a.test", ports="[80]"), "must be an IP address without a port"),
         (entry(address="10.0.0.1", ports="80"), "ports=80: must be a list of up to 32 different"),
