@@ -193,6 +193,18 @@ class DecisionRow(Struct, kw_only=True, gc=False):
     completion_tokens: Annotated[int | None, Meta(description="From the usage of the answer.")] = (
         None
     )
+    cached_tokens: Annotated[
+        int | None,
+        Meta(description="Of the prompt, from the cache, by the usage of the answer."),
+    ] = None
+    estimated_prompt_tokens: Annotated[
+        int | None,
+        Meta(description="Tokens of its prompt, as estimated. `null`: it was not read."),
+    ] = None
+    expected_cached_tokens: Annotated[
+        int | None,
+        Meta(description="How many of them the router believed to be in the cache of the pod."),
+    ] = None
     abnormal: Annotated[
         bool,
         Meta(description="Whether it was held, refused, retried, cancelled or slow, or failed."),

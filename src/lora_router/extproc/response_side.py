@@ -145,7 +145,7 @@ class ResponseSide(UsageSide):
         if self._answer is None and routed.model:
             gateway.ended_unseen()
         if self._usage is not None:
-            self._count_usage(self._usage)
+            self._count_usage(self._usage, self._routed)
         elif self._search is not None and not self._search.began:
             gateway.ended_without_body()
         if self._since:

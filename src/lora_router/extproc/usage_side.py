@@ -15,6 +15,7 @@ from lora_router.extproc.recording import Recording
 from lora_router.extproc.usage_metadata import usage_metadata
 from lora_router.extproc.usage_reading import UsageReading
 from lora_router.extproc.usage_search import UsageSearch
+from lora_router.routing.outcome import Routed
 
 log = logging.getLogger("lora_router.extproc")
 
@@ -65,13 +66,17 @@ class UsageSide(Recording):
             decision.cached_tokens = usage.cached
         return usage_metadata(usage)
 
-    def _count_usage(self, search: UsageSearch) -> None:
-        """Count what an answer stated, at the end of its stream."""
+    def _count_usage(self, search: UsageSearch, routed: Routed | None) -> None:
+        """Count what an answer stated, at the end of its stream, and learn how long tokens are."""
         reading = self.context.usage
         if not search.began:
             self.context.gateway.ended_without_body()
         if reading is not None:
-            if search.usage.is_known:
+            usage = search.usage
+            if usage.is_known:
                 reading.counts.stated += 1
+                if routed is not None and routed.prompt is not None and usage.prompt is not None:
+                    model = routed.reservation.adapter or routed.model
+                    self.context.lengths.learn(model, routed.prompt.size, usage.prompt)
             else:
                 reading.counts.missing += 1

@@ -22,3 +22,14 @@ class Prompt(Struct, frozen=True, gc=False):
     """Where each of these beginnings ends, in tokens from the start."""
     size: int = 0
     """Its length in bytes, by which the tokens were estimated. 0: they are no estimate."""
+
+
+class PromptUse(Struct, frozen=True, gc=False):
+    """What was known of a prompt when a pod was picked for it."""
+
+    tokens: float
+    """Its length, as estimated."""
+    cached: float
+    """How many of these tokens the pod was believed to have in its cache."""
+    size: int
+    """Its length in bytes, by which the tokens were estimated. 0: they are no estimate."""

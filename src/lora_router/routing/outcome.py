@@ -9,7 +9,7 @@ from msgspec import Struct
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.fleet.prefixes import PrefixIndex
-from lora_router.fleet.prompt import Prompt
+from lora_router.fleet.prompt import Prompt, PromptUse
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import (
@@ -70,6 +70,8 @@ class Routed(Struct, frozen=True):
     """Whether the adapter had no slot on the pod, and no slot was free."""
     replicated: bool = False
     """Whether the adapter was in flight on other pods, and not on this one."""
+    prompt: PromptUse | None = None
+    """What was known of the prompt; ``None``: the algorithm did not ask for it."""
 
     @property
     def address(self) -> str:
@@ -142,8 +144,10 @@ class Recorder:
         reservation = self._ledger.reserve(
             state, adapter, path, streamed=request.stream, tokens=pick.tokens
         )
-        if request.prompt is not None:
-            self._prefixes.sent(state, request.model, request.prompt)
+        prompt = None
+        if (read := request.prompt) is not None:
+            cached = self._prefixes.sent(state, request.model, read)
+            prompt = PromptUse(read.tokens, cached, read.size)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
         except Exception:  # The caller needs the reservation, to release it.
@@ -173,6 +177,7 @@ class Recorder:
             place,
             spilled,
             replicated,
+            prompt,
         )
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:

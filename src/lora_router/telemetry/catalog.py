@@ -69,6 +69,15 @@ _REQUESTS = {
         ("kind", "base_model"),
         "130",
     ),
+    "lora_router_prefix_tokens_total": Described(
+        "counter",
+        "Prompt tokens by kind and base model: estimated (of requests whose prompts the router "
+        "read, because the algorithm asked), expected_cached (those of them that it believed to be "
+        "in the prefix cache of the pod), stated (of answers whose usage states cached tokens) and "
+        "stated_cached (these). The last two only with the setting tokens.",
+        ("kind", "base_model"),
+        "260",
+    ),
     "lora_router_usage_answers_total": Described(
         "counter",
         "Answers that may state how many tokens the request took: usage is stated, missing, or "

@@ -97,6 +97,10 @@ class Decision(Struct, kw_only=True, gc=False):
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     """Tokens of the prompt that the pod had in its cache."""
+    estimated_prompt_tokens: int | None = None
+    """Tokens of the prompt, as the router estimated them. ``None``: it did not read the prompt."""
+    expected_cached_tokens: int | None = None
+    """How many of these the router believed to be in the cache of the pod."""
     looks: Looks = NO_LOOKS
     """What was seen of the candidates. Empty once the request has ended (``seen``)."""
     held_looks: Looks = NO_LOOKS
@@ -142,6 +146,9 @@ class Decision(Struct, kw_only=True, gc=False):
         self.pod, self.endpoint = state.pod.name, state.pod.address
         self.decision_seconds = outcome.seconds
         self.looks = outcome.looks
+        if (prompt := outcome.prompt) is not None:
+            self.estimated_prompt_tokens = round(prompt.tokens)
+            self.expected_cached_tokens = round(prompt.cached)
         adapter = outcome.reservation.adapter
         if adapter is not None:
             self.adapter = adapter[:MAX_NAME]

@@ -52,11 +52,15 @@ class ModelTraffic:
     __slots__ = (
         "completion_tokens",
         "duration",
+        "estimated",
+        "expected_cached",
         "first_byte",
         "hold",
         "prompt_tokens",
         "replicated",
         "spilled",
+        "stated",
+        "stated_cached",
     )
 
     def __init__(self) -> None:
@@ -67,6 +71,10 @@ class ModelTraffic:
         self.replicated = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.estimated = self.expected_cached = 0
+        """Prompt tokens of requests whose prompts were read, and those believed to be cached."""
+        self.stated = self.stated_cached = 0
+        """Prompt tokens of answers that state cached tokens, and these."""
 
 
 class PodTraffic:
@@ -220,6 +228,9 @@ class Traffic:
                 adapter.failed += 1
         if decision.prompt_tokens is not None or decision.completion_tokens is not None:
             _count_tokens(decision, model, adapter)
+        if decision.estimated_prompt_tokens is not None:
+            model.estimated += decision.estimated_prompt_tokens
+            model.expected_cached += decision.expected_cached_tokens or 0
         if self.traces and decision.traceparent:
             self._exemplify(decision, model, pod, adapter)
 
@@ -362,6 +373,9 @@ def _count_tokens(decision: Decision, model: ModelTraffic, adapter: AdapterTraff
     prompt, completion = decision.prompt_tokens or 0, decision.completion_tokens or 0
     model.prompt_tokens += prompt
     model.completion_tokens += completion
+    if decision.cached_tokens is not None:
+        model.stated += prompt
+        model.stated_cached += decision.cached_tokens
     if adapter is not None:
         adapter.prompt_tokens += prompt
         adapter.completion_tokens += completion

@@ -61,11 +61,18 @@ def _model_counters(rows: Sequence[tuple[str, ModelTraffic]]) -> Iterator[Metric
     spills = CATALOG.counter("lora_router_spills_total")
     replications = CATALOG.counter("lora_router_replications_total")
     tokens = CATALOG.counter("lora_router_tokens_total")
+    prefixes = CATALOG.counter("lora_router_prefix_tokens_total")
     for label, row in rows:
         spills.add_metric((label,), row.spilled)
         replications.add_metric((label,), row.replicated)
         _add_tokens(tokens, label, row)
-    yield from (spills, replications, tokens)
+        if row.estimated:
+            prefixes.add_metric(("estimated", label), row.estimated)
+            prefixes.add_metric(("expected_cached", label), row.expected_cached)
+        if row.stated:
+            prefixes.add_metric(("stated", label), row.stated)
+            prefixes.add_metric(("stated_cached", label), row.stated_cached)
+    yield from (spills, replications, tokens, prefixes)
 
 
 def _adapter_histograms(rows: Sequence[AdapterTraffic]) -> Iterator[Metric]:

@@ -5,12 +5,20 @@ from collections.abc import Sequence
 
 import pytest
 
+from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.usage_reading import UsageReading
 from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from tests.fleet import make_fleet
-from tests.unit.extproc.conversation import Conversation, request_body, request_headers
+from tests.unit.extproc.conversation import (
+    Conversation,
+    request_body,
+    request_headers,
+    response_body,
+    response_headers,
+)
 
 PROSE = "The clerk counted the columns once more, and wrote down what was left. " * 4
 
@@ -100,3 +108,53 @@ def test_a_path_whose_requests_continue_nothing_has_no_prompt() -> None:
     ask(server, [json.dumps({"model": "base", "input": PROSE}).encode()], path="/v1/embeddings")
 
     assert algorithm.prompts == [None]
+
+
+def answer(server: Conversation, prompt_tokens: int) -> None:
+    """Answer the request of the last session, and end it."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 1}
+    server.say(
+        response_headers(),
+        response_body(json.dumps({"usage": usage}).encode(), end=True),
+    )
+    server.session.end()
+
+
+def test_answers_teach_how_long_a_token_is() -> None:
+    algorithm = MostCached()
+    server = Conversation(
+        make_fleet(),
+        algorithm=algorithm,
+        headers=HeaderNames(reads_answers=True),
+        usage=UsageReading(),
+        records=10,
+    )
+    for _ in range(2):
+        ask(server, [chat(1).replace(b'"stream": true', b'"stream": false')])
+        answer(server, prompt_tokens=250)
+
+    first, second = algorithm.prompts
+    assert first is not None
+    assert second is not None
+    assert first.tokens == first.size / 4
+    assert second.tokens == pytest.approx(250)
+
+
+def test_the_record_says_what_was_believed_to_be_cached() -> None:
+    server = Conversation(make_fleet(), algorithm=MostCached(), records=10)
+
+    ask(server, [chat(1), chat(2)])
+
+    second, first = server.log
+    assert first.expected_cached_tokens == 0
+    assert first.estimated_prompt_tokens == pytest.approx(200, abs=50)
+    assert second.expected_cached_tokens == pytest.approx(first.estimated_prompt_tokens, abs=1)
+
+
+def test_the_record_of_an_algorithm_that_does_not_ask_says_nothing() -> None:
+    server = Conversation(make_fleet(), algorithm=Unaware(), records=10)
+
+    ask(server, [chat(1)])
+
+    (record,) = server.log
+    assert (record.estimated_prompt_tokens, record.expected_cached_tokens) == (None, None)

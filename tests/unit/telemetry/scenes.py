@@ -94,7 +94,17 @@ def traffic() -> Scene:
         log.ended(decision)
 
     request("a", "nowhere", 0.5, status=200, replicated=True)
-    request("a", "slot", 0.25, status=200, prompt_tokens=10, completion_tokens=5)
+    request(
+        "a",
+        "slot",
+        0.25,
+        status=200,
+        prompt_tokens=10,
+        completion_tokens=5,
+        cached_tokens=8,
+        estimated_prompt_tokens=12,
+        expected_cached_tokens=9,
+    )
     request("a", "running", 0.25, status=503)
     request(
         "a", "host-memory", 1.0, status=200, held_for="no-slot", held_seconds=0.75, spilled=True
@@ -132,6 +142,10 @@ def traffic() -> Scene:
         at("lora_router_adapter_failed_requests_total", adapter="a"): 1,
         at("lora_router_tokens_total", kind="prompt", base_model="base"): 11,
         at("lora_router_tokens_total", kind="completion", base_model="base"): 7,
+        at("lora_router_prefix_tokens_total", kind="estimated", base_model="base"): 12,
+        at("lora_router_prefix_tokens_total", kind="expected_cached", base_model="base"): 9,
+        at("lora_router_prefix_tokens_total", kind="stated", base_model="base"): 10,
+        at("lora_router_prefix_tokens_total", kind="stated_cached", base_model="base"): 8,
         at("lora_router_adapter_tokens_total", kind="prompt", adapter="a"): 10,
         at("lora_router_adapter_tokens_total", kind="completion", adapter="a"): 5,
     }
