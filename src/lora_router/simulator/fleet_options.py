@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lora_router.fleet.lora_spec import COMMAND_LINE, UNLIMITED, LoraSpec
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.network import WireOptions
@@ -66,6 +67,9 @@ class FleetOptions:
     scrape_delay_seconds: float = 0.005
     tells_residency: bool = False
     """Whether pods export which adapters are loaded (vllm-project/vllm#54830)."""
+    host_memory_told: bool = False
+    """Whether routers know how many adapters fit in a pod's host memory, and which were there at
+    the start, as from the pod's command line. Otherwise they assume that everything fits."""
     preloaded: tuple[str, ...] | None = None
     """Adapters in the host memory of every pod at the start, as many of the first ones as fit.
     ``None``: all adapters, as in a fleet that has run for long."""
@@ -82,3 +86,16 @@ class FleetOptions:
         """Return the adapters that are in a pod's host memory at the start."""
         names = self.adapters if self.preloaded is None else self.preloaded
         return names[: self.engines[pod].max_cpu_loras]
+
+    def spec_of(self, pod: int) -> LoraSpec:
+        """Return what the specification of a pod says about its adapters."""
+        if not self.host_memory_told:
+            return LoraSpec(host_memory=UNLIMITED)
+        engine = self.engine(pod)
+        return LoraSpec(
+            slots=engine.max_loras,
+            host_memory=engine.max_cpu_loras,
+            source=COMMAND_LINE,
+            # Pods that start later have nothing in host memory.
+            preloaded=self.preloaded_on(pod) if pod < len(self.engines) else (),
+        )

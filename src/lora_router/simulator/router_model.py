@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.lora_spec import UNLIMITED, LoraSpec
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.peering.hub import Hub
@@ -24,7 +23,6 @@ from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import BASE_MODEL
 from lora_router.telemetry.lacking_slots import LackingSlots, Slots
 
-_ENDLESS = LoraSpec(host_memory=UNLIMITED)
 _BYTES_A_TOKEN = 4
 """Length of a token in English text, roughly."""
 
@@ -125,7 +123,7 @@ class RouterModel:
         url = f"http://{address}"
         pod = Pod(
             f"pod-{number}", address, f"{url}/metrics", f"{url}/v1/models", ready,
-            uid=str(generation), lora=_ENDLESS,
+            uid=str(generation), lora=self._options.spec_of(number),
         )  # fmt: skip
         self.fleet.upsert(pod)
         state = self.fleet.get(pod.name)

@@ -119,6 +119,7 @@ class Scenario:
             tuple(self._engine(pod) for pod in range(keys.pods)),
             served,
             routers=routers,
+            host_memory_told=keys.host_memory_told,
             preloaded=self._preloaded(served),
             outages=tuple(
                 Outage(each.pod, each.at * seconds, each.lasts * seconds, each.sudden)

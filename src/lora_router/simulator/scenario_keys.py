@@ -86,6 +86,12 @@ class ScenarioKeys:
         "first so many, or the named ones (`adapter-000`, `adapter-001`, …).",
         default=ALL,
     )
+    host_memory_told: bool = key(
+        Flag(),
+        "Whether routers know `max_cpu_loras` and `preload`, as they do from the command line of a "
+        "pod. Otherwise they assume that every adapter that was used stays in host memory.",
+        default=False,
+    )
     max_num_seqs: tuple[int, ...] = key(
         InTurn(Whole(1, 100_000)),
         "Requests in a pod's batch (vLLM: `--max-num-seqs`).",
