@@ -36,8 +36,9 @@ class AdapterSlots:
         )
 
     def preload(self, adapters: Iterable[str]) -> None:
-        """Put adapters into host memory. They must fit."""
-        self.host_memory.update(dict.fromkeys(adapters))
+        """Put adapters into host memory, as if they had been used before."""
+        for adapter in adapters:
+            self._use(adapter)
 
     def usable_at(self, adapter: str) -> float:
         """Return when the load of a resident adapter is complete, in seconds of the simulation."""

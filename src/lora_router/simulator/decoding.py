@@ -92,10 +92,11 @@ class Decoding:
             most: An upper limit.
             blocks: What the growth may take. Negative: nothing.
         """
+        blocks = max(0, blocks)
         if self.growth(step, most) <= blocks:
             return most
         size, phases = self._block_tokens, self._phases
-        rounds, left = divmod(max(0, blocks), self.count)
+        rounds, left = divmod(blocks, self.count)
         steps = rounds * size
         while (grown := phases[-(step + steps) % size]) <= left:
             left -= grown

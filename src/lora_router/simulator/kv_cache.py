@@ -64,6 +64,11 @@ class Holding:
         self.rest: Group | None = None
         """What a preempted request left behind its named groups."""
 
+    @property
+    def blocks(self) -> int:
+        """All blocks that it holds."""
+        return self.named_blocks + self.own
+
 
 class Found(NamedTuple):
     """What a request would find in the cache, and whether the rest fits."""
@@ -166,7 +171,7 @@ class KvCache:
 
     def grow(self, holding: Holding, tokens: int) -> None:
         """Let a request hold blocks for its first ``tokens`` tokens, if it holds fewer."""
-        more = self.blocks_of(tokens) - holding.named_blocks - holding.own
+        more = self.blocks_of(tokens) - holding.blocks
         if more > 0:
             holding.own += more
             self.add(more)
@@ -221,6 +226,8 @@ class KvCache:
             if not group.users:
                 self.used -= group.blocks
                 self._keep(group)
+        # A request that never fits held more than there is.
+        self._evict(self.used + self.idle - self.capacity)
 
     def _share(self, holding: Holding, group: Group) -> None:
         if not group.users:

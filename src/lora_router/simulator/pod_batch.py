@@ -107,7 +107,8 @@ class PodBatch:
         used = cache.used
         if self.options.preemption and begun:
             used += self._decoding.growth(self._steps + 1, begun)
-            used += sum(self._chunk_blocks(seat, begun * tokens) for seat, tokens in self._chunks)
+            steps = begun + 1
+            used += sum(self._chunk_blocks(seat, steps * tokens) for seat, tokens in self._chunks)
         return min(1.0, used / cache.capacity)
 
     def _count_equal_steps(self) -> int:
@@ -127,7 +128,7 @@ class PodBatch:
         room = self.kv_cache.available
         if chunks:
             growth = decoding.growth(self._steps + 1, steps - 1)
-            fits = growth + self._chunk_blocks(seat, (steps - 1) * tokens) <= room
+            fits = growth + self._chunk_blocks(seat, steps * tokens) <= room
             return steps if fits else 1
         return 1 + decoding.steps_that_fit(self._steps + 1, steps - 1, room)
 
@@ -161,10 +162,8 @@ class PodBatch:
 
     def _chunk_blocks(self, seat: Seat, tokens: int) -> int:
         """Return how many more blocks a request needs for so many tokens of its prompt."""
-        holding = seat.holding
-        cache = self.kv_cache
-        held = holding.named_blocks + holding.own
-        return max(0, cache.blocks_of(seat.computed + tokens) - held)
+        wanted = self.kv_cache.blocks_of(seat.computed + tokens)
+        return max(0, wanted - seat.holding.blocks)
 
     def _fill(self, seat: Seat, tokens: int) -> None:
         """Compute a request's tokens up to this one."""

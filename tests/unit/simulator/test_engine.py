@@ -1,10 +1,12 @@
 """The engine model in simulated time reproduces the observed behaviour of vLLM."""
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_router.simulator.engine import Engine
+from lora_router.simulator.engine import Engine, EngineRequest
 from lora_router.simulator.engine_options import EngineOptions
 from tests.unit.simulator.engine_run import ask, make
 
@@ -230,6 +232,85 @@ def test_cache_usage_grows_with_tokens_and_is_never_above_one() -> None:
     run.engine.submit(ask(None, prompt=5000))
     run.step()
     assert run.engine.kv_cache_usage == 1.0
+
+
+# The KV cache
+
+
+def named(names: Iterable[int], *, prompt: int, tokens: int = 1, at: float = 0.0) -> EngineRequest:
+    return EngineRequest(None, prompt, tokens, at, blocks=tuple(names))
+
+
+def test_a_prompt_computes_only_what_the_prefix_cache_lacks() -> None:
+    run = make(prefix_caching=True, prefill_seconds_per_token=0.001)
+    first, second = named(range(6), prompt=100), named(range(6), prompt=100, at=1.0)
+    run.play([first, second])
+
+    assert run.first_token[first] == pytest.approx(0.11)
+    assert run.first_token[second] == pytest.approx(0.01 + 4 * 0.001)
+    assert (first.cached_tokens, second.cached_tokens) == (0, 96)
+    assert (run.engine.prompt_tokens, run.engine.cached_tokens) == (200, 96)
+
+
+def test_a_step_that_computes_a_part_of_a_prompt_gives_it_no_token() -> None:
+    run = make(chunk_tokens=30, max_num_seqs=30)
+    short, long = ask(None, tokens=5), ask(None, prompt=75)
+    for request in (short, long):
+        run.engine.submit(request)
+    generated = []
+    for _ in range(3):
+        run.step()
+        generated.append((short.generated, long.generated))
+
+    assert generated == [(1, 0), (2, 0), (3, 1)]
+
+
+def test_the_last_request_is_preempted_stays_listed_and_counts_once() -> None:
+    run = make(prefix_caching=True, preemption=True, kv_cache_tokens=4 * 16)
+    first, second = ask("a1", prompt=30, tokens=30), ask("a2", prompt=30, tokens=30)
+    for request in (first, second):
+        run.engine.submit(request)
+    while not run.engine.preemptions:
+        run.step()
+
+    assert (run.engine.running, run.engine.waiting) == ([first], [second])
+    assert list(run.engine.listed) == ["a1", "a2"]
+    assert run.engine.active == {"a1"}
+    run.play()
+    assert (first.finished, second.finished, second.preemptions) == (True, True, 1)
+    assert run.engine.prompt_tokens == 60
+    assert run.engine.kv_cache_usage == 0.0
+    assert not run.engine.listed
+
+
+def test_what_was_aborted_leaves_its_blocks_to_be_found() -> None:
+    run = make(prefix_caching=True, preemption=True, kv_cache_tokens=20 * 16)
+    dropped = named(range(6), prompt=100, tokens=100)
+    run.engine.submit(dropped)
+    run.step()
+    assert run.engine.kv_cache_usage == pytest.approx(7 / 20)
+    run.engine.abort(dropped)
+    run.step()
+    assert run.engine.kv_cache_usage == 0.0
+    later = named(range(6), prompt=100, at=run.now)
+    run.play([later])
+
+    assert later.cached_tokens == 96
+
+
+def test_a_preempted_request_can_be_aborted() -> None:
+    run = make(preemption=True, kv_cache_tokens=4 * 16)
+    first, second = ask("a1", prompt=30, tokens=30), ask("a2", prompt=30, tokens=30)
+    for request in (first, second):
+        run.engine.submit(request)
+    while not run.engine.preemptions:
+        run.step()
+    run.engine.abort(second)
+    run.play()
+
+    assert not second.finished
+    assert not run.engine.listed
+    assert run.engine.kv_cache_usage == 0.0
 
 
 # Invalid options

@@ -1,5 +1,10 @@
 """The pod for long simulations behaves like the step-by-step engine, with fewer events."""
 
+import hashlib
+import random
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +13,14 @@ from lora_router.simulator.events import EventQueue
 from lora_router.simulator.pod_model import PodModel
 from lora_router.simulator.simulated_request import SimulatedRequest
 from tests.examples import examples
-from tests.unit.simulator.models import Ask, by_events, by_steps
+from tests.unit.simulator.models import (
+    Ask,
+    NamedAsk,
+    by_events,
+    by_steps,
+    run_by_events,
+    run_by_steps,
+)
 
 SMALL = EngineOptions(max_loras=2, max_cpu_loras=3, max_num_seqs=6)
 
@@ -37,6 +49,90 @@ def test_every_request_gets_its_tokens_at_the_same_time_as_in_the_engine(asks: l
     for found, wanted in zip(by_events(SMALL, asks), expected, strict=True):
         assert abs(found[0] - wanted[0]) < 1e-6
         assert abs(found[1] - wanted[1]) < 1e-6
+
+
+def conversations(span: int) -> st.SearchStrategy[list[NamedAsk]]:
+    """Requests of a few conversations, whose blocks have ``span`` tokens."""
+    return st.lists(
+        st.builds(
+            lambda at, adapter, session, turn, rest, answer, answers: NamedAsk(
+                at,
+                adapter,
+                turn * span + rest,
+                answer,
+                # What follows the prompt is the answer, if a later turn contains it.
+                range(1000 * session, 1000 * session + turn + (answer // span if answers else 0)),
+                span,
+            ),
+            times,
+            st.sampled_from([None, "a1", "a2", "a3"]),
+            st.integers(0, 2),
+            st.integers(0, 12),
+            st.integers(1, 30),
+            st.integers(1, 60),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=30,
+        unique_by=lambda ask: ask.at,
+    )
+
+
+behaviours = st.builds(
+    EngineOptions,
+    max_loras=st.just(2),
+    max_cpu_loras=st.just(3),
+    max_num_seqs=st.just(6),
+    disk_load_seconds=st.just(0.3),
+    kv_cache_tokens=st.sampled_from([300, 1000, 3000]),
+    block_tokens=st.sampled_from([1, 16]),
+    prefix_caching=st.booleans(),
+    chunk_tokens=st.sampled_from([None, 40, 200]),
+    preemption=st.booleans(),
+)
+
+
+@examples(200)
+@given(behaviours, st.sampled_from([16, 48, 10]).flatmap(conversations))
+def test_caching_chunking_and_preempting_are_those_of_the_engine(
+    options: EngineOptions, asks: list[NamedAsk]
+) -> None:
+    if not options.counts_blocks:
+        options = replace(options, kv_cache_tokens=1_000_000)  # The engine ignores its size.
+    wanted, found = run_by_steps(options, asks), run_by_events(options, asks)
+
+    assert found.cached_tokens == wanted.cached_tokens
+    assert found.preemptions == wanted.preemptions
+    assert found.loads == wanted.loads
+    for got, expected in zip(found.tokens, wanted.tokens, strict=True):
+        assert abs(got[0] - expected[0]) < 1e-6
+        assert abs(got[1] - expected[1]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "digest"),
+    [
+        (EngineOptions(max_loras=2, max_cpu_loras=3, max_num_seqs=20), "455823e228fb210d"),
+        (EngineOptions(max_loras=2, kv_cache_tokens=2000, loads_block=False), "f5b4d9728b7ba00f"),
+    ],
+)
+def test_a_pod_without_a_prefix_cache_serves_as_it_did_before_there_was_one(
+    options: EngineOptions, digest: str
+) -> None:
+    rng = random.Random(5)
+    asks = [
+        (
+            rng.random() * 60,
+            rng.choice([None, "a1", "a2", "a3", "a4"]),
+            rng.randint(1, 400),
+            rng.randint(1, 90),
+        )
+        for _ in range(500)
+    ]
+    # To the last digit: the figures of the documentation stay what they are.
+    served = repr(by_events(options, asks)).encode()
+
+    assert hashlib.sha256(served).hexdigest()[:16] == digest
 
 
 def test_a_load_that_does_not_block_delays_only_its_own_requests() -> None:
