@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import cycle
 
 from bench.outside_algorithm import FewestRequests
@@ -17,6 +17,7 @@ from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.director import Director
@@ -31,6 +32,8 @@ _IN_FLIGHT_EACH = 4
 """Requests in flight on each pod, and active adapters in its last snapshot."""
 _ASKED = 8192
 """Requests that are drawn in advance and repeated."""
+PROMPT_CHUNKS = 32
+"""Chunks of a prompt of a chat."""
 
 
 class MonotonicClock:
@@ -93,11 +96,37 @@ class BenchFleet:
         self._questions = cycle(
             [(InferenceRequest(name, name), candidates[name]) for name in asked]
         )
+        self._chats = cycle([self._chat(number, name, rng) for number, name in enumerate(asked)])
 
-    def pick(self, algorithm: str) -> Callable[[], object]:
-        """Return a call that asks an algorithm about the next request, without counting it."""
+    @property
+    def prompt_readers(self) -> Collection[str]:
+        """The algorithms that read prompts."""
+        return [
+            name for name, each in self._algorithms.items() if getattr(each, "reads_prompts", False)
+        ]
+
+    def _chat(
+        self, number: int, adapter: str, rng: random.Random
+    ) -> tuple[InferenceRequest, Candidates]:
+        """Return a request whose prompt continues one that some pods have."""
+        names = range(number * PROMPT_CHUNKS, (number + 1) * PROMPT_CHUNKS)
+        ends = range(64, 64 * PROMPT_CHUNKS + 1, 64)
+        candidates = Candidates.of(self.fleet.serving(adapter).pods, prefixes=self.fleet.prefixes)
+        for state in rng.sample(tuple(self.fleet), 2):
+            half = PROMPT_CHUNKS // 2
+            self.fleet.prefixes.sent(state, adapter, Prompt(ends[half], names[:half], ends[:half]))
+        prompt = Prompt(ends[-1], names, ends)
+        return InferenceRequest(adapter, adapter, prompt=prompt), candidates
+
+    def pick(self, algorithm: str, *, chats: bool = False) -> Callable[[], object]:
+        """Return a call that asks an algorithm about the next request, without counting it.
+
+        Args:
+            algorithm: Its name.
+            chats: Whether the requests have prompts of which some pods have the first half.
+        """
         ask = self._algorithms[algorithm].pick
-        questions = self._questions
+        questions = self._chats if chats else self._questions
 
         def call() -> object:
             request, candidates = next(questions)

@@ -22,7 +22,7 @@ import msgspec
 from bench import held, observed, prompts
 from bench.builtin_requests import requests
 from bench.envoys import PAGES
-from bench.fleets import BenchFleet, MonotonicClock, pod_object
+from bench.fleets import PROMPT_CHUNKS, BenchFleet, MonotonicClock, pod_object
 from bench.noop import NoSession
 from bench.outside_algorithm import FewestRequests
 from bench.workload import adapter, answer_message, body, ext_proc_messages
@@ -88,6 +88,10 @@ def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str,
         for name in (*sorted(installed()), FewestRequests.name):
             rows[f"decision, {name}, {count} pods"] = microseconds(fleet.pick(name), rounds)
             rows[f"routed, {name}, {count} pods"] = microseconds(_routing(fleet, name), rounds)
+        for name in fleet.prompt_readers:
+            rows[f"decision, {name}, a prompt of {PROMPT_CHUNKS} chunks, {count} pods"] = (
+                microseconds(fleet.pick(name, chats=True), rounds)
+            )
         rows[f"first request of an adapter routed, {count} pods"] = _first_requests(fleet, rounds)
         rows[f"pod event, {count} pods"] = microseconds(_pod_event(fleet, route=False), rounds)
         rows[f"pod event and the next request routed, {count} pods"] = microseconds(
