@@ -103,7 +103,7 @@ bench-pods: $(VENV)/.dev ## measure the time from a change of a pod to the fleet
 	PYTHONPATH=. $(PY) -m bench.pod_events $(ARGS)
 
 .PHONY: bench-routing
-bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: every algorithm, scenario and load (10 minutes)
+bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: every policy, scenario and load (hours; resumable; ARGS="b-zipf --loads 0.85": only these)
 	mkdir -p build
 	PYTHONPATH=. $(PY) -m bench.routing_evidence $(ARGS) > build/routing.md
 	@cat build/routing.md

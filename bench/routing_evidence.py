@@ -1,207 +1,264 @@
-"""Print the tables of docs/routing.md: ``make bench-routing``.
+"""Print the routing tables: ``make bench-routing``.
 
-For each scenario that comes with lora-router, once with loads that stall the batch and once with
-loads that do not, the tables show the highest rate that each algorithm carries. Then, at 60 % and
-at 85 % of the highest of these rates, they show what each algorithm makes of the same traces, and
-lower bounds. All figures are medians of five seeds.
+Every policy runs on every scenario, at shares of what the best policy carries. Each run is written
+to a file at once. The command can be interrupted at any time, and run again with other scenarios or
+policies: it makes only those runs that the file lacks. All figures are medians over the seeds.
+
+The load is a share of the scenario's ``capacity``. For a scenario without this key, the highest
+rate with a p99 of at most 5 s of a few policies is measured first (seeds: the first three).
 """
 
 import argparse
-import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.highest_rate import LIMIT_SECONDS, highest_rate, play, trace_of, with_loads
+from bench.highest_rate import trace_of
 from bench.lower_bounds import LowerBounds, lower_bounds
-from lora_router.simulator.scenario import Scenario, scenarios_of_fixed_fleets, shipped_scenario
+from bench.routing_rates import RateFile, measure_rates, rate_table
+from bench.routing_runs import Run, RunFile, make_runs
+from bench.routing_settings import Setting, code_version, setting_of
+from bench.routing_tables import FIGURES, OURS, table
+from lora_router.simulator.algorithms import check_known
+from lora_router.simulator.scenario import scenarios_of_fixed_fleets
 from lora_router.simulator.summary import Summary, median_of
 
 PUBLISHED = (
     "random", "least-request", "power-of-two", "lora-affinity", "four-tier", "lora-residency",
-    "shuffle-shard",
+    "shuffle-shard", "prefix-cache", "weighted-scores", "llm-d-default", "sticky-sessions",
+    "toppings", "dynamo-kv", "dynamo-lora", "cost", "hold",
 )  # fmt: skip
-OURS = "lora-placement"
-SHARES = (0.6, 0.85)
+CAPABLE = (OURS, "hold", "lora-affinity", "shuffle-shard", "sticky-sessions")
+"""Policies of which one carries the most in each scenario. They decide what the capacity is."""
+LOADS = (0.6, 0.85, 1.2, 1.8)
+RATE_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A scenario, with loads that stall the batch or with loads that do not."""
+class Wanted:
+    """What the command was asked for."""
 
-    scenario: Scenario
-    block: bool
+    settings: Sequence[Setting]
+    policies: Sequence[str]
+    loads: Sequence[float]
+    seeds: Sequence[int]
+    processes: int
+    capacities: Mapping[str, float]
+    """Requests per second at 100 %, by the name of the scenario."""
 
-    @property
-    def name(self) -> str:
-        """The name in the JSON file."""
-        return self.scenario.name + ("" if self.block else ", loads aside")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The figures of one setting at one share of the highest load."""
-
-    rate: float
-    summaries: Mapping[str, Summary]
-    bounds: LowerBounds
-
-    @property
-    def best_published(self) -> str:
-        """The published algorithm with the lowest p99 of the time to first token."""
-        return min(PUBLISHED, key=lambda name: self.summaries[name].ttft["p99"])
+    def runs(self) -> list[Run]:
+        """Return all runs, by scenario and load."""
+        return [
+            Run(setting, load, load * self.capacities[setting.name], policy, seed)
+            for setting in self.settings
+            for load in self.loads
+            for policy in self.policies
+            for seed in self.seeds
+        ]
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenarios", nargs="*", help="names of scenarios; default: all")
-    parser.add_argument("--seeds", default="11,12,13,14,15")
-    parser.add_argument(
-        "--rate-seeds", type=int, default=3, help="number of seeds for the highest rates"
-    )
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    """Make the runs, and print."""
+    parser = _parser()
     arguments = parser.parse_args()
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    names = arguments.scenarios or scenarios_of_fixed_fleets()
-    settings = [
-        Setting(with_loads(shipped_scenario(name), block=block), block)
-        for block in (True, False)
-        for name in names
-    ]
-    with ProcessPoolExecutor() as workers:
-        rates = _rates(workers, settings, seeds[: arguments.rate_seeds])
-        print(_rate_table(settings, rates))
-        for share in SHARES:
-            found = _at_share(workers, settings, rates, share, seeds)
-            print(_time_table(settings, found, share))
-            print(_bound_table(settings, found, share))
-            if arguments.json is not None:
-                _write(arguments.json.with_stem(f"{arguments.json.stem}-{share:.2f}"), found)
-
-
-def _rates(
-    workers: ProcessPoolExecutor, settings: Sequence[Setting], seeds: Sequence[int]
-) -> dict[str, dict[str, float]]:
-    keys = [(setting, name) for setting in settings for name in (*PUBLISHED, OURS)]
-    found = workers.map(
-        highest_rate,
-        (setting.scenario for setting, _ in keys),
-        (name for _, name in keys),
-        (seeds for _ in keys),
+    try:
+        check_known(arguments.policies)
+        settings = _settings(arguments)
+        version = code_version()
+        rate_seeds = arguments.seeds[:RATE_SEEDS]
+        rate_file = RateFile(arguments.runs.with_suffix(".rates.jsonl"), version, rate_seeds)
+        run_file = RunFile(arguments.runs, version)
+        capacities = _capacities(arguments, settings, rate_file, rate_seeds)
+    except (LookupError, ValueError, OSError) as error:
+        parser.error(str(error))
+    wanted = Wanted(
+        settings,
+        arguments.policies,
+        arguments.loads,
+        arguments.seeds,
+        arguments.processes,
+        capacities,
     )
-    rates: dict[str, dict[str, float]] = {setting.name: {} for setting in settings}
-    for (setting, name), rate in zip(keys, found, strict=True):
-        rates[setting.name][name] = rate
-    return rates
-
-
-def _at_share(
-    workers: ProcessPoolExecutor,
-    settings: Sequence[Setting],
-    rates: Mapping[str, Mapping[str, float]],
-    share: float,
-    seeds: Sequence[int],
-) -> dict[str, Found]:
-    keys = [
-        (setting, name, share * max(rates[setting.name].values()), seed)
-        for setting in settings
-        for name in (*PUBLISHED, OURS)
-        for seed in seeds
-    ]
-    columns = zip(*((key[0].scenario, *key[1:]) for key in keys), strict=True)
-    played: dict[tuple[str, str], list[Summary]] = {}
-    for key, summary in zip(keys, workers.map(play, *columns, chunksize=4), strict=True):
-        played.setdefault((key[0].name, key[1]), []).append(summary)
-    return {
-        setting.name: Found(
-            rate := share * max(rates[setting.name].values()),
-            {name: median_of(played[setting.name, name]) for name in (*PUBLISHED, OURS)},
-            _bounds(setting.scenario, rate, seeds),
+    if arguments.rates:
+        rates = measure_rates(
+            rate_file, settings, arguments.policies, rate_seeds, arguments.processes
         )
-        for setting in settings
+        print(rate_table(rates, arguments.policies, OURS))
+    if not arguments.tables_only:
+        make_runs(run_file, wanted.runs(), arguments.processes)
+    for load in arguments.loads:
+        found = _medians(run_file, wanted, load)
+        for name in arguments.figures:
+            names = [setting.name for setting in settings]
+            print(table(FIGURES[name], load, names, arguments.policies, found))
+        if arguments.bounds and OURS in arguments.policies:
+            print(_bound_table(wanted, load, found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "scenarios", nargs="*", help="names of scenarios or YAML files; default: all shipped ones"
+    )
+    parser.add_argument(
+        "--trace",
+        action="append",
+        default=[],
+        metavar="SCENARIO=FILE",
+        help="play a file of recorded requests in a scenario; can be repeated",
+    )
+    parser.add_argument(
+        "--capacity",
+        action="append",
+        default=[],
+        metavar="SCENARIO=RATE",
+        help="requests per second at 100 %%, in place of the scenario's; can be repeated",
+    )
+    parser.add_argument("--policies", type=_names, default=[*PUBLISHED, OURS], metavar="NAME,...")
+    parser.add_argument("--loads", type=_loads, default=list(LOADS), metavar="SHARE,...")
+    parser.add_argument("--seeds", type=_seeds, default=[11, 12, 13, 14, 15], metavar="N,...")
+    parser.add_argument(
+        "--figures",
+        type=_figures,
+        default=["ttft", "end-to-end", "good", "refused", "worst", "hits"],
+        metavar="NAME,...",
+        help=f"tables to print: {', '.join(FIGURES)}",
+    )
+    parser.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="length of a trace, or part of a file"
+    )
+    parser.add_argument(
+        "--aside",
+        action="store_true",
+        help="also run each scenario with loads that do not stall the batch",
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="N")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("build/routing-runs.jsonl"), metavar="FILE"
+    )
+    parser.add_argument(
+        "--tables-only", action="store_true", help="print what the file has; run nothing"
+    )
+    parser.add_argument("--rates", action="store_true", help="also the highest rates (slow)")
+    parser.add_argument("--bounds", action="store_true", help="also lower bounds (slow)")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _loads(text: str) -> list[float]:
+    loads = [float(each) for each in _names(text)]
+    if not all(0.0 < load <= 100.0 for load in loads):
+        raise argparse.ArgumentTypeError(f"{text}: must be shares above 0, such as 0.6,0.85")
+    return loads
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(each) for each in _names(text)]
+
+
+def _figures(text: str) -> list[str]:
+    names = _names(text)
+    for name in names:
+        if name not in FIGURES:
+            known = ", ".join(FIGURES)
+            raise argparse.ArgumentTypeError(f"unknown figure {name!r}; known are {known}")
+    return names
+
+
+def _settings(arguments: argparse.Namespace) -> list[Setting]:
+    traces = _assigned("--trace", arguments.trace)
+    names = arguments.scenarios or ([] if traces else list(scenarios_of_fixed_fleets()))
+    pairs: list[tuple[str, Path | None]] = [(name, None) for name in names]
+    pairs += [(name, Path(text)) for name, text in traces.items()]
+    return [
+        setting_of(name, trace=trace, aside=aside, seconds=arguments.duration)
+        for aside in ((False, True) if arguments.aside else (False,))
+        for name, trace in pairs
+    ]
+
+
+def _capacities(
+    arguments: argparse.Namespace,
+    settings: Sequence[Setting],
+    rate_file: RateFile,
+    seeds: Sequence[int],
+) -> dict[str, float]:
+    """Return what is 100 % of each setting, in requests per second.
+
+    Raises:
+        ValueError: It is not known of a scenario with recorded requests.
+    """
+    given = {
+        name: float(text) for name, text in _assigned("--capacity", arguments.capacity).items()
     }
+    found: dict[str, float] = {}
+    unknown: list[Setting] = []
+    for setting in settings:
+        name = setting.scenario.name
+        capacity = given.get(name, setting.scenario.keys.capacity)
+        if capacity is not None:
+            found[setting.name] = capacity
+        elif setting.trace is not None:
+            raise ValueError(f"{name}: has no capacity; give --capacity {name}=RATE")
+        else:
+            unknown.append(setting)
+    measured = measure_rates(rate_file, unknown, CAPABLE, seeds, arguments.processes)
+    return found | {name: max(rates.values()) for name, rates in measured.items()}
 
 
-def _bounds(scenario: Scenario, rate: float, seeds: Sequence[int]) -> LowerBounds:
+def _assigned(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise ValueError(f"{flag} {text}: must be SCENARIO=VALUE")
+        found[name] = value
+    return found
+
+
+def _medians(file: RunFile, wanted: Wanted, load: float) -> dict[str, dict[str, Summary]]:
+    """Return the medians of the settings and policies of which all seeds were run."""
+    runs: dict[tuple[str, str], list[Summary | None]] = {}
+    for run in wanted.runs():
+        if run.load == load:
+            runs.setdefault((run.setting.name, run.policy), []).append(file.get(run))
+    found: dict[str, dict[str, Summary]] = {}
+    for (setting, policy), summaries in runs.items():
+        made = [each for each in summaries if each is not None]
+        if len(made) == len(summaries):
+            found.setdefault(setting, {})[policy] = median_of(made)
+    return found
+
+
+def _bound_table(wanted: Wanted, load: float, found: Mapping[str, Mapping[str, Summary]]) -> str:
+    lines = [
+        f"### `{OURS}` at {load:.0%}: beside lower bounds",
+        "",
+        "| scenario | p99 | bound | loads | knowing popularity | knowing the future | held "
+        "| waited for a slot | moved |",
+        "| --- |" + " ---: |" * 8,
+    ]
+    for setting in wanted.settings:
+        ours = found.get(setting.name, {}).get(OURS)
+        if ours is None or setting.trace is not None:
+            continue
+        bounds = _bounds(setting, load * wanted.capacities[setting.name], wanted.seeds)
+        lines.append(
+            f"| `{setting.name}` | {ours.ttft['p99']:.2f} | {bounds.p99:.2f} | {ours.loads:.0f} "
+            f"| {bounds.loads_knowing_popularity:.0f} | {bounds.loads_knowing_the_future:.0f} "
+            f"| {ours.held:.1%} | {ours.slot_waits:.1%} | {ours.moved:.0%} |"
+        )
+    return "\n".join((*lines, ""))
+
+
+def _bounds(setting: Setting, rate: float, seeds: Sequence[int]) -> LowerBounds:
+    scenario = setting.played()
     found = [asdict(lower_bounds(scenario, trace_of(scenario, rate, seed), seed)) for seed in seeds]
     return LowerBounds(**{key: statistics.median(each[key] for each in found) for key in found[0]})
-
-
-# Tables
-
-
-def _rate_table(settings: Iterable[Setting], rates: Mapping[str, Mapping[str, float]]) -> str:
-    lines = [
-        f"### Highest load with a p99 of at most {LIMIT_SECONDS:g} s, requests per second",
-        "",
-        f"| scenario | {' | '.join(f'`{name}`' for name in PUBLISHED)} | `{OURS}` "
-        "| ratio to next best |",
-        "| --- |" + " ---: |" * (len(PUBLISHED) + 2),
-    ]
-    for setting in settings:
-        found = rates[setting.name]
-        best = max(found[name] for name in PUBLISHED)
-        figures = _bold([found[name] for name in (*PUBLISHED, OURS)], max(found.values()), 1)
-        ratio = f"{found[OURS] / best:.2f}"
-        lines.append(f"| `{setting.scenario.name}`{_aside(setting)} | {figures} | {ratio} |")
-    return "\n".join((*lines, ""))
-
-
-def _time_table(settings: Iterable[Setting], found: Mapping[str, Found], share: float) -> str:
-    lines = [
-        f"### p99 of the time to first token at {share:.0%} of the highest load, seconds",
-        "",
-        f"| scenario | {' | '.join(f'`{name}`' for name in PUBLISHED)} | `{OURS}` "
-        "| ratio to next best | bound |",
-        "| --- |" + " ---: |" * (len(PUBLISHED) + 3),
-    ]
-    for setting in settings:
-        here = found[setting.name]
-        p99 = {name: summary.ttft["p99"] for name, summary in here.summaries.items()}
-        figures = _bold([p99[name] for name in (*PUBLISHED, OURS)], min(p99.values()), 2)
-        ratio = p99[OURS] / p99[here.best_published]
-        lines.append(
-            f"| `{setting.scenario.name}`{_aside(setting)} | {figures} | {ratio:.2f} "
-            f"| {here.bounds.p99:.2f} |"
-        )
-    return "\n".join((*lines, ""))
-
-
-def _bound_table(settings: Iterable[Setting], found: Mapping[str, Found], share: float) -> str:
-    lines = [
-        f"### `{OURS}` at {share:.0%}: loads per 1,000 requests, and fairness",
-        "",
-        "| scenario | loads | `lora-affinity` | knowing popularity | knowing the future "
-        "| held | waited for a slot | worst adapter's p99 | median adapter's | moved |",
-        "| --- |" + " ---: |" * 9,
-    ]
-    for setting in settings:
-        here = found[setting.name]
-        ours, bounds = here.summaries[OURS], here.bounds
-        lines.append(
-            f"| `{setting.scenario.name}`{_aside(setting)} | {ours.loads:.0f} "
-            f"| {here.summaries['lora-affinity'].loads:.0f} "
-            f"| {bounds.loads_knowing_popularity:.0f} | {bounds.loads_knowing_the_future:.0f} "
-            f"| {ours.held:.1%} | {ours.slot_waits:.1%} | {ours.worst_adapter_p99:.2f} "
-            f"| {ours.median_adapter_p99:.2f} | {ours.moved:.0%} |"
-        )
-    return "\n".join((*lines, ""))
-
-
-def _aside(setting: Setting) -> str:
-    return "" if setting.block else " *"
-
-
-def _bold(figures: Sequence[float], best: float, digits: int) -> str:
-    shown = [f"{figure:.{digits}f}" for figure in figures]
-    return " | ".join(f"**{text}**" if text == f"{best:.{digits}f}" else text for text in shown)
-
-
-def _write(path: Path, found: Mapping[str, Found]) -> None:
-    path.write_text(json.dumps({name: asdict(each) for name, each in found.items()}, indent=1))
 
 
 if __name__ == "__main__":
