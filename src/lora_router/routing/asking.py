@@ -1,6 +1,7 @@
 """Asks algorithms for waiting requests, in order of priority and seniority.
 
-In a queue the first request is asked for, and in a line the first request of the first queue.
+In a queue the first request is asked for, and in a line the first request of the first queue, or of
+the one to which a freed slot should go (``waiting_queue``).
 If none of the ``PASSED_OVER`` first queues of a line takes a free slot, the others are asked
 in the background, in a *sweep*. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always
 asked in sweeps, because nothing indicates which of their requests could be routed.
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.waiting_queue import Held, Line, Lines, Question, Queue
+from lora_router.routing.waiting_queue import Clock, Held, Line, Lines, Question, Queue
 
 PASSED_OVER = 4
 
@@ -59,8 +61,11 @@ Item = Line | Queue | Held | Sweep | Resettling
 class Asking:
     """Works on the items of the agenda. Each method returns how many requests it asked."""
 
-    def __init__(self, receptionist: Receptionist, agenda: Agenda[Item], lines: Lines) -> None:
+    def __init__(
+        self, receptionist: Receptionist, agenda: Agenda[Item], lines: Lines, clock: Clock
+    ) -> None:
         self._receptionist = receptionist
+        self._clock = clock
         self._agenda = agenda
         self._lines = lines
         self._sweeps: dict[Line, Sweep] = {}
@@ -111,18 +116,21 @@ class Asking:
         if line.any_change:
             return self._begin_sweep(line, steps)
         asked = passed_over = 0
-        with closing(line.by_seniority()) as queues:
-            while passed_over < PASSED_OVER and line.candidates.has_free_slot():
-                if asked >= steps:
-                    self._agenda.add(line)
+        while passed_over < PASSED_OVER and line.candidates.has_free_slot():
+            pod = line.freed_pod()
+            with closing(line.in_order_for(pod, self._clock.now())) as queues:
+                for queue in queues:
+                    if asked >= steps:
+                        self._agenda.add(line)
+                        return asked
+                    first = queue.first
+                    if first is not None:
+                        asked += 1
+                        passed_over += self._receptionist.ask(first)
+                    if passed_over >= PASSED_OVER or not _has_room(line, pod):
+                        break
+                else:
                     return asked
-                queue = next(queues, None)
-                if queue is None:
-                    return asked
-                first = queue.first
-                if first is not None:
-                    asked += 1
-                    passed_over += self._receptionist.ask(first)
         if passed_over >= PASSED_OVER:
             self._begin_sweep(line, 0)
         return asked
@@ -172,3 +180,11 @@ class Asking:
             self._agenda.add(line)
         resettling.lines.clear()
         return number
+
+
+def _has_room(line: Line, pod: PodState | None) -> bool:
+    """Return whether a pod, or (``None``) any pod of a line, has a free slot."""
+    if pod is None:
+        return line.candidates.has_free_slot()
+    room = pod.beliefs.free_slots
+    return room is not None and room > 0

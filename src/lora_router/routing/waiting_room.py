@@ -8,7 +8,8 @@ Rules:
 
   ======================================  ==========================================
   a pod has a free slot                   its lines: the highest priority first, and of one
-                                          priority the most senior queue
+                                          priority the queue that is cheapest to serve there,
+                                          waiting counted (``waiting_queue``)
   an adapter came in flight on a pod      the queues of that adapter
   a closed slot is open again             the queues of the adapter in it
   the slot closed for a queue is empty    that queue, after the lines
@@ -97,7 +98,7 @@ class WaitingRoom:
         self._impatient: dict[Queue, None] = {}
         """The queues for which no slot could be closed, in the order in which they asked."""
         self._agenda: Agenda[Item] = Agenda(clock)
-        self._asking = Asking(receptionist, self._agenda, self._lines)
+        self._asking = Asking(receptionist, self._agenda, self._lines, clock)
         self._agenda.work_on = self._asking.work
         self._alarms = Alarms(clock, self._ask_again)
 
@@ -285,7 +286,10 @@ class WaitingRoom:
         room = state.beliefs.free_slots
         has_room = room is None or room > 0
         for line in self._lines:
-            if line.any_change or (has_room and state in line.candidates.members):
+            if has_room and state in line.candidates.members:
+                line.freed[state] = None
+                self._agenda.add(line)
+            elif line.any_change:
                 self._agenda.add(line)
         for owner in self._slots.empty_on(state):
             if isinstance(owner, Queue):

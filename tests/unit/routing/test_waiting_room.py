@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from lora_router.fleet.adapter_beliefs import AdapterBeliefs
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
@@ -20,7 +21,7 @@ from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Held
+from lora_router.routing.waiting_queue import COMPARED, Held
 from lora_router.routing.waiting_room import Limits
 from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
@@ -340,6 +341,54 @@ class TestPriorities:
 
         assert router.late_names == ["b"]
         assert set(seen) == {7}
+
+
+class TestWhichQueueGetsAFreedSlot:
+    """``near`` is in the pod's host memory, and ``far`` is not."""
+
+    @pytest.fixture
+    def router(self, monkeypatch: pytest.MonkeyPatch) -> Router:
+        seconds = {"near": 0.0, "far": 1.5}
+        monkeypatch.setattr(
+            AdapterBeliefs, "seconds_to_load", lambda _beliefs, adapter: seconds[adapter]
+        )
+        return Router(fleet_of(1, 1, ["runs", "near", "far"]))
+
+    @pytest.mark.parametrize(
+        ("longer", "first"), [(0.0, "near"), (4.0, "near"), (5.0, "far"), (30.0, "far")]
+    )
+    def test_the_one_that_is_cheapest_to_load_there_and_waiting_counts(
+        self, router: Router, longer: float, first: str
+    ) -> None:
+        runs = router.routed("runs")
+        router.held("far")
+        router.clock.advance(longer)
+        router.held("near")
+        runs.reservation.release()
+
+        assert router.late_names == [first]
+
+    def test_a_higher_priority_comes_first(self, router: Router) -> None:
+        router.director.priorities.put({"chat": 1})
+        runs = router.routed("runs")
+        router.held("near")
+        router.held("far", objective="chat")
+        runs.reservation.release()
+
+        assert router.late_names == ["far"]
+
+    def test_few_are_compared_however_many_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        compared: list[str] = []
+
+        def seconds_to_load(_beliefs: AdapterBeliefs, adapter: str) -> float:
+            compared.append(adapter)
+            return 0.0
+
+        fleet = Saturated(4, 4, 200)
+        fleet.end_one("runs-0")
+        monkeypatch.setattr(AdapterBeliefs, "seconds_to_load", seconds_to_load)
+        assert fleet.asked(lambda: fleet.end_one("runs-0")) == 1
+        assert compared == fleet.waiting[:COMPARED]
 
 
 class TestHowLong:
