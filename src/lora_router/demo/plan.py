@@ -18,6 +18,9 @@ _ENGINE = EngineOptions(
     step_seconds=STEP_MS / 1000,
     host_load_seconds=HOST_LOAD_MS / 1000,
     disk_load_seconds=DISK_LOAD_MS / 1000,
+    # As vLLM does by default.
+    prefix_caching=True,
+    preemption=True,
 )
 
 
@@ -49,6 +52,7 @@ def demo_plan(routers: int = 1, *, peering: bool = True, slots: int = SLOTS) -> 
                 base=BASE,
                 adapters=ADAPTERS,
                 stream_interval=_STREAM_INTERVAL,
+                prompt_tokens_details=True,
                 engine=engine,
             )
             for number in range(PODS)

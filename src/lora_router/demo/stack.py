@@ -247,7 +247,17 @@ def pod_command(options: PodOptions) -> list[str]:
         *("--prefill-ms-per-token", str(engine.prefill_seconds_per_token * 1000)),
         *("--host-load-ms", str(engine.host_load_seconds * 1000)),
         *("--disk-load-ms", str(engine.disk_load_seconds * 1000)),
+        *("--kv-cache-tokens", str(engine.kv_cache_tokens)),
+        *("--block-size", str(engine.block_tokens)),
     ]
+    if engine.chunk_tokens is not None:
+        command += ["--max-num-batched-tokens", str(engine.chunk_tokens)]
+    if engine.prefix_caching:
+        command.append("--enable-prefix-caching")
+    if engine.preemption:
+        command.append("--preemption")
+    if options.prompt_tokens_details:
+        command.append("--enable-prompt-tokens-details")
     if options.preload:
         command.append("--preload")
     if not engine.loads_block:

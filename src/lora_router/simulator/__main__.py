@@ -47,6 +47,11 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
         "--max-loras": (defaults.max_loras, "adapter slots"),
         "--max-cpu-loras": (defaults.max_cpu_loras, "adapters that fit in host memory"),
         "--max-num-seqs": (defaults.max_num_seqs, "requests in a batch"),
+        "--kv-cache-tokens": (
+            defaults.kv_cache_tokens,
+            "tokens that fit in the KV cache, those of the prefix cache included",
+        ),
+        "--block-size": (defaults.block_tokens, "tokens in a block of the KV cache"),
         "--stream-interval": (1, "tokens in each event of a stream after the first event"),
     }
     add = parser.add_argument
@@ -64,6 +69,27 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
         action="store_true",
         help="loads delay only the requests of their adapter",
     )
+    add(
+        "--max-num-batched-tokens",
+        type=int,
+        default=defaults.chunk_tokens,
+        help="tokens that a step computes at most; without it, prompts are computed whole",
+    )
+    add(
+        "--enable-prefix-caching",
+        action="store_true",
+        help="keep KV blocks of past requests, for prompts with the same beginning",
+    )
+    add(
+        "--preemption",
+        action="store_true",
+        help="take KV blocks as tokens are computed, and preempt the last request without any",
+    )
+    add(
+        "--enable-prompt-tokens-details",
+        action="store_true",
+        help="name the cached tokens of a prompt in the usage of its answer",
+    )
     given = parser.parse_args(arguments)
     try:
         return PodOptions(
@@ -74,6 +100,7 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
             host=given.host,
             port=given.port,
             stream_interval=given.stream_interval,
+            prompt_tokens_details=given.enable_prompt_tokens_details,
             engine=EngineOptions(
                 max_loras=given.max_loras,
                 max_cpu_loras=given.max_cpu_loras,
@@ -84,6 +111,11 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
                 host_load_seconds=given.host_load_ms / 1000,
                 disk_load_seconds=given.disk_load_ms / 1000,
                 loads_block=not given.loads_do_not_block,
+                kv_cache_tokens=given.kv_cache_tokens,
+                block_tokens=given.block_size,
+                prefix_caching=given.enable_prefix_caching,
+                chunk_tokens=given.max_num_batched_tokens,
+                preemption=given.preemption,
             ),
         )
     except ValueError as error:

@@ -31,8 +31,17 @@ CHAT = Shape("chatcmpl", "chat.completion", "chat.completion.chunk", chat=True)
 COMPLETION = Shape("cmpl", "text_completion", "text_completion", chat=False)
 
 
-def completion(shape: Shape, model: str, job: EngineRequest) -> dict[str, object]:
-    """Return the answer of a request that is not streamed."""
+def completion(
+    shape: Shape, model: str, job: EngineRequest, *, details: bool = False
+) -> dict[str, object]:
+    """Return the answer of a request that is not streamed.
+
+    Args:
+        shape: The names of the endpoint.
+        model: The model's name.
+        job: The request, which has ended.
+        details: Whether the usage names the cached tokens.
+    """
     text = WORD * job.generated
     content: dict[str, object] = (
         {"message": {"role": "assistant", "content": text}} if shape.chat else {"text": text}
@@ -41,7 +50,7 @@ def completion(shape: Shape, model: str, job: EngineRequest) -> dict[str, object
         **_head(shape.id_prefix, shape.document, model, job),
         "choices": [_choice(content, "length")],
         "system_fingerprint": _FINGERPRINT,
-        "usage": _usage(job),
+        "usage": _usage(job, details=details),
     }
 
 
@@ -53,12 +62,20 @@ class EventWriter:
     """
 
     def __init__(
-        self, shape: Shape, model: str, job: EngineRequest, *, interval: int, include_usage: bool
+        self,
+        shape: Shape,
+        model: str,
+        job: EngineRequest,
+        *,
+        interval: int,
+        include_usage: bool,
+        details: bool = False,
     ) -> None:
         self._shape = shape
         self._job = job
         self._interval = interval
         self._include_usage = include_usage
+        self._details = details
         self._head = _head(shape.id_prefix, shape.chunk, model, job)
         self._middle = self._text_event(interval, None)
         self._begun = False
@@ -90,7 +107,8 @@ class EventWriter:
     def _ending(self) -> bytes:
         if not self._include_usage:
             return DONE
-        return self._event([], usage=_usage(self._job), system_fingerprint=_FINGERPRINT) + DONE
+        usage = _usage(self._job, details=self._details)
+        return self._event([], usage=usage, system_fingerprint=_FINGERPRINT) + DONE
 
     def _text_event(self, tokens: int, finish_reason: str | None) -> bytes:
         text = WORD * tokens
@@ -154,9 +172,13 @@ def _choice(content: Mapping[str, object], finish_reason: str | None) -> dict[st
     return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason, **stop}
 
 
-def _usage(job: EngineRequest) -> dict[str, int]:
-    return {
+def _usage(job: EngineRequest, *, details: bool) -> dict[str, object]:
+    usage: dict[str, object] = {
         "prompt_tokens": job.prompt_tokens,
         "total_tokens": job.prompt_tokens + job.generated,
         "completion_tokens": job.generated,
     }
+    # As in vLLM, nothing is said of a prompt without a cached token.
+    if details and job.cached_tokens:
+        usage["prompt_tokens_details"] = {"cached_tokens": job.cached_tokens}
+    return usage

@@ -29,7 +29,6 @@ MAX_MODEL_LEN = 8192
 """Tokens that a request may have in total, as ``/v1/models`` reports."""
 
 _ENGINE = ("engine", "model_name")
-_BLOCK_SIZE = 16
 
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -52,14 +51,10 @@ _UNMOVED_COUNTERS = (
     "estimated_flops_per_gpu",
     "estimated_read_bytes_per_gpu",
     "estimated_write_bytes_per_gpu",
-    "prefix_cache_queries",
-    "prefix_cache_hits",
     "external_prefix_cache_queries",
     "external_prefix_cache_hits",
     "mm_cache_queries",
     "mm_cache_hits",
-    "num_preemptions",
-    "prompt_tokens_cached",
 )
 _UNMOVED_HISTOGRAMS = (
     ("request_max_num_generation_tokens", _TOKENS),
@@ -112,6 +107,31 @@ class MetricsPage:
         self._prompt_tokens = self._counter(
             "vllm:prompt_tokens", "Number of prefill tokens processed."
         )
+        self._queried = self._counter(
+            "vllm:prefix_cache_queries",
+            "Prefix cache queries, in terms of number of queried tokens.",
+        )
+        self._hits = self._counter(
+            "vllm:prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens."
+        )
+        self._cached = self._counter(
+            "vllm:prompt_tokens_cached", "Number of cached prompt tokens (local + external)."
+        )
+        by_source = Counter(
+            "vllm:prompt_tokens_by_source",
+            "Number of prompt tokens by source.",
+            (*_ENGINE, "source"),
+            registry=registry,
+        )
+        self._by_source = {
+            source: by_source.labels(*self._labels, source)
+            for source in ("local_compute", "local_cache_hit", "external_kv_transfer")
+        }
+        self._preemptions = self._counter(
+            "vllm:num_preemptions", "Cumulative number of preemption from the engine."
+        )
+        self._counted = (0, 0, 0)
+        """Of the engine: prompt tokens, cached ones, and preemptions, as they were counted last."""
         self._generated = self._counter(
             "vllm:generation_tokens", "Number of generation tokens processed."
         )
@@ -166,16 +186,32 @@ class MetricsPage:
             if request.generated == 1:
                 self._first_token.observe(now - request.arrived)
                 self._prompt_tokens.inc(request.prompt_tokens)
+                self._cached.inc(request.cached_tokens)
+                computed = request.prompt_tokens - request.cached_tokens
+                self._by_source["local_compute"].inc(computed)
+                self._by_source["local_cache_hit"].inc(request.cached_tokens)
                 self._request_prompt.observe(request.prompt_tokens)
             if request.finished:
                 self._finished.inc()
                 self._request_output.observe(request.generated)
                 self._end_to_end.observe(now - request.arrived)
         self._generated.inc(tokens)
+        self._count_prompts()
         self._iteration.observe(tokens)
         names = ",".join(self._engine.listed)
         max_lora = str(self._engine.options.max_loras)
         self._lora_info.labels(max_lora, names, names).set(self._unix_time())
+
+    def _count_prompts(self) -> None:
+        """Count what the engine looked up, and whom it preempted, since the last time."""
+        engine = self._engine
+        queried, hits, preempted = self._counted
+        self._counted = engine.prompt_tokens, engine.cached_tokens, engine.preemptions
+        # Without prefix caching, vLLM looks nothing up.
+        if engine.options.prefix_caching:
+            self._queried.inc(engine.prompt_tokens - queried)
+            self._hits.inc(engine.cached_tokens - hits)
+        self._preemptions.inc(engine.preemptions - preempted)
 
     def note_abort(self) -> None:
         """Record a request whose client disconnected."""
@@ -219,16 +255,17 @@ class MetricsPage:
             sleep.labels(*self._labels, state).set(state == "awake")
 
     def _add_cache_config(self) -> None:
-        tokens = self._engine.options.kv_cache_tokens
+        options = self._engine.options
+        tokens = options.kv_cache_tokens
         values = {
-            "block_size": str(_BLOCK_SIZE),
+            "block_size": str(options.block_tokens),
             "cache_dtype": "auto",
-            "enable_prefix_caching": "False",
+            "enable_prefix_caching": str(options.prefix_caching),
             "engine": "0",
             "gpu_memory_utilization": "0.92",
             "kv_cache_size_tokens": str(tokens),
             "num_cpu_blocks": "None",
-            "num_gpu_blocks": str(tokens // _BLOCK_SIZE),
+            "num_gpu_blocks": str(tokens // options.block_tokens),
             "sliding_window": "None",
         }
         Gauge(

@@ -1,5 +1,6 @@
 """Requests to a simulated pod: JSON and form bodies, read as vLLM reads them."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from aiohttp import web
 from lora_router.simulator.metrics_page import MAX_MODEL_LEN
 
 DEFAULT_OUTPUT_TOKENS = 16
+BLOCK_TOKENS = 16
+"""Tokens that a name of a block stands for."""
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -35,6 +38,8 @@ class Asked:
     include_usage: bool = False
     inputs: int = 1
     """Number of texts to embed."""
+    blocks: tuple[int, ...] = ()
+    """Names of the full blocks of the prompt, of ``BLOCK_TOKENS`` tokens each."""
 
 
 async def read_completion(request: web.Request) -> Asked:
@@ -45,9 +50,11 @@ async def read_completion(request: web.Request) -> Asked:
     """
     document = await read_object(request)
     options = document.get("stream_options")
+    text = prompt_text(document.get("messages") or document.get("prompt") or "")
     return Asked(
         model=_model(document),
-        prompt_tokens=count_tokens(document.get("messages") or document.get("prompt") or ""),
+        prompt_tokens=count_tokens(text),
+        blocks=name_blocks(text),
         output_tokens=_output_tokens(document),
         stream=document.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -64,7 +71,7 @@ async def read_embedding(request: web.Request) -> Asked:
     texts = document.get("input")
     return Asked(
         model=_model(document),
-        prompt_tokens=count_tokens(texts or ""),
+        prompt_tokens=count_tokens(prompt_text(texts or "")),
         output_tokens=1,  # An embedding takes one step.
         inputs=len(texts) if isinstance(texts, list) else 1,
     )
@@ -107,10 +114,31 @@ async def read_object(request: web.Request) -> dict[str, object]:
     return document
 
 
-def count_tokens(prompt: object) -> int:
-    """Return roughly how many tokens a prompt has: one for four characters, and at least one."""
-    text = prompt if isinstance(prompt, str) else json.dumps(prompt)
+def prompt_text(prompt: object) -> str:
+    """Return what stands for the tokens of a prompt: its text, or the JSON of its messages.
+
+    The JSON has no end, so that the messages of a chat begin as those of its next turn do.
+    """
+    return prompt if isinstance(prompt, str) else json.dumps(prompt).removesuffix("]")
+
+
+def count_tokens(text: str) -> int:
+    """Return roughly how many tokens a text has: one for four characters, and at least one."""
     return max(1, len(text) // _CHARACTERS_PER_TOKEN)
+
+
+def name_blocks(text: str) -> tuple[int, ...]:
+    """Return a name for each full block of a text: a hash of all that stands up to its end.
+
+    vLLM hashes the tokens of each block together with the hash of the block before it.
+    """
+    size = BLOCK_TOKENS * _CHARACTERS_PER_TOKEN
+    so_far = hashlib.blake2b(digest_size=8)
+    names = []
+    for end in range(size, len(text) + 1, size):
+        so_far.update(text[end - size : end].encode(errors="surrogatepass"))
+        names.append(int.from_bytes(so_far.digest()))
+    return tuple(names)
 
 
 def _model(document: Mapping[str, object]) -> str:

@@ -23,6 +23,7 @@ from lora_router.simulator.engine import Engine, EngineRequest
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.metrics_page import CONTENT_TYPE, MetricsPage, models_document
 from lora_router.simulator.requests import (
+    BLOCK_TOKENS,
     Asked,
     RequestError,
     read_completion,
@@ -50,6 +51,9 @@ class PodOptions:
     """0: any free port."""
     stream_interval: int = 1
     """Tokens in each event of a stream after the first one, like vLLM's option of this name."""
+    prompt_tokens_details: bool = False
+    """Whether the usage in answers names the prompt tokens that were cached, like vLLM's option
+    ``--enable-prompt-tokens-details``."""
     engine: EngineOptions = field(default_factory=EngineOptions)
 
     def __post_init__(self) -> None:
@@ -218,10 +222,12 @@ class SimulatedPod:
     async def _complete(self, request: web.Request, shape: Shape) -> web.StreamResponse:
         asked = await read_completion(request)
         model, job, headers = self._admit(request, asked)
+        details = self.options.prompt_tokens_details
         async with self._driver.generate(job) as generation:
             if not asked.stream:
                 await _until_last(generation)
-                return web.json_response(completions.completion(shape, model, job), headers=headers)
+                answered = completions.completion(shape, model, job, details=details)
+                return web.json_response(answered, headers=headers)
             # As in vLLM, the status is sent at once and the first event with the first token.
             answer = web.StreamResponse(headers={**headers, "content-type": EVENT_STREAM})
             await answer.prepare(request)
@@ -231,6 +237,7 @@ class SimulatedPod:
                 job,
                 interval=self.options.stream_interval,
                 include_usage=asked.include_usage,
+                details=details,
             )
             async for last in generation:
                 if event := events.token(last=last):
@@ -266,6 +273,8 @@ class SimulatedPod:
             output_tokens=asked.output_tokens,
             arrived=asyncio.get_running_loop().time(),
             id=request.headers.get("x-request-id") or uuid.uuid4().hex,
+            blocks=asked.blocks,
+            block_tokens=BLOCK_TOKENS,
         )
         return model, job, {"x-pod": self.options.name, "x-adapter-state": self._found(adapter)}
 

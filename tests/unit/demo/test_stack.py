@@ -29,6 +29,17 @@ lora_router_peers 1.0
     [
         demo_plan().pods[0],
         PodOptions("pod-7", base="llama", preload=True),
+        PodOptions(
+            "pod-9",
+            prompt_tokens_details=True,
+            engine=EngineOptions(
+                kv_cache_tokens=9000,
+                block_tokens=32,
+                prefix_caching=True,
+                chunk_tokens=512,
+                preemption=True,
+            ),
+        ),
         PodOptions("pod-8", adapters=("a", "b"), engine=EngineOptions(loads_block=False)),
     ],
 )

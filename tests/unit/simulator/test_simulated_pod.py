@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.requests import name_blocks
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 DATA = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
@@ -135,6 +136,94 @@ async def test_a_stream_ends_with_usage_and_done(client: Client) -> None:
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 4
     assert last["id"] == "chatcmpl-req-123"
+
+
+# The prefix cache
+
+CACHING = EngineOptions(
+    step_seconds=0.002, host_load_seconds=0.0, disk_load_seconds=0.0, prefix_caching=True
+)
+TURNS: list[dict[str, str]] = [
+    {"role": "user", "content": "Tell me of slots, and of what is loaded into them. " * 8},
+    {"role": "assistant", "content": "A slot has the weights of one adapter. " * 8},
+    {"role": "user", "content": "And then?"},
+]
+
+
+async def test_usage_names_the_tokens_of_a_chat_that_were_cached() -> None:
+    async with a_pod(engine=CACHING, prompt_tokens_details=True) as client:
+        answers = [
+            (await client.chat(model=model, messages=TURNS[:turns]))[1]["usage"]
+            for model, turns in (("a1", 1), ("a1", 1), ("a1", 3), ("a2", 3))
+        ]
+    first, again, longer, other = answers
+
+    assert "prompt_tokens_details" not in first  # As in vLLM, if there are none.
+    assert again["prompt_tokens_details"] == longer["prompt_tokens_details"]
+    cached = again["prompt_tokens_details"]["cached_tokens"]
+    assert cached % 16 == 0
+    assert first["prompt_tokens"] - 16 <= cached < first["prompt_tokens"]
+    assert "prompt_tokens_details" not in other
+
+
+async def test_a_stream_ends_with_the_cached_tokens_too() -> None:
+    async with a_pod(engine=CACHING, prompt_tokens_details=True) as client:
+        for _ in range(2):
+            _, body = await client.post(
+                "/v1/chat/completions",
+                {
+                    "model": "base",
+                    "messages": TURNS,
+                    "stream": True,
+                    "stream_options": {"include_usage": True},
+                },
+            )
+    usage = json.loads(body.split(b"\n\n")[-3].removeprefix(b"data: "))["usage"]
+
+    assert 0 < usage["prompt_tokens_details"]["cached_tokens"] < usage["prompt_tokens"]
+
+
+@pytest.mark.parametrize("details", [False, True])
+async def test_without_the_option_or_the_cache_usage_says_nothing_of_it(details: bool) -> None:
+    engine = EngineOptions(step_seconds=0.002, prefix_caching=not details)
+    async with a_pod(engine=engine, prompt_tokens_details=details) as client:
+        for _ in range(2):
+            _, answer = await client.chat(model="base", messages=TURNS)
+
+    assert "prompt_tokens_details" not in answer["usage"]
+
+
+async def test_the_page_counts_queried_and_cached_tokens() -> None:
+    async with a_pod(engine=CACHING) as client:
+        for _ in range(3):
+            _, answer = await client.chat(model="base", messages=TURNS)
+        _, page = await client.get("/metrics")
+    tokens = answer["usage"]["prompt_tokens"]
+    found = {
+        line.partition("{")[0]: float(line.rpartition(" ")[2])
+        for line in page.decode().splitlines()
+        if line.startswith(("vllm:prefix_cache_", "vllm:prompt_tokens_cached"))
+    }
+    cached = (tokens - 1) // 16 * 16
+
+    assert found["vllm:prefix_cache_queries_total"] == 3 * tokens
+    assert found["vllm:prefix_cache_hits_total"] == 2 * cached
+    assert found["vllm:prompt_tokens_cached_total"] == 2 * cached
+    assert f'source="local_compute"}} {3.0 * tokens - 2 * cached}'.encode() in page
+    assert b'enable_prefix_caching="True"' in page
+
+
+@pytest.mark.parametrize("text", ["", "short", "x" * 64, "ÄÖ\ud800" * 100])
+def test_a_text_has_a_name_for_each_full_block(text: str) -> None:
+    names = name_blocks(text)
+
+    assert len(names) == len(text) // 64
+    assert len(set(names)) == len(names)
+    assert name_blocks(text + "y" * 64)[: len(names)] == names
+    assert name_blocks("z" + text)[:1] != names[:1] or not names
+
+
+# Streams
 
 
 async def test_tokens_come_one_by_one_and_not_at_the_end(client: Client) -> None:
