@@ -12,11 +12,12 @@ import subprocess
 import sys
 from itertools import combinations
 
+from lora_router.demo.chats import FIRST_TOKENS, TURN_TOKENS
 from lora_router.demo.load import ADAPTERS, BASE, make_trace
-from lora_router.demo.plan import DISK_LOAD_MS, HOST_LOAD_MS, PODS, SLOTS, STEP_MS
+from lora_router.demo.load import Arrival as DemoArrival
+from lora_router.demo.plan import STEP_MS, demo_plan
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.registry import load_algorithms
-from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.percentile import percentile
@@ -24,6 +25,8 @@ from lora_router.simulator.trace import BASE_MODEL, Arrival
 
 ALGORITHMS = ("random", "least-request", "shuffle-shard", "lora-affinity", "lora-placement")
 PROMPT_TOKENS = 10
+"""Of a request that is no part of a chat."""
+BLOCK_TOKENS = 16
 
 
 def main() -> None:
@@ -73,27 +76,24 @@ def _live(seconds: float, seed: int) -> dict[str, tuple[float, float]]:
 
 
 def _simulated(name: str, seconds: float, seed: int) -> tuple[float, float]:
-    engine = EngineOptions(
-        max_loras=SLOTS,
-        step_seconds=STEP_MS / 1000,
-        host_load_seconds=HOST_LOAD_MS / 1000,
-        disk_load_seconds=DISK_LOAD_MS / 1000,
-    )
-    fleet = FleetOptions((engine,) * PODS, ADAPTERS, preloaded=())
+    fleet = FleetOptions(tuple(pod.engine for pod in demo_plan().pods), ADAPTERS, preloaded=())
     simulation = FleetSimulation(
         fleet, lambda rng: load_algorithms(AlgorithmOptions(rng=rng))[name], seed
     )
-    run = simulation.run(
-        Arrival(
-            each.at,
-            BASE_MODEL if each.model == BASE else each.model,
-            PROMPT_TOKENS,
-            each.output_tokens,
-        )
-        for each in make_trace(seed, seconds)
-    )
+    run = simulation.run(map(_simulated_arrival, make_trace(seed, seconds)))
     times = sorted(request.first_token - request.arrived for request in run.requests)
     return percentile(times, 0.5), percentile(times, 0.99)
+
+
+def _simulated_arrival(arrival: DemoArrival) -> Arrival:
+    model = BASE_MODEL if arrival.model == BASE else arrival.model
+    turn = arrival.turn
+    if turn is None:
+        return Arrival(arrival.at, model, PROMPT_TOKENS, arrival.output_tokens)
+    tokens = FIRST_TOKENS + turn.number * TURN_TOKENS
+    # The beginnings of two chats differ. What is equal in all of them is short.
+    blocks = tuple(hash((turn.chat, block)) for block in range(tokens // BLOCK_TOKENS))
+    return Arrival(arrival.at, model, tokens, arrival.output_tokens, blocks, BLOCK_TOKENS)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,30 @@
 Twelve adapters share four pods of four slots. That is enough for all of them, with little to spare.
 Each adapter has three to five requests in progress at any time. An adapter that is active on a pod
 therefore stays active, and a router that sends its requests elsewhere takes a slot from another
-adapter. One request in seven is for the base model, which needs no slot.
+adapter. One request in seven is for the base model, which needs no slot. Between these requests are
+the turns of chats (``chats``), each chat for one of the same models.
 """
 
 import asyncio
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import aiohttp
 
+from lora_router.demo.chats import CHATS_PER_SECOND, TURN_SECONDS, TURNS, Turn
+
 BASE = "base"
 ADAPTERS = tuple(f"lora-{number:02d}" for number in range(1, 13))
-REQUESTS_PER_SECOND = 36.0
+_POPULARITY = [1.0 - number / (3 * len(ADAPTERS)) for number in range(len(ADAPTERS))]
+REQUESTS_PER_SECOND = 32.0
+"""Without those of chats."""
 BASE_SHARE = 1 / 7
 OUTPUT_TOKENS = (30, 60)
+_QUESTION = [{"role": "user", "content": "Tell me about slots."}]
+_END_BYTES = 1024
+"""How much of the end of an answer is kept: its last events."""
 LONGEST_WAIT_SECONDS = 90.0
 """Timeout of a request. With ``random``, twelve adapters wait for four slots on each pod, and the
 last requests are answered long after they were sent."""
@@ -31,6 +40,8 @@ class Arrival:
     """Seconds from the start."""
     model: str
     output_tokens: int
+    turn: Turn | None = None
+    """``None``: it is no part of a chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +59,39 @@ class Outcome:
     """When it was due, in seconds from the start of the trace."""
     late_seconds: float = 0.0
     """How much later it was sent. Well below a step, unless the machine is too busy to measure."""
+    chat_tokens: int = 0
+    """Length of the prompt, if it is a turn of a chat."""
+    cached_tokens: int = 0
+    """Those of them that the pod found in its prefix cache."""
 
 
 def make_trace(seed: int, seconds: float) -> tuple[Arrival, ...]:
     """Return Poisson arrivals; the last adapter is a third less popular than the first."""
-    rng = random.Random(seed)
-    weights = [1.0 - number / (3 * len(ADAPTERS)) for number in range(len(ADAPTERS))]
-    trace = []
-    at = rng.expovariate(REQUESTS_PER_SECOND)
+    rng, chats = random.Random(seed), random.Random(f"chats {seed}")
+    trace = [
+        Arrival(at, *_model_and_length(rng)) for at in _times(rng, REQUESTS_PER_SECOND, seconds)
+    ]
+    for chat, start in enumerate(_times(chats, CHATS_PER_SECOND, seconds)):
+        model, _ = _model_and_length(chats)
+        for turn in range(TURNS):
+            at = start + turn * TURN_SECONDS
+            length = chats.randint(*OUTPUT_TOKENS)
+            if at < seconds:
+                trace.append(Arrival(at, model, length, Turn(chat, turn)))
+    return tuple(sorted(trace, key=lambda arrival: arrival.at))
+
+
+def _times(rng: random.Random, rate: float, seconds: float) -> Iterator[float]:
+    at = rng.expovariate(rate)
     while at < seconds:
-        model = BASE if rng.random() < BASE_SHARE else rng.choices(ADAPTERS, weights)[0]
-        trace.append(Arrival(at, model, rng.randint(*OUTPUT_TOKENS)))
-        at += rng.expovariate(REQUESTS_PER_SECOND)
-    return tuple(trace)
+        yield at
+        at += rng.expovariate(rate)
+
+
+def _model_and_length(rng: random.Random) -> tuple[str, int]:
+    """Draw the model of a request, and the length of its answer."""
+    model = BASE if rng.random() < BASE_SHARE else rng.choices(ADAPTERS, _POPULARITY)[0]
+    return model, rng.randint(*OUTPUT_TOKENS)
 
 
 class Player:
@@ -104,11 +135,13 @@ class Player:
 
     async def _ask(self, session: aiohttp.ClientSession, arrival: Arrival) -> Outcome:
         loop = asyncio.get_running_loop()
+        turn = arrival.turn
         document = {
             "model": arrival.model,
-            "messages": [{"role": "user", "content": "Tell me about slots."}],
+            "messages": _QUESTION if turn is None else turn.messages(),
             "max_tokens": arrival.output_tokens,
             "stream": True,
+            "stream_options": {"include_usage": turn is not None},
         }
         sent = loop.time()
         async with session.post(self._url, json=document) as response:
@@ -119,11 +152,27 @@ class Player:
             end = b""
             async for chunk in response.content.iter_any():
                 first = first or loop.time() - sent
-                end = (end + chunk)[-16:]
+                end = (end + chunk)[-_END_BYTES:]
+            prompt, cached = (0, 0) if turn is None else _usage(end)
             return Outcome(
                 model=arrival.model,
                 error=None if end.endswith(b"data: [DONE]\n\n") else "the answer was cut off",
                 first_token_seconds=first,
                 pod=response.headers.get("x-pod", ""),
                 adapter_state=response.headers.get("x-adapter-state", ""),
+                chat_tokens=prompt,
+                cached_tokens=cached,
             )
+
+
+def _usage(end: bytes) -> tuple[int, int]:
+    """Return the tokens of a prompt, and how many of them were cached, from the end of a stream.
+
+    The last event before ``[DONE]`` has them, with ``stream_options.include_usage``.
+    """
+    events = [line[5:] for line in end.split(b"\n") if line.startswith(b"data: {")]
+    try:
+        usage = json.loads(events[-1])["usage"]
+        return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+    except (IndexError, KeyError, TypeError, ValueError):
+        return 0, 0  # The answer was cut off.

@@ -11,6 +11,9 @@ SLOTS = 4
 STEP_MS = 30
 HOST_LOAD_MS = 80
 DISK_LOAD_MS = 300
+CHUNK_TOKENS = 512
+"""Prompt tokens that a pod computes in a step at most, with those of the answers."""
+KV_CACHE_TOKENS = 60_000
 _STREAM_INTERVAL = 5
 """Tokens in an event. Fewer events leave more of the machine to what is shown: the first ones."""
 _ENGINE = EngineOptions(
@@ -21,6 +24,8 @@ _ENGINE = EngineOptions(
     # As vLLM does by default.
     prefix_caching=True,
     preemption=True,
+    chunk_tokens=CHUNK_TOKENS,
+    kv_cache_tokens=KV_CACHE_TOKENS,
 )
 
 

@@ -18,6 +18,8 @@ class Result:
     """Time to first token in milliseconds: ``p50``, ``p95``, ``p99``."""
     affinity_hit_rate: float
     """Share of adapter requests whose adapter was active on their pod when they arrived."""
+    prefix_hit_rate: float
+    """Share of the prompt tokens of chats that were in the prefix cache of their pod."""
     slot_waits: int
     """Requests that waited for a slot on their pod."""
     adapter_loads: int
@@ -43,12 +45,15 @@ def summarise(
     times = sorted(outcome.first_token_seconds * 1000 for outcome in good)
     adapter = [outcome for outcome in good if outcome.model != BASE]
     hits = sum(outcome.adapter_state == "active" for outcome in adapter)
+    chat_tokens = sum(outcome.chat_tokens for outcome in good)
+    cached = sum(outcome.cached_tokens for outcome in good)
     errors = Counter(outcome.error for outcome in outcomes if outcome.error is not None)
     by_pod = Counter(outcome.pod for outcome in good)
     return Result(
         requests=len(outcomes),
         ttft_ms={f"p{p}": round(percentile(times, p / 100), 1) for p in (50, 95, 99)},
         affinity_hit_rate=round(hits / len(adapter), 4) if adapter else 0.0,
+        prefix_hit_rate=round(cached / chat_tokens, 4) if chat_tokens else 0.0,
         slot_waits=sum(report.slot_waits for report in reports),
         adapter_loads=sum(report.loads for report in reports),
         requests_by_pod={report.pod: by_pod[report.pod] for report in reports},

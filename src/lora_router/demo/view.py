@@ -26,6 +26,7 @@ _ROWS = (
     "time to first token, p95",
     "time to first token, p99",
     "adapter already active on its pod",
+    "chat tokens in the prefix cache",
     "requests that waited for a slot",
     "adapter loads",
     "requests by pod",
@@ -112,6 +113,7 @@ def _cells(result: Result, plan: StackPlan) -> tuple[str, ...]:
         f"{result.errors:,}",
         *(f"{result.ttft_ms[name]:,.0f} ms" for name in ("p50", "p95", "p99")),
         f"{result.affinity_hit_rate:.1%}",
+        f"{result.prefix_hit_rate:.1%}",
         f"{result.slot_waits:,}",
         f"{result.adapter_loads:,}",
         _counts(result.requests_by_pod.values()),
@@ -132,7 +134,8 @@ def _explanation(results: Mapping[str, Result], plan: StackPlan) -> list[Text]:
         f"slots, behind a real Envoy that asks {_asked(plan)} for a pod for each request.",
         "What it means: a request for an adapter that is active on its pod starts at once. "
         "Elsewhere it loads the adapter, and if no slot is free it first waits until another "
-        "adapter's requests have finished.",
+        "adapter's requests have finished. A turn of a chat finds the conversation so far in the "
+        "prefix cache of the pod that had the turn before. Every other pod computes it anew.",
     ]
     if len(p99) > 1:
         slowest, fastest = max(p99, key=p99.__getitem__), min(p99, key=p99.__getitem__)

@@ -2,10 +2,19 @@
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import aiohttp
 import pytest
 
+from lora_router.demo.chats import (
+    CHATS_PER_SECOND,
+    FIRST_TOKENS,
+    TURN_SECONDS,
+    TURN_TOKENS,
+    TURNS,
+    Turn,
+)
 from lora_router.demo.load import (
     ADAPTERS,
     BASE,
@@ -17,6 +26,7 @@ from lora_router.demo.load import (
     make_trace,
 )
 from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.requests import count_tokens
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
 
@@ -35,8 +45,9 @@ def test_a_trace_has_the_rate_the_shares_and_the_lengths_it_says() -> None:
     trace = make_trace(1, 1000)
     models = Counter(arrival.model for arrival in trace)
     low, high = OUTPUT_TOKENS
+    rate = REQUESTS_PER_SECOND + TURNS * CHATS_PER_SECOND
 
-    assert len(trace) / 1000 == pytest.approx(REQUESTS_PER_SECOND, rel=0.02)
+    assert len(trace) / 1000 == pytest.approx(rate, rel=0.02)
     assert models[BASE] / len(trace) == pytest.approx(BASE_SHARE, rel=0.05)
     assert set(models) == {BASE, *ADAPTERS}
     assert models[ADAPTERS[0]] > models[ADAPTERS[-1]] > models[ADAPTERS[0]] / 2
@@ -44,6 +55,48 @@ def test_a_trace_has_the_rate_the_shares_and_the_lengths_it_says() -> None:
     assert [arrival.at for arrival in trace] == sorted(arrival.at for arrival in trace)
     assert trace[0].at > 0
     assert trace[-1].at < 1000
+
+
+def test_the_turns_of_a_chat_are_for_one_model_and_come_one_after_the_other() -> None:
+    chats: dict[int, list[tuple[int, str, float]]] = {}
+    for arrival in make_trace(1, 60):
+        turn = arrival.turn
+        if turn is not None:
+            chats.setdefault(turn.chat, []).append((turn.number, arrival.model, arrival.at))
+
+    assert chats
+    for turns in chats.values():
+        numbers, models, times = zip(*turns, strict=True)
+        assert numbers == tuple(range(len(turns)))
+        assert len(set(models)) == 1
+        assert all(b - a == pytest.approx(TURN_SECONDS) for a, b in pairwise(times))
+
+
+def _tokens(messages: list[dict[str, str]]) -> int:
+    return sum(count_tokens(message["content"]) for message in messages)
+
+
+def test_a_turn_repeats_the_chat_so_far_and_adds_to_it() -> None:
+    first, second, other = Turn(3, 0).messages(), Turn(3, 1).messages(), Turn(4, 0).messages()
+
+    assert second[: len(first)] == first
+    assert _tokens(first) == FIRST_TOKENS
+    assert _tokens(second) - _tokens(first) == TURN_TOKENS
+    assert other[0] == first[0]
+    assert other[1] != first[1]
+
+
+async def test_a_turn_says_how_much_of_its_prompt_the_pod_had() -> None:
+    engine = EngineOptions(step_seconds=0.001, step_seconds_per_request=0, prefix_caching=True)
+    trace = [Arrival(0.0, BASE, 2, Turn(0, number)) for number in (0, 1)]
+    async with SimulatedPod(PodOptions("pod-0", prompt_tokens_details=True, engine=engine)) as pod:
+        for arrival in trace:
+            player = Player(f"http://{pod.address}", [arrival])
+            await player.play()
+    (second,) = player.outcomes
+
+    assert second.chat_tokens > FIRST_TOKENS
+    assert 0.9 * FIRST_TOKENS < second.cached_tokens < second.chat_tokens
 
 
 async def test_every_request_has_an_outcome_and_an_error_says_what_happened() -> None:
