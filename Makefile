@@ -107,7 +107,7 @@ bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: every policy
 	mkdir -p build
 	PYTHONPATH=. $(PY) -m bench.routing_evidence $(ARGS) > build/routing.md
 	@cat build/routing.md
-	$(PY) docs/embed.py docs/routing.md bench-routing < build/routing.md
+	$(if $(ARGS),,$(PY) docs/embed.py docs/routing.md bench-routing < build/routing.md)
 
 .PHONY: plots
 plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)
