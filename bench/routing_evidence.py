@@ -27,7 +27,8 @@ from lora_router.simulator.summary import Summary, median_of
 PUBLISHED = (
     "random", "least-request", "power-of-two", "lora-affinity", "four-tier", "lora-residency",
     "shuffle-shard", "prefix-cache", "weighted-scores", "llm-d-default", "sticky-sessions",
-    "toppings", "dynamo-kv", "dynamo-lora", "cost", "hold",
+    "prefix-cache-preble", "l-metric-local", "toppings", "dynamo-kv", "dynamo-lora", "cost",
+    "hold",
 )  # fmt: skip
 CAPABLE = (OURS, "hold", "lora-affinity", "shuffle-shard", "sticky-sessions")
 """Policies of which one carries the most in each scenario. They decide what the capacity is."""

@@ -7,11 +7,11 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.policies.prompt_tokens import tokens_of
 from lora_router.simulator.policies.sent_requests import SentRequests
 
 BLOCK_TOKENS = 16.0
 """The block size of vLLM."""
-_TOKEN_BYTES = 4
 
 
 class DynamoKv:
@@ -62,9 +62,8 @@ class DynamoKv:
             among: The candidates that may be picked.
             now: Seconds, as in ``pick``.
         """
-        prompt = request.prompt
-        tokens = request.size / _TOKEN_BYTES if prompt is None else prompt.tokens
-        cached = candidates.cached(request.model, prompt)
+        tokens = tokens_of(request)
+        cached = candidates.cached(request.model, request.prompt)
         costs = [self.cost(pod, tokens, cached, now) for pod in among]
         least = min(costs)
         ties = [pod for pod, cost in zip(among, costs, strict=True) if cost == least]

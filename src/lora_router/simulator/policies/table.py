@@ -9,6 +9,8 @@ from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.policies.dynamo_kv import DynamoKv
 from lora_router.simulator.policies.dynamo_lora import DynamoLora
 from lora_router.simulator.policies.expected_wait import Cost, HoldForSlot
+from lora_router.simulator.policies.l_metric import LMetricLocal
+from lora_router.simulator.policies.preble import PrefixCachePreble
 from lora_router.simulator.policies.sticky_sessions import StickySessions
 from lora_router.simulator.policies.toppings import Toppings
 
@@ -64,6 +66,19 @@ POLICIES: Mapping[str, PublishedPolicy] = {
         "NVIDIA Dynamo, `lib/llm/src/lora` (`controller.rs`, commit 0a8cd5a; `filter.rs`, "
         "75de68b; `config.rs`, 32381ac; `routing/hrw.rs`, 9323dab)",
         DynamoLora,
+    ),
+    "l-metric-local": PublishedPolicy(
+        "the lowest product of prompt tokens to compute and requests",
+        "AIBrix, `l_metric_local.go`, commit 2519ad5; Zhang et al., *LMetric*, arXiv 2603.15202 "
+        "(2026-03-16)",
+        LMetricLocal,
+    ),
+    "prefix-cache-preble": PublishedPolicy(
+        "a pod that has the longest beginning if more than half of the prompt is known, else the "
+        "pod with the lowest cost of the last 3 minutes",
+        "AIBrix, `prefix_cache_preble.go`, commit e3e10f9 (2026-08-22); Srivatsa et al., "
+        "*Preble*, ICLR 2025",
+        PrefixCachePreble,
     ),
     "sticky-sessions": PublishedPolicy(
         "a session stays on one of the adapter's two pods, which are chosen by hash",

@@ -7,6 +7,7 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.policies.prompt_tokens import tokens_of
 
 _ANSWER_TOKENS = 200.0
 """Usual length of an answer, over which the cost of the prompt is spread."""
@@ -14,7 +15,6 @@ _TPOT_LIMIT_SECONDS = 0.05
 """The objective for the time between two tokens."""
 _PENALTY_SECONDS = 1.0
 """Added for each request that would miss the objective: more than any step takes."""
-_TOKEN_BYTES = 4
 
 
 class Toppings:
@@ -53,8 +53,7 @@ class Toppings:
             with_room = [pod for pod in candidates if _has_room(pod, adapter)]
             near = [pod for pod in with_room if pod.beliefs.where(adapter) != AWAY]
             pods = near or with_room or candidates
-        prompt = request.prompt
-        tokens = request.size / _TOKEN_BYTES if prompt is None else prompt.tokens
+        tokens = tokens_of(request)
         costs = [self.cost(pod, adapter, tokens) for pod in pods]
         least = min(costs)
         ties = [pod for pod, cost in zip(pods, costs, strict=True) if cost == least]

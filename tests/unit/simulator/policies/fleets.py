@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.routing.algorithm import (
     Algorithm,
     AlgorithmOptions,
@@ -21,9 +22,10 @@ ENGINE = EngineOptions()
 
 
 def fleet_of(pods: int, slots: int = 4, adapters: Sequence[str] = ADAPTERS) -> Fleet:
-    """Return idle pods whose number of slots is known."""
+    """Return idle pods with room for all adapters in host memory, and with some slots."""
     fleet = make_fleet(pods, adapters=adapters)
     for state in fleet:
+        state.beliefs.told(LoraSpec(host_memory=64), None)
         fleet.put_metrics(state, make_metrics(max_lora=slots))
     return fleet
 

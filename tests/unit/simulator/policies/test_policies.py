@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lora_router.fleet.fleet import Fleet
-from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest
+from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.registry import UnknownAlgorithmError, installed
 from lora_router.simulator.algorithms import check_known, known_algorithms, make_algorithm
 from lora_router.simulator.engine_options import EngineOptions
@@ -17,7 +17,7 @@ from lora_router.simulator.policies.table import POLICIES
 from tests.fleet import make_metrics, state_of
 from tests.unit.routing.choices import in_flight
 from tests.unit.routing.prompts import asks, has_seen
-from tests.unit.simulator.policies.fleets import ADAPTERS, ask, fleet_of, policy, send
+from tests.unit.simulator.policies.fleets import ADAPTERS, ask, candidates, fleet_of, policy, send
 
 PAGE = (Path(__file__).parents[4] / "docs" / "policies.md").read_text()
 
@@ -222,6 +222,63 @@ class TestStickySessions:
         pods = [send(sticky, fleet, sql(1, 10 + n, 50 + n, 90 + n)) for n in range(20)]
 
         assert sorted(pods.count(name) for name in set(pods)) == [10, 10]
+
+
+class TestLMetric:
+    def test_cached_tokens_and_few_requests_are_worth_as_much(self) -> None:
+        fleet, metric = fleet_of(2), policy("l-metric-local")
+        has_seen(fleet, 1, 1, 2, 3)  # It lacks 1 chunk of 4.
+        in_flight(fleet, 1, None, 2)
+
+        assert ask(metric, fleet, sql(1, 2, 3, 4)) == "pod-1"  # 1 * 3 against 4 * 1.
+        in_flight(fleet, 1, None, 2)
+        assert ask(policy("l-metric-local"), fleet, sql(1, 2, 3, 4)) == "pod-2"  # 1 * 5.
+
+    def test_tokens_that_other_requests_lacked_count_until_they_end(self) -> None:
+        fleet, metric = fleet_of(2), policy("l-metric-local")
+        first = send(metric, fleet, sql(*range(8)))
+
+        assert send(metric, fleet, sql(20)) != first
+        assert send(metric, fleet, sql(21)) != first
+
+
+class TestPreble:
+    def test_a_prompt_of_which_more_than_half_is_known_goes_where_it_was(self) -> None:
+        fleet, preble = fleet_of(4), policy("prefix-cache-preble")
+        home = send(preble, fleet, sql(1, 2, 3))
+        for number in range(10):
+            send(preble, fleet, sql(100 + number))
+
+        assert send(preble, fleet, sql(1, 2, 3, 4)) == home
+
+    def test_other_prompts_go_where_recent_ones_cost_the_least(self) -> None:
+        fleet, preble = fleet_of(3), policy("prefix-cache-preble")
+        pods = [send(preble, fleet, sql(10 * number)) for number in range(9)]
+
+        assert sorted(pods.count(name) for name in set(pods)) == [3, 3, 3]
+
+    def test_another_model_has_none_of_it(self) -> None:
+        fleet, preble = fleet_of(2), policy("prefix-cache-preble")
+        home = send(preble, fleet, sql(1, 2, 3))
+
+        assert send(preble, fleet, asks(1, 2, 3, 4, model="law-lora")) != home
+
+    def test_in_an_imbalanced_fleet_only_the_least_loaded_pods_are_considered(self) -> None:
+        fleet, preble = fleet_of(2), policy("prefix-cache-preble")
+        home = send(preble, fleet, sql(1, 2, 3))
+        assert home is not None
+        in_flight(fleet, int(home.removeprefix("pod-")), None, 17)
+
+        assert ask(preble, fleet, sql(1, 2, 3, 4)) != home
+
+    def test_what_is_old_is_forgotten(self) -> None:
+        fleet, preble = fleet_of(2), policy("prefix-cache-preble")
+        send(preble, fleet, sql(1, 2, 3))
+
+        answer = preble.pick(sql(1, 2, 3, 4), candidates(fleet), 301.0)
+
+        assert isinstance(answer, Pick)
+        assert answer.reason == "least-cost"
 
 
 class TestLlmdDefault:
