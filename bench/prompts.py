@@ -1,4 +1,7 @@
-"""What prompts cost an algorithm that asks for them: to read them, and to know who has them."""
+"""What prompts cost an algorithm that asks for them: to read them, and to know who has them.
+
+``python -m bench.prompts`` prints this in µs, and how many bytes it takes to tell a peer.
+"""
 
 import json
 import random
@@ -10,9 +13,15 @@ from bench.workload import adapter, body
 from lora_router.extproc.body import read_body
 from lora_router.extproc.prompt_reading import read_prompt
 from lora_router.extproc.token_lengths import TokenLengths
+from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.prompt import Prompt
+from lora_router.peering.carrier import Outgoing
+from lora_router.peering.hub import Hub
+from lora_router.peering.peer import Peer
+from lora_router.peering.prefix_exchange import PrefixExchange
+from tests.fleet import ManualClock
 
 _PATH = "/v1/chat/completions"
 _PODS = (32, 1_000)
@@ -22,6 +31,7 @@ _COMMON = 150
 """Chunks that all of these prompts begin with."""
 _CHUNK_TOKENS = 128
 _PROMPTS = 500
+_REQUESTS_A_SECOND = 100
 _TURN = "The columns were counted once more, and {one, two} of them agreed. " * 7
 
 
@@ -43,6 +53,69 @@ def parts(sizes: Sequence[int]) -> dict[str, Callable[[], object]]:
     calls["prefixes of 3 chunks asked, 32 pods"] = _asking(index, short)
     calls["prefixes of 3 chunks sent, 32 pods"] = _sending(index, states, short)
     return calls
+
+
+def told_bytes() -> dict[str, float]:
+    """Return how many bytes a peer is sent for a prompt, on average."""
+    chats = [_Turns(number) for number in range(50)]
+    turns = [chat.prompt(turn) for turn in range(1, 11) for chat in chats]
+    return {
+        "a turn of a chat, 10 turns of 12 chunks": _told(turns),
+        "a prompt of 430 chunks of which 150 are known": _told(_prompts(_PROMPTS)),
+        "a new prompt of 3 chunks": _told(_prompts(_PROMPTS, 3, 0)),
+    }
+
+
+class _Turns:
+    """A chat that grows by 12 chunks a turn."""
+
+    def __init__(self, number: int) -> None:
+        rng = random.Random(number)
+        self._chunks = [rng.getrandbits(64) for _ in range(120)]
+
+    def prompt(self, turn: int) -> Prompt:
+        chunks = self._chunks[: 12 * turn]
+        ends = [float(_CHUNK_TOKENS * (number + 1)) for number in range(len(chunks))]
+        return Prompt(ends[-1], chunks, ends)
+
+
+def _told(prompts: Sequence[Prompt]) -> float:
+    """Return the bytes of the messages with some prompts, by the number of these."""
+    clock, carrier = ManualClock(), _Carrier()
+    fleet = Fleet()
+    fleet.replace(pod(number, (adapter(0),)) for number in range(8))
+    hub = Hub("bench", fleet, dict, clock)
+    hub.peers["peer"] = Peer("peer", "", 0.0)
+    hub.add(carrier)
+    PrefixExchange(hub, fleet)
+    states = list(fleet)
+    for prompt in prompts:
+        chat = prompt.chunks[0]
+        fleet.prefixes.sent(states[chat % 8], adapter(chat % 10), prompt)
+        clock.advance(1 / _REQUESTS_A_SECOND)
+    clock.advance(10)
+    return carrier.bytes / len(prompts)
+
+
+class _Carrier:
+    """Counts what is sent to one peer beside reports."""
+
+    announces = False
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def send(self, _report: Outgoing, _now: float) -> None: ...
+
+    def send_to_all(self, message: bytes) -> None:
+        self.bytes += len(message)
+
+    def send_to(self, _peer: str, _message: bytes) -> bool:
+        return False
+
+    def forget(self, _peer: str, _why: str) -> None: ...
+
+    def leave(self, _message: bytes) -> None: ...
 
 
 def _chat(turns: int) -> bytes:
@@ -82,3 +155,17 @@ def _sending(
 ) -> Callable[[], object]:
     pods = cycle(states)
     return lambda: index.sent(next(pods), adapter(0), next(prompts))
+
+
+def main() -> None:
+    """Measure and print."""
+    from bench.parts import microseconds  # It imports this module.
+
+    for name, call in parts((1_000, 220_000)).items():
+        print(f"{name:60} {microseconds(call, 5):10.1f} µs")
+    for name, count in told_bytes().items():
+        print(f"told: {name:54} {count:10.1f} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,16 +15,20 @@ was used least recently on any pod is forgotten. No call does work that grows wi
 pods or of chunks. What a pod had that left counts no longer at once, and is removed in small steps
 by later calls.
 
+*Peers* tell of each prompt the name of the whole, and of few beginnings (``peering``). They count
+like what this router sent.
+
 *Many pods.* The pods that have a chunk are the bits of a number. All pods that have a chunk have
 those before it, so ``cached`` searches by bisection for the chunks at which that number changes,
 and looks at few of them.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.prefix_matches import NO_PODS, Level, bits, matches
 from lora_router.fleet.prompt import Prompt
 
 DEFAULT_TOKENS = 200_000.0
@@ -35,14 +39,11 @@ MAX_CHUNKS = 250_000
 many as 100 pods have whose caches have 600,000 tokens each, in chunks of 250."""
 MAX_LEVELS = 16
 """How many lengths of a common beginning ``cached`` tells apart, the longest ones."""
-FEW_PODS = 64
-"""The answer about so many pods is a dictionary, which is the fastest to ask."""
 _STEP = 64
 """Chunks that one call removes, besides as many as it adds."""
 _MEAN_OF = 32
 """The mean length of a pod's prompts follows about so many of them."""
 _MASK = (1 << 63) - 1
-_NONE: Mapping[PodState, float] = {}
 
 
 class _PodPrefixes:
@@ -100,7 +101,12 @@ class PrefixIndex:
         """
         self.count = 0
         """Chunks of all pods together."""
+        self.on_sent: Callable[[PodState, str, Prompt, float], None] | None = None
+        """Called with each prompt that is sent, and how many tokens of it the pod had before."""
         self._max_chunks = max_chunks
+        self._marks = 0
+        """Chunks that peers told. Of their prompts, only some beginnings are known, so these are
+        kept apart: under the complement of their keys."""
         self._pods: dict[PodState, _PodPrefixes] = {}
         self._numbered: list[_PodPrefixes] = []
         """By their numbers, with those that have left."""
@@ -128,10 +134,18 @@ class PrefixIndex:
         """
         chunks = prompt.chunks
         if not chunks or not self._having:
-            return _NONE
-        having, live, of_model = self._having.get, self._live, _number_of(model)
+            return NO_PODS
+        levels = self._levels_of_sent(prompt, of_model := _number_of(model))
+        if self._marks:
+            levels = self._with_marks(levels, prompt, of_model)
+        return matches(levels, self._numbered, self._pods) if levels else NO_PODS
+
+    def _levels_of_sent(self, prompt: Prompt, of_model: int) -> list[Level]:
+        """Return what pods have by what this router sent, the most first."""
+        chunks, ends = prompt.chunks, prompt.ends
+        having, live = self._having.get, self._live
         if not (first := having(chunks[0] ^ of_model, 0) & live):
-            return _NONE
+            return []
         # The longest beginning that any pod has.
         low, high = 0, len(chunks)
         while high - low > 1:
@@ -140,16 +154,15 @@ class PrefixIndex:
                 low = middle
             else:
                 high = middle
-        levels: list[tuple[int, float]] = []
-        ends = prompt.ends
+        levels: list[Level] = []
         while True:
             pods = having(chunks[low] ^ of_model, 0) & live
             levels.append((pods, ends[low]))
             if pods == first:
-                break
+                return levels
             if len(levels) == MAX_LEVELS:
                 levels.append((first, ends[0]))
-                break
+                return levels
             # The longest beginning that further pods have.
             high, low = low, 0
             while high - low > 1:
@@ -158,9 +171,21 @@ class PrefixIndex:
                     low = middle
                 else:
                     high = middle
-        if first.bit_count() > FEW_PODS:
-            return _Found(levels, self._numbered, self._pods)
-        return dict(_each(levels, self._numbered))
+
+    def _with_marks(self, levels: list[Level], prompt: Prompt, of_model: int) -> list[Level]:
+        """Add what pods have by what peers told."""
+        having, live = self._having.get, self._live
+        most = max(0, len(levels) - 1) + MAX_LEVELS
+        seen = 0
+        for chunk, end in zip(reversed(prompt.chunks), reversed(prompt.ends), strict=True):
+            pods = having(~(chunk ^ of_model), 0) & live & ~seen
+            if pods:
+                seen |= pods
+                levels.append((pods, end))
+                if len(levels) > most:
+                    break
+        levels.sort(key=_end, reverse=True)
+        return levels
 
     # Updates
 
@@ -181,6 +206,9 @@ class PrefixIndex:
         # From the end to the beginning, so that the end is forgotten first.
         for at in range(len(chunks) - 1, -1, -1):
             key = chunks[at] ^ of_model
+            if self._marks and ~key in kept:
+                had = had or ends[at]
+                self._drop(pod, ~key, kept.pop(~key))
             if key in kept:
                 kept.move_to_end(key)
                 having.move_to_end(key)
@@ -197,7 +225,41 @@ class PrefixIndex:
         pod.tokens += added
         self.count += new
         self._remove(pod, new + _STEP)
+        if self.on_sent is not None:
+            self.on_sent(state, model, prompt, had)
         return had
+
+    def hear(self, state: PodState, model: str, names: Sequence[int], tokens: float) -> None:
+        """Take in what a peer sent to a pod.
+
+        Args:
+            state: The pod.
+            model: The model.
+            names: Names of some beginnings of the prompt, the shortest first. The last one is that
+                of the whole prompt.
+            tokens: How much of it is new to the pod.
+        """
+        if not names:
+            return
+        pod = self._pods.get(state) or self._add(state)
+        having, kept, bit, of_model = self._having, pod.chunks, pod.bit, _number_of(model)
+        new = 0
+        if ~(names[-1] ^ of_model) in kept:
+            tokens = 0.0  # It was told before, or the peer does not know what this router sent.
+        for name in reversed(names):
+            mark = ~(name ^ of_model)
+            if mark in kept:
+                kept.move_to_end(mark)
+            else:
+                kept[mark] = 0.0
+                new += 1
+            having[mark] = having.get(mark, 0) | bit
+            having.move_to_end(mark)
+        kept[~(names[-1] ^ of_model)] += tokens
+        pod.tokens += tokens
+        self.count += new
+        self._marks += new
+        self._remove(pod, new + _STEP)
 
     def scraped(self, state: PodState, metrics: PodMetrics) -> None:
         """Take in what a pod's page shows: the size of its cache, its use, and restarts."""
@@ -256,83 +318,35 @@ class PrefixIndex:
             most = self._drop_everywhere(most)
 
     def _drop_oldest(self, pod: _PodPrefixes) -> None:
-        key, tokens = pod.chunks.popitem(last=False)
-        pod.tokens = pod.tokens - tokens if pod.chunks else 0.0
-        self.count -= 1
+        self._drop(pod, *pod.chunks.popitem(last=False))
+
+    def _drop(self, pod: _PodPrefixes, key: int, tokens: float) -> None:
+        """Take in that a pod does not have a chunk any more."""
         having = self._having
         pods = having[key] ^ pod.bit
         if pods:
             having[key] = pods
         else:
             del having[key]
+        pod.tokens = pod.tokens - tokens if pod.chunks else 0.0
+        self.count -= 1
+        if key < 0:
+            self._marks -= 1
 
     def _drop_everywhere(self, most: int) -> int:
         """Remove the chunk that was used least recently. Return how many more may be removed."""
-        having = self._having
-        key = next(iter(having))
-        pods = having[key]
-        for number in _bits(pods):
+        key = next(iter(self._having))
+        for number in bits(self._having[key]):
             pod = self._numbered[number]
-            pod.tokens -= pod.chunks.pop(key)
-            pods ^= pod.bit
-            self.count -= 1
+            self._drop(pod, key, pod.chunks.pop(key))
             most -= 1
             if not most:
                 break
-        if pods:
-            having[key] = pods
-        else:
-            del having[key]
         return most
 
 
-class _Found(Mapping[PodState, float]):
-    """The answer about many pods: the tokens that each of them has, worked out when it is asked."""
-
-    __slots__ = ("_levels", "_numbered", "_pods")
-
-    def __init__(
-        self,
-        levels: Sequence[tuple[int, float]],
-        numbered: Sequence[_PodPrefixes],
-        pods: Mapping[PodState, _PodPrefixes],
-    ) -> None:
-        self._levels = levels
-        self._numbered = numbered
-        self._pods = pods
-
-    def __getitem__(self, state: PodState) -> float:
-        pod = self._pods.get(state)
-        if pod is not None:
-            bit = pod.bit
-            for pods, end in self._levels:
-                if pods & bit:
-                    return end
-        raise KeyError(state)
-
-    def __iter__(self) -> Iterator[PodState]:
-        return (state for state, _ in _each(self._levels, self._numbered))
-
-    def __len__(self) -> int:
-        return self._levels[-1][0].bit_count()
-
-
-def _each(
-    levels: Sequence[tuple[int, float]], numbered: Sequence[_PodPrefixes]
-) -> Iterator[tuple[PodState, float]]:
-    """Yield each pod of some levels, with the tokens that it has."""
-    seen = 0
-    for pods, end in levels:
-        for number in _bits(pods & ~seen):
-            yield numbered[number].state, end
-        seen |= pods
-
-
-def _bits(pods: int) -> Iterator[int]:
-    while pods:
-        lowest = pods & -pods
-        yield lowest.bit_length() - 1
-        pods ^= lowest
+def _end(level: Level) -> float:
+    return level[1]
 
 
 def _number_of(model: str) -> int:

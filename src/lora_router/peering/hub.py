@@ -27,8 +27,13 @@ from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
-from lora_router.peering.pb.peering_pb2 import Answer, MadeIds, PeerMessage, Question
-from lora_router.peering.pb.readings_pb2 import Readings
+from lora_router.peering.passing import (
+    PassesIds,
+    PassesPrefixes,
+    PassesQuestions,
+    PassesReadings,
+)
+from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
 
@@ -63,57 +68,6 @@ class Clock(Protocol):
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call once, ``seconds`` from now."""
-
-
-class PassesReadings(Protocol):
-    """Tells peers what is read from pods, and takes in what they tell."""
-
-    def take(self) -> list[bytes]:
-        """Return the messages with the readings that wait. The caller must send them at once."""
-
-    def received(self, name: str, message: Readings) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message is malformed, or exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesIds(Protocol):
-    """Tells peers which pods made which IDs, and takes in what they tell."""
-
-    def joined(self) -> None:
-        """Note that there is a new peer, which knows no IDs."""
-
-    def received(self, name: str, message: Collection[MadeIds]) -> None:
-        """Take in what a peer tells.
-
-        Raises:
-            ReportError: The message exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
-
-
-class PassesQuestions(Protocol):
-    """Asks peers what people want to know, and answers what peers ask."""
-
-    def asked(self, name: str, question: Question) -> None:
-        """Answer what a peer asks."""
-
-    def answered(self, name: str, answer: Answer) -> None:
-        """Take in what a peer answers.
-
-        Raises:
-            ReportError: It exceeds a bound.
-        """
-
-    def gone(self, name: str) -> None:
-        """Forget a peer that stopped, or is not heard any more."""
 
 
 class Hub:
@@ -159,6 +113,8 @@ class Hub:
         """Tells peers what is read from pods, and takes in what they tell."""
         self.ids: PassesIds | None = None
         """Tells peers which pods made which IDs, and takes in what they tell."""
+        self.prefixes: PassesPrefixes | None = None
+        """Tells peers which prompts went to which pods, and takes in what they tell."""
         self.questions: PassesQuestions | None = None
         """Asks peers what people want to know, and answers them."""
         fleet.changes.released.subscribe(self._released)
@@ -194,6 +150,8 @@ class Hub:
             log.info("peer %s joined, %d peers", name, len(self.peers))
             if self.ids is not None:
                 self.ids.joined()
+            if self.prefixes is not None:
+                self.prefixes.joined()
         return peer
 
     def reported(self, peer: Peer, share: LedgerShare) -> None:
@@ -224,6 +182,8 @@ class Hub:
             self.readings.received(name, message.readings)
         if self.ids is not None and message.made_ids:
             self.ids.received(name, message.made_ids)
+        if self.prefixes is not None and message.sent_prompts:
+            self.prefixes.received(name, message.sent_prompts)
         if self.questions is not None:
             if message.HasField("question"):
                 self.questions.asked(name, message.question)
@@ -362,6 +322,8 @@ class Hub:
             self.readings.gone(peer.name)
         if self.ids is not None:
             self.ids.gone(peer.name)
+        if self.prefixes is not None:
+            self.prefixes.gone(peer.name)
         if self.questions is not None:
             self.questions.gone(peer.name)
         self._fleet.forget_peer(peer.name, self.now())

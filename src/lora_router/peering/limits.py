@@ -43,6 +43,13 @@ MAX_IDS = 4_000
 IDS_BURST, IDS_PER_SECOND = 40_000, 10_000
 """IDs of one peer. Those beyond are ignored, because a lost ID costs one request."""
 
+MAX_PREFIX_NAMES = 2_000
+"""Names of prompts in a message: 2 ms of work."""
+MAX_PREFIX_TOKENS = 16 * 1024 * 1024
+"""Tokens of a prompt."""
+PREFIX_NAMES_BURST, PREFIX_NAMES_PER_SECOND = 20_000, 4_000
+"""Names of prompts of one peer. Those beyond are ignored. A router sends half as many."""
+
 MAX_QUESTION_BYTES = 16 * 1024
 """Length of what one router asks another."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024

@@ -12,6 +12,7 @@ from lora_router.peering.clients import ClientTls, PeerClients
 from lora_router.peering.hub import Clock, Hub
 from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.mesh import Mesh
+from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
 from lora_router.peering.redis_channel import RedisChannel
 from lora_router.peering.redis_connection import RedisServer, check
@@ -80,6 +81,7 @@ class Peering:
         self.hub = Hub(name, fleet, director.held_adapters, clock)
         director.reception.on_held = self.hub.report_soon
         self.ids = IdExchange(self.hub, fleet, director.sticky.made)
+        self.prefixes = PrefixExchange(self.hub, fleet)
         self.questions = QuestionExchange(self.hub)
         self.secret = secret
         self.service: PeerService | None = None

@@ -12,7 +12,8 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, Reading
 from lora_router.peering.budget import Budget
-from lora_router.peering.hub import PassesReadings, Timer
+from lora_router.peering.hub import Timer
+from lora_router.peering.passing import PassesReadings
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.pod_keys import PodKeys

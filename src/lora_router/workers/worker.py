@@ -20,6 +20,7 @@ from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
+from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
 from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
@@ -264,6 +265,7 @@ class Worker(Front):
         hub = Hub(new_name(number), self.fleet, self.director.held_adapters, LoopClock())
         self.director.reception.on_held = hub.report_soon
         IdExchange(hub, self.fleet, self.director.sticky.made)
+        PrefixExchange(hub, self.fleet)
         self.telemetry.registry.register(PeerMetrics(hub))
         return hub
 

@@ -11,7 +11,8 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.prefixes import FEW_PODS, MAX_LEVELS, PrefixIndex
+from lora_router.fleet.prefix_matches import FEW_PODS
+from lora_router.fleet.prefixes import MAX_LEVELS, PrefixIndex
 from lora_router.fleet.prompt import Prompt
 
 
@@ -208,6 +209,67 @@ class TestPages:
         assert fleet.prefixes.cached("sql", prompt(1)) == {}
 
 
+class TestPeers:
+    """What peers sent."""
+
+    def test_a_pod_has_what_a_peer_sent_there(self) -> None:
+        index, a, b = PrefixIndex(), pod("a"), pod("b")
+        index.sent(b, "sql", prompt(1))
+        index.hear(a, "sql", [2, 3], 300)
+
+        assert index.cached("sql", prompt(1, 2, 3, 4)) == {a: 300, b: 100}
+        assert index.cached("sql", prompt(1, 2, 7)) == {a: 200, b: 100}
+        assert index.cached("chat", prompt(1, 2, 3)) == {}
+
+    def test_the_longer_of_what_both_sent_counts(self) -> None:
+        index, a, b = PrefixIndex(), pod("a"), pod("b")
+        index.sent(a, "sql", prompt(1, 2, 3))
+        index.sent(b, "sql", prompt(1))
+        index.hear(a, "sql", [2], 0)
+        index.hear(b, "sql", [4], 300)
+
+        found = index.cached("sql", prompt(1, 2, 3, 4))
+        assert found == {b: 400, a: 300}
+        assert next(iter(found)) is b
+
+    def test_it_takes_room(self) -> None:
+        index, a = PrefixIndex(), pod("a")
+        index.resize(a, 300)
+        index.sent(a, "sql", prompt(1, 2))
+        index.hear(a, "sql", [7, 8], 200)
+
+        assert index.cached("sql", prompt(1, 2)) == {a: 100}
+
+    def test_the_next_turn_that_this_router_sends_takes_its_place(self) -> None:
+        index, a = PrefixIndex(), pod("a")
+        index.resize(a, 500)
+        index.sent(a, "sql", prompt(7))
+        index.hear(a, "sql", [2, 3], 300)
+
+        assert index.sent(a, "sql", prompt(1, 2, 3, 4)) == 300
+        assert index.cached("sql", prompt(1, 2, 3, 4)) == {a: 400}
+        assert index.cached("sql", prompt(7)) == {a: 100}
+        assert index.count == 5
+
+    def test_what_is_told_again_is_kept_longer(self) -> None:
+        index, a = PrefixIndex(), pod("a")
+        index.resize(a, 300)
+        for name in (1, 2, 1, 3, 1, 4):
+            index.hear(a, "sql", [name], 100 if name != 1 or not index.count else 0)
+
+        assert index.cached("sql", prompt(1)) == {a: 100}
+        assert index.cached("sql", prompt(2)) == {}
+
+    def test_a_pod_that_left_has_nothing_of_it(self) -> None:
+        index, a = PrefixIndex(), pod("a")
+        index.hear(a, "sql", [1, 2], 200)
+        index.forget(a)
+        index.sent(pod("b"), "sql", prompt(9))
+
+        assert index.cached("sql", prompt(1, 2)) == {}
+        assert index.count == 1
+
+
 class TestBounds:
     def test_beyond_the_bound_the_chunks_used_least_recently_are_forgotten(self) -> None:
         index, a, b = PrefixIndex(max_chunks=4), pod("a"), pod("b")
@@ -305,7 +367,8 @@ def test_it_answers_as_a_plain_index_does(
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["send", "leave"]), PATHS), max_size=60
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["send", "hear", "leave"]), PATHS),
+        max_size=60,
     ),
     st.integers(1, 20),
 )
@@ -317,10 +380,16 @@ def test_counts_stay_true_whatever_happens(
     for name, what, path in events:
         if what == "send":
             index.sent(pods[name], "sql", named(path))
+        elif what == "hear":
+            index.hear(pods[name], "sql", named(path).chunks[-2:], 100.0)
         else:
             index.forget(pods[name])
         records = (*index._pods.values(), *index._left)
-        assert index.count == sum(len(each.chunks) for each in records) <= most
+        kept = [key for each in records for key in each.chunks]
+        assert index.count == len(kept) <= most
         assert index.count == sum(pods.bit_count() for pods in index._having.values())
+        assert index._marks == sum(key < 0 for key in kept)
         for each in records:
             assert each.tokens == pytest.approx(sum(each.chunks.values()))
+        found = index.cached("sql", named(path))
+        assert list(found.values()) == sorted(found.values(), reverse=True)
