@@ -38,6 +38,7 @@ from lora_router.routing.model_rewrites import Rewrite, Target
 from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.terms.weights import ADAPTER_LOAD_SECONDS
 from lora_router.routing.waiting_queue import Timer
 from lora_router.routing.waiting_room import Limits
 from lora_router.scrape.health_check import HealthCheck
@@ -160,6 +161,9 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         names=_name_policy(settings),
     )
     director.sticky.made.limit(settings.max_ids_bytes)
+    load_seconds = settings.algorithm_options.get(ADAPTER_LOAD_SECONDS.name)
+    if load_seconds is not None:  # The algorithm that reads it has checked it.
+        fleet.ledger.load_times.assume(float(load_seconds))
     return director
 
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from lora_router.doctor.facts import Facts, Pod
 from lora_router.doctor.findings import Finding, Severity, counted, named
+from lora_router.fleet.load_seconds import SLOW_SECONDS
 
-SLOW_LOAD_SECONDS = 0.3
-"""A load from host memory takes less, one from disk or a remote store more."""
 _PRICE = (
     "An adapter that is not in host memory is loaded from disk or a remote store, and stalls the "
     "whole batch of the pod. In a simulated fleet of 8 pods with 4 slots and 64 adapters, p99 of "
@@ -35,16 +34,14 @@ def evicted(facts: Facts) -> Iterator[Finding]:
 
 def slow_loads(facts: Facts) -> Iterator[Finding]:
     """Find pods that load adapters slowly."""
-    pods = [
-        pod for pod in facts.pods if not pod.evicted and (pod.load_seconds or 0) > SLOW_LOAD_SECONDS
-    ]
+    pods = [pod for pod in facts.pods if not pod.evicted and (pod.load_seconds or 0) > SLOW_SECONDS]
     if pods:
         worst = max(pods, key=lambda pod: pod.load_seconds or 0)
         yield Finding(
             "slow-adapter-loads",
             Severity.WARNING,
             f"Loading an adapter takes {worst.load_seconds:.1f} s on average on {worst.name} "
-            f"({counted(len(pods), 'pod')} above {SLOW_LOAD_SECONDS:g} s), so adapters come from "
+            f"({counted(len(pods), 'pod')} above {SLOW_SECONDS:g} s), so adapters come from "
             "disk or from a remote store.",
             _PRICE,
             _FIX,
@@ -72,7 +69,7 @@ def _may_lack(pod: Pod) -> bool:
         pod.slots is not None
         and pod.used > pod.slots
         and pod.in_memory is None
-        and not (pod.load_seconds or 0) > SLOW_LOAD_SECONDS
+        and not (pod.load_seconds or 0) > SLOW_SECONDS
     )
 
 

@@ -38,7 +38,7 @@ from collections.abc import Collection, Mapping
 
 from lora_router.fleet.host_memory import MOST, HostMemory, Names
 from lora_router.fleet.last_uses import ELSEWHERE, HERE, date, in_slots, later, latest, merged
-from lora_router.fleet.load_times import ASSUMED, LoadSeconds
+from lora_router.fleet.load_seconds import ASSUMED, LoadSeconds
 from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics

@@ -150,6 +150,7 @@ class Fleet:
         state.beliefs.scraped(metrics, state.in_flight)
         self.prefixes.scraped(state, metrics)
         self._usual_slots = state.beliefs.slots or self._usual_slots
+        self.ledger.load_times.refresh(state)
         self._index(state)
         self.changes.scraped.send((state,))
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
+from lora_router.fleet.load_times import LoadTimes
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.pod_work import Pace, Prefill
@@ -38,6 +39,7 @@ class Reservation:
         "adapter",
         "answer",
         "path",
+        "place",
         "prefill",
         "sent_at",
         "state",
@@ -52,6 +54,7 @@ class Reservation:
         path: str | None,
         *,
         streamed: bool,
+        place: int | None = None,
     ) -> None:
         self._ledger: Ledger | None = ledger
         self.state = state
@@ -65,6 +68,8 @@ class Reservation:
         """Its prompt tokens on their way to the pod. ``None``: none, or not known."""
         self._joined = adapter is None or state.in_flight_adapters[adapter] > 1
         """Whether it needs no adapter that was not in flight on the pod before."""
+        self.place = place
+        """Where the adapter was, if the first byte shows how long a load takes."""
         self.sent_at = ledger.now()
         """When it was sent to the pod, on the ledger's clock."""
         self._answered_at = 0.0
@@ -85,6 +90,8 @@ class Reservation:
             ledger.served_elsewhere(self, served_by)
         if answer.from_the_pod and answer.status < ERRORS:
             self._answered_at = now = ledger.now()
+            if self.place is not None:
+                self._learn_load(ledger, self.place, now)
             if self.streamed and self.prefill is not None:
                 self._processed(self.prefill, now, ledger.pace)
         outliers = ledger.outliers
@@ -104,6 +111,18 @@ class Reservation:
         self.adapter = None
         ledger.released.send((self.state,))
 
+    def _learn_load(self, ledger: "Ledger", place: int, now: float) -> None:
+        state, prefill = self.state, self.prefill
+        prompts = 0.0 if prefill is None else prefill.ahead / state.work.tokens_a_second
+        ledger.load_times.first_byte(state, place, now - self.sent_at - prompts)
+        self._end_load(state)
+
+    def _end_load(self, state: PodState) -> None:
+        """Let requests that follow for the same adapter show how long first bytes take."""
+        self.place = None
+        if self.adapter is not None:
+            state.loading.discard(self.adapter)
+
     def _processed(self, prefill: Prefill, now: float, pace: Pace) -> None:
         """Record that the prompt is processed, because a streamed answer began."""
         work = self.state.work
@@ -120,6 +139,8 @@ class Reservation:
         state, adapter = self.state, self.adapter
         if ledger.outliers is not None and self.answer is None:
             ledger.outliers.ended(self)
+        if self.place is not None:
+            self._end_load(state)
         if self.prefill is not None or self._answered_at:
             self._leave_work(ledger, state)
         ledger.leave(state, adapter)
@@ -146,6 +167,7 @@ class Ledger:
     __slots__ = (
         "find",
         "index",
+        "load_times",
         "moved",
         "now",
         "on_not_found",
@@ -171,6 +193,8 @@ class Ledger:
         """Receives what became of each request; ``None``: nobody does."""
         self.now: Callable[[], float] = time.monotonic
         """Returns the time in seconds, on the clock of ``PodWork.empty_at``."""
+        self.load_times = LoadTimes()
+        """How long loads of adapters take."""
         self.pace = Pace()
         """How fast pods usually are."""
         self.find: Callable[[str], PodState | None] = _find_nobody
@@ -197,9 +221,12 @@ class Ledger:
             streamed: Whether the client asked for a streamed answer.
             tokens: Prompt tokens that the pod has to process for it, as far as is known.
         """
+        place = None
+        if streamed:
+            place = self.load_times.place_of(state, adapter)
         self.join(state, adapter)
         self.total += 1
-        reservation = Reservation(self, state, adapter, path, streamed=streamed)
+        reservation = Reservation(self, state, adapter, path, streamed=streamed, place=place)
         if tokens > 0.0:
             reservation.prefill = state.work.begin(tokens, reservation.sent_at, self.pace)
         if self.outliers is not None:
@@ -214,6 +241,9 @@ class Ledger:
         self.leave(before, reservation.adapter)
         self.join(state, reservation.adapter)
         reservation.state = state
+        if reservation.adapter is not None:
+            before.loading.discard(reservation.adapter)
+        reservation.place = None
         if reservation.prefill is not None:
             now = self.now()
             before.work.end(reservation.prefill, now)

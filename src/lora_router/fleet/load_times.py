@@ -1,14 +1,167 @@
-"""How long it takes to bring an adapter into a slot, by where the adapter is."""
+"""How long it takes to bring an adapter into a slot, by where the adapter is.
 
+Rules:
+
+- A load delays the first byte of the request that needs it. So what a load takes is learned from
+  first bytes: those of streamed answers to requests that needed a load, minus the median of those
+  on the same pod that needed none. Only requests count that found a free slot, because others may
+  wait for one. Prompt tokens that the pod had to process are subtracted from both.
+- Loads from host memory and loads from disk are apart. What the router took for one can have been
+  the other; then the times of both become more alike, as they should.
+- What is learned is the median of the last loads. It replaces what was known before as far as it is
+  the more certain of both (the weights of two normal distributions). If first bytes vary by more
+  than a load takes, they say little, and little changes.
+- What was known before is, of a pod: what was learned of the pods with the same base model, whose
+  adapters are about as large. Of those: what the pod reports (its mean over all loads), the option
+  ``adapter_load_seconds`` (from host memory), or what is assumed.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from math import sqrt
 from typing import TypeAlias
 
-LoadSeconds: TypeAlias = tuple[float, float, float]
-"""Seconds from a slot (none), from host memory, and from disk or a remote store. The indexes are
-``IN_SLOT``, ``IN_HOST_MEMORY`` and ``AWAY``."""
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
+from lora_router.fleet.load_seconds import (
+    ASSUMED,
+    DISK_SECONDS,
+    HIGHEST_SECONDS,
+    Loads,
+    reported_or,
+)
+from lora_router.fleet.pod_state import PodState
 
-HOST_SECONDS = 0.08
-"""Seconds that a load from host memory is assumed to take."""
-DISK_SECONDS = 1.5
-"""Seconds that a load from disk is assumed to take. Published figures are tens to hundreds of
-milliseconds from host memory, and seconds from disk or a hub."""
-ASSUMED: LoadSeconds = (0.0, HOST_SECONDS, DISK_SECONDS)
+_FEWEST = 4
+"""Loads after which their median means anything."""
+_FEWEST_FIRST_BYTES = 8
+"""First bytes without a load after which their median means anything."""
+_EVERY = 4
+"""The times are derived again after this many loads."""
+_LEAST_ERROR = 0.002
+"""In seconds. First bytes are not measured better than this. A few loads that took equally long
+are not more certain than what was known before, divided by their number."""
+_ALIKE = 0.25
+"""By how much, as a share, pods with the same base model are taken to differ."""
+_NORMAL = 1.4826
+"""Standard deviations in the median of absolute deviations, of a normal distribution."""
+_MEDIAN = 1.2533
+"""Error of a median in errors of a mean, of a normal distribution."""
+_MODELS = 64
+"""Base models whose loads are kept."""
+
+_Known: TypeAlias = tuple[float, float]
+"""Seconds, and by how much they may be wrong (a standard deviation)."""
+
+
+class LoadTimes:
+    """What a fleet has learned of loads. It keeps ``AdapterBeliefs.load_seconds`` up to date."""
+
+    def __init__(self) -> None:
+        self._assumed = ASSUMED
+        self._of_base_model: dict[str, Loads] = {}
+
+    def assume(self, host_seconds: float) -> None:
+        """Set what a load from host memory is assumed to take, in seconds."""
+        self._assumed = 0.0, host_seconds, max(host_seconds, DISK_SECONDS)
+
+    @staticmethod
+    def place_of(state: PodState, adapter: str | None) -> int | None:
+        """Return where the adapter of a request is on a pod, before the request is sent.
+
+        Return ``None`` if its first byte says nothing about loads: it may wait for a slot, or for a
+        load that another request began.
+
+        Args:
+            state: The pod.
+            adapter: The adapter; ``None``: the base model, which is always there.
+        """
+        if adapter is None:
+            return IN_SLOT
+        if adapter in state.in_flight_adapters:
+            return None if adapter in state.loading else IN_SLOT
+        beliefs = state.beliefs
+        room = beliefs.free_slots
+        if room is not None and room <= 0:
+            return None
+        place = beliefs.where(adapter)
+        if place != IN_SLOT:
+            state.loading.add(adapter)
+        return place
+
+    def first_byte(self, state: PodState, place: int, seconds: float) -> None:
+        """Record when the first byte of a streamed answer came.
+
+        Args:
+            state: The pod.
+            place: Where the adapter of the request was when it was sent.
+            seconds: From then on, without the time to process prompts.
+        """
+        loads = state.loads
+        if loads is None:
+            loads = state.loads = Loads()
+        if place == IN_SLOT:
+            loads.first_bytes.append(seconds)
+            return
+        if len(loads.first_bytes) < _FEWEST_FIRST_BYTES:
+            return
+        # Negative ones are kept: they show how little first bytes say.
+        took = min(seconds - _median(loads.first_bytes), HIGHEST_SECONDS)
+        for each in (loads, self._of(state)):
+            (each.from_host if place == IN_HOST_MEMORY else each.from_disk).append(took)
+            each.count += 1
+        if loads.count % _EVERY == 0:
+            self._derive(state, loads)
+
+    def refresh(self, state: PodState) -> None:
+        """Derive a pod's times again if others with its base model have learned, or it reported."""
+        loads, count = state.loads, self._of(state).count // _EVERY
+        if loads is None:
+            if not count and _reported(state) is None and self._assumed is ASSUMED:
+                return  # So it is on most pods.
+            loads = state.loads = Loads()
+        if loads.seen != (count, _reported(state)):
+            self._derive(state, loads)
+
+    def _derive(self, state: PodState, here: Loads) -> None:
+        reported, everywhere = _reported(state), self._of(state)
+        here.seen = everywhere.count // _EVERY, reported
+        known = self._assumed if reported is None else reported_or(reported, self._assumed)
+        host = _learned(known[IN_HOST_MEMORY], everywhere.from_host, here.from_host)
+        disk = _learned(known[AWAY], everywhere.from_disk, here.from_disk)
+        state.beliefs.load_seconds = 0.0, host, max(host, disk)
+
+    def _of(self, state: PodState) -> Loads:
+        base_model = state.pod.base_model or next(iter(state.base_models), "")
+        loads = self._of_base_model.get(base_model)
+        if loads is None:
+            if len(self._of_base_model) >= _MODELS:
+                del self._of_base_model[next(iter(self._of_base_model))]
+            loads = self._of_base_model[base_model] = Loads()
+        return loads
+
+
+def _reported(state: PodState) -> float | None:
+    return None if state.metrics is None else state.metrics.adapter_load_seconds
+
+
+def _learned(before: float, everywhere: deque[float], here: deque[float]) -> float:
+    """Return the seconds of a load on a pod, by the loads of its base model and its own."""
+    seconds, error = _combined((before, before), everywhere)
+    return _combined((seconds, max(error, _ALIKE * seconds)), here)[0]
+
+
+def _combined(before: _Known, loads: deque[float]) -> _Known:
+    """Return what is known together with some loads."""
+    known, doubt = before
+    if len(loads) < _FEWEST or doubt <= 0:
+        return before
+    median = max(0.0, _median(loads))
+    spread = _NORMAL * _median(abs(seconds - median) for seconds in loads)
+    error = max(_MEDIAN * spread / sqrt(len(loads)), _LEAST_ERROR, known / len(loads))
+    weight = doubt**2 / (doubt**2 + error**2)
+    return known + weight * (median - known), error * sqrt(weight)
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]

@@ -6,6 +6,7 @@ from typing import Protocol
 from lora_router.fleet.adapter_beliefs import AdapterBeliefs
 from lora_router.fleet.catalog import EMPTY, Catalog
 from lora_router.fleet.health import PodHealth
+from lora_router.fleet.load_seconds import Loads
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_work import PodWork
@@ -61,6 +62,8 @@ class PodState:
         "health",
         "in_flight",
         "in_flight_adapters",
+        "loading",
+        "loads",
         "metrics",
         "models_known",
         "pod",
@@ -80,6 +83,10 @@ class PodState:
         self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
         self.beliefs.told(pod.lora, pod.engine)
         self.work = PodWork()
+        self.loading: set[str] = set()
+        """Adapters that requests of this router brought there, without a first byte yet."""
+        self.loads: Loads | None = None
+        """What was seen of loads of adapters. ``None``: nothing yet."""
         self.scrape_failures = 0
         """The number of consecutive failed scrapes."""
         self.unreachable_scrapes = 0
