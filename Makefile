@@ -147,6 +147,13 @@ bench-workers: $(VENV)/.dev ## write the table of docs/scaling.md: one router wi
 bench-demo: $(VENV)/.dev ## compare the order of the algorithms in the simulator and in the demo
 	$(PY) -m bench.demo_order $(ARGS)
 
+.PHONY: bench-calibration
+bench-calibration: $(VENV)/.dev ## compare simulated pods with published measurements, and write the tables of docs/simulator.md
+	mkdir -p build
+	PYTHONPATH=. $(PY) -m bench.calibration > build/calibration.md
+	@cat build/calibration.md
+	$(PY) docs/embed.py docs/simulator.md calibration < build/calibration.md
+
 .PHONY: readme
 readme: $(VENV)/.dev ## update the README's table of settings
 	$(PY) docs/write_readme.py
