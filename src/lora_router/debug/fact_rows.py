@@ -9,6 +9,7 @@ from lora_router.debug.slices import in_slices
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
+from lora_router.fleet.lora_spec import ASSUMED
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 
@@ -51,8 +52,20 @@ class PodFacts(Struct, kw_only=True, omit_defaults=True):
         Meta(description="Adapters in slots and host memory. `null`: it does not report this."),
     ] = None
     evicted: Annotated[
-        int | None, Meta(description="Used adapters that are in neither. `null`: as above.")
+        int | None,
+        Meta(
+            description="Used adapters that are in neither. `null`: it does not report this, and "
+            "the size of its host memory is assumed."
+        ),
     ] = None
+    host_memory: Annotated[
+        int | None,
+        Meta(description="Adapters that fit in its host memory. `null`: no limit is known."),
+    ] = None
+    host_memory_source: Annotated[
+        str,
+        Meta(description="How that is known: `command-line`, `label`, `pods-file`, `assumed`."),
+    ] = ASSUMED
     load_seconds: Annotated[
         float | None, Meta(description="Mean time of loading an adapter, if it reports it.")
     ] = None
@@ -99,7 +112,8 @@ def pod_facts(state: PodState, now: float, wall: float) -> PodFacts:
     pod, beliefs, metrics, health = state.pod, state.beliefs, state.metrics, state.health
     peers = beliefs.peers
     used = {*beliefs.last_uses, *beliefs.expected, *beliefs.foreign_adapters}
-    residency = None if metrics is None else metrics.residency
+    residency, memory = None if metrics is None else metrics.residency, beliefs.memory
+    is_known = residency is not None or memory.spec.source != ASSUMED
     return PodFacts(
         name=pod.name,
         ready=pod.ready,
@@ -112,7 +126,9 @@ def pod_facts(state: PodState, now: float, wall: float) -> PodFacts:
         fingerprint=f"{state.catalog.fingerprint:x}" if state.models_known else "",
         used=len(used),
         in_memory=None if residency is None else len(residency.gpu) + len(residency.cpu),
-        evicted=(None if residency is None else sum(beliefs.where(name) == AWAY for name in used)),
+        evicted=sum(beliefs.where(name) == AWAY for name in used) if is_known else None,
+        host_memory=memory.limit,
+        host_memory_source=memory.spec.source,
         load_seconds=None if metrics is None else metrics.adapter_load_seconds,
         shows_load=metrics is None or metrics.shows_load,
         scrape_failures=state.scrape_failures,

@@ -10,7 +10,7 @@ from itertools import chain, islice
 
 from lora_router.debug.parts import AdapterPart, OnPod, PodPart
 from lora_router.debug.slices import in_slices
-from lora_router.fleet.adapter_beliefs import AWAY
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
@@ -63,6 +63,10 @@ def pod_part(state: PodState, waiting: Waiting, now: float) -> PodPart:
         engine=pod.engine,
         slots=beliefs.slots,
         free_slots=beliefs.free_slots,
+        host_memory=beliefs.memory.limit,
+        host_memory_source=beliefs.memory.spec.source,
+        host_load_seconds=round(beliefs.load_seconds[IN_HOST_MEMORY], 2),
+        disk_load_seconds=round(beliefs.load_seconds[AWAY], 2),
         on=on,
         adapters_more=more,
         in_flight=state.in_flight,

@@ -61,6 +61,26 @@ class PodRow(Struct, kw_only=True, gc=False):
         int | None,
         Meta(description="Slots without a running adapter. Negative: so many adapters too many."),
     ] = None
+    host_memory: Annotated[
+        int | None,
+        Meta(
+            description="Adapters that fit in its host memory, those in slots included. `null`: no "
+            "limit is known."
+        ),
+    ] = None
+    host_memory_source: Annotated[
+        str,
+        Meta(
+            description="How that is known: `command-line`, `label`, `pods-file`, or `assumed`: as "
+            "many as slots, as in vLLM."
+        ),
+    ] = ""
+    host_load_seconds: Annotated[
+        float | None, Meta(description="What a load from host memory is expected to take.")
+    ] = None
+    disk_load_seconds: Annotated[
+        float | None, Meta(description="What a load from disk or a remote store is expected to.")
+    ] = None
     adapters: Annotated[
         list[AdapterOnPod], Meta(description="What is on it: running ones first.")
     ] = []

@@ -11,6 +11,7 @@ from rich.text import Text
 from lora_router.debug.pages import AdaptersPage, HeldPage, Page, PodsPage, RoutersPage
 from lora_router.debug.rows import AdapterRow, CandidateRow, DecisionRow, HeldRow, PodRow, RouterRow
 from lora_router.debug.telling import seconds
+from lora_router.fleet.lora_spec import ASSUMED, UNLIMITED_WORD
 from lora_router.terminal import table_or_paragraphs
 
 _GAP = 2
@@ -63,8 +64,15 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], widths: Seque
 
 def pods_table(page: PodsPage, width: int) -> RenderableType:
     """Return the pods."""
-    headings = ("pod", "state", "slots", "requests", "queue", "cache", "age", "adapters")
-    return notes_table(headings, [pod_cells(row) for row in page.pods], width)
+    headings = (
+        *("pod", "state", "slots", "host memory", "requests", "queue", "cache", "age"),
+        "adapters",
+    )
+    rows = []
+    for row in page.pods:
+        name, state, slots, *rest = pod_cells(row)
+        rows.append((name, state, slots, _host_memory(row), *rest))
+    return notes_table(headings, rows, width)
 
 
 def pod_cells(row: PodRow) -> tuple[str, ...]:
@@ -91,6 +99,16 @@ def _slots(row: PodRow) -> str:
     if row.slots is None or row.free_slots is None:
         return "-"
     return f"{row.slots - row.free_slots}/{row.slots}"
+
+
+def _host_memory(row: PodRow) -> str:
+    """Return how many adapters fit, and how that is known."""
+    if not row.host_memory_source or (
+        row.host_memory is None and row.host_memory_source == ASSUMED
+    ):
+        return "-"
+    size = UNLIMITED_WORD if row.host_memory is None else str(row.host_memory)
+    return f"{size} ({row.host_memory_source})"
 
 
 def _adapters(row: PodRow) -> str:

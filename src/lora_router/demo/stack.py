@@ -127,7 +127,11 @@ class DemoStack:
         """Write the settings of all routers and the list of pods; return the routers."""
         plan = self.plan
         listed = [
-            {"name": options.name, "address": address}
+            {
+                "name": options.name,
+                "address": address,
+                "max_cpu_loras": options.engine.max_cpu_loras,
+            }
             for options, address in zip(plan.pods, self.pods, strict=True)
         ]
         (self._directory / "pods.yaml").write_text(yaml.safe_dump({"pods": listed}))

@@ -1,9 +1,8 @@
 """The size of a pod's host memory, as a label or the pods file states it."""
 
 from lora_router.discovery.server_options import MAX_SIZE
-from lora_router.fleet.lora_spec import UNLIMITED
+from lora_router.fleet.lora_spec import UNLIMITED, UNLIMITED_WORD
 
-UNLIMITED_WORD = "unlimited"
 SIZE_RULE = f"a number of adapters from 1 to {MAX_SIZE}, or {UNLIMITED_WORD}"
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lora_router.fleet.lora_spec import ASSUMED
+
 Labels = Mapping[str, str]
 
 
@@ -28,7 +30,12 @@ class Pod:
     in_memory: int | None = None
     """Adapters in slots and host memory, if the server reports it."""
     evicted: int | None = None
-    """Of the used ones, those that are in neither, if the server reports it."""
+    """Of the used ones, those that are in neither, if the server reports it, or the size of its
+    host memory is known."""
+    host_memory: int | None = None
+    """Adapters that fit in host memory. ``None``: no limit is known."""
+    host_memory_source: str = ASSUMED
+    """How that is known: ``command-line``, ``label``, ``pods-file`` or ``assumed``."""
     load_seconds: float | None = None
     """Mean time of loading an adapter, if the server reports it."""
     shows_load: bool = True

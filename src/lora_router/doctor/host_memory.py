@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lora_router.doctor.facts import Facts, Pod
 from lora_router.doctor.findings import Finding, Severity, counted, named
 from lora_router.fleet.load_seconds import SLOW_SECONDS
+from lora_router.fleet.lora_spec import ASSUMED
 
 _PRICE = (
     "An adapter that is not in host memory is loaded from disk or a remote store, and stalls the "
@@ -15,18 +16,27 @@ _FIX = (
     "Set --max-cpu-loras of vLLM to at least the number of adapters that a pod is asked for. "
     "Without the flag it equals --max-loras. Load the adapters before the pod becomes ready."
 )
+_FIX_UNKNOWN = (
+    f"{_FIX} The router reads the flag in the specification of a pod. If it is elsewhere, set the "
+    "label lora-router/max-cpu-loras of the pods to its value."
+)
 
 
 def evicted(facts: Facts) -> Iterator[Finding]:
-    """Find pods whose server reports that adapters in use did not stay in host memory."""
+    """Find pods on which adapters in use did not stay in host memory."""
     pods = [pod for pod in facts.pods if pod.evicted]
     if pods:
         worst = max(pods, key=lambda pod: pod.evicted or 0)
+        size = ""
+        if worst.host_memory is not None and worst.host_memory_source != ASSUMED:
+            size = (
+                f" It holds {counted(worst.host_memory, 'adapter')} ({worst.host_memory_source})."
+            )
         yield Finding(
             "host-memory-evictions",
             Severity.WARNING,
             f"Adapters in use did not stay in host memory on {named([pod.name for pod in pods])}: "
-            f"on {worst.name}, {worst.evicted} of {worst.used} were evicted.",
+            f"on {worst.name}, {worst.evicted} of {worst.used} were evicted.{size}",
             _PRICE,
             _FIX,
         )
@@ -49,7 +59,7 @@ def slow_loads(facts: Facts) -> Iterator[Finding]:
 
 
 def unknown_size(facts: Facts) -> Iterator[Finding]:
-    """Find pods that were asked for more adapters than they have slots, without a report."""
+    """Find pods of unknown size that were asked for more adapters than they have slots."""
     pods = [pod for pod in facts.pods if _may_lack(pod)]
     if pods:
         worst = max(pods, key=lambda pod: pod.used)
@@ -57,10 +67,10 @@ def unknown_size(facts: Facts) -> Iterator[Finding]:
             "host-memory-unknown",
             Severity.HINT,
             f"{worst.name} was asked for {worst.used} adapters and has "
-            f"{counted(worst.slots or 0, 'slot')}; it does not report how many fit in its host "
-            f"memory ({counted(len(pods), 'pod')} like this).",
+            f"{counted(worst.slots or 0, 'slot')}; nothing says how many fit in its host memory, "
+            f"so as many as slots are assumed ({counted(len(pods), 'pod')} like this).",
             _PRICE,
-            _FIX,
+            _FIX_UNKNOWN,
         )
 
 
@@ -69,6 +79,7 @@ def _may_lack(pod: Pod) -> bool:
         pod.slots is not None
         and pod.used > pod.slots
         and pod.in_memory is None
+        and pod.host_memory_source == ASSUMED
         and not (pod.load_seconds or 0) > SLOW_SECONDS
     )
 

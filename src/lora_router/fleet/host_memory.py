@@ -66,6 +66,11 @@ class HostMemory:
         self._fits: Names = ()
         """These, if all of them fit."""
 
+    @property
+    def limit(self) -> int | None:
+        """How many adapters fit; ``None``: any number, or no limit is known."""
+        return self.size if self.size < UNLIMITED else None
+
     def has(self, adapter: str) -> bool:
         """Return whether an adapter is in host memory or in a slot, as far as is known."""
         return adapter in self._held or adapter in self._fits

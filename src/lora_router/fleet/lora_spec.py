@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 UNLIMITED = 1 << 62
 """A size of host memory without a limit."""
+UNLIMITED_WORD = "unlimited"
+"""The word for it."""
 
 COMMAND_LINE, LABEL, PODS_FILE, ASSUMED = "command-line", "label", "pods-file", "assumed"
 """Where the size of host memory is known from. ``ASSUMED``: nothing names it."""

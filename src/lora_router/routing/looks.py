@@ -87,12 +87,10 @@ def looks_at(
         requests = pod.in_flight + beliefs.foreign_requests
         if adapter is None:
             place = NO_ADAPTER
-        elif adapter in beliefs.foreign_adapters:
+        elif adapter in beliefs.foreign_adapters or adapter in pod.in_flight_adapters:
             place = RUNNING
-        elif adapter in beliefs.last_uses:  # Also if it is in flight.
-            place = RUNNING if adapter in pod.in_flight_adapters else beliefs.where(adapter)
         else:
-            place = AWAY if beliefs.residency is None else beliefs.where(adapter)
+            place = beliefs.where(adapter)
         if pod is picked:
             found = place
         rows.append((pod, requests, beliefs.free_slots, place))

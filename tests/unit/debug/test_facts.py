@@ -6,8 +6,10 @@ import pytest
 
 from lora_router.debug.fact_rows import LATE_SECONDS, PODS_AT_ONCE, clock_of, pod_facts
 from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import COMMAND_LINE, LoraSpec
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
-from tests.fleet import make_fleet, make_metrics, state_of
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.debug.debugged import WALL, Debugged, pages
 
 
@@ -44,6 +46,18 @@ def test_adapters_that_a_server_did_not_keep_are_counted() -> None:
     fleet.put_metrics(state, PodMetrics(0.5, 0.0, 0.0, residency=residency))
     facts = pod_facts(state, 1.0, WALL)
     assert (facts.slots, facts.used, facts.in_memory, facts.evicted) == (1, 3, 1, 2)
+
+
+def test_adapters_that_do_not_fit_into_host_memory_of_known_size_are_counted() -> None:
+    fleet = Fleet()
+    fleet.upsert(make_pod(1, lora=LoraSpec(slots=1, host_memory=2, source=COMMAND_LINE)))
+    state = state_of(fleet, 1)
+    for adapter in ("a", "b", "c"):
+        fleet.ledger.reserve(state, adapter).release()
+
+    facts = pod_facts(state, 1.0, WALL)
+    assert (facts.used, facts.in_memory, facts.evicted) == (3, None, 1)
+    assert (facts.host_memory, facts.host_memory_source) == (2, "command-line")
 
 
 def test_requests_that_the_page_showed_besides_are_those_of_strangers() -> None:

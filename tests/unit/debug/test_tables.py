@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console, RenderableType
 
-from lora_router.debug.pages import DecisionsPage, Page
+from lora_router.debug.pages import DecisionsPage, Page, PodsPage
+from lora_router.debug.rows import PodRow
 from lora_router.debug.tables import (
     adapters_table,
     candidates_table,
@@ -86,12 +87,29 @@ async def test_a_pod_has_one_line_where_it_fits() -> None:
 
     lines = lines_of(pods_table(pages.pods, 200), 200)
 
-    assert [line.split() for line in lines] == [
-        ["pod", "state", "slots", "requests", "queue", "cache", "age", "adapters"],
-        ["pod-1", "ready", "1/1", "1+1", "0", "-", "13.1", "s", "sql", "x1", "(closing)"],
-        ["pod-2", "ready", "1/1", "1+1", "0", "-", "13.1", "s", LONG, "x1"],
-        ["pod-3", "not-ready", "0/1", "0+1", "0", "-", "13.1", "s"],
+    assert [" ".join(line.split()) for line in lines] == [
+        "pod state slots host memory requests queue cache age adapters",
+        "pod-1 ready 1/1 1 (assumed) 1+1 0 - 13.1 s sql x1 (closing)",
+        f"pod-2 ready 1/1 1 (assumed) 1+1 0 - 13.1 s {LONG} x1",
+        "pod-3 not-ready 0/1 1 (assumed) 0+1 0 - 13.1 s",
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "source", "shown"),
+    [
+        (64, "command-line", "64 (command-line)"),
+        (None, "label", "unlimited (label)"),
+        (None, "assumed", "-"),
+        (None, "", "-"),
+    ],
+)
+def test_a_pod_has_the_size_of_its_host_memory_and_where_it_is_known_from(
+    size: int | None, source: str, shown: str
+) -> None:
+    row = PodRow(name="pod-1", state="ready", host_memory=size, host_memory_source=source)
+    [_, line] = lines_of(pods_table(PodsPage(pods=[row]), 200), 200)
+    assert [cell.strip() for cell in line.split("  ") if cell.strip()][3] == shown
 
 
 async def test_an_adapter_has_its_hits_and_misses_and_how_long_its_requests_took() -> None:

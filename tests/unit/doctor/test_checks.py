@@ -170,6 +170,16 @@ def test_the_exit_status_depends_on_the_worst_finding(
 # Where there is nothing to find
 
 
+def test_evictions_name_the_size_that_is_known_and_where_from() -> None:
+    found = only(with_pod(used=40, evicted=8, host_memory=32, host_memory_source="label"))
+    assert "8 of 40 were evicted. It holds 32 adapters (label)." in found.what
+
+
+def test_a_pod_whose_size_is_known_needs_no_report() -> None:
+    known = {"host_memory": 64, "host_memory_source": "command-line"}
+    assert examine(with_pod(used=20, in_memory=None, evicted=0, load_seconds=None, **known)) == []
+
+
 def test_one_slot_is_enough_for_one_adapter() -> None:
     assert examine(with_pods(replace(POD, slots=1, listed=1, used=1))) == []
 
