@@ -86,6 +86,9 @@ class PodModel:
             running=len(self._batch.running),
             waiting=len(self.waiting),
             kv_cache_usage=self.kv_cache_usage,
+            cache_tokens=float(self.options.kv_cache_tokens)
+            if self.options.prefix_caching
+            else 0.0,
             deferred=self.deferred,
             lora=LoraActivity(self.options.max_loras, names, names, self._events.time),
             residency=(

@@ -91,6 +91,11 @@ def test_without_a_prefix_cache_every_prompt_is_computed() -> None:
     assert ttft(again) == pytest.approx(STEP + 1000 * TOKEN)
 
 
+def test_a_pod_tells_how_many_tokens_its_cache_has_room_for() -> None:
+    assert Pod(kv_cache_tokens=60_000).model.metrics().cache_tokens == 60_000
+    assert Pod(prefix_caching=False).model.metrics().cache_tokens == 0
+
+
 def test_the_last_token_of_a_prompt_is_computed_although_it_is_cached() -> None:
     pod = Pod()
     pod.send(64, range(4))
