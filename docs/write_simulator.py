@@ -6,10 +6,11 @@ from pathlib import Path
 
 from lora_router.simulator.autoscaler_keys import AutoscalerKeys
 from lora_router.simulator.key_records import HasFields, Key, keys_of
-from lora_router.simulator.router_keys import RouterEventKeys, WireKeys
+from lora_router.simulator.router_keys import RouterEventKeys, RouterKeys, WireKeys
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.scenario_keys import OutageKeys, ScenarioKeys
 from lora_router.simulator.traffic_keys import (
+    BurstKeys,
     CrowdKeys,
     GoodputKeys,
     LoadKeys,
@@ -31,9 +32,11 @@ def with_tables(page: str) -> str:
         ("sessions", _keys(SessionKeys)),
         ("goodput", _keys(GoodputKeys)),
         ("crowd", _keys(CrowdKeys)),
+        ("bursts", _keys(BurstKeys)),
         ("load", _keys(LoadKeys)),
         ("autoscaler", _keys(AutoscalerKeys)),
         ("outages", _keys(OutageKeys)),
+        ("router", _keys(RouterKeys)),
         ("wire", _keys(WireKeys)),
         ("router_events", _keys(RouterEventKeys)),
     ):
@@ -75,7 +78,7 @@ def _default(value: object) -> str:
     """Return a default as a scenario file spells it."""
     if value is MISSING:
         return "required"
-    if value is None or isinstance(value, GoodputKeys):
+    if value is None or isinstance(value, GoodputKeys | RouterKeys):
         return "absent"
     if isinstance(value, tuple):
         return ", ".join(map(_default, value)) if len(value) == 1 else f"`{_listed(value)}`"

@@ -163,7 +163,7 @@ def _traffic(scenario: Scenario, options: SimulateOptions, recording: Recording 
     """Return the requests of a scenario.
 
     Raises:
-        ScenarioError: The scenario has no capacity, and a load is wanted.
+        ScenarioError: The scenario has no capacity, and a load is wanted, or it needs a file.
         TraceError: The recording cannot be played like this.
         WrongValueError: It has more than ``MAX_REQUESTS``. The bounds of their rate and of their
             duration alone allow 10^12.
@@ -177,6 +177,11 @@ def _traffic(scenario: Scenario, options: SimulateOptions, recording: Recording 
             _given(options.sessions_base_share, keys.base_share),
         )
         return replayed(recording, sessions, rate=rate, seconds=options.seconds)
+    if scenario.keys.recorded is not None:
+        raise ScenarioError(
+            f"{scenario.where}: recorded: its requests are in a file of the format "
+            f"{scenario.keys.recorded}, which --trace must name"
+        )
     seconds = options.seconds or scenario.seconds
     traffic = GeneratedTraffic(scenario.workload, rate or scenario.rate, seconds)
     requests = seconds * traffic.rate * scenario.workload.highest_load

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lora_router.fleet.lora_spec import COMMAND_LINE, UNLIMITED, LoraSpec
+from lora_router.routing.overload import Overload
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.knowledge import SCRAPES, Knowledge
 from lora_router.simulator.network import WireOptions
@@ -75,6 +76,8 @@ class FleetOptions:
     ``None``: all adapters, as in a fleet that has run for long."""
     outages: tuple[Outage, ...] = ()
     max_hold_seconds: float = 600.0
+    overload: Overload = field(default_factory=Overload)
+    """How routers treat requests for which there is no room."""
     autoscaler: AutoscalerOptions | None = None
     """Makes the fleet larger and smaller. ``None``: the number of pods is fixed."""
 

@@ -1,13 +1,15 @@
-"""The keys of a scenario file about routers: what is between them, and what happens to them."""
+"""The keys of a scenario file about routers: settings, the network between them, and faults."""
 
 from dataclasses import dataclass
 
+from lora_router.routing.overload import Overload
 from lora_router.simulator.fleet_options import RouterTrouble
 from lora_router.simulator.key_kinds import Number, Whole, WordOf
 from lora_router.simulator.key_records import key
 from lora_router.simulator.network import WireOptions
 
 _WIRE = WireOptions()
+_OVERLOAD = Overload()
 SHARE = Number(0, 1)
 MILLISECONDS = Number(0, 10_000)
 LOSS = Number(0, 0.9)
@@ -42,6 +44,27 @@ class WireKeys:
     def options(self) -> WireOptions:
         """Return the same in seconds."""
         return WireOptions(self.delay_ms / 1000, self.jitter_ms / 1000, self.loss, self.late)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterKeys:
+    """``router``: settings of the routers, by the names that they have there."""
+
+    max_hold_seconds: float = key(
+        Number(0, 1_000_000),
+        "How long a request may be held. Then it is sent to a pod, full or not. A router that "
+        "serves has a lower default.",
+        default=600.0,
+    )
+    closed_slots_share: float = key(
+        SHARE,
+        "Share of the slots that may be closed at the same time for adapters that wait.",
+        default=_OVERLOAD.closed_slots_share,
+    )
+
+    def overload(self) -> Overload:
+        """Return how a router treats requests for which there is no room."""
+        return Overload(closed_slots_share=self.closed_slots_share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ class RouterModel:
             clock,
             counts,
             max_hold_seconds=options.max_hold_seconds,
+            overload=options.overload,
         )
         self.hub = (
             Hub(name, self.fleet, self.director.held_adapters, clock)

@@ -90,6 +90,7 @@ class Scenario:
             shuffle_seconds=keys.shuffle_seconds,
             burstiness=keys.burstiness,
             crowd=None if keys.crowd is None else keys.crowd.crowd(),
+            bursts=None if keys.bursts is None else keys.bursts.bursts(),
             load=tuple(each.point() for each in keys.load),
         )
 
@@ -131,6 +132,8 @@ class Scenario:
                 for each in keys.router_events
             ),
             clock_rates=keys.clock_rates,
+            max_hold_seconds=keys.router.max_hold_seconds,
+            overload=keys.router.overload(),
             autoscaler=None if keys.autoscaler is None else keys.autoscaler.options(),
         )
 

@@ -18,15 +18,18 @@ from lora_router.simulator.key_kinds import (
     NumberOrNames,
     Text,
     Whole,
+    WordOf,
     WordOr,
     WrongValueError,
 )
 from lora_router.simulator.key_records import Record, key
 from lora_router.simulator.lengths import Lengths
-from lora_router.simulator.router_keys import SHARE, RouterEventKeys, WireKeys
+from lora_router.simulator.recorded.formats import FORMATS
+from lora_router.simulator.router_keys import SHARE, RouterEventKeys, RouterKeys, WireKeys
 from lora_router.simulator.trace import OUTPUT_TOKENS, PROMPT_TOKENS
 from lora_router.simulator.traffic_keys import (
     LENGTHS,
+    BurstKeys,
     CrowdKeys,
     GoodputKeys,
     LoadKeys,
@@ -187,6 +190,12 @@ class ScenarioKeys:
         "not known.",
         default=None,
     )
+    recorded: str | None = key(
+        WordOf(tuple(FORMATS)),
+        "The requests are recorded, in this format: `--trace` names the file, and `prompt_tokens` "
+        "and the like have no effect. Absent: they are generated.",
+        default=None,
+    )
     prompt_tokens: Lengths = key(LENGTHS, "Length of prompts.", default=PROMPT_TOKENS)  # noqa: RUF009
     output_tokens: Lengths = key(LENGTHS, "Length of answers.", default=OUTPUT_TOKENS)  # noqa: RUF009
     long_prompts: LongPromptKeys | None = key(  # noqa: RUF009
@@ -214,6 +223,12 @@ class ScenarioKeys:
         "A burst of requests for one adapter that had no requests before, on top of the others.",
         default=None,
     )
+    bursts: BurstKeys | None = key(  # noqa: RUF009 -- it returns a dataclasses.field
+        Record(BurstKeys),
+        "Many requests at once for one adapter, again and again, on top of the others. Absent: "
+        "none.",
+        default=None,
+    )
     load: tuple[LoadKeys, ...] = key(
         ListOf(Record(LoadKeys)),
         "How the rate changes: evenly from one item to the next. Empty: it does not.",
@@ -237,6 +252,9 @@ class ScenarioKeys:
         ListOf(Record(OutageKeys)), "Pods that leave and return empty.", default=()
     )
 
+    router: RouterKeys = key(  # noqa: RUF009
+        Record(RouterKeys), "Settings of the routers.", default=RouterKeys()
+    )
     wire: WireKeys | None = key(  # noqa: RUF009 -- it returns a dataclasses.field
         Record(WireKeys),
         "What happens to messages between routers. Absent: they take 5 to 10 ms.",
@@ -262,6 +280,11 @@ class ScenarioKeys:
             if outage.pod >= self.pods:
                 allowed = f"must be below pods ({self.pods}), not {outage.pod}"
                 raise WrongValueError(allowed, f"outages[{number}].pod")
+        if self.bursts is not None and self.bursts.within_seconds > self.bursts.every_seconds:
+            allowed = f"must be at most every_seconds ({self.bursts.every_seconds:g})"
+            raise WrongValueError(
+                f"{allowed}, not {self.bursts.within_seconds:g}", "bursts.within_seconds"
+            )
         for number, (before, point) in enumerate(pairwise(self.load), start=1):
             if point.at <= before.at:
                 allowed = f"must be above {before.at:g}, that of the item before, not {point.at:g}"

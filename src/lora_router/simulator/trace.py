@@ -48,6 +48,18 @@ class Crowd:
     """Share of the requests that it adds to during that time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """Many requests at once for one adapter, again and again, on top of the others."""
+
+    every_seconds: float
+    """From one burst to the next, and from the start to the first one."""
+    requests: int
+    """Requests of a burst."""
+    within_seconds: float
+    """Time in which they arrive, evenly at random."""
+
+
 class LoadPoint(NamedTuple):
     """The load at one moment. Between two of them it changes evenly."""
 
@@ -77,6 +89,7 @@ class Workload:
     burstiness: float = 1.0
     """Squared coefficient of variation of the time between requests. 1: Poisson arrivals."""
     crowd: Crowd | None = None
+    bursts: Bursts | None = None
     load: tuple[LoadPoint, ...] = ()
     """In the order of their times. Before the first and after the last one, the load stays. Empty:
     it is the rate throughout."""
@@ -115,10 +128,33 @@ def make_trace(workload: Workload, *, rate: float, seconds: float, seed: int) ->
 
     Args:
         workload: The traffic.
-        rate: Requests per second.
+        rate: Requests per second, without those of ``bursts``.
         seconds: Length of the trace.
         seed: The same seed gives the same requests.
     """
+    requests = _requests(workload, rate, seconds, seed)
+    if workload.bursts is None:
+        return requests
+    bursts = _bursts(workload, workload.bursts, seconds, seed)
+    return heapq.merge(requests, bursts, key=lambda arrival: arrival.at)
+
+
+def _bursts(workload: Workload, bursts: Bursts, seconds: float, seed: int) -> Iterator[Arrival]:
+    rng = random.Random(f"bursts {seed}")
+    names = adapter_names(workload.adapters)
+    number = 1
+    while (start := number * bursts.every_seconds) < seconds:
+        model = rng.choice(names)
+        for at in sorted(
+            start + rng.random() * bursts.within_seconds for _ in range(bursts.requests)
+        ):
+            yield Arrival(
+                at, model, workload.prompt_tokens.draw(rng), workload.output_tokens.draw(rng)
+            )
+        number += 1
+
+
+def _requests(workload: Workload, rate: float, seconds: float, seed: int) -> Iterator[Arrival]:
     rng = random.Random(seed)
     names = list(adapter_names(workload.adapters))
     rng.shuffle(names)

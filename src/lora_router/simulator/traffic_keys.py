@@ -9,7 +9,7 @@ from lora_router.simulator.key_records import Record, key
 from lora_router.simulator.lengths import Even, Lengths, Lognormal, Mixed
 from lora_router.simulator.router_keys import SHARE
 from lora_router.simulator.sessions import BLOCK_TOKENS, Sessions
-from lora_router.simulator.trace import MOST_TOKENS, Crowd, LoadPoint
+from lora_router.simulator.trace import MOST_TOKENS, Bursts, Crowd, LoadPoint
 
 _LENGTH = Whole(1, MOST_TOKENS)
 _LIMITS = Goodput()
@@ -120,6 +120,25 @@ class CrowdKeys:
     def crowd(self) -> Crowd:
         """Return the crowd."""
         return Crowd(self.at, self.lasts, self.share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurstKeys:
+    """``bursts``: many requests at once for one adapter, again and again."""
+
+    every_seconds: float = key(
+        Number(0.1, _MOST_SECONDS),
+        "From one burst to the next, and from the start to the first one. The adapter of each "
+        "burst is drawn evenly.",
+    )
+    requests: int = key(Whole(1, 100_000), "Requests of a burst.")
+    within_seconds: float = key(
+        Number(0, _MOST_SECONDS), "Time in which they arrive. At most `every_seconds`.", default=0.0
+    )
+
+    def bursts(self) -> Bursts:
+        """Return the bursts."""
+        return Bursts(self.every_seconds, self.requests, self.within_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

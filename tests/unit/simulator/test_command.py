@@ -171,6 +171,15 @@ def test_a_load_needs_a_capacity() -> None:
     assert "none.yaml: capacity: is required for --load, which is a share of it" in result.stderr
 
 
+def test_a_scenario_of_recorded_requests_needs_their_file(chats: str, tmp_path: Path) -> None:
+    (tmp_path / "recorded.yaml").write_text(f"{CHATS}recorded: mooncake\n")
+    result = simulate("./recorded.yaml")
+    assert result.exit_code == 2
+    assert "recorded.yaml: recorded: its requests are in a file of the format moon" in result.stderr
+    found = figures("./recorded.yaml", "--trace", "conversation.jsonl", "--seed", "3")
+    assert found["scenarios"]["recorded"]["least-request"]["requests"] == 100
+
+
 # Several routers
 
 PEERING = ("--routers", "2", "--peers", "peering")

@@ -8,6 +8,8 @@ import pytest
 
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
+from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.overload import Overload
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.fleet_options import FleetOptions, RouterEvent, RouterTrouble
 from lora_router.simulator.fleet_simulation import FleetSimulation
@@ -32,6 +34,10 @@ SMALL = {"about": "x", "pods": "2", "slots": "[2]", "adapters": "4", "rate": "1"
 
 def least_request(rng: random.Random) -> LeastRequest:
     return LeastRequest(AlgorithmOptions(rng=rng))
+
+
+def lora_placement(rng: random.Random) -> LoraPlacement:
+    return LoraPlacement(AlgorithmOptions(rng=rng))
 
 
 def written(directory: Path, *lines: str) -> Path:
@@ -266,6 +272,13 @@ def test_every_scenario_of_the_benches_can_be_played(path: Path) -> None:
         ("sessions: {turns: [3, 9]}", "sessions.first_prompt_tokens: is required: [smallest, l"),
         ("long_prompts: {share: 2}", "long_prompts.share: must be a number from 0 to 1, not 2"),
         ("goodput: {tpot_ms: 0}", "goodput.tpot_ms: must be a number from 0.01 to 1,000,000, not"),
+        ("bursts: {every_seconds: 9}", "bursts.requests: is required: a whole number from 1 to"),
+        (
+            "bursts: {every_seconds: 9, requests: 5, within_seconds: 10}",
+            "bursts.within_seconds: must be at most every_seconds (9), not 10",
+        ),
+        ("recorded: pcap", "recorded: must be csv, mooncake, azure or burstgpt, not 'pcap'"),
+        ("router: {max_hold: 5}", "router.max_hold: is not a key; did you mean max_hold_seconds?"),
         ("capacity: 0", "capacity: must be a number from 0.001 to 1,000,000, not 0"),
         ("max_cpu_loras: 1", "max_cpu_loras: must be at least the slots of each pod (2 on pod 0)"),
         ("max_cpu_loras: much", "max_cpu_loras: must be slots, unlimited, or a whole number from"),
@@ -329,6 +342,23 @@ def test_absent_and_empty_optional_keys_are_the_same(tmp_path: Path) -> None:
 
 
 # Routers
+
+
+def test_settings_of_the_routers_can_be_written_down(tmp_path: Path) -> None:
+    found = fleet(tmp_path, "router: {max_hold_seconds: 5, closed_slots_share: 0.2}")
+    assert found.max_hold_seconds == 5.0
+    assert found.overload == Overload(closed_slots_share=0.2)
+    assert fleet(tmp_path).overload == Overload()
+
+
+def test_a_request_waits_on_a_pod_after_the_longest_hold(tmp_path: Path) -> None:
+    keys = ("pods: 1", "slots: 1", "router: {max_hold_seconds: 2}")
+    trace = [Arrival(0.0, "adapter-000", 10, 400), Arrival(0.1, "adapter-001", 10, 1)]
+    simulation = FleetSimulation(fleet(tmp_path, *keys), lora_placement, seed=1)
+
+    (held,) = (each for each in simulation.run(trace).requests if each.model == "adapter-001")
+
+    assert held.sent - held.arrived == pytest.approx(2.0)
 
 
 def test_the_network_between_routers_and_their_faults_can_be_written_down(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import itertools
 import statistics
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from lora_router.simulator.trace import (
     CROWD_ADAPTER,
     Arrival,
+    Bursts,
     Crowd,
     Workload,
     make_trace,
@@ -56,6 +58,20 @@ def test_a_crowd_comes_and_goes() -> None:
 
     assert 100 <= min(crowd) < max(crowd) < 120
     assert len(crowd) == pytest.approx(500, rel=0.2)
+
+
+def test_bursts_come_again_and_again_each_for_one_adapter() -> None:
+    quiet = Workload(24)
+    made = trace(replace(quiet, bursts=Bursts(50.0, requests=100, within_seconds=2.0)))
+    usual = Counter(trace(quiet))
+    extra = [arrival for arrival in made if arrival not in usual]
+
+    assert len(extra) == 300  # After 50, 100 and 150 s of 200.
+    assert [arrival.at for arrival in made] == sorted(arrival.at for arrival in made)
+    for start in (50, 100, 150):
+        burst = [arrival for arrival in extra if start <= arrival.at < start + 2]
+        assert len(burst) == 100
+        assert len({arrival.model for arrival in burst}) == 1
 
 
 def test_popularity_is_dealt_again() -> None:
