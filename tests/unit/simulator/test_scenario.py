@@ -353,7 +353,7 @@ def test_settings_of_the_routers_can_be_written_down(tmp_path: Path) -> None:
 
 def test_a_request_waits_on_a_pod_after_the_longest_hold(tmp_path: Path) -> None:
     keys = ("pods: 1", "slots: 1", "router: {max_hold_seconds: 2}")
-    trace = [Arrival(0.0, "adapter-000", 10, 400), Arrival(0.1, "adapter-001", 10, 1)]
+    trace = [Arrival(1.0, "adapter-000", 10, 400), Arrival(1.1, "adapter-001", 10, 1)]
     simulation = FleetSimulation(fleet(tmp_path, *keys), lora_placement, seed=1)
 
     (held,) = (each for each in simulation.run(trace).requests if each.model == "adapter-001")
