@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.simulator.algorithms import make_algorithm
 from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetSimulation
+from lora_router.simulator.goodput import Goodput
 from lora_router.simulator.scenario import Scenario
 from lora_router.simulator.simulated_request import SimulatedRequest
-from lora_router.simulator.summary import WARM_UP, Summary, summarise
+from lora_router.simulator.summary import WARM_UP
 from lora_router.simulator.trace import Arrival, make_trace
+from lora_router.simulator.traffic import GeneratedTraffic, Traffic
 
 SECONDS = 300.0
 """Length of a trace."""
@@ -19,6 +21,30 @@ LIMIT_SECONDS = 5.0
 """Limit for the p99 of the time to first token."""
 _CLOSE_ENOUGH = 1.02
 _LOWEST = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When a rate is carried: few enough requests miss a limit."""
+
+    about: str
+    may_miss: float
+    """Share of the requests that may miss it."""
+    goodput: bool
+    """Whether the limits are those of the scenario's ``goodput``. Otherwise the time to first token
+    is limited to ``LIMIT_SECONDS``."""
+
+    def missed(self, request: SimulatedRequest, goodput: Goodput) -> bool:
+        """Return whether a request that ended missed the limit."""
+        if self.goodput:
+            return not goodput.is_good(request)
+        return request.first_token - request.arrived > LIMIT_SECONDS
+
+
+LIMITS = {
+    "p99": Limit(f"p99 of the time to first token: {LIMIT_SECONDS:g} s", 0.01, goodput=False),
+    "good": Limit("95 % of the requests are good", 0.05, goodput=True),
+}
 
 
 def with_loads(scenario: Scenario, *, block: bool) -> Scenario:
@@ -31,24 +57,36 @@ def trace_of(scenario: Scenario, rate: float, seed: int) -> list[Arrival]:
     return list(make_trace(scenario.workload, rate=rate, seconds=SECONDS, seed=seed))
 
 
-def play(scenario: Scenario, algorithm: str, rate: float, seed: int) -> Summary:
-    """Return the figures of one run."""
-    fleet = scenario.fleet(SECONDS)
-    simulation = FleetSimulation(fleet, maker(algorithm, fleet), seed)
-    return summarise(simulation.run(trace_of(scenario, rate, seed)), SECONDS)
+def highest_rate(
+    scenario: Scenario,
+    algorithm: str,
+    seeds: Sequence[int],
+    limit: str = "p99",
+    traffic: Callable[[float], Traffic] | None = None,
+) -> float:
+    """Return the highest rate that is carried with most of the seeds.
 
+    Args:
+        scenario: The scenario.
+        algorithm: The algorithm.
+        seeds: Seeds of the traces.
+        limit: One of ``LIMITS``.
+        traffic: Returns the requests at a rate. ``None``: those of the scenario.
 
-def highest_rate(scenario: Scenario, algorithm: str, seeds: Sequence[int]) -> float:
-    """Return the highest rate at which the p99 is within the limit for most of the seeds.
-
-    In requests per second, within 2 %. 0: no rate.
+    Returns:
+        Requests per second, within 2 %. 0: no rate is carried.
     """
+
+    def generated(rate: float) -> Traffic:
+        return GeneratedTraffic(scenario.workload, rate, SECONDS)
+
+    traffic_at = generated if traffic is None else traffic
 
     def carried(rate: float) -> bool:
         needed = len(seeds) // 2 + 1
         kept = missed = 0
         for seed in seeds:
-            if _keeps_the_limit(scenario, algorithm, rate, seed):
+            if _keeps_the_limit(scenario, algorithm, traffic_at(rate), seed, LIMITS[limit]):
                 kept += 1
             else:
                 missed += 1
@@ -76,24 +114,28 @@ def highest_rate(scenario: Scenario, algorithm: str, seeds: Sequence[int]) -> fl
     return lower
 
 
-def _keeps_the_limit(scenario: Scenario, algorithm: str, rate: float, seed: int) -> bool:
-    """Return whether the p99 is within the limit. The run stops when that is certain."""
-    trace = trace_of(scenario, rate, seed)
-    since = WARM_UP * SECONDS
-    may_be_late = 0.01 * sum(arrival.at >= since for arrival in trace)
-    late = 0
+def _keeps_the_limit(
+    scenario: Scenario, algorithm: str, traffic: Traffic, seed: int, limit: Limit
+) -> bool:
+    """Return whether the limit is kept. The run stops when it certainly is not."""
+    trace = list(traffic.requests(seed))
+    since = WARM_UP * traffic.seconds
+    may_miss = limit.may_miss * sum(arrival.at >= since for arrival in trace)
+    goodput = scenario.goodput
+    missed = 0
 
     def too_many(request: SimulatedRequest) -> bool:
-        nonlocal late
-        late += request.arrived >= since and request.first_token - request.arrived > LIMIT_SECONDS
-        return late > may_be_late
+        nonlocal missed
+        missed += request.arrived >= since and limit.missed(request, goodput)
+        return missed > may_miss
 
-    fleet = scenario.fleet(SECONDS)
+    fleet = scenario.fleet(traffic.seconds, adapters=traffic.adapters)
     simulation = FleetSimulation(fleet, maker(algorithm, fleet), seed)
-    simulation.run(trace, stop_when=too_many)
-    return late <= may_be_late
+    run = simulation.run(trace, stop_when=too_many)
+    missed += sum(request.arrived >= since for request in run.turned_away)
+    return missed <= may_miss
 
 
 def maker(name: str, fleet: FleetOptions) -> Callable[[random.Random], Algorithm]:
-    """Return a factory of an algorithm, for a fleet on which it is simulated."""
+    """Return a factory of an algorithm for a fleet whose pods are all as its first one."""
     return lambda rng: make_algorithm(name, AlgorithmOptions(rng=rng), fleet.engine(0))
