@@ -21,6 +21,7 @@ _TERMS = {
     "prompts": "for prompts on their way",
     "kv-cache": "for a nearly full KV cache",
     "slow-pod": "for a slow pod",
+    "stalls": "that wait for a long prompt",
     "other-copies": "so that other copies of the adapter drain",
     "adapter-score": "score of the adapter",
     "load-score": "score of the load",

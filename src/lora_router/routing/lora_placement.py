@@ -65,16 +65,17 @@ from lora_router.routing.looks import PLACES, RUNNING
 from lora_router.routing.rendezvous import rendezvous_order
 from lora_router.routing.slot_closing import hold_for_slot, in_flight, pod_without_slot
 from lora_router.routing.terms.adapter import AdapterLoad, shared
+from lora_router.routing.terms.base_cost import BaseCost
 from lora_router.routing.terms.load import Load
 from lora_router.routing.terms.peers import TURN_PRICE, reduction
 from lora_router.routing.terms.prefix import Prefix
 from lora_router.routing.terms.slot import slot_price
 from lora_router.routing.terms.weights import OPTION_NAMES, Weights
 
-LOAD, SLOT, COPIES, PREFIX = "adapter-load", "slot", "other-copies", "prefix"
-"""Terms of the cost of a pod, beside the parts of its load: the price of loading the adapter; that
-of another slot for an adapter in flight; the reduction that lets other copies of the adapter drain;
-the prompt tokens that the pod lacks."""
+LOAD, SLOT, COPIES = "adapter-load", "slot", "other-copies"
+"""Terms of the cost of a pod, beside those of ``BaseCost``: the price of loading the adapter; that
+of another slot for an adapter in flight; the reduction that lets other copies of the adapter drain.
+"""
 _WHERE = {PLACES[place]: place for place in (IN_SLOT, IN_HOST_MEMORY, AWAY)}
 
 
@@ -135,10 +136,10 @@ class LoraPlacement:
             return hold_for_slot(request, candidates, now)
         prefix = Prefix(request, candidates, self._prefix_weight)
         looked_at = candidates.shortlist(adapter, self._random, prefix.cached)
-        prefix.consider(looked_at)
+        base = BaseCost(self._load, prefix, looked_at, now)
         if adapter is None:
-            return self._pick(self._cheapest(looked_at, prefix, now), "base-model", prefix)
-        found = self._survey(request, adapter, candidates, looked_at, prefix, now)
+            return self._pick(self._cheapest(looked_at, base), "base-model", prefix)
+        found = self._survey(request, adapter, candidates, looked_at, base)
         if found.join is None and found.wish_cost + TURN_PRICE < found.place_cost:
             return hold_for_slot(request, candidates, now, found.wish)
         if found.join is None:
@@ -170,8 +171,7 @@ class LoraPlacement:
         adapter: str,
         candidates: Candidates,
         looked_at: Sequence[PodView],
-        prefix: Prefix,
-        now: float,
+        base: BaseCost,
     ) -> _Survey:
         closed = candidates.waiting.closed_to(adapter)
         found = _Survey()
@@ -182,20 +182,16 @@ class LoraPlacement:
             if looked_at is candidates
             else rendezvous_order(adapter, looked_at)
         )
-        load_of, best = self._load.of, prefix.best
+        cost_of = base.of
         for pod in in_order:
             beliefs = pod.beliefs
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
-                load = load_of(pod, now)
-                cost = load + prefix.cost(pod) if best else load
                 if pod not in closed and adapter not in beliefs.peers.closed:
-                    _consider_to_join(adapter, pod, load, cost, found)
+                    _consider_to_join(adapter, pod, base, found)
                 continue
             room = beliefs.free_slots
             if room is None or room > 0:
-                cost = load_of(pod, now)
-                if best:
-                    cost += prefix.cost(pod)
+                cost = cost_of(pod)
                 open_pods.append((cost, pod))
                 if cost < least:  # noqa: PLR1730 -- a call for each pod
                     least = cost
@@ -244,9 +240,15 @@ class LoraPlacement:
         neither is what pods had of the prompt.
         """
         adapter = request.adapter
-        bases = self._bases(request, sights, candidates, now)
+        base = self._base_of(request, sights, candidates, now)
+        bases = [
+            {"requests": float(sight.requests)}
+            if base is None or sight.view is None
+            else base.parts(sight.view)
+            for sight in sights
+        ]
         if adapter is None:
-            return [Cost(base) for base in bases]
+            return [Cost(each) for each in bases]
         closed = () if candidates is None else candidates.waiting.closed_to(adapter)
         joins = [
             sight
@@ -255,65 +257,56 @@ class LoraPlacement:
         ]
         more: dict[str, float] = {}
         if joins and candidates is not None:
-            spare_load = min(self._load_of(sight, now) for sight in joins)
+            spare_load = min(_load_of(sight, base) for sight in joins)
             more = {SLOT: slot_price(candidates.load(), spare_load)}
         sharing = sum(in_flight(sight.view, adapter) for sight in joins if sight.view is not None)
         costs = []
-        for sight, base in zip(sights, bases, strict=True):
+        for sight, each in zip(sights, bases, strict=True):
             view = sight.view
             if sight.place == PLACES[RUNNING]:
-                costs.append(_cost_to_join(sight, adapter, base, closed))
+                costs.append(_cost_to_join(sight, adapter, each, closed))
             elif sight.free_slots is not None and sight.free_slots <= 0:
                 costs.append(Cost(excluded="no free slot"))
             elif request.may_hold and view is not None and not view.beliefs.may_take_slot(adapter):
                 costs.append(Cost(excluded="its free slots are allotted to another router"))
             else:
                 where = _WHERE.get(sight.place, AWAY)
-                price = self._adapter_load.at(where, None if view is None else view.metrics)
-                costs.append(Cost({**base, LOAD: shared(price, sharing), **more}))
+                price = self._adapter_load.at(where, view)
+                costs.append(Cost({**each, LOAD: shared(price, sharing), **more}))
         return costs
 
-    def _bases(
+    def _base_of(
         self,
         request: InferenceRequest,
         sights: Sequence[Sight],
         candidates: Candidates | None,
         now: float,
-    ) -> Sequence[dict[str, float]]:
-        """Return the terms that have nothing to do with adapters."""
-        prefix = None
-        if candidates is not None:
-            prefix = Prefix(request, candidates, self._prefix_weight)
-            prefix.consider([sight.view for sight in sights if sight.view is not None])
-        bases: list[dict[str, float]] = []
-        for sight in sights:
-            view = sight.view
-            if view is None:
-                bases.append({"requests": sight.requests})
-                continue
-            base = self._load.parts(view, now)
-            if prefix is not None and prefix.best:
-                base[PREFIX] = prefix.cost(view)
-            bases.append(base)
-        return bases
+    ) -> BaseCost | None:
+        """Return what pods cost a request apart from its adapter. ``None``: that is past."""
+        views = [sight.view for sight in sights if sight.view is not None]
+        if candidates is None or not views:
+            return None
+        prefix = Prefix(request, candidates, self._prefix_weight)
+        return BaseCost(self._load, prefix, views, now)
 
-    def _load_of(self, sight: Sight, now: float) -> float:
-        return sight.requests if sight.view is None else self._load.of(sight.view, now)
-
-    def _cheapest(self, candidates: Sequence[PodView], prefix: Prefix, now: float) -> PodView:
-        """Return the pod with the least load and missing prompt tokens. Ties are random."""
-        load_of = self._load.of
-        costs = [load_of(pod, now) for pod in candidates]
-        if prefix.best:
-            costs = [cost + prefix.cost(pod) for cost, pod in zip(costs, candidates, strict=True)]
+    def _cheapest(self, pods: Sequence[PodView], base: BaseCost) -> PodView:
+        """Return the pod with the lowest sum of load and prefix. Ties are random."""
+        costs = [base.of(pod) for pod in pods]
         least = min(costs)
-        ties = [pod for pod, cost in zip(candidates, costs, strict=True) if cost == least]
+        ties = [pod for pod, cost in zip(pods, costs, strict=True) if cost == least]
         return ties[0] if len(ties) == 1 else self._random.choice(ties)
 
 
-def _consider_to_join(adapter: str, pod: PodView, load: float, cost: float, found: _Survey) -> None:
+def _load_of(sight: Sight, base: BaseCost | None) -> float:
+    return sight.requests if base is None or sight.view is None else base.load(sight.view)
+
+
+def _consider_to_join(adapter: str, pod: PodView, base: BaseCost, found: _Survey) -> None:
     found.in_flight += in_flight(pod, adapter)
-    found.spare_load = min(found.spare_load, load)
+    load = base.load(pod)
+    cost = load + base.prefix.cost(pod)
+    if load < found.spare_load:  # noqa: PLR1730 -- a call for each pod
+        found.spare_load = load
     if cost < found.spare_cost:
         found.spare, found.spare_cost = pod, cost
     reduced = cost - reduction(pod, adapter)

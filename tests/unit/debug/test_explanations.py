@@ -57,7 +57,7 @@ async def test_a_pick_is_told_with_its_cost_the_next_best_and_what_is_excluded()
         "has requests in flight there.",
         "sql runs on pod-1.",
         "pod-1 costs 2 (2 requests in flight), the least of 2.",
-        "Others cost: pod-3 105.9 (1 request in flight + 56.9 to load the adapter + 48 for a "
+        "Others cost: pod-3 289 (1 request in flight + 240 to load the adapter + 48 for a "
         "further slot).",
         "Excluded: pod-2 (no free slot); pod-4 (not ready).",
     ]
@@ -131,7 +131,7 @@ async def test_a_slow_request_is_told_with_the_parts_of_its_time_and_the_slot_it
         "It ended after 8.00 s with status 200.",
         "It is slow: its first byte took longer than 5 s.",
     ]
-    assert page.candidates[0].terms["adapter-load"] == pytest.approx(64)
+    assert page.candidates[0].terms["adapter-load"] == pytest.approx(300)
     assert page.held_candidates[0].excluded == "no free slot"
 
 

@@ -140,7 +140,7 @@ async def test_candidates_are_shown_with_their_terms_or_why_they_are_excluded(wi
     lines = lines_of(candidates_table(page.candidates, width), width)
     assert [" ".join(line.split()) for line in lines] == [
         "pod requests free slots adapter cost why",
-        "pod-1 2 1 nowhere 66.0 2 requests + 64 adapter-load",
+        "pod-1 2 1 nowhere 302.0 2 requests + 300 adapter-load",
         "pod-2 2 0 nowhere - excluded: no free slot",
     ]
 

@@ -156,8 +156,8 @@ def test_each_term_of_the_cost_is_told() -> None:
     terms = costs(found)
     # The last scrape showed one more.
     assert terms["pod-1"].terms == {"requests": 3}
-    # Never there: four times 0.08 s of loading at 200 a second, shared by two requests in flight.
-    assert terms["pod-2"].terms["adapter-load"] == pytest.approx(64 / 1.25)
+    # Never there: 1.5 s of loading at 200 a second, shared by two requests in flight.
+    assert terms["pod-2"].terms["adapter-load"] == pytest.approx(300 / 1.5)
     # One of six slots is in use.
     assert terms["pod-2"].terms["slot"] == pytest.approx(24 / 5)
 
@@ -170,7 +170,7 @@ def test_an_adapter_in_host_memory_costs_less_than_one_that_was_never_there() ->
     terms = costs(explain(Router(fleet), "sql"))
 
     assert terms["pod-1"].terms["adapter-load"] == pytest.approx(16)
-    assert terms["pod-2"].terms["adapter-load"] == pytest.approx(64)
+    assert terms["pod-2"].terms["adapter-load"] == pytest.approx(300)
 
 
 def test_a_slot_that_is_being_emptied_for_another_adapter_is_excluded() -> None:

@@ -14,6 +14,7 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.terms.weights import PREFIX_WEIGHT
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
 from lora_router.simulator.summary import Summary, summarise
@@ -126,19 +127,19 @@ def test_the_last_slots_are_for_others_unless_a_pod_is_overloaded() -> None:
 
 
 def test_a_load_counts_for_less_the_more_requests_it_will_serve() -> None:
-    for in_flight, goes_to in ((2, 1), (30, 2)):
+    for in_flight, goes_to in ((2, 1), (60, 2)):
         fleet = fleet_of(2, slots=4)
         # The pod that has the adapter has the same load, made up of more or fewer of its requests.
-        occupy(fleet, 1, *["a1"] * in_flight, *["a2"] * (30 - in_flight))
+        occupy(fleet, 1, *["a1"] * in_flight, *["a2"] * (60 - in_flight))
         assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, goes_to)
 
 
-def test_the_price_of_a_load_is_what_the_pod_reports_or_what_is_configured() -> None:
+def test_the_price_of_a_load_is_what_is_believed_of_the_pod_or_what_is_configured() -> None:
     def goes_to(algorithm: LoraPlacement, load_seconds: float | None = None) -> PodState:
         fleet = fleet_of(2, slots=4)
-        for state in fleet:
-            told = replace(make_metrics(max_lora=4), running=0.0)
-            fleet.put_metrics(state, replace(told, adapter_load_seconds=load_seconds))
+        if load_seconds is not None:
+            for state in fleet:
+                state.beliefs.load_seconds = 0.0, load_seconds, load_seconds
         occupy(fleet, 1, *["a1"] * 6)
         return pod_of(ask(algorithm, fleet, "a1"))
 
@@ -466,12 +467,14 @@ def test_a_chat_goes_on_where_its_beginning_is(adapter: str | None, number: int)
 
 def test_it_does_not_where_so_many_wait_that_computing_it_anew_is_faster() -> None:
     chats = Chats()
-    chats.had(1, None, chat(1, tokens=500))
-    # Half a thousand tokens take 50 ms, which is what ten requests cost.
-    occupy(chats.fleet, 1, *["a1"] * 9)
-    assert chats.ask(None, chat(1, tokens=500)).pod is state_of(chats.fleet, 1)
+    prompt = chat(1, tokens=500)
+    chats.had(1, None, prompt)
+    # Half a thousand tokens take 50 ms, which is what ten requests cost, times the weight.
+    few = int(10 * PREFIX_WEIGHT.usual)
+    occupy(chats.fleet, 1, *["a1"] * (few - 1))
+    assert chats.ask(None, prompt).pod is state_of(chats.fleet, 1)
     occupy(chats.fleet, 1, "a1", "a1")
-    answer = chats.ask(None, chat(1, tokens=500))
+    answer = chats.ask(None, prompt)
     assert (answer.pod, answer.tokens) == (state_of(chats.fleet, 2), 500)
 
 

@@ -50,6 +50,10 @@ class Prefix:
             return 0.0
         return (best - self.cached.get(pod, 0.0)) * self._price / pod.work.tokens_a_second
 
+    def least_lacking(self) -> float:
+        """Return how many tokens of the prompt every pod considered has to process."""
+        return max(0.0, self.tokens - self.best)
+
     def lacking(self, pod: PodView) -> float:
         """Return how many tokens of the prompt a pod has to process."""
         return max(0.0, self.tokens - self.cached.get(pod, 0.0))

@@ -37,8 +37,8 @@ class Option(Struct, frozen=True):
 
 _UNITS = {"adapter_load_seconds": " of seconds"}
 ADAPTER_LOAD_SECONDS = Option("adapter_load_seconds", 0.08, 60.0)
-PROMPT_WEIGHT = Option("prompt_weight", 0.1, 100.0)
-PREFIX_WEIGHT = Option("prefix_weight", 1.0, 100.0)
+PROMPT_WEIGHT = Option("prompt_weight", 0.3, 100.0)
+PREFIX_WEIGHT = Option("prefix_weight", 1.5, 100.0)
 KV_WEIGHT = Option("kv_weight", 1.0, 100.0)
 SPEED_WEIGHT = Option("speed_weight", 1.0, 100.0)
 OPTIONS = (ADAPTER_LOAD_SECONDS, PROMPT_WEIGHT, PREFIX_WEIGHT, KV_WEIGHT, SPEED_WEIGHT)
