@@ -20,7 +20,7 @@ SECONDS = 300.0
 LIMIT_SECONDS = 5.0
 """Limit for the p99 of the time to first token."""
 _CLOSE_ENOUGH = 1.02
-_LOWEST = 0.05
+_LOWEST, _HIGHEST = 0.05, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ def highest_rate(
     lower, upper = 0.0, scenario.rate
     while carried(upper):
         lower, upper = upper, upper * 1.5
+        if upper > _HIGHEST:
+            return lower  # So few requests are carried at any rate.
     while lower == 0.0:
         rate = upper / 1.5
         if rate < _LOWEST:

@@ -188,25 +188,18 @@ def _capacities(
     rate_file: RateFile,
     seeds: Sequence[int],
 ) -> dict[str, float]:
-    """Return what is 100 % of each setting, in requests per second.
-
-    Raises:
-        ValueError: It is not known of a scenario with recorded requests.
-    """
+    """Return what is 100 % of each setting, in requests per second."""
     given = {
         name: float(text) for name, text in _assigned("--capacity", arguments.capacity).items()
     }
     found: dict[str, float] = {}
     unknown: list[Setting] = []
     for setting in settings:
-        name = setting.scenario.name
-        capacity = given.get(name, setting.scenario.keys.capacity)
-        if capacity is not None:
-            found[setting.name] = capacity
-        elif setting.trace is not None:
-            raise ValueError(f"{name}: has no capacity; give --capacity {name}=RATE")
-        else:
+        capacity = given.get(setting.scenario.name, setting.scenario.keys.capacity)
+        if capacity is None:
             unknown.append(setting)
+        else:
+            found[setting.name] = capacity
     measured = measure_rates(rate_file, unknown, CAPABLE, seeds, arguments.processes)
     return found | {name: max(rates.values()) for name, rates in measured.items()}
 

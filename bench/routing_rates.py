@@ -73,7 +73,10 @@ def measure_rates(
     if missing:
         with ProcessPoolExecutor(processes) as workers:
             under_way = {
-                workers.submit(highest_rate, setting.played(), policy, seeds): (setting, policy)
+                workers.submit(highest_rate, setting.played(), policy, seeds, "p99", setting.traffic): (
+                    setting,
+                    policy,
+                )
                 for setting, policy in missing
             }
             for number, future in enumerate(as_completed(under_way), 1):

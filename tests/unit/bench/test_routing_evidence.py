@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import routing_evidence, routing_runs
-from bench.routing_rates import RateFile, rate_table
+from bench.routing_rates import RateFile, measure_rates, rate_table
 from bench.routing_runs import Run, RunFile, make_runs
 from bench.routing_settings import Setting, code_version, play, setting_of
 from bench.routing_tables import FIGURES, table
@@ -169,6 +169,17 @@ def test_rates_are_found_again_for_the_same_seeds(tiny: Setting, tmp_path: Path)
     assert RateFile(path, "code", [1, 2]).get(tiny, "hold") == 7.5
     assert RateFile(path, "code", [3]).get(tiny, "hold") is None
     assert RateFile(path, "other", [1, 2]).get(tiny, "hold") is None
+
+
+def test_the_highest_rate_of_recorded_requests_is_found(tiny: Setting, tmp_path: Path) -> None:
+    trace = tmp_path / "recorded.csv"
+    lines = [f"{number},adapter-{number % 8},100,400\n" for number in range(20)]
+    trace.write_text("timestamp,model,prompt_tokens,output_tokens\n" + "".join(lines))
+    file = RateFile(tmp_path / "rates.jsonl", "code", [1])
+
+    rates = measure_rates(file, [Setting(tiny.scenario, trace)], ["hold"], [1], processes=1)
+
+    assert 0.1 < rates["tiny, recorded"]["hold"] < 100.0
 
 
 class TestTheCommand:
