@@ -19,7 +19,7 @@ from bench.lower_bounds import LowerBounds, lower_bounds
 from bench.routing_rates import RateFile, measure_rates, rate_table
 from bench.routing_runs import Run, RunFile, make_runs
 from bench.routing_settings import Setting, code_version, setting_of
-from bench.routing_tables import FIGURES, OURS, table
+from bench.routing_tables import FIGURES, OURS, short_table, table
 from lora_router.simulator.algorithms import check_known
 from lora_router.simulator.scenario import scenarios_of_fixed_fleets
 from lora_router.simulator.summary import Summary, median_of
@@ -92,7 +92,8 @@ def main() -> None:
         found = _medians(run_file, wanted, load)
         for name in arguments.figures:
             names = [setting.name for setting in settings]
-            print(table(FIGURES[name], load, names, arguments.policies, found))
+            write = short_table if arguments.short else table
+            print(write(FIGURES[name], load, names, arguments.policies, found))
         if arguments.bounds and OURS in arguments.policies:
             print(_bound_table(wanted, load, found))
 
@@ -140,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tables-only", action="store_true", help="print what the file has; run nothing"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help=f"only {OURS} beside the best other policy"
     )
     parser.add_argument("--rates", action="store_true", help="also the highest rates (slow)")
     parser.add_argument("--bounds", action="store_true", help="also lower bounds (slow)")

@@ -109,9 +109,36 @@ def table(
     return "\n".join((*lines, ""))
 
 
+def short_table(
+    figure: Figure, load: float, settings: Iterable[str], policies: Sequence[str], found: Found
+) -> str:
+    """Return a table of ours and of the best other policy. The arguments are those of ``table``."""
+    lines = [
+        f"### {figure.title}, at {load:.0%}",
+        "",
+        f"| scenario | `{OURS}` | best other | which | ratio |",
+        "| --- | ---: | ---: | --- | ---: |",
+    ]
+    for setting in settings:
+        here = found.get(setting, {})
+        values = {name: figure.of(here[name]) for name in policies if name in here}
+        others = {name: value for name, value in values.items() if name != OURS}
+        if OURS not in values or not others:
+            lines.append(f"| `{setting}` | - | - | - | - |")
+            continue
+        choose = max if figure.higher_is_better else min
+        best = choose(others, key=others.__getitem__)
+        lines.append(
+            f"| `{setting}` | {figure.shown(values[OURS])} | {figure.shown(others[best])} "
+            f"| `{best}` | {_beside(figure, values)} |"
+        )
+    return "\n".join((*lines, ""))
+
+
 def _cells(figure: Figure, policies: Sequence[str], values: Mapping[str, float]) -> list[str]:
     best = ""
-    if figure.compares and len(values) > 1:
+    # Where all are the same, none is the best.
+    if figure.compares and len({figure.shown(value) for value in values.values()}) > 1:
         choose = max if figure.higher_is_better else min
         best = figure.shown(choose(values.values()))
     cells = []
@@ -130,8 +157,7 @@ def _beside(figure: Figure, values: Mapping[str, float]) -> str:
     if OURS not in values or not others:
         return "-"
     ours = values[OURS]
-    if figure.is_share:
-        best = max(others) if figure.higher_is_better else min(others)
-        return f"{100 * (ours - best):+.1f} points"
     best = max(others) if figure.higher_is_better else min(others)
+    if figure.is_share:
+        return f"{100 * (ours - best):+.1f} points"
     return f"{ours / best:.2f}" if best else "-"

@@ -10,7 +10,7 @@ from bench import routing_evidence, routing_runs
 from bench.routing_rates import RateFile, measure_rates, rate_table
 from bench.routing_runs import Run, RunFile, make_runs
 from bench.routing_settings import Setting, code_version, play, setting_of
-from bench.routing_tables import FIGURES, table
+from bench.routing_tables import FIGURES, short_table, table
 from lora_router.simulator.summary import Summary
 
 TINY = """
@@ -153,6 +153,20 @@ class TestTables:
         row = table(FIGURES["loads"], 0.6, ["tiny", "other"], ["lora-placement"], found)
 
         assert row.splitlines()[-1] == "| `other` | - |"
+
+    def test_a_short_table_has_ours_and_the_best_other(
+        self, found: dict[str, dict[str, Summary]]
+    ) -> None:
+        text = short_table(FIGURES["end-to-end"], 0.6, ["tiny", "other"], [*found["tiny"]], found)
+
+        *_, row, missing = text.splitlines()
+        assert row.split("|")[4].strip() == "`least-request`"
+        assert missing == "| `other` | - | - | - | - |"
+
+    def test_where_all_are_the_same_none_is_marked(
+        self, found: dict[str, dict[str, Summary]]
+    ) -> None:
+        assert "**" not in table(FIGURES["hits"], 0.6, ["tiny"], [*found["tiny"]], found)
 
     def test_rates_are_compared_too(self) -> None:
         rates = {"tiny": {"hold": 2.0, "lora-placement": 3.0}}
