@@ -33,6 +33,8 @@ PUBLISHED = (
 CAPABLE = (OURS, "hold", "lora-affinity", "shuffle-shard", "sticky-sessions")
 """Policies of which one carries the most in each scenario. They decide what the capacity is."""
 LOADS = (0.6, 0.85, 1.2, 1.8)
+RECORDED = ("azure", "mooncake")
+"""How the names of the scenarios in ``bench/scenarios`` begin that are for recorded requests."""
 RATE_SEEDS = 3
 
 
@@ -101,7 +103,10 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "scenarios", nargs="*", help="names of scenarios or YAML files; default: all shipped ones"
+        "scenarios",
+        nargs="*",
+        help="names of scenarios or YAML files; default: all shipped ones and bench/scenarios, "
+        "without those for recorded requests",
     )
     parser.add_argument(
         "--trace",
@@ -176,7 +181,7 @@ def _figures(text: str) -> list[str]:
 
 def _settings(arguments: argparse.Namespace) -> list[Setting]:
     traces = _assigned("--trace", arguments.trace)
-    names = arguments.scenarios or ([] if traces else list(scenarios_of_fixed_fleets()))
+    names = arguments.scenarios or ([] if traces else _default_scenarios())
     pairs: list[tuple[str, Path | None]] = [(name, None) for name in names]
     pairs += [(name, Path(text)) for name, text in traces.items()]
     return [
@@ -184,6 +189,12 @@ def _settings(arguments: argparse.Namespace) -> list[Setting]:
         for aside in ((False, True) if arguments.aside else (False,))
         for name, trace in pairs
     ]
+
+
+def _default_scenarios() -> list[str]:
+    files = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
+    own = [str(file) for file in files if not file.name.startswith(RECORDED)]
+    return [*scenarios_of_fixed_fleets(), *own]
 
 
 def _capacities(

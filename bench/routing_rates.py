@@ -73,7 +73,9 @@ def measure_rates(
     if missing:
         with ProcessPoolExecutor(processes) as workers:
             under_way = {
-                workers.submit(highest_rate, setting.played(), policy, seeds, "p99", setting.traffic): (
+                workers.submit(
+                    highest_rate, setting.played(), policy, seeds, "p99", setting.traffic
+                ): (
                     setting,
                     policy,
                 )

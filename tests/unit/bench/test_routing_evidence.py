@@ -222,6 +222,26 @@ class TestTheCommand:
         assert capsys.readouterr().out == first
         assert first.count("| `tiny` |") == first.count("### ") == 2
 
+    def test_without_scenarios_it_takes_all_that_need_no_file(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def measure(*_: object) -> dict[str, dict[str, float]]:
+            return {}
+
+        monkeypatch.setattr(routing_evidence, "measure_rates", measure)
+        names = [
+            setting_of(name, trace=None, aside=False, seconds=None).scenario.name
+            for name in routing_evidence._default_scenarios()
+        ]
+        given = [text for name in names for text in ("--capacity", f"{name}=1")]
+        runs = ("--runs", str(tmp_path / "runs.jsonl"), "--tables-only", "--figures", "ttft")
+        evidence(monkeypatch, *runs, *given)
+
+        rows = capsys.readouterr().out
+        assert "| `b-zipf` |" in rows
+        assert "| `chats-24` |" in rows
+        assert "mooncake" not in rows
+
     def test_tables_only_runs_nothing(
         self, call: Callable[..., None], capsys: pytest.CaptureFixture[str]
     ) -> None:
