@@ -95,10 +95,9 @@ def highest_rate(
         return kept >= needed
 
     lower, upper = 0.0, scenario.rate
-    while carried(upper):
+    # A few recorded requests are carried at any rate.
+    while upper <= _HIGHEST and carried(upper):
         lower, upper = upper, upper * 1.5
-        if upper > _HIGHEST:
-            return lower  # So few requests are carried at any rate.
     while lower == 0.0:
         rate = upper / 1.5
         if rate < _LOWEST:
