@@ -86,8 +86,8 @@ class Exchange(BodyArrival):
         self._headers, self._setup = headers, setup
         self._place = place = context.paths.find(headers.method, headers.path)
         if context.decisions is not None:
-            traceparent = self.traceparent or headers.traceparent
-            self._begin_record(context.decisions, headers.request_id, place.path, traceparent)
+            self._log_of_decisions = context.decisions
+            self._arrived_at = context.decisions.now()
         if headers.too_many:
             return self._too_many_headers()
         if headers.ends or not (place.reads_body or self._needs_body(place)):
@@ -135,7 +135,7 @@ class Exchange(BodyArrival):
 
     def observe(self, _event: Observation) -> Outputs:
         """Answer nothing for the rest of the stream."""
-        self._decision = None
+        self._arrived_at = self._decision = None
         self.end()
         return ()
 
@@ -143,8 +143,9 @@ class Exchange(BodyArrival):
 
     def _pass_through(self, *, trailers: bool = False) -> Outputs:
         """Send the request to any pod, now that its headers or its whole body have arrived."""
-        if self._decision is not None:
-            self._note_passing(self._decision, PASS_THROUGH)
+        decision = self._record()
+        if decision is not None:
+            self._note_passing(decision, PASS_THROUGH)
         outcome = self.context.director.pass_through(self._setup.subset)
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
@@ -231,6 +232,7 @@ class Exchange(BodyArrival):
         maker = ids.maker(named)
         if maker is None:
             return None
+        decision = self._record()
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
         if isinstance(maker, ErrorAnswer):
@@ -242,13 +244,13 @@ class Exchange(BodyArrival):
                 return self._refuse("id-not-found", maker)
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             hold = self.context.director.max_hold_seconds
-            if self._decision is not None:
-                self._note_question(self._decision, self._query(fields), STICKY)
-                self._decision.held_for = "unknown-id"
+            if decision is not None:
+                self._note_question(decision, self._query(fields), STICKY)
+                decision.held_for = "unknown-id"
             return (answers.more_time(WAIT_SECONDS + hold + HOLD_MARGIN_SECONDS),)
         query = self._query(fields)
-        if self._decision is not None:
-            self._note_question(self._decision, query, "" if query.model else STICKY)
+        if decision is not None:
+            self._note_question(decision, query, "" if query.model else STICKY)
         outcome = self.context.director.stick(query, maker)
         return self._decided(outcome, trailers=trailers)
 
@@ -277,15 +279,16 @@ class Exchange(BodyArrival):
         return self._pass_through(trailers=trailers)
 
     def _route(self, fields: BodyFields, *, trailers: bool) -> Outputs:
-        query = self._query(fields)
-        decision = self._decision
-        if decision is not None:
-            self._note_question(decision, query)
+        self._asked = query = self._query(fields)
+        if self._decision is not None:  # It waited for the maker of an ID.
+            self._note_question(self._decision, query)
         outcome = self.context.director.route(query, self._decided_late)
         if isinstance(outcome, Held):
             self._held = outcome
+            decision = self._record()
             if decision is not None:
                 self._note_held(decision, outcome)
+            self._asked = None
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             return (answers.more_time(outcome.seconds + HOLD_MARGIN_SECONDS),)
         return self._decided(outcome, trailers=trailers)
@@ -330,9 +333,9 @@ class Exchange(BodyArrival):
         self._routed = outcome
         made_id = "" if self._headers.request_id else self._make_id()
         metadata = b""
-        if self._decision is not None:
-            self._note_routed(self._decision, outcome)
-            metadata = encode_metadata(self._decision)
+        if self._arrived_at is not None:
+            metadata = encode_metadata(self._note_routed(outcome))
+        self._asked = None
         if outcome.reservation.streamed:
             self._since = self.context.gateway.now()
         self.state = ROUTED

@@ -105,9 +105,9 @@ class OwnAnswers(ResponseSide):
 
     def _refused(self, refused: Refused) -> Outputs:
         answer = refusal_answer(refused, self._headers.strategy)
-        if self._decision is not None:
-            strategy = self._headers.strategy
-            self._note_refused(self._decision, refused, strategy, answer.status)
+        decision = self._record()
+        if decision is not None:
+            self._note_refused(decision, refused, self._headers.strategy, answer.status)
         return self._answer_client(answer)
 
     def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:
@@ -151,7 +151,7 @@ class OwnAnswers(ResponseSide):
     def _end_by_own_answer(self) -> bytes:
         """End the request. Return what its answer tells the client and Envoy of it."""
         request_id = self._headers.request_id or self._make_id()
-        decision = self._decision
+        decision = self._record()
         self.end()
         if decision is None:
             return in_own_answer(request_id, None)

@@ -5,44 +5,76 @@ when a pod is picked, when the router itself answers, or at the end of its strea
 """
 
 from lora_router.extproc.context import SessionContext
+from lora_router.extproc.events import RequestHeaders
 from lora_router.extproc.gateway_faults import UNSEEN_IN_A_ROW
+from lora_router.extproc.path_rules import Place
+from lora_router.extproc.stream_setup import Setup
 from lora_router.fleet.answer import Answer
 from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED
+from lora_router.routing.looks import PLACES
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Held
-from lora_router.telemetry.decisions import MAX_NAME, Decision, DecisionLog
+from lora_router.telemetry.decisions import MAX_ID, MAX_NAME, Decision, DecisionLog
 
 _CLIENT_LEFT = "client-left"
 _ANSWERED_BEFORE = "answered-before"
 _CUT = {INTERNAL: "internal-error", RESOURCE_EXHAUSTED: "router-overloaded"}
 """Why the router itself ends a stream before a decision, by the status of gRPC."""
 _PROTOCOL_ERROR = "protocol-error"
+_NO_PLACE = Place(None, "")
+_NO_HEADERS = RequestHeaders("", "", "", None, "", None, None, "", ends=False, setup=Setup())
+"""What is known of a request before its headers arrive."""
 
 
 class Recording:
     """The part of an exchange that keeps its record. Without a log of decisions there is none."""
 
-    __slots__ = ("_decision", "_log_of_decisions", "context", "traceparent")
+    __slots__ = (
+        "_arrived_at",
+        "_asked",
+        "_decision",
+        "_headers",
+        "_log_of_decisions",
+        "_made_id",
+        "_place",
+        "context",
+        "traceparent",
+    )
 
     _log_of_decisions: DecisionLog
-    """The log that made the record. Set if there is one."""
+    """The log that has the record. Set if the request is recorded."""
 
     def __init__(self, context: SessionContext) -> None:
         self.context = context
+        self._headers = _NO_HEADERS
+        self._place = _NO_PLACE
+        """What the path of the request means. Set with the headers."""
+        self._made_id = ""
+        """The ID that the router gave to the request. Empty: none, or the client did."""
+        self._arrived_at: float | None = None
+        """When the headers of the request arrived. ``None``: it is not recorded, or has ended."""
+        self._asked: RouteQuery | None = None
+        """What the request asks for, while that is decided."""
         self._decision: Decision | None = None
-        """The record of the request, from its headers to its end."""
+        """The record of the request. Most requests are routed at once. Their record is made then,
+        because all that it needs is known, and to write a field later costs more than to make it.
+        """
         self.traceparent = ""
         """The gateway's span of this stream, if requests are traced and the gateway traces too."""
 
-    def _begin_record(
-        self, decisions: DecisionLog, request_id: str, path: str, traceparent: str = ""
-    ) -> None:
-        """Begin the record of a request whose headers arrived."""
-        self._log_of_decisions = decisions
-        self._decision = decision = decisions.begin(request_id, path)
-        if traceparent:
-            decision.traceparent = traceparent[:MAX_NAME]
+    def _record(self) -> Decision | None:
+        """Return the record of the request; ``None``: it is not recorded."""
+        decision = self._decision
+        if decision is None and self._arrived_at is not None:
+            headers = self._headers
+            request_id, path = headers.request_id or self._made_id, self._place.path
+            decision = self._log_of_decisions.begin(request_id, path, self._arrived_at)
+            self._decision = decision
+            decision.traceparent = (self.traceparent or headers.traceparent)[:MAX_NAME]
+            if self._asked is not None:
+                self._note_question(decision, self._asked)
+        return decision
 
     def _note_question(self, decision: Decision, query: RouteQuery, algorithm: str = "") -> None:
         """Record what the request asks for, once it is known.
@@ -81,12 +113,77 @@ class Recording:
                 decision.adapter = model[:MAX_NAME]
                 decision.base_model = (pods[0].adapters.get(model) or "")[:MAX_NAME]
 
-    def _note_routed(self, decision: Decision, outcome: Routed) -> None:
-        """Record that a pod was picked."""
-        decisions = self._log_of_decisions
-        decision.decided_at = decisions.now()
-        decision.routed(outcome)
+    def _note_routed(self, outcome: Routed) -> Decision:
+        """Record that a pod was picked. Return the record."""
+        decisions, asked = self._log_of_decisions, self._asked
+        now = decisions.now()
+        decision = self._decision
+        if decision is None and asked is not None and self._arrived_at is not None:
+            decision = self._routed_at_once(self._arrived_at, now, asked, outcome)
+            self._decision = decision
+        else:
+            decision = self._record()
+            assert decision is not None  # noqa: S101 -- the request is recorded
+            decision.decided_at = now
+            decision.routed(outcome)
         decisions.decided(decision)
+        return decision
+
+    def _routed_at_once(
+        self, arrived_at: float, now: float, asked: RouteQuery, outcome: Routed
+    ) -> Decision:
+        """Return the record of a request that was not held. Each request comes here."""
+        reservation, reason, seconds = outcome.reservation, outcome.reason, outcome.seconds
+        state = reservation.state
+        pod, headers = state.pod, self._headers
+        request_id, path, model = headers.request_id or self._made_id, asked.path, asked.model
+        adapter = reservation.adapter
+        if adapter is None:
+            adapter, base_model = "", outcome.model
+        else:
+            base_model = state.catalog.adapters.get(adapter) or ""
+        # To slice a text costs several times as much as to look at its length.
+        if len(request_id) > MAX_ID:
+            request_id = request_id[:MAX_ID]
+        if len(path) > MAX_NAME:
+            path = path[:MAX_NAME]
+        if len(model) > MAX_NAME:
+            model = model[:MAX_NAME]
+        if len(adapter) > MAX_NAME:
+            adapter = adapter[:MAX_NAME]
+        if len(base_model) > MAX_NAME:
+            base_model = base_model[:MAX_NAME]
+        if len(reason) > MAX_NAME:
+            reason = reason[:MAX_NAME]
+        decision = Decision(
+            arrived_at,
+            now - seconds,
+            now,
+            request_id,
+            path,
+            model,
+            asked.size,
+            asked.stream,
+            adapter,
+            base_model,
+            outcome.algorithm,
+            "routed",
+            reason,
+            pod.name,
+            pod.address,
+            seconds,
+            PLACES[outcome.place],
+            outcome.spilled,
+            outcome.replicated,
+            outcome.looks,
+        )
+        if (prompt := outcome.prompt) is not None:
+            decision.estimated_prompt_tokens = round(prompt.tokens)
+            decision.expected_cached_tokens = round(prompt.cached)
+        traceparent = self.traceparent or headers.traceparent
+        if traceparent:
+            decision.traceparent = traceparent[:MAX_NAME]
+        return decision
 
     def _note_answer(self, decision: Decision, routed: Routed, answer: Answer) -> None:
         """Record how the answer began, and which pod gave it."""
@@ -102,7 +199,7 @@ class Recording:
 
     def _note_own(self, algorithm: str, outcome: str, reason: str, status: int) -> None:
         """Record that the router itself answers the request."""
-        decision = self._decision
+        decision = self._record()
         if decision is not None and not decision.number:
             decision.algorithm = algorithm[:MAX_NAME]
             decision.outcome, decision.reason, decision.status = outcome, reason, status
@@ -128,7 +225,7 @@ class Recording:
 
     def _note_other_answer(self, answer: Answer | None) -> None:
         """Record that somebody else answers the request before a pod is picked."""
-        decision = self._decision
+        decision = self._record()
         if decision is not None:
             decision.reason = _ANSWERED_BEFORE
             if answer is not None:
@@ -138,12 +235,16 @@ class Recording:
 
     def _note_cut(self, code: int) -> None:
         """Record that the router ends the stream with a status, because it must not go on."""
-        decision = self._decision
+        decision = self._record()
         if decision is not None and not decision.number:
             decision.reason = _CUT.get(code, _PROTOCOL_ERROR)
 
-    def _note_end(self, decision: Decision) -> None:
-        """Complete the record of the request."""
+    def _note_end(self) -> None:
+        """Complete the record of the request, if it is recorded."""
+        decision = self._record()
+        if decision is None:
+            return
+        self._arrived_at = self._decision = None
         decisions = self._log_of_decisions
         if not decision.number:
             if not decision.outcome:

@@ -19,14 +19,13 @@ from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.context import SessionContext
 from lora_router.extproc.events import (
     Event,
-    RequestHeaders,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
 )
 from lora_router.extproc.id_search import IdSearch
 from lora_router.extproc.outputs import EndStream, Outputs
-from lora_router.extproc.path_rules import PathRule, Place
+from lora_router.extproc.path_rules import PathRule
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.renamed import FELL_BACK, Original, answer_in_pieces, answer_piece
 from lora_router.extproc.states import ANSWERED, OVER, START, State
@@ -41,9 +40,6 @@ from lora_router.routing.outcome import Routed
 log = logging.getLogger("lora_router.extproc")
 
 _RESPONSE_HEADERS_PASS: tuple[bytes, ...] = (answers.CONTINUE_RESPONSE_HEADERS,)
-_NO_PLACE = Place(None, "")
-_NO_HEADERS = RequestHeaders("", "", "", None, "", None, None, "", ends=False, setup=Setup())
-"""What is known of a request before its headers arrive."""
 _REDIRECTION = 300
 """Statuses below are successes."""
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
@@ -63,12 +59,9 @@ class ResponseSide(UsageSide):
         "_answer",
         "_answer_names",
         "_collected",
-        "_headers",
         "_held",
-        "_made_id",
         "_on_late",
         "_original",
-        "_place",
         "_routed",
         "_search",
         "_setup",
@@ -88,9 +81,6 @@ class ResponseSide(UsageSide):
         super().__init__(context)
         self.state: State = START
         self._on_late = on_late
-        self._headers = _NO_HEADERS
-        self._place = _NO_PLACE
-        """What the path of the request means. Set with the headers."""
         self._setup: Setup
         self._collected: CollectedBody | None = None
         """Set while the headers are unanswered. The pieces are answered after the headers."""
@@ -99,8 +89,6 @@ class ResponseSide(UsageSide):
         self._answer_names: AnswerNames | None = None
         """Puts the client's name of the model back into the answer."""
         self._held: Waits | None = None
-        self._made_id = ""
-        """The ID that the router gave to the request. Empty: none, or the client did."""
         self._routed: Routed | None = None
         self._answer: Answer | None = None
         """How the answer to the routed request began."""
@@ -114,16 +102,15 @@ class ResponseSide(UsageSide):
     def end(self) -> None:
         """Handle the end of the stream: release everything that the request holds."""
         self.state = OVER
-        self._collected = self._original = None
+        self._collected = self._original = self._asked = None
         if self._held is not None:
             self._held.cancel()
             self._held = None
         routed = self._routed
         if routed is not None and routed.reservation.release():
             self._judge_end(routed)
-        if self._decision is not None:
-            decision, self._decision = self._decision, None
-            self._note_end(decision)
+        if self._arrived_at is not None:
+            self._note_end()
 
     def end_stream(self, code: int, message: str) -> Outputs:
         """End the stream with a gRPC status."""

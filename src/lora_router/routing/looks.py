@@ -81,20 +81,23 @@ def looks_at(
         if picked is not None and picked not in pods:
             pods = (picked, *pods[:-1])
     rows: list[Look] = []
-    found = NO_ADAPTER
+    found = place = NO_ADAPTER
+    is_elsewhere = False
     for pod in pods:
         beliefs = pod.beliefs
-        requests = pod.in_flight + beliefs.foreign_requests
-        if adapter is None:
-            place = NO_ADAPTER
-        elif adapter in beliefs.foreign_adapters or adapter in pod.in_flight_adapters:
-            place = RUNNING
-        else:
-            place = beliefs.where(adapter)
-        if pod is picked:
-            found = place
-        rows.append((pod, requests, beliefs.free_slots, place))
-    is_elsewhere = found >= IN_SLOT and _runs_on_any(adapter, inspected)
+        if adapter is not None:
+            if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
+                place = RUNNING
+                is_elsewhere = True
+            else:
+                place = beliefs.where(adapter)
+            if pod is picked:
+                found = place
+        rows.append((pod, pod.in_flight + beliefs.foreign_requests, beliefs.free_slots, place))
+    if found < IN_SLOT:
+        is_elsewhere = False
+    elif not is_elsewhere and len(inspected) > most:
+        is_elsewhere = _runs_on_any(adapter, inspected)
     return Looks(rows, adapter, found, is_elsewhere)
 
 

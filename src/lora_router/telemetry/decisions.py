@@ -43,46 +43,51 @@ Outcome = str
 before a decision). Empty while it is open."""
 
 
-class Decision(Struct, kw_only=True, gc=False):
-    """One request, from its headers to its end. Only its session writes to it."""
+class Decision(Struct, gc=False):
+    """One request, from its headers to its end. Only its session writes to it.
 
-    number: int = 0
-    """Counts the decisions of this process, from 1. 0: not decided, or not recorded."""
+    The first fields are known once a pod is picked. ``recording`` gives them in this order.
+    """
+
     arrived_at: float
     asked_at: float = 0.0
     """When it was clear what the request asks for, and the decision began. 0: never."""
     decided_at: float = 0.0
-    answered_at: float = 0.0
-    """When the headers of the answer arrived. 0: they have not."""
-    ended_at: float = 0.0
     request_id: str = ""
+    path: str = ""
     model: str = ""
     """The name that the request asks for. ``adapter`` and ``base_model`` show what the rewrites of
     the settings make of it."""
+    size: int = 0
+    """Bytes of the body."""
+    stream: bool = False
     adapter: str = ""
     """Empty: the request is for a base model, or for none."""
     base_model: str = ""
     """The base model that the request is for, as far as is known."""
-    path: str = ""
-    size: int = 0
-    """Bytes of the body."""
-    stream: bool = False
     algorithm: str = ""
     outcome: Outcome = ""
     reason: str = ""
     """Why this pod, or why none."""
     pod: str = ""
     endpoint: str = ""
-    held_seconds: float = 0.0
-    """Time for which it was held. 0: it was not, or it still is."""
-    held_for: str = ""
-    """Why it was held. Empty: it was not."""
     decision_seconds: float = 0.0
     """Time in which the algorithm picked the pod, the last time that it was asked."""
     place: str = PLACES[NO_ADAPTER]
     """Where the adapter was on the pod: one of ``looks.PLACES``."""
     spilled: bool = False
     replicated: bool = False
+    looks: Looks = NO_LOOKS
+    """What was seen of the candidates. Empty once the request has ended (``seen``)."""
+    number: int = 0
+    """Counts the decisions of this process, from 1. 0: not decided, or not recorded."""
+    answered_at: float = 0.0
+    """When the headers of the answer arrived. 0: they have not."""
+    ended_at: float = 0.0
+    held_seconds: float = 0.0
+    """Time for which it was held. 0: it was not, or it still is."""
+    held_for: str = ""
+    """Why it was held. Empty: it was not."""
     status: int = 0
     """The HTTP status of the answer. 0: unknown."""
     details: str = ""
@@ -101,10 +106,8 @@ class Decision(Struct, kw_only=True, gc=False):
     """Tokens of the prompt, as the router estimated them. ``None``: it did not read the prompt."""
     expected_cached_tokens: int | None = None
     """How many of these the router believed to be in the cache of the pod."""
-    looks: Looks = NO_LOOKS
-    """What was seen of the candidates. Empty once the request has ended (``seen``)."""
     held_looks: Looks = NO_LOOKS
-    """The same, when it began to be held."""
+    """What was seen of the candidates when it began to be held."""
     seen: tuple[Sight, ...] = ()
     held_seen: tuple[Sight, ...] = ()
     traceparent: str = ""
@@ -113,7 +116,7 @@ class Decision(Struct, kw_only=True, gc=False):
     def body_seconds(self) -> float:
         """Time from the headers of the request until it was clear what it asks for."""
         until = self.asked_at or self.decided_at
-        return until - self.arrived_at if until else 0.0
+        return max(0.0, until - self.arrived_at) if until else 0.0
 
     @property
     def pod_seconds(self) -> float | None:
@@ -245,9 +248,11 @@ class DecisionLog:
 
     # Called by sessions
 
-    def begin(self, request_id: str, path: str) -> Decision:
-        """Return the record of a request whose headers arrived."""
-        return Decision(arrived_at=self.now(), request_id=request_id[:MAX_ID], path=path[:MAX_NAME])
+    def begin(self, request_id: str, path: str, arrived_at: float | None = None) -> Decision:
+        """Return the record of a request whose headers arrived; ``None``: now."""
+        if arrived_at is None:
+            arrived_at = self.now()
+        return Decision(arrived_at, request_id=request_id[:MAX_ID], path=path[:MAX_NAME])
 
     def decided(self, decision: Decision) -> None:
         """Take in a decision."""
