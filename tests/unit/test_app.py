@@ -10,8 +10,12 @@ import pytest
 from lora_router import app as app_module
 from lora_router import supervision
 from lora_router.app import App
+from lora_router.assembly import make_director
 from lora_router.config.settings import Settings
+from lora_router.fleet.fleet import Fleet
 from lora_router.supervision import FAILURES_IN_A_ROW
+from lora_router.telemetry.metrics import Telemetry
+from tests.fleet import make_metrics, make_pod, state_of
 
 
 @pytest.fixture
@@ -184,3 +188,14 @@ async def test_stopping_twice_or_before_the_start_is_no_error(
     await app.stop()
 
     assert "failed to stop" not in caplog.text
+
+
+def test_the_configured_time_of_a_load_is_what_is_expected_of_pods() -> None:
+    options = {"adapter_load_seconds": "0.25"}
+    settings = Settings(algorithm_options=options)
+    fleet = Fleet()
+    make_director(settings, fleet, Telemetry(fleet))
+    fleet.upsert(make_pod(1))
+    fleet.put_metrics(state_of(fleet, 1), make_metrics())
+
+    assert state_of(fleet, 1).beliefs.load_seconds == (0.0, 0.25, 1.5)

@@ -28,10 +28,8 @@ that. This module combines the following evidence, in order of trust:
   router began, and what came and went between two reports. That adds to the order of last use, and
   a use that is later than the reported one stands.
 
-A restarted server has nothing loaded. If discovery reports another uid or address, a new record is
-made. Otherwise the metrics page reveals the restart: by another start time, by a counter that
-decreased, or, if it has neither, by the absence of series that were there before. After a restart,
-everything is forgotten except what routers have in flight.
+After a restart of the server (``server_process``), everything is forgotten except what routers have
+in flight.
 """
 
 from collections.abc import Collection, Mapping
@@ -43,6 +41,7 @@ from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
+from lora_router.fleet.server_process import ServerProcess
 
 _LEAST_TOLD = 32
 """How many idle adapters of a pod peers are told of, even if it has fewer slots (host memory)."""
@@ -59,11 +58,9 @@ class AdapterBeliefs:
     __slots__ = (
         "_emptied_at",
         "_fits",
-        "_generated_tokens",
-        "_named_adapters",
         "_others_requests",
+        "_process",
         "_resident",
-        "_started_at",
         "_stranger_requests",
         "_strangers",
         "_used_since_scrape",
@@ -130,10 +127,7 @@ class AdapterBeliefs:
         self.residency: LoraResidency | None = None
         """What the last scrape reported of what is loaded. ``None``: the server does not report it.
         """
-        self._started_at: float | None = None
-        self._generated_tokens: float | None = None
-        self._named_adapters = False
-        """Whether the server has ever reported which adapters are active."""
+        self._process = ServerProcess()
         self._resize()
 
     # Queries of algorithms
@@ -238,16 +232,13 @@ class AdapterBeliefs:
             in_flight: The number of requests that this router had in flight when the page arrived.
         """
         before = self.slots
-        restarted = self._is_of_another_server(metrics)
+        restarted = self._process.is_another(metrics)
         if restarted:
             self.slots = self.memory.spec.slots
             self.last_uses = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
             self._emptied_at = metrics.scraped_at
-            self._named_adapters = False
             self.memory.evictions = 0
         self.scraped_at = metrics.scraped_at
-        self._started_at = metrics.started_at
-        self._generated_tokens = metrics.generated_tokens
         shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
         self._others_requests = max(0, shown - in_flight)
         self._stranger_requests = max(0, self._others_requests - self.peers.requests)
@@ -260,7 +251,6 @@ class AdapterBeliefs:
         # Some pages omit the number of slots. It never changes while a server runs.
         self.slots = slots or self.slots
         self.active = lora.active if lora is not None else _NONE
-        self._named_adapters = self._named_adapters or lora is not None
         self._strangers = (
             self.active - self.expected.keys() - self._used_since_scrape - self.peers.adapters
             if self.active
@@ -447,11 +437,3 @@ class AdapterBeliefs:
                     del resident[name]
                     break
         resident[adapter] = None
-
-    def _is_of_another_server(self, metrics: PodMetrics) -> bool:
-        """Return whether the server process of a page started after the previous page."""
-        if self._started_at is not None and metrics.started_at is not None:
-            return metrics.started_at != self._started_at
-        if self._generated_tokens is not None and metrics.generated_tokens is not None:
-            return metrics.generated_tokens < self._generated_tokens
-        return self._named_adapters and metrics.lora is None

@@ -24,11 +24,15 @@ _KEPT = 32
 class Loads:
     """The last loads on one pod, or on all pods with the same base model."""
 
-    __slots__ = ("count", "first_bytes", "from_disk", "from_host", "seen")
+    __slots__ = ("count", "first_bytes", "from_disk", "from_host", "seen", "usual", "usual_of")
 
     def __init__(self) -> None:
         self.first_bytes: deque[float] = deque(maxlen=_KEPT)
         """Seconds until the first byte of requests that needed no load."""
+        self.usual = 0.0
+        """Their median, derived again after some loads."""
+        self.usual_of = 0
+        """The number of loads at which it was derived last; 0: never."""
         self.from_host: deque[float] = deque(maxlen=_KEPT)
         """Seconds that loads from host memory took."""
         self.from_disk: deque[float] = deque(maxlen=_KEPT)

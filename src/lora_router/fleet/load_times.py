@@ -104,8 +104,10 @@ class LoadTimes:
             return
         if len(loads.first_bytes) < _FEWEST_FIRST_BYTES:
             return
+        if not loads.usual_of or loads.count - loads.usual_of >= _EVERY:
+            loads.usual, loads.usual_of = _median(loads.first_bytes), loads.count or 1
         # Negative ones are kept: they show how little first bytes say.
-        took = min(seconds - _median(loads.first_bytes), HIGHEST_SECONDS)
+        took = min(seconds - loads.usual, HIGHEST_SECONDS)
         for each in (loads, self._of(state)):
             (each.from_host if place == IN_HOST_MEMORY else each.from_disk).append(took)
             each.count += 1

@@ -7,6 +7,7 @@ import pytest
 
 from lora_router.fleet.catalog import Catalog, ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import LABEL, UNLIMITED, LoraSpec
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.reading import ReadFailure, Reading
@@ -30,6 +31,7 @@ def pod(number: int, **changes: object) -> Pod:
         "metrics_url": f"http://{address}/metrics",
         "models_url": f"http://{address}/v1/models",
         "labels": {"tier": "gold"},
+        "lora": LoraSpec(4, UNLIMITED, LABEL, ("a", "b"), loads_when_listed=True),
         **changes,
     }
     return Pod(**fields)  # type: ignore[arg-type]
