@@ -21,7 +21,7 @@ from lora_router.simulator.simulated_request import SimulatedRequest
 
 ROUNDING = 1e-9
 """Seconds. Times that differ by less are equal."""
-_ENDLESS = 1 << 62
+ENDLESS = 1 << 62
 """Tokens in a step without ``chunk_tokens``, and steps without an end."""
 
 
@@ -114,7 +114,7 @@ class PodBatch:
     def _count_equal_steps(self) -> int:
         """Return how many steps, from this one on, are like this one."""
         chunks, decoding = self._chunks, self._decoding
-        steps = _ENDLESS
+        steps = ENDLESS
         if chunks:
             seat, tokens = chunks[0]
             if len(chunks) > 1 or tokens + decoding.count != self.options.chunk_tokens:
@@ -138,9 +138,9 @@ class PodBatch:
         Returns -1 if requests were preempted, so that the others fit into the KV cache.
         """
         cache, decoding, options = self.kv_cache, self._decoding, self.options
-        preempted = 0
+        preempted = grown = 0
         while True:
-            budget = (options.chunk_tokens or _ENDLESS) - decoding.count
+            budget = (options.chunk_tokens or ENDLESS) - decoding.count
             chunks = self._chunks = []
             for seat in self._prefilling:
                 if budget <= 0:
@@ -150,12 +150,18 @@ class PodBatch:
                 chunks.append((seat, tokens))
             if not options.preemption:
                 break
-            growth = decoding.growth(self._steps, 1)
+            growth = decoding.growth(self._steps, 1) - grown
             blocks = growth + sum(self._chunk_blocks(seat, tokens) for seat, tokens in chunks)
-            if blocks <= cache.available or not self._preempt_last():
-                cache.add(growth)
-                break
-            preempted = 1
+            if blocks > cache.available:
+                # Those that joined first take what there is before the last one loses its place.
+                taken = min(growth, max(0, cache.available))
+                cache.add(taken)
+                grown, growth = grown + taken, growth - taken
+                if self._preempt_last():
+                    preempted = 1
+                    continue
+            cache.add(growth)
+            break
         for seat, tokens in chunks:
             self._fill(seat, seat.computed + tokens)
         return -preempted or budget
@@ -173,14 +179,21 @@ class PodBatch:
 
     def _account_for(self, steps: int) -> None:
         """Account for equal steps. The blocks of the first one are counted already."""
-        if self.options.preemption and steps > 1:
-            self.kv_cache.add(self._decoding.growth(self._steps + 1, steps - 1))
-        if self._decoding.count or self._chunks:
-            self._steps += steps
-        for seat, tokens in self._chunks:
-            seat.computed += steps * tokens
-            if steps > 1:
-                self._fill(seat, seat.computed)
+        cache, decoding, preemption = self.kv_cache, self._decoding, self.options.preemption
+        chunks = self._chunks
+        if not chunks:
+            if preemption and steps > 1:
+                cache.add(decoding.growth(self._steps + 1, steps - 1))
+            self._steps += steps * bool(decoding.count)
+            return
+        for step in range(self._steps, self._steps + steps):
+            if step > self._steps and preemption:
+                cache.add(decoding.growth(step, 1))
+            for seat, tokens in chunks:
+                seat.computed += tokens
+                if step > self._steps:
+                    self._fill(seat, seat.computed)
+        self._steps += steps
 
     def _take_computed(self) -> list[Seat]:
         """Take the requests whose prompts are complete off those that are computed."""

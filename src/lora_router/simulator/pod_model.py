@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.events import EventQueue, SimulatedTimer
-from lora_router.simulator.pod_batch import ROUNDING, PodBatch
+from lora_router.simulator.pod_batch import ENDLESS, ROUNDING, PodBatch
 from lora_router.simulator.simulated_request import SimulatedRequest
 
 
@@ -147,13 +147,15 @@ class PodModel:
         batch = self._batch
         step = batch.begin_step(now)
         loading = batch.loading
-        if step is None:
-            if loading:
-                self._plan(now, 1, max(loading[0][0] - now, self.options.step_seconds))
-            else:
-                self._timer = None
+        if step is None and not loading:
+            self._timer = None
             return
-        seconds, steps = step
+        # While all requests wait for loads, there are empty steps. Another request may join.
+        options = self.options
+        seconds, steps = step or (
+            options.step_seconds + options.step_seconds_per_request,
+            ENDLESS,
+        )
         if loading:
             steps = min(steps, max(1, math.ceil((loading[0][0] - now) / seconds)))
         self._plan(now, steps, seconds)

@@ -83,7 +83,10 @@ behaviours = st.builds(
     max_loras=st.just(2),
     max_cpu_loras=st.just(3),
     max_num_seqs=st.just(6),
-    disk_load_seconds=st.just(0.3),
+    # No load ends at the end of a step either.
+    disk_load_seconds=st.just(0.30003),
+    host_load_seconds=st.just(0.08003),
+    loads_block=st.booleans(),
     kv_cache_tokens=st.sampled_from([300, 1000, 3000]),
     block_tokens=st.sampled_from([1, 16]),
     prefix_caching=st.booleans(),
@@ -113,7 +116,7 @@ def test_caching_chunking_and_preempting_are_those_of_the_engine(
     ("options", "digest"),
     [
         (EngineOptions(max_loras=2, max_cpu_loras=3, max_num_seqs=20), "455823e228fb210d"),
-        (EngineOptions(max_loras=2, kv_cache_tokens=2000, loads_block=False), "f5b4d9728b7ba00f"),
+        (EngineOptions(max_loras=2, kv_cache_tokens=2000), "b42b5753e9faa3c5"),
     ],
 )
 def test_a_pod_without_a_prefix_cache_serves_as_it_did_before_there_was_one(
@@ -141,6 +144,14 @@ def test_a_load_that_does_not_block_delays_only_its_own_requests() -> None:
 
     assert 3.5 < cold[0] < 3.6
     assert busy[1] < 1.5 + 200 * 0.022
+
+
+def test_other_requests_join_while_a_pod_that_is_idle_otherwise_loads_an_adapter() -> None:
+    options = EngineOptions(max_loras=2, loads_block=False, disk_load_seconds=1.5)
+    cold, base = by_events(options, [(0.0, "a1", 100, 10), (0.1, None, 100, 10)])
+
+    assert cold[0] > 1.5
+    assert base[1] < 0.5
 
 
 def test_a_request_that_does_not_fit_into_the_kv_cache_waits_with_those_behind_it() -> None:
