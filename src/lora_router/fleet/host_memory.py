@@ -151,9 +151,7 @@ class HostMemory:
         if self.follows:
             self._held, self._fits = uses, listed if len(listed) <= size else ()
             return
-        busy = running | foreign
-        idle = (name for name in reversed(uses) if name not in busy)
-        names = [*busy, *islice(idle, max(0, size - len(busy)))]
+        names = _last_used(uses, running | foreign, size)
         known = frozenset(names)
         strays = sum(name not in listed for name in names) if listed else 0
         self._fits = listed if len(listed) + strays <= size else ()
@@ -162,6 +160,28 @@ class HostMemory:
             names += islice(older, max(0, size - len(names)))
         names.reverse()
         self._held = dict.fromkeys(names)
+
+
+def _last_used(uses: dict[str, float], busy: Set[str], most: int) -> list[str]:
+    """Return the adapters that are kept, the most recently used one first.
+
+    Args:
+        uses: The adapters in order of last use.
+        busy: Those with requests. They are in use now, and are kept.
+        most: How many are kept at most.
+    """
+    left, missing = most - len(busy), len(busy)
+    kept: list[str] = []
+    idle: list[str] = []
+    for name in reversed(uses):
+        if name in busy:
+            missing -= 1
+            kept.append(name)
+        elif len(idle) < left:
+            idle.append(name)
+        elif missing <= 0:
+            break
+    return (kept + idle)[:most]
 
 
 def _reversed(names: Names) -> Iterable[str]:

@@ -101,6 +101,19 @@ def test_a_changed_size_applies_at_once() -> None:
     assert places(fleet, "a0", "a1") == [AWAY, IN_HOST_MEMORY]
 
 
+def test_no_more_adapters_are_believed_to_be_there_than_fit() -> None:
+    fleet = fleet_of_one(LoraSpec(host_memory=3), slots=2)
+    state = state_of(fleet, 1)
+    requests = [fleet.ledger.reserve(state, name) for name in NAMES]
+    for step in ("used", "derived"):
+        kept = [name for name in NAMES if beliefs(fleet).in_host_memory(name)]
+        assert len(kept) <= 3, step
+        beliefs(fleet).told(state.pod.lora, None)
+    for request in requests:
+        request.release()
+    assert [name for name in NAMES if beliefs(fleet).in_host_memory(name)] == NAMES[-3:]
+
+
 class TestLoadedBefore:
     """Adapters that the server loaded before the first request that this router knows of."""
 
@@ -163,21 +176,27 @@ def test_what_a_server_reports_is_believed_whatever_its_size() -> None:
     slots=st.integers(1, 3),
     more=st.integers(0, 4),
     preloaded=st.lists(st.sampled_from(NAMES), unique=True),
-    steps=st.lists(st.sampled_from(NAMES), max_size=40),
+    steps=st.lists(st.sampled_from([*NAMES, "derive"]), max_size=40),
 )
 def test_the_estimate_is_what_a_pod_has_as_long_as_its_slots_suffice(
     slots: int, more: int, preloaded: list[str], steps: list[str]
 ) -> None:
-    """Each step begins a request of an adapter, or ends its request if it has one."""
+    """Each step begins a request of an adapter, or ends its request if it has one.
+
+    Or the estimate is derived from the order of last use again, which must not change it.
+    """
     room = slots + more
     fits = tuple(preloaded)[:room]
     pod = AdapterSlots(EngineOptions(max_loras=slots, max_cpu_loras=room))
     pod.preload(fits)
-    fleet = fleet_of_one(LoraSpec(slots=slots, host_memory=room, preloaded=fits), slots=slots)
+    spec = LoraSpec(slots=slots, host_memory=room, preloaded=fits)
+    fleet = fleet_of_one(spec, slots=slots)
     open_requests: dict[str, Reservation] = {}
     for name in steps:
         reservation = open_requests.pop(name, None)
-        if reservation is not None:
+        if name == "derive":
+            beliefs(fleet).told(spec, None)
+        elif reservation is not None:
             pod.leave(name)
             reservation.release()
         elif pod.has_room_for(name):
