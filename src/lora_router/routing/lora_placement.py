@@ -91,7 +91,7 @@ class _Survey:
     """The cheapest pod of those that could be joined, without that reduction."""
     spare_cost: float = float("inf")
     spare_load: float = float("inf")
-    """The least load of the pods that could be joined."""
+    """The least load of the pods that could be joined, as it is for a short prompt."""
     place: PodView | None = None
     place_cost: float = float("inf")
     place_base: float = 0.0
@@ -298,13 +298,16 @@ class LoraPlacement:
 
 
 def _load_of(sight: Sight, base: BaseCost | None) -> float:
-    return sight.requests if base is None or sight.view is None else base.load(sight.view)
+    if base is None or sight.view is None:
+        return sight.requests
+    return base.load(sight.view) / base.each
 
 
 def _consider_to_join(adapter: str, pod: PodView, base: BaseCost, found: _Survey) -> None:
     found.in_flight += in_flight(pod, adapter)
     load = base.load(pod)
     cost = load + base.prefix.cost(pod)
+    load /= base.each
     if load < found.spare_load:  # noqa: PLR1730 -- a call for each pod
         found.spare_load = load
     if cost < found.spare_cost:
