@@ -50,6 +50,16 @@ class PeerMetrics(Collector):
         )
         forgotten.add_metric(["left"], counts.left)
         forgotten.add_metric(["silent"], counts.silent)
+        prompts = CounterMetricFamily(
+            "lora_router_peer_prompts",
+            "Prompts whose pods were told to peers (sent), or that peers told (received), and "
+            "prompts that were not told because too many waited (dropped).",
+            labels=["direction"],
+        )
+        if (prefixes := hub.prefixes) is not None:
+            prompts.add_metric(["sent"], prefixes.told)
+            prompts.add_metric(["received"], prefixes.heard)
+            prompts.add_metric(["dropped"], prefixes.untold)
         connected = GaugeMetricFamily(
             "lora_router_redis_connected",
             "Whether this router is connected to the Valkey or Redis of peering.",
@@ -88,6 +98,7 @@ class PeerMetrics(Collector):
             size,
             rejected,
             forgotten,
+            prompts,
         )
 
 

@@ -44,6 +44,18 @@ class PassesIds(Protocol):
 class PassesPrefixes(Protocol):
     """Tells peers which prompts went to which pods, and takes in what they tell."""
 
+    @property
+    def told(self) -> int:
+        """Prompts that were told to peers."""
+
+    @property
+    def untold(self) -> int:
+        """Prompts that were not, because too many waited."""
+
+    @property
+    def heard(self) -> int:
+        """Prompts that peers told."""
+
     def joined(self) -> None:
         """Note that there is a new peer, which knows no prompts."""
 

@@ -201,6 +201,10 @@ _BY_POD = {
 
 _FLEET = {
     "lora_router_pods": Described("gauge", "Pods in the fleet.", ("state",), "2"),
+    "lora_router_prefix_chunks": Described(
+        "gauge",
+        "Chunks of prompts that pods are believed to have in their prefix caches. 250,000 at most.",
+    ),
     "lora_router_pods_by_health": Described(
         "gauge", "Pods in the fleet, by health.", ("health",), "4"
     ),
@@ -320,6 +324,13 @@ _PEERS = {
         "Readings of pods that were sent to peers, or received from peers and used.",
         ("direction",),
         "2",
+    ),
+    "lora_router_peer_prompts_total": Described(
+        "counter",
+        "Prompts whose pods were told to peers (sent), or that peers told (received), and prompts "
+        "that were not told because too many waited (dropped).",
+        ("direction",),
+        "3",
     ),
     "lora_router_peer_contradictions_total": Described(
         "counter", "Audits in which a pod's page differed from what a peer had reported."

@@ -58,6 +58,9 @@ class FleetMetrics(Collector):
         pods.add_metric(["ready"], ready)
         pods.add_metric(["not-ready"], len(states) - ready)
         yield pods
+        chunks = CATALOG.gauge("lora_router_prefix_chunks")
+        chunks.add_metric([], fleet.prefixes.count)
+        yield chunks
         total = CATALOG.gauge("lora_router_reservations")
         total.add_metric([], fleet.ledger.total)
         yield total

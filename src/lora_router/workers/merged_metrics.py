@@ -55,6 +55,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_in_flight_adapters": max,
     "lora_router_ambiguous_models": max,
     "lora_router_known_ids": max,
+    "lora_router_prefix_chunks": max,
     "lora_router_pods": max,
     "lora_router_pods_by_health": max,
     "lora_router_pods_without_load": max,

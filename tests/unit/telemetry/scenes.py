@@ -28,6 +28,7 @@ from lora_router.fleet.answer import FROM_THE_POD, Answer
 from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.prompt import Prompt
 from lora_router.fleet.unwell_pods import UNREACHABLE
 from lora_router.kubernetes_assembly import make_kubernetes_discovery
 from lora_router.peering.metrics import PeerMetrics, ReadingMetrics
@@ -205,11 +206,13 @@ def fleet() -> Scene:
     reserved.answered(Answer(200, state_of(fleet, 1).pod.address, FROM_THE_POD))
     assert fleet.outliers is not None
     fleet.outliers.unwell.eject(state_of(fleet, 3), UNREACHABLE, 100.0)
+    fleet.prefixes.sent(state_of(fleet, 1), "base", Prompt(200.0, (1, 2), (100.0, 200.0)))
     fleet.upsert(make_pod(4, ready=False))
     fleet.put_metrics(state_of(fleet, 3), PodMetrics(scraped_at=107.0))
     return Scene(
         telemetry.metrics,
         {
+            at("lora_router_prefix_chunks"): 2,
             at("lora_router_pods", state="ready"): 3,
             at("lora_router_pods", state="not-ready"): 1,
             at("lora_router_in_flight_requests", pod="pod-1"): 1,
@@ -346,6 +349,7 @@ def peers() -> Scene:
             silent=7,
         ),
         load=lambda: double(requests=8, adapters=9, held=10),
+        prefixes=double(told=18, heard=19, untold=20),
     )
     exchange = double(
         told=11, used=12, receiver=double(counts=double(contradictions=13, distrusted=14))
@@ -374,6 +378,9 @@ def peers() -> Scene:
             at("lora_router_peer_held_adapters"): 10,
             at("lora_router_peer_readings_total", direction="sent"): 11,
             at("lora_router_peer_readings_total", direction="received"): 12,
+            at("lora_router_peer_prompts_total", direction="sent"): 18,
+            at("lora_router_peer_prompts_total", direction="received"): 19,
+            at("lora_router_peer_prompts_total", direction="dropped"): 20,
             at("lora_router_peer_contradictions_total"): 13,
             at("lora_router_peer_distrusted_total"): 14,
             at("lora_router_leader_transitions_total", to="leader"): 15,
