@@ -28,24 +28,21 @@ class DynamoKv:
     - The temperature is 0: the lowest cost is picked. The weight of the number of active requests
       is 0, and the credit for the overlap is 1.
 
-    Dynamo learns of first tokens and ends from the stream. A simulated policy sees only how many
-    requests are there. So prompt tokens are drained at the pods' prefill speed, which Dynamo's load
-    model ``aic`` does too, and the oldest requests are assumed to end first.
+    Dynamo learns of first tokens and ends from the stream. Here, prompt tokens on their way are
+    those of ``PodView.work``, which drains them at the speed that was learned until the first byte.
+    An algorithm sees how many requests a pod has, but not which ended: the oldest are assumed to.
     """
 
     name = "dynamo-kv"
     reads_prompts = True
 
-    def __init__(self, options: AlgorithmOptions, engine: EngineOptions) -> None:
+    def __init__(self, options: AlgorithmOptions, _engine: EngineOptions) -> None:
         self._random: random.Random = options.rng
-        self._tokens_a_second = 1.0 / max(engine.prefill_seconds_per_token, 1e-9)
         self._sent = SentRequests()
-        self._prefilling: dict[PodView, tuple[float, float]] = {}
-        """The prompt tokens on their way to a pod, and when they were that many."""
 
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
         """Return the worker with the lowest cost."""
-        return Pick(self.cheapest(request, candidates, candidates, now), "least-blocks")
+        return self.cheapest(request, candidates, candidates, now, "least-blocks")
 
     def cheapest(
         self,
@@ -53,14 +50,16 @@ class DynamoKv:
         candidates: Candidates,
         among: Sequence[PodView],
         now: float,
-    ) -> PodView:
-        """Return the worker with the lowest cost of some candidates, and count the request there.
+        reason: str,
+    ) -> Pick:
+        """Return a pick of the worker with the lowest cost, and count the request there.
 
         Args:
             request: The request.
             candidates: All candidates.
             among: The candidates that may be picked.
             now: Seconds, as in ``pick``.
+            reason: The reason of the pick.
         """
         tokens = tokens_of(request)
         cached = candidates.cached(request.model, request.prompt)
@@ -69,22 +68,13 @@ class DynamoKv:
         ties = [pod for pod, cost in zip(among, costs, strict=True) if cost == least]
         pod = ties[0] if len(ties) == 1 else self._random.choice(ties)
         self._sent.add(pod, request.adapter, tokens)
-        missing = max(0.0, tokens - _cached(cached, pod))
-        self._prefilling[pod] = self._prefill_tokens(pod, now) + missing, now
-        return pod
+        return Pick(pod, reason, max(0.0, tokens - cached.get(pod, 0.0)))
 
     def cost(
         self, pod: PodView, tokens: float, cached: Mapping[PodView, float], now: float
     ) -> float:
         """Return the cost of a prompt of some tokens on a worker, in blocks."""
-        prefill = self._prefill_tokens(pod, now) + tokens - _cached(cached, pod)
+        work = pod.work
+        prefill = work.pending_seconds(now) * work.tokens_a_second + tokens - cached.get(pod, 0.0)
         decode = self._sent.size_on(pod) + tokens
         return (max(0.0, prefill) + decode) / BLOCK_TOKENS
-
-    def _prefill_tokens(self, pod: PodView, now: float) -> float:
-        tokens, since = self._prefilling.get(pod, (0.0, now))
-        return max(0.0, tokens - (now - since) * self._tokens_a_second)
-
-
-def _cached(cached: Mapping[PodView, float], pod: PodView) -> float:
-    return cached.get(pod, 0.0)

@@ -74,10 +74,9 @@ class DynamoLora(DynamoKv):
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self._allocate(candidates, now)
-        return Pick(
-            self.cheapest(request, candidates, self._workers(adapter, candidates), now),
-            "replicas" if adapter in self._table else "unallocated",
-        )
+        reason = "replicas" if adapter in self._table else "unallocated"
+        workers = self._workers(adapter, candidates)
+        return self.cheapest(request, candidates, workers, now, reason)
 
     def _workers(self, adapter: str, candidates: Candidates) -> Sequence[PodView]:
         """Return the candidates among which a request may choose (``filter.rs``)."""

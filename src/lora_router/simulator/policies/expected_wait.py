@@ -16,6 +16,7 @@ from lora_router.routing.algorithm import (
 )
 from lora_router.routing.candidates import Candidates
 from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.policies.prompt_tokens import tokens_of
 
 _HOLD_SECONDS = 3600.0
 """The router's own limit is shorter."""
@@ -29,6 +30,7 @@ class Cost:
     The wait is the sum of
 
     - the time of a step with the requests that are on the pod,
+    - the queue: the prompts that were sent there and are not processed yet (``PodView.work``),
     - the time of loading the adapter, unless it is believed to be in a slot (by LRU, from what was
       sent there),
     - and, where neither the adapter runs nor a slot is free, the time until a slot is free: one
@@ -38,29 +40,33 @@ class Cost:
     """
 
     name = "cost"
+    reads_prompts = True
 
     def __init__(self, options: AlgorithmOptions, engine: EngineOptions) -> None:
         self._random: random.Random = options.rng
         self._engine = engine
 
-    def pick(self, request: InferenceRequest, candidates: Candidates, _now: float) -> Pick | Hold:
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
         """Return the pod with the least expected wait, with ties at random."""
-        return Pick(self._cheapest(request.adapter, candidates), "least-wait")
+        pod = self._cheapest(request.adapter, candidates, now)
+        return Pick(pod, "least-wait", tokens_of(request))
 
-    def _cheapest(self, adapter: str | None, pods: Candidates | list[PodView]) -> PodView:
-        waits = [self.expected_wait(pod, adapter) for pod in pods]
+    def _cheapest(
+        self, adapter: str | None, pods: Candidates | list[PodView], now: float
+    ) -> PodView:
+        waits = [self.expected_wait(pod, adapter, now) for pod in pods]
         least = min(waits)
         ties = [pod for pod, wait in zip(pods, waits, strict=True) if wait == least]
         return ties[0] if len(ties) == 1 else self._random.choice(ties)
 
-    def expected_wait(self, pod: PodView, adapter: str | None) -> float:
+    def expected_wait(self, pod: PodView, adapter: str | None, now: float) -> float:
         """Return the expected time until the first token, in seconds."""
         engine = self._engine
         requests = pod.in_flight + pod.beliefs.foreign_requests
         step = engine.step_seconds + engine.step_seconds_per_request * requests
+        wait = step + pod.work.pending_seconds(now)
         if adapter is None:
-            return step
-        wait = step
+            return wait
         where = pod.beliefs.where(adapter)
         if where != IN_SLOT:
             wait += engine.disk_load_seconds if where == AWAY else engine.host_load_seconds
@@ -84,7 +90,7 @@ class HoldForSlot(Cost):
         with_slot = [pod for pod in candidates if not waiting_before(pod, adapter)]
         if not with_slot:
             return Hold("no-slot", _HOLD_SECONDS, wakes_on=WakesOn.FREE_SLOT)
-        return Pick(self._cheapest(adapter, with_slot), "least-wait")
+        return Pick(self._cheapest(adapter, with_slot, now), "least-wait", tokens_of(request))
 
 
 def waiting_before(pod: PodView, adapter: str) -> int:

@@ -39,7 +39,7 @@ class PublishedPolicy:
 
 POLICIES: Mapping[str, PublishedPolicy] = {
     "cost": PublishedPolicy(
-        "the pod with the least expected wait: step time, load, and the wait for a slot",
+        "the pod with the least expected wait: step time, queue, load, and the wait for a slot",
         "the first simulation of this project (2026-11)",
         Cost,
     ),

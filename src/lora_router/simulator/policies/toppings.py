@@ -24,9 +24,8 @@ class Toppings:
     USENIX ATC 2025, and its preprint "CaraServe", arXiv 2401.11240v1 (2024-01-20), section on
     rank-aware scheduling.
 
-    1. Candidates are the servers that have the adapter in host memory and room for it on the GPU.
-       Here: pods where it is not on disk, and in flight or a slot is free. If there is none, pods
-       with a slot, and else all pods.
+    1. Candidates are the servers that can load the adapter and have room for it on the GPU. Here:
+       pods where it is in flight or a slot is free, and all pods if there are none.
     2. The cost of a server is, for a request that is added to it, what the prompt takes more
        (divided by the usual length of an answer) plus what a step takes more, times the number of
        requests there, the new one included. If a step would take longer than the objective, each
@@ -34,9 +33,10 @@ class Toppings:
     3. The server with the least cost is picked, with ties at random.
 
     The times come from profiles of the servers: here from the scenario's pods. Toppings computes on
-    the CPU while an adapter is loaded, and vLLM does not, so the time of the load is a part of what
-    the prompt takes. In its model the ranks of a batch's adapters decide what a step takes more.
-    Simulated adapters have the same rank, so it depends on their number only.
+    the CPU while an adapter is loaded, and vLLM does not, so the time of the load, from host memory
+    or from disk, is a part of what the prompt takes. In its model the ranks of a batch's adapters
+    decide what a step takes more. Simulated adapters have the same rank, so it depends on their
+    number only.
     """
 
     name = "toppings"
@@ -50,9 +50,7 @@ class Toppings:
         adapter = request.adapter
         pods: Candidates | list[PodView] = candidates
         if adapter is not None:
-            with_room = [pod for pod in candidates if _has_room(pod, adapter)]
-            near = [pod for pod in with_room if pod.beliefs.where(adapter) != AWAY]
-            pods = near or with_room or candidates
+            pods = [pod for pod in candidates if _has_room(pod, adapter)] or candidates
         tokens = tokens_of(request)
         costs = [self.cost(pod, adapter, tokens) for pod in pods]
         least = min(costs)

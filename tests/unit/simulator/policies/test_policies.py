@@ -85,6 +85,14 @@ class TestCost:
 
         assert ask(policy("cost"), fleet, sql()) == "pod-2"
 
+    def test_prompts_that_are_not_processed_yet_are_waited_for(self) -> None:
+        fleet = fleet_of(2)
+        used(fleet, 1, "sql-lora")
+        fleet.ledger.reserve(state_of(fleet, 1), None, tokens=40_000.0)
+
+        assert ask(policy("cost"), fleet, sql()) == "pod-2"
+        assert ask(policy("cost"), fleet, sql(), now=1e9) == "pod-1"
+
 
 class TestHold:
     def test_a_request_without_a_slot_waits_in_the_router(self) -> None:
@@ -107,12 +115,15 @@ class TestHold:
 
 
 class TestToppings:
-    def test_only_pods_that_have_the_adapter_in_host_memory_are_considered(self) -> None:
-        fleet = fleet_of(3)
+    def test_a_load_costs_as_much_as_the_requests_that_it_delays(self) -> None:
+        fleet = fleet_of(2)
         used(fleet, 2, "sql-lora")
-        in_flight(fleet, 2, None, 30)
+        in_flight(fleet, 1, None, 4)
+        in_flight(fleet, 2, None, 30)  # 31 * 0.5 ms against 5 * (0.5 ms + 1.5 s / 200).
 
         assert ask(policy("toppings"), fleet, sql()) == "pod-2"
+        in_flight(fleet, 2, None, 60)
+        assert ask(policy("toppings"), fleet, sql()) == "pod-1"
 
     def test_of_these_the_one_where_the_request_delays_the_fewest_others_is_picked(self) -> None:
         fleet = fleet_of(3)
