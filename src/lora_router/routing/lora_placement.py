@@ -182,7 +182,9 @@ class LoraPlacement:
             if looked_at is candidates
             else rendezvous_order(adapter, looked_at)
         )
-        cost_of = base.of
+        # Calls are counted: this is done for each pod.
+        load_of, now, each = base.load_of, base.now, base.each
+        prefix_cost = base.prefix.cost if base.prefix.best else None
         for pod in in_order:
             beliefs = pod.beliefs
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
@@ -191,7 +193,9 @@ class LoraPlacement:
                 continue
             room = beliefs.free_slots
             if room is None or room > 0:
-                cost = cost_of(pod)
+                cost = load_of(pod, now, each)
+                if prefix_cost is not None:
+                    cost += prefix_cost(pod)
                 open_pods.append((cost, pod))
                 if cost < least:  # noqa: PLR1730 -- a call for each pod
                     least = cost
@@ -305,8 +309,9 @@ def _load_of(sight: Sight, base: BaseCost | None) -> float:
 
 def _consider_to_join(adapter: str, pod: PodView, base: BaseCost, found: _Survey) -> None:
     found.in_flight += in_flight(pod, adapter)
-    load = base.load(pod)
-    cost = load + base.prefix.cost(pod)
+    load = cost = base.load_of(pod, base.now, base.each)
+    if base.prefix.best:
+        cost += base.prefix.cost(pod)
     load /= base.each
     if load < found.spare_load:  # noqa: PLR1730 -- a call for each pod
         found.spare_load = load
