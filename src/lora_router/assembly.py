@@ -156,7 +156,12 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         default_model=settings.default_model,
         max_hold_seconds=settings.max_hold_seconds,
         limits=Limits(settings.max_held_requests, settings.max_held_requests_per_model),
-        overload=Overload(closed_slots_share=settings.closed_slots_share),
+        overload=Overload(
+            settings.closed_slots_share,
+            sheds=settings.overload == "shed",
+            max_expected_wait_seconds=settings.max_expected_wait_seconds,
+            max_requests_per_pod=settings.max_requests_per_pod,
+        ),
         fallbacks=settings.fallbacks,
         names=_name_policy(settings),
     )

@@ -134,6 +134,30 @@ def simulate(
             "(reports of the other routers too).",
         ),
     ] = "scrapes",
+    overload: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="What routers do with a request that would wait for too long: shed (refuse it) or "
+            "hold (let it wait).",
+        ),
+    ] = "shed",
+    max_expected_wait: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="With shed: the longest expected wait of a request that is held.",
+            show_default="2",
+        ),
+    ] = None,
+    max_requests_per_pod: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="The most requests in flight on a pod.",
+            show_default="any number",
+        ),
+    ] = None,
     peer_delay: Annotated[
         float | None,
         typer.Option(
@@ -221,6 +245,9 @@ def simulate(
                 routers=RouterOptions(
                     routers=routers,
                     knowledge=read_knowledge(peers),
+                    overload=overload,
+                    max_expected_wait_seconds=max_expected_wait,
+                    max_requests_per_pod=max_requests_per_pod,
                     delay_ms=peer_delay,
                     jitter_ms=peer_jitter,
                     loss=peer_loss,

@@ -6,6 +6,7 @@ request body. It repeats the value of a header only if that is needed to underst
 shortened and in printable ASCII.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -22,6 +23,8 @@ _ID = "x-error-id"
 _HEADERS = "x-error-too-many-headers"
 _RETRY_AFTER = ("retry-after", b"1")
 """Seconds."""
+_LONGEST_RETRY_SECONDS = 120
+"""The highest value of ``retry-after``. The load of minutes from now cannot be known."""
 _LONGEST_ID = 128
 """In characters. A longer request ID is not repeated."""
 
@@ -150,10 +153,10 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
             return _answer(
                 429,
                 "overloaded",
-                "All pods that can serve the request are busy. Retry later.",
+                f"All pods that can serve the request are busy{_detail(refused)}. Retry later.",
                 kind="rate_limit_error",
                 marker=("x-error-overloaded", b"true"),
-                headers=(_RETRY_AFTER,),
+                headers=(_retry_after(refused.wait),),
             )
         case Refusal.TOO_MANY_HELD:
             return _answer(
@@ -163,7 +166,7 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 "for them. Retry later.",
                 kind="rate_limit_error",
                 marker=("x-error-overloaded", b"true"),
-                headers=(_RETRY_AFTER,),
+                headers=(_retry_after(refused.wait),),
             )
         case Refusal.SHUTTING_DOWN:
             return _unavailable(
@@ -171,6 +174,17 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 "The router shut down while the request waited for a pod. Retry later.",
                 headers=(_RETRY_AFTER,),
             )
+
+
+def _detail(refused: Refused) -> str:
+    return f": {refused.detail}" if refused.detail else ""
+
+
+def _retry_after(wait: float | None) -> tuple[str, bytes]:
+    """Return the header that names the seconds after which trying again makes sense."""
+    if wait is None:
+        return _RETRY_AFTER
+    return "retry-after", str(min(max(1, math.ceil(wait)), _LONGEST_RETRY_SECONDS)).encode()
 
 
 def body_answer(error: BodyError) -> ErrorAnswer:

@@ -77,6 +77,9 @@ class WakesOn(Enum):
     FREE_SLOT = "free-slot"
     """A candidate has a free slot, or the adapter came in flight on a candidate, or a slot that
     was closed to it is open again. The router then asks the one that has waited longest."""
+    ROOM = "room"
+    """A candidate has room for another request, as ``pod_room`` says. The router holds requests for
+    this by itself, for every algorithm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,9 @@ class Algorithm(Protocol):
 
     An algorithm whose attribute ``reads_prompts`` is ``True`` gets ``InferenceRequest.prompt``, and
     ``Candidates.cached`` answers which pods have its beginning. For others, no prompt is read.
+
+    While overload is shed, requests of an algorithm whose attribute ``waits_for_room`` is ``True``
+    wait in the router rather than on pods whose batch or KV cache is full.
 
     ``pick`` runs on the request path between two other requests. It must return at once: no
     ``await``, no I/O, no waiting. It must not retain ``candidates`` or change anything in it.

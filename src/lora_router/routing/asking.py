@@ -116,8 +116,9 @@ class Asking:
         if line.any_change:
             return self._begin_sweep(line, steps)
         asked = passed_over = 0
-        while passed_over < PASSED_OVER and line.candidates.has_free_slot():
+        while passed_over < PASSED_OVER and (line.freed_pod() or line.has_room()):
             pod = line.freed_pod()
+            before = asked - passed_over
             with closing(line.in_order_for(pod, self._clock.now())) as queues:
                 for queue in queues:
                     if asked >= steps:
@@ -130,7 +131,8 @@ class Asking:
                     if passed_over >= PASSED_OVER or not _has_room(line, pod):
                         break
                 else:
-                    return asked
+                    if not line.for_room or asked - passed_over == before:
+                        return asked
         if passed_over >= PASSED_OVER:
             self._begin_sweep(line, 0)
         return asked
@@ -149,7 +151,7 @@ class Asking:
         line = sweep.line
         asked = 0
         while sweep.left and asked < steps:
-            if not line.any_change and not line.candidates.has_free_slot():
+            if not line.any_change and not line.has_room():
                 sweep.left.clear()
                 break
             queue = sweep.left.popleft()
@@ -183,8 +185,5 @@ class Asking:
 
 
 def _has_room(line: Line, pod: PodState | None) -> bool:
-    """Return whether a pod, or (``None``) any pod of a line, has a free slot."""
-    if pod is None:
-        return line.candidates.has_free_slot()
-    room = pod.beliefs.free_slots
-    return room is not None and room > 0
+    """Return whether a pod, or (``None``) any pod of a line, has what the line waits for."""
+    return line.has_room() if pod is None else line.has_room_on(pod)

@@ -89,6 +89,7 @@ class Director:
         )
         """Admits held requests, and decides them later."""
         self.reception.instead = self._fall_back
+        self.reception.waits_for_room(algorithms.values())
         self.second_look = SecondLook(clock, self._route_again, max_hold_seconds)
         """Requests for unknown models that wait until the pods were asked again."""
         self.names.on_denied = self.second_look.begin
@@ -106,6 +107,7 @@ class Director:
         self._catalogs: frozenset[Catalog] = frozenset()
         """What the ready pods served at the last change of pods, while requests are held."""
         fleet.changes.pods.subscribe(self._pods_changed)
+        fleet.changes.scraped.subscribe(self.reception.pod_room.scraped)
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
         fleet.changes.released.subscribe(self._room.released)
@@ -234,7 +236,7 @@ class Director:
             priority,
             self._prompt(algorithm, query),
         )
-        answer = self._caller.ask(algorithm, request, candidates, self.clock.now())
+        answer = self.reception.answer(algorithm, request, candidates, self.clock.now())
         if isinstance(answer, Hold):
             question = _question(algorithm, model, query, priority)
             if not self._room.held:
@@ -342,6 +344,7 @@ class Director:
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         self._finder.pods_changed()
+        self.reception.pod_room.forget(states)
         if not self._room.held:
             return
         catalogs = self._fleet.catalogs()

@@ -198,11 +198,28 @@ class Explainer:
             refused = parts.reception.overloaded(model)
             if not self._falls_back(found, algorithm, refused):
                 _refuse(found, refused)
-        elif parts.reception.room.is_full(model):
+        else:
+            self._hold(found, question, answer, candidates)
+
+    def _hold(
+        self, found: Explained, question: Question, hold: Hold, candidates: Candidates
+    ) -> None:
+        """Answer with a hold, or with a refusal if the request may not wait."""
+        reception = self._parts.reception
+        wait = reception.room.expected_wait(question, hold, candidates)
+        if reception.is_too_long(wait, hold):
+            refused = reception.shed(question.model, wait, hold)
+            if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
+                _refuse(found, refused)
+        elif (
+            reception.room.is_full(question.model)
+            and reception.room.last_of_lowest_priority(question) is None
+        ):
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:
-            found.answer, found.reason = "hold", answer.reason
-            found.wanted, found.closed = answer.wanted, answer.closed
+            found.answer, found.reason = "hold", hold.reason
+            found.wanted, found.closed = hold.wanted, hold.closed
+            found.detail = found.detail or _expected(wait)
 
     def _falls_back(self, found: Explained, algorithm: Algorithm, refused: Refused | None) -> bool:
         """Answer with a pod for the base model, if the adapter falls back to it."""
@@ -238,6 +255,10 @@ class Explainer:
         candidates.inspected = candidates
         try:
             answer = self._caller.ask(algorithm, request, candidates, now)
+            if isinstance(answer, Pick):
+                answer = self._parts.reception.with_room(
+                    self._caller, algorithm, request, candidates, answer
+                )
             seen = list(candidates.inspected[:MAX_SIGHTS])
         finally:
             candidates.inspected = inspected
@@ -247,6 +268,11 @@ class Explainer:
         found.sights = [_sight(pod, request.adapter) for pod in seen]
         found.costs = _costs(algorithm, request, found.sights, candidates, now)
         return answer
+
+
+def _expected(wait: float | None) -> str:
+    """Return a sentence about the expected wait, if that is known."""
+    return "" if wait is None else f"the expected wait is {wait:.1f} s"
 
 
 def _sight(pod: PodView, adapter: str | None) -> Sight:

@@ -115,6 +115,7 @@ class LoraPlacement:
     name = "lora-placement"
     option_names = OPTION_NAMES
     reads_prompts = True
+    waits_for_room = True
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng

@@ -6,6 +6,11 @@ PATIENCE_SECONDS = 6.0
 """How long an adapter waits before a slot is closed for it. A lower value closes slots sooner, and
 hot adapters are loaded again and again. A higher value makes a rare adapter wait longer while hot
 ones keep every slot."""
+NO_ROOM = "no-room"
+"""The reason of a hold until a pod has room, apart from slots."""
+ROOM_SHARE = 0.5
+"""What part of the longest expected wait a request may wait for room. It then waits on the pod for
+about as long, for the step of the batch that takes it in."""
 PATIENT_SHARE = 0.5
 """The most that patience takes of the time for which requests may be held."""
 
@@ -24,9 +29,25 @@ class Overload:
     together, so that adapters that wait get them. At least one slot may be closed, unless this is
     0. A lower value makes rare adapters wait longer while hot ones keep every slot. A higher value
     makes everybody wait once more adapters are wanted than the fleet has slots."""
+    sheds: bool = True
+    """Whether a request is refused at once that would wait for too long. Otherwise it waits as long
+    as it may."""
+    max_expected_wait_seconds: float = 2.0
+    """The longest expected wait of a request that is not refused, if overload is shed."""
+    max_requests_per_pod: int | None = None
+    """How many requests may be in flight on a pod, of all known senders; ``None``: any number."""
 
     def most_closed(self, slots: int) -> int:
         """Return how many of some slots may be closed at the same time."""
         if not self.closed_slots_share:
             return 0
         return max(1, int(self.closed_slots_share * slots))
+
+    def longest_wait(self, reason: str) -> float:
+        """Return the longest expected wait of a request that is not refused, in seconds.
+
+        Args:
+            reason: Why it is held.
+        """
+        share = ROOM_SHARE if reason == NO_ROOM else 1.0
+        return share * self.max_expected_wait_seconds

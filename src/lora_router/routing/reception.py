@@ -5,13 +5,15 @@ affects only its own request.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
-from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
+from lora_router.fleet.pod_state import PodView
+from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
@@ -19,7 +21,8 @@ from lora_router.routing.fallback import Fallbacks
 from lora_router.routing.looks import MAX_LOOKS_OF_HELD
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
-from lora_router.routing.overload import Overload
+from lora_router.routing.overload import NO_ROOM, Overload
+from lora_router.routing.pod_room import PodRoom
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Clock, Held, Question
 from lora_router.routing.waiting_room import Limits, WaitingRoom
@@ -27,6 +30,7 @@ from lora_router.routing.waiting_room import Limits, WaitingRoom
 log = logging.getLogger("lora_router.routing")
 
 NO_CANDIDATES = Candidates.of(())
+_NO_ROOM = Hold(NO_ROOM, 86400.0, wakes_on=WakesOn.ROOM)
 
 Instead = Callable[[Question, InferenceRequest, Refused], Routed | None]
 _Waiting = tuple[Algorithm, Callable[[Outcome], None], Special | None]
@@ -49,8 +53,18 @@ class Reception:
         overload: Overload,
     ) -> None:
         self.room = WaitingRoom(
-            self, clock, limits, overload, lambda: fleet.peers.closed_slots, max_hold_seconds
+            self,
+            clock,
+            limits,
+            overload,
+            lambda: fleet.peers.closed_slots,
+            max_hold_seconds,
+            self,
         )
+        self.pod_room = PodRoom(overload)
+        """Which pods have room, apart from slots."""
+        self._overload = overload
+        self._waits_for_room: frozenset[str] = frozenset()
         self.finder = CandidateFinder(fleet, self.room)
         self.max_hold_seconds = max_hold_seconds
         self._fleet = fleet
@@ -69,6 +83,12 @@ class Reception:
         self._stops_at: float | None = None
         """The deadline for all waiting requests while the router drains; ``None``: it does not
         drain."""
+
+    def waits_for_room(self, algorithms: Iterable[Algorithm]) -> None:
+        """Hold requests of those algorithms that ask for it while pods are full."""
+        self._waits_for_room = frozenset(
+            each.name for each in algorithms if getattr(each, "waits_for_room", False)
+        )
 
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return the adapters for which requests are held, as reported to peers."""
@@ -105,9 +125,16 @@ class Reception:
         seconds = self.hold_seconds(hold)
         if seconds <= 0:
             return self._refuse(question, request, self.overloaded(request.model))
+        wait = self.room.expected_wait(question, hold, candidates)
+        if self.is_too_long(wait, hold):
+            return self._refuse(question, request, self.shed(request.model, wait, hold))
         if self.room.is_full(request.model):
-            full = Refused(Refusal.TOO_MANY_HELD, model=request.model)
-            return self._recorder.refused(algorithm.name, full)
+            last = self.room.last_of_lowest_priority(question)
+            if last is None:
+                full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait)
+                return self._recorder.refused(algorithm.name, full)
+            displaced = Refused(Refusal.TOO_MANY_HELD, model=last.question.model, wait=wait)
+            self._resolve(last, self._refuse(last.question, last.request, displaced))
         held = Held(question, request, next(self._number), now, seconds, self._cancel, hold.reason)
         held.looks = self._recorder.looks_at(candidates, request.adapter, None, MAX_LOOKS_OF_HELD)
         self._waiting[held] = algorithm, on_outcome, special
@@ -122,6 +149,17 @@ class Reception:
         if self._stops_at is not None:
             seconds = min(seconds, self._stops_at - self._clock.now())
         return seconds
+
+    def is_too_long(self, wait: float | None, hold: Hold) -> bool:
+        """Return whether a request is refused because of its expected wait in seconds."""
+        overload = self._overload
+        return overload.sheds and wait is not None and wait > overload.longest_wait(hold.reason)
+
+    def shed(self, model: str, wait: float | None, hold: Hold) -> Refused:
+        """Return the refusal of a request that would wait for too long."""
+        most = self._overload.longest_wait(hold.reason)
+        detail = f"the expected wait is {wait or 0.0:.1f} s, the longest allowed one {most:g} s"
+        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait)
 
     def overloaded(self, model: str) -> Refused:
         """Return the refusal of a request that may not wait any longer."""
@@ -139,6 +177,48 @@ class Reception:
             self._clock.call_later(seconds, self.room.expire_all)
         else:
             self.room.expire_all()
+
+    # Room on pods
+
+    def answer(
+        self, algorithm: Algorithm, request: InferenceRequest, candidates: Candidates, now: float
+    ) -> Pick | Hold:
+        """Return an algorithm's answer, which is no pick of a pod that has no room."""
+        answer = self._caller.ask(algorithm, request, candidates, now)
+        if isinstance(answer, Pick) and self.pod_room.may_be_short:
+            return self.with_room(self._caller, algorithm, request, candidates, answer)
+        return answer
+
+    def with_room(
+        self,
+        caller: AlgorithmCaller,
+        algorithm: Algorithm,
+        request: InferenceRequest,
+        candidates: Candidates,
+        pick: Pick,
+    ) -> Pick | Hold:
+        """Return a pick, or if its pod has no room, the answer about the pods that have."""
+        now, room = self._clock.now(), self.pod_room
+        queued_too = algorithm.name in self._waits_for_room
+        if not room.is_full(pick.pod, now, queued_too=queued_too):
+            return pick
+        pods = room.with_room(candidates, now, queued_too=queued_too)
+        if pods:
+            some = Candidates.of(pods, candidates.waiting, candidates.prefixes)
+            answer = caller.ask(algorithm, request, some, now)
+            return replace(answer, reason=NO_ROOM) if isinstance(answer, Hold) else answer
+        if request.may_hold or room.is_at_limit(pick.pod):
+            return _NO_ROOM
+        return pick
+
+    def may_be_full(self, pod: PodView) -> bool:
+        """Return whether a pod may have no room, apart from slots."""
+        return self.pod_room.may_be_full(pod)
+
+    def has_room(self, pod: PodView, algorithm: str) -> bool:
+        """Return whether a pod has room for another request of an algorithm, apart from slots."""
+        queued_too = algorithm in self._waits_for_room
+        return not self.pod_room.is_full(pod, self._clock.now(), queued_too=queued_too)
 
     # What the waiting room asks (``asking.Receptionist``)
 
@@ -214,12 +294,13 @@ class Reception:
             request.priority,
             request.prompt,
         )
-        return self._caller.ask(self._waiting[held][0], asked, candidates, self._clock.now())
+        return self.answer(self._waiting[held][0], asked, candidates, self._clock.now())
 
     def _route(self, held: Held, pick: Pick, candidates: Candidates, seconds: float) -> None:
         algorithm, _, special = self._waiting[held]
         request = held.request
         fallbacks = self._fallbacks.of(algorithm, request, pick.pod, candidates)
+        self.room.granted(held)
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         recorder = self._recorder

@@ -20,9 +20,11 @@ class Refusal(Enum):
     MODEL_ELSEWHERE = "model-elsewhere"
     """The request must go to one pod, and that pod does not serve the model."""
     OVERLOADED = "overloaded"
-    """The request was held as long as it may be, and no pod had room."""
+    """The request was held as long as it may be, and no pod had room; or it would probably have
+    waited for longer than ``max_expected_wait_seconds``."""
     TOO_MANY_HELD = "too-many-held"
-    """The request would have to wait, but the maximum number of requests already waits."""
+    """The request would have to wait, but the maximum number of requests already waits; or it
+    waited, and one of a higher priority took its place."""
     SHUTTING_DOWN = "shutting-down"
     """The request waited for a slot, and the router is shutting down."""
 
@@ -38,3 +40,5 @@ class Refused:
     """What exactly is wrong. Safe to show to the client."""
     known: tuple[str, ...] = ()
     """The values that would have been valid, if they can be listed."""
+    wait: float | None = None
+    """How many seconds the request would probably have waited; ``None``: nobody knows."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol
 
-from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import NO_LOOKS, Looks
+from lora_router.routing.pace import Pace
 
 COMPARED = 16
 """How many queues are compared for a free slot. A lower value loads adapters more often. A higher
@@ -29,8 +30,16 @@ value makes a release take longer, however many requests wait."""
 WAITING_WEIGHT = 1 / 3
 """How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
 A higher value makes those that waited longest wait less."""
+_KNOWN_AFTER_SECONDS = 2.0
+"""How long a queue waits until it is known that its requests leave slowly."""
+_PACES = 64
+"""How many paces are remembered."""
 _SLACK = 64
 """How many outdated entries a line's heap may have, in addition to as many as it has queues."""
+
+
+HasRoom = Callable[[PodView, str], bool]
+"""Returns whether a pod has room for another request of an algorithm."""
 
 
 class Question(NamedTuple):
@@ -107,6 +116,12 @@ class Queue:
     """The latest time at which to ask again."""
     entry: Place | None = None
     """The place at which it stands in its line."""
+    expected_at: float | None = None
+    """When its first request will probably leave, as estimated when the queue was made."""
+    granted: bool = False
+    """Whether a request of it was routed."""
+    pace: Pace = field(default_factory=lambda: Pace(_KNOWN_AFTER_SECONDS))
+    """How fast its requests leave, if they cannot leave together."""
 
     @property
     def first(self) -> Held | None:
@@ -129,10 +144,37 @@ class Queue:
 class Line:
     """Queues of one algorithm that wait for the same pods."""
 
-    __slots__ = ("_heap", "algorithm", "any_change", "candidates", "freed", "queues", "stale")
+    __slots__ = (
+        "_has_room",
+        "_heap",
+        "algorithm",
+        "any_change",
+        "candidates",
+        "for_room",
+        "freed",
+        "pace",
+        "queues",
+        "stale",
+        "waiting",
+    )
 
-    def __init__(self, algorithm: str, candidates: Candidates) -> None:
+    def __init__(
+        self,
+        algorithm: str,
+        candidates: Candidates,
+        pace: Pace,
+        has_room: HasRoom,
+        *,
+        for_room: bool,
+    ) -> None:
         self.algorithm = algorithm
+        self.for_room = for_room
+        """Whether its queues wait for room on a pod, and not for a slot."""
+        self.pace = pace
+        """How fast its queues get slots, or its requests get room."""
+        self.waiting: dict[int, int] = {}
+        """By priority, the queues that wait for a slot, or the requests that wait for room."""
+        self._has_room = has_room
         self.queues: dict[Queue, None] = {}
         self.any_change: dict[Queue, None] = {}
         """The queues that must be asked after every change."""
@@ -151,12 +193,14 @@ class Line:
 
     def put(self, queue: Queue) -> None:
         """Add a queue that has a request, or take its new first request and its last ``Hold``."""
-        queue.line = self
-        self.queues[queue] = None
-        if queue.hold.wakes_on is WakesOn.FREE_SLOT:
-            self.any_change.pop(queue, None)
-        else:
+        if queue.line is not self:
+            queue.line = self
+            self.queues[queue] = None
+            self.count(queue, len(queue.requests) if self.for_room else 1)
+        if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
             self.any_change[queue] = None
+        else:
+            self.any_change.pop(queue, None)
         place = queue.place
         if queue.entry != place:
             queue.entry = place
@@ -165,18 +209,44 @@ class Line:
                 self._heap = [(each.entry, each) for each in self.queues if each.entry is not None]
                 heapify(self._heap)
 
+    def count(self, queue: Queue, more: int) -> None:
+        """Count what waits in a queue."""
+        priority = queue.question.priority
+        left = self.waiting.get(priority, 0) + more
+        if left:
+            self.waiting[priority] = left
+        else:
+            self.waiting.pop(priority, None)
+
+    def ahead_of(self, priority: int) -> int:
+        """Return how many are served before one of a priority that comes now."""
+        return sum(number for each, number in self.waiting.items() if each >= priority)
+
+    def has_room_on(self, pod: PodView) -> bool:
+        """Return whether a pod has what the queues wait for."""
+        if self.for_room:
+            return self._has_room(pod, self.algorithm)
+        room = pod.beliefs.free_slots
+        return room is None or room > 0
+
+    def has_room(self) -> bool:
+        """Return whether some pod has what the queues wait for."""
+        if not self.for_room:
+            return self.candidates.has_free_slot()
+        return any(self._has_room(pod, self.algorithm) for pod in self.candidates)
+
     def remove(self, queue: Queue) -> None:
         """Drop a queue."""
         queue.line = queue.entry = None
         del self.queues[queue]
+        self.count(queue, -len(queue.requests) if self.for_room else -1)
         self.any_change.pop(queue, None)
 
     def freed_pod(self) -> PodState | None:
         """Return a pod on which a slot became free, and still is; ``None``: none is known."""
         while self.freed:
             pod = next(iter(self.freed))
-            room = pod.beliefs.free_slots
-            if room is not None and room > 0:
+            if self.has_room_on(pod):
                 return pod
             del self.freed[pod]
         return None
@@ -246,20 +316,38 @@ def _cost(queue: Queue, pod: PodState, now: float) -> float:
 class Lines:
     """All lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_room: HasRoom, clock: Clock) -> None:
+        """Create none.
+
+        Args:
+            has_room: Returns whether a pod has room for another request of an algorithm.
+            clock: The time.
+        """
+        self._has_room = has_room
+        self._clock = clock
         self._lines: dict[Line, None] = {}
-        self._by_candidates: dict[tuple[str, int], Line] = {}
-        """By algorithm and identity of the candidates."""
+        self._by_candidates: dict[tuple[str, int, bool], Line] = {}
+        """By algorithm, identity of the candidates, and whether they wait for room."""
+        self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
+        """The paces of the last lines, so that a line that ends and begins again has one."""
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines)
 
+    def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
+        """Return the line of some candidates; ``None``: nobody waits for them."""
+        return self._by_candidates.get((algorithm, id(candidates), for_room))
+
     def place(self, queue: Queue, candidates: Candidates) -> None:
         """Put a queue into the line of its candidates."""
-        key = (queue.question.algorithm, id(candidates))
+        algorithm, for_room = queue.question.algorithm, queue.hold.wakes_on is WakesOn.ROOM
+        key = algorithm, id(candidates), for_room
         line = self._by_candidates.get(key)
         if line is None:
-            line = self._by_candidates[key] = Line(queue.question.algorithm, candidates)
+            pace = self._pace(algorithm, candidates.members, for_room)
+            pace.start(self._clock.now())
+            line = Line(algorithm, candidates, pace, self._has_room, for_room=for_room)
+            self._by_candidates[key] = line
             self._lines[line] = None
         if queue.line is not line:
             self.remove(queue)
@@ -271,6 +359,7 @@ class Lines:
         if line is not None:
             line.remove(queue)
             if not line.queues:
+                line.pace.stop(self._clock.now())
                 del self._lines[line]
                 self._forget(line)
 
@@ -281,9 +370,20 @@ class Lines:
         """
         self._forget(line)
         line.renew(candidates)
-        self._by_candidates.setdefault((line.algorithm, id(candidates)), line)
+        key = line.algorithm, id(candidates), line.for_room
+        self._by_candidates.setdefault(key, line)
+
+    def _pace(self, algorithm: str, members: frozenset[PodView], for_room: bool) -> Pace:
+        key = algorithm, members, for_room
+        pace = self._paces.get(key)
+        if pace is None or pace.counts:
+            # Another line of the same pods counts with it, while queues move between them.
+            pace = self._paces[key] = Pace()
+            if len(self._paces) > _PACES:
+                del self._paces[next(iter(self._paces))]
+        return pace
 
     def _forget(self, line: Line) -> None:
-        key = (line.algorithm, id(line.candidates))
+        key = line.algorithm, id(line.candidates), line.for_room
         if self._by_candidates.get(key) is line:
             del self._by_candidates[key]

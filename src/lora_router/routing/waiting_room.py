@@ -33,17 +33,18 @@ Rules:
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Protocol
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
-from lora_router.routing.algorithm import Hold
+from lora_router.routing.algorithm import Hold, WakesOn
 from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
-from lora_router.routing.overload import Overload, patience
+from lora_router.routing.overload import NO_ROOM, Overload, patience
 from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
 
 DRAIN_SECONDS = 10.0
@@ -60,6 +61,16 @@ class Limits:
     requests_per_model: int = 1024
 
 
+class Rooms(Protocol):
+    """Which pods have room, apart from slots: the ``Reception``."""
+
+    def has_room(self, pod: PodView, algorithm: str) -> bool:
+        """Return whether a pod has room for another request of an algorithm."""
+
+    def may_be_full(self, pod: PodView) -> bool:
+        """Return whether a pod may have no room."""
+
+
 class WaitingRoom:
     """All requests that wait in this router."""
 
@@ -71,6 +82,7 @@ class WaitingRoom:
         overload: Overload,
         closed_by_peers: Callable[[], int],
         max_hold_seconds: float,
+        pods: Rooms,
     ) -> None:
         """Create an empty room.
 
@@ -81,7 +93,9 @@ class WaitingRoom:
             overload: How much is done for those that wait.
             closed_by_peers: Returns how many slots peers have closed.
             max_hold_seconds: How long requests wait at most.
+            pods: Knows which pods have room, apart from slots.
         """
+        self._pods = pods
         self._clock = clock
         self._limits = limits
         self._overload = overload
@@ -92,7 +106,8 @@ class WaitingRoom:
         self._held_by_model: dict[str, int] = {}
         self._queues: dict[Question, Queue] = {}
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
-        self._lines = Lines()
+        self._lines = Lines(pods.has_room, clock)
+        self._by_priority: dict[int, dict[Queue, None]] = {}
         self._slots = ClosedSlots()
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
         self._impatient: dict[Queue, None] = {}
@@ -139,6 +154,53 @@ class WaitingRoom:
             or self._held_by_model.get(model, 0) >= self._limits.requests_per_model
         )
 
+    def expected_wait(self, question: Question, hold: Hold, candidates: Candidates) -> float | None:
+        """Return how long a request that comes now will probably wait.
+
+        ``None``: nobody knows, for example because nobody has waited lately.
+        """
+        now = self._clock.now()
+        for_room = hold.wakes_on is WakesOn.ROOM
+        queue = self._queues.get(question)
+        if queue is not None and not for_room:
+            if hold.reason == NO_ROOM:  # It has a slot, and too little room behind it.
+                return queue.pace.seconds_for(len(queue.requests), now)
+            if queue.expected_at is not None and queue.expected_at > now:
+                return queue.expected_at - now  # Its requests leave together.
+        line = self._lines.find(question.algorithm, candidates, for_room=for_room)
+        if line is None:
+            return None
+        ahead = line.ahead_of(question.priority)
+        if not for_room and ahead < self._overload.most_closed(candidates.load().slots):
+            return None  # A slot is closed for it soon, however hot the others are.
+        return line.pace.seconds_for(ahead, now)
+
+    def last_of_lowest_priority(self, question: Question) -> Held | None:
+        """Return the request to refuse for one that would exceed the limits; ``None``: itself.
+
+        It is the last one of the lowest priority, if that is lower than the other's: of the same
+        model if that has too many.
+        """
+        lowest: Queue | None
+        if self.held >= self._limits.requests:
+            lowest = next(reversed(self._by_priority[min(self._by_priority)]))
+        else:
+            queues = self._queues_of(question.model)
+            lowest = max(queues, key=attrgetter("place"), default=None)
+        if lowest is None or lowest.question.priority >= question.priority:
+            return None
+        return next(reversed(lowest.requests), None)
+
+    def granted(self, held: Held) -> None:
+        """Count a request that waits and is routed now, before it is removed."""
+        queue, now = held.queue, self._clock.now()
+        if queue is None or queue.line is None:
+            return
+        queue.pace.granted(now)
+        if queue.line.for_room or not queue.granted:
+            queue.granted = True
+            queue.line.pace.granted(now)
+
     def queue_of(self, question: Question) -> Queue | None:
         """Return the queue of a question; ``None``: no request waits with it."""
         return self._queues.get(question)
@@ -154,9 +216,16 @@ class WaitingRoom:
         queue = self._queues.get(question)
         if queue is None:
             queue = self._queues[question] = Queue(question, hold)
+            queue.pace.start(held.since)
             self._queues_by_model.setdefault(model, {})[queue] = None
+            self._by_priority.setdefault(question.priority, {})[queue] = None
+            expected = self.expected_wait(question, hold, candidates)
+            if expected is not None:
+                queue.expected_at = held.since + expected
         held.queue = queue
         queue.requests[held] = None
+        if queue.line is not None and queue.line.for_room:
+            queue.line.count(queue, 1)
         self.held += 1
         self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
         held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
@@ -190,6 +259,8 @@ class WaitingRoom:
         if queue is None:
             return False
         del queue.requests[held]
+        if queue.line is not None and queue.line.for_room:
+            queue.line.count(queue, -1)
         if held.timer is not None:
             held.timer.cancel()
         self.held -= 1
@@ -202,6 +273,7 @@ class WaitingRoom:
                 queue.line.put(queue)
             return True
         del self._queues[queue.question]
+        _discard(self._by_priority, queue.question.priority, queue)
         queues = self._queues_by_model[model]
         del queues[queue]
         if not queues:
@@ -286,14 +358,25 @@ class WaitingRoom:
         room = state.beliefs.free_slots
         has_room = room is None or room > 0
         for line in self._lines:
-            if has_room and state in line.candidates.members:
+            is_freed = line.has_room_on(state) if line.for_room else has_room
+            if is_freed and state in line.candidates.members:
                 line.freed[state] = None
                 self._agenda.add(line)
             elif line.any_change:
                 self._agenda.add(line)
+        if self._pods.may_be_full(state):
+            self._wake_for_room(state)
         for owner in self._slots.empty_on(state):
             if isinstance(owner, Queue):
                 self._agenda.add(owner)
+
+    def _wake_for_room(self, state: PodState) -> None:
+        """Wake the queues of the adapters on a pod that may have had no room, in their order."""
+        waiting = self._queues_by_model.keys() & state.in_flight_adapters.keys()
+        queues = [queue for model in waiting for queue in self._queues_by_model[model]]
+        queues.sort(key=attrgetter("place"))
+        for queue in queues:
+            self._agenda.add(queue)
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
         for adapter in adapters:
@@ -349,3 +432,11 @@ class WaitingRoom:
         for queue in queues:
             self._agenda.add(queue)
         self._agenda.work()
+
+
+def _discard(queues: dict[int, dict[Queue, None]], priority: int, queue: Queue) -> None:
+    """Remove a queue from those of its priority."""
+    of_priority = queues[priority]
+    del of_priority[queue]
+    if not of_priority:
+        del queues[priority]

@@ -1,0 +1,253 @@
+"""What becomes of requests for which there is no room: who waits, who is refused, and why."""
+
+from dataclasses import replace
+
+import pytest
+
+from lora_router.extproc.errors import refusal_answer
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.least_request import LeastRequest
+from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.overload import Overload
+from lora_router.routing.pace import Pace
+from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.waiting_room import Limits
+from tests.fleet import make_fleet, make_metrics, state_of
+from tests.unit.routing.router import Router
+
+NAMES = [f"a{number}" for number in range(60)]
+
+
+def idle(slots: int) -> PodMetrics:
+    return replace(make_metrics(max_lora=slots), running=0.0)
+
+
+ONE_SLOT = idle(1)
+
+
+def fleet_of(pods: int, metrics: PodMetrics = ONE_SLOT) -> Fleet:
+    fleet = make_fleet(pods, adapters=NAMES)
+    for state in fleet:
+        fleet.put_metrics(state, metrics)
+    return fleet
+
+
+def served_each_second(router: Router, names: list[str]) -> None:
+    """Let adapters have the slot of a pod for a second each, one after the other."""
+    open_request = router.routed(names[0])
+    for name in names[1:]:
+        router.held(name)
+        router.clock.advance(1.0)
+        open_request.reservation.release()
+        outcome = router.late[-1][1]
+        assert isinstance(outcome, Routed)
+        open_request = outcome
+
+
+class TestThePaceOfALine:
+    def test_is_unknown_until_some_were_served(self) -> None:
+        pace = Pace()
+        pace.start(0.0)
+        for second in range(4):
+            pace.granted(second + 1.0)
+        assert pace.seconds_for(3, 4.0) is None
+        pace.granted(5.0)
+        assert pace.seconds_for(3, 5.0) == pytest.approx(4.0, rel=0.15)
+
+    def test_counts_only_time_in_which_somebody_waits(self) -> None:
+        pace = Pace()
+        pace.start(0.0)
+        for second in range(20):
+            pace.granted(second + 1.0)
+        pace.stop(20.0)
+        pace.start(1000.0)
+        assert pace.seconds_for(1, 1000.0) == pytest.approx(2.0, rel=0.15)
+
+    def test_slows_down_while_nobody_is_served(self) -> None:
+        pace = Pace()
+        pace.start(0.0)
+        for second in range(20):
+            pace.granted(second + 1.0)
+        assert pace.seconds_for(0, 60.0) == pytest.approx(20.0, rel=0.2)
+
+
+class TestRefusedEarly:
+    def shedding(self, **options: float) -> Router:
+        router = Router(fleet_of(1), overload=Overload(**options))  # type: ignore[arg-type]
+        served_each_second(router, NAMES[:8])
+        return router
+
+    def test_a_request_that_would_wait_for_too_long(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=2.5)
+        waiting = [name for name in NAMES[20:30] if not isinstance(router.send(name), Refused)]
+        assert waiting == NAMES[20:22]
+
+        refused = router.send("a40")
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.OVERLOADED
+        assert refused.wait == pytest.approx(3.0, rel=0.1)
+        answer = refusal_answer(refused)
+        assert answer.status == 429
+        assert ("retry-after", b"3") in answer.headers
+        assert b"expected wait" in answer.body
+
+    def test_one_with_a_higher_priority_has_fewer_before_it(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=2.5)
+        router.director.priorities.put({"chat": 1, "batch": -1})
+        for name in NAMES[20:22]:
+            router.held(name)
+        assert isinstance(router.send("a30"), Refused)
+        assert isinstance(router.send("a30", objective="batch"), Refused)
+        router.held("a30", objective="chat")
+
+    def test_one_whose_adapter_waits_already_leaves_with_it(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=2.5)
+        for name in NAMES[20:22]:
+            router.held(name)
+        assert isinstance(router.send("a30"), Refused)
+        router.held("a20")
+        router.held("a21")
+
+    def test_nobody_if_requests_are_held(self) -> None:
+        router = self.shedding(sheds=False)
+        for name in NAMES[20:]:
+            router.held(name)
+
+    def test_the_dry_run_says_so(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=2.5)
+        router.held("a20")
+        explain = router.director.explainer.explain
+        assert explain(RouteQuery("a21")).answer == "hold"
+        assert explain(RouteQuery("a21")).detail.startswith("the expected wait is 1.9")
+        router.held("a21")
+        found = explain(RouteQuery("a22"))
+        assert (found.answer, found.reason) == ("refuse", "overloaded")
+        assert found.detail.startswith("the expected wait is 2.")
+        # The dry run is that of the director.
+        assert isinstance(router.send("a22"), Refused)
+
+
+class TestDisplaced:
+    def test_the_last_request_of_the_lowest_priority_makes_room(self) -> None:
+        router = Router(fleet_of(1), limits=Limits(requests=3, requests_per_model=3))
+        router.director.priorities.put({"chat": 1, "batch": -1})
+        first = router.routed("a0")
+        router.held("a1", objective="batch")
+        router.held("a2", "displaced", objective="batch")
+        router.held("a3")
+        router.held("a4", objective="chat")
+
+        ((name, refused),) = router.late
+        assert name == "displaced"
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.TOO_MANY_HELD
+        assert router.director.held == 3
+        first.reservation.release()
+        assert router.late_names == ["a4"]
+
+    def test_of_the_same_model_if_that_has_too_many(self) -> None:
+        router = Router(fleet_of(1), limits=Limits(requests=9, requests_per_model=1))
+        router.director.priorities.put({"chat": 1, "batch": -1})
+        router.routed("a0")
+        router.held("a1", "other", objective="batch")
+        router.held("a2", "displaced")
+        assert isinstance(router.send("a2"), Refused)
+        router.held("a2", objective="chat")
+        assert [name for name, _ in router.late] == ["displaced"]
+
+
+class TestALimitOfRequestsOnEachPod:
+    def router(self, **options: object) -> Router:
+        overload = Overload(sheds=False, max_requests_per_pod=2)
+        return Router(fleet_of(2, idle(4)), overload=overload, **options)  # type: ignore[arg-type]
+
+    def test_requests_for_the_base_model_wait_until_a_pod_has_room(self) -> None:
+        router = self.router()
+        running = [router.routed("base") for _ in range(4)]
+        router.held("base", "first")
+        router.held("base", "second")
+        router.clock.advance(1.0)
+        assert router.late_names == []
+
+        running[0].reservation.release()
+        assert router.late_names == ["first"]
+        assert router.late_pod("first") is running[0].reservation.state
+        running[1].reservation.release()
+        assert router.late_names == ["first", "second"]
+
+    def test_an_adapter_waits_although_it_has_a_slot(self) -> None:
+        router = self.router()
+        running = [router.routed("a0") for _ in range(4)]
+        router.held("a0")
+        running[3].reservation.release()
+        assert router.late_names == ["a0"]
+
+    def test_holds_for_every_algorithm(self) -> None:
+        router = self.router(algorithm=LeastRequest(AlgorithmOptions()))
+        running = [router.routed("a0") for _ in range(4)]
+        router.held("a1")
+        running[0].reservation.release()
+        assert router.late_names == ["a1"]
+
+    def test_holds_when_the_time_is_up(self) -> None:
+        router = self.router(max_hold_seconds=5.0)
+        for _ in range(4):
+            router.routed("base")
+        router.held("base")
+        router.clock.advance(5.0)
+        ((_, refused),) = router.late
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.OVERLOADED
+
+    def test_a_request_of_higher_priority_goes_first(self) -> None:
+        router = self.router()
+        router.director.priorities.put({"chat": 1})
+        running = [router.routed("base") for _ in range(4)]
+        router.held("base", "low")
+        router.held("base", "high", objective="chat")
+        running[0].reservation.release()
+        assert router.late_names == ["high"]
+
+
+class TestPodsOnWhichRequestsQueue:
+    def queued(self, running: float, waiting: float, deferred: float | None) -> PodMetrics:
+        metrics = make_metrics(max_lora=4, scraped_at=100.0)
+        return replace(metrics, running=running, waiting=waiting, deferred=deferred)
+
+    def router(self, metrics: PodMetrics, **options: object) -> Router:
+        router = Router(fleet_of(1, idle(4)), **options)  # type: ignore[arg-type]
+        for _ in range(3):
+            router.routed("base")
+        router.fleet.put_metrics(state_of(router.fleet, 1), metrics)
+        return router
+
+    def test_get_no_more_than_ran(self) -> None:
+        router = self.router(self.queued(2.0, 1.0, 0.0))
+        router.held("base")
+
+    def test_get_more_once_nobody_queues(self) -> None:
+        router = self.router(self.queued(2.0, 1.0, 0.0))
+        router.held("base")
+        pod = state_of(router.fleet, 1)
+        for _ in range(3):
+            router.fleet.put_metrics(pod, self.queued(3.0, 0.0, 0.0))
+        assert router.late_names == ["base"]
+
+    def test_are_not_full_because_requests_wait_for_slots(self) -> None:
+        router = self.router(self.queued(2.0, 1.0, 1.0))
+        assert isinstance(router.send("base"), Routed)
+
+    def test_get_all_requests_if_these_are_not_shed(self) -> None:
+        router = self.router(self.queued(2.0, 1.0, 0.0), overload=Overload(sheds=False))
+        assert isinstance(router.send("base"), Routed)
+
+    def test_get_those_that_may_not_wait(self) -> None:
+        router = self.router(self.queued(2.0, 1.0, 0.0), max_hold_seconds=0.0)
+        assert isinstance(router.send("base"), Routed)
+
+    def test_get_those_of_algorithms_that_do_not_wait(self) -> None:
+        algorithm = LeastRequest(AlgorithmOptions())
+        router = self.router(self.queued(2.0, 1.0, 0.0), algorithm=algorithm)
+        assert isinstance(router.send("base"), Routed)
