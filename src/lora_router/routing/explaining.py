@@ -206,7 +206,7 @@ class Explainer:
     ) -> None:
         """Answer with a hold, or with a refusal if the request may not wait."""
         reception = self._parts.reception
-        wait = reception.room.expected_wait(question, hold, candidates)
+        wait = reception.room.waits.of(question, hold, candidates)
         if reception.is_too_long(wait, hold):
             refused = reception.shed(question.model, wait, hold)
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):

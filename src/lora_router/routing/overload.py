@@ -6,6 +6,10 @@ PATIENCE_SECONDS = 6.0
 """How long an adapter waits before a slot is closed for it. A lower value closes slots sooner, and
 hot adapters are loaded again and again. A higher value makes a rare adapter wait longer while hot
 ones keep every slot."""
+DRAIN_SECONDS = 10.0
+"""For how long requests of the adapter in a closed slot are refused, if they may not be held and no
+other pod could take them. A lower value lets rare adapters starve on small fleets, where
+generations are longer. A higher value refuses more of the others' requests."""
 NO_ROOM = "no-room"
 """The reason of a hold until a pod has room, apart from slots."""
 ROOM_SHARE = 0.5

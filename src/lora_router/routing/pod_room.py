@@ -14,6 +14,7 @@ neither.
 """
 
 from collections.abc import Collection, Iterable
+from typing import Protocol
 
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.overload import Overload
@@ -26,6 +27,16 @@ value leaves a pod idle for longer after its requests became shorter. A higher v
 requests wait on pods."""
 _IDLE_SHARE = 0.75
 """A pod with a smaller share of the requests that it may have is not full any more."""
+
+
+class Rooms(Protocol):
+    """Which pods have room, apart from slots: the ``Reception``."""
+
+    def has_room(self, pod: PodView, algorithm: str) -> bool:
+        """Return whether a pod has room for another request of an algorithm."""
+
+    def may_be_full(self, pod: PodView) -> bool:
+        """Return whether a pod may have no room."""
 
 
 class PodRoom:

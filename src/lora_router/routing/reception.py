@@ -125,7 +125,7 @@ class Reception:
         seconds = self.hold_seconds(hold)
         if seconds <= 0:
             return self._refuse(question, request, self.overloaded(request.model))
-        wait = self.room.expected_wait(question, hold, candidates)
+        wait = self.room.waits.of(question, hold, candidates)
         if self.is_too_long(wait, hold):
             return self._refuse(question, request, self.shed(request.model, wait, hold))
         if self.room.is_full(request.model):
@@ -300,7 +300,7 @@ class Reception:
         algorithm, _, special = self._waiting[held]
         request = held.request
         fallbacks = self._fallbacks.of(algorithm, request, pick.pod, candidates)
-        self.room.granted(held)
+        self.room.waits.granted(held)
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         recorder = self._recorder

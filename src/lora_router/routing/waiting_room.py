@@ -33,24 +33,20 @@ Rules:
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Protocol
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
-from lora_router.routing.algorithm import Hold, WakesOn
+from lora_router.routing.algorithm import Hold
 from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
+from lora_router.routing.expected_waits import ExpectedWaits
 from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
-from lora_router.routing.overload import NO_ROOM, Overload, patience
+from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
+from lora_router.routing.pod_room import Rooms
 from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
-
-DRAIN_SECONDS = 10.0
-"""For how long requests of the adapter in a closed slot are refused, if they may not be held and no
-other pod could take them. A lower value lets rare adapters starve on small fleets, where
-generations are longer. A higher value refuses more of the others' requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +55,6 @@ class Limits:
 
     requests: int = 4096
     requests_per_model: int = 1024
-
-
-class Rooms(Protocol):
-    """Which pods have room, apart from slots: the ``Reception``."""
-
-    def has_room(self, pod: PodView, algorithm: str) -> bool:
-        """Return whether a pod has room for another request of an algorithm."""
-
-    def may_be_full(self, pod: PodView) -> bool:
-        """Return whether a pod may have no room."""
 
 
 class WaitingRoom:
@@ -107,6 +93,8 @@ class WaitingRoom:
         self._queues: dict[Question, Queue] = {}
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
         self._lines = Lines(pods.has_room, clock)
+        self.waits = ExpectedWaits(self._queues, self._lines, overload, clock)
+        """How long requests will probably wait."""
         self._by_priority: dict[int, dict[Queue, None]] = {}
         self._slots = ClosedSlots()
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
@@ -154,27 +142,6 @@ class WaitingRoom:
             or self._held_by_model.get(model, 0) >= self._limits.requests_per_model
         )
 
-    def expected_wait(self, question: Question, hold: Hold, candidates: Candidates) -> float | None:
-        """Return how long a request that comes now will probably wait.
-
-        ``None``: nobody knows, for example because nobody has waited lately.
-        """
-        now = self._clock.now()
-        for_room = hold.wakes_on is WakesOn.ROOM
-        queue = self._queues.get(question)
-        if queue is not None and not for_room:
-            if hold.reason == NO_ROOM:  # It has a slot, and too little room behind it.
-                return queue.pace.seconds_for(len(queue.requests), now)
-            if queue.expected_at is not None and queue.expected_at > now:
-                return queue.expected_at - now  # Its requests leave together.
-        line = self._lines.find(question.algorithm, candidates, for_room=for_room)
-        if line is None:
-            return None
-        ahead = line.ahead_of(question.priority)
-        if not for_room and ahead < self._overload.most_closed(candidates.load().slots):
-            return None  # A slot is closed for it soon, however hot the others are.
-        return line.pace.seconds_for(ahead, now)
-
     def last_of_lowest_priority(self, question: Question) -> Held | None:
         """Return the request to refuse for one that would exceed the limits; ``None``: itself.
 
@@ -191,16 +158,6 @@ class WaitingRoom:
             return None
         return next(reversed(lowest.requests), None)
 
-    def granted(self, held: Held) -> None:
-        """Count a request that waits and is routed now, before it is removed."""
-        queue, now = held.queue, self._clock.now()
-        if queue is None or queue.line is None:
-            return
-        queue.pace.granted(now)
-        if queue.line.for_room or not queue.granted:
-            queue.granted = True
-            queue.line.pace.granted(now)
-
     def queue_of(self, question: Question) -> Queue | None:
         """Return the queue of a question; ``None``: no request waits with it."""
         return self._queues.get(question)
@@ -214,14 +171,13 @@ class WaitingRoom:
         question = held.question
         model = question.model
         queue = self._queues.get(question)
+        is_new = False
         if queue is None:
             queue = self._queues[question] = Queue(question, hold)
             queue.pace.start(held.since)
+            is_new = True
             self._queues_by_model.setdefault(model, {})[queue] = None
             self._by_priority.setdefault(question.priority, {})[queue] = None
-            expected = self.expected_wait(question, hold, candidates)
-            if expected is not None:
-                queue.expected_at = held.since + expected
         held.queue = queue
         queue.requests[held] = None
         if queue.line is not None and queue.line.for_room:
@@ -230,6 +186,8 @@ class WaitingRoom:
         self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
         held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
         self.still_held(held, hold, candidates)
+        if is_new:
+            self.waits.begin(queue)
 
     def still_held(self, held: Held, hold: Hold, candidates: Candidates) -> None:
         """Record the new ``Hold`` of a request that continues to wait."""
