@@ -135,27 +135,20 @@ def simulate(
         ),
     ] = "scrapes",
     overload: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="WHAT",
             help="What routers do with a request that would wait for too long: shed (refuse it) or "
             "hold (let it wait).",
+            show_default="the scenario's, or shed",
         ),
-    ] = "shed",
-    max_expected_wait: Annotated[
+    ] = None,
+    max_wait: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             help="With shed: the longest expected wait of a request that is held.",
-            show_default="2",
-        ),
-    ] = None,
-    max_requests_per_pod: Annotated[
-        int | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="The most requests in flight on a pod.",
-            show_default="any number",
+            show_default="the scenario's, or 2",
         ),
     ] = None,
     peer_delay: Annotated[
@@ -246,8 +239,7 @@ def simulate(
                     routers=routers,
                     knowledge=read_knowledge(peers),
                     overload=overload,
-                    max_expected_wait_seconds=max_expected_wait,
-                    max_requests_per_pod=max_requests_per_pod,
+                    max_expected_wait_seconds=max_wait,
                     delay_ms=peer_delay,
                     jitter_ms=peer_jitter,
                     loss=peer_loss,

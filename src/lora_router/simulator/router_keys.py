@@ -61,10 +61,30 @@ class RouterKeys:
         "Share of the slots that may be closed at the same time for adapters that wait.",
         default=_OVERLOAD.closed_slots_share,
     )
+    overload: str = key(
+        WordOf(("shed", "hold")),
+        "What is done with a request that would wait for too long: it is refused, or it waits.",
+        default="shed",
+    )
+    max_expected_wait_seconds: float = key(
+        Number(0.001, 86_400),
+        "With `shed`: the longest expected wait of a request that is held.",
+        default=_OVERLOAD.max_expected_wait_seconds,
+    )
+    max_requests_per_pod: int | None = key(
+        Whole(1, 1_000_000),
+        "The most requests in flight on a pod. Absent: any number.",
+        default=None,
+    )
 
-    def overload(self) -> Overload:
+    def options(self) -> Overload:
         """Return how a router treats requests for which there is no room."""
-        return Overload(closed_slots_share=self.closed_slots_share)
+        return Overload(
+            self.closed_slots_share,
+            sheds=self.overload == "shed",
+            max_expected_wait_seconds=self.max_expected_wait_seconds,
+            max_requests_per_pod=self.max_requests_per_pod,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

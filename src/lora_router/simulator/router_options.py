@@ -9,7 +9,6 @@ from lora_router.simulator.router_keys import LOSS, MILLISECONDS, MOST_ROUTERS
 
 _SECONDS = Number(0, 1_000_000)
 _WAIT = Number(0.001, 86_400)
-_PER_POD = Whole(1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,9 @@ class RouterOptions:
     jitter_ms: float | None = None
     loss: float | None = None
     late: float | None = None
-    overload: str = "shed"
+    overload: str | None = None
     """The setting of this name: ``shed`` or ``hold``."""
     max_expected_wait_seconds: float | None = None
-    """The setting of this name. ``None``: its default."""
-    max_requests_per_pod: int | None = None
     """The setting of this name."""
     partition_seconds: float | None = None
     """How long no message passes between any two routers, from the middle of the trace."""
@@ -39,12 +36,10 @@ class RouterOptions:
             WrongValueError: A number is out of its bounds, or would have no effect.
         """
         _read("--routers", Whole(1, MOST_ROUTERS), self.routers)
-        if self.overload not in ("shed", "hold"):
+        if self.overload not in (None, "shed", "hold"):
             raise WrongValueError(f"--overload: must be shed or hold, not {self.overload}")
         if self.max_expected_wait_seconds is not None:
-            _read("--max-expected-wait", _WAIT, self.max_expected_wait_seconds)
-        if self.max_requests_per_pod is not None:
-            _read("--max-requests-per-pod", _PER_POD, self.max_requests_per_pod)
+            _read("--max-wait", _WAIT, self.max_expected_wait_seconds)
         for flag, kind, value in (
             ("--peer-delay", MILLISECONDS, self.delay_ms),
             ("--peer-jitter", MILLISECONDS, self.jitter_ms),
@@ -82,11 +77,9 @@ class RouterOptions:
                 RouterEvent(RouterTrouble.PARTED, router, seconds / 2, self.partition_seconds)
                 for router in range(self.routers)
             )
-        overload = replace(
-            fleet.overload,
-            sheds=self.overload == "shed",
-            max_requests_per_pod=self.max_requests_per_pod,
-        )
+        overload = fleet.overload
+        if self.overload is not None:
+            overload = replace(overload, sheds=self.overload == "shed")
         if self.max_expected_wait_seconds is not None:
             overload = replace(overload, max_expected_wait_seconds=self.max_expected_wait_seconds)
         return replace(

@@ -133,7 +133,7 @@ class Scenario:
             ),
             clock_rates=keys.clock_rates,
             max_hold_seconds=keys.router.max_hold_seconds,
-            overload=keys.router.overload(),
+            overload=keys.router.options(),
             autoscaler=None if keys.autoscaler is None else keys.autoscaler.options(),
         )
 

@@ -25,7 +25,7 @@ PARTED_AT, PARTED_FOR = (15.0, 30.0, 45.0), 5.0
 
 
 def peering(routers: int, **wire: float) -> RouterOptions:
-    return RouterOptions(routers, PEERING, **wire)
+    return RouterOptions(routers, PEERING, **wire)  # type: ignore[arg-type]
 
 
 @cache
