@@ -71,9 +71,12 @@ def setting_of(
     """Return the setting of a scenario.
 
     Raises:
-        ScenarioError: There is no such scenario.
+        ScenarioError: There is no such scenario, or it needs a file of recorded requests.
     """
-    return Setting(find_scenario(name_or_path), trace, aside, seconds)
+    scenario = find_scenario(name_or_path)
+    if trace is None:
+        scenario.check_is_generated()
+    return Setting(scenario, trace, aside, seconds)
 
 
 def play(setting: Setting, rate: float, policy: str, seed: int) -> Summary:

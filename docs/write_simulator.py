@@ -7,7 +7,12 @@ from pathlib import Path
 from lora_router.simulator.autoscaler_keys import AutoscalerKeys
 from lora_router.simulator.key_records import HasFields, Key, keys_of
 from lora_router.simulator.router_keys import RouterEventKeys, RouterKeys, WireKeys
-from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
+from lora_router.simulator.scenario import (
+    Scenario,
+    read_scenario,
+    shipped_scenario,
+    shipped_scenarios,
+)
 from lora_router.simulator.scenario_keys import OutageKeys, ScenarioKeys
 from lora_router.simulator.traffic_keys import (
     BurstKeys,
@@ -20,12 +25,14 @@ from lora_router.simulator.traffic_keys import (
 )
 
 PAGE = Path(__file__).parent / "simulator.md"
+_BENCH = Path(__file__).parent.parent / "bench" / "scenarios"
 
 
 def with_tables(page: str) -> str:
     """Return the page with its tables up to date."""
     for name, text in (
         ("scenarios", _scenarios()),
+        ("bench_scenarios", _bench_scenarios()),
         ("keys", _keys(ScenarioKeys)),
         ("lognormal", _keys(LognormalKeys)),
         ("long_prompts", _keys(LongPromptKeys)),
@@ -49,11 +56,26 @@ def with_tables(page: str) -> str:
 
 
 def _scenarios() -> str:
+    rows = [_scenario(name, shipped_scenario(name)) for name in shipped_scenarios()]
+    return _table(("scenario", "what it is", "requests/s", "capacity"), rows)
+
+
+def _bench_scenarios() -> str:
     rows = [
-        (f"`{name}`", shipped_scenario(name).about, f"{shipped_scenario(name).rate:g}")
-        for name in shipped_scenarios()
+        _scenario(f"bench/scenarios/{path.name}", read_scenario(path))
+        for path in sorted(_BENCH.glob("*.yaml"))
     ]
-    return _table(("scenario", "what it is", "requests/s"), rows)
+    return _table(("scenario", "what it is", "requests/s", "capacity"), rows)
+
+
+def _scenario(name: str, scenario: Scenario) -> tuple[str, ...]:
+    capacity = scenario.keys.capacity
+    return (
+        f"`{name}`",
+        scenario.about,
+        f"{scenario.rate:g}",
+        "" if capacity is None else f"{capacity:g}",
+    )
 
 
 def _keys(keys: type[HasFields]) -> str:

@@ -177,11 +177,7 @@ def _traffic(scenario: Scenario, options: SimulateOptions, recording: Recording 
             _given(options.sessions_base_share, keys.base_share),
         )
         return replayed(recording, sessions, rate=rate, seconds=options.seconds)
-    if scenario.keys.recorded is not None:
-        raise ScenarioError(
-            f"{scenario.where}: recorded: its requests are in a file of the format "
-            f"{scenario.keys.recorded}, which --trace must name"
-        )
+    scenario.check_is_generated()
     seconds = options.seconds or scenario.seconds
     traffic = GeneratedTraffic(scenario.workload, rate or scenario.rate, seconds)
     requests = seconds * traffic.rate * scenario.workload.highest_load

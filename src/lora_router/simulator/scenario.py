@@ -76,6 +76,18 @@ class Scenario:
             )
         return load * self.keys.capacity
 
+    def check_is_generated(self) -> None:
+        """Check that the requests do not have to be read from a file.
+
+        Raises:
+            ScenarioError: They do.
+        """
+        if self.keys.recorded is not None:
+            raise ScenarioError(
+                f"{self.where}: recorded: its requests are in a file of the format "
+                f"{self.keys.recorded}, which --trace must name"
+            )
+
     @property
     def workload(self) -> Workload:
         """The traffic, without its rate."""

@@ -51,6 +51,13 @@ def test_a_strict_limit_allows_a_lower_rate(scenario: Path) -> None:
     assert highest_rate(read, "least-request", [1], "good", traffic) < 10.0
 
 
+def test_recorded_requests_need_their_file(scenario: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario.write_text(SMALL + "recorded: azure\n")
+    monkeypatch.setattr(sys, "argv", ["capacity", str(scenario)])
+    with pytest.raises(SystemExit, match="recorded: its requests are in a file of the format azu"):
+        capacity.main()
+
+
 @pytest.mark.parametrize("before", ["", "capacity: 3\nseconds: 20\n"])
 def test_the_command_writes_the_capacity_into_the_file(
     scenario: Path,

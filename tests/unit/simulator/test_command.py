@@ -128,6 +128,24 @@ def test_recorded_requests_are_replayed_at_a_load(chats: str) -> None:
     assert figures(chats, *recorded, "--duration", "10")["seconds"] == 9.5
 
 
+def test_chats_find_their_prefixes_on_a_pod_that_caches_them(chats: str, tmp_path: Path) -> None:
+    (tmp_path / "cached.yaml").write_text(f"{CHATS}prefix_caching: true\n")
+    played = ("--rate", "2", "--duration", "60")
+    without = figures(chats, *played)["scenarios"]["chats"]["least-request"]
+    cached = figures("./cached.yaml", *played)["scenarios"]["cached"]["least-request"]
+
+    assert without["prefix_hits"] == 0.0
+    assert 0.1 < cached["prefix_hits"] < 0.7
+    assert cached["ttft"]["p50"] < without["ttft"]["p50"]
+
+
+def test_recorded_prefixes_are_found_too(chats: str, tmp_path: Path) -> None:
+    (tmp_path / "cached.yaml").write_text(f"{CHATS}prefix_caching: true\n")
+    # All begin with the same block of 512 tokens out of 600, on two pods and for five adapters.
+    found = figures("./cached.yaml", "--trace", "conversation.jsonl")["scenarios"]["cached"]
+    assert 0.7 < found["least-request"]["prefix_hits"] <= 512 / 600
+
+
 def test_the_figures_are_printed_with_what_they_mean(chats: str) -> None:
     printed = simulate(chats, "--duration", "20", "--algorithm", "random").stdout
     assert "end p99 tpot p99 good refused waits held longest hits" in " ".join(printed.split())
