@@ -151,7 +151,8 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     def cached(self, model: str, prompt: Prompt | None) -> Mapping[PodView, float]:
         """Return how many tokens of a prompt's beginning pods have, as far as is known.
 
-        Also pods that are no candidates may be named. Those with none of it are omitted.
+        The pods with the most are first. Also pods that are no candidates may be named. Those with
+        none of it are omitted.
         """
         if prompt is None or self.prefixes is None:
             return _NONE_CACHED

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from heapq import nlargest
+from itertools import islice
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import InferenceRequest
@@ -24,15 +24,15 @@ def with_prefix_pods(
     Args:
         candidates: The candidates. All of a small fleet are returned.
         request: The request.
-        cached: Tokens of the prompt's beginning, by pod (``Candidates.cached``).
+        cached: Tokens of the prompt's beginning, by pod, those with the most first
+            (``Candidates.cached``).
         rng: For pods that are equally good.
     """
     pods = candidates.shortlist(request.adapter, rng)
     if not cached or len(candidates) <= FULL_LOOK:
         return pods
     members = candidates.members
-    having = cached if len(cached) <= MOST else nlargest(MOST, cached, key=cached.__getitem__)
-    more = [pod for pod in having if pod in members and pod not in pods]
+    more = [pod for pod in islice(cached, MOST) if pod in members and pod not in pods]
     return [*pods, *more] if more else pods
 
 
