@@ -35,6 +35,8 @@ _FIRST = 2
 _LEAST = 2
 _CACHED = 3
 """How many pods with most of the prompt's beginning are inspected."""
+_MOST_HAVING = 64
+"""Pods with most of a prompt's beginning that are compared."""
 _NEARLY = 0.9
 """A pod has most of the beginning if it has this share of what the best one has."""
 _SAMPLE = 16
@@ -282,9 +284,18 @@ def _add_pods_of(
 def _add_pods_with_prompt(
     cached: Mapping[PodView, float], members: Container[PodView], found: dict[PodState, None]
 ) -> None:
-    """Add the candidates that have most of a prompt's beginning, the least loaded ones first."""
-    most = _NEARLY * max(cached.values())
-    having = [pod for pod, tokens in cached.items() if tokens >= most]
+    """Add the candidates that have most of a prompt's beginning, the least loaded ones first.
+
+    The pods with the most come first. Of very many of them, some are looked at.
+    """
+    having: list[PodView] = []
+    most = 0.0
+    for pod in cached:
+        tokens = cached[pod]
+        most = most or _NEARLY * tokens
+        if tokens < most or len(having) == _MOST_HAVING:
+            break
+        having.append(pod)
     if len(having) > _CACHED:
         having.sort(key=_in_flight)
     for pod in having[:_CACHED]:

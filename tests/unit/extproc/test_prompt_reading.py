@@ -93,6 +93,13 @@ def test_white_space_around_the_last_message_changes_no_name() -> None:
     )
 
 
+def test_white_space_at_the_end_of_a_text_counts() -> None:
+    one, other = prompt_of({"prompt": "x" * 511}), prompt_of({"prompt": "x" * 510 + " "})
+
+    assert one.size == other.size
+    assert shared(one, other) == 0
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
