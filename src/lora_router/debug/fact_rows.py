@@ -64,7 +64,10 @@ class PodFacts(Struct, kw_only=True, omit_defaults=True):
     ] = None
     host_memory_source: Annotated[
         str,
-        Meta(description="How that is known: `command-line`, `label`, `pods-file`, `assumed`."),
+        Meta(
+            description="How that is known: `command-line`, `label`, `pods-file`, `assumed`, or "
+            "`learned`."
+        ),
     ] = ASSUMED
     load_seconds: Annotated[
         float | None, Meta(description="Mean time of loading an adapter, if it reports it.")
@@ -113,7 +116,7 @@ def pod_facts(state: PodState, now: float, wall: float) -> PodFacts:
     peers = beliefs.peers
     used = {*beliefs.last_uses, *beliefs.expected, *beliefs.foreign_adapters}
     residency, memory = None if metrics is None else metrics.residency, beliefs.memory
-    is_known = residency is not None or memory.spec.source != ASSUMED
+    is_known = residency is not None or memory.source != ASSUMED
     return PodFacts(
         name=pod.name,
         ready=pod.ready,
@@ -128,7 +131,7 @@ def pod_facts(state: PodState, now: float, wall: float) -> PodFacts:
         in_memory=None if residency is None else len(residency.gpu) + len(residency.cpu),
         evicted=sum(beliefs.where(name) == AWAY for name in used) if is_known else None,
         host_memory=memory.limit,
-        host_memory_source=memory.spec.source,
+        host_memory_source=memory.source,
         load_seconds=None if metrics is None else metrics.adapter_load_seconds,
         shows_load=metrics is None or metrics.shows_load,
         scrape_failures=state.scrape_failures,

@@ -64,7 +64,7 @@ def pod_part(state: PodState, waiting: Waiting, now: float) -> PodPart:
         slots=beliefs.slots,
         free_slots=beliefs.free_slots,
         host_memory=beliefs.memory.limit,
-        host_memory_source=beliefs.memory.spec.source,
+        host_memory_source=beliefs.memory.source,
         host_load_seconds=round(beliefs.load_seconds[IN_HOST_MEMORY], 2),
         disk_load_seconds=round(beliefs.load_seconds[AWAY], 2),
         on=on,

@@ -71,8 +71,8 @@ class PodRow(Struct, kw_only=True, gc=False):
     host_memory_source: Annotated[
         str,
         Meta(
-            description="How that is known: `command-line`, `label`, `pods-file`, or `assumed`: as "
-            "many as slots, as in vLLM."
+            description="How that is known: `command-line`, `label`, `pods-file`, `assumed` (as "
+            "many as slots, as in vLLM), or `learned` from how long loads take."
         ),
     ] = ""
     host_load_seconds: Annotated[

@@ -35,7 +35,7 @@ class Pod:
     host_memory: int | None = None
     """Adapters that fit in host memory. ``None``: no limit is known."""
     host_memory_source: str = ASSUMED
-    """How that is known: ``command-line``, ``label``, ``pods-file`` or ``assumed``."""
+    """How that is known: ``command-line``, ``label``, ``pods-file``, ``assumed`` or ``learned``."""
     load_seconds: float | None = None
     """Mean time of loading an adapter, if the server reports it."""
     shows_load: bool = True

@@ -195,6 +195,11 @@ class AdapterBeliefs:
             self._merge()
         self._resize()
 
+    def learn_size(self, size: int) -> None:
+        """Apply what loads showed of the size of host memory (``learned_size``)."""
+        self.memory.learned = size
+        self._resize()
+
     def lists(self, adapters: Names) -> None:
         """Apply the adapters that the server lists. New ones were just loaded into a slot."""
         for adapter in self.memory.lists(adapters):

@@ -10,7 +10,8 @@ Rules:
 
 - The size is what discovery says (``lora_spec``). Without that it is assumed to be the number of
   slots, because ``--max-cpu-loras`` equals ``--max-loras`` unless it is set
-  (``vllm/config/lora.py``). Engines that are known to be others than vLLM have no assumed limit.
+  (``vllm/config/lora.py``), until loads show that more fit (``learned_size``). Engines that are
+  known to be others than vLLM have no assumed limit.
 - Adapters that were used are in the cache in order of last use.
 - Adapters that the server loaded when it started, or has loaded since it listed them, are in the
   cache too, as if they had been used before all others and in the order of the list. If all of them
@@ -22,7 +23,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import TypeAlias
 
-from lora_router.fleet.lora_spec import NO_SPEC, UNLIMITED, LoraSpec
+from lora_router.fleet.lora_spec import LEARNED, NO_SPEC, UNLIMITED, LoraSpec
 
 MOST = 1024
 """How many adapters the order of last use may contain. It bounds the memory of a pod's record."""
@@ -41,8 +42,10 @@ class HostMemory:
         "_has_list",
         "_held",
         "_listed",
+        "assumed",
         "evictions",
         "follows",
+        "learned",
         "size",
         "spec",
     )
@@ -56,6 +59,10 @@ class HostMemory:
         """Whether the estimate is the order of last use itself, because that is not longer."""
         self.evictions = 0
         """Adapters that were evicted, by this estimate, since the server started."""
+        self.assumed: int | None = None
+        """How many are assumed to fit. ``None``: the size is known, or no limit is."""
+        self.learned = 0
+        """How many fit as loads showed, if the size is assumed."""
         self._engine: str | None = None
         self._held: dict[str, float] | dict[str, None] = _NOTHING
         """The adapters in memory in order of last use."""
@@ -65,6 +72,12 @@ class HostMemory:
         """The adapters that were loaded at some time, in order."""
         self._fits: Names = ()
         """These, if all of them fit."""
+
+    @property
+    def source(self) -> str:
+        """Where the size is known from, a word of ``lora_spec``."""
+        is_learned = self.assumed is not None and self.learned > self.assumed
+        return LEARNED if is_learned else self.spec.source
 
     @property
     def limit(self) -> int | None:
@@ -144,7 +157,11 @@ class HostMemory:
         """
         size = self.spec.host_memory
         if size is None:
-            size = slots if slots is not None and self._engine in _ENGINES_AS_VLLM else UNLIMITED
+            is_assumed = slots is not None and self._engine in _ENGINES_AS_VLLM
+            self.assumed = slots if is_assumed else None
+            size = UNLIMITED if self.assumed is None else max(self.assumed, self.learned)
+        else:
+            self.assumed = None
         self.size = size = max(size, slots or 0)
         listed = self._listed
         self.follows = size >= MOST

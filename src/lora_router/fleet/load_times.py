@@ -7,7 +7,8 @@ Rules:
   on the same pod that needed none. Only requests count that found a free slot, because others may
   wait for one. Prompt tokens that the pod had to process are subtracted from both.
 - Loads from host memory and loads from disk are apart. What the router took for one can have been
-  the other; then the times of both become more alike, as they should.
+  the other. Then the times of both become more alike, as they should, unless the size of host
+  memory is only assumed: then these loads show it (``learned_size``).
 - What is learned is the median of the last loads. It replaces what was known before as far as it is
   the more certain of both (the weights of two normal distributions). If first bytes vary by more
   than a load takes, they say little, and little changes.
@@ -22,6 +23,7 @@ from math import sqrt
 from typing import TypeAlias
 
 from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
+from lora_router.fleet.learned_size import LearnedSize, needed_for
 from lora_router.fleet.load_seconds import (
     ASSUMED,
     DISK_SECONDS,
@@ -46,6 +48,9 @@ _NORMAL = 1.4826
 """Standard deviations in the median of absolute deviations, of a normal distribution."""
 _MEDIAN = 1.2533
 """Error of a median in errors of a mean, of a normal distribution."""
+_NEEDED = 16
+"""Where an adapter was whose load shows the size of host memory: this, plus how many adapters must
+fit for it not to be evicted."""
 _MODELS = 64
 """Base models whose loads are kept."""
 
@@ -59,6 +64,8 @@ class LoadTimes:
     def __init__(self) -> None:
         self._assumed = ASSUMED
         self._of_base_model: dict[str, Loads] = {}
+        self._sizes: dict[tuple[str, int], LearnedSize] = {}
+        """The sizes of host memory that nothing names, by base model and what is assumed."""
 
     def assume(self, host_seconds: float) -> None:
         """Set what a load from host memory is assumed to take, in seconds."""
@@ -86,6 +93,10 @@ class LoadTimes:
         place = beliefs.where(adapter)
         if place != IN_SLOT:
             state.loading.add(adapter)
+            if beliefs.memory.assumed is not None and beliefs.residency is None:
+                needed = needed_for(adapter, reversed(beliefs.last_uses))
+                if needed is not None and needed > beliefs.memory.assumed:
+                    return _NEEDED + needed
         return place
 
     def first_byte(self, state: PodState, place: int, seconds: float) -> None:
@@ -108,6 +119,12 @@ class LoadTimes:
             loads.usual, loads.usual_of = _median(loads.first_bytes), loads.count or 1
         # Negative ones are kept: they show how little first bytes say.
         took = min(seconds - loads.usual, HIGHEST_SECONDS)
+        if place >= _NEEDED:
+            # What is learned of the disk may be of host memory that is larger than believed.
+            _, host, disk = self._assumed
+            fast = took < sqrt(host * disk)
+            self._size_of(state).loaded(place - _NEEDED, fast=fast)
+            place = IN_HOST_MEMORY if fast else AWAY
         for each in (loads, self._of(state)):
             (each.from_host if place == IN_HOST_MEMORY else each.from_disk).append(took)
             each.count += 1
@@ -116,6 +133,11 @@ class LoadTimes:
 
     def refresh(self, state: PodState) -> None:
         """Derive a pod's times again if others with its base model have learned, or it reported."""
+        memory = state.beliefs.memory
+        if memory.assumed is not None and self._sizes:
+            size = self._size_of(state).size
+            if size != max(memory.learned, memory.assumed):
+                state.beliefs.learn_size(size)
         loads, count = state.loads, self._of(state).count // _EVERY
         if loads is None:
             if not count and _reported(state) is None and self._assumed is ASSUMED:
@@ -132,14 +154,27 @@ class LoadTimes:
         disk = _learned(known[AWAY], everywhere.from_disk, here.from_disk)
         state.beliefs.load_seconds = 0.0, host, max(host, disk)
 
+    def _size_of(self, state: PodState) -> LearnedSize:
+        key = _base_model(state), state.beliefs.memory.assumed or 0
+        size = self._sizes.get(key)
+        if size is None:
+            if len(self._sizes) >= _MODELS:
+                del self._sizes[next(iter(self._sizes))]
+            size = self._sizes[key] = LearnedSize(key[1])
+        return size
+
     def _of(self, state: PodState) -> Loads:
-        base_model = state.pod.base_model or next(iter(state.base_models), "")
+        base_model = _base_model(state)
         loads = self._of_base_model.get(base_model)
         if loads is None:
             if len(self._of_base_model) >= _MODELS:
                 del self._of_base_model[next(iter(self._of_base_model))]
             loads = self._of_base_model[base_model] = Loads()
         return loads
+
+
+def _base_model(state: PodState) -> str:
+    return state.pod.base_model or next(iter(state.base_models), "")
 
 
 def _reported(state: PodState) -> float | None:

@@ -9,6 +9,8 @@ UNLIMITED_WORD = "unlimited"
 
 COMMAND_LINE, LABEL, PODS_FILE, ASSUMED = "command-line", "label", "pods-file", "assumed"
 """Where the size of host memory is known from. ``ASSUMED``: nothing names it."""
+LEARNED = "learned"
+"""Nothing names it, and loads showed that more fit than was assumed."""
 
 
 @dataclass(frozen=True, slots=True)
