@@ -226,6 +226,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
             reads_traceparent=traced,
             selection=CONFORMANCE_HEADER if settings.conformance_header else "",
             new_model=settings.model_rewrite_header or "",
+            tenant=settings.tenant_header or "",
             reads_answers=settings.tokens != "off",
         ),
         max_body_bytes=settings.max_body_bytes,

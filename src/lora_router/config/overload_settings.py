@@ -37,3 +37,8 @@ class OverloadSettings(BaseModel):
         description="Maximum number of requests in flight on a pod, of all known senders. Further "
         "requests wait in the router. Default: any number.",
     )
+    tenant_header: kinds.OptionalHeaderName = Field(
+        None,
+        description="Header that says whose request it is. Of the requests of one priority that "
+        "wait, those of the tenants that were served least lately go first. Default: not read.",
+    )

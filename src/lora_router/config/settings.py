@@ -99,6 +99,7 @@ class Settings(
             *([self.rewrite_sticky_header] if self.rewrite_sticky_header else ()),
             *([self.model_rewrite_header] if self.model_rewrite_header else ()),
             *([self.pool_header] if self.pool_header else ()),
+            *([self.tenant_header] if self.tenant_header else ()),
         ]
         for name in names:
             if names.count(name) > 1:

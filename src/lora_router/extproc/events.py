@@ -51,6 +51,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """The model that takes the place of the one in the request. Empty: none does."""
     traceparent: str = ""
     """Read only where requests are traced."""
+    tenant: int = 0
+    """A hash of the header that says who asks, which may be secret; 0: not read, or absent."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -137,7 +139,7 @@ KINDS: Mapping[type[Event], str] = {
 """All events, with the names of their messages in ``ProcessingRequest``."""
 
 
-_ABSENT = ("", "", "", "")
+_ABSENT = ("", "", "", "", "")
 
 
 def make_request_headers(
@@ -146,9 +148,9 @@ def make_request_headers(
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
     path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
     api_version, objective, *key = more
-    rewrite_key = authorization = new_model = traceparent = ""
+    rewrite_key = authorization = new_model = traceparent = tenant = ""
     if key:
-        rewrite_key, authorization, selection, new_model, traceparent, *_ = *key, *_ABSENT
+        rewrite_key, authorization, selection, new_model, traceparent, tenant, *_ = *key, *_ABSENT
         if selection:
             setup = structs.replace(setup, subset=read_endpoints(selection))
     return RequestHeaders(
@@ -169,6 +171,7 @@ def make_request_headers(
         authorization,
         new_model,
         traceparent,
+        hash(tenant) if tenant else 0,
     )
 
 

@@ -306,6 +306,7 @@ class Exchange(BodyArrival):
             self._setup.subset,
             headers.rewrite_key,
             headers.objective,
+            headers.tenant,
             partial(
                 read_prompt, fields.prompt, self._place.path, fields.model, self.context.lengths
             ),

@@ -37,6 +37,9 @@ class HeaderNames:
     new_model: str = ""
     """Names the model that takes the place of the client's. Empty: not read."""
 
+    tenant: str = ""
+    """Says who asks. Empty: not read."""
+
     gateway_max: int = 100
     """How many headers of a request the gateway allows, with those that the router adds."""
     passes_authorization: bool = False
@@ -61,7 +64,10 @@ class HeaderNames:
         """Request headers that the router reads, in the order of ``make_request_headers``."""
         authorization = "authorization" if self.passes_authorization else ""
         traceparent = "traceparent" if self.reads_traceparent else ""
-        more = [self.rewrite_key, authorization, self.selection, self.new_model, traceparent]
+        more = [
+            *(self.rewrite_key, authorization, self.selection, self.new_model),
+            *(traceparent, self.tenant),
+        ]
         while more and not more[-1]:
             more.pop()
         return (

@@ -357,4 +357,4 @@ def _inference(query: RouteQuery, model: str) -> InferenceRequest:
 
 
 def _question(algorithm: Algorithm, model: str, query: RouteQuery, priority: int) -> Question:
-    return Question(algorithm.name, model, query.pod_filter, query.subset, priority)
+    return Question(algorithm.name, model, query.pod_filter, query.subset, priority, query.tenant)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from lora_router.routing.algorithm import Hold, WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.overload import NO_ROOM, Overload
+from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
 
 
@@ -20,8 +21,14 @@ class ExpectedWaits:
     """The expected waits in one waiting room."""
 
     def __init__(
-        self, queues: Mapping[Question, Queue], lines: Lines, overload: Overload, clock: Clock
+        self,
+        queues: Mapping[Question, Queue],
+        lines: Lines,
+        overload: Overload,
+        clock: Clock,
+        turns: TurnsOfTenants,
     ) -> None:
+        self._turns = turns
         self._queues = queues
         self._lines = lines
         self._overload = overload
@@ -47,7 +54,8 @@ class ExpectedWaits:
         line = self._lines.find(question.algorithm, candidates, for_room=for_room)
         if line is None:
             return None
-        ahead = line.ahead_of(question.priority)
+        own = 0 if queue is None else len(queue.requests)
+        ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
         if not for_room and ahead < self._overload.most_closed(candidates.load().slots):
             return None
         return line.pace.seconds_for(ahead, now)
@@ -56,7 +64,8 @@ class ExpectedWaits:
         """Estimate when a queue that is new in its line will leave."""
         line, now = queue.line, self._clock.now()
         if line is not None and not line.for_room:
-            seconds = line.pace.seconds_for(line.ahead_of(queue.question.priority) - 1, now)
+            ahead = line.ahead_of(queue.question, queue.turn) - 1
+            seconds = line.pace.seconds_for(ahead, now)
             queue.expected_at = None if seconds is None else now + seconds
 
     def granted(self, held: Held) -> None:
@@ -65,6 +74,9 @@ class ExpectedWaits:
         if queue is None or queue.line is None:
             return
         queue.pace.granted(now)
+        self._turns.served(queue.turn)
         if queue.line.for_room or not queue.granted:
             queue.granted = True
             queue.line.pace.granted(now)
+        if queue.line.for_room and len(queue.requests) > 1:
+            queue.turn = self._turns.next(queue.question.tenant)

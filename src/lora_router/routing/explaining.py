@@ -176,7 +176,9 @@ class Explainer:
         model = found.model = serving.model
         found.adapter = model if serving.is_adapter else ""
         priority = parts.priorities.of(query.objective) if query.objective else DEFAULT
-        question = Question(algorithm.name, model, query.pod_filter, query.subset, priority)
+        question = Question(
+            algorithm.name, model, query.pod_filter, query.subset, priority, query.tenant
+        )
         queue = parts.reception.room.queue_of(question)
         request = InferenceRequest(
             model,

@@ -45,6 +45,8 @@ class RouteQuery(Struct, frozen=True):
     """Requests with the same key are rewritten to the same model. Empty: each by chance."""
     objective: str = ""
     """The objective that a header names, which may have a priority (``priorities``)."""
+    tenant: int = 0
+    """Who asks, as a hash of the header that says so (``tenant_header``); 0: nobody knows."""
     read_prompt: Callable[[], Prompt | None] | None = None
     """Reads the prompt. It is called at most once, if the algorithm asks for prompts."""
 

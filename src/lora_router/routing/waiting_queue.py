@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from lora_router.fleet.pod_state import PodState, PodView
@@ -32,6 +33,8 @@ WAITING_WEIGHT = 1 / 3
 A higher value makes those that waited longest wait less."""
 _KNOWN_AFTER_SECONDS = 2.0
 """How long a queue waits until it is known that its requests leave slowly."""
+_COUNTED = 512
+"""How many queues are looked at to find out how many are served before a tenant's request."""
 _PACES = 64
 """How many paces are remembered."""
 _SLACK = 64
@@ -50,11 +53,13 @@ class Question(NamedTuple):
     pod_filter: str | None
     subset: frozenset[str] | None
     priority: int = 0
+    tenant: int = 0
+    """Who asks, as a hash; 0: nobody in particular."""
 
 
-Place = tuple[int, int]
-"""A queue's place in its line: the lowest is first. The priority with the sign changed, and the
-number of the first request."""
+Place = tuple[int, int, int]
+"""A queue's place in its line: the lowest is first. The priority with the sign changed, the round
+of the tenant (``turns_of_tenants``), and the number of the first request."""
 
 
 class Timer(Protocol):
@@ -116,6 +121,8 @@ class Queue:
     """The latest time at which to ask again."""
     entry: Place | None = None
     """The place at which it stands in its line."""
+    turn: int = 0
+    """The round of its tenant in which it is served."""
     expected_at: float | None = None
     """When its first request will probably leave, as estimated when the queue was made."""
     granted: bool = False
@@ -132,7 +139,8 @@ class Queue:
     def place(self) -> Place:
         """Where it belongs in a line."""
         first = self.first
-        return -self.question.priority, 0 if first is None else first.number
+        number = 0 if first is None else first.number
+        return -self.question.priority, self.turn, number
 
     @property
     def since(self) -> float | None:
@@ -218,9 +226,26 @@ class Line:
         else:
             self.waiting.pop(priority, None)
 
-    def ahead_of(self, priority: int) -> int:
-        """Return how many are served before one of a priority that comes now."""
-        return sum(number for each, number in self.waiting.items() if each >= priority)
+    def ahead_of(self, question: Question, turn: int, own: int = 0) -> int:
+        """Return how many are served before one that comes now.
+
+        Args:
+            question: What it asks.
+            turn: The round of its tenant.
+            own: The requests of its own queue that wait already.
+        """
+        if not question.tenant:
+            return sum(n for each, n in self.waiting.items() if each >= question.priority)
+        ahead = 0
+        place = -question.priority, turn
+        for queue in islice(self.queues, _COUNTED):
+            if queue.question.priority < question.priority:
+                continue
+            if self.for_room:  # Each tenant is served once in a round.
+                ahead += min(len(queue.requests), own + 1)
+            else:
+                ahead += queue.place[:2] <= place
+        return ahead
 
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
@@ -292,10 +317,10 @@ class Line:
 
 
 def _of_one_priority(queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
-    """Return the first queues, which have one priority, and the next one if it has another."""
+    """Return the first queues, of one priority and round, and the next one if it has another."""
     first: list[Queue] = []
     for queue in queues:
-        if first and queue.question.priority != first[0].question.priority:
+        if first and queue.place[:2] != first[0].place[:2]:
             return first, queue
         first.append(queue)
         if len(first) == COMPARED:

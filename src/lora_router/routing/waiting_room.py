@@ -46,6 +46,7 @@ from lora_router.routing.expected_waits import ExpectedWaits
 from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
 
 
@@ -93,7 +94,8 @@ class WaitingRoom:
         self._queues: dict[Question, Queue] = {}
         self._queues_by_model: dict[str, dict[Queue, None]] = {}
         self._lines = Lines(pods.has_room, clock)
-        self.waits = ExpectedWaits(self._queues, self._lines, overload, clock)
+        self._turns = TurnsOfTenants()
+        self.waits = ExpectedWaits(self._queues, self._lines, overload, clock, self._turns)
         """How long requests will probably wait."""
         self._by_priority: dict[int, dict[Queue, None]] = {}
         self._slots = ClosedSlots()
@@ -175,6 +177,7 @@ class WaitingRoom:
         if queue is None:
             queue = self._queues[question] = Queue(question, hold)
             queue.pace.start(held.since)
+            queue.turn = self._turns.next(question.tenant)
             is_new = True
             self._queues_by_model.setdefault(model, {})[queue] = None
             self._by_priority.setdefault(question.priority, {})[queue] = None

@@ -13,6 +13,7 @@ from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import Overload
 from lora_router.routing.pace import Pace
 from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.turns_of_tenants import MOST_TENANTS, TurnsOfTenants
 from lora_router.routing.waiting_room import Limits
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
@@ -251,3 +252,71 @@ class TestPodsOnWhichRequestsQueue:
         algorithm = LeastRequest(AlgorithmOptions())
         router = self.router(self.queued(2.0, 1.0, 0.0), algorithm=algorithm)
         assert isinstance(router.send("base"), Routed)
+
+
+class TestFairAmongTenants:
+    def ended_one_by_one(self, router: Router, first: Routed, number: int) -> list[str]:
+        """End the request that runs, then the one that took its place, and so on."""
+        first.reservation.release()
+        while len(router.late) < number:
+            outcome = router.late[-1][1]
+            assert isinstance(outcome, Routed)
+            outcome.reservation.release()
+        return router.late_names
+
+    def test_a_burst_of_one_delays_another_by_one_turn(self) -> None:
+        router = Router(fleet_of(1), overload=Overload(sheds=False))
+        first = router.routed("a0")
+        for name in NAMES[1:21]:
+            router.held(name, "burst", tenant=7)
+        router.held("a40", "other", tenant=8)
+        router.held("a41", "other", tenant=8)
+
+        order = self.ended_one_by_one(router, first, 22)
+        assert order[:4] == ["burst", "other", "burst", "other"]
+        assert len(order) == 22
+
+    def test_also_for_room_on_pods(self) -> None:
+        overload = Overload(sheds=False, max_requests_per_pod=1)
+        router = Router(fleet_of(1, idle(4)), overload=overload)
+        first = router.routed("base")
+        for _ in range(20):
+            router.held("base", "burst", tenant=7)
+        for _ in range(3):
+            router.held("base", "other", tenant=8)
+
+        order = self.ended_one_by_one(router, first, 23)
+        assert order[:6].count("other") == 3
+        assert len(order) == 23
+
+    def test_who_did_not_ask_for_long_saves_up_no_turns(self) -> None:
+        router = Router(fleet_of(1), overload=Overload(sheds=False))
+        first = router.routed("a0")
+        for name in NAMES[1:11]:
+            router.held(name, "steady", tenant=7)
+        self.ended_one_by_one(router, first, 9)
+        for name in NAMES[20:24]:
+            router.held(name, "late", tenant=8)
+        for name in NAMES[30:34]:
+            router.held(name, "steady", tenant=7)
+        outcome = router.late[-1][1]
+        assert isinstance(outcome, Routed)
+        order = self.ended_one_by_one(router, outcome, 18)[9:]
+        assert order.count("late") == 4
+        assert order[:4].count("late") <= 3
+
+    def test_the_burst_is_refused_and_the_other_is_not(self) -> None:
+        router = Router(fleet_of(1), overload=Overload(max_expected_wait_seconds=3.0))
+        served_each_second(router, NAMES[:8])
+        waiting = [
+            name for name in NAMES[20:40] if not isinstance(router.send(name, tenant=7), Refused)
+        ]
+        assert len(waiting) < 5
+        assert isinstance(router.send("a50", tenant=7), Refused)
+        router.held("a50", tenant=8)
+
+    def test_few_tenants_are_remembered(self) -> None:
+        turns = TurnsOfTenants()
+        for tenant in range(1, 3 * MOST_TENANTS):
+            turns.next(tenant)
+        assert len(turns) == MOST_TENANTS

@@ -587,19 +587,22 @@ class WaitingRoomMachine(RuleBasedStateMachine):
         super().__init__()
         self.names = [f"a{number}" for number in range(8)]
         self.fleet = fleet_of(2, 2, self.names)
-        self.router = Router(self.fleet, max_hold_seconds=30.0)
+        overload = Overload(max_requests_per_pod=3)
+        self.router = Router(self.fleet, max_hold_seconds=30.0, overload=overload)
         self.router.director.priorities.put({"chat": 1, "batch": -1})
         self.open: list[Routed] = []
         self.held: list[Held] = []
         self.seen = 0
 
     @rule(
-        model=st.integers(0, 7),
+        model=st.integers(0, 9),
         narrow=st.sampled_from([None, None, "zone=b", "!zone"]),
         objective=st.sampled_from(["", "", "chat", "batch"]),
+        tenant=st.integers(0, 2),
     )
-    def send(self, model: int, narrow: str | None, objective: str) -> None:
-        outcome = self.router.send(self.names[model], pod_filter=narrow, objective=objective)
+    def send(self, model: int, narrow: str | None, objective: str, tenant: int) -> None:
+        name = self.names[model] if model < len(self.names) else "base"
+        outcome = self.router.send(name, pod_filter=narrow, objective=objective, tenant=tenant)
         if isinstance(outcome, Routed):
             self.open.append(outcome)
         elif isinstance(outcome, Held):
