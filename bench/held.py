@@ -25,6 +25,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import Routed, RouteQuery
+from lora_router.routing.overload import Overload
 from lora_router.routing.refusal import Refused
 from lora_router.routing.registry import load_algorithms
 from lora_router.routing.waiting_room import Limits
@@ -78,6 +79,7 @@ class FullFleet:
             _NoTelemetry(),
             max_hold_seconds=1e6,
             limits=Limits(requests=1_000_000, requests_per_model=1_000_000),
+            overload=Overload(sheds=False),
         )
         self._slots = pods * SLOTS
         self._held = held

@@ -1,7 +1,8 @@
 """The header that says whose request it is: read if a setting names it, and kept as a hash."""
 
-from lora_router.extproc.events import Setup, make_request_headers
+from lora_router.extproc.events import make_request_headers
 from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.stream_setup import Setup
 
 
 def tenant_of(names: HeaderNames, **headers: str) -> int:
