@@ -5,6 +5,7 @@
 
 import json
 import random
+import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
@@ -118,6 +119,37 @@ class _Carrier:
     def leave(self, _message: bytes) -> None: ...
 
 
+def chunk_counts(sizes: Sequence[int]) -> dict[str, int]:
+    """Return how many chunks prompts of some sizes have."""
+    bodies = {f"{size // 1000} KB": body(size, adapter(0)) for size in sizes}
+    bodies["220 KB of 450 turns"] = _chat(450)
+    return {name: len(_read(data).chunks) for name, data in bodies.items()}
+
+
+def chunk_bytes() -> float:
+    """Return how much memory a chunk takes that one pod has."""
+    tracemalloc.start()
+    index, states = PrefixIndex(), [PodState(pod(number, None)) for number in range(100)]
+    for state in states:
+        index.resize(state, 1e9)
+    before = tracemalloc.get_traced_memory()[0]
+    rng = random.Random(1)
+    for number in range(2_000):
+        names = [rng.getrandbits(64) for _ in range(100)]
+        index.sent(states[number % 100], adapter(0), Prompt(1e4, names, list(range(1, 101))))
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return taken / index.count
+
+
+def _read(data: bytes) -> Prompt:
+    fields = read_body(data, "application/json").prompt
+    prompt = read_prompt(fields, _PATH, adapter(0), TokenLengths())
+    if prompt is None:
+        raise RuntimeError("a body has no prompt")
+    return prompt
+
+
 def _chat(turns: int) -> bytes:
     messages = [{"role": "user", "content": _TURN} for _ in range(turns)]
     return json.dumps({"model": adapter(0), "messages": messages}).encode()
@@ -163,6 +195,9 @@ def main() -> None:
 
     for name, call in parts((1_000, 220_000)).items():
         print(f"{name:60} {microseconds(call, 5):10.1f} µs")
+    for name, chunks in chunk_counts((1_000, 220_000)).items():
+        print(f"chunks: {name:52} {chunks:10}")
+    print(f"memory of a chunk: {chunk_bytes():52.1f} bytes")
     for name, count in told_bytes().items():
         print(f"told: {name:54} {count:10.1f} bytes")
 

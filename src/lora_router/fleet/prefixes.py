@@ -35,7 +35,7 @@ DEFAULT_TOKENS = 200_000.0
 """Room of a pod whose cache size is unknown. A GPU of 80 GB has 300,000 to 500,000 tokens of a
 model with 8 billion parameters, and fewer of a larger one."""
 MAX_CHUNKS = 250_000
-"""Chunks of all pods together. A chunk of two pods counts twice. They take up to 63 MB, and are as
+"""Chunks of all pods together. A chunk of two pods counts twice. They take 57 MB, and are as
 many as 100 pods have whose caches have 600,000 tokens each, in chunks of 250."""
 MAX_LEVELS = 16
 """How many lengths of a common beginning ``cached`` tells apart, the longest ones."""
