@@ -180,7 +180,7 @@ def _traffic(scenario: Scenario, options: SimulateOptions, recording: Recording 
     scenario.check_is_generated()
     seconds = options.seconds or scenario.seconds
     traffic = GeneratedTraffic(scenario.workload, rate or scenario.rate, seconds)
-    requests = seconds * traffic.rate * scenario.workload.highest_load
+    requests = traffic.workload.drawn(traffic.rate, seconds)
     if requests > MAX_REQUESTS:
         raise WrongValueError(
             f"{scenario.name}: {requests:,.0f} requests (--duration {seconds:,.0f}, "

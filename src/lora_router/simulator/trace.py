@@ -108,6 +108,18 @@ class Workload:
         (at, times), (next_at, next_times) = load[after - 1 : after + 1]
         return times + (next_times - times) * (share - at) / (next_at - at)
 
+    def drawn(self, rate: float, seconds: float) -> float:
+        """Return how many requests are drawn for a trace on average, if its load stays the highest.
+
+        Those of sessions that begin before the trace, and of bursts, are among them.
+        """
+        lead = 0.0
+        if self.sessions is not None:
+            lead = SessionMaker(self.sessions, self.output_tokens).lead_seconds
+        bursts = self.bursts
+        in_bursts = 0.0 if bursts is None else bursts.requests * seconds / bursts.every_seconds
+        return rate * self.highest_load * (lead + seconds) + in_bursts
+
     @property
     def adapter_names(self) -> tuple[str, ...]:
         """All adapters, including that of the crowd."""

@@ -76,6 +76,22 @@ def test_a_simulation_of_too_many_requests_is_refused() -> None:
     assert "must be at most 50,000,000" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sessions: {turns: [900, 900], first_prompt_tokens: [9, 9], growth_tokens: [9, 9], "
+        "think_seconds: 1000000}",
+        "bursts: {every_seconds: 0.1, requests: 100000}",
+    ],
+)
+def test_sessions_before_the_trace_and_bursts_count_as_requests(tmp_path: Path, line: str) -> None:
+    text = f"about: x\npods: 1\nslots: 1\nadapters: 1\nrate: 1\n{line}\n"
+    (tmp_path / "endless.yaml").write_text(text)
+    result = simulate("./endless.yaml")
+    assert result.exit_code == 2
+    assert "requests per second): must be at most 50,000,000" in result.stderr
+
+
 def test_two_scenarios_with_the_same_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b-zipf.yaml").write_text("about: x\npods: 1\nslots: 1\nadapters: 1\nrate: 1\n")
     result = simulate("b-zipf", "./b-zipf.yaml")
