@@ -105,6 +105,7 @@ class Reservation:
         ledger, adapter = self._ledger, self.adapter
         if ledger is None or adapter is None:
             return
+        self._end_load(self.state)
         ledger.leave(self.state, adapter)
         self.state.beliefs.never_used(adapter)
         ledger.join(self.state, None)

@@ -171,6 +171,15 @@ class TestWhatIsIgnored:
         assert self.seen(pods) == 0
         assert not state_of(pods.fleet, 1).loading
 
+    def test_a_request_whose_adapter_the_pod_does_not_have(self, pods: Pods) -> None:
+        request = pods.send("b")
+        request.has_no_adapter()
+        pods.clock.advance(9.0)
+        request.answered(ANSWER)
+        request.release()
+        assert self.seen(pods) == 0
+        assert not state_of(pods.fleet, 1).loading
+
     def test_an_answer_that_is_not_streamed(self, pods: Pods) -> None:
         request = pods.send("b", streamed=False)
         pods.clock.advance(9.0)
