@@ -518,3 +518,26 @@ def test_a_request_on_a_pod_that_answers_slowly_counts_for_several() -> None:
     occupy(fleet, 2, "a2", "a2")
     assert pod_of(ask(placement(), fleet, None)) is state_of(fleet, 2)
     assert pod_of(ask(placement(speed_weight="0"), fleet, None)) is state_of(fleet, 1)
+
+
+def test_a_long_prompt_goes_where_few_wait_for_it_and_a_short_one_joins() -> None:
+    fleet = fleet_of(2, slots=4)
+    for state in fleet:
+        state.beliefs.load_seconds = 0.0, 0.08, 0.08
+    occupy(fleet, 1, *["a1"] * 6)
+    candidates = Candidates.of(fleet.ready())
+    for tokens, number in ((100, 1), (10_000, 2)):
+        request = InferenceRequest("a1", "a1", prompt=Prompt(tokens))
+        assert pod_of(placement().pick(request, candidates, 1.0)) is state_of(fleet, number)
+
+
+def test_a_long_prompt_does_not_make_the_last_slots_free() -> None:
+    fleet = fleet_of(2, slots=2)
+    for state in fleet:
+        state.beliefs.load_seconds = 0.0, 0.08, 0.08
+    occupy(fleet, 1, "a2", "a1")
+    occupy(fleet, 2, "a3")
+    request = InferenceRequest("a1", "a1", prompt=Prompt(20_000))
+    answer = placement().pick(request, Candidates.of(fleet.ready()), 1.0)
+    assert isinstance(answer, Pick)
+    assert answer.reason == "joined"
