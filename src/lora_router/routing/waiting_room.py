@@ -151,6 +151,8 @@ class WaitingRoom:
         model if that has too many.
         """
         lowest: Queue | None
+        if not self.held:
+            return None
         if self.held >= self._limits.requests:
             lowest = next(reversed(self._by_priority[min(self._by_priority)]))
         else:
