@@ -25,7 +25,7 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
 
-COMPARED = 16
+COMPARED = 8
 """How many queues are compared for a free slot. A lower value loads adapters more often. A higher
 value makes a release take longer, however many requests wait."""
 WAITING_WEIGHT = 1 / 3
@@ -319,9 +319,13 @@ class Line:
 def _of_one_priority(queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
     """Return the first queues, of one priority and round, and the next one if it has another."""
     first: list[Queue] = []
+    priority = turn = None
     for queue in queues:
-        if first and queue.place[:2] != first[0].place[:2]:
-            return first, queue
+        entry = queue.entry
+        if entry is None or entry[0] != priority or entry[1] != turn:
+            if first or entry is None:
+                return first, queue
+            priority, turn, _ = entry
         first.append(queue)
         if len(first) == COMPARED:
             break
