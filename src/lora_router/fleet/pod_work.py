@@ -33,11 +33,11 @@ _FASTER, _SLOWER = 1.06, 0.98
 of the speeds that are seen are higher than what is learned."""
 _LOWEST, _HIGHEST = 100.0, 1_000_000.0
 """Bounds of a speed in tokens a second."""
-_WEIGHT, _FLEET_WEIGHT = 1 / 32, 1 / 512
+_WEIGHT, _FLEET_WEIGHT = 1 / 64, 1 / 512
 """Weight of a new answer in the usual duration on its pod, and in the fleet's."""
 _FEWEST = 16
 """Answers after which a pod's usual duration means anything."""
-_TOLERATED = 1.25
+_TOLERATED = 1.5
 """A pod is slow only if its answers take this many times as long as those of the fleet."""
 _SLOWEST = 16.0
 
