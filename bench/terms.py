@@ -29,7 +29,7 @@ WITHOUT: Mapping[str, Mapping[str, str]] = {
     "prefix, prompts": {"prefix_weight": "0", "prompt_weight": "0"},
     "KV cache": {"kv_weight": "0"},
     "speed": {"speed_weight": "0"},
-    "adapter": {"adapter_load_seconds": "0"},
+    "adapter": {"adapter_weight": "0"},
 }
 """The variants, by what is left out, with the options that leave it out."""
 

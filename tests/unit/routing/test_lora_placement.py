@@ -541,3 +541,10 @@ def test_a_long_prompt_does_not_make_the_last_slots_free() -> None:
     answer = placement().pick(request, Candidates.of(fleet.ready()), 1.0)
     assert isinstance(answer, Pick)
     assert answer.reason == "joined"
+
+
+def test_an_adapter_weight_of_0_makes_loads_cost_nothing() -> None:
+    fleet = fleet_of(2, slots=4)
+    occupy(fleet, 1, *["a1"] * 6)
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
+    assert pod_of(ask(placement(adapter_weight="0"), fleet, "a1")) is state_of(fleet, 2)

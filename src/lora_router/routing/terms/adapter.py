@@ -19,9 +19,10 @@ pods busier."""
 class AdapterLoad:
     """The price of loading adapters."""
 
-    __slots__ = ("_usual",)
+    __slots__ = ("_price", "_usual")
 
     def __init__(self, weights: Weights) -> None:
+        self._price = weights.adapter_weight * REQUESTS_A_SECOND
         host = weights.adapter_load_seconds
         self._usual: LoadSeconds = (0.0, host, host * DISK_SECONDS / HOST_SECONDS)
 
@@ -35,7 +36,7 @@ class AdapterLoad:
         times = self._usual
         if pod is not None and pod.beliefs.load_seconds is not ASSUMED:
             times = pod.beliefs.load_seconds
-        return REQUESTS_A_SECOND * times[where]
+        return self._price * times[where]
 
 
 def shared(price: float, in_flight: int) -> float:

@@ -37,11 +37,19 @@ class Option(Struct, frozen=True):
 
 _UNITS = {"adapter_load_seconds": " of seconds"}
 ADAPTER_LOAD_SECONDS = Option("adapter_load_seconds", 0.08, 60.0)
+ADAPTER_WEIGHT = Option("adapter_weight", 1.0, 100.0)
 PROMPT_WEIGHT = Option("prompt_weight", 0.3, 100.0)
 PREFIX_WEIGHT = Option("prefix_weight", 1.5, 100.0)
 KV_WEIGHT = Option("kv_weight", 1.0, 100.0)
 SPEED_WEIGHT = Option("speed_weight", 1.0, 100.0)
-OPTIONS = (ADAPTER_LOAD_SECONDS, PROMPT_WEIGHT, PREFIX_WEIGHT, KV_WEIGHT, SPEED_WEIGHT)
+OPTIONS = (
+    ADAPTER_LOAD_SECONDS,
+    ADAPTER_WEIGHT,
+    PROMPT_WEIGHT,
+    PREFIX_WEIGHT,
+    KV_WEIGHT,
+    SPEED_WEIGHT,
+)
 OPTION_NAMES = tuple(option.name for option in OPTIONS)
 
 
@@ -51,6 +59,8 @@ class Weights(Struct, frozen=True):
     adapter_load_seconds: float = ADAPTER_LOAD_SECONDS.usual
     """Seconds of loading an adapter from host memory into a slot, for pods that do not report it
     and of which nothing better is known."""
+    adapter_weight: float = ADAPTER_WEIGHT.usual
+    """What a second of loading an adapter costs, as a share of a second of waiting."""
     prompt_weight: float = PROMPT_WEIGHT.usual
     """What a second of prompts on their way costs, as a share of a second of waiting. They delay
     the request only as far as they are processed before it."""
