@@ -247,6 +247,13 @@ class Line:
                 ahead += queue.place[:2] <= place
         return ahead
 
+    def first_place(self) -> Place:
+        """Return the place of its first queue."""
+        heap = self._heap
+        while heap and not (heap[0][1].line is self and heap[0][1].entry == heap[0][0]):
+            heappop(heap)
+        return heap[0][0] if heap else (0, 0, 0)
+
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
         if self.for_room:

@@ -32,7 +32,7 @@ Rules:
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
@@ -47,7 +47,7 @@ from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
-from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
+from lora_router.routing.waiting_queue import Clock, Held, Lines, Place, Question, Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,26 +320,31 @@ class WaitingRoom:
     def _wake_for_slots(self, state: PodState) -> None:
         room = state.beliefs.free_slots
         has_room = room is None or room > 0
+        for_room: list[tuple[Place, Item]] = []
         for line in self._lines:
             is_freed = line.has_room_on(state) if line.for_room else has_room
             if is_freed and state in line.candidates.members:
                 line.freed[state] = None
-                self._agenda.add(line)
+                if line.for_room:
+                    for_room.append((line.first_place(), line))
+                else:
+                    self._agenda.add(line)
             elif line.any_change:
                 self._agenda.add(line)
         if self._pods.may_be_full(state):
-            self._wake_for_room(state)
+            for_room += self._waiting_on(state)
+        # Requests for base models and adapters compete for the same room.
+        for_room.sort(key=itemgetter(0))
+        for _, item in for_room:
+            self._agenda.add(item)
         for owner in self._slots.empty_on(state):
             if isinstance(owner, Queue):
                 self._agenda.add(owner)
 
-    def _wake_for_room(self, state: PodState) -> None:
-        """Wake the queues of the adapters on a pod that may have had no room, in their order."""
+    def _waiting_on(self, state: PodState) -> list[tuple[Place, Item]]:
+        """Return the queues of the adapters on a pod without room lately, with their places."""
         waiting = self._queues_by_model.keys() & state.in_flight_adapters.keys()
-        queues = [queue for model in waiting for queue in self._queues_by_model[model]]
-        queues.sort(key=attrgetter("place"))
-        for queue in queues:
-            self._agenda.add(queue)
+        return [(queue.place, queue) for model in waiting for queue in self._queues_by_model[model]]
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
         for adapter in adapters:

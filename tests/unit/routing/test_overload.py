@@ -320,3 +320,14 @@ class TestFairAmongTenants:
         for tenant in range(1, 3 * MOST_TENANTS):
             turns.next(tenant)
         assert len(turns) == MOST_TENANTS
+
+
+def test_adapters_and_base_models_take_room_in_order_of_arrival() -> None:
+    overload = Overload(sheds=False, max_requests_per_pod=2)
+    router = Router(fleet_of(1, idle(4)), overload=overload)
+    running = [router.routed("a0"), router.routed("a0")]
+    router.held("a0", "adapter")
+    router.held("base", "base")
+    for routed in running:
+        routed.reservation.release()
+    assert router.late_names == ["adapter", "base"]
