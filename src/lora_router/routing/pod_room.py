@@ -3,10 +3,10 @@
 A pod has no room
 
 - if it has ``max_requests_per_pod`` requests in flight, of all known senders, or
-- if a scrape showed requests that wait for something other than a slot (a place in the batch, or
-  room in the KV cache): then as many requests may be in flight as ran. With each further scrape
-  that shows nobody waiting, they may be a few more, until the pod has clearly fewer than it may
-  have. This holds only for algorithms with ``waits_for_room``, while overload is shed.
+- if all scrapes of two seconds showed requests that wait for something other than a slot (a place
+  in the batch, or room in the KV cache): then as many requests may be in flight as ran. With each
+  further scrape that shows nobody waiting, they may be a few more, until the pod has clearly fewer
+  than it may have. This holds only for algorithms with ``waits_for_room``, while overload is shed.
 
 A request that waits in the router instead goes to the pod that has room first, in order of
 priority, and is refused early if the wait would be too long. One that waits on a pod can do
@@ -21,6 +21,9 @@ from lora_router.routing.overload import Overload
 
 _OLD_SECONDS = 5.0
 """A scrape that is older shows nothing."""
+_STEP_SECONDS = 2.0
+"""A pod is full if requests waited at each scrape for this long. A request that arrives within a
+step waits for its end on every pod, and with long prompts a step takes some tenths of a second."""
 _GROWTH = 1.05
 """By what the requests that a pod may have grow with each scrape that shows nobody waiting. A lower
 value leaves a pod idle for longer after its requests became shorter. A higher value makes more
@@ -47,6 +50,8 @@ class PodRoom:
         self._sheds = overload.sheds
         self._queued: dict[PodView, float] = {}
         """The pods on which requests waited, with the requests that may be in flight there."""
+        self._waits_since: dict[PodView, float] = {}
+        """The pods on which requests waited at each scrape since a time."""
 
     @property
     def may_be_short(self) -> bool:
@@ -66,8 +71,11 @@ class PodRoom:
                 if deferred is None and state.beliefs.shown:
                     deferred = metrics.waiting  # They may wait for a slot.
                 if metrics.waiting > (deferred or 0.0):
-                    self._queued[state] = metrics.running or 0.0
+                    since = self._waits_since.setdefault(state, metrics.scraped_at)
+                    if metrics.scraped_at - since >= _STEP_SECONDS or state in self._queued:
+                        self._queued[state] = metrics.running or 0.0
                     continue
+            self._waits_since.pop(state, None)
             most = self._queued.get(state)
             if most is None:
                 continue
@@ -80,6 +88,7 @@ class PodRoom:
         """Forget pods that may have left."""
         for state in states:
             self._queued.pop(state, None)
+            self._waits_since.pop(state, None)
 
     def is_at_limit(self, pod: PodView) -> bool:
         """Return whether a pod has as many requests in flight as it may."""

@@ -221,8 +221,15 @@ class TestPodsOnWhichRequestsQueue:
         router = Router(fleet_of(1, idle(4)), **options)  # type: ignore[arg-type]
         for _ in range(3):
             router.routed("base")
-        router.fleet.put_metrics(state_of(router.fleet, 1), metrics)
+        for scraped_at in (98.0, 100.0):
+            state = state_of(router.fleet, 1)
+            router.fleet.put_metrics(state, replace(metrics, scraped_at=scraped_at))
         return router
+
+    def test_are_not_full_because_a_request_waits_for_the_end_of_a_step(self) -> None:
+        router = self.router(self.queued(2.0, 0.0, 0.0))
+        router.fleet.put_metrics(state_of(router.fleet, 1), self.queued(2.0, 1.0, 0.0))
+        assert isinstance(router.send("base"), Routed)
 
     def test_get_no_more_than_ran(self) -> None:
         router = self.router(self.queued(2.0, 1.0, 0.0))
