@@ -109,6 +109,13 @@ bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: every policy
 	@cat build/routing.md
 	$(if $(ARGS),,$(PY) docs/embed.py docs/routing.md bench-routing < build/routing.md)
 
+.PHONY: bench-tuning
+bench-tuning: $(VENV)/.dev ## write the tables of docs/tuning.md: what slots, host memory and thresholds are worth (some minutes; resumable)
+	mkdir -p build
+	PYTHONPATH=. $(PY) -m bench.tuning $(ARGS) > build/tuning.md
+	@cat build/tuning.md
+	$(if $(ARGS),,$(PY) docs/embed.py docs/tuning.md bench-tuning < build/tuning.md)
+
 .PHONY: plots
 plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)
 	$(PY) -m lora_router simulate --plot docs/images --duration 300 \
