@@ -11,11 +11,11 @@ from lora_router.config.kinds import Allowed
 class OverloadSettings(BaseModel):
     """Settings of overload. docs/overload.md explains them."""
 
-    overload: Literal["shed", "hold"] = Field(
-        "shed",
+    overload: Literal["hold", "shed"] = Field(
+        "hold",
         description="What to do with a request that would wait for longer than "
-        "max_expected_wait_seconds. shed: refuse it at once with 429 and retry-after. hold: let it "
-        "wait for up to max_hold_seconds.",
+        "max_expected_wait_seconds. hold: let it wait for up to max_hold_seconds. shed: refuse it "
+        "at once with 429 and retry-after.",
     )
     max_expected_wait_seconds: kinds.Interval = Field(
         2.0,

@@ -33,7 +33,7 @@ class Overload:
     together, so that adapters that wait get them. At least one slot may be closed, unless this is
     0. A lower value makes rare adapters wait longer while hot ones keep every slot. A higher value
     makes everybody wait once more adapters are wanted than the fleet has slots."""
-    sheds: bool = True
+    sheds: bool = False
     """Whether a request is refused at once that would wait for too long. Otherwise it waits as long
     as it may."""
     max_expected_wait_seconds: float = 2.0

@@ -62,9 +62,9 @@ class RouterKeys:
         default=_OVERLOAD.closed_slots_share,
     )
     overload: str = key(
-        WordOf(("shed", "hold")),
-        "What is done with a request that would wait for too long: it is refused, or it waits.",
-        default="shed",
+        WordOf(("hold", "shed")),
+        "What is done with a request that would wait for too long: it waits, or it is refused.",
+        default="hold",
     )
     max_expected_wait_seconds: float = key(
         Number(0.001, 86_400),

@@ -280,7 +280,7 @@ def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:
 
 def simulated(name: str, algorithm: object, seed: int) -> Summary:
     scenario = shipped_scenario(name)
-    fleet = replace(scenario.fleet(90.0), overload=Overload(sheds=False))
+    fleet = replace(scenario.fleet(90.0), overload=Overload())
     simulation = FleetSimulation(fleet, algorithm, seed)  # type: ignore[arg-type]
     trace = make_trace(scenario.workload, rate=scenario.rate, seconds=90.0, seed=seed)
     return summarise(simulation.run(trace), 90.0)

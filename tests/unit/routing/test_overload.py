@@ -7,7 +7,7 @@ import pytest
 from lora_router.extproc.errors import refusal_answer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import Overload
@@ -75,8 +75,9 @@ class TestThePaceOfALine:
 
 
 class TestRefusedEarly:
-    def shedding(self, **options: float) -> Router:
-        router = Router(fleet_of(1), overload=Overload(**options))  # type: ignore[arg-type]
+    def shedding(self, *, sheds: bool = True, **options: float) -> Router:
+        overload = Overload(sheds=sheds, **options)  # type: ignore[arg-type]
+        router = Router(fleet_of(1), overload=overload)
         served_each_second(router, NAMES[:8])
         return router
 
@@ -161,7 +162,7 @@ class TestDisplaced:
 
 class TestALimitOfRequestsOnEachPod:
     def router(self, **options: object) -> Router:
-        overload = Overload(sheds=False, max_requests_per_pod=2)
+        overload = Overload(max_requests_per_pod=2)
         return Router(fleet_of(2, idle(4)), overload=overload, **options)  # type: ignore[arg-type]
 
     def test_requests_for_the_base_model_wait_until_a_pod_has_room(self) -> None:
@@ -217,8 +218,16 @@ class TestPodsOnWhichRequestsQueue:
         metrics = make_metrics(max_lora=4, scraped_at=100.0)
         return replace(metrics, running=running, waiting=waiting, deferred=deferred)
 
-    def router(self, metrics: PodMetrics, **options: object) -> Router:
-        router = Router(fleet_of(1, idle(4)), **options)  # type: ignore[arg-type]
+    def router(
+        self,
+        metrics: PodMetrics,
+        algorithm: Algorithm | None = None,
+        *,
+        sheds: bool = True,
+        hold: float = 30.0,
+    ) -> Router:
+        overload = Overload(sheds=sheds)
+        router = Router(fleet_of(1, idle(4)), algorithm, overload=overload, max_hold_seconds=hold)
         for _ in range(3):
             router.routed("base")
         for scraped_at in (98.0, 100.0):
@@ -248,16 +257,16 @@ class TestPodsOnWhichRequestsQueue:
         assert isinstance(router.send("base"), Routed)
 
     def test_get_all_requests_if_these_are_not_shed(self) -> None:
-        router = self.router(self.queued(2.0, 1.0, 0.0), overload=Overload(sheds=False))
+        router = self.router(self.queued(2.0, 1.0, 0.0), sheds=False)
         assert isinstance(router.send("base"), Routed)
 
     def test_get_those_that_may_not_wait(self) -> None:
-        router = self.router(self.queued(2.0, 1.0, 0.0), max_hold_seconds=0.0)
+        router = self.router(self.queued(2.0, 1.0, 0.0), hold=0.0)
         assert isinstance(router.send("base"), Routed)
 
     def test_get_those_of_algorithms_that_do_not_wait(self) -> None:
         algorithm = LeastRequest(AlgorithmOptions())
-        router = self.router(self.queued(2.0, 1.0, 0.0), algorithm=algorithm)
+        router = self.router(self.queued(2.0, 1.0, 0.0), algorithm)
         assert isinstance(router.send("base"), Routed)
 
 
@@ -272,7 +281,7 @@ class TestFairAmongTenants:
         return router.late_names
 
     def test_a_burst_of_one_delays_another_by_one_turn(self) -> None:
-        router = Router(fleet_of(1), overload=Overload(sheds=False))
+        router = Router(fleet_of(1))
         first = router.routed("a0")
         for name in NAMES[1:21]:
             router.held(name, "burst", tenant=7)
@@ -284,7 +293,7 @@ class TestFairAmongTenants:
         assert len(order) == 22
 
     def test_also_for_room_on_pods(self) -> None:
-        overload = Overload(sheds=False, max_requests_per_pod=1)
+        overload = Overload(max_requests_per_pod=1)
         router = Router(fleet_of(1, idle(4)), overload=overload)
         first = router.routed("base")
         for _ in range(20):
@@ -297,7 +306,7 @@ class TestFairAmongTenants:
         assert len(order) == 23
 
     def test_who_did_not_ask_for_long_saves_up_no_turns(self) -> None:
-        router = Router(fleet_of(1), overload=Overload(sheds=False))
+        router = Router(fleet_of(1))
         first = router.routed("a0")
         for name in NAMES[1:11]:
             router.held(name, "steady", tenant=7)
@@ -313,7 +322,7 @@ class TestFairAmongTenants:
         assert order[:4].count("late") <= 3
 
     def test_the_burst_is_refused_and_the_other_is_not(self) -> None:
-        router = Router(fleet_of(1), overload=Overload(max_expected_wait_seconds=3.0))
+        router = Router(fleet_of(1), overload=Overload(sheds=True, max_expected_wait_seconds=3.0))
         served_each_second(router, NAMES[:8])
         waiting = [
             name for name in NAMES[20:40] if not isinstance(router.send(name, tenant=7), Refused)
@@ -330,7 +339,7 @@ class TestFairAmongTenants:
 
 
 def test_adapters_and_base_models_take_room_in_order_of_arrival() -> None:
-    overload = Overload(sheds=False, max_requests_per_pod=2)
+    overload = Overload(max_requests_per_pod=2)
     router = Router(fleet_of(1, idle(4)), overload=overload)
     running = [router.routed("a0"), router.routed("a0")]
     router.held("a0", "adapter")

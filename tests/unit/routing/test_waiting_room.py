@@ -63,7 +63,7 @@ class Saturated:
         self.waiting = [f"waits-{number}" for number in range(waiting)]
         self.algorithm = CountingPlacement()
         fleet = fleet_of(pods, slots, self.running + self.waiting)
-        overload = Overload(closed_slots_share=closed_slots_share)
+        overload = Overload(closed_slots_share, sheds=True)
         self.router = Router(fleet, self.algorithm, limits=MANY, overload=overload)
         self.open = {
             name: [self.router.routed(name), self.router.routed(name)] for name in self.running
@@ -587,7 +587,7 @@ class WaitingRoomMachine(RuleBasedStateMachine):
         super().__init__()
         self.names = [f"a{number}" for number in range(8)]
         self.fleet = fleet_of(2, 2, self.names)
-        overload = Overload(max_requests_per_pod=3)
+        overload = Overload(sheds=True, max_requests_per_pod=3)
         self.router = Router(self.fleet, max_hold_seconds=30.0, overload=overload)
         self.router.director.priorities.put({"chat": 1, "batch": -1})
         self.open: list[Routed] = []
