@@ -15,6 +15,7 @@ Rules:
 - What was known before is, of a pod: what was learned of the pods with the same base model, whose
   adapters are about as large. Of those: what the pod reports (its mean over all loads), the option
   ``adapter_load_seconds`` (from host memory), or what is assumed.
+- A pod has times of its own only if they are ``_DIFFERS`` times those of the others.
 """
 
 from collections import deque
@@ -44,6 +45,10 @@ _LEAST_ERROR = 0.002
 are not more certain than what was known before, divided by their number."""
 _ALIKE = 0.25
 """By how much, as a share, pods with the same base model are taken to differ."""
+_DIFFERS = 2.0
+"""How many times longer or shorter the loads of a pod must be to count as its own. Its times vary
+by chance, since other loads stall its batch. If they counted, every adapter that is nowhere would
+go to the pod that was lucky."""
 _NORMAL = 1.4826
 """Standard deviations in the median of absolute deviations, of a normal distribution."""
 _MEDIAN = 1.2533
@@ -184,7 +189,9 @@ def _reported(state: PodState) -> float | None:
 def _learned(before: float, everywhere: deque[float], here: deque[float]) -> float:
     """Return the seconds of a load on a pod, by the loads of its base model and its own."""
     seconds, error = _combined((before, before), everywhere)
-    return _combined((seconds, max(error, _ALIKE * seconds)), here)[0]
+    known = seconds, max(error, _ALIKE * seconds)
+    own, others = _combined(known, here)[0], _combined(known, everywhere)[0]
+    return others if others / _DIFFERS <= own <= others * _DIFFERS else own
 
 
 def _combined(before: _Known, loads: deque[float]) -> _Known:

@@ -52,14 +52,17 @@ class Pods:
         request.answered(answer)
         request.release()
 
-    def load(self, host: float, disk: float, *, times: int = 40, noise: float = 0.0) -> None:
-        """Use six adapters in turn on the first pod, so that some come from each place."""
-        beliefs = state_of(self.fleet, 1).beliefs
+    def load(
+        self, host: float, disk: float, *, number: int = 1, times: int = 40, noise: float = 0.0
+    ) -> None:
+        """Use six adapters in turn on a pod, so that some come from each place."""
+        beliefs = state_of(self.fleet, number).beliefs
         for turn in range(times):
             for adapter in ("a", "b", "c", "a", "d", "e"):
                 load = {IN_HOST_MEMORY: host, AWAY: disk}.get(beliefs.where(adapter), 0.0)
                 for seconds in (load, *[0.0] * ASIDE):
-                    self.ask(adapter, 0.05 + seconds + self.rng.random() * noise)
+                    first_byte = 0.05 + seconds + self.rng.random() * noise
+                    self.ask(adapter, first_byte, number=number)
             self.clock.advance(turn)
 
     def known(self, number: int = 1) -> tuple[float, float]:
@@ -100,6 +103,27 @@ def test_a_pod_without_loads_is_taken_for_others_with_its_base_model() -> None:
 
     assert pods.known(2) == pytest.approx((0.02, 0.6), rel=0.05)
     assert pods.known(3) == ASSUMED[1:]
+
+
+def test_pods_that_are_alike_are_taken_to_load_equally_fast() -> None:
+    """Otherwise every adapter that is nowhere would go to the pod whose loads were lucky."""
+    pods = Pods()
+    pods.load(host=0.02, disk=0.6)
+    pods.load(host=0.03, disk=0.9, number=2)
+    for number in (1, 2):
+        pods.scrape(number)
+
+    assert pods.known(1) == pytest.approx(pods.known(2), rel=0.01)
+
+
+def test_a_pod_whose_loads_take_several_times_as_long_has_times_of_its_own() -> None:
+    pods = Pods()
+    pods.load(host=0.02, disk=0.6)
+    pods.load(host=0.02, disk=6.0, number=2)
+    for number in (1, 2):
+        pods.scrape(number)
+
+    assert pods.known(2)[1] > 3 * pods.known(1)[1]
 
 
 @pytest.mark.parametrize(
