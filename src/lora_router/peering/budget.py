@@ -26,6 +26,29 @@ class Budget:
         return True
 
 
+class Budgets:
+    """A budget for each peer, made when it spends first."""
+
+    __slots__ = ("_burst", "_by_peer", "_now", "_per_second")
+
+    def __init__(self, burst: float, per_second: float, now: Callable[[], float]) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._now = now
+        self._by_peer: dict[str, Budget] = {}
+
+    def spend(self, peer: str, units: float) -> bool:
+        """Take some units of a peer's budget; return whether there were enough."""
+        budget = self._by_peer.get(peer)
+        if budget is None:
+            budget = self._by_peer[peer] = Budget(self._burst, self._per_second, self._now)
+        return budget.spend(units)
+
+    def forget(self, peer: str) -> None:
+        """Forget a peer."""
+        self._by_peer.pop(peer, None)
+
+
 class Allowance:
     """How many messages a peer may send, and how many bytes in them."""
 

@@ -5,7 +5,7 @@ Rules:
 - A new ID goes out at once, so that peers know it about when the client does. Further IDs go out
   ``SHORTEST_SECONDS`` later, together. Requests with unknown IDs wait longer than that before they
   are refused (``extproc.sticky_ids``).
-- A peer that joins gets the IDs that were used last, ``JOIN_SECONDS`` later. So a router that was
+- A peer that joins is told the IDs that were used last (``newcomers``). So a router that was
   restarted knows them again.
 - Nothing else is sent again. A peer that misses a message refuses the requests that name its IDs.
 """
@@ -17,15 +17,15 @@ from itertools import islice
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.made_ids import MadeIds
 from lora_router.fleet.pod_state import PodState
-from lora_router.peering.budget import Budget
+from lora_router.peering.budget import Budgets
 from lora_router.peering.hub import Hub, Timer
 from lora_router.peering.limits import IDS_BURST, IDS_PER_SECOND, MAX_IDS
+from lora_router.peering.newcomers import Newcomers
 from lora_router.peering.pb import peering_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
 from lora_router.peering.report_reader import ReportError
 
 SHORTEST_SECONDS = 0.05
-JOIN_SECONDS = 0.5
 AGAIN_SECONDS = 5.0
 """The shortest time between two answers to peers that join."""
 _AT_ONCE = 1_000
@@ -58,10 +58,8 @@ class IdExchange:
         self._waiting: deque[tuple[str, PodState]] = deque(maxlen=_MAX_WAITING)
         self._sent_at = float("-inf")
         self._timer: Timer | None = None
-        self._to_new: Timer | None = None
-        self._to_new_at = float("-inf")
-        self._budgets: dict[str, Budget] = {}
-        """By the names of the peers."""
+        self._newcomers = Newcomers(hub, AGAIN_SECONDS, self._tell_new_peers)
+        self._budgets = Budgets(IDS_BURST, IDS_PER_SECOND, hub.now)
         made.on_learned = self._learned
         made.share()
         hub.ids = self
@@ -70,9 +68,7 @@ class IdExchange:
 
     def joined(self) -> None:
         """Tell the IDs that were used last, soon."""
-        if self._to_new is None:
-            due = max(self._hub.now() + JOIN_SECONDS, self._to_new_at + AGAIN_SECONDS)
-            self._to_new = self._hub.call_later(due - self._hub.now(), self._tell_new_peers)
+        self._newcomers.joined()
 
     def _learned(self, name: str, state: PodState) -> None:
         if not self._hub.peers:
@@ -91,8 +87,6 @@ class IdExchange:
             self._timer = self._hub.call_later(SHORTEST_SECONDS, self._send)
 
     def _tell_new_peers(self) -> None:
-        self._to_new = None
-        self._to_new_at = self._hub.now()
         known = self._known()
         while part := list(islice(known, _AT_ONCE)):
             self._tell(part)
@@ -127,10 +121,7 @@ class IdExchange:
         count = len(message) + sum(len(each.ids) for each in message)
         if count > 2 * MAX_IDS:
             raise ReportError("too-large", f"a message has more than {MAX_IDS} IDs")
-        budget = self._budgets.get(name)
-        if budget is None:
-            budget = self._budgets[name] = Budget(IDS_BURST, IDS_PER_SECOND, self._hub.now)
-        if not budget.spend(count):
+        if not self._budgets.spend(name, count):
             return
         for each in message:
             state = self._keys.find(each.pod)
@@ -141,4 +132,4 @@ class IdExchange:
 
     def gone(self, name: str) -> None:
         """Forget a peer that stopped, or is not heard any more."""
-        self._budgets.pop(name, None)
+        self._budgets.forget(name)

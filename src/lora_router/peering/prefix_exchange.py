@@ -10,7 +10,7 @@ Rules:
 - Every ``INTERVAL_SECONDS``, what was sent goes out, at most ``NAMES_AT_ONCE`` names of it. If more
   wait, prompts are told by their whole only. The oldest of too many are not told.
 - Prompts below ``LEAST_TOKENS`` are not told. To process them again is cheaper than to tell.
-- A peer that joins gets the last prompts, ``JOIN_SECONDS`` later. So a router that was restarted
+- A peer that joins is told the last prompts (``newcomers``). So a router that was restarted
   knows where the running chats are.
 - Nothing else is sent again. A peer that misses a message sends a turn to a pod that lacks it.
 """
@@ -22,7 +22,7 @@ from typing import NamedTuple
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prompt import Prompt
-from lora_router.peering.budget import Budget
+from lora_router.peering.budget import Budgets
 from lora_router.peering.hub import Hub, Timer
 from lora_router.peering.limits import (
     MAX_NAME_BYTES,
@@ -31,6 +31,7 @@ from lora_router.peering.limits import (
     PREFIX_NAMES_BURST,
     PREFIX_NAMES_PER_SECOND,
 )
+from lora_router.peering.newcomers import Newcomers
 from lora_router.peering.pb import peering_pb2 as pb
 from lora_router.peering.pod_keys import PodKeys
 from lora_router.peering.report_reader import ReportError
@@ -40,7 +41,6 @@ INTERVAL_SECONDS = 0.25
 NAMES_AT_ONCE = 500
 """Names in a message that this router sends. A peer needs half a millisecond for them."""
 LEAST_TOKENS = 256
-JOIN_SECONDS = 0.5
 AGAIN_SECONDS = 10.0
 """The shortest time between two answers to peers that join."""
 _MAX_WAITING = 2_000
@@ -84,10 +84,8 @@ class PrefixExchange:
         self._waiting: deque[_Sent] = deque()
         self._last: deque[_Sent] = deque(maxlen=_TO_NEW_PEERS)
         self._timer: Timer | None = None
-        self._to_new: Timer | None = None
-        self._to_new_at = float("-inf")
-        self._budgets: dict[str, Budget] = {}
-        """By the names of the peers."""
+        self._newcomers = Newcomers(hub, AGAIN_SECONDS, self._tell_new_peers)
+        self._budgets = Budgets(PREFIX_NAMES_BURST, PREFIX_NAMES_PER_SECOND, hub.now)
         fleet.prefixes.on_sent = self._sent
         hub.prefixes = self
 
@@ -95,9 +93,7 @@ class PrefixExchange:
 
     def joined(self) -> None:
         """Tell the last prompts, soon."""
-        if self._to_new is None:
-            due = max(self._hub.now() + JOIN_SECONDS, self._to_new_at + AGAIN_SECONDS)
-            self._to_new = self._hub.call_later(due - self._hub.now(), self._tell_new_peers)
+        self._newcomers.joined()
 
     def _sent(self, state: PodState, model: str, prompt: Prompt, had: float) -> None:
         if prompt.tokens < LEAST_TOKENS:
@@ -117,8 +113,6 @@ class PrefixExchange:
             self._timer = self._hub.call_later(INTERVAL_SECONDS, self._tell)
 
     def _tell_new_peers(self) -> None:
-        self._to_new = None
-        self._to_new_at = self._hub.now()
         # Those that still wait are told anyway.
         for sent in tuple(self._last)[: len(self._last) - len(self._waiting)]:
             self._wait(sent)
@@ -163,12 +157,7 @@ class PrefixExchange:
         count = len(message) + sum(len(each.names) for each in message)
         if count > 2 * MAX_PREFIX_NAMES:
             raise ReportError("too-large", f"a message has more than {MAX_PREFIX_NAMES} prompts")
-        budget = self._budgets.get(name)
-        if budget is None:
-            budget = self._budgets[name] = Budget(
-                PREFIX_NAMES_BURST, PREFIX_NAMES_PER_SECOND, self._hub.now
-            )
-        if not budget.spend(count):
+        if not self._budgets.spend(name, count):
             return
         for each in message:
             _check(each)
@@ -178,7 +167,7 @@ class PrefixExchange:
 
     def gone(self, name: str) -> None:
         """Forget a peer that stopped, or is not heard any more. Pods keep what it sent."""
-        self._budgets.pop(name, None)
+        self._budgets.forget(name)
 
     def _hear(self, state: PodState, model: str, message: pb.SentPrompts) -> None:
         names, at = message.names, 0
