@@ -30,6 +30,7 @@ from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefix_matches import NO_PODS, Level, bits, matches
 from lora_router.fleet.prompt import Prompt
+from lora_router.fleet.server_process import ServerProcess
 
 DEFAULT_TOKENS = 200_000.0
 """Room of a pod whose cache size is unknown. A GPU of 80 GB has 300,000 to 500,000 tokens of a
@@ -53,11 +54,10 @@ class _PodPrefixes:
         "bit",
         "capacity",
         "chunks",
-        "generated_tokens",
         "mean",
         "number",
+        "process",
         "room",
-        "started_at",
         "state",
         "tokens",
     )
@@ -71,8 +71,7 @@ class _PodPrefixes:
         self.capacity = self.room = DEFAULT_TOKENS
         self.mean = 0.0
         """Mean length of its prompts."""
-        self.started_at: float | None = None
-        self.generated_tokens: float | None = None
+        self.process = ServerProcess()
 
     def scraped(self, metrics: PodMetrics) -> bool:
         """Take in a snapshot. Return whether the server was started again since the last one."""
@@ -82,12 +81,7 @@ class _PodPrefixes:
         used = (metrics.kv_cache_usage or 0.0) * self.capacity
         generated = used - (metrics.running or 0.0) * self.mean
         self.room = self.capacity - max(0.0, generated)
-        started, before = metrics.started_at, self.started_at
-        tokens, tokens_before = metrics.generated_tokens, self.generated_tokens
-        self.started_at, self.generated_tokens = started, tokens
-        if started is not None and before is not None:
-            return started != before
-        return tokens is not None and tokens_before is not None and tokens < tokens_before
+        return self.process.is_another(metrics)
 
 
 class PrefixIndex:
