@@ -21,7 +21,7 @@ from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.load_times import LoadTimes
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.pod_work import Pace, Prefill
+from lora_router.fleet.pod_work import FleetSpeed, Prefill
 
 NOT_FOUND = 404
 """vLLM's answer to a request for a model that it does not serve."""
@@ -124,7 +124,7 @@ class Reservation:
         if self.adapter is not None:
             state.loading.discard(self.adapter)
 
-    def _processed(self, prefill: Prefill, now: float, pace: Pace) -> None:
+    def _processed(self, prefill: Prefill, now: float, pace: FleetSpeed) -> None:
         """Record that the prompt is processed, because a streamed answer began."""
         work = self.state.work
         work.first_byte(prefill, now)
@@ -196,7 +196,7 @@ class Ledger:
         """Returns the time in seconds, on the clock of ``PodWork.empty_at``."""
         self.load_times = LoadTimes()
         """How long loads of adapters take."""
-        self.pace = Pace()
+        self.pace = FleetSpeed()
         """How fast pods usually are."""
         self.find: Callable[[str], PodState | None] = _find_nobody
         """Returns the pod at an endpoint."""

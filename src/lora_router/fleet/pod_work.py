@@ -42,7 +42,7 @@ _TOLERATED = 1.5
 _SLOWEST = 16.0
 
 
-class Pace:
+class FleetSpeed:
     """What is usual in a fleet."""
 
     __slots__ = ("streamed_seconds", "tokens_a_second", "whole_seconds")
@@ -103,7 +103,7 @@ class PodWork:
 
     # Updates from the ledger
 
-    def begin(self, tokens: float, now: float, pace: Pace) -> Prefill:
+    def begin(self, tokens: float, now: float, pace: FleetSpeed) -> Prefill:
         """Count prompt tokens that are sent.
 
         Args:
@@ -134,7 +134,7 @@ class PodWork:
         if left > 0.0:
             self._shorten(left)
 
-    def learn_prefill(self, prefill: Prefill, seconds: float, pace: Pace) -> None:
+    def learn_prefill(self, prefill: Prefill, seconds: float, pace: FleetSpeed) -> None:
         """Learn the prefill speed from a first byte that came after some seconds."""
         if prefill.ahead < _LEAST_TOKENS:
             return
@@ -144,7 +144,7 @@ class PodWork:
         self.tokens_a_second = pace.tokens_a_second = min(_HIGHEST, max(_LOWEST, speed))
         self._learned = True
 
-    def learn_duration(self, seconds: float, pace: Pace, *, streamed: bool) -> None:
+    def learn_duration(self, seconds: float, pace: FleetSpeed, *, streamed: bool) -> None:
         """Learn from the duration of an answer how slow the pod is beside others."""
         usual = pace.streamed_seconds if streamed else pace.whole_seconds
         usual = usual + _FLEET_WEIGHT * (seconds - usual) if usual else seconds
