@@ -8,6 +8,8 @@ Texts are made from a seed, because only their length and their equality matter 
 import random
 from dataclasses import dataclass
 
+from lora_router.simulator.requests import CHARACTERS_PER_TOKEN
+
 CHATS_PER_SECOND = 0.7
 """How many conversations begin in a second."""
 TURNS = 5
@@ -20,7 +22,6 @@ SYSTEM_TOKENS = 200
 TURN_TOKENS = 600
 """By how much a turn is longer than the one before: the answer, and the next question."""
 _ANSWER_TOKENS = 100
-_CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +51,4 @@ class Turn:
 
 def _text(seed: str, tokens: int) -> str:
     """Return a text of a length that is different for each seed."""
-    return random.Random(seed).randbytes(tokens * _CHARACTERS_A_TOKEN // 2).hex()
+    return random.Random(seed).randbytes(tokens * CHARACTERS_PER_TOKEN // 2).hex()

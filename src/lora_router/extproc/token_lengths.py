@@ -8,8 +8,8 @@ most adapters of a fleet share the tokenizer of one base model.
 
 from collections import OrderedDict
 
-USUAL_BYTES = 4.0
-"""Bytes of a token while nothing has been learned: of English text, by the tokenizers of today."""
+from lora_router.fleet.prompt import TOKEN_BYTES
+
 LEAST_BYTES, MOST_BYTES = 1.0, 16.0
 """What is learned stays within this. A tokenizer of single bytes has 1. Nothing that people write
 has more than 16, but a template may drop most of a request."""
@@ -26,7 +26,7 @@ class _Length:
 
     def __init__(self) -> None:
         self.bytes = self.tokens = 0.0
-        self.of_token = USUAL_BYTES
+        self.of_token = TOKEN_BYTES
 
     def learn(self, size: float, tokens: float) -> None:
         self.bytes += size

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+TOKEN_BYTES = 4.0
+"""Bytes of a token of English text, by the tokenizers of today."""
+
 
 class Prompt(Struct, frozen=True, gc=False):
     """A prompt, without its text."""

@@ -12,7 +12,7 @@ from lora_router.simulator.metrics_page import MAX_MODEL_LEN
 DEFAULT_OUTPUT_TOKENS = 16
 BLOCK_TOKENS = 16
 """Tokens that a name of a block stands for."""
-_CHARACTERS_PER_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 
 
 class RequestError(Exception):
@@ -124,7 +124,7 @@ def prompt_text(prompt: object) -> str:
 
 def count_tokens(text: str) -> int:
     """Return roughly how many tokens a text has: one for four characters, and at least one."""
-    return max(1, len(text) // _CHARACTERS_PER_TOKEN)
+    return max(1, len(text) // CHARACTERS_PER_TOKEN)
 
 
 def name_blocks(text: str) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ def name_blocks(text: str) -> tuple[int, ...]:
 
     vLLM hashes the tokens of each block together with the hash of the block before it.
     """
-    size = BLOCK_TOKENS * _CHARACTERS_PER_TOKEN
+    size = BLOCK_TOKENS * CHARACTERS_PER_TOKEN
     so_far = hashlib.blake2b(digest_size=8)
     names = []
     for end in range(size, len(text) + 1, size):

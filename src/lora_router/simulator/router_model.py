@@ -7,6 +7,7 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.prompt import TOKEN_BYTES
 from lora_router.peering.hub import Hub
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.prefix_exchange import PrefixExchange
@@ -23,9 +24,6 @@ from lora_router.simulator.router_clock import RouterClock
 from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.trace import BASE_MODEL
 from lora_router.telemetry.lacking_slots import LackingSlots, Slots
-
-_BYTES_A_TOKEN = 4
-"""Length of a token in English text, roughly."""
 
 
 @dataclass(slots=True)
@@ -102,7 +100,7 @@ class RouterModel:
             query = RouteQuery(
                 request.model,
                 stream=True,
-                size=request.prompt_tokens * _BYTES_A_TOKEN,
+                size=int(request.prompt_tokens * TOKEN_BYTES),
                 read_prompt=request.prompt if request.blocks else None,
             )
             outcome = self.director.route(query, decided)

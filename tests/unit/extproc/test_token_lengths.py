@@ -6,13 +6,13 @@ from lora_router.extproc.token_lengths import (
     LEAST_BYTES,
     MAX_MODELS,
     MOST_BYTES,
-    USUAL_BYTES,
     TokenLengths,
 )
+from lora_router.fleet.prompt import TOKEN_BYTES
 
 
 def test_before_any_answer_a_token_has_the_usual_length() -> None:
-    assert TokenLengths().of("sql") == USUAL_BYTES
+    assert TokenLengths().of("sql") == TOKEN_BYTES
 
 
 def test_what_answers_state_is_learned_by_model() -> None:
@@ -52,7 +52,7 @@ def test_what_changes_is_learned_anew() -> None:
 
 @pytest.mark.parametrize(
     ("size", "tokens", "length"),
-    [(0, 100, USUAL_BYTES), (100, 0, USUAL_BYTES), (1, 10**9, LEAST_BYTES), (10**9, 1, MOST_BYTES)],
+    [(0, 100, TOKEN_BYTES), (100, 0, TOKEN_BYTES), (1, 10**9, LEAST_BYTES), (10**9, 1, MOST_BYTES)],
 )
 def test_what_cannot_be_true_is_not_believed(size: int, tokens: int, length: float) -> None:
     lengths = TokenLengths()

@@ -8,11 +8,11 @@ processing the difference takes there. What all pods lack decides nothing betwee
 from collections.abc import Iterable, Mapping
 
 from lora_router.fleet.pod_state import PodView
+from lora_router.fleet.prompt import TOKEN_BYTES
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.terms.weights import REQUESTS_A_SECOND
 
-_BYTES_A_TOKEN = 4.0
 _MOST_TOKENS = 32_768.0
 """Most tokens of a prompt of which only the length of its body is known. A long body may be an
 image."""
@@ -26,7 +26,7 @@ class Prefix:
     def __init__(self, request: InferenceRequest, candidates: Candidates, weight: float) -> None:
         prompt = request.prompt
         self.tokens = (
-            min(request.size / _BYTES_A_TOKEN, _MOST_TOKENS) if prompt is None else prompt.tokens
+            min(request.size / TOKEN_BYTES, _MOST_TOKENS) if prompt is None else prompt.tokens
         )
         """The length of the prompt."""
         self.cached: Mapping[PodView, float] = (
