@@ -116,8 +116,7 @@ class Asking:
         if line.any_change:
             return self._begin_sweep(line, steps)
         asked = passed_over = 0
-        while passed_over < PASSED_OVER and (line.freed_pod() or line.has_room()):
-            pod = line.freed_pod()
+        while passed_over < PASSED_OVER and ((pod := line.freed_pod()) or line.has_room()):
             before = asked - passed_over
             with closing(line.in_order_for(pod, self._clock.now())) as queues:
                 for queue in queues:

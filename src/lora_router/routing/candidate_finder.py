@@ -51,9 +51,7 @@ class CandidateFinder:
         if pod_filter is None and subset is None:
             whole = self._whole.get(id(group))
             if whole is None:
-                whole = self._whole[id(group)] = Candidates.of(
-                    group, self._waiting, self._fleet.prefixes
-                )
+                whole = self._whole[id(group)] = self._of(group)
             return whole
         key = (id(group), pod_filter, subset)
         found = self._narrowed.get(key)
