@@ -1,0 +1,121 @@
+"""Which adapters pods failed to load, why, and when each is tried again.
+
+Rules:
+
+- The pause of a pod and an adapter doubles with each failure in a row, up to ``LONGEST_SECONDS``.
+  Jitter keeps pods that failed together from trying together.
+- A failure of one adapter delays no other adapter, and a failure on one pod delays no other pod.
+- At most ``MAX_FAILURES`` pairs are kept. Those that failed longest ago are forgotten first, and so
+  are tried again sooner.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from lora_router.fleet.pod_state import PodState
+
+FIRST_SECONDS = 1.0
+LONGEST_SECONDS = 300.0
+MAX_FAILURES = 16_384
+_JITTER = 0.25
+"""Share of a pause by which it is shortened or prolonged."""
+_NONE: Mapping[PodState, "Failure"] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class Failure:
+    """An adapter that a pod failed to load or to unload, once or several times in a row."""
+
+    action: str
+    """``load`` or ``unload``."""
+    reason: str
+    """What the pod said last."""
+    since: float
+    """When it failed first."""
+    count: int = 0
+    next_at: float = 0.0
+    """When it is tried again."""
+
+
+def pause(failures: int, rng: random.Random, first: float, longest: float) -> float:
+    """Return the seconds until the next attempt after so many failures in a row."""
+    seconds = min(longest, first * 2.0 ** min(failures - 1, 30))
+    return seconds * rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+
+class Failures:
+    """The failures of one fleet."""
+
+    def __init__(self, now: Callable[[], float], rng: random.Random) -> None:
+        """Create it without failures.
+
+        Args:
+            now: Returns seconds, monotonic.
+            rng: Source of the jitter.
+        """
+        self._now = now
+        self._rng = rng
+        self._of_pods: dict[PodState, dict[str, Failure]] = {}
+        self._of_adapters: dict[str, dict[PodState, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, state: PodState, name: str) -> Failure | None:
+        """Return the failure of an adapter on a pod, or ``None`` if it does not fail there."""
+        found = self._of_pods.get(state)
+        return None if found is None else found.get(name)
+
+    def of_adapter(self, name: str) -> Mapping[PodState, Failure]:
+        """Return the failures of an adapter, by pod."""
+        pods = self._of_adapters.get(name)
+        return {state: self._of_pods[state][name] for state in pods} if pods else _NONE
+
+    def failed(self, state: PodState, name: str, action: str, reason: str) -> tuple[Failure, bool]:
+        """Record a failure; return it, and whether it is the first with this reason."""
+        now = self._now()
+        of_pod = self._of_pods.setdefault(state, {})
+        failure = of_pod.get(name)
+        is_news = failure is None or (failure.action, failure.reason) != (action, reason)
+        if failure is None:
+            if self._count >= MAX_FAILURES:
+                self._forget_oldest()
+                of_pod = self._of_pods.setdefault(state, {})
+            failure = of_pod[name] = Failure(action, reason, now)
+            self._of_adapters.setdefault(name, {})[state] = None
+            self._count += 1
+        failure.action, failure.reason = action, reason
+        failure.count += 1
+        failure.next_at = now + pause(failure.count, self._rng, FIRST_SECONDS, LONGEST_SECONDS)
+        return failure, is_news
+
+    def succeeded(self, state: PodState, name: str) -> bool:
+        """Forget the failures of an adapter on a pod; return whether there were any."""
+        of_pod = self._of_pods.get(state)
+        if of_pod is None or of_pod.pop(name, None) is None:
+            return False
+        if not of_pod:
+            del self._of_pods[state]
+        pods = self._of_adapters[name]
+        del pods[state]
+        if not pods:
+            del self._of_adapters[name]
+        self._count -= 1
+        return True
+
+    def forget_pod(self, state: PodState) -> None:
+        """Forget the failures of a pod that left or was restarted."""
+        for name in tuple(self._of_pods.get(state, ())):
+            self.succeeded(state, name)
+
+    def forget_adapter(self, name: str) -> None:
+        """Forget the failures of an adapter whose declaration changed."""
+        for state in tuple(self._of_adapters.get(name, ())):
+            self.succeeded(state, name)
+
+    def _forget_oldest(self) -> None:
+        state, of_pod = next(iter(self._of_pods.items()))
+        self.succeeded(state, next(iter(of_pod)))

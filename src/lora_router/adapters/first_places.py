@@ -1,0 +1,165 @@
+"""Adapters for which requests wait because no pod has them: placed before the next plan."""
+
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
+from typing import Protocol
+
+from lora_router.adapters.backoff import Failures
+from lora_router.adapters.demand import Demand
+from lora_router.adapters.places import Place
+from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.retirement import Retirement
+from lora_router.adapters.slices import Slices, Work
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
+
+MAX_NEW = 64
+"""Adapters that are placed before the next plan because they were just declared."""
+MAX_WAITING = 1024
+"""Adapters that are placed out of turn."""
+_PODS_AT_ONCE = 200
+_NO_POD_SECONDS = 5.0
+"""After which it is looked again whether some pod may have an adapter that none may have."""
+
+
+class WaitsForAdapters(Protocol):
+    """What holds requests for adapters that no pod lists (``first_use``)."""
+
+    def failed(self, served: str, detail: str, seconds: float) -> None:
+        """Refuse requests for an adapter for some time, because it cannot be loaded."""
+
+    def loaded(self, served: str) -> None:
+        """Note that an adapter has been loaded."""
+
+    def may_go_to(self, served: str, state: PodState) -> bool:
+        """Return whether requests that wait for an adapter may go to a pod."""
+
+
+class FirstPlaces:
+    """Places adapters for which requests wait."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        retirement: Retirement,
+        failures: Failures,
+        pods: Mapping[PodState, PodLoads],
+        slices: Slices,
+        waits: WaitsForAdapters | None,
+        now: Callable[[], float],
+        look_at: Callable[[PodLoads], None],
+    ) -> None:
+        """Create it without adapters.
+
+        Args:
+            fleet: The pods, and what they list.
+            retirement: Knows the declared adapters.
+            failures: What fails.
+            pods: The records of all pods.
+            slices: Does the work.
+            waits: Is told what becomes of the adapters.
+            now: Returns seconds, monotonic.
+            look_at: Looks for the next step of a pod.
+        """
+        self._fleet = fleet
+        self._retirement = retirement
+        self._failures = failures
+        self._pods = pods
+        self._slices = slices
+        self._waits = waits
+        self._now = now
+        self._look_at = look_at
+        self.names: dict[str, None] = {}
+        """Served names."""
+
+    def add(self, name: str) -> bool:
+        """Note that requests wait for an adapter; return whether that is news, and of use."""
+        if name in self.names or len(self.names) >= MAX_WAITING:
+            return False
+        if name not in self._retirement.declared or self._fleet.serving(name).pods:
+            return False
+        self.names[name] = None
+        return True
+
+    def listed(self, names: Collection[str]) -> None:
+        """Note what a pod lists."""
+        for name in [name for name in self.names if name in names]:
+            del self.names[name]
+
+    def renew(self, before: Collection[str], demand: Demand) -> None:
+        """Take in for which adapters requests wait.
+
+        Args:
+            before: Those that were known when the demand was measured.
+            demand: The demand.
+        """
+        for name in before:
+            if name not in demand.waiting:
+                self.names.pop(name, None)
+        for name in islice(demand.waiting, MAX_WAITING):
+            self.add(name)
+
+    def place(self, name: str) -> None:
+        """Find a place for an adapter."""
+        self._slices.do(self._place(name))
+
+    def place_new(self, names: Collection[str]) -> None:
+        """Find places with room for adapters that were just declared.
+
+        For fleets that are so large that the next plan is far away. It finds better places.
+        """
+        for name in islice(names, MAX_NEW):
+            adapter = self._retirement.named(name)
+            if adapter is not None and not self._fleet.serving(adapter.served_name).pods:
+                self._slices.do(self._place(adapter.served_name))
+
+    def loaded(self, name: str) -> None:
+        """Note that a pod has loaded an adapter."""
+        if self._waits is not None:
+            self._waits.loaded(name)
+
+    def _place(self, name: str) -> Work:
+        adapter = self._retirement.declared.get(name)
+        if adapter is None:
+            return
+        now, waits, is_waited_for = self._now(), self._waits, name in self.names
+        failing = self._failures.of_adapter(name)
+        best: PodLoads | None = None
+        may_have_it = in_vain = 0
+        next_at = now + _NO_POD_SECONDS
+        for number, pod in enumerate(tuple(self._pods.values()), 1):
+            if number % _PODS_AT_ONCE == 0:
+                yield
+            state = pod.state
+            if (
+                adapter.base_model not in state.base_models
+                or not adapter.pods.admits(state.pod)
+                or (waits is not None and not waits.may_go_to(name, state))
+            ):
+                continue
+            may_have_it += 1
+            failure = failing.get(state)
+            if failure is not None or pod.blocked_until > now:
+                until = max(pod.blocked_until, now if failure is None else failure.next_at)
+                next_at = min(next_at, until) if in_vain else until
+                in_vain += 1
+            elif not pod.is_fit(now) or not (is_waited_for or pod.free > len(pod.missing)):
+                continue
+            elif best is None or _preference(pod, name) < _preference(best, name):
+                best = pod
+        if best is not None:
+            # If it belongs there already, its turn may be far away.
+            reason = "first-use" if is_waited_for else "copies"
+            best.put_first(Place(adapter, best.state, reason))
+            self._look_at(best)
+        elif is_waited_for and in_vain == may_have_it and waits is not None:
+            waits.failed(name, "no pod can load it", max(0.0, next_at - now))
+
+
+def _preference(pod: PodLoads, name: str) -> tuple[bool, bool, bool, float]:
+    """Return a key by which the pod is first that should have it, and can load it soonest.
+
+    Of several, it is the one with the fewest requests for each slot.
+    """
+    requests = pod.requests / (pod.state.beliefs.slots or 1)
+    return name not in pod.wanted, pod.call is not None, pod.free <= 0, requests

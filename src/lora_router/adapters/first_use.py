@@ -1,0 +1,219 @@
+"""First use: has adapters loaded for which requests wait, here and in other routers.
+
+It is what routing knows of declared adapters (``routing.declared_names``), and what the loader
+knows of requests that wait.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from lora_router.adapters.declarations import Declarations
+from lora_router.adapters.declared import BY_DEMAND
+from lora_router.adapters.plain_sources import PlainSources
+from lora_router.adapters.templated import Templated
+from lora_router.adapters.templates import ORIGIN
+from lora_router.adapters.versions import Versions
+from lora_router.clock import Clock
+from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.declared_names import DeclaredName
+from lora_router.routing.reception import Reception
+from lora_router.routing.refusal import Refusal, Refused
+
+TICK_SECONDS = 0.25
+"""Time between two looks at what other routers hold."""
+MAX_FAILED = 4096
+_NO_BASES: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An adapter that cannot be loaded."""
+
+    detail: str
+    until: float
+
+
+class FirstUse:
+    """The declared adapters of one router, for its requests and its loader."""
+
+    def __init__(
+        self,
+        declarations: Declarations,
+        versions: Versions,
+        templated: Templated,
+        fleet: Fleet,
+        reception: Reception,
+        clock: Clock,
+        sources: PlainSources,
+    ) -> None:
+        """Create it. ``start`` begins to look at what other routers hold.
+
+        Args:
+            declarations: The adapters.
+            versions: Their versions.
+            templated: Declares those of templates.
+            fleet: The pods.
+            reception: Holds requests.
+            clock: The time.
+            sources: Compares the sources of adapters that were loaded before.
+        """
+        self._sources = sources
+        self._declarations = declarations
+        self.versions = versions
+        """Which version requests get."""
+        self._templated = templated
+        self._fleet = fleet
+        self._reception = reception
+        self._clock = clock
+        self._failed: dict[str, _Failed] = {}
+        self._catalogs: dict[str, Catalog] | None = None
+        self._is_running = False
+        self.on_wanted: Callable[[str], None] = _nothing
+        """Called with the served name of an adapter for which a request waits. It is called again
+        while requests of other routers wait."""
+        self.on_failed: Callable[[str, str, float], None] = _nothing
+        """Called with the arguments of ``failed``, so that other routers hear of it."""
+        declarations.subscribe_to_names(self._declared)
+
+    def start(self) -> None:
+        """Begin to look at what other routers hold."""
+        if not self._is_running:
+            self._is_running = True
+            self._tick()
+
+    def stop(self) -> None:
+        """Stop."""
+        self._is_running = False
+
+    # For routing (``declared_names.DeclaredNames``)
+
+    def find(self, model: str) -> DeclaredName | None:
+        """Return the adapter that pods are asked for by a name; ``None``: none is declared."""
+        adapter = self.versions.declared_as(model)
+        problem = None
+        if adapter is None:
+            if self._declarations.get(model) is not None:
+                return None  # An older version, which no pod has any more.
+            adapter = self._templated.find(model)
+            if adapter is None:
+                return None
+            if self._templated.is_full:
+                problem = Refused(Refusal.TOO_MANY_HELD, model=model)
+        failed = self._failed.get(model)
+        if failed is not None:
+            seconds = failed.until - self._clock.now()
+            if seconds > 0:
+                problem = Refused(
+                    Refusal.ADAPTER_NOT_LOADED,
+                    model=adapter.name,
+                    detail=failed.detail,
+                    wait=seconds,
+                )
+        admits = None if adapter.pods == BY_DEMAND else adapter.pods.admits
+        return DeclaredName(adapter.name, adapter.base_model, admits, problem)
+
+    def want(self, model: str) -> None:
+        """Have an adapter loaded for which a request waits, or waited in vain."""
+        adapter = self.versions.declared_as(model)
+        if adapter is None or adapter.origin == ORIGIN:
+            self._templated.want(model)
+        self.on_wanted(model)
+
+    def other_versions(self, model: str) -> Collection[str]:
+        """Return the names under which pods list other versions of an adapter."""
+        return self.versions.others(model)
+
+    def catalog(self, base_model: str) -> Catalog | None:
+        """Return the names by which clients may ask for the adapters of a base model."""
+        if self._catalogs is None:
+            names: dict[str, dict[str, str | None]] = {}
+            loads = self._reception.first_use is not None
+            for adapter in self._declarations:
+                base = adapter.base_model
+                if loads or adapter.version:
+                    names.setdefault(base, {})[adapter.name] = base
+                for alias in adapter.aliases:
+                    names.setdefault(base, {})[alias] = base
+            self._catalogs = {
+                base: Catalog(_NO_BASES, MappingProxyType(found)) for base, found in names.items()
+            }
+        return self._catalogs.get(base_model)
+
+    # For the loader
+
+    def failed(self, served: str, detail: str, seconds: float) -> None:
+        """Refuse requests for an adapter, those that wait included, because it cannot be loaded.
+
+        Args:
+            served: Its served name.
+            detail: Why, for clients. It names no source, and nothing that a pod said.
+            seconds: For how long requests are refused at once.
+        """
+        self.heard(served, detail, seconds)
+        self.on_failed(served, detail, seconds)
+
+    def heard(self, served: str, detail: str, seconds: float) -> None:
+        """Do the same because another router says so. The arguments are those of ``failed``."""
+        self._failed.pop(served, None)
+        if len(self._failed) >= MAX_FAILED:
+            del self._failed[next(iter(self._failed))]
+        self._failed[served] = _Failed(detail, self._clock.now() + seconds)
+        self._reception.room.expire_queues_of(served)
+
+    def loaded(self, served: str) -> None:
+        """Note that an adapter has been loaded: forget that it could not be."""
+        self._failed.pop(served, None)
+        self._sources.loaded(served)
+
+    def may_go_to(self, served: str, state: PodState) -> bool:
+        """Return whether requests that wait here for an adapter may go to a pod.
+
+        A client's filter or the gateway's subset may exclude it. The first request counts.
+        """
+        asked = self._reception.room.question_about(served)
+        finder = self._reception.finder
+        return asked is None or finder.selects(state, asked.pod_filter, asked.subset)
+
+    def waiting(self) -> frozenset[str]:
+        """Return the served names of adapters for which requests wait, and that no pod lists."""
+        names = (*self._reception.room.roll.models, *self._held_by_peers())
+        return frozenset(name for name in names if self._is_wanted(name))
+
+    def held(self) -> Collection[str]:
+        """Return the models for which requests wait in this router."""
+        return self._reception.room.roll.models
+
+    def is_held(self, served: str) -> bool:
+        """Return whether requests for an adapter wait, in this router or in another one."""
+        return served in self._reception.room.roll.models or any(
+            served in held for held in self._fleet.peers.held()
+        )
+
+    def _declared(self, names: Collection[str]) -> None:
+        self._catalogs = None
+        for name in names:
+            adapter = self._declarations.named(name)
+            self._failed.pop(name, None)
+            if adapter is not None:
+                self._failed.pop(adapter.served_name, None)
+
+    def _held_by_peers(self) -> set[str]:
+        return {name for held in self._fleet.peers.held() for name in held}
+
+    def _is_wanted(self, name: str) -> bool:
+        return not self._fleet.serving(name).pods and self.find(name) is not None
+
+    def _tick(self) -> None:
+        if not self._is_running:
+            return
+        self._clock.call_later(TICK_SECONDS, self._tick)
+        for name in self._held_by_peers():
+            if self._is_wanted(name):
+                self.want(name)
+
+
+def _nothing(*_arguments: object) -> None:
+    """Do nothing."""

@@ -1,0 +1,382 @@
+"""The loader: brings the fleet to where adapters belong, by loads and unloads. No I/O.
+
+Rules:
+
+- A pod gets one call at a time, and ``loads_at_once`` pods get calls at the same time.
+- No pod lists more adapters than its host memory holds. If it is full, the least useful adapter is
+  unloaded first: one that is declared, does not belong there, is not pinned, has no requests there,
+  and for which none waits. Adapters that were never declared are left alone.
+- Before an unload, the adapter is withdrawn: the fleet's list of the pod no longer has it, so that
+  requests go elsewhere. ``grace_seconds`` later, when all routers know it, it is unloaded.
+- Loads stall a pod that serves requests for at most ``stall_share`` of its time, unless requests
+  wait for the adapter because no pod has it. Pods without requests come first.
+- A load that failed is tried again later (``backoff``), and delays nothing else. If it is unknown
+  what a pod did, its list is read before its next call.
+- The fleet's lists decide what is loaded. So two loaders at the same time, or one that was started
+  again, do no harm.
+
+Work that grows with pods and adapters is done in steps of about a millisecond, with pauses.
+"""
+
+import random
+from collections.abc import Callable, Collection
+from functools import partial
+
+from lora_router.adapters.backoff import Failures
+from lora_router.adapters.calls import Call, LoadsAdapters, Result
+from lora_router.adapters.capacity import LOADING_ENGINES
+from lora_router.adapters.declarations import Declarations
+from lora_router.adapters.demand import Demand
+from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
+from lora_router.adapters.first_places import FirstPlaces, WaitsForAdapters
+from lora_router.adapters.outcomes import Outcomes
+from lora_router.adapters.pace import StallBudget
+from lora_router.adapters.planner import MakesPlans, Planner
+from lora_router.adapters.planning import Plan, survey_in_steps
+from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.retirement import Retirement
+from lora_router.adapters.slices import REST, Slices, Work
+from lora_router.adapters.steps import Surroundings
+from lora_router.adapters.tally import Tally
+from lora_router.clock import Clock, Timer
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
+
+REPLAN_SECONDS = 5.0
+"""Time between two plans if nothing but the demand changed."""
+SOONEST_SECONDS = 0.1
+"""Time between two plans if something changed."""
+_LOOKS_AT_ONCE = 2000
+"""Adapters of pods that are compared with a plan in one step."""
+
+
+class Loader:
+    """The loader of one router. It does nothing before ``start``, and while another one loads."""
+
+    def __init__(  # noqa: PLR0913 -- each is a part that tests and the simulator replace
+        self,
+        fleet: Fleet,
+        declarations: Declarations,
+        calls: LoadsAdapters,
+        clock: Clock,
+        options: LoaderOptions | None = None,
+        *,
+        demand: Callable[[], Demand] = Demand,
+        is_held: Callable[[str], bool] = lambda _: False,
+        may_leave: Callable[[str], bool] = lambda _: True,
+        is_loader: Callable[[], bool] = lambda: True,
+        look: Callable[[], object] = lambda: None,
+        waits: WaitsForAdapters | None = None,
+        planner: MakesPlans | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Create it.
+
+        Args:
+            fleet: The pods, and what they list.
+            declarations: What should be served.
+            calls: Calls pods.
+            clock: Time and timers.
+            options: How to load.
+            demand: Returns how much each adapter is asked for. Called once for each plan.
+            is_held: Returns whether requests for an adapter wait in a router.
+            may_leave: Returns whether routing sends no new requests to an older version.
+            is_loader: Returns whether this router is the one that loads.
+            look: Reads the lists of all pods that are not recent: another router loads.
+            waits: Is told what becomes of adapters for which requests wait.
+            planner: Finds out where adapters belong.
+            rng: Source of jitter.
+        """
+        self.fleet = fleet
+        self.now = clock.now
+        self._clock = clock
+        self._options = options or LoaderOptions()
+        self._demand = demand
+        self._is_held = is_held
+        self._may_leave = may_leave
+        self._is_loader = is_loader
+        self._look = look
+        self._planner = planner or Planner()
+        rng = rng or random.Random()
+        self.retirement = Retirement(declarations)
+        self.failures = Failures(clock.now, rng)
+        self.tally = Tally()
+        self.plan = Plan()
+        """What belongs where."""
+        self.pods: dict[PodState, PodLoads] = {}
+        """The pods that could be loaded."""
+        self._outcomes = Outcomes(calls, self.failures, clock.now, rng)
+        self._slices = Slices(clock)
+        self._dispatch = Dispatch(
+            calls,
+            self._outcomes,
+            clock,
+            self._options,
+            self.pods,
+            self._ended,
+            self._around,
+            fleet.ledger,
+        )
+        self._first = FirstPlaces(
+            fleet,
+            self.retirement,
+            self.failures,
+            self.pods,
+            self._slices,
+            waits,
+            clock.now,
+            self._dispatch.look_at,
+        )
+        self._unread: dict[PodLoads, None] = {}
+        """Pods whose first page has not been read, so that their host memory is unknown."""
+        self._planning = False
+        self._is_stale = True
+        """Whether something changed since the last plan was begun."""
+        self._is_surveyed = False
+        self._planned_at = float("-inf")
+        self._rests_until = self._survey_rests_until = float("-inf")
+        self._timer: Timer | None = None
+        declarations.subscribe_to_names(self._declared)
+        fleet.changes.pods.subscribe(self._pods_changed)
+        fleet.changes.restarted.subscribe(self._restarted)
+        self._pods_changed(tuple(fleet))
+
+    @property
+    def loads(self) -> bool:
+        """Whether this router loads now."""
+        return self._dispatch.active
+
+    def start(self) -> None:
+        """Begin to load."""
+        if self._timer is None:
+            self._tick()
+
+    def stop(self) -> None:
+        """Start no more calls. Adapters that were withdrawn serve again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._rest()
+
+    def want(self, name: str) -> None:
+        """Load an adapter soon: a request waits for it, and no pod lists it.
+
+        Cheap enough for the path of requests.
+
+        Args:
+            name: Its served name.
+        """
+        if self._first.add(name):
+            if self.loads:
+                self._first.place(name)
+            else:
+                self._look()
+
+    def try_now(self, name: str | None) -> None:
+        """Forget why loads are put off that failed, so that they are tried again now.
+
+        Args:
+            name: A served name. ``None``: all adapters, and all pods that did not take loads.
+        """
+        if name is not None:
+            self.failures.forget_adapter(name)
+        for pod in tuple(self.pods.values()):
+            if name is None:
+                self.failures.forget_pod(pod.state)
+                pod.blocked_until = 0.0
+            self._dispatch.look_at(pod)
+        self._is_stale = True
+
+    def remove(self, name: str) -> None:
+        """Unload an adapter from all pods that was never declared, once it has no requests."""
+        self.retirement.remove(name)
+        for pod in tuple(self.pods.values()):
+            if name in pod.state.adapters and pod.call is None:
+                self._derive(pod)
+
+    def list_read(self, state: PodState, read_at: float) -> None:
+        """Note that a pod's list is in the fleet that was asked for at some time."""
+        pod = self.pods.get(state)
+        if pod is None or pod.call is not None or not pod.unread or read_at < pod.unread_since:
+            return
+        self._outcomes.list_read(pod)
+        self._derive(pod)
+
+    def running(self) -> Collection[PodLoads]:
+        """Return the pods with a call under way."""
+        return tuple(self._dispatch.running)
+
+    # What changed
+
+    def _declared(self, names: Collection[str]) -> None:
+        replaced = self.retirement.changed(names)
+        for name in replaced:
+            self.failures.forget_adapter(name)
+        for pod in self.pods.values() if replaced else ():
+            for name in replaced.keys() & pod.state.adapters.keys():
+                pod.ours.setdefault(name, replaced[name])
+        self._is_stale = True
+        if self.loads:
+            self._clock.call_later(0.0, self._plan_if_due)
+            if self._planning or self._clock.now() < self._rests_until:
+                self._first.place_new(names)
+
+    def _pods_changed(self, states: Collection[PodState]) -> None:
+        for state in states:
+            pod = self.pods.get(state)
+            if not self._takes_loads(state):
+                if pod is not None:
+                    self._forget(pod)
+            elif pod is None:
+                self._add(state)
+            elif pod.catalog is not state.catalog and pod.call is None:
+                self._derive(pod)
+            if self._first.names:
+                self._first.listed(state.adapters)
+        self._is_surveyed = False
+
+    def _restarted(self, states: Collection[PodState]) -> None:
+        for state in states:
+            pod = self.pods.get(state)
+            if pod is not None:
+                # A listener must not change the fleet.
+                self._clock.call_later(0.0, partial(self._begin_again, pod))
+
+    def _begin_again(self, pod: PodLoads) -> None:
+        if self.pods.get(pod.state) is pod:
+            self._outcomes.restarted(pod)
+            self._dispatch.look_at(pod)
+
+    def _ended(self, pod: PodLoads, call: Call, result: Result) -> None:
+        self.tally.ended(call, result)
+        if self._timer is None or self.pods.get(pod.state) is not pod:
+            return  # This router stops, or the pod has left.
+        self._outcomes.ended(pod, call, result)
+        if pod.catalog is not pod.state.catalog:
+            self._derive(pod)
+        if result.outcome == "done" and call.action == "load":
+            self._first.loaded(call.name)
+        elif call.name in self._first.names:
+            self._first.place(call.name)
+        self._dispatch.look_at(pod)
+
+    # The pods
+
+    def _takes_loads(self, state: PodState) -> bool:
+        """Return whether a pod could be loaded: it is there, and its list can be read."""
+        return (
+            state.pod.ready
+            and state.models_known
+            and state.pod.models is None
+            and state.pod.engine in LOADING_ENGINES
+            and self.fleet.get(state.pod.name) is state
+        )
+
+    def _add(self, state: PodState) -> None:
+        options = self._options
+        budget = StallBudget(self._clock.now(), options.stall_share, options.stall_burst_seconds)
+        pod = self.pods[state] = PodLoads(state, budget)
+        self._unread[pod] = None
+        self._is_stale = True
+
+    def _forget(self, pod: PodLoads) -> None:
+        del self.pods[pod.state]
+        self._dispatch.forget(pod)
+        self._unread.pop(pod, None)
+        self.failures.forget_pod(pod.state)
+        self._is_stale = True
+
+    def _derive(self, pod: PodLoads) -> None:
+        pod.derive(self.retirement.is_outdated, in_place=self._options.in_place)
+        self._dispatch.look_at(pod)
+
+    # Time
+
+    def _tick(self) -> None:
+        self._timer = self._clock.call_later(TICK_SECONDS, self._tick)
+        loads = self._is_loader()
+        if loads and not self.loads:
+            self._dispatch.active = self._is_stale = True
+            self._outcomes.begins()
+        elif not loads and self.loads:
+            self._rest()
+        if not self.loads:
+            if self._first.names:
+                self._look()
+            return
+        now = self._clock.now()
+        for pod in tuple(self._unread):
+            if pod.has_known_memory:
+                del self._unread[pod]
+                self._is_stale = True
+        self._plan_if_due()
+        if not self._is_surveyed and not self._slices and now >= self._survey_rests_until:
+            self._is_surveyed = True
+            self._slices.do(self._survey())
+        self._dispatch.start_calls()
+
+    def _plan_if_due(self) -> None:
+        now = self._clock.now()
+        if self._planning or now < self._rests_until or not self.loads:
+            return
+        every = SOONEST_SECONDS if self._is_stale else REPLAN_SECONDS
+        if now - self._planned_at >= every:
+            self._is_stale, self._planning, self._planned_at = False, True, now
+            self._slices.do(self._make_plan())
+
+    def _rest(self) -> None:
+        """Start no more calls, because another router loads or this one stops."""
+        self._dispatch.clear()
+        for pod in self.pods.values():
+            if pod.leaving is not None and pod.call is None:
+                self._outcomes.restore(pod)
+
+    # Work in steps
+
+    def _make_plan(self) -> Work:
+        try:
+            yield from self._plan_and_apply()
+        finally:
+            self._planning = False
+
+    def _plan_and_apply(self) -> Work:
+        began, waiting = self._clock.now(), tuple(self._first.names)
+        pods = tuple(state for state, pod in self.pods.items() if pod.is_fit(began))
+        declared = dict(self.retirement.declared)
+        demand = self._demand()
+        plan = yield from self._planner.plan(declared, pods, demand, began)
+        self.plan = plan
+        self._first.renew(waiting, demand)
+        looks = 0
+        changed = plan.by_pod if plan.changed is None else plan.changed
+        for state in changed:
+            wanted, pod = plan.by_pod[state], self.pods.get(state)
+            if pod is not None:
+                pod.wanted = wanted
+                if pod.call is None:
+                    self._derive(pod)
+                looks += len(wanted) + len(state.adapters)
+            if looks > _LOOKS_AT_ONCE:
+                looks = 0
+                yield
+        now = self._clock.now()
+        self._is_surveyed = False
+        self._rests_until = now + REST * (now - began)
+
+    def _survey(self) -> Work:
+        began, placed = self._clock.now(), self.plan.by_name.__contains__
+        self.tally.survey = yield from survey_in_steps(self.fleet, self.retirement.declared, placed)
+        now = self._clock.now()
+        self._survey_rests_until = now + REST * (now - began)
+
+    def _around(self) -> Surroundings:
+        return Surroundings(
+            self.fleet,
+            self.failures,
+            self.retirement,
+            self._first.names,
+            self.plan.demand.loads,
+            self._may_leave,
+            self.plan.demand.total / max(1, len(self.pods)),
+            self._is_held,
+        )

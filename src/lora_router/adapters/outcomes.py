@@ -1,0 +1,156 @@
+"""What the end of a call, a list that was read, and a restart mean for the record of a pod."""
+
+import logging
+import random
+from collections.abc import Callable
+
+from lora_router.adapters.backoff import Failures, pause
+from lora_router.adapters.calls import Call, LoadsAdapters, Result
+from lora_router.adapters.pod_loads import PodLoads
+from lora_router.log_limit import LogLimit
+
+log = logging.getLogger("lora_router.adapters")
+
+FIRST_BLOCKED_SECONDS = 30.0
+LONGEST_BLOCKED_SECONDS = 600.0
+"""How long a pod that takes no calls gets none."""
+
+
+class Outcomes:
+    """Applies what happened to the records of pods. It logs each change once."""
+
+    def __init__(
+        self,
+        pods: LoadsAdapters,
+        failures: Failures,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        """Create it.
+
+        Args:
+            pods: Calls pods.
+            failures: What fails.
+            now: Returns seconds, monotonic.
+            rng: Source of jitter.
+        """
+        self._pods = pods
+        self._failures = failures
+        self._now = now
+        self._rng = rng
+        self._limit = LogLimit(60.0, burst=20, clock=now)
+
+    def begins(self) -> None:
+        """Note that this router loads from now on."""
+        log.info("this router loads adapters")
+
+    def ended(self, pod: PodLoads, call: Call, result: Result) -> None:
+        """Apply the end of a call."""
+        if call.action == "load":
+            self._load_ended(pod, call, result)
+        else:
+            self._unload_ended(pod, call, result)
+        if result.is_unknown:
+            self._must_read(pod)
+
+    def list_read(self, pod: PodLoads) -> None:
+        """Apply a list that was read."""
+        pod.unread = False
+        if pod.lost:
+            lost, pod.lost = pod.lost, ()
+            self._pods.restore(pod.state, lost)
+        name, pod.verify = pod.verify, ""
+        if name and name in pod.state.adapters:
+            self._succeeded(pod, name)
+        elif name:
+            self._failed(pod, name, "load", "the pod says that it has the adapter, but lists none")
+
+    def restarted(self, pod: PodLoads) -> None:
+        """Apply a restart of a pod's server: what this router loaded there is gone."""
+        state = pod.state
+        pod.blocked_until, pod.blocked_reason, pod.refusals = 0.0, "", 0
+        self._failures.forget_pod(state)
+        lost = tuple(name for name in pod.ours if name in state.adapters)
+        pod.ours.clear()
+        pod.verify = ""
+        if lost:
+            pod.lost = (*pod.lost, *lost)
+            self._pods.withdraw(state, lost)
+        self._must_read(pod)
+
+    def restore(self, pod: PodLoads) -> None:
+        """Let an adapter serve again that was withdrawn."""
+        leaving, pod.leaving = pod.leaving, None
+        if leaving is not None:
+            self._pods.restore(pod.state, (leaving.name,))
+
+    def _must_read(self, pod: PodLoads) -> None:
+        pod.unread, pod.unread_since = True, self._now()
+        self._pods.read_again(pod.state)
+
+    def _load_ended(self, pod: PodLoads, call: Call, result: Result) -> None:
+        name = call.name
+        match result.outcome:
+            case "done":
+                pod.refusals, pod.blocked_reason = 0, ""
+                pod.ours[name] = call.source
+                pod.loaded(name)
+                self._succeeded(pod, name)
+                log.info(
+                    "pod %s loaded adapter %s in %.2f s", pod.state.pod.name, name, result.seconds
+                )
+            case "already":
+                pod.verify = name
+            case "cannot-load":
+                self._block(pod, result.message)
+            case _:
+                self._failed(pod, name, "load", result.message)
+
+    def _unload_ended(self, pod: PodLoads, call: Call, result: Result) -> None:
+        name = call.name
+        if result.outcome in {"done", "already"}:
+            pod.leaving = None
+            pod.ours.pop(name, None)
+            self._succeeded(pod, name)
+            log.info("pod %s unloaded adapter %s", pod.state.pod.name, name)
+            return
+        self.restore(pod)
+        if result.outcome == "cannot-load":
+            self._block(pod, result.message)
+        else:
+            self._failed(pod, name, "unload", result.message)
+
+    def _succeeded(self, pod: PodLoads, name: str) -> None:
+        if self._failures.succeeded(pod.state, name):
+            log.info("pod %s no longer fails with adapter %s", pod.state.pod.name, name)
+
+    def _failed(self, pod: PodLoads, name: str, action: str, reason: str) -> None:
+        failure, is_news = self._failures.failed(pod.state, name, action, reason)
+        if is_news:
+            self._limit.log(
+                log,
+                logging.WARNING,
+                "failed",
+                "pod %s cannot %s adapter %s: %s; next try in %.0f s",
+                pod.state.pod.name,
+                action,
+                name,
+                reason,
+                failure.next_at - self._now(),
+            )
+
+    def _block(self, pod: PodLoads, reason: str) -> None:
+        pod.refusals += 1
+        seconds = pause(pod.refusals, self._rng, FIRST_BLOCKED_SECONDS, LONGEST_BLOCKED_SECONDS)
+        pod.blocked_until = self._now() + seconds
+        if reason != pod.blocked_reason:
+            pod.blocked_reason = reason
+            self._limit.log(
+                log,
+                logging.WARNING,
+                "cannot-load",
+                "pod %s cannot load adapters: %s; next try in %.0f s",
+                pod.state.pod.name,
+                reason,
+                seconds,
+            )

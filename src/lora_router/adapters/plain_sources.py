@@ -1,0 +1,42 @@
+"""Finds out whether pods have loaded adapters without a version from where they are declared.
+
+A declaration may have changed while no router ran. Pods say in their lists from where they have
+loaded each adapter (``root``). Each adapter is compared once, when a pod lists it first: what this
+router has loaded itself is right, even if a server writes the path in another way.
+"""
+
+from lora_router.adapters.declarations import Declarations
+
+
+class PlainSources:
+    """The sources of adapters that pods list under a name without a version."""
+
+    def __init__(self, declarations: Declarations) -> None:
+        """Create it.
+
+        Args:
+            declarations: Is told of adapters that pods have from elsewhere.
+        """
+        self._declarations = declarations
+        self._compared: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether it is to be found out from where pods have an adapter."""
+        if name in self._compared:
+            return False
+        adapter = self._declarations.named(name)
+        return adapter is not None and not adapter.version
+
+    def found(self, name: str, root: str) -> None:
+        """Note from where a pod says to have loaded an adapter."""
+        adapter = self._declarations.named(name)
+        if adapter is None or name not in self:
+            return
+        self._compared.add(name)
+        if root.rstrip("/") != adapter.source.rstrip("/"):
+            self._declarations.plain_is_other(name)
+
+    def loaded(self, name: str) -> None:
+        """Note that this router had an adapter loaded."""
+        if name in self:
+            self._compared.add(name)

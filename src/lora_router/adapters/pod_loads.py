@@ -1,0 +1,148 @@
+"""What the loader knows of one pod: what belongs there, what is missing, and what goes on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from lora_router.adapters.calls import Call
+from lora_router.adapters.capacity import capacity_of
+from lora_router.adapters.pace import StallBudget
+from lora_router.adapters.places import Place
+from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.pod_state import PodState
+
+_NO_PLACES: Mapping[str, Place] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """An adapter that gets no more requests on a pod, because it is about to be unloaded there."""
+
+    name: str
+    due: float
+    """From when it may be unloaded: requests that were on their way have arrived by then."""
+    retires: bool
+    """Whether it is no longer declared. Otherwise it makes room for another one, and may stay."""
+
+
+class PodLoads:
+    """The record of one pod. The loader writes to it."""
+
+    __slots__ = (
+        "blocked_reason",
+        "blocked_until",
+        "budget",
+        "call",
+        "called_at",
+        "catalog",
+        "leaving",
+        "lost",
+        "missing",
+        "ours",
+        "put_off",
+        "refusals",
+        "retiring",
+        "state",
+        "unread",
+        "unread_since",
+        "verify",
+        "wake_at",
+        "wanted",
+    )
+
+    def __init__(self, state: PodState, budget: StallBudget) -> None:
+        self.state = state
+        self.budget = budget
+        """How much loads may still stall it."""
+        self.wanted: Mapping[str, Place] = _NO_PLACES
+        """What belongs there by served name, the most urgent first."""
+        self.missing: dict[str, Place] = {}
+        """What of it must be loaded, in the same order."""
+        self.retiring: dict[str, None] = {}
+        """What it lists and what is to be unloaded: older versions, removed declarations."""
+        self.catalog: Catalog | None = None
+        """The list from which these two were derived."""
+        self.ours: dict[str, str] = {}
+        """What this router loaded there, with the sources."""
+        self.call: Call | None = None
+        """What goes on."""
+        self.called_at = 0.0
+        self.leaving: Leaving | None = None
+        self.lost: tuple[str, ...] = ()
+        """What its server lost in a restart. It is withdrawn until the list has been read."""
+        self.unread = False
+        """Whether its list must be read first, because it is unknown what it has loaded."""
+        self.unread_since = 0.0
+        """When that was found out. Lists that were asked for before do not count."""
+        self.verify = ""
+        """The adapter that it says it has, and that its next list must therefore contain."""
+        self.blocked_until = 0.0
+        self.blocked_reason = ""
+        """Why it gets no calls until then."""
+        self.refusals = 0
+        """How often in a row it did not take calls at all."""
+        self.put_off = ""
+        """Why its next step is put off: one of ``steps.REASONS``; empty: it is not."""
+        self.wake_at = float("inf")
+        """When the next step is looked for again."""
+
+    @property
+    def requests(self) -> int:
+        """Requests there, of this router and of all others, as far as is known."""
+        return self.state.in_flight + self.state.beliefs.foreign_requests
+
+    @property
+    def free(self) -> int:
+        """How many more adapters its host memory holds. What is about to leave is still there."""
+        withdrawn = (self.leaving is not None) + len(self.lost)
+        return capacity_of(self.state) - len(self.state.adapters) - withdrawn
+
+    @property
+    def has_known_memory(self) -> bool:
+        """Whether the size of its host memory is known, as far as it will be."""
+        state = self.state
+        return state.metrics is not None or state.beliefs.memory.spec.host_memory is not None
+
+    def is_fit(self, now: float) -> bool:
+        """Return whether adapters may belong there."""
+        return self.blocked_until <= now and self.has_known_memory
+
+    def derive(self, is_outdated: Callable[[str], bool], *, in_place: bool) -> None:
+        """Find out again what is missing and what must go.
+
+        Args:
+            is_outdated: Returns whether an adapter with this served name is declared no longer.
+            in_place: Whether a changed source replaces the adapter under its name.
+        """
+        listed = self.state.adapters
+        self.catalog = self.state.catalog
+        self.missing = {
+            name: place
+            for name, place in self.wanted.items()
+            if name not in listed
+            or (in_place and self.ours.get(name, place.adapter.source) != place.adapter.source)
+        }
+        self.retiring = {name: None for name in listed if is_outdated(name)}
+
+    def put_first(self, place: Place) -> None:
+        """Let an adapter belong there for which requests wait, before all others.
+
+        If host memory is full, the least urgent of the others no longer belongs there.
+        """
+        name = place.adapter.served_name
+        others = {key: value for key, value in self.wanted.items() if key != name}
+        if self.free <= 0:
+            last = (key for key, value in reversed(others.items()) if not value.adapter.pinned)
+            others.pop(next(last, ""), None)
+        self.wanted = {name: place, **others}
+        if name not in self.state.adapters:
+            self.missing = {name: place, **self.missing}
+
+    def loaded(self, name: str) -> None:
+        """Note that a load of this router succeeded, and that its list has the adapter."""
+        before, now = self.catalog, self.state.catalog
+        added = hash((name, now.adapters.get(name)))
+        if now is before or (before is not None and before.fingerprint ^ added == now.fingerprint):
+            # Nothing else changed, so that the rest need not be derived again.
+            self.missing.pop(name, None)
+            self.catalog = now

@@ -1,0 +1,89 @@
+"""Adapters that pods still list and that are declared no longer: older versions, and removed ones.
+
+Adapters that were never declared, from ``--lora-modules`` or loaded by hand, are not among them.
+What was removed while no router ran is not known either.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+
+from lora_router.adapters.declarations import Declarations
+from lora_router.adapters.declared import MAX_DECLARED, VERSION_MARK, DeclaredAdapter
+
+
+class Retirement:
+    """Knows which served names were declared, and are not any more."""
+
+    def __init__(self, declarations: Declarations) -> None:
+        """Learn what is declared. ``changed`` follows it from then on."""
+        self._declarations = declarations
+        self._known: dict[str, DeclaredAdapter] = {}
+        """The declared adapters by name."""
+        self._kept: dict[str, DeclaredAdapter] = {}
+        """The old versions that still get requests, by name."""
+        self._removed: dict[str, None] = {}
+        self.declared: dict[str, DeclaredAdapter] = {}
+        """The declared adapters by served name."""
+        self.changed([adapter.name for adapter in declarations])
+
+    def changed(self, names: Collection[str]) -> Mapping[str, str]:
+        """Take in a change of some declarations, by name.
+
+        Returns:
+            The sources before, of adapters whose served name stayed the same and whose source did
+            not.
+        """
+        replaced = {}
+        for name in names:
+            kept = self._kept.pop(name, None)
+            if kept is not None:
+                del self.declared[kept.served_name]
+                self._removed[kept.served_name] = None
+            before, now = self._known.pop(name, None), self._declarations.named(name)
+            if before is not None and (now is None or now.served_name != before.served_name):
+                self.declared.pop(before.served_name, None)
+                self._removed[before.served_name] = None
+            elif before is not None and now is not None and now.source != before.source:
+                replaced[now.served_name] = before.source
+            if now is not None:
+                self._known[name] = self.declared[now.served_name] = now
+                self._removed.pop(now.served_name, None)
+            kept = self._declarations.kept(name)
+            if kept is not None:
+                self._kept[name] = self.declared[kept.served_name] = kept
+                self._removed.pop(kept.served_name, None)
+        self._forget_oldest()
+        return replaced
+
+    def named(self, name: str) -> DeclaredAdapter | None:
+        """Return the declared adapter of a name."""
+        return self._known.get(name)
+
+    def remove(self, name: str) -> None:
+        """Let pods no longer serve a name, although it was never declared."""
+        self._removed[name] = None
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        while len(self._removed) > MAX_DECLARED:
+            del self._removed[next(iter(self._removed))]
+
+    def is_outdated(self, name: str) -> bool:
+        """Return whether pods should no longer serve a name."""
+        if name in self.declared:
+            return False
+        return name in self._removed or self.successor(name) is not None
+
+    def successor(self, name: str) -> DeclaredAdapter | None:
+        """Return the declared adapter of which a name is an older version, or ``None``."""
+        plain, _, _ = name.partition(VERSION_MARK)
+        # Not by an alias: that may be the name of an adapter that was loaded by hand.
+        adapter = self._declarations.named(plain)
+        return None if adapter is None or adapter.served_name == name else adapter
+
+    def is_managed(self, name: str) -> bool:
+        """Return whether the loader may unload a name: it is declared, or it was."""
+        return name in self.declared or self.is_outdated(name)
+
+
+MayLeave = Callable[[str], bool]
+"""Returns whether no new requests are sent to an older version, by its served name."""

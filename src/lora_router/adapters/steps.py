@@ -1,0 +1,204 @@
+"""What to do next on one pod: load, withdraw, unload, restore, or wait. No state, no I/O."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, TypeAlias
+
+from lora_router.adapters.backoff import Failures
+from lora_router.adapters.places import Place
+from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.retirement import Retirement
+from lora_router.fleet.adapter_beliefs import AWAY
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
+
+Reason: TypeAlias = Literal["stall", "memory", "failing", "cannot-load", "unread", "in-use"]
+REASONS: tuple[Reason, ...] = ("stall", "memory", "failing", "cannot-load", "unread", "in-use")
+"""Why a step is put off:
+
+- ``stall``: the pod serves requests, and loads have stalled it enough.
+- ``memory``: its host memory is full, and nothing in it can be unloaded now.
+- ``failing``: what is missing there failed, and is tried again later.
+- ``cannot-load``: the pod does not take such calls.
+- ``unread``: it is unknown what the pod has loaded, until its list has been read.
+- ``in-use``: an older version still has requests there.
+"""
+URGENT = 3.0
+"""A load that saves so many times the seconds of waiting that it costs is done at once."""
+SERVING = 0.1
+"""Requests in flight on a pod from which on it serves, if it has none at the moment."""
+_LOOKS = 64
+"""Missing adapters that are looked at for one step."""
+_AGAIN_SECONDS = 1.0
+"""When to look again for what no event reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load an adapter."""
+
+    place: Place
+    is_first_use: bool
+    """Whether requests wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Send an adapter no more requests on the pod, because it is to be unloaded there."""
+
+    name: str
+    retires: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Unload the adapter that was withdrawn."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Let the adapter that was withdrawn serve again, because it is in use."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again at a time."""
+
+    until: float
+    reason: Reason | Literal[""]
+    """Empty: nothing is put off."""
+
+
+Step: TypeAlias = Load | Withdraw | Unload | Restore | Wait | None
+"""``None``: there is nothing to do until something changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the steps of all pods depend on."""
+
+    fleet: Fleet
+    failures: Failures
+    retirement: Retirement
+    waiting: Collection[str]
+    """Adapters for which requests wait because no pod has them."""
+    loads: Mapping[str, float]
+    """Mean number of requests in flight of adapters."""
+    may_leave: Callable[[str], bool]
+    """Returns whether routing sends no new requests to an older version."""
+    pod_load: float
+    """Mean number of requests in flight on a pod. One without requests will have so many soon."""
+    is_held: Callable[[str], bool]
+    """Returns whether requests for an adapter wait in a router."""
+
+
+def next_step(pod: PodLoads, now: float, around: Surroundings) -> Step:
+    """Return what to do next on a pod that has no call under way."""
+    if pod.blocked_until > now:
+        return Wait(pod.blocked_until, "cannot-load")
+    if pod.unread:
+        return Wait(now + _AGAIN_SECONDS, "unread")
+    if pod.leaving is not None:
+        return _step_of_leaving(pod, now, around)
+    for name in pod.retiring:
+        if _may_retire(name, around):
+            return Withdraw(name, retires=True)
+    step = _step_of_missing(pod, now, around)
+    if step is None and pod.retiring:
+        return Wait(now + _AGAIN_SECONDS, "")
+    return step
+
+
+def is_serving(pod: PodLoads, around: Surroundings) -> bool:
+    """Return whether a load on a pod makes requests wait, of now or of soon."""
+    return pod.requests > 0 or around.pod_load > SERVING
+
+
+def in_use(state: PodState, name: str) -> bool:
+    """Return whether an adapter has requests on a pod, of this router or of others."""
+    beliefs = state.beliefs
+    return name in state.in_flight_adapters or name in beliefs.foreign_adapters
+
+
+def _step_of_leaving(pod: PodLoads, now: float, around: Surroundings) -> Step:
+    leaving = pod.leaving
+    assert leaving is not None  # noqa: S101 -- the caller has checked it
+    if now < leaving.due:
+        return Wait(leaving.due, "")
+    if in_use(pod.state, leaving.name):
+        if leaving.retires:
+            return Wait(now + _AGAIN_SECONDS, "in-use")
+        return Restore(leaving.name)
+    if not leaving.retires and around.is_held(leaving.name):
+        return Restore(leaving.name)
+    return Unload(leaving.name)
+
+
+def _step_of_missing(pod: PodLoads, now: float, around: Surroundings) -> Step:
+    wait: Wait | None = None
+    ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
+    for name, place in islice(pod.missing.items(), _LOOKS):
+        failure = around.failures.get(pod.state, name)
+        if failure is not None and failure.next_at > now:
+            wait = _sooner(wait, Wait(failure.next_at, "failing"))
+            continue
+        is_first_use = name in around.waiting
+        if ready_at > now and not is_first_use and not _is_urgent(pod, place, around):
+            return _sooner(wait, Wait(min(ready_at, now + _AGAIN_SECONDS), "stall"))
+        if pod.free > 0 or name in pod.state.adapters:
+            return Load(place, is_first_use)
+        victim = _least_useful(pod, now, around)
+        if victim is None:
+            return _sooner(wait, Wait(now + _AGAIN_SECONDS, "memory"))
+        return Withdraw(victim, retires=False)
+    return wait
+
+
+def _is_urgent(pod: PodLoads, place: Place, around: Surroundings) -> bool:
+    """Return whether a load saves so much more waiting than it costs that it cannot wait."""
+    stall = pod.state.beliefs.load_seconds[AWAY] * max(pod.requests, around.pod_load)
+    return place.saves > URGENT * stall
+
+
+def _sooner(one: Wait | None, other: Wait) -> Wait:
+    return other if one is None or other.until < one.until else one
+
+
+def _least_useful(pod: PodLoads, now: float, around: Surroundings) -> str | None:
+    """Return the adapter whose place another one may take, or ``None``."""
+    state, retirement = pod.state, around.retirement
+    uses = state.beliefs.last_uses
+    found: tuple[tuple[bool, float, float], str] | None = None
+    for name in state.adapters:
+        if name in pod.wanted or not retirement.is_managed(name):
+            continue
+        declared = retirement.declared.get(name)
+        if declared is not None and declared.pinned:
+            continue
+        if in_use(state, name) or around.is_held(name):
+            continue
+        failure = around.failures.get(state, name)
+        if failure is not None and failure.next_at > now:
+            continue
+        is_last = len(around.fleet.serving(name).pods) < 2
+        key = is_last, around.loads.get(name, 0.0), uses.get(name, float("-inf"))
+        if found is None or key < found[0]:
+            found = key, name
+    return None if found is None else found[1]
+
+
+def _may_retire(name: str, around: Surroundings) -> bool:
+    """Return whether pods may unload a name that is declared no longer."""
+    successor = around.retirement.successor(name)
+    if successor is None:
+        return True
+    return (
+        successor.share >= 100
+        and bool(around.fleet.serving(successor.served_name).pods)
+        and around.may_leave(name)
+    )

@@ -1,0 +1,172 @@
+"""The adapters that templates declare, of those that are asked for.
+
+Rules:
+
+- A name that matches a template is declared when a request asks for it, or when a pod lists it: a
+  router before this one had it loaded.
+- At most ``MAX_NEW`` of these names wait for their first load. Clients choose names, and each costs
+  pods a call.
+- A name that nobody has asked for in ``FORGET_SECONDS`` and that no pod lists is forgotten.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+
+from lora_router.adapters.declarations import Declarations
+from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.sources import AllowedSources
+from lora_router.adapters.templates import ORIGIN, Template
+from lora_router.clock import Clock
+from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodState
+
+MAX_NEW = 256
+FORGET_SECONDS = 60.0
+_TIDY_SECONDS = 1.0
+_AT_ONCE = 64
+"""Names that are looked at in one turn of the event loop."""
+
+
+class Templated:
+    """The adapters of templates."""
+
+    def __init__(
+        self, declarations: Declarations, allowed: AllowedSources, fleet: Fleet, clock: Clock
+    ) -> None:
+        """Create it without templates.
+
+        Args:
+            declarations: Receives the adapters.
+            allowed: The sources from which pods may load.
+            fleet: The pods.
+            clock: The time.
+        """
+        self._declarations = declarations
+        self._allowed = allowed
+        self._fleet = fleet
+        self._clock = clock
+        self.templates: tuple[Template, ...] = ()
+        """The templates in use, in order."""
+        self._wanted_at: OrderedDict[str, float] = OrderedDict()
+        """By name: when it was wanted last."""
+        self._new: dict[str, None] = {}
+        """The names that no pod has listed yet."""
+        self._listed: deque[Iterator[str]] = deque()
+        """Lists of pods, as far as they have not been looked through."""
+        self._seen: dict[PodState, Catalog] = {}
+        self._pods_with: Counter[Catalog] = Counter()
+        """How many of these pods have a catalog. A thousand pods may share one."""
+        self._is_looking = self._is_tidying = False
+        fleet.changes.pods.subscribe(self._pods_changed)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further name may wait for its first load."""
+        return len(self._new) >= MAX_NEW
+
+    def __len__(self) -> int:
+        return len(self._wanted_at)
+
+    def replace(self, templates: Iterable[Template]) -> None:
+        """Use other templates. What the old ones declared and the new ones do not is withdrawn."""
+        self.templates = tuple(templates)
+        found = {name: self.find(name) for name in self._wanted_at}
+        for name, adapter in found.items():
+            if adapter is None:
+                del self._wanted_at[name]
+                self._new.pop(name, None)
+        self._declarations.replace_added(ORIGIN, filter(None, found.values()))
+        self._seen.clear()
+        self._pods_with.clear()
+        self._pods_changed(tuple(self._fleet))
+
+    def find(self, name: str) -> DeclaredAdapter | None:
+        """Return the adapter that the first template declares whose pattern matches a name."""
+        for template in self.templates:
+            adapter = template.adapter(name, self._allowed)
+            if adapter is not None:
+                return adapter
+        return None
+
+    def want(self, name: str) -> bool:
+        """Declare a name, or keep it declared; return whether it is."""
+        now = self._clock.now()
+        if name in self._wanted_at:
+            self._wanted_at[name] = now
+            self._wanted_at.move_to_end(name)
+            return True
+        if self.is_full or not self._add(name):
+            return False
+        self._new[name] = None
+        return True
+
+    def _add(self, name: str) -> bool:
+        if self._declarations.get(name) is not None:
+            return False
+        adapter = self.find(name)
+        if adapter is None or not self._declarations.add(ORIGIN, adapter):
+            return False
+        self._wanted_at[name] = self._clock.now()
+        if not self._is_tidying:
+            self._is_tidying = True
+            self._clock.call_later(_TIDY_SECONDS, self._tidy)
+        return True
+
+    def _pods_changed(self, states: Collection[PodState]) -> None:
+        for state in states:
+            if self._fleet.get(state.pod.name) is not state:
+                self._see(state, None)
+                continue
+            for name in self._new.keys() & state.adapters.keys():
+                del self._new[name]
+            if self.templates and self._seen.get(state) is not state.catalog:
+                if state.catalog not in self._pods_with:
+                    self._listed.append(iter(state.catalog.adapters))
+                self._see(state, state.catalog)
+        if self._listed and not self._is_looking:
+            self._is_looking = True
+            self._clock.call_later(0.0, self._look)
+
+    def _see(self, state: PodState, catalog: Catalog | None) -> None:
+        """Note the catalog of a pod. ``None``: the pod has left."""
+        before = self._seen.pop(state, None)
+        if catalog is not None:
+            self._seen[state] = catalog
+            self._pods_with[catalog] += 1
+        if before is not None:
+            self._pods_with[before] -= 1
+            if not self._pods_with[before]:
+                del self._pods_with[before]
+
+    def _look(self) -> None:
+        """Declare the next names that pods list and that templates match."""
+        names = tuple(islice(self._listed[0], _AT_ONCE))
+        if not names:
+            self._listed.popleft()
+        for name in names:
+            self._add(name)
+        self._is_looking = bool(self._listed)
+        if self._is_looking:
+            self._clock.call_later(0.0, self._look)
+
+    def _tidy(self) -> None:
+        """Forget names that nobody has asked for lately and that no pod lists."""
+        now = self._clock.now()
+        for name in tuple(islice(self._wanted_at, _AT_ONCE)):
+            if now - self._wanted_at[name] < FORGET_SECONDS:
+                break
+            if self._fleet.serving(name).pods:
+                self._wanted_at[name] = now
+                self._wanted_at.move_to_end(name)
+            else:
+                self._forget(name)
+        self._is_tidying = bool(self._wanted_at)
+        if self._is_tidying:
+            self._clock.call_later(_TIDY_SECONDS, self._tidy)
+
+    def _forget(self, name: str) -> None:
+        del self._wanted_at[name]
+        self._new.pop(name, None)
+        self._declarations.discard(ORIGIN, name)

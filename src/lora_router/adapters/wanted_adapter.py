@@ -1,0 +1,61 @@
+"""An adapter in the search for places (``places``)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.pod_plan import PodPlan
+from lora_router.fleet.pod_state import PodState
+from lora_router.routing.rendezvous import REMEMBERED, WHOLE, first_positions, hashes_of
+
+
+class FitPods(tuple[PodPlan, ...]):  # noqa: SLOT001 -- a tuple cannot have slots
+    """The pods on which adapters may be that are declared alike."""
+
+    _hashes: list[int] | None = None
+
+    @property
+    def name_hashes(self) -> list[int]:
+        """The hashes of their names."""
+        if self._hashes is None:
+            self._hashes = hashes_of([plan.state for plan in self])
+        return self._hashes
+
+
+@dataclass(slots=True)
+class WantedAdapter:
+    """An adapter with the pods that it gets."""
+
+    adapter: DeclaredAdapter
+    fits: FitPods
+    """The pods on which it may be."""
+    needed: int
+    """On how many of them it should be at least."""
+    most: int
+    load: float
+    """Its mean number of requests in flight."""
+    pods: dict[PodPlan, None] = field(default_factory=dict)
+    """The pods that it gets."""
+    slots: float = 0.0
+    """Their slots."""
+    order: Sequence[PodPlan] = ()
+    """Its first pods by rendezvous hashing, once they were asked for."""
+
+    @property
+    def name(self) -> str:
+        """Its served name."""
+        return self.adapter.served_name
+
+    def order_of_pods(self) -> Sequence[PodPlan]:
+        """Return the pods to consider for a copy, in order."""
+        if not self.order:
+            fits = self.fits
+            count = len(fits) if len(fits) <= WHOLE else max(REMEMBERED, 2 * self.needed)
+            positions = first_positions(self.name, fits.name_hashes, count)
+            self.order = [fits[position] for position in positions]
+        return self.order
+
+
+def may_be_on(adapter: DeclaredAdapter, state: PodState) -> bool:
+    """Return whether an adapter may be on a pod."""
+    return adapter.base_model in state.base_models and adapter.pods.admits(state.pod)

@@ -1,0 +1,52 @@
+"""Adapters that pods have loaded from elsewhere than they are declared."""
+
+import json
+
+from lora_router.adapters.declarations import Declarations, derived_version
+from lora_router.adapters.plain_sources import PlainSources
+from lora_router.scrape.models import models_in_steps
+from lora_router.steps import all_at_once
+from tests.unit.adapters.declared_router import declared
+
+NEW = f"sql@{derived_version('s3://lora/2')}"
+
+
+def listed(**roots: object) -> bytes:
+    models: list[dict[str, object]] = [{"id": "base", "root": "/models/base"}]
+    models += [{"id": name, "parent": "base", "root": root} for name, root in roots.items()]
+    return json.dumps({"object": "list", "data": models}).encode()
+
+
+def served(*lists: bytes, loaded: str = "", in_place: bool = False) -> str:
+    """Return the name under which pods serve ``sql`` after some lists were read."""
+    declarations = Declarations(in_place=in_place)
+    declarations.replace("file", [declared("sql", "s3://lora/2"), declared("v", version="1")])
+    sources = PlainSources(declarations)
+    sources.loaded(loaded)
+    for each in lists:
+        catalog = all_at_once(models_in_steps(each, roots=sources))
+        assert "base" in catalog.base_models
+    adapter = declarations.named("sql")
+    assert adapter is not None
+    return adapter.served_name
+
+
+def test_an_adapter_that_was_loaded_from_elsewhere_gets_a_version() -> None:
+    assert served(listed(sql="s3://lora/1", v="x", other="y")) == NEW
+
+
+def test_one_that_was_loaded_from_there_does_not() -> None:
+    assert served(listed(sql="s3://lora/2/")) == "sql"
+
+
+def test_each_is_compared_once_and_what_this_router_has_loaded_is_right() -> None:
+    assert served(listed(sql="s3://lora/2"), listed(sql="/cache/sql")) == "sql"
+    assert served(listed(sql="/cache/sql"), loaded="sql") == "sql"
+
+
+def test_a_list_without_usable_roots_says_nothing() -> None:
+    assert served(listed(sql=None), listed(sql=7), listed(sql={"a": [1]})) == "sql"
+
+
+def test_in_place_names_stay() -> None:
+    assert served(listed(sql="s3://lora/1"), in_place=True) == "sql"

@@ -1,0 +1,73 @@
+"""What is shown of declared adapters, and of pods that load them."""
+
+from lora_router.adapters.calls import Call, Outcome
+from lora_router.adapters.declared import WantedPods
+from lora_router.adapters.status import AdapterStatus, Failing, pod_status, rows_in_steps
+from tests.unit.adapters.loading import Loading, adapter, adapters
+
+EVERYWHERE = WantedPods(everywhere=True)
+
+
+def rows(loading: Loading) -> dict[str, AdapterStatus]:
+    found = [row for part in rows_in_steps(loading.loader) for row in part]
+    return {row.adapter.name: row for row in found}
+
+
+def test_a_loaded_adapter_names_its_pods() -> None:
+    loading = Loading(2, declared=[adapter("a", pods=EVERYWHERE)])
+    loading.run(2.0)
+
+    row = rows(loading)["a"]
+
+    assert row.state == "loaded"
+    assert sorted(row.wanted) == sorted(row.loaded) == ["pod-1", "pod-2"]
+    assert (row.wanted_count, row.loaded_count, row.failing_count) == (2, 2, 0)
+
+
+def test_a_failing_adapter_names_pod_reason_and_next_try() -> None:
+    loading = Loading(2, declared=[adapter("a", pods=EVERYWHERE)])
+    bad = loading.state(1)
+
+    def answer(call: Call) -> Outcome:
+        return "refused" if call.state is bad else "done"
+
+    loading.pods.answer = answer
+    loading.run(0.5)
+
+    row = rows(loading)["a"]
+
+    assert (row.state, row.loaded) == ("partly", ("pod-2",))
+    (failing,) = row.failing
+    assert failing == Failing("pod-1", "load", "it is refused", 1, failing.next_try_in)
+    assert 0 < failing.next_try_in < 1.5
+
+
+def test_the_state_of_an_adapter_that_no_pod_has() -> None:
+    loading = Loading(1, memory=2, declared=adapters(3))
+    loading.pods.seconds = 10.0
+    assert {row.state for row in rows(loading).values()} == {"unplaced"}, "nothing is planned yet"
+
+    loading.run(1.0)
+
+    assert sorted(row.state for row in rows(loading).values()) == ["loading", "unplaced", "waiting"]
+    assert rows(loading)["a0"].loading == ("pod-1",)
+
+
+def test_a_pod_shows_what_it_does_and_why_it_does_not() -> None:
+    loading = Loading(1, declared=adapters(2))
+    pod = loading.loader.pods[loading.state(1)]
+    loading.run(0.05)
+    assert pod_status(pod).call == "load a0"
+
+    loading.pods.answer = lambda _: "cannot-load"
+    loading.run(1.0)
+
+    shown = pod_status(pod)
+    assert (shown.call, shown.put_off) == ("", "cannot-load")
+    assert (shown.cannot_load, shown.missing) == ("it is cannot-load", 2)
+
+
+def test_thousands_of_adapters_are_shown_in_slices() -> None:
+    loading = Loading(1, memory=8, declared=adapters(500))
+
+    assert max(len(part) for part in rows_in_steps(loading.loader)) < 100
