@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tests.chart import CHART
 from tests.kube.binaries import module_folder
 from tests.kube.server import KubeClient, KubeError
 
@@ -65,10 +66,14 @@ def _documents(folder: Path, pattern: str) -> Iterator[Document]:
 
 
 async def install(admin: KubeClient, documents: list[Document]) -> None:
-    """Create the definitions, and wait until the API server serves the resources."""
+    """Create the definitions that are missing, and wait until the server serves the resources."""
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for document in documents:
-        await admin.call("POST", path, document)
+        try:
+            await admin.call("POST", path, document)
+        except KubeError as error:
+            if error.status != 409:
+                raise
     async with asyncio.timeout(60):
         for document in documents:
             while not await _served(admin, document["spec"]):
@@ -83,6 +88,12 @@ async def _served(admin: KubeClient, spec: Document) -> bool:
     except KubeError:
         return False
     return True
+
+
+async def install_model_adapters(admin: KubeClient) -> None:
+    """Create the chart's definition of ModelAdapter."""
+    file = CHART / "files" / "modeladapters.yaml"
+    await install(admin, [yaml.safe_load(file.read_text())])
 
 
 class Resources:

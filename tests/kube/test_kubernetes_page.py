@@ -131,6 +131,7 @@ async def test_each_object_is_one_that_the_api_server_takes(
     admin: KubeClient, resources: crds.Resources
 ) -> None:
     await inference.install(admin)
+    await crds.install_model_adapters(admin)
     await admin.namespace("team-b")
     for document in documents(PAGE):
         for whole in completed(document):

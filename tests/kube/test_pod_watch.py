@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes.aio.config import incluster_config
 
-from lora_router.discovery import kubernetes_api
+from lora_router.discovery import object_watch
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
-from lora_router.discovery.kubernetes_api import Credentials, KubernetesApi
+from lora_router.discovery.kubernetes_api import Credentials
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from tests.kube.proxy import Proxy
@@ -275,7 +276,7 @@ async def test_a_connection_that_goes_silent_is_noticed(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kubernetes_api, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(object_watch, "SILENCE_SECONDS", 1.0)
     await admin.pod(namespace, "before")
     async with Proxy(kube.port) as proxy:
         config = kube.write_kubeconfig(folder / "config", port=proxy.port)
@@ -467,14 +468,14 @@ async def test_five_thousand_pods_are_listed_in_pages(
         for _ in range(32):
             makers.create_task(make())
     pages = []
-    read_page = KubernetesApi.page
+    read_page = object_watch._Follower._page
 
-    async def counted(api: KubernetesApi, *arguments: object, **options: object) -> object:
-        page = await read_page(api, *arguments, **options)  # type: ignore[arg-type]
+    async def counted(follower: Any, *arguments: Any) -> Any:
+        page = await read_page(follower, *arguments)
         pages.append(len(page.items or ()))
         return page
 
-    monkeypatch.setattr(KubernetesApi, "page", counted)
+    monkeypatch.setattr(object_watch._Follower, "_page", counted)
     async with watching(kube.kubeconfig, namespace) as watcher:
         assert sum(pages) == total
         assert max(pages) == 250

@@ -19,21 +19,20 @@ from lora_router.discovery.kubernetes_api import (
     Credentials,
     CredentialsError,
     KubernetesApi,
-    PodQuery,
 )
-from lora_router.discovery.page_urls import PageRules
-from lora_router.discovery.pod_object import MODEL_LABEL, PodObject
-from lora_router.discovery.pod_ports import PortRules
-from lora_router.discovery.pod_translation import Family, to_pods
-from lora_router.discovery.pod_watch import (
+from lora_router.discovery.object_watch import (
     Alive,
     Changed,
     Listed,
     Lost,
-    PodEvent,
-    WatchOptions,
-    pod_events,
+    ObjectEvent,
+    object_events,
 )
+from lora_router.discovery.page_urls import PageRules
+from lora_router.discovery.pod_object import MODEL_LABEL, PodObject
+from lora_router.discovery.pod_ports import PortRules
+from lora_router.discovery.pod_query import pod_query
+from lora_router.discovery.pod_translation import Family, to_pods
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.log_limit import LogLimit
@@ -167,11 +166,9 @@ class KubernetesPods:
         ]
 
     async def _follow(self, scope: "_Scope") -> None:
-        options = WatchOptions(
-            PodQuery(scope.namespace, self._options.selector),
-            watch_seconds=self._options.watch_seconds,
-        )
-        async with aclosing(pod_events(self._open, options)) as events:
+        options = self._options
+        query = pod_query(scope.namespace, options.selector, watch_seconds=options.watch_seconds)
+        async with aclosing(object_events(self._open, query)) as events:
             async for event in events:
                 # An event that cannot be applied ends this run of the task. The next run starts
                 # with a list, so that the fleet lacks changes for no longer than the backoff.
@@ -180,7 +177,7 @@ class KubernetesPods:
     async def _open(self) -> KubernetesApi:
         return await KubernetesApi.open(self._options.credentials)
 
-    async def _apply_event(self, scope: "_Scope", event: PodEvent) -> None:
+    async def _apply_event(self, scope: "_Scope", event: ObjectEvent[PodObject]) -> None:
         match event:
             case Lost(error, retry_seconds):
                 self._lost(scope, error, retry_seconds)

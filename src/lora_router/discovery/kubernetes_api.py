@@ -7,22 +7,29 @@ Every failure is raised as an ``ApiError`` with one of a few causes.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import aiohttp
 import msgspec
 import yaml
 from kubernetes.aio import config
-from kubernetes.aio.client.api.core_v1_api import CoreV1Api
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from lora_router.discovery.pod_object import PodObject
+from lora_router.connection_error import reason_of
 
 IN_CLUSTER_VARIABLE = "KUBERNETES_SERVICE_HOST"
 REQUEST_SECONDS = 30.0
@@ -38,7 +45,14 @@ MAX_PAGE_BYTES = 256 * 1024 * 1024
 # Refuse compression: decompressing large lists would block the event loop.
 _HEADERS = {"Accept-Encoding": "identity"}
 _SUCCESS = (200, 201)
-_CAUSES = {401: "unauthorized", 403: "forbidden", 404: "missing", 409: "conflict", 410: "expired"}
+_CAUSES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "missing",
+    409: "conflict",
+    410: "expired",
+    429: "throttled",
+}
 
 Call = Callable[..., Awaitable[aiohttp.ClientResponse]]
 
@@ -53,7 +67,8 @@ class ApiError(Exception):
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
         """``expired`` (410), ``forbidden``, ``unauthorized``, ``missing``, ``conflict``,
-        ``credentials``, ``status``, ``timeout``, ``connect`` or ``malformed``: a metric label."""
+        ``throttled`` (429), ``credentials``, ``status``, ``timeout``, ``connect`` or ``malformed``:
+        a metric label."""
         super().__init__(message)
 
 
@@ -66,27 +81,6 @@ class Credentials:
 
     kubeconfig: Path | None = None
     context: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PodQuery:
-    """Which pods to list and watch."""
-
-    namespace: str | None
-    """``None``: all namespaces."""
-    selector: str
-
-
-class _ListMetadata(msgspec.Struct, frozen=True):
-    version: str = msgspec.field(default="", name="resourceVersion")
-    next_page: str = msgspec.field(default="", name="continue")
-
-
-class PodPage(msgspec.Struct, frozen=True):
-    """A page of a list."""
-
-    metadata: _ListMetadata
-    items: list[PodObject] | None = None
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
@@ -107,7 +101,6 @@ class Status(msgspec.Struct, frozen=True):
 
 _Read = TypeVar("_Read")
 
-_pages = msgspec.json.Decoder(PodPage)
 _events = msgspec.json.Decoder(WatchEvent)
 _statuses = msgspec.json.Decoder(Status)
 
@@ -122,7 +115,6 @@ class KubernetesApi:
     def __init__(self, client: ApiClient) -> None:
         self.client = client
         """What further calls are made with, through ``answer``."""
-        self._pods = CoreV1Api(client)
 
     @classmethod
     async def open(cls, credentials: Credentials) -> Self:
@@ -156,64 +148,48 @@ class KubernetesApi:
             RecursionError,
             yaml.YAMLError,
         ) as error:
-            raise CredentialsError(f"{_looked_in(credentials)}: {_text(error)}") from error
+            raise CredentialsError(f"{_looked_in(credentials)}: {reason_of(error)}") from error
 
     async def close(self) -> None:
         """Close all connections."""
         await self.client.close()  # type: ignore[no-untyped-call]
 
-    async def page(self, query: PodQuery, *, limit: int, next_page: str = "") -> PodPage:
-        """Return one page of the list of pods. ``limit`` 0 returns the whole list.
+    async def send(
+        self,
+        *,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        content_type: str = "application/json",
+        query: Mapping[str, str] = MappingProxyType({}),
+        _headers: dict[str, str],
+        _request_timeout: float,
+        **names: str,
+    ) -> aiohttp.ClientResponse:
+        """Send a document as it is: a ``Call`` for ``answer``.
 
-        Raises:
-            ApiError: The call failed. ``expired``: ``next_page`` belongs to a list that is too old.
+        The client's own calls make a model of a document, which loses what this release of the
+        client does not know, and writes times in a form that the API server does not always accept.
         """
-        async with self._ask(
-            query,
-            REQUEST_SECONDS,
-            limit=limit or None,
-            _continue=next_page or None,
-            _request_timeout=REQUEST_SECONDS,
-        ) as response:
-            return _decoded(_pages.decode, await read_body(response))
-
-    async def watch(
-        self, query: PodQuery, version: str, *, seconds: int
-    ) -> AsyncGenerator[list[WatchEvent]]:
-        """Watch changes after ``version``. Yields the events that arrive together.
-
-        The iteration ends when the server ends the watch, which it should do after ``seconds``.
-
-        Raises:
-            ApiError: The watch failed. ``expired``: ``version`` is too old. ``timeout``: the server
-                did not end the watch in time.
-        """
-        time_limit = seconds + SILENCE_SECONDS
-        async with (
-            self._ask(
-                query,
-                time_limit,
-                watch=True,
-                resource_version=version,
-                allow_watch_bookmarks=True,
-                timeout_seconds=seconds,
-                _request_timeout=time_limit,
-            ) as response,
-            aclosing(read_events(response)) as batches,
-        ):
-            async for batch in batches:
-                yield batch
-
-    def _ask(
-        self, query: PodQuery, time_limit: float, **options: Any
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        call: Call
-        if query.namespace is None:
-            call = self._pods.list_pod_for_all_namespaces_without_preload_content
-        else:
-            call = self._pods.list_namespaced_pod_without_preload_content
-            options["namespace"] = query.namespace
-        return self.answer(call, time_limit, label_selector=query.selector or None, **options)
+        client = self.client
+        request = await client.param_serialize(
+            method=method,
+            resource_path=path,
+            path_params=names,
+            query_params=list(query.items()),
+            header_params={
+                **_headers,
+                "Accept": "application/json",
+                "Content-Type": content_type,
+            },
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = await client.call_api(
+            *request, _request_timeout=_request_timeout, _preload_content=False
+        )
+        answer: aiohttp.ClientResponse = response.response
+        return answer
 
     @asynccontextmanager
     async def answer(
@@ -241,9 +217,9 @@ class KubernetesApi:
             raise ApiError("timeout", f"no complete response within {time_limit:g} s") from None
         except (config.ConfigException, FileNotFoundError) as error:
             # The client reloads the token's file, which may be gone.
-            raise ApiError("credentials", _text(error)) from None
+            raise ApiError("credentials", reason_of(error)) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-            raise ApiError("connect", _text(error)) from None
+            raise ApiError("connect", reason_of(error)) from None
 
 
 async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[list[WatchEvent]]:
@@ -330,7 +306,3 @@ def _decoded(decode: Callable[[bytes | msgspec.Raw], _Read], data: bytes | msgsp
         return decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError("malformed", f"unexpected response: {error}") from None
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__

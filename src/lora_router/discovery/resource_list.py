@@ -1,7 +1,7 @@
 """Follows a short list of resources: the endpoints of a Service, an InferencePool, objectives.
 
 Each change that the watch announces leads to a new list, and nothing has to be put together from
-events. ``pod_watch`` does that for pods, of which there are thousands.
+events. ``object_watch`` does that for objects of which there are thousands.
 """
 
 import asyncio

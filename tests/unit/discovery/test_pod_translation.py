@@ -358,6 +358,7 @@ def test_an_empty_model_label_names_no_model() -> None:
     assert good(pod_object(labels={"model.aibrix.ai/name": ""})).base_model is None
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from(

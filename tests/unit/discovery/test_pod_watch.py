@@ -15,27 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router import supervision
-from lora_router.discovery import kubernetes, kubernetes_api, pod_watch
+from lora_router.discovery import kubernetes, kubernetes_api, object_watch
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import (
     Credentials,
     CredentialsError,
     KubernetesApi,
-    PodQuery,
 )
-from lora_router.discovery.page_urls import PageRules
-from lora_router.discovery.pod_object import PodObject
-from lora_router.discovery.pod_ports import PortRules
-from lora_router.discovery.pod_translation import Family, to_pods
-from lora_router.discovery.pod_watch import (
+from lora_router.discovery.object_watch import (
     Alive,
     Changed,
     Listed,
     Lost,
-    PodEvent,
-    WatchOptions,
-    pod_events,
+    ObjectEvent,
+    object_events,
 )
+from lora_router.discovery.page_urls import PageRules
+from lora_router.discovery.pod_object import PodObject
+from lora_router.discovery.pod_ports import PortRules
+from lora_router.discovery.pod_query import pod_query
+from lora_router.discovery.pod_translation import Family, to_pods
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 
@@ -135,8 +134,8 @@ class ScriptedServer:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_watch, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(pod_watch, "_SHORT_SECONDS", 0.001)
+    monkeypatch.setattr(object_watch, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(object_watch, "_SHORT_SECONDS", 0.001)
 
 
 async def events_of(
@@ -145,8 +144,8 @@ async def events_of(
     """Return a summary of the first ``count`` events that are not ``Alive``."""
     events: list[tuple[str, object]] = []
     async with server.run(folder) as config:
-        watch = WatchOptions(PodQuery("ml", "app=vllm"), **options)
-        stream = pod_events(lambda: KubernetesApi.open(Credentials(config)), watch)
+        query = pod_query("ml", "app=vllm", **options)
+        stream = object_events(lambda: KubernetesApi.open(Credentials(config)), query)
         async with asyncio.timeout(60), aclosing(stream):
             async for event in stream:
                 if not isinstance(event, Alive):
@@ -156,7 +155,7 @@ async def events_of(
     return events
 
 
-def short(event: PodEvent) -> tuple[str, object]:
+def short(event: ObjectEvent[PodObject]) -> tuple[str, object]:
     match event:
         case Listed(pods):
             return "listed", [found.metadata.name for found in pods]
@@ -298,7 +297,8 @@ async def test_a_list_that_is_nonsense_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "cause"), [(401, "unauthorized"), (403, "forbidden"), (500, "status"), (429, "status")]
+    ("code", "cause"),
+    [(401, "unauthorized"), (403, "forbidden"), (500, "status"), (429, "throttled")],
 )
 async def test_a_refusal_is_a_failure_with_a_cause(tmp_path: Path, code: int, cause: str) -> None:
     server = ScriptedServer([{"code": code, "message": "no"}, Page([pod("a")])])
@@ -308,7 +308,7 @@ async def test_a_refusal_is_a_failure_with_a_cause(tmp_path: Path, code: int, ca
 async def test_a_watch_that_ends_at_once_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_watch, "_SHORT_SECONDS", 1.0)
+    monkeypatch.setattr(object_watch, "_SHORT_SECONDS", 1.0)
     server = ScriptedServer([Page([pod("a")]), Watch([]), Watch([line("ADDED", pod("b", 2))])])
     assert await events_of(server, tmp_path, 3) == [
         ("listed", ["a"]),
@@ -320,7 +320,7 @@ async def test_a_watch_that_ends_at_once_is_a_failure(
 async def test_a_server_that_does_not_end_a_watch_in_time_is_taken_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_api, "SILENCE_SECONDS", -0.7)
+    monkeypatch.setattr(object_watch, "SILENCE_SECONDS", -0.7)
     server = ScriptedServer(
         [Page([pod("a")]), Watch([], hang=True), Watch([line("ADDED", pod("b", 2))])]
     )
@@ -344,12 +344,12 @@ def test_pauses_grow_to_a_limit_and_begin_anew() -> None:
         def uniform(self, _low: float, high: float) -> float:
             return high
 
-    pause = pod_watch._Pause(Longest())  # type: ignore[arg-type]
-    first = pod_watch.FIRST_PAUSE_SECONDS
+    pause = object_watch._Pause(Longest())  # type: ignore[arg-type]
+    first = object_watch.FIRST_PAUSE_SECONDS
     assert [pause.next() for _ in range(4)] == [first, 2 * first, 4 * first, 8 * first]
     for _ in range(20):
         longest = pause.next()
-    assert longest == pod_watch.LONGEST_PAUSE_SECONDS
+    assert longest == object_watch.LONGEST_PAUSE_SECONDS
     pause.reset()
     assert pause.next() == first
 

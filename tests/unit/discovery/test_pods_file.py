@@ -326,6 +326,7 @@ async def test_a_list_that_could_not_be_applied_is_applied_again(
     await watched.pods.stop()
 
 
+@pytest.mark.slow
 async def test_a_large_list_is_read_in_a_thread_and_applied_in_pieces(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +409,7 @@ async def test_a_bad_edit_is_logged_once_and_the_last_good_list_stays(
     if bad == "gone":
         watched.path.unlink()
     elif bad == "too long":
-        monkeypatch.setattr("lora_router.discovery.pods_file._MAX_FILE_BYTES", 100)
+        monkeypatch.setattr("lora_router.discovery.watched_file.MAX_FILE_BYTES", 100)
         watched.path.write_text("#" * 200)
     else:
         watched.path.write_bytes(bad.encode(errors="surrogateescape"))
@@ -452,6 +453,7 @@ def test_a_thread_that_computes_is_quiet_and_leaves_no_trace() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 async def test_a_long_list_is_read_quietly_and_replaced_completely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

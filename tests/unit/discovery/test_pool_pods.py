@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lora_router.discovery import pod_watch, resource_list
+from lora_router.discovery import object_watch, resource_list
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials, CredentialsError
 from lora_router.discovery.pool_object import V1, pool_query
@@ -70,7 +70,7 @@ class Followed:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_watch, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(object_watch, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(resource_list, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(resource_list, "LONGEST_PAUSE_SECONDS", 0.05)
 
@@ -103,6 +103,7 @@ async def test_a_pool_with_several_ports_has_an_endpoint_for_each(tmp_path: Path
         await followed.until_endpoints(a_rank_0="10.0.0.1:8000", a_rank_1="10.0.0.1:8001")
 
 
+@pytest.mark.slow
 async def test_a_change_of_the_pool_changes_the_pods(tmp_path: Path) -> None:
     async with following(tmp_path, inference_pool(8000)) as followed:
         await followed.until_endpoints(a="10.0.0.1:8000")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.discovery.pod_object import PodObject
@@ -18,6 +18,7 @@ from lora_router.discovery.shell_words import MAX_SCRIPT, UNKNOWN, commands
 from lora_router.fleet.lora_spec import ASSUMED, COMMAND_LINE, LABEL, UNLIMITED, LoraSpec
 from lora_router.fleet.pod import Pod
 from lora_router.yaml_document import parse_yaml
+from tests.examples import examples
 
 PODS = parse_yaml((Path(__file__).parents[2] / "data" / "vllm-pods.yaml").read_bytes())
 assert isinstance(PODS, list)
@@ -219,7 +220,8 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.slow
+@examples(30)
 @given(st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size=20))
 def test_a_real_shell_reads_the_same_words(arguments: list[str]) -> None:
     variables = {"A": "1 2", "B": "3"}

@@ -1,12 +1,12 @@
-"""Turns list and watch into one stream of changes of the pods.
+"""Turns list and watch into one stream of changes of the objects of one kind.
 
 The quirks of the protocol are handled here:
 
 - A list is read in pages. If it expires while it is read, it is read once more from the start.
 - A watch continues from the resource version of the list, of the last event or of the last
   bookmark. The server ends each watch after some time, and the next one continues from there.
-- ``410 Gone`` means that the version is too old. A new list replaces everything, and pods that it
-  does not contain are gone.
+- ``410 Gone`` means that the version is too old. A new list replaces everything, and objects that
+  it does not contain are gone.
 - After a lost connection, or a watch that the server does not end in time, the same watch is
   started again with exponential backoff. Each attempt after a failure reloads the credentials.
 
@@ -16,43 +16,63 @@ Source: the Kubernetes API's "Efficient detection of changes" and ``client-go``'
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from lora_router.discovery.kubernetes_api import (
+    REQUEST_SECONDS,
+    SILENCE_SECONDS,
     ApiError,
+    Call,
     CredentialsError,
     KubernetesApi,
-    PodQuery,
     WatchEvent,
     event_error,
+    read_body,
+    read_events,
 )
-from lora_router.discovery.pod_object import PodObject
 
 PAGE_LIMIT = 250
-"""Pods in a page: some milliseconds of decoding."""
+"""Objects in a page: some milliseconds of decoding."""
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
 _SHORT_SECONDS = 1.0
 """A watch that ends sooner without an event counts as a failure."""
 
 
+class _HasVersion(Protocol):
+    @property
+    def resource_version(self) -> str: ...
+
+
+class WatchedObject(Protocol):
+    """What the record of an object must have."""
+
+    @property
+    def metadata(self) -> _HasVersion:
+        """Its metadata."""
+
+
+Item = TypeVar("Item", bound=WatchedObject)
+
+
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """The complete list of pods. Known pods that are not in it are gone."""
+class Listed(Generic[Item]):
+    """The complete list of objects. Known objects that are not in it are gone."""
 
-    pods: tuple[PodObject, ...]
+    objects: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """Events that arrived together: pods added, changed or deleted, in order."""
+class Changed(Generic[Item]):
+    """Events that arrived together: objects added, changed or deleted, in order."""
 
-    pods: tuple[tuple[PodObject, bool], ...]
-    """Each pod with whether it still exists."""
+    objects: tuple[tuple[Item, bool], ...]
+    """Each object with whether it still exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +82,44 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The pods cannot be followed at the moment. A retry follows."""
+    """The objects cannot be followed at the moment. A retry follows."""
 
     error: ApiError
     retry_seconds: float
 
 
-PodEvent = Listed | Changed | Alive | Lost
-
-_pod_decoder = msgspec.json.Decoder(PodObject)
+ObjectEvent: TypeAlias = Listed[Item] | Changed[Item] | Alive | Lost
 
 
 @dataclass(frozen=True, slots=True)
-class WatchOptions:
-    """How to watch."""
+class ObjectQuery(Generic[Item]):
+    """Which objects to list and watch, and how."""
 
-    query: PodQuery
+    item: type[Item]
+    """The record that one of them is decoded to."""
+    call: Callable[[KubernetesApi], Call]
+    """Returns the method of the client's API classes that lists them."""
+    arguments: Mapping[str, str | None] = field(default_factory=dict)
+    """What says which: the namespace or a label selector, for example."""
     watch_seconds: int = 30
     """Server-side timeout of a watch."""
     page_limit: int = PAGE_LIMIT
+    """Objects of a page. 0: the whole list is one page."""
 
 
-async def pod_events(
+async def object_events(
     open_api: Callable[[], Awaitable[KubernetesApi]],
-    options: WatchOptions,
+    query: ObjectQuery[Item],
     rng: random.Random | None = None,
-) -> AsyncGenerator[PodEvent]:
-    """Yield the changes of the pods for ever, starting with a complete list.
+) -> AsyncGenerator[ObjectEvent[Item]]:
+    """Yield the changes of the objects for ever, starting with a complete list.
 
     Args:
         open_api: Opens a client with the current credentials.
-        options: Which pods to watch, and how.
+        query: Which objects to watch, and how.
         rng: Source of the backoff's jitter, so that replicas do not all retry at the same time.
     """
-    follower = _Follower(options)
+    follower = _Follower(query)
     pause = _Pause(rng or random.Random())
     while True:
         try:
@@ -118,14 +142,26 @@ async def pod_events(
         await asyncio.sleep(seconds)
 
 
-class _Follower:
+class _Metadata(msgspec.Struct, frozen=True):
+    version: str = msgspec.field(default="", name="resourceVersion")
+    next_page: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct, Generic[Item], frozen=True):
+    metadata: _Metadata
+    items: list[Item] | None = None
+
+
+class _Follower(Generic[Item]):
     """Lists, watches, and remembers the version to continue from."""
 
-    def __init__(self, options: WatchOptions) -> None:
-        self._options = options
+    def __init__(self, query: ObjectQuery[Item]) -> None:
+        self._query = query
+        self._pages = msgspec.json.Decoder(_Page[query.item])  # type: ignore[name-defined]
+        self._items = msgspec.json.Decoder(query.item)
         self._version = ""
 
-    async def follow(self, api: KubernetesApi) -> AsyncGenerator[PodEvent]:
+    async def follow(self, api: KubernetesApi) -> AsyncGenerator[ObjectEvent[Item]]:
         """Yield the changes until a call fails.
 
         Raises:
@@ -146,7 +182,7 @@ class _Follower:
                 if just_listed:
                     raise
 
-    async def _list(self, api: KubernetesApi) -> Listed:
+    async def _list(self, api: KubernetesApi) -> Listed[Item]:
         try:
             return await self._list_pages(api)
         except ApiError as error:
@@ -154,24 +190,60 @@ class _Follower:
                 raise
         return await self._list_pages(api)
 
-    async def _list_pages(self, api: KubernetesApi) -> Listed:
-        pods: list[PodObject] = []
+    async def _list_pages(self, api: KubernetesApi) -> Listed[Item]:
+        found: list[Item] = []
         next_page = ""
         while True:
-            page = await api.page(
-                self._options.query, limit=self._options.page_limit, next_page=next_page
-            )
-            pods += page.items or ()
+            page = await self._page(api, next_page)
+            found += page.items or ()
             next_page = page.metadata.next_page
             if not next_page:
                 self._version = page.metadata.version
-                return Listed(tuple(pods))
+                return Listed(tuple(found))
 
-    async def _watch(self, api: KubernetesApi) -> AsyncGenerator[PodEvent]:
-        options = self._options
+    async def _page(self, api: KubernetesApi, next_page: str) -> _Page[Item]:
+        """Return one page of the list.
+
+        Raises:
+            ApiError: The call failed. ``expired``: ``next_page`` belongs to a list that is too old.
+        """
+        query = self._query
+        async with api.answer(
+            query.call(api),
+            REQUEST_SECONDS,
+            **query.arguments,
+            limit=query.page_limit or None,
+            _continue=next_page or None,
+            _request_timeout=REQUEST_SECONDS,
+        ) as response:
+            body = await read_body(response)
+        try:
+            return self._pages.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ApiError("malformed", f"unexpected response: {error}") from None
+
+    async def _watch(self, api: KubernetesApi) -> AsyncGenerator[ObjectEvent[Item]]:
+        """Yield the changes until the server ends the watch.
+
+        Raises:
+            ApiError: The watch failed. ``expired``: the version is too old. ``timeout``: the server
+                did not end the watch in time.
+        """
+        query = self._query
         began, silent = time.monotonic(), True
-        watch = api.watch(options.query, self._version, seconds=options.watch_seconds)
-        async with aclosing(watch) as batches:
+        time_limit = query.watch_seconds + SILENCE_SECONDS
+        options: dict[str, Any] = {
+            **query.arguments,
+            "watch": True,
+            "resource_version": self._version,
+            "allow_watch_bookmarks": True,
+            "timeout_seconds": query.watch_seconds,
+            "_request_timeout": time_limit,
+        }
+        async with (
+            api.answer(query.call(api), time_limit, **options) as response,
+            aclosing(read_events(response)) as batches,
+        ):
             async for batch in batches:
                 silent = False
                 changes, error = self._take(batch)
@@ -186,19 +258,17 @@ class _Follower:
             raise ApiError("connect", "the server ended the watch immediately")
         yield Alive()
 
-    def _take(
-        self, batch: list[WatchEvent]
-    ) -> tuple[list[tuple[PodObject, bool]], ApiError | None]:
-        changes: list[tuple[PodObject, bool]] = []
+    def _take(self, batch: list[WatchEvent]) -> tuple[list[tuple[Item, bool]], ApiError | None]:
+        changes: list[tuple[Item, bool]] = []
         for event in batch:
             if event.type == "ERROR":
                 return changes, event_error(event)
             try:
-                found = _pod_decoder.decode(event.object)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                found = self._items.decode(event.object)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 # Continuing after the event would lose it. A new list replaces everything.
                 self._version = ""
-                return changes, ApiError("malformed", f"not a pod: {error}")
+                return changes, ApiError("malformed", f"unexpected object: {error}")
             self._version = found.metadata.resource_version
             if event.type in {"ADDED", "MODIFIED", "DELETED"}:
                 changes.append((found, event.type != "DELETED"))
