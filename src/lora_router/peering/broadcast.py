@@ -293,8 +293,8 @@ class Broadcasts:
             self._complete_wanted = True
             hub.report_soon()
         if message.HasField("report"):
-            self._read(peer, sender, message.report)
-            sender.is_live = sender.is_live or not is_stored
+            is_known = self._read(peer, sender, message.report)
+            sender.is_live = sender.is_live or (is_known and not is_stored)
         if not is_stored:  # What is stored was read long ago.
             self._take(name, sender, message)
 
@@ -304,7 +304,8 @@ class Broadcasts:
         except ReportError as error:
             self._stop_listening(name, sender, error.cause, str(error))
 
-    def _read(self, peer: Peer, sender: _Sender, report: Report) -> None:
+    def _read(self, peer: Peer, sender: _Sender, report: Report) -> bool:
+        """Use a report. Return whether nothing more is to be waited for of this router."""
         hub, name = self._hub, peer.name
         try:
             share = sender.reader.read(report)
@@ -312,17 +313,18 @@ class Broadcasts:
             if self._channel is not None and hub.now() - sender.asked_at >= _ASK_SECONDS:
                 sender.asked_at = hub.now()
                 self._publish(PeerMessage(wants_complete=True).SerializeToString(), to=name)
-            return
+            return False
         except ReportError as error:
             self._stop_listening(name, sender, error.cause, str(error))
-            return
-        if share is None:
-            return
+            return True
+        if share is None:  # Further parts follow.
+            return False
         readers = (each.reader for each in self._senders.values())
         if is_too_heavy(sender.reader, readers, MAX_BROADCAST_PEERS):
             self._stop_listening(name, sender, "too-large", "all reports are too large")
-            return
+            return True
         hub.reported(peer, share)
+        return True
 
     def _stop_listening(self, name: str, sender: _Sender, cause: str, message: str) -> None:
         self._hub.rejected(cause, message, name)

@@ -5,7 +5,7 @@ the mesh decides which stream of a peer is used.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -17,6 +17,7 @@ from lora_router.grpc_server.status import (
     RESOURCE_EXHAUSTED,
 )
 from lora_router.peering.budget import Allowance, Budget
+from lora_router.peering.hub import Hub
 from lora_router.peering.limits import (
     BYTES_BURST,
     BYTES_PER_SECOND,
@@ -27,11 +28,9 @@ from lora_router.peering.limits import (
 )
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
+from lora_router.peering.peer import Peer
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader
-
-if TYPE_CHECKING:
-    from lora_router.peering.mesh import Mesh
-    from lora_router.peering.peer import Peer
+from lora_router.peering.worker_place import WorkerPlace
 
 VERSION = 1
 """The highest version of the protocol that this router speaks."""
@@ -47,10 +46,30 @@ def is_router_name(name: str, release: str) -> bool:
     return 0 < len(name) <= _LONGEST_ROUTER_NAME and (name + release).isprintable()
 
 
+class Conversations(Protocol):
+    """All conversations of this router, as one of them needs them. ``Mesh`` is these."""
+
+    hub: Hub
+    place: WorkerPlace | None
+    """Where this router is, if it is a worker and others may not know that."""
+
+    def joined(self, conversation: "Conversation", name: str, release: str) -> Ending | None:
+        """Add a stream to a peer that greeted on it, or refuse it."""
+
+    def ended(self, conversation: "Conversation") -> None:
+        """Remove a stream that ended."""
+
+    def complete_wanted(self, peer: str) -> None:
+        """Send the next report to a peer as a complete one, and soon."""
+
+    def is_too_heavy(self, reader: ReportReader) -> bool:
+        """Return whether the reports of all peers take too much memory, and this one's much."""
+
+
 class Conversation:
     """One stream."""
 
-    def __init__(self, mesh: "Mesh", link: Link, *, opened_here: bool) -> None:
+    def __init__(self, mesh: Conversations, link: Link, *, opened_here: bool) -> None:
         """Create the conversation of a new stream.
 
         Args:

@@ -17,21 +17,23 @@ No I/O: carriers carry the messages, and a clock calls.
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
+from lora_router.clock import Clock, Timer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
-from lora_router.fleet.peers import MISSED
+from lora_router.fleet.peer_shares import MISSED
 from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.passing import (
+    PassesFailedLoads,
     PassesIds,
     PassesPrefixes,
     PassesQuestions,
     PassesReadings,
+    PassesWithdrawals,
 )
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.peer import Peer
@@ -51,23 +53,6 @@ _EXTRA_BURST, _EXTRA_PER_SECOND = 10, 10
 _LATE_SECONDS = 0.25
 _MOST_WITH_REPORT = 32 * 1024
 """Bytes of readings that go in the same message as a report. More go in messages of their own."""
-
-
-class Timer(Protocol):
-    """A scheduled call."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-
-
-class Clock(Protocol):
-    """Time and timers."""
-
-    def now(self) -> float:
-        """Return seconds, monotonic."""
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, ``seconds`` from now."""
 
 
 class Hub:
@@ -117,6 +102,10 @@ class Hub:
         """Tells peers which prompts went to which pods, and takes in what they tell."""
         self.questions: PassesQuestions | None = None
         """Asks peers what people want to know, and answers them."""
+        self.failed_loads: PassesFailedLoads | None = None
+        """Tells peers which adapters cannot be loaded, and takes in what they tell."""
+        self.withdrawals: PassesWithdrawals | None = None
+        """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -184,6 +173,10 @@ class Hub:
             self.ids.received(name, message.made_ids)
         if self.prefixes is not None and message.sent_prompts:
             self.prefixes.received(name, message.sent_prompts)
+        if self.failed_loads is not None and message.failed_loads:
+            self.failed_loads.received(name, message.failed_loads)
+        if self.withdrawals is not None and message.withdrawals:
+            self.withdrawals.received(name, message.withdrawals)
         if self.questions is not None:
             if message.HasField("question"):
                 self.questions.asked(name, message.question)
@@ -318,14 +311,17 @@ class Hub:
         log.info("peer %s %s, %d peers", peer.name, why, len(self.peers))
         for carrier in self._carriers:
             carrier.forget(peer.name, why)
-        if self.readings is not None:
-            self.readings.gone(peer.name)
-        if self.ids is not None:
-            self.ids.gone(peer.name)
-        if self.prefixes is not None:
-            self.prefixes.gone(peer.name)
-        if self.questions is not None:
-            self.questions.gone(peer.name)
+        parts = (
+            self.readings,
+            self.ids,
+            self.prefixes,
+            self.failed_loads,
+            self.withdrawals,
+            self.questions,
+        )
+        for part in parts:
+            if part is not None:
+                part.gone(peer.name)
         self._fleet.forget_peer(peer.name, self.now())
 
     # Called by the fleet

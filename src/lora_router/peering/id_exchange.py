@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
+from lora_router.clock import Timer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.made_ids import MadeIds
 from lora_router.fleet.pod_state import PodState
 from lora_router.peering.budget import Budgets
-from lora_router.peering.hub import Hub, Timer
+from lora_router.peering.hub import Hub
 from lora_router.peering.limits import IDS_BURST, IDS_PER_SECOND, MAX_IDS
 from lora_router.peering.newcomers import Newcomers
 from lora_router.peering.pb import peering_pb2 as pb

@@ -43,6 +43,18 @@ MAX_IDS = 4_000
 IDS_BURST, IDS_PER_SECOND = 40_000, 10_000
 """IDs of one peer. Those beyond are ignored, because a lost ID costs one request."""
 
+MAX_FAILED_LOADS = 100
+"""Adapters that cannot be loaded, in a message."""
+MAX_FAILED_SECONDS = 3_600.0
+FAILED_LOADS_BURST, FAILED_LOADS_PER_SECOND = 1_000, 200
+"""Such adapters of one peer. Those beyond are ignored: requests for them wait in vain."""
+
+MAX_WITHDRAWALS = 1_000
+"""Adapters that are about to be unloaded, in a message."""
+MAX_WITHDRAWN_SECONDS = 60.0
+WITHDRAWALS_BURST, WITHDRAWALS_PER_SECOND = 4_000, 400
+"""Such adapters of one peer. Those beyond are ignored: a request for one of them may fail."""
+
 MAX_PREFIX_NAMES = 2_000
 """Names of prompts in a message: 2 ms of work."""
 MAX_PREFIX_TOKENS = 16 * 1024 * 1024

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from lora_router.peering.hub import Hub, Timer
+from lora_router.clock import Timer
+from lora_router.peering.hub import Hub
 
 JOIN_SECONDS = 0.5
 """From the first peer that joins until all of them are told."""

@@ -3,7 +3,14 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from lora_router.peering.pb.peering_pb2 import Answer, MadeIds, Question, SentPrompts
+from lora_router.peering.pb.peering_pb2 import (
+    Answer,
+    FailedLoad,
+    MadeIds,
+    Question,
+    SentPrompts,
+    Withdrawal,
+)
 from lora_router.peering.pb.readings_pb2 import Readings
 
 
@@ -81,6 +88,34 @@ class PassesQuestions(Protocol):
 
         Raises:
             ReportError: It exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
+
+
+class PassesFailedLoads(Protocol):
+    """Tells peers which adapters cannot be loaded, and takes in what they tell."""
+
+    def received(self, name: str, message: Collection[FailedLoad]) -> None:
+        """Take in what a peer tells.
+
+        Raises:
+            ReportError: The message exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
+
+
+class PassesWithdrawals(Protocol):
+    """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
+
+    def received(self, name: str, message: Collection[Withdrawal]) -> None:
+        """Take in what a peer tells.
+
+        Raises:
+            ReportError: The message exceeds a bound.
         """
 
     def gone(self, name: str) -> None:

@@ -6,10 +6,11 @@ import secrets
 import socket
 from typing import Protocol
 
+from lora_router.clock import Clock
 from lora_router.fleet.fleet import Fleet
 from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
-from lora_router.peering.hub import Clock, Hub
+from lora_router.peering.hub import Hub
 from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.prefix_exchange import PrefixExchange

@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from lora_router.clock import Timer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prompt import Prompt
 from lora_router.peering.budget import Budgets
-from lora_router.peering.hub import Hub, Timer
+from lora_router.peering.hub import Hub
 from lora_router.peering.limits import (
     MAX_NAME_BYTES,
     MAX_PREFIX_NAMES,

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from lora_router.clock import Timer
 from lora_router.peering.budget import Budget
-from lora_router.peering.hub import Hub, Timer
+from lora_router.peering.hub import Hub
 from lora_router.peering.limits import (
     ANSWER_PIECE_BYTES,
     MAX_ANSWER_BYTES,

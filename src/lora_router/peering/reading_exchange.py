@@ -7,12 +7,12 @@ A peer that misses a message reads the pods itself. So nothing is kept or sent a
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from lora_router.clock import Timer
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, Reading
 from lora_router.peering.budget import Budget
-from lora_router.peering.hub import Timer
 from lora_router.peering.passing import PassesReadings
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.pb.readings_pb2 import Readings

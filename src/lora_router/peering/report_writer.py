@@ -21,12 +21,9 @@ from lora_router.peering.limits import (
     MAX_PODS,
     MAX_REQUESTS,
     MAX_ROUTERS,
-    MAX_USED_SECONDS,
-    PART_NAME_BYTES,
-    PART_ROWS,
     REPORT_USED,
 )
-from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report, Used
+from lora_router.peering.report_parts import ReportParts
 from lora_router.peering.tables import HeldRow, PodKey, Tables
 
 _NOTHING = PodShare(("", ""), 0, {})
@@ -82,7 +79,7 @@ class ReportWriter:
         tables = self._tables
         base, tables.number = tables.number, share.number
         self._now_ms = int(now * 1000)
-        parts = _Parts(share.number, base, self._now_ms)
+        parts = ReportParts(share.number, base, self._now_ms)
         self._report_requests(parts, share)
         self._report_held(parts, share)
         self._report_ejected(parts, share)
@@ -93,7 +90,7 @@ class ReportWriter:
     def complete(self) -> list[bytes]:
         """Return the messages that report everything, for a peer that has nothing."""
         tables = self._tables
-        parts = _Parts(tables.number, 0, self._now_ms)
+        parts = ReportParts(tables.number, 0, self._now_ms)
         for pod in tables.pods:
             parts.add_pod(pod)
         for adapter in tables.adapters:
@@ -118,7 +115,7 @@ class ReportWriter:
 
     # What changed
 
-    def _report_requests(self, parts: "_Parts", share: LedgerShare) -> None:
+    def _report_requests(self, parts: ReportParts, share: LedgerShare) -> None:
         before, self._reported = self._reported, dict(share.pods)
         for name in before.keys() - share.pods.keys():
             self._report_server(parts, name, before[name].server, _NOTHING)
@@ -131,13 +128,13 @@ class ReportWriter:
             self._report_server(parts, name, pod_share.server, pod_share)
 
     def _report_server(
-        self, parts: "_Parts", name: str, server: tuple[str, str], share: PodShare
+        self, parts: ReportParts, name: str, server: tuple[str, str], share: PodShare
     ) -> None:
         position = self._pod(parts, name, server)
         if position is not None:
             self._report_pod(parts, position, share)
 
-    def _report_pod(self, parts: "_Parts", position: int, share: PodShare) -> None:
+    def _report_pod(self, parts: ReportParts, position: int, share: PodShare) -> None:
         tables = self._tables
         requests = min(share.requests, MAX_REQUESTS)
         if requests != tables.requests.get(position, 0):
@@ -166,7 +163,7 @@ class ReportWriter:
         else:
             tables.counts.pop(position, None)
 
-    def _report_held(self, parts: "_Parts", share: LedgerShare) -> None:
+    def _report_held(self, parts: ReportParts, share: LedgerShare) -> None:
         tables = self._tables
         if not share.held and not tables.held:
             return
@@ -184,7 +181,7 @@ class ReportWriter:
         tables.held = after
 
     def _held_row(
-        self, parts: "_Parts", share: LedgerShare, held: HeldShare, before: HeldRow | None
+        self, parts: ReportParts, share: LedgerShare, held: HeldShare, before: HeldRow | None
     ) -> HeldRow:
         since = max(0, self._now_ms - int(held.seconds * 1000))
         # Rounding must not make a new row of each report.
@@ -200,7 +197,7 @@ class ReportWriter:
             closed_pod = closed_adapter = None
         return HeldRow(since, _plus_one(wanted), _plus_one(closed_pod), _plus_one(closed_adapter))
 
-    def _report_ejected(self, parts: "_Parts", share: LedgerShare) -> None:
+    def _report_ejected(self, parts: ReportParts, share: LedgerShare) -> None:
         tables = self._tables
         if not share.ejected and not tables.ejected:
             return
@@ -212,7 +209,7 @@ class ReportWriter:
         parts.set_ejected(after - tables.ejected, tables.ejected - after)
         tables.ejected = after
 
-    def _report_used(self, parts: "_Parts", used: Mapping[str, UsedShare]) -> None:
+    def _report_used(self, parts: ReportParts, used: Mapping[str, UsedShare]) -> None:
         rows = 0
         for name, share in islice(used.items(), REPORT_USED):
             pod = self._pod(parts, name, share.server)
@@ -224,7 +221,7 @@ class ReportWriter:
     def _idle_now(self) -> Mapping[str, UsedShare]:
         return {} if self._idle is None else self._idle(self._now_ms / 1000, REPORT_USED)
 
-    def _report_acknowledged(self, parts: "_Parts", share: LedgerShare) -> None:
+    def _report_acknowledged(self, parts: ReportParts, share: LedgerShare) -> None:
         tables = self._tables
         for router in share.heard:
             if router not in self._routers and len(tables.routers) < MAX_ROUTERS:
@@ -236,7 +233,7 @@ class ReportWriter:
 
     # The positions of names
 
-    def _pod(self, parts: "_Parts", name: str, server: tuple[str, str]) -> int | None:
+    def _pod(self, parts: ReportParts, name: str, server: tuple[str, str]) -> int | None:
         key = PodKey(name, *server)
         position = self._pods.get(key)
         tables = self._tables
@@ -246,12 +243,12 @@ class ReportWriter:
             parts.add_pod(key)
         return position
 
-    def _known_pod(self, parts: "_Parts", share: LedgerShare, name: str) -> int | None:
+    def _known_pod(self, parts: ReportParts, share: LedgerShare, name: str) -> int | None:
         """Return the position of a pod that is only referred to by its name."""
         found = share.pods.get(name)
         return self._pod(parts, name, ("", "") if found is None else found.server)
 
-    def _adapter(self, parts: "_Parts", name: str) -> int | None:
+    def _adapter(self, parts: ReportParts, name: str) -> int | None:
         position = self._adapters.get(name)
         tables = self._tables
         if position is None and len(tables.adapters) < MAX_ADAPTERS and self._has_room(name):
@@ -272,119 +269,6 @@ class ReportWriter:
             return False
         self._tables.name_bytes = total
         return True
-
-
-class _Parts:
-    """The parts of one report. The last one is not finished."""
-
-    def __init__(self, number: int, base: int, now_ms: int) -> None:
-        self._finished: list[bytes] = []
-        self._room = PART_ROWS
-        self._name_room = PART_NAME_BYTES
-        self.report = Report(number=number, base=base, now_ms=now_ms)
-
-    def add_pod(self, pod: PodKey) -> None:
-        self._take_name(sum(map(len, pod)))
-        self.report.new_pods.append(Pod(name=pod.name, address=pod.address, uid=pod.uid))
-
-    def add_adapter(self, name: str) -> None:
-        self._take_name(len(name))
-        self.report.new_adapters.append(name)
-
-    def set_requests(self, pod: int, requests: int) -> None:
-        self._take_row()
-        report = self.report
-        report.pod.append(pod)
-        report.pod_requests.append(requests)
-
-    def set_counts(self, pod: int, counts: Mapping[int, int]) -> None:
-        """Set the requests of some adapters on a pod. They must not be more than ``PART_ROWS``."""
-        if self._room < len(counts):
-            self._next_part()
-        self._room -= len(counts)
-        report = self.report
-        # Whole columns: each call of protobuf costs more than a number does.
-        report.count_pod.extend([pod] * len(counts))
-        report.count_adapter.extend(counts.keys())
-        report.count_requests.extend(counts.values())
-
-    def set_held(self, adapter: int, row: HeldRow) -> None:
-        self._take_row()
-        self.report.held.append(
-            Held(
-                adapter=adapter,
-                since_ms=row.since_ms,
-                wanted_pod=row.wanted_pod,
-                closed_pod=row.closed_pod,
-                closed_adapter=row.closed_adapter,
-            )
-        )
-
-    def end_held(self, adapter: int) -> None:
-        self._take_row()
-        self.report.no_longer_held.append(adapter)
-
-    def set_ejected(self, ejected: Iterable[int], no_longer: Iterable[int]) -> None:
-        for position in ejected:
-            self._take_row()
-            self.report.ejected.append(position)
-        for position in no_longer:
-            self._take_row()
-            self.report.no_longer_ejected.append(position)
-
-    def set_used(
-        self,
-        pod: int,
-        used: UsedShare,
-        most: int,
-        known: Mapping[str, int],
-        add: "Callable[[_Parts, str], int | None] | None" = None,
-    ) -> int:
-        """Add the ``most`` adapters of a pod that were used last; return how many were added.
-
-        Their positions are ``known``, or those that ``add`` gives them.
-        """
-        adapters, tenths = [], []
-        for name, age in islice(reversed(used.adapters.items()), most):
-            found = known.get(name)
-            if found is None and (add is None or (found := add(self, name)) is None):
-                continue
-            adapters.append(found)
-            tenths.append(int(10 * age if age < MAX_USED_SECONDS else 10 * MAX_USED_SECONDS))
-        if adapters:
-            if self._room < len(adapters):
-                self._next_part()
-            self._room -= len(adapters)
-            adapters.reverse()
-            tenths.reverse()
-            times = tenths if any(tenths) else ()
-            self.report.used.append(Used(pod=pod, adapters=adapters, tenths_ago=times))
-        return len(adapters)
-
-    def finish(self) -> list[bytes]:
-        """Return the messages."""
-        self._finished.append(PeerMessage(report=self.report).SerializeToString())
-        return self._finished
-
-    def _take_row(self) -> None:
-        self._room -= 1
-        if self._room < 0:
-            self._next_part()
-
-    def _take_name(self, size: int) -> None:
-        self._name_room -= size + 16
-        if self._name_room < 0:
-            self._next_part()
-
-    def _next_part(self) -> None:
-        part = self.report
-        part.more_follows = True
-        self._finished.append(PeerMessage(report=part).SerializeToString())
-        self.report = Report(
-            number=part.number, base=part.base, now_ms=part.now_ms, part=len(self._finished)
-        )
-        self._room = PART_ROWS
-        self._name_room = PART_NAME_BYTES
 
 
 def _longest(held: Mapping[str, HeldShare]) -> Iterable[tuple[str, HeldShare]]:

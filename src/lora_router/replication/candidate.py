@@ -141,9 +141,12 @@ class Candidate:
         except ApiError as error:
             if error.cause not in ("conflict", "missing"):
                 raise
-            # Another router was first, or an earlier write of this one arrived after its timeout.
-            election.observe(await store.read())
-            await asyncio.sleep(_FIRST_PAUSE_SECONDS * self._rng.uniform(0.5, 1.0))
+            # Another router was first, or an earlier write of this one arrived although its answer
+            # did not. Then the claim has little time left: it is renewed without a pause.
+            found = await store.read()
+            election.observe(found)
+            if found is None or found.claim.holder != election.identity:
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS * self._rng.uniform(0.5, 1.0))
         else:
             election.claimed(lease, sent_at)
             self._well()

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Self
 
-import aiohttp
 import msgspec
 from kubernetes.aio.client.api.coordination_v1_api import CoordinationV1Api
 
@@ -135,11 +134,11 @@ class KubernetesLease:
                 "metadata": {"name": self._name.name, "namespace": self._name.namespace},
             }
             document["spec"] = _spec_of(claim, {})
-            return await self._ask(self._send, method="POST", path=_COLLECTION, body=document)
+            return await self._ask(self._api.send, method="POST", path=_COLLECTION, body=document)
         # The document contains the resource version, which makes the server refuse a late write.
         document = {**over.document, "spec": _spec_of(claim, over.document.get("spec") or {})}
         return await self._ask(
-            self._send,
+            self._api.send,
             method="PUT",
             path=f"{_COLLECTION}/{{name}}",
             name=self._name.name,
@@ -169,40 +168,6 @@ class KubernetesLease:
                         yield None
                     elif event.type != "BOOKMARK":
                         yield _lease(bytes(event.object))
-
-    async def _send(
-        self,
-        *,
-        method: str,
-        path: str,
-        body: Mapping[str, Any],
-        _headers: dict[str, str],
-        _request_timeout: float,
-        **names: str,
-    ) -> aiohttp.ClientResponse:
-        """Send a document as it is.
-
-        The client's own calls make a model of it, which loses what this release of the client does
-        not know, and writes times in a form that the API server does not always accept.
-        """
-        client = self._api.client
-        request = await client.param_serialize(
-            method=method,
-            resource_path=path,
-            path_params=names,
-            header_params={
-                **_headers,
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-            },
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        response = await client.call_api(
-            *request, _request_timeout=_request_timeout, _preload_content=False
-        )
-        answer: aiohttp.ClientResponse = response.response
-        return answer
 
     async def _ask(self, call: Callable[..., Any], **options: Any) -> Lease:
         async with self._api.answer(

@@ -28,6 +28,18 @@ Publish = Callable[[bool], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Duty:
+    """What the holder of a Lease does, in logs and names of tasks."""
+
+    task: str = "lease"
+    does: str = "leads"
+    waits: str = "standby"
+
+
+LEADS = Duty()
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseOptions:
     """Which Lease to use, and how."""
 
@@ -48,6 +60,7 @@ class Leadership:
         options: LeaseOptions,
         supervisor: Supervisor,
         *,
+        duty: Duty = LEADS,
         knows: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], float] = time.monotonic,
         open_store: Callable[[], Awaitable[LeaseStore]] | None = None,
@@ -58,12 +71,14 @@ class Leadership:
             identity: What this run of the router writes into the Lease.
             options: Which Lease.
             supervisor: Runs its tasks.
+            duty: What this router does while it holds the Lease.
             knows: Returns whether a router is a peer of this one.
             clock: Returns seconds, monotonic.
             open_store: Opens the Lease. Default: at the Kubernetes API server.
         """
         self._options = options
         self._supervisor = supervisor
+        self._duty = duty
         self._knows = knows
         self._clock = clock
         self._news = asyncio.Event()
@@ -95,8 +110,8 @@ class Leadership:
             await self._keep_publishing(publish)
 
         self._tasks = [
-            self._supervisor.keep("lease", self.candidate.run),
-            self._supervisor.keep("lease-publish", keep_publishing),
+            self._supervisor.keep(self._duty.task, self.candidate.run),
+            self._supervisor.keep(f"{self._duty.task}-publish", keep_publishing),
         ]
 
     def campaign(self) -> None:
@@ -183,24 +198,26 @@ class Leadership:
 
     def _note(self, leads: bool) -> None:
         self._shown = leads
-        name = self._options.name
+        name, does = self._options.name, self._duty.does
         if leads:
             self.began_to_lead += 1
             self._shown_holder = self.election.identity
-            log.info("leads: this router holds lease %s", name)
+            log.info("%s: this router holds lease %s", does, name)
             return
         self.ceased_to_lead += 1
         if self.election.claim.holder == self.election.identity:
             log.warning(
-                "leads no longer: lease %s was not renewed in time: %s",
+                "%s no longer: lease %s was not renewed in time: %s",
+                does,
                 name,
                 self.candidate.error or "the API server did not answer in time",
             )
         else:
-            log.warning("leads no longer: %s holds lease %s", self.election.claim.holder, name)
+            holder = self.election.claim.holder
+            log.warning("%s no longer: %s holds lease %s", does, holder, name)
 
     def _note_holder(self) -> None:
         holder = self.election.claim.holder
         if holder != self._shown_holder and self.election.free_in > 0:
             self._shown_holder = holder
-            log.info("standby: %s holds lease %s", holder, self._options.name)
+            log.info("%s: %s holds lease %s", self._duty.waits, holder, self._options.name)

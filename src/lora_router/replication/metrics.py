@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lora_router.replication.candidate import Candidate
 from lora_router.replication.leadership import Leadership
 
 
@@ -24,13 +25,6 @@ class LeaseMetrics(Collector):
         )
         transitions.add_metric(["leader"], leadership.began_to_lead)
         transitions.add_metric(["standby"], leadership.ceased_to_lead)
-        errors = CounterMetricFamily(
-            "lora_router_lease_errors",
-            "Failed calls of the Kubernetes API for the Lease, by cause.",
-            labels=["cause"],
-        )
-        for cause, number in leadership.candidate.errors.items():
-            errors.add_metric([cause], number)
         return (
             GaugeMetricFamily(
                 "lora_router_leader",
@@ -38,5 +32,27 @@ class LeaseMetrics(Collector):
                 value=float(leadership.leads),
             ),
             transitions,
-            errors,
+            _errors(leadership.candidate),
         )
+
+
+class LeaseErrors(Collector):
+    """The errors of a Lease that does not decide which router leads."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        return (_errors(self._candidate),)
+
+
+def _errors(candidate: Candidate) -> Metric:
+    errors = CounterMetricFamily(
+        "lora_router_lease_errors",
+        "Failed calls of the Kubernetes API for the Lease, by cause.",
+        labels=["cause"],
+    )
+    for cause, number in candidate.errors.items():
+        errors.add_metric([cause], number)
+    return errors

@@ -12,6 +12,10 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, si
     signal.signal(_number, signal.SIG_IGN)
 
 if __name__ == "__main__":
+    from lora_router.garbage import collect_seldom_at_start
+
+    collect_seldom_at_start()
+
     from lora_router.workers.run import run
 
     control, descriptors, lifeline = map(int, sys.argv[1:4])

@@ -16,6 +16,7 @@ from lora_router.workers.merged_metrics import Ended
 from lora_router.workers.messages import (
     Answered,
     Answers,
+    Asked,
     Failed,
     Family,
     FromWorker,
@@ -24,6 +25,7 @@ from lora_router.workers.messages import (
     Metrics,
     ReadSoon,
     Status,
+    Wanted,
 )
 from lora_router.workers.metric_questions import MetricQuestions
 from lora_router.workers.placement import in_order, too_many
@@ -87,6 +89,8 @@ class Crew:
         self.on_look: Callable[[], bool] = lambda: False
         """Starts to read all lists of models again, unless they are recent; returns whether they
         are being read."""
+        self.on_asked: Callable[[Member, Wanted | Asked], None] = lambda _member, _asked: None
+        """Called with the adapters for which requests wait in a worker, when they are news."""
         self._start = start
         self._supervisor = supervisor
         self._relays = relays
@@ -291,6 +295,8 @@ class Crew:
                 member.looks = True
                 if not self.on_look():
                     self.looked()
+            case Wanted() | Asked():
+                self.on_asked(member, message)
             case Failed(error):
                 self._error = error
                 self._changed.set()

@@ -72,8 +72,8 @@ class HandedOn:
         """The pods of which workers have metrics, or will with the next message."""
         self._is_synced = False
         fleet.changes.pods.subscribe(self._pods_changed)
-        scraper.subscribe_readings(self._gather)
-        scraper.subscribe_looked(self._looked)
+        scraper.followers.subscribe_readings(self._gather)
+        scraper.followers.subscribe_looked(self._looked)
         priorities.on_change = lambda: crew.broadcast(self._objectives())
         crew.on_started.append(self._tell_all)
         crew.on_doubt = self._read_soon

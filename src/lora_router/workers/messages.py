@@ -87,6 +87,21 @@ class Tell(_Message, frozen=True):
     """A message ``PeerMessage`` of peering."""
 
 
+class Declared(_Message, frozen=True):
+    """All adapters and templates that are declared."""
+
+    told: bytes
+    """Two tuples, pickled."""
+
+
+class NotLoaded(_Message, frozen=True):
+    """An adapter cannot be loaded for some time. Without a detail: it has been loaded."""
+
+    served: str
+    detail: str
+    seconds: float
+
+
 class Refresh(_Message, frozen=True):
     """Read the TLS files again."""
 
@@ -165,6 +180,24 @@ class LookAgain(_Message, frozen=True):
     """A client asked for an unknown model: read the lists that are not recent again."""
 
 
+class Wanted(_Message, frozen=True):
+    """A request waits for an adapter that no pod lists."""
+
+    name: str
+    """Its served name."""
+
+
+class Asked(_Message, frozen=True):
+    """For which adapters there are requests."""
+
+    waiting: tuple[str, ...]
+    """Adapters that no pod lists, for which requests wait."""
+    held: tuple[str, ...]
+    """All models for which requests wait."""
+    in_flight: dict[str, int]
+    """Requests in flight by adapter."""
+
+
 class Heard(_Message, frozen=True):
     """What a peer on another host tells of pods."""
 
@@ -229,6 +262,8 @@ FromParent: TypeAlias = (
     | Addresses
     | Speak
     | Tell
+    | Declared
+    | NotLoaded
     | Refresh
     | UseLog
     | Shed
@@ -237,7 +272,9 @@ FromParent: TypeAlias = (
     | Drain
     | Hurry
 )
-FromWorker: TypeAlias = Status | Failed | ReadSoon | LookAgain | Heard | Metrics | Answered
+FromWorker: TypeAlias = (
+    Status | Failed | ReadSoon | LookAgain | Wanted | Asked | Heard | Metrics | Answered
+)
 
 encode = msgspec.msgpack.Encoder().encode
 from_parent = msgspec.msgpack.Decoder(FromParent).decode

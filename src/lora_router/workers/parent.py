@@ -6,6 +6,7 @@ import secrets
 from typing import Literal
 
 from lora_router import __version__
+from lora_router.adapter_assembly import make_adapters_file, make_declared, make_versions
 from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.app_metrics import (
@@ -15,6 +16,7 @@ from lora_router.app_metrics import (
     add_watchdog_metrics,
     add_worker_metrics,
 )
+from lora_router.asking import Answered
 from lora_router.assembly import (
     LoopClock,
     make_director,
@@ -27,9 +29,15 @@ from lora_router.assembly import (
 from lora_router.config.settings import Settings
 from lora_router.debug.gathering import Gathering
 from lora_router.extproc.tls import load_tls
-from lora_router.extproc.transport import listen_error
+from lora_router.extproc.transport_error import listen_error
 from lora_router.listening import listen, shown_address
-from lora_router.peer_assembly import check_peers, make_peer_addresses, share_scrapes
+from lora_router.loader_assembly import LoaderPart, loader_choice, make_loader
+from lora_router.peer_assembly import (
+    check_peers,
+    make_loader_lease,
+    make_peer_addresses,
+    share_scrapes,
+)
 from lora_router.readiness import RouterReadiness
 from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor, stop_part, unless
@@ -42,6 +50,7 @@ from lora_router.workers.addresses import FoundAddresses
 from lora_router.workers.crew import Crew
 from lora_router.workers.handed_on import HandedOn
 from lora_router.workers.listener import Listener
+from lora_router.workers.loading import AdaptersOfCrew
 from lora_router.workers.merged_metrics import Rising, family_of, merged
 from lora_router.workers.process import WorkerProcess, start_worker
 from lora_router.workers.voice import Voice
@@ -93,7 +102,7 @@ class Parent:
         self.addresses: FoundAddresses | None = None
         if source is not None:
             self.addresses = FoundAddresses(self.crew, source, self.supervisor)
-        self._share_scrapes()
+        self.voice = self._share_scrapes()
         self.listener = Listener(self.crew)
         self.port = settings.grpc_port
         """The gRPC port, after ``start``."""
@@ -106,6 +115,15 @@ class Parent:
         self._readiness.add_details(self.crew.status)
         self._readiness.add_details(self.pod_access.status)
         self.watchdog = Watchdog(settings.loop_stall_seconds)
+        self.declared = make_declared(settings, self.fleet, LoopClock())
+        self.adapters_file = make_adapters_file(settings, self.declared, self.supervisor)
+        if self.adapters_file is not None:
+            self._readiness.add_details(self.adapters_file.status)
+        self.loader_lease = make_loader_lease(settings, self._host, self.telemetry, self.supervisor)
+        if self.loader_lease is not None:
+            self._readiness.add_details(self.loader_lease.status)
+        self.loader = self._make_loader()
+        pages = DebugPages(Gathering(self._ask))
         self.admin = AdminServer(
             self.page,
             self.readiness,
@@ -113,7 +131,8 @@ class Parent:
             host=settings.admin_host,
             port=settings.admin_port,
             token_file=settings.admin_token_file,
-            show=DebugPages(Gathering(self.crew.ask)).show,
+            show=pages.show,
+            order=pages.order,
         )
         self._hurry = asyncio.Event()
         self._rising = Rising()
@@ -157,6 +176,12 @@ class Parent:
         self.pod_access.warn()
         self.pod_access.start(self.supervisor)
         await self.admin.start()
+        if self.adapters_file is not None:
+            await self.adapters_file.start()
+        if self.loader_lease is not None:
+            self.loader_lease.start()
+        if self.loader is not None:
+            self.loader.follow(self.supervisor)
         await self.discovery.start()
         await self.scraper.start()
         files = tls_source(settings)
@@ -188,6 +213,8 @@ class Parent:
     def refresh(self) -> None:
         """Read the files again that the router follows: the list of pods, the TLS files."""
         self.discovery.refresh()
+        if self.adapters_file is not None:
+            self.adapters_file.refresh()
         self.pod_access.refresh()
         self.crew.broadcast(messages.encode(messages.Refresh()))
 
@@ -210,6 +237,10 @@ class Parent:
         """
         settings = self._settings
         self._readiness.draining = True
+        if self.loader is not None:
+            await stop_part("loader", self.loader.stop(), _STOP_PART_SECONDS)
+        if self.loader_lease is not None:
+            await stop_part("loader lease", self.loader_lease.resign(), _STOP_PART_SECONDS)
         self.crew.drain()
         if self.crew.members:
             # Workers serve until the delay is over: new connections are accepted until then.
@@ -228,19 +259,57 @@ class Parent:
         await self.scraper.first_round(self._settings.startup_timeout_seconds)
         self._readiness.warm = True
         await self.crew.warm()
+        if self.loader_lease is not None:
+            self.loader_lease.campaign()
+        if self.loader is not None:
+            self.loader.start()
         log.info("ready: %d of %d pods are ready", len(self.fleet.ready()), len(self.fleet))
 
     async def _start_worker(self, number: int) -> WorkerProcess:
         return await start_worker(number, self._settings, self._host)
 
-    def _share_scrapes(self) -> None:
+    async def _ask(self, question: bytes) -> Answered:
+        """Return the answers of all workers, and of this process about the loader."""
+        answers = await self.crew.ask(question)
+        if self.loader is None:
+            return answers
+        return [*answers, ("parent", await self.loader.answers.answer(question))]
+
+    def _make_loader(self) -> LoaderPart | None:
+        if self.declared is None:
+            return None
+        adapters = AdaptersOfCrew(self.crew, self.declared)
+        versions = make_versions(self._settings, self.declared, self.fleet, LoopClock())
+        part = make_loader(
+            self._settings,
+            self.fleet,
+            self.declared,
+            self.scraper,
+            self.telemetry,
+            self.supervisor,
+            self.pod_access,
+            loader_choice(None, self.loader_lease, self.voice),
+            adapters.demand,
+            waits=adapters,
+            is_held=adapters.is_held,
+            may_leave=versions.may_leave,
+        )
+        if part is not None:
+            adapters.want = part.loader.want
+            self._readiness.add_details(part.status)
+            self._readiness.add_condition(part.unread)
+        return part
+
+    def _share_scrapes(self) -> Voice | None:
+        """Share reads with other hosts; return what speaks to them."""
         if not self._settings.has_peers:
-            return
+            return None
         voice = Voice(self.crew, LoopClock())
         sharing = share_scrapes(self._settings, self.fleet, self.scraper, self.telemetry, voice)
         if sharing is not None:
             voice.on_named = sharing.rename
             sharing.on_used = self.handed_on.hand_on
+        return voice
 
     def _listener_failed(self, listener: str, error: BaseException) -> None:
         self.supervisor.failed("fleet-listener", error, about=listener)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
+from lora_router.clock import Clock, Timer
 from lora_router.log_limit import LogLimit
-from lora_router.peering.hub import Clock, Timer
 from lora_router.peering.passing import PassesReadings
 from lora_router.peering.pb.readings_pb2 import Readings
 from lora_router.peering.report_reader import ReportError

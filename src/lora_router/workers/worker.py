@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from lora_router.adapter_assembly import share_failed_loads
 from lora_router.admin.server import Readiness
 from lora_router.asking import Asking
 from lora_router.assembly import LoopClock
@@ -28,15 +29,18 @@ from lora_router.workers import messages
 from lora_router.workers.addresses import ToldAddresses
 from lora_router.workers.descriptors import CONNECTION, RELAY, receive_descriptors
 from lora_router.workers.framing import FramedProtocol
+from lora_router.workers.loading import AdaptersOfWorker
 from lora_router.workers.merged_metrics import send_metrics
 from lora_router.workers.messages import (
     Addresses,
     Ask,
     AskMetrics,
+    Declared,
     Drain,
     FromParent,
     Hurry,
     Looked,
+    NotLoaded,
     Objectives,
     Pods,
     Readings,
@@ -95,6 +99,7 @@ class Worker(Front):
         self._descriptors = descriptors
         self._connections = 0
         self.hub = self._make_hub(number)
+        share_failed_loads(self.first_use, self.hub)
         questions = QuestionExchange(self.hub) if self.peering is None else self.peering.questions
         self.asking = Asking(self.hub.name, self.debug.answer, questions, self.supervisor)
         self._workers = Mesh(self.hub, most=MAX_PEERS + MAX_WORKERS)
@@ -104,6 +109,9 @@ class Worker(Front):
         self._connect_hosts()
         self._received = Received(self.fleet, self._send, LoopClock.now)
         self._received.connect(self.director.second_look)
+        self._adapters: AdaptersOfWorker | None = None
+        if self.declared is not None and self.first_use is not None:
+            self._adapters = AdaptersOfWorker(self.declared, self.first_use, self.fleet, self._send)
         self._report_timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
         self._is_draining = False
@@ -120,6 +128,8 @@ class Worker(Front):
         """
         self.watchdog.start()
         await self._serve()
+        if self._adapters is not None:
+            self.supervisor.keep("adapter-demand", self._adapters.keep_telling)
         asyncio.get_running_loop().add_reader(self._descriptors.fileno(), self._descriptors_arrive)
         self.report()
 
@@ -175,6 +185,8 @@ class Worker(Front):
                 self._transport.server.shed()
             case Addresses() | Speak() | Tell():
                 self._serve_hosts(message)
+            case Declared() | NotLoaded():
+                self._serve_loads(message)
             case _:
                 self._obey(message)
 
@@ -192,6 +204,16 @@ class Worker(Front):
             case Tell(data):
                 if self.peering is not None:
                     self.peering.tell(data)
+
+    def _serve_loads(self, message: Declared | NotLoaded) -> None:
+        """Handle a message that concerns declared adapters."""
+        if self._adapters is None:
+            return
+        match message:
+            case Declared():
+                self._adapters.declared(message)
+            case NotLoaded():
+                self._adapters.not_loaded(message)
 
     def _obey(self, message: FromParent) -> None:
         """Handle a message that an operator caused."""

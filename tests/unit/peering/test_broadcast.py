@@ -119,6 +119,7 @@ def test_what_others_wait_for_is_published_early(server: MemoryServer) -> None:
     assert there.hub.peers["here"].held == {"a"}
 
 
+@pytest.mark.slow
 def test_a_router_that_joins_takes_over_the_stored_states(server: MemoryServer) -> None:
     _, there = publishers(server, "here", "there")
     there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
@@ -141,6 +142,32 @@ def test_a_router_that_joins_gets_what_is_not_in_the_stored_states(server: Memor
     server.clock.advance(3 * INTERVAL_SECONDS + SOON)
 
     assert in_flight(new) == 1
+
+
+def test_a_router_has_joined_with_what_is_in_flight_and_not_with_a_report_it_cannot_use(
+    server: MemoryServer,
+) -> None:
+    """Right after a complete report there is none for others, and the stored one is old."""
+    _, there = publishers(server, "here", "there")
+    for steps in range(11, 30):
+        server.clock.advance(1)
+        early = Publisher(f"early-{steps}", server)
+        server.clock.advance(SOON)
+        reservation = there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+        server.clock.advance(steps * INTERVAL_SECONDS / 10)
+        new = Publisher(f"new-{steps}", server)
+
+        for _ in range(500):
+            if new.channel.broadcasts.has_joined():
+                break
+            server.clock.advance(DELAY)
+
+        assert new.channel.broadcasts.has_joined()
+        assert in_flight(new) == 1, steps
+        reservation.release()
+        for router in (early, new):
+            router.channel.disconnect()
+            del server.states[router.hub.name]
 
 
 def test_a_router_that_stops_says_so(server: MemoryServer) -> None:
@@ -290,6 +317,7 @@ def test_only_what_has_a_signature_is_used(server: MemoryServer, secret: Secret)
     assert here.peers() == ["stranger"]
 
 
+@pytest.mark.slow
 def test_what_was_published_once_cannot_be_repeated(server: MemoryServer, secret: Secret) -> None:
     [here] = publishers(server, "here", secret=secret)
     stranger = Stranger(server, secret=secret)
@@ -382,6 +410,7 @@ def test_a_router_of_an_unknown_version_is_refused(server: MemoryServer) -> None
     assert here.hub.counts.rejected["version"] == 1
 
 
+@pytest.mark.slow
 def test_a_router_that_floods_is_not_listened_to_for_a_while(server: MemoryServer) -> None:
     here, there = publishers(server, "here", "there")
     stranger = Stranger(server)
@@ -410,6 +439,7 @@ def test_a_router_that_floods_is_not_listened_to_for_a_while(server: MemoryServe
     assert in_flight(there) == 0
 
 
+@pytest.mark.slow
 def test_a_flood_of_all_together_makes_a_router_leave_the_channel(server: MemoryServer) -> None:
     [here] = publishers(server, "here")
 
@@ -433,6 +463,7 @@ def test_the_number_of_peers_is_bounded(server: MemoryServer) -> None:
     assert here.hub.counts.rejected["too-many-peers"] == 5
 
 
+@pytest.mark.slow
 def test_names_of_routers_do_not_fill_the_memory(server: MemoryServer) -> None:
     [here] = publishers(server, "here")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT
+from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.grpc_server.status import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, UNAVAILABLE
 from lora_router.peering import limits, report_reader
@@ -88,9 +89,10 @@ def test_a_router_that_joins_knows_which_idle_adapters_are_loaded(clock: ManualC
 
     beliefs = state_of(third.fleet, 1).beliefs
     assert third.peers() == ["there"]
-    assert list(beliefs.idle(0.0)) == ["a", "b"], "also what a router knows from another one"
+    assert list(idle_on(beliefs, 0.0)) == ["a", "b"], "also what a router knows from another one"
 
 
+@pytest.mark.slow
 def test_what_routers_tell_each_other_of_idle_adapters_does_not_go_in_circles(
     clock: ManualClock,
 ) -> None:
@@ -102,8 +104,8 @@ def test_what_routers_tell_each_other_of_idle_adapters_does_not_go_in_circles(
     clock.advance(10 * COMPLETE_SECONDS)
 
     for each in beliefs:
-        assert list(each.idle(0.0)) == ["a"]
-        age = each.idle(clock.time)["a"]
+        assert list(idle_on(each, 0.0)) == ["a"]
+        age = idle_on(each, clock.time)["a"]
         assert 0 <= clock.time - age - used_at <= 3 * INTERVAL_SECONDS
 
 
@@ -222,6 +224,7 @@ def test_an_idle_mesh_sends_ten_short_reports_a_second(clock: ManualClock) -> No
     assert here.hub.counts.bytes_sent - before < 2 * 10 * 40
 
 
+@pytest.mark.slow
 def test_complete_reports_go_out_now_and_then(clock: ManualClock) -> None:
     here, _there = mesh(clock, "here", "there")
     link = here.mesh.stream_to(here.peers()[0])
@@ -561,6 +564,7 @@ def test_a_stream_without_a_greeting_ends(clock: ManualClock) -> None:
     assert stranger.code is not None
 
 
+@pytest.mark.slow
 def test_a_flood_ends_its_stream(clock: ManualClock) -> None:
     here = Router("here", clock)
     stranger = Stranger(here)
@@ -588,6 +592,7 @@ def test_peers_and_streams_are_bounded(clock: ManualClock) -> None:
     assert len(here.hub.peers) == 0, "they were silent"
 
 
+@pytest.mark.slow
 def test_lies_about_pods_that_do_not_exist_change_no_decision(clock: ManualClock) -> None:
     here = Router("here", clock)
     liar = Stranger(here, "liar")
@@ -609,6 +614,7 @@ def test_lies_about_pods_that_do_not_exist_change_no_decision(clock: ManualClock
         assert not state.beliefs.peers.adapters
 
 
+@pytest.mark.slow
 def test_lies_about_what_was_used_are_bounded_and_leave_what_a_router_knows(
     clock: ManualClock,
 ) -> None:
@@ -632,7 +638,7 @@ def test_lies_about_what_was_used_are_bounded_and_leave_what_a_router_knows(
 
     assert liar.code is None
     beliefs = state_of(here.fleet, 1).beliefs
-    assert list(beliefs.idle(clock.time)) == ["b"], "the pod serves no others"
+    assert list(idle_on(beliefs, clock.time)) == ["b"], "the pod serves no others"
     assert beliefs.is_resident("a")
     assert here.fleet._reported_uses._rows <= 4000
     assert not state_of(here.fleet, 2).beliefs.in_host_memory("b")

@@ -66,6 +66,7 @@ def test_what_a_peer_told_is_not_told_on(clock: ManualClock) -> None:
     assert [router.hub.ids.told for router in routers] == [1, 0, 0]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_router_that_joins_gets_the_ids_that_were_used_last(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     learned, _ = with_ids(first, second)
@@ -127,6 +128,7 @@ def test_a_message_with_too_many_ids_ends_the_stream(clock: ManualClock) -> None
     assert len(heard) == 0
 
 
+@pytest.mark.slow
 def test_a_flood_of_ids_is_ignored_and_memory_stays_bounded(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     _, heard = with_ids(first, second)

@@ -1,9 +1,11 @@
 """Routers tell each other which prompts went to which pods."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.prompt import Prompt
 from lora_router.peering.limits import MAX_PREFIX_NAMES, MAX_PREFIX_TOKENS
 from lora_router.peering.pb import peering_pb2 as pb
@@ -14,7 +16,7 @@ from lora_router.peering.prefix_exchange import (
     NAMES_AT_ONCE,
     PrefixExchange,
 )
-from tests.fleet import ManualClock, make_pod, state_of
+from tests.fleet import ManualClock, make_metrics, make_pod, state_of
 from tests.unit.peering.broadcasting import MemoryServer, publishers
 from tests.unit.peering.routers import DELAY, Router, mesh
 
@@ -33,6 +35,11 @@ def chat(turns: int, number: int = 0) -> Prompt:
 
 def with_prefixes(*routers: Router) -> list[PrefixExchange]:
     return [PrefixExchange(router.hub, router.fleet) for router in routers]
+
+
+def show_cache(fleet: Fleet, tokens: float) -> None:
+    """Let the page of the first pod show the size of its cache."""
+    fleet.put_metrics(state_of(fleet, 1), replace(make_metrics(), cache_tokens=tokens))
 
 
 def send(router: Router, pod: int, sent: Prompt, model: str = "a") -> None:
@@ -91,7 +98,7 @@ def test_what_another_prompt_shares_is_known_to_a_factor_of_two(clock: ManualClo
 def test_what_peers_sent_takes_room_once(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     with_prefixes(first, second)
-    second.fleet.prefixes.resize(state_of(second.fleet, 1), 256.0 * 16)
+    show_cache(second.fleet, 256.0 * 16)
     send(second, 1, prompt(901))
 
     for turn in range(1, 4):
@@ -104,6 +111,7 @@ def test_what_peers_sent_takes_room_once(clock: ManualClock) -> None:
     assert has(second, prompt(901)) == {}
 
 
+@pytest.mark.slow
 def test_a_chat_costs_few_bytes_a_turn(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     quiet = first.hub.counts.bytes_sent
@@ -121,6 +129,7 @@ def test_a_chat_costs_few_bytes_a_turn(clock: ManualClock) -> None:
     assert has(second, chat(100)) == {"pod-1": 500 * 256}
 
 
+@pytest.mark.slow
 def test_what_is_told_at_once_is_bounded(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     exchange, heard = with_prefixes(first, second)
@@ -160,10 +169,11 @@ def test_what_a_peer_told_is_not_told_on(clock: ManualClock) -> None:
     assert [each.heard for each in exchanges] == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_router_that_joins_gets_the_last_prompts(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     with_prefixes(first, second)
-    second.fleet.prefixes.resize(state_of(second.fleet, 1), 1e7)
+    show_cache(second.fleet, 1e7)
     for number in range(1_500):
         send(first, 1, chat(1, number))
         clock.advance(0.01)
@@ -172,7 +182,7 @@ def test_a_router_that_joins_gets_the_last_prompts(clock: ManualClock) -> None:
 
     third = Router("c", clock)
     with_prefixes(third)
-    third.fleet.prefixes.resize(state_of(third.fleet, 1), 1e7)
+    show_cache(third.fleet, 1e7)
     third.connect(first)
     clock.advance(10)
 
@@ -259,6 +269,7 @@ def test_what_is_malformed_ends_the_stream(
     assert heard.heard == 0
 
 
+@pytest.mark.slow
 def test_a_flood_of_prompts_is_ignored(clock: ManualClock) -> None:
     first, second = mesh(clock, "a", "b")
     _, heard = with_prefixes(first, second)

@@ -56,6 +56,7 @@ def metrics_of(fleet: Fleet, pod: int, read_at: float, *adapters: str) -> Readin
     return Reading(state_of(fleet, pod), read_at, snapshot)
 
 
+@pytest.mark.slow
 @given(st.lists(readings(STATES, 99.5), max_size=8))
 def test_what_is_written_is_read(sent: list[Reading]) -> None:
     side = Side(PODS, with_lists=True)
@@ -118,6 +119,7 @@ def test_a_message_that_was_on_its_way_for_long_makes_its_readings_older_not_you
     assert here.clock.now() - received.read_at == pytest.approx(3.0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_clock_that_runs_slower_does_not_make_readings_ever_older() -> None:
     here, there = Side(), Side()
     for _ in range(1000):
@@ -223,6 +225,7 @@ def test_peers_may_not_send_lists() -> None:
         here.read(there.write(Reading(state_of(there.fleet, 1), 99.0, Catalog.of([]))))
 
 
+@pytest.mark.slow
 def test_many_readings_go_in_several_messages() -> None:
     there = Side(make_fleet(600))
     sent = [metrics_of(there.fleet, n, 99.0, *"abcd") for n in range(1, 601)]
@@ -336,6 +339,7 @@ class TestLists:
         with pytest.raises(ReportError):
             self.read(part)
 
+    @pytest.mark.slow
     def test_a_list_without_end_is_an_error(self) -> None:
         parts = [
             pb.ModelList(

@@ -125,6 +125,7 @@ def test_long_readings_go_in_messages_of_their_own(monkeypatch: pytest.MonkeyPat
     assert len(heard.readings) > 8
 
 
+@pytest.mark.slow
 def test_many_readings_go_in_several_messages_and_all_arrive() -> None:
     clock = ManualClock()
     one, two = Router("one", clock, pods=600), Router("two", clock, pods=600)

@@ -142,6 +142,7 @@ def test_of_too_many_idle_adapters_those_are_reported_that_were_used_last() -> N
     assert sum(map(len, writer.complete())) < 30_000
 
 
+@pytest.mark.slow
 def test_idle_adapters_of_many_pods_stay_within_the_bounds_of_a_reader() -> None:
     idle = {f"pod-{n}": UsedShare(SERVER, {"a": 1.0, "b": 1e30}) for n in range(9000)}
     writer = ReportWriter(lambda _now, _most: idle)
@@ -171,6 +172,7 @@ def test_an_older_router_reads_what_it_knows_of_a_newer_ones_report() -> None:
     assert (share.pods, share.idle) == (pods, {})
 
 
+@pytest.mark.slow
 def test_names_that_are_not_used_any_more_are_forgotten_when_the_writer_begins_again() -> None:
     writer = ReportWriter()
     for number in range(1, 2001):
@@ -189,6 +191,7 @@ def test_names_that_are_not_used_any_more_are_forgotten_when_the_writer_begins_a
     assert share.pods == pods
 
 
+@pytest.mark.slow
 def test_what_exceeds_the_bounds_is_left_out_and_never_rejected_by_a_reader() -> None:
     many = {f"adapter-{n}": 1 for n in range(2 * limits.MAX_ADAPTERS_PER_POD)}
     long, broken = "x" * 2000, "\ud800"
@@ -210,6 +213,7 @@ def test_what_exceeds_the_bounds_is_left_out_and_never_rejected_by_a_reader() ->
     assert f"adapter-{2 * limits.MAX_HELD - 1}" in share.held, "those that wait longest are told"
 
 
+@pytest.mark.slow
 @given(st.lists(shares, min_size=1, max_size=6))
 def test_every_share_arrives_as_it_was_sent(sent: list[LedgerShare]) -> None:
     writer, reader = ReportWriter(), ReportReader("there", 0.1)
@@ -290,7 +294,7 @@ class LossyStream(RuleBasedStateMachine):
         return found
 
 
-TestLossyStream = LossyStream.TestCase
+TestLossyStream = pytest.mark.slow(LossyStream.TestCase)
 TestLossyStream.settings = settings(stateful_step_count=25)
 
 
@@ -449,6 +453,7 @@ reports = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(reports, max_size=5))
 def test_no_report_breaks_the_reader(some: list[Report]) -> None:
     reader = ReportReader("there", 0.1)

@@ -52,6 +52,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_the_leader_is_ready_and_a_standby_is_not_but_could_lead(
     make: Callable[[], App], server: LeaseServer
 ) -> None:

@@ -167,7 +167,7 @@ async def test_a_watch_may_report_an_error(server: ApiServer, store: KubernetesL
         (403, "forbidden"),
         (404, "missing"),
         (409, "conflict"),
-        (429, "status"),
+        (429, "throttled"),
         (500, "status"),
     ],
 )

@@ -261,18 +261,16 @@ async def test_metrics_of_all_are_asked_for_and_counters_of_those_that_ended_are
     await ship.sail()
     family = Family("a", "A", "counter", (("a_total", (), 5.0),))
 
-    async def answer(number: int) -> None:
-        sent = ship.process(number).sent
-        await ship.until(lambda: bool(sent) and isinstance(sent[-1], messages.AskMetrics))
-        question = sent[-1]
-        assert isinstance(question, messages.AskMetrics)
-        ship.process(number).says(messages.Metrics(question.number, (family,)))
+    async def answer(question: int, worker: int) -> None:
+        process = ship.process(worker)
+        await ship.until(lambda: messages.AskMetrics(question) in process.sent)
+        process.says(messages.Metrics(question, (family,)))
 
-    pages, *_ = await asyncio.gather(ship.crew.metrics(), answer(1), answer(2))
+    pages, *_ = await asyncio.gather(ship.crew.metrics(), answer(1, 1), answer(1, 2))
     assert [list(page) for page in pages] == [[], [family], [family]]
     # One that ends while it is asked does not delay the page.
     asking = asyncio.ensure_future(ship.crew.metrics())
-    await answer(2)
+    await answer(2, 2)
     ship.process(1).end(-9)
     pages = await asyncio.wait_for(asking, 10)
     assert pages[0] == (family,)

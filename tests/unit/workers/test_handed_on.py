@@ -96,7 +96,7 @@ class Site:
             self.fleet.put_metrics(state, found)
         elif isinstance(found, Catalog):
             self.fleet.put_models(state, found)
-        self.scraper._hand_on(reading)
+        self.scraper.followers.read(reading)
 
 
 @pytest.fixture
@@ -148,6 +148,7 @@ async def test_workers_know_the_priorities_of_objectives(handing: Site) -> None:
     assert messages.Objectives({}) in late.sent
 
 
+@pytest.mark.slow
 async def test_metrics_of_several_pods_wait_for_each_other_and_news_takes_them_along(
     handing: Site,
 ) -> None:
@@ -240,6 +241,7 @@ async def test_a_list_is_sent_once_however_many_pods_have_it(handing: Site) -> N
     assert all(len(state.adapters) == 5000 for state in worker.fleet)
 
 
+@pytest.mark.slow
 async def test_many_pods_come_in_several_messages(handing: Site) -> None:
     worker = handing.add_worker(1)
     handing.fleet.replace([pod(n, address=f"h{n}:1") for n in range(500)])

@@ -93,6 +93,7 @@ def test_counters_of_a_worker_that_ended_stay_and_its_gauges_do_not() -> None:
     assert found["lora_router_open_streams"] == 1
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_workers_that_ended_is_bounded() -> None:
     ended = Ended()
     series = tuple(("a_total", (("reason", str(number)),), 1.0) for number in range(MAX_SERIES))
@@ -173,6 +174,7 @@ def test_series_of_adapters_end_with_the_worker() -> None:
     assert ended.families == ()
 
 
+@pytest.mark.slow
 async def test_a_worker_sends_many_series_in_several_messages() -> None:
     registry = CollectorRegistry()
     requests = Counter("lora_router_a", "A", ["pod"], registry=registry)
@@ -216,6 +218,7 @@ async def test_every_gauge_has_a_rule(settings: Settings) -> None:
     assert gauges - only_of_the_parent <= GAUGES.keys()
 
 
+@pytest.mark.slow
 def test_every_rule_is_of_a_gauge_that_exists() -> None:
     source = Path(__file__).parents[3] / "src/lora_router"
     text = "".join(

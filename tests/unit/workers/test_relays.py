@@ -120,17 +120,17 @@ async def test_a_worker_ends_a_stream_on_which_it_hears_nonsense(host: Host) -> 
     assert not host.two.mesh.streams_of("far")
 
 
+@pytest.mark.slow
 async def test_reports_wait_while_the_other_host_does_not_read(host: Host) -> None:
     stream = host.stream()
     await until(lambda: stream.reports)
     stream.is_ready = False
-    # The worker hears of it with the next report that it sends.
-    before = stream.reports
-    await until(lambda: stream.reports > before)
-    await asyncio.sleep(0.05)
-    held = stream.reports
-    await asyncio.sleep(0.3)
-    assert stream.reports == held
+    # The worker hears of it with one of the next reports that it sends.
+    held = -1
+    async with asyncio.timeout(60):
+        while stream.reports > held:
+            held = stream.reports
+            await asyncio.sleep(0.3)
 
     stream.is_ready = True
     await until(lambda: stream.reports > held)

@@ -65,6 +65,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     site.close()
 
 
+@pytest.mark.slow
 async def test_it_becomes_ready_when_the_parent_has_read_the_pods(site: Site) -> None:
     worker = site.worker
     assert (site.status.ready, site.status.reason) == (
@@ -78,6 +79,7 @@ async def test_it_becomes_ready_when_the_parent_has_read_the_pods(site: Site) ->
     assert worker.fleet.serving("m").pods
 
 
+@pytest.mark.slow
 async def test_it_serves_the_connections_that_it_is_handed(site: Site) -> None:
     mine, theirs = socket.socketpair()
     with mine:
@@ -88,6 +90,7 @@ async def test_it_serves_the_connections_that_it_is_handed(site: Site) -> None:
     await until(lambda: site.status.connections == 0)
 
 
+@pytest.mark.slow
 async def test_it_reports_again_and_again(site: Site) -> None:
     before = len(site.control.sent)
     await until(lambda: len(site.control.sent) > before + 1)
@@ -102,6 +105,7 @@ async def test_it_answers_with_its_metrics(site: Site) -> None:
     assert "lora_router_open_streams" in names
 
 
+@pytest.mark.slow
 async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
     site.worker.receive(messages.Synced())
     site.worker.receive(messages.Warm(0))
@@ -113,6 +117,7 @@ async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
     assert server.health.state("readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+@pytest.mark.slow
 async def test_it_is_a_router_of_its_own_among_the_peers_of_other_hosts(tmp_path: Path) -> None:
     here = "127.0.0.1:1"
     site = Site(Settings(workers=2, peers=here, grpc_host="127.0.0.1", drain_timeout_seconds=1.0))

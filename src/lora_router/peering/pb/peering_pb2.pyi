@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids", "question", "answer", "sent_prompts")
+    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids", "question", "answer", "sent_prompts", "failed_loads", "withdrawals")
     GREETING_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,8 @@ class PeerMessage(_message.Message):
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     SENT_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_LOADS_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWALS_FIELD_NUMBER: _ClassVar[int]
     greeting: Greeting
     report: Report
     leaves: bool
@@ -27,7 +29,29 @@ class PeerMessage(_message.Message):
     question: Question
     answer: Answer
     sent_prompts: _containers.RepeatedCompositeFieldContainer[SentPrompts]
-    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ...) -> None: ...
+    failed_loads: _containers.RepeatedCompositeFieldContainer[FailedLoad]
+    withdrawals: _containers.RepeatedCompositeFieldContainer[Withdrawal]
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ...) -> None: ...
+
+class Withdrawal(_message.Message):
+    __slots__ = ("pod", "adapter", "milliseconds")
+    POD_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    pod: int
+    adapter: str
+    milliseconds: int
+    def __init__(self, pod: _Optional[int] = ..., adapter: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
+
+class FailedLoad(_message.Message):
+    __slots__ = ("adapter", "detail", "milliseconds")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    adapter: str
+    detail: str
+    milliseconds: int
+    def __init__(self, adapter: _Optional[str] = ..., detail: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
 
 class SentPrompts(_message.Message):
     __slots__ = ("pod", "model", "name_counts", "new_tokens", "names")
