@@ -29,7 +29,7 @@ from lora_router.scrape.series import (
     parts,
     read_values,
 )
-from lora_router.scrape.steps import Steps, all_at_once
+from lora_router.steps import Steps, all_at_once
 
 PAGE_PREFIX = b"\n"
 """A page is copied unless it starts with this."""
@@ -195,7 +195,7 @@ def page_in_steps(
         residency=residency,
         adapter_load_seconds=load_seconds,
         started_at=started_at,
-        generated_tokens=_generated_tokens(found, names) if started_at is None else None,
+        generated_tokens=_generated_tokens(found, names),
     )
 
 

@@ -1,4 +1,4 @@
-"""Watches the health of pods, and probes those that get no requests.
+"""Watches the health of pods, probes those that get no requests, and asks new ones for a token.
 
 The probe is a completion of one token, of the kind that failed. Only a request shows whether
 the engine of a pod works: an API server whose engine is dead still serves ``/metrics`` and
@@ -16,12 +16,15 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.outliers import TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.bounded_connection import BoundedConnector
+from lora_router.scrape.first_requests import FirstRequests
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 _NOT_OFFERED = frozenset({404, 405})
+_FIRST_REQUEST_SECONDS = 10.0
+"""Timeout of a request that only has a pod state its number of slots."""
 _AT_ONCE = 16
 """How many pods are probed at the same time."""
 
@@ -35,6 +38,7 @@ class HealthCheck:
         supervisor: Supervisor,
         *,
         probe: bool = True,
+        slot_probe: bool = False,
         access: PodAccess | None = None,
     ) -> None:
         """Create a health check that does not run yet.
@@ -43,6 +47,7 @@ class HealthCheck:
             fleet: The pods.
             supervisor: Runs the ticks and the probes.
             probe: Whether to probe. Otherwise a client's request is the probe.
+            slot_probe: Whether to ask pods for one token that have served nothing yet.
             access: The keys for pods, and whose certificates are accepted. Default: no keys.
         """
         self._fleet = fleet
@@ -52,11 +57,12 @@ class HealthCheck:
         self._access = access or PodAccess()
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
+        self._first_requests = FirstRequests(fleet, self._ask_first) if slot_probe else None
 
     async def start(self) -> None:
         """Start to watch, and to probe if pods may be ejected."""
         self._supervisor.keep("health-check", self._run)
-        if self._outliers is None:
+        if self._outliers is None and self._first_requests is None:
             return
         headers = {"user-agent": f"lora-router/{__version__}", "content-type": "application/json"}
         self._session = aiohttp.ClientSession(
@@ -66,7 +72,7 @@ class HealthCheck:
             auto_decompress=False,
             headers=headers,
         )
-        if self._probe:
+        if self._probe and self._outliers is not None:
             self._outliers.on_probe = self._start_probe
 
     async def stop(self) -> None:
@@ -94,6 +100,14 @@ class HealthCheck:
                 good = await self._answers(state, outliers.probe_timeout())
         finally:
             outliers.probed(state, good=good)
+
+    def _ask_first(self, state: PodState) -> None:
+        if self._session is not None:
+            self._supervisor.once("slot-probe", self._have_one_token(state), about=state.pod.name)
+
+    async def _have_one_token(self, state: PodState) -> None:
+        async with self._places:
+            await self._answers(state, _FIRST_REQUEST_SECONDS)
 
     async def _answers(self, state: PodState, seconds: float) -> bool | None:
         if self._session is None:

@@ -1,11 +1,12 @@
 """Puts readings into the fleet: those of this process, and those that others have handed on.
 
-There is one way for both, so that a reading has the same effect whoever read the pod. No I/O.
+There is one way for both, so that a reading has the same effect whoever read the pod. What calls of
+this router changed on a pod comes the same way. No I/O.
 """
 
 from collections.abc import Callable, Collection
 
-from lora_router.fleet.catalog import Catalog, CatalogsFullError
+from lora_router.fleet.catalog import Catalog, CatalogBuilder, CatalogsFullError
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
@@ -33,11 +34,15 @@ class RefusedReading(Exception):  # noqa: N818 -- it is what it says
 class _Lists:
     """What is known of one pod's lists of models."""
 
-    __slots__ = ("doubt", "read_at")
+    __slots__ = ("believed", "doubt", "read_at", "withdrawn")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.doubt = ListDoubt(clock)
         self.read_at = float("-inf")
+        self.believed: Catalog | None = None
+        """The last one, with what is withdrawn."""
+        self.withdrawn: dict[str, None] = {}
+        """Adapters that the fleet's list must not have, whatever the pod lists."""
 
 
 class Intake:
@@ -89,6 +94,68 @@ class Intake:
         """Believe a pod's next list: it answered 404 for a model that it should serve."""
         self._lists_of(state).doubt.confirm()
 
+    # What calls of this router change
+
+    def add_adapter(self, state: PodState, name: str, base: str) -> None:
+        """Add an adapter to a pod's list: the pod has just loaded it.
+
+        A list that was asked for before has no effect any more.
+
+        Raises:
+            RefusedReading: The pod has left, or the models of all pods need too much memory.
+        """
+        self._change(state, with_one=(name, base))
+
+    def remove_adapter(self, state: PodState, name: str) -> None:
+        """Remove an adapter from a pod's list: the pod has just unloaded it.
+
+        Raises:
+            RefusedReading: The pod has left.
+        """
+        self._lists_of(state).withdrawn.pop(name, None)
+        self._change(state, without=name)
+
+    def withdraw(self, state: PodState, names: Collection[str]) -> None:
+        """Take adapters out of the fleet's list of a pod until they are restored or removed.
+
+        Raises:
+            RefusedReading: The pod has left.
+        """
+        self._lists_of(state).withdrawn.update(dict.fromkeys(names))
+        self._change(state)
+
+    def restore(self, state: PodState, names: Collection[str]) -> None:
+        """Put adapters into the fleet's list of a pod again, as far as the pod lists them.
+
+        Raises:
+            RefusedReading: The pod has left, or the models of all pods need too much memory.
+        """
+        withdrawn = self._lists_of(state).withdrawn
+        for name in names:
+            withdrawn.pop(name, None)
+        self._change(state)
+
+    def _change(
+        self, state: PodState, *, with_one: tuple[str, str] | None = None, without: str = ""
+    ) -> None:
+        if self._fleet.get(state.pod.name) is not state:
+            self._lists.pop(state, None)
+            raise RefusedReading("unknown-pod", f"pod {state.pod.name} has left")
+        lists = self._lists_of(state)
+        lists.read_at = self._clock()
+        before = lists.believed or state.catalog
+        lists.believed = _changed(before, (without,), with_one)
+        self._show(state, lists)
+
+    def _show(self, state: PodState, lists: _Lists) -> None:
+        models = lists.believed or state.catalog
+        if lists.withdrawn.keys() & models.adapters.keys():
+            models = _changed(models, lists.withdrawn)
+        try:
+            self._fleet.put_models(state, models)
+        except CatalogsFullError as error:
+            raise RefusedReading("too-large", str(error)) from None
+
     def _put_models(self, reading: Reading, models: Catalog) -> None:
         state = reading.state
         # The pods file may have named the models in the meantime.
@@ -99,12 +166,9 @@ class Intake:
             raise RefusedReading("out-of-order", "a later list has been used")
         lists.read_at = reading.read_at
         loss = lists.doubt.about(state, models)
-        try:
-            # What the list adds is believed at once.
-            believed = models if loss is None else joined(state.catalog, models)
-            self._fleet.put_models(state, believed)
-        except CatalogsFullError as error:
-            raise RefusedReading("too-large", str(error)) from None
+        # What the list adds is believed at once.
+        lists.believed = models if loss is None else joined(state.catalog, models)
+        self._show(state, lists)
         if loss is not None:
             raise RefusedReading("doubted", loss)
 
@@ -118,3 +182,18 @@ class Intake:
         for state in changed:
             if not state.pod.ready or self._fleet.get(state.pod.name) is not state:
                 self._lists.pop(state, None)
+
+
+def _changed(
+    catalog: Catalog, without: Collection[str], with_one: tuple[str, str] | None = None
+) -> Catalog:
+    """Return a catalog without some adapters, and with one more."""
+    builder = CatalogBuilder()
+    for base in catalog.base_models:
+        builder.add(base, None)
+    for name, parent in catalog.adapters.items():
+        if name not in without:
+            builder.add(name, parent)
+    if with_one is not None:
+        builder.add(*with_one)
+    return builder.catalog()

@@ -8,12 +8,12 @@ requests by tens of milliseconds.
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from lora_router.fleet.catalog import Catalog, CatalogBuilder
-from lora_router.scrape.steps import Steps, all_at_once
+from lora_router.steps import Steps, all_at_once
 
 MAX_MODELS = 50_000
 """Models in one list."""
@@ -34,6 +34,16 @@ _LIST = re.compile(
 _BETWEEN_MODELS = re.compile(rb"\}\s{0,8},\s{0,8}\{")
 
 
+class Roots(Protocol):
+    """Wants to know from where adapters were loaded."""
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether it wants to know it of an adapter."""
+
+    def found(self, name: str, root: str) -> None:
+        """Take in from where an adapter was loaded."""
+
+
 class ModelsError(ValueError):
     """The page is not a list of models. The message does not quote the page."""
 
@@ -46,6 +56,8 @@ class _Model(msgspec.Struct, gc=False):
     id: str
     parent: str | None = None
     """The base model of an adapter (vLLM and SGLang)."""
+    root: msgspec.Raw = msgspec.Raw(b"null")
+    """From where an adapter was loaded, as JSON (vLLM and SGLang)."""
 
 
 class _Page(msgspec.Struct):
@@ -74,9 +86,20 @@ def read_models(body: bytes, engine: str | None = None) -> Catalog:
     return all_at_once(models_in_steps(body, engine))
 
 
-def models_in_steps(body: bytes, engine: str | None = None) -> Steps[Catalog]:
-    """Read the page in steps. Arguments, result and errors are those of ``read_models``."""
-    listed = _Listed(first_is_base=engine in FIRST_IS_BASE)
+def models_in_steps(
+    body: bytes, engine: str | None = None, roots: Roots | None = None
+) -> Steps[Catalog]:
+    """Read the page in steps.
+
+    Args:
+        body: The page.
+        engine: The pod's engine, if a label names it.
+        roots: Is told from where adapters were loaded.
+
+    Raises:
+        ModelsError: The page is not a list of models, or it is too long.
+    """
+    listed = _Listed(first_is_base=engine in FIRST_IS_BASE, roots=roots)
     if len(body) <= PIECE_BYTES:
         listed.add(_decoded(_page_decoder, body).data)
         return listed.builder.catalog()
@@ -127,9 +150,10 @@ def _end_of_piece(body: bytes, start: int) -> tuple[list[_Model], int] | None:
 class _Listed:
     """The models of the pieces that were read."""
 
-    __slots__ = ("_base", "_first_is_base", "builder")
+    __slots__ = ("_base", "_first_is_base", "_roots", "builder")
 
-    def __init__(self, *, first_is_base: bool) -> None:
+    def __init__(self, *, first_is_base: bool, roots: Roots | None) -> None:
+        self._roots = roots
         self.builder = CatalogBuilder()
         self._first_is_base = first_is_base
         self._base: str | None = None
@@ -147,8 +171,19 @@ class _Listed:
                 builder.add(name, None)
             elif len(parent) <= MAX_NAME_LENGTH:
                 builder.add(name, parent)
+                if self._roots is not None and name in self._roots:
+                    _tell_root(self._roots, model)
         if len(builder) > MAX_MODELS:
             raise TooManyModelsError(f"the list has more than {MAX_MODELS} models")
+
+
+def _tell_root(roots: Roots, model: _Model) -> None:
+    try:
+        root = msgspec.json.decode(model.root)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    if isinstance(root, str):
+        roots.found(model.id, root)
 
 
 def _decoded(decoder: msgspec.json.Decoder[_Decoded], data: bytes) -> _Decoded:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import aiohttp
 from yarl import URL
 
+from lora_router.connection_error import reason_of
 from lora_router.scrape.bounded_connection import (
     BoundedConnector,
     BoundedHandler,
@@ -152,8 +153,7 @@ class PageReader:
                 unreachable=self._clock() - started < self._timeout + _STALL_SECONDS,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Some of these errors have no text.
-            message = f"{url}: {str(error) or type(error).__name__}"
+            message = f"{url}: {reason_of(error)}"
             if isinstance(error, OSError) and error.errno in _OWN_FAULTS:
                 raise ScrapeError("internal", message) from None
             unreachable = isinstance(error, _UNREACHABLE) and not isinstance(error, _NOT_ITS_FAULT)

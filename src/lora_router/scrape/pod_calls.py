@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
+from lora_router.connection_error import reason_of
 from lora_router.fleet.pod_calls import PodRequest, PodResult
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.bounded_connection import BoundedConnector
@@ -66,7 +67,7 @@ class PodCalls:
                 except TimeoutError:
                     return PodResult(state, 504, f"no answer within {seconds:g} s")
                 except (aiohttp.ClientError, OSError, ValueError) as error:
-                    return PodResult(state, 502, str(error) or type(error).__name__)
+                    return PodResult(state, 502, reason_of(error))
 
             results = await asyncio.gather(*(call(state) for state in states))
         on_done(results)

@@ -16,14 +16,15 @@ from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.scrape import page_reader
+from lora_router.scrape.breaks import BREAK, with_breaks
 from lora_router.scrape.exposition import PAGE_PREFIX, UnknownPageError, page_in_steps
-from lora_router.scrape.models import ModelsError, TooManyModelsError, models_in_steps
+from lora_router.scrape.models import ModelsError, Roots, TooManyModelsError, models_in_steps
 from lora_router.scrape.page_reader import PageReader, ScrapeError
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.scrape.read_health import ReadHealth
 from lora_router.scrape.series import ExpositionError, PageTooLargeError
-from lora_router.scrape.steps import BREAK, Steps, with_breaks
 from lora_router.scrape.turns import Turns
+from lora_router.steps import Steps
 
 READS_IN_A_TURN = 4
 """Reads that start, or whose pages are handled, in one turn of the event loop."""
@@ -57,6 +58,8 @@ class PodPages:
         """What the start of a read, and the handling of its page, take."""
         self._long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
         self._newly_long = asyncio.Semaphore(LONG_PAGES_AT_ONCE)
+        self.roots: Roots | None = None
+        """Is told from where pods have loaded adapters."""
         self.serving = False
         """Whether requests are served. Until then, long pages are read without long breaks."""
 
@@ -105,7 +108,7 @@ class PodPages:
             max_bytes=page_reader.MAX_MODELS_BYTES,
         ) as page:
             try:
-                return await self._read(page, models_in_steps(page, pod.engine), health)
+                return await self._read(page, models_in_steps(page, pod.engine, self.roots), health)
             except TooManyModelsError as error:
                 raise ScrapeError("too-large", str(error)) from None
             except ModelsError as error:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from rich.console import RenderableType
 
+from lora_router.connection_error import reason_of
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.scrape.exposition import engine_of, read_page
 from lora_router.scrape.page_reader import MAX_PAGE_BYTES
@@ -90,7 +91,7 @@ async def _load(source: str) -> bytes:
     except TimeoutError:
         raise SourceError(f"{source}: timeout, no response within {_TIMEOUT_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise SourceError(f"{source}: {str(error) or type(error).__name__}") from None
+        raise SourceError(f"{source}: {reason_of(error)}") from None
 
 
 def _report(source: str, engine: str, metrics: PodMetrics) -> dict[str, object]:

@@ -1,39 +1,33 @@
 """Scrapes ``/metrics`` and ``/v1/models`` of every ready pod periodically, spread over time.
 
-Each pod and page has a supervised task. Concurrency is limited, and each read has a timeout. A
-failed read only increments a counter: the last snapshot stays in use and becomes stale. The same
-holds for a fault in this process while it handles a page: the read fails with cause ``internal``,
-and the next one follows at its usual time.
-Pods whose last read failed, often by timeout, use at most half of the concurrent reads. Any number
-of failing pods therefore does not delay the others.
+Each pod and page has a supervised task, which decides when the page is read. ``attempts`` reads it
+once, and ``followers`` are told of it.
 Where routers share the reads, this router reads what ``sharing`` says is due here.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import Protocol
-from urllib.parse import urlsplit
 
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.reading import ReadFailure, Reading
+from lora_router.fleet.reading import Reading
 from lora_router.log_limit import LogLimit
-from lora_router.scrape.intake import Intake, RefusedReading
-from lora_router.scrape.lacking import read_list, read_load
+from lora_router.scrape.attempts import Attempts, ScrapeObserver
+from lora_router.scrape.followers import Followers
+from lora_router.scrape.intake import Intake
+from lora_router.scrape.models import Roots
 from lora_router.scrape.models_plan import ModelsPlan
-from lora_router.scrape.page_reader import ScrapeError
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.scrape.pod_pages import PodPages
 from lora_router.scrape.read_health import Kind, ReadHealth
 from lora_router.scrape.schedule import ScrapeSchedule, pace
 from lora_router.scrape.sharing import TICK_SECONDS, Sharing
-from lora_router.scrape.steps import with_breaks
-from lora_router.supervision import Supervisor, cancel, describe
+from lora_router.supervision import Supervisor, cancel
 
 log = logging.getLogger("lora_router.scrape")
 
@@ -44,16 +38,6 @@ LONGEST_RETRY_SECONDS = 2.0
 """Longest delay before a failed ``/metrics`` is retried: a pod that returns is noticed in time."""
 _QUICK_RETRIES = 5
 """Failed reads of ``/metrics`` that are retried at the usual interval."""
-
-
-class ScrapeObserver(Protocol):
-    """Counts scrapes."""
-
-    def scraped(self, kind: str, pod: str, seconds: float) -> None:
-        """Count a successful read and its duration."""
-
-    def failed(self, kind: str, pod: str, cause: str) -> None:
-        """Count a failed read. ``cause`` is one of a few words, for a label."""
 
 
 class Scraper:
@@ -100,20 +84,23 @@ class Scraper:
         # A network failure causes a line for each pod, and a flapping network does so repeatedly.
         self._limit = LogLimit(10.0, burst=20, clock=clock)
         self._clock = clock
+        self.followers = Followers(self._supervisor)
+        """Who is told of readings."""
         self._tasks: dict[PodState, tuple[asyncio.Task[None], ...]] = {}
         self._wakes: dict[tuple[PodState, Kind], asyncio.Event] = {}
         self._plan = ModelsPlan(
             self._have_models,
             wake=partial(self._wake, kind="models"),
-            on_round_end=self._round_ended,
+            on_round_end=self.followers.looked,
             clock=clock,
         )
         self._sharing: Sharing | None = None
         self._digests: CatalogDigests | None = None
         self._sharing_task: asyncio.Task[None] | None = None
-        self._on_looked: tuple[Callable[[], None], ...] = ()
-        self._on_reading: tuple[Callable[[Reading], None], ...] = ()
-        self._pages: PodPages | None = None
+        self._attempts: Attempts | None = None
+        """``None``: the scraper does not run."""
+        self.roots: Roots | None = None
+        """Is told from where pods have loaded adapters. To be set before ``start``."""
         self._untried: set[tuple[PodState, Kind]] = set()
         self._all_tried = asyncio.Event()
 
@@ -126,7 +113,7 @@ class Scraper:
         """
         self._sharing, self._digests = sharing, digests
         sharing.wake = self._wake
-        self.subscribe_readings(sharing.read)
+        self.followers.subscribe_readings(sharing.read)
 
     def pace(self) -> float:
         """Return the interval at which this router reads the metrics of each of its pods."""
@@ -135,9 +122,20 @@ class Scraper:
 
     async def start(self) -> None:
         """Start to scrape the pods of the fleet, and follow its changes."""
-        self._places = asyncio.Semaphore(self._concurrency)
-        self._places_for_failing = asyncio.Semaphore(max(1, self._concurrency // 2))
-        self._pages = PodPages(self._timeout, access=self._access, clock=self._clock)
+        pages = PodPages(self._timeout, access=self._access, clock=self._clock)
+        pages.roots = self.roots
+        self._attempts = Attempts(
+            pages,
+            self._concurrency,
+            self._observer,
+            self._supervisor,
+            self._clock,
+            intake=self.intake,
+            followers=self.followers,
+            plan=self._plan,
+            digests=self._digests,
+            on_tried=self._tried,
+        )
         self._fleet.changes.pods.subscribe(self._follow)
         self._follow(tuple(self._fleet))
         if self._sharing is not None:
@@ -147,7 +145,7 @@ class Scraper:
 
     async def stop(self) -> None:
         """Stop scraping. No task and no connection is left."""
-        pages, self._pages = self._pages, None
+        attempts, self._attempts = self._attempts, None
         tasks = [task for pair in self._tasks.values() for task in pair]
         if self._sharing_task is not None:
             tasks.append(self._sharing_task)
@@ -158,8 +156,8 @@ class Scraper:
         try:
             await cancel(tasks)
         finally:
-            if pages is not None:
-                await pages.close()
+            if attempts is not None:
+                await attempts.pages.close()
 
     async def first_round(self, seconds: float) -> None:
         """Wait at most so long until each page of all ready pods has been read or has failed."""
@@ -172,15 +170,24 @@ class Scraper:
 
     # Reads out of turn
 
-    def read_models_soon(self, state: PodState) -> None:
+    def read_models_soon(self, state: PodState, *, confirms: bool = True) -> None:
         """Read a pod's list of models again: it answered 404 for a model that it should serve.
 
         Returns at once, and is cheap enough for the request path. The reads are limited
         (``models_plan``). When the list changed, ``Fleet.changes.pods`` reports it.
+
+        Args:
+            state: The pod.
+            confirms: Whether the list is believed even if it lost everything.
         """
         if state in self._tasks:
-            self.intake.confirm_loss(state)
+            if confirms:
+                self.intake.confirm_loss(state)
             self._plan.read_soon(state)
+
+    def models_changed(self, state: PodState) -> None:
+        """Hand on a pod's list, which a call of this router has changed."""
+        self.followers.read(Reading(state, self._clock(), state.catalog))
 
     def look_again(self) -> bool:
         """Read the lists of all pods that are not recent: a client asked for an unknown model.
@@ -189,32 +196,10 @@ class Scraper:
         a pod has the model, ``Fleet.changes.pods`` reports it before the round ends.
 
         Returns:
-            Whether a round is under way, whose end ``subscribe_looked`` reports. It can last longer
+            Whether a round is under way, whose end ``followers`` reports. It can last longer
             than a client should wait, so that a deadline is needed. False: all lists are recent.
         """
-        return self._pages is not None and self._plan.look_again()
-
-    def subscribe_looked(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` when a round of ``look_again`` has ended."""
-        self._on_looked = (*self._on_looked, listener)
-
-    def subscribe_readings(self, listener: Callable[[Reading], None]) -> None:
-        """Call ``listener`` with each reading that has been used, and with each failed read."""
-        self._on_reading = (*self._on_reading, listener)
-
-    def _round_ended(self) -> None:
-        for listener in self._on_looked:
-            try:
-                listener()
-            except Exception as error:
-                self._supervisor.failed("looked-listener", error)
-
-    def _hand_on(self, reading: Reading) -> None:
-        for listener in self._on_reading:
-            try:
-                listener(reading)
-            except Exception as error:
-                self._supervisor.failed("reading-listener", error)
+        return self._attempts is not None and self._plan.look_again()
 
     def _have_models(self) -> Iterable[PodState]:
         """Return the pods of a round: those that are asked for their models and can be reached."""
@@ -233,7 +218,8 @@ class Scraper:
 
     def _follow(self, changed: Iterable[PodState]) -> None:
         """Start to scrape pods that became ready. Stop for pods that left or are not ready."""
-        if self._pages is None:
+        attempts = self._attempts
+        if attempts is None:
             return
         for state in changed:
             wanted = state.pod.ready and self._fleet.get(state.pod.name) is state
@@ -245,9 +231,11 @@ class Scraper:
                 if self._sharing is not None:
                     self._sharing.add(state)
                 keep, name = self._supervisor.keep, state.pod.name
+                metrics = partial(self._read_metrics, attempts, state)
+                models = partial(self._read_models, attempts, state)
                 self._tasks[state] = (
-                    keep("scrape-metrics", partial(self._read_metrics, state), about=name),
-                    keep("scrape-models", partial(self._read_models, state), about=name),
+                    keep("scrape-metrics", metrics, about=name),
+                    keep("scrape-models", models, about=name),
                 )
             elif not wanted and state in self._tasks:
                 for task in self._tasks.pop(state):
@@ -268,18 +256,18 @@ class Scraper:
             self._all_tried.clear()
         else:
             self._all_tried.set()
-            if self._fleet.synced and self._pages is not None:
-                self._pages.serving = True
+            if self._fleet.synced and self._attempts is not None:
+                self._attempts.pages.serving = True
 
     # One pod
 
-    async def _read_metrics(self, state: PodState) -> None:
+    async def _read_metrics(self, attempts: Attempts, state: PodState) -> None:
         health = ReadHealth(state.pod.name, "metrics", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._interval, self._clock)
         retries = ScrapeSchedule(state.pod.name, LONGEST_RETRY_SECONDS, self._clock)
         while True:
             # The first read is immediate.
-            await self._attempt(state, "metrics", self._scrape, health)
+            await attempts.read_metrics(state, health)
             is_usual = self._interval <= LONGEST_RETRY_SECONDS and health.failures < _QUICK_RETRIES
             turns.interval = self.pace()
             await asyncio.sleep((turns if is_usual or not health.failures else retries).wait())
@@ -289,7 +277,7 @@ class Scraper:
                     wake.clear()
                     await wake.wait()
 
-    async def _read_models(self, state: PodState) -> None:
+    async def _read_models(self, attempts: Attempts, state: PodState) -> None:
         health = ReadHealth(state.pod.name, "models", self._limit)
         turns = ScrapeSchedule(state.pod.name, self._models_interval, self._clock)
         retry = FIRST_RETRY_SECONDS
@@ -300,7 +288,7 @@ class Scraper:
                 self._plan.started(state)
                 self._plan.ended(state)
                 await self._wait_for_turn(state, turns.wait())
-            elif await self._attempt(state, "models", self._list, health):
+            elif await attempts.read_models(state, health):
                 retry = FIRST_RETRY_SECONDS
                 await self._wait_for_turn(state, turns.wait())
             else:
@@ -317,77 +305,6 @@ class Scraper:
                     await wake.wait()
             if self._sharing is not None:
                 usual = self._sharing.turn(state, usual)
-
-    async def _attempt(
-        self,
-        state: PodState,
-        kind: Kind,
-        read: Callable[[PodState, PodPages, ReadHealth], Awaitable[None]],
-        health: ReadHealth,
-    ) -> bool:
-        pages = self._pages
-        assert pages is not None  # noqa: S101 -- tasks run between start and stop
-        try:
-            failing = self._places_for_failing if health.failures else nullcontext()
-            async with failing, pages.place(health), self._places:
-                await pages.turns.take()
-                started = self._clock()
-                await read(state, pages, health)
-            self._observer.scraped(kind, state.pod.name, self._clock() - started)
-            health.good()
-        except ScrapeError as error:
-            self._failed(state, kind, error, health)
-            return False
-        except Exception as error:
-            # A fault in this process, or in a listener of the fleet. It must neither end the pod's
-            # scrapes nor slow them down.
-            self._supervisor.failed(f"scrape-{kind}", error, about=state.pod.name)
-            self._failed(state, kind, ScrapeError("internal", describe(error)), health)
-            return False
-        finally:
-            if kind == "models":
-                self._plan.ended(state)
-            self._tried(state, kind)
-        return True
-
-    def _failed(self, state: PodState, kind: Kind, error: ScrapeError, health: ReadHealth) -> None:
-        self._observer.failed(kind, state.pod.name, error.cause)
-        health.bad(error)
-        # Where another endpoint serves the metrics, it may fail alone.
-        unreachable = error.unreachable and (
-            kind == "models" or urlsplit(state.pod.metrics_url).netloc == state.pod.address
-        )
-        failure = ReadFailure(kind, error.cause, unreachable)
-        reading = Reading(state, self._clock(), failure)
-        # The pod may have left.
-        with suppress(RefusedReading):
-            self.intake.put(reading)
-            self._hand_on(reading)
-
-    async def _scrape(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
-        metrics = await read_load(state, pages, health, self._clock)
-        reading = Reading(state, metrics.scraped_at, metrics)
-        self._put(reading)
-        self._hand_on(reading)
-
-    async def _list(self, state: PodState, pages: PodPages, health: ReadHealth) -> None:
-        self._plan.started(state)
-        read_at, models = self._clock(), await read_list(state, pages, health)
-        if models is None:
-            self._hand_on(Reading(state, read_at, ReadFailure("models", "status")))
-            return
-        self._put(Reading(state, read_at, models))
-        if self._digests is not None:
-            await with_breaks(self._digests.in_steps(state.catalog))
-        # The same object for all pods that serve the same.
-        self._hand_on(Reading(state, read_at, state.catalog))
-
-    def _put(self, reading: Reading) -> None:
-        try:
-            self.intake.put(reading)
-        except RefusedReading as error:
-            if not error.is_outdated:
-                raise ScrapeError(error.cause, str(error)) from None
 
     async def _keep_sharing(self, sharing: Sharing) -> None:
         while True:

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from lora_router.scrape.labels import LabelCache, plain_labels
-from lora_router.scrape.steps import Steps
+from lora_router.steps import Steps
 
 MAX_LINES = 40_000
 """Lines of a page. vLLM's has about 600, plus one for each combination of adapters that ever ran

@@ -11,6 +11,8 @@ Rules:
   (*audit*). A pod about which it was told something else is read by it for a while, and a router
   that contradicts it repeatedly is not believed (``contradictions``).
 - Only the reader of a pod is listened to, or anybody once that reader is late.
+- A list of models that somebody else tells, and that differs from the one here, is a hint: the pod
+  has loaded or unloaded an adapter. Then this router reads the list itself.
 
 Without other readers, all pages are read here, at the full interval.
 """
@@ -194,16 +196,15 @@ class Sharing:
         pod = self._pods.get(state)
         if pod is None:
             return False
-        reads, now = pod.page(page), self._clock()
-        if reads.failing or now < pod.alone_until:
+        reads = pod.page(page)
+        if reads.failing or self._clock() < pod.alone_until:
             return False
         if read_at < reads.read_at + _SOONEST * self._intervals["metrics"]:
             return False
         self._rank(state, pod)
         if pod.reader == name:
             return True
-        # Somebody else reads it because its reader is late.
-        return now > reads.read_at + LATE_INTERVALS * self._interval_of(pod, page)
+        return page == "models" or self._is_late(pod, page)
 
     def receive(self, name: str, reading: Reading) -> None:
         """Use a reading of another router that ``wants`` wanted."""
@@ -212,7 +213,10 @@ class Sharing:
         if pod is None:
             return
         reads = pod.page(page)
-        if isinstance(found, ReadFailure):
+        is_hint = page == "models" and pod.reader != name and not self._is_late(pod, page)
+        if is_hint and found == state.catalog:
+            return
+        if is_hint or isinstance(found, ReadFailure):
             if not reads.doubted:
                 reads.doubted = True
                 self.wake(state, page)
@@ -292,6 +296,11 @@ class Sharing:
             pod.reader = order[0] if pod.rank else None
             pod.version = self.readers.version
         return pod.rank
+
+    def _is_late(self, pod: PodReads, page: Page) -> bool:
+        """Return whether a page has not been told in time, so that anybody is listened to."""
+        reads = pod.page(page)
+        return self._clock() > reads.read_at + LATE_INTERVALS * self._interval_of(pod, page)
 
     def _interval_of(self, pod: PodReads, page: Page) -> float:
         interval = self._intervals[page]

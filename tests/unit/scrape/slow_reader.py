@@ -35,7 +35,7 @@ def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetric
         residency=_residency(samples),
         adapter_load_seconds=_mean(samples),
         started_at=started_at,
-        generated_tokens=_generated_tokens(samples) if started_at is None else None,
+        generated_tokens=_generated_tokens(samples),
     )
 
 

@@ -76,6 +76,7 @@ def lines(draw: st.DrawFn) -> str:
     return head + blank + draw(values) + time_stamp
 
 
+@pytest.mark.slow
 def test_of_recorded_pages() -> None:
     pages = [path.read_bytes() for path in RECORDED.glob("*.prom")]
 
@@ -85,6 +86,7 @@ def test_of_recorded_pages() -> None:
         assert fast == read_slowly(page, scraped_at=1.0, wall_now=NOW)
 
 
+@pytest.mark.slow
 @given(st.lists(lines(), max_size=20), st.sampled_from(["", "\n"]))
 def test_of_invented_pages(page: list[str], end: str) -> None:
     data = ("\n".join(page) + end).encode()

@@ -91,18 +91,21 @@ def engines(count: int, label: str = "engine") -> str:
     )
 
 
+@pytest.mark.slow
 def test_a_page_of_distinct_series_is_too_large() -> None:
     assert read(engines(8192)).running == 8192
     with pytest.raises(PageTooLargeError, match="more than 8192 series that matter"):
         read(engines(8193))
 
 
+@pytest.mark.slow
 def test_series_of_several_metrics_count_together() -> None:
     page = engines(5000) + engines(5000).replace("running", "waiting")
     with pytest.raises(PageTooLargeError, match="more than 8192 series that matter"):
         read(page)
 
 
+@pytest.mark.slow
 def test_a_page_of_too_many_lines_is_too_large() -> None:
     line = lora("4")
     assert read(line * 30_000).lora is not None
@@ -116,6 +119,7 @@ def test_a_line_has_a_length_whether_it_matters_or_not() -> None:
         read(page)
 
 
+@pytest.mark.slow
 def test_bytes_of_lines_that_need_the_parser_are_few() -> None:
     page = "".join(f'vllm:num_requests_running{{a="{n}"}} 1 1795427300000\n' for n in range(2000))
     with pytest.raises(PageTooLargeError, match="more than 65536 bytes of unusual lines"):

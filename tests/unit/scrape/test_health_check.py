@@ -15,11 +15,12 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import EJECTED, HEALTHY, TRYING, HealthRules
 from lora_router.fleet.outliers import Outliers
+from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.supervision import Supervisor
-from tests.fleet import make_pod
+from tests.fleet import make_pod, state_of
 
 CHAT = "/v1/chat/completions"
 
@@ -149,6 +150,27 @@ async def test_without_probes_the_next_request_is_the_probe() -> None:
     async with ProbedPod().running() as pod, checked(pod.port, probe=False) as (_, state):
         await until(lambda: state.health.state is TRYING)
         assert pod.asked == []
+
+
+async def test_a_pod_that_served_nothing_yet_is_asked_for_a_token_of_its_base_model() -> None:
+    fleet, supervisor = Fleet(), Supervisor()
+    check = HealthCheck(fleet, supervisor, slot_probe=True)
+    async with ProbedPod().running() as pod:
+        pod.status = 200
+        fleet.replace([make_pod(1, address=f"127.0.0.1:{pod.port}")])
+        state = state_of(fleet, 1)
+        fleet.put_models(state, [ServedModel("base"), ServedModel("sql-lora", "base")])
+        await check.start()
+
+        fleet.put_metrics(state, PodMetrics(scraped_at=1.0, running=0.0))
+        await until(lambda: pod.asked)
+
+        await check.stop()
+        await supervisor.stop()
+
+    path, body, _ = pod.asked[0]
+    assert path == "/v1/completions"
+    assert (body["model"], body["max_tokens"]) == ("base", 1)
 
 
 async def test_where_no_pod_may_be_ejected_none_is_probed() -> None:

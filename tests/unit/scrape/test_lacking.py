@@ -7,7 +7,7 @@ import pytest
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
-from tests.unit.scrape.test_scraper import PAGE, Bench, Server, pod, until
+from tests.unit.scrape.scraper_bench import PAGE, Bench, Server, pod, until
 
 OTHER_PAGE = "nv_inference_request_success 5\n"
 

@@ -92,6 +92,7 @@ def steps_of(body: bytes) -> tuple[int, Catalog]:
         count += 1
 
 
+@pytest.mark.slow
 def test_a_list_of_ten_thousand_adapters_is_read_in_pieces() -> None:
     body = vllm_page(10_000)
     count, catalog = steps_of(body)
@@ -202,6 +203,7 @@ def test_a_step_decodes_few_bytes_whatever_is_in_the_list(
     assert worst <= models._TRIES * (LONGEST_PIECE_BYTES + 100)
 
 
+@pytest.mark.slow
 def test_a_list_has_a_length() -> None:
     listed = [{"id": str(number)} for number in range(MAX_MODELS + 1)]
     assert len(read_models(json.dumps({"data": listed[:-1]}).encode())) == MAX_MODELS

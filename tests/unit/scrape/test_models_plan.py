@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -18,6 +17,7 @@ from lora_router.scrape.models_plan import (
     ROUND_SECONDS,
     ModelsPlan,
 )
+from tests.examples import examples
 
 
 class Plan:
@@ -242,5 +242,5 @@ class AnyOrder(RuleBasedStateMachine):
             )
 
 
-AnyOrder.TestCase.settings = settings(max_examples=50, deadline=None)
+AnyOrder.TestCase.settings = examples(50)
 test_whatever_happens = AnyOrder.TestCase

@@ -119,8 +119,8 @@ async def failure(answer: Answer, timeout: float = 5.0) -> ScrapeError:
         (closes, 5.0, "connect"),
         (resets, 5.0, "connect"),
         (writes(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"), 5.0, "connect"),
-        (hangs, 0.05, "timeout"),
-        (trickles, 0.1, "timeout"),
+        (hangs, 0.3, "timeout"),
+        (trickles, 0.3, "timeout"),
     ],
 )
 async def test_a_server_that_cannot_be_reached(answer: Answer, timeout: float, cause: str) -> None:

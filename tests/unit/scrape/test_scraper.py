@@ -4,136 +4,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
-from aiohttp import web
 from pydantic import SecretStr
 
 from lora_router import supervision
-from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.pod import Pod
-from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.fleet.pod_state import PodState
 from lora_router.scrape import models_plan, page_reader, pod_pages
 from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.schedule import ScrapeSchedule
-from lora_router.scrape.scraper import Scraper
 from lora_router.supervision import Supervisor
-
-PAGE = "vllm:num_requests_running 3\n"
-MODELS = '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}]}'
-
-
-TWO_ADAPTERS = (
-    '{"data": [{"id": "base"}, {"id": "a", "parent": "base"}, {"id": "b", "parent": "base"}]}'
-)
-
-
-@dataclass
-class Server:
-    """A pod's pages, with the failures and delays that a test needs."""
-
-    page: str | bytes = PAGE
-    models: str = MODELS
-    status: int = 200
-    models_status: int = 200
-    delay: float = 0.0
-    metrics_reads: int = 0
-    models_reads: int = 0
-    at_once: int = 0
-    most_at_once: int = 0
-    connections: set[object] = field(default_factory=set)
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @asynccontextmanager
-    async def run(self) -> AsyncIterator[str]:
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/v1/models", self._models)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        self.metrics_reads += 1
-        assert request.transport is not None
-        self.connections.add(request.transport.get_extra_info("peername"))
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            await asyncio.sleep(self.delay)
-        finally:
-            self.at_once -= 1
-        body = self.page if isinstance(self.page, bytes) else self.page.encode()
-        return web.Response(body=body, status=self.status, headers=self.headers)
-
-    async def _models(self, request: web.Request) -> web.Response:
-        self.models_reads += 1
-        self.authorization = request.headers.get("authorization")
-        return web.Response(text=self.models, status=self.models_status)
-
-
-@dataclass
-class Counts:
-    """A ``ScrapeObserver`` that records."""
-
-    good: list[tuple[str, str]] = field(default_factory=list)
-    bad: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def scraped(self, kind: str, pod: str, seconds: float) -> None:
-        assert seconds >= 0
-        self.good.append((kind, pod))
-
-    def failed(self, kind: str, pod: str, cause: str) -> None:
-        self.bad.append((kind, pod, cause))
-
-
-def pod(name: str, address: str, **changes: object) -> Pod:
-    values: dict[str, object] = {
-        "name": name,
-        "address": address,
-        "metrics_url": f"http://{address}/metrics",
-        "models_url": f"http://{address}/v1/models",
-    }
-    return Pod(**(values | changes))  # type: ignore[arg-type]
-
-
-class Bench:
-    """A scraper, its fleet and its counts."""
-
-    def __init__(self, *pods: Pod, **options: object) -> None:
-        self.fleet = Fleet()
-        self.fleet.replace(pods)
-        self.counts = Counts()
-        values: dict[str, object] = {"interval": 0.02, "models_interval": 0.02, "timeout": 1.0}
-        self.scraper = Scraper(self.fleet, self.counts, **(values | options))  # type: ignore[arg-type]
-
-    async def __aenter__(self) -> "Bench":
-        await self.scraper.start()
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self.scraper.stop()
-
-    def state(self, name: str) -> PodState:
-        state = self.fleet.get(name)
-        assert state is not None
-        return state
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
+from tests.unit.scrape.scraper_bench import PAGE, TWO_ADAPTERS, Bench, Server, pod, until
 
 
 async def test_a_pods_pages_are_read_again_and_again_over_one_connection() -> None:
@@ -165,55 +46,10 @@ async def test_the_first_round_is_over_when_every_page_was_tried_once() -> None:
 
 async def test_the_first_round_of_no_pods_is_over_at_once() -> None:
     async with Bench() as bench:
-        await asyncio.wait_for(bench.scraper.first_round(60), 0.1)
+        await asyncio.wait_for(bench.scraper.first_round(60), 30)
 
 
-@pytest.mark.parametrize(
-    ("server", "cause"),
-    [
-        (Server(status=503), "status"),
-        (Server(status=302, headers={"location": "http://127.0.0.1:1/"}), "status"),
-        (Server(page="<html>"), "malformed"),
-        (Server(page="vllm:num_requests_running x\n"), "malformed"),
-        (Server(page=b"x" * 3000), "too-large"),
-        (Server(delay=30.0), "timeout"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_a_failed_scrape_keeps_the_last_good_snapshot_and_is_counted_by_cause(
-    server: Server, cause: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(page_reader, "MAX_PAGE_BYTES", 2000)
-    healthy = Server()
-    async with server.run() as address, Bench(pod("a", address), timeout=0.05) as bench:
-        snapshot = PodMetrics(scraped_at=0.0, running=1.0)
-        bench.state("a").metrics = snapshot
-
-        await until(lambda: bench.counts.bad.count(("metrics", "a", cause)) >= 3)
-
-        assert bench.state("a").metrics is snapshot
-        assert bench.state("a").scrape_failures >= 3
-        warnings = [r.message for r in caplog.records if "metrics of pod a failed" in r.message]
-        assert len(warnings) == 1
-        assert "the last snapshot stays in use" in warnings[0]
-    assert healthy.metrics_reads == 0
-
-
-@pytest.mark.parametrize(
-    ("metrics_at_the_endpoint", "unreachable"),
-    [(True, True), (False, False)],
-)
-async def test_a_pod_is_unreachable_if_its_own_endpoint_is(
-    metrics_at_the_endpoint: bool, unreachable: bool
-) -> None:
-    address = "127.0.0.1:1" if metrics_at_the_endpoint else "127.0.0.1:2"
-    one = pod("a", address, metrics_url="http://127.0.0.1:1/metrics", models=("m",))
-    async with Bench(one) as bench:
-        await until(lambda: bench.state("a").scrape_failures >= 2)
-
-        assert (bench.state("a").unreachable_scrapes >= 2) is unreachable
-
-
+@pytest.mark.slow
 async def test_long_pages_are_read_a_few_at_a_time_and_delay_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -232,6 +68,7 @@ async def test_long_pages_are_read_a_few_at_a_time_and_delay_no_others(
             assert short.metrics_reads - reads[1] > 5
 
 
+@pytest.mark.slow
 async def test_few_reads_are_handled_in_one_turn_of_the_loop_though_many_arrive_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -256,6 +93,7 @@ async def test_few_reads_are_handled_in_one_turn_of_the_loop_though_many_arrive_
     assert max(Counter(handled).values()) <= 2 * pod_pages.READS_IN_A_TURN
 
 
+@pytest.mark.slow
 async def test_a_network_that_fails_does_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -265,27 +103,6 @@ async def test_a_network_that_fails_does_not_flood_the_log(
 
     lines = [line for line in caplog.messages if "failed, the last snapshot" in line]
     assert 1 <= len(lines) <= 40
-
-
-async def test_a_fault_in_what_uses_a_scrape_does_not_end_the_pods_scrapes(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    server, counted = Server(), list[str]()
-    supervisor = Supervisor(counted.append)
-    async with server.run() as address, Bench(pod("a", address), supervisor=supervisor) as bench:
-        await until(lambda: bench.state("a").metrics is not None)
-
-        def broken(*_what: object) -> None:
-            raise ZeroDivisionError
-
-        with monkeypatch.context() as patched:
-            patched.setattr(bench.fleet, "put_metrics", broken)
-            await until(lambda: bench.counts.bad.count(("metrics", "a", "internal")) >= 5)
-        good = len(bench.counts.good)
-        await until(lambda: len(bench.counts.good) >= good + 5)
-
-    assert counted.count("scrape-metrics") >= 5
-    assert caplog.text.count("task scrape-metrics of a failed, continues: ZeroDivisionError") == 1
 
 
 async def test_a_scrape_task_that_ends_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +141,7 @@ async def test_a_pod_that_keeps_failing_is_read_less_often(monkeypatch: pytest.M
     monkeypatch.setattr(scraper_module, "LONGEST_RETRY_SECONDS", 3600.0)
     server = Server(status=500)
     async with server.run() as address, Bench(pod("a", address)) as bench:
-        await until(lambda: server.metrics_reads >= 5)
+        await until(lambda: bench.state("a").scrape_failures >= 5)
         await asyncio.sleep(0.1)
 
         assert bench.state("a").scrape_failures == 5
@@ -378,7 +195,8 @@ async def test_an_empty_list_does_not_replace_the_last_one_and_is_counted_and_lo
         assert bench.fleet.serving("a").pods, "the loss is doubted, the gain is not"
 
 
-async def test_a_list_is_read_soon_when_it_is_wanted() -> None:
+async def test_a_list_is_read_soon_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_plan, "RECENT_SECONDS", 0.1)
     server = Server(models=TWO_ADAPTERS)
     async with server.run() as address, Bench(pod("a", address), models_interval=3600.0) as bench:
         await until(lambda: bench.state("a").models_known)
@@ -403,7 +221,7 @@ async def test_the_router_looks_again_once_for_all_who_ask(
         Bench(pod("a", one), pod("b", two), models_interval=3600.0) as bench,
     ):
         scraper, fleet = bench.scraper, bench.fleet
-        scraper.subscribe_looked(lambda: ended.append(bool(fleet.serving("new").pods)))
+        scraper.followers.subscribe_looked(lambda: ended.append(bool(fleet.serving("new").pods)))
         await until(lambda: all(state.models_known for state in fleet))
         servers[1].models = '{"data": [{"id": "base"}, {"id": "new", "parent": "base"}]}'
 
@@ -422,22 +240,6 @@ async def test_a_pod_that_cannot_be_reached_and_a_listed_pod_hold_up_no_round() 
         assert not bench.scraper.look_again()
 
 
-async def test_a_listener_that_fails_does_not_end_the_reads() -> None:
-    server, counted = Server(), list[str]()
-    supervisor = Supervisor(counted.append)
-
-    def broken() -> None:
-        raise ZeroDivisionError
-
-    async with (
-        server.run() as address,
-        Bench(pod("a", address), supervisor=supervisor, models_interval=3600.0) as bench,
-    ):
-        bench.scraper.subscribe_looked(broken)
-        await until(bench.scraper.look_again)
-        await until(lambda: counted == ["looked-listener"])
-
-
 async def test_what_is_asked_before_the_start_and_after_the_stop_is_ignored() -> None:
     bench = Bench(pod("a", "127.0.0.1:1"))
     for _ in range(2):
@@ -447,6 +249,7 @@ async def test_what_is_asked_before_the_start_and_after_the_stop_is_ignored() ->
         await bench.scraper.stop()
 
 
+@pytest.mark.slow
 async def test_a_list_that_is_due_is_not_read_if_discovery_names_the_models_in_the_meantime() -> (
     None
 ):
@@ -479,44 +282,6 @@ async def test_the_api_key_goes_with_models() -> None:
         await until(lambda: server.models_reads >= 1)
 
     assert server.authorization == "Bearer k"
-
-
-async def test_a_slow_pod_delays_no_other() -> None:
-    slow, fast = Server(delay=30.0), Server()
-    async with slow.run() as one, fast.run() as two:
-        async with Bench(pod("slow", one), pod("fast", two), timeout=20.0):
-            await until(lambda: fast.metrics_reads >= 5)
-
-        assert slow.metrics_reads == 1
-
-
-@pytest.mark.slow
-async def test_however_many_pods_hang_the_others_are_read_in_time() -> None:
-    hung, healthy = Server(delay=30.0), Server()
-    async with hung.run() as one, healthy.run() as two:
-        pods = [pod(f"hung-{n}", one, models=("m",)) for n in range(12)]
-        pods.append(pod("healthy", two, models=("m",)))
-        async with Bench(*pods, timeout=0.1, concurrency=4) as bench:
-            await until(lambda: len(bench.counts.bad) >= 12)
-            reads, failures = healthy.metrics_reads, len(bench.counts.bad)
-            await until(lambda: len(bench.counts.bad) >= failures + 12)
-
-            # If it had to wait for the others, it would be read once.
-            assert healthy.metrics_reads - reads > 5
-
-
-async def test_no_more_are_read_at_once_than_allowed() -> None:
-    server = Server(delay=0.01)
-    async with server.run() as address:
-        pods = [pod(f"p{n}", address.replace("127.0.0.1", f"127.0.0.{n}")) for n in range(1, 9)]
-        listed = [
-            pod(one.name, one.address, metrics_url=f"http://{address}/metrics", models=("m",))
-            for one in pods
-        ]
-        async with Bench(*listed, concurrency=2):
-            await until(lambda: server.metrics_reads >= 30)
-
-    assert server.most_at_once == 2
 
 
 async def test_pods_that_join_and_leave_are_followed() -> None:

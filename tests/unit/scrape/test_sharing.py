@@ -10,6 +10,7 @@ from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.fleet.reading import ReadFailure, Reading
 from lora_router.scrape.audits import ALONE_SECONDS
 from tests.fleet import make_metrics, make_pod
+from tests.parameters import mostly_slow
 from tests.unit.scrape.sharing_routers import DELAY, INTERVAL, Router, World, list_of
 
 FULL_RATE = 1 / INTERVAL
@@ -29,7 +30,7 @@ def test_a_router_that_is_alone_reads_all_pods_at_the_full_rate() -> None:
     assert world.rate(10.0) == pytest.approx(FULL_RATE, rel=0.05)
 
 
-@pytest.mark.parametrize("routers", [2, 4, 8])
+@pytest.mark.parametrize("routers", mostly_slow([2, 4, 8]))
 def test_each_pod_is_read_as_often_by_all_routers_together_as_by_one(routers: int) -> None:
     world = World(pods=20)
     made = world.settled(*(f"router-{n}" for n in range(routers)))
@@ -41,6 +42,7 @@ def test_each_pod_is_read_as_often_by_all_routers_together_as_by_one(routers: in
         assert router.sharing.counts.contradictions == 0
 
 
+@pytest.mark.slow
 def test_each_router_reads_a_part_of_the_pods() -> None:
     world = World(pods=40)
     one, two = world.settled("one", "two")
@@ -53,6 +55,7 @@ def test_each_router_reads_a_part_of_the_pods() -> None:
     assert 10 <= len(set(two.reads)) <= 30
 
 
+@pytest.mark.slow
 def test_a_router_that_joins_is_given_its_part() -> None:
     world = World(pods=20)
     one, _ = world.settled("one", "two")
@@ -66,7 +69,7 @@ def test_a_router_that_joins_is_given_its_part() -> None:
     assert len(one.sharing.readers) == 2
 
 
-@pytest.mark.parametrize("routers", [2, 3, 8])
+@pytest.mark.parametrize("routers", mostly_slow([2, 3, 8]))
 def test_no_pod_goes_unread_for_long_when_a_router_dies(routers: int) -> None:
     world = World(pods=20)
     first, *others = world.settled(*(f"router-{n}" for n in range(routers)))
@@ -90,6 +93,7 @@ def test_the_pods_of_a_router_that_leaves_are_read_at_once() -> None:
     assert world.longest_pause(2.0) <= INTERVAL + 0.1
 
 
+@pytest.mark.slow
 def test_a_router_that_nobody_hears_costs_reads_and_nothing_else() -> None:
     world = World(pods=20)
     first, second, third = world.settled("first", "second", "third")
@@ -206,6 +210,7 @@ class TestFailures:
 
 
 class TestLies:
+    @pytest.mark.slow
     def test_a_router_that_tells_lies_is_not_believed_for_long(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -221,6 +226,7 @@ class TestLies:
         assert "peer liar is not believed for a while" in caplog.text
         assert honest.age() < INTERVAL + 0.1
 
+    @pytest.mark.slow
     def test_it_is_believed_again_after_a_while_and_distrusted_for_longer(self) -> None:
         world = World(pods=20, active=tuple(f"adapter-{n}" for n in range(6)))
         honest, liar = world.settled("honest", "liar")
@@ -238,6 +244,7 @@ class TestLies:
         assert honest.sharing.counts.distrusted == 2
         assert "liar" not in honest.sharing.readers
 
+    @pytest.mark.slow
     def test_a_lie_about_one_pod_costs_what_is_believed_of_that_pod_only(self) -> None:
         world = World(pods=20, active=tuple(f"adapter-{n}" for n in range(6)))
         honest, liar = world.settled("honest", "liar")
@@ -262,6 +269,7 @@ class TestLies:
         assert honest.sharing.counts.distrusted == 0
         assert "liar" in honest.sharing.readers
 
+    @pytest.mark.slow
     def test_only_the_reader_of_a_pod_is_listened_to(self) -> None:
         world = World(pods=20)
         honest, liar = world.settled("honest", "liar")
@@ -325,6 +333,26 @@ class TestLists:
         assert set(state.adapters) == {"a", "b", "new"}
         assert one.sharing.turn(state, now) == pytest.approx(world.clock.now() + 15.125)
 
+    def test_a_list_that_differs_is_read_here_if_somebody_else_tells_it_than_its_reader(
+        self,
+    ) -> None:
+        world = World(pods=20)
+        one, two = world.settled("one", "two")
+        now = world.clock.now()
+        for state in one.fleet:
+            one.read_list(state, "a", "b", "c")
+        world.run(1.0)
+        index = next(n for n, turn in enumerate(self.turns(two, now)) if turn != now)
+        state, usual = one.state(index + 1), world.clock.now() + 9.0
+        same = Reading(two.state(index + 1), world.clock.now(), state.catalog)
+
+        one.hear("two", same)
+        assert one.sharing.turn(state, usual) == usual
+
+        one.hear("two", replace(same, found=list_of("a", "b", "c", "loaded")))
+        assert "loaded" not in state.adapters, "it is not believed"
+        assert one.sharing.turn(state, usual) == world.clock.now()
+
     def test_a_list_that_is_unknown_here_or_could_not_be_read_is_read_here_at_once(self) -> None:
         world = World()
         one, two = world.settled("one", "two")
@@ -339,6 +367,7 @@ class TestLists:
         one.read_list(one.state(1), "a", "new")
         assert one.sharing.turn(one.state(1), usual) >= usual
 
+    @pytest.mark.slow
     def test_a_list_that_a_router_invents_is_found_out(self) -> None:
         world = World(pods=2)
         one, two = world.settled("one", "two")

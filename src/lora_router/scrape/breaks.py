@@ -1,32 +1,16 @@
-"""Work that is done in steps, so that requests are served in between.
-
-A reader of a long page is a generator: it yields after each piece of work that takes a fraction of
-a millisecond, and returns its result. The same reader can therefore run at once (in a test, in a
-command) or with breaks (in the router).
-"""
+"""Long work of the scraper, done with breaks (``steps``)."""
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TypeVar
+
+from lora_router.steps import Steps
 
 _Result = TypeVar("_Result")
 
-Steps = Generator[None, None, _Result]
-"""Yields after each step, and returns a result."""
-
 BREAK = 39
 """A long read pauses this many times as long as it worked: it takes a fortieth of one CPU."""
-
-
-def all_at_once(steps: Steps[_Result]) -> _Result:
-    """Do all steps, and return the result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: _Result = end.value
-            return result
 
 
 async def with_breaks(
