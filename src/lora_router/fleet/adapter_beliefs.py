@@ -10,23 +10,16 @@ that. This module combines the following evidence, in order of trust:
 - *Active*: the adapters that the last scrape listed. This was correct when the page arrived and is
   as old as that page.
 - *Foreign*: the adapters that others have in flight. For peers, these are the adapters in their
-  shares (``peers``). For all other senders (*strangers*: routers that send no shares, and clients
-  that call the pod directly), these are what the last scrape showed beyond all known ledgers. An
-  adapter whose last request ended after the previous scrape is not attributed to strangers, because
-  the scrape may have shown only that request's end. An adapter that a peer reports shortly after
-  the scrape is not attributed to strangers either, because its share was still on its way. If
-  scrapes fail for too long, strangers are forgotten.
+  shares (``peers``). For all other senders, they are what scrapes show (``strangers``).
 - *Free*: the slots that have neither an expected nor a foreign adapter. No slot is free if the last
   scrape showed a request that waits for a slot: the page does not name its adapter, so it may
   belong to anyone, unless the ledgers explain it.
 - *Resident*: in a slot, active or not. *In host memory*: does not have to be fetched from disk or
   from a remote store. If the server reports both, its report is used, corrected by what routers
-  have used since. Otherwise both are estimates. The slots are assumed to contain what is in flight
-  and, in the remaining slots, what was used last. Host memory contains what was used last, up to
-  its size (``host_memory``). Both are exact if only one router uses the pod, it never exceeds the
-  number of slots, and the size of host memory is known. Peers report what was used before this
-  router began, and what came and went between two reports. That adds to the order of last use, and
-  a use that is later than the reported one stands.
+  have used since. Otherwise both are estimates, from the order of last use
+  (``resident_adapters``, ``host_memory``). Peers report what was used before this router began, and
+  what came and went between two reports. That adds to the order of last use, and a use that is
+  later than the reported one stands.
 
 After a restart of the server (``server_process``), everything is forgotten except what routers have
 in flight.
@@ -35,16 +28,16 @@ in flight.
 from collections.abc import Collection, Mapping
 
 from lora_router.fleet.host_memory import MOST, HostMemory, Names
-from lora_router.fleet.last_uses import ELSEWHERE, HERE, date, in_slots, later, latest, merged
+from lora_router.fleet.last_uses import ELSEWHERE, HERE, later, merged
 from lora_router.fleet.load_seconds import ASSUMED, LoadSeconds
 from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.peer_ledgers import PodShare
 from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
+from lora_router.fleet.resident_adapters import estimate_resident, seat
 from lora_router.fleet.server_process import ServerProcess
+from lora_router.fleet.strangers import Strangers
 
-_LEAST_TOLD = 32
-"""How many idle adapters of a pod peers are told of, even if it has fewer slots (host memory)."""
 _NONE: frozenset[str] = frozenset()
 
 IN_SLOT, IN_HOST_MEMORY, AWAY = range(3)
@@ -56,12 +49,9 @@ class AdapterBeliefs:
     """What is known about the adapters of one pod. Only the fleet and the ledger write to it."""
 
     __slots__ = (
-        "_emptied_at",
         "_fits",
-        "_others_requests",
         "_process",
         "_resident",
-        "_stranger_requests",
         "_strangers",
         "_used_since_scrape",
         "active",
@@ -108,10 +98,7 @@ class AdapterBeliefs:
         """The estimate of what is in host memory."""
         self.load_seconds: LoadSeconds = ASSUMED
         """How long a load takes, by where the adapter is. The fleet keeps it up to date."""
-        self._strangers = _NONE
-        self._stranger_requests = 0
-        self._others_requests = 0
-        """The requests that the last scrape showed and that this router had not sent."""
+        self._strangers = Strangers()
         self._resident: dict[str, None] | None = None
         """The estimate of what is in the slots, in order of last use. ``None`` until it is needed.
         """
@@ -120,8 +107,6 @@ class AdapterBeliefs:
         self.last_uses: dict[str, float] = {}
         """Adapters in order of last use, the most recently used one last, with the times of these
         uses (``last_uses``)."""
-        self._emptied_at = float("-inf")
-        """When a scrape showed that the server had restarted."""
         self._used_since_scrape: set[str] = set()
         """Adapters that this router or a peer used since the last scrape."""
         self.residency: LoraResidency | None = None
@@ -148,12 +133,6 @@ class AdapterBeliefs:
             )
         )
 
-    def reported_free_slots(self) -> int:
-        """Return the number of free slots according to all shares, including this router's own."""
-        if self.slots is None or self.somebody_waits:
-            return 0
-        return max(0, self.slots - len(self.peers.reported | self.foreign_adapters))
-
     def where(self, adapter: str) -> int:
         """Return where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
         residency = self.residency
@@ -161,14 +140,23 @@ class AdapterBeliefs:
             if adapter in residency.gpu:
                 return IN_SLOT
             return IN_HOST_MEMORY if adapter in residency.cpu else AWAY
-        if adapter in self.last_uses:
+        resident = self._resident
+        if resident is None and adapter in self.last_uses:
             if self.slots is None:
                 return IN_SLOT
-            if self._resident is None:
-                self._resident = self._estimate_resident(self.slots)
-            if adapter in self._resident:
-                return IN_SLOT
-        return IN_HOST_MEMORY if self.memory.has(adapter) else AWAY
+            resident = self._resident = estimate_resident(
+                self.last_uses,
+                self.expected,
+                self.foreign_adapters,
+                None if self._fits else self.active,
+                self.slots,
+            )
+        if resident is not None and adapter in resident:
+            return IN_SLOT
+        memory = self.memory
+        if adapter in memory.held or adapter in memory.fits:
+            return IN_HOST_MEMORY
+        return AWAY
 
     def seconds_to_load(self, adapter: str) -> float:
         """Return how long it probably takes to bring an adapter into a slot; 0 if it is in one.
@@ -221,7 +209,7 @@ class AdapterBeliefs:
             del resident[adapter]
             resident[adapter] = None
         else:
-            self._load(adapter, resident)
+            seat(adapter, resident, self.slots, self.expected, self.foreign_adapters)
 
     def never_used(self, adapter: str) -> None:
         """Forget a use of an adapter that the pod does not have."""
@@ -229,44 +217,39 @@ class AdapterBeliefs:
         self.memory.forget(adapter)
         self._resident = None
 
-    def scraped(self, metrics: PodMetrics, in_flight: int) -> None:
+    def scraped(self, metrics: PodMetrics, in_flight: int) -> bool:
         """Apply a scrape.
 
         Args:
             metrics: The snapshot.
             in_flight: The number of requests that this router had in flight when the page arrived.
+
+        Returns:
+            Whether it shows that the server was started again.
         """
         before = self.slots
         restarted = self._process.is_another(metrics)
         if restarted:
             self.slots = self.memory.spec.slots
             self.last_uses = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
-            self._emptied_at = metrics.scraped_at
             self.memory.evictions = 0
         self.scraped_at = metrics.scraped_at
         shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
-        self._others_requests = max(0, shown - in_flight)
-        self._stranger_requests = max(0, self._others_requests - self.peers.requests)
         self.somebody_waits = bool(metrics.deferred)
-        lora, residency = metrics.lora, metrics.residency
-        self.residency = residency
-        slots = lora.max_lora if lora is not None else None
-        if slots is None and residency is not None:
-            slots = residency.max_gpu
+        self.residency = metrics.residency
         # Some pages omit the number of slots. It never changes while a server runs.
-        self.slots = slots or self.slots
-        self.active = lora.active if lora is not None else _NONE
-        self._strangers = (
-            self.active - self.expected.keys() - self._used_since_scrape - self.peers.adapters
-            if self.active
-            else _NONE
+        self.slots = metrics.slots or self.slots
+        self.active = metrics.lora.active if metrics.lora is not None else _NONE
+        self._strangers.scraped(
+            self.active, (self.expected, self._used_since_scrape), shown - in_flight, self.peers
         )
-        for adapter in self._strangers:
+        for adapter in self._strangers.adapters:
             self._touch(adapter, ELSEWHERE)
         self._used_since_scrape.clear()
         self._merge()
         if restarted or self.slots != before:
             self._resize()
+        return restarted
 
     def put_share(self, router: str, share: PodShare | None, last_at: float) -> bool:
         """Apply a peer's share (``None``: the peer has nothing here).
@@ -287,9 +270,7 @@ class AdapterBeliefs:
         for adapter in moved:
             self._touch(adapter, ELSEWHERE)
         # The last scrape showed these before the share arrived, so they are not a stranger's.
-        self._strangers -= news.started
-        if last_at <= self.scraped_at and news.more > 0:
-            self._stranger_requests = max(0, self._stranger_requests - news.more)
+        self._strangers.explain(news.started, news.more if last_at <= self.scraped_at else 0)
         self._merge()
         return True
 
@@ -307,32 +288,10 @@ class AdapterBeliefs:
             return False
         # Its requests have not ended: the next scrape is right about them.
         self._used_since_scrape = used_since_scrape
-        self._strangers |= (self.active & share.adapters.keys()) - self.expected.keys()
-        self._stranger_requests = max(0, self._others_requests - self.peers.requests)
+        seen = (self.active & share.adapters.keys()) - self.expected.keys()
+        self._strangers.take_over(seen, self.peers)
         self._merge()
         return True
-
-    def date_uses(self, now: float) -> list[str]:
-        """Give the uses since the last call their time. Call it before this router's next share.
-
-        Return the adapters of this router whose requests began and ended since its last share.
-        """
-        used = self.last_uses
-        if not used or used[next(reversed(used))] < ELSEWHERE:
-            return []  # So it is on most pods.
-        reported, expected = self.peers.reported, self.expected
-        mine = date(used, now)
-        return [name for name in mine if name not in expected and name not in reported]
-
-    def idle(self, now: float, most: int = _LEAST_TOLD) -> dict[str, float]:
-        """Return the idle adapters that are probably loaded, with the seconds since their last use.
-
-        Return nothing if the server reports what it has loaded: then every router can read that.
-        """
-        if self.residency is not None or not self.last_uses:
-            return {}
-        in_flight = self.expected.keys() | self.foreign_adapters
-        return latest(self.last_uses, in_flight, min(most, max(self.slots or 0, _LEAST_TOLD)), now)
 
     def used_elsewhere(self, adapters: Collection[str]) -> None:
         """Record that requests of a peer used adapters, and have ended."""
@@ -340,7 +299,7 @@ class AdapterBeliefs:
         for adapter in adapters:
             self._touch(adapter, ELSEWHERE)
         # The last scrape may have shown them before the peer could report them.
-        self._strangers = self._strangers.difference(adapters)
+        self._strangers.explain(adapters)
         self._merge()
 
     def learn(self, uses: Mapping[str, float]) -> list[str]:
@@ -348,15 +307,11 @@ class AdapterBeliefs:
 
         Return those whose last use was not known here. What is in flight is known better.
         """
-        before = self.last_uses
-        news = later(uses, before)
+        in_flight = self.expected.keys() | self.foreign_adapters
+        news = later(uses, self.last_uses, in_flight, self._process.emptied_at)
         if not news:
             return []
-        for name in tuple(news):
-            in_flight = name in self.expected or name in self.foreign_adapters
-            if in_flight or news[name] <= self._emptied_at:
-                del news[name]
-        self.last_uses, self._resident = merged(before, news, MOST), None
+        self.last_uses, self._resident = merged(self.last_uses, news, MOST), None
         self._resize()
         return list(news)
 
@@ -366,11 +321,11 @@ class AdapterBeliefs:
         Return whether anything was forgotten.
         """
         if now - self.scraped_at <= max_age or not (
-            self.active or self._stranger_requests or self.somebody_waits
+            self.active or self._strangers.requests or self.somebody_waits
         ):
             return False
-        self.active = self._strangers = _NONE
-        self._stranger_requests = self._others_requests = 0
+        self.active = _NONE
+        self._strangers = Strangers()
         self.somebody_waits = False
         self._merge()
         return True
@@ -380,13 +335,13 @@ class AdapterBeliefs:
 
     def _merge(self) -> None:
         self._resident = None
-        peers = self.peers
-        self.foreign_requests = self._stranger_requests + peers.requests
+        peers, strangers = self.peers, self._strangers
+        self.foreign_requests = strangers.requests + peers.requests
         if peers:
-            self.foreign_adapters = self._strangers | peers.adapters
+            self.foreign_adapters = strangers.adapters | peers.adapters
             self.shown = self.active | peers.adapters
         else:
-            self.foreign_adapters, self.shown = self._strangers, self.active
+            self.foreign_adapters, self.shown = strangers.adapters, self.active
         self._count_free()
         if peers and self.somebody_waits:
             # If more adapters are in flight than there are slots, the ledgers explain who waits.
@@ -408,14 +363,6 @@ class AdapterBeliefs:
             self._fits, self._resident = fits, None
         self.free_slots = 0 if self.somebody_waits else slots - taken
 
-    def _estimate_resident(self, slots: int) -> dict[str, None]:
-        """Return an estimate of the adapters in the slots, in order of last use."""
-        foreign = self.foreign_adapters
-        busy = self.expected.keys() | foreign if foreign else self.expected.keys()
-        # If more adapters are in flight than there are slots, some of them wait. Only those that
-        # have had a first token are known to be in a slot.
-        return in_slots(self.last_uses, busy, busy if self._fits else self.active, slots)
-
     def _touch(self, adapter: str, at: float = HERE) -> None:
         used = self.last_uses
         if adapter in used:
@@ -429,16 +376,3 @@ class AdapterBeliefs:
         memory = self.memory
         if not memory.follows:
             memory.use(adapter, self.expected, self.foreign_adapters)
-
-    def _load(self, adapter: str, resident: dict[str, None]) -> None:
-        """Add an adapter to the estimate.
-
-        If the slots are full, evict the least recently used idle one.
-        """
-        if self.slots is not None and len(resident) >= self.slots:
-            expected, foreign = self.expected, self.foreign_adapters
-            for name in resident:
-                if name not in expected and name not in foreign:
-                    del resident[name]
-                    break
-        resident[adapter] = None

@@ -53,7 +53,7 @@ class Signal:
 class Changes:
     """The signals of one fleet."""
 
-    __slots__ = ("doubted", "on_failure", "pods", "released", "scraped", "shared")
+    __slots__ = ("doubted", "on_failure", "pods", "released", "restarted", "scraped", "shared")
 
     def __init__(self) -> None:
         self.on_failure: FailureObserver = log_failure
@@ -64,6 +64,8 @@ class Changes:
         self.doubted = Signal(self)
         """An answer showed that a pod's last list is wrong: the pod does not serve a model in it,
         or serves one that is not."""
+        self.restarted = Signal(self)
+        """A snapshot showed that a pod's server was started again, with nothing loaded."""
         self.scraped = Signal(self)
         """A pod has a new snapshot, or its old one expired."""
         self.shared = Signal(self)

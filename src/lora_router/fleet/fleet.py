@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 
 from lora_router.fleet.catalog import MAX_CATALOG_BYTES, Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
 from lora_router.fleet.doubts import Doubts
+from lora_router.fleet.idle_adapters import idle_by_pod, used_since
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.ledger import Ledger
+from lora_router.fleet.model_index import ModelIndex, ModelPods
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, UsedShare
 from lora_router.fleet.peers import Peers
@@ -22,26 +23,10 @@ from lora_router.fleet.reported_ejections import suspect_reported
 from lora_router.fleet.reported_uses import ReportedUses
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPods:
-    """The ready pods that serve a model."""
-
-    model: str
-    """The model's name. Every lookup returns this same string object, so that dictionary lookups by
-    it compare by identity."""
-    pods: PodGroup
-    is_adapter: bool
-    excluded: bool = False
-    """Whether these pods are excluded because they fail. Others do not serve the model."""
-    unlisted: bool = False
-    """Whether no pod lists the model. These pods may load it."""
-
-
 class Fleet:
     """Pods by name, with an index from model names to the ready pods that serve them.
 
-    The index is dropped whenever pods or their models change, and is rebuilt on demand. A request
-    therefore costs one lookup instead of a walk over the fleet.
+    Discovery, the scraper, peers and answers report what they know of pods here.
     """
 
     def __init__(self, *, metrics_max_age: float = 15.0, outliers: Outliers | None = None) -> None:
@@ -73,12 +58,11 @@ class Fleet:
         have as many until it reports its own number."""
         self._ready: PodGroup | None = None
         self._in_use: PodGroup | None = None
-        self._by_model: dict[str, ModelPods] = {}
-        self._groups: dict[tuple[int, ...], PodGroup] = {}
-        """By the identities of the catalogs of the pods in them."""
-        self._catalogs_of_ready: tuple[Catalog, ...] | None = None
+        self._model_index = ModelIndex(self.ready, self.in_use, self._doubts, self._fleet_index)
+        self._by_model = self._model_index.found
+        """Read here, so that a request costs one lookup."""
         self._catalogs = Catalogs()
-        self.peers = Peers()
+        self.peers = Peers(self._is_listed)
         self.prefixes = PrefixIndex()
         """Which pods have which beginnings of prompts."""
         self._reported_uses = ReportedUses()
@@ -143,16 +127,18 @@ class Fleet:
 
     def put_metrics(self, state: PodState, metrics: PodMetrics) -> None:
         """Store a pod's newest snapshot."""
-        state.metrics = metrics
+        is_first, state.metrics = state.metrics is None, metrics
         if self.outliers is not None:
-            self.outliers.scraped(state, metrics)
+            self.outliers.scraped(state, metrics, is_first=is_first)
         state.scrape_failures = state.unreachable_scrapes = 0
-        state.beliefs.scraped(metrics, state.in_flight)
+        restarted = state.beliefs.scraped(metrics, state.in_flight)
         self.prefixes.scraped(state, metrics)
         self._usual_slots = state.beliefs.slots or self._usual_slots
         self.ledger.load_times.refresh(state)
         self._index(state)
         self.changes.scraped.send((state,))
+        if restarted:
+            self.changes.restarted.send((state,))
 
     def put_scrape_failure(self, state: PodState, now: float, *, unreachable: bool = False) -> None:
         """Record that a scrape failed.
@@ -183,7 +169,7 @@ class Fleet:
         """
         catalog = self._catalogs.of(models, max_bytes=MAX_CATALOG_BYTES)
         for model in self._doubts.settle(state):
-            self._by_model.pop(model, None)
+            self._model_index.forget(model)
         if state.models_known and catalog is state.catalog:
             return
         state.catalog, state.models_known = catalog, True
@@ -193,7 +179,7 @@ class Fleet:
     def check_health(self) -> None:
         """Find out what only time shows about the health of pods. To be called regularly."""
         for model in self._doubts.expire():
-            self._by_model.pop(model, None)
+            self._model_index.forget(model)
         if self.outliers is not None:
             self.outliers.tick(self._states.values())
 
@@ -227,24 +213,14 @@ class Fleet:
             now: Seconds on the clock of ``PodMetrics.scraped_at``.
         """
         ejected = {} if self.outliers is None else self.outliers.unwell.ejected()
-        used = {}
-        for name, state in self._states.items():
-            adapters = state.beliefs.date_uses(now)
-            if adapters:
-                used[name] = UsedShare(_server(state), dict.fromkeys(adapters, 0.0))
+        used = used_since(self._states, now)
         share, changed = self.peers.report(router, every, held, self._states, now, ejected)
         self._after_exchange(changed)
         return replace(share, used=used) if used else share
 
     def idle_adapters(self, now: float, most: int) -> Mapping[str, UsedShare]:
         """Return up to ``most`` idle adapters that are probably loaded, by pod name."""
-        found = {}
-        each = max(1, most // max(1, len(self)))
-        for name, state in islice(self._states.items(), most):
-            idle = state.beliefs.idle(now, each)
-            if idle:
-                found[name] = UsedShare(_server(state), idle)
-        return found
+        return idle_by_pod(self._states, now, most)
 
     def _after_exchange(self, changed: Collection[PodState]) -> None:
         for state in changed:
@@ -275,58 +251,21 @@ class Fleet:
         They are the pods in use; if none of those serves the model, the excluded ones.
         """
         found = self._by_model.get(model)
-        if found is None:
-            found = self._find(model)
-            # Unknown names are not stored: clients choose them, so they would grow without bound.
-            if found.pods:
-                self._by_model[model] = found
-        return found
+        return self._model_index.find(model) if found is None else found
 
     def models(self) -> Mapping[str, ModelPods]:
         """Return every model that at least one ready pod serves."""
-        catalogs = {id(state.catalog): state.catalog for state in self.ready()}.values()
-        names = {name for each in catalogs for name in (*each.base_models, *each.adapters)}
-        return {name: self.serving(name) for name in sorted(names)}
+        return {name: self.serving(name) for name in sorted(self._model_index.names())}
 
     def catalogs(self) -> frozenset[Catalog]:
         """Return the catalogs of the ready pods.
 
         While they stay the same, no model moves between pods.
         """
-        return frozenset(self._ready_catalogs())
+        return frozenset(self._model_index.catalogs())
 
-    def _find(self, model: str) -> ModelPods:
-        catalogs = [each for each in self._ready_catalogs() if model in each]
-        is_adapter = any(model in catalog.adapters for catalog in catalogs)
-        key = tuple(id(catalog) for catalog in catalogs)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._group_of(key)
-            if group:
-                self._groups[key] = group
-        doubted = self._doubts.about(model)
-        if doubted:
-            pods = [state for state in group if state not in doubted]
-            if pods and len(pods) < len(group):
-                group = PodGroup.of(pods, self._fleet_index, is_everyone=False)
-        excluded = bool(self._excluded and group) and group[0] in self._excluded
-        return ModelPods(model, group, is_adapter, excluded)
-
-    def _group_of(self, catalogs: Collection[int]) -> PodGroup:
-        """Return the pods that serve one of some catalogs: those in use, else all ready ones."""
-        in_use = self.in_use()
-        pods = [state for state in in_use if id(state.catalog) in catalogs]
-        if pods or not self._excluded:
-            everyone = len(pods) == len(in_use)
-            return PodGroup.of(pods, self._fleet_index, is_everyone=everyone)
-        pods = [state for state in self.ready() if id(state.catalog) in catalogs]
-        return PodGroup.of(pods, self._fleet_index, is_everyone=False)
-
-    def _ready_catalogs(self) -> Collection[Catalog]:
-        if self._catalogs_of_ready is None:
-            found = {id(state.catalog): state.catalog for state in self.ready()}
-            self._catalogs_of_ready = tuple(found.values())
-        return self._catalogs_of_ready
+    def _is_listed(self, model: str) -> bool:
+        return bool(self.serving(model).pods)
 
     def _put(self, pod: Pod) -> Iterable[PodState]:
         """Store a pod's description; return the states that changed."""
@@ -396,21 +335,15 @@ class Fleet:
         if state.pod.models is not None or model not in state.catalog:
             return
         if self._doubts.add(state, model):
-            self._by_model.pop(model, None)
+            self._model_index.forget(model)
             self.changes.doubted.send((state,))
 
     def _changed(self, states: Collection[PodState]) -> None:
         self._ready = self._in_use = None
         self._by_endpoint = None
-        self._by_model.clear()
-        self._groups.clear()
-        self._catalogs_of_ready = None
+        self._model_index.begin_again()
         for state in states:
             self._fleet_index.used(state, self._reported_uses.settle(state))
         for state in (*states, *self._exclude()):
             self._index(state)
         self.changes.pods.send(states)
-
-
-def _server(state: PodState) -> tuple[str, str]:
-    return state.pod.address, state.pod.uid

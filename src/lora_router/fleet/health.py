@@ -8,7 +8,7 @@ The states:
 - *ejected*: it failed. It gets no new requests while another pod is well, until a probe or a good
   scrape shows that it answers.
 - *trying*: it answered. It gets one request at a time, then two, then four, and is healthy after
-  ``GOOD_AFTER`` good answers. One failure ejects it again.
+  ``GOOD_AFTER`` good answers. While no client asks it, it gets probes. One failure ejects it again.
 
 Client errors (4xx), requests that their clients cancel, and long generations are no evidence. The
 models are Envoy's outlier detection (consecutive failures, failure share, maximum share of ejected
@@ -18,12 +18,9 @@ hosts) and Linkerd's failure accrual (exponential backoff, one probe).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lora_router.fleet.pod_metrics import PodMetrics
-
-if TYPE_CHECKING:
-    from lora_router.fleet.pod_state import PodState
 
 GOOD_AFTER = 5
 """Good answers in a row after which a pod that is being tried is healthy."""
@@ -70,9 +67,8 @@ class HealthRules:
 
 
 class Sent(Protocol):
-    """What is known of a request that was sent to a pod. ``ledger.Reservation`` is one."""
+    """What is known of a request that was sent to a pod."""
 
-    state: "PodState"
     adapter: str | None
     path: str | None
     """``None``: it names no model. The time of its first byte says nothing, because its body may

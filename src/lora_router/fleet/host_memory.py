@@ -38,13 +38,13 @@ class HostMemory:
 
     __slots__ = (
         "_engine",
-        "_fits",
         "_has_list",
-        "_held",
         "_listed",
         "assumed",
         "evictions",
+        "fits",
         "follows",
+        "held",
         "learned",
         "size",
         "spec",
@@ -64,14 +64,14 @@ class HostMemory:
         self.learned = 0
         """How many fit as loads showed, if the size is assumed."""
         self._engine: str | None = None
-        self._held: dict[str, float] | dict[str, None] = _NOTHING
-        """The adapters in memory in order of last use."""
+        self.held: dict[str, float] | dict[str, None] = _NOTHING
+        """The adapters in memory, or in slots, in order of last use, as far as is known."""
         self._has_list = False
         """Whether the server's own list is known."""
         self._listed: Names = ()
         """The adapters that were loaded at some time, in order."""
-        self._fits: Names = ()
-        """These, if all of them fit."""
+        self.fits: Names = ()
+        """These, if all of them fit. They are in memory too."""
 
     @property
     def source(self) -> str:
@@ -84,10 +84,6 @@ class HostMemory:
         """How many adapters fit; ``None``: any number, or no limit is known."""
         return self.size if self.size < UNLIMITED else None
 
-    def has(self, adapter: str) -> bool:
-        """Return whether an adapter is in host memory or in a slot, as far as is known."""
-        return adapter in self._held or adapter in self._fits
-
     def use(self, adapter: str, running: Container[str], foreign: Container[str]) -> None:
         """Mark an adapter as the one that was used last, and evict another if memory is full.
 
@@ -98,19 +94,19 @@ class HostMemory:
             running: Adapters with requests of this router, which are not evicted.
             foreign: Adapters with requests of others, which are not evicted either.
         """
-        held: dict[str, None] = self._held  # type: ignore[assignment]
+        held: dict[str, None] = self.held  # type: ignore[assignment]
         if adapter in held:
             del held[adapter]
             held[adapter] = None
             return
         held[adapter] = None
-        if self._fits:
-            if adapter in self._fits:
+        if self.fits:
+            if adapter in self.fits:
                 return
             # The server loads more than is known to have been loaded, so that not all may fit.
-            older = dict.fromkeys(name for name in self._fits if name not in held)
-            self._held = held = {**older, **held}
-            self._fits = ()
+            older = dict.fromkeys(name for name in self.fits if name not in held)
+            self.held = held = {**older, **held}
+            self.fits = ()
         if len(held) > self.size:
             oldest = adapter
             for oldest in held:
@@ -142,7 +138,7 @@ class HostMemory:
     def forget(self, adapter: str) -> None:
         """Forget an adapter that the server does not have."""
         if not self.follows:
-            self._held.pop(adapter, None)
+            self.held.pop(adapter, None)
 
     def resize(
         self, slots: int | None, uses: dict[str, float], running: Set[str], foreign: Set[str]
@@ -166,17 +162,17 @@ class HostMemory:
         listed = self._listed
         self.follows = size >= MOST
         if self.follows:
-            self._held, self._fits = uses, listed if len(listed) <= size else ()
+            self.held, self.fits = uses, listed if len(listed) <= size else ()
             return
         names = _last_used(uses, running | foreign, size)
         known = frozenset(names)
         strays = sum(name not in listed for name in names) if listed else 0
-        self._fits = listed if len(listed) + strays <= size else ()
-        if listed and not self._fits:
+        self.fits = listed if len(listed) + strays <= size else ()
+        if listed and not self.fits:
             older = (name for name in _reversed(listed) if name not in known)
             names += islice(older, max(0, size - len(names)))
         names.reverse()
-        self._held = dict.fromkeys(names)
+        self.held = dict.fromkeys(names)
 
 
 def _last_used(uses: dict[str, float], busy: Set[str], most: int) -> list[str]:

@@ -6,8 +6,9 @@ updated then. The index only finds the pods that are worth inspecting. The pods'
 source of truth.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
+from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_state import PodState
 
@@ -36,6 +37,7 @@ class FleetIndex:
         "_running",
         "_users",
         "by_load",
+        "followers",
         "free",
         "slots",
         "with_room",
@@ -51,6 +53,8 @@ class FleetIndex:
         """The number of slots of all pods whose number of slots is known."""
         self.free = 0
         """The number of those slots without an adapter in flight."""
+        self.followers: list[Callable[[PodState], None]] = []
+        """Called with each pod whose load or slots were applied here."""
         self._built = False
         self._early: dict[PodState, None] = {}
         """The ready pods, until the index is built."""
@@ -91,7 +95,7 @@ class FleetIndex:
         if known is None:
             for adapter in pod.in_flight_adapters:
                 self._runs(adapter, pod)
-            self.used(pod, pod.beliefs.idle(0.0))
+            self.used(pod, idle_on(pod.beliefs, 0.0))
         self._moved(pod)
 
     def remove(self, pod: PodState) -> None:
@@ -169,6 +173,8 @@ class FleetIndex:
             self.with_room.put(pod, pod.in_flight + beliefs.foreign_requests)
         else:
             self.with_room.remove(pod)
+        for follow in self.followers:
+            follow(pod)
 
     # By adapter
 

@@ -7,7 +7,7 @@ the router reports to its peers.
 
 import math
 import sys
-from collections.abc import Container, Mapping, Set
+from collections.abc import Mapping, Set
 from itertools import islice
 
 HERE = math.inf
@@ -45,38 +45,23 @@ def latest(uses: dict[str, float], without: Set[str], most: int, now: float) -> 
     return {name: now - at if (at := uses[name]) < now else 0.0 for name in found}
 
 
-def in_slots(
-    uses: dict[str, float], busy: Set[str], seated: Container[str], slots: int
-) -> dict[str, None]:
-    """Return the adapters that are probably in slots, in order of last use.
+def later(
+    reported: Mapping[str, float], uses: dict[str, float], without: Set[str], after: float
+) -> dict[str, float]:
+    """Return the uses that a peer reported and that are later than those that are known.
 
     Args:
-        uses: The last uses.
-        busy: The adapters in flight. Each takes a slot, or waits for one.
-        seated: Of those, the ones in a slot.
-        slots: The number of slots. Those that are left have the adapters that were used last.
+        reported: What the peer reported.
+        uses: What is known.
+        without: Adapters about which the peer is not believed.
+        after: When the server had nothing loaded. Earlier uses do not count.
     """
-    left, missing = slots - len(busy), len(busy)
-    found = []
-    for name in reversed(uses):
-        if name in busy:
-            missing -= 1
-            if name in seated:
-                found.append(name)
-        elif left > 0:
-            found.append(name)
-            left -= 1
-        if left <= 0 and missing <= 0:
-            break
-    return dict.fromkeys(reversed(found))
-
-
-def later(reported: Mapping[str, float], uses: dict[str, float]) -> dict[str, float]:
-    """Return the uses that a peer reported and that are later than those that are known."""
     return {
         name: at
         for name, at in reported.items()
-        if name not in uses or uses[name] + _SLACK_SECONDS < at
+        if (name not in uses or uses[name] + _SLACK_SECONDS < at)
+        and name not in without
+        and at > after
     }
 
 

@@ -58,7 +58,7 @@ def needed_for(adapter: str, uses: Iterable[str]) -> int | None:
     Returns:
         The number; ``None`` if the adapter was not used, or ``FARTHEST`` others were since.
     """
-    for more_recent, name in enumerate(islice(uses, FARTHEST)):
-        if name == adapter:
-            return more_recent + 1
-    return None
+    try:
+        return list(islice(uses, FARTHEST)).index(adapter) + 1
+    except ValueError:
+        return None

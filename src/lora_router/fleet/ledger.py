@@ -20,6 +20,7 @@ from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.load_times import LoadTimes
 from lora_router.fleet.outliers import Outliers
+from lora_router.fleet.pod_prefixes import PrefixUse
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.pod_work import FleetSpeed, Prefill
 
@@ -41,6 +42,7 @@ class Reservation:
         "path",
         "place",
         "prefill",
+        "prefixes",
         "sent_at",
         "state",
         "streamed",
@@ -66,6 +68,8 @@ class Reservation:
         self.answer: Answer | None = None
         self.prefill: Prefill | None = None
         """Its prompt tokens on their way to the pod. ``None``: none, or not known."""
+        self.prefixes: PrefixUse | None = None
+        """What it uses of the pod's prefix cache. ``None``: nothing, or not known."""
         self._joined = adapter is None or state.in_flight_adapters[adapter] > 1
         """Whether it needs no adapter that was not in flight on the pod before."""
         self.place = place
@@ -144,6 +148,8 @@ class Reservation:
             self._end_load(state)
         if self.prefill is not None or self._answered_at:
             self._leave_work(ledger, state)
+        if self.prefixes is not None and self.answer is not None:
+            self.prefixes.ended()
         ledger.leave(state, adapter)
         ledger.total -= 1
         ledger.released.send((state,))
@@ -166,6 +172,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "adapters",
         "find",
         "index",
         "load_times",
@@ -196,6 +203,8 @@ class Ledger:
         """Returns the time in seconds, on the clock of ``PodWork.empty_at``."""
         self.load_times = LoadTimes()
         """How long loads of adapters take."""
+        self.adapters: dict[str, int] | None = None
+        """The requests for each adapter on all pods; ``None``: nobody wants to know."""
         self.pace = FleetSpeed()
         """How fast pods usually are."""
         self.find: Callable[[str], PodState | None] = _find_nobody
@@ -212,6 +221,7 @@ class Ledger:
         *,
         streamed: bool = False,
         tokens: float = 0.0,
+        where: int | None = None,
     ) -> Reservation:
         """Count one more request on a pod.
 
@@ -221,10 +231,11 @@ class Ledger:
             path: The path of the request; ``None``: it names no model.
             streamed: Whether the client asked for a streamed answer.
             tokens: Prompt tokens that the pod has to process for it, as far as is known.
+            where: ``AdapterBeliefs.where`` of the adapter. ``None``: it has not been asked for.
         """
         place = None
         if streamed:
-            place = self.load_times.place_of(state, adapter)
+            place = self.load_times.place_of(state, adapter, where)
         self.join(state, adapter)
         self.total += 1
         reservation = Reservation(self, state, adapter, path, streamed=streamed, place=place)
@@ -233,6 +244,20 @@ class Ledger:
         if self.outliers is not None:
             self.outliers.sent(reservation)
         return reservation
+
+    def begin_stall(self, state: PodState, seconds: float) -> Prefill:
+        """Count a call that stalls a pod as work that it has to do, so that requests go elsewhere.
+
+        Args:
+            state: The pod.
+            seconds: How long it is expected to stall.
+        """
+        tokens = seconds * state.work.tokens_a_second
+        return state.work.begin(tokens, self.now(), self.pace)
+
+    def end_stall(self, state: PodState, stall: Prefill) -> None:
+        """Take out such a call, because it has ended."""
+        state.work.end(stall, self.now())
 
     def served_elsewhere(self, reservation: Reservation, endpoint: str) -> None:
         """Move a request to the pod that really answers it, if that pod is known."""
@@ -250,6 +275,7 @@ class Ledger:
             before.work.end(reservation.prefill, now)
             # What this pod has of the prompt is not known. Its first byte comes now.
             reservation.prefill = None
+        reservation.prefixes = None
         self.moved += 1
         if self.outliers is not None:
             self.outliers.moved(reservation, before)
@@ -265,6 +291,12 @@ class Ledger:
             else:
                 del state.in_flight_adapters[adapter]
             state.beliefs.used(adapter)
+            if (adapters := self.adapters) is not None:
+                left = adapters[adapter] - 1
+                if left:
+                    adapters[adapter] = left
+                else:
+                    del adapters[adapter]
         self.index.changed(state, adapter)
 
     def join(self, state: PodState, adapter: str | None) -> None:
@@ -274,6 +306,8 @@ class Ledger:
             counts = state.in_flight_adapters
             counts[adapter] = counts.get(adapter, 0) + 1
             state.beliefs.used(adapter)
+            if (adapters := self.adapters) is not None:
+                adapters[adapter] = adapters.get(adapter, 0) + 1
         self.index.changed(state, adapter)
 
 

@@ -1,12 +1,15 @@
 """Pods in order of load, updated as loads change instead of sorted on demand."""
 
 import random
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator, KeysView
 
 from lora_router.fleet.pod_state import PodState
 
 _TRIES = 8
 """Number of random probes into a large bucket before the bucket is scanned."""
+_BITS = 20
+"""The bits of a place that are the position. Small places are compared fastest."""
+_POSITION = (1 << _BITS) - 1
 
 
 class LoadOrder:
@@ -19,32 +22,41 @@ class LoadOrder:
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[PodState]] = {}
-        self._places: dict[PodState, tuple[int, int]] = {}
-        """Each pod's load, and its position in the bucket."""
+        self._places: dict[PodState, int] = {}
+        """Each pod's load, and in the lowest bits its position in the bucket. Numbers are sorted
+        in a third of the time of tuples."""
         self._least = 0
         """A lower bound of all loads. It can be too low, because removals do not update it."""
         self._most = 0
         self.total = 0
         """The sum of all loads."""
 
+    @property
+    def pods(self) -> KeysView[PodState]:
+        """The pods, in no order."""
+        return self._places.keys()
+
     def __len__(self) -> int:
         return len(self._places)
 
-    def __contains__(self, pod: PodState) -> bool:
+    def __iter__(self) -> Iterator[PodState]:
+        return iter(self._places)
+
+    def __contains__(self, pod: object) -> bool:
         return pod in self._places
 
     def put(self, pod: PodState, load: int) -> None:
         """Add a pod, or update its load."""
         place = self._places.get(pod)
         if place is not None:
-            if place[0] == load:
+            if place >> _BITS == load:
                 return
-            self._take_out(*place)
+            self._take_out(place)
         bucket = self._buckets.get(load)
         if bucket is None:
             bucket = self._buckets[load] = []
         self.total += load
-        self._places[pod] = load, len(bucket)
+        self._places[pod] = load << _BITS | len(bucket)
         bucket.append(pod)
         if load < self._least or len(self._places) == 1:
             self._least = load
@@ -55,7 +67,7 @@ class LoadOrder:
         """Remove a pod. Does nothing if the pod is unknown."""
         place = self._places.pop(pod, None)
         if place is not None:
-            self._take_out(*place)
+            self._take_out(place)
 
     def most(self) -> PodState | None:
         """Return a pod with the highest load, or ``None`` if there are no pods."""
@@ -90,13 +102,19 @@ class LoadOrder:
                     break
         return found
 
-    def _take_out(self, load: int, position: int) -> None:
+    def in_order(self, pods: Iterable[PodState]) -> list[PodState]:
+        """Return those of some pods that are known, by load."""
+        places = self._places
+        return sorted([pod for pod in pods if pod in places], key=places.__getitem__)
+
+    def _take_out(self, place: int) -> None:
+        load, position = place >> _BITS, place & _POSITION
         self.total -= load
         bucket = self._buckets[load]
         last = bucket.pop()
         if position < len(bucket):
             bucket[position] = last
-            self._places[last] = load, position
+            self._places[last] = place
         if not bucket:
             del self._buckets[load]
 

@@ -77,7 +77,7 @@ class LoadTimes:
         self._assumed = 0.0, host_seconds, max(host_seconds, DISK_SECONDS)
 
     @staticmethod
-    def place_of(state: PodState, adapter: str | None) -> int | None:
+    def place_of(state: PodState, adapter: str | None, where: int | None = None) -> int | None:
         """Return where the adapter of a request is on a pod, before the request is sent.
 
         Return ``None`` if its first byte says nothing about loads: it may wait for a slot, or for a
@@ -86,6 +86,7 @@ class LoadTimes:
         Args:
             state: The pod.
             adapter: The adapter; ``None``: the base model, which is always there.
+            where: ``AdapterBeliefs.where`` of the adapter. ``None``: it has not been asked for.
         """
         if adapter is None:
             return IN_SLOT
@@ -95,12 +96,13 @@ class LoadTimes:
         room = beliefs.free_slots
         if room is not None and room <= 0:
             return None
-        place = beliefs.where(adapter)
+        place = beliefs.where(adapter) if where is None else where
         if place != IN_SLOT:
             state.loading.add(adapter)
-            if beliefs.memory.assumed is not None and beliefs.residency is None:
-                needed = needed_for(adapter, reversed(beliefs.last_uses))
-                if needed is not None and needed > beliefs.memory.assumed:
+            uses, assumed = beliefs.last_uses, beliefs.memory.assumed
+            if assumed is not None and beliefs.residency is None and adapter in uses:
+                needed = needed_for(adapter, reversed(uses))
+                if needed is not None and needed > assumed:
                     return _NEEDED + needed
         return place
 

@@ -11,6 +11,7 @@ Rules:
 
 from collections.abc import Callable, Collection
 from itertools import islice
+from typing import Protocol
 
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.first_bytes import FirstBytes
@@ -30,6 +31,7 @@ from lora_router.fleet.unwell_pods import (
     BY_SCRAPES,
     NO_FIRST_BYTE,
     SLOW_FIRST_BYTES,
+    TRIAL_SECONDS,
     UNREACHABLE,
     UnwellPods,
     by_status,
@@ -47,6 +49,12 @@ _NOT_THE_PODS_FAULT = ("overflow", "local_reset")
 """Resets that Envoy caused itself: its circuit breaker, or the end of its client."""
 _CLIENTS_FAULT = frozenset({501, 505})
 """5xx that say that the request was wrong."""
+
+
+class SentToPod(Sent, Protocol):
+    """A request and its pod. ``ledger.Reservation`` is one."""
+
+    state: PodState
 
 
 class Outliers:
@@ -69,7 +77,7 @@ class Outliers:
 
     # Evidence from requests
 
-    def sent(self, request: Sent) -> None:
+    def sent(self, request: SentToPod) -> None:
         """Record that a request was sent to its pod."""
         state = request.state
         health = state.health
@@ -80,7 +88,7 @@ class Outliers:
         if health.state is TRYING and health.full:
             self.unwell.on_change(state)
 
-    def answered(self, request: Sent, answer: Answer) -> None:
+    def answered(self, request: SentToPod, answer: Answer) -> None:
         """Record that the answer of a request began."""
         self.answers_seen = True
         state = request.state
@@ -110,7 +118,7 @@ class Outliers:
         if state.health.state is TRYING:
             self.unwell.on_change(state)
 
-    def moved(self, request: Sent, before: PodState) -> None:
+    def moved(self, request: SentToPod, before: PodState) -> None:
         """Record that Envoy could not reach a pod and sent the request to another."""
         sent_at = self._no_longer_waits(request, before)
         if sent_at is None:
@@ -122,7 +130,7 @@ class Outliers:
             health.unanswered[request] = sent_at
         self._bad(before, UNREACHABLE, self.now())
 
-    def ended(self, request: Sent) -> None:
+    def ended(self, request: SentToPod) -> None:
         """Record that a request ended. Does nothing if it was answered."""
         state = request.state
         sent_at = self._no_longer_waits(request, state)
@@ -140,7 +148,7 @@ class Outliers:
             self.unwell.on_change(state)
 
     @staticmethod
-    def _no_longer_waits(request: Sent, state: PodState) -> float | None:
+    def _no_longer_waits(request: SentToPod, state: PodState) -> float | None:
         """Remove a request from those without a first byte.
 
         Returns:
@@ -156,18 +164,22 @@ class Outliers:
 
     # Evidence from scrapes and probes
 
-    def scraped(self, state: PodState, metrics: PodMetrics) -> None:
-        """Record a good scrape. ``state`` still has the failures before it."""
+    def scraped(self, state: PodState, metrics: PodMetrics, *, is_first: bool = False) -> None:
+        """Record a good scrape, which may be the first. ``state`` has the failures before it."""
         health = state.health
         if health.shows_life(metrics):
             health.sign_at = self.now()
             if health.state is SUSPECT and health.cause == NO_FIRST_BYTE:
                 self.unwell.heal(state, self.now())
-        if state.unreachable_scrapes and health.state is EJECTED:
-            if health.cause == BY_SCRAPES:
-                self.unwell.try_again(state)
-            else:
-                health.retry_at = self.now()
+        if not state.unreachable_scrapes or health.state not in (SUSPECT, EJECTED):
+            return
+        if health.cause != BY_SCRAPES:
+            health.retry_at = self.now()
+        elif health.state is EJECTED and not is_first:
+            self.unwell.try_again(state, self.now())
+        else:
+            # No request failed, and it has just started, or too few pods were left without it.
+            self.unwell.heal(state, self.now())
 
     def scrape_failed(self, state: PodState) -> None:
         """Record a scrape that could not reach the pod."""
@@ -186,7 +198,7 @@ class Outliers:
         health = state.health
         health.probing = False
         now = self.now()
-        if health.state not in (SUSPECT, EJECTED):
+        if health.state is HEALTHY:
             return
         if good:
             health.sign_at = now
@@ -195,9 +207,13 @@ class Outliers:
         elif health.state is SUSPECT:
             health.failures = health.slow = 0
             self.unwell.heal(state, now)
-        else:
+        elif health.state is EJECTED:
             # If the probe says nothing, the next request of a client is the probe.
-            self.unwell.try_again(state)
+            self.unwell.try_again(state, now)
+        elif good:
+            self._tried(state, now)
+        else:
+            health.retry_at = float("inf")
 
     # Evidence from time
 
@@ -236,10 +252,14 @@ class Outliers:
 
     def _retry(self, state: PodState) -> None:
         health = state.health
-        if health.state is TRYING or health.probing:
+        if health.probing:
             return
+        if health.state is TRYING and (
+            self.on_probe is None or health.unanswered or health.untimed
+        ):
+            return  # A request of a client is the next trial.
         if self.on_probe is None:
-            self.unwell.try_again(state)
+            self.unwell.try_again(state, self.now())
             return
         health.probing = True
         self.on_probe(state)
@@ -268,12 +288,18 @@ class Outliers:
             # An answer to an earlier request. The next probe finds out more.
             health.retry_at = min(health.retry_at, now)
         else:
-            health.successes += 1
-            health.allowance *= 2
-            if health.successes >= GOOD_AFTER:
-                self.unwell.heal(state, now)
-            else:
-                self.unwell.on_change(state)
+            self._tried(state, now)
+
+    def _tried(self, state: PodState, now: float) -> None:
+        """Record a good answer of a pod that is being tried."""
+        health = state.health
+        health.successes += 1
+        health.allowance *= 2
+        health.retry_at = now + TRIAL_SECONDS
+        if health.successes >= GOOD_AFTER:
+            self.unwell.heal(state, now)
+        else:
+            self.unwell.on_change(state)
 
     def _bad(self, state: PodState, cause: str, now: float) -> None:
         health, rules = state.health, self.rules

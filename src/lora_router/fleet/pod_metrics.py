@@ -72,7 +72,13 @@ class PodMetrics:
     started_at: float | None = None
     """Unix time on the pod's clock at which the server process started."""
     generated_tokens: float | None = None
-    """Tokens generated since then, by all engines. Read only if ``started_at`` is missing."""
+    """Tokens generated since then, by all engines."""
+
+    @property
+    def slots(self) -> int | None:
+        """The number of adapter slots. ``None``: the page does not show it."""
+        slots = None if self.lora is None else self.lora.max_lora
+        return self.residency.max_gpu if slots is None and self.residency is not None else slots
 
     @property
     def shows_load(self) -> bool:

@@ -1,10 +1,10 @@
 """Which pod has processed which beginnings of prompts, by what routers sent where.
 
 An index of what was sent is as good as the truth, because a pod's cache is evicted in the order of
-last use, and the router knows the order. What a pod has no room for is forgotten, what was used
-least recently first, and the end of a prompt before its beginning. So a pod that has a chunk has
-all chunks before it. Prompts of different models have nothing in common: vLLM's cache is kept by
-adapter.
+last use, and the router knows the order: a request uses its prompt until it ends. What a pod has no
+room for is forgotten, what was used least recently first, and the end of a prompt before its
+beginning. So a pod that has a chunk has all chunks before it. Prompts of different models have
+nothing in common: vLLM's cache is kept by adapter.
 
 *Room.* A pod has room for the tokens of its KV cache, as its page states it, without those that its
 running requests have generated. The page does not distinguish these from prompts, so prompts count
@@ -27,10 +27,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.pod_prefixes import PodPrefixes, PrefixUse
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefix_matches import NO_PODS, Level, bits, matches
 from lora_router.fleet.prompt import Prompt
-from lora_router.fleet.server_process import ServerProcess
 
 DEFAULT_TOKENS = 200_000.0
 """Room of a pod whose cache size is unknown. A GPU of 80 GB has 300,000 to 500,000 tokens of a
@@ -47,52 +47,17 @@ _MEAN_OF = 32
 _MASK = (1 << 63) - 1
 
 
-class _PodPrefixes:
-    """The beginnings that one pod has, least recently used first, with their tokens."""
-
-    __slots__ = (
-        "bit",
-        "capacity",
-        "chunks",
-        "mean",
-        "number",
-        "process",
-        "room",
-        "state",
-        "tokens",
-    )
-
-    def __init__(self, state: PodState, number: int) -> None:
-        self.state = state
-        self.number = number
-        self.bit = 1 << number
-        self.chunks: OrderedDict[int, float] = OrderedDict()
-        self.tokens = 0.0
-        self.capacity = self.room = DEFAULT_TOKENS
-        self.mean = 0.0
-        """Mean length of its prompts."""
-        self.process = ServerProcess()
-
-    def scraped(self, metrics: PodMetrics) -> bool:
-        """Take in a snapshot. Return whether the server was started again since the last one."""
-        capacity = metrics.cache_tokens
-        if capacity is not None:
-            self.capacity = capacity
-        used = (metrics.kv_cache_usage or 0.0) * self.capacity
-        generated = used - (metrics.running or 0.0) * self.mean
-        self.room = self.capacity - max(0.0, generated)
-        return self.process.is_another(metrics)
-
-
 class PrefixIndex:
     """The beginnings of prompts that pods have."""
 
-    def __init__(self, max_chunks: int = MAX_CHUNKS) -> None:
+    def __init__(self, max_chunks: int = MAX_CHUNKS, room: float = DEFAULT_TOKENS) -> None:
         """Create it without pods.
 
         Args:
             max_chunks: Chunks of all pods together.
+            room: Tokens of a pod's cache, until its page shows them.
         """
+        self._unknown_room = room
         self.count = 0
         """Chunks of all pods together."""
         self.on_sent: Callable[[PodState, str, Prompt, float], None] | None = None
@@ -101,14 +66,14 @@ class PrefixIndex:
         self._marks = 0
         """Chunks that peers told. Of their prompts, only some beginnings are known, so these are
         kept apart: under the complement of their keys."""
-        self._pods: dict[PodState, _PodPrefixes] = {}
-        self._numbered: list[_PodPrefixes] = []
+        self._pods: dict[PodState, PodPrefixes] = {}
+        self._numbered: list[PodPrefixes] = []
         """By their numbers, with those that have left."""
         self._free: list[int] = []
         """Numbers for further pods."""
         self._live = 0
         """The bits of the pods that have not left."""
-        self._left: deque[_PodPrefixes] = deque()
+        self._left: deque[PodPrefixes] = deque()
         """What pods had that left."""
         self._having: OrderedDict[int, int] = OrderedDict()
         """The bits of the pods that have a chunk. The chunk that was used least recently is first.
@@ -183,23 +148,23 @@ class PrefixIndex:
 
     # Updates
 
-    def sent(self, state: PodState, model: str, prompt: Prompt) -> float:
+    def sent(self, state: PodState, model: str, prompt: Prompt) -> PrefixUse | None:
         """Record that a pod gets a prompt, and so will have its beginnings.
 
         Returns:
-            How many tokens of it the pod had before.
+            What the request uses there, to be told when it ends. ``None``: nothing.
         """
         chunks, ends = prompt.chunks, prompt.ends
         if not chunks:
-            return 0.0
+            return None
         pod = self._pods.get(state) or self._add(state)
         pod.mean += (prompt.tokens - pod.mean) / _MEAN_OF if pod.mean else prompt.tokens
         having, kept, bit, of_model = self._having, pod.chunks, pod.bit, _number_of(model)
         had = added = 0.0
         new = 0
         # From the end to the beginning, so that the end is forgotten first.
-        for at in range(len(chunks) - 1, -1, -1):
-            key = chunks[at] ^ of_model
+        keys = [chunk ^ of_model for chunk in reversed(chunks)]
+        for at, key in zip(range(len(chunks) - 1, -1, -1), keys, strict=True):
             if self._marks and ~key in kept:
                 had = had or ends[at]
                 self._drop(pod, ~key, kept.pop(~key))
@@ -221,7 +186,7 @@ class PrefixIndex:
         self._remove(pod, new + _STEP)
         if self.on_sent is not None:
             self.on_sent(state, model, prompt, had)
-        return had
+        return PrefixUse(pod, keys, had, prompt.tokens)
 
     def hear(self, state: PodState, model: str, names: Sequence[int], tokens: float) -> None:
         """Take in what a peer sent to a pod.
@@ -266,12 +231,6 @@ class PrefixIndex:
         else:
             self._remove(pod, _STEP)
 
-    def resize(self, state: PodState, tokens: float) -> None:
-        """Set how many tokens a pod's cache has room for, until a page shows it."""
-        pod = self._pods.get(state) or self._add(state)
-        pod.capacity = pod.room = tokens
-        self._remove(pod, _STEP)
-
     def forget(self, state: PodState) -> None:
         """Forget what a pod has, because it left or was started again."""
         pod = self._pods.pop(state, None)
@@ -279,12 +238,12 @@ class PrefixIndex:
             self._live &= ~pod.bit
             self._left.append(pod)
 
-    def _add(self, state: PodState) -> _PodPrefixes:
+    def _add(self, state: PodState) -> PodPrefixes:
         if self._free:
             number = self._free.pop()
-            pod = self._numbered[number] = _PodPrefixes(state, number)
+            pod = self._numbered[number] = PodPrefixes(state, number, self._unknown_room)
         else:
-            pod = _PodPrefixes(state, len(self._numbered))
+            pod = PodPrefixes(state, len(self._numbered), self._unknown_room)
             self._numbered.append(pod)
         self._pods[state] = pod
         self._live |= pod.bit
@@ -294,7 +253,7 @@ class PrefixIndex:
 
     # Forgetting
 
-    def _remove(self, pod: _PodPrefixes, most: int) -> None:
+    def _remove(self, pod: PodPrefixes, most: int) -> None:
         """Remove up to so many chunks that have no room, or whose pods left."""
         kept = pod.chunks
         while pod.tokens > pod.room and most and kept:
@@ -311,10 +270,10 @@ class PrefixIndex:
         while self.count > self._max_chunks and most > 0:
             most = self._drop_everywhere(most)
 
-    def _drop_oldest(self, pod: _PodPrefixes) -> None:
+    def _drop_oldest(self, pod: PodPrefixes) -> None:
         self._drop(pod, *pod.chunks.popitem(last=False))
 
-    def _drop(self, pod: _PodPrefixes, key: int, tokens: float) -> None:
+    def _drop(self, pod: PodPrefixes, key: int, tokens: float) -> None:
         """Take in that a pod does not have a chunk any more."""
         having = self._having
         pods = having[key] ^ pod.bit

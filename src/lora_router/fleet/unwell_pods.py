@@ -29,6 +29,8 @@ BY_SCRAPES = "unreachable by scrapes"
 """The weakest cause: no request has failed."""
 BY_A_PEER = "ejected by a peer"
 _STATUS = "status"
+TRIAL_SECONDS = 0.5
+"""A pod that is being tried, and that no client asks, is probed this often."""
 
 
 def by_status(status: int) -> str:
@@ -126,9 +128,10 @@ class UnwellPods:
         self.ejections[label] = self.ejections.get(label, 0) + 1
         self._become(state, EJECTED, cause)
 
-    def try_again(self, state: PodState) -> None:
-        """Let one request through to a pod, then more."""
+    def try_again(self, state: PodState, now: float) -> None:
+        """Let one request through to a pod, then more. Where none comes, probes try it."""
         health = state.health
+        health.retry_at = now + TRIAL_SECONDS
         health.successes, health.allowance = 0, 1
         health.failures = health.slow = 0
         health.window_total = health.window_failed = 0
@@ -170,7 +173,7 @@ class UnwellPods:
                 pod.address,
                 health.cause,
             )
-        elif health.state is HEALTHY and before is TRYING:
+        elif health.state is HEALTHY and before is not SUSPECT:
             self._limit.log(log, logging.INFO, "back", "pod %s is healthy again", pod.name)
         else:
             log.debug("pod %s was %s and is %s", pod.name, NAMES[before], NAMES[health.state])

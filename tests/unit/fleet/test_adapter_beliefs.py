@@ -32,55 +32,6 @@ def test_nothing_is_known_before_the_first_evidence() -> None:
     assert not beliefs.in_host_memory("a")
 
 
-def test_the_adapters_used_last_are_resident_one_for_each_slot() -> None:
-    fleet = make_fleet(1, adapters=("a", "b", "c"), host_memory=3)
-    state = state_of(fleet, 1)
-    fleet.put_metrics(state, idle(max_lora=2))
-    for adapter in ("a", "b", "c"):
-        fleet.ledger.reserve(state, adapter).release()
-
-    assert [state.beliefs.is_resident(name) for name in ("a", "b", "c")] == [False, True, True]
-    assert state.beliefs.in_host_memory("a")
-
-    # It is used again, so it is loaded again.
-    fleet.ledger.reserve(state, "a")
-    assert [state.beliefs.is_resident(name) for name in ("a", "b", "c")] == [True, False, True]
-
-
-def test_an_adapter_that_ends_later_was_used_later() -> None:
-    fleet = make_fleet(1)
-    state = state_of(fleet, 1)
-    fleet.put_metrics(state, idle(max_lora=1))
-    long = fleet.ledger.reserve(state, "long")
-    fleet.ledger.reserve(state, "short").release()
-    long.release()
-    assert state.beliefs.is_resident("long")
-
-
-def test_what_the_scrape_shows_beyond_the_ledger_is_foreign() -> None:
-    fleet = make_fleet(1)
-    state = state_of(fleet, 1)
-    fleet.ledger.reserve(state, "ours")
-    metrics = replace(make_metrics(("ours", "theirs")), running=3.0, waiting=2.0)
-    fleet.put_metrics(state, metrics)
-
-    assert state.beliefs.foreign_adapters == {"theirs"}
-    assert state.beliefs.foreign_requests == 4
-    assert state.beliefs.in_host_memory("theirs")
-
-
-def test_the_end_of_our_own_request_is_not_treated_as_foreign() -> None:
-    fleet = make_fleet(1)
-    state = state_of(fleet, 1)
-    fleet.ledger.reserve(state, "ours").release()
-    fleet.put_metrics(state, replace(make_metrics(("ours",)), running=1.0))
-    assert state.beliefs.foreign_adapters == frozenset()
-
-    # If it is still there at the next scrape, it belongs to another sender.
-    fleet.put_metrics(state, replace(make_metrics(("ours",)), running=1.0))
-    assert state.beliefs.foreign_adapters == {"ours"}
-
-
 def test_residency_that_a_server_reports_is_used() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
@@ -112,28 +63,6 @@ def test_host_memory_is_what_the_server_reports_and_what_was_used_since() -> Non
     assert not beliefs.is_resident("used-since")
 
 
-def test_an_adapter_in_flight_keeps_its_slot_however_many_others_were_used_since() -> None:
-    fleet = make_fleet(1)
-    state = state_of(fleet, 1)
-    fleet.put_metrics(state, idle(max_lora=2))
-    fleet.ledger.reserve(state, "long")
-    for name in ("a", "b", "c"):
-        fleet.ledger.reserve(state, name).release()
-
-    in_slots = [name for name in ("long", "a", "b", "c") if state.beliefs.is_resident(name)]
-    assert in_slots == ["long", "c"]
-
-
-def test_of_more_adapters_in_flight_than_slots_those_are_resident_that_were_seen_active() -> None:
-    fleet = make_fleet(1)
-    state = state_of(fleet, 1)
-    for name in ("a", "b", "c"):
-        fleet.ledger.reserve(state, name)
-    fleet.put_metrics(state, make_metrics(("a", "c"), max_lora=2))
-
-    assert [state.beliefs.is_resident(name) for name in ("a", "b", "c")] == [True, False, True]
-
-
 def test_free_slots_are_those_without_an_adapter_in_flight_from_any_sender() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
@@ -153,19 +82,6 @@ def test_no_slot_is_free_while_a_request_waits_for_one() -> None:
     fleet.put_metrics(state, replace(make_metrics(("theirs",)), deferred=2.0))
 
     assert state.beliefs.free_slots == 0
-
-
-def test_what_only_an_old_scrape_showed_does_not_count() -> None:
-    fleet = make_fleet(1)
-    state = state_of(fleet, 1)
-    metrics = make_metrics(("theirs",), max_lora=4, scraped_at=100.0)
-    fleet.put_metrics(state, replace(metrics, deferred=1.0))
-    fleet.ledger.reserve(state, "ours")
-    later = 100.0 + MAX_AGE + 0.1
-
-    fleet.put_scrape_failure(state, later)
-    assert state.beliefs.foreign_adapters == frozenset()
-    assert state.beliefs.free_slots == 3
 
 
 def test_a_page_without_the_earlier_series_comes_from_another_server() -> None:

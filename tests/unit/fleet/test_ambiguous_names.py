@@ -97,6 +97,7 @@ def test_what_is_shown_and_logged_is_bounded(caplog: pytest.LogCaptureFixture) -
     assert len(caplog.records) == 256
 
 
+@pytest.mark.slow
 def test_more_names_than_can_be_compared_are_left_out() -> None:
     fleet = make_fleet(2)
     many = (ServedModel(f"lora-{each}", "base") for each in range(MAX_NAMES))

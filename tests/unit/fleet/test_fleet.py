@@ -9,24 +9,6 @@ def names(fleet: Fleet, model: str) -> list[str]:
     return [state.pod.name for state in fleet.serving(model).pods]
 
 
-def test_a_model_leads_to_the_ready_pods_that_serve_it() -> None:
-    fleet = make_fleet(2)
-    fleet.put_models(state_of(fleet, 2), [ServedModel("base"), ServedModel("rare", "base")])
-
-    assert names(fleet, "base") == ["pod-1", "pod-2"]
-    assert names(fleet, "sql-lora") == ["pod-1"]
-    assert names(fleet, "rare") == ["pod-2"]
-    assert names(fleet, "nobody") == []
-
-
-def test_adapters_are_distinguished_from_base_models() -> None:
-    fleet = make_fleet(1)
-
-    assert fleet.serving("sql-lora").is_adapter
-    assert not fleet.serving("base").is_adapter
-    assert list(fleet.models()) == ["base", "sql-lora"]
-
-
 def test_an_unready_pod_serves_nothing_and_keeps_its_state() -> None:
     fleet = make_fleet(1)
     metrics = make_metrics(["sql-lora"])
@@ -142,14 +124,6 @@ def test_listeners_are_called_for_changes_and_not_for_repetitions() -> None:
     fleet.put_metrics(state_of(fleet, 1), make_metrics())
     fleet.remove("pod-1")
     assert heard == ["pods", "pod-1", "pods"]
-
-
-def test_names_that_clients_invent_are_not_stored() -> None:
-    fleet = make_fleet(1)
-    for number in range(1000):
-        fleet.serving(f"invented-{number}")
-
-    assert list(fleet._by_model) == []
 
 
 def test_states_show_what_they_are() -> None:

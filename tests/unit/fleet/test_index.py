@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -174,4 +175,4 @@ def runs(pod: PodState, adapter: str) -> bool:
 
 
 Changes.TestCase.settings = examples(100, steps=60)
-TestChanges = Changes.TestCase
+TestChanges = pytest.mark.slow(Changes.TestCase)

@@ -15,6 +15,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.simulator.adapter_slots import AdapterSlots
 from lora_router.simulator.engine_options import EngineOptions
 from tests.fleet import ManualClock, make_metrics, make_pod, state_of
+from tests.parameters import mostly_slow
 
 ANSWER = Answer(200, details=FROM_THE_POD)
 NAMES = [f"a{number}" for number in range(24)]
@@ -47,8 +48,8 @@ def played(room: int, *, noise: float = 0.02, requests: int = 1500) -> PodState:
     return state
 
 
-@pytest.mark.parametrize("noise", [0.02, 0.4])
-@pytest.mark.parametrize("room", [8, 16])
+@pytest.mark.parametrize("noise", mostly_slow([0.02, 0.4]))
+@pytest.mark.parametrize("room", mostly_slow([8, 16]))
 def test_a_larger_host_memory_is_found_out(room: int, noise: float) -> None:
     memory = played(room, noise=noise).beliefs.memory
     assert 0.75 * room <= memory.size <= room

@@ -1,10 +1,14 @@
 """The in-flight ledger."""
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from lora_router.fleet.answer import Answer
 from lora_router.fleet.ledger import Ledger, Reservation
 from lora_router.fleet.pod_state import PodState
+from lora_router.fleet.prefixes import PrefixIndex
+from lora_router.fleet.prompt import Prompt
 from tests.examples import examples
 from tests.fleet import make_fleet, make_pod, state_of
 
@@ -49,6 +53,21 @@ def test_each_release_is_announced_once_with_its_pod() -> None:
     reservation.release()
 
     assert heard == [state]
+
+
+def test_a_prompt_counts_as_used_when_its_request_ends() -> None:
+    ledger, state, index = Ledger(), PodState(make_pod(1)), PrefixIndex(room=200)
+    answered, in_vain = ledger.reserve(state, "a"), ledger.reserve(state, "a")
+    prompts = [Prompt(100.0, (name,), (100.0,)) for name in (1, 2, 3)]
+    answered.prefixes, in_vain.prefixes = (index.sent(state, "a", each) for each in prompts[:2])
+
+    answered.answered(Answer(200))
+    answered.release()
+    in_vain.release()
+    index.sent(state, "a", prompts[2])
+
+    assert index.cached("a", prompts[0]) == {state: 100}
+    assert index.cached("a", prompts[1]) == {}
 
 
 def test_a_pod_that_leaves_and_comes_back_starts_at_zero() -> None:
@@ -110,5 +129,5 @@ class LedgerMachine(RuleBasedStateMachine):
             assert state.in_flight_adapters == {name: adapters.count(name) for name in adapters}
 
 
-TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine = pytest.mark.slow(LedgerMachine.TestCase)
 TestLedgerMachine.settings = examples(50, steps=30)

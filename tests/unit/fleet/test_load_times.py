@@ -74,6 +74,20 @@ def test_before_any_load_figures_are_assumed() -> None:
     assert Pods().known() == ASSUMED[1:]
 
 
+@pytest.mark.parametrize("adapter", ["idle", "in-memory", "away"])
+def test_a_place_that_is_known_needs_not_be_asked_for_again(adapter: str) -> None:
+    places = []
+    for is_told in (False, True):
+        pods = Pods()
+        for name in ("in-memory", "other", "idle"):
+            pods.ask(name, 0.1)
+        state = state_of(pods.fleet, 1)
+        where = state.beliefs.where(adapter) if is_told else None
+        places.append(pods.fleet.ledger.reserve(state, adapter, streamed=True, where=where).place)
+
+    assert places[0] == places[1] is not None
+
+
 def test_loads_from_host_memory_and_from_disk_are_learned_apart() -> None:
     pods = Pods()
     pods.load(host=0.02, disk=0.6)
@@ -227,6 +241,7 @@ def replace_pod(answer: Answer, served_by: str) -> Answer:
     return Answer(answer.status, served_by=served_by, details=answer.details)
 
 
+@pytest.mark.slow
 def test_times_are_learned_in_a_busy_fleet() -> None:
     scenario = shipped_scenario("b-zipf")
     options = scenario.fleet(60.0)

@@ -257,6 +257,55 @@ def test_a_request_that_was_lost_before_does_not_keep_a_pod_from_being_tried() -
     assert 2 in bench.used
 
 
+def test_a_tried_pod_that_no_client_asks_is_probed_until_it_is_healthy() -> None:
+    bench = Bench()
+    bench.fail(2)
+    bench.tick(1.0)
+    for _ in range(6):
+        bench.tick(0.5)
+        bench.probed(2, good=True)
+
+    assert len(bench.probes) == 6
+    assert bench.health(2) is HEALTHY
+
+
+def test_a_tried_pod_that_a_client_asks_is_not_probed() -> None:
+    bench = Bench()
+    bench.fail(2)
+    bench.tick(1.0)
+    bench.probed(2, good=True)
+
+    request = bench.send(2)
+    bench.tick(0.5)
+
+    assert len(bench.probes) == 1
+    request.release()
+
+
+def test_a_probe_that_fails_while_a_pod_is_tried_ejects_it_again() -> None:
+    bench = Bench()
+    bench.fail(2)
+    bench.tick(1.0)
+    bench.probed(2, good=True)
+    bench.tick(0.5)
+
+    bench.probed(2, good=False)
+
+    assert bench.health(2) is EJECTED
+
+
+def test_a_tried_pod_whose_probe_says_nothing_waits_for_a_client() -> None:
+    bench = Bench()
+    bench.fail(2)
+    bench.tick(1.0)
+    for _ in range(3):
+        bench.probed(2, good=None)
+        bench.tick(10.0)
+
+    assert bench.health(2) is TRYING
+    assert len(bench.probes) == 2
+
+
 def test_without_probes_the_next_request_is_the_probe() -> None:
     bench = Bench(probe=False)
     bench.fail(2)
@@ -524,12 +573,40 @@ class TestScrapes:
 
     def test_and_a_good_scrape_brings_it_back(self) -> None:
         bench = Bench()
+        bench.fleet.put_metrics(state_of(bench.fleet, 2), make_metrics())
         self.lose(bench, 3)
 
         bench.fleet.put_metrics(state_of(bench.fleet, 2), make_metrics())
 
         assert bench.health(2) is TRYING
         assert 2 in bench.used
+
+    def test_a_further_pod_that_none_could_reach_is_healthy_with_the_next_one(self) -> None:
+        bench = Bench(2)
+        self.lose(bench, 3)
+        for _ in range(3):
+            bench.seconds += 1.0
+            bench.fleet.put_scrape_failure(
+                state_of(bench.fleet, 1), bench.seconds, unreachable=True
+            )
+        assert bench.health(1) is SUSPECT
+
+        bench.fleet.put_metrics(state_of(bench.fleet, 1), make_metrics())
+
+        assert bench.health(1) is HEALTHY
+
+    def test_a_pod_that_starts_after_the_router_is_healthy_with_its_first_one(self) -> None:
+        bench = Bench()
+        bench.fleet.update([make_pod(5)])
+        late = state_of(bench.fleet, 5)
+        for _ in range(3):
+            bench.seconds += 1.0
+            bench.fleet.put_scrape_failure(late, bench.seconds, unreachable=True)
+        assert late.health.state is EJECTED
+
+        bench.fleet.put_metrics(late, make_metrics())
+
+        assert late.health.state is HEALTHY
 
     def test_a_pod_that_answers_requests_is_well_whatever_its_metrics_port_does(self) -> None:
         bench = Bench()

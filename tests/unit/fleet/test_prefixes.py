@@ -1,6 +1,7 @@
 """Which pods have which beginnings of prompts, as far as the router knows."""
 
-from collections import OrderedDict
+import random
+from collections import OrderedDict, deque
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.pod_prefixes import PrefixUse
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefix_matches import FEW_PODS
 from lora_router.fleet.prefixes import MAX_LEVELS, PrefixIndex
@@ -23,6 +25,10 @@ def pod(name: str) -> PodState:
 def prompt(*chunks: int) -> Prompt:
     """A prompt of chunks of 100 tokens."""
     return Prompt(100.0 * len(chunks), chunks, range(100, 100 * len(chunks) + 1, 100))
+
+
+def had(use: PrefixUse | None) -> float:
+    return 0.0 if use is None else use.had
 
 
 def test_a_pod_has_the_common_beginning_of_what_was_sent_there() -> None:
@@ -42,8 +48,7 @@ def test_models_have_nothing_in_common() -> None:
 
 
 def test_what_was_used_least_recently_is_forgotten_first_the_end_before_the_beginning() -> None:
-    index, a = PrefixIndex(), pod("a")
-    index.resize(a, 400)
+    index, a = PrefixIndex(room=400), pod("a")
     index.sent(a, "sql", prompt(1, 2, 3))
     index.sent(a, "sql", prompt(7, 8))
 
@@ -52,13 +57,41 @@ def test_what_was_used_least_recently_is_forgotten_first_the_end_before_the_begi
 
 
 def test_what_is_sent_again_is_not_forgotten() -> None:
-    index, a = PrefixIndex(), pod("a")
-    index.resize(a, 300)
+    index, a = PrefixIndex(room=300), pod("a")
     for sent in ((1, 2), (7,), (1, 2), (8,)):
         index.sent(a, "sql", prompt(*sent))
 
     assert index.cached("sql", prompt(1, 2)) == {a: 200}
     assert index.cached("sql", prompt(7)) == {}
+
+
+def test_what_a_request_uses_is_used_until_it_ends() -> None:
+    index, a = PrefixIndex(room=300), pod("a")
+    long_answer = index.sent(a, "sql", prompt(1, 2))
+    index.sent(a, "sql", prompt(7))
+    assert long_answer is not None
+    long_answer.ended()
+    index.sent(a, "sql", prompt(8))
+
+    assert index.cached("sql", prompt(1, 2)) == {a: 200}
+    assert index.cached("sql", prompt(7)) == {}
+
+
+def test_what_was_forgotten_meanwhile_stays_forgotten_when_a_request_ends() -> None:
+    index, a = PrefixIndex(room=300), pod("a")
+    first = index.sent(a, "sql", prompt(1, 2, 3))
+    index.sent(a, "sql", prompt(7))
+    assert first is not None
+    first.ended()
+
+    assert index.cached("sql", prompt(1, 2, 3)) == {a: 200}
+    index.forget(a)
+    first.ended()
+    assert index.cached("sql", prompt(1, 2, 3)) == {}
+
+
+def test_a_prompt_without_chunks_uses_nothing() -> None:
+    assert PrefixIndex().sent(pod("a"), "sql", Prompt(3.0)) is None
 
 
 def test_a_pod_that_left_has_nothing() -> None:
@@ -72,9 +105,9 @@ def test_a_pod_that_left_has_nothing() -> None:
 def test_sent_says_what_the_pod_had_before() -> None:
     index, a = PrefixIndex(), pod("a")
 
-    assert index.sent(a, "sql", prompt(1, 2)) == 0
-    assert index.sent(a, "sql", prompt(1, 2, 3)) == 200
-    assert index.sent(a, "chat", prompt(1, 2, 3)) == 0
+    assert had(index.sent(a, "sql", prompt(1, 2))) == 0
+    assert had(index.sent(a, "sql", prompt(1, 2, 3))) == 200
+    assert had(index.sent(a, "chat", prompt(1, 2, 3))) == 0
 
 
 def test_the_pods_with_the_most_come_first() -> None:
@@ -233,27 +266,24 @@ class TestPeers:
         assert next(iter(found)) is b
 
     def test_it_takes_room(self) -> None:
-        index, a = PrefixIndex(), pod("a")
-        index.resize(a, 300)
+        index, a = PrefixIndex(room=300), pod("a")
         index.sent(a, "sql", prompt(1, 2))
         index.hear(a, "sql", [7, 8], 200)
 
         assert index.cached("sql", prompt(1, 2)) == {a: 100}
 
     def test_the_next_turn_that_this_router_sends_takes_its_place(self) -> None:
-        index, a = PrefixIndex(), pod("a")
-        index.resize(a, 500)
+        index, a = PrefixIndex(room=500), pod("a")
         index.sent(a, "sql", prompt(7))
         index.hear(a, "sql", [2, 3], 300)
 
-        assert index.sent(a, "sql", prompt(1, 2, 3, 4)) == 300
+        assert had(index.sent(a, "sql", prompt(1, 2, 3, 4))) == 300
         assert index.cached("sql", prompt(1, 2, 3, 4)) == {a: 400}
         assert index.cached("sql", prompt(7)) == {a: 100}
         assert index.count == 5
 
     def test_what_is_told_again_is_kept_longer(self) -> None:
-        index, a = PrefixIndex(), pod("a")
-        index.resize(a, 300)
+        index, a = PrefixIndex(room=300), pod("a")
         for name in (1, 2, 1, 3, 1, 4):
             index.hear(a, "sql", [name], 100 if name != 1 or not index.count else 0)
 
@@ -288,8 +318,7 @@ class TestBounds:
             assert index.count <= 1000
 
     def test_what_a_pod_had_that_left_is_removed_by_later_calls(self) -> None:
-        index, a, b = PrefixIndex(), pod("a"), pod("b")
-        index.resize(a, 1e6)
+        index, a, b = PrefixIndex(room=1e6), pod("a"), pod("b")
         index.sent(a, "sql", prompt(*range(1, 1001)))
         index.forget(a)
         assert index.count == 1000
@@ -299,12 +328,11 @@ class TestBounds:
         assert index.count == 1
 
     def test_a_pod_that_comes_back_before_that_has_nothing(self) -> None:
-        index, a = PrefixIndex(), pod("a")
-        index.resize(a, 1e6)
+        index, a = PrefixIndex(room=1e6), pod("a")
         index.sent(a, "sql", prompt(*range(1, 1001)))
         index.forget(a)
 
-        assert index.sent(a, "sql", prompt(1, 2)) == 0
+        assert had(index.sent(a, "sql", prompt(1, 2))) == 0
         assert index.cached("sql", prompt(1, 2, 3)) == {a: 200}
 
 
@@ -322,6 +350,11 @@ class Plain:
             kept.move_to_end((model, chunk))
         while sum(kept.values()) > self.room:
             kept.popitem(last=False)
+
+    def ended(self, name: str, model: str, sent: Prompt) -> None:
+        for chunk in reversed(sent.chunks):
+            if (model, chunk) in self.kept[name]:
+                self.kept[name].move_to_end((model, chunk))
 
     def cached(self, model: str, asked: Prompt) -> dict[str, float]:
         found = {}
@@ -341,23 +374,101 @@ def named(path: list[int]) -> Prompt:
     return prompt(*(hash(tuple(path[: end + 1])) & (1 << 64) - 1 for end in range(len(path))))
 
 
+class TestWhatAnswersState:
+    """Answers correct the room of a pod."""
+
+    @staticmethod
+    def chats(
+        index: PrefixIndex, room: int, *, stated: bool = True, chats: int = 12
+    ) -> tuple[PodState, int]:
+        """Play chats in turn on a pod with room for some prompts of 100 tokens.
+
+        Returns:
+            The pod, and how many of the last prompts the index was wrong about.
+        """
+        a = pod("a")
+        cache: OrderedDict[int, None] = OrderedDict()
+        rng = random.Random(1)
+        wrong = 0
+        for turn in range(100 * chats):
+            # The popular chats come back sooner.
+            name = int(chats * rng.random() ** 2)
+            use = index.sent(a, "sql", prompt(name))
+            assert use is not None
+            has = name in cache
+            cache[name] = None
+            cache.move_to_end(name)
+            if len(cache) > room:
+                cache.popitem(last=False)
+            use.ended()
+            if stated:
+                use.stated(100, 100 if has else None, "/v1/chat/completions")
+            if turn >= 90 * chats:
+                wrong += (use.had > 0) != has
+        return a, wrong
+
+    @pytest.mark.parametrize("assumed", [200.0, 5000.0])
+    def test_the_room_of_a_pod_of_unknown_size_is_learned(self, assumed: float) -> None:
+        index = PrefixIndex(room=assumed)
+        a, wrong = self.chats(index, 4)
+        _, wrong_otherwise = self.chats(PrefixIndex(room=assumed), 4, stated=False)
+
+        assert wrong < wrong_otherwise
+        assert 200 <= index._pods[a].room <= 700
+
+    def test_a_page_that_states_the_size_is_believed_unless_there_is_less_room(self) -> None:
+        a = pod("a")
+        a.metrics = PodMetrics(scraped_at=1.0, cache_tokens=200.0)
+        index = PrefixIndex()
+        for name in (1, 2, 3) * 20:
+            use = index.sent(a, "sql", prompt(name))
+            assert use is not None
+            use.stated(100, 100, "")
+        assert index._pods[a].room == 200.0
+
+    def test_an_answer_that_states_nothing_says_nothing(self) -> None:
+        index, a = PrefixIndex(room=300), pod("a")
+        for _ in range(20):
+            use = index.sent(a, "sql", prompt(1))
+            assert use is not None
+            use.stated(100, None, "/v1/completions")
+        assert index._pods[a].room == 300
+
+    def test_the_room_has_bounds(self) -> None:
+        index, a = PrefixIndex(room=1600), pod("a")
+        for _ in range(500):
+            use = index.sent(a, "sql", prompt(1))
+            assert use is not None
+            use.stated(100, 0, "")
+        assert index._pods[a].room == pytest.approx(100)
+
+
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcd"), st.sampled_from(["sql", "chat"]), PATHS), max_size=40
     ),
     st.lists(st.tuples(st.sampled_from(["sql", "chat"]), PATHS), min_size=1, max_size=5),
     st.integers(1, 30),
+    st.integers(0, 5),
 )
 def test_it_answers_as_a_plain_index_does(
-    sends: list[tuple[str, str, list[int]]], asks: list[tuple[str, list[int]]], chunks: int
+    sends: list[tuple[str, str, list[int]]],
+    asks: list[tuple[str, list[int]]],
+    chunks: int,
+    most_running: int,
 ) -> None:
-    index, plain = PrefixIndex(), Plain(100.0 * chunks)
+    index, plain = PrefixIndex(room=100.0 * chunks), Plain(100.0 * chunks)
     pods = {name: pod(name) for name in "abcd"}
-    for each in pods.values():
-        index.resize(each, plain.room)
+    running: deque[tuple[PrefixUse | None, str, str, Prompt]] = deque()
     for name, model, path in sends:
-        index.sent(pods[name], model, named(path))
+        running.append((index.sent(pods[name], model, named(path)), name, model, named(path)))
         plain.sent(name, model, named(path))
+        if len(running) > most_running:
+            use, on, of_model, whole = running.popleft()
+            assert use is not None
+            use.ended()
+            plain.ended(on, of_model, whole)
         for asked_model, asked in asks:
             found = index.cached(asked_model, named(asked))
             assert {each.pod.name: end for each, end in found.items()} == (

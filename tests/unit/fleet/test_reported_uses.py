@@ -3,12 +3,14 @@
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.fleet import reported_uses
 from lora_router.fleet.adapter_beliefs import AdapterBeliefs
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.peer_ledgers import LedgerShare, UsedShare
 from lora_router.fleet.pod_metrics import LoraResidency
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
@@ -51,7 +53,7 @@ def told(
 
 
 def order(fleet: Fleet, pod: int = 1) -> list[str]:
-    return list(beliefs_of(fleet, pod).idle(0.0, 1000))
+    return list(idle_on(beliefs_of(fleet, pod), 0.0, 1000))
 
 
 # A router that joins
@@ -125,6 +127,7 @@ def test_what_is_reported_of_a_new_server_waits_for_it() -> None:
     assert order(here) == ["a-1"]
 
 
+@pytest.mark.slow
 def test_what_waits_is_bounded_and_does_not_wait_for_ever() -> None:
     here = Fleet()
     uses = {f"pod-{n}": UsedShare(SERVER, {f"a-{m}": 1.0 for m in range(9)}) for n in range(9999)}
