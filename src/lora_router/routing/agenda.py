@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from lora_router.routing.waiting_queue import Clock, Timer
+from lora_router.clock import Clock, Timer
 
 log = logging.getLogger("lora_router.routing")
 
@@ -44,6 +44,10 @@ class Agenda(Generic[Item]):
             self._arm()
         else:
             self._items.setdefault(item)
+
+    def __contains__(self, item: object) -> bool:
+        """Return whether an item is due, other than in the background."""
+        return item in self._items
 
     def work(self) -> None:
         """Do the work that is due. A nested call leaves its items to the outer call."""

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from lora_router.routing.waiting_queue import Clock, Queue, Timer
+from lora_router.clock import Clock, Timer
+from lora_router.routing.waiting_queue import Queue
 
 SOONEST_SECONDS = 0.01
 """Lower bound of ``Hold.ask_again``, so that no algorithm keeps the event loop busy."""

@@ -5,7 +5,7 @@
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -16,10 +16,11 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.fleet.prompt import Prompt
 from lora_router.routing.candidates import Candidates
 
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 """1: candidates were a plain sequence, and every held request was asked again after each change.
 2: ``Candidates``, ``Hold.wakes_on``, ``Hold.ask_again``, ``InferenceRequest.held_since``, declared
-options. An algorithm written for version 1 works unchanged."""
+options.
+3: ``Pick.notes`` and ``Recalls``. An algorithm written for an older version works unchanged."""
 
 
 class InferenceRequest(Struct, frozen=True):
@@ -66,6 +67,11 @@ class Pick(Struct, frozen=True):
     without_slot: bool = False
     """Whether the pod may have no slot for the adapter, and the algorithm heeds closed slots. The
     router then closes a slot of the pod until the adapter has one (``misplaced``)."""
+    notes: object = None
+    """What the algorithm computed of the candidates, for ``Recalls.recall``. The router keeps the
+    object as it is until the request ends, and longer only what ``recall`` makes of it. It must
+    contain numbers, because pods change, must not change any more, and must be small: about as many
+    entries as pods were inspected. ``None``: the router notes what a few candidates look like."""
 
 
 class WakesOn(Enum):
@@ -108,6 +114,9 @@ class Hold:
     wakes_on: WakesOn = WakesOn.ANY_CHANGE
     ask_again: float | None = None
     """Call ``pick`` again after this many seconds at the latest, even if nothing changes."""
+    optional: bool = False
+    """Whether a pod could take the request now. It is never refused then: if it may not wait, or
+    its time is up, ``pick`` is called for a request that may not be held."""
 
 
 class Algorithm(Protocol):
@@ -118,6 +127,11 @@ class Algorithm(Protocol):
 
     While overload is shed, requests of an algorithm whose attribute ``waits_for_room`` is ``True``
     wait in the router rather than on pods whose batch or KV cache is full.
+
+    If the default algorithm has an attribute ``keeps_slots`` that is ``True``, slots are closed for
+    adapters that wait for one on a pod although the algorithm saw a free slot there
+    (``overfull_pods``). Such an algorithm picks no pod that is in
+    ``candidates.waiting.closed_to(adapter)``.
 
     ``pick`` runs on the request path between two other requests. It must return at once: no
     ``await``, no I/O, no waiting. It must not retain ``candidates`` or change anything in it.
@@ -191,6 +205,33 @@ class Explains(Protocol):
         """
 
 
+class Noted(Struct, frozen=True):
+    """What a past decision knew of one candidate."""
+
+    pod: PodView
+    """The pod. Only its name is read: everything else has changed since."""
+    cost: Cost
+    requests: int | None = None
+    """Requests in flight on it, of all known senders. ``None``: the algorithm did not note it."""
+    place: str = ""
+    """Where the request's adapter was, as in ``Sight.place``. Empty: the algorithm did not note it.
+    """
+
+
+class Recalls(Protocol):
+    """What an algorithm may have besides, so that its past decisions can be explained exactly.
+
+    It is called for people, and for requests that are over and abnormal.
+    """
+
+    def recall(self, notes: object) -> Iterable[Noted]:
+        """Return what each candidate cost that a past decision considered.
+
+        Args:
+            notes: The ``Pick.notes`` of that decision.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class AlgorithmOptions:
     """The options from which an algorithm is created."""
@@ -201,6 +242,8 @@ class AlgorithmOptions:
     """Seconds after which a snapshot is ignored."""
     rng: random.Random = field(default_factory=random.Random)
     """The source of every random choice, so that a run can be repeated."""
+    takes_notes: bool = True
+    """Whether decisions are recorded, so that ``Pick.notes`` are of use."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """``algorithm_options`` in the settings, as text. An algorithm declares the names that it reads
     in ``option_names``. A name that no installed algorithm declares aborts startup."""

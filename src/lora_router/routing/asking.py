@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
+from lora_router.clock import Clock
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.waiting_queue import Clock, Held, Line, Lines, Question, Queue
+from lora_router.routing.waiting_lines import Lines
+from lora_router.routing.waiting_queue import Held, Line, Question, Queue
 
 PASSED_OVER = 4
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.model_index import ModelPods
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.candidates import Candidates, Waiting
@@ -34,6 +35,10 @@ class CandidateFinder:
         """Drop all stored candidates."""
         self._whole.clear()
         self._narrowed.clear()
+
+    def serving(self, model: str) -> ModelPods:
+        """Return the pods that serve a model."""
+        return self._fleet.serving(model)
 
     def among(
         self, group: PodGroup, pod_filter: str | None, subset: frozenset[str] | None
@@ -68,6 +73,14 @@ class CandidateFinder:
 
     def _of(self, pods: Collection[PodState]) -> Candidates:
         return Candidates.of(pods, self._waiting, self._fleet.prefixes)
+
+    def selects(
+        self, state: PodState, pod_filter: str | None, subset: frozenset[str] | None
+    ) -> bool:
+        """Return whether a filter and a subset allow a pod."""
+        if subset is not None and not _is_in(state.pod.address, subset):
+            return False
+        return pod_filter is None or _selector(pod_filter).matches(state.pod.labels)
 
     def why_nobody_serves(self, model: str) -> Refused:
         """Return why no ready pod serves a model."""

@@ -14,18 +14,26 @@ the same cost for ten pods and for a thousand.
 
 Fleets of at most ``FULL_LOOK`` pods, and candidates narrowed by a filter or a subset, have no
 index. For these the methods inspect each pod.
+
+Where pods may have no room apart from slots (``pod_room``), the methods of ``with_room`` answer
+about the pods that have. Iteration still yields all: an algorithm that iterates may pick one
+without room, and is then asked about a tuple of the others.
 """
 
 import random
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
+from lora_router.fleet.index import FleetIndex
+from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.prefix_matches import random_run, with_most
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.prompt import Prompt
 from lora_router.routing.overload import PATIENCE_SECONDS
 from lora_router.routing.rendezvous import WHOLE, first_of_group, rendezvous_order
+from lora_router.routing.roomy_pods import RoomyPods
 
 FULL_LOOK = 32
 """Up to this many pods, an algorithm inspects all of them."""
@@ -35,8 +43,9 @@ _FIRST = 2
 _LEAST = 2
 _CACHED = 3
 """How many pods with most of the prompt's beginning are inspected."""
-_MOST_HAVING = 64
-"""Pods with most of a prompt's beginning that are compared."""
+_MOST_HAVING = 16
+"""Pods with most of a prompt's beginning that are compared. Of more, a random run represents them.
+"""
 _NEARLY = 0.9
 """A pod has most of the beginning if it has this share of what the best one has."""
 _SAMPLE = 16
@@ -52,6 +61,11 @@ class FleetLoad(NamedTuple):
     slots: int
     """Adapter slots, of the pods whose number of slots is known."""
     free_slots: int
+
+    @property
+    def average(self) -> float:
+        """Requests in flight on a pod, on average."""
+        return self.in_flight / self.pods
 
 
 class Waiting(Protocol):
@@ -133,6 +147,10 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     """The pods of the last shortlist, or all of them before the first one."""
     prefixes: PrefixIndex | None
     """Which pods have which beginnings of prompts; ``None``: nobody knows."""
+    _roomy: RoomyPods | None
+    """The pods about which the methods answer; ``None``: all."""
+    _about: "dict[RoomyPods, Candidates]"
+    """The candidates whose methods answer about some pods. They are made once."""
 
     @classmethod
     def of(
@@ -148,7 +166,37 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         made.waiting = waiting
         made.inspected = made
         made.prefixes = prefixes
+        made._roomy = None
+        made._about = {}
         return made
+
+    @property
+    def fleet_index(self) -> FleetIndex | None:
+        """The fleet's index, if the methods answer from it."""
+        return None if len(self) <= FULL_LOOK or self._group is None else self._group.fleet
+
+    def with_room(self, roomy: RoomyPods) -> "Candidates | None":
+        """Return candidates whose methods answer about some pods; ``None``: none is among these.
+
+        Args:
+            roomy: The pods with room, of a fleet that has an index.
+        """
+        group = self._group
+        if group is None or group.is_everyone:
+            has_some = bool(roomy.by_load)
+        else:
+            has_some = not roomy.by_load.pods.isdisjoint(group.members)
+        if not has_some:
+            return None
+        made = self._about.get(roomy)
+        if made is None:
+            made = self._about[roomy] = Candidates.of(group or self, self.waiting, self.prefixes)
+            made._roomy = roomy
+        return made
+
+    def answers_about(self, pod: PodView) -> bool:
+        """Return whether a candidate is one of the pods about which the methods answer."""
+        return self._roomy is None or pod in self._roomy.by_load.pods
 
     def cached(self, model: str, prompt: Prompt | None) -> Mapping[PodView, float]:
         """Return how many tokens of a prompt's beginning pods have, as far as is known.
@@ -183,36 +231,55 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         if len(self) <= FULL_LOOK or group is None:
             return self
         index = group.fleet
+        by_load, with_slot = self._orders(index)
         among = None if group.is_everyone else group.members
-        found: dict[PodState, None] = dict.fromkeys(index.by_load.least(_LEAST, rng, among))
-        most = index.by_load.most()
+        found: dict[PodState, None] = dict.fromkeys(by_load.least(_LEAST, rng, among))
+        most = by_load.most()
         if most is not None and (among is None or most in among):
             found[most] = None
-        for pod in index.with_room.least(_LEAST, rng, among):
+        for pod in with_slot.least(_LEAST, rng, among):
             found[pod] = None
         if adapter is not None:
-            _add_pods_of(adapter, group, rng, found)
+            _add_pods_of(adapter, group, by_load, rng, found)
         if cached:
-            _add_pods_with_prompt(cached, self.members, found)
+            _add_pods_with_prompt(cached, self.members, by_load, rng, found)
         inspected: Sequence[PodView] = tuple(found)
         if among is not None:
             inspected = [pod for pod in found if pod in among] or self
+        # For a base model, all pods are from the orders of those with room.
+        if self._roomy is not None and (adapter is not None or cached or among is not None):
+            inspected = self._roomy_of(inspected)
         self.inspected = inspected
         return inspected
+
+    def _orders(self, index: FleetIndex) -> tuple[LoadOrder, LoadOrder]:
+        """Return the pods by load, and those with a free slot."""
+        roomy = self._roomy
+        if roomy is None:
+            return index.by_load, index.with_room
+        return roomy.by_load, roomy.with_slot
+
+    def _roomy_of(self, pods: Iterable[PodView]) -> Sequence[PodView]:
+        """Return those of some pods about which the methods answer."""
+        roomy = self._roomy
+        if roomy is None:
+            return tuple(pods)
+        known = roomy.by_load.pods
+        return [pod for pod in pods if pod in known]
 
     def in_order(self, adapter: str) -> Sequence[PodView]:
         """Return all candidates in the adapter's rendezvous order."""
         if self._group is not None and len(self) <= WHOLE:
             return first_of_group(adapter, self._group)
-        return rendezvous_order(adapter, self)
+        return rendezvous_order(adapter, self._roomy_of(self))
 
     def first(self, adapter: str, count: int) -> Sequence[PodView]:
         """Return the adapter's first ``count`` candidates in its rendezvous order."""
         if self._group is not None:
-            remembered = first_of_group(adapter, self._group)
+            remembered = self._roomy_of(first_of_group(adapter, self._group))
             if count <= len(remembered):
                 return remembered[:count]
-        return rendezvous_order(adapter, self, count)
+        return rendezvous_order(adapter, self._roomy_of(self), count)
 
     def load(self) -> FleetLoad:
         """Return the load of the candidates, or in a large fleet the load of the whole fleet."""
@@ -232,11 +299,12 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         """Return whether some candidate has a free slot, or an unknown number of slots."""
         group = self._group
         if group is not None and len(self) > FULL_LOOK:
-            if not group.fleet.with_room:
+            with_slot = self._orders(group.fleet)[1]
+            if not with_slot:
                 return False
             if group.is_everyone:
                 return True
-        for pod in self:
+        for pod in self._roomy_of(self):
             room = pod.beliefs.free_slots
             if room is None or room > 0:
                 return True
@@ -251,7 +319,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
             if self._group is None:
                 return False
             index = self._group.fleet
-            return not index.with_room and not index.running(adapter)
+            return not self._orders(index)[1] and not index.running(adapter)
         for pod in self:
             room = pod.beliefs.free_slots
             if (
@@ -265,11 +333,15 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
 
 
 def _add_pods_of(
-    adapter: str, group: PodGroup, rng: random.Random, found: dict[PodState, None]
+    adapter: str,
+    group: PodGroup,
+    by_load: LoadOrder,
+    rng: random.Random,
+    found: dict[PodState, None],
 ) -> None:
     """Add the pods that are worth inspecting because of an adapter."""
     index = group.fleet
-    for pod in _least_loaded(index.running(adapter), rng):
+    for pod in _least_loaded(index.running(adapter), by_load, rng):
         found[pod] = None
     for number, pod in enumerate(reversed(tuple(index.users(adapter)))):
         if number == _USERS:
@@ -282,37 +354,24 @@ def _add_pods_of(
 
 
 def _add_pods_with_prompt(
-    cached: Mapping[PodView, float], members: Container[PodView], found: dict[PodState, None]
+    cached: Mapping[PodView, float],
+    members: Container[PodView],
+    by_load: LoadOrder,
+    rng: random.Random,
+    found: dict[PodState, None],
 ) -> None:
-    """Add the candidates that have most of a prompt's beginning, the least loaded ones first.
-
-    The pods with the most come first. Of very many of them, some are looked at.
-    """
-    having: list[PodView] = []
-    most = 0.0
-    for pod in cached:
-        tokens = cached[pod]
-        most = most or _NEARLY * tokens
-        if tokens < most or len(having) == _MOST_HAVING:
-            break
-        having.append(pod)
+    """Add the candidates that have most of a prompt's beginning, the least loaded ones first."""
+    having = with_most(cast("Mapping[PodState, float]", cached), _NEARLY, _MOST_HAVING, rng)
     if len(having) > _CACHED:
-        having.sort(key=_in_flight)
+        having = by_load.in_order(having)
     for pod in having[:_CACHED]:
-        if pod in members and isinstance(pod, PodState):
+        if pod in members:
             found[pod] = None
 
 
-def _least_loaded(pods: Collection[PodState], rng: random.Random) -> Collection[PodState]:
+def _least_loaded(
+    pods: Collection[PodState], by_load: LoadOrder, rng: random.Random
+) -> Collection[PodState]:
     if len(pods) <= _RUNNING:
         return pods
-    some = list(pods)
-    if len(some) > _SAMPLE:
-        start = int(rng.random() * len(some))
-        some = (some[start:] + some[:start])[:_SAMPLE]
-    some.sort(key=_in_flight)
-    return some[:_RUNNING]
-
-
-def _in_flight(pod: PodView) -> int:
-    return pod.in_flight + pod.beliefs.peers.requests
+    return by_load.in_order(random_run(list(pods), _SAMPLE, rng))[:_RUNNING]

@@ -1,12 +1,16 @@
 """Slots that are closed to further requests of the adapter in them, so that others get them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.slot_closing import in_flight
 
 NEVER = float("-inf")
+_ASSUMED_SECONDS = 5.0
+"""How long a slot takes to be empty, until one was."""
+_KEPT_SHARE = 0.9
+"""What is left of the longest time with each slot that was empty sooner."""
 
 
 class Owner(Protocol):
@@ -19,7 +23,15 @@ class Owner(Protocol):
 class ClosedSlots:
     """The closed slots of this router. Each slot is closed for at most one owner."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Begin without any.
+
+        Args:
+            now: Returns the time.
+        """
+        self._now = now
+        self.seconds = _ASSUMED_SECONDS
+        """The longest time that a slot took to be empty lately."""
         self._by_adapter: dict[str, dict[PodView, Owner]] = {}
         self._by_pod: dict[PodState, dict[str, Owner]] = {}
         self._since: dict[tuple[PodView, str], float] = {}
@@ -41,6 +53,11 @@ class ClosedSlots:
             (self._since.get((pod, adapter), NEVER) for pod in self.closed_to(adapter)),
             default=NEVER,
         )
+
+    def seconds_left(self, adapter: str) -> float | None:
+        """Return how long a slot of an adapter will probably be emptied; ``None``: none is."""
+        since = self.closed_since(adapter)
+        return None if since == NEVER else max(1.0, self.seconds - (self._now() - since))
 
     def wait_on(self, pod: PodState, adapter: str, owner: Owner) -> None:
         """Close a pod to further requests of an adapter that waits there for a slot."""
@@ -71,13 +88,29 @@ class ClosedSlots:
             return None
         pod, adapter = owner.closing
         owner.closing = None
-        del self._since[pod, adapter]
+        since = self._since.pop((pod, adapter))
+        if not in_flight(pod, adapter):
+            self.seconds = max(self._now() - since, _KEPT_SHARE * self.seconds)
         self._drop(pod, adapter)
         adapters = self._by_pod[pod]
         del adapters[adapter]
         if not adapters:
             del self._by_pod[pod]
         return adapter
+
+    def hand_over(self, owner: Owner, heir: Owner) -> str | None:
+        """Keep the slot that is closed for one owner closed for another.
+
+        Return the adapter in the slot that was closed for the other, which is open now.
+        """
+        reopened = self.reopen(heir)
+        heir.closing, owner.closing = owner.closing, None
+        if heir.closing is not None:
+            pod, adapter = heir.closing
+            # The adapter may have waited on the pod since, which took its entry.
+            self._by_adapter.setdefault(adapter, {})[pod] = heir
+            self._by_pod[pod][adapter] = heir
+        return reopened
 
     def empty_on(self, pod: PodState) -> Iterator[Owner]:
         """Yield the owners whose closed slot on a pod has no request left."""

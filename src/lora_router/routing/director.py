@@ -14,8 +14,11 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
+from lora_router.clock import Clock
+from lora_router.fleet.adapters_in_flight import AdaptersInFlight
 from lora_router.fleet.catalog import Catalog
-from lora_router.fleet.fleet import Fleet, ModelPods
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.model_index import ModelPods
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prompt import Prompt
@@ -23,17 +26,21 @@ from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pic
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.explaining import Explainer
 from lora_router.routing.fallback import Fallbacks
+from lora_router.routing.first_use import FirstUse
 from lora_router.routing.least_request import least_loaded
+from lora_router.routing.looks import Onlooker
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, NamePolicy, Special
 from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Routed, RouteQuery
+from lora_router.routing.overfull_pods import OverfullPods
 from lora_router.routing.overload import Overload
-from lora_router.routing.priorities import DEFAULT, Priorities
+from lora_router.routing.priorities import Priorities
 from lora_router.routing.reception import Reception
+from lora_router.routing.recollection import Recollection
 from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.roll import Limits
 from lora_router.routing.second_look import UNKNOWN, SecondLook
 from lora_router.routing.sticky import StickyRouting
-from lora_router.routing.waiting_queue import Clock, Held, Question
-from lora_router.routing.waiting_room import Limits
+from lora_router.routing.waiting_queue import Held, Question
 
 PASS_THROUGH = "pass-through"  # noqa: S105 -- not a password
 """Used in place of an algorithm's name for requests that name no model."""
@@ -95,6 +102,7 @@ class Director:
         self.names.on_denied = self.second_look.begin
         self.sticky = StickyRouting(self._recorder, self.names, algorithms, default_algorithm)
         """Routes requests that only one pod can serve."""
+        self._first_use = FirstUse(self.reception, self.names, self._recorder)
         self._room = self.reception.room
         self._finder = self.reception.finder
         self.max_hold_seconds = max_hold_seconds
@@ -102,6 +110,8 @@ class Director:
         self._may_hold = max_hold_seconds > 0
         self.priorities = Priorities()
         """What priority a request has, by the objective that it names."""
+        self.recollection = Recollection(algorithms)
+        """Reads what algorithms noted of the candidates."""
         self.explainer = Explainer(self)
         """Says what would be decided, and why."""
         self._catalogs: frozenset[Catalog] = frozenset()
@@ -110,6 +120,8 @@ class Director:
         fleet.changes.scraped.subscribe(self.reception.pod_room.scraped)
         fleet.changes.scraped.subscribe(self._room.reported)
         fleet.changes.shared.subscribe(self._room.reported)
+        if getattr(self._default, "keeps_slots", False):
+            fleet.changes.scraped.subscribe(OverfullPods(fleet, self._finder, self._room).scraped)
         fleet.changes.released.subscribe(self._room.released)
 
     @property
@@ -124,7 +136,8 @@ class Director:
 
     def observe(self) -> None:
         """Note with each outcome what the decision saw, because decisions are recorded."""
-        self._recorder.observes = True
+        if self._recorder.onlooker is None:
+            self._recorder.onlooker = Onlooker(AdaptersInFlight(self._fleet))
 
     def follow_refusals(self, call: Callable[[Refused], None]) -> None:
         """Call with each refusal. The call must not raise."""
@@ -202,12 +215,12 @@ class Director:
         if not model:
             return self._recorder.refused(algorithm.name, Refused(Refusal.NO_MODEL))
 
-        priority = self.priorities.of(query.objective) if query.objective else DEFAULT
+        priority = self.priorities.of(query.objective, query.priority)
         serving = self._fleet.serving(model)
         special = None
         if serving.excluded or not serving.pods:
             question = _question(algorithm, model, query, priority)
-            instead = self._instead_of(question, query, serving)
+            instead = self._instead_of(question, query, serving, on_outcome)
             if not isinstance(instead, ModelPods):
                 return instead
             special = Special.UNLISTED if instead.unlisted else None
@@ -236,7 +249,8 @@ class Director:
             priority,
             self._prompt(algorithm, query),
         )
-        answer = self.reception.answer(algorithm, request, candidates, self.clock.now())
+        now = self.clock.now()
+        answer = self.reception.answer(algorithm, request, candidates, now)
         if isinstance(answer, Hold):
             question = _question(algorithm, model, query, priority)
             if not self._room.held:
@@ -247,12 +261,12 @@ class Director:
         fallbacks = self._fallbacks.of(algorithm, request, answer.pod, candidates)
         seconds = perf_counter() - started
         recorder = self._recorder
-        looks = recorder.looks_at(candidates, request.adapter, answer.pod)
         routed = recorder.routed(
-            algorithm.name, request, answer, seconds, fallbacks, special, looks
+            algorithm.name, request, answer, seconds, fallbacks, special, candidates
         )
-        if request.adapter is not None and (self._room.held or answer.without_slot):
-            self.reception.placed(routed, request.adapter, answer, candidates)
+        adapter = request.adapter
+        if adapter is not None and (self._room.held or answer.without_slot):
+            self.reception.placed(routed, adapter, answer, candidates)
         return routed
 
     def _prompt(self, algorithm: Algorithm, query: RouteQuery) -> Prompt | None:
@@ -262,17 +276,28 @@ class Director:
         return query.read_prompt()
 
     def _instead_of(
-        self, question: Question, query: RouteQuery, serving: ModelPods
-    ) -> ModelPods | Routed | Refused:
+        self,
+        question: Question,
+        query: RouteQuery,
+        serving: ModelPods,
+        on_outcome: Callable[[Outcome], None],
+    ) -> ModelPods | Routed | Refused | Held:
         """Decide about a request whose model no pod in use serves.
 
         Returns:
-            The pods to try, the request routed to its base model, or a refusal. A refusal of an
-            unknown model is not counted yet.
+            The pods to try, the request routed to its base model or held while its adapter is
+            loaded, or a refusal. A refusal of an unknown model is not counted yet.
         """
         model = question.model
         if serving.pods:  # They are excluded, which is better than nothing.
             return self._fall_back(question, _inference(query, model)) or serving
+        declared = self.names.declared_as(model)
+        if declared is not None:
+            if not self._room.held:
+                self._catalogs = self._fleet.catalogs()
+            algorithm = self.algorithms[question.algorithm]
+            request = _inference(query, model, model, self._prompt(algorithm, query))
+            return self._first_use.route(declared, algorithm, question, request, on_outcome)
         found = self.names.with_base(model) or self.names.unlisted(model)
         if found is not None:
             return found
@@ -317,14 +342,18 @@ class Director:
         answer = self._caller.ask(algorithm, asked, candidates, self.clock.now())
         if isinstance(answer, Hold):
             return None
-        pick = Pick(answer.pod, Special.FELL_BACK.value)
+        pick = Pick(answer.pod, Special.FELL_BACK.value, notes=answer.notes)
         fallbacks = self._fallbacks.of(algorithm, asked, answer.pod, candidates)
-        return self._recorder.routed(algorithm.name, asked, pick, 0.0, fallbacks, Special.FELL_BACK)
+        special = Special.FELL_BACK
+        return self._recorder.routed(
+            algorithm.name, asked, pick, 0.0, fallbacks, special, candidates
+        )
 
     def stick(self, query: RouteQuery, state: PodState) -> Routed | Refused:
         """Count a request on the pod that made the ID which it names."""
         if self._rewrites.active:
             query = self._rewritten(query)
+            query = replace(query, model=self.names.on_pod(query.model, state))
         return self.sticky.route(query, state)
 
     def pass_through(self, subset: frozenset[str] | None = None) -> Routed | Refused:
@@ -352,8 +381,18 @@ class Director:
         self._room.pods_changed(states, changed)
 
 
-def _inference(query: RouteQuery, model: str) -> InferenceRequest:
-    return InferenceRequest(model, None, query.stream, query.size, query.path, query.request_id)
+def _inference(
+    query: RouteQuery, model: str, adapter: str | None = None, prompt: Prompt | None = None
+) -> InferenceRequest:
+    return InferenceRequest(
+        model,
+        adapter,
+        query.stream,
+        query.size,
+        query.path,
+        query.request_id,
+        prompt=prompt,
+    )
 
 
 def _question(algorithm: Algorithm, model: str, query: RouteQuery, priority: int) -> Question:

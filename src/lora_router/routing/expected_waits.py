@@ -6,15 +6,22 @@
   slot on a pod without room, in its queue.
 - Nobody knows, if nobody waits, if too few were served lately, or if a slot would be closed for the
   request soon (``slot_closing``), however hot the others are. So a rare adapter can always wait.
+- If a slot of the adapter itself is being emptied for another, the wait is known also if too few
+  were served: others are served before it, each of them for about as long as a slot takes to be
+  empty. Otherwise all requests of a hot adapter would wait for that long after a start.
 """
 
 from collections.abc import Mapping
 
+from lora_router.clock import Clock
 from lora_router.routing.algorithm import Hold, WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.overload import NO_ROOM, Overload
+from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
-from lora_router.routing.waiting_queue import Clock, Held, Lines, Question, Queue
+from lora_router.routing.waiting_lines import Lines
+from lora_router.routing.waiting_queue import Held, Line, Question, Queue
 
 
 class ExpectedWaits:
@@ -27,15 +34,17 @@ class ExpectedWaits:
         overload: Overload,
         clock: Clock,
         turns: TurnsOfTenants,
+        slots: ClosedSlots,
     ) -> None:
+        self._slots = slots
         self._turns = turns
         self._queues = queues
         self._lines = lines
         self._overload = overload
         self._clock = clock
 
-    def of(self, question: Question, hold: Hold, candidates: Candidates) -> float | None:
-        """Return the expected wait in seconds of a request that comes now; ``None``: unknown.
+    def of(self, question: Question, hold: Hold, candidates: Candidates) -> ExpectedWait:
+        """Return the expected wait of a request that comes now.
 
         Args:
             question: What is asked.
@@ -47,18 +56,50 @@ class ExpectedWaits:
         queue = self._queues.get(question)
         if queue is not None and not for_room:
             if hold.reason == NO_ROOM:
-                return queue.pace.seconds_for(len(queue.requests), now)
+                seconds = queue.pace.seconds_for(len(queue.requests), now)
+                overrun = None if queue.line is None else queue.line.pace.overrun
+                return ExpectedWait(seconds, overrun)
             if queue.expected_at is None:
-                return None
-            return max(0.0, queue.expected_at - now)
+                if queue.line is None:
+                    return UNKNOWN
+                ahead = queue.line.ahead_of(question, self._turns.peek(question.tenant)) - 1
+                return self._while_emptied(question.model, queue.line, ahead, candidates)
+            return ExpectedWait(max(0.0, queue.expected_at - now))
         line = self._lines.find(question.algorithm, candidates, for_room=for_room)
         if line is None:
-            return None
+            return UNKNOWN
         own = 0 if queue is None else len(queue.requests)
         ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
         if not for_room and ahead < self._overload.most_closed(candidates.load().slots):
-            return None
-        return line.pace.seconds_for(ahead, now)
+            return UNKNOWN
+        overrun = line.pace.overrun
+        seconds = line.pace.seconds_for(ahead, now)
+        if seconds is None and not for_room:
+            return self._while_emptied(question.model, line, ahead, candidates)
+        return ExpectedWait(
+            seconds,
+            overrun,
+            line.pace.seconds_for(ahead + overrun.refused(now), now),
+            line.pace.loading,
+        )
+
+    def _while_emptied(
+        self, adapter: str, line: Line, ahead: int, candidates: Candidates
+    ) -> ExpectedWait:
+        """Return the expected wait for a slot where the pace is not known.
+
+        Args:
+            adapter: The adapter of the request.
+            line: The line in which the request would wait.
+            ahead: How many would be served before it.
+            candidates: The pods that may take the request.
+        """
+        left = self._slots.seconds_left(adapter)
+        slots = candidates.load().slots
+        if left is None or ahead < self._overload.most_closed(slots):
+            return UNKNOWN
+        seconds = (left + ahead * self._slots.seconds) / max(slots, 1)
+        return ExpectedWait(seconds, line.pace.overrun)
 
     def begin(self, queue: Queue) -> None:
         """Estimate when a queue that is new in its line will leave."""
@@ -68,8 +109,13 @@ class ExpectedWaits:
             seconds = line.pace.seconds_for(ahead, now)
             queue.expected_at = None if seconds is None else now + seconds
 
-    def granted(self, held: Held) -> None:
-        """Count a request that waits and is routed now, before it leaves its queue."""
+    def granted(self, held: Held, loading: float) -> None:
+        """Count a request that waits and is routed now, before it leaves its queue.
+
+        Args:
+            held: The request.
+            loading: Seconds that loading its adapter takes.
+        """
         queue, now = held.queue, self._clock.now()
         if queue is None or queue.line is None:
             return
@@ -77,6 +123,6 @@ class ExpectedWaits:
         self._turns.served(queue.turn)
         if queue.line.for_room or not queue.granted:
             queue.granted = True
-            queue.line.pace.granted(now)
+            queue.line.pace.granted(now, loading)
         if queue.line.for_room and len(queue.requests) > 1:
             queue.turn = self._turns.next(queue.question.tenant)

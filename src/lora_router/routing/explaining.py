@@ -10,12 +10,16 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from lora_router.fleet.fleet import Fleet, ModelPods
+from lora_router.clock import Clock
+from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import NAMES
+from lora_router.fleet.model_index import ModelPods
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Algorithm, Cost, Hold, InferenceRequest, Pick, Sight
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.declared_names import DeclaredName
+from lora_router.routing.first_use import why_in_vain
 from lora_router.routing.looks import PLACES, place_of
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, Special
 from lora_router.routing.outcome import RouteQuery
@@ -23,7 +27,7 @@ from lora_router.routing.priorities import DEFAULT, Priorities
 from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.second_look import UNKNOWN
-from lora_router.routing.waiting_queue import Clock, Question
+from lora_router.routing.waiting_queue import Question
 
 MAX_SIGHTS = 32
 """Candidates whose costs are told. Of more, those that the algorithm inspected first."""
@@ -142,6 +146,10 @@ class Explainer:
         parts, model = self._parts, found.model
         serving = found.serving = parts.fleet.serving(model)
         refused = None
+        declared = None if serving.pods else parts.names.declared_as(model)
+        if declared is not None:
+            self._load_first(found, algorithm, declared)
+            return
         if not serving.pods:
             other = parts.names.with_base(model) or parts.names.unlisted(model)
             if other is not None:
@@ -214,14 +222,29 @@ class Explainer:
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
                 _refuse(found, refused)
         elif (
-            reception.room.is_full(question.model)
-            and reception.room.last_of_lowest_priority(question) is None
+            reception.room.roll.is_full(question.model)
+            and reception.room.roll.last_of_lowest_priority(question) is None
         ):
             _refuse(found, Refused(Refusal.TOO_MANY_HELD))
         else:
             found.answer, found.reason = "hold", hold.reason
             found.wanted, found.closed = hold.wanted, hold.closed
-            found.detail = found.detail or _expected(wait)
+            found.detail = found.detail or _expected(wait.seconds)
+
+    def _load_first(self, found: Explained, algorithm: Algorithm, declared: DeclaredName) -> None:
+        """Answer with a hold while the adapter is loaded, or with why that is in vain."""
+        parts, query, model = self._parts, found.query, found.model
+        found.adapter = model
+        question = Question(algorithm.name, model, query.pod_filter, query.subset)
+        refused = declared.problem or why_in_vain(declared, parts.reception.finder, question)
+        hold = parts.reception.first_use
+        if refused is None and hold is not None:
+            found.detail = "it is declared, and no pod has loaded it"
+            found.answer, found.reason = "hold", hold.reason
+            return
+        refused = refused or Refused(Refusal.ADAPTER_NOT_LOADED, model=model)
+        if not self._falls_back(found, algorithm, refused):
+            _refuse(found, refused)
 
     def _falls_back(self, found: Explained, algorithm: Algorithm, refused: Refused | None) -> bool:
         """Answer with a pod for the base model, if the adapter falls back to it."""
@@ -256,11 +279,9 @@ class Explainer:
         now, inspected = self._parts.clock.now(), candidates.inspected
         candidates.inspected = candidates
         try:
-            answer = self._caller.ask(algorithm, request, candidates, now)
-            if isinstance(answer, Pick):
-                answer = self._parts.reception.with_room(
-                    self._caller, algorithm, request, candidates, answer
-                )
+            answer = self._parts.reception.answer_by(
+                self._caller, algorithm, request, candidates, now
+            )
             seen = list(candidates.inspected[:MAX_SIGHTS])
         finally:
             candidates.inspected = inspected

@@ -1,25 +1,30 @@
 """What a decision saw of its candidates: the numbers by which an algorithm tells pods apart.
 
 A decision is explained long after it was made, if its request turns out to be slow. By then the
-pods have changed. So the few numbers that the decision depends on are kept with it, as long as its
-request is in flight.
+pods have changed. So the numbers that the decision depends on are kept with it, as long as its
+request is in flight. Best are those that the algorithm computed itself (``Pick.notes``): they cost
+nothing more, and are exact. Of an algorithm without notes, and where a request is held or refused,
+the router looks at the candidates itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
 
 from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
+from lora_router.fleet.adapters_in_flight import AdaptersInFlight
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Sight
 from lora_router.routing.candidates import Candidates
 
 MAX_LOOKS = 4
-"""Candidates of which each decision keeps what it saw: the pod that was picked, and the first ones
-that were inspected. This is done for each request, and most of it is never read."""
+"""Candidates that the router looks at for a pick without notes: the pod that was picked, and the
+first ones that were inspected."""
 MAX_LOOKS_OF_HELD = 16
-"""The same where a request is held, or gets a pod after that."""
+"""The same where a request is held or refused."""
+MAX_SEEN = 8
+"""Candidates that a record keeps of what an algorithm noted: the picked pod, and the cheapest."""
 RUNNING, NO_ADAPTER = -1, -2
 """Where an adapter is, beside ``IN_SLOT``, ``IN_HOST_MEMORY`` and ``AWAY``: it has requests in
 flight on the pod; the request is for no adapter."""
@@ -44,13 +49,20 @@ class Looks(Struct, frozen=True, gc=False):
 
     rows: Sequence[Look] = ()
     adapter: str | None = None
-    place: int = NO_ADAPTER
-    """Where the adapter was on the pod that was picked."""
-    is_elsewhere: bool = False
-    """Whether it was in flight on other pods, and not on that one."""
 
 
 NO_LOOKS = Looks()
+
+
+class Seen(Struct, frozen=True, array_like=True, gc=False):
+    """What an algorithm noted of a candidate, as a record keeps it."""
+
+    pod: str
+    requests: int | None = None
+    """``None``: not noted."""
+    place: str = ""
+    terms: tuple[tuple[str, float], ...] = ()
+    excluded: str = ""
 
 
 def sights_of(looks: Looks) -> tuple[Sight, ...]:
@@ -61,51 +73,45 @@ def sights_of(looks: Looks) -> tuple[Sight, ...]:
     )
 
 
-def looks_at(
-    candidates: Candidates,
-    adapter: str | None,
-    picked: PodView | None = None,
-    most: int = MAX_LOOKS,
-) -> Looks:
-    """Return what is to be seen of the candidates that were inspected last.
+class Onlooker:
+    """Notes what decisions see, for those who record them."""
 
-    Args:
-        candidates: The candidates.
-        adapter: The adapter of the request.
-        picked: The pod that was picked.
-        most: Of how many candidates.
-    """
-    inspected = pods = candidates.inspected
-    if len(pods) > most:
-        pods = pods[:most]
-        if picked is not None and picked not in pods:
-            pods = (picked, *pods[:-1])
-    rows: list[Look] = []
-    found = place = NO_ADAPTER
-    is_elsewhere = False
-    for pod in pods:
-        beliefs = pod.beliefs
-        if adapter is not None:
-            if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
-                place = RUNNING
-                is_elsewhere = True
-            else:
-                place = beliefs.where(adapter)
-            if pod is picked:
-                found = place
-        rows.append((pod, pod.in_flight + beliefs.foreign_requests, beliefs.free_slots, place))
-    if found < IN_SLOT:
-        is_elsewhere = False
-    elif not is_elsewhere and len(inspected) > most:
-        is_elsewhere = _runs_on_any(adapter, inspected)
-    return Looks(rows, adapter, found, is_elsewhere)
+    __slots__ = ("in_flight",)
 
+    def __init__(self, in_flight: AdaptersInFlight) -> None:
+        """Create it.
 
-def _runs_on_any(adapter: str | None, pods: Iterable[PodView]) -> bool:
-    for pod in pods:
-        if adapter in pod.in_flight_adapters or adapter in pod.beliefs.foreign_adapters:
-            return True
-    return False
+        Args:
+            in_flight: The adapters that are in flight on any pod.
+        """
+        self.in_flight = in_flight
+
+    def at(
+        self,
+        candidates: Candidates,
+        adapter: str | None,
+        picked: PodView | None = None,
+        most: int = MAX_LOOKS_OF_HELD,
+    ) -> Looks:
+        """Return what is seen of the candidates that were inspected last.
+
+        Args:
+            candidates: The candidates.
+            adapter: The adapter of the request.
+            picked: The pod that was picked.
+            most: Of how many candidates.
+        """
+        pods = candidates.inspected
+        if len(pods) > most:
+            pods = pods[:most]
+            if picked is not None and picked not in pods:
+                pods = (picked, *pods[:-1])
+        rows: list[Look] = []
+        for pod in pods:
+            beliefs = pod.beliefs
+            place = place_of(pod, adapter)
+            rows.append((pod, pod.in_flight + beliefs.foreign_requests, beliefs.free_slots, place))
+        return Looks(rows, adapter)
 
 
 def place_of(pod: PodView, adapter: str | None) -> int:

@@ -15,19 +15,25 @@ The rules, for a request and the pods that may take it:
    prefix.
 2. *Join*: a pod on which the adapter is in flight (according to this router's ledger, a peer's
    share, or the last scrape) takes the request without another slot. If there are several such
-   pods, the one with the lowest sum of load and prefix takes it. Where routers exchange shares, two
-   routers may have placed the adapter at the same time. In that case prefer the pod that already
-   runs more of the adapter's requests, so that the other copy drains.
+   pods, the one with the lowest sum of load and prefix takes it. While requests wait in the router,
+   and where routers exchange shares, the pod that already runs more of the adapter's requests is
+   cheaper, so that the other copies drain (``terms/copies.py``).
 3. *Place*: a pod with a free slot takes the request at the price of loading the adapter, beside
    load and prefix. The price is zero if the adapter is in a slot there. It is that of a load if the
-   adapter is in host memory, and highest if the adapter was never there. The cheapest pod takes the
-   request. Ties are broken by rendezvous hashing, so that routers agree without communication.
+   adapter is in host memory, and highest if the adapter was never there. A pod with one free slot
+   costs at least the average load, unless the adapter is in flight elsewhere. The cheapest pod
+   takes the request. Ties are broken by rendezvous hashing, so that routers agree without
+   communication.
 4. If both are possible, the request joins, unless placing is cheaper even with the price of a slot.
    That price rises as the fleet's free slots become few. It is not charged if the pod to join is
-   overloaded. An adapter of which one copy drains joins that copy rather than take a further slot.
+   overloaded; if few slots are free, badly so. Nor is it charged if the pod to join is busier than
+   average, and the other one has fewer slots. An adapter of which one copy drains joins that copy
+   rather than take a further slot.
    The cost of the load is shared by the adapter's requests in flight. A hot adapter
    therefore spreads as its load requires and as room allows, and shrinks again, because a pod that
    no request joins any more drains.
+   If no slot is free, and only overloaded pods can be joined, the request waits for the next free
+   slot for a short time (``spreading``).
 5. If neither is possible, the request is *held*: it waits in the router, which asks again whenever
    a request ends, in order of arrival. A request is also held, for one or two exchanges, if placing
    is much cheaper on a pod whose free slots are in another router's allotment
@@ -47,8 +53,7 @@ were chosen with ``lora-router simulate`` on the scenarios that come with it, on
 """
 
 import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 
 from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.pod_state import PodView
@@ -57,56 +62,35 @@ from lora_router.routing.algorithm import (
     Cost,
     Hold,
     InferenceRequest,
+    Noted,
     Pick,
     Sight,
 )
-from lora_router.routing.candidates import Candidates, FleetLoad
+from lora_router.routing.candidates import FULL_LOOK, NOBODY_WAITS, Candidates
 from lora_router.routing.looks import PLACES, RUNNING
-from lora_router.routing.rendezvous import rendezvous_order
 from lora_router.routing.slot_closing import hold_for_slot, in_flight, pod_without_slot
+from lora_router.routing.spreading import HOLD_TO_SPREAD, is_near, may_wait_to_spread
+from lora_router.routing.survey import (
+    ALLOTTED,
+    COPIES,
+    EMPTIED,
+    LAST,
+    LOAD,
+    NO_SLOT,
+    SLOT,
+    Survey,
+    noted,
+)
 from lora_router.routing.terms.adapter import AdapterLoad, shared
 from lora_router.routing.terms.base_cost import BaseCost
+from lora_router.routing.terms.copies import drains_copies, reduction
 from lora_router.routing.terms.load import Load
-from lora_router.routing.terms.peers import TURN_PRICE, reduction
+from lora_router.routing.terms.peers import TURN_PRICE
 from lora_router.routing.terms.prefix import Prefix
-from lora_router.routing.terms.slot import slot_price
+from lora_router.routing.terms.slot import last_slot_price, slot_price, with_last_slots
 from lora_router.routing.terms.weights import OPTION_NAMES, Weights
 
-LOAD, SLOT, COPIES = "adapter-load", "slot", "other-copies"
-"""Terms of the cost of a pod, beside those of ``BaseCost``: the price of loading the adapter; that
-of another slot for an adapter in flight; the reduction that lets other copies of the adapter drain.
-"""
 _WHERE = {PLACES[place]: place for place in (IN_SLOT, IN_HOST_MEMORY, AWAY)}
-
-
-@dataclass(slots=True)
-class _Survey:
-    """The result of a survey of the candidates. Costs have the load and the prefix."""
-
-    join: PodView | None = None
-    join_base: float = float("inf")
-    """Its cost, without the reduction that lets other copies of the adapter drain."""
-    join_cost: float = float("inf")
-    spare: PodView | None = None
-    """The cheapest pod of those that could be joined, without that reduction."""
-    spare_cost: float = float("inf")
-    spare_load: float = float("inf")
-    """The least load of the pods that could be joined, as it is for a short prompt."""
-    place: PodView | None = None
-    place_cost: float = float("inf")
-    place_base: float = 0.0
-    """Its cost, without the load of the adapter."""
-    in_flight: int = 0
-    """The adapter's requests on the pods that it could join, of this router and its peers."""
-    wish: PodView | None = None
-    """A pod that is cheaper than ``place``, but whose free slots are in other routers' allotments.
-    """
-    wish_cost: float = float("inf")
-
-    def spread_cost(self, fleet: FleetLoad) -> float:
-        """Return the cost of another slot for an adapter in flight, including that of its pod."""
-        load = shared(self.place_cost - self.place_base, self.in_flight)
-        return self.place_base + load + slot_price(fleet, self.spare_load)
 
 
 class LoraPlacement:
@@ -116,9 +100,11 @@ class LoraPlacement:
     option_names = OPTION_NAMES
     reads_prompts = True
     waits_for_room = True
+    keeps_slots = True
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self._random: random.Random = options.rng
+        self._takes_notes = options.takes_notes
         weights = Weights.read(options.extra)
         self._prefix_weight = weights.prefix_weight
         self._load = Load(weights, options.metrics_max_age)
@@ -139,22 +125,25 @@ class LoraPlacement:
         looked_at = candidates.shortlist(adapter, self._random, prefix.cached)
         base = BaseCost(self._load, prefix, looked_at, now)
         if adapter is None:
-            return self._pick(self._cheapest(looked_at, base), "base-model", prefix)
+            return self._cheapest(looked_at, base)
         found = self._survey(request, adapter, candidates, looked_at, base)
         if found.join is None and found.wish_cost + TURN_PRICE < found.place_cost:
             return hold_for_slot(request, candidates, now, found.wish)
         if found.join is None:
             if found.place is not None:
-                return self._pick(found.place, "placed", prefix)
+                return self._pick(found.place, "placed", prefix, found)
         elif found.place is None:
-            return self._pick(found.join, "joined", prefix)
+            if may_wait_to_spread(request, found, candidates, now):
+                return HOLD_TO_SPREAD
+            return self._pick(found.join, "joined", prefix, found)
         else:
+            found.is_held = request.held_since is not None and is_near(found.place, adapter)
             cost = found.spread_cost(candidates.load())
             if cost < found.spare_cost:
-                return self._pick(found.place, "spread", prefix)
+                return self._pick(found.place, "spread", prefix, found)
             # A copy that drains is used again before the adapter takes a further slot.
             spare = found.spare if cost < found.join_base else None
-            return self._pick(spare or found.join, "joined", prefix)
+            return self._pick(spare or found.join, "joined", prefix, found)
         if request.may_hold:
             return hold_for_slot(request, candidates, now)
         pod = pod_without_slot(request, candidates, now)
@@ -162,9 +151,11 @@ class LoraPlacement:
             return hold_for_slot(request, candidates, now)
         return Pick(pod, "no-slot-in-time", prefix.lacking(pod), without_slot=True)
 
-    @staticmethod
-    def _pick(pod: PodView, reason: str, prefix: Prefix) -> Pick:
-        return Pick(pod, reason, prefix.lacking(pod))
+    def _pick(self, pod: PodView, reason: str, prefix: Prefix, found: Survey) -> Pick:
+        # A survey of very many pods, which only a filter can cause, is not kept.
+        is_small = len(found.joins) + len(found.open_pods) <= FULL_LOOK
+        notes = found if self._takes_notes and is_small else None
+        return Pick(pod, reason, prefix.lacking(pod), False, notes)
 
     def _survey(
         self,
@@ -173,34 +164,47 @@ class LoraPlacement:
         candidates: Candidates,
         looked_at: Sequence[PodView],
         base: BaseCost,
-    ) -> _Survey:
-        closed = candidates.waiting.closed_to(adapter)
-        found = _Survey()
+    ) -> Survey:
+        waiting = candidates.waiting
+        closed, held = waiting.closed_to(adapter), waiting.held
+        found = Survey()
+        found.looked_at, found.joins = looked_at, (joins := [])
         least = float("inf")
         open_pods = []
-        in_order = (
-            candidates.in_order(adapter)
-            if looked_at is candidates
-            else rendezvous_order(adapter, looked_at)
-        )
+        in_order = looked_at
+        if looked_at is candidates:
+            in_order = candidates.in_order(adapter)
+            found.is_in_order = True
         # Calls are counted: this is done for each pod.
         load_of, now, each = base.load_of, base.now, base.each
-        prefix_cost = base.prefix.cost if base.prefix.best else None
+        lacking = base.prefix.costs
+        takes_notes = self._takes_notes
+        if takes_notes and base.prefix.best:
+            found.prefixes = lacking
         for pod in in_order:
             beliefs = pod.beliefs
             if adapter in pod.in_flight_adapters or adapter in beliefs.foreign_adapters:
                 if pod not in closed and adapter not in beliefs.peers.closed:
-                    _consider_to_join(adapter, pod, base, found)
+                    cost = load_of(pod, now, each)
+                    costs = _consider_to_join(adapter, pod, cost, base, found, held)
+                    if takes_notes:
+                        joins.append(costs)
+                else:
+                    found.emptied += (pod,)
                 continue
             room = beliefs.free_slots
             if room is None or room > 0:
                 cost = load_of(pod, now, each)
-                if prefix_cost is not None:
-                    cost += prefix_cost(pod)
+                if lacking:
+                    cost += lacking[pod]
                 open_pods.append((cost, pod))
                 if cost < least:  # noqa: PLR1730 -- a call for each pod
                     least = cost
+        found.open_pods = open_pods
         # No price is negative. If no pod costs less than the pod to join, none is cheaper.
+        if found.join is None and len(open_pods) > 1:
+            open_pods = with_last_slots(open_pods, candidates, base)
+        found.with_last = open_pods
         if least < found.join_base:
             self._find_place(adapter, open_pods, found, any_slot=not request.may_hold)
         return found
@@ -209,7 +213,7 @@ class LoraPlacement:
         self,
         adapter: str,
         open_pods: Sequence[tuple[float, PodView]],
-        found: _Survey,
+        found: Survey,
         *,
         any_slot: bool,
     ) -> None:
@@ -219,17 +223,26 @@ class LoraPlacement:
         """
         place_cost = found.place_cost
         price_of = self._adapter_load.of
+        prices: list[float] | None = None
+        if self._takes_notes:
+            found.prices = prices = []
         for base, pod in open_pods:
-            if base >= place_cost:
+            if base > place_cost:
                 continue
             cost = base + price_of(pod, adapter)
-            if cost >= place_cost:
+            if prices is not None:
+                prices.append(cost)
+            if cost > place_cost or (
+                cost == place_cost and not found.is_first(adapter, pod, found.place)
+            ):
                 continue
             beliefs = pod.beliefs
             if any_slot or beliefs.peers.allotment is None or beliefs.may_take_slot(adapter):
                 found.place, found.place_base, place_cost = pod, base, cost
-            elif cost < found.wish_cost:
-                found.wish, found.wish_cost = pod, cost
+            else:
+                found.allotted += (pod,)
+                if cost < found.wish_cost:
+                    found.wish, found.wish_cost = pod, cost
         found.place_cost = place_cost
 
     def terms(
@@ -254,30 +267,39 @@ class LoraPlacement:
         ]
         if adapter is None:
             return [Cost(each) for each in bases]
-        closed = () if candidates is None else candidates.waiting.closed_to(adapter)
+        waiting = NOBODY_WAITS if candidates is None else candidates.waiting
+        closed, held = waiting.closed_to(adapter), waiting.held
         joins = [
             sight
             for sight in sights
             if sight.place == PLACES[RUNNING] and not _is_closed(sight, adapter, closed)
         ]
-        more: dict[str, float] = {}
-        if joins and candidates is not None:
-            spare_load = min(_load_of(sight, base) for sight in joins)
-            more = {SLOT: slot_price(candidates.load(), spare_load)}
+        fleet = None if candidates is None or not joins else candidates.load()
+        spare = min(joins, key=lambda sight: _load_of(sight, base), default=None)
         sharing = sum(in_flight(sight.view, adapter) for sight in joins if sight.view is not None)
+        average = 0.0
+        if candidates is not None and base is not None and not joins:
+            average = candidates.load().average * base.each
         costs = []
         for sight, each in zip(sights, bases, strict=True):
             view = sight.view
             if sight.place == PLACES[RUNNING]:
-                costs.append(_cost_to_join(sight, adapter, each, closed))
+                costs.append(_cost_to_join(sight, adapter, each, closed, held))
             elif sight.free_slots is not None and sight.free_slots <= 0:
-                costs.append(Cost(excluded="no free slot"))
+                costs.append(Cost(excluded=NO_SLOT))
             elif request.may_hold and view is not None and not view.beliefs.may_take_slot(adapter):
-                costs.append(Cost(excluded="its free slots are allotted to another router"))
+                costs.append(Cost(excluded=ALLOTTED))
             else:
                 where = _WHERE.get(sight.place, AWAY)
                 price = self._adapter_load.at(where, view)
-                costs.append(Cost({**each, LOAD: shared(price, sharing), **more}))
+                terms = {**each, LOAD: shared(price, sharing)}
+                if fleet is not None and spare is not None:
+                    load = _load_of(spare, base)
+                    terms[SLOT] = slot_price(fleet, spare.view, load, view)
+                if average and base is not None and view is not None:
+                    last = last_slot_price(view, average - base.load(view))
+                    terms |= {LAST: last} if last else {}
+                costs.append(Cost(terms))
         return costs
 
     def _base_of(
@@ -294,12 +316,21 @@ class LoraPlacement:
         prefix = Prefix(request, candidates, self._prefix_weight)
         return BaseCost(self._load, prefix, views, now)
 
-    def _cheapest(self, pods: Sequence[PodView], base: BaseCost) -> PodView:
-        """Return the pod with the lowest sum of load and prefix. Ties are random."""
-        costs = [base.of(pod) for pod in pods]
+    def _cheapest(self, pods: Sequence[PodView], base: BaseCost) -> Pick:
+        """Return the pick of the lowest sum of load and prefix. Ties are random."""
+        prefix = base.prefix
+        costs = loads = [base.load(pod) for pod in pods]
+        if prefix.best:
+            costs = [load + prefix.cost(pod) for load, pod in zip(loads, pods, strict=True)]
         least = min(costs)
         ties = [pod for pod, cost in zip(pods, costs, strict=True) if cost == least]
-        return ties[0] if len(ties) == 1 else self._random.choice(ties)
+        pod = ties[0] if len(ties) == 1 else self._random.choice(ties)
+        notes = (pods, loads, costs) if self._takes_notes and len(loads) <= FULL_LOOK else None
+        return Pick(pod, "base-model", prefix.lacking(pod), False, notes)
+
+    def recall(self, notes: object) -> Iterable[Noted]:
+        """Return what candidates of a past decision cost (``Recalls``)."""
+        return noted(notes)
 
 
 def _load_of(sight: Sight, base: BaseCost | None) -> float:
@@ -308,19 +339,31 @@ def _load_of(sight: Sight, base: BaseCost | None) -> float:
     return base.load(sight.view) / base.each
 
 
-def _consider_to_join(adapter: str, pod: PodView, base: BaseCost, found: _Survey) -> None:
-    found.in_flight += in_flight(pod, adapter)
-    load = cost = base.load_of(pod, base.now, base.each)
-    if base.prefix.best:
-        cost += base.prefix.cost(pod)
+def _consider_to_join(
+    adapter: str, pod: PodView, load: float, base: BaseCost, found: Survey, held: int
+) -> tuple[PodView, float, float]:
+    """Compare a pod that could be joined with those before it.
+
+    Return it with what it costs, and what is left of that so that other copies drain.
+    """
+    requests = in_flight(pod, adapter)
+    found.in_flight += requests
+    cost = load
+    if lacking := base.prefix.costs:
+        cost += lacking[pod]
     load /= base.each
     if load < found.spare_load:  # noqa: PLR1730 -- a call for each pod
         found.spare_load = load
-    if cost < found.spare_cost:
+    if cost <= found.spare_cost and (
+        cost < found.spare_cost or found.is_first(adapter, pod, found.spare)
+    ):
         found.spare, found.spare_cost = pod, cost
-    reduced = cost - reduction(pod, adapter)
-    if reduced < found.join_cost:
+    reduced = cost - reduction(requests) if drains_copies(pod, held) else cost
+    if reduced <= found.join_cost and (
+        reduced < found.join_cost or found.is_first(adapter, pod, found.join)
+    ):
         found.join, found.join_base, found.join_cost = pod, cost, reduced
+    return pod, cost, reduced
 
 
 def _is_closed(sight: Sight, adapter: str, closed: Collection[PodView]) -> bool:
@@ -330,10 +373,11 @@ def _is_closed(sight: Sight, adapter: str, closed: Collection[PodView]) -> bool:
 
 
 def _cost_to_join(
-    sight: Sight, adapter: str, base: dict[str, float], closed: Collection[PodView]
+    sight: Sight, adapter: str, base: dict[str, float], closed: Collection[PodView], held: int
 ) -> Cost:
     view = sight.view
     if _is_closed(sight, adapter, closed):
-        return Cost(excluded="its slot is being emptied for an adapter that waits")
-    reduced = 0.0 if view is None else reduction(view, adapter)
+        return Cost(excluded=EMPTIED)
+    drains = view is not None and drains_copies(view, held)
+    reduced = reduction(in_flight(view, adapter)) if view is not None and drains else 0.0
     return Cost({**base, COPIES: -reduced} if reduced else base)

@@ -6,7 +6,8 @@ popular adapters that never happens by itself.
 Rules:
 
 1. For an adapter that waits on a pod, a slot of that pod is closed until it is empty. The adapter
-   that has waited there longest then gets it.
+   that has waited there longest then gets it. A slot that was closed for its held requests stays
+   closed: reopened, it would take the requests of the other adapter that wait meanwhile.
 2. Further requests of an adapter that waits on a pod are placed on another pod if that has a free
    slot, and held if they may be. Otherwise they wait on the same pod.
 3. As many slots may be closed as ``slot_closing`` says. The adapters for which no slot may be
@@ -85,7 +86,9 @@ class MisplacedAdapters:
             if isinstance(pod, PodState) and adapter in self._by_pod.get(pod, ())
         ]
 
-    def add(self, pod: PodState, adapter: str, now: float, slots: int) -> None:
+    def add(
+        self, pod: PodState, adapter: str, now: float, slots: int, heir: Misplaced | None = None
+    ) -> list[str]:
         """Remember an adapter that may have no slot on a pod, and close one for it if possible.
 
         Args:
@@ -93,24 +96,38 @@ class MisplacedAdapters:
             adapter: The adapter.
             now: The time.
             slots: The slots of the fleet.
+            heir: The adapter there, with a slot that is closed for it already.
+
+        Returns:
+            The adapters in slots that are open again.
         """
         self._slots_of_fleet = slots
         on_pod = self._by_pod.get(pod, {})
+        known = on_pod.get(adapter)
+        if known is not None and heir is not None:
+            self._next.pop(known, None)
+            reopened = self._slots.hand_over(heir, known)
+            return [] if reopened is None else [reopened]
         if (
-            adapter in on_pod
+            known is not None
             or self._count >= MOST
-            or len(on_pod) >= min(MOST_ON_A_POD, _excess(pod))
+            or len(on_pod) >= min(MOST_ON_A_POD, excess(pod))
         ):
-            return
-        misplaced = on_pod[adapter] = Misplaced(pod, adapter, now)
+            reopened = None if heir is None else self._slots.reopen(heir)
+            return [] if reopened is None else [reopened]
+        misplaced = on_pod[adapter] = heir or Misplaced(pod, adapter, now)
         self._by_pod[pod] = on_pod
         self._count += 1
-        self._next[misplaced] = None
+        if heir is None:
+            self._next[misplaced] = None
         self._slots.wait_on(misplaced.pod, adapter, misplaced)
         self.serve(now)
+        return []
 
     def settle(self, pod: PodState) -> list[str]:
         """Forget those that wait no more on a pod.
+
+        A server gives a free slot to the adapter that waits there first, whichever slot it is.
 
         Return the adapters that may join the pod again: those, and those whose slots open again.
         """
@@ -118,12 +135,23 @@ class MisplacedAdapters:
         if not on_pod:
             return []
         changed: list[str] = []
-        excess = _excess(pod)
         for misplaced in tuple(on_pod.values()):
-            closing = misplaced.closing
-            has_slot = len(on_pod) > excess or (closing is not None and not in_flight(*closing))
-            if has_slot or misplaced.adapter not in pod.in_flight_adapters:
+            if misplaced.adapter not in pod.in_flight_adapters:
                 changed += self._forget(misplaced, on_pod)
+        robbed = [each for each in on_pod.values() if each.closing and not in_flight(*each.closing)]
+        free = max(len(on_pod) - excess(pod), len(robbed))
+        for misplaced in tuple(islice(on_pod.values(), free)):
+            if misplaced in robbed:
+                robbed.remove(misplaced)
+            elif robbed and misplaced.closing is not None:
+                # It got the slot that was closed for another, which gets the one closed for it.
+                reopened = self._slots.hand_over(misplaced, robbed.pop(0))
+                changed += () if reopened is None else (reopened,)
+            changed += self._forget(misplaced, on_pod)
+        for misplaced in robbed:
+            reopened = self._slots.reopen(misplaced)
+            changed += () if reopened is None else (reopened,)
+            self._next[misplaced] = None
         if not on_pod:
             del self._by_pod[pod]
         return changed
@@ -166,7 +194,7 @@ class MisplacedAdapters:
         return None if best is None else (pod, best[1])
 
 
-def _excess(pod: PodState) -> int:
+def excess(pod: PodState) -> int:
     """Return how many more adapters are in flight on a pod than it has slots."""
     beliefs = pod.beliefs
     if beliefs.slots is None:

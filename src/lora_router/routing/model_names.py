@@ -8,6 +8,8 @@
 - SGLang takes an adapter as ``base:adapter``, and answers a request for ``adapter`` with the base
   model. So the pods of this engine are asked in their way and others in theirs, whichever way the
   client chose.
+- An adapter that is declared is loaded when it is asked for, and its name and aliases stand for the
+  names of its versions (``declared_names``).
 - An adapter that is known, but of which no pod is in use, falls back to its base model, if the
   settings say so.
 
@@ -21,10 +23,12 @@ from typing import Literal
 
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.catalog import Catalog, ServedModel
-from lora_router.fleet.fleet import Fleet, ModelPods
+from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import NOT_FOUND, Reservation
+from lora_router.fleet.model_index import ModelPods
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.model_rewrites import ModelRewrites, Rewrite
+from lora_router.routing.declared_names import DeclaredName, DeclaredNames
+from lora_router.routing.model_rewrites import ModelRewrites, Rewrite, Target
 from lora_router.routing.refusal import Refusal
 
 DENIED_SECONDS = 5.0
@@ -46,7 +50,7 @@ class Special(Enum):
     """No pod lists its model."""
 
 
-FALLS_BACK = (Refusal.NO_READY_POD, Refusal.OVERLOADED)
+FALLS_BACK = (Refusal.NO_READY_POD, Refusal.OVERLOADED, Refusal.ADAPTER_NOT_LOADED)
 """The refusals of an adapter in place of which its base model may answer."""
 
 
@@ -81,6 +85,8 @@ class ModelNames:
         attribute, because each request reads it."""
         self.looks_again = policy.unknown == "wait"
         """Whether an unknown name waits until the lists of the pods were read once more."""
+        self.declared: DeclaredNames | None = None
+        """The adapters that are declared, if any may be."""
         self.on_denied: Callable[[], object] = _nothing
         """Called when a pod answered 404 for a name that no pod lists."""
         self._fleet = fleet
@@ -98,6 +104,15 @@ class ModelNames:
         self.rewrites.replace((*self._configured, *rewrites))
         self._pods_changed()
 
+    def declare(self, name: str, targets: tuple[Target, ...]) -> None:
+        """Replace what the name or alias of a declared adapter stands for; no targets: itself."""
+        self.rewrites.declare(name, targets)
+        self._set_may_change()
+
+    def declared_as(self, model: str) -> DeclaredName | None:
+        """Return the declared adapter that pods are asked for by a name, or ``None``."""
+        return None if self.declared is None else self.declared.find(model)
+
     def listed(self, model: str) -> ModelPods:
         """Return the pods that serve a name, as lists of models show it: an alias is its target."""
         for target in self.rewrites.targets(model):
@@ -106,11 +121,37 @@ class ModelNames:
                 return serving
         return self._fleet.serving(model)
 
-    def with_aliases(self, catalogs: frozenset[Catalog]) -> frozenset[Catalog]:
-        """Return some catalogs together with one of the aliases for models in them.
+    def on_pod(self, model: str, state: PodState) -> str:
+        """Return the version of a declared adapter that a pod has: the declared one, if it has it.
 
-        Names with an asterisk stand for too many. The same catalogs give the same object again.
+        A request that only one pod can serve stays there while versions move.
         """
+        if self.declared is not None and model not in state.catalog:
+            for other in self.declared.other_versions(model):
+                if other in state.catalog:
+                    return other
+        return model
+
+    def loadable(self, model: str) -> ModelPods | None:
+        """Return the base model of a declared adapter that may be loaded, and its pods.
+
+        ``None``: there is no such adapter.
+        """
+        for target in self.rewrites.targets(model) or (model,):
+            declared = self.declared_as(target)
+            if declared is not None and declared.problem is None:
+                serving = self._fleet.serving(declared.base_model)
+                return serving if serving.pods else None
+        return None
+
+    def with_aliases(self, catalogs: frozenset[Catalog]) -> frozenset[Catalog]:
+        """Return some catalogs with those of the aliases and declared adapters for models in them.
+
+        Names with an asterisk stand for too many. The same catalogs give the same objects again.
+        """
+        if self.declared is not None:
+            bases = {base for catalog in catalogs for base in catalog.base_models}
+            catalogs |= {each for each in map(self.declared.catalog, bases) if each is not None}
         aliases = self.rewrites.aliases()
         if not aliases:
             return catalogs
@@ -211,6 +252,9 @@ class ModelNames:
         self._parents.clear()
         self._alias_catalogs.clear()
         self.has_sglang = any(state.pod.engine == SGLANG for state in self._fleet)
+        self._set_may_change()
+
+    def _set_may_change(self) -> None:
         changes = self.falls_back or self.rewrites.active or self._by_header
         self.may_change = changes or self.has_sglang
 
@@ -228,7 +272,8 @@ class ModelNames:
             parent = state.adapters.get(model)
             if parent is not None:
                 return parent
-        return None
+        declared = self.declared_as(model)
+        return None if declared is None else declared.base_model
 
 
 def _nothing() -> None:

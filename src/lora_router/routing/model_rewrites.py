@@ -1,6 +1,7 @@
 """Rewrites of model names: what an alias stands for, perhaps shared by weight among several models.
 
-A rewrite is applied once: what it leads to is not rewritten again, so there are no cycles.
+A rewrite is applied once: what it leads to is not rewritten again, so there are no cycles. After
+it, a declared adapter becomes the name under which pods serve one of its versions.
 """
 
 import hashlib
@@ -78,10 +79,11 @@ def _score(seed: bytes, target: tuple[str, int]) -> float:
 class ModelRewrites:
     """All rewrites in force. They may change while the router runs."""
 
-    __slots__ = ("_aliases", "_exact", "_prefixes", "_random", "active")
+    __slots__ = ("_aliases", "_declared", "_exact", "_prefixes", "_random", "active")
 
     def __init__(self, rewrites: Iterable[Rewrite] = (), rng: random.Random | None = None) -> None:
         self._random = rng or random.Random()
+        self._declared: dict[str, _Targets] = {}
         self.replace(rewrites)
 
     def replace(self, rewrites: Iterable[Rewrite]) -> None:
@@ -95,8 +97,16 @@ class ModelRewrites:
                 self._exact.setdefault(rewrite.name, _Targets(rewrite))
         self._prefixes = sorted(prefixes.items(), key=lambda each: -len(each[0]))
         self._aliases = {name: targets.models for name, targets in self._exact.items()}
-        self.active = bool(self._exact or self._prefixes)
+        self.active = bool(self._exact or self._prefixes or self._declared)
         """Whether there are any. An attribute, because each request reads it."""
+
+    def declare(self, name: str, targets: tuple[Target, ...]) -> None:
+        """Replace what one declared adapter or alias stands for; no targets: itself."""
+        if targets:
+            self._declared[name] = _Targets(Rewrite(name, targets))
+        else:
+            self._declared.pop(name, None)
+        self.active = bool(self._exact or self._prefixes or self._declared)
 
     def aliases(self) -> Mapping[str, Collection[str]]:
         """Return the names that are rewritten, without those with prefixes, and their targets."""
@@ -105,7 +115,14 @@ class ModelRewrites:
     def targets(self, model: str) -> Collection[str]:
         """Return the models that a name may stand for; none, if it is not rewritten."""
         targets = self._targets_of(model)
-        return () if targets is None else targets.models
+        models = (model,) if targets is None else targets.models
+        if not self._declared:
+            return () if targets is None else models
+        found: dict[str, None] = {}
+        for each in models:
+            declared = self._declared.get(each)
+            found.update(dict.fromkeys((each,) if declared is None else declared.models))
+        return () if targets is None and model not in self._declared else tuple(found)
 
     def target(self, model: str, key: str = "") -> str:
         """Return what a name stands for: itself, if it is not rewritten.
@@ -117,8 +134,12 @@ class ModelRewrites:
             key: Requests with the same key get the same target. Empty: each request by chance.
         """
         targets = self._targets_of(model)
-        if targets is None:
-            return model
+        if targets is not None:
+            model = self._choose(targets, key)
+        declared = self._declared.get(model)
+        return model if declared is None else self._choose(declared, key)
+
+    def _choose(self, targets: _Targets, key: str) -> str:
         return targets.by_key(key) if key else targets.by_chance(self._random.random())
 
     def _targets_of(self, model: str) -> _Targets | None:

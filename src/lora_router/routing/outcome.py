@@ -2,29 +2,31 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from msgspec import Struct
 
 from lora_router.fleet.ledger import Ledger, Reservation
-from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.prompt import Prompt, PromptUse
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import (
     MAX_LOOKS,
-    NO_ADAPTER,
     NO_LOOKS,
+    PLACES,
     RUNNING,
     Looks,
-    looks_at,
-    place_of,
+    Onlooker,
 )
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.refusal import Refused
 
 log = logging.getLogger("lora_router.routing")
+
+_RUNNING = PLACES[RUNNING]
 
 
 class RouteQuery(Struct, frozen=True):
@@ -47,6 +49,8 @@ class RouteQuery(Struct, frozen=True):
     """The objective that a header names, which may have a priority (``priorities``)."""
     tenant: int = 0
     """Who asks, as a hash of the header that says so (``tenant_header``); 0: nobody knows."""
+    priority: str = ""
+    """What a header says of its priority (``priority_header``). Empty: nothing."""
     read_prompt: Callable[[], Prompt | None] | None = None
     """Reads the prompt. It is called at most once, if the algorithm asks for prompts."""
 
@@ -65,15 +69,18 @@ class Routed(Struct, frozen=True):
     seconds: float = 0.0
     """Time to pick the pod."""
     looks: Looks = NO_LOOKS
-    """What was seen of the candidates, if decisions are recorded."""
-    place: int = NO_ADAPTER
-    """Where the adapter was on the pod, as in ``looks.PLACES``, if decisions are recorded."""
+    """What was seen of the candidates, if decisions are recorded and the algorithm noted nothing.
+    """
+    place: str = ""
+    """Where the adapter was on the pod: one of ``looks.PLACES``, if decisions are recorded."""
     spilled: bool = False
     """Whether the adapter had no slot on the pod, and no slot was free."""
     replicated: bool = False
     """Whether the adapter was in flight on other pods, and not on this one."""
     prompt: PromptUse | None = None
     """What was known of the prompt; ``None``: the algorithm did not ask for it."""
+    notes: object = None
+    """What the algorithm noted of the candidates (``Pick.notes``), if decisions are recorded."""
 
     @property
     def address(self) -> str:
@@ -108,18 +115,8 @@ class Recorder:
         self._logs = log.isEnabledFor(logging.DEBUG)
         self.on_refused: list[Callable[[Refused], None]] = []
         """Called with each refusal. They must not raise."""
-        self.observes = False
-        """Whether to note what the decision saw, because decisions are recorded."""
-
-    def looks_at(
-        self,
-        candidates: Candidates,
-        adapter: str | None,
-        picked: PodView | None = None,
-        most: int = MAX_LOOKS,
-    ) -> Looks:
-        """Return what is to be seen of the candidates, if decisions are recorded."""
-        return looks_at(candidates, adapter, picked, most) if self.observes else NO_LOOKS
+        self.onlooker: Onlooker | None = None
+        """Notes what decisions see, if they are recorded."""
 
     def routed(
         self,
@@ -129,27 +126,47 @@ class Recorder:
         seconds: float,
         fallbacks: tuple[str, ...] = (),
         special: Special | None = None,
-        looks: Looks = NO_LOOKS,
+        candidates: Candidates | None = None,
     ) -> Routed:
-        """Reserve the request's place on the pod that was picked."""
+        """Reserve the request's place on the pod that was picked.
+
+        Args:
+            algorithm: What picked.
+            request: The request.
+            pick: The pick.
+            seconds: How long that took.
+            fallbacks: Endpoints to try if the request cannot reach the pod.
+            special: What is special about it.
+            candidates: The pods among which it was picked; ``None``: there was no choice.
+        """
         state = pick.pod
         assert isinstance(state, PodState)  # noqa: S101 -- candidates are nothing else
         path = request.path if request.model else None
         adapter = request.adapter
-        place, spilled, replicated = looks.place, False, looks.is_elsewhere
-        if self.observes and adapter is not None:
-            if looks is NO_LOOKS:  # Only one pod was asked about.
-                place = place_of(state, adapter)
-            if place != RUNNING:
-                free = state.beliefs.free_slots
-                spilled = free is not None and free <= 0
+        place, spilled, replicated, where = "", False, False, None
+        looks, notes, onlooker = NO_LOOKS, None, self.onlooker
+        if onlooker is not None:
+            notes = pick.notes
+            if notes is None and candidates is not None:
+                looks = onlooker.at(candidates, adapter, state, MAX_LOOKS)
+            if adapter is not None:
+                beliefs = state.beliefs
+                if adapter in state.in_flight_adapters or adapter in beliefs.foreign_adapters:
+                    place = _RUNNING
+                else:
+                    where, free = beliefs.where(adapter), beliefs.free_slots
+                    place = PLACES[where]
+                    spilled = free is not None and free <= 0
+                    # ``AdaptersInFlight.__contains__``, without the call.
+                    others = onlooker.in_flight
+                    replicated = adapter in others.own or adapter in others.foreign
         reservation = self._ledger.reserve(
-            state, adapter, path, streamed=request.stream, tokens=pick.tokens
+            state, adapter, path, streamed=request.stream, tokens=pick.tokens, where=where
         )
         prompt = None
         if (read := request.prompt) is not None:
-            cached = self._prefixes.sent(state, request.model, read)
-            prompt = PromptUse(read.tokens, cached, read.size)
+            use = reservation.prefixes = self._prefixes.sent(state, request.model, read)
+            prompt = PromptUse(read.tokens, 0.0 if use is None else use.had, read.size)
         try:
             self._observer.decided(algorithm, "routed", pick.reason, seconds)
         except Exception:  # The caller needs the reservation, to release it.
@@ -180,6 +197,7 @@ class Recorder:
             spilled,
             replicated,
             prompt,
+            notes,
         )
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:
@@ -195,6 +213,12 @@ class Recorder:
                 refused.refusal.value,
             )
         return refused
+
+    def seen(self, refused: Refused, candidates: Candidates, request: InferenceRequest) -> Refused:
+        """Return a refusal with what is seen of the candidates, if decisions are recorded."""
+        if self.onlooker is None:
+            return refused
+        return replace(refused, looks=self.onlooker.at(candidates, request.adapter))
 
     def count(self, algorithm: str, outcome: str, reason: str, seconds: float) -> None:
         """Count a decision. A failure to count has no other effect."""

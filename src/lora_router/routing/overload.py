@@ -6,7 +6,7 @@ PATIENCE_SECONDS = 6.0
 """How long an adapter waits before a slot is closed for it. A lower value closes slots sooner, and
 hot adapters are loaded again and again. A higher value makes a rare adapter wait longer while hot
 ones keep every slot."""
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 60.0
 """For how long requests of the adapter in a closed slot are refused, if they may not be held and no
 other pod could take them. A lower value lets rare adapters starve on small fleets, where
 generations are longer. A higher value refuses more of the others' requests."""
@@ -37,9 +37,16 @@ class Overload:
     """Whether a request is refused at once that would wait for too long. Otherwise it waits as long
     as it may."""
     max_expected_wait_seconds: float = 2.0
-    """The longest expected wait of a request that is not refused, if overload is shed."""
+    """The longest expected wait of a request that is not refused, if overload is shed and lasts."""
+    burst_seconds: float = 20.0
+    """The time over which expected waits are averaged, to tell overload from a burst (``overrun``).
+    A lower value refuses requests of bursts. With a higher value, requests are late for longer when
+    overload begins."""
     max_requests_per_pod: int | None = None
     """How many requests may be in flight on a pod, of all known senders; ``None``: any number."""
+    max_seconds_per_token: float | None = None
+    """The longest usual time between two tokens of an answer, in seconds. A pod gets no further
+    request that would make it longer. ``None``: any time."""
 
     def most_closed(self, slots: int) -> int:
         """Return how many of some slots may be closed at the same time."""
@@ -48,7 +55,7 @@ class Overload:
         return max(1, int(self.closed_slots_share * slots))
 
     def longest_wait(self, reason: str) -> float:
-        """Return the longest expected wait of a request that is not refused, in seconds.
+        """Return the longest expected wait, in seconds, above which there is overload.
 
         Args:
             reason: Why it is held.

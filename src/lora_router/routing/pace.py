@@ -2,6 +2,8 @@
 
 import math
 
+from lora_router.routing.overrun import Overrun
+
 _SECONDS = 10.0
 """What happened this long ago counts a third. A lower value follows changes sooner. A higher value
 makes estimates steadier."""
@@ -12,7 +14,7 @@ _FEWEST = 5
 class Pace:
     """The pace of one line. Time counts only while somebody waits."""
 
-    __slots__ = ("_at", "_grants", "_known_after", "_waited", "total")
+    __slots__ = ("_at", "_grants", "_known_after", "_loading", "_waited", "overrun", "total")
 
     def __init__(self, known_after: float = math.inf) -> None:
         """Begin without any.
@@ -24,7 +26,10 @@ class Pace:
         self._at: float | None = None
         """When time was counted last; ``None``: nobody waits."""
         self._grants = 0.0
+        self._loading = 0.0
         self._waited = 0.0
+        self.overrun = Overrun()
+        """How long requests would wait if none had been refused."""
         self.total = 0
         """Grants since the start."""
 
@@ -42,10 +47,21 @@ class Pace:
         self._pass(now)
         self._at = None
 
-    def granted(self, now: float) -> None:
-        """Count one that waits no more, because it got what it waited for."""
+    @property
+    def loading(self) -> float:
+        """How long the adapters of the last ones take to load, on average, in seconds."""
+        return self._loading / self._grants if self._grants else 0.0
+
+    def granted(self, now: float, loading: float = 0.0) -> None:
+        """Count one that waits no more, because it got what it waited for.
+
+        Args:
+            now: The time.
+            loading: Seconds that loading its adapter takes.
+        """
         self._pass(now)
         self._grants += 1.0
+        self._loading += loading
         self.total += 1
 
     def seconds_for(self, ahead: int, now: float) -> float | None:
@@ -67,4 +83,6 @@ class Pace:
         seconds = now - self._at
         self._at = now
         self._waited += seconds
-        self._grants *= math.exp(-seconds / _SECONDS)
+        share = math.exp(-seconds / _SECONDS)
+        self._grants *= share
+        self._loading *= share

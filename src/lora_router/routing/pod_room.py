@@ -3,6 +3,8 @@
 A pod has no room
 
 - if it has ``max_requests_per_pod`` requests in flight, of all known senders, or
+- if it has as many as keep the time for a token within ``max_seconds_per_token`` (``token_room``),
+  or
 - if all scrapes of two seconds showed requests that wait for something other than a slot (a place
   in the batch, or room in the KV cache): then as many requests may be in flight as ran. With each
   further scrape that shows nobody waiting, they may be a few more, until the pod has clearly fewer
@@ -13,11 +15,15 @@ priority, and is refused early if the wait would be too long. One that waits on 
 neither.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
+from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.overload import Overload
+from lora_router.routing.roomy_pods import RoomyPods
+from lora_router.routing.token_room import TokenRoom
 
 _OLD_SECONDS = 5.0
 """A scrape that is older shows nothing."""
@@ -30,6 +36,10 @@ value leaves a pod idle for longer after its requests became shorter. A higher v
 requests wait on pods."""
 _IDLE_SHARE = 0.75
 """A pod with a smaller share of the requests that it may have is not full any more."""
+
+FAR_STRETCH = 1.5
+"""How many times the learned limit a pod may have, if the other pods would have to load the adapter
+from disk. Such a load stops a whole pod for longer than a few more requests slow one."""
 
 
 class Rooms(Protocol):
@@ -48,23 +58,49 @@ class PodRoom:
     def __init__(self, overload: Overload) -> None:
         self._limit = overload.max_requests_per_pod
         self._sheds = overload.sheds
+        longest = overload.max_seconds_per_token
+        self._tokens = None if longest is None else TokenRoom(longest)
         self._queued: dict[PodView, float] = {}
         """The pods on which requests waited, with the requests that may be in flight there."""
         self._waits_since: dict[PodView, float] = {}
         """The pods on which requests waited at each scrape since a time."""
+        self._old_at: dict[PodState, float] = {}
+        """When their last scrape shows nothing any more, of pods on which requests waited, the
+        first one first."""
+        self._now = 0.0
+        """The time of the last question."""
+        self._roomy: dict[bool, RoomyPods] = {}
+        """The pods of a large fleet that have room, by whether requests that wait on pods count."""
 
     @property
     def may_be_short(self) -> bool:
         """Whether some pod may have no room."""
-        return self._limit is not None or bool(self._queued)
+        return self._limit is not None or bool(self._queued) or self.stretches
+
+    @property
+    def stretches(self) -> bool:
+        """Whether some pod has a limit that ``FAR_STRETCH`` stretches."""
+        return self._tokens is not None and self._tokens.limits
 
     def may_be_full(self, pod: PodView) -> bool:
         """Return whether a pod may have no room."""
-        return self._limit is not None or pod in self._queued
+        if self._limit is not None or pod in self._queued:
+            return True
+        return self._tokens is not None and self._tokens.most(pod) is not None
 
     def scraped(self, states: Iterable[PodState]) -> None:
         """Apply the last scrapes of pods."""
+        self._learn(states)
+        for state in states if self._queued else ():
+            if state in self._queued and state.metrics is not None:
+                self._old_at.pop(state, None)
+                self._old_at[state] = state.metrics.scraped_at + _OLD_SECONDS
+        self._look(states)
+
+    def _learn(self, states: Iterable[PodState]) -> None:
         for state in states:
+            if self._tokens is not None:
+                self._tokens.scraped(state)
             metrics = state.metrics
             if self._sheds and metrics is not None and metrics.waiting:
                 deferred = metrics.deferred
@@ -84,15 +120,29 @@ class PodRoom:
             else:
                 self._queued[state] = _GROWTH * most + 1.0
 
-    def forget(self, states: Iterable[PodState]) -> None:
+    def forget(self, states: Collection[PodState]) -> None:
         """Forget pods that may have left."""
+        if self._tokens is not None:
+            self._tokens.forget(states)
         for state in states:
             self._queued.pop(state, None)
             self._waits_since.pop(state, None)
+            self._old_at.pop(state, None)
+        self._look(states)
 
-    def is_at_limit(self, pod: PodView) -> bool:
-        """Return whether a pod has as many requests in flight as it may."""
-        return self._limit is not None and _load(pod) >= self._limit
+    def is_at_limit(self, pod: PodView, stretch: float = 1.0) -> bool:
+        """Return whether a pod has as many requests in flight as it may.
+
+        Args:
+            pod: The pod.
+            stretch: A factor on the limit that is learned from the time for a token.
+        """
+        most: float | None = self._limit
+        if self._tokens is not None:
+            learned = self._tokens.most(pod)
+            if learned is not None and (most is None or stretch * learned < most):
+                most = stretch * learned
+        return most is not None and _load(pod) >= most
 
     def is_full(self, pod: PodView, now: float, *, queued_too: bool) -> bool:
         """Return whether a pod has no room for another request.
@@ -102,8 +152,10 @@ class PodRoom:
             now: The time.
             queued_too: Whether requests that wait on the pod count.
         """
-        if self.is_at_limit(pod):
-            return True
+        return self.is_at_limit(pod) or self.is_queued(pod, now, queued_too=queued_too)
+
+    def is_queued(self, pod: PodView, now: float, *, queued_too: bool) -> bool:
+        """Return whether requests wait on a pod, if that counts (``queued_too``)."""
         if not queued_too or pod not in self._queued:
             return False
         metrics = pod.metrics
@@ -112,10 +164,39 @@ class PodRoom:
         return _load(pod) >= self._queued[pod]
 
     def with_room(
-        self, pods: Collection[PodView], now: float, *, queued_too: bool
-    ) -> list[PodView]:
-        """Return those of some pods that have room."""
-        return [pod for pod in pods if not self.is_full(pod, now, queued_too=queued_too)]
+        self, candidates: Candidates, now: float, *, queued_too: bool
+    ) -> Candidates | None:
+        """Return those candidates that have room, each of them looked at; ``None``: none has."""
+        pods = [pod for pod in candidates if not self.is_full(pod, now, queued_too=queued_too)]
+        return Candidates.of(pods, candidates.waiting, candidates.prefixes) if pods else None
+
+    def roomy(self, index: FleetIndex, now: float, *, queued_too: bool) -> RoomyPods:
+        """Return the pods of a large fleet that have room, without a look at each.
+
+        Args:
+            index: The fleet's index.
+            now: The time.
+            queued_too: Whether requests that wait on pods count.
+        """
+        self._now = now
+        roomy = self._roomy.get(queued_too)
+        if roomy is None:
+            is_full: Callable[[PodState], bool] = (
+                self._is_full_by_then if queued_too else self.is_at_limit
+            )
+            roomy = self._roomy[queued_too] = RoomyPods(index, is_full)
+        while self._old_at and next(iter(self._old_at.values())) < now:
+            state = next(iter(self._old_at))
+            del self._old_at[state]
+            self._look((state,))
+        return roomy
+
+    def _is_full_by_then(self, pod: PodView) -> bool:
+        return self.is_full(pod, self._now, queued_too=True)
+
+    def _look(self, states: Iterable[PodState]) -> None:
+        for roomy in self._roomy.values():
+            roomy.look(states)
 
 
 def _load(pod: PodView) -> int:

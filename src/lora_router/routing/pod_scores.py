@@ -14,7 +14,7 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.least_request import requests_in_flight
 from lora_router.routing.load_score import scores_of
-from lora_router.routing.prefix_pods import cached_share
+from lora_router.routing.prefix_share import cached_share
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from lora_router.routing.algorithm import (
 from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.fallback import accepts_any
 from lora_router.routing.least_request import least_loaded, load_costs, requests_in_flight
-from lora_router.routing.prefix_pods import cached_share, with_prefix_pods
+from lora_router.routing.prefix_share import cached_share
 
 IMBALANCE = "prefix_cache_imbalance_requests"
 FACTOR = "prefix_cache_deviation_factor"
@@ -64,7 +64,7 @@ class PrefixCache:
     def pick(self, request: InferenceRequest, candidates: Candidates, _now: float) -> Pick:
         """Return a pick by the steps above."""
         cached = candidates.cached(request.model, request.prompt)
-        pods = with_prefix_pods(candidates, request, cached, self._random)
+        pods = candidates.shortlist(request.adapter, self._random, cached)
         if not cached:
             return Pick(least_loaded(pods, self._random), "no-match")
         counts = [requests_in_flight(pod) for pod in pods]

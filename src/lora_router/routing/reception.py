@@ -6,10 +6,12 @@ affects only its own request.
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import count
 from time import perf_counter
 
+from msgspec import structs
+
+from lora_router.clock import Clock
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodView
@@ -17,20 +19,24 @@ from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pic
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.declared_names import FIRST_USE
 from lora_router.routing.fallback import Fallbacks
-from lora_router.routing.looks import MAX_LOOKS_OF_HELD
+from lora_router.routing.held_adapters import held_adapters
+from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
-from lora_router.routing.overload import NO_ROOM, Overload
+from lora_router.routing.overload import Overload
+from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pod_room import PodRoom
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Clock, Held, Question
-from lora_router.routing.waiting_room import Limits, WaitingRoom
+from lora_router.routing.roll import Limits
+from lora_router.routing.room_asking import RoomAsking
+from lora_router.routing.waiting_queue import Held, Question
+from lora_router.routing.waiting_room import WaitingRoom
 
 log = logging.getLogger("lora_router.routing")
 
 NO_CANDIDATES = Candidates.of(())
-_NO_ROOM = Hold(NO_ROOM, 86400.0, wakes_on=WakesOn.ROOM)
 
 Instead = Callable[[Question, InferenceRequest, Refused], Routed | None]
 _Waiting = tuple[Algorithm, Callable[[Outcome], None], Special | None]
@@ -52,12 +58,13 @@ class Reception:
         limits: Limits,
         overload: Overload,
     ) -> None:
+        allotments = fleet.peers.allotments
         self.room = WaitingRoom(
             self,
             clock,
             limits,
             overload,
-            lambda: fleet.peers.closed_slots,
+            lambda: allotments.closed_slots,
             max_hold_seconds,
             self,
         )
@@ -78,6 +85,8 @@ class Reception:
         anything does."""
         self.on_held: Callable[[], None] = _nothing
         """Called after a request was held."""
+        self.first_use: Hold | None = None
+        """How requests wait for an adapter that is declared and not loaded, if they do."""
         self._waiting: dict[Held, _Waiting] = {}
         self._number = count()
         self._stops_at: float | None = None
@@ -90,25 +99,18 @@ class Reception:
             each.name for each in algorithms if getattr(each, "waits_for_room", False)
         )
 
+    def wait_for_loads(self, seconds: float) -> None:
+        """Let requests wait for adapters that are declared and not loaded.
+
+        Args:
+            seconds: The longest time, which may be longer than that of other requests.
+        """
+        if seconds > 0:
+            self.first_use = Hold(FIRST_USE, seconds)
+
     def held_adapters(self) -> dict[str, HeldShare]:
         """Return the adapters for which requests are held, as reported to peers."""
-        now = self._clock.now()
-        found: dict[str, HeldShare] = {}
-        for queue in self.room.queues():
-            first = queue.first
-            if first is None or first.request.adapter is None:
-                continue
-            slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
-            wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
-            share = HeldShare(now - first.since, wanted, slot)
-            other = found.get(first.request.adapter)
-            if other is None or other.seconds < share.seconds:
-                found[first.request.adapter] = share
-        for each in self.room.misplaced_adapters():
-            if each.closing is not None and each.adapter not in found:
-                slot = each.closing[0].pod.name, each.closing[1]
-                found[each.adapter] = HeldShare(now - each.since, closed=slot)
-        return found
+        return held_adapters(self.room, self._clock.now())
 
     def admit(
         self,
@@ -124,19 +126,27 @@ class Reception:
         now = self._clock.now()
         seconds = self.hold_seconds(hold)
         if seconds <= 0:
-            return self._refuse(question, request, self.overloaded(request.model))
-        wait = self.room.waits.of(question, hold, candidates)
+            full = self._recorder.seen(self.overloaded(request.model), candidates, request)
+            return self._refuse(question, request, full)
+        wait = self.room.waits.of(question, hold, candidates) if candidates else UNKNOWN
+        if self._overload.sheds and not hold.optional:
+            wait.note(self._overload, now)
         if self.is_too_long(wait, hold):
-            return self._refuse(question, request, self.shed(request.model, wait, hold))
-        if self.room.is_full(request.model):
-            last = self.room.last_of_lowest_priority(question)
+            # Those of one adapter that wait for a slot leave together, so they count once.
+            wait.refuse(object() if hold.wakes_on is WakesOn.ROOM else question.model, now)
+            shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)
+            return self._refuse(question, request, shed)
+        if self.room.roll.is_full(request.model):
+            last = self.room.roll.last_of_lowest_priority(question)
             if last is None:
-                full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait)
+                full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
+                full = self._recorder.seen(full, candidates, request)
                 return self._recorder.refused(algorithm.name, full)
-            displaced = Refused(Refusal.TOO_MANY_HELD, model=last.question.model, wait=wait)
+            displaced = Refused(Refusal.TOO_MANY_HELD, model=last.question.model, wait=wait.seconds)
             self._resolve(last, self._refuse(last.question, last.request, displaced))
         held = Held(question, request, next(self._number), now, seconds, self._cancel, hold.reason)
-        held.looks = self._recorder.looks_at(candidates, request.adapter, None, MAX_LOOKS_OF_HELD)
+        if (onlooker := self._recorder.onlooker) is not None:
+            held.looks = onlooker.at(candidates, request.adapter)
         self._waiting[held] = algorithm, on_outcome, special
         self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
         self.room.add(held, hold, candidates)
@@ -145,26 +155,33 @@ class Reception:
 
     def hold_seconds(self, hold: Hold) -> float:
         """Return how long a request may wait: not at all, if that is not above 0."""
-        seconds = min(hold.seconds, self.max_hold_seconds)
+        seconds = hold.seconds
+        if hold is not self.first_use:
+            seconds = min(seconds, self.max_hold_seconds)
         if self._stops_at is not None:
             seconds = min(seconds, self._stops_at - self._clock.now())
         return seconds
 
-    def is_too_long(self, wait: float | None, hold: Hold) -> bool:
-        """Return whether a request is refused because of its expected wait in seconds."""
+    def is_too_long(self, wait: ExpectedWait, hold: Hold) -> bool:
+        """Return whether a request is refused because of its expected wait."""
         overload = self._overload
-        return overload.sheds and wait is not None and wait > overload.longest_wait(hold.reason)
+        sheds = overload.sheds and not hold.optional
+        return sheds and wait.is_too_long(overload, hold.reason, self._clock.now())
 
-    def shed(self, model: str, wait: float | None, hold: Hold) -> Refused:
+    def shed(self, model: str, wait: ExpectedWait, hold: Hold) -> Refused:
         """Return the refusal of a request that would wait for too long."""
-        most = self._overload.longest_wait(hold.reason)
-        detail = f"the expected wait is {wait or 0.0:.1f} s, the longest allowed one {most:g} s"
-        return Refused(Refusal.OVERLOADED, model=model, detail=detail, wait=wait)
+        longest = wait.longest(self._overload, hold.reason, self._clock.now())
+        seconds = wait.seconds or 0.0
+        detail = f"the expected wait is {seconds:.1f} s, the longest allowed one {longest:g} s"
+        # Those that were refused before come back as well, and most of them first.
+        return Refused(
+            Refusal.OVERLOADED, model=model, detail=detail, wait=wait.unrefused or seconds
+        )
 
     def overloaded(self, model: str) -> Refused:
         """Return the refusal of a request that may not wait any longer."""
         refusal = Refusal.OVERLOADED if self._stops_at is None else Refusal.SHUTTING_DOWN
-        return Refused(refusal, model=model)
+        return Refused(refusal, model=model, wait=self.room.seconds_left(model))
 
     def drain(self, seconds: float) -> None:
         """Decide all waiting requests within some seconds, because the router stops.
@@ -184,32 +201,31 @@ class Reception:
         self, algorithm: Algorithm, request: InferenceRequest, candidates: Candidates, now: float
     ) -> Pick | Hold:
         """Return an algorithm's answer, which is no pick of a pod that has no room."""
-        answer = self._caller.ask(algorithm, request, candidates, now)
-        if isinstance(answer, Pick) and self.pod_room.may_be_short:
-            return self.with_room(self._caller, algorithm, request, candidates, answer)
-        return answer
+        return self.answer_by(self._caller, algorithm, request, candidates, now)
 
-    def with_room(
+    def answer_by(
         self,
         caller: AlgorithmCaller,
         algorithm: Algorithm,
         request: InferenceRequest,
         candidates: Candidates,
-        pick: Pick,
+        now: float,
     ) -> Pick | Hold:
-        """Return a pick, or if its pod has no room, the answer about the pods that have."""
-        now, room = self._clock.now(), self.pod_room
-        queued_too = algorithm.name in self._waits_for_room
-        if not room.is_full(pick.pod, now, queued_too=queued_too):
-            return pick
-        pods = room.with_room(candidates, now, queued_too=queued_too)
-        if pods:
-            some = Candidates.of(pods, candidates.waiting, candidates.prefixes)
-            answer = caller.ask(algorithm, request, some, now)
-            return replace(answer, reason=NO_ROOM) if isinstance(answer, Hold) else answer
-        if request.may_hold or room.is_at_limit(pick.pod):
-            return _NO_ROOM
-        return pick
+        """Return such an answer, by a caller."""
+        room = self.pod_room
+        if room.may_be_short:
+            queued_too = algorithm.name in self._waits_for_room
+            answer = RoomAsking(
+                room, caller, algorithm, request, candidates, now, queued_too=queued_too
+            ).answer()
+        else:
+            answer = caller.ask(algorithm, request, candidates, now)
+        if isinstance(answer, Hold) and answer.optional and request.may_hold:
+            full = self.hold_seconds(answer) <= 0 or self.room.roll.is_full(request.model)
+            if full:
+                request = structs.replace(request, may_hold=False)
+                return self.answer_by(caller, algorithm, request, candidates, now)
+        return answer
 
     def may_be_full(self, pod: PodView) -> bool:
         """Return whether a pod may have no room, apart from slots."""
@@ -237,7 +253,7 @@ class Reception:
         candidates = self.candidates_for(held.question)
         if held.queue is None or not candidates:
             return held.queue is not None
-        answer = self._answer(held, candidates, may_hold=True)
+        answer = self._answer(held, candidates, may_hold=self.max_hold_seconds > 0)
         if isinstance(answer, Hold):
             self.room.still_held(held, answer, candidates)
             return True
@@ -251,6 +267,8 @@ class Reception:
         try:
             candidates = self._find(held.question)
             if isinstance(candidates, Refused):
+                if candidates.refusal is Refusal.ADAPTER_NOT_LOADED and self._stops_at is not None:
+                    candidates = self.overloaded(held.question.model)
                 self._resolve(held, self._refuse(held.question, held.request, candidates))
                 return
             answer = self._answer(held, candidates, may_hold=False)
@@ -272,6 +290,13 @@ class Reception:
     def _find(self, question: Question) -> Candidates | Refused:
         pods = self._fleet.serving(question.model).pods
         if not pods:
+            declared = self._names.declared_as(question.model)
+            if declared is not None:
+                return declared.problem or Refused(
+                    Refusal.ADAPTER_NOT_LOADED,
+                    model=declared.name,
+                    detail="no pod had loaded it in time",
+                )
             unlisted = self._names.unlisted(question.model)
             if unlisted is not None:
                 return self.finder.among(unlisted.pods, question.pod_filter, question.subset)
@@ -300,21 +325,33 @@ class Reception:
         algorithm, _, special = self._waiting[held]
         request = held.request
         fallbacks = self._fallbacks.of(algorithm, request, pick.pod, candidates)
-        self.room.waits.granted(held)
+        adapter = request.adapter
+        loading = 0.0 if adapter is None else pick.pod.beliefs.seconds_to_load(adapter)
+        self.room.waits.granted(held, loading)
+        heir = self.room.heir(held, pick.pod) if pick.without_slot else None
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         recorder = self._recorder
-        looks = recorder.looks_at(candidates, request.adapter, pick.pod, MAX_LOOKS_OF_HELD)
-        routed = recorder.routed(algorithm.name, request, pick, seconds, fallbacks, special, looks)
+        routed = recorder.routed(
+            algorithm.name, request, pick, seconds, fallbacks, special, candidates
+        )
         if request.adapter is not None:
-            self.placed(routed, request.adapter, pick, candidates)
+            self.placed(routed, request.adapter, pick, candidates, heir)
         self._resolve(held, routed)
 
-    def placed(self, routed: Routed, adapter: str, pick: Pick, candidates: Candidates) -> None:
+    def placed(
+        self,
+        routed: Routed,
+        adapter: str,
+        pick: Pick,
+        candidates: Candidates,
+        heir: Misplaced | None = None,
+    ) -> None:
         """Let requests that wait follow one that was sent to a pod, and help it to a slot there."""
         self.room.joined(adapter)
         if pick.without_slot:
-            self.room.misplaced(routed.reservation.state, adapter, candidates.load().slots)
+            state = routed.reservation.state
+            self.room.misplaced(state, adapter, candidates.load().slots, heir)
 
     def _resolve(self, held: Held, outcome: Outcome) -> None:
         self.room.remove(held)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from lora_router.routing.looks import NO_LOOKS, Looks
+
 
 class Refusal(Enum):
     """The reasons. Their values are metric labels."""
@@ -14,6 +16,8 @@ class Refusal(Enum):
     """Every ready pod has reported what it serves, and none serves this model."""
     MODELS_UNKNOWN = "models-unknown"
     """No pod is known to serve the model, but some pods have not yet reported what they serve."""
+    ADAPTER_NOT_LOADED = "adapter-not-loaded"
+    """The adapter is declared, and no pod has loaded it: it cannot be loaded, or not in time."""
     NO_READY_POD = "no-ready-pod"
     NONE_SELECTED = "none-selected"
     """Pods serve the model, but the label selector or the gateway's subset excludes all of them."""
@@ -42,3 +46,5 @@ class Refused:
     """The values that would have been valid, if they can be listed."""
     wait: float | None = None
     """How many seconds the request would probably have waited; ``None``: nobody knows."""
+    looks: Looks = NO_LOOKS
+    """What was seen of the candidates, if there were any and decisions are recorded."""

@@ -6,7 +6,7 @@ pod that joins only inserts itself: no two other pods swap places. (Thaler and R
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from heapq import nsmallest
 from typing import TypeVar
@@ -32,9 +32,33 @@ def rendezvous_order(adapter: str, pods: Sequence[P], count: int | None = None) 
     The order depends only on names. It is therefore the same in every process, on every router, and
     after every restart, in whatever sequence ``pods`` are given.
     """
-    weights = _weights(adapter, [_hash(pod.pod.name) for pod in pods])
-    order = sorted(range(len(weights)), key=weights.__getitem__)
-    return [pods[position] for position in order[:count]]
+    wanted = len(pods) if count is None else count
+    return [pods[position] for position in first_positions(adapter, hashes_of(pods), wanted)]
+
+
+def precedes(adapter: str, pod: PodView, other: PodView) -> bool:
+    """Return whether a pod is before another one in the order of an adapter."""
+    weight, others = _weights(adapter, hashes_of((pod, other)))
+    return weight < others
+
+
+def hashes_of(pods: Iterable[PodView]) -> list[int]:
+    """Return what ``first_positions`` needs to know of pods."""
+    return [_hash(pod.pod.name) for pod in pods]
+
+
+def first_positions(adapter: str, name_hashes: Sequence[int], count: int) -> list[int]:
+    """Return the positions of an adapter's first pods, in its order.
+
+    Args:
+        adapter: The adapter.
+        name_hashes: The ``hashes_of`` pods.
+        count: How many are wanted.
+    """
+    weights = _weights(adapter, name_hashes)
+    if 2 * count >= len(weights):
+        return sorted(range(len(weights)), key=weights.__getitem__)[:count]
+    return [weights.index(weight) for weight in nsmallest(count, weights)]
 
 
 def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
@@ -46,13 +70,12 @@ def first_of_group(adapter: str, pods: PodGroup) -> tuple[PodState, ...]:
     first = pods.first.get(adapter)
     if first is None:
         if not pods.name_hashes:
-            pods.name_hashes.extend(_hash(pod.pod.name) for pod in pods)
-        weights = _weights(adapter, pods.name_hashes)
+            pods.name_hashes.extend(hashes_of(pods))
         count = len(pods) if len(pods) <= WHOLE else REMEMBERED
-        lowest = nsmallest(count, weights)
+        positions = first_positions(adapter, pods.name_hashes, count)
         if len(pods.first) >= _ADAPTERS:
             pods.first.clear()  # Clients may ask for adapters that no list bounds.
-        first = pods.first[adapter] = tuple([pods[weights.index(weight)] for weight in lowest])
+        first = pods.first[adapter] = tuple([pods[position] for position in positions])
     return first
 
 

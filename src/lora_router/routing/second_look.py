@@ -10,10 +10,11 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from lora_router.clock import Clock, Timer
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.outcome import Outcome, Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.waiting_queue import Clock, Held, Question, Timer
+from lora_router.routing.waiting_queue import Held, Question
 
 log = logging.getLogger("lora_router.routing")
 

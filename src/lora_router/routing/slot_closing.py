@@ -7,7 +7,9 @@ closed to further requests of the adapter in it. Those requests join elsewhere o
 Rules:
 
 1. A slot is closed for an adapter whose requests have been held for ``Waiting.patience_seconds``:
-   ``overload.PATIENCE_SECONDS``, or half of the longest hold, if that is less.
+   ``overload.PATIENCE_SECONDS``, or half of the longest hold, if that is less. It is closed after
+   ``CROWDED_PATIENCE_SECONDS`` already if each slot has so many requests in flight that none will
+   be empty by itself (``CROWD``). These slots also take longest to be empty.
 2. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
    slot of that pod is closed for it soon (``misplaced``).
 3. At most a share of the fleet's slots is closed at the same time, by all routers that are peers
@@ -19,7 +21,7 @@ Rules:
    each time, so that the search costs the same in every fleet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
@@ -27,6 +29,12 @@ from lora_router.routing.candidates import Candidates
 
 LOOKED_AT = 16
 """The number of pods among which the slot to close is chosen."""
+CROWD = 8
+"""From this many requests in flight on, a slot will not be empty by itself. A lower value closes
+slots that would be. With a higher value, rare adapters wait longer on small fleets."""
+CROWDED_PATIENCE_SECONDS = 4.0
+"""How long an adapter waits before one of these is closed for it. A lower value closes them more
+often, and their adapters wait in turn. A higher value makes rare adapters wait longer."""
 _AS_LONG_AS_ALLOWED = 86400.0
 _NONE_TO_CLOSE_SECONDS = 2.0
 """How long to wait before looking again for a slot to close, if no further slot may be closed."""
@@ -50,6 +58,13 @@ def hold_for_slot(
     closing = request.closing
     patience_seconds = candidates.waiting.patience_seconds
     if waited < patience_seconds:
+        if waited < CROWDED_PATIENCE_SECONDS:
+            soon = min(patience_seconds, CROWDED_PATIENCE_SECONDS)
+            return _hold(wanted, closing, soon - waited)
+        if closing is None:
+            closing = _choose(candidates, now, has_one=False)
+            if closing is not None and in_flight(*closing) < CROWD:
+                closing = None
         return _hold(wanted, closing, patience_seconds - waited)
     if closing is None or closing[0] not in candidates or not in_flight(*closing):
         closing = _choose(candidates, now, has_one=closing is not None)
@@ -92,13 +107,13 @@ def in_flight(pod: PodView, adapter: str) -> int:
     return pod.in_flight_adapters.get(adapter, 0) + pod.beliefs.peers.in_flight(adapter)
 
 
-def open_slots(pod: PodView) -> Iterator[tuple[int, str]]:
-    """Yield the adapters in flight on a pod whose slots no peer has closed, with their requests."""
-    peers = pod.beliefs.peers
-    names = {*pod.in_flight_adapters, *peers.adapters} if peers else pod.in_flight_adapters
-    for name in names:
-        if name not in peers.closed:
-            yield in_flight(pod, name), name
+def open_slots(pod: PodView) -> Sequence[tuple[int, str]]:
+    """Return the requests and the adapters in flight on a pod whose slots no peer has closed."""
+    own, peers = pod.in_flight_adapters, pod.beliefs.peers
+    if not peers:
+        return [(requests, name) for name, requests in own.items()]
+    names = {*own, *peers.adapters}
+    return [(in_flight(pod, name), name) for name in names if name not in peers.closed]
 
 
 def some(candidates: Candidates, now: float) -> Sequence[PodView]:
@@ -133,11 +148,15 @@ def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodVi
     waiting = candidates.waiting
     if not waiting.may_close(candidates.load().slots, has_one=has_one):
         return None
-    pods = some(candidates, now)
-    best: tuple[int, int, str] | None = None
-    for number, pod in enumerate(pods):
-        for requests, name in open_slots(pod):
-            slot = requests, number, name
-            if (best is None or slot < best) and not waiting.is_closed(pod, name):
-                best = slot
-    return None if best is None else (pods[best[1]], best[2])
+    least = 0
+    best: tuple[PodView, str] | None = None
+    for pod in some(candidates, now):
+        for requests, name in sorted(open_slots(pod)):
+            if best is not None and requests >= least:
+                break
+            if not waiting.is_closed(pod, name):
+                least, best = requests, (pod, name)
+                break
+        if least == 1:  # No slot has fewer.
+            break
+    return best

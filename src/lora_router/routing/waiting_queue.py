@@ -1,9 +1,11 @@
-"""Queues of held requests, and lines of queues.
+"""Queues of held requests, and the lines in which queues stand that wait for the same pods.
 
 A *question* is what an algorithm is asked: algorithm, model, filter, subset and priority. Requests
 that ask the same question get the same answer, so they wait in one ``Queue``, and only the first is
-asked. Queues that wait for the same pods stand in one ``Line``, in order of priority and then of
-seniority: of equal queues, the one whose first request has waited longest is first.
+asked.
+
+The queues of a line stand in order of priority and then of seniority: of equal queues, the one
+whose first request has waited longest is first.
 
 A slot that became free goes to the queue whose adapter is cheapest to bring to its pod, of the
 ``COMPARED`` first queues of the highest priority: the seconds that loading the adapter takes, less
@@ -17,29 +19,27 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from lora_router.clock import Timer
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
 
+_KNOWN_AFTER_SECONDS = 2.0
+"""How long a queue waits until it is known that its requests leave slowly."""
 COMPARED = 8
 """How many queues are compared for a free slot. A lower value loads adapters more often. A higher
 value makes a release take longer, however many requests wait."""
 WAITING_WEIGHT = 1 / 3
 """How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
 A higher value makes those that waited longest wait less."""
-_KNOWN_AFTER_SECONDS = 2.0
-"""How long a queue waits until it is known that its requests leave slowly."""
-_COUNTED = 512
+_COUNTED = 256
 """How many queues are looked at to find out how many are served before a tenant's request."""
-_PACES = 64
-"""How many paces are remembered."""
 _SLACK = 64
 """How many outdated entries a line's heap may have, in addition to as many as it has queues."""
-
 
 HasRoom = Callable[[PodView, str], bool]
 """Returns whether a pod has room for another request of an algorithm."""
@@ -60,23 +60,6 @@ class Question(NamedTuple):
 Place = tuple[int, int, int]
 """A queue's place in its line: the lowest is first. The priority with the sign changed, the round
 of the tenant (``turns_of_tenants``), and the number of the first request."""
-
-
-class Timer(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None:
-        """Cancel the call."""
-
-
-class Clock(Protocol):
-    """Time, as the event loop or a simulation has it."""
-
-    def now(self) -> float:
-        """Return seconds, monotonic."""
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, ``seconds`` from now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -244,7 +227,8 @@ class Line:
             if self.for_room:  # Each tenant is served once in a round.
                 ahead += min(len(queue.requests), own + 1)
             else:
-                ahead += queue.place[:2] <= place
+                entry = queue.entry
+                ahead += entry is not None and entry[:2] <= place
         return ahead
 
     def first_place(self) -> Place:
@@ -347,79 +331,3 @@ def _cost(queue: Queue, pod: PodState, now: float) -> float:
     adapter = request.request.adapter
     seconds = 0.0 if adapter is None else pod.beliefs.seconds_to_load(adapter)
     return seconds - WAITING_WEIGHT * (now - request.since)
-
-
-class Lines:
-    """All lines."""
-
-    def __init__(self, has_room: HasRoom, clock: Clock) -> None:
-        """Create none.
-
-        Args:
-            has_room: Returns whether a pod has room for another request of an algorithm.
-            clock: The time.
-        """
-        self._has_room = has_room
-        self._clock = clock
-        self._lines: dict[Line, None] = {}
-        self._by_candidates: dict[tuple[str, int, bool], Line] = {}
-        """By algorithm, identity of the candidates, and whether they wait for room."""
-        self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
-        """The paces of the last lines, so that a line that ends and begins again has one."""
-
-    def __iter__(self) -> Iterator[Line]:
-        return iter(self._lines)
-
-    def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
-        """Return the line of some candidates; ``None``: nobody waits for them."""
-        return self._by_candidates.get((algorithm, id(candidates), for_room))
-
-    def place(self, queue: Queue, candidates: Candidates) -> None:
-        """Put a queue into the line of its candidates."""
-        algorithm, for_room = queue.question.algorithm, queue.hold.wakes_on is WakesOn.ROOM
-        key = algorithm, id(candidates), for_room
-        line = self._by_candidates.get(key)
-        if line is None:
-            pace = self._pace(algorithm, candidates.members, for_room)
-            pace.start(self._clock.now())
-            line = Line(algorithm, candidates, pace, self._has_room, for_room=for_room)
-            self._by_candidates[key] = line
-            self._lines[line] = None
-        if queue.line is not line:
-            self.remove(queue)
-        line.put(queue)
-
-    def remove(self, queue: Queue) -> None:
-        """Take a queue out of its line, and drop the line if it is empty then."""
-        line = queue.line
-        if line is not None:
-            line.remove(queue)
-            if not line.queues:
-                line.pace.stop(self._clock.now())
-                del self._lines[line]
-                self._forget(line)
-
-    def renew(self, line: Line, candidates: Candidates) -> None:
-        """Give a line the candidates that its queues have since pods changed.
-
-        If there is another line of these candidates already, queues move there as they are asked.
-        """
-        self._forget(line)
-        line.renew(candidates)
-        key = line.algorithm, id(candidates), line.for_room
-        self._by_candidates.setdefault(key, line)
-
-    def _pace(self, algorithm: str, members: frozenset[PodView], for_room: bool) -> Pace:
-        key = algorithm, members, for_room
-        pace = self._paces.get(key)
-        if pace is None or pace.counts:
-            # Another line of the same pods counts with it, while queues move between them.
-            pace = self._paces[key] = Pace()
-            if len(self._paces) > _PACES:
-                del self._paces[next(iter(self._paces))]
-        return pace
-
-    def _forget(self, line: Line) -> None:
-        key = line.algorithm, id(line.candidates), line.for_room
-        if self._by_candidates.get(key) is line:
-            del self._by_candidates[key]

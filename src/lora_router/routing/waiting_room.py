@@ -12,7 +12,7 @@ Rules:
                                           waiting counted (``waiting_queue``)
   an adapter came in flight on a pod      the queues of that adapter
   a closed slot is open again             the queues of the adapter in it
-  the slot closed for a queue is empty    that queue, after the lines
+  the slot closed for a queue is empty    that queue, before the lines
   pods or their models changed            the lines that have a free slot now
   ``Hold.ask_again`` is over              that queue
   the time of a request is up             that request, for the last time
@@ -31,9 +31,9 @@ Rules:
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 
+from lora_router.clock import Clock
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
@@ -46,16 +46,10 @@ from lora_router.routing.expected_waits import ExpectedWaits
 from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
+from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
-from lora_router.routing.waiting_queue import Clock, Held, Lines, Place, Question, Queue
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many requests may wait."""
-
-    requests: int = 4096
-    requests_per_model: int = 1024
+from lora_router.routing.waiting_lines import Lines
+from lora_router.routing.waiting_queue import Held, Place, Question, Queue
 
 
 class WaitingRoom:
@@ -84,27 +78,28 @@ class WaitingRoom:
         """
         self._pods = pods
         self._clock = clock
-        self._limits = limits
         self._overload = overload
         self._closed_by_peers = closed_by_peers
         self.patience_seconds = patience(max_hold_seconds)
         self.held = 0
-        """The number of requests that wait."""
-        self._held_by_model: dict[str, int] = {}
-        self._queues: dict[Question, Queue] = {}
-        self._queues_by_model: dict[str, dict[Queue, None]] = {}
+        """The number of requests that wait. Each request that arrives looks at it."""
+        self.roll = Roll(limits)
+        """Who waits."""
         self._lines = Lines(pods.has_room, clock)
         self._turns = TurnsOfTenants()
-        self.waits = ExpectedWaits(self._queues, self._lines, overload, clock, self._turns)
+        self._slots = ClosedSlots(clock.now)
+        self.waits = ExpectedWaits(
+            self.roll.queues, self._lines, overload, clock, self._turns, self._slots
+        )
         """How long requests will probably wait."""
-        self._by_priority: dict[int, dict[Queue, None]] = {}
-        self._slots = ClosedSlots()
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
         self._impatient: dict[Queue, None] = {}
         """The queues for which no slot could be closed, in the order in which they asked."""
         self._agenda: Agenda[Item] = Agenda(clock)
         self._asking = Asking(receptionist, self._agenda, self._lines, clock)
         self._agenda.work_on = self._asking.work
+        self._last_to_follow: Queue | None = None
+        """The last queue that ``joined`` woke."""
         self._alarms = Alarms(clock, self._ask_again)
 
     # What algorithms see (``candidates.Waiting``)
@@ -130,6 +125,10 @@ class WaitingRoom:
         """Return whether a slot of an adapter is being emptied, and not for long yet."""
         return self._slots.closed_since(adapter) > self._clock.now() - DRAIN_SECONDS
 
+    def seconds_left(self, adapter: str) -> float | None:
+        """Return how long a slot of an adapter will probably be emptied; ``None``: none is."""
+        return self._slots.seconds_left(adapter)
+
     def may_close(self, slots: int, *, has_one: bool = False) -> bool:
         """Return whether a further slot may be closed: peers' closed slots count as well."""
         closed = len(self._slots) + self._closed_by_peers() - has_one
@@ -137,58 +136,27 @@ class WaitingRoom:
 
     # Who waits
 
-    def is_full(self, model: str) -> bool:
-        """Return whether no further request for a model may wait."""
-        return (
-            self.held >= self._limits.requests
-            or self._held_by_model.get(model, 0) >= self._limits.requests_per_model
-        )
-
-    def last_of_lowest_priority(self, question: Question) -> Held | None:
-        """Return the request to refuse for one that would exceed the limits; ``None``: itself.
-
-        It is the last one of the lowest priority, if that is lower than the other's: of the same
-        model if that has too many.
-        """
-        lowest: Queue | None
-        if not self.held:
-            return None
-        if self.held >= self._limits.requests:
-            lowest = next(reversed(self._by_priority[min(self._by_priority)]))
-        else:
-            queues = self._queues_of(question.model)
-            lowest = max(queues, key=attrgetter("place"), default=None)
-        if lowest is None or lowest.question.priority >= question.priority:
-            return None
-        return next(reversed(lowest.requests), None)
-
     def queue_of(self, question: Question) -> Queue | None:
         """Return the queue of a question; ``None``: no request waits with it."""
-        return self._queues.get(question)
+        return self.roll.queues.get(question)
 
     def queues(self) -> Iterable[Queue]:
         """Return all queues."""
-        return self._queues.values()
+        return self.roll.queues.values()
 
     def add(self, held: Held, hold: Hold, candidates: Candidates) -> None:
         """Add a request that its algorithm holds."""
-        question = held.question
-        model = question.model
-        queue = self._queues.get(question)
-        is_new = False
+        question, roll = held.question, self.roll
+        queue = roll.queues.get(question)
+        is_new = queue is None
         if queue is None:
-            queue = self._queues[question] = Queue(question, hold)
+            queue = roll.open(question, hold)
             queue.pace.start(held.since)
             queue.turn = self._turns.next(question.tenant)
-            is_new = True
-            self._queues_by_model.setdefault(model, {})[queue] = None
-            self._by_priority.setdefault(question.priority, {})[queue] = None
-        held.queue = queue
-        queue.requests[held] = None
+        roll.enter(held, queue)
+        self.held = roll.held
         if queue.line is not None and queue.line.for_room:
             queue.line.count(queue, 1)
-        self.held += 1
-        self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
         held.timer = self._clock.call_later(held.seconds, lambda: self.expire(held))
         self.still_held(held, hold, candidates)
         if is_new:
@@ -218,29 +186,19 @@ class WaitingRoom:
 
     def remove(self, held: Held) -> bool:
         """Remove a request; return whether it was waiting."""
-        queue, held.queue = held.queue, None
+        queue = held.queue
         if queue is None:
             return False
-        del queue.requests[held]
+        self.roll.leave(held, queue)
+        self.held = self.roll.held
         if queue.line is not None and queue.line.for_room:
             queue.line.count(queue, -1)
         if held.timer is not None:
             held.timer.cancel()
-        self.held -= 1
-        model = queue.question.model
-        left = self._held_by_model[model] = self._held_by_model[model] - 1
-        if not left:
-            del self._held_by_model[model]
         if queue.requests:
             if queue.line is not None:
                 queue.line.put(queue)
             return True
-        del self._queues[queue.question]
-        _discard(self._by_priority, queue.question.priority, queue)
-        queues = self._queues_by_model[model]
-        del queues[queue]
-        if not queues:
-            del self._queues_by_model[model]
         self._lines.remove(queue)
         self._impatient.pop(queue, None)
         self._reopen_slot(queue)
@@ -253,9 +211,20 @@ class WaitingRoom:
             self._agenda.add(held)
             self._agenda.work()
 
+    def expire_queues_of(self, model: str) -> None:
+        """Decide all requests for a model, because nothing is gained by waiting."""
+        for queue in self.roll.of_model(model):
+            for held in queue.requests:
+                self._agenda.add(held)
+        self._agenda.work()
+
+    def question_about(self, model: str) -> Question | None:
+        """Return what is asked for the first request that waits for a model, if one does."""
+        return next((queue.question for queue in self.roll.of_model(model)), None)
+
     def expire_all(self) -> None:
         """Decide all requests, because the router is about to stop."""
-        for queue in self._queues.values():
+        for queue in self.roll.queues.values():
             for held in queue.requests:
                 self._agenda.add(held)
         self._agenda.work()
@@ -297,9 +266,9 @@ class WaitingRoom:
             line.stale = True
             self._agenda.add(line)
         for catalog in catalogs:
-            waiting = self._queues_by_model.keys()
-            for model in (*(waiting & catalog.adapters.keys()), *(waiting & catalog.base_models)):
-                self._asking.resettle(self._queues_by_model[model])
+            models = self.roll.models
+            for model in (*(models & catalog.adapters.keys()), *(models & catalog.base_models)):
+                self._asking.resettle(self.roll.of_model(model))
         for state in states:
             self._wake_queues_of(state.beliefs.foreign_adapters)
             self._wake_queues_of(state.in_flight_adapters)
@@ -310,14 +279,24 @@ class WaitingRoom:
 
     def joined(self, adapter: str) -> None:
         """Wake an adapter's queues after one of its requests was routed: others may follow it."""
-        for queue in self._queues_of(adapter):
+        for line in self._lines:
+            line.pace.overrun.served(adapter)
+        last = self._last_to_follow
+        if last is not None and last.question.model == adapter and last in self._agenda:
+            return  # One of the queues that were woken by this was routed.
+        for queue in self.roll.of_model(adapter):
             self._reopen_slot(queue)
             self._agenda.add(queue)
+            self._last_to_follow = queue
         self._agenda.work()
 
     # Waking
 
     def _wake_for_slots(self, state: PodState) -> None:
+        # First: otherwise the adapter that was in the slot, which is cheapest there, takes it back.
+        for owner in self._slots.empty_on(state):
+            if isinstance(owner, Queue):
+                self._agenda.add(owner)
         room = state.beliefs.free_slots
         has_room = room is None or room > 0
         for_room: list[tuple[Place, Item]] = []
@@ -337,24 +316,16 @@ class WaitingRoom:
         for_room.sort(key=itemgetter(0))
         for _, item in for_room:
             self._agenda.add(item)
-        for owner in self._slots.empty_on(state):
-            if isinstance(owner, Queue):
-                self._agenda.add(owner)
 
     def _waiting_on(self, state: PodState) -> list[tuple[Place, Item]]:
         """Return the queues of the adapters on a pod without room lately, with their places."""
-        waiting = self._queues_by_model.keys() & state.in_flight_adapters.keys()
-        return [(queue.place, queue) for model in waiting for queue in self._queues_by_model[model]]
+        waiting = self.roll.models & state.in_flight_adapters.keys()
+        return [(queue.place, queue) for model in waiting for queue in self.roll.of_model(model)]
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
         for adapter in adapters:
-            for queue in self._queues_of(adapter):
+            for queue in self.roll.of_model(adapter):
                 self._agenda.add(queue)
-
-    def _queues_of(self, model: str) -> Collection[Queue]:
-        """Return the queues of a model, the highest priority first."""
-        queues = self._queues_by_model.get(model, ())
-        return queues if len(queues) < 2 else sorted(queues, key=attrgetter("place"))
 
     def _reopen_slot(self, queue: Queue) -> None:
         adapter = self._slots.reopen(queue)
@@ -363,12 +334,12 @@ class WaitingRoom:
 
     def _opened(self, adapter: str) -> None:
         """Wake the queues of the adapter in a slot that is open again, and close the next slot."""
-        self._wake_queues_of((adapter,))
         self._misplaced.serve(self._clock.now())
         impatient = next(iter(self._impatient), None)
         if impatient is not None:
             del self._impatient[impatient]
             self._agenda.add(impatient)
+        self._wake_queues_of((adapter,))
 
     def _is_impatient(self, queue: Queue) -> bool:
         since = queue.since
@@ -376,15 +347,33 @@ class WaitingRoom:
 
     # Adapters that wait on pods
 
-    def misplaced(self, state: PodState, adapter: str, slots: int) -> None:
+    def heir(self, held: Held, pod: PodView) -> Misplaced | None:
+        """Keep the slot that is closed for a request on a pod, to which it is about to be sent."""
+        queue, adapter = held.queue, held.request.adapter
+        if queue is None or queue.closing is None or adapter is None:
+            return None
+        state = queue.closing[0]
+        if state is not pod:
+            return None
+        heir = Misplaced(state, adapter, self._clock.now())
+        self._slots.hand_over(queue, heir)
+        return heir
+
+    def misplaced(
+        self, state: PodState, adapter: str, slots: int, heir: Misplaced | None = None
+    ) -> None:
         """Close a slot of a pod for an adapter that waits there, now or as soon as possible.
 
         Args:
             state: The pod.
             adapter: The adapter, of which a request was just sent there.
             slots: The slots of the fleet.
+            heir: Has the slot that was closed for the request.
         """
-        self._misplaced.add(state, adapter, self._clock.now(), slots)
+        now = self._clock.now()
+        for reopened in self._misplaced.add(state, adapter, now, slots, heir):
+            self._opened(reopened)
+        self._agenda.work()
 
     def misplaced_adapters(self) -> Iterable[Misplaced]:
         """Return the adapters that wait on pods on which a slot is closed for them."""
@@ -400,11 +389,3 @@ class WaitingRoom:
         for queue in queues:
             self._agenda.add(queue)
         self._agenda.work()
-
-
-def _discard(queues: dict[int, dict[Queue, None]], priority: int, queue: Queue) -> None:
-    """Remove a queue from those of its priority."""
-    of_priority = queues[priority]
-    del of_priority[queue]
-    if not of_priority:
-        del queues[priority]

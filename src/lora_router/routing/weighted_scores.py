@@ -17,7 +17,6 @@ from lora_router.routing.algorithm import (
 )
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pod_scores import SCORERS, Seen
-from lora_router.routing.prefix_pods import with_prefix_pods
 
 PROFILE = "weighted_scores"
 PICKER = "weighted_scores_picker"
@@ -58,7 +57,7 @@ class WeightedScores:
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
         """Return a pick of the pod with the highest sum, or of a random one by the sums."""
         cached = candidates.cached(request.model, request.prompt)
-        pods = with_prefix_pods(candidates, request, cached, self._random)
+        pods = candidates.shortlist(request.adapter, self._random, cached)
         metrics = [pod.fresh_metrics(now, self._max_age) for pod in pods]
         sums = self._sums(Seen(request, pods, metrics, cached))
         position = (weighted_random if self._is_random else highest)(sums, self._random)

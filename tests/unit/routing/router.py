@@ -11,8 +11,8 @@ from lora_router.routing.model_names import NamePolicy
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import Overload
 from lora_router.routing.refusal import Refused
+from lora_router.routing.roll import Limits
 from lora_router.routing.waiting_queue import Held
-from lora_router.routing.waiting_room import Limits
 from tests.fleet import Decisions, ManualClock
 
 

@@ -1,17 +1,22 @@
 """How many slots are closed for adapters that wait, and for whom, with any limit of holding."""
 
 import random
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.misplaced import MOST_ON_A_POD, PATIENCE_SECONDS
 from lora_router.routing.outcome import Routed, RouteQuery
-from lora_router.routing.overload import Overload, patience
+from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.refusal import Refusal, Refused
-from tests.fleet import make_fleet, make_metrics
+from lora_router.routing.slot_closing import CROWD, CROWDED_PATIENCE_SECONDS
+from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
 
 NAMES = [f"a{number}" for number in range(60)]
@@ -59,6 +64,34 @@ class TestHowManySlots:
         assert router.late_names == ["a20"]
         closed = [name for name, held in router.director.held_adapters().items() if held.closed]
         assert closed == ["a21"]
+
+    def test_an_emptied_slot_goes_to_whom_it_was_closed_for(self) -> None:
+        """Not back to the adapter in it, although that is the cheapest to serve there."""
+        router = Router(full_fleet(1, 1), max_hold_seconds=6.0)
+        first = occupied(router, 1)
+        router.held("a9")
+        router.clock.advance(3.0)
+        router.held("a0")
+        for routed in first:
+            routed.reservation.release()
+        assert router.late_names == ["a9"]
+
+    def test_the_adapter_of_an_emptied_slot_asks_after_those_that_asked_before(self) -> None:
+        router = Router(full_fleet(1, 1))
+        first = occupied(router, 1)
+        for name in ("a8", "a9"):
+            router.held(name)
+            router.clock.advance(0.5)
+        router.clock.advance(5.5)
+        router.held("a0")
+        router.clock.advance(6.5)
+        for routed in first:
+            routed.reservation.release()
+        router.clock.advance(0.0)
+
+        assert router.late_names == ["a8"]
+        closed = [name for name, held in router.director.held_adapters().items() if held.closed]
+        assert closed == ["a9"]
 
     def test_the_slots_that_peers_closed_count(self) -> None:
         router, peer = Router(full_fleet(5, 4)), full_fleet(5, 4)
@@ -147,8 +180,47 @@ class TestAdaptersThatWaitOnPods:
         refused = router.send("a0")
         assert isinstance(refused, Refused)
         assert refused.refusal is Refusal.OVERLOADED
-        router.clock.advance(20.0)
+        router.clock.advance(DRAIN_SECONDS + 1.0)
         assert isinstance(router.send("a0"), Routed)
+
+    def test_a_slot_closed_for_held_requests_stays_closed_when_their_time_is_up(self) -> None:
+        router = Router(full_fleet(1, 1), max_hold_seconds=4.0)
+        hot = occupied(router, 1)
+        router.held("a9")
+        router.clock.advance(3.0)
+        assert router.director.closed_slots == 1
+        router.held("a0", "waits while its slot is closed")
+        router.clock.advance(1.0)
+        assert router.late_names == ["a9"]
+        assert router.director.closed_slots == 1
+
+        for each in hot:
+            each.reservation.release()
+        assert router.director.closed_slots == 0
+
+    def test_a_free_slot_is_that_of_the_one_that_waits_first_there(self) -> None:
+        router = Router(
+            full_fleet(1, 2), max_hold_seconds=0.0, overload=Overload(closed_slots_share=1.0)
+        )
+        first = occupied(router, 2)
+        router.routed("a8")
+        router.routed("a9")
+        router.clock.advance(PATIENCE_SECONDS)
+        first.pop(0).reservation.release()
+        assert router.director.closed_slots == 2
+        closed_for = {
+            share.closed[1]: adapter
+            for adapter, share in router.director.held_adapters().items()
+            if share.closed is not None
+        }
+        for each in first:
+            if closed_for.get(each.model) == "a9":
+                each.reservation.release()
+
+        waits_on = router.director.reception.room.waits_on
+        assert not waits_on("a8")
+        assert waits_on("a9")
+        assert router.director.closed_slots == 1
 
     def test_few_are_remembered(self) -> None:
         router = Router(
@@ -159,6 +231,65 @@ class TestAdaptersThatWaitOnPods:
             router.routed(name)
         waits_on = router.director.reception.room.waits_on
         assert sum(bool(waits_on(name)) for name in NAMES) == MOST_ON_A_POD
+
+
+class TestAdaptersThatWaitOnPodsBecauseSlotsWereNotKnown:
+    """Two adapters were sent to a pod before its first scrape, which shows that it has one slot."""
+
+    def overfull(self, shown: PodMetrics) -> Router:
+        router = Router(make_fleet(1, adapters=NAMES))
+        for name in ("hot", "hot", "rare"):
+            router.routed({"hot": "a0", "rare": "a1"}[name])
+        router.fleet.put_metrics(state_of(router.fleet, 1), shown)
+        return router
+
+    def test_get_the_slot_of_the_adapter_that_never_pauses(self) -> None:
+        router = self.overfull(make_metrics(["a0"], max_lora=1))
+        assert router.director.reception.room.waits_on("a1")
+        router.clock.advance(PATIENCE_SECONDS)
+        router.fleet.put_metrics(state_of(router.fleet, 1), make_metrics(["a0"], max_lora=1))
+        assert router.director.held_adapters()["a1"].closed == ("pod-1", "a0")
+
+    def test_are_not_taken_for_the_ones_with_a_slot(self) -> None:
+        """What has had a first token has a slot, whichever came first."""
+        router = self.overfull(make_metrics(["a1"], max_lora=1))
+        waits_on = router.director.reception.room.waits_on
+        assert waits_on("a0")
+        assert not waits_on("a1")
+
+    @pytest.mark.parametrize(
+        "shown",
+        [
+            make_metrics(["a0"], max_lora=2),
+            make_metrics(["a0", "a1"], max_lora=1),
+            replace(make_metrics(["a0"], max_lora=1), deferred=0.0),
+            replace(make_metrics(["a0"], max_lora=1), lora=None),
+        ],
+        ids=["enough slots", "both ran", "nobody waits", "not told"],
+    )
+    def test_are_those_that_the_scrape_shows(self, shown: PodMetrics) -> None:
+        router = self.overfull(shown)
+        assert not router.director.reception.room.waits_on("a1")
+
+    def test_are_of_no_interest_to_algorithms_that_do_not_keep_slots(self) -> None:
+        router = Router(full_fleet(1, 1), LeastRequest(AlgorithmOptions(rng=random.Random(1))))
+        router.routed("a0")
+        router.routed("a1")
+        router.fleet.put_metrics(state_of(router.fleet, 1), make_metrics(["a0"], max_lora=1))
+        assert not router.director.reception.room.waits_on("a1")
+
+
+class TestSlotsThatWillNotBeEmptyByThemselves:
+    @pytest.mark.parametrize(("requests", "closed"), [(CROWD, 1), (CROWD - 1, 0)])
+    def test_are_closed_sooner(self, requests: int, closed: int) -> None:
+        router = Router(full_fleet(1, 2))
+        for name in NAMES[:2] * requests:
+            router.routed(name)
+        router.held("a9")
+        router.clock.advance(CROWDED_PATIENCE_SECONDS)
+        assert router.director.closed_slots == closed
+        router.clock.advance(patience(600.0) - CROWDED_PATIENCE_SECONDS)
+        assert router.director.closed_slots == 1
 
 
 @pytest.mark.parametrize("max_hold_seconds", [0.0, 1.0, 5.0, 30.0])

@@ -19,8 +19,8 @@ from lora_router.routing.model_rewrites import Rewrite, Target
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refused
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.roll import Limits
 from lora_router.routing.waiting_queue import Held
-from lora_router.routing.waiting_room import Limits
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.routing.choices import options
 from tests.unit.routing.router import Router

@@ -14,6 +14,7 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.slot_closing import CROWDED_PATIENCE_SECONDS
 from lora_router.routing.terms.weights import PREFIX_WEIGHT
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.scenario import shipped_scenario, shipped_scenarios
@@ -126,6 +127,42 @@ def test_the_last_slots_are_for_others_unless_a_pod_is_overloaded() -> None:
     assert pod_of(answer) is state_of(fleet, 8)
 
 
+def test_a_hot_adapter_moves_to_a_pod_with_fewer_slots_where_it_slows_fewer_others() -> None:
+    def fleet_with_a_free_slot(slots: int) -> Fleet:
+        fleet = fleet_of(2, slots=8)
+        pod = state_of(fleet, 2)
+        fleet.put_metrics(pod, replace(make_metrics(max_lora=slots), running=0.0))
+        occupy(fleet, 1, *["a1"] * 40, "a2", "a3", "a4", "a5", "a6", "a7", "a8")
+        occupy(fleet, 2, *[f"b{number}" for number in range(1, slots)])
+        return fleet
+
+    fleet = fleet_with_a_free_slot(slots=2)
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 2)
+    fleet = fleet_with_a_free_slot(slots=8)
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
+
+
+def test_a_rare_adapter_leaves_the_last_slot_of_an_idle_pod_to_others() -> None:
+    fleet = fleet_of(3, slots=2)
+    occupy(fleet, 1, "a1")
+    occupy(fleet, 2, *["a2"] * 12)
+    fleet.ledger.reserve(state_of(fleet, 3), None)
+    fleet.ledger.reserve(state_of(fleet, 3), None)
+    # Pod 1 has the fewest requests. With its last slot taken, no other adapter could use the rest.
+    assert pod_of(ask(placement(), fleet, "a3")) is state_of(fleet, 3)
+
+
+def test_while_requests_wait_the_smaller_copy_of_an_adapter_drains() -> None:
+    router = Router(fleet_of(2, slots=2))
+    fleet = router.fleet
+    occupy(fleet, 1, *["a1"] * 8, "a2")
+    occupy(fleet, 2, *["a1"] * 2, "a3")
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 2)
+    router.send("a4")
+    assert router.director.held == 1
+    assert router.routed("a1").reservation.state is state_of(fleet, 1)
+
+
 def test_a_load_counts_for_less_the_more_requests_it_will_serve() -> None:
     for in_flight, goes_to in ((2, 1), (60, 2)):
         fleet = fleet_of(2, slots=4)
@@ -163,7 +200,7 @@ def test_a_request_without_a_slot_is_held_and_placed_when_one_is_free() -> None:
     hold = ask(algorithm, fleet, "a3")
     assert isinstance(hold, Hold)
     assert (hold.reason, hold.wakes_on, hold.closed) == ("no-slot", WakesOn.FREE_SLOT, None)
-    assert hold.ask_again == PATIENCE_SECONDS
+    assert hold.ask_again == CROWDED_PATIENCE_SECONDS
     first.release()
     assert pod_of(ask(algorithm, fleet, "a3")) is state_of(fleet, 1)
 
@@ -280,10 +317,10 @@ def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:
 
 def simulated(name: str, algorithm: object, seed: int) -> Summary:
     scenario = shipped_scenario(name)
-    fleet = replace(scenario.fleet(90.0), overload=Overload())
+    fleet = replace(scenario.fleet(45.0), overload=Overload())
     simulation = FleetSimulation(fleet, algorithm, seed)  # type: ignore[arg-type]
-    trace = make_trace(scenario.workload, rate=scenario.rate, seconds=90.0, seed=seed)
-    return summarise(simulation.run(trace), 90.0)
+    trace = make_trace(scenario.workload, rate=scenario.rate, seconds=45.0, seed=seed)
+    return summarise(simulation.run(trace), 45.0)
 
 
 @pytest.mark.slow

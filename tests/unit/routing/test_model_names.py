@@ -159,6 +159,7 @@ class TestUnknownToABaseModel:
 
         assert Looking(LOADS, fleet).send("new") == Refused(Refusal.NO_READY_POD, model="new")
 
+    @pytest.mark.slow
     def test_names_that_clients_invent_do_not_fill_memory(self) -> None:
         router = Looking(LOADS)
         names = router.director.names

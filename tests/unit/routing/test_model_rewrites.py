@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def test_a_weight_of_0_is_no_share() -> None:
     assert {rewrites.target("a", key) for key in ("", *map(str, range(100)))} == {"v2"}
 
 
+@pytest.mark.slow
 def test_a_key_has_the_same_target_on_all_routers_and_keys_are_shared_by_weight() -> None:
     one, other = ModelRewrites([CANARY]), ModelRewrites([CANARY])
     keys = [f"user-{number}" for number in range(10_000)]
@@ -46,6 +48,7 @@ def test_a_key_has_the_same_target_on_all_routers_and_keys_are_shared_by_weight(
     assert [number for number in range(50) if targets[number] == "v2"] == [0, 4, 38, 40, 42, 46]
 
 
+@pytest.mark.slow
 def test_a_new_weight_moves_only_the_keys_that_it_must() -> None:
     more = Rewrite("gpt-small", (Target("v1", 80), Target("v2", 20)))
     before, after = ModelRewrites([CANARY]), ModelRewrites([more])
@@ -81,6 +84,7 @@ def test_other_rewrites_replace_all() -> None:
     assert [rewrites.target(name) for name in ("gpt-small", "b")] == ["gpt-small", "c"]
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_any_name_and_any_key_have_a_target(name: str, key: str) -> None:
     rewrites = ModelRewrites([Rewrite("*", (Target("v1"), Target("v2")))])

@@ -1,5 +1,7 @@
 """What becomes of requests for which there is no room: who waits, who is refused, and why."""
 
+import random
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -10,11 +12,13 @@ from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.outcome import Routed, RouteQuery
-from lora_router.routing.overload import Overload
+from lora_router.routing.overload import PATIENCE_SECONDS, Overload
+from lora_router.routing.overrun import ExpectedWait, Overrun
 from lora_router.routing.pace import Pace
 from lora_router.routing.refusal import Refusal, Refused
+from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.turns_of_tenants import MOST_TENANTS, TurnsOfTenants
-from lora_router.routing.waiting_room import Limits
+from lora_router.routing.waiting_queue import Queue
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
 
@@ -28,10 +32,11 @@ def idle(slots: int) -> PodMetrics:
 ONE_SLOT = idle(1)
 
 
-def fleet_of(pods: int, metrics: PodMetrics = ONE_SLOT) -> Fleet:
+def fleet_of(pods: int, metrics: PodMetrics = ONE_SLOT, *, load_seconds: float = 0.1) -> Fleet:
     fleet = make_fleet(pods, adapters=NAMES)
     for state in fleet:
         fleet.put_metrics(state, metrics)
+        state.beliefs.load_seconds = 0.0, 0.1, load_seconds
     return fleet
 
 
@@ -82,9 +87,9 @@ class TestRefusedEarly:
         return router
 
     def test_a_request_that_would_wait_for_too_long(self) -> None:
-        router = self.shedding(max_expected_wait_seconds=2.5)
-        waiting = [name for name in NAMES[20:30] if not isinstance(router.send(name), Refused)]
-        assert waiting == NAMES[20:22]
+        router = self.shedding(max_expected_wait_seconds=0.8)
+        for name in NAMES[20:22]:
+            router.held(name)
 
         refused = router.send("a40")
         assert isinstance(refused, Refused)
@@ -96,7 +101,7 @@ class TestRefusedEarly:
         assert b"expected wait" in answer.body
 
     def test_one_with_a_higher_priority_has_fewer_before_it(self) -> None:
-        router = self.shedding(max_expected_wait_seconds=2.5)
+        router = self.shedding(max_expected_wait_seconds=0.8)
         router.director.priorities.put({"chat": 1, "batch": -1})
         for name in NAMES[20:22]:
             router.held(name)
@@ -105,12 +110,24 @@ class TestRefusedEarly:
         router.held("a30", objective="chat")
 
     def test_one_whose_adapter_waits_already_leaves_with_it(self) -> None:
-        router = self.shedding(max_expected_wait_seconds=2.5)
+        router = self.shedding(max_expected_wait_seconds=0.8)
         for name in NAMES[20:22]:
             router.held(name)
         assert isinstance(router.send("a30"), Refused)
         router.held("a20")
         router.held("a21")
+
+    def test_one_whose_slot_is_emptied_after_a_start(self) -> None:
+        """Nobody was served yet, and two turns of about 5 s are before it."""
+        router = Router(fleet_of(1), overload=Overload(sheds=True))
+        router.routed("a0")
+        router.held("a9")
+        router.clock.advance(PATIENCE_SECONDS)
+        assert router.director.closed_slots == 1
+        refused = router.send("a0")
+        assert isinstance(refused, Refused)
+        assert refused.wait == pytest.approx(10.0)
+        router.held("a8")
 
     def test_nobody_if_requests_are_held(self) -> None:
         router = self.shedding(sheds=False)
@@ -118,7 +135,7 @@ class TestRefusedEarly:
             router.held(name)
 
     def test_the_dry_run_says_so(self) -> None:
-        router = self.shedding(max_expected_wait_seconds=2.5)
+        router = self.shedding(max_expected_wait_seconds=0.8)
         router.held("a20")
         explain = router.director.explainer.explain
         assert explain(RouteQuery("a21")).answer == "hold"
@@ -129,6 +146,114 @@ class TestRefusedEarly:
         assert found.detail.startswith("the expected wait is 2.")
         # The dry run is that of the director.
         assert isinstance(router.send("a22"), Refused)
+
+
+class TestABurstAndOverload:
+    def router(self) -> Router:
+        router = Router(fleet_of(1), overload=Overload(sheds=True, burst_seconds=20.0))
+        served_each_second(router, NAMES[:8])
+        return router
+
+    def serve(self, router: Router, seconds: int) -> None:
+        """Serve one of those that wait in each second."""
+        for _ in range(seconds):
+            router.clock.advance(1.0)
+            outcome = router.late[-1][1]
+            assert isinstance(outcome, Routed)
+            outcome.reservation.release()
+
+    def waiting(self, router: Router, names: list[str]) -> list[str]:
+        return [name for name in names if not isinstance(router.send(name), Refused)]
+
+    def test_requests_of_a_burst_may_wait_for_three_times_as_long(self) -> None:
+        assert self.waiting(self.router(), NAMES[20:40]) == NAMES[20:26]
+
+    def test_in_lasting_overload_they_may_wait_for_less(self) -> None:
+        router = self.router()
+        for second in range(20):
+            self.waiting(router, NAMES[10 + 2 * second : 12 + 2 * second])
+            self.serve(router, 1)
+        self.serve(router, 4)
+        assert len(self.waiting(router, NAMES[52:60])) <= 2
+
+    def test_what_was_refused_counts_for_as_long_as_it_would_have_waited(self) -> None:
+        overload = Overload(sheds=True, max_expected_wait_seconds=2.0)
+        overrun = Overrun()
+        ExpectedWait(4.0, overrun, 7.0).refuse("a1", 100.0)
+        ExpectedWait(4.0, overrun, 7.0).refuse("a1", 102.0)
+        assert overrun.refused(106.0) == 1
+        assert overrun.refused(107.0) == 0
+        for second in range(60):
+            ExpectedWait(1.0, overrun, 7.0).note(overload, float(second))
+        assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 60.0)
+
+    def test_one_that_was_refused_and_is_served_now_counts_no_more(self) -> None:
+        overrun = Overrun()
+        ExpectedWait(4.0, overrun).refuse("a1", 0.0)
+        overrun.served("a1")
+        assert overrun.refused(1.0) == 0
+
+    @pytest.mark.parametrize(("seconds", "lasts"), [(4.0, True), (2.5, False)])
+    def test_overload_is_a_long_wait_on_average(self, *, seconds: float, lasts: bool) -> None:
+        overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
+        for now in range(100):
+            ExpectedWait(seconds, overrun).note(overload, float(now))
+        assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 100.0) is lasts
+
+    def test_overload_ends_once_nobody_comes(self) -> None:
+        overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
+        for now in range(100):
+            ExpectedWait(8.0, overrun).note(overload, float(now))
+        assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 105.0)
+        assert not ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 135.0)
+
+    def test_while_pods_load_adapters_from_disk_they_may_wait_for_longer(self) -> None:
+        router = Router(fleet_of(1, load_seconds=1.5), overload=Overload(sheds=True))
+        served_each_second(router, NAMES[:8])
+        assert self.waiting(router, NAMES[20:50]) == NAMES[20:38]
+
+
+class TestRetryAfter:
+    def test_a_client_that_comes_back_after_it_is_served_in_most_cases(self) -> None:
+        """In an overload of 150 %, in which each client that was refused comes back."""
+        router = Router(fleet_of(1), overload=Overload(sheds=True))
+        served_each_second(router, NAMES[:8])
+        rng, second, returns = random.Random(1), 0, {}  # type: ignore[var-annotated]
+        came_back, served = 0, 0
+
+        def ask(*, again: bool) -> None:
+            nonlocal came_back, served
+            outcome = router.send(rng.choice(NAMES))
+            if isinstance(outcome, Routed):
+                router.late.append(("", outcome))
+            elif isinstance(outcome, Refused):
+                after = dict(refusal_answer(outcome).headers)["retry-after"]
+                returns.setdefault(second + int(after), []).append(True)
+            came_back += again
+            served += again and not isinstance(outcome, Refused)
+
+        for second in range(200):
+            for _ in returns.pop(second, ()):
+                ask(again=True)
+            for _ in range(1 + second % 2):
+                ask(again=False)
+            router.clock.advance(1.0)
+            ended, router.late = router.late, []
+            for _, outcome in ended:
+                if isinstance(outcome, Routed):
+                    outcome.reservation.release()
+        assert came_back >= 20
+        assert served > 0.5 * came_back
+
+    def test_where_a_slot_is_emptied_it_is_until_that_is_done(self) -> None:
+        router = Router(fleet_of(1), max_hold_seconds=0.0, overload=Overload(sheds=True))
+        first = [router.routed("a0") for _ in range(2)]
+        router.routed("a9")
+        router.clock.advance(1.0)
+        first.pop().reservation.release()
+        refused = router.send("a0")
+        assert isinstance(refused, Refused)
+        assert refused.wait == 5.0
 
 
 class TestDisplaced:
@@ -322,7 +447,10 @@ class TestFairAmongTenants:
         assert order[:4].count("late") <= 3
 
     def test_the_burst_is_refused_and_the_other_is_not(self) -> None:
-        router = Router(fleet_of(1), overload=Overload(sheds=True, max_expected_wait_seconds=3.0))
+        router = Router(
+            fleet_of(1),
+            overload=Overload(sheds=True, max_expected_wait_seconds=1.0),
+        )
         served_each_second(router, NAMES[:8])
         waiting = [
             name for name in NAMES[20:40] if not isinstance(router.send(name, tenant=7), Refused)
@@ -330,6 +458,38 @@ class TestFairAmongTenants:
         assert len(waiting) < 5
         assert isinstance(router.send("a50", tenant=7), Refused)
         router.held("a50", tenant=8)
+
+    @pytest.mark.slow
+    def test_many_tenants_of_one_adapter_are_woken_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not all of them again after each one that is routed."""
+        woken = 0
+
+        def of_model(roll: Roll, model: str) -> Collection[Queue]:
+            nonlocal woken
+            queues = find(roll, model)
+            woken += len(queues)
+            return queues
+
+        find = Roll.of_model
+        router = Router(fleet_of(1))
+        first = router.routed("a0")
+        for tenant in range(1, 501):
+            router.held("a40", tenant=tenant)
+        monkeypatch.setattr(Roll, "of_model", of_model)
+        first.reservation.release()
+        router.clock.advance(1.0)
+
+        assert len(router.late_names) == 500
+        assert woken <= 2 * 500
+
+    @pytest.mark.slow
+    def test_a_hundred_thousand_tenants_cost_no_more_than_those_that_are_remembered(self) -> None:
+        turns = TurnsOfTenants()
+        for tenant in range(1, 100_001):
+            turns.next(tenant)
+        assert len(turns) == MOST_TENANTS
 
     def test_few_tenants_are_remembered(self) -> None:
         turns = TurnsOfTenants()

@@ -10,7 +10,14 @@ import pytest
 
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.algorithm import Algorithm, AlgorithmOptions, InferenceRequest, Pick
+from lora_router.routing.algorithm import (
+    Algorithm,
+    AlgorithmOptions,
+    Cost,
+    InferenceRequest,
+    Noted,
+    Pick,
+)
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.registry import (
     GROUP,
@@ -114,6 +121,7 @@ class TestTheDocumentedExample:
 
         assert router.late_names == ["b"]
 
+    @pytest.mark.slow
     def test_it_looks_at_no_more_pods_of_a_thousand_than_of_forty(
         self, algorithm: Algorithm
     ) -> None:
@@ -141,9 +149,27 @@ class TestTheDocumentedExample:
     def test_the_way_of_testing_that_the_page_shows_works(
         self, algorithm: Algorithm, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        exec(documented(1), {"LeastCache": type(algorithm)})
+        exec(documented(2), {"LeastCache": type(algorithm)})
 
         assert "most-room" in capsys.readouterr().out
+
+    def test_the_way_of_explaining_past_decisions_that_the_page_shows_works(self) -> None:
+        methods: dict[str, object] = {}
+        exec(documented(1), {"Pick": Pick, "Noted": Noted, "Cost": Cost}, methods)
+        fewest = type("Fewest", (), methods | {"name": "fewest"})()
+        router = Router(make_fleet(2), fewest)
+        router.director.observe()
+        router.fleet.ledger.reserve(state_of(router.fleet, 1), None)
+
+        routed = router.routed("base")
+        router.routed("base")
+
+        recall = router.director.recollection.recall
+        seen = recall("fewest", routed.notes, routed.reservation.state.pod.name, "")
+        assert [(each.pod, each.terms) for each in seen] == [
+            ("pod-2", (("requests", 0.0),)),
+            ("pod-1", (("requests", 1.0),)),
+        ]
 
     def test_its_invalid_option_aborts_startup(self, algorithm: Algorithm) -> None:
         bad = AlgorithmOptions(extra={"least_cache_hold_seconds": "soon"})
@@ -169,9 +195,9 @@ def test_an_option_that_no_algorithm_declares_aborts_startup() -> None:
 
 
 def test_an_algorithm_for_a_later_interface_is_refused(install: Install) -> None:
-    install("later", LONGEST_NAME + "    interface_version = 3\n", {"longest-name": "LongestName"})
+    install("later", LONGEST_NAME + "    interface_version = 4\n", {"longest-name": "LongestName"})
 
-    with pytest.raises(BrokenAlgorithmError, match=r"written for version 3 .* accepts 1 to 2"):
+    with pytest.raises(BrokenAlgorithmError, match=r"written for version 4 .* accepts 1 to 3"):
         load_algorithms(AlgorithmOptions())
 
 

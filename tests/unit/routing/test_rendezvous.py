@@ -5,13 +5,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.fleet.pod_state import PodState, PodView
-from lora_router.routing.rendezvous import rendezvous_order
+from lora_router.routing.rendezvous import precedes, rendezvous_order
 from tests.fleet import make_pod
 
 ADAPTERS = [f"adapter-{number}" for number in range(2000)]
@@ -27,6 +28,12 @@ def names(pods: Sequence[PodView]) -> list[str]:
 
 def test_every_pod_is_in_the_order() -> None:
     assert sorted(names(rendezvous_order("a", make_pods(5)))) == [f"pod-{n}" for n in range(1, 6)]
+
+
+def test_of_two_pods_the_one_that_is_first_in_the_order_precedes_the_other() -> None:
+    order = rendezvous_order("a", make_pods(8))
+    assert all(precedes("a", *pair) for pair in pairwise(order))
+    assert not any(precedes("a", *pair) for pair in pairwise(reversed(order)))
 
 
 def test_the_sequence_in_which_pods_are_given_does_not_matter() -> None:

@@ -118,6 +118,7 @@ REQUIREMENTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(REQUIREMENTS, max_size=5))
 def test_a_selector_survives_formatting_and_parsing(requirements: list[Requirement]) -> None:
     selector = Selector(tuple(requirements))

@@ -1,0 +1,27 @@
+"""For which adapters requests are held, as reported to peers."""
+
+from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.routing.waiting_room import WaitingRoom
+
+
+def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
+    """Return the adapters that wait, in a waiting room or on pods with a closed slot.
+
+    Of the requests of an adapter, the one that has waited longest counts.
+    """
+    found: dict[str, HeldShare] = {}
+    for queue in room.queues():
+        first = queue.first
+        if first is None or first.request.adapter is None:
+            continue
+        slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
+        wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
+        share = HeldShare(now - first.since, wanted, slot)
+        other = found.get(first.request.adapter)
+        if other is None or other.seconds < share.seconds:
+            found[first.request.adapter] = share
+    for each in room.misplaced_adapters():
+        if each.closing is not None and each.adapter not in found:
+            slot = each.closing[0].pod.name, each.closing[1]
+            found[each.adapter] = HeldShare(now - each.since, closed=slot)
+    return found

@@ -1,0 +1,152 @@
+"""Whether a request is refused early, because it would probably wait for too long.
+
+A burst makes the expected wait too long for a while, and then everybody is served. Overload makes
+it too long for good, and then each request that waits delays all later ones. What tells them apart
+is the *pressure*: how long requests would wait, on average of the last ``Overload.burst_seconds``,
+if none had been refused. Those that were refused count for as long as they would have waited. So
+refusals do not hide an overload, and a fleet that was only slow for a while is found not to be
+overloaded any more.
+
+- While the pressure is low, a request may wait for up to ``BURST_FACTOR`` times the longest
+  expected wait.
+- While it is above ``OVERLOAD_FACTOR`` times that, there is overload. Then a request may wait for
+  ``LASTING_SHARE`` of it. The queue is short then, and the pods are as busy as with a long one.
+- While pods load adapters from disk, as after a start, both factors are larger (``COLD_SECONDS``).
+  That passes, and those that wait are served meanwhile.
+"""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from lora_router.routing.overload import Overload
+
+BURST_FACTOR = 3.0
+"""A lower value refuses requests of bursts. With a higher value, a sudden overload makes those wait
+for longer that come first."""
+OVERLOAD_FACTOR = 1.5
+"""A lower value refuses more requests of fleets that are slow for a while, such as those that load
+every adapter from disk after a start. With a higher value, more requests are served late."""
+COLD_SECONDS = 0.2
+"""Pods are cold while the adapters of those that were served last take longer to load, on average.
+With a lower value, loads from host memory count as well. With a higher value, more requests are
+refused while pods load every adapter from disk."""
+COLD_BURST_FACTOR = 9.0
+COLD_OVERLOAD_FACTOR = 3.0
+"""The same factors while pods are cold. Lower values refuse more requests then. With higher values,
+fleets whose adapters never fit in host memory serve everybody late when they are overloaded."""
+LASTING_SHARE = 0.75
+"""With a lower value, pods may be idle between two requests. With a higher value, requests are
+served late."""
+_MOST_REFUSED = 4096
+"""How many refused requests are counted."""
+
+
+class Overrun:
+    """How long requests would wait in one line if none had been refused."""
+
+    __slots__ = ("_at", "_last", "_pressure", "_refused")
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        """When the pressure was computed last."""
+        self._last = 0.0
+        """The expected wait then."""
+        self._pressure = 0.0
+        self._refused: dict[Hashable, float] = {}
+        """Until when each one that was refused would wait, by what it would wait with."""
+
+    def refused(self, now: float) -> int:
+        """Return how many of those that were refused would still wait."""
+        refused = self._refused
+        while refused:
+            first = next(iter(refused))
+            if refused[first] > now and len(refused) <= _MOST_REFUSED:
+                break
+            del refused[first]
+        return len(refused)
+
+    def refuse(self, key: Hashable, until: float) -> None:
+        """Count one that is refused.
+
+        Args:
+            key: What it would wait with, which counts once.
+            until: When it would probably be served.
+        """
+        self._refused.setdefault(key, until)
+
+    def served(self, key: Hashable) -> None:
+        """Count those no more that would have been served with another one."""
+        self._refused.pop(key, None)
+
+    def pressure(self, now: float, tau: float) -> float:
+        """Return the average expected wait.
+
+        Args:
+            now: The time.
+            tau: Seconds after which an expected wait counts a third.
+        """
+        passed, self._at = now - self._at, now
+        # If nobody had come since, the line would be empty after the last expected wait.
+        busy = min(passed, self._last)
+        for seconds, wait in ((busy, self._last), (passed - busy, 0.0)):
+            if seconds > 0.0:
+                share = math.exp(-seconds / tau) if tau else 0.0
+                self._pressure = share * self._pressure + (1.0 - share) * wait
+        self._last -= busy
+        return self._pressure
+
+    def note(self, seconds: float, now: float, tau: float) -> None:
+        """Record an expected wait, as if nobody had been refused."""
+        self.pressure(now, tau)
+        self._last = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedWait:
+    """How long a request that comes now will probably wait."""
+
+    seconds: float | None = None
+    """``None``: nobody knows."""
+    overrun: Overrun | None = None
+    """That of the line in which it would wait."""
+    unrefused: float | None = None
+    """How long it would wait if nobody had been refused lately. ``None``: as above."""
+    loading: float = 0.0
+    """How long the adapters of those that were served last take to load, in seconds."""
+
+    def is_too_long(self, overload: Overload, reason: str, now: float) -> bool:
+        """Return whether a request is refused because of it.
+
+        Args:
+            overload: The settings.
+            reason: Why it would wait.
+            now: The time.
+        """
+        return self.seconds is not None and self.seconds > self.longest(overload, reason, now)
+
+    def longest(self, overload: Overload, reason: str, now: float) -> float:
+        """Return the longest expected wait of a request that is not refused now, in seconds."""
+        usual = overload.longest_wait(reason)
+        if self.overrun is None:
+            return BURST_FACTOR * usual
+        pressure = self.overrun.pressure(now, overload.burst_seconds)
+        cold = self.loading > COLD_SECONDS
+        if pressure > (COLD_OVERLOAD_FACTOR if cold else OVERLOAD_FACTOR) * usual:
+            return LASTING_SHARE * usual
+        return (COLD_BURST_FACTOR if cold else BURST_FACTOR) * usual
+
+    def note(self, overload: Overload, now: float) -> None:
+        """Record it."""
+        if self.overrun is not None and self.seconds is not None:
+            seconds = self.seconds if self.unrefused is None else self.unrefused
+            self.overrun.note(seconds, now, overload.burst_seconds)
+
+    def refuse(self, key: Hashable, now: float) -> None:
+        """Count one that is refused because of it."""
+        if self.overrun is not None and self.seconds is not None:
+            seconds = self.seconds if self.unrefused is None else self.unrefused
+            self.overrun.refuse(key, now + seconds)
+
+
+UNKNOWN = ExpectedWait()

@@ -1,0 +1,112 @@
+"""The roll of those who wait: all queues, by question, model and priority, and their requests."""
+
+from collections.abc import Collection, KeysView
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TypeVar
+
+from lora_router.routing.algorithm import Hold
+from lora_router.routing.waiting_queue import Held, Question, Queue
+
+_Key = TypeVar("_Key", str, int)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many requests may wait."""
+
+    requests: int = 4096
+    requests_per_model: int = 1024
+
+
+class Roll:
+    """Who waits in one waiting room, which writes to it."""
+
+    __slots__ = ("_by_model", "_by_priority", "_held_by_model", "_limits", "held", "queues")
+
+    def __init__(self, limits: Limits) -> None:
+        """Create an empty roll.
+
+        Args:
+            limits: How many requests may wait.
+        """
+        self._limits = limits
+        self.held = 0
+        """The number of requests that wait."""
+        self.queues: dict[Question, Queue] = {}
+        """All queues. Each has requests."""
+        self._held_by_model: dict[str, int] = {}
+        self._by_model: dict[str, dict[Queue, None]] = {}
+        self._by_priority: dict[int, dict[Queue, None]] = {}
+
+    @property
+    def models(self) -> KeysView[str]:
+        """The models for which requests wait."""
+        return self._by_model.keys()
+
+    def of_model(self, model: str) -> Collection[Queue]:
+        """Return the queues of a model, the highest priority first."""
+        queues = self._by_model.get(model, ())
+        return queues if len(queues) < 2 else sorted(queues, key=attrgetter("place"))
+
+    def is_full(self, model: str) -> bool:
+        """Return whether no further request for a model may wait."""
+        return (
+            self.held >= self._limits.requests
+            or self._held_by_model.get(model, 0) >= self._limits.requests_per_model
+        )
+
+    def last_of_lowest_priority(self, question: Question) -> Held | None:
+        """Return the request to refuse for one that would exceed the limits; ``None``: itself.
+
+        It is the last one of the lowest priority, if that is lower than the other's: of the same
+        model if that has too many.
+        """
+        lowest: Queue | None
+        if not self.held:
+            return None
+        if self.held >= self._limits.requests:
+            lowest = next(reversed(self._by_priority[min(self._by_priority)]))
+        else:
+            queues = self.of_model(question.model)
+            lowest = max(queues, key=attrgetter("place"), default=None)
+        if lowest is None or lowest.question.priority >= question.priority:
+            return None
+        return next(reversed(lowest.requests), None)
+
+    def open(self, question: Question, hold: Hold) -> Queue:
+        """Return a new queue of a question that has none. Its first request must enter it."""
+        queue = self.queues[question] = Queue(question, hold)
+        self._by_model.setdefault(question.model, {})[queue] = None
+        self._by_priority.setdefault(question.priority, {})[queue] = None
+        return queue
+
+    def enter(self, held: Held, queue: Queue) -> None:
+        """Add a request to a queue."""
+        held.queue = queue
+        queue.requests[held] = None
+        self.held += 1
+        model = queue.question.model
+        self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
+
+    def leave(self, held: Held, queue: Queue) -> None:
+        """Remove a request from its queue, and the queue if it is empty then."""
+        held.queue = None
+        del queue.requests[held]
+        self.held -= 1
+        question = queue.question
+        left = self._held_by_model[question.model] = self._held_by_model[question.model] - 1
+        if not left:
+            del self._held_by_model[question.model]
+        if not queue.requests:
+            del self.queues[question]
+            _discard(self._by_model, question.model, queue)
+            _discard(self._by_priority, question.priority, queue)
+
+
+def _discard(queues: dict[_Key, dict[Queue, None]], key: _Key, queue: Queue) -> None:
+    """Remove a queue from those of its model or priority."""
+    of_key = queues[key]
+    del of_key[queue]
+    if not of_key:
+        del queues[key]

@@ -1,0 +1,89 @@
+"""All lines of queues that wait for the same pods (``waiting_queue.Line``), and their paces."""
+
+from collections.abc import Iterator
+
+from lora_router.clock import Clock
+from lora_router.fleet.pod_state import PodView
+from lora_router.routing.algorithm import WakesOn
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.pace import Pace
+from lora_router.routing.waiting_queue import HasRoom, Line, Queue
+
+_PACES = 64
+"""How many paces are remembered."""
+
+
+class Lines:
+    """All lines."""
+
+    def __init__(self, has_room: HasRoom, clock: Clock) -> None:
+        """Create none.
+
+        Args:
+            has_room: Returns whether a pod has room for another request of an algorithm.
+            clock: The time.
+        """
+        self._has_room = has_room
+        self._clock = clock
+        self._lines: dict[Line, None] = {}
+        self._by_candidates: dict[tuple[str, int, bool], Line] = {}
+        """By algorithm, identity of the candidates, and whether they wait for room."""
+        self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
+        """The paces of the last lines, so that a line that ends and begins again has one."""
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self._lines)
+
+    def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
+        """Return the line of some candidates; ``None``: nobody waits for them."""
+        return self._by_candidates.get((algorithm, id(candidates), for_room))
+
+    def place(self, queue: Queue, candidates: Candidates) -> None:
+        """Put a queue into the line of its candidates."""
+        algorithm, for_room = queue.question.algorithm, queue.hold.wakes_on is WakesOn.ROOM
+        key = algorithm, id(candidates), for_room
+        line = self._by_candidates.get(key)
+        if line is None:
+            pace = self._pace(algorithm, candidates.members, for_room)
+            pace.start(self._clock.now())
+            line = Line(algorithm, candidates, pace, self._has_room, for_room=for_room)
+            self._by_candidates[key] = line
+            self._lines[line] = None
+        if queue.line is not line:
+            self.remove(queue)
+        line.put(queue)
+
+    def remove(self, queue: Queue) -> None:
+        """Take a queue out of its line, and drop the line if it is empty then."""
+        line = queue.line
+        if line is not None:
+            line.remove(queue)
+            if not line.queues:
+                line.pace.stop(self._clock.now())
+                del self._lines[line]
+                self._forget(line)
+
+    def renew(self, line: Line, candidates: Candidates) -> None:
+        """Give a line the candidates that its queues have since pods changed.
+
+        If there is another line of these candidates already, queues move there as they are asked.
+        """
+        self._forget(line)
+        line.renew(candidates)
+        key = line.algorithm, id(candidates), line.for_room
+        self._by_candidates.setdefault(key, line)
+
+    def _pace(self, algorithm: str, members: frozenset[PodView], for_room: bool) -> Pace:
+        key = algorithm, members, for_room
+        pace = self._paces.get(key)
+        if pace is None or pace.counts:
+            # Another line of the same pods counts with it, while queues move between them.
+            pace = self._paces[key] = Pace()
+            if len(self._paces) > _PACES:
+                del self._paces[next(iter(self._paces))]
+        return pace
+
+    def _forget(self, line: Line) -> None:
+        key = line.algorithm, id(line.candidates), line.for_room
+        if self._by_candidates.get(key) is line:
+            del self._by_candidates[key]

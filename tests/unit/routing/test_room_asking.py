@@ -1,0 +1,129 @@
+"""Where pods may have no room, an algorithm answers about those that have, and is asked once."""
+
+from dataclasses import replace
+
+import pytest
+
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.pod_state import PodView
+from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
+from lora_router.routing.answer_check import AlgorithmCaller
+from lora_router.routing.candidates import FULL_LOOK, Candidates
+from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.overload import NO_ROOM, Overload
+from lora_router.routing.pod_room import PodRoom
+from lora_router.routing.room_asking import RoomAsking
+from tests.fleet import make_fleet, make_metrics, state_of
+from tests.unit.routing.choices import NOW, SQL, in_flight, options
+
+SMALL, LARGE = 4, FULL_LOOK + 8
+
+
+class Counting:
+    """``lora-placement``, which counts how often it is asked."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._placement = LoraPlacement(options())
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
+        self.asked += 1
+        return self._placement.pick(request, candidates, now)
+
+
+class FirstOfAll:
+    """Looks at no pod."""
+
+    name = "first"
+
+    def pick(self, _request: InferenceRequest, candidates: Candidates, _now: float) -> Pick | Hold:
+        return Pick(candidates[0], "first")
+
+
+class Holding:
+    """Holds each request."""
+
+    name = "holding"
+
+    def pick(self, _request: InferenceRequest, _candidates: Candidates, _now: float) -> Pick | Hold:
+        return Hold("no-slot", 1.0)
+
+
+def fleet_of(count: int) -> Fleet:
+    fleet = make_fleet(count, adapters=("sql-lora",))
+    for state in fleet:
+        fleet.put_metrics(state, replace(make_metrics(max_lora=4), scraped_at=NOW))
+    return fleet
+
+
+def answer(
+    fleet: Fleet,
+    algorithm: Algorithm,
+    request: InferenceRequest = SQL,
+    candidates: Candidates | None = None,
+) -> Pick | Hold:
+    room = PodRoom(Overload(max_requests_per_pod=2))
+    pods = candidates or Candidates.of(fleet.serving(request.model).pods)
+    asking = RoomAsking(room, AlgorithmCaller(), algorithm, request, pods, NOW, queued_too=True)
+    return asking.answer()
+
+
+def pod_of(answer: Pick | Hold) -> PodView:
+    assert isinstance(answer, Pick)
+    return answer.pod
+
+
+def test_in_a_large_fleet_it_is_asked_once_although_its_first_choice_is_full() -> None:
+    for count, asked in ((SMALL, 2), (LARGE, 1)):
+        fleet, algorithm = fleet_of(count), Counting()
+        in_flight(fleet, 1, "sql-lora", times=2)
+        assert pod_of(answer(fleet, algorithm)) is not state_of(fleet, 1)
+        assert algorithm.asked == asked
+
+
+@pytest.mark.parametrize("count", [SMALL, LARGE])
+class TestOfAnySize:
+    def test_an_algorithm_that_looks_at_no_pod_gets_those_that_have_room(self, count: int) -> None:
+        fleet = fleet_of(count)
+        in_flight(fleet, 1, None, times=2)
+        assert pod_of(answer(fleet, FirstOfAll())) is state_of(fleet, 2)
+
+    def test_requests_wait_for_room_if_no_pod_has_any(self, count: int) -> None:
+        fleet = fleet_of(count)
+        for number in range(1, count + 1):
+            in_flight(fleet, number, None, times=2)
+        held = answer(fleet, Counting())
+        assert isinstance(held, Hold)
+        assert held.reason == NO_ROOM
+
+    @pytest.mark.parametrize("full", [0, 1, 2])
+    def test_what_the_algorithm_holds_waits_for_what_it_says(self, count: int, full: int) -> None:
+        fleet = fleet_of(count)
+        for number in range(1, full * count // 2 + 1):
+            in_flight(fleet, number, None, times=2)
+        held = answer(fleet, Holding())
+        assert isinstance(held, Hold)
+        assert held.reason == "no-slot"
+
+    def test_requests_that_could_join_a_full_pod_wait_for_room(self, count: int) -> None:
+        fleet = fleet_of(count)
+        in_flight(fleet, 1, "sql-lora", times=2)
+        for number in range(2, count + 1):
+            in_flight(fleet, number, f"other-{number}")
+            metrics = replace(make_metrics(max_lora=1), scraped_at=NOW)
+            fleet.put_metrics(state_of(fleet, number), metrics)
+        held = answer(fleet, Counting())
+        assert isinstance(held, Hold)
+        assert held.reason == NO_ROOM
+
+
+def test_what_was_looked_at_is_noted_where_the_fleet_is_large() -> None:
+    fleet = fleet_of(LARGE)
+    for number in range(1, LARGE):
+        in_flight(fleet, number, None, times=2)
+    pods = Candidates.of(fleet.serving("base").pods)
+    last = state_of(fleet, LARGE)
+    assert pod_of(answer(fleet, Counting(), candidates=pods)) is last
+    assert list(pods.inspected) == [last]
