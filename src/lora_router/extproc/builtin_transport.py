@@ -10,8 +10,8 @@ from lora_router.extproc.transport import (
     PROCESS_PATH,
     READINESS_SERVICES,
     REFLECTED,
-    listen_error,
 )
+from lora_router.extproc.transport_error import listen_error
 from lora_router.grpc_server.health import NOT_SERVING, SERVING
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Method

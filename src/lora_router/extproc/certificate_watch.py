@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lora_router.extproc.tls import TlsContents, TlsIdentity, TlsSource, load_tls, read_tls
-from lora_router.extproc.transport import Transport, TransportError
+from lora_router.extproc.transport import Transport
+from lora_router.extproc.transport_error import TransportError
 from lora_router.log_limit import LogLimit
 from lora_router.supervision import Supervisor, every
 from lora_router.threads import in_thread

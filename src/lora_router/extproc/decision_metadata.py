@@ -33,13 +33,14 @@ def encode_metadata(decision: Decision) -> bytes:
         entries += _adapter(decision.adapter, decision.base_model)
         entries += number_entry("held_ms", round(held_seconds * 1000))
         return before_entries(len(entries)) + entries
-    return _not_held(
+    return metadata_of(
         decision.pod, decision.reason, decision.algorithm, decision.adapter, decision.base_model
     )
 
 
 @lru_cache(maxsize=8192)
-def _not_held(pod: str, reason: str, algorithm: str, adapter: str, base_model: str) -> bytes:
+def metadata_of(pod: str, reason: str, algorithm: str, adapter: str, base_model: str) -> bytes:
+    """Return the metadata of a decision about a request that was not held."""
     entries = _place(pod, reason, algorithm) + _adapter(adapter, base_model) + _NOT_HELD
     return before_entries(len(entries)) + entries
 

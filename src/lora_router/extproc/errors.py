@@ -122,24 +122,6 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 param="model",
                 marker=(_NO_BACKENDS, model.encode()),
             )
-        case Refusal.MODELS_UNKNOWN:
-            return _unavailable(
-                "models_unknown",
-                f"No pod is known to serve the model {shown(model)}, but the models of some pods "
-                "are not known yet. Retry later.",
-                headers=(_RETRY_AFTER,),
-            )
-        case Refusal.NO_READY_POD:
-            which = f" for the model {shown(model)}" if model else ""
-            return _unavailable(
-                "no_ready_pod", f"No pod is ready{which}. Retry later.", headers=(_RETRY_AFTER,)
-            )
-        case Refusal.NONE_SELECTED:
-            return _unavailable(
-                "no_pod_selected",
-                f"No ready pod that serves the model {shown(model)} matches the label selector and "
-                "the gateway's subset.",
-            )
         case Refusal.MODEL_ELSEWHERE:
             return _answer(
                 400,
@@ -168,7 +150,39 @@ def refusal_answer(refused: Refused, strategy: str | None = None) -> ErrorAnswer
                 marker=("x-error-overloaded", b"true"),
                 headers=(_retry_after(refused.wait),),
             )
-        case Refusal.SHUTTING_DOWN:
+        case _:
+            return _unavailable_answer(refused)
+
+
+def _unavailable_answer(refused: Refused) -> ErrorAnswer:
+    """Return the response to a request that no pod can serve now."""
+    model = refused.model
+    match refused.refusal:
+        case Refusal.MODELS_UNKNOWN:
+            return _unavailable(
+                "models_unknown",
+                f"No pod is known to serve the model {shown(model)}, but the models of some pods "
+                "are not known yet. Retry later.",
+                headers=(_RETRY_AFTER,),
+            )
+        case Refusal.ADAPTER_NOT_LOADED:
+            return _unavailable(
+                "adapter_not_loaded",
+                f"The adapter {shown(model)} is not loaded{_detail(refused)}. Retry later.",
+                headers=(_retry_after(refused.wait),),
+            )
+        case Refusal.NO_READY_POD:
+            which = f" for the model {shown(model)}" if model else ""
+            return _unavailable(
+                "no_ready_pod", f"No pod is ready{which}. Retry later.", headers=(_RETRY_AFTER,)
+            )
+        case Refusal.NONE_SELECTED:
+            return _unavailable(
+                "no_pod_selected",
+                f"No ready pod that serves the model {shown(model)} matches the label selector and "
+                "the gateway's subset.",
+            )
+        case _:  # Refusal.SHUTTING_DOWN
             return _unavailable(
                 "router_draining",
                 "The router shut down while the request waited for a pod. Retry later.",

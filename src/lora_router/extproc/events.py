@@ -53,6 +53,8 @@ class RequestHeaders(Struct, frozen=True, gc=False):
     """Read only where requests are traced."""
     tenant: int = 0
     """A hash of the header that says who asks, which may be secret; 0: not read, or absent."""
+    priority: str = ""
+    """What the header with the priority says. Empty: not read, or absent."""
 
 
 class RequestBody(Struct, frozen=True, gc=False):
@@ -139,7 +141,7 @@ KINDS: Mapping[type[Event], str] = {
 """All events, with the names of their messages in ``ProcessingRequest``."""
 
 
-_ABSENT = ("", "", "", "", "")
+_ABSENT = ("", "", "", "", "", "")
 
 
 def make_request_headers(
@@ -148,9 +150,10 @@ def make_request_headers(
     """Return the event for the values of ``HeaderNames.wanted``, empty for absent headers."""
     path, method, content_type, length, request_id, strategy, pod_filter, encoding, *more = values
     api_version, objective, *key = more
-    rewrite_key = authorization = new_model = traceparent = tenant = ""
+    rewrite_key = authorization = new_model = traceparent = tenant = priority = ""
     if key:
-        rewrite_key, authorization, selection, new_model, traceparent, tenant, *_ = *key, *_ABSENT
+        key = [*key, *_ABSENT]
+        rewrite_key, authorization, selection, new_model, traceparent, tenant, priority = key[:7]
         if selection:
             setup = structs.replace(setup, subset=read_endpoints(selection))
     return RequestHeaders(
@@ -172,6 +175,7 @@ def make_request_headers(
         new_model,
         traceparent,
         hash(tenant) if tenant else 0,
+        priority,
     )
 
 

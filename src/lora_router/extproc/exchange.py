@@ -30,25 +30,22 @@ from lora_router.extproc.body import (
     read_body,
 )
 from lora_router.extproc.body_arrival import BodyArrival
-from lora_router.extproc.body_pieces import request_pieces
 from lora_router.extproc.collected_body import CollectedBody
-from lora_router.extproc.decision_metadata import encode_metadata
 from lora_router.extproc.engine_fields import read_lora_path
 from lora_router.extproc.errors import ErrorAnswer
 from lora_router.extproc.events import Message, Observation, RequestHeaders
 from lora_router.extproc.id_search import NamedId, ids_in_body
-from lora_router.extproc.outputs import Output, Outputs
+from lora_router.extproc.outputs import Outputs
 from lora_router.extproc.own_answers import HOLD_MARGIN_SECONDS
 from lora_router.extproc.path_rules import ModelIn, PathRule, Place, Treatment
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.prompt_reading import read_prompt
 from lora_router.extproc.renamed import (
     Original,
-    Renaming,
     renaming_of,
-    streamed_pieces,
 )
 from lora_router.extproc.routed_answer import encode_routed
+from lora_router.extproc.routed_pieces import answers_to_body, answers_to_headers
 from lora_router.extproc.states import (
     HELD,
     HELD_WITH_TRAILERS,
@@ -67,7 +64,6 @@ from lora_router.routing.waiting_queue import Held
 
 _PLAIN = ("", "identity")
 """Values of ``content-encoding`` of a body that the router can read."""
-_NO_BODY = ProcessingMode.NONE
 _NO_FIELDS = BodyFields("", stream=False, size=0)
 _PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 _FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
@@ -307,6 +303,7 @@ class Exchange(BodyArrival):
             headers.rewrite_key,
             headers.objective,
             headers.tenant,
+            headers.priority,
             partial(
                 read_prompt, fields.prompt, self._place.path, fields.model, self.context.lengths
             ),
@@ -335,7 +332,7 @@ class Exchange(BodyArrival):
         made_id = "" if self._headers.request_id else self._make_id()
         metadata = b""
         if self._arrived_at is not None:
-            metadata = encode_metadata(self._note_routed(outcome))
+            metadata = self._note_routed(outcome)
         self._asked = None
         if outcome.reservation.streamed:
             self._since = self.context.gateway.now()
@@ -351,60 +348,15 @@ class Exchange(BodyArrival):
         if collected is None and renaming is None:
             return (answer, answers.CONTINUE_TRAILERS) if trailers else (answer,)
         if collected is None or not collected.answers_headers:
-            outputs = self._answers_to_body(answer, renaming, collected)
+            outputs = answers_to_body(answer, renaming, collected)
         else:
-            outputs = self._answers_to_headers(answer, renaming, collected, trailers=trailers)
+            outputs = answers_to_headers(answer, renaming, collected, self._setup)
+            if not collected.ends and not trailers:
+                self.state = PASSING
+                if renaming is not None and renaming.body is not None:
+                    # White space that follows the old body would make the new one too long.
+                    collected.forget_contents()
+                    self._collected = collected
         if trailers:
             outputs.append(answers.CONTINUE_TRAILERS)
         return outputs
-
-    def _answers_to_body(
-        self, answer: bytes, renaming: Renaming | None, collected: CollectedBody | None
-    ) -> list[Output]:
-        """Return the answers to a body whose headers were answered before it arrived."""
-        if renaming is not None:
-            answer = renaming.to_whole_body(answer)
-        outputs: list[Output] = [answer]
-        if collected is not None:
-            # The first piece is answered.
-            if renaming is not None and renaming.body is not None:
-                outputs += streamed_pieces(renaming.body, collected.count)[1:]
-            else:
-                outputs += [answers.CONTINUE_BODY] * (collected.count - 1)
-        return outputs
-
-    def _answers_to_headers(
-        self,
-        answer: bytes,
-        renaming: Renaming | None,
-        collected: CollectedBody,
-        *,
-        trailers: bool,
-    ) -> list[Output]:
-        """Return the answers to the headers, and to the pieces of a body that have arrived."""
-        body = None
-        if renaming is not None:
-            answer = renaming.to_headers(answer)
-            body = renaming.body
-        if not self._setup.collects:
-            # The headers decided, so Envoy need not send the body.
-            answer += answers.asked_modes(_NO_BODY, self._setup.response_body_mode)
-        outputs: list[Output] = [answer]
-        if body is not None:
-            outputs += self._other_body(body, collected)
-        elif self._setup.body_mode != _FULL_DUPLEX:
-            outputs += [answers.CONTINUE_BODY] * collected.count
-        elif collected.count:
-            outputs += request_pieces(collected.whole(), ends=collected.ends)
-        if not collected.ends and not trailers:
-            self.state = PASSING
-            if body is not None:
-                # White space that follows the old body would make the new one too long.
-                collected.forget_contents()
-                self._collected = collected
-        return outputs
-
-    def _other_body(self, body: bytes, collected: CollectedBody) -> Outputs:
-        if self._setup.body_mode == _FULL_DUPLEX:
-            return request_pieces(body, ends=collected.ends)
-        return streamed_pieces(body, collected.count)

@@ -27,8 +27,8 @@ from lora_router.extproc.transport import (
     READINESS_SERVICES,
     REFLECTED,
     SERVICE,
-    listen_error,
 )
+from lora_router.extproc.transport_error import listen_error
 from lora_router.grpc_server.bounds import Bounds
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.reflection import METHOD, SERVICES, Reflection

@@ -39,6 +39,8 @@ class HeaderNames:
 
     tenant: str = ""
     """Says who asks. Empty: not read."""
+    priority: str = ""
+    """Has the priority of the request. Empty: not read."""
 
     gateway_max: int = 100
     """How many headers of a request the gateway allows, with those that the router adds."""
@@ -66,7 +68,7 @@ class HeaderNames:
         traceparent = "traceparent" if self.reads_traceparent else ""
         more = [
             *(self.rewrite_key, authorization, self.selection, self.new_model),
-            *(traceparent, self.tenant),
+            *(traceparent, self.tenant, self.priority),
         ]
         while more and not more[-1]:
             more.pop()

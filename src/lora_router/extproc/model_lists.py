@@ -14,15 +14,16 @@ Rules:
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
+from lora_router.clock import Clock, Timer
 from lora_router.extproc.byte_rate import ByteRate
 from lora_router.extproc.model_documents import openai_list_in_steps
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.model_list import ModelList, list_in_steps
-from lora_router.routing.waiting_queue import Clock, Timer
+from lora_router.steps import Steps, all_at_once
 
 log = logging.getLogger("lora_router.extproc")
 
@@ -109,7 +110,7 @@ class ModelLists:
         self._cpu_clock = cpu_clock
         self._kept: OrderedDict[frozenset[Catalog], Listing] = OrderedDict()
         self._pending: OrderedDict[frozenset[Catalog], dict[Waiting, None]] = OrderedDict()
-        self._steps: Generator[None, None, Listing] | None = None
+        self._steps: Steps[Listing] | None = None
         """The work on the first pending list."""
         self._due: deque[tuple[Waiting, Listing | None]] = deque()
         self._delivers = False
@@ -135,7 +136,7 @@ class ModelLists:
         if listing is not None:
             self._kept.move_to_end(catalogs)
         elif sum(map(len, catalogs)) <= SMALL:
-            listing = self._keep(catalogs, _all_at_once(self._listing_in_steps(catalogs)))
+            listing = self._keep(catalogs, all_at_once(self._listing_in_steps(catalogs)))
         if listing is not None:
             size = _counted_size(listing, whole=whole)
             if not size or (not self._due and not self._rate.seconds_until_room()):
@@ -230,7 +231,7 @@ class ModelLists:
             self._kept.popitem(last=False)
         return listing
 
-    def _listing_in_steps(self, catalogs: Iterable[Catalog]) -> Generator[None, None, Listing]:
+    def _listing_in_steps(self, catalogs: Iterable[Catalog]) -> Steps[Listing]:
         models = yield from list_in_steps(tuple(catalogs))
         document = yield from openai_list_in_steps(models)
         return Listing(models, self._to_message(document))
@@ -240,12 +241,3 @@ def _counted_size(listing: Listing, *, whole: bool) -> int:
     """Return the length that counts for the rate; 0: the client gets a short document."""
     size = len(listing.message)
     return size if whole and size >= LONG_BYTES else 0
-
-
-def _all_at_once(steps: Generator[None, None, Listing]) -> Listing:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            listing: Listing = end.value
-            return listing

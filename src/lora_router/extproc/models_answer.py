@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from lora_router.clock import Clock
 from lora_router.extproc import answers
 from lora_router.extproc.errors import (
     ErrorAnswer,
@@ -29,7 +30,6 @@ from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.director import Director
 from lora_router.routing.refusal import Refused
-from lora_router.routing.waiting_queue import Clock
 
 
 class ModelsRequest(Struct, frozen=True):
@@ -93,7 +93,7 @@ class ModelsAnswers:
     def _one(self, asked: ModelsRequest) -> bytes | ErrorAnswer:
         serving = self._names.listed(asked.name)
         if not serving.pods:
-            return refusal_answer(self._finder.why_nobody_serves(asked.name))
+            return self._loadable(asked)
         among = self._finder.among(serving.pods, asked.pod_filter, asked.subset)
         if isinstance(among, Refused):
             return refusal_answer(Refused(among.refusal, model=asked.name, detail=among.detail))
@@ -101,6 +101,18 @@ class ModelsAnswers:
             return _message(anthropic_model(asked.name))
         bases = (pod.adapters.get(serving.model) for pod in among)
         return _message(openai_model(asked.name, next(filter(None, bases), None)))
+
+    def _loadable(self, asked: ModelsRequest) -> bytes | ErrorAnswer:
+        """Answer about a model that no pod serves: an adapter may be loaded when it is used."""
+        base = self._names.loadable(asked.name)
+        if base is None:
+            return refusal_answer(self._finder.why_nobody_serves(asked.name))
+        among = self._finder.among(base.pods, asked.pod_filter, asked.subset)
+        if isinstance(among, Refused):
+            return refusal_answer(Refused(among.refusal, model=asked.name, detail=among.detail))
+        if asked.anthropic:
+            return _message(anthropic_model(asked.name))
+        return _message(openai_model(asked.name, base.model))
 
     def _catalogs(self, asked: ModelsRequest) -> frozenset[Catalog] | ErrorAnswer:
         """Return the catalogs whose models a client may use, or why there are none."""

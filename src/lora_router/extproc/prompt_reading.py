@@ -49,6 +49,8 @@ one."""
 _FAR = 32 * LEAST_CHUNK
 """From this distance from the start on, chunks grow: one is at most a 16th of the distance, and at
 least a 32nd."""
+_LARGE = 16 * USUAL_CHUNK
+"""From this distance on, chunks may be longer than the usual ones."""
 _SPACE, _BACKSLASH = b" \\"
 _WHITE = b" \t\r\n"
 _MEDIA_BYTES = 4 * MEDIA_TOKENS
@@ -161,7 +163,8 @@ def _read_part(
             ended_by_message = message_end >= 0
             if ended_by_message:
                 stop = message_end + 1
-        stop = min(stop, end)
+        # Calls are counted, since this is done for each chunk.
+        stop = end if stop > end else stop  # noqa: FURB136
         chunk = text[start:stop]
         counted = stop - start
         if _SPACE not in chunk and _BACKSLASH not in chunk and chunk.isascii():
@@ -176,7 +179,7 @@ def _read_part(
         start = stop
         if distance > _FAR:
             least = distance >> 5
-            most = max(USUAL_CHUNK, distance >> 4)
+            most = distance >> 4 if distance > _LARGE else USUAL_CHUNK
     # What no chunk has still tells the names of what follows apart.
     name = hashed(text[start:end] + rest, name)
     return name, distance + end - start + len(rest)

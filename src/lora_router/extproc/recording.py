@@ -5,13 +5,13 @@ when a pod is picked, when the router itself answers, or at the end of its strea
 """
 
 from lora_router.extproc.context import SessionContext
+from lora_router.extproc.decision_metadata import encode_metadata, metadata_of
 from lora_router.extproc.events import RequestHeaders
 from lora_router.extproc.gateway_faults import UNSEEN_IN_A_ROW
 from lora_router.extproc.path_rules import Place
 from lora_router.extproc.stream_setup import Setup
-from lora_router.fleet.answer import Answer
+from lora_router.fleet.answer import FROM_THE_POD, Answer
 from lora_router.grpc_server.status import INTERNAL, RESOURCE_EXHAUSTED
-from lora_router.routing.looks import PLACES
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Held
@@ -113,49 +113,34 @@ class Recording:
                 decision.adapter = model[:MAX_NAME]
                 decision.base_model = (pods[0].adapters.get(model) or "")[:MAX_NAME]
 
-    def _note_routed(self, outcome: Routed) -> Decision:
-        """Record that a pod was picked. Return the record."""
-        decisions, asked = self._log_of_decisions, self._asked
-        now = decisions.now()
-        decision = self._decision
-        if decision is None and asked is not None and self._arrived_at is not None:
-            decision = self._routed_at_once(self._arrived_at, now, asked, outcome)
-            self._decision = decision
-        else:
-            decision = self._record()
-            assert decision is not None  # noqa: S101 -- the request is recorded
-            decision.decided_at = now
-            decision.routed(outcome)
-        decisions.decided(decision)
-        return decision
-
-    def _routed_at_once(
-        self, arrived_at: float, now: float, asked: RouteQuery, outcome: Routed
-    ) -> Decision:
-        """Return the record of a request that was not held. Each request comes here."""
-        reservation, reason, seconds = outcome.reservation, outcome.reason, outcome.seconds
-        state = reservation.state
-        pod, headers = state.pod, self._headers
-        request_id, path, model = headers.request_id or self._made_id, asked.path, asked.model
-        adapter = reservation.adapter
+    def _note_routed(self, outcome: Routed) -> bytes:
+        """Record that a pod was picked. Return the metadata that tell Envoy of it."""
+        asked, arrived_at = self._asked, self._arrived_at
+        if asked is None or arrived_at is None or self._decision is not None:
+            return self._note_routed_late(outcome)
+        # Each request that is not held comes here, so calls and names are counted.
+        decisions, headers = self._log_of_decisions, self._headers
+        reservation, seconds, reason = outcome.reservation, outcome.seconds, outcome.reason
+        state, adapter, algorithm = reservation.state, reservation.adapter, outcome.algorithm
+        pod = state.pod
         if adapter is None:
             adapter, base_model = "", outcome.model
         else:
             base_model = state.catalog.adapters.get(adapter) or ""
-        # To slice a text costs several times as much as to look at its length.
-        if len(request_id) > MAX_ID:
-            request_id = request_id[:MAX_ID]
-        if len(path) > MAX_NAME:
-            path = path[:MAX_NAME]
-        if len(model) > MAX_NAME:
-            model = model[:MAX_NAME]
-        if len(adapter) > MAX_NAME:
-            adapter = adapter[:MAX_NAME]
-        if len(base_model) > MAX_NAME:
-            base_model = base_model[:MAX_NAME]
-        if len(reason) > MAX_NAME:
-            reason = reason[:MAX_NAME]
-        decision = Decision(
+        request_id, path, model = headers.request_id or self._made_id, asked.path, asked.model
+        # To slice texts costs several times as much as to look at their lengths. Names that pods
+        # serve are bounded where they are read, and are not copied.
+        if len(request_id) + len(path) + len(model) + len(reason) > MAX_ID:
+            request_id, path = request_id[:MAX_ID], path[:MAX_NAME]
+            model, reason = model[:MAX_NAME], reason[:MAX_NAME]
+        if (prompt := outcome.prompt) is None:
+            tokens = cached = None
+        else:
+            tokens, cached = prompt.tokens, prompt.cached
+        now = decisions.now()
+        decisions.count = number = decisions.count + 1
+        # To set a field later costs more than to pass it.
+        self._decision = decision = Decision(
             arrived_at,
             now - seconds,
             now,
@@ -166,31 +151,45 @@ class Recording:
             asked.stream,
             adapter,
             base_model,
-            outcome.algorithm,
+            algorithm,
             "routed",
             reason,
             pod.name,
             pod.address,
             seconds,
-            PLACES[outcome.place],
+            outcome.place,
             outcome.spilled,
             outcome.replicated,
             outcome.looks,
+            outcome.notes,
+            tokens,
+            cached,
+            number,
         )
-        if (prompt := outcome.prompt) is not None:
-            decision.estimated_prompt_tokens = round(prompt.tokens)
-            decision.expected_cached_tokens = round(prompt.cached)
-        traceparent = self.traceparent or headers.traceparent
-        if traceparent:
+        if traceparent := self.traceparent or headers.traceparent:
             decision.traceparent = traceparent[:MAX_NAME]
-        return decision
+        # ``DecisionLog.decided``, without the call.
+        decisions.keep(decision)
+        if decisions.on_decided:
+            decisions.tell_decided(decision)
+        return metadata_of(pod.name, reason, algorithm, adapter, base_model)
+
+    def _note_routed_late(self, outcome: Routed) -> bytes:
+        """Record that a request that has a record already, or asks for nothing, got a pod."""
+        decision = self._record()
+        assert decision is not None  # noqa: S101 -- the request is recorded
+        decision.decided_at = self._log_of_decisions.now()
+        decision.routed(outcome)
+        self._log_of_decisions.decided(decision)
+        return encode_metadata(decision)
 
     def _note_answer(self, decision: Decision, routed: Routed, answer: Answer) -> None:
         """Record how the answer began, and which pod gave it."""
         decision.answered_at = self._log_of_decisions.now()
         decision.status = answer.status
-        if not answer.from_the_pod:
-            decision.details = answer.details[:MAX_NAME]
+        details = answer.details
+        if details and details != FROM_THE_POD:  # ``from_the_pod``, without a call.
+            decision.details = details[:MAX_NAME]
         served_by = answer.served_by
         if served_by and served_by != decision.endpoint:
             pod = routed.reservation.state.pod
@@ -215,6 +214,7 @@ class Recording:
             strategy: The algorithm that a header asks for, if any.
             status: The status of the answer.
         """
+        decision.looks = refused.looks
         algorithm = decision.algorithm or strategy
         if refused.refusal is Refusal.UNKNOWN_ALGORITHM:
             algorithm = "none"  # Clients choose the name.
@@ -241,9 +241,11 @@ class Recording:
 
     def _note_end(self) -> None:
         """Complete the record of the request, if it is recorded."""
-        decision = self._record()
+        decision = self._decision
         if decision is None:
-            return
+            decision = self._record()
+            if decision is None:
+                return
         self._arrived_at = self._decision = None
         decisions = self._log_of_decisions
         if not decision.number:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from lora_router.clock import Clock
 from lora_router.extproc.errors import ErrorAnswer, id_answer
 from lora_router.extproc.id_search import NamedId
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.made_ids import MadeIds
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.waiting_queue import Clock
 
 WAIT_SECONDS = 0.15
 """How long a request waits for peers to tell an ID that is unknown here. They tell it within 0.05

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lora_router.extproc.self_signed import SelfSigned, readable
-from lora_router.extproc.transport import TransportError
+from lora_router.extproc.transport_error import TransportError
 from lora_router.extproc.x509 import expires_at
 from lora_router.yaml_document import YamlDocumentError, read_file
 

@@ -1,16 +1,12 @@
 """The interface of a transport, which carries sessions to and from Envoy."""
 
-import os
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from grpc_health.v1 import health_pb2
 
 from lora_router.extproc.pb import ext_proc_pb2
+from lora_router.extproc.tls import TlsIdentity
 from lora_router.grpc_server.bounds import Bounds
-from lora_router.listening import shown_address
-
-if TYPE_CHECKING:
-    from lora_router.extproc.tls import TlsIdentity
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 PROCESS_PATH = f"/{SERVICE}/Process"
@@ -25,32 +21,13 @@ LIVENESS_SERVICE = "liveness"
 """The gRPC health service that reports SERVING as long as the process answers."""
 
 
-class TransportError(OSError):
-    """The server cannot start."""
-
-
-def listen_error(host: str, port: int, number: int | None = None) -> TransportError:
-    """Return the error for an address that is not available.
-
-    Args:
-        host: The address.
-        port: The port.
-        number: The ``errno``, if it is known.
-    """
-    reason = os.strerror(number) if number else "address not available"
-    address = shown_address(host, port)
-    return TransportError(
-        f"cannot listen on {address} for gRPC: {reason}; does another process use the port?"
-    )
-
-
 class Transport(Protocol):
     """An ext_proc server with gRPC health checking on the same port."""
 
     port: int
     """The port on which the server listens, after ``start``."""
     started: bool
-    tls: "TlsIdentity | None"
+    tls: TlsIdentity | None
     """What new connections get, after ``start``; ``None`` without TLS."""
 
     bounds: Bounds
@@ -70,7 +47,7 @@ class Transport(Protocol):
     async def set_ready(self, *, ready: bool) -> None:
         """Report through gRPC health whether this router should receive new requests."""
 
-    async def use_tls(self, identity: "TlsIdentity") -> None:
+    async def use_tls(self, identity: TlsIdentity) -> None:
         """Use a renewed certificate for new connections. Open connections keep theirs."""
 
     async def drain(self, seconds: float) -> int:

@@ -67,7 +67,10 @@ class UsageSide(Recording):
         return usage_metadata(usage)
 
     def _count_usage(self, search: UsageSearch, routed: Routed | None) -> None:
-        """Count what an answer stated, at the end of its stream, and learn how long tokens are."""
+        """Count what an answer stated, at the end of its stream, and learn from it.
+
+        It shows how long tokens are, and how much of prompts the pod's cache has room for.
+        """
         reading = self.context.usage
         if not search.began:
             self.context.gateway.ended_without_body()
@@ -76,7 +79,10 @@ class UsageSide(Recording):
             if usage.is_known:
                 reading.counts.stated += 1
                 if routed is not None and routed.prompt is not None and usage.prompt is not None:
-                    model = routed.reservation.adapter or routed.model
+                    reservation = routed.reservation
+                    model = reservation.adapter or routed.model
                     self.context.lengths.learn(model, routed.prompt.size, usage.prompt)
+                    if reservation.prefixes is not None:
+                        reservation.prefixes.stated(usage.prompt, usage.cached, reservation.path)
             else:
                 reading.counts.missing += 1

@@ -4,7 +4,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -17,6 +17,7 @@ from lora_router.extproc.body import (
     read_body,
 )
 from lora_router.extproc.lenient_json import MAX_NUMBERS
+from tests.examples import examples
 from tests.unit.extproc.starlette_pod import read_json
 
 JSON = "application/json"
@@ -166,6 +167,7 @@ JSON_VALUES = st.recursive(
 NAMES = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=20)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON_VALUES, max_size=4), NAMES, st.booleans())
 def test_it_agrees_with_pythons_json(rest: dict[str, object], model: str, escape: bool) -> None:
     body = json.dumps({**rest, "model": model}, ensure_ascii=escape)
@@ -210,7 +212,8 @@ POD_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@pytest.mark.slow
+@examples(200)
 @given(
     st.dictionaries(st.sampled_from(["model", "stream", "x"]) | TEXTS, POD_VALUES, max_size=4),
     st.sampled_from(["a", "größe", "a/b:c"]),
@@ -341,6 +344,7 @@ def test_a_large_body_with_a_cut_emoji_takes_a_few_times_its_memory() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, JSON_VALUES, max_size=4), st.data())
 def test_a_body_that_is_cut_is_never_taken_for_whole(
     rest: dict[str, object], data: st.DataObject

@@ -65,6 +65,7 @@ def mutation(headers: Mapping[str, str]) -> HeaderMutation:
 
 
 class TestBytes:
+    @pytest.mark.slow
     @given(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.floats(0, 1e5))
     def test_metadata_are_those_that_protobuf_writes(
         self, pod: str, reason: str, algorithm: str, adapter: str, base_model: str, held: float

@@ -25,6 +25,7 @@ ANSWERS = {
     Refusal.UNKNOWN_MODEL: (404, "model_not_found", "x-error-no-model-backends"),
     Refusal.MODELS_UNKNOWN: (503, "models_unknown", "x-error-no-model-backends"),
     Refusal.MODEL_ELSEWHERE: (400, "model_elsewhere", "x-error-no-model-backends"),
+    Refusal.ADAPTER_NOT_LOADED: (503, "adapter_not_loaded", "x-error-no-model-backends"),
     Refusal.NO_READY_POD: (503, "no_ready_pod", "x-error-no-model-backends"),
     Refusal.NONE_SELECTED: (503, "no_pod_selected", "x-error-no-model-backends"),
     Refusal.OVERLOADED: (429, "overloaded", "x-error-overloaded"),
@@ -32,6 +33,7 @@ ANSWERS = {
     Refusal.SHUTTING_DOWN: (503, "router_draining", "x-error-no-model-backends"),
 }
 RETRIED_SOON = {
+    Refusal.ADAPTER_NOT_LOADED,
     Refusal.NO_READY_POD,
     Refusal.MODELS_UNKNOWN,
     Refusal.OVERLOADED,

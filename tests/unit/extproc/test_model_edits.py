@@ -94,6 +94,7 @@ _values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(_keys, _spaces, _values), max_size=6).map(_object), st.booleans())
 def test_the_document_reads_the_same_but_for_the_model(text: str, as_bytearray: bool) -> None:
     body = text.encode()

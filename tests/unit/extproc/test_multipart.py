@@ -1,11 +1,12 @@
 """Fields of a multipart form."""
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lora_router.extproc.body import BodyError, BodyErrorKind, read_body
 from lora_router.extproc.multipart import MultipartError, read_fields
+from tests.examples import examples
 from tests.unit.extproc.starlette_pod import read_form
 
 TYPE = 'multipart/form-data; boundary="x y"'
@@ -297,7 +298,8 @@ def forms(draw: st.DrawFn) -> tuple[bytes, str]:
     return body.encode("latin-1"), content_type
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@examples(150)
 @given(forms())
 def test_of_any_form_it_reads_what_the_pod_reads_or_refuses_it(form: tuple[bytes, str]) -> None:
     body, content_type = form

@@ -1,5 +1,6 @@
 """Sessions with arbitrary input: no stream, session or count is left over."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,7 @@ def check(peer: RawEnvoyPeer) -> None:
     assert peer.conversation.fleet.ledger.total <= peer.process.open
 
 
+@pytest.mark.slow
 @examples(150)
 @given(st.integers(0, 2**32))
 def test_conversations_in_which_anything_happens(seed: int) -> None:
@@ -85,6 +87,7 @@ def conversation(number: int) -> bytes:
 VALID = b"".join(conversation(number) for number in (1, 3, 5, 7)) + frames.settings({4: 100})
 
 
+@pytest.mark.slow
 @examples(300)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=8),

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.extproc.body import BodyError, read_body
@@ -20,6 +20,7 @@ from lora_router.extproc.prompt_reading import (
 )
 from lora_router.extproc.token_lengths import TokenLengths
 from lora_router.fleet.prompt import Prompt
+from tests.examples import examples
 
 CHAT = "/v1/chat/completions"
 PROSE = "The clerk counted the columns once more, and wrote down what was left. "
@@ -223,6 +224,7 @@ def test_another_image_is_another_prompt() -> None:
     assert shared(one, other) == 0
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_every_process() -> None:
     code = (
         "import json; from tests.unit.extproc.test_prompt_reading import *; "
@@ -320,7 +322,8 @@ def chats(draw: st.DrawFn) -> list[dict[str, str]]:
     return say(*(piece * times for piece, times in pieces))
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@examples(60)
 @given(chats(), chats(), st.booleans())
 def test_the_same_beginnings_and_no_others_have_the_same_names(
     one: list[dict[str, str]], other: list[dict[str, str]], ascii_only: bool
@@ -338,7 +341,8 @@ def test_the_same_beginnings_and_no_others_have_the_same_names(
                 assert (name == their_name) == same
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@examples(60)
 @given(chats(), chats())
 def test_of_a_chat_that_continues_only_the_last_name_may_change(
     before: list[dict[str, str]], after: list[dict[str, str]]

@@ -569,6 +569,7 @@ class TestCut:
         assert (record.outcome, record.reason) == ("cancelled", "internal-error")
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_have_a_thousand_records_in_order() -> None:
     talk = Talk()
     numbers: list[int] = []

@@ -52,6 +52,18 @@ def error_of(response: ProcessingResponse) -> tuple[int, dict[str, str], dict[st
     return immediate.status.code, headers, body["error"]
 
 
+class PrioritiesSeen(LeastRequest):
+    name = "priorities-seen"
+
+    def __init__(self, seen: list[int]) -> None:
+        super().__init__(AlgorithmOptions())
+        self._seen = seen
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
+        self._seen.append(request.priority)
+        return super().pick(request, candidates, now)
+
+
 class TestBuffered:
     def test_the_query_of_a_path_does_not_matter(self) -> None:
         conversation = one_pod()
@@ -400,21 +412,26 @@ class TestRefusing:
 
     def test_the_objective_gives_the_request_its_priority(self) -> None:
         seen: list[int] = []
-
-        class Looks(LeastRequest):
-            name = "looks"
-
-            def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
-                seen.append(request.priority)
-                return super().pick(request, candidates, now)
-
         for objective in (b"chat", b"unknown", b""):
-            conversation = Conversation(make_fleet(1), algorithm=Looks(AlgorithmOptions()))
+            conversation = Conversation(make_fleet(1), algorithm=PrioritiesSeen(seen))
             conversation.context.director.priorities.put({"chat": 10})
             headers = [("x-gateway-inference-objective", objective)]
             conversation.say(request_headers(headers=headers), request_body(SQL))
 
         assert seen == [10, 0, 0]
+
+    @pytest.mark.parametrize(("name", "priorities"), [("x-priority", [-5, 0]), ("", [0, 0])])
+    def test_a_header_states_the_priority_only_if_a_setting_names_it(
+        self, name: str, priorities: list[int]
+    ) -> None:
+        seen: list[int] = []
+        for priority in (b"-5", b"low"):
+            conversation = Conversation(
+                make_fleet(1), algorithm=PrioritiesSeen(seen), headers=HeaderNames(priority=name)
+            )
+            conversation.say(request_headers(headers=[("x-priority", priority)]), request_body(SQL))
+
+        assert seen == priorities
 
     def test_a_subset_hint_without_one_of_our_pods_is_a_503(self) -> None:
         _, answer = one_pod().say(request_headers(subset=["10.9.9.9:1"]), request_body(SQL))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,6 +173,7 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @examples(300)
 @given(ACTIONS)
 def test_whatever_is_said_counts_return_to_zero(

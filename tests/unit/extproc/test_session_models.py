@@ -278,6 +278,7 @@ class TestALongList:
         talk.clock.advance(9)
         assert len(talk.late) == MAX_PENDING
 
+    @pytest.mark.slow
     def test_a_burst_of_long_documents_leaves_at_a_limited_rate(self) -> None:
         talk = self.talk()
         message = request_headers("/v1/models", method="GET", end=True).SerializeToString()

@@ -209,6 +209,7 @@ BRANCHES: list[tuple[list[ProcessingRequest], ProcessingRequest, State]] = [
 """The messages so far, the next message, and the state after it."""
 
 
+@pytest.mark.slow
 def test_every_way_of_the_table_can_be_gone() -> None:
     gone = set()
     for before, request, after in BRANCHES:

@@ -13,6 +13,9 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.usage_metadata import usage_metadata
 from lora_router.extproc.usage_reading import UsageReading, usage_reading
 from lora_router.extproc.usage_search import Usage, UsageSearch
+from lora_router.fleet.prefixes import DEFAULT_TOKENS
+from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.telemetry.decisions import Decision
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -299,3 +302,25 @@ def test_the_setting_warns_of_what_it_costs_or_lacks(caplog: pytest.LogCaptureFi
         assert "decisions are not recorded" in caplog.text
         usage_reading("on", True, "full-duplex")
         assert "envoy_body_mode full-duplex" in caplog.text
+
+
+def test_an_answer_that_states_less_than_was_believed_corrects_the_room_of_its_pod() -> None:
+    placement = LoraPlacement(AlgorithmOptions())
+    talk = Conversation(headers=NAMES, usage=UsageReading(every_stream=False), algorithm=placement)
+    prefixes = talk.fleet.prefixes
+    messages = [{"role": "user", "content": "The same question as before. " * 100}]
+
+    def ask(cached: int) -> float:
+        talk.session = talk.another()
+        routed(talk, messages=messages)
+        begin(talk)
+        details = {"prompt_tokens_details": {"cached_tokens": cached}}
+        usage = {"usage": {"prompt_tokens": 700, "completion_tokens": 7, **details}}
+        talk.say(response_body(json.dumps(usage).encode(), end=True))
+        talk.session.end()
+        (pod,) = prefixes._pods.values()
+        return pod.room
+
+    assert ask(cached=0) == DEFAULT_TOKENS
+    assert ask(cached=690) == DEFAULT_TOKENS
+    assert ask(cached=5) < DEFAULT_TOKENS

@@ -5,11 +5,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.extproc.json_usage import MAX_USAGE_BYTES, JsonUsage
 from lora_router.extproc.usage_search import NO_USAGE, Usage, UsageSearch, usage_of
+from tests.examples import examples
 
 CHAT: dict[str, Any] = {"prompt_tokens": 11, "total_tokens": 18, "completion_tokens": 7}
 
@@ -301,7 +302,8 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
 cuts = st.lists(st.integers(0, 10_000), max_size=6)
 
 
-@settings(max_examples=50)
+@pytest.mark.slow
+@examples(50)
 @given(documents, cuts, st.booleans(), st.sampled_from([None, 2]))
 def test_the_same_is_found_as_by_parsing(
     written: dict[str, Any], places: list[int], ascii_only: bool, indent: int | None
@@ -322,7 +324,8 @@ event_documents = st.builds(
 )
 
 
-@settings(max_examples=50)
+@pytest.mark.slow
+@examples(50)
 @given(st.lists(event_documents, max_size=4), cuts, st.sampled_from([b"\n", b"\r\n"]))
 def test_the_same_is_found_in_events_as_by_parsing(
     written: list[dict[str, Any]], places: list[int], line_end: bytes
