@@ -4,14 +4,21 @@ What the router's process costs behind Envoy beyond this is the part of the kern
 loop.
 """
 
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 
 from bench.ext_proc_client import header_block
+from bench.fleets import BenchFleet, MonotonicClock, TickingClock
 from bench.workload import adapter, answer_message, ext_proc_messages
 from lora_router.extproc.context import SessionContext
+from lora_router.extproc.header_names import HeaderNames
+from lora_router.extproc.models_answer import ModelsAnswers
+from lora_router.extproc.paths import Paths
 from lora_router.extproc.process_call import Process
+from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.extproc.transport import PROCESS_PATH
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.bounds import Bounds
@@ -19,8 +26,10 @@ from lora_router.grpc_server.connection import Connection
 from lora_router.grpc_server.grpc_messages import prefix
 from lora_router.grpc_server.limits import Limits, ProcessLimits
 from lora_router.grpc_server.methods import Methods
+from lora_router.telemetry.decisions import DecisionLog
+from lora_router.telemetry.traffic import Traffic
 
-_MESSAGES = 1000
+MESSAGES = 1000
 """Requests that are prepared, each for another adapter: as many as in the load generator."""
 _OPEN = 32
 """Requests in flight at any time."""
@@ -59,7 +68,7 @@ def requests(
     asked = cycle(
         [
             tuple(_in_grpc(data) for data in ext_proc_messages(size, adapter(each)))
-            for each in range(_MESSAGES)
+            for each in range(MESSAGES)
         ]
     )
     under_way: deque[int] = deque()
@@ -90,6 +99,43 @@ def requests(
                 connection.receive(frames.window_update(0, _WIDE >> 8))
 
     return one
+
+
+def context_of(fleet: BenchFleet) -> SessionContext:
+    """Return the context of sessions that route to a fleet, and observe nothing."""
+    return SessionContext(
+        fleet.director,
+        fleet.telemetry.counts,
+        Paths(),
+        HeaderNames(),
+        1 << 25,
+        ModelsAnswers(fleet.director, MonotonicClock()),
+        StickyIds(fleet.fleet, fleet.director.sticky.made, MonotonicClock()),
+    )
+
+
+def requests_by_observation(algorithm: str) -> dict[str, Callable[[], object]]:
+    """Return calls that process a request of 1 KB and its answer, by what is observed of it.
+
+    The first one observes nothing, the second one records its decision. The last one also counts it
+    by base model, pod and adapter, and tells its client of it. None is traced, and none reads the
+    tokens that answers state.
+    """
+    calls = {}
+    whole = f"whole request with the answer's headers, 1 KB, {algorithm}"
+    for what in ("", ", recorded", ", recorded, counted, and told"):
+        fleet = BenchFleet(8, algorithm=algorithm, clock=TickingClock(), takes_notes=bool(what))
+        context = context_of(fleet)
+        if what:
+            log = DecisionLog(10_000, rng=random.Random(1))
+            fleet.director.observe()
+            context = replace(context, decisions=log)
+        if what.endswith("told"):
+            Traffic(log, 100, fleet.fleet)
+            context = replace(context, tells_decisions=True)
+        endpoints = [state.pod.address for state in fleet.fleet]
+        calls[whole + what] = requests(context, 1_000, endpoints)
+    return calls
 
 
 def _in_grpc(data: bytes) -> bytes:

@@ -5,11 +5,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from itertools import cycle
+from unittest.mock import patch
 
 from bench.outside_algorithm import FewestRequests
 from bench.plan import DEFAULT_ALGORITHM
 from bench.workload import BASE, adapters
+from lora_router.clock import Clock, Timer
 from lora_router.discovery.pod_object import MODEL_LABEL
 from lora_router.fleet.answer import FROM_THE_POD, Answer
 from lora_router.fleet.fleet import Fleet
@@ -23,7 +26,6 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.registry import load_algorithms
-from lora_router.routing.waiting_queue import Timer
 from lora_router.telemetry.metrics import Telemetry
 
 ADAPTERS = 10_000
@@ -32,6 +34,7 @@ _IN_FLIGHT_EACH = 4
 """Requests in flight on each pod, and active adapters in its last snapshot."""
 _ASKED = 8192
 """Requests that are drawn in advance and repeated."""
+_TICK_SECONDS = 1e-5
 PROMPT_CHUNKS = 32
 """Chunks of a prompt of a chat."""
 
@@ -48,6 +51,18 @@ class MonotonicClock:
         raise RuntimeError("a request was held")
 
 
+class TickingClock(MonotonicClock):
+    """Time that goes on by a little whenever somebody looks: decisions are the same each time."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+
+    def now(self) -> float:
+        """Return the time in seconds."""
+        self._now += _TICK_SECONDS
+        return self._now
+
+
 _ANSWER = Answer(200, details=FROM_THE_POD)
 
 
@@ -58,27 +73,38 @@ class BenchFleet:
     adapters get hardly any.
     """
 
-    def __init__(self, pods: int, adapter_count: int = ADAPTERS) -> None:
+    def __init__(
+        self,
+        pods: int,
+        adapter_count: int = ADAPTERS,
+        algorithm: str = DEFAULT_ALGORITHM,
+        clock: Clock | None = None,
+        *,
+        takes_notes: bool = True,
+    ) -> None:
         rng = random.Random(1)
         names = adapters(adapter_count)
-        self.fleet = Fleet(outliers=Outliers(HealthRules(), time.monotonic))
+        self._clock = clock or MonotonicClock()
+        self.fleet = Fleet(outliers=Outliers(HealthRules(), self._clock.now))
         self.telemetry = Telemetry(self.fleet)
-        options = AlgorithmOptions(metrics_max_age=1e9, rng=rng)
+        options = AlgorithmOptions(metrics_max_age=1e9, rng=rng, takes_notes=takes_notes)
         self._algorithms = {
             **load_algorithms(options),
             FewestRequests.name: FewestRequests(options),
         }
-        self.director = Director(
-            self.fleet,
-            self._algorithms,
-            DEFAULT_ALGORITHM,
-            MonotonicClock(),
-            self.telemetry.counts,
-            fallbacks=1,
-        )
+        # Two fleets choose alike, also fallbacks, so that counts of instructions can be compared.
+        with patch("random.Random", partial(random.Random, 1)):
+            self.director = Director(
+                self.fleet,
+                self._algorithms,
+                algorithm,
+                self._clock,
+                self.telemetry.counts,
+                fallbacks=1,
+            )
         models = (BASE, *names)
         self.fleet.replace(pod(number, models) for number in range(pods))
-        now = time.monotonic()
+        now = self._clock.now()
         for state in self.fleet:
             running = frozenset(rng.sample(names, _IN_FLIGHT_EACH))
             lora = LoraActivity(SLOTS, running, running, time.time())
@@ -127,10 +153,11 @@ class BenchFleet:
         """
         ask = self._algorithms[algorithm].pick
         questions = self._chats if chats else self._questions
+        now = self._clock.now
 
         def call() -> object:
             request, candidates = next(questions)
-            return ask(request, candidates, time.monotonic())
+            return ask(request, candidates, now())
 
         return call
 

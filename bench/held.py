@@ -28,7 +28,7 @@ from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import Overload
 from lora_router.routing.refusal import Refused
 from lora_router.routing.registry import load_algorithms
-from lora_router.routing.waiting_room import Limits
+from lora_router.routing.roll import Limits
 from lora_router.simulator.events import EventQueue
 
 SLOTS = 4

@@ -4,6 +4,7 @@ Spans cost what is done for them in this process, without what the exporter does
 """
 
 import logging
+import random
 from collections.abc import Callable
 from time import monotonic
 
@@ -16,16 +17,21 @@ _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
 def records() -> dict[str, Callable[[], object]]:
     """Return what is measured, by name. Each call is a record from its beginning to its end."""
     return {
-        "record": _record(DecisionLog(1000)),
-        "record, abnormal, without a line": _record(DecisionLog(1000), status=503),
+        "record": _record(_log()),
+        "record, abnormal, without a line": _record(_log(), status=503),
         "record, abnormal, its line over the limit": _record(_with_lines(), status=503),
         "record, traced, not sampled": _record(_traced(), traceparent=f"{_TRACE}0"),
         "record, traced, with a span": _record(_traced(), traceparent=f"{_TRACE}1"),
     }
 
 
+def _log() -> DecisionLog:
+    # It keeps the candidates of the same requests in each run.
+    return DecisionLog(1000, rng=random.Random(1))
+
+
 def _with_lines() -> DecisionLog:
-    log = DecisionLog(1000)
+    log = _log()
     lines = logging.getLogger("lora_router.requests")
     lines.addHandler(logging.NullHandler())
     lines.propagate = False
@@ -41,7 +47,7 @@ def _traced() -> DecisionLog:
 
     from lora_router.telemetry.traces import Traces
 
-    log = DecisionLog(1000)
+    log = _log()
     Traces(log, SpanProcessor(), sampler=DEFAULT_ON, resource=Resource({}))
     return log
 

@@ -13,64 +13,40 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import cycle
 from unittest.mock import patch
 
 import msgspec
 
-from bench import held, observed, prompts
-from bench.builtin_requests import requests
+from bench import goals, held, observed, prompts
+from bench.builtin_requests import context_of, requests, requests_by_observation
 from bench.envoys import PAGES
-from bench.fleets import PROMPT_CHUNKS, BenchFleet, MonotonicClock, pod_object
+from bench.fleets import PROMPT_CHUNKS, BenchFleet, pod_object
+from bench.instructions import count_in_new_process, is_counting
 from bench.noop import NoSession
 from bench.outside_algorithm import FewestRequests
+from bench.plan import DEFAULT_ALGORITHM
+from bench.stopwatch import microseconds
 from bench.workload import adapter, answer_message, body, ext_proc_messages
 from lora_router.discovery.pod_object import PodObject
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pod_translation import to_pods
 from lora_router.extproc import process_call
 from lora_router.extproc.body import read_body
-from lora_router.extproc.context import SessionContext
 from lora_router.extproc.event_reader import read_event
-from lora_router.extproc.header_names import HeaderNames
-from lora_router.extproc.models_answer import ModelsAnswers
 from lora_router.extproc.outputs import Output
-from lora_router.extproc.paths import Paths
 from lora_router.extproc.session import Session
-from lora_router.extproc.sticky_ids import StickyIds
 from lora_router.routing.registry import installed
 from lora_router.scrape.exposition import read_page
-from lora_router.telemetry.decisions import DecisionLog
-from lora_router.telemetry.traffic import Traffic
 
 SIZES = (1_000, 10_000, 220_000, 2_000_000)
 PODS = (8, 100, 1_000)
 _ROUNDS = 5
-_ROUND_SECONDS = 0.05
 _ADDED = 9_999
 """Number of the pod of the events. Only its base model is known."""
 _FIRST = 500
 """Adapters whose first request is measured."""
 _NOT_ASCII = "Der Prüfer zählte die Spalten noch einmal, 数字は合わなかった。\\n"
-
-
-def microseconds(call: Callable[[], object], rounds: int) -> float:
-    """Return CPU µs per call: the best of some rounds, each with as many calls as are needed."""
-    calls = 1
-    best = float("inf")
-    while rounds > 0:
-        started = time.process_time()
-        for _ in range(calls):
-            call()
-        taken = time.process_time() - started
-        if taken < _ROUND_SECONDS:
-            # Too short for the resolution of the clock.
-            calls *= 2
-            continue
-        rounds -= 1
-        best = min(best, taken / calls)
-    return best * 1e6
 
 
 def measure(rounds: int, sizes: Sequence[int], pods: Sequence[int]) -> dict[str, float]:
@@ -120,7 +96,7 @@ def _routing(fleet: BenchFleet, algorithm: str) -> Callable[[], object]:
 
 def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
     """Measure the parts of a request of 1 KB; return µs by name."""
-    context = _context(fleet)
+    context = context_of(fleet)
     headers, message = ext_proc_messages(1_000, adapter(0))
     endpoints = [state.pod.address for state in fleet.fleet]
     answer = answer_message(endpoints[0])
@@ -136,37 +112,12 @@ def _request_in_pieces(fleet: BenchFleet, rounds: int) -> dict[str, float]:
         rows["the same, with a session that decides nothing"] = microseconds(
             requests(context, 1_000), rounds
         )
-    return rows | _recorded_requests(rounds)
-
-
-def _recorded_requests(rounds: int) -> dict[str, float]:
-    """Measure whole requests whose decisions are recorded, and counted; return µs by name."""
-    rows = {}
-    for what in ("recorded", "recorded, and counted by base model, pod and adapter"):
-        fleet, log = BenchFleet(8), DecisionLog(10_000)
-        fleet.director.observe()
-        if what != "recorded":
-            Traffic(log, 100, fleet.fleet)
-        endpoints = [state.pod.address for state in fleet.fleet]
-        call = requests(replace(_context(fleet), decisions=log), 1_000, endpoints)
-        rows[f"whole request with the answer's headers, 1 KB, {what}"] = microseconds(call, rounds)
-    return rows
-
-
-def _context(fleet: BenchFleet) -> SessionContext:
-    return SessionContext(
-        fleet.director,
-        fleet.telemetry.counts,
-        Paths(),
-        HeaderNames(),
-        1 << 25,
-        ModelsAnswers(fleet.director, MonotonicClock()),
-        StickyIds(fleet.fleet, fleet.director.sticky.made, MonotonicClock()),
-    )
+    calls = requests_by_observation(DEFAULT_ALGORITHM)
+    return rows | {name: microseconds(call, rounds) for name, call in calls.items()}
 
 
 def _conversation(fleet: BenchFleet, size: int) -> Callable[[], object]:
-    context = _context(fleet)
+    context = context_of(fleet)
     messages = ext_proc_messages(size, adapter(0))
 
     def nothing(_outputs: Sequence[Output]) -> None:
@@ -217,9 +168,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="measure fewer sizes, in fewer rounds")
+    parser.add_argument(
+        "--instructions",
+        nargs="*",
+        choices=tuple(goals.GROUPS),
+        help="instead, count the instructions of what has a goal (needs valgrind)",
+    )
     arguments = parser.parse_args()
     # Requests that end at once are those of a faulty gateway, which the router would report.
     logging.getLogger("lora_router.extproc").setLevel(logging.ERROR)
+    if arguments.instructions is not None:
+        if not is_counting():
+            raise SystemExit(count_in_new_process("bench.parts"))
+        goals.count(arguments.instructions or tuple(goals.GROUPS))
+        return
     if arguments.quick:
         rows = measure(1, (1_000, 220_000), (8, 1_000))
         rows |= held.measure(held.QUICK_POINTS, 1)

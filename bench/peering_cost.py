@@ -25,6 +25,7 @@ from statistics import quantiles
 
 import uvloop
 
+from lora_router.clock import Timer
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import LedgerShare
@@ -34,7 +35,7 @@ from lora_router.grpc_server.server import GrpcServer
 from lora_router.peering.addresses import ListedPeers
 from lora_router.peering.clients import PeerClients
 from lora_router.peering.exchange_call import Exchange
-from lora_router.peering.hub import Hub, Timer
+from lora_router.peering.hub import Hub
 from lora_router.peering.limits import MAX_MESSAGE_BYTES
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.pb.peering_pb2 import Report

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 
 from bench.fleets import pod
+from bench.stopwatch import microseconds
 from bench.workload import adapter, body
 from lora_router.extproc.body import read_body
 from lora_router.extproc.prompt_reading import read_prompt
@@ -48,11 +49,13 @@ def parts(sizes: Sequence[int]) -> dict[str, Callable[[], object]]:
         asked = cycle(_prompts(_PROMPTS))
         calls[f"prefixes of {_CHUNKS} chunks asked, {pods} pods"] = _asking(index, asked)
         sent = cycle(_prompts(_PROMPTS))
-        calls[f"prefixes of {_CHUNKS} chunks sent, {pods} pods"] = _sending(index, states, sent)
+        calls[f"prefixes of {_CHUNKS} chunks sent and ended, {pods} pods"] = _sending(
+            index, states, sent
+        )
     index, states = _index(32)
     short = cycle(_prompts(20_000, 3, 1))
     calls["prefixes of 3 chunks asked, 32 pods"] = _asking(index, short)
-    calls["prefixes of 3 chunks sent, 32 pods"] = _sending(index, states, short)
+    calls["prefixes of 3 chunks sent and ended, 32 pods"] = _sending(index, states, short)
     return calls
 
 
@@ -129,9 +132,7 @@ def chunk_counts(sizes: Sequence[int]) -> dict[str, int]:
 def chunk_bytes() -> float:
     """Return how much memory a chunk takes that one pod has."""
     tracemalloc.start()
-    index, states = PrefixIndex(), [PodState(pod(number, None)) for number in range(100)]
-    for state in states:
-        index.resize(state, 1e9)
+    index, states = PrefixIndex(room=1e9), [PodState(pod(number, None)) for number in range(100)]
     before = tracemalloc.get_traced_memory()[0]
     rng = random.Random(1)
     for number in range(2_000):
@@ -186,13 +187,17 @@ def _sending(
     index: PrefixIndex, states: Sequence[PodState], prompts: "cycle[Prompt]"
 ) -> Callable[[], object]:
     pods = cycle(states)
-    return lambda: index.sent(next(pods), adapter(0), next(prompts))
+
+    def send() -> None:
+        use = index.sent(next(pods), adapter(0), next(prompts))
+        if use is not None:
+            use.ended()
+
+    return send
 
 
 def main() -> None:
     """Measure and print."""
-    from bench.parts import microseconds  # It imports this module.
-
     for name, call in parts((1_000, 220_000)).items():
         print(f"{name:60} {microseconds(call, 5):10.1f} µs")
     for name, chunks in chunk_counts((1_000, 220_000)).items():

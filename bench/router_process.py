@@ -135,7 +135,7 @@ async def measure_scraping(
             seconds, cpu = time.monotonic() - began, cpu_seconds(router.pid) - cpu
             # The first request of an adapter costs more and must not be compared.
             await _questions(router.grpc, range(_ADAPTERS))
-            between = await router.metrics()
+            between, counted = await router.metrics(), time.monotonic() - began
             rng = random.Random(1)
             asked = [rng.randrange(_ADAPTERS) for _ in range(plan.questions)]
             times = await _questions(router.grpc, asked)
@@ -145,7 +145,7 @@ async def measure_scraping(
             Scraped(
                 transport=transport,
                 pods=plan.scraped_pods,
-                scrapes_per_second=scrapes / seconds,
+                scrapes_per_second=scrapes / counted,
                 cores=cpu / seconds,
                 answer_p50_us=times[len(times) // 2] * 1e6,
                 answer_p99_us=times[len(times) * 99 // 100] * 1e6,

@@ -1,8 +1,9 @@
 """Print the routing tables: ``make bench-routing``.
 
-Every policy runs on every scenario, at shares of what the best policy carries. Each run is written
-to a file at once. The command can be interrupted at any time, and run again with other scenarios or
-policies: it makes only those runs that the file lacks. All figures are medians over the seeds.
+Policies run on scenarios, at shares of what the best policy carries: all of them near the capacity
+(85 %), and those that carry most at other loads. Each run is written to a file at once. The command
+can be interrupted at any time, and run again with other scenarios or policies: it makes only those
+runs that the file lacks. All figures are medians over the seeds.
 
 The load is a share of the scenario's ``capacity``. For a scenario without this key, the highest
 rate with a p99 of at most 5 s of a few policies is measured first (seeds: the first three).
@@ -10,6 +11,7 @@ rate with a p99 of at most 5 s of a few policies is measured first (seeds: the f
 
 import argparse
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +20,8 @@ from bench.highest_rate import trace_of
 from bench.lower_bounds import LowerBounds, lower_bounds
 from bench.routing_rates import RateFile, measure_rates, rate_table
 from bench.routing_runs import Run, RunFile, make_runs
-from bench.routing_settings import Setting, code_version, setting_of
-from bench.routing_tables import FIGURES, OURS, short_table, table
+from bench.routing_settings import Setting, setting_of
+from bench.routing_tables import FIGURES, OURS, table
 from lora_router.simulator.algorithms import check_known
 from lora_router.simulator.scenario import scenarios_of_fixed_fleets
 from lora_router.simulator.summary import Summary, median_of
@@ -32,7 +34,15 @@ PUBLISHED = (
 )  # fmt: skip
 CAPABLE = (OURS, "hold", "lora-affinity", "shuffle-shard", "sticky-sessions")
 """Policies of which one carries the most in each scenario. They decide what the capacity is."""
-LOADS = (0.6, 0.85, 1.2, 1.8)
+COLUMNS = (OURS, "hold", "lora-affinity", "shuffle-shard", "weighted-scores")
+"""Policies with columns of their own in the tables."""
+NEAR = 0.85
+"""The load at which all policies run."""
+LOADS = (0.6, NEAR, 1.2, 1.8)
+SOME = (
+    "b-cold", "chats-24", "chats-24-small-cache", "chats-base", "kv-bound", "one-slot", "slow-pod",
+)  # fmt: skip
+"""The scenarios of ``bench/scenarios`` that run if none is named."""
 RECORDED = ("azure", "mooncake")
 """How the names of the scenarios in ``bench/scenarios`` begin that are for recorded requests."""
 RATE_SEEDS = 3
@@ -43,20 +53,32 @@ class Wanted:
     """What the command was asked for."""
 
     settings: Sequence[Setting]
-    policies: Sequence[str]
+    policies: Sequence[str] | None
+    """``None``: all near the capacity, and those that carry most at other loads."""
     loads: Sequence[float]
     seeds: Sequence[int]
     processes: int
     capacities: Mapping[str, float]
     """Requests per second at 100 %, by the name of the scenario."""
 
+    def policies_at(self, load: float) -> Sequence[str]:
+        """Return the policies that run at a share of the capacity."""
+        if self.policies is not None:
+            return self.policies
+        return (OURS, *PUBLISHED) if load == NEAR else CAPABLE
+
     def runs(self) -> list[Run]:
-        """Return all runs, by scenario and load."""
+        """Return all runs.
+
+        Those of the policies that the tables show come first, and of these, those near the
+        capacity. So the tables are complete early, apart from the other policies.
+        """
+        cases = [(policy, load) for load in self.loads for policy in self.policies_at(load)]
+        cases.sort(key=lambda case: (case[0] not in (*COLUMNS, *CAPABLE), case[1] != NEAR, case[1]))
         return [
             Run(setting, load, load * self.capacities[setting.name], policy, seed)
+            for policy, load in cases
             for setting in self.settings
-            for load in self.loads
-            for policy in self.policies
             for seed in self.seeds
         ]
 
@@ -66,12 +88,11 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     try:
-        check_known(arguments.policies)
+        check_known([*(arguments.policies or ()), *arguments.columns])
         settings = _settings(arguments)
-        version = code_version()
         rate_seeds = arguments.seeds[:RATE_SEEDS]
-        rate_file = RateFile(arguments.runs.with_suffix(".rates.jsonl"), version, rate_seeds)
-        run_file = RunFile(arguments.runs, version)
+        rate_file = RateFile(arguments.runs.with_suffix(".rates.jsonl"), rate_seeds)
+        run_file = RunFile(arguments.runs)
         capacities = _capacities(arguments, settings, rate_file, rate_seeds)
     except (LookupError, ValueError, OSError) as error:
         parser.error(str(error))
@@ -84,19 +105,19 @@ def main() -> None:
         capacities,
     )
     if arguments.rates:
-        rates = measure_rates(
-            rate_file, settings, arguments.policies, rate_seeds, arguments.processes
-        )
-        print(rate_table(rates, arguments.policies, OURS))
+        policies = arguments.policies or CAPABLE
+        rates = measure_rates(rate_file, settings, policies, rate_seeds, arguments.processes)
+        print(rate_table(rates, policies, OURS))
     if not arguments.tables_only:
         make_runs(run_file, wanted.runs(), arguments.processes)
     for load in arguments.loads:
         found = _medians(run_file, wanted, load)
+        columns = [name for name in arguments.columns if name in wanted.policies_at(load)]
         for name in arguments.figures:
             names = [setting.name for setting in settings]
-            write = short_table if arguments.short else table
-            print(write(FIGURES[name], load, names, arguments.policies, found))
-        if arguments.bounds and OURS in arguments.policies:
+            print(table(FIGURES[name], load, names, columns, found))
+        print(_what_was_run(wanted, load, found))
+        if arguments.bounds:
             print(_bound_table(wanted, load, found))
 
 
@@ -105,8 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "scenarios",
         nargs="*",
-        help="names of scenarios or YAML files; default: all shipped ones and bench/scenarios, "
-        "without those for recorded requests",
+        help="names of scenarios or YAML files; default: all that are shipped, and "
+        f"{', '.join(SOME)} of bench/scenarios",
+    )
+    parser.add_argument(
+        "--every-scenario",
+        action="store_true",
+        help="all of bench/scenarios, without those for recorded requests",
     )
     parser.add_argument(
         "--trace",
@@ -122,7 +148,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SCENARIO=RATE",
         help="requests per second at 100 %%, in place of the scenario's; can be repeated",
     )
-    parser.add_argument("--policies", type=_names, default=[*PUBLISHED, OURS], metavar="NAME,...")
+    parser.add_argument(
+        "--policies",
+        type=_names,
+        metavar="NAME,...",
+        help=f"default: all at {NEAR:.0%}%, and {', '.join(CAPABLE)} at other loads",
+    )
+    parser.add_argument(
+        "--columns",
+        type=_names,
+        default=COLUMNS,
+        metavar="NAME,...",
+        help="policies with columns of their own; ours is compared with all that were run",
+    )
     parser.add_argument("--loads", type=_loads, default=list(LOADS), metavar="SHARE,...")
     parser.add_argument("--seeds", type=_seeds, default=[11, 12, 13, 14, 15], metavar="N,...")
     parser.add_argument(
@@ -146,9 +184,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tables-only", action="store_true", help="print what the file has; run nothing"
-    )
-    parser.add_argument(
-        "--short", action="store_true", help=f"only {OURS} beside the best other policy"
     )
     parser.add_argument("--rates", action="store_true", help="also the highest rates (slow)")
     parser.add_argument("--bounds", action="store_true", help="also lower bounds (slow)")
@@ -181,7 +216,9 @@ def _figures(text: str) -> list[str]:
 
 def _settings(arguments: argparse.Namespace) -> list[Setting]:
     traces = _assigned("--trace", arguments.trace)
-    names = arguments.scenarios or ([] if traces else _default_scenarios())
+    names = arguments.scenarios
+    if not names and not traces:
+        names = _default_scenarios(every=arguments.every_scenario)
     pairs: list[tuple[str, Path | None]] = [(name, None) for name in names]
     pairs += [(name, Path(text)) for name, text in traces.items()]
     return [
@@ -191,9 +228,13 @@ def _settings(arguments: argparse.Namespace) -> list[Setting]:
     ]
 
 
-def _default_scenarios() -> list[str]:
+def _default_scenarios(*, every: bool) -> list[str]:
     files = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
-    own = [str(file) for file in files if not file.name.startswith(RECORDED)]
+    own = [
+        str(file)
+        for file in files
+        if file.stem in SOME or (every and not file.name.startswith(RECORDED))
+    ]
     return [*scenarios_of_fixed_fleets(), *own]
 
 
@@ -241,6 +282,18 @@ def _medians(file: RunFile, wanted: Wanted, load: float) -> dict[str, dict[str, 
         if len(made) == len(summaries):
             found.setdefault(setting, {})[policy] = median_of(made)
     return found
+
+
+def _what_was_run(wanted: Wanted, load: float, found: Mapping[str, Mapping[str, Summary]]) -> str:
+    """Return a line that says which policies and seeds the tables of a load have."""
+    counts = Counter(policy for policies in found.values() for policy in policies)
+    names = [
+        f"`{name}`" if counts[name] == len(wanted.settings) else f"`{name}` (in {counts[name]})"
+        for name in wanted.policies_at(load)
+        if counts[name]
+    ]
+    seeds = ", ".join(map(str, wanted.seeds))
+    return f"At {load:.0%} were run, with the seeds {seeds}: {', '.join(names) or 'none'}.\n"
 
 
 def _bound_table(wanted: Wanted, load: float, found: Mapping[str, Mapping[str, Summary]]) -> str:

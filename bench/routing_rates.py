@@ -2,10 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from bench.code_versions import code_version
 from bench.highest_rate import LIMIT_SECONDS, highest_rate
 from bench.routing_settings import Setting
 
@@ -16,26 +17,30 @@ Rates = Mapping[str, Mapping[str, float]]
 class RateFile:
     """The rates that were measured."""
 
-    def __init__(self, path: Path, version: str, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, path: Path, seeds: Sequence[int], version: Callable[[str], str] = code_version
+    ) -> None:
         """Read the file, if there is one.
 
         Args:
             path: The file.
-            version: The code. Rates of other code are ignored, and kept.
             seeds: The seeds. Rates of other seeds are ignored, and kept.
+            version: Returns the code of a policy. Rates of other code are ignored, and kept.
 
         Raises:
             ValueError: A line is not a rate. The message names the file and the line.
         """
         self._path = path
-        self._of = {"version": version, "seeds": list(seeds)}
+        self._seeds = list(seeds)
+        self._version = version
         self._found: dict[tuple[str, str], float] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
                 document = json.loads(line)
-                if all(document[name] == value for name, value in self._of.items()):
-                    self._found[document["content"], document["policy"]] = float(document["rate"])
+                policy = document["policy"]
+                if document["seeds"] == self._seeds and document["version"] == version(policy):
+                    self._found[document["content"], policy] = float(document["rate"])
             except (KeyError, TypeError, ValueError) as error:
                 if number == len(lines):
                     break  # The command was interrupted there.
@@ -49,7 +54,8 @@ class RateFile:
         """Add a rate, and write it to the file at once."""
         self._found[setting.content, policy] = rate
         document = {
-            **self._of,
+            "version": self._version(policy),
+            "seeds": self._seeds,
             "scenario": setting.name,
             "content": setting.content,
             "policy": policy,
@@ -100,7 +106,7 @@ def rate_table(rates: Rates, policies: Sequence[str], ours: str) -> str:
     beside = " ratio to the best other |" if ours in policies and others else ""
     columns = len(policies) + bool(beside)
     lines = [
-        f"### Highest load with a p99 of at most {LIMIT_SECONDS:g} s, requests per second",
+        f"#### Highest load with a p99 of at most {LIMIT_SECONDS:g} s, requests per second",
         "",
         f"| scenario | {' | '.join(f'`{name}`' for name in policies)} |{beside}",
         "| --- |" + " ---: |" * columns,

@@ -9,12 +9,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bench.code_versions import code_version
 from bench.routing_settings import Setting, play
 from lora_router.simulator.summary import Summary
 
@@ -43,12 +44,12 @@ class Run:
 class RunFile:
     """The runs that were made."""
 
-    def __init__(self, path: Path, version: str) -> None:
+    def __init__(self, path: Path, version: Callable[[str], str] = code_version) -> None:
         """Read the file, if there is one.
 
         Args:
             path: The file.
-            version: The code. Runs of other code are ignored, and kept.
+            version: Returns the code of a policy. Runs of other code are ignored, and kept.
 
         Raises:
             ValueError: A line is not a run. The message names the file and the line. An incomplete
@@ -65,7 +66,7 @@ class RunFile:
         for number, line in enumerate(lines, 1):
             try:
                 document = json.loads(line)
-                if document["version"] == version:
+                if document["version"] == version(document["policy"]):
                     self._found[_key_of(document)] = _summary_of(document["figures"])
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}:{number}: is not a run: {error!r}") from None
@@ -79,7 +80,7 @@ class RunFile:
         self._found[run.key] = summary
         figures = {name: value for name, value in asdict(summary).items() if name != "fleet"}
         document = {
-            "version": self._version,
+            "version": self._version(run.policy),
             "scenario": run.setting.name,
             "content": run.setting.content,
             "load": run.load,

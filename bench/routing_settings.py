@@ -14,10 +14,6 @@ from lora_router.simulator.scenario import Scenario, find_scenario
 from lora_router.simulator.summary import Summary, summarise
 from lora_router.simulator.traffic import GeneratedTraffic, Traffic, replayed
 
-_SOURCES = Path(__file__).parent.parent / "src" / "lora_router"
-_PACKAGES = ("fleet", "peering", "routing", "simulator")
-"""What decides the outcome of a run."""
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -89,16 +85,6 @@ def play(setting: Setting, rate: float, policy: str, seed: int) -> Summary:
     fleet = scenario.fleet(traffic.seconds, adapters=traffic.adapters)
     run = FleetSimulation(fleet, maker(policy, fleet), seed).run(traffic.requests(seed))
     return summarise(run, traffic.seconds, scenario.goodput)
-
-
-def code_version() -> str:
-    """Return a digest of the code that decides the outcome of a run."""
-    digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((_SOURCES / package).rglob("*.py")):
-            digest.update(path.relative_to(_SOURCES).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 @lru_cache(maxsize=4)

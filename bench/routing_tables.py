@@ -26,6 +26,10 @@ class Figure:
         """Return a value as the table shows it."""
         return f"{value:.1%}" if self.is_share else f"{value:.{self.digits}f}"
 
+    def best(self, values: Iterable[float]) -> float:
+        """Return the best of some values."""
+        return max(values) if self.higher_is_better else min(values)
+
 
 FIGURES: Mapping[str, Figure] = {
     "ttft": Figure("p99 of the time to first token, seconds", lambda each: each.ttft["p99"]),
@@ -79,7 +83,7 @@ def table(
     figure: Figure,
     load: float,
     settings: Iterable[str],
-    policies: Sequence[str],
+    columns: Sequence[str],
     found: Found,
 ) -> str:
     """Return a table of one figure at one load. A run that was not made is a dash.
@@ -88,61 +92,34 @@ def table(
         figure: The figure.
         load: The share of the capacity, for the title.
         settings: The rows.
-        policies: The columns.
+        columns: The policies with columns of their own. Ours is compared with all that were run.
         found: The figures.
     """
-    compares = figure.compares and OURS in policies and len(policies) > 1
-    heads = [f"`{name}`" for name in policies] + (["ratio to the best other"] if compares else [])
+    heads = [f"`{name}`" for name in columns]
+    if figure.compares and OURS in columns:
+        heads += ["best other", "ratio"]
     lines = [
-        f"### {figure.title}, at {load:.0%}",
+        f"#### {figure.title}, at {load:.0%}",
         "",
         f"| scenario | {' | '.join(heads)} |",
         "| --- |" + " ---: |" * len(heads),
     ]
     for setting in settings:
-        here = found.get(setting, {})
-        values = {name: figure.of(here[name]) for name in policies if name in here}
-        cells = _cells(figure, policies, values)
-        if compares:
-            cells.append(_beside(figure, values))
+        values = {name: figure.of(run) for name, run in found.get(setting, {}).items()}
+        cells = _cells(figure, columns, values)
+        if figure.compares and OURS in columns:
+            cells += _beside(figure, values)
         lines.append(f"| `{setting}` | {' | '.join(cells)} |")
     return "\n".join((*lines, ""))
 
 
-def short_table(
-    figure: Figure, load: float, settings: Iterable[str], policies: Sequence[str], found: Found
-) -> str:
-    """Return a table of ours and of the best other policy. The arguments are those of ``table``."""
-    lines = [
-        f"### {figure.title}, at {load:.0%}",
-        "",
-        f"| scenario | `{OURS}` | best other | which | ratio |",
-        "| --- | ---: | ---: | --- | ---: |",
-    ]
-    for setting in settings:
-        here = found.get(setting, {})
-        values = {name: figure.of(here[name]) for name in policies if name in here}
-        others = {name: value for name, value in values.items() if name != OURS}
-        if OURS not in values or not others:
-            lines.append(f"| `{setting}` | - | - | - | - |")
-            continue
-        choose = max if figure.higher_is_better else min
-        best = choose(others, key=others.__getitem__)
-        lines.append(
-            f"| `{setting}` | {figure.shown(values[OURS])} | {figure.shown(others[best])} "
-            f"| `{best}` | {_beside(figure, values)} |"
-        )
-    return "\n".join((*lines, ""))
-
-
-def _cells(figure: Figure, policies: Sequence[str], values: Mapping[str, float]) -> list[str]:
+def _cells(figure: Figure, columns: Sequence[str], values: Mapping[str, float]) -> list[str]:
     best = ""
     # Where all are the same, none is the best.
     if figure.compares and len({figure.shown(value) for value in values.values()}) > 1:
-        choose = max if figure.higher_is_better else min
-        best = figure.shown(choose(values.values()))
+        best = figure.shown(figure.best(values.values()))
     cells = []
-    for name in policies:
+    for name in columns:
         if name not in values:
             cells.append("-")
             continue
@@ -151,13 +128,18 @@ def _cells(figure: Figure, policies: Sequence[str], values: Mapping[str, float])
     return cells
 
 
-def _beside(figure: Figure, values: Mapping[str, float]) -> str:
-    """Return ours relative to the best other: a factor, or points where the figure is a share."""
-    others = [value for name, value in values.items() if name != OURS]
+def _beside(figure: Figure, values: Mapping[str, float]) -> list[str]:
+    """Return the best other, and ours relative to it.
+
+    That is a factor, or points where the figure is a share.
+    """
+    others = {name: value for name, value in values.items() if name != OURS}
     if OURS not in values or not others:
-        return "-"
+        return ["-", "-"]
+    best = figure.best(others.values())
+    which = next(name for name, value in others.items() if value == best)
     ours = values[OURS]
-    best = max(others) if figure.higher_is_better else min(others)
+    ratio = f"{ours / best:.2f}" if best else "-"
     if figure.is_share:
-        return f"{100 * (ours - best):+.1f} points"
-    return f"{ours / best:.2f}" if best else "-"
+        ratio = f"{100 * (ours - best):+.1f} points"
+    return [f"{figure.shown(best)} `{which}`", ratio]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.routing_runs import Run, RunFile, make_runs
-from bench.routing_settings import Setting, code_version
+from bench.routing_settings import Setting
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.lora_affinity import LoraAffinity
 from lora_router.simulator.fleet_simulation import FleetSimulation
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("build/tuning-runs.jsonl"))
     arguments = parser.parse_args()
-    seeds, file = arguments.seeds, RunFile(arguments.runs, code_version())
+    seeds, file = arguments.seeds, RunFile(arguments.runs)
     memory, slots = list(host_memory_variations()), list(slot_variations())
     wanted = [run for variation in (*memory, *slots) for run in variation.runs(seeds)]
     make_runs(file, wanted, arguments.processes)

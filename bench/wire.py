@@ -28,6 +28,10 @@ ROUTER, NOOP_SERVER, NOTHING = "router", "no-op", "nothing"
 NEVER_SCRAPED = {"pod_metric_refresh_interval_ms": 3_600_000, "metrics_max_age_seconds": 86_400}
 """One scrape at startup, whose snapshot does not become stale."""
 
+_MOST_LISTED = 1_000_000
+"""Names of adapters in a pods file, those of each pod counted. The router reads files of at most
+``yaml_document.MAX_NODES`` values."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -118,7 +122,8 @@ class _Gateway:
         pod_port, pod_admin, envoy_admin, nothing, *ports = free_ports(4 + 6 * len(names))
         targets = [envoys.pod_address(number, pod_port) for number in range(pods)]
         pods_file = directory / "pods.yaml"
-        pods_file.write_text(envoys.pods_file(targets, [BASE_MODEL, *adapters(plan.adapters)]))
+        models = [BASE_MODEL, *adapters(_adapters(plan, pods))]
+        pods_file.write_text(envoys.pods_file(targets, models))
         nobody = directory / "nobody.yaml"
         nobody.write_text("pods: []\n")
         async with Processes(directory) as processes:
@@ -179,7 +184,7 @@ class _Gateway:
             connections=point.connections,
             body_bytes=point.body_bytes,
             targets=self._targets,
-            adapters=self._plan.adapters,
+            adapters=_adapters(self._plan, len(self._targets)),
             algorithm=point.algorithm,
             seconds=self._plan.seconds,
             warm_up=self._plan.warm_up,
@@ -235,6 +240,11 @@ def settings(transport: str, pods_file: Path, grpc_port: int, admin_port: int) -
         "transport": transport,
         **NEVER_SCRAPED,
     }
+
+
+def _adapters(plan: Plan, pods: int) -> int:
+    """Return how many adapters each of so many pods lists."""
+    return min(plan.adapters, _MOST_LISTED // pods)
 
 
 async def _not_routed(way: _Way) -> int:

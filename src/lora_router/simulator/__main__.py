@@ -1,7 +1,7 @@
-"""Run one simulated pod: ``python -m lora_router.simulator --name pod-0 --adapters a1,a2``.
+"""Run simulated pods: ``python -m lora_router.simulator --name pod-0 --adapters a1,a2``.
 
-Prints one line of JSON when it listens. Exits on SIGTERM and at the end of its standard input,
-which is reached when the process that started it has exited for any reason.
+Prints one line of JSON for each pod when it listens. Exits on SIGTERM and at the end of its
+standard input, which is reached when the process that started it has exited for any reason.
 """
 
 import argparse
@@ -10,12 +10,29 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
 
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 
+_MOST_PODS = 256
 
-def parse_arguments(arguments: list[str]) -> PodOptions:
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run."""
+
+    pods: tuple[PodOptions, ...]
+    pods_file: Path | None
+    """Where the list of the pods is written to, for the router."""
+
+
+def parse_arguments(arguments: list[str]) -> Plan:
     """Read the command line. Exits with status 2 if it is invalid."""
     defaults = EngineOptions()
     parser = argparse.ArgumentParser(
@@ -55,11 +72,18 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
         "--stream-interval": (1, "tokens in each event of a stream after the first event"),
     }
     add = parser.add_argument
-    add("--name", required=True, help="the pod's name")
+    add("--name", required=True, help="the pod's name, or what the names of several begin with")
+    add("--count", type=int, help="so many pods, NAME-1 and so on, on consecutive ports")
+    add("--pods-file", type=Path, help="write the list of the pods for the router to this file")
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--base", default="base", help="name of the base model")
     add("--adapters", default="", help="names of adapters, separated by commas")
     add("--preload", action="store_true", help="start with all adapters in host memory")
+    add(
+        "--no-runtime-loading",
+        action="store_true",
+        help="have no calls that load and unload adapters",
+    )
     for flag, (number, meaning) in numbers.items():
         add(flag, type=int, default=number, help=meaning)
     for flag, (seconds, meaning) in milliseconds.items():
@@ -91,12 +115,15 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
         help="name the cached tokens of a prompt in the usage of its answer",
     )
     given = parser.parse_args(arguments)
+    if given.count is not None and not 1 <= given.count <= _MOST_PODS:
+        parser.error(f"--count must be from 1 to {_MOST_PODS}, not {given.count}")
     try:
-        return PodOptions(
+        pod = PodOptions(
             name=given.name,
             base=given.base,
             adapters=tuple(name for name in given.adapters.split(",") if name),
             preload=given.preload,
+            runtime_loading=not given.no_runtime_loading,
             host=given.host,
             port=given.port,
             stream_interval=given.stream_interval,
@@ -120,6 +147,30 @@ def parse_arguments(arguments: list[str]) -> PodOptions:
         )
     except ValueError as error:
         parser.error(str(error))
+    return Plan(_pods(pod, given.count), given.pods_file)
+
+
+def _pods(pod: PodOptions, count: int | None) -> tuple[PodOptions, ...]:
+    if count is None:
+        return (pod,)
+    return tuple(
+        replace(pod, name=f"{pod.name}-{number + 1}", port=pod.port and pod.port + number)
+        for number in range(count)
+    )
+
+
+def _list_of(pods: Sequence[SimulatedPod]) -> str:
+    """Return the list of pods for the router, as its setting ``endpoints`` takes it."""
+    entries = [
+        {
+            "name": pod.options.name,
+            "address": pod.address,
+            "engine": "vllm",
+            "max_cpu_loras": pod.options.engine.max_cpu_loras,
+        }
+        for pod in pods
+    ]
+    return yaml.safe_dump({"pods": entries}, sort_keys=False)
 
 
 def _end_with_standard_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -137,7 +188,7 @@ def _end_with_standard_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Even
         return
 
 
-async def serve(options: PodOptions) -> None:
+async def serve(plan: Plan) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -145,10 +196,21 @@ async def serve(options: PodOptions) -> None:
         loop.add_signal_handler(number, stop.set)
     if sys.stdin is not None:
         _end_with_standard_input(loop, stop)
-    async with SimulatedPod(options) as pod:
-        port = int(pod.address.rpartition(":")[2])
-        line = {"name": options.name, "address": pod.address, "port": port, "pid": os.getpid()}
-        sys.stdout.write(json.dumps(line) + "\n")
+    async with AsyncExitStack() as stack:
+        pods = []
+        for options in plan.pods:
+            try:
+                pods.append(await stack.enter_async_context(SimulatedPod(options)))
+            except OSError as error:
+                where = f"{options.host}:{options.port}"
+                sys.exit(f"{options.name} cannot listen on {where}: {error}")
+        if plan.pods_file is not None:
+            plan.pods_file.write_text(_list_of(pods))
+        for pod in pods:
+            port = int(pod.address.rpartition(":")[2])
+            name = pod.options.name
+            line = {"name": name, "address": pod.address, "port": port, "pid": os.getpid()}
+            sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
         await stop.wait()
 
@@ -158,4 +220,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(serve(chosen))
     except OSError as error:
-        sys.exit(f"{chosen.name} cannot listen on {chosen.host}:{chosen.port}: {error}")
+        sys.exit(f"{chosen.pods_file} cannot be written: {error.strerror}")

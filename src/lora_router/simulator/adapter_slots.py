@@ -19,6 +19,8 @@ class AdapterSlots:
         self.evictions = 0
         self.active = 0
         """Slots with a running request."""
+        self._unloaded: set[str] = set()
+        """Adapters that were unloaded while requests ran. They leave with the last of them."""
         self._options = options
         self._usable_at: dict[str, float] = {}
 
@@ -66,6 +68,21 @@ class AdapterSlots:
         self._use(adapter)
         return seconds
 
+    def load(self, adapter: str, now: float) -> float:
+        """Load an adapter before its first request, as ``load_lora_adapter`` does.
+
+        It goes into a slot too, if one is not in use. Return the seconds that it takes.
+        """
+        self._unloaded.discard(adapter)
+        if self.has_room_for(adapter):
+            seconds = self.take(adapter, now)
+            self.leave(adapter)
+            return seconds
+        options = self._options
+        in_host_memory = adapter in self.host_memory
+        self._use(adapter)
+        return options.host_load_seconds if in_host_memory else options.disk_load_seconds
+
     def leave(self, adapter: str) -> None:
         """Take a request off its adapter's slot. The adapter stays resident."""
         resident = self.resident
@@ -73,6 +90,18 @@ class AdapterSlots:
         self.active -= not resident[adapter]
         resident.move_to_end(adapter)
         self._use(adapter)
+        if adapter in self._unloaded and not resident.get(adapter):
+            self.unload(adapter)
+
+    def unload(self, adapter: str) -> None:
+        """Unload an adapter by a call. Its running requests end first."""
+        if self.resident.get(adapter):
+            self._unloaded.add(adapter)
+            return
+        self._unloaded.discard(adapter)
+        self.host_memory.pop(adapter, None)
+        if adapter in self.resident:
+            self._evict(adapter)
 
     def _use(self, adapter: str) -> None:
         """Mark an adapter as the most recently used one in host memory; evict if that is full."""

@@ -1,6 +1,7 @@
 """Runs the engine model in real time: each step takes as long as the model says."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -32,6 +33,7 @@ class EngineDriver:
         self._engine = engine
         self._page = page
         self._open: dict[EngineRequest, Generation] = {}
+        self._to_load: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._work = asyncio.Event()
         self._task: asyncio.Task[None]
 
@@ -60,11 +62,34 @@ class EngineDriver:
                 self._page.note_abort()
                 self._work.set()
 
+    async def load(self, adapter: str) -> None:
+        """Load an adapter between two steps, and return when that is done."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._to_load.append((adapter, done))
+        self._work.set()
+        await done
+
+    async def _load(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._to_load:
+            adapter, done = self._to_load.popleft()
+            seconds = self._engine.load(adapter, loop.time())
+            if self._engine.options.loads_block:
+                await asyncio.sleep(seconds)
+                _set(done)
+            else:
+                loop.call_later(seconds, _set, done)
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
+            if self._to_load:
+                await self._load()
+                due = loop.time()
             step = self._engine.begin_step(loop.time())
+            if step is None and self._to_load:
+                continue
             if step is None:
                 self._work.clear()
                 await self._work.wait()
@@ -79,3 +104,9 @@ class EngineDriver:
                 generation = self._open.get(request)
                 if generation is not None:
                     generation.put(last=request.finished)
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    # The client may have disconnected.
+    if not done.done():
+        done.set_result(None)

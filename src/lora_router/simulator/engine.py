@@ -130,6 +130,13 @@ class Engine:
         """Put adapters into host memory, as if they had been used before."""
         self._slots.preload(adapters)
 
+    def load(self, adapter: str, now: float) -> float:
+        """Load an adapter before its first request; return the seconds that it takes.
+
+        The owner must not begin a step before that time is over if loads stall the batch.
+        """
+        return self._slots.load(adapter, now)
+
     def begin_step(self, now: float) -> Step | None:
         """Schedule requests and begin a step. Returns ``None`` if there is nothing to do."""
         dropped = self._drop_aborted()

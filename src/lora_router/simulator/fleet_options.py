@@ -24,6 +24,14 @@ class Outage:
     """Whether its requests are lost (and sent again at once). Otherwise they end first."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoaderOptions:
+    """What loads adapters."""
+
+    before_seconds: float = 0.0
+    """How long it loads before the first request."""
+
+
 class RouterTrouble(StrEnum):
     """What can happen to a router."""
 
@@ -75,11 +83,22 @@ class FleetOptions:
     """Adapters in the host memory of every pod at the start, as many of the first ones as fit.
     ``None``: all adapters, as in a fleet that has run for long."""
     outages: tuple[Outage, ...] = ()
+    strangers: float = 0.0
+    """Share of the requests that pass no router. They go to a random pod."""
+    lost_scrapes: float = 0.0
+    """Share of the scrapes that fail."""
     max_hold_seconds: float = 600.0
     overload: Overload = field(default_factory=Overload)
     """How routers treat requests for which there is no room."""
+    loader: LoaderOptions | None = None
+    """Loads adapters on pods, which list only what is loaded. ``None``: every pod lists all."""
     autoscaler: AutoscalerOptions | None = None
     """Makes the fleet larger and smaller. ``None``: the number of pods is fixed."""
+
+    @property
+    def begins_at(self) -> float:
+        """The simulated time at which the simulation begins. The trace begins at 0."""
+        return 0.0 if self.loader is None else -self.loader.before_seconds
 
     def engine(self, pod: int) -> EngineOptions:
         """Return the options of a pod, by its number."""
@@ -92,7 +111,7 @@ class FleetOptions:
 
     def spec_of(self, pod: int) -> LoraSpec:
         """Return what the specification of a pod says about its adapters."""
-        if not self.host_memory_told:
+        if not self.host_memory_told and self.loader is None:
             return LoraSpec(host_memory=UNLIMITED)
         engine = self.engine(pod)
         return LoraSpec(
@@ -101,4 +120,6 @@ class FleetOptions:
             source=COMMAND_LINE,
             # Pods that start later have nothing in host memory.
             preloaded=self.preloaded_on(pod) if pod < len(self.engines) else (),
+            # Without a loader, pods list what they have not loaded yet.
+            loads_when_listed=self.loader is not None,
         )

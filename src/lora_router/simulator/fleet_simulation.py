@@ -19,6 +19,7 @@ from lora_router.routing.refusal import Refused
 from lora_router.simulator.events import EventQueue
 from lora_router.simulator.fleet_options import FleetOptions, Outage
 from lora_router.simulator.fleet_scaling import FleetMoment, FleetScaling
+from lora_router.simulator.loader_model import LoaderModel
 from lora_router.simulator.pod_model import PodCounts, PodModel
 from lora_router.simulator.router_clock import RouterClock
 from lora_router.simulator.router_model import DecisionCounts, RouterModel
@@ -73,16 +74,21 @@ class FleetSimulation:
     """Pods that have left for good."""
     _scrape_rng: random.Random = field(init=False)
     """When pods that start later are scraped."""
+    _luck: random.Random = field(init=False)
+    """Which requests pass no router, and which scrapes fail."""
     _retired: list[PodCounts] = field(default_factory=list)
     _generations: dict[int, int] = field(default_factory=dict)
     """How often pods were replaced."""
     _is_adapter: frozenset[str] = frozenset()
+    _loader: LoaderModel | None = None
     _routers: Routers = field(init=False)
 
     def __post_init__(self) -> None:
         """Create the routers' places."""
         rng = random.Random(f"routers {self.seed}")
+        self._events.time = self.options.begins_at
         self._scrape_rng = random.Random(f"scrapes {self.seed}")
+        self._luck = random.Random(f"luck {self.seed}")
         self._routers = Routers(
             self.options, self._new_router, self._start_scrapes, self._events, self._decided, rng
         )
@@ -105,6 +111,8 @@ class FleetSimulation:
         rng = random.Random(self.seed)
         self._is_adapter = frozenset(self.options.adapters)
         self._pods = [self._new_pod(number) for number in range(len(self.options.engines))]
+        if self.options.loader is not None:
+            self._loader = LoaderModel(self, self.options, self._events)
         self._routers.begin(rng)
         for outage in self.options.outages:
             self._plan_outage(outage)
@@ -163,7 +171,19 @@ class FleetSimulation:
             arrival.block_tokens,
         )
         self._open += 1
-        self._routers.ask_any(request, rng)
+        if self._happens(self.options.strangers):
+            self._send_past_routers(request)
+        else:
+            self._routers.ask_any(request, rng)
+
+    def _happens(self, share: float) -> bool:
+        return share > 0 and self._luck.random() < share
+
+    def _send_past_routers(self, request: SimulatedRequest) -> None:
+        """Send a request to a random pod, as a client does that calls pods directly."""
+        pods = [number for number in self._present() if number not in self._down]
+        request.sent = self._events.time
+        self._submit(request, self._pods[self._luck.choice(pods or list(self._present()))])
 
     def _decided(
         self, request: SimulatedRequest, router: RouterModel, outcome: Routed | Refused
@@ -199,12 +219,16 @@ class FleetSimulation:
         pod.submit(request)
 
     def _first_token(self, request: SimulatedRequest) -> None:
-        clock, reservation = self._reservations[request]
-        clock.run(partial(reservation.answered, _ANSWER))
+        sent = self._reservations.get(request)
+        if sent is not None:  # A router sent it.
+            clock, reservation = sent
+            clock.run(partial(reservation.answered, _ANSWER))
 
     def _release(self, request: SimulatedRequest) -> None:
-        clock, reservation = self._reservations.pop(request)
-        clock.run(reservation.release)
+        sent = self._reservations.pop(request, None)
+        if sent is not None:
+            clock, reservation = sent
+            clock.run(reservation.release)
 
     def _end(self, request: SimulatedRequest) -> None:
         self._open -= 1
@@ -226,8 +250,10 @@ class FleetSimulation:
         self._pods.append(
             PodModel(f"pod-{number}", engine, self._events, self._end, self._first_token)
         )
+        if self._loader is not None:
+            self._loader.started(number)
         for router in self._routers:
-            router.put(number, 0, ready=True)
+            router.put(number, 0, ready=True, served=self._served_by(number))
             self._start_scrape(router, number, self._scrape_rng)
         return number
 
@@ -235,7 +261,8 @@ class FleetSimulation:
         """Give a pod no further requests."""
         self._down.add(number)
         for router in self._routers:
-            router.put(number, self._generations.get(number, 0), ready=False)
+            generation = self._generations.get(number, 0)
+            router.put(number, generation, ready=False, served=self._served_by(number))
 
     def remove_pod(self, number: int) -> None:
         """Remove a pod that has no requests."""
@@ -248,14 +275,23 @@ class FleetSimulation:
             f"pod-{number}", self.options.engine(number), self._events, self._end, self._first_token
         )
         pod.preload(self.options.preloaded_on(number))
+        if self._loader is not None:
+            self._loader.started(number)
         return pod
+
+    def _served_by(self, number: int) -> Iterable[str] | None:
+        """Return what a pod lists. ``None``: all adapters, because nothing loads them."""
+        return None if self._loader is None else self._loader.served_by(number)
 
     def _new_router(self, name: str, clock: RouterClock, rng: random.Random) -> RouterModel:
         algorithm = self.make_algorithm(random.Random(rng.random()))
         router = RouterModel(name, self.options, algorithm, clock, self._counts)
         for number in self._present():
             generation = self._generations.get(number, 0)
-            router.put(number, generation, ready=number not in self._down)
+            ready = number not in self._down
+            router.put(number, generation, ready=ready, served=self._served_by(number))
+        if self._loader is not None:
+            self._loader.equip(router)
         return router
 
     def _start_scrapes(self, router: RouterModel, rng: random.Random) -> None:
@@ -264,7 +300,9 @@ class FleetSimulation:
 
     def _start_scrape(self, router: RouterModel, number: int, rng: random.Random) -> None:
         after = rng.random() * self.options.scrape_seconds
-        router.start_scrapes(number, partial(self._pods.__getitem__, number), after)
+        pod = partial(self._pods.__getitem__, number)
+        is_lost = partial(self._happens, self.options.lost_scrapes)
+        router.start_scrapes(number, pod, after, is_lost)
 
     def _present(self) -> Iterator[int]:
         return (number for number in range(len(self._pods)) if number not in self._gone)
@@ -276,7 +314,8 @@ class FleetSimulation:
             self._down.add(outage.pod)
             self._generations[outage.pod] = generation - 1
             for router in self._routers:
-                router.put(outage.pod, generation - 1, ready=False)
+                served = self._served_by(outage.pod)
+                router.put(outage.pod, generation - 1, ready=False, served=served)
             if outage.sudden:
                 lost = self._pods[outage.pod].stop()
                 for request in lost:
@@ -294,7 +333,8 @@ class FleetSimulation:
             self._down.discard(outage.pod)
             self._generations[outage.pod] = generation
             for router in self._routers:
-                router.put(outage.pod, generation, ready=True)
+                served = self._served_by(outage.pod)
+                router.put(outage.pod, generation, ready=True, served=served)
 
         self._events.call_at(outage.at, go)
         self._events.call_at(outage.at + outage.lasts, come_back)

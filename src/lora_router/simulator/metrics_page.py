@@ -9,7 +9,7 @@ reader must find its few lines among as many others as on a real page.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -276,12 +276,13 @@ class MetricsPage:
         ).labels(**values).set(1)
 
 
-def models_document(base: str, adapters: Iterable[str], created: int) -> dict[str, object]:
+def models_document(base: str, adapters: Mapping[str, str], created: int) -> dict[str, object]:
     """Return what ``/v1/models`` answers: the base model, then the adapters.
 
     Args:
         base: The base model's name.
-        adapters: Names of adapters; their ``parent`` is the base model.
+        adapters: Adapters with the paths from which they were loaded, their ``root``; their
+            ``parent`` is the base model.
         created: Unix time in seconds.
     """
 
@@ -298,7 +299,7 @@ def models_document(base: str, adapters: Iterable[str], created: int) -> dict[st
         }
 
     listed = [model(base, f"/models/{base}", None, MAX_MODEL_LEN)]
-    listed += [model(name, f"/adapters/{name}", base, None) for name in adapters]
+    listed += [model(name, root, base, None) for name, root in adapters.items()]
     return {"object": "list", "data": listed}
 
 

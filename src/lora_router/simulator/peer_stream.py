@@ -6,20 +6,29 @@ A stream is a connection, then messages in order in both directions, then its en
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lora_router.grpc_server.status import UNAVAILABLE
 from lora_router.peering.conversation import Conversation
 from lora_router.peering.link import Ending
+from lora_router.peering.mesh import Mesh
 from lora_router.peering.reconnection import GREETING_SECONDS, Reconnection
-from lora_router.simulator.network import CONNECT_AGAIN_SECONDS, Network
-
-if TYPE_CHECKING:
-    from lora_router.simulator.router_model import RouterModel
+from lora_router.simulator.network import CONNECT_AGAIN_SECONDS, Network, Place
+from lora_router.simulator.router_clock import RouterClock
 
 _WINDOW_BYTES = 65_535
 """Bytes that may be under way before the sender has to wait: the window of HTTP/2."""
 _BROKEN = Ending(UNAVAILABLE, "the stream ended")
+
+
+class StreamingRouter(Protocol):
+    """A router, as its streams need it."""
+
+    clock: RouterClock
+    place: Place
+    streams: dict["StreamSide", None]
+    """Its sides of the open streams to its peers."""
+    mesh: Mesh | None
 
 
 class _Packet:
@@ -39,8 +48,8 @@ class StreamSide:
     def __init__(
         self,
         network: Network,
-        here: "RouterModel",
-        there: "RouterModel",
+        here: StreamingRouter,
+        there: StreamingRouter,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Create one side. It is not connected yet.
@@ -187,8 +196,8 @@ class PeerStreams:
     def __init__(
         self,
         network: Network,
-        here: "RouterModel",
-        find: Callable[[], "RouterModel"],
+        here: StreamingRouter,
+        find: Callable[[], StreamingRouter],
         reconnection: Reconnection,
     ) -> None:
         """Create it without a stream.

@@ -41,6 +41,8 @@ class PodBatch:
         self.deferred = 0
         """Requests that waited for a slot, so far."""
         self.preemptions = 0
+        self.generated = 0
+        """Tokens that were generated, so far."""
         self._decoding = Decoding(self.kv_cache.block_tokens)
         self._prefilling: list[Seat] = []
         """Requests whose prompts are not computed yet, in the order of joining."""
@@ -79,6 +81,7 @@ class PodBatch:
         """End so many equal steps; return who got a first token since it joined, and who ended."""
         self._account_for(steps)
         begun = self._take_computed()
+        self.generated += len(begun)
         for seat in begun:
             self._decoding.join(seat, self._steps)
         ended = []
@@ -110,6 +113,10 @@ class PodBatch:
             steps = begun + 1
             used += sum(self._chunk_blocks(seat, steps * tokens) for seat, tokens in self._chunks)
         return min(1.0, used / cache.capacity)
+
+    def generated_after(self, begun: int) -> int:
+        """Return the tokens that were generated until so many of the equal steps ended."""
+        return self.generated + begun * self._decoding.count
 
     def _count_equal_steps(self) -> int:
         """Return how many steps, from this one on, are like this one."""
@@ -179,6 +186,7 @@ class PodBatch:
 
     def _account_for(self, steps: int) -> None:
         """Account for equal steps. The blocks of the first one are counted already."""
+        self.generated += steps * self._decoding.count
         cache, decoding, preemption = self.kv_cache, self._decoding, self.options.preemption
         chunks = self._chunks
         if not chunks:

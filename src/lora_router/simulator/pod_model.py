@@ -7,6 +7,7 @@ a test compares the two. ``pod_batch`` has the rules; this module has the clock.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -60,10 +61,24 @@ class PodModel:
         self._planned = 0
         """Steps from ``_since`` until the next event."""
         self._timer: SimulatedTimer | None = None
+        self._calls: deque[tuple[str, Callable[[], None]]] = deque()
+        """Adapters to load by calls, and what to call when they are loaded."""
 
     def preload(self, adapters: Iterable[str]) -> None:
         """Put adapters into host memory before the start. They must fit."""
         self.slots.preload(adapters)
+
+    def load_adapter(self, adapter: str, on_done: Callable[[], None]) -> None:
+        """Load an adapter by a call, as between two steps of vLLM's engine."""
+        self._calls.append((adapter, on_done))
+        if self._timer is None:
+            self._begin(self._events.time)
+        else:
+            self._stop_at_the_end_of_the_step()
+
+    def unload_adapter(self, adapter: str) -> None:
+        """Unload an adapter by a call."""
+        self.slots.unload(adapter)
 
     # What routers and scrapers see
 
@@ -90,6 +105,7 @@ class PodModel:
             if self.options.prefix_caching
             else 0.0,
             deferred=self.deferred,
+            generated_tokens=float(self._batch.generated_after(self._steps_ended)),
             lora=LoraActivity(self.options.max_loras, names, names, self._events.time),
             residency=(
                 LoraResidency(gpu, frozenset(self.slots.host_memory) - gpu, self.options.max_loras)
@@ -106,10 +122,14 @@ class PodModel:
     @property
     def kv_cache_usage(self) -> float:
         """Share of the KV cache that requests hold now."""
-        begun = 0
-        if self._timer is not None:
-            begun = int((self._events.time - self._since) / self._step_seconds + ROUNDING)
-        return self._batch.usage(min(begun, self._planned - 1))
+        return self._batch.usage(min(self._steps_ended, self._planned - 1))
+
+    @property
+    def _steps_ended(self) -> int:
+        """How many of the planned steps have ended."""
+        if self._timer is None:
+            return 0
+        return int((self._events.time - self._since) / self._step_seconds + ROUNDING)
 
     @property
     def counts(self) -> PodCounts:
@@ -145,6 +165,8 @@ class PodModel:
     def _begin(self, now: float) -> None:
         """At a step's boundary: admit requests and plan until the next event."""
         batch = self._batch
+        if self._calls and self._load(now):
+            return
         step = batch.begin_step(now)
         loading = batch.loading
         if step is None and not loading:
@@ -159,6 +181,23 @@ class PodModel:
         if loading:
             steps = min(steps, max(1, math.ceil((loading[0][0] - now) / seconds)))
         self._plan(now, steps, seconds)
+
+    def _load(self, now: float) -> bool:
+        """Do what calls ask for. Return whether the engine does nothing else meanwhile."""
+        adapter, on_done = self._calls.popleft()
+        seconds = self.slots.load(adapter, now)
+        if not self.options.loads_block:
+            self._events.call_later(seconds, on_done)
+            return False
+        self._since, self._planned = now, 1
+        self._step_seconds = max(seconds, ROUNDING)
+
+        def ended() -> None:
+            self._begin(self._events.time)
+            on_done()
+
+        self._timer = self._events.call_at(now + seconds, ended)
+        return True
 
     def _plan(self, now: float, steps: int, seconds: float) -> None:
         self._since = now

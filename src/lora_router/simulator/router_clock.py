@@ -34,24 +34,26 @@ class RouterTimer:
 class RouterClock:
     """Time and timers of one router."""
 
-    __slots__ = ("_events", "_rate", "_stalled_until", "stopped")
+    __slots__ = ("_began", "_events", "_rate", "_stalled_until", "stopped")
 
-    def __init__(self, events: EventQueue, rate: float = 1.0) -> None:
+    def __init__(self, events: EventQueue, rate: float = 1.0, began: float = 0.0) -> None:
         """Create it.
 
         Args:
             events: Simulated time.
             rate: Seconds that this clock counts in a second.
+            began: The simulated time at which it shows 0.
         """
+        self._began = began
         self.stopped = False
         """Whether the router is dead."""
         self._events = events
         self._rate = rate
-        self._stalled_until = 0.0
+        self._stalled_until = float("-inf")
 
     def now(self) -> float:
         """Return seconds, as this router counts them."""
-        return self._events.time * self._rate
+        return (self._events.time - self._began) * self._rate
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> RouterTimer:
         """Schedule a call, ``seconds`` of this clock from now."""

@@ -64,16 +64,22 @@ class RouterKeys:
     overload: str = key(
         WordOf(("hold", "shed")),
         "What is done with a request that would wait for too long: it waits, or it is refused.",
-        default="hold",
+        default="shed",
     )
     max_expected_wait_seconds: float = key(
         Number(0.001, 86_400),
-        "With `shed`: the longest expected wait of a request that is held.",
+        "With `shed`: the longest expected wait above which there is overload.",
         default=_OVERLOAD.max_expected_wait_seconds,
     )
     max_requests_per_pod: int | None = key(
         Whole(1, 1_000_000),
         "The most requests in flight on a pod. Absent: any number.",
+        default=None,
+    )
+    max_seconds_per_token: float | None = key(
+        Number(0.001, 60),
+        "The longest usual time between two tokens on a pod that gets further requests. Absent: "
+        "any time.",
         default=None,
     )
 
@@ -84,6 +90,7 @@ class RouterKeys:
             sheds=self.overload == "shed",
             max_expected_wait_seconds=self.max_expected_wait_seconds,
             max_requests_per_pod=self.max_requests_per_pod,
+            max_seconds_per_token=self.max_seconds_per_token,
         )
 
 

@@ -1,6 +1,6 @@
 """A router in a simulation: the fleet, director and hub that serve, fed by simulated scrapes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lora_router.fleet.catalog import ServedModel
@@ -78,8 +78,7 @@ class RouterModel:
             self.director.reception.on_held = self.hub.report_soon
         self._lacking = LackingSlots(self.fleet, self.director, clock.now)
         self._options = options
-        self._served = [ServedModel(BASE_MODEL)]
-        self._served += [ServedModel(name, BASE_MODEL) for name in options.adapters]
+        self._served = _models(options.adapters)
 
     def ask(
         self, request: SimulatedRequest, on_outcome: Callable[[Routed | Refused], None]
@@ -118,8 +117,17 @@ class RouterModel:
         undecided, self.asked = list(self.asked), {}
         return undecided
 
-    def put(self, number: int, generation: int, *, ready: bool) -> None:
-        """Learn of a pod, as from discovery and the first read of its models."""
+    def put(
+        self, number: int, generation: int, *, ready: bool, served: Iterable[str] | None = None
+    ) -> None:
+        """Learn of a pod, as from discovery and the first read of its models.
+
+        Args:
+            number: The pod's number.
+            generation: How often it was replaced.
+            ready: Whether it takes requests.
+            served: The adapters that it serves. ``None``: all of the fleet.
+        """
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:8000"
         url = f"http://{address}"
         pod = Pod(
@@ -129,7 +137,13 @@ class RouterModel:
         self.fleet.upsert(pod)
         state = self.fleet.get(pod.name)
         if state is not None and not state.models_known:
-            self.fleet.put_models(state, self._served)
+            self.fleet.put_models(state, self._served if served is None else _models(served))
+
+    def list_models(self, number: int, served: Iterable[str]) -> None:
+        """Learn which adapters a pod serves now."""
+        state = self.fleet.get(f"pod-{number}")
+        if state is not None:
+            self.fleet.put_models(state, _models(served))
 
     def remove(self, number: int) -> None:
         """Learn that a pod has left for good."""
@@ -139,20 +153,27 @@ class RouterModel:
         """Return the adapter slots of the fleet, by base model, as this router sees them."""
         return self._lacking.count()
 
-    def start_scrapes(self, number: int, pod: Callable[[], PodModel], after: float) -> None:
+    def start_scrapes(
+        self,
+        number: int,
+        pod: Callable[[], PodModel],
+        after: float,
+        is_lost: Callable[[], bool],
+    ) -> None:
         """Scrape a pod at every interval.
 
         Args:
             number: The pod's number.
             pod: Returns the pod as it is now; an outage replaces it.
             after: Seconds until the first scrape.
+            is_lost: Returns whether the next scrape fails.
         """
 
         def scrape() -> None:
             state = self.fleet.get(f"pod-{number}")
             if state is None:
                 return  # It has left.
-            if state.pod.ready:
+            if state.pod.ready and not is_lost():
                 metrics = self._metrics(pod())
                 self.clock.call_later(
                     self._options.scrape_delay_seconds,
@@ -169,6 +190,10 @@ class RouterModel:
         if self._options.knowledge is Knowledge.NOTHING:
             return _without_requests(metrics)
         return metrics
+
+
+def _models(adapters: Iterable[str]) -> list[ServedModel]:
+    return [ServedModel(BASE_MODEL), *(ServedModel(name, BASE_MODEL) for name in adapters)]
 
 
 def _without_requests(metrics: PodMetrics) -> PodMetrics:

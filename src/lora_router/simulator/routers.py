@@ -100,7 +100,7 @@ class Routers:
 
     def _clock(self, place: int) -> RouterClock:
         rates = self._options.clock_rates
-        return RouterClock(self._events, rates[place % len(rates)])
+        return RouterClock(self._events, rates[place % len(rates)], self._options.begins_at)
 
     def _open_streams(self, place: int) -> None:
         """Let a router open streams to all others."""

@@ -138,6 +138,8 @@ class Scenario:
                 Outage(each.pod, each.at * seconds, each.lasts * seconds, each.sudden)
                 for each in keys.outages
             ),
+            strangers=keys.strangers,
+            lost_scrapes=keys.lost_scrapes,
             wire=WireOptions() if keys.wire is None else keys.wire.options(),
             router_events=tuple(
                 RouterEvent(RouterTrouble(each.event), each.router, each.at * seconds, each.seconds)
@@ -147,6 +149,7 @@ class Scenario:
             max_hold_seconds=keys.router.max_hold_seconds,
             overload=keys.router.options(),
             autoscaler=None if keys.autoscaler is None else keys.autoscaler.options(),
+            loader=None if keys.loader is None else keys.loader.options(),
         )
 
     def _engine(self, pod: int) -> EngineOptions:

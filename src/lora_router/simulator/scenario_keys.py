@@ -24,6 +24,7 @@ from lora_router.simulator.key_kinds import (
 )
 from lora_router.simulator.key_records import Record, key
 from lora_router.simulator.lengths import Lengths
+from lora_router.simulator.loader_keys import LoaderKeys
 from lora_router.simulator.recorded.formats import FORMATS
 from lora_router.simulator.router_keys import SHARE, RouterEventKeys, RouterKeys, WireKeys
 from lora_router.simulator.trace import OUTPUT_TOKENS, PROMPT_TOKENS
@@ -248,10 +249,21 @@ class ScenarioKeys:
         "is.",
         default=None,
     )
+    loader: LoaderKeys | None = key(  # noqa: RUF009 -- it returns a dataclasses.field
+        Record(LoaderKeys),
+        "Loads adapters where they belong, as the router does with declared ones. A pod then "
+        "lists only what it has loaded, and `preload` at the start. Absent: every pod lists all "
+        "adapters, and loads one when it is asked for.",
+        default=None,
+    )
     outages: tuple[OutageKeys, ...] = key(
         ListOf(Record(OutageKeys)), "Pods that leave and return empty.", default=()
     )
 
+    strangers: float = key(
+        SHARE, "Share of the requests that pass no router. They go to a random pod.", default=0.0
+    )
+    lost_scrapes: float = key(SHARE, "Share of the scrapes that fail.", default=0.0)
     router: RouterKeys = key(  # noqa: RUF009
         Record(RouterKeys), "Settings of the routers.", default=RouterKeys()
     )

@@ -21,6 +21,7 @@ from lora_router.simulator.completions import CHAT, COMPLETION, EVENT_STREAM, Ev
 from lora_router.simulator.driver import EngineDriver, Generation
 from lora_router.simulator.engine import Engine, EngineRequest
 from lora_router.simulator.engine_options import EngineOptions
+from lora_router.simulator.loaded_adapters import LoadedAdapters
 from lora_router.simulator.metrics_page import CONTENT_TYPE, MetricsPage, models_document
 from lora_router.simulator.requests import (
     BLOCK_TOKENS,
@@ -28,7 +29,6 @@ from lora_router.simulator.requests import (
     RequestError,
     read_completion,
     read_embedding,
-    read_object,
     read_transcription,
 )
 
@@ -54,6 +54,9 @@ class PodOptions:
     prompt_tokens_details: bool = False
     """Whether the usage in answers names the prompt tokens that were cached, like vLLM's option
     ``--enable-prompt-tokens-details``."""
+    runtime_loading: bool = True
+    """Whether adapters can be loaded and unloaded, as with vLLM's environment variable
+    ``VLLM_ALLOW_RUNTIME_LORA_UPDATING``."""
     engine: EngineOptions = field(default_factory=EngineOptions)
 
     def __post_init__(self) -> None:
@@ -76,7 +79,6 @@ class SimulatedPod:
         self.engine = Engine(options.engine)
         if options.preload:
             self.engine.preload(options.adapters)
-        self.adapters = list(options.adapters)
         self.address = ""
         """``host:port``, once it listens."""
         self.requests: deque[str] = deque(maxlen=_REMEMBERED_REQUESTS)
@@ -84,6 +86,7 @@ class SimulatedPod:
         self.request_count = 0
         self._page = MetricsPage(self.engine, options.base)
         self._driver = EngineDriver(self.engine, self._page)
+        self.adapters = LoadedAdapters(options.base, options.adapters, self._driver.load)
         self._started = int(time.time())
         app = web.Application(client_max_size=1 << 28, middlewares=[self._answer])
         app.router.add_get("/health", self._health)
@@ -92,8 +95,8 @@ class SimulatedPod:
         app.router.add_get("/debug/state", self._state)
         app.router.add_get("/debug/requests", self._requests)
         app.router.add_route("*", "/debug/echo", self._echo)
-        app.router.add_post("/v1/load_lora_adapter", self._load)
-        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        if options.runtime_loading:
+            self.adapters.add_routes(app.router)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._completion)
         app.router.add_post("/v1/embeddings", self._embedding)
@@ -155,7 +158,9 @@ class SimulatedPod:
         return web.Response(body=self._page.render(), headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, _request: web.Request) -> web.Response:
-        return web.json_response(models_document(self.options.base, self.adapters, self._started))
+        return web.json_response(
+            models_document(self.options.base, self.adapters.roots, self._started)
+        )
 
     async def _state(self, _request: web.Request) -> web.Response:
         engine = self.engine
@@ -186,30 +191,6 @@ class SimulatedPod:
                 "body_bytes": len(await request.read()),
             }
         )
-
-    async def _load(self, request: web.Request) -> web.Response:
-        document = await read_object(request)
-        name, path = document.get("lora_name"), document.get("lora_path")
-        if not (isinstance(name, str) and name and isinstance(path, str) and path):
-            raise RequestError(
-                400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."
-            )
-        if name in self.adapters or name == self.options.base:
-            raise RequestError(
-                400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded."
-            )
-        self.adapters.append(name)
-        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
-
-    async def _unload(self, request: web.Request) -> web.Response:
-        """Remove an adapter's name. Its running requests continue, as in vLLM."""
-        name = (await read_object(request)).get("lora_name")
-        if not isinstance(name, str) or name not in self.adapters:
-            raise RequestError(
-                404, "NotFoundError", "The lora adapter cannot be found.", "lora_name"
-            )
-        self.adapters.remove(name)
-        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     # Generating
 

@@ -11,6 +11,8 @@ from bench.highest_rate import highest_rate
 from lora_router.simulator.scenario import read_scenario
 from lora_router.simulator.traffic import GeneratedTraffic
 
+pytestmark = pytest.mark.slow
+
 # A pod computes 20 prompts of 500 tokens in a second, each of them alone in its step.
 SMALL = """about: one small pod
 pods: 1

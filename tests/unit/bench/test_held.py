@@ -1,5 +1,9 @@
 """The fleet without a free slot, in which held requests are measured."""
 
+import sys
+from collections import Counter
+from types import FrameType
+
 import pytest
 
 from bench.held import A_SLOT, LATER, NO_SLOT, PATIENCE_SECONDS, FullFleet, measure, row_name
@@ -34,6 +38,34 @@ def test_no_held_request_goes_after_a_scrape_or_an_event_of_another_pod(
     assert full.director.held == 3
 
 
+def calls_of_release(held: int) -> tuple[int, int]:
+    """Return how often functions are called in a release, and how often the algorithm is asked."""
+    full = FullFleet(pods=8, held=held)
+    full.let_pass(PATIENCE_SECONDS)
+    functions: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _argument: object) -> None:
+        functions[frame.f_code.co_qualname] += event == "call"
+
+    for _ in range(2):  # The first one does what is due once.
+        functions.clear()
+        sys.setprofile(count)
+        full.release_a_slot()
+        sys.setprofile(None)
+    return functions.total(), functions["LoraPlacement.pick"]
+
+
+@pytest.mark.slow
+def test_a_release_costs_the_same_however_many_requests_are_held() -> None:
+    few, asked = calls_of_release(40)
+    many, as_often = calls_of_release(400)
+
+    assert asked == as_often <= 3
+    assert many <= 1.1 * few
+    assert many < 400
+
+
+@pytest.mark.slow
 def test_figures_have_a_table_and_the_goals_their_rows() -> None:
     found = measure([(2, 12)], rounds=1)
     assert found[row_name(NO_SLOT, 2, 12)] > 0

@@ -82,6 +82,7 @@ def test_a_load_is_the_same_for_each_number_of_routers_and_names_what_pods_serve
     assert {arrival.model for arrival in trace} <= served
 
 
+@pytest.mark.slow
 def test_half_of_the_scenario_has_half_of_its_pods_adapters_and_rate() -> None:
     plan = plan_of(Case(HALF_BASE, "random"))
 

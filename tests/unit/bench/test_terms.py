@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.terms import WITHOUT, Case, play, table
 
 SMALL = """\
@@ -14,6 +16,7 @@ seconds: 20
 """
 
 
+@pytest.mark.slow
 def test_each_variant_is_played_on_the_same_requests(tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(SMALL)

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bench.routing_runs import RunFile, make_runs
 from bench.tuning import (
     SLOT_BOUND,
@@ -35,10 +37,11 @@ def test_each_slot_bound_scenario_is_tried_with_each_number_of_slots() -> None:
     ] == [(scenario, slots) for scenario in SLOT_BOUND for slots in SLOTS]
 
 
+@pytest.mark.slow
 def test_a_row_has_its_figures_beside_the_first_row_of_its_scenario(tmp_path: Path) -> None:
     shown = [_shortened(each) for each in slot_variations() if each.scenario == "c-slot-bound"][:2]
     seeds = [1]
-    file = RunFile(tmp_path / "runs.jsonl", "test")
+    file = RunFile(tmp_path / "runs.jsonl", lambda _policy: "test")
     make_runs(file, [run for each in shown for run in each.runs(seeds)], processes=1)
 
     _, _, first, second = table("slots", shown, file, seeds).splitlines()

@@ -22,12 +22,14 @@ def simulate(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["simulate", *arguments])
 
 
+@pytest.mark.slow
 def test_a_shipped_scenario_is_named_without_its_file() -> None:
     result = simulate("c-slot-bound", "--algorithm", "least-request", "--duration", "20", "--json")
     assert result.exit_code == 0
     assert list(json.loads(result.stdout)["scenarios"]) == ["c-slot-bound"]
 
 
+@pytest.mark.slow
 def test_list_prints_a_line_for_each_shipped_scenario_and_published_policy() -> None:
     lines = simulate("--list").stdout.splitlines()
 
@@ -128,6 +130,7 @@ def figures(*arguments: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(result.stdout))
 
 
+@pytest.mark.slow
 def test_a_load_is_a_share_of_the_capacity_of_the_scenario(chats: str) -> None:
     document = figures(chats, "--load", "0.5", "--duration", "100")
     assert document["rates"] == {"chats": 5.0}
@@ -135,6 +138,7 @@ def test_a_load_is_a_share_of_the_capacity_of_the_scenario(chats: str) -> None:
     assert found["requests"] == pytest.approx(500, rel=0.2)
 
 
+@pytest.mark.slow
 def test_recorded_requests_are_replayed_at_a_load(chats: str) -> None:
     recorded = ("--trace", "conversation.jsonl")
     assert figures(chats, *recorded)["seconds"] == 49.5
@@ -144,6 +148,7 @@ def test_recorded_requests_are_replayed_at_a_load(chats: str) -> None:
     assert figures(chats, *recorded, "--duration", "10")["seconds"] == 9.5
 
 
+@pytest.mark.slow
 def test_chats_find_their_prefixes_on_a_pod_that_caches_them(chats: str, tmp_path: Path) -> None:
     (tmp_path / "cached.yaml").write_text(f"{CHATS}prefix_caching: true\n")
     played = ("--rate", "2", "--duration", "60")
@@ -155,6 +160,7 @@ def test_chats_find_their_prefixes_on_a_pod_that_caches_them(chats: str, tmp_pat
     assert cached["ttft"]["p50"] < without["ttft"]["p50"]
 
 
+@pytest.mark.slow
 def test_recorded_prefixes_are_found_too(chats: str, tmp_path: Path) -> None:
     (tmp_path / "cached.yaml").write_text(f"{CHATS}prefix_caching: true\n")
     # All begin with the same block of 512 tokens out of 600, on two pods and for five adapters.
@@ -162,6 +168,7 @@ def test_recorded_prefixes_are_found_too(chats: str, tmp_path: Path) -> None:
     assert 0.7 < found["least-request"]["prefix_hits"] <= 512 / 600
 
 
+@pytest.mark.slow
 def test_the_figures_are_printed_with_what_they_mean(chats: str) -> None:
     printed = simulate(chats, "--duration", "20", "--algorithm", "random").stdout
     assert "end p99 tpot p99 good refused waits held longest hits" in " ".join(printed.split())
@@ -205,6 +212,7 @@ def test_a_load_needs_a_capacity() -> None:
     assert "none.yaml: capacity: is required for --load, which is a share of it" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_scenario_of_recorded_requests_needs_their_file(chats: str, tmp_path: Path) -> None:
     (tmp_path / "recorded.yaml").write_text(f"{CHATS}recorded: mooncake\n")
     result = simulate("./recorded.yaml")
@@ -229,6 +237,7 @@ def p99(*arguments: str) -> float:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

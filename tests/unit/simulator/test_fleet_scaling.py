@@ -25,6 +25,7 @@ adapters: 12
 rate: 1
 seconds: 200
 load: [{at: 0.1, times: 1}, {at: 0.3, times: 8}, {at: 0.5, times: 8}, {at: 0.6, times: 1}]
+router: {overload: hold}
 autoscaler:
   {min_pods: 1, max_pods: 5, slots_per_pod: 1.5, startup_seconds: 10, down_window_seconds: 30}
 """
@@ -78,6 +79,7 @@ class TestTheShippedScenario:
             assert after <= before + 1
 
 
+@pytest.mark.slow
 def test_no_request_is_lost_when_pods_come_and_go(tmp_path: Path) -> None:
     scenario = small(tmp_path)
     simulation, run = play(scenario)
@@ -92,11 +94,13 @@ def test_no_request_is_lost_when_pods_come_and_go(tmp_path: Path) -> None:
     assert max(moment.draining for moment in run.moments) > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_fleet(tmp_path: Path) -> None:
     scenario = small(tmp_path)
     assert play(scenario)[1].moments == play(scenario)[1].moments
 
 
+@pytest.mark.slow
 def test_a_pod_takes_requests_after_its_startup_time(tmp_path: Path) -> None:
     scenario = small(tmp_path)
     fleet = scenario.fleet(200.0)
@@ -108,6 +112,7 @@ def test_a_pod_takes_requests_after_its_startup_time(tmp_path: Path) -> None:
     assert max(moment.starting for moment in run.moments) == 4
 
 
+@pytest.mark.slow
 def test_several_routers_agree_on_the_slots_wanted(tmp_path: Path) -> None:
     scenario = small(tmp_path)
     _, run = play(scenario, scenario.fleet(200.0, routers=3))
@@ -116,6 +121,7 @@ def test_several_routers_agree_on_the_slots_wanted(tmp_path: Path) -> None:
     assert ready[-1] < 5
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_fleet_over_time(tmp_path: Path) -> None:
     small(tmp_path)
     arguments = ["simulate", str(tmp_path / "mine.yaml"), "--algorithm", "lora-placement"]
@@ -164,6 +170,7 @@ def test_wrong_keys_are_named(tmp_path: Path, change: tuple[str, str], error: st
     assert error in str(found.value)
 
 
+@pytest.mark.slow
 def test_the_load_changes_evenly_between_its_points(tmp_path: Path) -> None:
     workload = small(tmp_path).workload
     shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.6, 1.0)

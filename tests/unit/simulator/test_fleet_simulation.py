@@ -9,6 +9,7 @@ import pytest
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_affinity import LoraAffinity
 from lora_router.routing.lora_placement import LoraPlacement
@@ -27,6 +28,7 @@ from lora_router.simulator.percentile import percentile
 from lora_router.simulator.scenario import shipped_scenario
 from lora_router.simulator.summary import Summary, median_of, summarise
 from lora_router.simulator.trace import Workload, make_trace
+from tests.parameters import mostly_slow
 
 WORKLOAD = Workload(12, zipf=1.0, base_share=0.1)
 FLEET = FleetOptions((EngineOptions(max_loras=2),) * 4, WORKLOAD.adapter_names)
@@ -56,6 +58,7 @@ def total(seconds: float = 60.0, rate: float = 8.0) -> int:
     return len(list(make_trace(WORKLOAD, rate=rate, seconds=seconds, seed=3)))
 
 
+@pytest.mark.slow
 def test_every_request_ends_and_the_ledger_is_empty_afterwards() -> None:
     simulation, run = play()
 
@@ -64,6 +67,26 @@ def test_every_request_ends_and_the_ledger_is_empty_afterwards() -> None:
     assert [router.fleet.ledger.total for router in simulation.routers] == [0]
 
 
+def test_the_requests_of_strangers_end_too_and_no_router_is_asked() -> None:
+    class Unasked(LeastRequest):
+        def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick:
+            raise AssertionError(request)
+
+    _, run = play(
+        replace(FLEET, strangers=1.0), lambda rng: Unasked(AlgorithmOptions(rng=rng)), seconds=5.0
+    )
+
+    assert len(run.requests) == total(5.0)
+    assert len({request.pod for request in run.requests}) > 1
+
+
+def test_a_scrape_that_fails_tells_the_router_nothing() -> None:
+    simulation, _ = play(replace(FLEET, lost_scrapes=1.0), seconds=2.0)
+
+    assert [state.metrics for state in simulation.routers[0].fleet] == [None] * 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("outages", [(), (Outage(1, at=20.0, lasts=15.0, sudden=True),)])
 def test_the_same_seed_gives_the_same_run(outages: tuple[Outage, ...]) -> None:
     fleet = replace(FLEET, outages=outages)
@@ -71,6 +94,7 @@ def test_the_same_seed_gives_the_same_run(outages: tuple[Outage, ...]) -> None:
     assert [r.first_token for r in first.requests] == [r.first_token for r in second.requests]
 
 
+@pytest.mark.slow
 def test_affinity_loads_less_and_waits_less_than_counting_requests() -> None:
     counting = summarise(play(make=least_request)[1], 60.0)
     knowing = summarise(play()[1], 60.0)
@@ -79,7 +103,7 @@ def test_affinity_loads_less_and_waits_less_than_counting_requests() -> None:
     assert knowing.slot_waits < counting.slot_waits
 
 
-@pytest.mark.parametrize("sudden", [False, True])
+@pytest.mark.parametrize("sudden", mostly_slow([False, True]))
 def test_no_request_is_lost_with_a_pod(sudden: bool) -> None:
     fleet = replace(FLEET, outages=(Outage(1, at=20.0, lasts=15.0, sudden=sudden),))
     simulation, run = play(fleet)
@@ -91,6 +115,7 @@ def test_no_request_is_lost_with_a_pod(sudden: bool) -> None:
     assert states["pod-1"].uid == "1"
 
 
+@pytest.mark.slow
 def test_several_routers_share_the_requests() -> None:
     simulation, run = play(replace(FLEET, routers=3))
     assert len(run.requests) == total()
@@ -109,6 +134,7 @@ class OneAtATime:
         return Hold("busy", 600.0)
 
 
+@pytest.mark.slow
 def test_held_requests_are_routed_when_a_pod_is_free() -> None:
     _, run = play(make=lambda _rng: OneAtATime(), rate=4.0, seconds=20.0)
 
@@ -124,6 +150,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.99) == 4.0
 
 
+@pytest.mark.slow
 def test_medians_are_figure_by_figure() -> None:
     summary = summarise(play()[1], 60.0)
     better = replace(summary, loads=0.0)
@@ -144,6 +171,7 @@ class InTurn:
         return Pick(pods[next(self._next) % len(pods)], "in-turn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "p50", "p99", "loads", "slot_waits"),
     [

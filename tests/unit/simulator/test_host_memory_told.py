@@ -48,6 +48,7 @@ def test_pods_tell_what_their_command_line_would(tmp_path: Path) -> None:
     assert fleet(tmp_path).spec_of(0) == LoraSpec(host_memory=UNLIMITED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", ["all", "none"])
 def test_what_a_router_believes_is_what_the_pods_have(tmp_path: Path, preload: str) -> None:
     keys = ("host_memory_told: true", f"preload: {preload}", "disk_load_ms: 300")

@@ -16,6 +16,7 @@ def drawn(lengths: Lengths, count: int = 20_000) -> list[int]:
     return [lengths.draw(rng) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_a_lognormal_length_has_its_median_and_a_heavy_tail() -> None:
     found = drawn(Lognormal(200, 1.0, 1_000_000))
 

@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from lora_router.discovery.pods_list import parse_pods
 from lora_router.simulator.__main__ import parse_arguments
 
 pytestmark = pytest.mark.slow  # Each test starts a Python.
@@ -57,6 +59,18 @@ async def test_it_prints_where_it_listens_and_exits_on_sigterm() -> None:
         assert await ends(process) == 0
 
 
+async def test_several_pods_run_in_one_process_and_the_router_reads_their_list(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "pods.yaml"
+    async with a_process("--count", "2", "--max-cpu-loras", "8", "--pods-file", str(file)) as pods:
+        lines = [await first_line(pods), await first_line(pods)]
+        assert [line["name"] for line in lines] == ["pod-7-1", "pod-7-2"]
+        listed = parse_pods(file.read_bytes())
+    assert [pod.address for pod in listed] == [line["address"] for line in lines]
+    assert [pod.lora.host_memory for pod in listed] == [8, 8]
+
+
 async def test_it_exits_at_the_end_of_its_standard_input() -> None:
     async with a_process() as process:
         await first_line(process)
@@ -87,7 +101,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
 def test_arguments_become_options() -> None:
     line = "--name p --adapters a1,a2, --max-loras 8 --step-ms 30 --disk-load-ms 300"
     flags = ["--loads-do-not-block", "--preload", "--stream-interval", "4"]
-    options = parse_arguments([*line.split(), *flags])
+    [options] = parse_arguments([*line.split(), *flags]).pods
     assert options.adapters == ("a1", "a2")
     assert options.preload
     assert options.stream_interval == 4
@@ -95,6 +109,13 @@ def test_arguments_become_options() -> None:
     assert options.engine.step_seconds == pytest.approx(0.03)
     assert options.engine.disk_load_seconds == pytest.approx(0.3)
     assert not options.engine.loads_block
+
+
+def test_several_pods_have_consecutive_ports() -> None:
+    pods = parse_arguments(["--name", "p", "--count", "3", "--port", "8001"]).pods
+    assert [(pod.name, pod.port) for pod in pods] == [("p-1", 8001), ("p-2", 8002), ("p-3", 8003)]
+    with pytest.raises(SystemExit):
+        parse_arguments(["--name", "p", "--count", "0"])
 
 
 def test_invalid_options_end_it_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import matplotlib
 import pytest
 
 from lora_router.simulator.command import SimulateOptions, simulate_command
@@ -96,6 +95,8 @@ def test_names_are_written_as_they_are(plots: Path) -> None:
 def test_the_same_runs_give_the_same_bytes_whatever_the_users_style(
     plots: Path, tmp_path: Path
 ) -> None:
+    import matplotlib
+
     with matplotlib.rc_context({"font.size": 30.0, "axes.facecolor": "black"}):
         again = simulate(tmp_path, tmp_path / "again")
 

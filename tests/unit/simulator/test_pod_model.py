@@ -95,6 +95,7 @@ behaviours = st.builds(
 )
 
 
+@pytest.mark.slow
 @examples(200)
 @given(behaviours, st.sampled_from([16, 48, 10]).flatmap(conversations))
 def test_caching_chunking_and_preempting_are_those_of_the_engine(
@@ -182,3 +183,16 @@ def test_a_scrape_shows_adapters_from_their_first_token_and_never_those_that_wai
     assert (metrics.running, metrics.waiting, metrics.deferred) == (2, 1, 1)
     assert metrics.residency is not None
     assert metrics.residency.gpu == {"a1", "a2"}
+
+
+def test_the_page_counts_tokens_as_steps_end() -> None:
+    events = EventQueue()
+    pod = PodModel("pod-1", SMALL, events, on_end=lambda _request: None)
+    pod.submit(SimulatedRequest("base", None, 10, 30, 0.0))
+    pod.submit(SimulatedRequest("base", None, 10, 12, 0.0))
+    counts: list[float | None] = []
+    for second in (0.1, 0.2, 0.3, 5.0):
+        events.call_at(second, lambda: counts.append(pod.metrics().generated_tokens))
+    events.run(lambda: len(counts) == 4)
+    assert counts[-1] == 42
+    assert 0 < (counts[0] or 0) < (counts[1] or 0) < (counts[2] or 0) < 42

@@ -320,6 +320,7 @@ asks = st.lists(
 )
 
 
+@pytest.mark.slow
 @examples(150)
 @given(
     asks, st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([16, 48, 10])

@@ -12,6 +12,8 @@ from lora_router.simulator.router_options import RouterOptions
 from lora_router.simulator.scenario import Scenario, read_scenario
 from lora_router.simulator.trace import make_trace
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 40.0
 CHATS = """\
 about: chats that grow by 1,000 tokens a turn

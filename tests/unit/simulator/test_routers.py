@@ -16,6 +16,7 @@ from lora_router.simulator.knowledge import PEERING
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.router_model import RouterModel
 from lora_router.simulator.trace import Arrival, Workload, make_trace
+from tests.parameters import mostly_slow
 
 WORKLOAD = Workload(12, zipf=1.0)
 FLEET = FleetOptions(
@@ -67,6 +68,7 @@ def event(trouble: RouterTrouble, at: float, lasts: float, router: int = 0) -> R
     return RouterEvent(trouble, router, at, lasts)
 
 
+@pytest.mark.slow
 def test_routers_meet_at_once_and_know_what_the_others_have_in_flight() -> None:
     watched = Watched(replace(FLEET, routers=3))
     watched.at(0.2, lambda: [watched.peers(number) for number in range(3)])
@@ -79,6 +81,7 @@ def test_routers_meet_at_once_and_know_what_the_others_have_in_flight() -> None:
     assert [watched.in_flight(number) for number in range(3)] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_whatever_the_network_does() -> None:
     fleet = replace(
         FLEET,
@@ -93,7 +96,7 @@ def test_the_same_seed_gives_the_same_run_whatever_the_network_does() -> None:
     assert first.seconds == second.seconds
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4])
+@pytest.mark.parametrize("delay", mostly_slow([0.0, 0.4]))
 def test_what_a_router_knows_of_its_peers_is_as_old_as_the_delay(delay: float) -> None:
     """The peer's requests end at about the same time, which a router hears later."""
     watched = Watched(replace(FLEET, wire=WireOptions(delay, 0.0)), seconds=3.0)
@@ -109,6 +112,7 @@ def test_what_a_router_knows_of_its_peers_is_as_old_as_the_delay(delay: float) -
     assert later < now
 
 
+@pytest.mark.slow
 def test_a_router_catches_up_after_each_lost_message() -> None:
     watched = Watched(replace(FLEET, wire=WireOptions(loss=0.1)))
     watched.at(15.0, lambda: (watched.peers(0), watched.peers(1)))
@@ -121,6 +125,7 @@ def test_a_router_catches_up_after_each_lost_message() -> None:
         assert router.hub.counts.reports_received > 100
 
 
+@pytest.mark.slow
 def test_late_packets_delay_the_messages_behind_them_and_lose_none() -> None:
     watched = Watched(replace(FLEET, wire=WireOptions(late=0.1)))
     watched.run()
@@ -130,6 +135,7 @@ def test_late_packets_delay_the_messages_behind_them_and_lose_none() -> None:
     assert here.counts.reports_sent - there.counts.reports_received <= 15
 
 
+@pytest.mark.slow
 def test_a_partition_makes_routers_forget_each_other_until_it_is_over() -> None:
     parted = [event(PARTED, 5.0, 5.0, number) for number in range(2)]
     watched = Watched(replace(FLEET, router_events=tuple(parted)))
@@ -139,6 +145,7 @@ def test_a_partition_makes_routers_forget_each_other_until_it_is_over() -> None:
     assert watched.seen == [(["router-1"], True), ([], False), ([], False), (["router-1"], True)]
 
 
+@pytest.mark.slow
 def test_a_short_partition_only_delays_what_routers_say() -> None:
     parted = [event(PARTED, 5.0, 0.5, number) for number in range(2)]
     watched = Watched(replace(FLEET, router_events=tuple(parted)))
@@ -148,6 +155,7 @@ def test_a_short_partition_only_delays_what_routers_say() -> None:
         assert router.hub.counts.silent == 0
 
 
+@pytest.mark.slow
 def test_a_killed_router_is_forgotten_and_another_one_takes_its_place() -> None:
     watched = Watched(replace(FLEET, router_events=(event(KILLED, 5.0, 5.0),)))
     for time in (4.9, 5.5, 6.1, 12.0):
@@ -164,6 +172,7 @@ def test_a_killed_router_is_forgotten_and_another_one_takes_its_place() -> None:
     assert watched.in_flight(1) == 0
 
 
+@pytest.mark.slow
 def test_routers_that_are_replaced_one_after_the_other_know_what_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -217,6 +226,7 @@ def test_requests_wait_while_no_router_is_there() -> None:
     assert all(each.first_token > 8.0 for each in late)
 
 
+@pytest.mark.slow
 def test_a_router_that_stands_still_is_forgotten_and_met_again() -> None:
     watched = Watched(replace(FLEET, router_events=(event(STALLED, 5.0, 2.0),)))
     for time in (4.9, 6.5, 8.5):
@@ -227,6 +237,7 @@ def test_a_router_that_stands_still_is_forgotten_and_met_again() -> None:
     assert len(run.requests) == len(watched.trace)
 
 
+@pytest.mark.slow
 def test_routers_with_clocks_of_different_speeds_understand_each_other() -> None:
     watched = Watched(replace(FLEET, clock_rates=(1.0, 0.8)))
     watched.run()
@@ -236,6 +247,7 @@ def test_routers_with_clocks_of_different_speeds_understand_each_other() -> None
         assert sum(router.hub.counts.rejected.values()) == 0
 
 
+@pytest.mark.slow
 def test_scrapes_of_a_router_with_a_fast_clock_are_fresh() -> None:
     watched = Watched(replace(FLEET, clock_rates=(1.5,)))
     clock = watched.simulation

@@ -26,6 +26,7 @@ from lora_router.simulator.scenario import (
 )
 from lora_router.simulator.sessions import Sessions
 from lora_router.simulator.trace import Arrival, Workload, make_trace
+from tests.parameters import mostly_slow
 from tests.scripts import load_script
 
 BENCH = sorted((Path(__file__).parents[3] / "bench/scenarios").glob("*.yaml"))
@@ -56,7 +57,7 @@ def fleet(directory: Path, *lines: str) -> FleetOptions:
 # Those that come with the package
 
 
-@pytest.mark.parametrize("name", shipped_scenarios())
+@pytest.mark.parametrize("name", mostly_slow(shipped_scenarios()))
 def test_every_shipped_scenario_can_be_played(name: str) -> None:
     scenario = shipped_scenario(name)
     trace = list(make_trace(scenario.workload, rate=scenario.rate, seconds=10.0, seed=1))
@@ -224,6 +225,7 @@ def test_a_load_is_a_share_of_the_capacity(tmp_path: Path) -> None:
         read_scenario(written(tmp_path)).rate_at(0.85)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", BENCH, ids=lambda path: path.stem)
 def test_every_scenario_of_the_benches_can_be_played(path: Path) -> None:
     scenario = read_scenario(path)
@@ -345,10 +347,12 @@ def test_absent_and_empty_optional_keys_are_the_same(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_routers_can_be_written_down(tmp_path: Path) -> None:
-    found = fleet(tmp_path, "router: {max_hold_seconds: 5, closed_slots_share: 0.2}")
+    found = fleet(
+        tmp_path, "router: {max_hold_seconds: 5, closed_slots_share: 0.2, overload: hold}"
+    )
     assert found.max_hold_seconds == 5.0
     assert found.overload == Overload(closed_slots_share=0.2)
-    assert fleet(tmp_path).overload == Overload()
+    assert fleet(tmp_path).overload == Overload(sheds=True)
 
 
 def test_a_request_waits_on_a_pod_after_the_longest_hold(tmp_path: Path) -> None:

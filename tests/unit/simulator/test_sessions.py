@@ -76,6 +76,7 @@ def test_a_session_goes_on_after_its_answer_and_the_time_to_think() -> None:
     assert [turn.after for turn in session(slow, answers=Even(50, 50))] == [0.0, 5.0, 5.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_the_rate_counts_all_requests_and_holds_from_the_first_second(share: float) -> None:
     made = trace(replace(CHATS, share=share))
@@ -89,6 +90,7 @@ def test_the_rate_counts_all_requests_and_holds_from_the_first_second(share: flo
     )
 
 
+@pytest.mark.slow
 def test_a_session_has_one_adapter() -> None:
     models = defaultdict(set)
     for arrival in trace(CHATS, base_share=0.3):

@@ -340,6 +340,49 @@ async def test_adapters_come_and_go_in_the_list_of_models(client: Client) -> Non
     assert (await client.post("/v1/unload_lora_adapter", {"lora_name": "a9"}))[0].status == 404
 
 
+@pytest.mark.parametrize("stalls", [True, False])
+async def test_a_load_takes_the_time_of_a_load_from_disk_and_stalls_the_batch(
+    *, stalls: bool
+) -> None:
+    engine = EngineOptions(step_seconds=0.001, disk_load_seconds=0.2, loads_block=stalls)
+    async with a_pod(engine=engine) as client, generating(client, "base"):
+        steps, began = client.pod.engine.steps, asyncio.get_running_loop().time()
+        new = {"lora_name": "a9", "lora_path": "s3://bucket/a9"}
+        assert (await client.post("/v1/load_lora_adapter", new))[0].status == 200
+        assert asyncio.get_running_loop().time() - began >= 0.2
+        assert (client.pod.engine.steps <= steps + 5) is stalls
+        assert "a9" in client.pod.engine.slots
+        assert "a9" in client.pod.engine.host_cache
+        listed = json.loads((await client.get("/v1/models"))[1])["data"]
+        assert listed[-1]["root"] == "s3://bucket/a9"
+
+
+async def test_without_runtime_loading_there_are_no_calls() -> None:
+    async with a_pod(runtime_loading=False) as client:
+        new = {"lora_name": "a9", "lora_path": "/a9"}
+        assert (await client.post("/v1/load_lora_adapter", new))[0].status == 404
+
+
+async def test_sources_without_a_fit_adapter_are_refused_as_by_vllm(client: Client) -> None:
+    for path, status, text in (
+        ("/missing/a9", 404, "Loading lora a9 failed: No adapter found for /missing/a9"),
+        ("/unfit/a9", 400, "LoRA rank 64 is greater than max_lora_rank 16."),
+    ):
+        document = {"lora_name": "a9", "lora_path": path}
+        response, body = await client.post("/v1/load_lora_adapter", document)
+        assert (response.status, json.loads(body)["error"]["message"]) == (status, text)
+
+
+async def test_a_load_in_place_replaces_an_adapter(client: Client) -> None:
+    document = {"lora_name": "a1", "lora_path": "/new/a1"}
+    assert (await client.post("/v1/load_lora_adapter", document))[0].status == 400
+
+    document |= {"load_inplace": True}  # type: ignore[dict-item]
+    assert (await client.post("/v1/load_lora_adapter", document))[0].status == 200
+
+    assert client.pod.adapters.roots["a1"] == "/new/a1"
+
+
 async def test_an_adapter_needs_a_name_and_a_path(client: Client) -> None:
     for document in ({}, {"lora_name": "a9"}, {"lora_name": 5, "lora_path": "/a"}):
         assert (await client.post("/v1/load_lora_adapter", document))[0].status == 400

@@ -3,6 +3,8 @@
 import random
 from itertools import pairwise
 
+import pytest
+
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.lora_placement import LoraPlacement
@@ -44,6 +46,7 @@ def recorded(algorithm: type[LeastRequest | LoraPlacement] = LeastRequest) -> Ti
     return timeline
 
 
+@pytest.mark.slow
 def test_samples_are_spread_evenly_over_the_time() -> None:
     timeline = recorded()
 
@@ -52,6 +55,7 @@ def test_samples_are_spread_evenly_over_the_time() -> None:
     assert all(len(pod.slots) == 2 for sample in timeline.samples for pod in sample.pods)
 
 
+@pytest.mark.slow
 def test_an_adapter_keeps_its_place_while_it_is_loaded() -> None:
     def places(pod: PodSample) -> dict[str, int]:
         return {slot.adapter: place for place, slot in enumerate(pod.slots) if slot is not None}
@@ -65,6 +69,7 @@ def test_an_adapter_keeps_its_place_while_it_is_loaded() -> None:
     assert (stayed > 1000, moved) == (True, 0)
 
 
+@pytest.mark.slow
 def test_waiting_on_pods_and_in_the_router_are_counted_apart() -> None:
     scattering, placing = recorded(LeastRequest), recorded(LoraPlacement)
 
@@ -75,6 +80,7 @@ def test_waiting_on_pods_and_in_the_router_are_counted_apart() -> None:
     assert sum(pod.deferred for pod in busiest.pods) == busiest.deferred
 
 
+@pytest.mark.slow
 def test_recording_does_not_change_the_simulation() -> None:
     watched, alone = simulation(), simulation()
     record_timeline(watched, SECONDS)
@@ -84,6 +90,7 @@ def test_recording_does_not_change_the_simulation() -> None:
     assert first.pods == second.pods
 
 
+@pytest.mark.slow
 def test_of_a_large_fleet_the_first_pods_are_drawn_and_all_that_wait_are_counted() -> None:
     engines = (EngineOptions(max_loras=64, max_cpu_loras=64),) * 5
     large = simulation(fleet=FleetOptions(engines, WORKLOAD.adapter_names))

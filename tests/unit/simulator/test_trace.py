@@ -21,6 +21,7 @@ def trace(workload: Workload, *, rate: float = 50.0, seconds: float = 200.0) -> 
     return list(make_trace(workload, rate=rate, seconds=seconds, seed=1))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_trace_again() -> None:
     workload = Workload(8, zipf=1.0, base_share=0.2, shuffle_seconds=10)
     assert trace(workload) == trace(workload)
@@ -52,6 +53,7 @@ def test_bursts_change_the_variation_and_not_the_rate(burstiness: float) -> None
     assert statistics.pvariance(gaps) / mean**2 == pytest.approx(burstiness, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_crowd_comes_and_goes() -> None:
     made = trace(Workload(4, crowd=Crowd(at=0.5, lasts=0.1, share=0.5)))
     crowd = [arrival.at for arrival in made if arrival.model == CROWD_ADAPTER]
@@ -60,6 +62,7 @@ def test_a_crowd_comes_and_goes() -> None:
     assert len(crowd) == pytest.approx(500, rel=0.2)
 
 
+@pytest.mark.slow
 def test_bursts_come_again_and_again_each_for_one_adapter() -> None:
     quiet = Workload(24)
     made = trace(replace(quiet, bursts=Bursts(50.0, requests=100, within_seconds=2.0)))

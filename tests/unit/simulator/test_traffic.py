@@ -37,6 +37,7 @@ def test_all_requests_of_a_session_have_its_adapter() -> None:
     assert models != [arrival.model for arrival in traffic.requests(2)]
 
 
+@pytest.mark.slow
 def test_adapters_are_drawn_by_popularity_and_some_sessions_have_none() -> None:
     traffic = replayed(
         recording([0.01 * at for at in range(20_000)]),

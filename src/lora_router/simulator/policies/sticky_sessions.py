@@ -5,7 +5,7 @@ import random
 from lora_router.routing.algorithm import AlgorithmOptions, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.least_request import least_loaded
-from lora_router.routing.prefix_pods import cached_share
+from lora_router.routing.prefix_share import cached_share
 from lora_router.simulator.engine_options import EngineOptions
 
 PODS = 2

@@ -1,28 +1,18 @@
 """The published policies of the simulator, with their sources."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
-from lora_router.routing.weighted_scores import PROFILE, WeightedScores
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.policies.dynamo_kv import DynamoKv
 from lora_router.simulator.policies.dynamo_lora import DynamoLora
 from lora_router.simulator.policies.expected_wait import Cost, HoldForSlot
 from lora_router.simulator.policies.l_metric import LMetricLocal
+from lora_router.simulator.policies.llmd_default import LlmdDefault
 from lora_router.simulator.policies.preble import PrefixCachePreble
 from lora_router.simulator.policies.sticky_sessions import StickySessions
 from lora_router.simulator.policies.toppings import Toppings
-
-
-class LlmdDefault(WeightedScores):
-    """The default profile of llm-d-router, which has no score for adapters."""
-
-    name = "llm-d-default"
-
-    def __init__(self, options: AlgorithmOptions, _engine: EngineOptions) -> None:
-        profile = {PROFILE: "prefix:3 queue:2 kv:2"}
-        super().__init__(replace(options, extra=profile))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +25,11 @@ class PublishedPolicy:
     """Where it is described: the paper or the files, and their version or date."""
     make: Callable[[AlgorithmOptions, EngineOptions], Algorithm]
     """Creates it for pods of this speed."""
+
+    @property
+    def module(self) -> str:
+        """The module that has it."""
+        return self.make.__module__
 
 
 POLICIES: Mapping[str, PublishedPolicy] = {

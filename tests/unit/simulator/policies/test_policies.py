@@ -42,6 +42,7 @@ class TestTheTable:
         for name in installed():
             assert name in ours or f"`{name}`" in PAGE
 
+    @pytest.mark.slow
     def test_each_policy_has_the_name_of_its_row_and_none_hides_an_installed_one(self) -> None:
         assert not POLICIES.keys() & installed().keys()
         for name in POLICIES:
@@ -326,6 +327,7 @@ def test_sent_requests_are_forgotten_in_the_order_in_which_they_were_sent() -> N
     assert sent.size_on(pod) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(POLICIES), "prefix-cache", "weighted-scores"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_pick_is_always_a_candidate_and_the_same_seed_picks_the_same(

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router.simulator.recorded import recording
 from lora_router.simulator.recorded.formats import FORMATS, read_recording
 from lora_router.simulator.recorded.recording import RecordedRequest, TraceError
+from tests.examples import examples
 
 OWN = "timestamp,user,model,prompt_tokens,output_tokens\n"
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -165,7 +166,8 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@pytest.mark.slow
+@examples(50)
 @given(head=HEADS, rows=st.lists(st.lists(CELLS, max_size=7), max_size=2))
 def test_any_csv_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, head: str, rows: list[list[str]]
@@ -174,7 +176,8 @@ def test_any_csv_is_read_or_refused(
     check_read_or_refused(tmp_path_factory.getbasetemp() / "any.csv", text)
 
 
-@settings(max_examples=50)
+@pytest.mark.slow
+@examples(50)
 @given(changes=st.dictionaries(st.sampled_from(["timestamp", "input_length", "hash_ids"]), JSON))
 def test_any_json_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any]
