@@ -25,6 +25,7 @@ class DebugPages:
             gathering: Asks all processes.
         """
         self._decision = gathering.decision
+        self._order = gathering.order
         self._pages: Mapping[str, Page] = {
             "routers": gathering.routers,
             "pods": gathering.pods,
@@ -33,6 +34,7 @@ class DebugPages:
             "decisions": gathering.decisions,
             "explain": gathering.explain,
             "facts": gathering.facts,
+            "steps": gathering.steps,
         }
 
     async def show(self, name: str, query: Mapping[str, str]) -> Shown:
@@ -43,12 +45,22 @@ class DebugPages:
         if page is None:
             known = ", ".join(f"/debug/{each}" for each in self._pages)
             return _error(404, f"there is no page /debug/{name:.80}; there are {known}")
-        try:
-            return Shown(await json_of(await page(query)))
-        except ArgumentsError as error:
-            return _error(400, str(error))
-        except NoAnswerError as error:
-            return _error(404, str(error))
+        return await _made(page, query)
+
+    async def order(self, order: Mapping[str, str]) -> Shown:
+        """Give an order to the router that loads adapters, and return the page about it."""
+        shown = await _made(self._order, order)
+        # Nothing is missing that could be named in another way: try again.
+        return shown._replace(status=503) if shown.status == 404 else shown
+
+
+async def _made(page: Page, query: Mapping[str, str]) -> Shown:
+    try:
+        return Shown(await json_of(await page(query)))
+    except ArgumentsError as error:
+        return _error(400, str(error))
+    except NoAnswerError as error:
+        return _error(404, str(error))
 
 
 def _error(status: int, message: str) -> Shown:

@@ -25,6 +25,11 @@ def _settle_pod(row: Row) -> None:
         row["cache_use"] = round(row["cache_use"], 2)
 
 
+def _settle_adapter(row: Row) -> None:
+    for failing in row["failing"]:
+        del failing["next_try_seconds"]  # It counts down, which the page does not show.
+
+
 def _needs_attention(row: Row) -> bool:
     return bool(row["health"] != "healthy" or row["state"] != "ready" or row["age_seconds"])
 
@@ -61,6 +66,7 @@ PARTS = (
         most=200,
         queries=({"limit": "200"},),
         every=2,
+        settle=_settle_adapter,
     ),
     Part(
         "routers",

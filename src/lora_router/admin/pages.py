@@ -1,8 +1,8 @@
 """What the admin port shows to people: the page, and what is under ``/debug``.
 
-All of it is read-only and stands behind the gate. So does each path that nothing is served at, so
-that a page that is added later cannot be left open by mistake. Only the paths in ``OPEN`` are what
-they were: probes and Prometheus read them.
+All of it stands behind the gate, and all but orders is read-only. So does each path that nothing is
+served at, so that a page that is added later cannot be left open by mistake. Only the paths in
+``OPEN`` are what they were: probes and Prometheus read them.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from aiohttp.typedefs import Middleware
 from lora_router.admin.documents import Document, page, sign_in
 from lora_router.admin.events import Events
 from lora_router.admin.gate import Gate
-from lora_router.admin.shown import BUSY, InRouter, Show, Shown
+from lora_router.admin.orders import ORDER, takes_orders
+from lora_router.admin.shown import BUSY, InRouter, Order, Show, Shown
 from lora_router.admin.token import SESSION_SECONDS
 
 __all__ = ["Show", "Shown", "add_pages"]
@@ -37,14 +38,21 @@ HEADERS = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def add_pages(app: web.Application, gate: Gate, in_router: InRouter, show: Show | None) -> None:
+def add_pages(
+    app: web.Application,
+    gate: Gate,
+    in_router: InRouter,
+    show: Show | None,
+    order: Order | None = None,
+) -> None:
     """Add the gate, and the pages behind it.
 
     Args:
         app: The admin server's application.
         gate: Who may see them.
-        in_router: Runs ``show``.
+        in_router: Runs ``show`` and ``order``.
         show: Makes the pages under ``/debug``, which the page shows. ``None``: there are none.
+        order: Gives orders. ``None``: none are taken.
     """
     app.middlewares.append(_guarded(gate))
     app.on_response_prepare.append(_protect)
@@ -59,6 +67,8 @@ def add_pages(app: web.Application, gate: Gate, in_router: InRouter, show: Show 
         app.router.add_get("/", _sends(document))
         app.router.add_get(EVENTS, events.serve)
         app.router.add_get("/debug/{name:.+}", _debug(in_router, show))
+    if order is not None:
+        app.router.add_post(ORDER, takes_orders(gate, in_router, order))
 
 
 def _guarded(gate: Gate) -> Middleware:

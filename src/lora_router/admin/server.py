@@ -17,7 +17,7 @@ from aiohttp import web
 from lora_router.admin.connections import Connections
 from lora_router.admin.gate import Gate
 from lora_router.admin.pages import EVENTS, SIGN_IN, Handler, add_pages
-from lora_router.admin.shown import BUSY, Show
+from lora_router.admin.shown import BUSY, Order, Show
 from lora_router.admin.token import Token
 from lora_router.listening import listen, shown_address
 from lora_router.side_loop import SideLoop
@@ -63,6 +63,7 @@ class AdminServer:
         port: int,
         token_file: Path | None = None,
         show: Show | None = None,
+        order: Order | None = None,
     ) -> None:
         """Create a server that does not listen yet.
 
@@ -74,6 +75,7 @@ class AdminServer:
             port: The port; 0 selects a free one.
             token_file: The file with the token that the page and ``/debug`` require.
             show: Makes the pages under ``/debug``. ``None``: there are none.
+            order: Gives orders to the router that loads adapters. ``None``: none are taken.
 
         Raises:
             TokenError: The file holds no usable token.
@@ -84,6 +86,7 @@ class AdminServer:
         self._host = host
         self._gate = Gate(host, None if token_file is None else Token(token_file))
         self._show = show
+        self._order = order
         self.port = port
         """The port it listens on after ``start``."""
         self._loop: SideLoop | None = None
@@ -126,7 +129,7 @@ class AdminServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        add_pages(app, self._gate, self._made, self._show)
+        add_pages(app, self._gate, self._made, self._show, self._order)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         server = self._runner.server

@@ -23,6 +23,11 @@ It is called in the router's loop. The first value of a query's key counts.
 """
 
 
+Order = Callable[[Mapping[str, str]], Awaitable[Shown]]
+"""Gives an order, such as to load an adapter, and makes the page about it. It is called in the
+router's loop."""
+
+
 class InRouter(Protocol):
     """Awaits something in the router's loop."""
 

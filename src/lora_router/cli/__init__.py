@@ -7,6 +7,7 @@ Exit status: 0 success; 1 the command ran and failed, or the reader of its outpu
 import os
 import sys
 
+from lora_router.garbage import collect_seldom_at_start
 from lora_router.signals import hangups
 
 _INTERRUPTED = 130
@@ -16,6 +17,9 @@ def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     if sys.argv[1:2] == ["serve"]:
         hangups.hold()
+    collect_seldom_at_start()
+    # Pydantic would read the metadata of every installed package to find plug-ins of its own.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # Imported here, because Ctrl-C can also come while Python still reads the modules.
         from lora_router.cli.commands import app

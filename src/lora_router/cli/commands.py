@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from lora_router import __version__
+from lora_router.cli.adapters import app as adapters
 from lora_router.cli.demo import demo
 from lora_router.cli.doctor import doctor
 from lora_router.cli.explain import explain
 from lora_router.cli.inspect import probe, scrape
-from lora_router.cli.pods import adapters, pods
+from lora_router.cli.pods import pods
 from lora_router.cli.serve import serve
 from lora_router.cli.settings import envoy_config, show_config
 from lora_router.cli.simulate import simulate
@@ -34,7 +35,7 @@ app.command()(scrape)
 app.command()(probe)
 app.command()(explain)
 app.command()(pods)
-app.command()(adapters)
+app.add_typer(adapters)
 app.command()(top)
 app.command()(doctor)
 app.command()(demo)

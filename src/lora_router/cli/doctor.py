@@ -8,7 +8,6 @@ import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
 from lora_router.cli.options import AsJson, ConfigFile
-from lora_router.terminal import output_console, print_report
 
 
 def doctor(
@@ -27,6 +26,7 @@ def doctor(
     from lora_router.doctor.examination import examine, exit_status
     from lora_router.doctor.reading import read_facts
     from lora_router.doctor.report import document, render
+    from lora_router.terminal import output_console, print_report
 
     facts = ask(read_facts, admin, token_file, config)
     findings = examine(facts)

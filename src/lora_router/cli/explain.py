@@ -6,7 +6,6 @@ import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
 from lora_router.cli.options import AsJson, ConfigFile, complete_algorithm, fail
-from lora_router.terminal import output_console, print_report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -100,6 +99,7 @@ def _print(page: "ExplainPage | DecisionPage") -> None:
 
     from lora_router.debug.pages import ExplainPage
     from lora_router.debug.tables import candidates_table
+    from lora_router.terminal import output_console, print_report
 
     console = output_console()
     parts: list[RenderableType] = [Text(page.text)]

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from lora_router.cli.options import ConfigFile, fail, load
-from lora_router.terminal import output_console, print_report
 
 
 def scrape(
@@ -22,6 +21,7 @@ def scrape(
 ) -> None:
     """Print what the router reads from metrics pages."""
     from lora_router.scrape.report import SourceError, read_source, render_reports
+    from lora_router.terminal import output_console, print_report
 
     stdin = sys.stdin.buffer.read() if "-" in sources else b""
 

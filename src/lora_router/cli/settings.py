@@ -15,7 +15,6 @@ from lora_router.cli.options import (
     fail,
     load,
 )
-from lora_router.terminal import output_console, print_report
 
 
 def show_config(
@@ -27,6 +26,7 @@ def show_config(
 ) -> None:
     """Print every setting in force and its source."""
     from lora_router.config.report import config_json, render_config
+    from lora_router.terminal import output_console, print_report
 
     loaded = load(config, assignments, {"endpoints": endpoints, "algorithm": algorithm})
     if as_json:

@@ -14,7 +14,6 @@ import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
 from lora_router.cli.options import AsJson, ConfigFile, fail
-from lora_router.terminal import output_console, print_report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +39,8 @@ def top(
 
     Without a terminal, print one picture and exit.
     """
+    from lora_router.terminal import output_console
+
     if not interval >= _SHORTEST_SECONDS:
         fail(f"--interval {interval:g}: must be at least {_SHORTEST_SECONDS:g}", status=2)
     console = output_console()
@@ -62,6 +63,7 @@ async def _read(client: "DebugClient") -> "Pages":
 
 def _print(console: "Console", pages: "Pages") -> None:
     from lora_router.debug.top_view import top_view
+    from lora_router.terminal import print_report
 
     width = console.width if sys.stdout.isatty() else _WIDTH
     print_report(console, top_view(pages, width, None))

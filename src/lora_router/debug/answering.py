@@ -17,6 +17,7 @@ from lora_router.debug.explained_rows import explanation, held_decision, past_de
 from lora_router.debug.fact_rows import RouterFacts, fact_parts
 from lora_router.debug.fleet_rows import AdapterSurvey, add_traffic, pod_parts
 from lora_router.debug.held_rows import find_held, held_rows
+from lora_router.debug.loading import Loading
 from lora_router.debug.parts import AdapterPart
 from lora_router.debug.questions import Answer, AnswerError, Question, encode, read_question
 from lora_router.debug.rows import RouterRow
@@ -84,6 +85,8 @@ class Debug:
         self._decisions = decisions
         self._process = process
         self._traffic = traffic
+        self.loading: Loading | None = None
+        """Answers about the loader; ``None``: this process never loads adapters."""
         self._kinds: Mapping[str, Callable[[Arguments], Awaitable[Answer]]] = {
             "routers": self._routers,
             "pods": self._pods,
@@ -93,6 +96,8 @@ class Debug:
             "decision": self._decision,
             "explain": self._explain,
             "facts": self._facts,
+            "steps": self._steps,
+            "order": self._order,
         }
 
     async def answer(self, question: bytes) -> bytes:
@@ -155,8 +160,20 @@ class Debug:
                 row = None if name == OTHER else survey.of(name)
                 if row is not None:
                     add_traffic(row, traffic)
+        if self.loading is not None:
+            await self.loading.add_declared(survey.of)
         rows = await survey.look(arguments.limit)
         return await self._answer(_sliced(sorted(rows, key=busyness)), survey.more)
+
+    async def _steps(self, arguments: Arguments) -> Answer:
+        if self.loading is None:
+            return Answer(at=self._process.wall())
+        return await self.loading.steps(arguments)
+
+    async def _order(self, arguments: Arguments) -> Answer:
+        if self.loading is None:
+            return Answer(at=self._process.wall())
+        return self.loading.obey(arguments)
 
     async def _held(self, arguments: Arguments) -> Answer:
         director = self._director
@@ -204,9 +221,17 @@ class Debug:
         return Answer(at=self._process.wall(), parts=encoded, more=more)
 
 
-def busyness(row: AdapterPart) -> tuple[int, int, int, int, str]:
-    """Return a key by which the busiest adapters are first."""
-    return -row.held - row.in_flight, -row.held, -row.requests, -len(row.loaded), row.name
+def busyness(row: AdapterPart) -> tuple[int, int, int, int, int, str]:
+    """Return a key by which the busiest adapters are first, and then those that fail to load."""
+    failing = -len(row.failing)
+    return (
+        -row.held - row.in_flight,
+        -row.held,
+        -row.requests,
+        failing,
+        -len(row.loaded),
+        row.name,
+    )
 
 
 def _sliced(rows: Sequence[AdapterPart]) -> list[Sequence[AdapterPart]]:

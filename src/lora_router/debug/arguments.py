@@ -15,6 +15,7 @@ LIMITS: Mapping[Kind, tuple[int, int]] = {
     "adapters": (500, 2048),
     "held": (200, 2048),
     "decisions": (100, 1000),
+    "steps": (500, 2048),
 }
 """For each kind of rows that are bounded: how many there are unless the question says otherwise,
 and the most."""
@@ -27,6 +28,8 @@ PARAMETERS: Mapping[Kind, tuple[str, ...]] = {
     "decision": ("id", "router"),
     "facts": (),
     "explain": ("model", "strategy", "filter", "size"),
+    "steps": ("limit",),
+    "order": ("action", "name", "source", "base_model", "copies"),
 }
 """The parameters of each kind."""
 

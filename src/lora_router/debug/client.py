@@ -1,7 +1,6 @@
 """Reads the debug pages of a running router: what the commands do."""
 
 import asyncio
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self, TypeVar
@@ -11,6 +10,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from lora_router.connection_error import reason_of
 from lora_router.debug.pages import (
     AdaptersPage,
     DecisionPage,
@@ -18,8 +18,10 @@ from lora_router.debug.pages import (
     ExplainPage,
     FactsPage,
     HeldPage,
+    OrderPage,
     PodsPage,
     RoutersPage,
+    StepsPage,
 )
 
 TIMEOUT_SECONDS = 15.0
@@ -37,7 +39,9 @@ _PATHS: Mapping[type[Struct], str] = {
     DecisionPage: "decisions/",
     ExplainPage: "explain",
     FactsPage: "facts",
+    StepsPage: "steps",
 }
+_ORDER = "/debug/order"
 
 
 class DebugPageError(Exception):
@@ -119,10 +123,35 @@ class DebugClient:
         Raises:
             DebugPageError: It cannot be read.
         """
+        return await self._answer("GET", path, statuses, params=query)
+
+    async def order(self, asked: Mapping[str, str]) -> OrderPage:
+        """Give an order to the router that loads adapters, and return what became of it.
+
+        Raises:
+            DebugPageError: It was not obeyed.
+        """
+        body = await self._answer("POST", _ORDER, (200,), json=dict(asked))
+        try:
+            return msgspec.json.decode(body, type=OrderPage)
+        except msgspec.MsgspecError as error:
+            raise DebugPageError(f"{self._url}: no answer of a lora-router: {error}") from None
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        statuses: Collection[int],
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Mapping[str, str] | None = None,
+    ) -> bytes:
         session = self._session
         assert session is not None  # noqa: S101 -- it is used as a context manager
         try:
-            async with session.get(self._url + path, params=query) as response:
+            async with session.request(
+                method, self._url + path, params=params, json=json
+            ) as response:
                 body = await response.content.read(MAX_PAGE_BYTES + 1)
                 if len(body) > MAX_PAGE_BYTES:
                     raise DebugPageError(f"{self._url}{path}: longer than {MAX_PAGE_BYTES} bytes")
@@ -139,14 +168,12 @@ class DebugClient:
                 f"{self._url}: timeout, no answer within {TIMEOUT_SECONDS:g} s"
             ) from None
         except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno
-            why = os.strerror(number) if number is not None and number > 0 else str(error.os_error)
+            why = reason_of(error)
             raise DebugPageError(
                 f"{self._url}: no router answers ({why}); --admin names the admin port of another"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            what = str(error) or type(error).__name__
-            raise DebugPageError(f"{self._url}: {what}") from None
+            raise DebugPageError(f"{self._url}: {reason_of(error)}") from None
 
     def _refused(self, path: str, status: int, body: bytes) -> str:
         """Return what to say about a page with another status than 200."""

@@ -100,8 +100,12 @@ def row_of(decision: Decision, log: DecisionLog, kind: type[_Row]) -> _Row:
         prompt_tokens=decision.prompt_tokens,
         completion_tokens=decision.completion_tokens,
         cached_tokens=decision.cached_tokens,
-        estimated_prompt_tokens=decision.estimated_prompt_tokens,
-        expected_cached_tokens=decision.expected_cached_tokens,
+        estimated_prompt_tokens=_whole(decision.estimated_prompt_tokens),
+        expected_cached_tokens=_whole(decision.expected_cached_tokens),
         abnormal=log.is_abnormal(decision),
         slow=log.is_slow(decision),
     )
+
+
+def _whole(tokens: float | None) -> int | None:
+    return None if tokens is None else round(tokens)

@@ -11,7 +11,7 @@ from lora_router.debug.telling import tell_now, tell_past
 from lora_router.routing.algorithm import Cost, InferenceRequest, Sight
 from lora_router.routing.director import Director
 from lora_router.routing.explaining import Explained
-from lora_router.routing.looks import sights_of
+from lora_router.routing.looks import Seen, sights_of
 from lora_router.routing.outcome import RouteQuery
 from lora_router.routing.refusal import Refusal
 from lora_router.routing.waiting_queue import Held
@@ -90,8 +90,14 @@ def past_decision(director: Director, decision: Decision, log: DecisionLog) -> E
         decision.model, decision.adapter or None, size=decision.size, path=decision.path
     )
     algorithm = decision.algorithm
-    seen = sights_of(decision.looks) or decision.seen
-    row.candidates = _costed(director, algorithm, request, seen)
+    noted = decision.noted or director.recollection.recall(
+        algorithm, decision.notes, decision.pod, decision.place
+    )
+    if noted:
+        row.candidates = [*map(_noted, noted)]
+    else:
+        seen = sights_of(decision.looks) or decision.seen
+        row.candidates = _costed(director, algorithm, request, seen)
     seen = sights_of(decision.held_looks) or decision.held_seen
     row.held_candidates = _costed(director, algorithm, request, seen)
     row.text = tell_past(row, log.slow_seconds)
@@ -131,6 +137,18 @@ def _costed(
     director: Director, algorithm: str, request: InferenceRequest, sights: Sequence[Sight]
 ) -> list[CandidateRow]:
     return [*_candidates(sights, director.explainer.costs(algorithm, request, sights))]
+
+
+def _noted(seen: Seen) -> CandidateRow:
+    terms = dict(seen.terms)
+    return CandidateRow(
+        pod=seen.pod,
+        requests=seen.requests,
+        place=seen.place,
+        terms=terms,
+        cost=sum(terms.values()) if terms and not seen.excluded else None,
+        excluded=seen.excluded,
+    )
 
 
 def _candidates(sights: Sequence[Sight], costs: Sequence[Cost]) -> Iterable[CandidateRow]:

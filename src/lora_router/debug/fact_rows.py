@@ -115,6 +115,8 @@ def pod_facts(state: PodState, now: float, wall: float) -> PodFacts:
     pod, beliefs, metrics, health = state.pod, state.beliefs, state.metrics, state.health
     peers = beliefs.peers
     used = {*beliefs.last_uses, *beliefs.expected, *beliefs.foreign_adapters}
+    if state.models_known:  # What the pod no longer lists was unloaded on purpose.
+        used &= state.adapters.keys()
     residency, memory = None if metrics is None else metrics.residency, beliefs.memory
     is_known = residency is not None or memory.source != ASSUMED
     return PodFacts(

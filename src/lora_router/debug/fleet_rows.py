@@ -14,6 +14,7 @@ from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
+from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.pod_state import PodState
 from lora_router.routing.candidates import Waiting
 from lora_router.routing.looks import PLACES, RUNNING
@@ -87,7 +88,7 @@ def adapters_on(state: PodState, now: float) -> Iterator[tuple[str, int]]:
     residency = None if metrics is None else metrics.residency
     idle: Iterable[str]
     if residency is None:
-        idle = reversed(beliefs.idle(now, MAX_ADAPTERS_ON_POD))
+        idle = reversed(idle_on(beliefs, now, MAX_ADAPTERS_ON_POD))
     else:
         idle = chain(sorted(residency.gpu), islice(sorted(residency.cpu), MAX_ADAPTERS_ON_POD))
     places = [(beliefs.where(name), name) for name in idle if name not in running]

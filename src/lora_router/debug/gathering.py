@@ -17,8 +17,10 @@ from lora_router.debug.pages import (
     ExplainPage,
     FactsPage,
     HeldPage,
+    OrderPage,
     PodsPage,
     RoutersPage,
+    StepsPage,
 )
 from lora_router.debug.parts import AdapterPart, PodPart
 from lora_router.debug.questions import (
@@ -30,7 +32,15 @@ from lora_router.debug.questions import (
     read_answer,
     read_part,
 )
-from lora_router.debug.rows import DecisionRow, ExplainedDecision, Explanation, HeldRow, RouterRow
+from lora_router.debug.rows import (
+    DecisionRow,
+    ExplainedDecision,
+    Explanation,
+    HeldRow,
+    LoaderStep,
+    Obeyed,
+    RouterRow,
+)
 from lora_router.debug.slices import in_slices
 
 Ask = Callable[[bytes], Awaitable[Sequence[tuple[str, bytes]]]]
@@ -152,6 +162,48 @@ class Gathering:
         more = left_out + max((answer.more for _, answer in answers.of), default=0)
         return AdaptersPage(
             at=answers.at, unreachable=answers.unreachable, adapters=rows, more=more
+        )
+
+    async def steps(self, args: Mapping[str, str] = NO_ARGS) -> StepsPage:
+        """Return the page of loads and unloads that are to be done.
+
+        Args:
+            args: ``limit``.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or its value is invalid.
+            NoAnswerError: No process answered.
+        """
+        limit = Arguments("steps", args).limit
+        answers = await self._answers("steps", args)
+        steps = [row for _, part in await answers.parts(LoaderStep) for row in part]
+        more = answers.more + max(0, len(steps) - limit)
+        return StepsPage(
+            at=answers.at, unreachable=answers.unreachable, steps=steps[:limit], more=more
+        )
+
+    async def order(self, args: Mapping[str, str]) -> OrderPage:
+        """Give an order to the router that loads adapters, and return what became of it.
+
+        Args:
+            args: ``action``, and what it needs.
+
+        Raises:
+            ArgumentsError: A parameter is not known, or the order cannot be obeyed.
+            NoAnswerError: No process loads adapters now.
+        """
+        Arguments("order", args)
+        answers = Answers(await self._ask(encode(Question("order", args))))
+        for name, part in await answers.parts(Obeyed):
+            for row in part:
+                return OrderPage(at=answers.at, router=name, message=row.message)
+        if answers.errors:
+            raise ArgumentsError(answers.errors[0])
+        away = ", ".join(answers.unreachable)
+        unreachable = f" These did not answer: {away}." if away else ""
+        raise NoAnswerError(
+            "no router loads adapters now. One does if adapters_file, model_adapters or "
+            f"adapter_sources is set, a few seconds after its start.{unreachable}"
         )
 
     async def facts(self, args: Mapping[str, str] = NO_ARGS) -> FactsPage:

@@ -150,6 +150,9 @@ def _add(row: AdapterPart, part: AdapterPart) -> None:
     row.hits += part.hits
     row.misses += part.misses
     row.failed += part.failed
+    if part.declared_by:  # Only the process that loads says so.
+        row.declared_by, row.state, row.source = part.declared_by, part.state, part.source
+        row.wanted, row.loading, row.failing = part.wanted, part.loading, part.failing
     row.first_byte = _plus(row.first_byte, part.first_byte)
     row.hold = _plus(row.hold, part.hold)
 
@@ -162,6 +165,12 @@ def _adapter(part: AdapterPart) -> AdapterRow:
     return AdapterRow(
         name=part.name,
         base_model=part.base_model,
+        declared_by=part.declared_by,
+        state=part.state,
+        source=part.source,
+        wanted=part.wanted,
+        loading=part.loading,
+        failing=part.failing,
         running=part.running,
         loaded=part.loaded,
         listed=part.listed,

@@ -12,6 +12,8 @@ from lora_router.debug.rows import (
     ExplainedDecision,
     Explanation,
     HeldRow,
+    LoaderStep,
+    Obeyed,
     PodRow,
     RouterRow,
 )
@@ -48,6 +50,19 @@ class AdaptersPage(Page, kw_only=True):
 
     adapters: Annotated[list[AdapterRow], Meta(description="The busiest first.")] = []
     more: More = 0
+
+
+class StepsPage(Page, kw_only=True):
+    """The loads and unloads that are to be done."""
+
+    steps: Annotated[list[LoaderStep], Meta(description="By pod, the most urgent first.")] = []
+    more: More = 0
+
+
+class OrderPage(Obeyed, kw_only=True):
+    """What became of an order."""
+
+    at: At = 0.0
 
 
 class HeldPage(Page, kw_only=True):

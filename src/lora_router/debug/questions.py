@@ -11,7 +11,18 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-Kind = Literal["routers", "pods", "adapters", "held", "decisions", "decision", "explain", "facts"]
+Kind = Literal[
+    "routers",
+    "pods",
+    "adapters",
+    "held",
+    "decisions",
+    "decision",
+    "explain",
+    "facts",
+    "steps",
+    "order",
+]
 
 MAX_QUESTION_BYTES = 16 * 1024
 """Length of a question. A longer one is not answered."""
@@ -65,6 +76,14 @@ def read_question(data: bytes) -> Question:
         return _question(data)
     except msgspec.MsgspecError as error:
         raise AnswerError(f"the question is not known: {error}") from None
+
+
+def is_order(data: bytes) -> bool:
+    """Return whether ``data`` encodes a question that changes something."""
+    try:
+        return read_question(data).kind == "order"
+    except AnswerError:
+        return False
 
 
 def read_answer(data: bytes) -> Answer:

@@ -96,11 +96,42 @@ class PodRow(Struct, kw_only=True, gc=False):
     ] = None
 
 
+class FailingLoad(Struct, kw_only=True, gc=False):
+    """A pod that failed to load or to unload a declared adapter."""
+
+    pod: Annotated[str, Meta(description="The pod.")]
+    action: Annotated[str, Meta(description="`load` or `unload`.")] = ""
+    reason: Annotated[str, Meta(description="What the pod said last.")] = ""
+    failures: Annotated[int, Meta(description="How often it failed in a row.")] = 0
+    next_try_seconds: Annotated[float, Meta(description="Time until it is tried again.")] = 0.0
+
+
 class AdapterRow(Struct, kw_only=True, gc=False):
     """An adapter."""
 
-    name: Annotated[str, Meta(description="The adapter.")]
+    name: Annotated[str, Meta(description="The adapter, as pods serve it.")]
     base_model: Annotated[str, Meta(description="Its base model. Empty: unknown.")] = ""
+    declared_by: Annotated[
+        str,
+        Meta(
+            description="Who declares it: `file`, `template`, `command` or `model-adapter "
+            "NAMESPACE/NAME`. Empty: nobody."
+        ),
+    ] = ""
+    state: Annotated[
+        str,
+        Meta(
+            description="How far it is as declared: `loaded`, `partly`, `loading`, `failing`, "
+            "`waiting` for its turn, or `unplaced` (no pod is fit, or none has room). Empty: it is "
+            "not declared."
+        ),
+    ] = ""
+    source: Annotated[str, Meta(description="From where pods load it, as declared.")] = ""
+    wanted: Annotated[int, Meta(description="Number of pods on which it belongs.")] = 0
+    loading: Annotated[list[str], Meta(description="Pods that load it now.")] = []
+    failing: Annotated[
+        list[FailingLoad], Meta(description="Pods that failed to load or to unload it.")
+    ] = []
     running: Annotated[list[str], Meta(description="Pods on which it has requests.")] = []
     loaded: Annotated[
         list[str], Meta(description="Other pods that have it in a slot or in host memory.")
@@ -121,6 +152,35 @@ class AdapterRow(Struct, kw_only=True, gc=False):
     hold_p99_seconds: Annotated[
         float | None, Meta(description="99th percentile of the time that requests were held.")
     ] = None
+
+
+class LoaderStep(Struct, kw_only=True, gc=False):
+    """A load or an unload that is to be done."""
+
+    action: Annotated[str, Meta(description="`load` or `unload`.")]
+    adapter: Annotated[str, Meta(description="The adapter, as pods serve it.")]
+    pod: Annotated[str, Meta(description="The pod.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="Why: `everywhere`, `copies`, `demand`, `first-use`, `pinned`, "
+            "`spare-memory`; of an unload `removed`, `older-version`, `makes-room`."
+        ),
+    ] = ""
+    put_off: Annotated[
+        str,
+        Meta(
+            description="Why it is not done now: `stall`, `memory`, `failing`, `cannot-load`, "
+            "`unread`, `in-use`. Empty: it is."
+        ),
+    ] = ""
+
+
+class Obeyed(Struct, kw_only=True, gc=False):
+    """What became of an order."""
+
+    router: Annotated[str, Meta(description="The router that loads, and obeyed.")] = ""
+    message: Annotated[str, Meta(description="What it does.")] = ""
 
 
 class ClosingSlot(Struct, kw_only=True, gc=False):
@@ -152,11 +212,18 @@ class CandidateRow(Struct, kw_only=True, gc=False):
     """A pod, as a decision saw it."""
 
     pod: Annotated[str, Meta(description="The pod.")]
-    requests: Annotated[int, Meta(description="Requests in flight on it.")] = 0
-    free_slots: Annotated[int | None, Meta(description="Its free slots.")] = None
+    requests: Annotated[
+        int | None, Meta(description="Requests in flight on it. `null`: not noted.")
+    ] = None
+    free_slots: Annotated[
+        int | None, Meta(description="Its free slots. `null`: unknown, or not noted.")
+    ] = None
     place: Annotated[
         str,
-        Meta(description="Where the adapter is: `running`, `slot`, `host-memory`, `nowhere`."),
+        Meta(
+            description="Where the adapter is: `running`, `slot`, `host-memory`, `nowhere`. Empty: "
+            "the request is for no adapter, or it was not noted."
+        ),
     ] = ""
     terms: Annotated[
         Mapping[str, float], Meta(description="What it costs, by term of the algorithm.")

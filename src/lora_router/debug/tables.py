@@ -8,7 +8,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lora_router.debug.pages import AdaptersPage, HeldPage, Page, PodsPage, RoutersPage
+from lora_router.debug.pages import (
+    AdaptersPage,
+    HeldPage,
+    Page,
+    PodsPage,
+    RoutersPage,
+    StepsPage,
+)
 from lora_router.debug.rows import AdapterRow, CandidateRow, DecisionRow, HeldRow, PodRow, RouterRow
 from lora_router.debug.telling import seconds
 from lora_router.fleet.lora_spec import ASSUMED, UNLIMITED_WORD
@@ -137,6 +144,15 @@ def adapters_table(page: AdaptersPage, width: int) -> RenderableType:
     return notes_table(headings, [adapter_cells(row) for row in page.adapters], width)
 
 
+def steps_table(page: StepsPage, width: int) -> RenderableType:
+    """Return the loads and unloads that are to be done."""
+    if not page.steps:
+        return Text("Nothing is to be done.")
+    headings = ("pod", "action", "adapter", "because", "put off by")
+    rows = [(row.pod, row.action, row.adapter, row.reason, row.put_off) for row in page.steps]
+    return notes_table(headings, rows, width)
+
+
 def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
     """Return the cells of an adapter."""
     figures = (row.held, row.in_flight, row.requests, row.hits, row.misses, row.failed)
@@ -147,8 +163,17 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
         pods.append(f"runs on {_list(row.running)}")
     if row.loaded:
         pods.append(f"loaded on {_list(row.loaded)}")
-    if not row.running and not row.loaded:
-        pods.append(f"listed by {row.listed} pods")
+    if row.declared_by:
+        lacks = row.listed < row.wanted
+        where = f"{row.listed} of {_pods(row.wanted)}" if lacks else _pods(row.listed)
+        pods.append(f"{row.state}: on {where}")
+        if row.loading:
+            pods.append(f"loading on {_list(row.loading)}")
+        if row.failing:
+            first = row.failing[0]
+            pods.append(f"{first.pod} cannot {first.action} it: {first.reason}")
+    elif not row.running and not row.loaded:
+        pods.append(f"listed by {_pods(row.listed)}")
     return (
         row.name,
         *map(str, figures),
@@ -156,6 +181,10 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
         _short(row.p99_seconds),
         "; ".join(pods),
     )
+
+
+def _pods(number: int) -> str:
+    return "1 pod" if number == 1 else f"{number} pods"
 
 
 def held_table(page: HeldPage, width: int) -> RenderableType:
@@ -228,7 +257,7 @@ def _candidate(row: CandidateRow) -> tuple[str, ...]:
     terms = " + ".join(f"{_number(value)} {name}" for name, value in row.terms.items())
     return (
         row.pod,
-        str(row.requests),
+        "-" if row.requests is None else str(row.requests),
         "-" if row.free_slots is None else str(row.free_slots),
         row.place or "-",
         "-" if row.cost is None else f"{row.cost:.1f}",

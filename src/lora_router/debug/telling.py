@@ -15,6 +15,8 @@ _PLACES = {
     "host-memory": "is in the host memory of",
 }
 _TERMS = {
+    "load": "of load",
+    "last-slot": "for the last free slot",
     "adapter-load": "to load the adapter",
     "slot": "for a further slot",
     "prefix": "for prompt tokens that another pod has",
@@ -84,6 +86,7 @@ def tell_past(row: ExplainedDecision, slow_seconds: float) -> str:
     if row.unanswered:
         lines.append("Its stream ended before an answer began.")
     if row.outcome != "routed":
+        lines += _seen("The router saw", row.candidates)
         return "\n".join(lines)
     if row.candidates:
         lines += _where(row.adapter, row.candidates, past=True)
@@ -121,16 +124,21 @@ def _held(row: ExplainedDecision) -> list[str]:
     still = not row.outcome
     verb = "has been held for" if still else "was held for"
     lines = [f"It {verb} {seconds(row.held_seconds)}{_why(row.held_for)}."]
-    seen = row.held_candidates
-    if seen:
-        shown = ", ".join(
-            f"{each.pod} ({_count(each.requests, 'request')}, {_slots(each.free_slots)})"
-            for each in seen[:_NAMED]
-        )
-        lines.append(f"When it began to wait, the router saw {shown}{_others(len(seen))}.")
+    lines += _seen("When it began to wait, the router saw", row.held_candidates)
     if row.outcome == "routed" and row.adapter:
         lines.append(_got(row))
     return lines
+
+
+def _seen(verb: str, seen: Sequence[CandidateRow]) -> list[str]:
+    """Tell what the router saw of the candidates of a request that got none of them."""
+    if not seen:
+        return []
+    shown = ", ".join(
+        f"{each.pod} ({_count(each.requests or 0, 'request')}, {_slots(each.free_slots)})"
+        for each in seen[:_NAMED]
+    )
+    return [f"{verb} {shown}{_others(len(seen))}."]
 
 
 def _got(row: DecisionRow) -> str:
@@ -173,6 +181,8 @@ def _where(adapter: str, candidates: Sequence[CandidateRow], *, past: bool) -> l
         pods = [each.pod for each in candidates if each.place == place]
         if pods:
             parts.append(f"{words} {_list(pods)}")
+    if not parts and past and any(not each.place for each in candidates):
+        return []  # It was not noted.
     if not parts:
         return [f"{adapter} {'was' if past else 'is'} on none of the candidates."]
     told = "; it ".join(parts)

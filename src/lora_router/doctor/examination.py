@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from lora_router.doctor import gateway, host_memory, names, pods, routers, slots
+from lora_router.doctor import declared, gateway, host_memory, names, pods, routers, slots
 from lora_router.doctor.facts import Facts
 from lora_router.doctor.findings import ORDER, Finding, Severity
 
@@ -13,6 +13,7 @@ CHECKS: Sequence[Check] = (
     *pods.CHECKS,
     *gateway.CHECKS,
     *names.CHECKS,
+    *declared.CHECKS,
     *host_memory.CHECKS,
     *slots.CHECKS,
 )

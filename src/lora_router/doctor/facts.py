@@ -83,6 +83,17 @@ class Adapter:
     """Its requests since the router started."""
     busy: bool = False
     """Whether it has requests now."""
+    state: str = ""
+    """How far it is as declared (``adapters.status.State``); empty: it is not declared."""
+    wanted: int = 0
+    """Pods on which it belongs, if it is declared."""
+    failing: tuple[tuple[str, str], ...] = ()
+    """Pods that failed to load or to unload it, each with what it said."""
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether a router decides which pods have it."""
+        return bool(self.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,10 @@ class Facts:
             for found, value in self.metrics.get(metric, ())
             if all(found.get(name) == label for name, label in labels.items())
         )
+
+    def with_several_pods(self) -> set[str]:
+        """Return the base models that several ready pods serve."""
+        return {base_model for base_model, pods in self.by_base_model() if len(pods) > 1}
 
     def by_base_model(self) -> Iterator[tuple[str, list[Pod]]]:
         """Yield the ready pods of each base model."""

@@ -24,12 +24,12 @@ def ambiguous(facts: Facts) -> Iterator[Finding]:
 
 
 def one_pod_only(facts: Facts) -> Iterator[Finding]:
-    """Find adapters that one pod lists, of several that could."""
-    pods = {base_model: len(pods) for base_model, pods in facts.by_base_model()}
+    """Find adapters that one pod lists, of several that could, and that nobody declares."""
+    several = facts.with_several_pods()
     alone = [
         adapter
         for adapter in facts.adapters
-        if adapter.listed == 1 and pods.get(adapter.base_model, 0) > 1
+        if not adapter.is_declared and adapter.listed == 1 and adapter.base_model in several
     ]
     if alone:
         asked = any(adapter.requests or adapter.busy for adapter in alone)
@@ -45,7 +45,11 @@ def one_pod_only(facts: Facts) -> Iterator[Finding]:
 
 
 def different_pods(facts: Facts) -> Iterator[Finding]:
-    """Find pods of one base model with different settings."""
+    """Find pods of one base model with different settings.
+
+    Where a router loads the adapters of a base model, its pods have different ones on purpose.
+    """
+    loaded_by_a_router = {each.base_model for each in facts.adapters if each.is_declared}
     for base_model, pods in facts.by_base_model():
         slots = Counter(pod.slots for pod in pods if pod.slots is not None)
         if len(slots) > 1:
@@ -70,7 +74,7 @@ def different_pods(facts: Facts) -> Iterator[Finding]:
                 "Give all pods the label of their engine (docs/engines.md).",
             )
         lists = Counter(pod.fingerprint for pod in pods if pod.fingerprint)
-        if len(lists) > 1:
+        if len(lists) > 1 and base_model not in loaded_by_a_router:
             usual = lists.most_common(1)[0][0]
             odd = [pod.name for pod in pods if pod.fingerprint not in {"", usual}]
             yield Finding(

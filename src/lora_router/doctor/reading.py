@@ -119,7 +119,10 @@ def _router(row: RouterRow, told: RouterFacts | None) -> Router:
 
 def _adapter(row: AdapterRow) -> Adapter:
     busy = bool(row.held or row.in_flight)
-    return Adapter(row.name, row.base_model, row.listed, row.requests, busy)
+    failing = tuple((each.pod, each.reason) for each in row.failing)
+    return Adapter(
+        row.name, row.base_model, row.listed, row.requests, busy, row.state, row.wanted, failing
+    )
 
 
 def _pods(looks: Sequence[Sequence[PodFacts]]) -> list[Pod]:

@@ -100,6 +100,7 @@ async def test_a_second_viewer_gets_everything_too_and_costs_no_second_reading()
             assert (await until(second, "fleet"))["pods"]
 
 
+@pytest.mark.slow
 async def test_nothing_is_read_when_nobody_looks() -> None:
     made = MadeRouter()
     async with serving(made) as (_, client):
@@ -140,6 +141,7 @@ async def test_a_viewer_who_does_not_read_is_dropped() -> None:
     assert await viewer.next() == b""
 
 
+@pytest.mark.slow
 async def test_a_viewer_whose_connection_takes_nothing_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -201,6 +203,7 @@ async def test_a_stream_ends_after_some_time_so_that_the_gate_is_passed_again(
                 pass
 
 
+@pytest.mark.slow
 async def test_what_viewers_are_told_is_bounded() -> None:
     made = MadeRouter(0)
     made.pods = [pod(number) for number in range(2100)]

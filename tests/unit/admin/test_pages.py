@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from lora_router.admin import gate
 from lora_router.admin.pages import HEADERS, Shown
 from lora_router.admin.server import AdminServer, Readiness
 from lora_router.telemetry.exposition import Page
@@ -44,6 +45,11 @@ async def serving(
     async with aiohttp.ClientSession(base, cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
         yield server, client
     await server.stop()
+
+
+@pytest.fixture(autouse=True)
+def short_wait_after_a_wrong_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "WRONG_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class Debugged(Router):
             rng=random.Random(1),
         )
         self.director.observe()
+        self.log.recall = self.director.recollection.recall
         process = Process(
             lambda: (True, "ready"),
             peers=lambda: peers,

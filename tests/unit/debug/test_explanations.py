@@ -126,7 +126,8 @@ async def test_a_slow_request_is_told_with_the_parts_of_its_time_and_the_slot_it
         "Then it got a slot of pod-1, where law was not loaded.",
     ]
     assert lines[4].startswith("Its first byte came after 7.00 s (held 3.00 s, decision ")
-    assert lines[4].endswith(", pod 4.00 s).")
+    # The decision takes real time, which is the pod's no more.
+    assert 3.0 < float(lines[4].rpartition(", pod ")[2].removesuffix(" s).")) <= 4.0
     assert lines[5:7] == [
         "It ended after 8.00 s with status 200.",
         "It is slow: its first byte took longer than 5 s.",

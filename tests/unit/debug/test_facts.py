@@ -60,6 +60,20 @@ def test_adapters_that_do_not_fit_into_host_memory_of_known_size_are_counted() -
     assert (facts.host_memory, facts.host_memory_source) == (2, "command-line")
 
 
+def test_an_adapter_that_was_unloaded_was_not_evicted() -> None:
+    fleet = Fleet()
+    fleet.upsert(make_pod(1, lora=LoraSpec(slots=1, host_memory=1, source=COMMAND_LINE)))
+    state = state_of(fleet, 1)
+    fleet.put_models(state, [ServedModel("base"), ServedModel("a", "base")])
+    fleet.ledger.reserve(state, "a").release()
+    assert pod_facts(state, 1.0, WALL).used == 1
+
+    fleet.put_models(state, [ServedModel("base"), ServedModel("b", "base")])
+    fleet.ledger.reserve(state, "b").release()
+    facts = pod_facts(state, 2.0, WALL)
+    assert (facts.used, facts.evicted) == (1, 0)
+
+
 def test_requests_that_the_page_showed_besides_are_those_of_strangers() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)

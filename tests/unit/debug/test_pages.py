@@ -129,6 +129,7 @@ async def test_adapters_are_listed_busiest_first_with_the_pods_that_have_them() 
     assert len(rows["sql"].running) == len(rows["law"].running) == 1
 
 
+@pytest.mark.slow
 async def test_a_hundred_thousand_adapters_stay_a_bounded_page() -> None:
     names = [f"a{number}" for number in range(100_000)]
     router = Debugged(make_fleet(1, adapters=names))

@@ -45,6 +45,7 @@ def large() -> Debugged:
     return router
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "turns"),
     [

@@ -18,6 +18,7 @@ from lora_router.debug.tables import (
 )
 from lora_router.debug.top_view import Pages, top_view
 from tests.fleet import make_fleet, make_pod, state_of
+from tests.parameters import mostly_slow
 from tests.unit.debug.debugged import Debugged, gathering
 from tests.unit.debug.test_pages import slots
 
@@ -66,7 +67,7 @@ TABLES: list[Callable[[Pages, int], RenderableType]] = [
 ]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", mostly_slow(WIDTHS))
 @pytest.mark.parametrize("table", TABLES)
 async def test_each_table_fits_into_the_width_and_cuts_no_name(
     table: Callable[[Pages, int], RenderableType], width: int
@@ -154,7 +155,7 @@ def test_what_is_missing_from_a_table_is_said_below_it() -> None:
     ]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", mostly_slow(WIDTHS))
 @pytest.mark.parametrize("height", [10, 24, 60])
 async def test_the_live_picture_fits_into_each_terminal(width: int, height: int) -> None:
     router = busy_router()

@@ -38,6 +38,12 @@ def with_pod(**changes: object) -> Facts:
     return with_pods(POD, replace(POD, name="models/vllm-1", **changes))  # type: ignore[arg-type]
 
 
+def with_adapter(**changes: object) -> Facts:
+    """Return a fleet with one adapter that differs."""
+    adapter = replace(HEALTHY.adapters[0], **changes)  # type: ignore[arg-type]
+    return replace(HEALTHY, adapters=(adapter,))
+
+
 def with_router(**changes: object) -> Facts:
     return replace(HEALTHY, routers=(replace(ROUTER, **changes),))  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from tests.unit.doctor.fleets import (
     HEALTHY,
     POD,
     ROUTER,
+    with_adapter,
     with_metric,
     with_pod,
     with_pods,
@@ -50,6 +51,12 @@ FLEETS: dict[str, tuple[Severity, Facts]] = {
         Severity.WARNING,
         replace(HEALTHY, adapters=[Adapter("sql", "llama", listed=1, requests=2)]),
     ),
+    "adapter-loads-fail": (
+        Severity.ERROR,
+        with_adapter(state="failing", wanted=2, failing=(("vllm-0", "no such file"),)),
+    ),
+    "adapters-unplaced": (Severity.WARNING, with_adapter(state="unplaced")),
+    "one-copy": (Severity.HINT, with_adapter(state="loaded", wanted=1, listed=1)),
     "different-slots": (Severity.HINT, with_pod(slots=8)),
     "different-engines": (Severity.HINT, with_pod(engine=None)),
     "different-models": (Severity.WARNING, with_pod(fingerprint="b", listed=9)),
@@ -197,6 +204,19 @@ def test_a_few_requests_of_others_are_chance() -> None:
 def test_an_adapter_on_the_only_pod_is_well_placed() -> None:
     facts = replace(with_pods(POD), adapters=[Adapter("sql", "llama", listed=1, requests=2)])
     assert examine(facts) == []
+
+
+def test_pods_whose_adapters_a_router_loads_may_list_different_ones() -> None:
+    declared = with_adapter(state="loaded", wanted=2, listed=2)
+    pods = (POD, replace(POD, name="models/vllm-1", fingerprint="b"))
+    assert examine(replace(declared, pods=pods)) == []
+
+
+def test_an_adapter_that_some_pods_fail_to_load_is_a_warning() -> None:
+    failing = (("models/vllm-1", "no such file"),)
+    finding = only(with_adapter(state="partly", wanted=2, listed=1, failing=failing))
+    assert (finding.check, finding.severity) == ("adapter-loads-fail", Severity.WARNING)
+    assert "sql on models/vllm-1: no such file." in finding.what
 
 
 def test_pods_of_different_base_models_may_differ() -> None:

@@ -9,6 +9,7 @@ class Adapters {
       { name: "Base model", text: (row) => row.base_model },
       { name: "Running on", text: (row) => where(row.running), title: (row) => row.running.join(", ") },
       { name: "Loaded on", text: (row) => where(row.loaded), title: (row) => row.loaded.join(", ") },
+      { name: "As declared", text: asDeclared, title: (row) => row.failing.map((each) => `${each.pod} cannot ${each.action} it: ${each.reason}`).join("\n"), kind: (row) => row.failing.length ? "slow" : null },
       { name: "Held", value: (row) => row.held, text: (row) => row.held ? number(row.held) : "", kind: (row) => row.held ? "held" : null },
       { name: "In flight", value: (row) => row.in_flight, text: (row) => number(row.in_flight) },
       { name: "Requests", value: (row) => row.requests, text: (row) => number(row.requests) },
@@ -37,6 +38,11 @@ class Adapters {
       ? `The busiest ${number(part.rows.size)}. For any other, ask what would happen to a request for it.`
       : part.rows.size ? "" : "No adapter has been used or loaded."));
   }
+}
+
+function asDeclared(row) {
+  if (!row.declared_by) return "";
+  return `${row.state}, ${number(row.listed)} of ${many(row.wanted, "pod")}`;
 }
 
 function where(pods) {

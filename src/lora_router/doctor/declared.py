@@ -1,0 +1,66 @@
+"""Declared adapters: whether the pods have them as declared. They need a router that loads them."""
+
+from collections.abc import Iterator
+
+from lora_router.doctor.facts import Facts
+from lora_router.doctor.findings import Finding, Severity, counted, named
+
+
+def failing(facts: Facts) -> Iterator[Finding]:
+    """Find adapters that pods fail to load or to unload."""
+    found = [adapter for adapter in facts.adapters if adapter.failing]
+    if found:
+        first = found[0]
+        pod, reason = first.failing[0]
+        nowhere = [adapter for adapter in found if adapter.state == "failing"]
+        yield Finding(
+            "adapter-loads-fail",
+            Severity.ERROR if nowhere else Severity.WARNING,
+            f"Pods fail to load or to unload {counted(len(found), 'declared adapter')}: "
+            f"{named([adapter.name for adapter in found])}. "
+            f"{first.name} on {pod}: {reason.rstrip('.')}.",
+            f"Requests for {len(nowhere)} of them are refused, because no pod has them."
+            if nowhere
+            else "Other pods have them, but not as many as declared.",
+            "Check the source, and that pods can read it and allow its rank (--max-lora-rank). "
+            "lora-router adapters shows each pod that fails, and when it is tried again.",
+        )
+
+
+def unplaced(facts: Facts) -> Iterator[Finding]:
+    """Find adapters for which no pod has room, or is fit."""
+    found = [adapter.name for adapter in facts.adapters if adapter.state == "unplaced"]
+    if found:
+        yield Finding(
+            "adapters-unplaced",
+            Severity.WARNING,
+            f"{counted(len(found), 'declared adapter')} without a place on any pod: "
+            f"{named(found)}.",
+            "Their first requests wait while a pod loads them in place of another adapter, or are "
+            "refused if no pod may have them.",
+            "Add host memory (--max-cpu-loras) or pods. Check the selectors of the declarations "
+            "and their base models.",
+        )
+
+
+def one_copy(facts: Facts) -> Iterator[Finding]:
+    """Find adapters that belong on one pod, of several that could have them."""
+    several = facts.with_several_pods()
+    found = [
+        adapter.name
+        for adapter in facts.adapters
+        if adapter.wanted == 1 and adapter.base_model in several
+    ]
+    if found:
+        yield Finding(
+            "one-copy",
+            Severity.HINT,
+            f"{counted(len(found), 'declared adapter')} with a place on one pod only: "
+            f"{named(found)}.",
+            "While that pod is gone or its slots are taken, their requests wait.",
+            "If host memory is full, add some (--max-cpu-loras) or pods. Else raise "
+            "adapter_min_copies, or pods in the declaration.",
+        )
+
+
+CHECKS = (failing, unplaced, one_copy)
