@@ -158,10 +158,63 @@ _TIMES = Row(
     ),
 )
 
+_CALLS = "lora_router_adapter_calls_total"
+_LOADS = "lora_router_adapter_load_seconds"
+_DECLARED = "lora_router_declared_adapters{$routers}"
+_PUT_OFF = "lora_router_pods_put_off{$routers}"
+_WRITES = "lora_router_model_adapter_status_writes_total"
+
+_LOADING = Row(
+    "Declared adapters",
+    (
+        Panel(
+            "Declared adapters",
+            "loaded: a ready pod lists it. missing: it belongs on a pod, and no pod lists it. "
+            "unplaced: no pod is fit or has room. Empty if no adapters are declared.",
+            (Query(f"max by (state) ({_DECLARED})", "{{state}}"),),
+            unit="short",
+            stacked=True,
+            alerts=("LoraRouterAdaptersMissing",),
+        ),
+        Panel(
+            "Loads and unloads",
+            "Calls of pods by outcome. refused: the pod cannot load this adapter. cannot-load: it "
+            "takes no such calls.",
+            (Query(rate(_CALLS, "action, outcome"), "{{action}} {{outcome}}"),),
+            unit="short",
+            alerts=("LoraRouterAdaptersMissing",),
+        ),
+        Panel(
+            "Pods whose loads are put off",
+            "stall: they serve requests, and loads have stalled them enough. memory: host memory "
+            "is full. failing: what is missing failed.",
+            (Query(f"max by (reason) ({_PUT_OFF})", "{{reason}}"),),
+            unit="short",
+            stacked=True,
+            alerts=("LoraRouterAdaptersMissing",),
+        ),
+        Panel(
+            "Duration of loads",
+            "How long pods took to load adapters.",
+            quantiles(_LOADS, "", ""),
+            unit="s",
+        ),
+        Panel(
+            "Writes of statuses",
+            "Writes of the status of ModelAdapters. conflict: the resource has changed meanwhile, "
+            "and is looked at again. failed: the API server refused the write, or could not be "
+            "reached. Empty if no ModelAdapters are followed.",
+            (Query(rate(_WRITES, "result"), "{{result}}"),),
+            unit="cps",
+            alerts=("LoraRouterStatusWritesFail",),
+        ),
+    ),
+)
+
 ADAPTERS = Dashboard(
     "adapters",
     "lora-router / Adapters",
     "Which adapter waits, which one is slow, and where it was found.",
     (Variable("adapter", "Adapter", "lora_router_adapter_requests_total{$routers}"),),
-    (_TABLE, _WAIT, _HITS, _TIMES),
+    (_TABLE, _WAIT, _HITS, _TIMES, _LOADING),
 )

@@ -39,6 +39,8 @@ def times(metric: str, below: float, above: float, *, limit: str, **labels: str)
 
 _FAILED = 'lora_router_failed_requests_total{base_model="base",pod="vllm-1"}'
 _SCRAPES = 'lora_router_scrape_failures_total{kind="metrics",pod="vllm-1",cause="timeout"}'
+_WRITTEN = 'lora_router_model_adapter_status_writes_total{result="written"}'
+_UNWRITTEN = 'lora_router_model_adapter_status_writes_total{result="failed"}'
 
 HEALTHY: Series = {
     "up{}": flat(1),
@@ -58,6 +60,10 @@ HEALTHY: Series = {
     'lora_router_adapter_requests_total{adapter="a1",found="slot"}': growing(500),
     'lora_router_adapter_requests_total{adapter="a1",found="nowhere"}': growing(20),
     'lora_router_slots_lacking{base_model="base"}': flat(0),
+    'lora_router_declared_adapters{state="loaded"}': flat(20),
+    'lora_router_declared_adapters{state="missing"}': flat(0),
+    _WRITTEN: growing(5),
+    _UNWRITTEN: flat(3),
     "lora_router_streams_closed_early_total{}": flat(0),
     'lora_router_pods{state="ready"}': flat(3),
     'lora_router_pods{state="not-ready"}': flat(1),
@@ -121,6 +127,18 @@ CASES = (
     Case("LoraRouterRefusesRequests", {_MANY: growing(2)}, {_MANY: growing(0.5)}),
     Case("LoraRouterSlotsLacking", {'lora_router_slots_lacking{base_model="base"}': flat(2)}),
     Case("LoraRouterManyColdPlacements", {_COLD: growing(400)}, {_COLD: growing(200)}),
+    Case(
+        "LoraRouterAdaptersMissing",
+        {'lora_router_declared_adapters{state="missing"}': flat(2)},
+        {'lora_router_declared_adapters{state="loaded"}': flat(2)},
+    ),
+    Case(
+        "LoraRouterStatusWritesFail",
+        # One resource: in the end it is tried every five minutes.
+        {_UNWRITTEN: "0+1x8 8+0x4 9+0x4 10+0x4 11+0x4 12+0x4 13+0x4 14+0x100"},
+        # The API server is away for three minutes.
+        {_UNWRITTEN: "0+0x29 5+5x2 15+0x100"},
+    ),
     Case("LoraRouterStreamsClosedEarly", {"lora_router_streams_closed_early_total{}": growing(1)}),
     Case(
         "LoraRouterGetsNoRequests",

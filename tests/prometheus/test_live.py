@@ -23,6 +23,11 @@ WITHOUT = {
     "lora_router_leader_transitions_total": "both routers serve",
     "lora_router_lease_errors_total": "both routers serve",
     "lora_router_redis_connected": "peers use streams",
+    "lora_router_declared_adapters": "no adapters are declared",
+    "lora_router_adapter_calls_total": "no adapters are declared",
+    "lora_router_adapter_load_seconds": "no adapters are declared",
+    "lora_router_pods_put_off": "no adapters are declared",
+    "lora_router_model_adapter_status_writes_total": "no ModelAdapters are followed",
     "lora_router_tls_certificate_expiry_timestamp_seconds": "no TLS",
     "lora_router_tls_files_refused_seconds": "no TLS",
 }
@@ -104,7 +109,7 @@ async def test_alerts_fire_for_what_was_wrong_and_say_it(observed: Observed) -> 
     }
     # Some have ended by now: a slot is lacking for a minute after the last refusal.
     fired = observed.fired
-    await until(lambda: expected <= fired.keys())
+    await until(lambda: expected <= fired.keys(), seconds=120.0)
 
     assert fired["LoraRouterPodEjectedLong"]["annotations"]["summary"] == "Ejected pods: 1"
     assert fired["LoraRouterRefusesRequests"]["labels"]["reason"] == "too-many-held"

@@ -99,14 +99,34 @@ class Traffic:
         assert statuses == {200: len(self.routers), 429: 30 - len(self.routers)}
 
     async def fail(self) -> None:
-        """Let one pod answer with an error until it is ejected, and until a scrape failed."""
+        """Let one pod answer with an error until it is ejected, and until a scrape failed.
+
+        The other pods are kept busy, so that few requests succeed: more than one in twenty fails.
+        """
         self.pods[0].fails = True
-        statuses: list[int] = []
+        for pod in self.pods[1:]:
+            pod.may_end.clear()
+        sent: list[asyncio.Task[int]] = []
+
+        def failures() -> int:
+            return sum(each.done() and each.result() == 500 for each in sent)
+
         async with asyncio.timeout(60):
-            while statuses.count(500) < 3:
-                statuses.append(await self.request("base"))
+            while failures() < 3:
+                request = self.request("base", tokens=1, pause=0, waits=True)
+                sent.append(asyncio.create_task(request))
+                waiting = len(sent) - failures()
+                while (
+                    not sent[-1].done()
+                    and await self.metric("lora_router_in_flight_requests") != waiting
+                ):
+                    await asyncio.sleep(0.02)
             while not await self.metric("lora_router_scrape_failures_total"):
                 await asyncio.sleep(0.02)
+        for pod in self.pods[1:]:
+            pod.may_end.set()
+        statuses = Counter(await asyncio.gather(*sent))
+        assert statuses.keys() == {200, 500}, statuses
 
     async def _until(self, metric: str, value: float) -> None:
         async with asyncio.timeout(60):

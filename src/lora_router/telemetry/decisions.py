@@ -16,14 +16,14 @@ The parts of a request's time add up::
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, time
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 
 from lora_router.log_limit import LogLimit
 from lora_router.routing.algorithm import Sight
-from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, PLACES, Looks, sights_of
+from lora_router.routing.looks import NO_ADAPTER, NO_LOOKS, PLACES, Looks, Seen, sights_of
 from lora_router.routing.outcome import Routed
 
 log = logging.getLogger("lora_router.telemetry")
@@ -35,12 +35,18 @@ MAX_NAME = 256
 FAILED = 500
 """Statuses from here on are failures."""
 
+_pack = msgpack.Encoder().encode
+_unpack = msgpack.Decoder(list[Seen]).decode
 _ORDINARY = ("routed", "answered", "")
 """The outcomes of requests that may be ordinary."""
 
 Outcome = str
 """``routed``, ``refused``, ``answered`` (by the router itself) or ``cancelled`` (the client left
 before a decision). Empty while it is open."""
+
+
+Recall = Callable[[str, object, str, str], tuple[Seen, ...]]
+"""Reads an algorithm's notes (``Recollection.recall``)."""
 
 
 class Decision(Struct, gc=False):
@@ -79,6 +85,13 @@ class Decision(Struct, gc=False):
     replicated: bool = False
     looks: Looks = NO_LOOKS
     """What was seen of the candidates. Empty once the request has ended (``seen``)."""
+    notes: object = None
+    """What the algorithm noted of them instead (``Pick.notes``). ``None`` once the request has
+    ended (``noted``)."""
+    estimated_prompt_tokens: float | None = None
+    """Tokens of the prompt, as the router estimated them. ``None``: it did not read the prompt."""
+    expected_cached_tokens: float | None = None
+    """How many of these the router believed to be in the cache of the pod."""
     number: int = 0
     """Counts the decisions of this process, from 1. 0: not decided, or not recorded."""
     answered_at: float = 0.0
@@ -102,14 +115,13 @@ class Decision(Struct, gc=False):
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     """Tokens of the prompt that the pod had in its cache."""
-    estimated_prompt_tokens: int | None = None
-    """Tokens of the prompt, as the router estimated them. ``None``: it did not read the prompt."""
-    expected_cached_tokens: int | None = None
-    """How many of these the router believed to be in the cache of the pod."""
     held_looks: Looks = NO_LOOKS
     """What was seen of the candidates when it began to be held."""
     seen: tuple[Sight, ...] = ()
     held_seen: tuple[Sight, ...] = ()
+    packed: bytes = b""
+    """What is kept of the notes of the algorithm (``noted``), as MessagePack. As objects it would
+    take three times the memory."""
     traceparent: str = ""
 
     @property
@@ -138,6 +150,11 @@ class Decision(Struct, gc=False):
         """Whether the status of the answer is a failure, of the pod, of Envoy or of the router."""
         return self.status >= FAILED
 
+    @property
+    def noted(self) -> Sequence[Seen]:
+        """What the algorithm noted of the candidates. Empty before the request has ended."""
+        return _unpack(self.packed) if self.packed else ()
+
     def routed(self, outcome: Routed) -> None:
         """Take in that a pod was picked at ``decided_at``."""
         if self.held_for:
@@ -148,15 +165,15 @@ class Decision(Struct, gc=False):
         self.algorithm, self.reason = outcome.algorithm, outcome.reason[:MAX_NAME]
         self.pod, self.endpoint = state.pod.name, state.pod.address
         self.decision_seconds = outcome.seconds
-        self.looks = outcome.looks
+        self.looks, self.notes = outcome.looks, outcome.notes
         if (prompt := outcome.prompt) is not None:
-            self.estimated_prompt_tokens = round(prompt.tokens)
-            self.expected_cached_tokens = round(prompt.cached)
+            self.estimated_prompt_tokens = prompt.tokens
+            self.expected_cached_tokens = prompt.cached
         adapter = outcome.reservation.adapter
         if adapter is not None:
             self.adapter = adapter[:MAX_NAME]
             self.base_model = (state.adapters.get(adapter) or "")[:MAX_NAME]
-            self.place = PLACES[outcome.place]
+            self.place = outcome.place
             self.spilled, self.replicated = outcome.spilled, outcome.replicated
         elif outcome.model:
             self.base_model = outcome.model[:MAX_NAME]
@@ -167,10 +184,17 @@ class Decision(Struct, gc=False):
         if self.held_for:
             self.held_seconds = now - self.asked_at
 
-    def concluded(self) -> None:
+    def concluded(self, recall: Recall) -> None:
         """Replace what refers to the fleet by what a reader needs."""
+        if self.notes is not None:
+            self.packed = _pack(recall(self.algorithm, self.notes, self.pod, self.place))
+            self.notes = None
         self.seen, self.looks = sights_of(self.looks), NO_LOOKS
         self.held_seen, self.held_looks = sights_of(self.held_looks), NO_LOOKS
+
+
+def _forget(_algorithm: str, _notes: object, _pod: str, _place: str) -> tuple[Seen, ...]:
+    return ()
 
 
 class DecisionLog:
@@ -200,6 +224,8 @@ class DecisionLog:
         """
         self.now = now
         self.slow_seconds = slow_seconds
+        self.recall: Recall = _forget
+        """Reads the notes of algorithms. Without it they are forgotten at the end of requests."""
         self.count = 0
         """Decisions so far."""
         self.on_decided: list[Callable[[Decision], None]] = []
@@ -210,6 +236,10 @@ class DecisionLog:
         self.on_abnormal: list[Callable[[Decision], None]] = []
         """The same, if the request is abnormal. Ordinary requests cost these followers nothing."""
         self._ring: deque[Decision] = deque(maxlen=capacity)
+        self.keep: Callable[[Decision], None] = (
+            self._ring.append if share >= 1.0 else self._keep_some
+        )
+        """Keeps a decision that has its number, or not."""
         self._share = share
         self._candidates_share = candidates_share
         self._random = (rng or random.Random()).random
@@ -256,14 +286,20 @@ class DecisionLog:
 
     def decided(self, decision: Decision) -> None:
         """Take in a decision."""
-        self.count += 1
-        decision.number = self.count
-        if self._share >= 1.0 or self._random() < self._share:
+        self.count = decision.number = self.count + 1
+        self.keep(decision)
+        if self.on_decided:
+            self.tell_decided(decision)
+
+    def tell_decided(self, decision: Decision) -> None:
+        """Tell those who follow of a decision."""
+        self._tell(self.on_decided, decision)
+
+    def _keep_some(self, decision: Decision) -> None:
+        if self._random() < self._share:
             self._ring.append(decision)
         else:
-            decision.number = -self.count
-        if self.on_decided:
-            self._tell(self.on_decided, decision)
+            decision.number = -decision.number
 
     def ended(self, decision: Decision) -> None:
         """Take in that a request has ended. Nobody writes to its record any more."""
@@ -280,11 +316,13 @@ class DecisionLog:
             if decision.number < 0:
                 decision.number = -decision.number
                 self._ring.append(decision)
-            decision.concluded()
+            decision.concluded(self.recall)
             if self.on_abnormal:
                 self._tell(self.on_abnormal, decision)
         elif self._random() < self._candidates_share:
-            decision.concluded()
+            decision.concluded(self.recall)
+        elif decision.notes is not None:
+            decision.notes = None
         else:
             decision.looks = NO_LOOKS
         if self.on_ended:

@@ -71,7 +71,7 @@ class ModelTraffic:
         self.replicated = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self.estimated = self.expected_cached = 0
+        self.estimated = self.expected_cached = 0.0
         """Prompt tokens of requests whose prompts were read, and those believed to be cached."""
         self.stated = self.stated_cached = 0
         """Prompt tokens of answers that state cached tokens, and these."""
@@ -159,7 +159,7 @@ class Traffic:
         log.on_decided.append(self.decided)
         log.on_ended.append(self.ended)
         if fleet is not None:
-            fleet.changes.pods.subscribe(self._forget_pods_that_left)
+            fleet.changes.pods.subscribe(self._pods_changed)
 
     @property
     def adapters(self) -> Mapping[str, AdapterTraffic]:
@@ -345,11 +345,21 @@ class Traffic:
             if adapter is not None:
                 adapter.hold.exemplify(hold)
 
-    def _forget_pods_that_left(self, changed: Iterable[PodState]) -> None:
+    def _pods_changed(self, changed: Iterable[PodState]) -> None:
+        """Forget pods that left, and let the rows of the others exist before their first request.
+
+        A query sees no increase in a series that begins with a pod's first failures, and a pod may
+        be ejected after these.
+        """
         for state in changed:
             name = state.pod.name
-            if name in self.pods and self._fleet is not None and self._fleet.get(name) is None:
-                del self.pods[name]
+            if self._fleet is None or self._fleet.get(name) is None:
+                self.pods.pop(name, None)
+                continue
+            for base_model in state.base_models:
+                self._model(base_model)
+                pod = self.pods.get(name) or self._pod(name, base_model)
+                pod.failed.setdefault(self._model_name(base_model), 0)
 
 
 def as_label(name: str) -> str:

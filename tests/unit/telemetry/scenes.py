@@ -3,6 +3,7 @@
 Together they have every metric that is described: ``test_known_values`` fails otherwise.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from lora_router import __version__
+from lora_router.adapters.calls import Outcome
 from lora_router.app_metrics import (
     add_app_metrics,
     add_certificate_metrics,
@@ -31,6 +33,7 @@ from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.prompt import Prompt
 from lora_router.fleet.unwell_pods import UNREACHABLE
 from lora_router.kubernetes_assembly import make_kubernetes_discovery
+from lora_router.loader_metrics import LoaderMetrics
 from lora_router.peering.metrics import PeerMetrics, ReadingMetrics
 from lora_router.replication.metrics import LeaseMetrics
 from lora_router.routing.priorities import Priorities
@@ -42,6 +45,7 @@ from lora_router.telemetry.metrics import Telemetry
 from lora_router.telemetry.traffic import Traffic
 from lora_router.telemetry.usage_counts import UsageCounts
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
+from tests.unit.adapters.loading import Loading, adapters
 from tests.unit.routing.router import Router
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -243,7 +247,7 @@ def full_fleet() -> Scene:
     router = Router(fleet)
     for adapter in adapters[:4]:
         router.routed(adapter)
-    router.held("adapter-4")
+    router.held("adapter-4", priority="high")
     router.clock.advance(HELD_SECONDS + 5.0)
     lacking = LackingSlots(fleet, router.director, router.clock.now)
     lacking.count()
@@ -255,6 +259,7 @@ def full_fleet() -> Scene:
         {
             at("lora_router_held_requests"): 1,
             at("lora_router_closed_slots"): 1,
+            at("lora_router_ignored_priorities_total"): 1,
             at("lora_router_slots", base_model="base", state="used"): 4,
             at("lora_router_slots", base_model="base", state="free"): 0,
             at("lora_router_slots_wanted", base_model="base"): 5,
@@ -283,7 +288,9 @@ def transport() -> Any:
 def parts() -> Scene:
     """Numbers of the parts of a router, each another one."""
     telemetry = Telemetry(make_fleet(1))
-    director = double(held=1, closed_slots=2, sticky=double(made=["id"] * 11))
+    director = double(
+        held=1, closed_slots=2, sticky=double(made=["id"] * 11), priorities=double(ignored=0)
+    )
     add_app_metrics(telemetry, transport(), director, double(failing=lambda: ["task"] * 12))
     add_gateway_metrics(telemetry, double(closed_early=13))
     add_name_metrics(telemetry, double(count=lambda: 14))
@@ -392,6 +399,40 @@ def peers() -> Scene:
     )
 
 
+def loader() -> Scene:
+    """Four declared adapters on a pod with room for three: one has no source, one is too many."""
+    loading = Loading(1, memory=3, declared=adapters(4))
+    outcomes: dict[str, Outcome] = {"a0": "refused", "a1": "timeout"}
+    loading.pods.answer = lambda call: outcomes.get(call.name, "done")
+    loading.run(3.0)
+    telemetry = Telemetry(loading.fleet)
+    metrics = LoaderMetrics(loading.loader)
+    metrics.status_writes = Counter(written=5, failed=2)
+    telemetry.registry.register(metrics)
+    writes = "lora_router_model_adapter_status_writes_total"
+    (calls, seconds) = "lora_router_adapter_calls_total", "lora_router_adapter_load_seconds"
+    return Scene(
+        telemetry.metrics,
+        {
+            at("lora_router_loads_adapters"): 1,
+            at("lora_router_declared_adapters", state="loaded"): 0,
+            at("lora_router_declared_adapters", state="missing"): 3,
+            at("lora_router_declared_adapters", state="unplaced"): 1,
+            at(calls, action="load", outcome="done"): 0,
+            at(calls, action="load", outcome="refused"): 1,
+            at(calls, action="load", outcome="timeout"): 1,
+            at(calls, action="unload", outcome="done"): 0,
+            at(f"{seconds}_count"): 0,
+            at("lora_router_failing_adapters"): 2,
+            at("lora_router_pods_put_off", reason="unread"): 1,
+            at("lora_router_pods_put_off", reason="stall"): 0,
+            at(writes, result="written"): 5,
+            at(writes, result="conflict"): 0,
+            at(writes, result="failed"): 2,
+        },
+    )
+
+
 def kubernetes() -> Scene:
     """Pods that the API server has confirmed 30 s ago."""
     fleet = make_fleet(1)
@@ -416,5 +457,6 @@ SCENES: tuple[Callable[[], Scene], ...] = (
     parts,
     parent_of_workers,
     peers,
+    loader,
     kubernetes,
 )

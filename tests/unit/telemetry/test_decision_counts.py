@@ -88,6 +88,7 @@ def test_an_endless_variety_of_reasons_is_counted_as_other() -> None:
     assert sum(float(line.rsplit(" ", 1)[1]) for line in series) == 10_001
 
 
+@pytest.mark.slow
 def test_an_endless_variety_of_algorithms_is_counted_as_other() -> None:
     decisions = DecisionCounts()
     for number in range(10_000):

@@ -182,6 +182,7 @@ def test_a_page_made_in_slices_has_each_family_once(form: Format) -> None:
     assert page.count(b"# TYPE") == 3
 
 
+@pytest.mark.slow
 def test_the_loop_serves_requests_between_slices() -> None:
     async def other_work_during_a_page() -> int:
         turns = 0

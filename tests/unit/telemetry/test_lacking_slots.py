@@ -8,7 +8,7 @@ import pytest
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
-from lora_router.routing.waiting_room import Limits
+from lora_router.routing.roll import Limits
 from lora_router.telemetry.lacking_slots import (
     HELD_SECONDS,
     MAX_BASE_MODELS,
@@ -112,6 +112,7 @@ def test_other_refusals_say_nothing_about_slots() -> None:
     assert case.count() == Slots(free=4)
 
 
+@pytest.mark.slow
 def test_the_number_of_remembered_refusals_is_bounded() -> None:
     fleet = Fleet()
     names = [ServedModel(f"a{number}", "base") for number in range(MAX_REFUSED + 10)]
@@ -140,6 +141,7 @@ def test_further_copies_count_only_where_the_load_needs_them() -> None:
     assert case.count() == Slots(used=3, free=3, wanted=3, lacking=0)
 
 
+@pytest.mark.slow
 def test_a_larger_fleet_with_the_same_load_wants_no_more() -> None:
     def wanted(pods: int) -> int:
         """Spread 16 requests for each of 8 adapters over all pods."""

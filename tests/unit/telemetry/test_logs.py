@@ -223,6 +223,7 @@ def test_a_process_whose_standard_error_is_not_read_goes_on_and_ends() -> None:
         assert float(seconds) < 30
 
 
+@pytest.mark.slow
 def test_what_was_logged_just_before_the_end_is_written(tmp_path: Path) -> None:
     script = SCRIPT.replace("40_000", "1000")
     done = subprocess.run(
@@ -270,6 +271,7 @@ def test_a_process_that_crashes_ends_although_nobody_reads_why(end: str) -> None
     assert run_with_a_full_pipe(FILL + end) == 1
 
 
+@pytest.mark.slow
 def test_a_crash_is_logged_like_everything_else() -> None:
     script = FILL.replace("2000", "1").replace('"text"', '"json"') + "\n1 / 0"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
@@ -280,6 +282,7 @@ def test_a_crash_is_logged_like_everything_else() -> None:
     assert "ZeroDivisionError" in last["error"]
 
 
+@pytest.mark.slow
 def test_last_words_are_written_as_they_are() -> None:
     script = FILL.replace("2000", "0") + "say('lora-router: one\\nlora-router: two'); sys.exit(2)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)

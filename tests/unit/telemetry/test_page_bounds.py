@@ -45,6 +45,7 @@ class Site:
         return (await self.telemetry.served(accept)).body
 
 
+@pytest.mark.slow
 async def test_the_page_of_a_hundred_thousand_adapters_is_as_long_as_that_of_a_few_hundred(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -60,6 +61,7 @@ async def test_the_page_of_a_hundred_thousand_adapters_is_as_long_as_that_of_a_f
         assert lengths[1] < lengths[0] * 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accept", ["", NATIVE], ids=["text", "protobuf"])
 async def test_the_loop_serves_requests_while_the_page_of_a_thousand_pods_is_made(
     accept: str, capsys: pytest.CaptureFixture[str]

@@ -67,6 +67,7 @@ async def test_what_waits_is_sent_at_the_end() -> None:
     assert export.dropped == 0
 
 
+@pytest.mark.slow
 async def test_a_collector_that_hangs_costs_spans_and_nothing_else() -> None:
     decisions, collector = DecisionLog(10), Collector()
     export = TraceExport(decisions, TraceSettings(max_queued=600), collector)

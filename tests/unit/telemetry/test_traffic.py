@@ -242,6 +242,16 @@ def test_a_pod_that_leaves_loses_its_row_and_late_answers_do_not_bring_it_back()
     assert set(site.traffic.pods) == {"pod-1"}
 
 
+def test_the_rows_of_a_pod_and_its_base_models_exist_before_its_first_request() -> None:
+    fleet = Fleet()
+    site = Site(fleet=fleet)
+
+    fleet.replace([pod_named("pod-0", models=("base", "adapter")), pod_named("pod-1")])
+
+    assert {name: row.failed for name, row in site.traffic.pods.items()} == {"pod-0": {"base": 0}}
+    assert set(site.traffic.models) == {"base"}
+
+
 def test_a_traced_request_is_an_exemplar() -> None:
     site = Site()
     site.traffic.traces = True
@@ -287,6 +297,7 @@ def test_the_most_frequent_of_many_names_have_counters() -> None:
     assert len(frequent.counts) <= 100
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_adapters_take_bounded_memory() -> None:
     site = Site(most=100)
 
