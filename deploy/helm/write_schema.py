@@ -22,6 +22,9 @@ ELSEWHERE = {
     "lease_name": "replication",
     "lease_namespace": "replication",
     "workers": "workers",
+    "adapters_file": "adapters.configMapName",
+    "model_adapters": "adapters.modelAdapters",
+    "adapter_sources": "adapters.sources",
 }
 """Settings that have their own values: one that takes precedence, secrets, and names of objects."""
 PORTS = ("grpc_port", "admin_port", "envoy_listen_port")

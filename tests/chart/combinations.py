@@ -199,6 +199,26 @@ COMBINATIONS: dict[str, dict[str, object]] = {
     "a key of one's own for the peers": {
         "peering": {"secretName": "routers", "secretKey": "key-of-routers"}
     },
+    "adapters that are declared": {
+        "adapters": {
+            "list": [{"name": "sql", "base_model": "llama", "source": "/models/sql"}],
+            "templates": [{"base_model": "llama", "names": "t-*", "source": "/models/t/{name}"}],
+            "sources": ["/models"],
+        }
+    },
+    "adapters of ModelAdapters": {
+        "adapters": {
+            "configMapName": "ours",
+            "sources": ["/models", "org"],
+            "modelAdapters": {"enabled": True, "createDefinition": True},
+        },
+        "discovery": {"namespaces": ["models", "more-models"]},
+    },
+    "adapters of ModelAdapters in all namespaces, loaded by the leader": {
+        "adapters": {"sources": ["org"], "modelAdapters": {"enabled": True}},
+        "discovery": {"scope": "cluster"},
+        "replication": "lease",
+    },
     "a list of peers": {"settings": {"peers": "a.test:50052,b.test:50052"}},
     "peers through a Redis": {
         "peering": {

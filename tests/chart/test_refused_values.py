@@ -50,6 +50,25 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
             },
             'replication: "lease" is not possible with gateway.mode "envoy-gateway" and TLS',
         ),
+        ({"settings": {"adapters_file": "/x"}}, "additional properties 'adapters_file'"),
+        ({"settings": {"adapter_sources": ["/x"]}}, "additional properties 'adapter_sources'"),
+        (
+            {"adapters": {"list": [{"name": "a"}], "configMapName": "ours"}},
+            "adapters.configMapName: not with adapters.list or adapters.templates",
+        ),
+        ({"adapters": {"templates": [{}]}}, "adapters.templates: need adapters.sources"),
+        (
+            {"adapters": {"modelAdapters": {"enabled": True}}},
+            "adapters.modelAdapters.enabled: needs adapters.sources",
+        ),
+        (
+            {"adapters": {"modelAdapters": {"createDefinition": True}}},
+            "adapters.modelAdapters.createDefinition: needs adapters.modelAdapters.enabled",
+        ),
+        (
+            {"adapters": {"sources": ["/models"]}, "peering": {"enabled": False}},
+            "adapters: with several routers, loading needs peering.enabled",
+        ),
         (
             with_mode("inferencepool"),
             "gateway.inferencePool.matchLabels: name the labels of your model servers' pods",

@@ -98,6 +98,7 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 {{- end }}
 {{- $ours = merge $ours (include "lora-router.podTlsSettings" . | fromJson) -}}
 {{- $ours = merge $ours (include "lora-router.replicaSettings" . | fromJson) -}}
+{{- $ours = merge $ours (include "lora-router.adapterSettings" . | fromJson) -}}
 {{- with include "lora-router.poolHeader" . }}
 {{- $_ := set $ours "pool_header" . }}
 {{- end }}
@@ -197,7 +198,14 @@ itself (drain_delay_seconds).
 
 {{- /* How long an algorithm may hold a request, in seconds. */ -}}
 {{- define "lora-router.longestHold" -}}
-{{- if hasKey .Values.settings "max_hold_seconds" }}{{ .Values.settings.max_hold_seconds }}{{ else }}30{{ end -}}
+{{- $hold := 30.0 }}
+{{- if hasKey .Values.settings "max_hold_seconds" }}{{ $hold = float64 .Values.settings.max_hold_seconds }}{{ end }}
+{{- if include "lora-router.loadsAdapters" . }}
+{{- $firstUse := 30.0 }}
+{{- if hasKey .Values.settings "first_use_seconds" }}{{ $firstUse = float64 .Values.settings.first_use_seconds }}{{ end }}
+{{- $hold = maxf $hold $firstUse }}
+{{- end }}
+{{- $hold -}}
 {{- end }}
 
 {{- /* Selects the pod of `helm test`, which connects to both ports. */ -}}
