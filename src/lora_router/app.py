@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lora_router import __version__
+from lora_router.adapter_assembly import make_adapters_file, share_failed_loads
+from lora_router.adapters.demand import Demand
 from lora_router.admin.debug_pages import DebugPages
 from lora_router.admin.server import AdminServer
 from lora_router.app_metrics import add_readiness_metric
@@ -15,7 +17,8 @@ from lora_router.config.settings import Settings
 from lora_router.debug.gathering import Gathering
 from lora_router.front import Front
 from lora_router.listening import shown_address
-from lora_router.peer_assembly import make_leadership, share_scrapes
+from lora_router.loader_assembly import LoaderPart, loader_choice, make_loader
+from lora_router.peer_assembly import make_leadership, make_loader_lease, share_scrapes
 from lora_router.supervision import stop_part
 
 log = logging.getLogger("lora_router")
@@ -47,6 +50,7 @@ class App(Front):
             LeaseNameError: The namespace of the Lease is unknown.
         """
         super().__init__(settings, environ=environ)
+        share_failed_loads(self.first_use, None if self.peering is None else self.peering.hub)
         self.discovery = make_discovery(
             settings, self.fleet, self.telemetry, self.supervisor, self.director.priorities
         )
@@ -62,11 +66,26 @@ class App(Front):
             None if self.peering is None else self.peering.hub,
         )
         self._readiness.add_details(self.discovery.status)
+        self.adapters_file = make_adapters_file(settings, self.declared, self.supervisor)
+        if self.adapters_file is not None:
+            self._readiness.add_details(self.adapters_file.status)
         self.leadership = make_leadership(settings, self.peering, self.telemetry, self.supervisor)
         if self.leadership is not None:
             self._readiness.follow(self.leadership)
+        self.loader_lease = make_loader_lease(settings, self.name, self.telemetry, self.supervisor)
+        if self.loader_lease is not None:
+            self._readiness.add_details(self.loader_lease.status)
+        self.loader = self._make_loader()
         questions = None if self.peering is None else self.peering.questions
-        self.asking = Asking(self.name, self.debug.answer, questions, self.supervisor)
+        self.asking = Asking(
+            self.name,
+            self.debug.answer,
+            questions,
+            self.supervisor,
+            obeys_peers=settings.peer_secret_file is not None,
+            loads=lambda: self.loader is not None and self.loader.loader.loads,
+        )
+        pages = DebugPages(Gathering(self.asking.ask))
         self.admin = AdminServer(
             self.telemetry.served,
             self.readiness,
@@ -74,15 +93,41 @@ class App(Front):
             host=settings.admin_host,
             port=settings.admin_port,
             token_file=settings.admin_token_file,
-            show=DebugPages(Gathering(self.asking.ask)).show,
+            show=pages.show,
+            order=pages.order,
         )
         add_readiness_metric(self.telemetry, self.readiness)
+
+    def _make_loader(self) -> LoaderPart | None:
+        hub = None if self.peering is None else self.peering.hub
+        part = make_loader(
+            self._settings,
+            self.fleet,
+            self.declared,
+            self.scraper,
+            self.telemetry,
+            self.supervisor,
+            self.pod_access,
+            loader_choice(self.leadership, self.loader_lease, hub),
+            self._demand,
+            hub=hub,
+            first_use=self.first_use,
+        )
+        if part is not None:
+            self.debug.loading = part.answers
+            self._readiness.add_details(part.status)
+            self._readiness.add_condition(part.unread)
+        return part
+
+    def _demand(self) -> Demand:
+        return Demand(waiting=frozenset() if self.first_use is None else self.first_use.waiting())
 
     async def start(self) -> None:
         """Listen, read the pods, scrape each once, and report readiness.
 
         Raises:
             PodsFileError, CredentialsError: The list of pods is invalid or cannot be reached.
+            WatchedFileError: The file of adapters is invalid.
             AdminError: The admin address is in use or not available.
             TransportError: The gRPC address is in use or not available, or the TLS files are
                 invalid.
@@ -90,11 +135,17 @@ class App(Front):
         self.watchdog.start()
         self.pod_access.warn()
         await self.admin.start()
+        if self.adapters_file is not None:
+            await self.adapters_file.start()
+        if self.loader is not None:
+            self.loader.follow(self.supervisor)
         await self.discovery.start()
         await self.scraper.start()
         await self._serve()
         if self.leadership is not None:
             self.leadership.start(self._set_leads)
+        if self.loader_lease is not None:
+            self.loader_lease.start()
         log.info(
             "lora-router %s listens: gRPC on %s, admin on %s, %d pods, algorithm %s",
             __version__,
@@ -107,8 +158,10 @@ class App(Front):
         await self._warm_up()
 
     def refresh(self) -> None:
-        """Read the files again that the router follows: pods, TLS files, keys for pods."""
+        """Read the files again that the router follows: pods, adapters, TLS files, keys."""
         self.discovery.refresh()
+        if self.adapters_file is not None:
+            self.adapters_file.refresh()
         self.pod_access.refresh()
         if self.certificates is not None:
             self.certificates.refresh()
@@ -119,6 +172,10 @@ class App(Front):
         Each part is stopped within a timeout, whether or not the others stop.
         """
         self._readiness.draining = True
+        if self.loader is not None:
+            await stop_part("loader", self.loader.stop(), _STOP_PART_SECONDS)
+        if self.loader_lease is not None:
+            await stop_part("loader lease", self.loader_lease.resign(), _STOP_PART_SECONDS)
         if self.leadership is not None:
             # Not ready first. Then another router may lead, while this one drains.
             await self._set_leads(False)
@@ -146,6 +203,10 @@ class App(Front):
             await self.transport.set_ready(ready=True)
         else:
             self.leadership.campaign()
+        if self.loader_lease is not None:
+            self.loader_lease.campaign()
+        if self.loader is not None:
+            self.loader.start()
         able = "ready" if self.leadership is None else "able to lead"
         log.info("%s: %d of %d pods are ready", able, len(self.fleet.ready()), len(self.fleet))
 

@@ -37,6 +37,11 @@ def add_app_metrics(
         "adapter that waits gets them.",
         lambda: director.closed_slots,
     )
+    telemetry.add_counter(
+        "lora_router_ignored_priorities_total",
+        "Requests whose priority_header has no valid value.",
+        lambda: director.priorities.ignored,
+    )
     telemetry.add_gauge(
         "lora_router_known_ids",
         "IDs of responses, files and batches whose pod is known.",

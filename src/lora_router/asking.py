@@ -5,15 +5,22 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
+from lora_router.debug.questions import Answer, encode, is_order
 from lora_router.log_limit import LogLimit
-from lora_router.peering.questions import Answers, QuestionExchange
+from lora_router.peering.questions import Answers as Replies
+from lora_router.peering.questions import QuestionExchange
 from lora_router.supervision import Supervisor
 
 log = logging.getLogger("lora_router.tasks")
 
+_NO_ORDERS = (
+    "the router that loads adapters{name} takes orders of its peers only with peer_secret_file; "
+    "give the order at its own admin port"
+)
+
 Answered: TypeAlias = Sequence[tuple[str, bytes]]
 """The processes that were asked, by name, each with its answer. Empty: it did not answer."""
-Answer: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+Answers: TypeAlias = Callable[[bytes], Awaitable[bytes]]
 """Answers a question for this process."""
 
 
@@ -23,9 +30,12 @@ class Asking:
     def __init__(
         self,
         name: str,
-        answer: Answer,
+        answer: Answers,
         exchange: QuestionExchange | None,
         supervisor: Supervisor,
+        *,
+        obeys_peers: bool = False,
+        loads: Callable[[], bool] | None = None,
     ) -> None:
         """Begin to answer.
 
@@ -34,7 +44,11 @@ class Asking:
             answer: Answers for this process.
             exchange: Carries questions and answers; ``None``: there are no peers.
             supervisor: Runs the tasks.
+            obeys_peers: Whether orders of peers are obeyed: these have proved who they are.
+            loads: Returns whether this process is the one that loads adapters; ``None``: unknown.
         """
+        self._obeys_peers = obeys_peers
+        self._loads = loads
         self._name = name
         self._answer = answer
         self._exchange = exchange
@@ -49,14 +63,14 @@ class Asking:
         Raises:
             Exception: What ``answer`` raised in this process.
         """
-        others: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        others: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
 
-        def deliver(answers: Answers) -> None:
+        def deliver(answers: Replies) -> None:
             if not others.done():  # Nobody may wait any more.
                 others.set_result(answers)
 
         if self._exchange is None:
-            deliver(Answers({}, ()))
+            deliver(Replies({}, ()))
         else:
             self._exchange.ask(question, deliver)
         own = await self._answer(question)
@@ -64,7 +78,18 @@ class Asking:
         return [(self._name, own), *got.texts.items(), *((name, b"") for name in got.missing)]
 
     def _asked(self, question: bytes, reply: Callable[[bytes], None]) -> None:
+        if not self._obeys_peers and is_order(question):
+            reply(encode(self._no_orders()))
+            return
         self._supervisor.once("debug-answer", self._reply(question, reply))
+
+    def _no_orders(self) -> Answer:
+        """Return the answer to an order that is not obeyed. Who loads says so, with its name."""
+        if self._loads is None:
+            return Answer(error=_NO_ORDERS.format(name=""))
+        if not self._loads():
+            return Answer()
+        return Answer(error=_NO_ORDERS.format(name=f", {self._name},"))
 
     async def _reply(self, question: bytes, reply: Callable[[bytes], None]) -> None:
         answer = b""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from lora_router.clock import Timer
 from lora_router.config.settings import Settings
 from lora_router.discovery.pods_file import PodsFile
 from lora_router.endpoint_discovery.service import PATH as ENDPOINTS_PATH
@@ -38,10 +39,8 @@ from lora_router.routing.model_rewrites import Rewrite, Target
 from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
 from lora_router.routing.registry import load_algorithms
+from lora_router.routing.roll import Limits
 from lora_router.routing.terms.weights import ADAPTER_LOAD_SECONDS
-from lora_router.routing.waiting_queue import Timer
-from lora_router.routing.waiting_room import Limits
-from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.pod_calls import PodCalls
 from lora_router.scrape.scraper import Scraper
@@ -128,13 +127,6 @@ def make_pod_access(settings: Settings) -> PodAccess:
     )
 
 
-def make_health_check(
-    settings: Settings, fleet: Fleet, supervisor: Supervisor, access: PodAccess
-) -> HealthCheck:
-    """Return what watches the health of pods, which does not run yet."""
-    return HealthCheck(fleet, supervisor, probe=settings.outlier_probe, access=access)
-
-
 def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Director:
     """Return the director, with all installed algorithms.
 
@@ -145,6 +137,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
         fleet,
         load_algorithms(
             AlgorithmOptions(
+                takes_notes=settings.decisions > 0,
                 lora_affinity_threshold=settings.lora_affinity_threshold,
                 metrics_max_age=settings.metrics_max_age_seconds,
                 extra=settings.algorithm_options,
@@ -161,6 +154,7 @@ def make_director(settings: Settings, fleet: Fleet, telemetry: Telemetry) -> Dir
             sheds=settings.overload == "shed",
             max_expected_wait_seconds=settings.max_expected_wait_seconds,
             max_requests_per_pod=settings.max_requests_per_pod,
+            max_seconds_per_token=settings.max_seconds_per_token,
         ),
         fallbacks=settings.fallbacks,
         names=_name_policy(settings),
@@ -227,6 +221,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
             selection=CONFORMANCE_HEADER if settings.conformance_header else "",
             new_model=settings.model_rewrite_header or "",
             tenant=settings.tenant_header or "",
+            priority=settings.priority_header or "",
             reads_answers=settings.tokens != "off",
         ),
         max_body_bytes=settings.max_body_bytes,
@@ -253,6 +248,7 @@ def make_transport(  # noqa: PLR0913, PLR0917 -- the parts that it connects
     )
     if decisions is not None:
         director.observe()
+        decisions.recall = director.recollection.recall
     make: Callable[..., Transport]
     # Import only the selected transport: grpcio takes a large part of the startup time.
     if settings.transport == "builtin":
@@ -391,4 +387,4 @@ def connect_lists(fleet: Fleet, director: Director, scraper: Scraper) -> None:
 
     fleet.changes.doubted.subscribe(read_soon)
     director.second_look.look = scraper.look_again
-    scraper.subscribe_looked(director.second_look.ended)
+    scraper.followers.subscribe_looked(director.second_look.ended)

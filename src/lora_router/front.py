@@ -7,6 +7,7 @@ from socket import gethostname
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from lora_router.adapter_assembly import make_declared, make_first_use
 from lora_router.admin.server import Readiness
 from lora_router.app_metrics import (
     add_app_metrics,
@@ -22,7 +23,6 @@ from lora_router.assembly import (
     follow_rewrites,
     make_director,
     make_fleet,
-    make_health_check,
     make_pod_access,
     make_transport,
     tls_source,
@@ -38,6 +38,7 @@ from lora_router.observation_assembly import follow_decisions, make_decisions, m
 from lora_router.peer_assembly import WorkerPeers, make_peering
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.readiness import RouterReadiness
+from lora_router.scrape.health_check import HealthCheck
 from lora_router.supervision import Supervisor, stop_part, unless
 from lora_router.telemetry.lacking_slots import LackingSlots
 from lora_router.telemetry.logs import set_format, set_level
@@ -88,6 +89,9 @@ class Front:
         self.supervisor = Supervisor(self.telemetry.task_failed)
         self.fleet.changes.on_failure = self._listener_failed
         self.director = make_director(settings, self.fleet, self.telemetry)
+        self.declared = make_declared(settings, self.fleet, LoopClock())
+        """The adapters that are declared, if any may be."""
+        self.first_use = make_first_use(settings, self.declared, self.director, LoopClock())
         self.endpoint_discovery = EndpointDiscovery(self.fleet, LoopClock())
         self.gateway = GatewayFaults()
         self.peering = make_peering(settings, self.fleet, self.director, self.supervisor, worker)
@@ -117,17 +121,19 @@ class Front:
             listens=worker is None,
             traced=self.traces is not None,
         )
-        self.health_check = make_health_check(
-            settings, self.fleet, self.supervisor, self.pod_access
+        self.health_check = HealthCheck(
+            self.fleet,
+            self.supervisor,
+            probe=settings.outlier_probe,
+            slot_probe=settings.slot_probe,
+            access=self.pod_access,
         )
         self._readiness = RouterReadiness(
             self.fleet, self.supervisor, metrics_max_age=settings.metrics_max_age_seconds
         )
-        self._readiness.add_details(self.gateway.status)
         ambiguous = AmbiguousNames(self.fleet, self.director.names.rewrites.aliases)
-        self._readiness.add_details(ambiguous.status)
+        self._readiness.add_details(self.gateway.status, ambiguous.status, self.pod_access.status)
         self._rewrites = self._follow_rewrites()
-        self._readiness.add_details(self.pod_access.status)
         self.certificates = self._watch_certificates()
         self.watchdog = Watchdog(settings.loop_stall_seconds)
         self._hurry = asyncio.Event()
@@ -181,6 +187,8 @@ class Front:
             self._rewrites.start()
         if self.peering is not None:
             self.peering.start()
+        if self.first_use is not None:
+            self.first_use.start()
 
     async def _drain(self) -> None:
         settings = self._settings

@@ -2,6 +2,17 @@
 
 import gc
 
+_SELDOM = 50_000, 20, 100
+"""Thresholds of the three generations."""
+
+
+def collect_seldom_at_start() -> None:
+    """Collect much less often, for a process that begins to import its modules.
+
+    What modules make stays until the end, so that every collection during the imports is in vain.
+    """
+    gc.set_threshold(*_SELDOM)
+
 
 def collect_less_often() -> None:
     """Exclude the objects of the startup from garbage collection, and collect less often.
@@ -11,4 +22,4 @@ def collect_less_often() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*_SELDOM)

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lora_router.clock import Clock
 from lora_router.config.settings import Settings
-from lora_router.routing.waiting_queue import Clock
 from lora_router.telemetry.abnormal_lines import AbnormalLines
 from lora_router.telemetry.decisions import DecisionLog
 from lora_router.telemetry.trace_settings import trace_settings

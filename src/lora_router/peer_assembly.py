@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lora_router.peering.peering import Peering
     from lora_router.peering.reading_exchange import ReadingHub
     from lora_router.peering.redis_connection import RedisServer
-    from lora_router.replication.leadership import Leadership
+    from lora_router.replication.leadership import Leadership, LeaseOptions
+    from lora_router.replication.loader_lease import LoaderLease
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +162,72 @@ def make_leadership(
     if settings.replication != "lease" or peering is None:
         return None
     # The Kubernetes client takes a second to import.
-    from lora_router.discovery.kubernetes_api import Credentials
-    from lora_router.replication.kubernetes_lease import lease_name
-    from lora_router.replication.leadership import Leadership, LeaseOptions
+    from lora_router.replication.leadership import Leadership
     from lora_router.replication.metrics import LeaseMetrics
 
-    namespace, _, service = (settings.peer_service or "").rpartition("/")
-    options = LeaseOptions(
-        lease_name(
-            settings.lease_name or service or "lora-router",
-            settings.lease_namespace or namespace or None,
-        ),
-        settings.lease_duration_seconds,
+    hub = peering.hub
+    leadership = Leadership(
+        hub.name,
+        _lease_options(settings, settings.routers_name, settings.lease_duration_seconds),
+        supervisor,
+        knows=lambda router: router in hub.peers,
+    )
+    telemetry.registry.register(LeaseMetrics(leadership))
+    return leadership
+
+
+def make_loader_lease(
+    settings: Settings, identity: str, telemetry: Telemetry, supervisor: Supervisor
+) -> "LoaderLease | None":
+    """Return what decides by a Lease whether this router loads adapters.
+
+    Args:
+        settings: The settings.
+        identity: What this run of the router writes into the Lease.
+        telemetry: Shows failures.
+        supervisor: Runs its tasks.
+
+    Returns:
+        ``None`` if something else decides: there are no other routers, one router leads, or pods do
+        not come from Kubernetes.
+
+    Raises:
+        LeaseNameError: The namespace of the Lease is unknown.
+    """
+    if (
+        not settings.loads_adapters
+        or not settings.has_peers
+        or settings.replication == "lease"
+        or settings.endpoints is not None
+    ):
+        return None
+    from lora_router.replication.loader_lease import (
+        SHORTEST_SECONDS,
+        LoaderLease,
+        loader_lease_name,
+    )
+    from lora_router.replication.metrics import LeaseErrors
+
+    seconds = max(settings.lease_duration_seconds, SHORTEST_SECONDS)
+    options = _lease_options(settings, loader_lease_name(settings.routers_name), seconds)
+    lease = LoaderLease(identity, options, supervisor)
+    telemetry.registry.register(LeaseErrors(lease.leadership.candidate))
+    return lease
+
+
+def _lease_options(settings: Settings, name: str, seconds: int) -> "LeaseOptions":
+    # The Kubernetes client takes a second to import.
+    from lora_router.discovery.kubernetes_api import Credentials
+    from lora_router.replication.kubernetes_lease import lease_name
+    from lora_router.replication.leadership import LeaseOptions
+
+    namespace = (settings.peer_service or "").rpartition("/")[0]
+    return LeaseOptions(
+        lease_name(name, settings.lease_namespace or namespace or None),
+        seconds,
         Credentials(settings.kubernetes_kubeconfig, settings.kubernetes_context),
         watch_seconds=settings.kubernetes_watch_seconds,
     )
-    hub = peering.hub
-    leadership = Leadership(hub.name, options, supervisor, knows=lambda router: router in hub.peers)
-    telemetry.registry.register(LeaseMetrics(leadership))
-    return leadership
 
 
 def share_scrapes(

@@ -16,6 +16,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lora_router.connection_error import reason_of
+
 _PAUSE_SECONDS = 0.5
 _LONGEST_TRY_SECONDS = 5.0
 _SHOWN_CHARACTERS = 300
@@ -115,4 +117,4 @@ async def _check_http(url: str, seconds: float) -> str:
     except TimeoutError:
         raise ProbeError(f"{url}: timeout, no response within {seconds:.1f} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise ProbeError(f"{url}: {str(error) or type(error).__name__}") from None
+        raise ProbeError(f"{url}: {reason_of(error)}") from None

@@ -64,9 +64,9 @@ class RouterReadiness:
         self.draining = False
         self._leadership: Leadership | None = None
 
-    def add_details(self, read: Callable[[], dict[str, object]]) -> None:
+    def add_details(self, *reads: Callable[[], dict[str, object]]) -> None:
         """Add fields to the page, which are read whenever the page is."""
-        self._details.append(read)
+        self._details += reads
 
     def follow(self, leadership: Leadership) -> None:
         """Make a router that does not lead unready."""

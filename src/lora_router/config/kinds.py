@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
+from lora_router.adapters.sources import MAX_PREFIXES, PREFIX_RULE, check_prefix
 from lora_router.config.cores import cores
 from lora_router.discovery.page_urls import PATH_RULE, is_page_path
 from lora_router.extproc.body import BodyError, checked_model
@@ -169,6 +170,13 @@ def _peering(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _source_prefix(value: str) -> str:
+    try:
+        return check_prefix(value)
+    except ValueError as error:
+        raise ValueError(f"must be {error}") from None
+
+
 def _rewrites(value: object) -> object:
     """Read ``name=target:weight|target:weight,…``. A target without a weight has weight 1."""
     if isinstance(value, str):
@@ -321,6 +329,12 @@ ModelRewrites = Annotated[
         "name=target:weight|target:weight, joined by commas, with whole weights from 0 to 1000000, "
         "one of them above 0"
     ),
+]
+SourcePrefixes = Annotated[
+    list[Annotated[str, AfterValidator(_source_prefix)]],
+    Field(max_length=MAX_PREFIXES),
+    BeforeValidator(_listed),
+    Allowed(f"beginnings of sources, joined by commas, each {PREFIX_RULE}"),
 ]
 Options = Annotated[dict[str, str], BeforeValidator(_mapped), Allowed("name=value,name=value")]
 

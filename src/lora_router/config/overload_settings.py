@@ -12,16 +12,17 @@ class OverloadSettings(BaseModel):
     """Settings of overload. docs/overload.md explains them."""
 
     overload: Literal["hold", "shed"] = Field(
-        "hold",
-        description="What to do with a request that would wait for longer than "
-        "max_expected_wait_seconds. hold: let it wait for up to max_hold_seconds. shed: refuse it "
-        "at once with 429 and retry-after.",
+        "shed",
+        description="What to do with a request that would wait for too long "
+        "(max_expected_wait_seconds). shed: refuse it at once with 429 and retry-after. hold: let "
+        "it wait for up to max_hold_seconds.",
     )
     max_expected_wait_seconds: kinds.Interval = Field(
         2.0,
-        description="With overload: shed: longest expected wait, in seconds, of a request that is "
-        "held. The router estimates it from the requests that wait before it and from how fast "
-        "these leave.",
+        description="With overload: shed: longest expected wait of a request, in seconds, above "
+        "which there is overload. In a burst, a request may wait for three times as long. The "
+        "router estimates the wait from the requests that wait before it and from how fast these "
+        "leave.",
     )
     closed_slots_share: kinds.Fraction = Field(
         0.1,
@@ -36,6 +37,21 @@ class OverloadSettings(BaseModel):
         None,
         description="Maximum number of requests in flight on a pod, of all known senders. Further "
         "requests wait in the router. Default: any number.",
+    )
+    max_seconds_per_token: Annotated[
+        Annotated[kinds.Interval, Field(ge=0.001, le=60.0)] | None,
+        Allowed("a number of seconds from 0.001 to 60"),
+    ] = Field(
+        None,
+        description="Longest usual time between two tokens of an answer, in seconds. The router "
+        "learns from scrapes how many requests a pod may have for that. Further requests wait in "
+        "the router. Default: any time.",
+    )
+    priority_header: kinds.OptionalHeaderName = Field(
+        None,
+        description="Header with the priority of a request: a whole number from -1000 to 1000, in "
+        "place of that of its InferenceObjective. Any other value is ignored. Clients must not be "
+        "able to set it. Default: not read.",
     )
     tenant_header: kinds.OptionalHeaderName = Field(
         None,

@@ -25,6 +25,11 @@ class PodSettings(BaseModel):
     pod_models_path: kinds.PagePath = Field(
         MODELS_PATH, description="Path of a pod's list of models."
     )
+    slot_probe: bool = Field(
+        True,
+        description="Whether the router sends a completion of one token to a vLLM pod that has "
+        "served no request yet. vLLM states its number of adapter slots only after that.",
+    )
     pod_api_key: Annotated[SecretStr | None, Allowed("the key that vLLM was started with")] = Field(
         None,
         description="API key for reading /v1/models and for probes, sent as 'Authorization: "

@@ -30,7 +30,8 @@ class ReplicationSettings(BaseModel):
     ] = Field(
         None,
         description="Lease of replication=lease. Default: the name of peer_service, else "
-        "lora-router.",
+        "lora-router. With '-loader' at its end, the Lease of the router that loads adapters where "
+        "all routers receive requests.",
     )
     lease_namespace: kinds.Namespace = Field(
         None,
@@ -42,5 +43,6 @@ class ReplicationSettings(BaseModel):
         ge=2,
         le=60,
         description="Time without a renewal after which another router may take the Lease. The "
-        "leader renews it every quarter of that time, and is not ready after three quarters.",
+        "leader renews it every quarter of that time, and is not ready after three quarters. The "
+        "Lease of the router that loads adapters has at least 6 s.",
     )

@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import ConfigDict, model_validator
 
 from lora_router.config import kinds
+from lora_router.config.adapter_settings import AdapterSettings
 from lora_router.config.envoy_settings import EnvoySettings
 from lora_router.config.health_settings import HealthSettings
 from lora_router.config.model_settings import ModelSettings
@@ -46,6 +47,7 @@ class Settings(
     WorkerSettings,
     PathSettings,
     PoolSettings,
+    AdapterSettings,
     ModelSettings,
     ObservationSettings,
     OverloadSettings,
@@ -84,6 +86,7 @@ class Settings(
             raise ValueError("pod_tls_skip_verify and pod_tls_ca_file: set at most one of them")
         _need_each_other(self, "peer_tls_cert_file", "peer_tls_key_file")
         self._name_models()
+        self._load_adapters()
         self._authenticate_peers()
         self._allow_lease()
         self._allow_workers()
@@ -100,11 +103,24 @@ class Settings(
             *([self.model_rewrite_header] if self.model_rewrite_header else ()),
             *([self.pool_header] if self.pool_header else ()),
             *([self.tenant_header] if self.tenant_header else ()),
+            *([self.priority_header] if self.priority_header else ()),
         ]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two headers have the name {name!r}: all names must differ")
         return self
+
+    @property
+    def longest_hold_seconds(self) -> float:
+        """The longest time that a request waits in the router."""
+        loads = self.first_use_seconds if self.loads_adapters else 0.0
+        return max(self.max_hold_seconds, loads)
+
+    @property
+    def routers_name(self) -> str:
+        """The name that the routers of this fleet have in common."""
+        service = (self.peer_service or "").rpartition("/")[2]
+        return self.lease_name or service or "lora-router"
 
     @property
     def has_mesh(self) -> bool:
@@ -136,6 +152,23 @@ class Settings(
             raise ValueError("unknown_model=base: requires unknown_model_base")
         if self.unknown_model_base is not None and self.unknown_model != "base":
             raise ValueError("unknown_model_base: requires unknown_model=base")
+
+    def _load_adapters(self) -> None:
+        if self.model_adapters and not self.adapter_sources:
+            raise ValueError(
+                "model_adapters: requires adapter_sources: from where those may load adapters who "
+                "may create ModelAdapters"
+            )
+        if self.model_adapters and self.endpoints is not None:
+            raise ValueError(
+                "model_adapters and endpoints: set one of them: ModelAdapters are for pods of "
+                "Kubernetes"
+            )
+        if self.adapter_move_seconds and self.adapter_update == "in-place":
+            raise ValueError(
+                f"adapter_move_seconds={self.adapter_move_seconds:g}: requires "
+                "adapter_update=beside: in place, there is no old version"
+            )
 
     def _authenticate_peers(self) -> None:
         if self.peers is not None and self.peer_service is not None:

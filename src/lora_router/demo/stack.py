@@ -20,7 +20,7 @@ from lora_router.envoy.pods_cluster import PODS_CLUSTER
 from lora_router.envoy.router_cluster import ROUTER_CLUSTER
 from lora_router.simulator.simulated_pod import PodOptions
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,11 @@ class DemoStack:
         running = self.routers[: self.plan.routers]
         for router in running:
             await self._children.start(router.name, router.command)
-        for router in running:
-            await self._until_ready(router.name, router.ready_url)
+        # Printing it takes a second, in which the routers start.
         envoy_config = self._directory / "envoy.yaml"
         envoy_config.write_text(bootstrap_yaml(settings))
+        for router in running:
+            await self._until_ready(router.name, router.ready_url)
         await self._children.start(
             "envoy",
             [

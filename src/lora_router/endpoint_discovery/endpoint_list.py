@@ -12,10 +12,10 @@ Rules:
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 from google.protobuf.any_pb2 import Any
 
+from lora_router.clock import Clock, Timer
 from lora_router.endpoint_discovery.pb.discovery_pb2 import DiscoveryResponse
 from lora_router.endpoint_discovery.pb.endpoint_pb2 import (
     Address,
@@ -38,23 +38,6 @@ TYPE_URL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 PUSH_INTERVAL_SECONDS = 0.1
 _SLICE = 200
 """Pods that are encoded in one turn of the event loop: about 2 ms."""
-
-
-class Timer(Protocol):
-    """A scheduled call."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-
-
-class Clock(Protocol):
-    """Time and timers."""
-
-    def now(self) -> float:
-        """Return seconds, monotonic."""
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, ``seconds`` from now."""
 
 
 class EndpointList:

@@ -4,7 +4,8 @@ import logging
 from collections import deque
 from typing import Protocol
 
-from lora_router.endpoint_discovery.endpoint_list import Clock, EndpointList
+from lora_router.clock import Clock
+from lora_router.endpoint_discovery.endpoint_list import EndpointList
 from lora_router.fleet.fleet import Fleet
 from lora_router.log_limit import LogLimit
 

@@ -38,7 +38,7 @@ def ext_proc_filter(settings: Settings) -> ext_proc.ExternalProcessor:
         response_attributes=_RESPONSE_ATTRIBUTES,
         message_timeout=timedelta(seconds=settings.envoy_message_timeout_seconds),
         max_message_timeout=timedelta(
-            seconds=settings.max_hold_seconds + _MESSAGE_TIMEOUT_MARGIN_SECONDS
+            seconds=settings.longest_hold_seconds + _MESSAGE_TIMEOUT_MARGIN_SECONDS
         ),
         failure_mode_allow=fails_open(settings),
         allow_mode_override=True,
