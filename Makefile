@@ -10,8 +10,8 @@ export PYTHON
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE \
 	PYTHONDONTWRITEBYTECODE PYTHONDEVMODE VIRTUAL_ENV
 
-# More than 4 workers disturb the tests that measure time.
-PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup
+# tests/conftest.py says how many workers these are; tests/groups.py, what one worker runs as a whole.
+PYTEST := $(PY) -m pytest -n auto
 
 .DEFAULT_GOAL := help
 
@@ -58,14 +58,14 @@ test: $(VENV)/.dev ## run all tests (ARGS="-k session" runs some; COVERAGE=1 mea
 
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## run the unit tests that need no Envoy (ARGS="-k session")
-	HYPOTHESIS_PROFILE=fast $(PYTEST) --dist worksteal -q -m "not slow and not envoy" tests/unit $(ARGS)
+	HYPOTHESIS_PROFILE=fast $(PY) -m tests.parts -q -m "not slow and not envoy" tests/unit $(ARGS)
 
 .PHONY: test-clients
 test-clients: $(CLIENTS)/.clients $(NODE_MODULES)/.package-lock.json ## run the clients of OpenAI, Anthropic, and others against the router (4 minutes with the installation)
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.dev ## run the property tests with 20 times the examples (some minutes)
+fuzz: $(VENV)/.dev ## run the property tests with 40 times the examples (some minutes)
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -q -m hypothesis tests/unit $(ARGS)
 
 .PHONY: faults
@@ -98,16 +98,29 @@ performance: $(VENV)/.dev ## run the bench and write its results to docs/perform
 bench-parts: $(VENV)/.dev ## measure the parts of the request path (ARGS=--json)
 	PYTHONPATH=. $(PY) -m bench.parts $(ARGS)
 
+.PHONY: bench-adapters
+bench-adapters: $(VENV)/.dev ## load 200 declared adapters on 8 simulated pods, and change all of it under load (1 minute; ARGS="--adapters 50")
+	PYTHONPATH=. $(PY) -m bench.adapters $(ARGS)
+
 .PHONY: bench-pods
 bench-pods: $(VENV)/.dev ## measure the time from a change of a pod to the fleet
 	PYTHONPATH=. $(PY) -m bench.pod_events $(ARGS)
 
+ROUTING := PYTHONPATH=. $(PY) -m bench.routing_evidence
+FIVE := --seeds 11,12,13 --policies lora-placement,hold,lora-affinity,shuffle-shard,weighted-scores
+SLOT_BOUND := b-zipf e-hot-shift c-slot-bound
+
 .PHONY: bench-routing
-bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: every policy, scenario and load (hours; resumable; ARGS="b-zipf --loads 0.85": only these)
+bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: policies near the capacity and above it (some minutes; resumable; ARGS="b-zipf --loads 0.85": print only these)
+ifdef ARGS
+	$(ROUTING) $(ARGS)
+else
 	mkdir -p build
-	PYTHONPATH=. $(PY) -m bench.routing_evidence $(ARGS) > build/routing.md
-	@cat build/routing.md
-	$(if $(ARGS),,$(PY) docs/embed.py docs/routing.md bench-routing < build/routing.md)
+	$(ROUTING) --loads 0.85 $(FIVE) --figures ttft,end-to-end,good,worst > build/routing.md
+	$(PY) docs/embed.py docs/routing.md bench-routing-near < build/routing.md
+	$(ROUTING) $(SLOT_BOUND) --loads 1.2,1.8 $(FIVE) --figures ttft,end-to-end,good,refused > build/routing.md
+	$(PY) docs/embed.py docs/routing.md bench-routing-over < build/routing.md
+endif
 
 .PHONY: bench-tuning
 bench-tuning: $(VENV)/.dev ## write the tables of docs/tuning.md: what slots, host memory and thresholds are worth (some minutes; resumable)
@@ -115,6 +128,13 @@ bench-tuning: $(VENV)/.dev ## write the tables of docs/tuning.md: what slots, ho
 	PYTHONPATH=. $(PY) -m bench.tuning $(ARGS) > build/tuning.md
 	@cat build/tuning.md
 	$(if $(ARGS),,$(PY) docs/embed.py docs/tuning.md bench-tuning < build/tuning.md)
+
+.PHONY: bench-adapter-loading
+bench-adapter-loading: $(VENV)/.dev ## write the table of docs/adapters.md: what loading adapters where they belong is worth (some minutes)
+	mkdir -p build
+	PYTHONPATH=. $(PY) -m bench.adapter_loading $(ARGS) > build/adapter-loading.md
+	@cat build/adapter-loading.md
+	$(if $(ARGS),,$(PY) docs/embed.py docs/adapters.md bench-adapter-loading < build/adapter-loading.md)
 
 .PHONY: plots
 plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)

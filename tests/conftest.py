@@ -1,5 +1,6 @@
 """What holds for all tests: their environment, their markers, and hypothesis' profiles."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Generator
@@ -8,15 +9,20 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.groups import rank
+from tests.parts import cores, is_elsewhere
 from tests.surroundings import isolate
 
 isolate()
 
-# No deadline: a busy machine is no error of the code. `ci` tries the same examples in each run, so
-# that a change is not blamed for what another run would have found; `thorough` is `make fuzz`.
+# No deadline: a busy machine is no error of the code. Half the examples that hypothesis tries by
+# itself: `make fuzz` (`thorough`) tries forty times as many. `ci` tries the same examples in each
+# run, so that a change is not blamed for what another run would have found.
 _SLOW = [HealthCheck.too_slow]
-settings.register_profile("default", deadline=None, suppress_health_check=_SLOW)
-settings.register_profile("fast", settings.get_profile("default"), max_examples=10)
+settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=_SLOW)
+settings.register_profile(
+    "fast", settings.get_profile("default"), max_examples=10, stateful_step_count=20
+)
 settings.register_profile(
     "ci", settings.get_profile("default"), derandomize=True, database=None, print_blob=True
 )
@@ -33,44 +39,56 @@ _MARKS = {
     "image": pytest.mark.slow,
 }
 """By folder."""
-_ONE_WORKER = {
-    "kube": "kube",
-    "image": "image",
-    "prometheus/test_live.py": "prometheus",
-    "faults/test_certificates.py": "faults of routers",
-    "faults/test_clients.py": "faults of clients",
-    "faults/test_keep_alive.py": "faults of clients",
-    "faults/test_one_router.py": "faults of routers",
-    "faults/test_plug_ins.py": "faults of clients",
-    "faults/test_pod_pages.py": "faults of pages",
-    "faults/test_pods.py": "faults of pods",
-    "faults/test_two_routers.py": "faults of routers",
-    "integration/test_bench.py": "whole machine",
-    "integration/test_demo.py": "whole machine",
-}
-"""Folders and modules whose tests run one after the other.
 
-They share something that takes long to make (an API server, an image), or each of them starts so
-many processes that two at a time would run out of time.
-"""
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of workers of ``-n auto``.
+
+    Two per core, because tests with processes often wait, and at most 4: more would disturb the
+    tests that measure time. One per core while coverage is measured, which takes the time in which
+    they would wait.
+    """
+    measures_coverage = bool(config.getoption("cov_source", default=None))
+    return min(cores() if measures_coverage else 2 * cores(), 4)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Return a scheduler that gives groups to workers in the order of the tests."""
+    from tests.scheduling import GroupScheduling  # Not everywhere is there pytest-xdist.
+
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while tests are collected, and none of theirs afterwards.
+
+    What is imported and collected stays until the end. Every full collection would visit it.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave modules out that another process of ``tests.parts`` runs."""
+    return True if is_elsewhere(collection_path) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the folder that they are in.
-
-    First of all, because pytest-xdist reads the groups in the same hook.
-    """
+    """Mark tests by the folder that they are in, and sort them by when they begin."""
     for item in items:
-        path = item.path.relative_to(_TESTS)
-        for place in (path.parts[0], str(path)):
-            if place in _MARKS:
-                item.add_marker(_MARKS[place])
-            if place in _ONE_WORKER:
-                item.add_marker(pytest.mark.xdist_group(_ONE_WORKER[place]))
-        # A module there starts its gateway once, so one worker runs the whole module.
-        if path.parts[0] == "integration" and str(path) not in _ONE_WORKER:
-            item.add_marker(pytest.mark.xdist_group(str(path)))
+        folder = item.path.relative_to(_TESTS).parts[0]
+        if folder in _MARKS:
+            item.add_marker(_MARKS[folder])
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

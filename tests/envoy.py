@@ -35,7 +35,7 @@ class Envoy:
     """One Envoy process with one worker."""
 
     def __init__(self, bootstrap: str, directory: Path) -> None:
-        document = yaml.safe_load(bootstrap)
+        document = yaml.load(bootstrap, Loader=yaml.CSafeLoader)
         listener = document["static_resources"]["listeners"][0]
         self.port: int = listener["address"]["socket_address"]["port_value"]
         self.admin_port: int = document["admin"]["address"]["socket_address"]["port_value"]
@@ -56,8 +56,8 @@ class Envoy:
                 stdout=output,
             )
         try:
-            async with asyncio.timeout(60):
-                while not await self._is_ready():
+            async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+                while not await self._is_ready(session):
                     assert self._process.returncode is None, self.log.read_text()
                     await asyncio.sleep(0.02)
         except BaseException:
@@ -81,12 +81,9 @@ class Envoy:
         ):
             return int((await response.text()).split()[-1])
 
-    async def _is_ready(self) -> bool:
+    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
         try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{self.admin_port}/ready") as response,
-            ):
+            async with session.get(f"http://127.0.0.1:{self.admin_port}/ready") as response:
                 return response.status == 200
         except aiohttp.ClientError:
             return False

@@ -6,12 +6,12 @@ _USUAL = 100
 
 
 def examples(usual: int, *, steps: int = 50) -> settings:
-    """Return settings with that many examples in the usual profile, and in others as many more.
+    """Return settings with that many examples for each 100 of a usual property.
 
-    ``make test-fast`` tries a tenth, ``make fuzz`` twenty times as many.
+    ``make test`` tries half as many, ``make test-fast`` a tenth, ``make fuzz`` 20 times as many.
 
     Args:
-        usual: How many the usual profile tries.
+        usual: How many are tried where a property without settings is tried with 100.
         steps: How many steps a state machine takes at most.
     """
     profile = settings()

@@ -44,7 +44,7 @@ class RedisProcess:
             *("--dir", str(self._folder), "--logfile", str(self._folder / "log")),
         )
         self._process = subprocess.Popen([*self._command, *options])
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1):

@@ -9,6 +9,7 @@ folder, UTC, and UTF-8. Programs that need the network (pip, Go) get the user's 
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,9 @@ def isolate() -> None:
         _set_aside(dict(os.environ))
     for name in [name for name in os.environ if not _is_kept(name)]:
         del os.environ[name]
+    # Compiled modules are kept, those of the tests included: rewriting the assertions of all tests
+    # takes as long as all else that their collection does.
+    sys.dont_write_bytecode = False
     os.umask(0o022)
     time.tzset()
 

@@ -100,6 +100,12 @@ def adapter(name: str, requests: int, **fields: Any) -> Row:
     return {
         "name": name,
         "base_model": "llama",
+        "declared_by": "",
+        "state": "",
+        "source": "",
+        "wanted": 0,
+        "loading": [],
+        "failing": [],
         "running": ["pods/vllm-0001"],
         "loaded": [],
         "listed": 3,

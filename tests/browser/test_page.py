@@ -15,7 +15,6 @@ from tests.browser.made_router import MadeRouter, adapter, decision, held, pod, 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.envoy,
-    pytest.mark.xdist_group("browser"),
 ]
 expect.set_options(timeout=SECONDS * 1000)
 
@@ -99,6 +98,29 @@ async def test_pods_are_shown_with_their_slots_and_what_is_in_them(browser: Brow
         await page.get_by_label("Problems only").uncheck()
         await page.get_by_label("Find").fill("adapter-3")
         await expect(page.locator("#fleet .slot[data-hit]")).to_have_text(["adapter-33"])
+
+
+async def test_of_a_declared_adapter_it_shows_how_far_it_is_and_what_fails(
+    browser: Browser,
+) -> None:
+    made = MadeRouter(1)
+    failing = {
+        "pod": "pods/vllm-0003",
+        "action": "load",
+        "reason": "No adapter found for <path>",
+        "failures": 4,
+        "next_try_seconds": 7.5,
+    }
+    declared = {"declared_by": "file", "state": "partly", "wanted": 4, "failing": [failing]}
+    made.adapters = [adapter("sql-lora", 5, **declared), adapter("by-hand", 4)]
+    async with opened(browser, made) as page:
+        cells = rows(page, "adapters").locator('td[data-name="As declared"]')
+        cell = cells.nth(0)
+        await expect(cell).to_have_text("partly, 3 of 4 pods")
+        await expect(cell).to_have_attribute(
+            "title", "pods/vllm-0003 cannot load it: No adapter found for <path>"
+        )
+        await expect(cells.nth(1)).to_have_text("")
 
 
 async def test_names_are_text_whatever_they_are(browser: Browser) -> None:
@@ -204,6 +226,7 @@ async def test_all_of_it_works_with_a_keyboard(browser: Browser) -> None:
             await page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         )
         await page.keyboard.press("ArrowDown")
+        await expect(rows(page, "decisions").nth(1)).to_be_focused()
         await page.keyboard.press("Enter")
         await expect(page.locator("#detail-title")).to_have_text("b")
         await expect(page.locator("#detail-close")).to_be_focused()

@@ -17,7 +17,7 @@ from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import until, write_pods
 from tests.integration.served import Served
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.envoy
 expect.set_options(timeout=SECONDS * 1000)
 
 

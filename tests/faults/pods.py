@@ -18,6 +18,8 @@ _ROOT = Path(__file__).parents[2]
 ADAPTERS = ("a1", "a2", "a3", "a4", "a5", "a6")
 MODELS = ("base", *ADAPTERS)
 _LONGEST_LINE = 1 << 20
+_ENVIRON = {key: value for key, value in os.environ.items() if key != "COVERAGE_PROCESS_CONFIG"}
+"""A pod runs no module of the router, so that there is no coverage to measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Pod:
             *(self.name, str(self.port), *self.adapters),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=_ENVIRON,
             cwd=_ROOT,
             limit=_LONGEST_LINE,
         )

@@ -49,6 +49,7 @@ async def suffer(
     *,
     count: int = 1,
     seconds: float = PLAN.seconds,
+    patience_seconds: float = 60.0,
 ) -> Verdict:
     """Break pods under load; return what became of the load once all is well again.
 
@@ -57,7 +58,9 @@ async def suffer(
     pods = gateway.pods[:count]
     for pod in gateway.pods:
         await pod.become()
-    async with gateway.load(rate=PLAN.rate, algorithms=algorithms, patience_seconds=10) as load:
+    async with gateway.load(
+        rate=PLAN.rate, algorithms=algorithms, patience_seconds=patience_seconds
+    ) as load:
         await load.for_(1.5)
         await asyncio.gather(*(fault(pod) for pod in pods))
         at = time.monotonic()
@@ -122,7 +125,9 @@ async def test_a_pod_that_hangs_keeps_few_requests_waiting(
     gateway: Field, figures: Figures, fault: str, algorithms: tuple[str, ...]
 ) -> None:
     """At most 1 % of a minute's requests wait for it, and none that is sent three seconds later."""
-    found = await suffer(gateway, algorithms, HANGS[fault], seconds=PLAN.hang_seconds)
+    found = await suffer(
+        gateway, algorithms, HANGS[fault], seconds=PLAN.hang_seconds, patience_seconds=10
+    )
     figures.add("A pod fails", f"1 of 4 {fault}", found, named(algorithms))
 
     assert found.waited <= 0.01 * 60 * PLAN.rate, found
@@ -186,6 +191,7 @@ async def test_a_pod_that_is_killed_for_good_is_missed_by_nobody(
     async with field(tmp_path, pods=2) as gateway:
         async with gateway.load(rate=PLAN.rate) as load:
             await load.for_(1)
+            asked = time.monotonic()
             did = await gateway.pods[0].become()
             await gateway.pods[0].kill()
             at = time.monotonic()
@@ -196,4 +202,6 @@ async def test_a_pod_that_is_killed_for_good_is_missed_by_nobody(
 
     assert found.lost_later == 0, found
     assert found.lost_at_once <= PLAN.lost_at_once, found
-    assert found.cut + found.failed_before <= did.running + 5, found
+    # It was asked a moment before it was killed, and may have begun with further requests since.
+    begun = sum(each.at < at and each.at + each.first_byte_seconds > asked for each in load.seen)
+    assert found.cut + found.failed_before <= did.running + begun + 5, found

@@ -15,9 +15,13 @@ from lora_router.app import App
 from lora_router.config.settings import Settings
 from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
+from lora_router.simulator.simulated_pod import SimulatedPod
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod, Received
 from tests.integration.hasty_pod import HastyPod
+
+HOST_MEMORY = 16
+"""Adapters that fit into the host memory of a simulated pod."""
 
 
 @dataclass
@@ -83,16 +87,50 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def write_pods(path: Path, pods: Sequence[EchoPod | HastyPod]) -> None:
+def write_pods(path: Path, pods: Sequence[EchoPod | HastyPod | SimulatedPod]) -> None:
     """Write the pods file."""
-    listed = [{"name": pod.name, "address": pod.address} for pod in pods]
+    listed: list[dict[str, object]] = []
+    for pod in pods:
+        if isinstance(pod, SimulatedPod):
+            listed.append(
+                {
+                    "name": pod.options.name,
+                    "address": pod.address,
+                    "max_cpu_loras": HOST_MEMORY,
+                }
+            )
+        else:
+            listed.append({"name": pod.name, "address": pod.address})
     path.write_text(yaml.safe_dump({"pods": listed}))
+
+
+_PORTS = {"grpc_port": 64_701, "envoy_listen_port": 64_702, "envoy_admin_port": 64_703}
+"""Ports that stand for those of a gateway in a bootstrap that several gateways share."""
+_printed: dict[str, str] = {}
+
+
+def _bootstrap(settings: Settings) -> str:
+    """Return the printed bootstrap of a gateway.
+
+    Printing takes as long as all else of a gateway's start. The gateways of a module often differ
+    in nothing but their ports and the file of their pods, which Envoy does not see.
+    """
+    shared = settings.model_copy(update={**_PORTS, "endpoints": "pods.yaml"})
+    key = shared.model_dump_json()
+    text = _printed.get(key)
+    if text is None:
+        text = _printed[key] = bootstrap_yaml(shared)
+    for name, port in _PORTS.items():
+        if text.count(str(port)) != 1:
+            return bootstrap_yaml(settings)
+        text = text.replace(str(port), str(getattr(settings, name)))
+    return text
 
 
 @asynccontextmanager
 async def gateway(
     tmp_path: Path,
-    pods: Sequence[EchoPod | HastyPod],
+    pods: Sequence[EchoPod | HastyPod | SimulatedPod],
     environ: Mapping[str, str] = MappingProxyType({}),
     bootstrap: Callable[[Settings], str] = bootstrap_yaml,
     /,
@@ -123,7 +161,8 @@ async def gateway(
         app = App(settings, environ)
         stack.push_async_callback(app.stop)
         await app.start()
-        envoy = await stack.enter_async_context(Envoy(bootstrap(settings), tmp_path))
+        printed = _bootstrap(settings) if bootstrap is bootstrap_yaml else bootstrap(settings)
+        envoy = await stack.enter_async_context(Envoy(printed, tmp_path))
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         )

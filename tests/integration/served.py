@@ -54,16 +54,17 @@ class Served:
             await process.wait()
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
+        async with aiohttp.ClientSession() as session:
+            return await self._readiness(session)
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+            while (await self._readiness(session))[0] != 200:
+                await asyncio.sleep(0.02)
+
+    async def _readiness(self, session: aiohttp.ClientSession) -> tuple[int, dict[str, object]]:
         try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{self.admin_port}/readyz") as response,
-            ):
+            async with session.get(f"http://127.0.0.1:{self.admin_port}/readyz") as response:
                 return response.status, await response.json()
         except aiohttp.ClientError:
             return 0, {}
-
-    async def until_ready(self) -> None:
-        async with asyncio.timeout(60):
-            while (await self.readiness())[0] != 200:
-                await asyncio.sleep(0.02)

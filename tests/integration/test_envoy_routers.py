@@ -34,8 +34,8 @@ def balanced_by_envoy(gate: Site) -> int:
     return sum(MODEL.encode() in request.body for pod in others for request in pod.received)
 
 
-async def test_one_of_two_routers_is_killed(tmp_path: Path, transport: str) -> None:
-    async with site(tmp_path, pods(), routers=2, transport=transport) as gate:
+async def test_one_of_two_routers_is_killed(tmp_path: Path) -> None:
+    async with site(tmp_path, pods(), routers=2, transport="grpcio") as gate:
         async with gate.running(30, 6.0) as answers, gate.traffic(50, MODEL) as load:
             await asyncio.sleep(1)
             await gate.routers[0].end(signal.SIGKILL)

@@ -45,6 +45,23 @@ async def test_a_request_waits_for_a_slot_and_one_too_many_is_told_to_come_back(
     assert [json.loads(each.body)["model"] for each in pod.received] == ["a1", "a2"]
 
 
+async def test_of_requests_that_wait_the_one_with_the_highest_priority_goes_first(
+    tmp_path: Path, transport: str
+) -> None:
+    pod = EchoPod("vllm-0", ADAPTERS, max_lora=1)
+    async with gateway(tmp_path, [pod], transport=transport, priority_header="x-priority") as gate:
+        running = asyncio.create_task(gate.post(long_answer("a1", 2.0)))
+        await until(lambda: gate.in_flight == 1)
+        low = asyncio.create_task(gate.post({"model": "a2"}, headers={"x-priority": "low"}))
+        await until(lambda: gate.app.director.held == 1)
+        high = asyncio.create_task(gate.post({"model": "a3"}, headers={"x-priority": "10"}))
+        await until(lambda: gate.app.director.held == 2)
+
+        assert [(await each)[0].status for each in (running, low, high)] == [200, 200, 200]
+        assert gate.app.director.priorities.ignored == 1
+    assert [json.loads(each.body)["model"] for each in pod.received] == ["a1", "a3", "a2"]
+
+
 @asynccontextmanager
 async def one_runs_and_one_waits(
     tmp_path: Path, transport: str, *, runs_seconds: float, drain_seconds: float

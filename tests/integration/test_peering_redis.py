@@ -107,12 +107,18 @@ async def test_a_router_that_joins_knows_what_is_in_flight_before_it_is_ready(
         first.fleet.ledger.reserve(pod(first), "a")
         await until(lambda: b":1" in server.call("EXISTS", "{lora-router}:routers"))
 
-        second = routers.app()
-        try:
-            await second.start()
-            assert seen(second) == 1
-        finally:
-            await second.stop()
+        for _ in range(10):
+            second = routers.app()
+            try:
+                await second.start()
+                # On a busy machine, the first one may have been silent for so long that it counted
+                # as gone.
+                assert seen(second) == peers(second)
+                if peers(second):
+                    return
+            finally:
+                await second.stop()
+    raise AssertionError("no router found the first one")
 
 
 async def test_a_router_that_stops_is_forgotten_at_once_and_leaves_nothing_behind(

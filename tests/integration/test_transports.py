@@ -15,7 +15,8 @@ from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.extproc.grpcio_transport import GrpcioTransport
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
-from lora_router.extproc.transport import PROCESS_PATH, SERVICE, Transport, TransportError
+from lora_router.extproc.transport import PROCESS_PATH, SERVICE, Transport
+from lora_router.extproc.transport_error import TransportError
 from tests.fleet import make_fleet
 from tests.integration.certificates import Certificates
 from tests.integration.gateway import until

@@ -79,6 +79,7 @@ async def test_ready_pods_without_a_fresh_scrape_are_counted(app: App, settings:
     assert (details["ready_pods"], details["stale_pods"]) == (2, 2)
 
 
+@pytest.mark.slow
 async def test_tasks_that_cannot_be_kept_running_are_named_and_do_not_take_it_out_of_service(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

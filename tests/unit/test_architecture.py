@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +47,31 @@ def test_every_path_that_is_named_exists() -> None:
         assert (PACKAGE / name).exists(), name
     for package, name in re.findall(r"`(extproc|routing|grpc_server)\.([a-z_]+)`", TEXT):
         assert (PACKAGE / package / f"{name}.py").exists(), name
+
+
+MAX_LINES = 400
+
+
+def test_no_module_is_long() -> None:
+    """A module of more lines has more than one concept, and one of them should move out."""
+    lengths = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
+        for path in PACKAGE.rglob("*.py")
+        if "pb2" not in path.name
+    }
+
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+@pytest.mark.slow
+def test_no_two_modules_import_each_other() -> None:
+    """Also not for types: what two modules need of each other is a third one, or one module."""
+    graph = grimp.build_graph("lora_router", cache_dir=None)
+    pairs = {
+        (first, second)
+        for first in graph.modules
+        for second in graph.find_modules_directly_imported_by(first)
+        if first < second and first in graph.find_modules_directly_imported_by(second)
+    }
+
+    assert pairs == set()

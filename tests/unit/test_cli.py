@@ -20,6 +20,7 @@ from lora_router.cli.commands import app
 from lora_router.cli.serve import LogFormat, LogLevel
 from lora_router.config.settings import Settings, allowed
 from lora_router.routing.registry import installed
+from tests.parameters import mostly_slow
 
 COMMANDS = sorted(typer.main.get_group(app).commands)
 PAGE = Path(__file__).parents[1] / "data/vllm-0.32.0/06_three_lora_one_waits_t1s.prom"
@@ -40,8 +41,8 @@ def test_the_version() -> None:
     assert run("--version").stdout == f"lora-router {__version__}\n"
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("columns", mostly_slow([60, 80, 120]))
+@pytest.mark.parametrize("command", mostly_slow(COMMANDS))
 def test_help_cuts_no_name(command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", columns)
@@ -53,6 +54,7 @@ def test_help_cuts_no_name(command: str, columns: int, monkeypatch: pytest.Monke
     assert all(len(line) <= columns for line in result.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_help_has_a_short_option_everywhere() -> None:
     assert "Commands" in run("-h").stdout
     assert run("serve", "-h").stdout == run("serve", "--help").stdout != ""
@@ -109,6 +111,7 @@ def test_config_prints_each_value_and_where_it_came_from(
     assert "LORA_ROUTER_ADMIN_PRT: unknown setting; did you mean 'admin_port'" in (result.stderr)
 
 
+@pytest.mark.slow
 def test_config_prints_a_line_for_each_setting_into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     result = run("config", "--set", "model_header=x-model")
@@ -125,6 +128,7 @@ def test_config_prints_a_line_for_each_setting_into_a_pipe(monkeypatch: pytest.M
     assert header.split()[1:5] == ["x-model", "flag", "--set", "model_header"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
 @pytest.mark.parametrize("command", ["config", "scrape", "simulate"])
 def test_no_terminal_is_too_narrow_for_a_whole_name(
@@ -213,6 +217,7 @@ def test_envoy_config_writes_a_file_where_there_is_no_shell(tmp_path: Path) -> N
     assert "/nowhere/envoy.yaml: cannot be written: No such file or directory" in result.stderr
 
 
+@pytest.mark.slow
 def test_serve_without_pods_says_how_to_name_them() -> None:
     result = run("serve", "--set", "admin_port=0", "--set", "grpc_port=0")
 
@@ -233,6 +238,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     return settings
 
 
+@pytest.mark.slow
 def test_serve_has_flags_for_its_logs(served: list[Settings]) -> None:
     assert run("serve", "--log-level", "warning", "--log-format", "json").exit_code == 0
     assert run("serve", "-v").exit_code == 0
@@ -359,6 +365,13 @@ def test_ctrl_c_while_modules_are_read_is_no_traceback(monkeypatch: pytest.Monke
     assert ended.value.code == 130
 
 
+@pytest.mark.slow
+def test_commands_that_print_no_table_do_not_import_what_prints_tables() -> None:
+    program = "import sys, lora_router.cli.commands; sys.exit('rich.console' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 COMPLETION = """
 lora-router --install-completion >/dev/null
 source ~/.bashrc
@@ -396,6 +409,7 @@ def test_completion_is_installed_and_completes_in_bash(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
     scenario = tmp_path / "small.yaml"
     scenario.write_text("about: small\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
@@ -411,12 +425,14 @@ def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
     assert list(found["ttft"]) == ["p50", "p95", "p99"]
 
 
+@pytest.mark.slow
 def test_simulate_says_what_routers_may_know_of_each_other(tmp_path: Path) -> None:
     result = run("simulate", str(tmp_path / "any.yaml"), "--peers", "often")
     assert result.exit_code == 2
     assert "peers=often: must be nothing, scrapes (of pods), or peering" in result.stderr
 
 
+@pytest.mark.slow
 def test_simulate_replays_a_file(tmp_path: Path) -> None:
     scenario, trace = tmp_path / "small.yaml", tmp_path / "trace.csv"
     scenario.write_text("about: small\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
@@ -454,6 +470,7 @@ def test_simulate_draws_plots_and_still_prints_json(
     )
 
 
+@pytest.mark.slow
 def test_simulate_names_what_it_cannot_use() -> None:
     assert "missing.yaml: cannot be read" in run("simulate", "missing.yaml").stderr
     result = run("simulate", "missing.yaml", "--algorithm", "best")

@@ -21,7 +21,7 @@ from lora_router.simulator.scenario import shipped_scenarios
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributions")]
+pytestmark = pytest.mark.slow
 
 
 def build(source: Path, target: Path) -> None:

@@ -82,6 +82,7 @@ async def test_the_admin_pages_and_the_grpc_port_are_reached_over_both() -> None
         await server.drain(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("has_ipv6", "address"), [(True, "::"), (False, "0.0.0.0")])
 def test_so_does_the_envoy_that_is_printed(
     monkeypatch: pytest.MonkeyPatch, has_ipv6: bool, address: str

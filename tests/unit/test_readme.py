@@ -64,6 +64,7 @@ def table(heading: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_every_error_that_a_client_can_meet_is_described() -> None:
     described = {
         (row[0], code.strip("`"))
@@ -143,6 +144,7 @@ def test_every_option_in_the_table_of_commands_exists() -> None:
         assert set(re.findall(r"`(-[-\w]+)[ `]", row[1])) <= options, row
 
 
+@pytest.mark.slow
 def test_every_command_line_parses() -> None:
     lines = [line.split(">")[0] for line in console_lines() if line.startswith("lora-router ")]
     assert len(lines) >= 4

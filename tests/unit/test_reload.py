@@ -122,6 +122,7 @@ async def test_invalid_settings_change_nothing_and_are_logged_as_at_a_start(
     assert error in said(caplog)[0]
 
 
+@pytest.mark.slow
 async def test_of_many_errors_some_are_logged(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -139,6 +139,7 @@ def closure(
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 @pytest.mark.parametrize(
     "environment",
@@ -156,6 +157,7 @@ def test_a_lock_names_all_that_its_install_needs(lock: str, environment: Mapping
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_nothing_else(lock: str) -> None:
     listed = pins(lock)

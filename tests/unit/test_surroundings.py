@@ -14,6 +14,8 @@ from lora_router.config.settings import AIBRIX_NAMES, Settings
 from tests.surroundings import users_environment
 
 ROOT = Path(__file__).parents[2]
+QUICK = ("-k", "not slow or serve")
+"""Of the slow tests, only those that start a router."""
 PORTS = (8080, 50052, 10080, 9901)
 HOSTILE: dict[str, str] = {
     **{f"LORA_ROUTER_{name.upper()}": "nonsense" for name in Settings.model_fields},
@@ -40,6 +42,7 @@ HOSTILE: dict[str, str] = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
     "UNHEARD_OF": "1",
 }
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *QUICK)
 PART = (
     "tests/unit/config/test_settings.py",
     "tests/unit/test_cli.py",
@@ -73,7 +76,8 @@ def test_the_environment_of_a_test_is_short() -> None:
         *("PATH", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "PYENV_ROOT"),
         *("KUBEBUILDER_ASSETS", "XDG_CACHE_HOME"),
         *("HOME", "TZ", "LC_ALL", "PYTHONUTF8", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-        "GRPC_VERBOSITY",  # `serve` sets it, in a test of the command line in the same process.
+        # A test of the command line in the same process sets these.
+        *("GRPC_VERBOSITY", "PYDANTIC_DISABLE_PLUGINS"),
     }
     # Not the folder: clients of the Kubernetes tests keep a cache there.
     assert not (Path(os.environ["HOME"]) / ".kube" / "config").exists()
@@ -90,7 +94,7 @@ def test_a_hostile_environment_changes_nothing(tmp_path: Path) -> None:
     runs: list[tuple[dict[str, str], tuple[str, ...]]] = [({}, PART), (read_only, PART[-2:])]
     for home, part in runs:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *part],
+            [*PYTEST, *part],
             cwd=ROOT,
             env=HOSTILE | kept | home,
             umask=0o077,

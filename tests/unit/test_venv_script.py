@@ -150,6 +150,7 @@ def test_an_install_that_fails_leaves_no_stamp(machine: Machine, step: str) -> N
     assert machine.stamps == set()
 
 
+@pytest.mark.slow
 def test_an_environment_that_was_not_finished_or_was_moved_is_made_anew(machine: Machine) -> None:
     machine.has("python3", "3.12.4")
     machine.make("demo")

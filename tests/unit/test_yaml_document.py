@@ -163,6 +163,7 @@ documents = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(documents, st.booleans())
 def test_what_pyyaml_writes_is_read_as_pyyaml_reads_it(document: object, flow: bool) -> None:
     text = yaml.safe_dump(document, default_flow_style=flow)

@@ -46,7 +46,7 @@ lora_router_peers 1.0
 def test_the_command_of_a_pod_says_all_of_its_options(options: PodOptions) -> None:
     _python, _m, _module, *arguments = pod_command(options)
 
-    assert parse_arguments(arguments) == options
+    assert parse_arguments(arguments).pods == (options,)
 
 
 def test_the_demo_has_the_same_pods_whatever_the_number_of_routers() -> None:

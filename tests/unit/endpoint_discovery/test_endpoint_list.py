@@ -1,5 +1,7 @@
 """Which pods Envoys are told of, and when."""
 
+import pytest
+
 from lora_router.endpoint_discovery.endpoint_list import EndpointList
 from lora_router.fleet.fleet import Fleet
 from tests.fleet import ManualClock, make_fleet, make_pod
@@ -24,6 +26,7 @@ class Followed:
         self.versions.append(read(self.list.response))
 
 
+@pytest.mark.slow
 def test_all_pods_of_a_synced_fleet_are_listed_at_once() -> None:
     followed = Followed(make_fleet(2))
     followed.clock.advance(0)
@@ -32,6 +35,7 @@ def test_all_pods_of_a_synced_fleet_are_listed_at_once() -> None:
     assert followed.list.version == 1
 
 
+@pytest.mark.slow
 def test_pods_that_join_leave_move_or_stop_being_ready_make_a_new_version() -> None:
     followed = Followed(make_fleet(2))
     followed.clock.advance(1)
@@ -56,6 +60,7 @@ def test_pods_that_join_leave_move_or_stop_being_ready_make_a_new_version() -> N
     assert followed.list.version == 5
 
 
+@pytest.mark.slow
 def test_a_change_that_envoy_does_not_see_makes_no_version() -> None:
     followed = Followed(make_fleet(2))
     followed.clock.advance(1)
@@ -95,6 +100,7 @@ def test_a_part_of_the_first_list_is_not_told() -> None:
     assert [len(version.pods) for version in followed.versions] == [2]
 
 
+@pytest.mark.slow
 def test_many_changes_make_few_versions() -> None:
     followed = Followed(make_fleet(1))
     followed.clock.advance(1)
@@ -108,6 +114,7 @@ def test_many_changes_make_few_versions() -> None:
     assert len(followed.pods) == 1001
 
 
+@pytest.mark.slow
 def test_a_large_fleet_is_read_in_slices() -> None:
     fleet = Fleet()
     fleet.replace(

@@ -68,6 +68,7 @@ def test_a_stream_that_is_gone_is_forgotten(how: str) -> None:
     envoys.clock.advance(1)
 
 
+@pytest.mark.slow
 def test_many_envoys_are_told_in_slices() -> None:
     envoys = Envoys()
     numbers = [envoys.open() for _ in range(40)]

@@ -30,6 +30,7 @@ FIELDS = st.tuples(NAMES, VALUES, st.booleans())
 LISTS = st.lists(FIELDS, max_size=5)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(LISTS, min_size=1, max_size=4),

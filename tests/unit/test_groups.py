@@ -1,0 +1,45 @@
+"""How the tests themselves are dealt to processes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.groups import FIRST, TOGETHER, group_of, rank
+from tests.parts import is_elsewhere
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("test", "group"),
+    [
+        ("tests/kube/test_lease.py::test_a[b/c.py::d]", "kube"),
+        ("tests/integration/test_demo.py::test_a", "whole machine"),
+        ("tests/integration/test_held.py::test_a[grpcio]", "tests/integration/test_held.py"),
+        ("tests/unit/test_cli.py::TestA::test_b", "tests/unit/test_cli.py"),
+    ],
+)
+def test_a_module_is_a_group_or_belongs_to_one(test: str, group: str) -> None:
+    assert group_of(test) == group
+
+
+def test_what_is_named_exists() -> None:
+    paths = [*TOGETHER, *(group for group in FIRST if group not in TOGETHER.values())]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_long_groups_begin_first_and_unit_tests_last() -> None:
+    tests = ["unit/test_cli.py", "integration/test_held.py", "faults/test_pods.py"]
+    assert sorted((f"tests/{test}::test_a" for test in tests), key=rank) == [
+        f"tests/{test}::test_a" for test in reversed(tests)
+    ]
+
+
+def test_each_module_is_in_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = [*ROOT.glob("tests/unit/**/*.py")]
+    found: list[Path] = []
+    for part in range(3):
+        monkeypatch.setenv("PYTEST_PART", f"{part}/3")
+        found += [path for path in modules if not is_elsewhere(path)]
+    tests = [path for path in modules if path.name.startswith("test_")]
+    assert sorted(path for path in found if path.name.startswith("test_")) == sorted(tests)
