@@ -20,12 +20,16 @@ SHOWN: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("GET /debug/decisions/ID", pages.DecisionPage),
     ("GET /debug/explain", pages.ExplainPage),
     ("GET /debug/facts", pages.FactsPage),
+    ("GET /debug/steps", pages.StepsPage),
+    ("POST /debug/order", pages.OrderPage),
 )
 ROWS: tuple[type[msgspec.Struct], ...] = (
     rows.RouterRow,
     rows.PodRow,
     rows.AdapterOnPod,
     rows.AdapterRow,
+    rows.FailingLoad,
+    rows.LoaderStep,
     rows.HeldRow,
     rows.ClosingSlot,
     rows.DecisionRow,
@@ -47,6 +51,11 @@ _MEANINGS = {
     "strategy": "The algorithm, as the header `routing-strategy` names it.",
     "filter": "A label selector, as in the header `external-filter`.",
     "size": "Bytes of the body.",
+    "action": "`load`, `unload` or `sync` (try again now what failed).",
+    "name": "The adapter.",
+    "source": "From where pods load it. `adapter_sources` must allow it.",
+    "base_model": "Its base model. Default: the only one of the fleet.",
+    "copies": "On how many pods. Default: as its requests need.",
 }
 _NAMES = {
     inspect.StrType: "text",
