@@ -1,5 +1,7 @@
 """Listening sockets, of both address families where the kernel has both."""
 
+import errno
+import os
 import socket
 
 EVERYWHERE = "::"
@@ -28,6 +30,28 @@ def everywhere(host: str) -> str:
     if host == EVERYWHERE and not socket.has_dualstack_ipv6():
         return EVERYWHERE_IPV4
     return host
+
+
+def cannot_listen(host: str, port: int, what: str, cause: OSError | None = None) -> str:
+    """Return why nothing can listen on an address, and which settings give it.
+
+    Args:
+        host: The address.
+        port: The port.
+        what: What would listen, and its settings.
+        cause: What the kernel or the resolver said, if that is known.
+    """
+    number = None if cause is None else cause.errno
+    if number is not None and number < 0:
+        # The numbers of the resolver are negative. `socket.create_server` hides its type of error.
+        reason = "no address of this host has that name"
+    elif number:
+        reason = os.strerror(number)
+    else:
+        reason = "address not available"
+    if number in (errno.EADDRINUSE, None):
+        reason += "; does another process use the port?"
+    return f"cannot listen on {shown_address(host, port)} for {what}: {reason}"
 
 
 def shown_address(host: str, port: int) -> str:

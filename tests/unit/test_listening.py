@@ -9,7 +9,7 @@ from lora_router.admin.server import AdminServer, Readiness
 from lora_router.config.settings import Settings
 from lora_router.envoy.bootstrap import bootstrap_json
 from lora_router.grpc_server.server import GrpcServer
-from lora_router.listening import everywhere, listen, shown_address
+from lora_router.listening import cannot_listen, everywhere, listen, shown_address
 from lora_router.telemetry.exposition import Page
 
 dual_stack = pytest.mark.skipif(
@@ -94,3 +94,27 @@ def test_so_does_the_envoy_that_is_printed(
     found = listener["address"]["socket_address"]
     assert found["address"] == address
     assert found.get("ipv4_compat", False) is has_ipv6
+
+
+def test_an_error_names_the_settings() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        pytest.raises(OSError, match="Address already in use") as caught,
+    ):
+        listen("127.0.0.1", listening.getsockname()[1])
+    assert cannot_listen("127.0.0.1", 1, "gRPC (grpc_host, grpc_port)", caught.value) == (
+        "cannot listen on 127.0.0.1:1 for gRPC (grpc_host, grpc_port): Address already in use; "
+        "does another process use the port?"
+    )
+    assert cannot_listen("::1", 1, "gRPC").endswith(
+        "[::1]:1 for gRPC: address not available; does another process use the port?"
+    )
+
+
+def test_a_name_without_an_address_is_no_port_that_is_taken() -> None:
+    said = "Name or service not known"
+    # `socket.create_server` raises the first, the event loop the second.
+    for cause in (OSError(socket.EAI_NONAME, said), socket.gaierror(socket.EAI_NONAME, said)):
+        assert cannot_listen("nowhere.invalid", 1, "gRPC", cause) == (
+            "cannot listen on nowhere.invalid:1 for gRPC: no address of this host has that name"
+        )

@@ -19,7 +19,7 @@ from lora_router.admin.gate import Gate
 from lora_router.admin.pages import EVENTS, SIGN_IN, Handler, add_pages
 from lora_router.admin.shown import BUSY, Order, Show
 from lora_router.admin.token import Token
-from lora_router.listening import listen, shown_address
+from lora_router.listening import cannot_listen, listen
 from lora_router.side_loop import SideLoop
 from lora_router.telemetry.exposition import Page
 
@@ -108,8 +108,9 @@ class AdminServer:
         except OSError as error:
             await self.stop()
             raise AdminError(
-                f"cannot listen on {shown_address(self._host, self.port)} for the admin pages: "
-                f"{error.strerror}"
+                cannot_listen(
+                    self._host, self.port, "the admin pages (admin_host, admin_port)", error
+                )
             ) from error
 
     async def stop(self) -> None:

@@ -1,11 +1,10 @@
 """The settings of the Envoy bootstrap that ``envoy-config`` prints."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
-from lora_router.config.kinds import Allowed
 
 
 class EnvoySettings(BaseModel):
@@ -32,7 +31,7 @@ class EnvoySettings(BaseModel):
         description="envoy-config: certificate authorities for the router's certificate. Required "
         "with grpc_tls_cert_file.",
     )
-    envoy_router_name: Annotated[str | None, Allowed("a DNS name")] = Field(
+    envoy_router_name: kinds.DnsName = Field(
         None,
         description="envoy-config: DNS name in the routers' certificates. Default: the hosts of "
         "envoy_router_address.",

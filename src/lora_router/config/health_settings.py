@@ -1,11 +1,8 @@
 """The settings of outlier ejection: when a pod that fails gets no further requests."""
 
-from typing import Annotated
-
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
-from lora_router.config.kinds import Allowed
 
 
 class HealthSettings(BaseModel):
@@ -50,9 +47,7 @@ class HealthSettings(BaseModel):
         description="Shortest time without a sign of life after which a pod that a request waits "
         "for is suspect. A quarter of it, if four or more wait.",
     )
-    outlier_first_byte_factor: Annotated[
-        float, Field(ge=1, le=1000, allow_inf_nan=False), Allowed("a number from 1 to 1000")
-    ] = Field(
+    outlier_first_byte_factor: kinds.Factor = Field(
         8.0,
         description="A pod is suspect when a first byte takes this many times longer than usual.",
     )

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -20,6 +21,9 @@ MAX_WORKERS = 32
 """As many as there may be peers: workers are peers of each other."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HOST_LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?")
+"""Hosts files and container networks have names with underscores too."""
+_PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NO_WEIGHT = re.compile(r"[+-][0-9.]+|[0-9]*\.[0-9]+")
 """Numbers that are no weights. They are not taken for the end of a model's name."""
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -86,7 +90,10 @@ def _mapped(value: object) -> object:
         pairs = [item.partition("=") for item in value.split(",") if item.strip()]
         if not all(equals for _, equals, _ in pairs):
             raise ValueError("must be name=value,name=value")
-        return {key.strip(): text.strip() for key, _, text in pairs}
+        named = {key.strip(): text.strip() for key, _, text in pairs}
+        if len(named) < len(pairs):
+            raise ValueError("must have each name once")
+        return named
     if isinstance(value, dict):
         return {key: _digits(item) for key, item in value.items()}
     return value
@@ -119,6 +126,41 @@ def _url_path(value: str) -> str:
 def _dns_name(value: str) -> str:
     if len(value) > 253 or not all(map(_DNS_LABEL.fullmatch, value.lower().split("."))):
         raise ValueError("must be a DNS name")
+    return value
+
+
+def _ip_address(value: str) -> str:
+    ip_address(value)
+    return value
+
+
+def _host(value: str) -> str:
+    try:
+        return _ip_address(value)
+    except ValueError:
+        labels = value.lower().split(".")
+        # Resolvers take a name that ends in a number for an address in an old notation.
+        if len(value) > 253 or labels[-1].isdigit() or not all(map(_HOST_LABEL.fullmatch, labels)):
+            raise ValueError("must be an IP address or a host's name") from None
+        return value
+
+
+def _port_name(value: str) -> str:
+    if _PORT_NAME.fullmatch(value) is None:
+        raise ValueError("must be a container port's name")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable, without spaces around it")
+    return value
+
+
+def _api_key(value: SecretStr | None) -> SecretStr | None:
+    key = "" if value is None else value.get_secret_value()
+    if value is not None and (not key or any(not "!" <= character <= "~" for character in key)):
+        raise ValueError("must be fit for a header")
     return value
 
 
@@ -277,8 +319,25 @@ OwnPem = Annotated[_File | None, FromFilesFolder(), Allowed("the path of a PEM f
 EnvoysPem = Annotated[_File | None, Allowed("the path of a PEM file where Envoy runs")]
 """Not ``FromFilesFolder``: Envoy may run on another host."""
 
-Address = Annotated[str, Field(min_length=1), Allowed("an address of this host")]
-IpAddress = Annotated[str, Field(min_length=1), Allowed("an IP address")]
+Factor = Annotated[
+    float,
+    Field(ge=1, le=1000, allow_inf_nan=False),
+    BeforeValidator(_number),
+    Allowed("a number from 1 to 1000"),
+]
+
+Address = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(_host),
+    Allowed("an address of this host: an IP address without brackets, or a host's name"),
+]
+IpAddress = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(_ip_address),
+    Allowed("an IP address without brackets"),
+]
 HostsAndPorts = Annotated[
     Annotated[str, AfterValidator(_hosts_and_ports)] | None,
     Allowed("host:port, or several joined by commas"),
@@ -312,6 +371,23 @@ UrlPaths = Annotated[
     list[Annotated[str, AfterValidator(_url_path)]],
     BeforeValidator(_listed),
     Allowed("paths, each beginning with a slash, joined by commas"),
+]
+PortName = Annotated[
+    str,
+    Field(min_length=1, max_length=15),
+    AfterValidator(_port_name),
+    Allowed("a container port's name: 1 to 15 lower-case letters, digits and hyphens"),
+]
+ContextName = Annotated[
+    Annotated[str, Field(min_length=1), AfterValidator(_one_line)] | None,
+    Allowed("a context's name"),
+]
+ModelName = Annotated[_ModelName | None, Allowed("a model's name")]
+BaseModelName = Annotated[_ModelName | None, Allowed("a base model's name")]
+ApiKey = Annotated[
+    SecretStr | None,
+    AfterValidator(_api_key),
+    Allowed("the key that vLLM was started with, of ASCII characters without spaces"),
 ]
 DnsName = Annotated[Annotated[str, AfterValidator(_dns_name)] | None, Allowed("a DNS name")]
 PagePath = Annotated[str, AfterValidator(_page_path), Allowed(PATH_RULE)]

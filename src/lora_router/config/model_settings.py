@@ -1,11 +1,10 @@
 """The settings of names of models: aliases, names that no pod lists, adapters without pods."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
-from lora_router.config.kinds import Allowed
 
 
 class ModelSettings(BaseModel):
@@ -52,7 +51,7 @@ class ModelSettings(BaseModel):
         "more before refusing it, refuse it at once, or send it to the pods of "
         "unknown_model_base, which may load it on first use.",
     )
-    unknown_model_base: Annotated[str | None, Allowed("a base model's name")] = Field(
+    unknown_model_base: kinds.BaseModelName = Field(
         None, description="Base model of adapters that no pod lists, for unknown_model=base."
     )
     adapter_fallback: Literal["none", "base"] = Field(

@@ -1,11 +1,8 @@
 """The settings of peering: which routers tell each other what they know, and how."""
 
-from typing import Annotated
-
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
-from lora_router.config.kinds import Allowed
 
 
 class PeerSettings(BaseModel):
@@ -54,9 +51,7 @@ class PeerSettings(BaseModel):
         "server; default: none.",
     )
     peer_tls_key_file: kinds.OwnPem = Field(None, description="Private key of that certificate.")
-    peer_tls_server_name: Annotated[
-        str | None, Field(min_length=1, max_length=253), Allowed("a DNS name")
-    ] = Field(
+    peer_tls_server_name: kinds.DnsName = Field(
         None,
         description="Name that peers' certificates must have. Default: the host in peers, or "
         "SERVICE.NAMESPACE.svc.",

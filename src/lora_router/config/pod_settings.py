@@ -1,11 +1,8 @@
 """The settings of how pods are read: their pages, keys, and TLS."""
 
-from typing import Annotated
-
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
-from lora_router.config.kinds import Allowed
 from lora_router.discovery.page_urls import MODELS_PATH, PageRules, Scheme
 
 
@@ -30,7 +27,7 @@ class PodSettings(BaseModel):
         description="Whether the router sends a completion of one token to a vLLM pod that has "
         "served no request yet. vLLM states its number of adapter slots only after that.",
     )
-    pod_api_key: Annotated[SecretStr | None, Allowed("the key that vLLM was started with")] = Field(
+    pod_api_key: kinds.ApiKey = Field(
         None,
         description="API key for reading /v1/models and for probes, sent as 'Authorization: "
         "Bearer'.",

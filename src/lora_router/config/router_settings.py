@@ -29,11 +29,9 @@ class RouterSettings(BaseModel):
         description="Port of a pod that has neither the label model.aibrix.ai/port nor a "
         "container port named kubernetes_port_name.",
     )
-    kubernetes_port_name: Annotated[
-        str,
-        Field(min_length=1, max_length=15),
-        Allowed("a container port's name, 1 to 15 characters"),
-    ] = Field("http", description="Name of the container port that serves requests.")
+    kubernetes_port_name: kinds.PortName = Field(
+        "http", description="Name of the container port that serves requests."
+    )
     kubernetes_ip_family: Literal["any", "ipv4", "ipv6"] = Field(
         "any",
         description="Which address of a pod with several is used. any: the first, which is of the "
@@ -44,7 +42,7 @@ class RouterSettings(BaseModel):
         description="Kubeconfig for the API server. Without it: the pod's service account, else "
         "$KUBECONFIG, else ~/.kube/config.",
     )
-    kubernetes_context: Annotated[str | None, Allowed("a context's name")] = Field(
+    kubernetes_context: kinds.ContextName = Field(
         None, description="Context of the kubeconfig. Default: its current context."
     )
     kubernetes_watch_seconds: kinds.Whole = Field(
@@ -67,9 +65,7 @@ class RouterSettings(BaseModel):
         description="lora-affinity: probability of choosing a pod that has the adapter over a pod "
         "that has a free slot. A lower value spreads hot adapters sooner and loads more often.",
     )
-    default_model: Annotated[str | None, Allowed("a model's name")] = Field(
-        None, description="Model of a request that names none."
-    )
+    default_model: kinds.ModelName = Field(None, description="Model of a request that names none.")
     max_body_bytes: Annotated[
         kinds.Whole,
         Allowed(

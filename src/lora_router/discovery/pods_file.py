@@ -81,7 +81,7 @@ class PodsFile(WatchedFile[_Found]):
         """Return the fields that ``/readyz`` shows."""
         status: dict[str, object] = {
             "discovery": "file",
-            "pods_file_age_seconds": round(self._clock() - self.read_at, 1),
+            "pods_file_age_seconds": round(self._clock() - self.valid_at, 1),
         }
         if self.last_error is not None:
             status["discovery_error"] = self.last_error

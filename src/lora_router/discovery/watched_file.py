@@ -81,8 +81,8 @@ class WatchedFile(Generic[Content]):
         self._clock = clock
         self._digest = b""
         self._in_use = ""
-        self._valid_at = self.read_at = clock()
-        """When the file was last read, and when it was last valid then."""
+        self.valid_at = clock()
+        """When the file was last read and contained what is in use."""
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
@@ -107,7 +107,7 @@ class WatchedFile(Generic[Content]):
         """Return the fields that ``/readyz`` shows."""
         name = self._what.replace("-", "_")
         status: dict[str, object] = {
-            f"{name}_age_seconds": round(self._clock() - self._valid_at, 1),
+            f"{name}_age_seconds": round(self._clock() - self.valid_at, 1),
         }
         if self.last_error is not None:
             status[f"{name}_error"] = self.last_error
@@ -126,7 +126,6 @@ class WatchedFile(Generic[Content]):
         """Read the file, and use it if it changed. It is read and parsed in a thread."""
         last = self._digest
         found = await in_thread(lambda: _look_at(self._path, self._parse, last), self._what)
-        self.read_at = self._clock()
         if found.error is not None:
             self._refused(found)
             return
@@ -137,7 +136,7 @@ class WatchedFile(Generic[Content]):
             self.last_error = None
             log.info("loaded %s from %s", self._in_use, self._path)
         if self.last_error is None:
-            self._valid_at = self._clock()
+            self.valid_at = self._clock()
 
     def _refused(self, found: _Look[Content]) -> None:
         if found.fault is not None:

@@ -93,7 +93,7 @@ class BuiltinTransport:
         try:
             self.port = await self.server.start(self._host, self.port, tls=context)
         except OSError as error:
-            raise listen_error(self._host, self.port, error.errno) from error
+            raise listen_error(self._host, self.port, error) from error
         self.started = True
 
     async def use_tls(self, identity: TlsIdentity) -> None:

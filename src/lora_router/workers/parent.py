@@ -190,7 +190,7 @@ class Parent:
         try:
             listening = listen(settings.grpc_host, settings.grpc_port)
         except OSError as error:
-            raise listen_error(settings.grpc_host, settings.grpc_port, error.errno) from error
+            raise listen_error(settings.grpc_host, settings.grpc_port, error) from error
         self.port = listening.getsockname()[1]
         self.listener.start(listening)
         if self.addresses is not None:

@@ -313,6 +313,51 @@ class TestProblems:
     ) -> None:
         assert problem(environ) == message
 
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("grpc_host", ["[::1]", "a b", "x\ny", "127.1", "http://x", "h:1", "-h"]),
+            ("admin_host", [" ", "٣"]),
+            ("envoy_listen_host", ["localhost", "x\ny", "[::]", "1.2.3"]),
+            ("envoy_router_name", ["", "a b", "*.routers", "x\0"]),
+            ("peer_tls_server_name", ["", "a/b", "x\ny"]),
+            ("kubernetes_context", ["", " ", "x\ny"]),
+            ("kubernetes_port_name", ["", "HTTP", "a--b", "80", "-a", "x\ny", "a" * 16]),
+            ("default_model", ["", " ", "a\nb", "\x1b[31m", "a" * 5000]),
+            ("unknown_model_base", ["", "a\nb"]),
+            ("pod_api_key", ["", "a\nb", "a b", "é"]),
+            ("outlier_first_byte_factor", [True, "nan", "0", "1001"]),
+            ("algorithm_options", ["shuffle_shard_k=2,shuffle_shard_k=3"]),
+            ("model_rewrites", ["a=b,a=c"]),
+            ("paths", ["/x=routed,/x=passed"]),
+        ],
+    )
+    def test_a_value_that_nothing_could_use_is_refused(
+        self, name: str, values: list[object]
+    ) -> None:
+        for value in values:
+            said = problem(flags={name: value})
+            assert said.startswith(f"--{name.replace('_', '-')} "), value
+            assert said.endswith(f": must be {allowed(name)}"), value
+            assert len(said.splitlines()) == 1, value
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("grpc_host", ["::", "::1", "127.0.0.1", "localhost", "my_router", "fe80::1%eth0"]),
+            ("envoy_listen_host", ["0.0.0.0", "::"]),
+            ("envoy_router_name", ["router.routers.svc"]),
+            ("kubernetes_context", ["admin@cluster", "arn:aws:eks:x:1:cluster/y"]),
+            ("kubernetes_port_name", ["http", "http-8000", "8000-tcp"]),
+            ("default_model", ["org/model:v1", "Llama 3"]),
+            ("pod_api_key", ["sk-a/b+c=="]),
+            ("algorithm_options", ["a=1,b=1"]),
+        ],
+    )
+    def test_a_value_that_something_can_use_is_not(self, name: str, values: list[str]) -> None:
+        for value in values:
+            assert load(flags={name: value}).origins[name].startswith("flag")
+
     def test_every_problem_has_a_line(self) -> None:
         text = problem({"LORA_ROUTER_GRPC_PORT": "x"}, {"admin_port": "y"})
 

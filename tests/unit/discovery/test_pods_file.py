@@ -372,6 +372,24 @@ def test_the_status_says_how_old_the_last_look_is(watched: Watched) -> None:
     assert pods.status() == {"discovery": "file", "pods_file_age_seconds": 3.2}
 
 
+async def test_the_age_of_a_list_grows_while_the_file_is_invalid(watched: Watched) -> None:
+    now = [100.0]
+    pods = PodsFile(watched.path, watched.fleet, interval=0.01, clock=lambda: now[0])
+    await pods.start()
+
+    watched.path.write_text("pods: [")
+    await until(lambda: pods.last_error is not None)
+    now[0] = 190.0
+    watched.path.write_text("pads: []")  # It is read again, and still invalid.
+    await until(lambda: "one key 'pods'" in str(pods.last_error))
+    assert pods.status()["pods_file_age_seconds"] == 90.0
+
+    watched.path.write_text(entry(name="b"))
+    await until(lambda: pods.last_error is None)
+    assert pods.status() == {"discovery": "file", "pods_file_age_seconds": 0.0}
+    await pods.stop()
+
+
 async def test_an_edit_is_followed(watched: Watched) -> None:
     await watched.pods.start()
     assert watched.names() == ["a"]
