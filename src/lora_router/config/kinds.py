@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 from lora_router.adapters.sources import MAX_PREFIXES, PREFIX_RULE, check_prefix
+from lora_router.config import name_rules
 from lora_router.config.cores import cores
 from lora_router.discovery.page_urls import PATH_RULE, is_page_path
 from lora_router.extproc.body import BodyError, checked_model
@@ -20,10 +20,6 @@ from lora_router.routing.selector import SelectorError, parse_selector
 MAX_WORKERS = 32
 """As many as there may be peers: workers are peers of each other."""
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_HOST_LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?")
-"""Hosts files and container networks have names with underscores too."""
-_PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NO_WEIGHT = re.compile(r"[+-][0-9.]+|[0-9]*\.[0-9]+")
 """Numbers that are no weights. They are not taken for the end of a model's name."""
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -123,47 +119,6 @@ def _url_path(value: str) -> str:
     return value
 
 
-def _dns_name(value: str) -> str:
-    if len(value) > 253 or not all(map(_DNS_LABEL.fullmatch, value.lower().split("."))):
-        raise ValueError("must be a DNS name")
-    return value
-
-
-def _ip_address(value: str) -> str:
-    ip_address(value)
-    return value
-
-
-def _host(value: str) -> str:
-    try:
-        return _ip_address(value)
-    except ValueError:
-        labels = value.lower().split(".")
-        # Resolvers take a name that ends in a number for an address in an old notation.
-        if len(value) > 253 or labels[-1].isdigit() or not all(map(_HOST_LABEL.fullmatch, labels)):
-            raise ValueError("must be an IP address or a host's name") from None
-        return value
-
-
-def _port_name(value: str) -> str:
-    if _PORT_NAME.fullmatch(value) is None:
-        raise ValueError("must be a container port's name")
-    return value
-
-
-def _one_line(value: str) -> str:
-    if not value.isprintable() or value != value.strip():
-        raise ValueError("must be printable, without spaces around it")
-    return value
-
-
-def _api_key(value: SecretStr | None) -> SecretStr | None:
-    key = "" if value is None else value.get_secret_value()
-    if value is not None and (not key or any(not "!" <= character <= "~" for character in key)):
-        raise ValueError("must be fit for a header")
-    return value
-
-
 def _page_path(value: str) -> str:
     if not is_page_path(value):
         raise ValueError(f"must be {PATH_RULE}")
@@ -181,24 +136,6 @@ def _selector(value: str) -> str:
         parse_selector(value)
     except SelectorError as error:
         raise ValueError(str(error)) from None
-    return value
-
-
-def namespace(value: str) -> str:
-    """Return a namespace's name.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if _DNS_LABEL.fullmatch(value) is None:
-        raise ValueError("must be a namespace's name")
-    return value
-
-
-def _service_name(value: str) -> str:
-    parts = value.split("/")
-    if len(parts) > 2 or not all(map(_DNS_LABEL.fullmatch, parts)):
-        raise ValueError("must be a Service's name")
     return value
 
 
@@ -265,14 +202,6 @@ def _some_weight(value: dict[str, int]) -> dict[str, int]:
     return value
 
 
-def _hosts_and_ports(value: str) -> str:
-    for each in value.split(","):
-        host, _, port = each.strip().rpartition(":")
-        if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-            raise ValueError("must be host:port, or several joined by commas")
-    return value
-
-
 Whole = Annotated[int, BeforeValidator(_number)]
 """A whole number. The setting gives its bounds, from which ``allowed_by`` makes its phrase."""
 
@@ -329,17 +258,17 @@ Factor = Annotated[
 Address = Annotated[
     str,
     Field(min_length=1),
-    AfterValidator(_host),
+    AfterValidator(name_rules.host_name),
     Allowed("an address of this host: an IP address without brackets, or a host's name"),
 ]
 IpAddress = Annotated[
     str,
     Field(min_length=1),
-    AfterValidator(_ip_address),
+    AfterValidator(name_rules.ip_address),
     Allowed("an IP address without brackets"),
 ]
 HostsAndPorts = Annotated[
-    Annotated[str, AfterValidator(_hosts_and_ports)] | None,
+    Annotated[str, AfterValidator(name_rules.hosts_and_ports)] | None,
     Allowed("host:port, or several joined by commas"),
 ]
 Peering = Annotated[
@@ -351,7 +280,7 @@ KeyPrefix = Annotated[
     Allowed("1 to 128 letters, digits and the characters ._:/-"),
 ]
 ServiceName = Annotated[
-    Annotated[str, AfterValidator(_service_name)] | None,
+    Annotated[str, AfterValidator(name_rules.service_name)] | None,
     Allowed("the name of a Service, NAME or NAMESPACE/NAME"),
 ]
 HeaderName = Annotated[str, BeforeValidator(_header), Allowed("a header's name")]
@@ -360,12 +289,12 @@ OptionalHeaderName = Annotated[
 ]
 Selector = Annotated[str, AfterValidator(_selector), Allowed("a Kubernetes label selector")]
 Namespaces = Annotated[
-    list[Annotated[str, AfterValidator(namespace)]],
+    list[Annotated[str, AfterValidator(name_rules.namespace)]],
     BeforeValidator(_listed),
     Allowed("names of namespaces, joined by commas"),
 ]
 Namespace = Annotated[
-    Annotated[str, AfterValidator(namespace)] | None, Allowed("the name of a namespace")
+    Annotated[str, AfterValidator(name_rules.namespace)] | None, Allowed("the name of a namespace")
 ]
 UrlPaths = Annotated[
     list[Annotated[str, AfterValidator(_url_path)]],
@@ -375,21 +304,23 @@ UrlPaths = Annotated[
 PortName = Annotated[
     str,
     Field(min_length=1, max_length=15),
-    AfterValidator(_port_name),
+    AfterValidator(name_rules.port_name),
     Allowed("a container port's name: 1 to 15 lower-case letters, digits and hyphens"),
 ]
 ContextName = Annotated[
-    Annotated[str, Field(min_length=1), AfterValidator(_one_line)] | None,
+    Annotated[str, Field(min_length=1), AfterValidator(name_rules.one_line)] | None,
     Allowed("a context's name"),
 ]
 ModelName = Annotated[_ModelName | None, Allowed("a model's name")]
 BaseModelName = Annotated[_ModelName | None, Allowed("a base model's name")]
 ApiKey = Annotated[
     SecretStr | None,
-    AfterValidator(_api_key),
+    AfterValidator(name_rules.api_key),
     Allowed("the key that vLLM was started with, of ASCII characters without spaces"),
 ]
-DnsName = Annotated[Annotated[str, AfterValidator(_dns_name)] | None, Allowed("a DNS name")]
+DnsName = Annotated[
+    Annotated[str, AfterValidator(name_rules.dns_name)] | None, Allowed("a DNS name")
+]
 PagePath = Annotated[str, AfterValidator(_page_path), Allowed(PATH_RULE)]
 OptionalPagePath = Annotated[Annotated[str, AfterValidator(_page_path)] | None, Allowed(PATH_RULE)]
 PathTreatments = Annotated[

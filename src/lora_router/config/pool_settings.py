@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from lora_router.config import kinds
+from lora_router.config import kinds, name_rules
 from lora_router.config.kinds import Allowed
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -15,7 +15,7 @@ _ALLOWED = "the name of an InferencePool, NAME or NAMESPACE/NAME"
 def _pool_name(value: str) -> str:
     namespace, slash, name = value.rpartition("/")
     if slash:
-        kinds.namespace(namespace)
+        name_rules.namespace(namespace)
     if _NAME.fullmatch(name) is None or ".." in name:
         raise ValueError(f"must be {_ALLOWED}")
     return value

@@ -327,6 +327,8 @@ class TestProblems:
             ("unknown_model_base", ["", "a\nb"]),
             ("pod_api_key", ["", "a\nb", "a b", "é"]),
             ("outlier_first_byte_factor", [True, "nan", "0", "1001"]),
+            ("peers", ["x\ny:1", "a b:1", "[::1:1", ":1", "h:0", "h:65536", "h:1,"]),
+            ("envoy_router_address", ["x\x1b:1", "http://h:1"]),
             ("algorithm_options", ["shuffle_shard_k=2,shuffle_shard_k=3"]),
             ("model_rewrites", ["a=b,a=c"]),
             ("paths", ["/x=routed,/x=passed"]),
