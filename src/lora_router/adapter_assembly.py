@@ -3,9 +3,11 @@
 In a router with workers, the parent reads the declarations and loads, and workers hold requests.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_router.adapters.declarations import Declarations
+from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.first_use import FirstUse
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.sources import AllowedSources
@@ -19,7 +21,12 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.peering.failed_loads import FailedLoads
 from lora_router.peering.hub import Hub
 from lora_router.routing.director import Director
+from lora_router.scrape.breaks import with_breaks
 from lora_router.supervision import Supervisor
+
+PAUSE = 2.0
+"""A change of many declarations pauses so many times as long as it works: it takes a third of one
+CPU. A higher value lets adapters wait longer that were just declared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +38,14 @@ class DeclaredParts:
     templated: Templated
     sources: PlainSources
 
-    def declare(self, found: AdaptersList) -> None:
+    async def declare(self, found: AdaptersList) -> None:
         """Use what the file declares."""
-        self.declarations.replace("file", found.adapters)
-        self.templated.replace(found.templates)
+        await self.declare_list("file", found.adapters)
+        await with_breaks(self.templated.replace_in_steps(found.templates), pause=PAUSE)
+
+    async def declare_list(self, origin: str, adapters: Sequence[DeclaredAdapter]) -> None:
+        """Use what one origin declares."""
+        await with_breaks(self.declarations.replace_in_steps(origin, adapters), pause=PAUSE)
 
 
 def make_declared(settings: Settings, fleet: Fleet, clock: Clock) -> DeclaredParts | None:

@@ -1,5 +1,6 @@
 """Makes discovery through Kubernetes from the settings. Importing it takes a second."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -128,6 +129,7 @@ class ModelAdapterParts:
 def make_model_adapters(
     settings: Settings,
     declarations: Declarations,
+    declare: Callable[[Sequence[DeclaredAdapter]], Awaitable[None]],
     allowed: AllowedSources,
     loader: Loader,
     supervisor: Supervisor,
@@ -136,7 +138,8 @@ def make_model_adapters(
 
     Args:
         settings: The settings.
-        declarations: Receives the adapters.
+        declarations: All adapters that are declared.
+        declare: Uses those of the ModelAdapters.
         allowed: The sources from which pods may load.
         loader: Knows where adapters belong. Its router writes the statuses while it loads.
         supervisor: Runs the tasks.
@@ -157,7 +160,7 @@ def make_model_adapters(
             credentials,
             settings.kubernetes_watch_seconds,
         ),
-        partial(declarations.replace, "kubernetes"),
+        declare,
         supervisor,
     )
     first_plan = loader.plan

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_router.adapter_assembly import DeclaredParts
@@ -175,7 +176,12 @@ def make_loader(  # noqa: PLR0913, PLR0917 -- the parts that it connects
         from lora_router.kubernetes_assembly import make_model_adapters
 
         resources = make_model_adapters(
-            settings, declared.declarations, declared.allowed, loader, supervisor
+            settings,
+            declared.declarations,
+            partial(declared.declare_list, "kubernetes"),
+            declared.allowed,
+            loader,
+            supervisor,
         )
         metrics.status_writes = resources.writer.writes
     return LoaderPart(loader, meter, calls, Loading(loader, orders), resources)

@@ -1,6 +1,6 @@
 """The parts for ModelAdapters, as the settings make them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,8 +22,12 @@ SQL = DeclaredAdapter("sql", "base", "org/sql", origin="model-adapter ml/sql")
 def make(loader: Any) -> ModelAdapterParts:
     settings = Settings(model_adapters=True, adapter_sources=["org"], lease_name="mine")
     allowed = AllowedSources(settings.adapter_sources)
+
+    async def declare(_adapters: Sequence[DeclaredAdapter]) -> None:
+        """Use none."""
+
     return make_model_adapters(
-        settings, Declarations(), allowed, cast("Loader", loader), Supervisor()
+        settings, Declarations(), declare, allowed, cast("Loader", loader), Supervisor()
     )
 
 

@@ -3,7 +3,7 @@
 Rules:
 
 - Each origin (the file, the resources of Kubernetes, commands) replaces its own list as a whole.
-  Templates add adapters one by one.
+  Templates and commands add adapters one by one.
 - Names and aliases are unique over all origins. Of two adapters with the same name, the one of the
   earlier origin counts, by the order of ``ORIGINS``. The other one is a problem, which is reported.
 - An adapter without a version whose source changes gets a version that is derived from the source,
@@ -11,17 +11,26 @@ Rules:
 - While a new version gets only a share of the requests, the old one is kept, so that the loader
   goes on to load it where its requests need it. A router that is started does not know it.
 - If adapters are replaced in place, none has a version.
-- Listeners are called after each change, synchronously.
+- Whatever grows with the number of adapters is done in steps. All of a new list is in use at the
+  same moment. Listeners are called after it, with some names in each step.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
+from lora_router.steps import Steps, all_at_once
 
 ORIGINS = ("file", "kubernetes", "command", "template")
 """Who may declare adapters, in order of precedence."""
+NAMES_AT_ONCE = 64
+"""Names of which listeners hear in one step."""
+_MERGED_AT_ONCE = 512
+MAX_PLAIN = 2 * MAX_DECLARED
+"""Names of which it is remembered from where pods have them. Clients choose those of templates."""
 _DERIVED_BYTES = 4
 
 
@@ -33,6 +42,46 @@ class Problem:
     origin: str
     reason: str
     """A sentence that names what is wrong and what is allowed."""
+
+
+class _Merged:
+    """The lists of all origins, as one."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, DeclaredAdapter] = {}
+        self.by_alias: dict[str, DeclaredAdapter] = {}
+        self.problems: list[Problem] = []
+
+    def get(self, name: str) -> DeclaredAdapter | None:
+        """Return the adapter that clients mean by a name or an alias."""
+        return self.by_name.get(name) or self.by_alias.get(name)
+
+    def why_not(self, adapter: DeclaredAdapter) -> Problem | None:
+        """Return why an adapter cannot be added, or ``None``."""
+        other = self.get(adapter.name)
+        if other is not None:
+            return _double(adapter, adapter.name, other)
+        if len(self.by_name) >= MAX_DECLARED:
+            reason = f"more than {MAX_DECLARED} adapters are declared"
+            return Problem(adapter.name, adapter.origin, reason)
+        return None
+
+    def put(self, adapter: DeclaredAdapter) -> None:
+        """Add an adapter that can be added, and those of its aliases that are free."""
+        self.by_name[adapter.name] = adapter
+        for alias in adapter.aliases:
+            other = self.get(alias)
+            if other is None:
+                self.by_alias[alias] = adapter
+            elif other is not adapter:
+                self.problems.append(_double(adapter, alias, other))
+
+    def change(self, adapter: DeclaredAdapter, now: DeclaredAdapter) -> None:
+        """Put an adapter in the place of one with the same name and aliases."""
+        self.by_name[now.name] = now
+        for alias in adapter.aliases:
+            if self.by_alias.get(alias) is adapter:
+                self.by_alias[alias] = now
 
 
 class Declarations:
@@ -48,26 +97,36 @@ class Declarations:
         self._lists: dict[str, tuple[DeclaredAdapter, ...]] = {}
         self._added: dict[str, dict[str, DeclaredAdapter]] = {}
         """By origin and name: those that were added one by one."""
-        self._by_name: dict[str, DeclaredAdapter] = {}
-        self._by_alias: dict[str, DeclaredAdapter] = {}
-        self._plain: dict[str, str | None] = {}
+        self._used = _Merged()
+        self._plain: OrderedDict[str, str | None] = OrderedDict()
         """By name: the source that pods have under the name without a version; ``None``: another
         one than any that is declared now. The names of adapters that are gone are kept, too."""
         self._kept: dict[str, DeclaredAdapter] = {}
         """By name: the old version of an adapter whose new one gets only a share."""
+        self._merges = 0
+        """How many merges have begun. Only the last one is of use: it has all lists."""
+        self._late: dict[str, None] | None = None
+        """Names that were changed one by one while lists are merged; ``None``: none are."""
+        self._untold: OrderedDict[str, DeclaredAdapter | None] = OrderedDict()
+        """By name: what listeners know of those of which they have not heard yet."""
         self._listeners: list[Callable[[], None]] = []
         self._listeners_by_name: list[Callable[[Collection[str]], None]] = []
         self.problems: Sequence[Problem] = ()
         """Declarations that are not in use, because another one has their name."""
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self._used.by_name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._by_name or name in self._by_alias
+        return name in self._used.by_name or name in self._used.by_alias
 
     def __iter__(self) -> Iterator[DeclaredAdapter]:
-        return iter(self._by_name.values())
+        return iter(self._used.by_name.values())
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether listeners have not heard yet of all that changed."""
+        return bool(self._untold)
 
     def kept(self, name: str) -> DeclaredAdapter | None:
         """Return the old version of an adapter, if the new one gets only a share."""
@@ -75,80 +134,93 @@ class Declarations:
 
     def get(self, name: str) -> DeclaredAdapter | None:
         """Return the adapter that clients mean by a name or an alias."""
-        return self._by_name.get(name) or self._by_alias.get(name)
+        return self._used.get(name)
 
     def named(self, name: str) -> DeclaredAdapter | None:
         """Return the adapter that has a name, not as an alias."""
-        return self._by_name.get(name)
+        return self._used.by_name.get(name)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` after each change."""
+        """Call ``listener`` after each change, when all have heard of all names."""
         self._listeners.append(listener)
 
     def subscribe_to_names(self, listener: Callable[[Collection[str]], None]) -> None:
-        """Call ``listener`` after each change, before the others, with the names that changed."""
+        """Call ``listener`` after each change with the names that changed.
+
+        Of a long list, it is called several times, with up to ``NAMES_AT_ONCE`` names.
+        """
         self._listeners_by_name.append(listener)
 
     def replace(self, origin: str, adapters: Iterable[DeclaredAdapter]) -> None:
-        """Replace all that one origin declares.
+        """Replace all that one origin declares, at once: for short lists, and for tests.
 
         Args:
             origin: One of ``ORIGINS``.
             adapters: All of them, in order, without those that were added.
         """
+        all_at_once(self.replace_in_steps(origin, adapters))
+
+    def replace_in_steps(self, origin: str, adapters: Iterable[DeclaredAdapter]) -> Steps[None]:
+        """Replace all that one origin declares. The arguments are those of ``replace``."""
         self._lists[origin] = tuple(adapters)
-        self._merge()
+        yield from self._merge()
 
     def add(self, origin: str, adapter: DeclaredAdapter) -> bool:
-        """Declare one more adapter; return whether it is in use.
+        """Declare one more adapter, or another one of its name; return whether it is in use.
 
-        It costs the same however many there are, unless it replaces another one.
+        It costs the same however many there are.
         """
-        of_origin = self._added.setdefault(origin, {})
-        name = adapter.name
-        if name in of_origin:
-            of_origin[name] = adapter
-            self._merge()
-        elif self.get(name) is None and len(self) < MAX_DECLARED and not adapter.aliases:
-            of_origin[name] = adapter
-            self._by_name[name] = self._versioned(adapter)
-            self._tell((name,))
-        else:
+        of_origin, name = self._added.setdefault(origin, {}), adapter.name
+        before, used = of_origin.get(name), self._used.by_name.get(name)
+        if adapter.aliases or (before is None and self._used.why_not(adapter) is not None):
             return False
-        return True
+        of_origin[name] = adapter
+        if before is None or (used is not None and used.origin == before.origin):
+            self._used.by_name[name] = self._versioned(adapter)
+            self._changed_one(name, used)
+            return True
+        return False
 
-    def replace_added(self, origin: str, adapters: Iterable[DeclaredAdapter]) -> None:
-        """Replace all adapters that were added one by one."""
+    def replace_added(self, origin: str, adapters: Iterable[DeclaredAdapter]) -> Steps[None]:
+        """Replace all adapters that were added one by one, in steps."""
         found = {adapter.name: adapter for adapter in adapters}
-        if self._added.get(origin, {}) != found:
+        if found or self._added.get(origin):
             self._added[origin] = found
-            self._merge()
+            yield from self._merge()
 
-    def discard(self, origin: str, name: str) -> None:
-        """Withdraw one adapter that was added."""
+    def discard(self, origin: str, name: str) -> bool:
+        """Withdraw one adapter that was added; return whether there was one."""
         adapter = self._added.get(origin, {}).pop(name, None)
+        used = self._used.by_name.get(name)
         if adapter is None:
-            return
-        used = self._by_name.get(name)
-        if used is not None and used.origin == adapter.origin and not used.aliases:
-            del self._by_name[name]
-            self._tell((name,))
-        else:
-            self._merge()
+            return False
+        if used is None or used.origin != adapter.origin:
+            mine = (name, adapter.origin)
+            self.problems = [each for each in self.problems if (each.name, each.origin) != mine]
+            return True
+        del self._used.by_name[name]
+        self._take_added(self._used, name)
+        self._changed_one(name, used)
+        return True
 
     def plain_is_other(self, name: str) -> None:
         """Note that pods have another source under a name without a version.
 
         Then the adapter gets a version that is derived from its source.
         """
-        adapter = self._by_name.get(name)
+        adapter = self._used.by_name.get(name)
         if adapter is not None and not self._in_place and not adapter.version:
+            self._tell([name] if name in self._untold else ())
             self._plain[name] = None
-            self._by_name[name] = self._versioned(adapter)
-            for alias in adapter.aliases:
-                if self._by_alias.get(alias) is adapter:
-                    self._by_alias[alias] = self._by_name[name]
-            self._tell((name,))
+            self._used.change(adapter, self._versioned(adapter))
+            # What pods have is not what was declared before: it is not kept.
+            self._changed_one(name, None)
+
+    def _changed_one(self, name: str, was: DeclaredAdapter | None) -> None:
+        if self._late is not None:
+            self._late[name] = None
+        self._untold.setdefault(name, was)
+        self._tell([name])
 
     def _versioned(self, adapter: DeclaredAdapter) -> DeclaredAdapter:
         """Return an adapter with the version under which pods serve it."""
@@ -156,83 +228,125 @@ class Declarations:
             return replace(adapter, version="") if adapter.version else adapter
         if adapter.version:
             return adapter
-        plain = self._plain.setdefault(adapter.name, adapter.source)
-        if plain == adapter.source:
+        if self._plain.setdefault(adapter.name, adapter.source) == adapter.source:
+            self._forget_plain()
             return adapter
         return replace(adapter, version=derived_version(adapter.source))
 
+    def _forget_plain(self) -> None:
+        """Forget the sources of names that are gone, if there are many: some at a time."""
+        for _ in range(2 if len(self._plain) > MAX_PLAIN else 0):
+            name, source = self._plain.popitem(last=False)
+            if name in self._used.by_name:
+                self._plain[name] = source
+
     def _keep(self, before: DeclaredAdapter | None, now: DeclaredAdapter) -> None:
         """Keep the version before a new one that gets only a share, or drop it."""
+        if before is None:
+            return
         kept = self._kept.pop(now.name, None)
-        if before is None or now.share >= 100:
+        if now.share >= 100:
             return
         # Of two shares in a row, the version before the first one still gets most requests.
         old = before if kept is None else kept
         if old.served_name != now.served_name and old.base_model == now.base_model:
             self._kept[now.name] = old
 
-    def _merge(self) -> None:
-        before = self._by_name
-        by_name: dict[str, DeclaredAdapter] = {}
-        by_alias: dict[str, DeclaredAdapter] = {}
-        problems: list[Problem] = []
-        changed: set[str] = set()
-        for origin in ORIGINS:
-            added = self._added.get(origin, {}).values()
-            for declared in (*self._lists.get(origin, ()), *added):
-                name = declared.name
-                other = by_name.get(name) or by_alias.get(name)
-                if other is not None:
-                    problems.append(_double(declared, name, other))
-                elif len(by_name) >= MAX_DECLARED:
-                    reason = f"more than {MAX_DECLARED} adapters are declared"
-                    problems.append(Problem(name, declared.origin, reason))
+    # All lists
+
+    def _merge(self) -> Steps[None]:
+        self._merges += 1
+        number, self._late = self._merges, {}
+        merged = _Merged()
+        changed: dict[str, None] = {}
+        before = self._used.by_name
+        for count, declared in enumerate(self._all(), 1):
+            problem = merged.why_not(declared)
+            if problem is None:
+                adapter, was = self._versioned(declared), before.get(declared.name)
+                # Most are the same objects: to compare their fields takes much longer.
+                if was is not None and (was is adapter or was == adapter):
+                    adapter = was
                 else:
-                    adapter = self._versioned(declared)
-                    was = before.get(name)
-                    # Most are the same objects: to compare their fields takes much longer.
-                    if was is not None and (was is adapter or was == adapter):
-                        adapter = was
-                    else:
-                        changed.add(name)
-                        self._keep(was, adapter)
-                    by_name[name] = adapter
-                    problems += _add_aliases(adapter, by_name, by_alias)
-        self._by_name, self._by_alias = by_name, by_alias
-        self.problems = tuple(problems)
-        while len(self._plain) > 2 * MAX_DECLARED:
-            del self._plain[next(name for name in self._plain if name not in by_name)]
-        gone = before.keys() - by_name.keys()
-        for name in gone & self._kept.keys():
-            del self._kept[name]
-        changed |= gone
-        if changed:
-            self._tell(changed)
+                    changed[declared.name] = None
+                merged.put(adapter)
+            else:
+                merged.problems.append(problem)
+            if count % _MERGED_AT_ONCE == 0:
+                yield
+                if number != self._merges:
+                    return
+        is_used = yield from self._use(merged, changed, number)
+        if is_used:
+            yield from self._tell_in_steps()
+
+    def _all(self) -> Iterator[DeclaredAdapter]:
+        for origin in ORIGINS:
+            yield from self._lists.get(origin, ())
+            yield from tuple(self._added.get(origin, {}).values())
+
+    def _use(self, merged: _Merged, changed: Collection[str], number: int) -> Steps[bool]:
+        """Use the merged lists from one moment on. Return whether they are of use."""
+        before = self._used.by_name
+        gone = before.keys() - merged.by_name.keys()
+        for count, name in enumerate((*changed, *gone), 1):
+            self._untold.setdefault(name, before.get(name))
+            if count % _MERGED_AT_ONCE == 0:
+                yield
+                if number != self._merges:
+                    return False
+        for name in self._late or ():
+            self._untold.setdefault(name, before.get(name))
+            self._take_late(merged, name)
+        self._used, self._late = merged, None
+        self.problems = tuple(merged.problems)
+        return True
+
+    def _take_late(self, merged: _Merged, name: str) -> None:
+        """Take in a name that was changed while the lists were merged."""
+        found = merged.by_name.get(name)
+        if found is not None and found.origin in self._added:
+            if name not in self._added[found.origin]:
+                del merged.by_name[name]
+        elif found is not None and not found.version:
+            merged.change(found, self._versioned(found))
+        self._take_added(merged, name)
+
+    def _take_added(self, merged: _Merged, name: str) -> None:
+        """Use what was added under a name, if nothing takes precedence."""
+        for origin in ORIGINS:
+            adapter = self._added.get(origin, {}).get(name)
+            if adapter is not None:
+                found = merged.by_name.get(name)
+                if found is None and merged.why_not(adapter) is None:
+                    merged.put(self._versioned(adapter))
+                elif found is not None and found.origin == adapter.origin:
+                    merged.by_name[name] = self._versioned(adapter)
+                return
+
+    def _tell_in_steps(self) -> Steps[None]:
+        while self._untold:
+            self._tell(tuple(islice(self._untold, NAMES_AT_ONCE)))
+            yield
 
     def _tell(self, names: Collection[str]) -> None:
-        for by_name in self._listeners_by_name:
-            by_name(names)
-        for listener in self._listeners:
-            listener()
+        for name in names:
+            was, now = self._untold.pop(name), self._used.by_name.get(name)
+            if now is None:
+                self._kept.pop(name, None)
+            else:
+                self._keep(was, now)
+        if names:
+            for by_name in self._listeners_by_name:
+                by_name(names)
+        if names and not self._untold:
+            for listener in self._listeners:
+                listener()
 
 
 def derived_version(source: str) -> str:
     """Return the version of an adapter that is declared without one: 8 hexadecimal digits."""
     return hashlib.blake2b(source.encode(), digest_size=_DERIVED_BYTES).hexdigest()
-
-
-def _add_aliases(
-    adapter: DeclaredAdapter,
-    by_name: Mapping[str, DeclaredAdapter],
-    by_alias: dict[str, DeclaredAdapter],
-) -> Iterator[Problem]:
-    """Add the aliases that are free, and yield the others as problems."""
-    for alias in adapter.aliases:
-        other = by_name.get(alias) or by_alias.get(alias)
-        if other is None:
-            by_alias[alias] = adapter
-        elif other is not adapter:
-            yield _double(adapter, alias, other)
 
 
 def _double(adapter: DeclaredAdapter, name: str, other: DeclaredAdapter) -> Problem:

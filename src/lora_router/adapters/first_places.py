@@ -1,6 +1,6 @@
 """Adapters for which requests wait because no pod has them: placed before the next plan."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import Protocol
 
@@ -103,20 +103,24 @@ class FirstPlaces:
         """Find a place for an adapter."""
         self._slices.do(self._place(name))
 
-    def place_new(self, names: Collection[str]) -> None:
+    def place_new(self, names: Iterable[str]) -> None:
         """Find places with room for adapters that were just declared.
 
         For fleets that are so large that the next plan is far away. It finds better places.
         """
-        for name in islice(names, MAX_NEW):
+        for name in names:
             adapter = self._retirement.named(name)
-            if adapter is not None and not self._fleet.serving(adapter.served_name).pods:
-                self._slices.do(self._place(adapter.served_name))
+            if adapter is not None:
+                self._slices.do(self._place_new(adapter.served_name))
 
     def loaded(self, name: str) -> None:
         """Note that a pod has loaded an adapter."""
         if self._waits is not None:
             self._waits.loaded(name)
+
+    def _place_new(self, name: str) -> Work:
+        if not self._fleet.serving(name).pods:
+            yield from self._place(name)
 
     def _place(self, name: str) -> Work:
         adapter = self._retirement.declared.get(name)

@@ -21,6 +21,7 @@ Work that grows with pods and adapters is done in steps of about a millisecond, 
 import random
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import islice
 
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
@@ -28,7 +29,7 @@ from lora_router.adapters.capacity import LOADING_ENGINES
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
-from lora_router.adapters.first_places import FirstPlaces, WaitsForAdapters
+from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdapters
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
@@ -136,7 +137,11 @@ class Loader:
         self._planned_at = float("-inf")
         self._rests_until = self._survey_rests_until = float("-inf")
         self._timer: Timer | None = None
+        self._declarations = declarations
+        self._new = 0
+        """Adapters of the change under way that may have been placed before the next plan."""
         declarations.subscribe_to_names(self._declared)
+        declarations.subscribe(self._all_declared)
         fleet.changes.pods.subscribe(self._pods_changed)
         fleet.changes.restarted.subscribe(self._restarted)
         self._pods_changed(tuple(fleet))
@@ -216,10 +221,14 @@ class Loader:
             for name in replaced.keys() & pod.state.adapters.keys():
                 pod.ours.setdefault(name, replaced[name])
         self._is_stale = True
+        if self.loads and (self._planning or self._clock.now() < self._rests_until):
+            self._first.place_new(islice(names, max(0, MAX_NEW - self._new)))
+            self._new += len(names)
+
+    def _all_declared(self) -> None:
+        self._new = 0
         if self.loads:
             self._clock.call_later(0.0, self._plan_if_due)
-            if self._planning or self._clock.now() < self._rests_until:
-                self._first.place_new(names)
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         for state in states:
@@ -319,6 +328,8 @@ class Loader:
         now = self._clock.now()
         if self._planning or now < self._rests_until or not self.loads:
             return
+        if self._declarations.is_telling:
+            return  # Much of a long list may still be unknown here.
         every = SOONEST_SECONDS if self._is_stale else REPLAN_SECONDS
         if now - self._planned_at >= every:
             self._is_stale, self._planning, self._planned_at = False, True, now

@@ -57,7 +57,6 @@ class Orders:
         self._loader = loader
         self._allowed = allowed
         self._fleet = fleet
-        self._commanded: dict[str, DeclaredAdapter] = {}
 
     @property
     def obeys(self) -> bool:
@@ -95,8 +94,8 @@ class Orders:
         )
         if len(self._declarations) >= MAX_DECLARED:
             raise OrderError(f"more than {MAX_DECLARED} adapters are declared")
-        self._commanded[name] = adapter
-        self._declare()
+        if not self._declarations.add(COMMAND, adapter):
+            raise OrderError(f"{name!r} cannot be declared: its name is taken")
         self._loader.try_now(adapter.served_name)
         return f"{name} is declared until the router that loads is replaced, and loaded now"
 
@@ -106,8 +105,7 @@ class Orders:
         Raises:
             OrderError: It is declared elsewhere, or no pod has it.
         """
-        if self._commanded.pop(name, None) is not None:
-            self._declare()
+        if self._declarations.discard(COMMAND, name):
             return f"{name} is no longer declared, and unloaded when its last request has ended"
         declared = self._declarations.get(name)
         if declared is not None:
@@ -137,9 +135,6 @@ class Orders:
             for adapter, place in pod.missing.items():
                 found.append(PendingStep("load", adapter, name, place.reason, pod.put_off))
             yield found
-
-    def _declare(self) -> None:
-        self._declarations.replace(COMMAND, self._commanded.values())
 
     def _source(self, source: str) -> str:
         try:

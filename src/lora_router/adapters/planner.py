@@ -17,6 +17,7 @@ from lora_router.steps import Steps
 
 FEW_STEPS = 200
 """Steps of a plan that is made as a whole each time: 0.2 s of CPU at most."""
+_NAMES_AT_ONCE = 512
 WHOLE_SECONDS = 300.0
 """A higher value leaves spare memory unused for longer. A lower one takes more CPU."""
 
@@ -95,9 +96,11 @@ def _renewed(plan: Plan, places: LastingPlaces, demand: Demand) -> Steps[Plan]:
         changed.append(state)
         yield
     by_name = dict(plan.by_name)
-    for name, states in places.moved():
+    for number, (name, states) in enumerate(places.moved(), 1):
         if states:
             by_name[name] = states
         else:
             by_name.pop(name, None)
+        if number % _NAMES_AT_ONCE == 0:
+            yield
     return Plan(by_pod, by_name, demand, changed)

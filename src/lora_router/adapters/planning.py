@@ -11,7 +11,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
 _PLACES_AT_ONCE = 1000
-_NAMES_AT_ONCE = 64
+_NAMES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)

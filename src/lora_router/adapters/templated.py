@@ -21,6 +21,7 @@ from lora_router.clock import Clock
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
+from lora_router.steps import Steps, all_at_once
 
 MAX_NEW = 256
 FORGET_SECONDS = 60.0
@@ -70,14 +71,27 @@ class Templated:
         return len(self._wanted_at)
 
     def replace(self, templates: Iterable[Template]) -> None:
+        """Use other templates, at once: for tests. See ``replace_in_steps``."""
+        all_at_once(self.replace_in_steps(templates))
+
+    def replace_in_steps(self, templates: Iterable[Template]) -> Steps[None]:
         """Use other templates. What the old ones declared and the new ones do not is withdrawn."""
         self.templates = tuple(templates)
-        found = {name: self.find(name) for name in self._wanted_at}
-        for name, adapter in found.items():
-            if adapter is None:
+        found: dict[str, DeclaredAdapter] = {}
+        for number, name in enumerate(tuple(self._wanted_at), 1):
+            adapter = self.find(name)
+            if adapter is not None:
+                found[name] = adapter
+            elif name in self._wanted_at:
                 del self._wanted_at[name]
                 self._new.pop(name, None)
-        self._declarations.replace_added(ORIGIN, filter(None, found.values()))
+            if number % _AT_ONCE == 0:
+                yield
+        yield from self._declarations.replace_added(
+            # Names that were asked for meanwhile are declared by the new templates already.
+            ORIGIN,
+            filter(None, (found.get(name) or self.find(name) for name in self._wanted_at)),
+        )
         self._seen.clear()
         self._pods_with.clear()
         self._pods_changed(tuple(self._fleet))

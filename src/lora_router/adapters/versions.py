@@ -19,9 +19,11 @@ Rules:
 The pods' lists decide, so all routers come to the same result.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from lora_router.adapters.declarations import Declarations, derived_version
@@ -41,7 +43,11 @@ QUIET_SECONDS = 5.0
 TICK_SECONDS = 0.5
 """Time between two looks at versions that take the place of others."""
 _AT_ONCE = 32
-"""Adapters that are looked at in one turn of the event loop."""
+"""Adapters that are looked at in one turn of the event loop, of a small fleet."""
+_PODS_AT_ONCE = 32
+"""Pods that are looked at for one adapter in about the same time."""
+_PAUSE_SECONDS = 0.005
+"""Between two turns that look at moves."""
 
 Declare = Callable[[str, tuple[Target, ...]], None]
 """Sets what a name stands for. No targets: itself."""
@@ -127,7 +133,9 @@ class Versions:
         self._moves: dict[str, _Move] = {}
         self._quiet_since: dict[str, float] = {}
         """By served name: since when an old version has got no requests."""
-        self._due: dict[str, None] = {}
+        self._due: OrderedDict[str, None] = OrderedDict()
+        self._round: Iterator[str] = iter(())
+        """The moves at which this round has not looked yet."""
         self._working = self._ticking = False
         self._started_at = clock.now()
         declarations.subscribe_to_names(self._declared)
@@ -216,12 +224,10 @@ class Versions:
     def _work(self) -> None:
         self._working = True
         try:
-            for _ in range(_AT_ONCE):
-                name = next(iter(self._due), None)
-                if name is None:
+            for _ in range(self._at_once()):
+                if not self._due:
                     break
-                del self._due[name]
-                self._settle(name)
+                self._settle(self._due.popitem(last=False)[0])
         finally:
             self._working = bool(self._due)
             if self._due:
@@ -230,9 +236,23 @@ class Versions:
                 self._ticking = True
                 self._clock.call_later(TICK_SECONDS, self._tick)
 
+    def _at_once(self) -> int:
+        """Return how many adapters to look at in one turn."""
+        return max(1, _AT_ONCE // (1 + len(self._seen) // _PODS_AT_ONCE))
+
     def _tick(self) -> None:
-        self._ticking = False
-        self._look_at(tuple(self._moves))
+        self._round = iter(tuple(self._moves))
+        self._go_round()
+
+    def _go_round(self) -> None:
+        """Look at the next moves. Of very many, a round takes longer than a tick."""
+        at_once = self._at_once()
+        names = tuple(islice(self._round, at_once))
+        if len(names) == at_once:
+            self._clock.call_later(_PAUSE_SECONDS, self._go_round)
+        else:
+            self._ticking = False
+        self._look_at(names)
 
     # What a name stands for
 

@@ -1,7 +1,7 @@
 """The adapters that a file declares, and declares anew when it changes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class AdaptersFile(WatchedFile[AdaptersList]):
         self,
         path: Path,
         allowed: AllowedSources,
-        declare: Callable[[AdaptersList], None],
+        declare: Callable[[AdaptersList], Awaitable[None]],
         *,
         interval: float = 0.5,
         supervisor: Supervisor | None = None,
@@ -46,5 +46,5 @@ class AdaptersFile(WatchedFile[AdaptersList]):
         )
 
     async def _declared(self, found: AdaptersList) -> str:
-        self._declare(found)
+        await self._declare(found)
         return f"{len(found.adapters)} adapters and {len(found.templates)} templates"

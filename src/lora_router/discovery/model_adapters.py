@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +55,7 @@ _COLLECTED_AT_ONCE = 500
 _NAMED = 10
 """Resources that ``/readyz`` names. The others are only counted."""
 
-Declare = Callable[[Sequence[DeclaredAdapter]], None]
+Declare = Callable[[Sequence[DeclaredAdapter]], Awaitable[None]]
 Listener = Callable[[Key], None]
 
 
@@ -249,7 +249,7 @@ class ModelAdapters:
             if all(scope.listed for scope in self._scopes):
                 # Adapters of a namespace that has not been listed would be unloaded.
                 self._stale.clear()
-                self._declare(await self._collect())
+                await self._declare(await self._collect())
             await asyncio.sleep(DECLARE_SECONDS)
 
     async def _collect(self) -> Sequence[DeclaredAdapter]:

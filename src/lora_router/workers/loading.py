@@ -7,7 +7,7 @@ adapters requests wait. The lists of pods reach them as always.
 import asyncio
 import pickle
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from lora_router.adapter_assembly import DeclaredParts
 from lora_router.adapters.declared import DeclaredAdapter
@@ -15,6 +15,7 @@ from lora_router.adapters.demand import Demand
 from lora_router.adapters.first_use import FirstUse
 from lora_router.adapters.templates import ORIGIN, Template
 from lora_router.debug.slices import in_slices
+from lora_router.discovery.adapters_list import AdaptersList
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.workers import messages
@@ -25,6 +26,7 @@ from lora_router.workers.messages import Asked, Declared, NotLoaded, Wanted
 ASK_SECONDS = 0.5
 """How often a worker tells which adapters are asked for."""
 _PODS_AT_ONCE = 200
+_ADAPTERS_AT_ONCE = 256
 
 
 class AdaptersOfCrew:
@@ -43,6 +45,8 @@ class AdaptersOfCrew:
         self._declared = declared
         self._asked: dict[Member, Asked] = {}
         self._told: tuple[tuple[DeclaredAdapter, ...], tuple[Template, ...]] = ((), ())
+        self._parts: Sequence[bytes] = tuple(_in_parts((), ()))
+        """The messages that tell it."""
         self._is_due = False
         declared.declarations.subscribe(self._changed)
         crew.on_started.append(self._tell_one)
@@ -105,10 +109,24 @@ class AdaptersOfCrew:
         now = self._now()
         if now != self._told:
             self._told = now
-            self._crew.broadcast(_message(now))
+            self._make_part([], _in_parts(*now))
+
+    def _make_part(self, made: list[bytes], left: Iterator[bytes]) -> None:
+        """Make one message after the other, and then send all of them."""
+        part = next(left, None)
+        if self._is_due:
+            return  # Something else is declared by now.
+        if part is not None:
+            made.append(part)
+            asyncio.get_running_loop().call_soon(self._make_part, made, left)
+            return
+        self._parts = made
+        for each in made:
+            self._crew.broadcast(each)
 
     def _tell_one(self, member: Member) -> None:
-        member.process.send(_message(self._now()))
+        for each in self._parts:
+            member.process.send(each)
 
     def _now(self) -> tuple[tuple[DeclaredAdapter, ...], tuple[Template, ...]]:
         declared = self._declared
@@ -117,8 +135,14 @@ class AdaptersOfCrew:
         return adapters, tuple(declared.templated.templates)
 
 
-def _message(told: object) -> bytes:
-    return messages.encode(Declared(pickle.dumps(told)))
+def _in_parts(
+    adapters: Sequence[DeclaredAdapter], templates: Sequence[Template]
+) -> Iterator[bytes]:
+    """Yield messages that tell what is declared: some adapters each, and at last the templates."""
+    for begin in range(0, len(adapters), _ADAPTERS_AT_ONCE):
+        some = adapters[begin : begin + _ADAPTERS_AT_ONCE]
+        yield messages.encode(Declared(pickle.dumps(some), is_last=False))
+    yield messages.encode(Declared(pickle.dumps(tuple(templates)), is_last=True))
 
 
 class AdaptersOfWorker:
@@ -144,13 +168,30 @@ class AdaptersOfWorker:
         self._fleet = fleet
         self._send = send
         self._last = Asked((), (), {})
+        self._arrived: list[DeclaredAdapter] = []
+        """What has arrived of the next list."""
+        self._told = AdaptersList()
+        self._is_told = asyncio.Event()
         first_use.on_wanted = self._want
 
     def declared(self, message: Declared) -> None:
-        """Apply what the parent declares."""
-        adapters, templates = pickle.loads(message.told)  # noqa: S301 -- from the parent
-        self._declared.declarations.replace("file", adapters)
-        self._declared.templated.replace(templates)
+        """Take in a part of what the parent declares. ``keep_declaring`` applies it."""
+        part = pickle.loads(message.told)  # noqa: S301 -- from the parent
+        if message.is_last:
+            self._told = AdaptersList(tuple(self._arrived), part)
+            self._arrived = []
+            self._is_told.set()
+        else:
+            self._arrived += part
+
+    async def keep_declaring(self) -> None:
+        """Apply what the parent declares, whenever all of it has arrived."""
+        while True:
+            await self._is_told.wait()
+            told = self._told
+            await self._declared.declare(told)
+            if self._told is told:
+                self._is_told.clear()
 
     def not_loaded(self, message: NotLoaded) -> None:
         """Refuse requests for an adapter, or no longer."""

@@ -88,10 +88,11 @@ class Tell(_Message, frozen=True):
 
 
 class Declared(_Message, frozen=True):
-    """All adapters and templates that are declared."""
+    """A part of what is declared: first the adapters, and last the templates."""
 
     told: bytes
-    """Two tuples, pickled."""
+    """A tuple of them, pickled."""
+    is_last: bool
 
 
 class NotLoaded(_Message, frozen=True):

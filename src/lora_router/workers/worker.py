@@ -130,6 +130,7 @@ class Worker(Front):
         await self._serve()
         if self._adapters is not None:
             self.supervisor.keep("adapter-demand", self._adapters.keep_telling)
+            self.supervisor.keep("declared-adapters", self._adapters.keep_declaring)
         asyncio.get_running_loop().add_reader(self._descriptors.fileno(), self._descriptors_arrive)
         self.report()
 

@@ -10,6 +10,7 @@ from lora_router.adapters.templates import ORIGIN, Template
 from lora_router.adapters.versions import Versions
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
+from lora_router.steps import all_at_once
 from tests.fleet import ManualClock, make_fleet
 
 PODS = 100
@@ -66,7 +67,7 @@ def test_names_of_templates_are_found_in_it_once_and_again_after_its_pods_have_l
     assert adapters.looked_through == 1
 
     listed(fleet, "another")
-    declarations.replace_added(ORIGIN, ())
+    all_at_once(declarations.replace_added(ORIGIN, ()))
     adapters = listed(fleet, "tenant-1", "tenant-2")
     clock.advance(0.5)
     assert [adapter.name for adapter in declarations] == ["tenant-1", "tenant-2"]

@@ -183,9 +183,10 @@ class Watched:
         self.path = path
         self.now = 0.0
         self.lists: list[AdaptersList] = []
-        self.file = AdaptersFile(
-            path, LORA, self.lists.append, interval=0.01, clock=lambda: self.now
-        )
+        self.file = AdaptersFile(path, LORA, self._declare, interval=0.01, clock=lambda: self.now)
+
+    async def _declare(self, found: AdaptersList) -> None:
+        self.lists.append(found)
 
     @property
     def names(self) -> list[str]:
@@ -269,7 +270,7 @@ async def test_a_list_that_could_not_be_used_is_used_again(watched: Watched) -> 
     await watched.file.start()
     failed: list[AdaptersList] = []
 
-    def use(found: AdaptersList) -> None:
+    async def use(found: AdaptersList) -> None:
         if not failed:
             failed.append(found)
             raise RuntimeError("once")

@@ -32,7 +32,7 @@ class Site:
         self.told: list[Key] = []
         self.resources.subscribe(self.told.append)
 
-    def _declare(self, adapters: Sequence[DeclaredAdapter]) -> None:
+    async def _declare(self, adapters: Sequence[DeclaredAdapter]) -> None:
         self.declared = list(adapters)
 
     async def put(self, event: object, namespace: str = "ml") -> list[str]:

@@ -23,6 +23,12 @@ SQL = DeclaredAdapter("sql", "base", "s3://lora/sql")
 TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def parts() -> DeclaredParts:
     declarations, allowed = Declarations(), AllowedSources(["s3://lora"])
     fleet = make_fleet(1, adapters=())
@@ -79,16 +85,51 @@ async def test_workers_are_told_what_is_declared_also_those_that_start_later() -
     declared.templated.replace([TENANTS])
     declared.declarations.replace("file", [SQL])
     declared.templated.want("tenant-a")
-    await asyncio.sleep(0)
-    (message,) = crew.sent
-    assert isinstance(message, Declared)
-    worker.declared(message)
+    await until(lambda: len(crew.sent) == 2)
+    sent = list(crew.sent)
+    for message in sent:
+        assert isinstance(message, Declared)
+        worker.declared(message)
+    declaring = asyncio.create_task(worker.keep_declaring())
+    await until(lambda: told.templated.templates == (TENANTS,))
+    declaring.cancel()
 
     assert list(told.declarations) == [SQL], "templates declare what this worker is asked for"
-    assert told.templated.templates == (TENANTS,)
     crew.sent.clear()
     crew.add(2)
-    assert crew.sent == [message]
+    assert crew.sent == sent
+
+
+async def test_a_long_list_is_told_in_parts_and_used_when_all_of_it_has_arrived() -> None:
+    crew: Any = Crew()
+    declared, told = parts(), parts()
+    AdaptersOfCrew(crew, declared)
+    worker = AdaptersOfWorker(told, FirstUse(), make_fleet(1), lambda _: None)  # type: ignore[arg-type]
+    some = [DeclaredAdapter(f"a-{each}", "base", "s3://lora/a") for each in range(1000)]
+    declared.declarations.replace("file", some)
+    await until(lambda: bool(crew.sent))
+    declaring = asyncio.create_task(worker.keep_declaring())
+
+    *most, last = crew.sent
+    assert len(most) == 4
+    for message in most:
+        worker.declared(message)
+    await asyncio.sleep(0)
+    assert not len(told.declarations)
+    worker.declared(last)
+    await until(lambda: list(told.declarations) == some)
+    declaring.cancel()
+
+
+async def test_a_list_that_changes_while_its_parts_are_made_is_told_once() -> None:
+    crew: Any = Crew()
+    declared = parts()
+    AdaptersOfCrew(crew, declared)
+    declared.declarations.replace("file", [SQL])
+    await asyncio.sleep(0)
+    declared.declarations.replace("file", [])
+    await until(lambda: bool(crew.sent))
+    assert [message.is_last for message in crew.sent] == [True]
 
 
 async def test_the_parent_hears_what_requests_of_workers_wait_for() -> None:
