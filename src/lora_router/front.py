@@ -96,7 +96,7 @@ class Front:
         self.gateway = GatewayFaults()
         self.peering = make_peering(settings, self.fleet, self.director, self.supervisor, worker)
         self.pod_access = make_pod_access(settings)
-        self.decisions = make_decisions(settings)
+        self.decisions = make_decisions(settings, self._follower_failed)
         """Every decision of this process, if they are recorded."""
         self.traffic: Traffic | None = None
         """What became of them, by base model, pod and adapter."""
@@ -264,3 +264,6 @@ class Front:
 
     def _listener_failed(self, listener: str, error: BaseException) -> None:
         self.supervisor.failed("fleet-listener", error, about=listener)
+
+    def _follower_failed(self, follower: str, error: BaseException) -> None:
+        self.supervisor.failed("decision-follower", error, about=follower)

@@ -1,7 +1,7 @@
 """Makes what observes requests: their records, log lines and traces. ``front`` connects it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from lora_router.clock import Clock
@@ -16,16 +16,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("lora_router")
 
 
-def make_decisions(settings: Settings) -> DecisionLog | None:
-    """Return the log of decisions, or ``None`` if they are not recorded."""
+def make_decisions(
+    settings: Settings, on_failure: Callable[[str, BaseException], None] | None = None
+) -> DecisionLog | None:
+    """Return the log of decisions, or ``None`` if they are not recorded.
+
+    Args:
+        settings: The settings.
+        on_failure: Called with the name of a follower that raised, and what it raised. Default:
+            it is logged.
+    """
     if not settings.decisions:
         return None
-    return DecisionLog(
+    decisions = DecisionLog(
         settings.decisions,
         share=settings.decisions_share,
         candidates_share=settings.decisions_candidates_share,
         slow_seconds=settings.slow_request_seconds,
     )
+    decisions.on_failure = on_failure or decisions.on_failure
+    return decisions
 
 
 def follow_decisions(settings: Settings, decisions: DecisionLog, clock: Clock) -> None:

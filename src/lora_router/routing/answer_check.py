@@ -13,6 +13,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.interrupt import let_interrupt_pass
 from lora_router.routing.least_request import least_loaded
 
 log = logging.getLogger("lora_router.routing")
@@ -45,9 +46,8 @@ class AlgorithmCaller:
             elif type(answer) is Hold:
                 return checked(answer, candidates)
             raise AnswerError(_what_is_wrong(answer))
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            let_interrupt_pass(error)
             self._log_limit.log(
                 log,
                 logging.ERROR,

@@ -20,6 +20,7 @@ from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.declared_names import DeclaredName
 from lora_router.routing.first_use import why_in_vain
+from lora_router.routing.interrupt import let_interrupt_pass
 from lora_router.routing.looks import PLACES, place_of
 from lora_router.routing.model_names import FALLS_BACK, ModelNames, Special
 from lora_router.routing.outcome import RouteQuery
@@ -324,7 +325,8 @@ def _costs(
         return nothing
     try:
         costs = list(terms(request, sights, candidates, now))
-    except Exception:  # A plug-in may do anything.
+    except BaseException as error:  # A plug-in may do anything.
+        let_interrupt_pass(error)
         return nothing
     usable = len(costs) == len(sights) and all(type(cost) is Cost for cost in costs)
     return costs if usable else nothing

@@ -12,6 +12,7 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.log_limit import LogLimit
 from lora_router.routing.algorithm import Algorithm, InferenceRequest
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.interrupt import let_interrupt_pass
 
 log = logging.getLogger("lora_router.routing")
 
@@ -99,7 +100,8 @@ class Fallbacks:
                     found.append(pod.pod.address)
                     if len(found) == wanted:
                         break
-        except Exception as error:
+        except BaseException as error:
+            let_interrupt_pass(error)
             self._limit.log(
                 log,
                 logging.ERROR,

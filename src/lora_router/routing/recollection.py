@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from lora_router.routing.algorithm import Algorithm, Noted
+from lora_router.routing.interrupt import let_interrupt_pass
 from lora_router.routing.looks import MAX_SEEN, Seen
 
 _MAX_TEXT = 256
@@ -39,7 +40,8 @@ class Recollection:
             others = [each for each in found if each.pod.pod.name != pod][: MAX_SEEN - 1]
             kept = [each for each in found if each.pod.pod.name == pod or each in others]
             return tuple(_seen(each, pod, place) for each in kept)
-        except Exception:  # A plug-in may do anything.
+        except BaseException as error:  # A plug-in may do anything.
+            let_interrupt_pass(error)
             return ()
 
 

@@ -245,6 +245,8 @@ class DecisionLog:
         self._random = (rng or random.Random()).random
         self._epoch = wall() - now()
         self._limit = LogLimit(60.0)
+        self.on_failure: Callable[[str, BaseException], None] = self._log_failure
+        """Called with the name of a follower that raised, and what it raised."""
 
     def wall(self, at: float) -> float:
         """Return a time of a record as seconds since 1970."""
@@ -332,7 +334,10 @@ class DecisionLog:
         for follow in followers:
             try:
                 follow(decision)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 name = getattr(follow, "__qualname__", type(follow).__name__)
-                message = f"{name} failed to take in a decision"
-                self._limit.log(log, logging.ERROR, name, message, exc_info=error)
+                self.on_failure(name, error)
+
+    def _log_failure(self, follower: str, error: BaseException) -> None:
+        message = f"{follower} failed to take in a decision"
+        self._limit.log(log, logging.ERROR, follower, message, exc_info=error)

@@ -176,7 +176,8 @@ class Traffic:
             return
         row = self._adapters.get(adapter) or self._without_row(adapter, decision.decided_at)
         row.requests += 1
-        row.found[decision.place] += 1
+        if decision.place:  # Empty: no pod was picked.
+            row.found[decision.place] += 1
         if held:
             self._held(decision, decision.base_model, row)
         if decision.spilled:

@@ -131,3 +131,19 @@ def test_a_follower_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
     assert len(site.told) == 2
     [line] = caplog.records
     assert "failed to take in a decision" in line.getMessage()
+
+
+def test_somebody_else_may_count_the_followers_that_fail() -> None:
+    site = Site()
+    failed: list[tuple[str, str]] = []
+    site.log.on_failure = lambda name, error: failed.append((name, type(error).__name__))
+
+    def leave(_decision: Decision) -> None:
+        raise SystemExit
+
+    site.log.on_ended.insert(0, leave)
+    site.request()
+
+    [(name, error)] = failed
+    assert name.endswith("leave")
+    assert error == "SystemExit"

@@ -14,6 +14,7 @@ from lora_router.telemetry.frequent import Frequent
 from lora_router.telemetry.traffic import (
     MAX_BASE_MODELS,
     SETTLE_SECONDS,
+    ModelTraffic,
     Traffic,
     as_label,
     sampled_trace,
@@ -130,6 +131,21 @@ def test_a_request_that_was_held_and_got_no_pod_counts_for_the_adapter_that_it_a
     row = site.traffic.adapters["a"]
     assert (row.requests, row.held, row.duration.count) == (1, 1, 0)
     assert site.traffic.models["base"].hold.count == 1
+
+
+@pytest.mark.parametrize("held", [0.0, 27.0])
+def test_a_request_that_got_no_pod_counts_for_its_adapter_and_was_found_nowhere(
+    held: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site()
+
+    site.request("a", pod="", first_byte=None, held=held, outcome="refused", place="")
+
+    row = site.traffic.adapters["a"]
+    assert (row.requests, row.held, row.hold.seconds) == (1, int(held > 0), held)
+    assert set(row.found.values()) == {0}
+    assert site.traffic.models.get("base", ModelTraffic()).hold.seconds == held
+    assert not caplog.messages
 
 
 def test_a_failure_counts_for_the_pod_and_its_base_model() -> None:
