@@ -45,6 +45,9 @@ class Call:
     """From where a load reads it."""
     in_place: bool = False
     """Whether a load replaces an adapter that the pod has under this name."""
+    is_doubted: bool = False
+    """Whether only the pod's list shows that a load succeeded: it said so before, and did not list
+    the adapter. A load that succeeds is then ``already``."""
 
 
 @dataclass(frozen=True, slots=True)

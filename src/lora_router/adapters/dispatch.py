@@ -182,7 +182,8 @@ class Dispatch:
             adapter = step.place.adapter
             name = adapter.served_name
             replaces = name in state.adapters
-            call = Call(state, "load", name, adapter.base_model, adapter.source, replaces)
+            doubted = self._outcomes.is_doubted(state, name)
+            call = Call(state, "load", name, adapter.base_model, adapter.source, replaces, doubted)
         else:
             call = Call(state, "unload", step.name)
         pod.call, pod.called_at = call, now

@@ -143,7 +143,8 @@ class FirstPlaces:
                 continue
             may_have_it += 1
             failure = failing.get(state)
-            if failure is not None or pod.blocked_until > now:
+            fails = failure is not None and failure.next_at > now
+            if fails or pod.blocked_until > now:
                 until = max(pod.blocked_until, now if failure is None else failure.next_at)
                 next_at = min(next_at, until) if in_vain else until
                 in_vain += 1

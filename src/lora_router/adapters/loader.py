@@ -202,7 +202,11 @@ class Loader:
     def list_read(self, state: PodState, read_at: float) -> None:
         """Note that a pod's list is in the fleet that was asked for at some time."""
         pod = self.pods.get(state)
-        if pod is None or pod.call is not None or not pod.unread or read_at < pod.unread_since:
+        if pod is None:
+            return
+        if not self._outcomes.shown(pod, read_at) and pod.call is None:
+            self._derive(pod)
+        if pod.call is not None or not pod.unread or read_at < pod.unread_since:
             return
         self._outcomes.list_read(pod)
         self._derive(pod)

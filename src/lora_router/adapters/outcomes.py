@@ -7,12 +7,17 @@ from collections.abc import Callable
 from lora_router.adapters.backoff import Failures, pause
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
 from lora_router.adapters.pod_loads import PodLoads
+from lora_router.fleet.pod_state import PodState
 from lora_router.log_limit import LogLimit
 
 log = logging.getLogger("lora_router.adapters")
 
 FIRST_BLOCKED_SECONDS = 30.0
 LONGEST_BLOCKED_SECONDS = 600.0
+NOT_LISTED = (
+    "the pod says that it has loaded the adapter, but /v1/models does not list it; "
+    "the server's log may say why"
+)
 """How long a pod that takes no calls gets none."""
 
 
@@ -53,8 +58,31 @@ class Outcomes:
         if result.is_unknown:
             self._must_read(pod)
 
+    def is_doubted(self, state: PodState, name: str) -> bool:
+        """Return whether a pod said that it loaded an adapter, and did not list it."""
+        failure = self._failures.get(state, name)
+        return failure is not None and failure.reason == NOT_LISTED
+
+    def shown(self, pod: PodLoads, read_at: float) -> bool:
+        """Apply what a list shows of loads that ended before it was asked for.
+
+        Returns:
+            Whether it shows all of them.
+        """
+        lacks = False
+        for name, since in tuple(pod.unproven.items()):
+            if since > read_at:
+                continue
+            del pod.unproven[name]
+            is_leaving = pod.leaving is not None and pod.leaving.name == name
+            if name not in pod.state.adapters and not is_leaving:
+                lacks = True
+                pod.ours.pop(name, None)
+                self._failed(pod, name, "load", NOT_LISTED)
+        return not lacks
+
     def list_read(self, pod: PodLoads) -> None:
-        """Apply a list that was read."""
+        """Apply a list that was read, if it was to be read before the next call."""
         pod.unread = False
         if pod.lost:
             lost, pod.lost = pod.lost, ()
@@ -63,7 +91,7 @@ class Outcomes:
         if name and name in pod.state.adapters:
             self._succeeded(pod, name)
         elif name:
-            self._failed(pod, name, "load", "the pod says that it has the adapter, but lists none")
+            self._failed(pod, name, "load", NOT_LISTED)
 
     def restarted(self, pod: PodLoads) -> None:
         """Apply a restart of a pod's server: what this router loaded there is gone."""
@@ -72,6 +100,7 @@ class Outcomes:
         self._failures.forget_pod(state)
         lost = tuple(name for name in pod.ours if name in state.adapters)
         pod.ours.clear()
+        pod.unproven.clear()
         pod.verify = ""
         if lost:
             pod.lost = (*pod.lost, *lost)
@@ -95,12 +124,14 @@ class Outcomes:
                 pod.refusals, pod.blocked_reason = 0, ""
                 pod.ours[name] = call.source
                 pod.loaded(name)
+                pod.unproven[name] = self._now()
                 self._succeeded(pod, name)
                 log.info(
                     "pod %s loaded adapter %s in %.2f s", pod.state.pod.name, name, result.seconds
                 )
             case "already":
                 pod.verify = name
+                pod.unproven.pop(name, None)
             case "cannot-load":
                 self._block(pod, result.message)
             case _:
@@ -111,6 +142,7 @@ class Outcomes:
         if result.outcome in {"done", "already"}:
             pod.leaving = None
             pod.ours.pop(name, None)
+            pod.unproven.pop(name, None)
             self._succeeded(pod, name)
             log.info("pod %s unloaded adapter %s", pod.state.pod.name, name)
             return

@@ -43,6 +43,7 @@ class PodLoads:
         "refusals",
         "retiring",
         "state",
+        "unproven",
         "unread",
         "unread_since",
         "verify",
@@ -74,6 +75,8 @@ class PodLoads:
         """Whether its list must be read first, because it is unknown what it has loaded."""
         self.unread_since = 0.0
         """When that was found out. Lists that were asked for before do not count."""
+        self.unproven: dict[str, float] = {}
+        """What it has loaded, as it says, and since when no list could show it."""
         self.verify = ""
         """The adapter that it says it has, and that its next list must therefore contain."""
         self.blocked_until = 0.0

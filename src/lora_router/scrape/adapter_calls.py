@@ -30,6 +30,8 @@ from lora_router.supervision import Supervisor
 log = logging.getLogger("lora_router.adapters")
 
 _ANSWER_BYTES = 4096
+_MOST_UNREADABLE = 0.1
+"""Share of the characters of a text that may not be UTF-8."""
 SGLANG = "sglang"
 _NO_ROUTE = "not found"
 """The whole message of an answer of status 404 if the server has no such call (FastAPI)."""
@@ -162,6 +164,8 @@ class AdapterCalls:
 
     def _result(self, call: Call, outcome: Outcome, message: str, seconds: float) -> Result:
         state, name = call.state, call.name
+        if outcome == "done" and call.is_doubted:
+            return Result("already", seconds)
         if outcome == "done" and call.action == "load":
             base = call.base_model or next(iter(state.base_models), "")
             refused = self._apply(state, lambda intake: intake.add_adapter(state, name, base))
@@ -250,8 +254,14 @@ def outcome_of(call: Call, status: int, message: str) -> tuple[Outcome, str]:
             is_known = "already" in text and "loaded" in text
         else:
             is_known = status == 404 or "cannot be found" in text or "not loaded" in text
-        return ("already" if is_known else "refused"), f"status {status}: {message}"
-    return "failed", f"status {status}: {message}"
+        return ("already" if is_known else "refused"), _said(status, message)
+    return "failed", _said(status, message)
+
+
+def _said(status: int, message: str) -> str:
+    if 300 <= status < 400:
+        return f"status {status}: it redirects, which is not followed"
+    return f"status {status}: {message or 'it does not say why'}"
 
 
 def _lacks_route(status: int, message: str) -> bool:
@@ -278,5 +288,7 @@ def message_of(body: bytes) -> str:
                 document = document.get("message", document)
             text = document if isinstance(document, str) else str(document)
             break
+    if text.count("\N{REPLACEMENT CHARACTER}") > len(text) * _MOST_UNREADABLE:
+        return "its answer is no text"
     shown = "".join(each if each.isprintable() else " " for each in text[:_ANSWER_BYTES])
     return " ".join(shown.split())[:MAX_MESSAGE_LENGTH]

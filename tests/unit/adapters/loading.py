@@ -77,6 +77,8 @@ class FakePods:
         self.open.remove(call)
         outcome = self.answer(call)
         listed = self.listed.setdefault(call.state, {})
+        if outcome == "done" and call.is_doubted:
+            outcome = "already"
         if outcome == "done" and call.action == "load":
             listed[call.name] = call.source
         elif outcome == "done":

@@ -8,6 +8,7 @@ from lora_router.adapters.calls import Call, Outcome
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import LoaderOptions
+from lora_router.adapters.outcomes import NOT_LISTED
 from lora_router.adapters.planner import Planner
 from lora_router.adapters.planning import Plan
 from lora_router.fleet.catalog import ServedModel
@@ -178,6 +179,44 @@ def test_a_changed_source_replaces_the_adapter_in_place() -> None:
         ("/lora/a", False),
         ("/lora/new", True),
     ]
+
+
+def test_a_pod_that_says_that_it_loaded_an_adapter_and_does_not_list_it_fails_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loading = Loading(1, memory=4, declared=adapters(2))
+    state, pods = loading.state(1), loading.pods
+
+    def read_the_list() -> None:
+        """What the pod lists, which is never a0."""
+        pods.listed[state].pop("a0", None)
+        pods.show(state)
+        loading.loader.list_read(state, loading.clock.now())
+
+    caplog.set_level("INFO")
+    for _ in range(60):
+        loading.run(0.5)
+        read_the_list()
+    tries = [call for call in pods.calls if call.name == "a0"]
+    assert 4 <= len(tries) <= 7, "the pauses double"
+    assert [call.is_doubted for call in tries[:3]] == [False, True, True]
+    assert loading.loaded(1) == ["a1"]
+    failure = loading.loader.failures.get(state, "a0")
+    assert failure is not None
+    assert failure.reason == NOT_LISTED
+    lines = [each.getMessage() for each in caplog.records if "adapter a0" in each.getMessage()]
+    assert len(lines) == 2, "one load, one failure"
+
+
+def test_a_list_that_was_asked_for_before_a_load_says_nothing_about_it() -> None:
+    loading = Loading(1, memory=4, declared=adapters(1))
+    asked_at = loading.clock.now()
+    loading.run(1.0)
+    loading.loader.list_read(loading.state(1), asked_at)
+    assert loading.loader.pods[loading.state(1)].unproven
+    loading.loader.list_read(loading.state(1), loading.clock.now())
+    assert not loading.loader.pods[loading.state(1)].unproven
+    assert len(loading.loader.failures) == 0
 
 
 def test_a_load_that_fails_is_tried_again_and_delays_no_other() -> None:
@@ -428,6 +467,24 @@ def test_requests_are_refused_if_no_pod_can_load_their_adapter() -> None:
 
     loading.run(3.0)
 
+    assert set(loading.waits.refused) == {("a0", "no pod can load it")}
+
+
+def test_a_request_makes_pods_try_again_whose_pause_is_over() -> None:
+    loading = Loading(2, declared=adapters(1))
+    loading.pods.answer = lambda _: "refused"
+    loading.run(1.0)
+    for state in loading.loader.pods:
+        failure = loading.loader.failures.get(state, "a0")
+        assert failure is not None
+        failure.next_at = loading.clock.now() - 1.0
+    tries = len(loading.pods.calls)
+    loading.loader.want("a0")
+    loading.demand = Demand(waiting=frozenset({"a0"}))
+    loading.clock.advance(0.05)
+    assert len(loading.pods.calls) > tries
+    assert not loading.waits.refused, "it is being tried"
+    loading.run(1.0)
     assert set(loading.waits.refused) == {("a0", "no pod can load it")}
 
 

@@ -266,6 +266,32 @@ def test_statuses_and_messages_mean(
     assert outcome_of(call, status, message)[0] == outcome
 
 
+async def test_a_pod_is_not_believed_again_that_did_not_list_what_it_loaded() -> None:
+    async def success(_request: web.Request) -> web.Response:
+        return web.Response(text="Success")
+
+    async with serving(success) as address, made(address) as here:
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        call = Call(here.state, "load", "x", "base", "/lora/x", is_doubted=True)
+        here.calls.start(call, done.set_result)
+        async with asyncio.timeout(60):
+            assert (await done).outcome == "already"
+        assert "x" not in here.state.adapters
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "said"),
+    [
+        (500, "", "status 500: it does not say why"),
+        (307, "", "status 307: it redirects, which is not followed"),
+        (400, "rank 128", "status 400: rank 128"),
+    ],
+)
+def test_a_failure_is_a_whole_sentence(status: int, message: str, said: str) -> None:
+    call = Call(state_of(make_fleet(1), 1), "load", "x")
+    assert outcome_of(call, status, message)[1] == said
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -274,7 +300,8 @@ def test_statuses_and_messages_mean(
         (b'{"success":false,"error_message":"LoRA is bad"}', "LoRA is bad"),
         (b'{"error":5}', "5"),
         (b"plain\n\x1b[31mtext", "plain [31mtext"),
-        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"caf\xe9 and a half of it", "caf\ufffd and a half of it"),
+        (bytes(range(256)), "its answer is no text"),
         (b"[" * 5000, "[" * 300),
         (b"", ""),
     ],
