@@ -5,7 +5,7 @@ import errno
 import logging
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.unit.grpc_server.echo import Echo
 from tests.unit.grpc_server.peer import MAX_MESSAGE, block, message
 
 HELLO = frames.PREFACE + frames.settings({})
+MANY_TRIES = 20
 
 
 @dataclass
@@ -119,21 +120,37 @@ async def test_who_speaks_http_1_is_closed_at_once() -> None:
 
 
 async def test_a_gateway_that_died_is_found_out_and_its_requests_given_back() -> None:
-    limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=0.1)
-    async with serving(limits) as served:
-        dead = await Socket.connected(served)
-        dead.open(1)
-        dead.say(1, message(b"hello"))
-        await until(lambda: served.echo.open == 1)
-
-        await until(lambda: served.echo.open == 0)
-        got = await dead.rest()
-        assert any(kind == frames.PING for kind, *_ in got)
-        dead.writer.close()
+    limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=1.0)
+    for _ in range(MANY_TRIES):
+        async with serving(limits) as served:
+            dead = await Socket.connected(served)
+            dead.open(1)
+            dead.say(1, message(b"hello"))
+            got = await dead.rest()
+            dead.writer.close()
+            await until(lambda served=served: served.connections == 0)  # type: ignore[misc]
+            assert served.echo.open == 0
+        # On a busy machine, its greeting can be too late.
+        if served.echo.taken == [b"hello"]:
+            break
+    assert served.echo.taken == [b"hello"]
+    assert any(kind == frames.PING for kind, *_ in got)
 
 
 async def test_a_gateway_that_answers_pings_stays() -> None:
-    limits = Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.2, handshake_seconds=0.1)
+    # A busy machine can be too slow for a short timeout.
+    for seconds in (0.2, 1.0, 5.0, 20.0):
+        limits = Limits(
+            keepalive_seconds=0.1, keepalive_timeout_seconds=seconds, handshake_seconds=5 * seconds
+        )
+        answered, is_open = await pings_answered(limits, 3)
+        if is_open:
+            break
+    assert (answered, is_open) == (3, True)
+
+
+async def pings_answered(limits: Limits, count: int) -> tuple[int, bool]:
+    """Answer so many PINGs. Return how many there were, and whether the connection is open then."""
     async with serving(limits) as served:
         client = await Socket.connected(served)
         client.open(1)
@@ -141,15 +158,16 @@ async def test_a_gateway_that_answers_pings_stays() -> None:
         reader = FrameReader()
         list(reader.feed(frames.PREFACE))
         answered = 0
-        async with asyncio.timeout(60):
-            while answered < 4:
-                for kind, flags, _, body in reader.feed(await client.reader.read(65536)):
+        async with asyncio.timeout(120):
+            while answered < count and (data := await client.reader.read(65536)):
+                for kind, flags, _, body in reader.feed(data):
                     if kind == frames.PING and not flags:
                         client.writer.write(frame(frames.PING, frames.ACK, 0, bytes(body)))
                         answered += 1
-        assert served.echo.open == 1
+        is_open = served.echo.open == 1
         client.writer.close()
         await until(lambda: served.echo.open == 0)
+        return answered, is_open
 
 
 async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
@@ -183,6 +201,41 @@ async def test_who_asks_and_does_not_read_is_not_read_either() -> None:
         await until(lambda: served.echo.open == 0)
 
 
+@pytest.mark.parametrize("fails", ["turn", "write"])
+async def test_a_connection_that_cannot_go_on_for_want_of_memory_is_closed(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def output() -> bytes:
+        raise MemoryError
+
+    def proceed() -> None:
+        if not wire._in_turn:
+            raise MemoryError
+        wire_proceeds()
+
+    async with serving(Limits(frames_per_turn=8)) as served:
+        client = await Socket.connected(served)
+        await until(lambda: served.connections == 1)
+        (wire,) = served.server._connections
+        wire_proceeds = wire._connection.proceed
+        client.open(1)
+        client.say(1, message(b"wait"))
+        await until(lambda: len(served.echo.waiting) == 1)
+        if fails == "turn":
+            monkeypatch.setattr(wire._connection, "proceed", proceed)
+            for number in range(3, 101, 2):
+                client.open(number)
+        else:
+            monkeypatch.setattr(wire._connection, "output", output)
+            served.echo.send_waiting()
+
+        async with asyncio.timeout(60):
+            with suppress(ConnectionError):
+                await client.reader.read()  # Until the end of the connection.
+        await until(lambda: served.echo.open == served.connections == 0)
+        client.writer.close()
+
+
 async def test_misbehaviour_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="lora_router.grpc_server")
     async with serving() as served:
@@ -213,8 +266,8 @@ async def test_a_drain_does_not_wait_for_who_never_spoke() -> None:
     async with serving() as served:
         silent = await Socket.connected(served, b"")
         await until(lambda: served.connections == 1)
-        async with asyncio.timeout(3):
-            draining = asyncio.create_task(served.server.drain(30))
+        async with asyncio.timeout(60):
+            draining = asyncio.create_task(served.server.drain(600))
             await silent.rest()
             silent.writer.close()
             assert await draining == 0

@@ -19,14 +19,16 @@ LARGE = b'{"model":"base","prompt":"' + b"x" * 20_000_000 + b'"}'
 async def ask(port: int, body: bytes) -> bool:
     """Send a request's headers and body on a stream. Return whether it was answered."""
     options = [("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+    async with (
+        asyncio.timeout(60),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
+    ):
         stream = channel.stream_stream(PROCESS_PATH)()
         try:
             await stream.write(request_headers().SerializeToString())
             await stream.read()
             await stream.write(request_body(body).SerializeToString())
-            async with asyncio.timeout(60):
-                return await stream.read() is not grpc.aio.EOF
+            return await stream.read() is not grpc.aio.EOF
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return False
 

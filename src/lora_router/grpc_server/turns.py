@@ -40,8 +40,7 @@ class Turns:
         """Add a connection at the end."""
         self._waiting.append(waiting)
         if not self._due:
-            self._due = True
-            self._call_soon(self._give)
+            self._schedule()
 
     def _give(self) -> None:
         until = self._now() + _SECONDS
@@ -52,6 +51,11 @@ class Turns:
                 if self._now() >= until:
                     break
         finally:
-            self._due = bool(self._waiting)
-            if self._due:
-                self._call_soon(self._give)
+            self._due = False
+            if self._waiting:
+                self._schedule()
+
+    def _schedule(self) -> None:
+        # Due only afterwards: without memory, the call raises, and the next that joins tries again.
+        self._call_soon(self._give)
+        self._due = True

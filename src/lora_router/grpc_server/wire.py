@@ -110,9 +110,19 @@ class Wire(asyncio.Protocol):
                 self._wait_for_turn()
 
     def take_turn(self) -> None:
-        """Handle input that is left, or read again if none is."""
+        """Handle input that is left, or read again if none is.
+
+        An exception, such as a ``MemoryError``, closes the connection: it would not be read again.
+        """
         if self._closing:
             return
+        try:
+            self._take_turn()
+        except BaseException:
+            self.abort()
+            raise
+
+    def _take_turn(self) -> None:
         connection = self._connection
         if connection.behind:
             connection.proceed()
@@ -230,7 +240,11 @@ class Wire(asyncio.Protocol):
         chunks = connection.outbox.chunks
         if self._writable:
             if chunks:
-                self._transport.write(connection.output())
+                try:
+                    self._transport.write(connection.output())
+                except MemoryError:  # The peer would wait for an answer that does not come.
+                    self.abort()
+                    raise
         else:
             self._count_unsent()
             if self._counted_unsent > self._limits.queued_bytes:

@@ -1,5 +1,7 @@
 """Turns: nobody is starved, and an iteration of the event loop stays short."""
 
+from contextlib import suppress
+
 import pytest
 
 from lora_router.grpc_server.turns import Turns
@@ -71,3 +73,28 @@ def test_a_turn_that_fails_ends_no_other() -> None:
         loop.iterate()
 
     assert loop.iterate() == ["a"]
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_loop_without_memory_for_a_call_is_asked_again_when_the_next_one_joins(
+    fails: int,
+) -> None:
+    loop = Loop()
+    asked = 0
+
+    def call_soon(call: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == fails:
+            raise MemoryError
+        loop.due.append(call)
+
+    loop.turns = Turns(call_soon, loop.clock.now)
+    with suppress(MemoryError):
+        Wire(loop, "a", 2)
+    with suppress(MemoryError):
+        loop.iterate()
+
+    Wire(loop, "b", 1)
+
+    assert "b" in loop.iterate()
