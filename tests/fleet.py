@@ -114,6 +114,14 @@ class ManualClock:
                 timer.call()
         self.time = until
 
+    def stall(self, seconds: float) -> None:
+        """Advance, and make the calls that were due meanwhile only then."""
+        self.time += seconds
+        while self._due and self._due[0][0] <= self.time:
+            _, _, timer = heapq.heappop(self._due)
+            if not timer.cancelled:
+                timer.call()
+
 
 @dataclass
 class ManualTimer:

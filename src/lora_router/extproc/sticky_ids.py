@@ -12,6 +12,9 @@ from lora_router.fleet.pod_state import PodState
 WAIT_SECONDS = 0.15
 """How long a request waits for peers to tell an ID that is unknown here. They tell it within 0.05
 s, and a client may be that fast."""
+LATE_SECONDS = 0.05
+"""A call that is this late says that this process did not run. What peers told meanwhile has not
+been read then, so the request waits again, once."""
 MAX_WAITING = 1024
 """Requests that may wait. Others are refused at once."""
 
@@ -19,11 +22,13 @@ MAX_WAITING = 1024
 class WaitingForId:
     """A request that waits for an ID."""
 
-    __slots__ = ("_call", "_ids", "_timer")
+    __slots__ = ("_call", "_clock", "_due_at", "_ids", "_timer")
 
     def __init__(self, ids: "StickyIds", clock: Clock, call: Callable[[], None]) -> None:
         self._ids = ids
+        self._clock = clock
         self._call: Callable[[], None] | None = call
+        self._due_at = clock.now() + WAIT_SECONDS
         self._timer = clock.call_later(WAIT_SECONDS, self._due)
 
     def cancel(self) -> None:
@@ -34,6 +39,12 @@ class WaitingForId:
             self._timer.cancel()
 
     def _due(self) -> None:
+        if self._clock.now() > self._due_at + LATE_SECONDS:
+            self._timer = self._clock.call_later(WAIT_SECONDS, self._wait_is_over)
+        else:
+            self._wait_is_over()
+
+    def _wait_is_over(self) -> None:
         call = self._call
         self.cancel()
         if call is not None:

@@ -390,10 +390,25 @@ class TestIdsThatPeersTell:
         assert error(answer)[0] == 404
         assert talk.context.ids.waiting == 0
 
+    def test_a_router_that_stalls_waits_again_for_what_it_could_not_read_meanwhile(self) -> None:
+        talk = self.shared()
+        maker = state_of(talk.fleet, 3)
+        talk.say(request_headers("/v1/responses/resp_1", method="GET", end=True))
+
+        talk.clock.stall(2.0)
+        assert not talk.late
+        talk.context.ids.made.hear("resp_1", maker)
+        talk.clock.stall(2.0)
+
+        (answer,) = map(read_answer, talk.late)
+        assert pod_of(answer) == maker.pod.address
+        assert talk.context.ids.waiting == 0
+
     def test_a_client_that_leaves_is_forgotten(self) -> None:
         talk = self.shared()
         talk.say(request_headers("/v1/responses/resp_1", method="GET", end=True))
 
+        talk.clock.stall(2.0)
         talk.session.end()
         talk.clock.advance(1)
 
