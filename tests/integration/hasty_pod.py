@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,10 +18,15 @@ class HastyPod:
     """
 
     name: str
-    keep_alive: float
     address: str = ""
     closed: int = 0
     """Requests of clients that arrived too late. Scrapes do not count."""
+    _patience: int = 0
+    """How often all idle connections became too old."""
+
+    def lose_patience(self) -> None:
+        """From now on, all connections that are idle have been idle for too long."""
+        self._patience += 1
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -38,11 +42,11 @@ class HastyPod:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        idle_since = time.monotonic()
+        idle_since = self._patience
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                if time.monotonic() - idle_since > self.keep_alive:
+                if idle_since != self._patience:
                     self.closed += head.startswith(b"POST")
                     return
                 for line in head.lower().split(b"\r\n"):
@@ -50,7 +54,7 @@ class HastyPod:
                         await reader.readexactly(int(line.partition(b":")[2]))
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % len(_MODELS))
                 writer.write(b"content-type: application/json\r\n\r\n" + _MODELS)
-                idle_since = time.monotonic()
+                idle_since = self._patience
         except (ConnectionError, asyncio.IncompleteReadError):
             return
         finally:

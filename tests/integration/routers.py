@@ -69,6 +69,12 @@ class Site:
     envoy: Envoy
     client: aiohttp.ClientSession
 
+    async def until_it_has_routers(self, count: int) -> None:
+        """Wait until Envoy asks so many routers."""
+        async with asyncio.timeout(60):
+            while await self.envoy.stat("cluster.lora-router.membership_healthy") != count:
+                await asyncio.sleep(0.05)
+
     async def request(self, load: Load, model: str = "base", **more: object) -> str:
         """Send a request, and count what becomes of it; return the pod, or an empty string."""
         load.sent += 1
@@ -123,9 +129,17 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    tmp_path: Path, pods: Sequence[EchoPod], *, routers: int, **config: object
+    tmp_path: Path,
+    pods: Sequence[EchoPod],
+    *,
+    routers: int,
+    patient: bool = False,
+    **config: object,
 ) -> AsyncIterator[Site]:
-    """Start pods, routers and an Envoy. Stop them at the end."""
+    """Start pods, routers and an Envoy. Stop them at the end.
+
+    ``patient``: whether Envoy waits for a router that stalls. As printed, it does not.
+    """
     async with AsyncExitStack() as stack:
         for pod in pods:
             await stack.enter_async_context(pod)
@@ -141,7 +155,9 @@ async def site(
             environ={},
             flags={"envoy_router_address": ",".join(router.address for router in made)},
         ).settings
-        envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), tmp_path))
+        envoy = await stack.enter_async_context(
+            Envoy(bootstrap_yaml(settings), tmp_path, patient=patient)
+        )
         connector = aiohttp.TCPConnector(limit=0)
         client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         yield Site(pods, made, envoy, client)

@@ -52,7 +52,7 @@ def second_envoy(
                 "allow_methods": "POST",
             }
         }
-    return Envoy(json.dumps(document), tmp_path)
+    return Envoy(json.dumps(document), tmp_path, patient=True)
 
 
 async def ask(

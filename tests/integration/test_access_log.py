@@ -67,9 +67,14 @@ async def test_the_parts_of_the_record_add_up_to_what_envoy_saw(tmp_path: Path) 
     worst = 0.0
     async with gateway(tmp_path, [pod], response_headers="on") as gate:
         for _ in range(ROUNDS):
-            blocker = asyncio.create_task(gate.post({"model": "a1", "tokens": 3, "pause": 0.1}))
+            pod.may_end.clear()
+            waits = {"model": "a1", "tokens": 1, "pause": 0, "waits": True}
+            blocker = asyncio.create_task(gate.post(waits))
             await until(lambda: gate.in_flight == 1)
             held = [asyncio.create_task(gate.post({"model": "a2"})) for _ in range(TOGETHER)]
+            await until(lambda: gate.app.director.held == TOGETHER)
+            await asyncio.sleep(0.12)
+            pod.may_end.set()
             await blocker
             kinds = [
                 [(await each)[0] for each in held],

@@ -79,7 +79,9 @@ async def site(
         app = App(settings)
         stack.push_async_callback(app.stop)
         await app.start()
-        envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), folder))
+        envoy = await stack.enter_async_context(
+            Envoy(bootstrap_yaml(settings), folder, patient=True)
+        )
         client = await stack.enter_async_context(aiohttp.ClientSession())
         if kind == "override-host":
             async with asyncio.timeout(60):

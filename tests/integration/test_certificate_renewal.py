@@ -111,7 +111,7 @@ async def accepts(app: App, certificates: Certificates, authority: trustme.CA) -
     async with grpc.aio.secure_channel(target, credentials) as channel:
         try:
             await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service="liveness"), timeout=5
+                health_pb2.HealthCheckRequest(service="liveness"), timeout=60
             )
         except grpc.aio.AioRpcError:
             return False
@@ -151,7 +151,8 @@ async def test_half_a_renewal_keeps_the_old_certificate(
         assert await presented(gate.app.transport.port, certificates) == before
         assert (await gate.post({"model": "base"}))[0].status == 200
         target = f"localhost:{gate.app.transport.port}"
-        assert await probe(ProbeOptions(target, "liveness", ca=certificates.client_ca))
+        options = ProbeOptions(target, "liveness", ca=certificates.client_ca, timeout=60)
+        assert await probe(options)
 
 
 async def test_a_router_that_drains_takes_no_new_certificate(

@@ -62,7 +62,7 @@ async def one_runs_and_one_waits(tmp_path: Path) -> AsyncIterator[tuple[Site, "a
             aiohttp.ClientSession() as client,
         ):
             await served.until_ready()
-            async with Envoy(bootstrap_yaml(settings), tmp_path) as envoy:
+            async with Envoy(bootstrap_yaml(settings), tmp_path, patient=True) as envoy:
                 url = f"http://127.0.0.1:{envoy.port}/v1/completions"
 
                 async def post(name: str, document: dict[str, object]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.integration.routers import Load
 from tests.integration.served import Served
@@ -25,9 +26,13 @@ async def page(served: Served, name: str) -> dict[str, Any]:
 
 
 async def until(served: Served, name: str, is_so: Callable[[dict[str, Any]], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_so(await page(served, name)):
-            await asyncio.sleep(0.05)
+    found: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(60):
+            while not is_so(found := await page(served, name)):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"{name}: {found}")
 
 
 async def test_the_pages_of_workers_are_merged(tmp_path: Path) -> None:
@@ -38,14 +43,21 @@ async def test_the_pages_of_workers_are_merged(tmp_path: Path) -> None:
             await gate.request(load, "only-1")
         assert load.lost == 0
 
+        # A worker that is busy for long is missing on a page, so each page is asked for again.
         await until(served, "decisions", lambda found: len(found["decisions"]) == REQUESTS + 1)
-        routers = await page(served, "routers")
-        shown = await page(served, "pods")
-
-        assert len(routers["routers"]) == 2
-        assert routers["unreachable"] == []
-        assert sum(each["decisions"] for each in routers["routers"]) == REQUESTS + 1
-        assert sorted(each["name"] for each in shown["pods"]) == ["vllm-0", "vllm-1", "vllm-2"]
+        await until(
+            served,
+            "routers",
+            lambda found: (
+                len(found["routers"]) == 2
+                and found["unreachable"] == []
+                and sum(each["decisions"] for each in found["routers"]) == REQUESTS + 1
+            ),
+        )
+        names = ["vllm-0", "vllm-1", "vllm-2"]
+        await until(
+            served, "pods", lambda found: sorted(each["name"] for each in found["pods"]) == names
+        )
 
 
 async def test_each_host_shows_the_routers_and_pods_of_all(tmp_path: Path) -> None:
@@ -61,4 +73,4 @@ async def test_each_host_shows_the_routers_and_pods_of_all(tmp_path: Path) -> No
                 served = host.served
                 await until(served, "routers", lambda found: len(found["routers"]) == 3)
                 await until(served, "decisions", lambda found: len(found["decisions"]) == REQUESTS)
-                assert len((await page(served, "pods"))["pods"]) == 3
+                await until(served, "pods", lambda found: len(found["pods"]) == 3)

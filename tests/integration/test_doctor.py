@@ -135,7 +135,7 @@ async def test_each_fault_of_a_fleet_has_its_finding(tmp_path: Path) -> None:
     assert "5 of 5 requests on the pods" in what["no-peering"]
     assert re.search(r"The clock of pod-c is \d{3} s ahead", what["clock-differences"])
     assert shown.status == 1
-    for check in found.findings:
+    for check in found.findings.keys() - SLOW_MACHINE:
         assert f" {check}: " in shown.output
 
 

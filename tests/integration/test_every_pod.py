@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.envoy import free_port
 from tests.integration.echo_pod import EchoPod
 from tests.integration.gateway import Gateway, gateway, until
 from tests.integration.routers import site
@@ -83,7 +84,8 @@ async def test_an_adapter_is_loaded_and_unloaded_everywhere(tmp_path: Path, mode
 
 
 async def test_what_one_pod_refuses_is_told(tmp_path: Path) -> None:
-    pods = [LoadingPod("vllm-0"), LoadingPod("vllm-1", ("new",)), LoadingPod("vllm-2")]
+    last = LoadingPod("vllm-2", address=f"127.0.0.1:{free_port()}")
+    pods = [LoadingPod("vllm-0"), LoadingPod("vllm-1", ("new",)), last]
     async with gateway(tmp_path, pods, admin_paths="allow") as gate:
         await until(lambda: all(state.models_known for state in gate.app.fleet))
         await pods[2].__aexit__(None, None, None)
@@ -112,7 +114,9 @@ async def test_pods_check_the_clients_key_and_not_the_routers(tmp_path: Path) ->
 async def test_a_worker_lets_its_parent_read_the_lists_again(tmp_path: Path) -> None:
     pods = [LoadingPod(f"vllm-{number}") for number in range(2)]
     changes: dict[str, Any] = {"workers": 2, "models_refresh_interval_seconds": 3600}
-    async with site(tmp_path, pods, routers=1, admin_paths="allow", **changes) as gate:
+    async with site(
+        tmp_path, pods, routers=1, patient=True, admin_paths="allow", **changes
+    ) as gate:
         url = f"http://127.0.0.1:{gate.envoy.port}"
         load = {"lora_name": "new", "lora_path": "/a"}
         async with gate.client.post(url + LOAD, json=load) as response:

@@ -157,7 +157,7 @@ async def behind(
     """Run an Envoy that `make` configures before a router. Yields them, and the URL."""
     async with gateway(folder, list(pods)) as site:
         config = yaml.safe_dump(make(site.settings.grpc_port))
-        async with Envoy(config, folder) as envoy:
+        async with Envoy(config, folder, patient=True) as envoy:
             yield site, f"http://127.0.0.1:{envoy.port}/v1/chat/completions"
 
 

@@ -154,7 +154,7 @@ async def test_a_gateway_that_ignores_the_router_is_reported(tmp_path: Path) -> 
         )
         assert "allow_mode_override: false" in bootstrap
         await gate.envoy.__aexit__(None, None, None)
-        async with Envoy(bootstrap, tmp_path):
+        async with Envoy(bootstrap, tmp_path, patient=True):
             for _ in range(6):
                 await respond(gate)
             await until(lambda: gate.in_flight == 0)

@@ -67,7 +67,9 @@ async def site(folder: Path, server: ApiServer, pods: Sequence[EchoPod]) -> Asyn
         app = App(settings)
         stack.push_async_callback(app.stop)
         await app.start()
-        envoy = await stack.enter_async_context(Envoy(bootstrap_yaml(settings), folder))
+        envoy = await stack.enter_async_context(
+            Envoy(bootstrap_yaml(settings), folder, patient=True)
+        )
         client = await stack.enter_async_context(aiohttp.ClientSession())
         async with asyncio.timeout(60):
             while await envoy.stat("cluster.pods.membership_total") != len(pods):

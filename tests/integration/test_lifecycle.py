@@ -23,6 +23,7 @@ from tests.integration.served import Served
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+WAITS = {"model": "base", "tokens": 1, "pause": 0, "waits": True}
 
 
 async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(
@@ -30,16 +31,15 @@ async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(
 ) -> None:
     async with EchoPod("vllm-0") as pod:
         write_pods(tmp_path / "pods.yaml", [pod])
-        config = {"drain_delay_seconds": 0.5, "drain_timeout_seconds": 10}
+        config = {"drain_delay_seconds": 6, "drain_timeout_seconds": 120}
         served = Served(tmp_path, {"transport": transport, **config})
         settings = load_settings(file=served.file, environ={}, flags={}).settings
         async with served.run() as process, aiohttp.ClientSession() as client:
             await served.until_ready()
             assert await health(served.grpc_port, "readiness") == SERVING
-            async with Envoy(bootstrap_yaml(settings), tmp_path) as envoy:
+            async with Envoy(bootstrap_yaml(settings), tmp_path, patient=True) as envoy:
                 url = f"http://127.0.0.1:{envoy.port}/v1/completions"
-                document = {"model": "base", "tokens": 15, "pause": 0.1}
-                async with client.post(url, json=document) as response:
+                async with client.post(url, json=WAITS) as response:
                     await response.content.readline()
 
                     process.send_signal(signal.SIGTERM)
@@ -51,8 +51,9 @@ async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(
                     assert await health(served.grpc_port, "readiness") == NOT_SERVING
                     assert await health(served.grpc_port, "liveness") == SERVING
 
+                    pod.may_end.set()
                     assert (await response.read()).endswith(b"[DONE]\n\n")
-                assert await asyncio.wait_for(process.wait(), 10) == 0
+                assert await asyncio.wait_for(process.wait(), 60) == 0
         assert b"drained; 0 streams were still open" in served.output
 
 
@@ -64,15 +65,15 @@ async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path, transport: 
         settings = load_settings(file=served.file, environ={}, flags={}).settings
         async with served.run() as process, aiohttp.ClientSession() as client:
             await served.until_ready()
-            async with Envoy(bootstrap_yaml(settings), tmp_path) as envoy:
+            async with Envoy(bootstrap_yaml(settings), tmp_path, patient=True) as envoy:
                 url = f"http://127.0.0.1:{envoy.port}/v1/completions"
-                document = {"model": "base", "tokens": 30, "pause": 0.1}
-                async with client.post(url, json=document) as response:
+                async with client.post(url, json=WAITS) as response:
                     await response.content.readline()
 
                     process.send_signal(signal.SIGTERM)
-                    assert await asyncio.wait_for(process.wait(), 10) == 0
+                    assert await asyncio.wait_for(process.wait(), 60) == 0
 
+                    pod.may_end.set()
                     body = await response.read()
                     assert body.endswith(b"[DONE]\n\n")
                     assert pod.aborted == 0
@@ -134,7 +135,7 @@ async def test_a_router_that_does_not_answer_in_time_is_a_504(tmp_path: Path) ->
     served = Served(tmp_path, {"grpc_port": port, **config})
     settings = load_settings(file=served.file, environ={}, flags={}).settings
     async with (
-        Envoy(bootstrap_yaml(settings), tmp_path) as envoy,
+        Envoy(bootstrap_yaml(settings), tmp_path, patient=True) as envoy,
         aiohttp.ClientSession() as client,
     ):
         url = f"http://127.0.0.1:{envoy.port}/v1/completions"
@@ -215,7 +216,7 @@ async def test_ctrl_c_during_the_start_ends_it(tmp_path: Path) -> None:
             while not (await served.readiness())[0]:
                 await asyncio.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     assert b"Traceback" not in served.output
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from lora_router.cli.commands import app as cli
 from lora_router.config.sources import load_settings
 from lora_router.probe import ProbeError, ProbeOptions, probe
 from tests.envoy import free_port
+
+GROWING_SECONDS = (0.2, 2.0, 10.0, 30.0)
 
 
 @pytest_asyncio.fixture
@@ -32,6 +35,17 @@ async def router(tmp_path: Path) -> AsyncIterator[App]:
         await app.stop()
 
 
+async def refusal(options: ProbeOptions) -> str:
+    """Return why a target does not serve. A busy machine gets more time for its answer."""
+    for seconds in GROWING_SECONDS:
+        with pytest.raises(ProbeError) as raised:
+            await probe(replace(options, timeout=seconds))
+        said = str(raised.value)
+        if "DEADLINE_EXCEEDED" not in said and "no response within" not in said:
+            break
+    return said
+
+
 async def test_a_router_that_serves_is_said_to(router: App) -> None:
     await router.start()
 
@@ -39,6 +53,7 @@ async def test_a_router_that_serves_is_said_to(router: App) -> None:
         ProbeOptions(
             grpc=f"127.0.0.1:{router.transport.port}",
             http=f"http://127.0.0.1:{router.admin.port}/readyz",
+            timeout=60,
         )
     )
 
@@ -50,7 +65,7 @@ async def test_it_is_asked_until_it_serves(router: App) -> None:
     await router.start()
     await router.transport.set_ready(ready=False)
     waits = asyncio.create_task(
-        probe(ProbeOptions(f"127.0.0.1:{router.transport.port}", timeout=10))
+        probe(ProbeOptions(f"127.0.0.1:{router.transport.port}", timeout=60))
     )
     await asyncio.sleep(0.3)
     assert not waits.done()
@@ -63,14 +78,13 @@ async def test_what_does_not_serve_is_named(router: App) -> None:
     await router.transport.set_ready(ready=False)
     target = f"127.0.0.1:{router.transport.port}"
 
-    with pytest.raises(ProbeError, match=f"{target}: gRPC health of 'readiness' is NOT_SERVING"):
-        await probe(ProbeOptions(target, timeout=0.2))
-    assert len(await probe(ProbeOptions(target, "liveness"))) == 1
-    with pytest.raises(ProbeError, match="NOT_FOUND"):
-        await probe(ProbeOptions(target, "nonsense", timeout=0.2))
+    assert f"{target}: gRPC health of 'readiness' is NOT_SERVING" in await refusal(
+        ProbeOptions(target)
+    )
+    assert len(await probe(ProbeOptions(target, "liveness", timeout=60))) == 1
+    assert "NOT_FOUND" in await refusal(ProbeOptions(target, "nonsense"))
     url = f"http://127.0.0.1:{router.admin.port}/nothing"
-    with pytest.raises(ProbeError, match="/nothing returned status 404"):
-        await probe(ProbeOptions(None, http=url, timeout=0.2))
+    assert "/nothing returned status 404" in await refusal(ProbeOptions(None, http=url))
 
 
 async def test_a_page_that_cannot_be_asked_is_named() -> None:
@@ -81,22 +95,27 @@ async def test_a_page_that_cannot_be_asked_is_named() -> None:
         await probe(ProbeOptions(None, http="nonsense", timeout=0.2))
 
     async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(1)
+        await over.wait()
         writer.close()
 
+    over = asyncio.Event()
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         with pytest.raises(ProbeError, match=r"timeout, no response within 0\.2 s"):
             await probe(ProbeOptions(None, http=url, timeout=0.2))
+        over.set()
 
 
 def test_the_command_asks_the_port_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setenv("LORA_ROUTER_GRPC_PORT", str(port))
 
-    result = CliRunner().invoke(cli, ["probe", "--timeout", "0.2"])
+    for seconds in GROWING_SECONDS:
+        result = CliRunner().invoke(cli, ["probe", "--timeout", f"{seconds}"])
+        assert result.exit_code == 1
+        if "DEADLINE_EXCEEDED" not in result.stderr:
+            break
 
-    assert result.exit_code == 1
     assert f"lora-router: 127.0.0.1:{port}: gRPC health of 'readiness': UNAVAILABLE" in (
         result.stderr
     )

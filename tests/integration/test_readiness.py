@@ -57,7 +57,7 @@ async def starting(
         app = App(Settings.model_validate(given))
         start = asyncio.create_task(app.start())
         try:
-            await asyncio.wait_for(pod.asked.wait(), 20)
+            await asyncio.wait_for(pod.asked.wait(), 60)
             while not app.transport.started:
                 await asyncio.sleep(0.01)
             yield app, pod, start

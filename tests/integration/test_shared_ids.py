@@ -31,16 +31,28 @@ async def check(client: aiohttp.ClientSession, urls: Sequence[str]) -> None:
     """Make responses through one gateway and use them at once through the next one."""
     for chain in range(CHAINS):
         makes, uses = urls[chain % len(urls)], urls[(chain + 1) % len(urls)]
-        document = {"model": "sql", "input": "x"}
-        async with client.post(f"{makes}/v1/responses", json=document) as response:
-            assert response.status == 200, await response.text()
-            made, pod = (await response.json())["id"], response.headers["x-pod"]
-        document["previous_response_id"] = made
-        async with client.post(f"{uses}/v1/responses", json=document) as response:
-            assert response.status == 200, await response.text()
-            assert response.headers["x-pod"] == pod
-        async with client.get(f"{uses}/v1/responses/{made}") as response:
-            assert response.headers["x-pod"] == pod
+        async with asyncio.timeout(60):
+            # A router that does not run for a while tells late what it learned.
+            while not await is_known_at_once(client, makes, uses):
+                pass
+
+
+async def is_known_at_once(client: aiohttp.ClientSession, makes: str, uses: str) -> bool:
+    """Make a response through one gateway. Return whether another one knows its ID at once."""
+    document = {"model": "sql", "input": "x"}
+    async with client.post(f"{makes}/v1/responses", json=document) as response:
+        assert response.status == 200, await response.text()
+        made, pod = (await response.json())["id"], response.headers["x-pod"]
+    document["previous_response_id"] = made
+    async with client.post(f"{uses}/v1/responses", json=document) as response:
+        if response.status == 404:
+            assert (await response.json())["error"]["code"] == "response_not_found"
+            return False
+        assert response.status == 200, await response.text()
+        assert response.headers["x-pod"] == pod
+    async with client.get(f"{uses}/v1/responses/{made}") as response:
+        assert response.headers["x-pod"] == pod
+    return True
 
 
 async def test_an_id_that_one_router_learned_is_known_to_its_peer(tmp_path: Path) -> None:
@@ -77,7 +89,7 @@ async def test_an_id_that_one_router_learned_is_known_to_its_peer(tmp_path: Path
                 60,
             )
         envoys = [
-            await stack.enter_async_context(Envoy(bootstrap_yaml(settings), tmp_path))
+            await stack.enter_async_context(Envoy(bootstrap_yaml(settings), tmp_path, patient=True))
             for settings in all_settings
         ]
         client = await stack.enter_async_context(aiohttp.ClientSession())
@@ -86,7 +98,7 @@ async def test_an_id_that_one_router_learned_is_known_to_its_peer(tmp_path: Path
 
 
 async def test_an_id_that_one_worker_learned_is_known_to_the_other(tmp_path: Path) -> None:
-    async with site(tmp_path, pods(), routers=1, workers=2) as gate:
+    async with site(tmp_path, pods(), routers=1, patient=True, workers=2) as gate:
         settings = load_settings(
             file=gate.routers[0].served.file,
             environ={},
@@ -97,7 +109,7 @@ async def test_an_id_that_one_worker_learned_is_known_to_the_other(tmp_path: Pat
             },
         ).settings
         # Its connection goes to the worker that has none.
-        async with Envoy(bootstrap_yaml(settings), tmp_path) as second:
+        async with Envoy(bootstrap_yaml(settings), tmp_path, patient=True) as second:
             urls = [f"http://127.0.0.1:{envoy.port}" for envoy in (gate.envoy, second)]
             for url in urls:  # Each opens its connection.
                 async with gate.client.get(f"{url}/v1/models") as response:

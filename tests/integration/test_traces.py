@@ -99,7 +99,7 @@ async def served(
     async with served.run(environ) as process:
         assert process.stdout is not None
         await served.until_ready()
-        async with Envoy(bootstrap_yaml(settings), tmp_path) as envoy:
+        async with Envoy(bootstrap_yaml(settings), tmp_path, patient=True) as envoy:
             gate = Gate(f"http://127.0.0.1:{envoy.port}/v1/completions")
             reading = asyncio.create_task(gate.read(process.stdout))
             try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from tests.unit.extproc.conversation import Conversation, request_body, request_
 from tests.unit.extproc.test_session_fuzz import Moody
 
 MAX_MESSAGE = 8 * 1024 * 1024
+GROWING_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0)
+"""Times that a test waits for, and that may be too short for a busy machine."""
 MAKERS: dict[str, Callable[..., Transport]] = {
     "builtin": BuiltinTransport,
     "grpcio": GrpcioTransport,
@@ -150,9 +152,14 @@ async def test_a_held_request_is_answered_when_a_slot_frees(
 async def test_a_deadline_ends_the_call_and_gives_its_request_back(
     served: Served, channel: grpc.aio.Channel
 ) -> None:
-    call = served.process(channel, timeout=0.3)
-    await route(call)
+    for seconds in GROWING_SECONDS:
+        call = served.process(channel, timeout=seconds)
+        # On a busy machine, a short deadline can pass before the request is routed.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            if await route(call) is not grpc.aio.EOF:
+                break
 
+    assert served.conversation.fleet.ledger.total == 1
     assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: served.idle)
 
@@ -285,31 +292,41 @@ async def test_health_is_checked_and_watched(served: Served, channel: grpc.aio.C
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_drain_waits_for_streams_and_lets_the_rest_go_with_ok(
-    served: Served, channel: grpc.aio.Channel
-) -> None:
-    ends, stays = served.process(channel), served.process(channel)
-    await route(ends)
-    await route(stays)
+async def test_a_drain_waits_for_streams_and_lets_the_rest_go_with_ok(transport: str) -> None:
+    for seconds in GROWING_SECONDS:
+        # On a busy machine, a short drain can end before the first stream does.
+        if await let_go_by_a_drain(transport, seconds) == 1:
+            return
+    pytest.fail("the drain did not wait for a stream that ended")
 
-    draining = asyncio.create_task(served.transport.drain(1.5))
-    async with asyncio.timeout(60):
-        # The client has seen the GOAWAY.
-        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-    refused = served.process(channel)
-    assert await refused.code() == grpc.StatusCode.UNAVAILABLE
-    await ends.done_writing()
-    assert await ends.code() == grpc.StatusCode.OK
 
-    assert await draining == 1
-    assert await stays.code() == grpc.StatusCode.OK
-    assert served.idle
+async def let_go_by_a_drain(transport: str, seconds: float) -> int:
+    """Drain while two streams are open, and end one of them. Return how many were let go."""
+    async with serving(transport) as served, grpc.aio.insecure_channel(served.address) as channel:
+        ends, stays = served.process(channel), served.process(channel)
+        await route(ends)
+        await route(stays)
+
+        draining = asyncio.create_task(served.transport.drain(seconds))
+        async with asyncio.timeout(60):
+            # The client has seen the GOAWAY.
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        refused = served.process(channel)
+        assert await refused.code() == grpc.StatusCode.UNAVAILABLE
+        with suppress(asyncio.InvalidStateError):  # It was let go.
+            await ends.done_writing()
+        assert await ends.code() == grpc.StatusCode.OK
+
+        let_go = await draining
+        assert await stays.code() == grpc.StatusCode.OK
+        assert served.idle
+        return let_go
 
 
 async def test_a_drain_of_nothing_takes_no_time(served: Served, channel: grpc.aio.Channel) -> None:
     await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-    async with asyncio.timeout(3):
-        assert await served.transport.drain(30) == 0
+    async with asyncio.timeout(60):
+        assert await served.transport.drain(600) == 0
 
 
 async def test_an_address_that_cannot_be_had_is_told(served: Served, transport: str) -> None:
@@ -335,7 +352,7 @@ def certificates(tmp_path: Path) -> Certificates:
 async def works(served: Served, credentials: grpc.ChannelCredentials) -> bool:
     target = f"localhost:{served.transport.port}"
     async with grpc.aio.secure_channel(target, credentials) as channel:
-        call = served.process(channel, timeout=5)
+        call = served.process(channel, timeout=60)
         try:
             await route(call)
             await call.done_writing()
