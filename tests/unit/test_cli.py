@@ -346,7 +346,7 @@ def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
         ) as process:
             silent.accept()
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=30)
+            _, stderr = process.communicate(timeout=60)
 
     assert (process.returncode, stderr) == (130, b"")
 

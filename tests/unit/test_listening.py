@@ -19,7 +19,7 @@ dual_stack = pytest.mark.skipif(
 
 def reaches(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=10).close()
+        socket.create_connection((host, port), timeout=60).close()
     except OSError:
         return False
     return True

@@ -163,4 +163,4 @@ async def test_each_request_is_followed_by_a_reload(
 
     for _ in range(3):
         router.reload.request()
-        await asyncio.wait_for(reloads.get(), 10)
+        await asyncio.wait_for(reloads.get(), 60)

@@ -119,8 +119,13 @@ async def test_a_loop_that_does_not_continue_is_reported_by_the_thread(
     dog = Watchdog(0.05)
     dog.start()
     try:
-        block_the_loop_until_it_is_logged(caplog)
-        assert dog.silence > 0.05
+        for _ in range(4):  # On a busy machine, it can have stalled before.
+            caplog.clear()
+            block_the_loop_until_it_is_logged(caplog)
+            assert dog.silence > 0.05
+            if "block_the_loop_until_it_is_logged" in caplog.text:
+                break
+            await asyncio.sleep(0.2)
     finally:
         dog.stop()
 
@@ -129,7 +134,7 @@ async def test_a_loop_that_does_not_continue_is_reported_by_the_thread(
 
 
 def block_the_loop_until_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "event loop stalls" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -50,7 +50,7 @@ async def page(accept: str) -> Page:
 def get(server: AdminServer, page: str) -> tuple[int, str]:
     """Read a page. Blocks the calling thread."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{page}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{page}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -402,7 +402,7 @@ class TestTheCache:
             ]
         )
         async with following(server, tmp_path) as (fleet, pods, counts):
-            await asyncio.wait_for(pods.synced(), 10)
+            await asyncio.wait_for(pods.synced(), 60)
             assert fleet.synced
             await until(lambda: counts.events.get("changed") == 2)
 

@@ -91,7 +91,7 @@ async def following(folder: Path, *pools: dict[str, object]) -> AsyncIterator[Fo
 
 async def test_the_pods_that_the_pool_selects_are_used_at_its_port(tmp_path: Path) -> None:
     async with following(tmp_path, inference_pool(9000)) as followed:
-        await asyncio.wait_for(followed.discovery.synced(), 30)
+        await asyncio.wait_for(followed.discovery.synced(), 60)
 
         assert followed.endpoints() == {"ml/a": "10.0.0.1:9000"}
         listed = followed.server.queries[POOLS][0]
@@ -129,7 +129,7 @@ async def test_the_pods_are_followed_as_without_a_pool(tmp_path: Path) -> None:
 async def test_readiness_shows_the_pool(tmp_path: Path) -> None:
     pool = inference_pool(8000, endpointPickerRef={"name": "epp", "failureMode": "FailOpen"})
     async with following(tmp_path, pool) as followed:
-        await asyncio.wait_for(followed.discovery.synced(), 30)
+        await asyncio.wait_for(followed.discovery.synced(), 60)
 
         assert followed.discovery.status()["discovery"] == "inference-pool"
         shown = followed.shown()

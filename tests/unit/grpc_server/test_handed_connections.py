@@ -49,7 +49,7 @@ async def site() -> AsyncIterator[Site]:
 
 
 async def check(channel: grpc.aio.Channel) -> int:
-    answer = await health_pb2_grpc.HealthStub(channel).Check(_CHECK, timeout=30)
+    answer = await health_pb2_grpc.HealthStub(channel).Check(_CHECK, timeout=60)
     return int(answer.status)
 
 

@@ -217,7 +217,7 @@ def test_a_process_whose_standard_error_is_not_read_goes_on_and_ends() -> None:
     ) as process:
         assert process.stdout is not None
         seconds, dropped = process.stdout.readline().split()
-        assert process.wait(30) == 0  # Nobody has read standard error yet.
+        assert process.wait(60) == 0  # Nobody has read standard error yet.
 
         assert int(dropped) > 10_000
         assert float(seconds) < 30
@@ -227,7 +227,7 @@ def test_a_process_whose_standard_error_is_not_read_goes_on_and_ends() -> None:
 def test_what_was_logged_just_before_the_end_is_written(tmp_path: Path) -> None:
     script = SCRIPT.replace("40_000", "1000")
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=True, timeout=30, cwd=tmp_path
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=60, cwd=tmp_path
     )
 
     assert len(done.stderr.splitlines()) == 1000
@@ -253,7 +253,7 @@ def test_a_line_that_cannot_be_made_at_all_is_dropped_and_the_caller_goes_on() -
 def run_with_a_full_pipe(script: str) -> int:
     """Run a script whose standard error nobody reads. Return its exit status."""
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
-        return process.wait(30)
+        return process.wait(60)
 
 
 FILL = """

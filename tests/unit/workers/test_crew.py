@@ -245,7 +245,7 @@ async def test_a_fresh_worker_gets_connections_that_others_give_away(ship: Ship)
 async def test_warm_workers_wait_for_those_that_run_already(ship: Ship) -> None:
     await ship.sail()
     warming = asyncio.ensure_future(ship.crew.warm())
-    await asyncio.wait_for(warming, 10)
+    await asyncio.wait_for(warming, 60)
     assert messages.Warm(1) in ship.process(1).sent
     before = ship.process(1)
     before.end(1)
@@ -272,7 +272,7 @@ async def test_metrics_of_all_are_asked_for_and_counters_of_those_that_ended_are
     asking = asyncio.ensure_future(ship.crew.metrics())
     await answer(2, 2)
     ship.process(1).end(-9)
-    pages = await asyncio.wait_for(asking, 10)
+    pages = await asyncio.wait_for(asking, 60)
     assert pages[0] == (family,)
 
 
@@ -303,7 +303,7 @@ async def test_a_drain_ends_all_and_starts_none(ship: Ship) -> None:
     ship.process(1).end(0)
     await ship.until(lambda: 1 not in ship.crew.members)
     ending = asyncio.ensure_future(ship.crew.ended(0.05))
-    await asyncio.wait_for(ending, 10)  # The other one hangs, and is killed.
+    await asyncio.wait_for(ending, 60)  # The other one hangs, and is killed.
     await ship.until(lambda: not ship.crew.members)
     assert len(ship.started) == 2
     assert ship.crew.restarts == 0

@@ -111,7 +111,7 @@ async def test_a_drain_makes_it_unready_and_ends_it(site: Site) -> None:
     site.worker.receive(messages.Warm(0))
     await until(lambda: site.status.ready)
     site.worker.receive(messages.Drain())
-    await asyncio.wait_for(site.worker.drained(), 30)
+    await asyncio.wait_for(site.worker.drained(), 60)
     assert (site.status.ready, site.status.reason) == (False, "shutting down")
     server = site.worker._transport.server
     assert server.health.state("readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
