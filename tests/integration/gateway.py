@@ -160,6 +160,8 @@ async def gateway(
                 "envoy_listen_port": free_port(),
                 "envoy_admin_port": free_port(),
                 "drain_timeout_seconds": 1.0,
+                # A busy machine lets pods, which are of this process, stall.
+                "outlier_first_byte_seconds": 600.0,
                 **changes,
             },
         ).settings
