@@ -133,7 +133,7 @@ async def site(
     pods: Sequence[EchoPod],
     *,
     routers: int,
-    patient: bool = False,
+    patient: object = False,
     **config: object,
 ) -> AsyncIterator[Site]:
     """Start pods, routers and an Envoy. Stop them at the end.
@@ -156,7 +156,7 @@ async def site(
             flags={"envoy_router_address": ",".join(router.address for router in made)},
         ).settings
         envoy = await stack.enter_async_context(
-            Envoy(bootstrap_yaml(settings), tmp_path, patient=patient)
+            Envoy(bootstrap_yaml(settings), tmp_path, patient=bool(patient))
         )
         connector = aiohttp.TCPConnector(limit=0)
         client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
