@@ -7,9 +7,8 @@ from pathlib import Path
 import grpc.aio
 
 from lora_router.extproc.transport import PROCESS_PATH
-from tests.health import health
 from tests.integration.served import Served
-from tests.integration.test_descriptors import SERVING
+from tests.integration.test_descriptors import is_serving
 from tests.unit.extproc.conversation import request_body, request_headers
 
 PODS = "pods: [{name: a, address: '127.0.0.1:1', models: [base]}]"
@@ -53,7 +52,9 @@ async def test_failed_allocations_cost_requests_and_not_the_router(tmp_path: Pat
 
         await asyncio.gather(*(ask(served.grpc_port, LARGE) for _ in range(6)))
 
-        assert await health(served.grpc_port, "readiness") == SERVING
+        async with asyncio.timeout(120):
+            while not await is_serving(served.grpc_port):
+                await asyncio.sleep(0.05)
         assert (await served.readiness())[0] == 200
         resource.prlimit(process.pid, resource.RLIMIT_AS, (unlimited, unlimited))
         assert await ask(served.grpc_port, LARGE)
