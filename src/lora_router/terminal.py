@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -46,6 +46,30 @@ def print_report(console: Console, *parts: RenderableType) -> None:
     stream.flush()
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """Return text whose unprintable characters are written as escapes, as in Python.
+
+    Names come from clients and from pods. A terminal would obey what is in them.
+
+    Args:
+        text: The text.
+        lines: Whether it may have several lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or (lines and character == "\n")
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def visible_rows(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Return the rows of a table with all text visible."""
+    return [[visible(cell) for cell in row] for row in rows]
+
+
 def split_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
 ) -> RenderableType:
@@ -53,6 +77,7 @@ def split_table(
 
     Each part begins with the first column, which names the rows.
     """
+    rows = visible_rows(rows)
     parts: list[RenderableType] = []
     for columns in _split(_widths(headings, rows), width):
         table = Table(box=None, pad_edge=False)
@@ -68,6 +93,7 @@ def table_or_paragraphs(
     headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
 ) -> RenderableType:
     """Return a table of texts, or a paragraph for each row where the width is too small for it."""
+    rows = visible_rows(rows)
     widths = _widths(headings, rows)
     if sum(widths) + _GAP * (len(widths) - 1) > width:
         return Group(*_paragraphs(headings, rows))

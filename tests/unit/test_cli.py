@@ -351,6 +351,36 @@ def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
     assert (process.returncode, stderr) == (130, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "lora_router", "config"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr == "lora-router: cannot write: No space left on device\n"
+
+
+def test_a_terminal_that_lacks_a_character_gets_the_others() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "lora_router", "config", "--set", "default_model=modèle-漢"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "mod\\xe8le-\\u6f22" in ended.stdout
+
+
 def test_ctrl_c_while_modules_are_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupting(importlib.abc.MetaPathFinder):
         def find_spec(self, name: str, *_: object) -> None:

@@ -6,7 +6,13 @@ import pytest
 from rich.console import Console, RenderableType
 
 from lora_router import terminal
-from lora_router.terminal import output_console, print_report, split_table, table_or_paragraphs
+from lora_router.terminal import (
+    output_console,
+    print_report,
+    split_table,
+    table_or_paragraphs,
+    visible,
+)
 
 NAMES = ("least-request", "lora-placement")
 HEADINGS = ("algorithm", "p50", "p95", "p99", "good", "waits", "held", "loads", "evicted")
@@ -78,3 +84,21 @@ def test_a_terminal_keeps_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "61")
 
     assert output_console().width == 61
+
+
+def test_text_that_a_terminal_would_obey_is_visible() -> None:
+    assert visible("sql-lora [red]ä漢🔥") == "sql-lora [red]ä漢🔥"
+    assert visible("\x1b]0;title\x07\t\u202e\ud800") == "\\x1b]0;title\\x07\\t\\u202e\\ud800"
+    assert visible("one\ntwo\r") == "one\\ntwo\\r"
+    assert visible("one\ntwo\r", lines=True) == "one\ntwo\\r"
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_cells_of_reports_are_visible(width: int) -> None:
+    rows = [["http://pod\x1b[2J", "1", "\x1b[31msql\n"]]
+    headings = ["source", "running", "adapters"]
+
+    for table in (split_table(headings, rows, width), table_or_paragraphs(headings, rows, width)):
+        lines = lines_of(table, width)
+        assert all(line.isprintable() for line in lines)
+        assert "\\x1b[31msql\\n" in "".join("".join(lines).split())

@@ -99,13 +99,14 @@ def _print(page: "ExplainPage | DecisionPage") -> None:
 
     from lora_router.debug.pages import ExplainPage
     from lora_router.debug.tables import candidates_table
-    from lora_router.terminal import output_console, print_report
+    from lora_router.terminal import output_console, print_report, visible
 
     console = output_console()
-    parts: list[RenderableType] = [Text(page.text)]
+    parts: list[RenderableType] = [Text(visible(page.text, lines=True))]
     if isinstance(page, ExplainPage):
         parts += [
-            Text(f"\n{each.router} would answer otherwise:\n{each.text}") for each in page.others
+            Text(visible(f"\n{each.router} would answer otherwise:\n{each.text}", lines=True))
+            for each in page.others
         ]
     if page.candidates:
         parts += ["", candidates_table(page.candidates, console.width)]

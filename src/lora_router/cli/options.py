@@ -117,6 +117,8 @@ def source(
 
 def fail(message: str, *, status: int) -> NoReturn:
     """Print an error, with the program's name before each line, and exit."""
+    from lora_router.terminal import visible
+
     for line in message.splitlines():
-        typer.echo(f"lora-router: {line}", err=True)
+        typer.echo(f"lora-router: {visible(line)}", err=True)
     sys.exit(status)

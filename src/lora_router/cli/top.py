@@ -85,6 +85,7 @@ async def _show(client: "DebugClient", console: "Console", interval: float) -> N
 
     from lora_router.debug.client import DebugPageError
     from lora_router.debug.top_view import top_view
+    from lora_router.terminal import visible
 
     with _keys() as file, Live(console=console, screen=True, auto_refresh=False) as live:
         shown = False
@@ -98,7 +99,7 @@ async def _show(client: "DebugClient", console: "Console", interval: float) -> N
                 if not shown:
                     raise
                 # The router may come back.
-                live.update(Text(str(error)), refresh=True)
+                live.update(Text(visible(str(error), lines=True)), refresh=True)
             for _ in range(max(1, round(interval / _KEY_SECONDS))):
                 if _pressed(file) in {b"q", b"Q"}:
                     return

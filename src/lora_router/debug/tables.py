@@ -19,7 +19,7 @@ from lora_router.debug.pages import (
 from lora_router.debug.rows import AdapterRow, CandidateRow, DecisionRow, HeldRow, PodRow, RouterRow
 from lora_router.debug.telling import seconds
 from lora_router.fleet.lora_spec import ASSUMED, UNLIMITED_WORD
-from lora_router.terminal import table_or_paragraphs
+from lora_router.terminal import table_or_paragraphs, visible, visible_rows
 
 _GAP = 2
 _NAMED = 8
@@ -36,6 +36,7 @@ def notes_table(
     too small, the name goes before each row. Where it is even too small for the columns between,
     each row is a paragraph.
     """
+    rows = visible_rows(rows)
     widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
     gaps = _GAP * (len(widths) - 1)
     if sum(widths) + gaps <= width:
@@ -270,7 +271,8 @@ def notes(page: Page, more: int = 0) -> Iterator[Text]:
     if more:
         yield Text(f"{more} more; --limit shows more of them.")
     if page.unreachable:
-        yield Text(f"No answer from {', '.join(page.unreachable)}: what they know is missing.")
+        names = visible(", ".join(page.unreachable))
+        yield Text(f"No answer from {names}: what they know is missing.")
 
 
 def _list(names: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from lora_router.debug.tables import (
     pod_cells,
     router_cells,
 )
+from lora_router.terminal import visible_rows
 
 _LEAST = 3
 """Rows that a section has at least, if it has as many."""
@@ -162,7 +163,7 @@ def _shares(rows: Sequence[int], height: int | None) -> list[int]:
 
 def _table(section: _Section, count: int, width: int) -> Table:
     """Return a section. Columns at the right for which there is no room are left out."""
-    rows = section.rows[:count]
+    rows = visible_rows(section.rows[:count])
     widths = [max(map(cell_len, column)) for column in zip(section.headings, *rows, strict=True)]
     used = widths[0] = min(widths[0], _NAME)
     shown = 1

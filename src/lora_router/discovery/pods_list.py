@@ -87,7 +87,7 @@ def _pods(number: int, entry: object, pages: PageRules) -> tuple[Pod, ...]:
             raise PodsFileError(f"{where}: unknown key {_shown(key)}{hint}")
     name = entry.get("name")
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise PodsFileError(f"{where}: name={_shown(name)}: must be a non-empty string")
+        raise PodsFileError(f"{where}: name={_shown(name)}: must be non-empty, printable text")
     where = f"pod {_shown(name)}"
     ready = entry.get("ready", True)
     if not isinstance(ready, bool):

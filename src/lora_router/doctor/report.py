@@ -9,6 +9,7 @@ from rich.text import Text
 
 from lora_router.doctor.facts import Facts
 from lora_router.doctor.findings import ORDER, Finding, Severity, counted
+from lora_router.terminal import visible
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.HINT: "bold"}
 
@@ -20,8 +21,8 @@ def render(findings: Sequence[Finding], facts: Facts) -> RenderableType:
         title = Text(overflow="fold")
         title.append(finding.severity, style=_STYLES[finding.severity])
         title.append(f" {finding.check}: ")
-        title.append(finding.what)
-        body = Text(f"{finding.why}\nFix: {finding.fix}", overflow="fold")
+        title.append(visible(finding.what))
+        body = Text(visible(f"{finding.why}\nFix: {finding.fix}", lines=True), overflow="fold")
         parts += [title, Padding(body, (0, 0, 0, 4)), ""]
     parts.append(Text(_summary(findings, facts), overflow="fold"))
     return Group(*parts)

@@ -33,7 +33,7 @@ def lacking(facts: Facts) -> Iterator[Finding]:
     """Find base models whose adapters lack slots now."""
     for labels, value in facts.metrics.get("lora_router_slots_lacking", ()):
         if value > 0:
-            base_model = labels.get("base_model", "")
+            base_model = labels.get("base_model") or "an unknown base model"
             yield Finding(
                 "slots-lacking",
                 Severity.WARNING,

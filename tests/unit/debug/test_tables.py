@@ -6,8 +6,23 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console, RenderableType
 
-from lora_router.debug.pages import DecisionsPage, Page, PodsPage
-from lora_router.debug.rows import PodRow
+from lora_router.debug.pages import (
+    AdaptersPage,
+    DecisionsPage,
+    HeldPage,
+    Page,
+    PodsPage,
+    RoutersPage,
+)
+from lora_router.debug.rows import (
+    AdapterOnPod,
+    AdapterRow,
+    CandidateRow,
+    DecisionRow,
+    HeldRow,
+    PodRow,
+    RouterRow,
+)
 from lora_router.debug.tables import (
     adapters_table,
     candidates_table,
@@ -81,6 +96,42 @@ async def test_each_table_fits_into_the_width_and_cuts_no_name(
     names = {word for line in wide[1:] for word in line.split()}
     told = "".join("".join(lines).split())
     assert [name for name in names if name not in told] == []
+
+
+HOSTILE = "\x1b[31mred\x1b[0m\n\u202egpj\x9b2J\ud800"
+"""Text that a terminal would obey, that turns the order, ends a line, or cannot be encoded."""
+
+
+@pytest.mark.parametrize("width", [40, 200])
+async def test_names_do_not_move_the_cursor_of_the_terminal(width: int) -> None:
+    on_pod = AdapterOnPod(name=HOSTILE, place="running", in_flight=1)
+    pod = PodRow(name=HOSTILE, state="ready", adapters=[on_pod], why=HOSTILE, health="ejected")
+    adapter = AdapterRow(name=HOSTILE, running=[HOSTILE])
+    held = HeldRow(request_id=HOSTILE, model=HOSTILE)
+    decision = DecisionRow(request_id=HOSTILE, model=HOSTILE, reason=HOSTILE)
+    candidate = CandidateRow(pod=HOSTILE, terms={HOSTILE: 1.0})
+    pages = Pages(
+        RoutersPage(routers=[RouterRow(name=HOSTILE)], unreachable=[HOSTILE]),
+        PodsPage(pods=[pod]),
+        AdaptersPage(adapters=[adapter]),
+        HeldPage(held=[held]),
+        DecisionsPage(decisions=[decision]),
+    )
+
+    shown = [
+        top_view(pages, width, None),
+        candidates_table([candidate], width),
+        *(table(pages, width) for table in TABLES),
+        *notes(pages.routers),
+    ]
+
+    for each in shown:
+        lines = lines_of(each, width)
+        assert all(line.isprintable() for line in lines), lines
+        assert all(len(line) <= width for line in lines), lines
+    assert "\\x1b[31mred\\x1b[0m\\n\\u202egpj\\x9b2J\\ud800" in "".join(
+        "".join(lines_of(pods_table(pages.pods, 200), 200)).split()
+    )
 
 
 async def test_a_pod_has_one_line_where_it_fits() -> None:
