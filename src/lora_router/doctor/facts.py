@@ -114,6 +114,8 @@ class Facts:
     details: Mapping[str, int] = field(default_factory=dict)
     """Envoy's reasons for answers of its own, with the number of requests, of the last decisions.
     """
+    given_up: Sequence[float] = ()
+    """How long requests had been held, in seconds, when client or gateway gave them up."""
     now: float = 0.0
     """Seconds since 1970."""
 

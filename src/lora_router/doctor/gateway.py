@@ -6,6 +6,12 @@ from typing import NamedTuple
 from lora_router.doctor.facts import Facts
 from lora_router.doctor.findings import Finding, Severity, counted
 
+_CUTS = 3
+"""Requests that are given up after the same time."""
+_CUT_SECONDS = 0.2
+"""Envoy's default message timeout. Clients leave earlier for other reasons."""
+_CUT_SPREAD_SECONDS = 0.25
+
 
 class _Cause(NamedTuple):
     check: str
@@ -76,6 +82,31 @@ def ended_by_envoy(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def cut_holds(facts: Facts) -> Iterator[Finding]:
+    """Find holds that always end after the same time, as those of a gateway with a timeout do.
+
+    Envoy ignores a held request's wish for more time than its ``max_message_timeout``. The stream
+    then ends like that of a client that leaves.
+    """
+    held = sorted(facts.given_up)
+    longest = max((router.max_hold_seconds for router in facts.routers), default=0.0)
+    for first, last in zip(held, held[_CUTS - 1 :], strict=False):
+        if first >= _CUT_SECONDS and last - first <= _CUT_SPREAD_SECONDS and last < longest:
+            alike = [each for each in held if 0 <= each - first <= _CUT_SPREAD_SECONDS]
+            yield Finding(
+                "gateway-holds",
+                Severity.WARNING,
+                f"{counted(len(alike), 'request')} that were held were given up after "
+                f"{first:.1f} s, all of them.",
+                "A gateway whose message timeout ends before the hold sends the request to any "
+                "pod, or refuses it. Clients with a timeout of that length look the same.",
+                "Set max_message_timeout of ext_proc above max_hold_seconds + 2 s "
+                "(docs/envoy.md). envoy-config prints it for the settings that it gets, so give it "
+                "those of the router. Or set max_hold_seconds below that time.",
+            )
+            return
+
+
 def refused(facts: Facts) -> Iterator[Finding]:
     """Find streams, connections and bodies over the router's own limits."""
     for metric, what, setting in (
@@ -101,4 +132,4 @@ def _number(details: Mapping[str, int], parts: tuple[str, ...]) -> int:
     )
 
 
-CHECKS = (faults, ended_by_envoy, refused)
+CHECKS = (faults, ended_by_envoy, cut_holds, refused)

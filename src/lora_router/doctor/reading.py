@@ -66,6 +66,11 @@ async def read_facts(client: DebugClient, *, pause_seconds: float = 1.0) -> Fact
         readiness=readiness,
         metrics=metrics,
         details=Counter(row.details for row in decisions.decisions if row.details),
+        given_up=[
+            row.held_seconds
+            for row in decisions.decisions
+            if row.held_for and row.outcome == "cancelled"
+        ],
         now=time(),
     )
 

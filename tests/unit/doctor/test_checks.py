@@ -73,6 +73,7 @@ FLEETS: dict[str, tuple[Severity, Facts]] = {
         Severity.WARNING,
         replace(HEALTHY, details={"upstream_response_timeout": 3}),
     ),
+    "gateway-holds": (Severity.WARNING, replace(HEALTHY, given_up=[5.06, 5.02, 17.0, 5.11])),
     "gateway-limits": (
         Severity.WARNING,
         replace(HEALTHY, details={"upstream_reset_before_response_started{overflow}": 2}),
@@ -137,6 +138,20 @@ def test_each_fault_has_its_finding_and_no_other(check: str) -> None:
     for text in (finding.what, finding.why, finding.fix):
         assert text.endswith(".")
         assert "  " not in text
+
+
+@pytest.mark.parametrize(
+    "given_up",
+    [
+        [],
+        [5.0, 5.1],
+        [0.01, 0.02, 0.05, 0.1],  # Clients that leave at once.
+        [3.0, 9.0, 15.0, 21.0],
+        [30.0, 30.01, 30.02],  # The router's own time is up.
+    ],
+)
+def test_clients_that_give_up_a_hold_are_no_fault_of_the_gateway(given_up: list[float]) -> None:
+    assert examine(replace(HEALTHY, given_up=given_up)) == []
 
 
 def test_gateway_faults_are_told_as_the_router_tells_them() -> None:

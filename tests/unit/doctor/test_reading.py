@@ -63,6 +63,8 @@ async def test_facts_are_read_from_all_pages() -> None:
     router = Debugged(name="b")
     router.routed("sql-lora")
     router.record("1", details="upstream_response_timeout", status=504)
+    router.record("2", outcome="cancelled", held_for="no-slot", held_seconds=5.0)
+    router.record("3", outcome="cancelled")
     client = Client(router, Debugged(router.fleet, name="a"), silent=("c",))
     facts = await read_facts(client, pause_seconds=0.0)  # type: ignore[arg-type]
 
@@ -76,6 +78,7 @@ async def test_facts_are_read_from_all_pages() -> None:
         "lora_router_slots_lacking": [({"base_model": "base"}, 3.0)],
     }
     assert facts.details == {"upstream_response_timeout": 1}
+    assert facts.given_up == [5.0]
 
 
 @pytest.mark.asyncio
