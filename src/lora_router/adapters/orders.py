@@ -85,9 +85,12 @@ class Orders:
             return f"{declared.served_name} is loaded where it belongs, now"
         if declared is not None and declared.origin != COMMAND:
             raise OrderError(f"{name!r} is declared by {declared.origin}: change its source there")
+        base = self._base_model(base_model)
+        if self._fleet.serving(name).pods and not self._fleet.serving(name).is_adapter:
+            raise OrderError(f"name={name!r:.80}: is a base model: choose another name")
         adapter = DeclaredAdapter(
             self._name(name),
-            self._base_model(base_model),
+            base,
             self._source(source),
             BY_DEMAND if copies is None else WantedPods(copies=copies),
             origin=COMMAND,

@@ -11,6 +11,8 @@ Rules:
   ``move_seconds``. With a share of 100 nothing goes to the old version in the end.
 - The old version may leave once it has got no requests for ``QUIET_SECONDS``, from any router:
   peers may read a changed declaration later.
+- A base model that pods serve keeps its name: an adapter that is called so, or has it as an alias,
+  is not reached by it.
 - A router that is started sees from what pods list which versions there are. If they list two, it
   begins the move anew, with the declared ``share``: it does not know how far the last one was, and
   the lists of the pods arrive in any order. An adapter without a
@@ -20,14 +22,15 @@ The pods' lists decide, so all routers come to the same result.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from lora_router.adapters.base_names import BaseNames
 from lora_router.adapters.declarations import Declarations, derived_version
 from lora_router.adapters.declared import VERSION_MARK, DeclaredAdapter, served_name
+from lora_router.adapters.list_difference import ListDifference
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import EMPTY, Catalog
 from lora_router.fleet.fleet import Fleet
@@ -65,22 +68,6 @@ class _Move:
     """When a pod served the new one first."""
     began_at: float | None = None
     """When enough pods served it."""
-
-
-class _Difference(NamedTuple):
-    """What two lists of pods do not have in common."""
-
-    before: Catalog
-    after: Catalog
-    names: AbstractSet[str]
-    versions: Sequence[str]
-    """Those of the names that have a version."""
-
-    @classmethod
-    def between(cls, before: Catalog, after: Catalog) -> "_Difference":
-        """Compare two lists."""
-        names = before.adapters.keys() ^ after.adapters.keys()
-        return cls(before, after, names, [name for name in names if VERSION_MARK in name])
 
 
 class _Rewritten(NamedTuple):
@@ -124,8 +111,9 @@ class Versions:
         """By name: what it and its aliases stand for, of those that stand for something."""
         self._marked: dict[str, dict[str, int]] = {}
         """By name: the versions that pods list, each with the number of pods."""
+        self._bases = BaseNames(clock.now)
         self._seen: dict[PodState, Catalog] = {}
-        self._difference = _Difference.between(EMPTY, EMPTY)
+        self._difference = ListDifference.between(EMPTY, EMPTY)
         """The last difference that was computed. Pods share lists, so it is often that of the next
         pod, too."""
         self._followed: set[str] = set()
@@ -140,6 +128,7 @@ class Versions:
         self._started_at = clock.now()
         declarations.subscribe_to_names(self._declared)
         fleet.changes.pods.subscribe(self._pods_changed)
+        self._pods_changed(tuple(fleet))
 
     def declared_as(self, served: str) -> DeclaredAdapter | None:
         """Return the adapter whose declared version pods serve under a name."""
@@ -197,8 +186,13 @@ class Versions:
                 del self._seen[state]
             different = self._difference
             if different.before is not before or different.after is not after:
-                different = self._difference = _Difference.between(before, after)
+                different = self._difference = ListDifference.between(before, after)
             changed |= different.names & self._followed
+            if before.base_models != after.base_models:
+                for model in self._bases.change(before.base_models, after.base_models):
+                    adapter = self._declarations.get(model)
+                    if adapter is not None:
+                        changed.add(adapter.name)
             for served in different.versions:
                 name = self._count(served, 1 if served in after.adapters else -1)
                 if self._declarations.named(name) is not None:
@@ -272,6 +266,10 @@ class Versions:
             for other in (name, *listed)
             if other != served and self._fleet.serving(other).pods
         ]
+        if self._bases.keep(name, adapter):
+            self._moves.pop(name, None)
+            self._write(name, adapter, (Target(name),))
+            return
         targets = self._shares(name, adapter, others)
         self._write(name, adapter, targets)
         now, used = self._clock.now(), {target.model for target in targets}
@@ -343,7 +341,9 @@ class Versions:
     def _write(self, name: str, adapter: DeclaredAdapter, targets: tuple[Target, ...]) -> None:
         is_itself = targets == (Target(name),)
         aliases = tuple(
-            alias for alias in adapter.aliases if self._declarations.get(alias) is adapter
+            alias
+            for alias in adapter.aliases
+            if self._declarations.get(alias) is adapter and not self._bases.keep(alias, adapter)
         )
         if adapter.version or aliases or name in self._marked:
             self._followed.add(name)

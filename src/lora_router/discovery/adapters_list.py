@@ -81,6 +81,7 @@ def parse_adapters(content: bytes | str, allowed: AllowedSources = _NO_SOURCES) 
     entries = _entries(document, "templates", MAX_TEMPLATES)
     templates = tuple(_template(number, each, allowed) for number, each in enumerate(entries, 1))
     _refuse_doubles(adapters)
+    _refuse_base_models(adapters)
     return AdaptersList(adapters, templates)
 
 
@@ -244,9 +245,23 @@ def _refuse_doubles(adapters: Iterable[DeclaredAdapter]) -> None:
     seen: dict[str, str] = {}
     for adapter in adapters:
         for name in (adapter.name, *adapter.aliases):
+            if name in seen and name == adapter.name == seen[name]:
+                raise AdaptersFileError(f"adapter {_shown(name)}: is declared twice")
             if name in seen:
                 raise AdaptersFileError(
                     f"adapter {_shown(adapter.name)}: the name {_shown(name)} is that of the "
                     f"adapter {_shown(seen[name])} too"
                 )
             seen[name] = adapter.name
+
+
+def _refuse_base_models(adapters: Sequence[DeclaredAdapter]) -> None:
+    """Refuse names by which clients ask for a base model: they would get the adapter."""
+    bases = {adapter.base_model for adapter in adapters}
+    for adapter in adapters:
+        for key, name in (("name", adapter.name), *(("aliases", each) for each in adapter.aliases)):
+            if name in bases:
+                raise AdaptersFileError(
+                    f"adapter {_shown(adapter.name)}: {key}: {_shown(name)} is a base model; "
+                    "must be another name, or requests for the base model would get the adapter"
+                )

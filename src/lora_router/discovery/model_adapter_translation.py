@@ -105,9 +105,15 @@ def _adapter(found: ModelAdapterObject, spec: Spec, allowed: AllowedSources) -> 
     if not is_name(metadata.name):
         raise _UnfitError(f"metadata.name: must be {NAME_RULE}")
     origin = origin_of(metadata.namespace, metadata.name)
+    base_model = _base_model(spec)
+    if metadata.name == base_model:
+        raise _UnfitError(
+            f"metadata.name={_shown(metadata.name)}: is the base model of the adapter; "
+            "must be another name"
+        )
     return DeclaredAdapter(
         name=metadata.name,
-        base_model=_base_model(spec),
+        base_model=base_model,
         source=_source(spec.artifact_url, allowed, origin),
         pods=_pods(spec, annotations, metadata.namespace),
         pinned=_pinned(annotations.pinned),

@@ -24,6 +24,10 @@ log = logging.getLogger("lora_router.discovery")
 MAX_FILE_BYTES = 16 * 1024 * 1024
 _LONG_FILE_BYTES = 128 * 1024
 """A longer file takes tens of milliseconds to parse."""
+_SETTLE_SECONDS = 0.1
+"""For how long a changed file must stay as it is before it is used."""
+_MAX_UNSETTLED = 20
+"""So often in a row a file is found being written. Then it is used all the same."""
 
 Content = TypeVar("Content")
 
@@ -81,6 +85,8 @@ class WatchedFile(Generic[Content]):
         self._clock = clock
         self._digest = b""
         self._in_use = ""
+        self._unsettled = 0
+        """How often in a row the file was found being written."""
         self.valid_at = clock()
         """When the file was last read and contained what is in use."""
         self._due = asyncio.Event()
@@ -126,6 +132,8 @@ class WatchedFile(Generic[Content]):
         """Read the file, and use it if it changed. It is read and parsed in a thread."""
         last = self._digest
         found = await in_thread(lambda: _look_at(self._path, self._parse, last), self._what)
+        if self._in_use and found.digest != last and await self._is_being_written(found.digest):
+            return
         if found.error is not None:
             self._refused(found)
             return
@@ -138,6 +146,19 @@ class WatchedFile(Generic[Content]):
         if self.last_error is None:
             self.valid_at = self._clock()
 
+    async def _is_being_written(self, digest: bytes) -> bool:
+        """Return whether the content changes again within a moment.
+
+        Who writes a file line by line does not want what is missing so far to be removed.
+        """
+        await asyncio.sleep(_SETTLE_SECONDS)
+        again = await in_thread(lambda: _look_at(self._path, _not_parsed, digest), self._what)
+        if again.digest == digest or self._unsettled >= _MAX_UNSETTLED:
+            self._unsettled = 0
+            return False
+        self._unsettled += 1
+        return True
+
     def _refused(self, found: _Look[Content]) -> None:
         if found.fault is not None:
             self._supervisor.failed(self._what, found.fault, about=str(self._path))
@@ -145,6 +166,10 @@ class WatchedFile(Generic[Content]):
         self.last_error = f"{self._path}: {found.error}"
         if self._in_use:
             log.error("%s; the last valid list of %s stays in use", self.last_error, self._in_use)
+
+
+def _not_parsed(_content: bytes) -> None:
+    """Return nothing: only the digest is of interest."""
 
 
 def _look_at(path: Path, parse: Callable[[bytes], Content], last: bytes) -> _Look[Content]:

@@ -35,6 +35,7 @@ def test_an_adapter_with_an_allowed_source_is_loaded_until_it_is_unloaded() -> N
     [
         ("a b", "s3://lora/a", None, "name='a b': must be"),
         ("a", "s3://other/a", None, "source: must begin with a prefix in adapter_sources"),
+        ("base", "s3://lora/a", None, "name='base': is a base model: choose another name"),
         ("a", "s3://lora/../a", None, "source: must be"),
         ("a", "s3://lora/a", "other", "base_model='other': no pod serves"),
         ("a", None, None, "'a' is not declared: name its source"),

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection
 
+import pytest
+
 from lora_router.adapters.declarations import Declarations, derived_version
 from lora_router.adapters.declared import WantedPods
 from lora_router.adapters.versions import PATIENCE_SECONDS, QUIET_SECONDS
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.peer_ledgers import LedgerShare, PodShare
 from lora_router.routing.model_names import NamePolicy
 from lora_router.routing.model_rewrites import Rewrite, Target
@@ -49,6 +52,27 @@ class TestNames:
         router.declare(declared("a"))
         assert router.shares("x") == {"x"}
         assert not router.director.names.rewrites.active
+
+    def test_base_models_that_pods_serve_keep_their_names(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        router = DeclaredRouter(
+            declared("sql", aliases=("base", "gpt"), origin="model-adapter ml/sql"),
+            declared("other", version="2"),
+        )
+        assert router.shares("base") == {"base"}
+        assert router.routed("base").model == "base"
+        assert router.shares("gpt") == {"sql"}
+        router.fleet.put_models(state_of(router.fleet, 1), [ServedModel("other")])
+        assert router.shares("other") == {"other"}
+        router.lists(1, ["sql"])
+        assert router.shares("other") == {"other@2"}
+        assert [each.getMessage() for each in caplog.records] == [
+            "adapter sql, declared by model-adapter ml/sql: its alias base is a base model that "
+            "pods serve, so requests for it get the base model; give the adapter another name",
+            "adapter other, declared by file: its name is a base model that pods serve, so "
+            "requests for it get the base model; give the adapter another name",
+        ]
 
     def test_names_that_are_declared_no_longer_stand_for_themselves(self) -> None:
         router = DeclaredRouter(declared("sql", version="2", aliases=("gpt",)))

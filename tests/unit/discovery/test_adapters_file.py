@@ -112,13 +112,15 @@ def template(**keys: str) -> str:
         (entry(pods="{copies: some}"), "adapter 'a': pods={'copies': 'some'}: must be 'all'"),
         (entry(pods="{select: a}"), "adapter 'a': pods: unknown key 'select'; did you mean"),
         (entry(pods="{selector: 'a in'}"), "pods: selector='a in': must be a Kubernetes label sel"),
-        (entry()[:-1] + ", " + entry()[11:], "adapter 'a': the name 'a' is that of the adapter"),
+        (entry()[:-1] + ", " + entry()[11:], "adapter 'a': is declared twice"),
         (template(name="x"), "template 1: unknown key 'name'; did you mean 'names'?"),
         (template(names="a"), "template 1: names='a': must be a pattern, or a list of 1 to 16"),
         (template(names="['a*', 1]"), "template 1: names=['a*', 1]: must be a pattern"),
         (template(source="1"), "template 1: source=1: must be a string with {name}"),
         (template(source="s3://lora/x"), "template 1: source='s3://lora/x': must contain {name}"),
         (template(source="'s3://x/{name}'"), "must begin with a prefix in adapter_sources"),
+        (entry(name="llama"), "adapter 'llama': name: 'llama' is a base model"),
+        (entry(aliases="[x, llama]"), "aliases: 'llama' is a base model; must be another name"),
         (template(base_model="1"), "template 1: base_model=1: must be the name of a model"),
     ],
 )
@@ -264,6 +266,47 @@ async def test_an_invalid_file_aborts_the_start(watched: Watched) -> None:
     watched.path.write_text(entry(pods="some"))
     with pytest.raises(WatchedFileError, match=r"adapters.yaml: adapter 'a': pods='some'"):
         await watched.file.start()
+
+
+@pytest.mark.slow
+async def test_a_file_that_is_written_line_by_line_is_used_when_it_is_whole(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    await watched.file.start()
+    looks: list[bytes] = []
+    parts = [entry(name=f"b{number}") for number in range(5)]
+
+    def parse(content: bytes) -> AdaptersList:
+        """Read a version of the file, after which the next one is written."""
+        looks.append(content)
+        if parts:
+            watched.path.write_text(parts.pop(0))
+        return parse_adapters(content)
+
+    watched.file._parse = parse
+    watched.path.write_text(entry(name="b"))
+    await until(lambda: watched.names == ["b4"])
+    await watched.file.stop()
+    assert len(watched.lists) == 2
+    assert len(looks) == 6
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+@pytest.mark.slow
+async def test_a_file_that_changes_all_the_time_is_used_in_the_end(watched: Watched) -> None:
+    await watched.file.start()
+    number = 0
+
+    def parse(content: bytes) -> AdaptersList:
+        nonlocal number
+        number += 1
+        watched.path.write_text(entry(name=f"b{number}"))
+        return parse_adapters(content)
+
+    watched.file._parse = parse
+    watched.path.write_text(entry(name="b"))
+    await until(lambda: watched.names != ["a"])
+    await watched.file.stop()
 
 
 async def test_a_list_that_could_not_be_used_is_used_again(watched: Watched) -> None:

@@ -108,6 +108,7 @@ def test_the_selector_may_say_the_base_model() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"baseModel": "sql"}, "metadata.name='sql': is the base model of the adapter"),
         ({"baseModel": None}, "spec.baseModel is missing: it must name the model"),
         ({"artifactURL": "huggingface://a"}, "spec.artifactURL='huggingface://a': must be hugg"),
         ({"artifactURL": "file://host/a"}, "must be file:///PATH, without a host"),
