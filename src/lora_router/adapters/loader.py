@@ -224,6 +224,9 @@ class Loader:
         for pod in self.pods.values() if replaced else ():
             for name in replaced.keys() & pod.state.adapters.keys():
                 pod.ours.setdefault(name, replaced[name])
+        for pod in self.pods.values():
+            if pod.leaving is not None and pod.leaving.retires:
+                self._dispatch.look_at(pod)
         self._is_stale = True
         if self.loads and (self._planning or self._clock.now() < self._rests_until):
             self._first.place_new(islice(names, max(0, MAX_NEW - self._new)))

@@ -128,6 +128,8 @@ def in_use(state: PodState, name: str) -> bool:
 def _step_of_leaving(pod: PodLoads, now: float, around: Surroundings) -> Step:
     leaving = pod.leaving
     assert leaving is not None  # noqa: S101 -- the caller has checked it
+    if leaving.retires and not around.retirement.is_outdated(leaving.name):
+        return Restore(leaving.name)  # It is declared again.
     if now < leaving.due:
         return Wait(leaving.due, "")
     if in_use(pod.state, leaving.name):

@@ -219,6 +219,20 @@ def test_a_list_that_was_asked_for_before_a_load_says_nothing_about_it() -> None
     assert len(loading.loader.failures) == 0
 
 
+def test_an_adapter_that_is_declared_again_while_it_leaves_stays() -> None:
+    loading = Loading(2, declared=adapters(2))
+    loading.run(2.0)
+    loading.pods.calls.clear()
+    loading.declarations.replace("file", adapters(1))
+    loading.run(0.2)
+    assert all(pod.leaving is not None for pod in loading.loader.pods.values())
+    loading.declarations.replace("file", adapters(2))
+    loading.run(0.05)
+    assert all("a1" in state.adapters for state in loading.fleet)
+    loading.run(5.0)
+    assert not loading.pods.calls
+
+
 def test_a_load_that_fails_is_tried_again_and_delays_no_other() -> None:
     loading = Loading(1, memory=4, declared=adapters(3))
     loading.pods.answer = lambda call: "refused" if call.name == "a0" else "done"
