@@ -1,8 +1,10 @@
 """Finds algorithms by name, through Python entry points."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 
 from lora_router.routing.algorithm import (
     INTERFACE_VERSION,
@@ -47,7 +49,7 @@ def installed() -> Mapping[str, EntryPoint]:
         BrokenAlgorithmError: Two distributions claim the same name.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in _entry_points(tuple(sys.path)):
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise BrokenAlgorithmError(
@@ -55,6 +57,12 @@ def installed() -> Mapping[str, EntryPoint]:
                 "uninstall one of them"
             )
     return found
+
+
+@lru_cache(maxsize=1)
+def _entry_points(_path: tuple[str, ...]) -> EntryPoints:
+    """Return the entry points of all distributions on the path, which are many files to read."""
+    return entry_points(group=GROUP)
 
 
 def check_installed(names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_router.telemetry.catalog import CATALOG, METRICS
-from lora_router.telemetry.described import Described, unit_of
+from lora_router.telemetry.described import unit_of
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[3]
@@ -33,14 +33,14 @@ def test_every_metric_in_the_code_is_described_and_the_other_way_round() -> None
     assert {name for name in used - described if not name.endswith("_")} <= others
 
 
-@pytest.mark.parametrize(("name", "metric"), METRICS.items())
-def test_names_follow_the_conventions_of_prometheus(name: str, metric: Described) -> None:
-    assert re.fullmatch(r"lora_router(_[a-z]+)+", name)
-    assert name.endswith("_total") == (metric.kind == "counter")
-    assert metric.kind != "histogram" or unit_of(name)
-    assert metric.meaning.endswith(".")
-    assert "le" not in metric.labels
-    assert not metric.renamed or metric.renamed in METRICS
+def test_names_follow_the_conventions_of_prometheus() -> None:
+    for name, metric in METRICS.items():
+        assert re.fullmatch(r"lora_router(_[a-z]+)+", name)
+        assert name.endswith("_total") == (metric.kind == "counter"), name
+        assert metric.kind != "histogram" or unit_of(name), name
+        assert metric.meaning.endswith("."), name
+        assert "le" not in metric.labels, name
+        assert not metric.renamed or metric.renamed in METRICS, name
 
 
 @pytest.mark.parametrize(
