@@ -47,8 +47,10 @@ class StreamMemory:
 
     def release(self) -> None:
         """Count nothing any more."""
-        if self._account is not None:
-            self._account.clear()
+        # The account refers to this object. Without this reference there is no cycle to collect.
+        account, self._account = self._account, None
+        if account is not None:
+            account.clear()
 
     # Called by the budget
 

@@ -33,8 +33,6 @@ from lora_router.grpc_server.violations import ErrorCode, PeerError, StreamError
 _REMEMBERED_STREAMS = 256
 """Closed streams that are remembered, to distinguish them from streams that never existed. More
 than can have frames in transit at the same time."""
-
-
 _SHORT = 4096
 """Bytes of a read that is handled in one turn, whatever it contains: its frames are few."""
 
@@ -174,13 +172,18 @@ class Connection:
     def fail(self, violation: PeerError) -> None:
         """End the connection and all its streams."""
         if self.failure is None:
-            self.failure = violation
-            self.behind = False
+            self.failure, self.behind = violation, False
             self.outbox.chunks.append(frames.goaway(self._last, violation.code, violation.message))
-            self.lost()
+            self._end_streams()
 
     def lost(self) -> None:
-        """Handle the loss of the connection: end all streams."""
+        """Handle the loss of the connection: end all streams, and free its bytes."""
+        self._end_streams()
+        self.behind, self._input = False, iter(())
+        self._more.clear()
+        self.outbox.chunks.clear()
+
+    def _end_streams(self) -> None:
         while self.streams:
             _, stream = self.streams.popitem()
             self._bounds.streams -= 1

@@ -173,8 +173,12 @@ class MessageCall:
         self.is_open = False
         if self._cancel_deadline is not None:
             self._cancel_deadline()
-        if self.stream.account is not None:
-            self.stream.account.clear()
+        # The account refers to this call, and the call to its stream. Without this reference there
+        # is no cycle to collect, so an unfinished message is freed now.
+        account, self.stream.account = self.stream.account, None
+        self._reader = None
+        if account is not None:
+            account.clear()
         try:
             self.closed()
         except Exception:

@@ -240,6 +240,32 @@ def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize(
+    "mode", [ProcessingMode.FULL_DUPLEX_STREAMED, ProcessingMode.BUFFERED], ids=["pieces", "whole"]
+)
+def test_an_upload_that_is_given_up_leaves_no_circle_for_the_garbage_collector(
+    mode: "ProcessingMode.BodySendMode",
+) -> None:
+    """Such a circle would hold what had arrived of the body."""
+    peer = RawEnvoyPeer()
+    headers = request_headers(mode=mode, headers=[("content-length", b"300000")])
+    # A complete piece of the body, and the start of the next one.
+    body = said(request_body(b"x" * 10_000, end=False)) + said(request_body(b"x" * 20_000))[:5_000]
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, 21, 2):
+            peer.open(number)
+            peer.receive(frame(frames.DATA, 0, number, said(headers)))
+            peer.receive(frame(frames.DATA, 0, number, body))
+            assert peer.bounds.budget.used > 0
+            peer.receive(rst_stream(number, 8))
+        assert peer.idle
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 @pytest.mark.slow
 def test_an_open_stream_takes_little_memory() -> None:
     """The limit includes the session and the reservation."""

@@ -356,6 +356,41 @@ def test_a_stream_leaves_no_circle_for_the_garbage_collector() -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("end", ["it is reset", "its message is complete", "its client is lost"])
+def test_a_message_in_pieces_leaves_no_circle_for_the_garbage_collector(end: str) -> None:
+    """Such a circle would hold the pieces of an unfinished message: 20 MB of an upload."""
+    peer = RawPeer(Limits(connection_window=100_000, stream_window=50_000))
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, 21, 2):
+            peer.open(number)
+            whole = message(b"mute" + b"x" * 20_000)
+            peer.send(frame(frames.DATA, 0, number, whole[:16_000]))
+            if end == "it is reset":
+                peer.send(rst_stream(number, 8))
+            elif end == "its message is complete":
+                peer.send(frame(frames.DATA, frames.END_STREAM, number, whole[16_000:]))
+        peer.connection.lost()
+        assert peer.idle
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_a_lost_connection_frees_what_it_had_to_write_and_to_handle() -> None:
+    peer = RawPeer(Limits(frames_per_turn=1))
+    peer.connection.receive(frame(frames.PING, 0, 0, b"12345678") * 1_000)
+    assert peer.connection.outbox.chunks
+
+    peer.connection.lost()
+
+    assert not peer.connection.behind
+    assert peer.connection.output() == b""
+    peer.connection.proceed()
+    assert peer.connection.output() == b""
+
+
 def test_a_reset_stream_forgets_the_start_of_its_message() -> None:
     peer = RawPeer(Limits(connection_window=100_000, stream_window=50_000))
     peer.open(1)
