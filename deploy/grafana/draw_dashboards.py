@@ -43,7 +43,7 @@ async def main() -> None:
             await stack.start("lora-placement")
             targets = [f"127.0.0.1:{router.admin_port}" for router in stack.routers]
             async with Prometheus(folder, targets) as prometheus:
-                await prometheus.scraped()
+                await prometheus.scraped(2)
                 began = time()
                 trace = make_trace(7, arguments.seconds)[::_EVERY]
                 playing = asyncio.create_task(Player(stack.url, trace).play())

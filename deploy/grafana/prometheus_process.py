@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,8 @@ class Prometheus:
             folder: For its files. It must exist.
             targets: The admin ports of the routers, as ``host:port``.
             rules: A file with alerts.
-            interval: How often it scrapes, and evaluates the rules.
+            interval: How often it scrapes, and evaluates the rules. A scrape that takes longer
+                fails.
 
         Raises:
             FileNotFoundError: There is no Prometheus on this machine.
@@ -120,18 +122,20 @@ class Prometheus:
             raise RuntimeError(f"{path} {parameters}: {answer}")
         return answer["data"]
 
-    async def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the samples of an expression now."""
-        found: list[dict[str, Any]] = (await self.ask("query", query=expression))["result"]
+    async def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Return the samples of an expression at a time in Unix seconds; ``None``: now."""
+        when = {} if at is None else {"time": repr(at)}
+        answer = await self.ask("query", query=expression, **when)
+        found: list[dict[str, Any]] = answer["result"]
         return found
 
-    async def value(self, expression: str) -> float | None:
+    async def value(self, expression: str, at: float | None = None) -> float | None:
         """Return the value of an expression with one sample, or ``None`` without one.
 
         Raises:
             RuntimeError: There are several.
         """
-        found = await self.query(expression)
+        found = await self.query(expression, at)
         if len(found) > 1:
             raise RuntimeError(f"several samples: {found}")
         return float(found[0]["value"][1]) if found else None
@@ -141,26 +145,56 @@ class Prometheus:
         listed = (await self.ask("alerts"))["alerts"]
         return {each["labels"]["alertname"]: each for each in listed if each["state"] == "firing"}
 
-    async def scraped(self, times: int = 2) -> None:
-        """Wait until each target has been scraped again so many times.
+    async def instances_by_alert(self) -> dict[str, set[str]]:
+        """Return the alerts that fire, by name, with the targets that they are about.
+
+        An alert about all targets together has none.
+        """
+        found: dict[str, set[str]] = {}
+        for each in (await self.ask("alerts"))["alerts"]:
+            if each["state"] == "firing":
+                instances = found.setdefault(each["labels"]["alertname"], set())
+                if "instance" in each["labels"]:
+                    instances.add(each["labels"]["instance"])
+        return found
+
+    async def scraped(self, times: int = 1) -> None:
+        """Wait until each target has been scraped so many times, with success, beginning now.
 
         Raises:
-            TimeoutError: That does not happen in a minute.
+            TimeoutError: That takes more than a minute each time.
         """
         for _ in range(times):
-            before = await self._last_scrapes()
+            began = time.time()
             async with asyncio.timeout(60):
-                while not self._are_newer(await self._last_scrapes(), before):
+                while not self._are_newer(await self._last_scrapes(), began):
                     await asyncio.sleep(0.1)
 
-    def _are_newer(self, scrapes: dict[str, float], than: dict[str, float]) -> bool:
-        newer = [at > than.get(target, 0.0) for target, at in scrapes.items()]
-        return len(newer) == self._targets and all(newer)
+    async def complete_at(self) -> float:
+        """Return a time, in Unix seconds, at which there are the series of all targets.
+
+        A scrape that takes longer than the interval fails, and ends the series of its target until
+        the next one.
+
+        Raises:
+            TimeoutError: There is none in a minute.
+        """
+        async with asyncio.timeout(60):
+            while True:
+                # Nothing older than the last scrape of each target is added any more.
+                at = min((await self._last_scrapes()).values(), default=0.0)
+                if await self.value("count(up == 1)", at) == self._targets:
+                    return at
+                await asyncio.sleep(0.1)
+
+    def _are_newer(self, scrapes: dict[str, float], than: float) -> bool:
+        return len(scrapes) == self._targets and all(at > than for at in scrapes.values())
 
     async def _last_scrapes(self) -> dict[str, float]:
+        """Return when each target was scraped last, of those whose last scrape succeeded."""
         return {
             each["metric"]["instance"]: float(each["value"][1])
-            for each in await self.query("timestamp(up)")
+            for each in await self.query("timestamp(up) and up == 1")
         }
 
     async def note_firing(self, fired: dict[str, dict[str, Any]]) -> None:
@@ -168,17 +202,6 @@ class Prometheus:
         while True:
             fired.update(await self.firing())
             await asyncio.sleep(0.2)
-
-    async def until_firing(self, names: set[str]) -> dict[str, dict[str, Any]]:
-        """Wait until these alerts fire, and return all that do.
-
-        Raises:
-            TimeoutError: They do not fire in a minute.
-        """
-        async with asyncio.timeout(60):
-            while not names <= (found := await self.firing()).keys():
-                await asyncio.sleep(0.1)
-        return found
 
     async def until_quiet(self, except_for: set[str]) -> None:
         """Wait until no alert fires but these.

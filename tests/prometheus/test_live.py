@@ -1,5 +1,6 @@
 """Every expression of the dashboards and of the alerts, against routers that served requests."""
 
+import asyncio
 import math
 
 import pytest
@@ -42,29 +43,29 @@ def identified(expressions: list[Expression]) -> list[object]:
 async def test_a_panel_has_data_or_none_of_the_routers_has_the_metric(
     query: Expression, observed: Observed
 ) -> None:
-    found = await observed.prometheus.query(query.filled(RATE_SECONDS))
+    found = await observed.prometheus.query(query.filled(RATE_SECONDS), observed.at)
 
     if found:
         assert not all(math.isnan(float(each["value"][1])) for each in found)
         return
     for metric in query.metrics:
         assert metric in WITHOUT, query.filled(RATE_SECONDS)
-        assert not await observed.prometheus.query(metric)
+        assert not await observed.prometheus.query(metric, observed.at)
 
 
 @pytest.mark.parametrize("query", identified(choices()))
 async def test_a_variable_has_choices(query: Expression, observed: Observed) -> None:
-    assert await observed.prometheus.query(query.filled(RATE_SECONDS))
+    assert await observed.prometheus.query(query.filled(RATE_SECONDS), observed.at)
 
 
 @pytest.mark.parametrize("query", identified(alerts()))
 async def test_an_alert_can_be_evaluated(query: Expression, observed: Observed) -> None:
     """Most alerts have no result, so their operands are asked for, too."""
-    await observed.prometheus.query(query.text)
+    await observed.prometheus.query(query.text, observed.at)
 
     for metric in query.metrics - WITHOUT.keys():
         series = f'{{__name__=~"{metric}(_bucket)?"}}'
-        assert await observed.prometheus.query(series), metric
+        assert await observed.prometheus.query(series, observed.at), metric
 
 
 async def test_panels_show_what_happened(observed: Observed) -> None:
@@ -73,11 +74,12 @@ async def test_panels_show_what_happened(observed: Observed) -> None:
     async def labels(place: str, label: str) -> set[str]:
         """The values of a label in the series of a panel that are not 0."""
         (text,) = {each.filled(RATE_SECONDS) for each in queries() if each.place == place}
-        return {each["metric"][label] for each in await prometheus.query(f"{text} > 0")}
+        series = await prometheus.query(f"{text} > 0", observed.at)
+        return {each["metric"][label] for each in series}
 
     async def value(place: str) -> float | None:
         (text,) = {each.filled(RATE_SECONDS) for each in queries() if each.place == place}
-        return await prometheus.value(text)
+        return await prometheus.value(text, observed.at)
 
     assert await value("overview: Routers that are ready") == 2
     assert await value("overview: Pods that are ready") == 3
@@ -90,9 +92,9 @@ async def test_panels_show_what_happened(observed: Observed) -> None:
     assert "status-5xx" in await labels("pods: Ejections by cause", "cause")
     routed = 'sum(lora_router_requests_total{outcome="routed"})'
     statuses = traffic.statuses
-    assert await prometheus.value(routed) == statuses[200] + statuses[500]
+    assert await prometheus.value(routed, observed.at) == statuses[200] + statuses[500]
     refused = 'sum(lora_router_requests_total{outcome="refused"})'
-    assert await prometheus.value(refused) == statuses[429]
+    assert await prometheus.value(refused, observed.at) == statuses[429]
 
 
 async def test_no_alert_fires_after_ordinary_traffic(observed: Observed) -> None:
@@ -126,9 +128,14 @@ async def test_an_alert_fires_when_a_router_is_gone(observed: Observed) -> None:
     router, other = observed.traffic.routers
     await router.close()
 
-    firing = await observed.prometheus.until_firing({"LoraRouterDown"})
+    # On a busy machine, a scrape of the other router fails now and then, too.
+    async with asyncio.timeout(60):
+        while True:
+            firing = await observed.prometheus.instances_by_alert()
+            down = f"127.0.0.1:{router.served.admin_port}"
+            if firing.get("LoraRouterDown") == {down} and "LoraRouterAbsent" not in firing:
+                break
+            await asyncio.sleep(0.1)
 
-    assert firing["LoraRouterDown"]["labels"]["instance"].endswith(f":{router.served.admin_port}")
     assert {each["alert"] for each in rules()} >= firing.keys()
-    assert "LoraRouterAbsent" not in firing
     assert (await other.served.readiness())[0] == 200
