@@ -109,6 +109,11 @@ class Envoy:
     ) -> None:
         await self._end()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def stat(self, name: str) -> int:
         """Return one of Envoy's counters or gauges."""
         async with (

@@ -29,7 +29,14 @@ async def one_runs_and_one_waits(
     async with EchoPod("vllm-0", ("a1", "a2"), max_lora=1) as pod:
         write_pods(folder / "pods.yaml", [pod])
         # The browser may need long to start where other tests run.
-        served = Served(folder, {"workers": workers, "max_hold_seconds": 300})
+        config: dict[str, object] = {
+            "workers": workers,
+            "max_hold_seconds": 300,
+            # On a busy machine, every request is decided by a router all the same.
+            "envoy_fail_open": False,
+            "envoy_message_timeout_seconds": 60,
+        }
+        served = Served(folder, config)
         settings = load_settings(file=served.file, environ={}, flags={}).settings
         async with served.run(), aiohttp.ClientSession() as client:
             await served.until_ready()
@@ -43,9 +50,21 @@ async def one_runs_and_one_waits(
                 runs = {"model": "a1", "tokens": 10_000, "pause": 0.1}
                 running = asyncio.create_task(post(runs))
                 await until(lambda: len(pod.received) == 1)
+                if workers > 1:
+                    await other_workers_know(served, client)
                 waiting = asyncio.create_task(post({"model": "a2"}))
                 yield served, running
                 await waiting
+
+
+async def other_workers_know(served: Served, client: aiohttp.ClientSession) -> None:
+    """Wait until a worker knows that the slot of another one is taken. It would use it too."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            async with client.get(f"http://127.0.0.1:{served.admin_port}/metrics") as response:
+                if "\nlora_router_peer_in_flight_requests 1.0\n" in await response.text():
+                    return
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,6 +1,7 @@
 """Everything that a request meets: a real Envoy, routers and pods, each a process of its own."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.faults.load import Client, Load
+from tests.faults.machine import Taken
 from tests.faults.pods import MODELS, Pod, write_pods
 from tests.faults.routers import Router
 
@@ -36,7 +38,19 @@ class Field:
 
     def load(self, *, rate: float, algorithms: Sequence[str] = ("",), **options: object) -> Load:
         """Return a load that is sent inside a ``with`` block."""
-        return Load(self.url, rate=rate, algorithms=algorithms, **options)  # type: ignore[arg-type]
+        return Load(
+            self.url,
+            rate=rate,
+            algorithms=algorithms,
+            taken=Taken(self._pids),
+            **options,  # type: ignore[arg-type]
+        )
+
+    def _pids(self) -> list[int]:
+        """Return the processes that take part in a request, this one included."""
+        pods = [pod.pid for pod in self.pods if pod.runs]
+        routers = [router.pid for router in self.routers if router.runs]
+        return [os.getpid(), self.envoy.pid, *pods, *routers]
 
     async def until_idle(self) -> None:
         """Wait until no running router counts a request. Fails after a time."""

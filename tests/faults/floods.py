@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from typing import Self, cast
 
 from bench.ext_proc_client import header_block
@@ -47,18 +48,13 @@ class Flood(asyncio.Protocol):
 
     async def reset_streams(self, count: int, *, by_the_server: bool) -> int:
         """Open streams and have them reset at once; return how many until it was closed."""
-        # An increment of 0 is an error of the stream, and the server has to reset it.
-        kind, payload = (_WINDOW_UPDATE, b"\0\0\0\0") if by_the_server else (_RST_STREAM, _CANCEL)
-        block = header_block()
         opened = 0
         while opened < count and not self.closed:
-            pieces = []
-            for _ in range(min(_AT_ONCE, count - opened)):
-                stream, self._next = self._next, self._next + 2
-                pieces.append(_frame(_HEADERS, _END_HEADERS, stream, block))
-                pieces.append(_frame(kind, 0, stream, payload))
-                opened += 1
-            await self._write(b"".join(pieces))
+            streams = min(_AT_ONCE, count - opened)
+            data = _resets(self._next, streams, by_the_server=by_the_server)
+            self._next += 2 * streams
+            opened += streams
+            await self._write(data)
         return opened
 
     async def send_unfinished(self, message: int, total: int) -> int:
@@ -175,6 +171,22 @@ class Flood(asyncio.Protocol):
             if ends is not None and not ends.done():
                 ends.set_result(answered)
         self._changed.set()
+
+
+@cache
+def _resets(first: int, streams: int, *, by_the_server: bool) -> bytes:
+    """Return frames that open streams and have them reset.
+
+    They are the same for all connections, and made once: other requests of the same test come from
+    the same process, and would wait for it.
+    """
+    # An increment of 0 is an error of the stream, and the server has to reset it.
+    kind, payload = (_WINDOW_UPDATE, b"\0\0\0\0") if by_the_server else (_RST_STREAM, _CANCEL)
+    block = header_block()
+    return b"".join(
+        _frame(_HEADERS, _END_HEADERS, stream, block) + _frame(kind, 0, stream, payload)
+        for stream in range(first, first + 2 * streams, 2)
+    )
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

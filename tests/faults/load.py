@@ -5,7 +5,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,9 @@ import aiohttp
 from tests.faults.pods import MODELS
 
 GAVE_UP = "the client gave up"
+PATIENCE_SECONDS = 300.0
+"""Nobody loses patience where other processes have taken the machine: how long answers take depends
+on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Seen:
     """0: there was no answer."""
     first_byte_seconds: float = 0.0
     """Time until the headers of the answer, or until it failed."""
+    taken_seconds: float = 0.0
+    """Of those, how long the processes that take part waited for a core, at most."""
     seconds: float = 0.0
     complete: bool = False
     """Whether the answer came to its end."""
@@ -47,8 +52,22 @@ class Seen:
 class Client:
     """Sends requests to one gateway."""
 
-    def __init__(self, url: str, *, patience_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        taken: Callable[[], float] = float,
+    ) -> None:
+        """Create a client.
+
+        Args:
+            url: The address of the gateway.
+            patience_seconds: Time after which it gives up.
+            taken: Returns how long the processes that take part have waited for a core.
+        """
         self._url = url
+        self._taken = taken
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=patience_seconds),
@@ -69,6 +88,7 @@ class Client:
         if algorithm:
             headers["routing-strategy"] = algorithm
         at, first, status = time.monotonic(), 0.0, 0
+        taken_before = taken = self._taken()
         pod = retry_after = answer = error = ""
         complete = False
         try:
@@ -76,6 +96,7 @@ class Client:
                 f"{self._url}/v1/completions", data=data, headers=headers
             ) as response:
                 first, status = time.monotonic(), response.status
+                taken = self._taken()
                 pod = response.headers.get("x-pod", "")
                 retry_after = response.headers.get("retry-after", "")
                 answer = await response.text()
@@ -91,6 +112,7 @@ class Client:
             algorithm=algorithm,
             status=status,
             first_byte_seconds=(first or now) - at,
+            taken_seconds=(taken if first else self._taken()) - taken_before,
             seconds=now - at,
             complete=complete,
             pod=pod,
@@ -113,11 +135,12 @@ class Load:
         rate: float,
         algorithms: Sequence[str] = ("",),
         models: Sequence[str] = MODELS,
-        patience_seconds: float = 30.0,
+        patience_seconds: float = PATIENCE_SECONDS,
+        taken: Callable[[], float] = float,
     ) -> None:
         self.seen: list[Seen] = []
         """The requests that have ended."""
-        self._client = Client(url, patience_seconds=patience_seconds)
+        self._client = Client(url, patience_seconds=patience_seconds, taken=taken)
         self._interval = 1 / rate
         self._algorithms = algorithms
         self._models = models

@@ -57,6 +57,16 @@ class Pod:
         )
         return await self._did()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._running.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.returncode is None
+
     async def become(self, **changes: object) -> Did:
         """Change how it behaves."""
         self._behaviour = replace(self._behaviour, **changes)  # type: ignore[arg-type]
@@ -88,7 +98,7 @@ class Pod:
 
     async def end(self) -> None:
         """End it, if it runs."""
-        if self._process is not None and self._process.returncode is None:
+        if self.runs:
             await self.kill()
 
     @property

@@ -72,7 +72,7 @@ class Router:
                 env={**os.environ, **self.environment},
                 preexec_fn=limit,
             )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not await self.is_ready():
                 assert self._process.returncode is None, self.log.read_text()
                 await asyncio.sleep(0.02)
@@ -113,7 +113,7 @@ class Router:
             self.send(signal.SIGKILL)
             await self.ended()
 
-    async def get(self, path: str, seconds: float = 5.0) -> tuple[int, str]:
+    async def get(self, path: str, seconds: float = 60.0) -> tuple[int, str]:
         """Get an admin page; status 0: there is no answer."""
         try:
             async with (
@@ -131,7 +131,8 @@ class Router:
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
-        _, page = await self.get("/metrics")
+        status, page = await self.get("/metrics")
+        assert status == 200, f"{self.name} shows no metrics"
         return sum(_values(page, name, labels))
 
     async def until_idle(self, seconds: float = 60.0) -> None:

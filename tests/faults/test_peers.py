@@ -66,7 +66,7 @@ async def test_the_load_of_a_killed_router_is_forgotten_by_its_peer(
         await pod.become(slots=1)
     async with gateway.load(rate=PLAN.rate / 3) as load, running_answers(gateway, 30) as answers:
         await until(has_all)
-        at = time.monotonic()
+        at, logged = time.monotonic(), len(other.log.read_text())
         await killed.kill()
         await until(is_alone)
         left = await reported()
@@ -75,8 +75,10 @@ async def test_the_load_of_a_killed_router_is_forgotten_by_its_peer(
     found = verdict([*load.seen, *answers.seen], at)
 
     assert left == [0, 0, 0], "no ghost requests, slots or holds"
-    silent = [float(each) for each in re.findall(r"silent for ([\d.]+) s", other.log.read_text())]
-    assert len(silent) == 1
+    # On a busy machine, it may have been silent before.
+    said = other.log.read_text()[logged:]
+    silent = [float(each) for each in re.findall(r"silent for ([\d.]+) s", said)]
+    assert len(silent) == 1, said
     figures.bound(
         "A killed router's load is forgotten by its peer",
         f"{FORGOTTEN_SECONDS} s",

@@ -1,5 +1,6 @@
 """Algorithms from outside that raise, lie or block: no request is lost."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -62,6 +63,10 @@ async def test_an_algorithm_that_blocks_is_found_and_loses_no_request(
     ):
         at = time.monotonic()
         await load.for_(2 * PLAN.seconds)
+        # On a busy machine, Envoy may pass the router over for some seconds.
+        async with asyncio.timeout(60):
+            while "block_here" not in router.log.read_text():
+                await load.for_(0.5)
         assert (await router.get("/healthz"))[0] == 200
     await gateway.until_idle()
     found = verdict([*load.seen, *blocked.seen], at)
@@ -70,4 +75,3 @@ async def test_an_algorithm_that_blocks_is_found_and_loses_no_request(
     )
 
     assert found.lost == 0, found
-    assert "block_here" in router.log.read_text()

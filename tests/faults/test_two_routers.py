@@ -17,7 +17,7 @@ from tests.faults.verdict import verdict
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SETTLE_SECONDS = 3.0
-"""Until Envoy has found that a router is back: its health checks come once a second."""
+"""In which Envoy finds that a router is back: its health checks come once a second."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -37,15 +37,15 @@ async def test_the_loss_of_a_router_cuts_no_answer(gateway: Field, figures: Figu
         await first.kill()
         await load.for_(PLAN.seconds)
         await first.start()
-        await load.for_(SETTLE_SECONDS)
-        served_again = await first.metric("lora_router_decision_seconds_count")
+        async with asyncio.timeout(60):
+            while not await first.metric("lora_router_decision_seconds_count"):
+                await load.for_(0.2)
     await gateway.until_idle()
     found = verdict([*load.seen, *answers.seen], at)
     figures.add("Routers fail", "1 of 2 routers is killed and started again", found)
 
     assert (found.cut, found.failed_before) == (0, 0), found
     assert found.lost <= found.sent // 100, found
-    assert served_again > 0
     assert second.runs
 
 

@@ -32,15 +32,16 @@ def test_requests_count_by_when_they_were_sent() -> None:
             seen(1.5, status=0, complete=False, error=GAVE_UP, pod="", first_byte_seconds=10),
             seen(2, first_byte_seconds=4, pod="pod-0"),
             seen(4),
+            seen(4, first_byte_seconds=9, taken_seconds=7, pod="pod-0"),
         ],
         FAULT_AT,
     )
 
-    assert (found.sent, found.lost_at_once, found.lost_later, found.lost) == (4, 1, 1, 2)
+    assert (found.sent, found.lost_at_once, found.lost_later, found.lost) == (5, 1, 1, 2)
     assert (found.cut, found.failed_before) == (1, 1)
     assert found.waited == 2
-    assert found.pods == {"": 1, "pod-0": 1, "pod-1": 1}
-    assert found.late_pods == {"pod-1": 1}
+    assert found.pods == {"": 1, "pod-0": 2, "pod-1": 1}
+    assert found.late_pods == {"pod-0": 1, "pod-1": 1}
     assert found.saw == Counter(
         {
             "200 ClientPayloadError": 1,

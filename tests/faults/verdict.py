@@ -24,7 +24,8 @@ class Verdict:
     failed_before: int
     """Requests that were sent before the fault and failed without a first byte."""
     waited: int
-    """Requests sent after the fault whose first byte, or failure, took over three seconds."""
+    """Requests sent after the fault whose first byte, or failure, took over three seconds, without
+    the time that other processes of the machine took from them."""
     saw: Counter[str]
     """What clients of requests that were not served saw."""
     pods: Counter[str]
@@ -58,7 +59,9 @@ def verdict(seen: Iterable[Seen], fault_at: float, until: float = float("inf")) 
         lost_later=sum(each.at >= fault_at + 1 for each in lost),
         cut=sum(each.status == 200 for each in before),
         failed_before=sum(each.status != 200 for each in before),
-        waited=sum(each.first_byte_seconds > LONG_WAIT_SECONDS for each in after),
+        waited=sum(
+            each.first_byte_seconds - each.taken_seconds > LONG_WAIT_SECONDS for each in after
+        ),
         saw=Counter(f"{each.status} {each.error}".strip() for each in (*lost, *before)),
         pods=Counter(each.pod for each in after if each.at >= fault_at + 1),
         late_pods=Counter(each.pod for each in after if each.at >= fault_at + LONG_WAIT_SECONDS),

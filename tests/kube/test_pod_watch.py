@@ -251,7 +251,8 @@ async def test_a_watch_that_the_server_ends_goes_on_without_a_list(
         await until(lambda: watcher.names() == {f"{namespace}/late"})
         assert watcher.counts.lost == []
         assert watcher.counts.events["listed"] == 0
-        assert watcher.pods.age < 2
+        # Each watch that ends confirms the pods, on a busy machine a little later.
+        await until(lambda: watcher.pods.age < 2)
 
 
 async def test_a_connection_that_is_cut_loses_nothing(
@@ -284,7 +285,8 @@ async def test_a_connection_that_goes_silent_is_noticed(
             await asyncio.sleep(0.3)
             proxy.silence()
             await admin.pod(namespace, "meanwhile")
-            await until(lambda: watcher.counts.lost == ["timeout"])
+            await until(lambda: len(watcher.counts.lost) > 0)
+            assert set(watcher.counts.lost) == {"timeout"}
             assert watcher.names() == {f"{namespace}/before"}
             assert watcher.pods.age > 1
             status = watcher.pods.status()
