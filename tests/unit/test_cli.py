@@ -351,6 +351,23 @@ def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
     assert (process.returncode, stderr) == (130, b"")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--timeout", "nan"], "--timeout nan: must be seconds, above 0 and up to 86400"),
+        (["--timeout", "inf"], "--timeout inf: must be seconds, above 0 and up to 86400"),
+        (["--timeout", "-1"], "--timeout -1: must be seconds, above 0 and up to 86400"),
+        (["--http", "ftp://x"], "--http ftp://x: must be http://HOST:PORT/PATH, or https"),
+    ],
+)
+def test_a_probe_that_could_never_end_or_be_sent_is_refused(
+    arguments: list[str], message: str
+) -> None:
+    result = run("probe", *arguments)
+
+    assert (result.exit_code, result.stderr) == (2, f"lora-router: {message}\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_no_traceback() -> None:
     with Path("/dev/full").open("w") as full:

@@ -10,6 +10,8 @@ import typer
 
 from lora_router.cli.options import ConfigFile, fail, load
 
+_LONGEST_PROBE_SECONDS = 86400.0
+
 
 def scrape(
     sources: Annotated[
@@ -90,6 +92,13 @@ def probe(
             grpc = f"127.0.0.1:{settings.grpc_port}"
         else:
             http = f"http://127.0.0.1:{settings.admin_port}/readyz"
+    if not 0 < timeout <= _LONGEST_PROBE_SECONDS:
+        fail(
+            f"--timeout {timeout:g}: must be seconds, above 0 and up to {_LONGEST_PROBE_SECONDS:g}",
+            status=2,
+        )
+    if http is not None and not http.startswith(("http://", "https://")):
+        fail(f"--http {http}: must be http://HOST:PORT/PATH, or https", status=2)
     try:
         answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout, ca)))
     except ProbeError as error:
