@@ -368,6 +368,16 @@ def test_a_probe_that_could_never_end_or_be_sent_is_refused(
     assert (result.exit_code, result.stderr) == (2, f"lora-router: {message}\n")
 
 
+@pytest.mark.parametrize("interval", ["nan", "inf", "0", "-1"])
+def test_top_needs_a_time_between_two_pictures(interval: str) -> None:
+    result = run("top", "--interval", interval)
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"lora-router: --interval {interval}: must be at least 0.2, and at most 3600\n",
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_no_traceback() -> None:
     with Path("/dev/full").open("w") as full:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _KEY_SECONDS = 0.1
 _SHORTEST_SECONDS = 0.2
+_LONGEST_SECONDS = 3600.0
 
 
 def top(
@@ -41,8 +42,12 @@ def top(
     """
     from lora_router.terminal import output_console
 
-    if not interval >= _SHORTEST_SECONDS:
-        fail(f"--interval {interval:g}: must be at least {_SHORTEST_SECONDS:g}", status=2)
+    if not _SHORTEST_SECONDS <= interval <= _LONGEST_SECONDS:
+        fail(
+            f"--interval {interval:g}: must be at least {_SHORTEST_SECONDS:g}, and at most "
+            f"{_LONGEST_SECONDS:g}",
+            status=2,
+        )
     console = output_console()
     if as_json or once or not (sys.stdin.isatty() and sys.stdout.isatty()):
         pages = ask(_read, admin, token_file, config)
