@@ -14,8 +14,12 @@ from lora_router.supervision import Supervisor
 log = logging.getLogger("lora_router.tasks")
 
 _NO_ORDERS = (
-    "the router that loads adapters{name} takes orders of its peers only with peer_secret_file; "
+    "the router that loads adapters, {name}, takes orders of its peers only with peer_secret_file; "
     "give the order at its own admin port"
+)
+_NO_ORDERS_TO_WORKERS = (
+    "a router with workers takes orders only at its own admin port; give the order at the admin "
+    "port of the host that loads adapters (lora_router_loads_adapters is 1 there)"
 )
 
 Answered: TypeAlias = Sequence[tuple[str, bytes]]
@@ -45,7 +49,8 @@ class Asking:
             exchange: Carries questions and answers; ``None``: there are no peers.
             supervisor: Runs the tasks.
             obeys_peers: Whether orders of peers are obeyed: these have proved who they are.
-            loads: Returns whether this process is the one that loads adapters; ``None``: unknown.
+            loads: Returns whether this process is the one that loads adapters; ``None``: this is a
+                worker, whose parent may load.
         """
         self._obeys_peers = obeys_peers
         self._loads = loads
@@ -86,10 +91,10 @@ class Asking:
     def _no_orders(self) -> Answer:
         """Return the answer to an order that is not obeyed. Who loads says so, with its name."""
         if self._loads is None:
-            return Answer(error=_NO_ORDERS.format(name=""))
+            return Answer(error=_NO_ORDERS_TO_WORKERS)
         if not self._loads():
             return Answer()
-        return Answer(error=_NO_ORDERS.format(name=f", {self._name},"))
+        return Answer(error=_NO_ORDERS.format(name=self._name))
 
     async def _reply(self, question: bytes, reply: Callable[[bytes], None]) -> None:
         answer = b""

@@ -38,5 +38,5 @@ def test_a_peer_that_does_not_load_leaves_the_answer_to_the_one_that_does() -> N
     assert not _refusal(lambda: False)
 
 
-def test_a_process_that_does_not_know_who_loads_says_how_to_give_the_order() -> None:
-    assert "give the order at its own admin port" in _refusal(None)
+def test_a_worker_says_where_its_host_takes_orders() -> None:
+    assert "give the order at the admin port of the host that loads adapters" in _refusal(None)

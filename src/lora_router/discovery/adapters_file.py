@@ -47,4 +47,10 @@ class AdaptersFile(WatchedFile[AdaptersList]):
 
     async def _declared(self, found: AdaptersList) -> str:
         await self._declare(found)
-        return f"{len(found.adapters)} adapters and {len(found.templates)} templates"
+        return f"{_counted(len(found.adapters), 'adapter')} and " + _counted(
+            len(found.templates), "template"
+        )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -27,9 +27,35 @@ def failing(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def without_base_model(facts: Facts) -> Iterator[Finding]:
+    """Find adapters of base models that no ready pod serves."""
+    served = _served_base_models(facts)
+    found = [
+        adapter
+        for adapter in facts.adapters
+        if adapter.state == "unplaced" and adapter.base_model not in served
+    ]
+    if found:
+        models = sorted({adapter.base_model for adapter in found})
+        yield Finding(
+            "adapters-without-base-model",
+            Severity.WARNING,
+            f"{counted(len(found), 'declared adapter')} of a base model that no ready pod serves: "
+            f"{named([adapter.name for adapter in found])}. "
+            f"Declared: {named(models)}. Served: {named(sorted(served)) or 'none'}.",
+            "Requests for them are refused.",
+            "Correct base_model in the declarations, or start pods that serve it.",
+        )
+
+
 def unplaced(facts: Facts) -> Iterator[Finding]:
     """Find adapters for which no pod has room, or is fit."""
-    found = [adapter.name for adapter in facts.adapters if adapter.state == "unplaced"]
+    served = _served_base_models(facts)
+    found = [
+        adapter.name
+        for adapter in facts.adapters
+        if adapter.state == "unplaced" and adapter.base_model in served
+    ]
     if found:
         yield Finding(
             "adapters-unplaced",
@@ -38,8 +64,7 @@ def unplaced(facts: Facts) -> Iterator[Finding]:
             f"{named(found)}.",
             "Their first requests wait while a pod loads them in place of another adapter, or are "
             "refused if no pod may have them.",
-            "Add host memory (--max-cpu-loras) or pods. Check the selectors of the declarations "
-            "and their base models.",
+            "Add host memory (--max-cpu-loras) or pods. Check the selectors of the declarations.",
         )
 
 
@@ -63,4 +88,8 @@ def one_copy(facts: Facts) -> Iterator[Finding]:
         )
 
 
-CHECKS = (failing, unplaced, one_copy)
+def _served_base_models(facts: Facts) -> set[str]:
+    return {model for pod in facts.pods if pod.ready for model in pod.base_models}
+
+
+CHECKS = (failing, without_base_model, unplaced, one_copy)

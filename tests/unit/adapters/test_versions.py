@@ -3,6 +3,8 @@
 from collections.abc import Collection
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_router.adapters.declarations import Declarations, derived_version
 from lora_router.adapters.declared import WantedPods
@@ -89,6 +91,26 @@ class TestNames:
 
 
 class TestMoves:
+    @pytest.mark.slow
+    @given(st.data())
+    def test_requests_get_a_version_that_pods_list_whenever_the_router_was_started(
+        self, data: st.DataObject
+    ) -> None:
+        """Pods load the new version and unload the old one in any order, seen at any time."""
+        versions = ("sql", "sql@1", "sql@2")
+        seconds = data.draw(st.sampled_from((0.0, 60.0)))
+        router = DeclaredRouter(declared("sql", version="2"), pods=3, move_seconds=seconds)
+        lists: dict[int, set[str]] = {number: set() for number in (1, 2, 3)}
+        for _ in range(data.draw(st.integers(1, 15))):
+            if data.draw(st.booleans()):
+                number = data.draw(st.sampled_from((1, 2, 3)))
+                lists[number] ^= {data.draw(st.sampled_from(versions))}
+                router.lists(number, sorted(lists[number]))
+            else:
+                router.clock.advance(data.draw(st.sampled_from((0.1, 5.0, 29.0, 31.0))))
+            listed = set().union(*lists.values())
+            assert router.shares("sql") <= listed or (not listed and router.shares("sql"))
+
     def test_requests_move_once_as_many_pods_serve_the_new_version_as_the_old_one(self) -> None:
         router = DeclaredRouter(declared("sql", "s3://lora/1"), pods=3)
         for number in (1, 2):

@@ -253,7 +253,7 @@ async def test_the_last_valid_list_stays_in_use_and_its_age_is_shown(
     assert len(watched.lists) == 1
     logged = [line for line in caplog.messages if "stays in use" in line]
     assert len(logged) == 1
-    assert "the last valid list of 1 adapters and 0 templates stays" in logged[0]
+    assert "the last valid list of 1 adapter and 0 templates stays" in logged[0]
 
     monkeypatch.undo()
     watched.path.write_text(entry())

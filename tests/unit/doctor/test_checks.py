@@ -55,6 +55,10 @@ FLEETS: dict[str, tuple[Severity, Facts]] = {
         Severity.ERROR,
         with_adapter(state="failing", wanted=2, failing=(("vllm-0", "no such file"),)),
     ),
+    "adapters-without-base-model": (
+        Severity.WARNING,
+        with_adapter(state="unplaced", base_model="lama"),
+    ),
     "adapters-unplaced": (Severity.WARNING, with_adapter(state="unplaced")),
     "one-copy": (Severity.HINT, with_adapter(state="loaded", wanted=1, listed=1)),
     "different-slots": (Severity.HINT, with_pod(slots=8)),
