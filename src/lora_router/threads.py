@@ -1,12 +1,26 @@
 """Runs blocking work outside the event loop, in a thread that never delays the process's exit."""
 
 import asyncio
+import sys
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+
+
+class _Given:
+    """Given to a thread, which drops it at its end, whether or not it ran."""
+
+    __slots__ = ("_at_end",)
+
+    def __init__(self, at_end: Callable[[], None]) -> None:
+        self._at_end = at_end
+
+    def __del__(self) -> None:
+        self._at_end()
 
 
 async def in_thread(work: Callable[[], _Result], name: str) -> _Result:
@@ -16,9 +30,15 @@ async def in_thread(work: Callable[[], _Result], name: str) -> _Result:
     gone, therefore does not delay the exit. ``asyncio.to_thread`` uses a pool that the exit waits
     for.
 
+    The event loop does not wait for the thread to start, as ``threading.Thread.start`` does. It
+    would wait for long on a busy machine, and forever if the thread has no memory to start with.
+
     Args:
         work: Called once in its own thread.
-        name: The thread's name.
+        name: What the thread is for, for the error.
+
+    Raises:
+        RuntimeError: The thread could not start, or it ended before it called ``work``.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_Result] = loop.create_future()
@@ -31,7 +51,10 @@ async def in_thread(work: Callable[[], _Result], name: str) -> _Result:
         else:
             done.set_result(result)  # type: ignore[arg-type]
 
-    def run() -> None:
+    def run(_given: _Given) -> None:
+        # As the threads of `threading` do, for coverage and debuggers.
+        if (trace := threading.gettrace()) is not None:
+            sys.settrace(trace)
         result: _Result | None = None
         error: BaseException | None = None
         try:
@@ -40,9 +63,13 @@ async def in_thread(work: Callable[[], _Result], name: str) -> _Result:
             error = RuntimeError(f"StopIteration: {raised}")
         except BaseException as raised:
             error = raised
+        tell(result, error)
+
+    def tell(result: _Result | None, error: BaseException | None) -> None:
         # At the process's exit the loop is closed, and nobody waits for the result.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    never_ran = RuntimeError(f"thread {name} ended before it ran")
+    start_new_thread(run, (_Given(lambda: tell(None, never_ran)),))
     return await done
