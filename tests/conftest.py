@@ -2,7 +2,6 @@
 
 import gc
 import os
-from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.groups import rank
-from tests.parts import cores, is_elsewhere
+from tests.outcome import Outcome
+from tests.parts import is_elsewhere, outcome_file, workers
 from tests.surroundings import isolate
 
 isolate()
@@ -43,14 +43,8 @@ _MARKS = {
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of workers of ``-n auto``.
-
-    Two per core, because tests with processes often wait, and at most 4: more would disturb the
-    tests that measure time. One per core while coverage is measured, which takes the time in which
-    they would wait.
-    """
-    measures_coverage = bool(config.getoption("cov_source", default=None))
-    return min(cores() if measures_coverage else 2 * cores(), 4)
+    """Return the number of workers of ``-n auto``."""
+    return workers(measures_coverage=bool(config.getoption("cov_source", default=None)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -83,7 +77,11 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the folder that they are in, and sort them by when they begin."""
+    """Mark tests by the folder that they are in, and sort them by when they begin.
+
+    Modules that are named as arguments are collected whatever ``pytest_ignore_collect`` says.
+    """
+    items[:] = [item for item in items if not is_elsewhere(item.path)]
     for item in items:
         folder = item.path.relative_to(_TESTS).parts[0]
         if folder in _MARKS:
@@ -97,11 +95,9 @@ def pytest_terminal_summary(
 ) -> Generator[None, None, None]:
     """Print in the last lines, after pytest's own summary, what did not run."""
     yield
-    reasons = Counter(
-        report.longrepr[2].removeprefix("Skipped: ")
-        for report in terminalreporter.getreports("skipped")
-        if isinstance(report.longrepr, tuple)
-    )
-    for reason, count in sorted(reasons.items()):
-        tests = "1 test" if count == 1 else f"{count} tests"
-        terminalreporter.write_line(f"NOT RUN: {tests}: {reason}", yellow=True)
+    outcome, file = Outcome.of(terminalreporter), outcome_file()
+    if file is not None:
+        outcome.write(file)
+    else:
+        for line in outcome.lines_of_not_run():
+            terminalreporter.write_line(line, yellow=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.groups import FIRST, TOGETHER, group_of, rank
+from tests.outcome import Outcome
 from tests.parts import is_elsewhere
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +44,25 @@ def test_each_module_is_in_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
         found += [path for path in modules if not is_elsewhere(path)]
     tests = [path for path in modules if path.name.startswith("test_")]
     assert sorted(path for path in found if path.name.startswith("test_")) == sorted(tests)
+
+
+def test_unit_tests_run_beside_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit, other = ROOT / "tests/unit/test_cli.py", ROOT / "tests/kube/test_lease.py"
+    monkeypatch.setenv("PYTEST_PART", "others")
+    assert (is_elsewhere(unit), is_elsewhere(other)) == (True, False)
+    monkeypatch.setenv("PYTEST_PART", "0/1")
+    assert (is_elsewhere(unit), is_elsewhere(other)) == (False, True)
+    monkeypatch.delenv("PYTEST_PART")
+    assert (is_elsewhere(unit), is_elsewhere(other)) == (False, False)
+
+
+def test_the_outcomes_of_several_processes_are_summed(tmp_path: Path) -> None:
+    one = Outcome({"passed": 2, "failed": 1}, ["FAILED a"], {"no Go": 1})
+    one.write(tmp_path / "one")
+    other = Outcome({"passed": 3, "skipped": 2}, [], {"no Go": 2})
+
+    assert [*Outcome.of_all([Outcome.read(tmp_path / "one"), other]).lines()] == [
+        "FAILED a",
+        "NOT RUN: 3 tests: no Go",
+        "1 failed, 5 passed, 2 skipped",
+    ]
