@@ -66,7 +66,8 @@ def add_pages(
         document = page(signs_out=gate.token is not None)
         app.router.add_get("/", _sends(document))
         app.router.add_get(EVENTS, events.serve)
-        app.router.add_get("/debug/{name:.+}", _debug(in_router, show))
+        for path in ("/debug", "/debug/{name:.*}"):
+            app.router.add_get(path, _debug(in_router, show))
     if order is not None:
         app.router.add_post(ORDER, takes_orders(gate, in_router, order))
 
@@ -110,7 +111,7 @@ def _sends(document: Document) -> Handler:
 
 def _debug(in_router: InRouter, show: Show) -> Handler:
     async def debug(request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+        name = request.match_info.get("name", "")
         query = {key: request.query[key] for key in request.query}
         try:
             shown = await in_router(lambda: show(name, query))

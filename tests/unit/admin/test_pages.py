@@ -74,6 +74,12 @@ async def test_a_page_says_its_status() -> None:
         assert await answer.json() == {"error": "there is no such page"}
 
 
+@pytest.mark.parametrize("path", ["/debug", "/debug/"])
+async def test_the_folder_of_the_pages_is_one_without_a_name(path: str) -> None:
+    async with serving() as (_, client), client.get(path) as answer:
+        assert await answer.json() == {"name": ""}
+
+
 async def test_a_router_that_is_busy_says_so() -> None:
     async with serving() as (server, client):
         server.read_seconds = 0.0
