@@ -1,6 +1,6 @@
 """Declared adapters: whether the pods have them as declared. They need a router that loads them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lora_router.doctor.facts import Facts
 from lora_router.doctor.findings import Finding, Severity, counted, named
@@ -57,6 +57,7 @@ def unplaced(facts: Facts) -> Iterator[Finding]:
         if adapter.state == "unplaced" and adapter.base_model in served
     ]
     if found:
+        others = [each.name for each in facts.adapters if each.listed and not each.is_declared]
         yield Finding(
             "adapters-unplaced",
             Severity.WARNING,
@@ -64,7 +65,8 @@ def unplaced(facts: Facts) -> Iterator[Finding]:
             f"{named(found)}.",
             "Their first requests wait while a pod loads them in place of another adapter, or are "
             "refused if no pod may have them.",
-            "Add host memory (--max-cpu-loras) or pods. Check the selectors of the declarations.",
+            _without_undeclared(others)
+            + "Add host memory (--max-cpu-loras) or pods. Check the selectors of the declarations.",
         )
 
 
@@ -86,6 +88,17 @@ def one_copy(facts: Facts) -> Iterator[Finding]:
             "If host memory is full, add some (--max-cpu-loras) or pods. Else raise "
             "adapter_min_copies, or pods in the declaration.",
         )
+
+
+def _without_undeclared(names: Sequence[str]) -> str:
+    """Return what to do about adapters that nobody declares, and that count all the same."""
+    if not names:
+        return ""
+    return (
+        f"Pods list {counted(len(names), 'adapter')} that nobody declares, which the router leaves "
+        f"in host memory: {named(names)}. Declare them, or remove those that were declared before "
+        "the router started: lora-router adapters unload NAME. "
+    )
 
 
 def _served_base_models(facts: Facts) -> set[str]:

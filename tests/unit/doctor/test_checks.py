@@ -23,6 +23,17 @@ from tests.unit.doctor.fleets import (
 )
 
 
+def test_adapters_that_nobody_declares_are_named_where_others_have_no_place() -> None:
+    adapters = (Adapter("new", "llama", state="unplaced"), Adapter("old", "llama", listed=2))
+    found = {each.check: each for each in examine(replace(HEALTHY, adapters=adapters))}
+    fix = found["adapters-unplaced"].fix
+    assert "1 adapter that nobody declares" in fix
+    assert "old" in fix
+    assert "lora-router adapters unload NAME" in fix
+    (alone,) = examine(replace(HEALTHY, adapters=adapters[:1]))
+    assert "nobody declares" not in alone.fix
+
+
 def test_nothing_is_wrong_in_a_healthy_fleet() -> None:
     assert examine(HEALTHY) == []
 
