@@ -263,6 +263,7 @@ def share_scrapes(
         models_interval=settings.models_refresh_interval_seconds,
         clock=LoopClock.now,
         tell=exchange.tell,
+        tell_presence=exchange.tell_presence,
     )
     exchange.receiver, exchange.interval = sharing, scraper.pace
     scraper.share(sharing, digests)

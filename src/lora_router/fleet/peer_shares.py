@@ -12,7 +12,8 @@ MISSED = 3
 QUIET = 4
 """After how many of this router's own shares without one of a peer it is allotted no slot.
 
-TCP needs less time to send a lost packet again.
+TCP needs less time to send a lost packet again. A router that stalled has sent no shares meanwhile,
+so that no peer is quiet because of that.
 """
 
 
@@ -22,6 +23,8 @@ class Received:
 
     share: LedgerShare
     at: float
+    own: int = 0
+    """The number of this router's own last share at that time."""
 
 
 class PeerShares:
@@ -41,9 +44,15 @@ class PeerShares:
         A peer that is silent for longer may be gone, or not hear this router. What it has in flight
         still counts until it is forgotten, but no slot waits for it, and its claims do not count.
         """
-        if self.own is None:
-            return frozenset(self.received)
-        longest = QUIET * self.own.share.every
         return frozenset(
-            name for name, received in self.received.items() if now - received.at <= longest
+            name for name, received in self.received.items() if not self.is_quiet(received, now)
+        )
+
+    def is_quiet(self, received: Received, now: float) -> bool:
+        """Return whether a peer whose last share this is should have sent another one by now."""
+        own = self.own
+        return (
+            own is not None
+            and now - received.at > QUIET * own.share.every
+            and own.share.number - received.own >= QUIET
         )

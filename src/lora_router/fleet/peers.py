@@ -87,7 +87,8 @@ class Peers:
         last = self._shares.received.get(router)
         if last is not None and 1 < share.number <= last.share.number:
             return ()  # A newer share arrived first. Number 1 comes from a router that restarted.
-        self._shares.received[router] = Received(share, now)
+        own = self._shares.own
+        self._shares.received[router] = Received(share, now, 0 if own is None else own.share.number)
         last_at = float("-inf") if last is None else last.at
         before: Mapping[str, PodShare] = {} if last is None else last.share.pods
         changed: dict[PodState, None] = {}
@@ -123,8 +124,8 @@ class Peers:
         """
         changed = []
         for name, received in self._shares.received.items():
-            quiet_at = received.at + QUIET * every
-            if now > quiet_at:
+            if self._shares.is_quiet(received, now):
+                quiet_at = received.at + QUIET * every
                 self._faded.add(name)
                 scraped = (each for each in states.values() if each.beliefs.scraped_at > quiet_at)
                 changed += _forget(name, scraped)

@@ -113,7 +113,7 @@ class Broadcasts:
         """Messages that may be published although others still wait to be sent."""
         self._complete_at = float("-inf")
         self._echo_at = 0.0
-        """When this router last heard itself."""
+        """When this router last heard itself, on the clock of ``Hub.awake``."""
         self._allowance = Allowance(
             Budget(CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND, hub.now),
             Budget(CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND, hub.now),
@@ -141,7 +141,7 @@ class Broadcasts:
         """
         now = self._hub.now()
         self._channel = channel
-        self._echo_at = self._asked_at = now
+        self._echo_at, self._asked_at = self._hub.awake(), now
         self._missed = True  # Whoever listens has nothing of this router, or has missed something.
         for sender in self._senders.values():
             sender.is_live = False
@@ -169,7 +169,7 @@ class Broadcasts:
         channel = self._channel
         if channel is None:
             return
-        if now - self._echo_at > _ECHO_SECONDS:
+        if self._hub.awake() - self._echo_at > _ECHO_SECONDS:
             channel.give_up("what this router publishes does not come back")
             return
         if not channel.is_ready:
@@ -261,7 +261,7 @@ class Broadcasts:
         if publication is None:
             return
         if publication.router == hub.name:
-            self._echo_at = hub.now()
+            self._echo_at = hub.awake()
             return
         if not self.is_heard_elsewhere(publication.router):
             self._hear(publication, is_stored=is_stored)

@@ -10,7 +10,8 @@ Rules:
 - Every ``COMPLETE_SECONDS``, a complete report goes to all peers. Carriers also send one to a peer
   that is new, or that missed a report.
 - A peer is forgotten with all it reported when it leaves, or has been silent for
-  ``SILENCE_SECONDS``.
+  ``SILENCE_SECONDS``. Time in which this router's event loop stalled does not count (``awake``):
+  what peers sent meanwhile is still unread.
 
 No I/O: carriers carry the messages, and a clock calls.
 """
@@ -45,9 +46,9 @@ INTERVAL_SECONDS = 0.1
 SHORTEST_SECONDS = 0.02
 COMPLETE_SECONDS = 10.0
 SILENCE_SECONDS = 1.0
-SHARE_SECONDS = SILENCE_SECONDS / MISSED
-"""The interval that the fleet is told for the shares of peers. It drops a peer no sooner than the
-hub does."""
+SHARE_SECONDS = 60.0 / MISSED
+"""The interval that the fleet is told for the shares of peers. The hub tells the fleet to forget a
+peer long before the fleet would do so by itself, which does not know of stalls."""
 _EXTRA_BURST, _EXTRA_PER_SECOND = 10, 10
 """Reports that are sent sooner than ``INTERVAL_SECONDS``."""
 _LATE_SECONDS = 0.25
@@ -87,6 +88,8 @@ class Hub:
         self._sent_at = float("-inf")
         self._timer: Timer | None = None
         self._due_at = 0.0
+        self._stalled = 0.0
+        """The seconds by which reports were late so far, all together."""
         self._is_late = False
         """Whether the next report was put off, because the event loop had stalled."""
         self._extra = Budget(_EXTRA_BURST, _EXTRA_PER_SECOND, clock.now)
@@ -117,6 +120,15 @@ class Hub:
         """Call once, ``seconds`` from now."""
         return self._clock.call_later(seconds, call)
 
+    def awake(self) -> float:
+        """Return seconds, monotonic, without the time in which the event loop stalled.
+
+        What is due by this clock is not due because this router was late. While no report is
+        planned, stalls are not noticed.
+        """
+        now = self.now()
+        return (now if self._timer is None else min(now, self._due_at)) - self._stalled
+
     # Called by carriers
 
     def met(self, name: str, release: str, most: int) -> Peer | None:
@@ -135,7 +147,7 @@ class Hub:
             if len(self.peers) >= most:
                 self.rejected("too-many-peers", f"more than {most} peers", name)
                 return None
-            peer = self.peers[name] = Peer(name, release, self.now())
+            peer = self.peers[name] = Peer(name, release, self.now(), self.awake())
             log.info("peer %s joined, %d peers", name, len(self.peers))
             if self.ids is not None:
                 self.ids.joined()
@@ -149,10 +161,10 @@ class Hub:
             return  # It came another way already.
         self.counts.reports_received += 1
         now = self.now()
-        peer.number, peer.heard_at = share.number, now
+        peer.number, peer.heard_at, peer.heard_awake = share.number, now, self.awake()
         acknowledged = share.heard.get(self.name, 0)
         if acknowledged > peer.acknowledged:
-            peer.acknowledged, peer.acknowledged_at = acknowledged, now
+            peer.acknowledged, peer.acknowledged_awake = acknowledged, self.awake()
         if share.held or peer.held:
             begins = share.held.keys() - peer.held
             peer.held = share.held.keys()
@@ -259,6 +271,7 @@ class Hub:
     def _report(self) -> None:
         self._timer = None
         now = self.now()
+        self._stalled += max(0.0, now - self._due_at)
         if self._has_left or not (self.peers or any(each.announces for each in self._carriers)):
             return
         self._is_late = not self._is_late and now - self._due_at > _LATE_SECONDS
@@ -268,14 +281,15 @@ class Hub:
             return
         self._sent_at = now
         self._schedule(now + INTERVAL_SECONDS)
+        awake = now - self._stalled
         for peer in tuple(self.peers.values()):
-            silent_at = peer.heard_at + SILENCE_SECONDS
-            if now >= silent_at:
+            patience = peer.heard_awake + SILENCE_SECONDS - awake
+            if patience <= 0:
                 self.counts.silent += 1
                 self._forget(peer, f"silent for {now - peer.heard_at:.2f} s")
-            elif silent_at < self._due_at:
+            elif now + patience < self._due_at:
                 # A peer that died is forgotten in time, not with the report after that.
-                self._schedule(max(silent_at, now + SHORTEST_SECONDS))
+                self._schedule(now + max(patience, SHORTEST_SECONDS))
         share = self._fleet.report_to_peers(self.name, INTERVAL_SECONDS, self._held(), now)
         if self._places_blindly(share) and self._extra.spend(1):
             self._schedule(now + SHORTEST_SECONDS)

@@ -42,7 +42,7 @@ class _Streams:
         self.sends_on: Conversation | None = None
         """The stream that carries this router's reports."""
         self.since = 0.0
-        """When that stream was chosen."""
+        """When that stream was chosen, on the clock of ``Hub.awake``."""
         self.needs_complete = True
         """Whether the next report on ``sends_on`` must be a complete one."""
         self.room = 0
@@ -169,7 +169,7 @@ class Mesh:
         """Send a report to every peer that reads."""
         counts = self.hub.counts
         for name, streams in self._streams.items():
-            conversation = self._stream_to(name, streams, now)
+            conversation = self._stream_to(name, streams)
             if conversation is None:
                 continue
             if not conversation.link.is_ready:
@@ -229,15 +229,15 @@ class Mesh:
             for conversation in streams.conversations:
                 conversation.link.send(message)
 
-    def _stream_to(self, name: str, streams: _Streams, now: float) -> Conversation | None:
-        conversation = streams.best()
+    def _stream_to(self, name: str, streams: _Streams) -> Conversation | None:
+        conversation, awake = streams.best(), self.hub.awake()
         if conversation is not streams.sends_on:
             streams.sends_on = conversation
             streams.needs_complete = True
-            streams.since = now
+            streams.since = awake
         elif conversation is not None:
-            acknowledged_at = max(streams.since, self.hub.peers[name].acknowledged_at)
-            if now - acknowledged_at > _UNACKNOWLEDGED_SECONDS:
+            since = max(streams.since, self.hub.peers[name].acknowledged_awake)
+            if awake - since > _UNACKNOWLEDGED_SECONDS:
                 conversation.close(Ending(UNAVAILABLE, "lora-router: reports do not arrive"))
                 return None
         return conversation

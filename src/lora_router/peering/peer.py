@@ -8,24 +8,27 @@ class Peer:
 
     __slots__ = (
         "acknowledged",
-        "acknowledged_at",
+        "acknowledged_awake",
         "heard_at",
+        "heard_awake",
         "held",
         "name",
         "number",
         "release",
     )
 
-    def __init__(self, name: str, release: str, now: float) -> None:
+    def __init__(self, name: str, release: str, now: float, awake: float) -> None:
         self.name = name
         self.release = release
         self.number = 0
         """The number of the peer's last report."""
         self.heard_at = now
         """When it arrived. Before the first report: when the peer was met."""
+        self.heard_awake = awake
+        """The same on the clock of ``Hub.awake``."""
         self.acknowledged = 0
         """The number of this router's last report that arrived at the peer."""
-        self.acknowledged_at = now
-        """When that number grew."""
+        self.acknowledged_awake = awake
+        """When that number grew, on the clock of ``Hub.awake``."""
         self.held: Collection[str] = ()
         """The adapters that it holds requests for."""

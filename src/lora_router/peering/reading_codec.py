@@ -99,10 +99,19 @@ class ReadingWriter:
         if message.readings:
             messages.append(message)
         for message in messages:
-            self._number += 1
-            message.number = self._number
-            message.interval_ms = int(interval * 1000)
+            self._finish(message, interval)
         return messages
+
+    def empty(self, now: float, interval: float) -> pb.Readings:
+        """Return a message without readings. It says that its sender reads pods."""
+        message = self._begin(now)
+        self._finish(message, interval)
+        return message
+
+    def _finish(self, message: pb.Readings, interval: float) -> None:
+        self._number += 1
+        message.number = self._number
+        message.interval_ms = int(interval * 1000)
 
     def _begin(self, now: float) -> pb.Readings:
         return pb.Readings(now_us=_us(now))

@@ -1,6 +1,7 @@
 """Tells peers what this router has read from pods, and takes in what they tell. No I/O.
 
 Readings go out with the next report, or ``WAIT_SECONDS`` after the first of them if that is sooner.
+A message without readings says that this router takes part, although it has none to tell.
 A peer that misses a message reads the pods itself. So nothing is kept or sent again.
 """
 
@@ -112,6 +113,8 @@ class ReadingExchange:
         self._writer = ReadingWriter(self._keys, digests)
         self._waiting: dict[tuple[PodState, Page], Reading] = {}
         """The readings that have not been sent: the last one of each page."""
+        self._is_present = False
+        """Whether the next message goes out even without a reading."""
         self._timer: Timer | None = None
         self._senders: dict[str, _Sender] = {}
         """By the names of the peers."""
@@ -121,24 +124,36 @@ class ReadingExchange:
 
     def tell(self, reading: Reading) -> None:
         """Tell all peers a reading soon."""
-        hub = self._hub
-        if not hub.peers:
+        if not self._hub.peers:
             return
         self._waiting[reading.state, reading.page] = reading
-        if self._timer is None:
-            self._timer = hub.call_later(WAIT_SECONDS, self._send)
+        self._send_soon()
+
+    def tell_presence(self) -> None:
+        """Tell all peers soon that this router reads pods, also if there is no reading to tell."""
+        if self._hub.peers:
+            self._is_present = True
+            self._send_soon()
 
     def take(self) -> list[bytes]:
         """Return the messages with the readings that wait. The caller must send them at once."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._waiting:
+        if not (self._waiting or self._is_present):
             return []
         readings, self._waiting = self._waiting, {}
-        messages = self._writer.write(readings.values(), self._hub.now(), self.interval())
+        now, interval = self._hub.now(), self.interval()
+        messages = self._writer.write(readings.values(), now, interval)
+        if self._is_present and not messages:
+            messages = [self._writer.empty(now, interval)]
+        self._is_present = False
         self.told += sum(len(message.readings) for message in messages)
         return [PeerMessage(readings=message).SerializeToString() for message in messages]
+
+    def _send_soon(self) -> None:
+        if self._timer is None:
+            self._timer = self._hub.call_later(WAIT_SECONDS, self._send)
 
     def _send(self) -> None:
         self._timer = None

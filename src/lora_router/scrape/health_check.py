@@ -4,10 +4,13 @@ The probe is a completion of one token, of the kind that failed. Only a request 
 the engine of a pod works: an API server whose engine is dead still serves ``/metrics`` and
 ``/v1/models``. A status below 500 is a good answer. 404 and 405 say nothing about the engine: the
 server does not offer this kind of request.
+
+A pod is not blamed for time in which this router's event loop stalled: its answer may be unread.
 """
 
 import asyncio
 import json
+from contextlib import suppress
 
 import aiohttp
 
@@ -27,6 +30,10 @@ _FIRST_REQUEST_SECONDS = 10.0
 """Timeout of a request that only has a pod state its number of slots."""
 _AT_ONCE = 16
 """How many pods are probed at the same time."""
+_STALL_SECONDS = 0.1
+"""A timeout or a tick that comes this late shows that the event loop stalled."""
+_MAX_STALLED = 2
+"""How often a probe is repeated because of that."""
 
 
 class HealthCheck:
@@ -84,8 +91,14 @@ class HealthCheck:
             await session.close()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due, waits = loop.time(), False
         while True:
-            self._fleet.check_health()
+            # After a stall, what pods answered meanwhile has to be read first.
+            waits = not waits and loop.time() - due > _STALL_SECONDS
+            if not waits:
+                self._fleet.check_health()
+            due = loop.time() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
 
     def _start_probe(self, state: PodState) -> None:
@@ -97,7 +110,7 @@ class HealthCheck:
         good: bool | None = False
         try:
             async with self._places:
-                good = await self._answers(state, outliers.probe_timeout())
+                good = await self._answers(state, outliers.probe_timeout(), tries=1 + _MAX_STALLED)
         finally:
             outliers.probed(state, good=good)
 
@@ -109,7 +122,22 @@ class HealthCheck:
         async with self._places:
             await self._answers(state, _FIRST_REQUEST_SECONDS)
 
-    async def _answers(self, state: PodState, seconds: float) -> bool | None:
+    async def _answers(self, state: PodState, seconds: float, *, tries: int = 1) -> bool | None:
+        loop = asyncio.get_running_loop()
+        for _ in range(tries):
+            due = loop.time() + seconds
+            with suppress(TimeoutError):
+                return await self._asked(state, seconds)
+            if loop.time() - due <= _STALL_SECONDS:
+                break
+        return False
+
+    async def _asked(self, state: PodState, seconds: float) -> bool | None:
+        """Ask a pod for a token; return whether its engine works, or ``None`` if that is open.
+
+        Raises:
+            TimeoutError: It has not answered in time.
+        """
         if self._session is None:
             return False
         path, request = probe_of(state)
@@ -124,7 +152,9 @@ class HealthCheck:
                 allow_redirects=False,
             ) as response:
                 return None if response.status in _NOT_OFFERED else response.status < 500
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError, ValueError):
             return False
 
 

@@ -11,13 +11,17 @@ from hashlib import blake2b
 MAX_READERS = 256
 """Readers that are known at the same time."""
 _QUIET_SECONDS = 1.0
-"""A reader that has told nothing for this long, and for two intervals, does not take part."""
+"""A reader that has told nothing for this long, and for two intervals, does not take part.
+
+The time in which this router stalled does not count: what others told meanwhile is still unread."""
 _WINDOW_SECONDS = 30.0
 """Contradictions within this time are counted."""
 _CONTRADICTIONS = 3
 """So many of them, in at least ``_SHARE`` of the audits, show that a reader cannot be believed."""
 _SHARE = 0.2
 _FIRST_DISTRUST_SECONDS, _LONGEST_DISTRUST_SECONDS = 60.0, 3600.0
+_REFORMED_SECONDS = 3600.0
+"""A reader that was believed for this long is not believed for the shortest time the next time."""
 
 
 class _Reader:
@@ -98,6 +102,11 @@ class Readers:
             del self._readers[name]
         self._set_live(tuple(each for each in self._live if each != name))
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Do not count some seconds as silence: this router did not hear anybody in them."""
+        for reader in self._readers.values():
+            reader.heard_at = min(now, reader.heard_at + seconds)
+
     def expire(self, now: float) -> None:
         """Leave out those that have told nothing for too long."""
         live = tuple(
@@ -126,6 +135,8 @@ class Readers:
             or good
         ):
             return False
+        if now - reader.until > _REFORMED_SECONDS:
+            reader.distrust = _FIRST_DISTRUST_SECONDS
         reader.until = now + reader.distrust
         reader.distrust = min(2 * reader.distrust, _LONGEST_DISTRUST_SECONDS)
         reader.since = -math.inf

@@ -1,11 +1,9 @@
 """What is known of the reads of each pod by all routers. Records only."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from lora_router.fleet.catalog import Catalog
-from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.fleet.reading import Page
+from lora_router.fleet.reading import Page, Reading
 
 
 @dataclass(slots=True)
@@ -17,18 +15,30 @@ class SharingCounts:
     late: int = 0
     """Pages that were read here because nothing was heard of them in time."""
     audits: int = 0
+    unfair: int = 0
+    """Audits that were given up, because the readings lay too far apart to be compared."""
     contradictions: int = 0
     distrusted: int = 0
     """How many times a router began not to be believed."""
+
+
+@dataclass(slots=True)
+class Audit:
+    """What this router read of a page to compare, and what another router told around it."""
+
+    source: str
+    """Who told the readings."""
+    own: list[Reading] = field(default_factory=list)
+    told: list[Reading] = field(default_factory=list)
+    """The last one before each of ``own``, and the first one after it."""
 
 
 class PageReads:
     """What is known of the reads of one page of one pod."""
 
     __slots__ = (
-        "audited",
+        "audit",
         "auditing",
-        "before",
         "doubted",
         "failing",
         "late",
@@ -42,7 +52,7 @@ class PageReads:
         """When the page was read last, by anybody."""
         self.source: str | None = None
         """Who told the last reading; ``None``: it is this router's own."""
-        self.told: PodMetrics | Catalog | None = None
+        self.told: Reading | None = None
         """What that router told."""
         self.late = False
         """Whether nobody told a reading in time."""
@@ -52,10 +62,8 @@ class PageReads:
         """Whether this router's last read failed."""
         self.auditing = False
         """Whether this router is to read the page only to compare."""
-        self.audited: PodMetrics | Catalog | None = None
-        """What the audit found. It is compared when the next reading is told."""
-        self.before: PodMetrics | Catalog | None = None
-        """The reading that was told before the audit."""
+        self.audit: Audit | None = None
+        """The audit under way. It goes on when the next reading is told."""
 
 
 class PodReads:

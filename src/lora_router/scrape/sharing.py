@@ -10,6 +10,8 @@ Rules:
 - Of each pod that others read, this router reads the pages itself now and then, to compare
   (*audit*). A pod about which it was told something else is read by it for a while, and a router
   that contradicts it repeatedly is not believed (``contradictions``).
+- A router that has no pod to read says now and then that it takes part. So all routers agree on
+  who reads which pod, also when the next pod appears.
 - Only the reader of a pod is listened to, or anybody once that reader is late.
 - A list of models that somebody else tells, and that differs from the one here, is a hint: the pod
   has loaded or unloaded an adapter. Then this router reads the list itself.
@@ -39,7 +41,10 @@ LATE_INTERVALS = 1.5
 LATE_SECONDS = 0.125
 """Time that a reading may take, from the pod to this router, in addition."""
 _STALL_SECONDS = 0.3
-"""A tick that is this late shows that the event loop stalled."""
+"""After so long without a tick, the next one waits: the event loop stalled."""
+PRESENCE_SECONDS = 0.4
+"""A router that has told nothing for this long says that it takes part. It may have no pod to read:
+one router in four has none if three share six pods."""
 _NEXT_SECONDS = 0.25
 """How much later each further router in the order of a pod reads it."""
 _MOST_NEXT = 3
@@ -62,6 +67,7 @@ class Sharing:
         models_interval: float,
         clock: Callable[[], float],
         tell: Callable[[Reading], None],
+        tell_presence: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
         """Create it without pods and without other readers.
@@ -73,6 +79,7 @@ class Sharing:
             models_interval: Seconds between two reads of a pod's list of models.
             clock: The router's monotonic clock.
             tell: Tells all other routers a reading.
+            tell_presence: Tells them that this router reads pods, without a reading.
             rng: Decides in which order pods are audited.
         """
         self.readers = Readers(name)
@@ -85,7 +92,9 @@ class Sharing:
         self._intake = intake
         self._intervals: dict[Page, float] = {"metrics": interval, "models": models_interval}
         self._clock = clock
-        self._tell = tell
+        self._tell_others = tell
+        self._tell_presence = tell_presence
+        self._told_at = clock()
         self._pods: dict[PodState, PodReads] = {}
         self._waiting: dict[PodState, None] = {}
         """The pods whose metrics are to be told by others, the longest unheard first."""
@@ -101,6 +110,8 @@ class Sharing:
             rng or random.Random(),
         )
         self._ticked_at = clock()
+        self._waits = False
+        """Whether the last tick did nothing, because the event loop had stalled."""
 
     # The pods
 
@@ -166,15 +177,15 @@ class Sharing:
             return
         if reads.late:
             self.counts.late += 1
-        if is_audit and reads.source is not None and reads.told is not None:
-            reads.before, reads.audited = reads.told, found
+        if is_audit:
+            self._audits.note_own(reads, reading)
         reads.auditing = reads.late = reads.doubted = False
         reads.read_at = reading.read_at
         if page == "metrics":
             self._waits_again(state)
         if is_audit:
             return
-        reads.source = None
+        reads.source = reads.audit = None
         self._tell(reading)
 
     # Readings of others
@@ -221,7 +232,7 @@ class Sharing:
                 reads.doubted = True
                 self.wake(state, page)
             return
-        if self._audits.compare(name, state, found):
+        if self._audits.compare(name, reading, self._patience(pod, page)):
             self.wake(state, "metrics")
             self.wake(state, "models")
             return
@@ -235,7 +246,7 @@ class Sharing:
             self.on_used(reading)
         self.counts.used += 1
         reads.read_at = reading.read_at
-        reads.source, reads.told, reads.late = name, found, False
+        reads.source, reads.told, reads.late = name, reading, False
         if page == "metrics":
             self._waits_again(state)
 
@@ -248,13 +259,24 @@ class Sharing:
         self._name = name
         self.readers.rename(name)
 
+    def _tell(self, reading: Reading) -> None:
+        self._told_at = self._clock()
+        self._tell_others(reading)
+
     # Time
 
     def tick(self) -> None:
         """Find pages that nobody told in time, and choose those to audit."""
         now = self._clock()
         elapsed, self._ticked_at = now - self._ticked_at, now
-        if elapsed > _STALL_SECONDS:
+        if elapsed > 2 * TICK_SECONDS:
+            self.readers.excuse(elapsed - TICK_SECONDS, now)
+        if now - self._told_at >= PRESENCE_SECONDS:
+            self._told_at = now
+            self._tell_presence()
+        # Where each tick is late, every second one does its work.
+        self._waits = not self._waits and elapsed > _STALL_SECONDS
+        if self._waits:
             return  # What others told meanwhile has to be read first.
         self.readers.expire(now)
         self._renew_readers()

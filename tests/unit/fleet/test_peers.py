@@ -157,15 +157,23 @@ class QuietPeer:
     def __init__(self) -> None:
         self.here, self.there = small_fleet(), small_fleet()
         self.reservation = self.there.ledger.reserve(state_of(self.there, 1), "a")
+        self.now = 0.0
         self.here.report_to_peers("here", EVERY, {}, 0.0)
         self.hear(0.0)
 
     def hear(self, now: float) -> None:
-        self.here.put_peer(self.there.report_to_peers("there", 1 / 3, {}, now), now)
+        self.here.put_peer(self.there.report_to_peers("there", 20.0, {}, now), now)
 
     def foreign_at(self, now: float, scrape: PodMetrics | None = None) -> frozenset[str]:
-        """Return the adapters of others on the first pod when this router reports."""
-        pod = state_of(self.here, 1)
+        """Report until then; return the adapters of others on the first pod."""
+        while now - self.now > 1.5 * EVERY:
+            self.now += EVERY
+            self.here.report_to_peers("here", EVERY, {}, self.now)
+        return self.foreign_after_stall(now, scrape)
+
+    def foreign_after_stall(self, now: float, scrape: PodMetrics | None = None) -> frozenset[str]:
+        """Report once, then; return the adapters of others on the first pod."""
+        self.now, pod = now, state_of(self.here, 1)
         if scrape is not None:
             self.here.put_metrics(pod, scrape)
         self.here.report_to_peers("here", EVERY, {}, now)
@@ -194,6 +202,15 @@ def test_a_quiet_peer_that_is_heard_again_counts_with_all_that_it_has() -> None:
     routers.reservation.release()
     routers.hear(1.3)
     assert routers.foreign_at(1.3) == frozenset()
+
+
+def test_a_peer_is_not_quiet_because_this_router_stalled() -> None:
+    routers = QuietPeer()
+    empty = replace(make_metrics(max_lora=2, scraped_at=2.9), running=0.0)
+
+    assert routers.foreign_after_stall(3.0, empty) == {"a"}, "its reports are still unread"
+    assert routers.foreign_at(3.3, replace(empty, scraped_at=3.25)) == {"a"}
+    assert routers.foreign_at(3.5, replace(empty, scraped_at=3.45)) == frozenset()
 
 
 def test_own_requests_are_not_a_strangers_when_a_peer_is_forgotten() -> None:

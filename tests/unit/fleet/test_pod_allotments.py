@@ -57,7 +57,8 @@ def test_no_slot_waits_for_a_silent_peer_whose_requests_still_count() -> None:
     here.report_to_peers("here", EVERY, {}, 0.0)
     here.put_peer(there.report_to_peers("there", 1.0, {}, 0.0), 0.0)
     allotments.append(pod.beliefs.peers.allotment)
-    here.report_to_peers("here", EVERY, {}, 5 * EVERY)
+    for number in range(1, 6):
+        here.report_to_peers("here", EVERY, {}, number * EVERY)
 
     allotments.append(pod.beliefs.peers.allotment)
     foreign = pod.beliefs.foreign_adapters

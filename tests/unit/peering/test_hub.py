@@ -65,6 +65,14 @@ class Stranger:
 # Meeting
 
 
+def cut(router: Router) -> None:
+    """Let nothing arrive any more that a router sends."""
+    for peer in router.peers():
+        for conversation in router.mesh.streams_of(peer):
+            assert isinstance(conversation.link, MemoryLink)
+            conversation.link.cut = True
+
+
 def test_routers_that_meet_know_at_once_what_the_other_has_in_flight(clock: ManualClock) -> None:
     here, there = Router("here", clock), Router("there", clock)
     there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
@@ -415,10 +423,7 @@ def test_a_silent_peer_is_forgotten_after_a_second(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
     there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
     clock.advance(INTERVAL_SECONDS + SOON)
-    for peer in there.peers():
-        for conversation in there.mesh.streams_of(peer):
-            assert isinstance(conversation.link, MemoryLink)
-            conversation.link.cut = True
+    cut(there)
 
     clock.advance(0.8)
     assert in_flight(here) == 1
@@ -441,10 +446,7 @@ def test_a_peer_that_dies_is_forgotten_within_a_second_of_its_last_report(
     assert [each.hub.load() for each in survivors] == [(1, 1, 1)] * 2
 
     clock.advance(died_after)
-    for peer in there.peers():
-        for conversation in there.mesh.streams_of(peer):
-            assert isinstance(conversation.link, MemoryLink)
-            conversation.link.cut = True
+    cut(there)
     clock.advance(SILENCE_SECONDS + SHORTEST_SECONDS)
 
     for each in survivors:
@@ -465,6 +467,23 @@ def test_a_router_whose_event_loop_stalled_reads_before_it_forgets(clock: Manual
 
     assert here.peers() == ["there"]
     assert here.hub.counts.silent == 0
+
+
+def test_time_in_which_the_event_loop_stalled_is_no_silence(clock: ManualClock) -> None:
+    here, there = mesh(clock, "here", "there")
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    clock.advance(INTERVAL_SECONDS + SOON)
+
+    cut(there)
+    for _ in range(10):  # A starved machine: each turn of the loop is late.
+        clock.stall(0.6)
+
+    assert here.peers() == ["there"], "here ran for half a second in all"
+    assert in_flight(here) == 1
+    assert here.mesh.stream_to("there") is not None, "a late acknowledgement is no lost one"
+    clock.advance(SILENCE_SECONDS)
+    assert here.peers() == []
+    assert here.hub.counts.silent == 1
 
 
 def test_after_a_partition_routers_know_each_other_again(clock: ManualClock) -> None:

@@ -270,3 +270,21 @@ def test_a_flood_of_readings_ends_the_stream(monkeypatch: pytest.MonkeyPatch) ->
     clock.advance(0.1)
 
     assert two.hub.counts.rejected["flood"] == 1
+
+
+def test_a_router_that_has_nothing_to_tell_says_that_it_takes_part() -> None:
+    clock = ManualClock()
+    one, two = mesh(clock, "one", "two")
+    exchange, _ = share(one)
+    _, heard = share(two)
+
+    exchange.tell_presence()
+    clock.advance(WAIT_SECONDS + 0.01)
+
+    assert heard.intervals == [0.25]
+    assert heard.readings == []
+    exchange.tell(metrics_of(one))
+    exchange.tell_presence()
+    clock.advance(WAIT_SECONDS + 0.01)
+    assert len(heard.intervals) == 2, "a reading says it as well"
+    assert len(heard.readings) == 1

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from lora_router.fleet.catalog import Catalog, ServedModel
@@ -31,6 +31,8 @@ class World:
     """The times at which each pod's metrics were read, by anybody."""
     active: tuple[str, ...] = ("a",)
     """The adapters that are active on every pod."""
+    running: Callable[[str], float] | None = None
+    """The load of a pod, by its name. ``None``: one request for each active adapter."""
     down: set[str] = field(default_factory=set)
     """Pods that answer nobody."""
 
@@ -78,6 +80,8 @@ class Router:
         self.intake = Intake(self.fleet, self.clock.now)
         self.interval = interval
         self.alive = True
+        self.stalls_for = 0.0
+        """How long pages wait before it looks at them."""
         self.mute = False
         """Whether nobody hears it."""
         self.cut_from: set[str] = set()
@@ -95,6 +99,7 @@ class Router:
             models_interval=10.0,
             clock=self.clock.now,
             tell=self._tell,
+            tell_presence=self._tell_presence,
             rng=random.Random(name),
         )
         self.sharing.wake = self._wake
@@ -134,7 +139,22 @@ class Router:
         if name in self.world.down or name in self.cut_from:
             reading = Reading(state, now, ReadFailure("metrics", "connect", unreachable=True))
         else:
-            reading = Reading(state, now, make_metrics(self.world.active, scraped_at=now))
+            metrics = make_metrics(self.world.active, scraped_at=now)
+            if self.world.running is not None:
+                metrics = replace(metrics, running=self.world.running(name))
+            reading = Reading(state, now, metrics)
+        if self.stalls_for:
+            self.clock.call_later(self.stalls_for, lambda: self._use(state, reading))
+        else:
+            self._use(state, reading)
+
+    def _use(self, state: PodState, reading: Reading) -> None:
+        """Use a page, which has the time at which the event loop sees it."""
+        now = self.clock.now()
+        found = reading.found
+        if isinstance(found, PodMetrics):
+            found = replace(found, scraped_at=now)
+        reading = Reading(state, now, found)
         self.intake.put(reading)
         self.sharing.read(reading)
         self.clock.call_later(self._turns[state].wait(), lambda: self._turn(state))
@@ -174,6 +194,14 @@ class Router:
         for other in self.world.routers:
             if other is not self:
                 other.hear_later(self.name, reading, self.interval)
+
+    def _tell_presence(self) -> None:
+        for other in self.world.routers:
+            if other is not self and not self.mute:
+                other.hear_of_later(self.name, self.interval)
+
+    def hear_of_later(self, name: str, interval: float) -> None:
+        self.clock.call_later(DELAY, lambda: self.sharing.heard(name, interval))
 
     def hear_later(self, name: str, reading: Reading, interval: float) -> None:
         self.clock.call_later(DELAY, lambda: self.hear(name, reading, interval))

@@ -146,6 +146,29 @@ async def test_a_probe_that_gets_no_answer_is_given_up(monkeypatch: pytest.Monke
             assert state.health.state is EJECTED
 
 
+async def test_a_probe_that_timed_out_because_this_router_stalled_is_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    async def stall_once(_self: HealthCheck, _state: PodState, seconds: float) -> bool:
+        asked.append(seconds)
+        if len(asked) == 1:
+            time.sleep(seconds + 0.2)  # noqa: ASYNC251 -- it blocks the event loop
+            raise TimeoutError
+        return True
+
+    monkeypatch.setattr(Outliers, "probe_timeout", lambda _self: 0.05)
+    monkeypatch.setattr(HealthCheck, "_asked", stall_once)
+    async with checked(1) as (_, state):
+        ejections = state.health.ejections
+
+        await until(lambda: state.health.state is not EJECTED)
+
+        assert state.health.ejections == ejections, "it was not blamed"
+        assert len(asked) >= 2
+
+
 async def test_without_probes_the_next_request_is_the_probe() -> None:
     async with ProbedPod().running() as pod, checked(pod.port, probe=False) as (_, state):
         await until(lambda: state.health.state is TRYING)

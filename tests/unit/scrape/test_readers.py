@@ -88,6 +88,32 @@ def test_repeated_contradictions_end_belief_for_a_while_that_grows() -> None:
     assert periods == [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0]
 
 
+def test_a_router_that_was_believed_for_an_hour_is_distrusted_for_a_minute_again() -> None:
+    view = readers_of("one", "two")
+    for now in (0.0, 100.0):
+        while not view.audited("two", now, good=False):
+            pass
+    assert view.heard("two", 0.25, 220.0), "the second time was 120 s"
+
+    now = 220.0 + 3601.0
+    while not view.audited("two", now, good=False):
+        pass
+
+    assert not view.heard("two", 0.25, now + 59.0)
+    assert view.heard("two", 0.25, now + 60.0)
+
+
+def test_time_in_which_this_router_stalled_is_no_silence() -> None:
+    view = readers_of("one", "two")
+
+    view.excuse(4.0, 5.0)
+    view.expire(5.0)
+    assert list(view) == ["two"]
+
+    view.expire(5.1)
+    assert len(view) == 0, "it was silent for 1.1 s beside the stall"
+
+
 def test_a_bad_name_is_not_lost_by_going_away() -> None:
     view = readers_of("one", "two")
     while not view.audited("two", 0.0, good=False):

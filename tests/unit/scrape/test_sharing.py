@@ -1,6 +1,7 @@
 """Which router reads which pod: routers in memory, on a manual clock."""
 
 import logging
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -392,18 +393,41 @@ def test_a_router_that_stalled_reads_what_it_was_told_before_it_reads_pods() -> 
     one.clock.time += 2.0  # Nothing runs.
 
     one.sharing.tick()
-
     assert one.sharing.counts.late == late
-    assert len(one.sharing.readers) == 1
     one.sharing.tick()
-    assert len(one.sharing.readers) == 0, "it was told nothing"
+
+    assert len(one.sharing.readers) == 1, "it was told nothing while it stalled"
+
+
+def test_a_router_that_stalls_all_the_time_finds_out_who_is_silent_nevertheless() -> None:
+    world = World(pods=20)
+    one, two = world.settled("one", "two")
+    two.die()
+
+    for _ in range(60):
+        world.clock.time += 0.5
+        one.sharing.tick()
+
+    assert len(one.sharing.readers) == 0
+    assert all(one.sharing.is_due(state) for state in one.fleet)
+
+
+def test_a_router_that_has_no_pod_to_read_takes_part() -> None:
+    world = World(pods=1)
+    routers = world.settled("one", "two", "three")
+    world.run(10.0)
+
+    assert [len(router.sharing.readers) for router in routers] == [2, 2, 2]
+    assert sum(router.told > 30 for router in routers) == 1, "one of them reads the pod"
+    assert world.rate(10.0) == pytest.approx(FULL_RATE, rel=0.1)
 
 
 def test_without_pods_nothing_is_due() -> None:
     world = World(pods=0)
     one, two = world.settled("one", "two")
 
-    assert (len(one.sharing.readers), len(two.sharing.readers)) == (0, 0)
+    assert (len(one.sharing.readers), len(two.sharing.readers)) == (1, 1)
+    assert not world.reads
 
 
 def test_reads_are_spread_over_the_interval() -> None:
@@ -440,3 +464,48 @@ def test_readings_of_others_that_were_used_are_handed_on() -> None:
     assert not {reading.state.pod.name for reading in used} & {
         state.pod.name for state in one.fleet if one.sharing.is_due(state)
     }
+
+
+class TestHonestRouters:
+    """Routers that tell what they read are believed, however busy the pods and the routers are."""
+
+    def test_load_that_comes_in_bursts_makes_nobody_a_liar(self) -> None:
+        world = World(pods=20)
+        rng = random.Random(1)
+        world.running = lambda _pod: 40.0 if rng.random() < 0.4 else 0.0
+        routers = world.settled("one", "two")
+
+        world.run(60.0)
+
+        for router in routers:
+            assert router.sharing.counts.audits > 10
+            assert router.sharing.counts.distrusted == 0
+            assert len(router.sharing.readers) == 1
+
+    @pytest.mark.parametrize("lateness", [0.6, 1.2])
+    def test_a_router_that_looks_at_pages_late_is_no_liar(self, lateness: float) -> None:
+        world = World(pods=20)
+        one, two = world.settled("one", "two")
+
+        two.stalls_for = lateness
+        for number in range(60):
+            world.running = lambda _pod, load=60.0 * (number % 2): load  # type: ignore[misc]
+            world.run(1.0)
+
+        assert one.sharing.counts.audits > 10
+        assert one.sharing.counts.distrusted == 0
+        assert "two" in one.sharing.readers
+
+    @pytest.mark.parametrize("lateness", [0.6, 1.2])
+    def test_a_router_that_looks_at_pages_late_blames_nobody(self, lateness: float) -> None:
+        world = World(pods=20)
+        one, _ = world.settled("one", "two")
+
+        one.stalls_for = lateness
+        for number in range(60):
+            world.running = lambda _pod, load=60.0 * (number % 2): load  # type: ignore[misc]
+            world.run(1.0)
+
+        assert one.sharing.counts.audits > 10
+        assert one.sharing.counts.distrusted == 0
+        assert "two" in one.sharing.readers
