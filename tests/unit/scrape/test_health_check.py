@@ -154,7 +154,7 @@ async def test_a_probe_that_timed_out_because_this_router_stalled_is_repeated(
     async def stall_once(_self: HealthCheck, _state: PodState, seconds: float) -> bool:
         asked.append(seconds)
         if len(asked) == 1:
-            time.sleep(seconds + 0.2)  # noqa: ASYNC251 -- it blocks the event loop
+            time.sleep(seconds + 0.2)  # It blocks the event loop.
             raise TimeoutError
         return True
 
