@@ -133,16 +133,20 @@ async def test_one_of_two_routers_loads_and_the_other_one_takes_over(tmp_path: P
             while fleet.listed() != set(names):
                 await asyncio.sleep(0.05)
         assert set(await asyncio.gather(*(fleet.ask(name) for name in names * 4))) == {200}
-        # Before they heard each other, both may have loaded.
-        before = [await loads(router) for router in fleet.routers]
-        fleet.declare(*names, "more")
-        await fleet.until_served("more")
-        rises = [await loads(each) - n for each, n in zip(fleet.routers, before, strict=True)]
+        # While they do not hear each other, as on a starved machine, both may load.
+        for attempt in range(8):
+            before = [await loads(router) for router in fleet.routers]
+            names.append(f"more-{attempt}")
+            fleet.declare(*names)
+            await fleet.until_served(names[-1])
+            rises = [await loads(each) - n for each, n in zip(fleet.routers, before, strict=True)]
+            if min(rises) == 0 < max(rises):
+                break
         assert min(rises) == 0 < max(rises)
 
         first = rises.index(max(rises))
         await fleet.routers[first].end(signal.SIGKILL)
-        fleet.declare(*names, "more", "new")
+        fleet.declare(*names, "new")
         await fleet.until_served("new")
 
         other = fleet.routers[1 - first]

@@ -72,6 +72,7 @@ async def all_meet(apps: list[App]) -> None:
     await until(lambda: all(peers(app) == len(apps) - 1 for app in apps), 60)
 
 
+@pytest.mark.usefixtures("patient_peers")
 @pytest.mark.parametrize("count", [2, 3])
 async def test_routers_learn_from_each_other_what_is_in_flight(
     tmp_path: Path, server: RedisProcess, count: int
@@ -121,6 +122,7 @@ async def test_a_router_that_joins_knows_what_is_in_flight_before_it_is_ready(
     raise AssertionError("no router found the first one")
 
 
+@pytest.mark.usefixtures("patient_peers")
 async def test_a_router_that_stops_is_forgotten_at_once_and_leaves_nothing_behind(
     tmp_path: Path, server: RedisProcess
 ) -> None:
@@ -182,6 +184,7 @@ async def test_fleets_with_different_prefixes_do_not_see_each_other(
         await all_meet(america)
 
 
+@pytest.mark.usefixtures("patient_peers")
 async def test_a_router_without_the_secret_is_no_peer(tmp_path: Path, server: RedisProcess) -> None:
     routers = Routers(tmp_path, server)
     async with routers.run(2) as apps:
@@ -195,6 +198,7 @@ async def test_a_router_without_the_secret_is_no_peer(tmp_path: Path, server: Re
             await stranger.stop()
 
 
+@pytest.mark.usefixtures("patient_peers")
 @pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"x" * 100_000], ids=len)
 async def test_garbage_on_the_channel_is_counted_and_harms_nothing(
     tmp_path: Path, server: RedisProcess, data: bytes

@@ -3,11 +3,12 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import yaml
 from aiohttp import web
 
@@ -19,7 +20,9 @@ from tests.envoy import free_port
 from tests.integration.routers import Router
 from tests.integration.test_peering import until
 
-INTERVAL = 0.25
+pytestmark = pytest.mark.usefixtures("patient_peers")
+
+INTERVAL = 0.5
 
 
 @dataclass
@@ -83,13 +86,28 @@ class Site:
             app.sharing is not None and len(app.sharing.readers) == others for app in self.apps
         )
 
-    async def rate(self, seconds: float) -> float:
-        """Return how many times a pod is read in a second, all routers together."""
-        before = sum(len(pod.reads) for pod in self.pods)
-        began = time.monotonic()
-        await asyncio.sleep(seconds)
-        more = sum(len(pod.reads) for pod in self.pods) - before
-        return more / (time.monotonic() - began) / len(self.pods)
+    def metrics_reads(self) -> int:
+        return sum(len(pod.reads) for pod in self.pods)
+
+    def list_reads(self) -> int:
+        return sum(pod.list_reads for pod in self.pods)
+
+    async def until_rate(self, most: float, reads: Callable[[], int]) -> None:
+        """Wait until a pod is read at most so many times in a second, all routers together.
+
+        On a starved machine readings come late, and then other routers read the pod too.
+
+        Args:
+            most: The rate.
+            reads: Returns how many times all pods together have been read.
+        """
+        async with asyncio.timeout(60):
+            while True:
+                before, began = reads(), time.monotonic()
+                await asyncio.sleep(4.0)
+                more = reads() - before
+                if 0 < more / (time.monotonic() - began) / len(self.pods) <= most:
+                    return
 
 
 @asynccontextmanager
@@ -111,6 +129,7 @@ async def site(
             "peers": ",".join(f"127.0.0.1:{port}" for port in ports),
             "pod_metric_refresh_interval_ms": int(INTERVAL * 1000),
             "models_refresh_interval_seconds": 2.0,
+            "scrape_timeout_seconds": 30.0,
             "drain_timeout_seconds": 1.0,
             **changes,
         }
@@ -132,9 +151,8 @@ async def test_pods_are_read_once_for_all_routers(tmp_path: Path, transport: str
     async with site(tmp_path, transport=transport) as here:
         await until(here.all_share)
 
-        rate = await here.rate(3.0)
-
-        assert rate < 0.7 * len(here.apps) / INTERVAL, "each router reads all pods"
+        # Not three times in an interval, as if each router read all pods.
+        await here.until_rate(0.6 * len(here.apps) / INTERVAL, here.metrics_reads)
         await until(lambda: all(sharing(app).counts.used > 20 for app in here.apps))
         for pod in here.pods:
             pod.running = 7
@@ -158,10 +176,8 @@ async def test_a_list_that_changed_reaches_all_routers(tmp_path: Path) -> None:
             pod.models.append("new")
 
         await until(lambda: all(len(app.fleet.serving("new").pods) == 6 for app in here.apps))
-        before = sum(pod.list_reads for pod in here.pods)
-        await asyncio.sleep(6.0)
-        more = sum(pod.list_reads for pod in here.pods) - before
-        assert more <= 4.5 * len(here.pods), "of 9 by three routers that do not share"
+        # Half of what three routers need that do not share.
+        await here.until_rate(0.5 * len(here.apps) / 2.0, here.list_reads)
 
 
 async def test_when_a_router_leaves_the_others_read_its_pods(tmp_path: Path) -> None:
@@ -170,7 +186,7 @@ async def test_when_a_router_leaves_the_others_read_its_pods(tmp_path: Path) -> 
 
         await here.apps.pop(0).stop()
 
-        assert here.all_share()
+        await until(here.all_share)
         counts = [len(pod.reads) for pod in here.pods]
         await until(
             lambda: all(
@@ -194,7 +210,9 @@ async def test_a_pod_that_fails_is_looked_at_by_every_router(tmp_path: Path) -> 
 
 async def test_a_router_that_does_not_share_is_a_peer_nevertheless(tmp_path: Path) -> None:
     async with site(tmp_path, routers=2, scrape_sharing=False) as here:
-        assert all(app.peering is not None and app.peering.hub.peers for app in here.apps)
+        await until(
+            lambda: all(app.peering is not None and app.peering.hub.peers for app in here.apps)
+        )
         assert {app.sharing for app in here.apps} == {None}
         counts = [len(pod.reads) for pod in here.pods]
 

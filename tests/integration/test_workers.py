@@ -157,10 +157,15 @@ async def test_a_worker_that_hangs_does_not_get_connections_and_is_named(tmp_pat
             await served.until_ready()
             stopped = (await workers(served))["2"]["pid"]
             os.kill(stopped, signal.SIGSTOP)
-            await until(lambda found: not found["2"]["ready"], served)
-            status, page = await served.readiness()
+            async with asyncio.timeout(60):
+                # On a starved machine, the other one can be late too.
+                while True:
+                    status, page = await served.readiness()
+                    reason = str(page["reason"])
+                    if reason.startswith("ready; worker 2 is not ready: no report for"):
+                        break
+                    await asyncio.sleep(0.05)
             assert status == 200
-            assert str(page["reason"]).startswith("ready; worker 2 is not ready: no report for")
             os.kill(stopped, signal.SIGCONT)
             await until(all_ready, served)
 
@@ -231,9 +236,10 @@ async def test_an_adapter_that_was_just_loaded_is_found_by_another_read(tmp_path
         load = Load()
         await gate.request(load, "new")
         assert load.statuses[404] == 1
-        await asyncio.sleep(2.5)  # Lists that are recent are not read again.
         gate.pods[2].adapters = (*gate.pods[2].adapters, "new")
-        assert await gate.request(load, "new") == "vllm-2"
+        async with asyncio.timeout(60):  # Lists that are recent are not read again.
+            while await gate.request(load, "new") != "vllm-2":
+                await asyncio.sleep(0.1)
 
 
 async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
