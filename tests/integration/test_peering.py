@@ -14,7 +14,7 @@ import pytest
 from lora_router.app import App
 from lora_router.config.settings import Settings
 from lora_router.fleet.pod_state import PodState
-from lora_router.peering import conversation
+from lora_router.peering import conversation, hub
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage
 from lora_router.peering.secret import SecretError
 from lora_router.peering.service import PATH
@@ -304,12 +304,13 @@ class RawPeer:
         return code
 
 
+@pytest.mark.usefixtures("patient_peers")
 async def test_garbage_and_floods_end_their_streams_and_nothing_else(
     tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Low enough for the slowest machine: a peer that only floods is soon forgotten as silent.
-    monkeypatch.setattr(conversation, "MESSAGES_BURST", 30)
-    monkeypatch.setattr(conversation, "MESSAGES_PER_SECOND", 60)
+    # Low enough for the slowest machine.
+    monkeypatch.setattr(conversation, "MESSAGES_BURST", 60)
+    monkeypatch.setattr(conversation, "MESSAGES_PER_SECOND", 30)
     routers = Routers(tmp_path, transport, 2)
     async with routers.run() as apps:
         garbage = RawPeer(routers.ports[0])
@@ -329,6 +330,8 @@ async def test_garbage_and_floods_end_their_streams_and_nothing_else(
                 await flood.call.write(PeerMessage(wants_complete=True).SerializeToString())
         assert await flood.status() != grpc.StatusCode.OK
         assert rejected(apps[0], "flood") == 1
+        # From now on, a peer that only floods may be forgotten as silent.
+        monkeypatch.setattr(hub, "SILENCE_SECONDS", 1.0)
 
         apps[0].fleet.ledger.reserve(pod(apps[0]), "a")
         await until(lambda: seen(apps[1]) == 1)
