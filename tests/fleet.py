@@ -106,16 +106,6 @@ class ManualClock:
         if not timer.cancelled:
             timer.call()
 
-    def stall(self, seconds: float) -> None:
-        """Let time pass in which nothing runs. What was due meanwhile runs afterwards, late."""
-        self.time += seconds
-        late = []
-        while self._due and self._due[0][0] <= self.time:
-            late.append(heapq.heappop(self._due)[2])
-        for timer in late:
-            if not timer.cancelled:
-                timer.call()
-
     def advance(self, seconds: float) -> None:
         until = self.time + seconds
         while self._due and self._due[0][0] <= until:
