@@ -253,7 +253,7 @@ async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
         async with second.run() as process:
             async with asyncio.timeout(60):
                 assert await process.wait() == 1
-    assert b"for gRPC: Address already in use" in second.output
+    assert b"for gRPC (grpc_host, grpc_port): Address already in use" in second.output
     assert b"Traceback" not in second.output
 
 
