@@ -89,7 +89,7 @@ def _told(prompts: Sequence[Prompt]) -> float:
     fleet = Fleet()
     fleet.replace(pod(number, (adapter(0),)) for number in range(8))
     hub = Hub("bench", fleet, dict, clock)
-    hub.peers["peer"] = Peer("peer", "", 0.0)
+    hub.peers["peer"] = Peer("peer", "", 0.0, 0.0)
     hub.add(carrier)
     PrefixExchange(hub, fleet)
     states = list(fleet)

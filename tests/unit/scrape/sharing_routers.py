@@ -201,7 +201,10 @@ class Router:
                 other.hear_of_later(self.name, self.interval)
 
     def hear_of_later(self, name: str, interval: float) -> None:
-        self.clock.call_later(DELAY, lambda: self.sharing.heard(name, interval))
+        self.clock.call_later(DELAY, lambda: self._hear_of(name, interval))
+
+    def _hear_of(self, name: str, interval: float) -> None:
+        self.sharing.heard(name, interval)
 
     def hear_later(self, name: str, reading: Reading, interval: float) -> None:
         self.clock.call_later(DELAY, lambda: self.hear(name, reading, interval))

@@ -489,7 +489,7 @@ class TestHonestRouters:
 
         two.stalls_for = lateness
         for number in range(60):
-            world.running = lambda _pod, load=60.0 * (number % 2): load  # type: ignore[misc]
+            world.running = lambda _pod, load=60.0 * (number % 2): load
             world.run(1.0)
 
         assert one.sharing.counts.audits > 10
@@ -503,7 +503,7 @@ class TestHonestRouters:
 
         one.stalls_for = lateness
         for number in range(60):
-            world.running = lambda _pod, load=60.0 * (number % 2): load  # type: ignore[misc]
+            world.running = lambda _pod, load=60.0 * (number % 2): load
             world.run(1.0)
 
         assert one.sharing.counts.audits > 10
