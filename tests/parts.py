@@ -34,6 +34,8 @@ _NO_TESTS = 5
 _INTERRUPTED = 130
 COVERAGE = _TESTS.parent / "build" / "coverage"
 """Folder with the coverage that each process measured."""
+_FAILED = _TESTS.parent / "build" / "failed-tests.txt"
+"""File with the tests that failed, one in a line, if every process came to its end."""
 
 
 def cores() -> int:
@@ -144,6 +146,7 @@ def main(which: str, *arguments: str) -> int:
     number = _unit_parts() if everything else cores()
     parts = [_OTHERS] * everything + [f"{each}/{number}" for each in range(number)]
     shutil.rmtree(COVERAGE, ignore_errors=True)
+    _FAILED.unlink(missing_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         running = [
@@ -160,7 +163,11 @@ def main(which: str, *arguments: str) -> int:
             elif status != _NO_TESTS:
                 print(f"pytest of part {each.part} ended with status {status}")
     print(f"\nIn all, after {time.monotonic() - began:.0f} s:")
-    print("\n".join(Outcome.of_all(outcomes).lines()))
+    whole = Outcome.of_all(outcomes)
+    print("\n".join(whole.lines()))
+    if len(outcomes) == len(running) and whole.wrong:
+        _FAILED.parent.mkdir(exist_ok=True)
+        _FAILED.write_text("".join(f"{line.partition(' ')[2]}\n" for line in whole.wrong))
     found = [status for status in statuses if status != _NO_TESTS]
     return max(found, key=abs) if found else _NO_TESTS
 

@@ -14,6 +14,7 @@ from lora_router.app_metrics import add_readiness_metric
 from lora_router.asking import Asking
 from lora_router.assembly import connect_lists, make_discovery, make_scraper
 from lora_router.config.settings import Settings
+from lora_router.counted import counted
 from lora_router.debug.gathering import Gathering
 from lora_router.front import Front
 from lora_router.listening import shown_address
@@ -147,11 +148,11 @@ class App(Front):
         if self.loader_lease is not None:
             self.loader_lease.start()
         log.info(
-            "lora-router %s listens: gRPC on %s, admin on %s, %d pods, algorithm %s",
+            "lora-router %s listens: gRPC on %s, admin on %s, %s, algorithm %s",
             __version__,
             shown_address(self._settings.grpc_host, self.transport.port),
             shown_address(self._settings.admin_host, self.admin.port),
-            len(self.fleet),
+            counted(len(self.fleet), "pod"),
             self._settings.algorithm,
         )
         await self.discovery.synced()

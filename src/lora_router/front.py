@@ -28,6 +28,7 @@ from lora_router.assembly import (
     tls_source,
 )
 from lora_router.config.settings import Settings
+from lora_router.counted import counted
 from lora_router.debug.answering import Debug, Process
 from lora_router.debug.fact_rows import RouterFacts
 from lora_router.endpoint_discovery.service import EndpointDiscovery
@@ -217,7 +218,7 @@ class Front:
 
     async def _drain_streams(self, seconds: float) -> None:
         closed = await self.transport.drain(seconds)
-        log.info("drained; %d streams were still open and were closed", closed)
+        log.info("drained; %s closed", counted(closed, "open stream"))
 
     def _facts(self) -> RouterFacts:
         settings = self._settings

@@ -143,6 +143,15 @@ async def test_names_are_text_whatever_they_are(browser: Browser) -> None:
         assert await page.locator("img, body script:not(:last-child)").count() == 0
 
 
+async def test_no_name_looks_like_another_or_like_none(browser: Browser) -> None:
+    made = MadeRouter(0)
+    made.pods = [pod(0, name="vllm\u202e0-")]
+    made.held = [held("id", "\u200b", 30.0)]
+    async with opened(browser, made) as page:
+        await expect(page.locator("#fleet")).to_contain_text("vllm\\u{202e}0-")
+        await expect(page.locator("#held .model")).to_have_text("\\u{200b}")
+
+
 async def test_a_click_on_a_decision_explains_it(browser: Browser) -> None:
     made = MadeRouter()
     slow = decision(

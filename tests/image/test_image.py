@@ -361,7 +361,7 @@ async def test_it_serves_says_so_and_ends_on_its_stop_signal(image: Image) -> No
             process.kill()
         output = (await process.stdout.read()).decode()
         await process.wait()
-    assert "drained; 0 streams were still open" in output
+    assert "drained; 0 open streams closed" in output
     assert "Traceback" not in output
     assert image.files() == before
 

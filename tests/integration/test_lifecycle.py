@@ -54,7 +54,7 @@ async def test_sigterm_is_not_ready_at_once_and_open_streams_finish(
                     pod.may_end.set()
                     assert (await response.read()).endswith(b"[DONE]\n\n")
                 assert await asyncio.wait_for(process.wait(), 60) == 0
-        assert b"drained; 0 streams were still open" in served.output
+        assert b"drained; 0 open streams closed" in served.output
 
 
 async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path, transport: str) -> None:
@@ -77,7 +77,7 @@ async def test_answers_that_outlive_the_drain_run_on(tmp_path: Path, transport: 
                     body = await response.read()
                     assert body.endswith(b"[DONE]\n\n")
                     assert pod.aborted == 0
-        assert b"drained; 1 streams were still open and were closed" in served.output
+        assert b"drained; 1 open stream closed" in served.output
 
 
 async def test_without_a_router_the_gateway_fails_closed_and_recovers(
@@ -231,4 +231,4 @@ async def test_the_readiness_page_tells_of_a_bad_edit(tmp_path: Path) -> None:
                 while "discovery_error" not in (await served.readiness())[1]:
                     await asyncio.sleep(0.05)
             assert (await served.readiness())[0] == 200
-        assert b"the last valid list of 1 pods stays" in served.output
+        assert b"the last valid list of 1 pod stays" in served.output

@@ -181,7 +181,7 @@ async def test_a_second_signal_ends_a_drain_that_waits_for_streams(
             assert await stream.read() is grpc.aio.EOF
             assert await stream.code() is grpc.StatusCode.OK
         assert await asyncio.wait_for(process.wait(), 60) == 0
-    assert b"drained; 1 streams were still open and were closed" in served.output
+    assert b"drained; 1 open stream closed" in served.output
 
 
 async def listens(port: int) -> bool:

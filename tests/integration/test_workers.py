@@ -194,7 +194,7 @@ async def test_a_signal_drains_all_workers(tmp_path: Path, number: signal.Signal
                 assert await router.process.wait() == 0
         assert answers.lost == 0
         await until_gone(pids)
-    assert router.served.output.count(b"drained; 0 streams were still open") == 2
+    assert router.served.output.count(b"drained; 0 open streams closed") == 2
     assert b"Traceback" not in router.served.output
 
 

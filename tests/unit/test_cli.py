@@ -193,6 +193,21 @@ def test_a_config_file_that_is_not_there_is_named() -> None:
     assert "missing.yaml: cannot be read: No such file or directory" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--model", "--request"])
+def test_explain_needs_a_name(option: str) -> None:
+    result = run("explain", option, "")
+
+    assert (result.exit_code, result.stderr) == (2, f"lora-router: {option}: must not be empty\n")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "1e300"])
+def test_a_demo_ends(seconds: str) -> None:
+    result = run("demo", "--duration", seconds)
+
+    assert result.exit_code == 2
+    assert "--duration" in result.stderr
+
+
 @pytest.mark.slow
 def test_envoy_config_prints_yaml_or_json() -> None:
     settings = ("--set", "target_pod_header=x-pod", "--set", "envoy_pods=original-dst")

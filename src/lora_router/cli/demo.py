@@ -9,12 +9,19 @@ from lora_router.cli.options import AsJson, complete_algorithm, fail
 _MOST_ROUTERS = 16
 """The number of routers that a mesh of peers is made for."""
 _MOST_SLOTS = 16
+_LONGEST_SECONDS = 3600.0
+"""All requests of the load are drawn before the first one is sent."""
 
 
 def demo(
     duration: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="Length of the load for each algorithm.", min=1.0),
+        typer.Option(
+            metavar="SECONDS",
+            help="Length of the load for each algorithm.",
+            min=1.0,
+            max=_LONGEST_SECONDS,
+        ),
     ] = 15.0,
     algorithm: Annotated[
         list[str] | None,

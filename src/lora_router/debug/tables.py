@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lora_router.counted import counted
 from lora_router.debug.pages import (
     AdaptersPage,
     HeldPage,
@@ -166,7 +167,9 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
         pods.append(f"loaded on {_list(row.loaded)}")
     if row.declared_by:
         lacks = row.listed < row.wanted
-        where = f"{row.listed} of {_pods(row.wanted)}" if lacks else _pods(row.listed)
+        where = (
+            f"{row.listed} of {counted(row.wanted, 'pod')}" if lacks else counted(row.listed, "pod")
+        )
         pods.append(f"{row.state}: on {where}")
         if row.loading:
             pods.append(f"loading on {_list(row.loading)}")
@@ -174,7 +177,7 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
             first = row.failing[0]
             pods.append(f"{first.pod} cannot {first.action} it: {first.reason}")
     elif not row.running and not row.loaded:
-        pods.append(f"listed by {_pods(row.listed)}")
+        pods.append(f"listed by {counted(row.listed, 'pod')}")
     return (
         row.name,
         *map(str, figures),
@@ -182,10 +185,6 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
         _short(row.p99_seconds),
         "; ".join(pods),
     )
-
-
-def _pods(number: int) -> str:
-    return "1 pod" if number == 1 else f"{number} pods"
 
 
 def held_table(page: HeldPage, width: int) -> RenderableType:

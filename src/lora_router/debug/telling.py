@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from lora_router.counted import counted
 from lora_router.debug.reasons import REASONS
 from lora_router.debug.rows import CandidateRow, DecisionRow, ExplainedDecision, Explanation
 
@@ -43,7 +44,7 @@ def tell_now(found: Explanation) -> str:
         lines = [f"A request for {name} would be held now. {found.algorithm} holds it{why}."]
         if found.held:
             lines.append(
-                f"{_count(found.held, 'request')} with the same question "
+                f"{counted(found.held, 'request')} with the same question "
                 f"{_waits(found.held)} already."
             )
         if found.wanted is not None:
@@ -135,7 +136,7 @@ def _seen(verb: str, seen: Sequence[CandidateRow]) -> list[str]:
     if not seen:
         return []
     shown = ", ".join(
-        f"{each.pod} ({_count(each.requests or 0, 'request')}, {_slots(each.free_slots)})"
+        f"{each.pod} ({counted(each.requests or 0, 'request')}, {_slots(each.free_slots)})"
         for each in seen[:_NAMED]
     )
     return [f"{verb} {shown}{_others(len(seen))}."]
@@ -224,7 +225,7 @@ def _sum(row: CandidateRow) -> str:
 
 def _term(name: str, value: float) -> str:
     if name == "requests":
-        return f"{_count(int(value), 'request')} in flight"
+        return f"{counted(int(value), 'request')} in flight"
     return f"{_number(value)} {_TERMS.get(name, name)}"
 
 
@@ -239,7 +240,7 @@ def _excluded(candidates: Iterable[CandidateRow], counts: Mapping[str, int]) -> 
         more = max(counts.get(cause, 0), len(pods)) - len(pods)
         parts.append(f"{_list(pods, more)} ({cause})")
     rest = Counter({cause: count for cause, count in counts.items() if cause not in by_cause})
-    parts += [f"{_count(count, 'pod')} ({cause})" for cause, count in rest.most_common(_NAMED)]
+    parts += [f"{counted(count, 'pod')} ({cause})" for cause, count in rest.most_common(_NAMED)]
     return [f"Excluded: {'; '.join(parts)}."] if parts else []
 
 
@@ -263,10 +264,6 @@ def _others(count: int) -> str:
     return f", and {count - _NAMED} more" if count > _NAMED else ""
 
 
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _waits(count: int) -> str:
     return "waits" if count == 1 else "wait"
 
@@ -274,7 +271,7 @@ def _waits(count: int) -> str:
 def _slots(free: int | None) -> str:
     if free is None:
         return "an unknown number of slots"
-    return "no free slot" if free <= 0 else _count(free, "free slot")
+    return "no free slot" if free <= 0 else counted(free, "free slot")
 
 
 def _capital(text: str) -> str:

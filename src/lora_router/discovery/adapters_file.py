@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from lora_router.adapters.sources import AllowedSources
+from lora_router.counted import counted
 from lora_router.discovery.adapters_list import AdaptersList, parse_adapters
 from lora_router.discovery.watched_file import WatchedFile
 from lora_router.supervision import Supervisor
@@ -47,10 +48,6 @@ class AdaptersFile(WatchedFile[AdaptersList]):
 
     async def _declared(self, found: AdaptersList) -> str:
         await self._declare(found)
-        return f"{_counted(len(found.adapters), 'adapter')} and " + _counted(
+        return f"{counted(len(found.adapters), 'adapter')} and " + counted(
             len(found.templates), "template"
         )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from lora_router.counted import counted
 from lora_router.discovery.fleet_update import PODS_AT_ONCE, update_fleet
 from lora_router.discovery.kubernetes_api import (
     ApiError,
@@ -191,8 +192,8 @@ class KubernetesPods:
         scope.heard = self._clock()
         if scope.error is not None:
             scope.error = None
-            message = "watch of %s recovered; %d pods"
-            self._limit.log(log, logging.INFO, "recovered", message, scope, len(scope.pods))
+            message, pods = "watch of %s recovered; %s", counted(len(scope.pods), "pod")
+            self._limit.log(log, logging.INFO, "recovered", message, scope, pods)
 
     async def _listed(self, scope: "_Scope", objects: Sequence[PodObject]) -> None:
         found: dict[str, tuple[Pod, ...]] = {}
@@ -208,7 +209,9 @@ class KubernetesPods:
             del scope.problems[name]
         if first:
             pods = [pod for pods in found.values() for pod in pods]
-            log.info("%s: %d pods, %d of them ready", scope, len(pods), _count_ready(pods))
+            log.info(
+                "%s: %s, %d of them ready", scope, counted(len(pods), "pod"), _count_ready(pods)
+            )
         await self._apply(scope, {**gone, **found}, quiet=first)
         if all(other.listed for other in self._scopes):
             self._fleet.synced = True
@@ -284,7 +287,11 @@ class KubernetesPods:
     def _lost(self, scope: "_Scope", error: ApiError, retry_seconds: float) -> None:
         self._observer.discovery_lost(error.cause)
         if scope.error is None:
-            stay = f"the last {len(scope.pods)} pods stay in use" if scope.listed else "no pods yet"
+            stay = (
+                f"the last list of {counted(len(scope.pods), 'pod')} stays in use"
+                if scope.listed
+                else "no pods yet"
+            )
             self._limit.log(
                 log,
                 logging.WARNING,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_router.counted import counted
 from lora_router.discovery.fleet_update import PODS_AT_ONCE, update_fleet
 from lora_router.discovery.page_urls import PageRules
 from lora_router.discovery.pods_list import PodsFileError, parse_pods
@@ -107,7 +108,7 @@ class PodsFile(WatchedFile[_Found]):
         # Only now: if the update failed, the next run of the task repeats it.
         before, self._known = self._known, found.pods
         await _free(before)
-        return f"{len(found.pods)} pods"
+        return counted(len(found.pods), "pod")
 
 
 async def _free(pods: dict[str, Pod]) -> None:

@@ -42,8 +42,3 @@ def named(names: Sequence[str]) -> str:
     shown = ", ".join(names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with the noun in the form that fits."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from lora_router.counted import counted
 from lora_router.doctor.facts import Facts
-from lora_router.doctor.findings import Finding, Severity, counted
+from lora_router.doctor.findings import Finding, Severity
 
 _CUTS = 3
 """Requests that are given up after the same time."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from lora_router.counted import counted
 from lora_router.doctor.facts import Facts, Pod
-from lora_router.doctor.findings import Finding, Severity, counted, named
+from lora_router.doctor.findings import Finding, Severity, named
 from lora_router.fleet.load_seconds import SLOW_SECONDS
 from lora_router.fleet.lora_spec import ASSUMED
 

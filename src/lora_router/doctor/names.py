@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from lora_router.counted import counted
 from lora_router.doctor.facts import Facts
-from lora_router.doctor.findings import Finding, Severity, counted, named
+from lora_router.doctor.findings import Finding, Severity, named
 
 
 def ambiguous(facts: Facts) -> Iterator[Finding]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from lora_router.counted import counted
 from lora_router.doctor.facts import Facts
-from lora_router.doctor.findings import Finding, Severity, counted, named
+from lora_router.doctor.findings import Finding, Severity, named
 
 CLOCK_SECONDS = 5.0
 """A clock that is off by more is wrong."""

@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from lora_router.counted import counted
 from lora_router.doctor.facts import Facts
-from lora_router.doctor.findings import ORDER, Finding, Severity, counted
+from lora_router.doctor.findings import ORDER, Finding, Severity
 from lora_router.terminal import visible
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.HINT: "bold"}

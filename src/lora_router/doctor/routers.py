@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from lora_router.counted import counted
 from lora_router.doctor.facts import Facts
-from lora_router.doctor.findings import Finding, Severity, counted, named
+from lora_router.doctor.findings import Finding, Severity, named
 
 LAG_SECONDS = 0.25
 CERTIFICATE_ERROR_SECONDS = 2 * 86400.0

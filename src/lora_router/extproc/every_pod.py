@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from lora_router.counted import counted
 from lora_router.extproc.errors import ErrorAnswer, busy_answer, refusal_answer
 from lora_router.fleet.pod_calls import CallsPods, PodRequest, PodResult
 from lora_router.fleet.pod_state import PodState
@@ -130,9 +131,9 @@ class EveryPod:
         self.calls -= 1
         failed = _failures(results, is_unload="unload" in request.path)
         log.info(
-            "%s was sent to %d pods, %d of them failed%s",
+            "%s was sent to %s, %d of them failed%s",
             request.path.partition("?")[0],
-            len(results),
+            counted(len(results), "pod"),
             len(failed),
             f"; {failed[0].state.pod.name}: {failed[0].status}" if failed else "",
         )
@@ -155,8 +156,8 @@ def _answer(results: Sequence[PodResult], failed: Sequence[PodResult]) -> ErrorA
         first = failed[0]
         status, code = first.status, "pods_failed"
         message = (
-            f"{len(failed)} of {len(results)} pods failed. The first one is {first.state.pod.name} "
-            f"with status {first.status}."
+            f"{len(failed)} of {counted(len(results), 'pod')} failed. The first one is "
+            f"{first.state.pod.name} with status {first.status}."
         )
         kind = "invalid_request_error" if status < 500 else "api_error"
         document["error"] = {"message": message, "type": kind, "param": None, "code": code}

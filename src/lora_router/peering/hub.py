@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 
 from lora_router.clock import Clock, Timer
+from lora_router.counted import counted
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
 from lora_router.fleet.peer_shares import MISSED
@@ -148,7 +149,7 @@ class Hub:
                 self.rejected("too-many-peers", f"more than {most} peers", name)
                 return None
             peer = self.peers[name] = Peer(name, release, self.now(), self.awake())
-            log.info("peer %s joined, %d peers", name, len(self.peers))
+            log.info("peer %s joined, %s", name, counted(len(self.peers), "peer"))
             if self.ids is not None:
                 self.ids.joined()
             if self.prefixes is not None:
@@ -322,7 +323,7 @@ class Hub:
     def _forget(self, peer: Peer, why: str) -> None:
         del self.peers[peer.name]
         self._others_hold = any(each.held for each in self.peers.values())
-        log.info("peer %s %s, %d peers", peer.name, why, len(self.peers))
+        log.info("peer %s %s, %s", peer.name, why, counted(len(self.peers), "peer"))
         for carrier in self._carriers:
             carrier.forget(peer.name, why)
         parts = (

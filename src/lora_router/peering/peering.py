@@ -7,6 +7,7 @@ import socket
 from typing import Protocol
 
 from lora_router.clock import Clock
+from lora_router.counted import counted
 from lora_router.fleet.fleet import Fleet
 from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
@@ -114,7 +115,7 @@ class Peering:
         except TimeoutError:
             log.warning("not all peers have reported within %g s", _JOIN_SECONDS)
         else:
-            log.info("%d peers have reported", len(self.hub.peers))
+            log.info("heard of %s", counted(len(self.hub.peers), "peer"))
 
     def drain(self) -> None:
         """End the streams of others, so that they do not delay the end of the server.

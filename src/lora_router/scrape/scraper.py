@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
+from lora_router.counted import counted
 from lora_router.fleet.catalog_digests import CatalogDigests
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
@@ -166,7 +167,7 @@ class Scraper:
                 await self._all_tried.wait()
         except TimeoutError:
             unread = sum(state.metrics is None for state in self._fleet.ready())
-            log.warning("startup timeout: ready without a scrape of %d pods", unread)
+            log.warning("startup timeout: ready without a scrape of %s", counted(unread, "pod"))
 
     # Reads out of turn
 

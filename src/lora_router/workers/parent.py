@@ -27,6 +27,7 @@ from lora_router.assembly import (
     tls_source,
 )
 from lora_router.config.settings import Settings
+from lora_router.counted import counted
 from lora_router.debug.gathering import Gathering
 from lora_router.extproc.tls import load_tls
 from lora_router.extproc.transport_error import listen_error
@@ -198,11 +199,11 @@ class Parent:
         self.crew.start()
         await self.crew.started()
         log.info(
-            "lora-router %s listens: gRPC on %s, admin on %s, %d pods, algorithm %s, %d workers",
+            "lora-router %s listens: gRPC on %s, admin on %s, %s, algorithm %s, %d workers",
             __version__,
             shown_address(settings.grpc_host, self.port),
             shown_address(settings.admin_host, self.admin.port),
-            len(self.fleet),
+            counted(len(self.fleet), "pod"),
             settings.algorithm,
             settings.workers,
         )

@@ -34,7 +34,7 @@ def test_an_adapter_that_no_pod_has_says_what_it_waits_for() -> None:
     assert "none of 3 pods that match has a place" in conditions(waiting)["Ready"][2]
     blocked = AdapterState(fit=1, blocked=1, blocked_reason="ml/a: there is no such call")
     text = conditions(wanted_status(record(), blocked))["Ready"][2]
-    assert text == "none of 1 pods that match takes loads: ml/a: there is no such call"
+    assert text == "no pod that matches takes loads, of 1: ml/a: there is no such call"
     loading = wanted_status(record(), AdapterState(fit=3, placed=2))
     assert loading.phase == "Scheduled"
     assert conditions(loading)["Bound"] == ("False", "Loading", "0 of 2 pods have loaded it")

@@ -457,8 +457,8 @@ class TestTheCache:
             assert pods.status()["discovery_error"] == "namespace ml: status 503: starting"
             await until(lambda: pods.last_error is None)
         assert caplog.text.count("watch of namespace ml failed") == 1
-        assert "the last 1 pods stay in use" in caplog.text
-        assert "watch of namespace ml recovered; 1 pods" in caplog.text
+        assert "the last list of 1 pod stays in use" in caplog.text
+        assert "watch of namespace ml recovered; 1 pod" in caplog.text
 
     async def test_many_names_are_cut_short(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

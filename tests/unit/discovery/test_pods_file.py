@@ -439,7 +439,7 @@ async def test_a_bad_edit_is_logged_once_and_the_last_good_list_stays(
     assert watched.names() == ["a"]
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
-    assert "the last valid list of 1 pods stays" in errors[0]
+    assert "the last valid list of 1 pod stays" in errors[0]
 
     watched.path.write_text(entry())
     await watched.until_right()

@@ -3,6 +3,13 @@
 
 function $(selector, within = document) { return within.querySelector(selector); }
 
+// What is invisible or changes the order of the text around it, as an escape. Names come from clients
+// and pods: one must not look like another, or like none.
+function visible(text) {
+  return text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (found) =>
+    found === "\n" ? found : `\\u{${found.codePointAt(0).toString(16)}}`);
+}
+
 function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -11,16 +18,19 @@ function el(tag, properties = {}, ...children) {
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children
+    .filter((child) => child !== null && child !== undefined)
+    .map((child) => (typeof child === "string" ? visible(child) : child)));
   return element;
 }
 
 function put(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const shown = visible(String(text));
+  if (element.textContent !== shown) element.textContent = shown;
 }
 
 function mark(element, name, value) {
-  const text = value === null || value === false ? null : value === true ? "" : String(value);
+  const text = value === null || value === false ? null : value === true ? "" : visible(String(value));
   if (element.getAttribute(name) === text) return;
   if (text === null) element.removeAttribute(name);
   else element.setAttribute(name, text);
