@@ -80,11 +80,13 @@ async def measure(plan: FleetPlan, folder: Path, seconds: float) -> Figures:
     # A version that belongs on one pod moves as soon as one has it.
     async with adapter_fleet(plan, folder, rest, changed) as fleet:
         figures.all_loaded = await until(lambda: fleet.loaded() >= set(names))
-        async with fleet.under_load(lambda: [*fleet.declared]):
+        served = [*names]
+        async with fleet.under_load(lambda: served):
             await asyncio.sleep(seconds)
             for number in range(3):
                 fleet.declare([f"new-{number}"])
                 figures.new_served.append(await fleet.until_served(f"new-{number}"))
+                served.append(f"new-{number}")
             await asyncio.sleep(seconds)
             await change_pods(fleet, figures)
             await asyncio.sleep(seconds)

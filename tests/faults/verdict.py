@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tests.faults.load import Seen
+from tests.faults.load import GAVE_UP, Seen
 
 LONG_WAIT_SECONDS = 3.0
 
@@ -25,7 +25,7 @@ class Verdict:
     """Requests that were sent before the fault and failed without a first byte."""
     waited: int
     """Requests sent after the fault whose first byte, or failure, took over three seconds, without
-    the time that other processes of the machine took from them."""
+    the time that other processes of the machine took from them, and those whose client gave up."""
     saw: Counter[str]
     """What clients of requests that were not served saw."""
     pods: Counter[str]
@@ -60,7 +60,9 @@ def verdict(seen: Iterable[Seen], fault_at: float, until: float = float("inf")) 
         cut=sum(each.status == 200 for each in before),
         failed_before=sum(each.status != 200 for each in before),
         waited=sum(
-            each.first_byte_seconds - each.taken_seconds > LONG_WAIT_SECONDS for each in after
+            each.error == GAVE_UP
+            or each.first_byte_seconds - each.taken_seconds > LONG_WAIT_SECONDS
+            for each in after
         ),
         saw=Counter(f"{each.status} {each.error}".strip() for each in (*lost, *before)),
         pods=Counter(each.pod for each in after if each.at >= fault_at + 1),

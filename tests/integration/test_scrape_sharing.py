@@ -112,7 +112,7 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    folder: Path, *, routers: int = 3, pods: int = 6, transport: str = "builtin", **changes: object
+    folder: Path, *, routers: int = 3, pods: int = 8, transport: str = "builtin", **changes: object
 ) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         made = [CountingPod(f"pod-{number}") for number in range(pods)]
@@ -175,7 +175,7 @@ async def test_a_list_that_changed_reaches_all_routers(tmp_path: Path) -> None:
         for pod in here.pods:
             pod.models.append("new")
 
-        await until(lambda: all(len(app.fleet.serving("new").pods) == 6 for app in here.apps))
+        await until(lambda: all(len(app.fleet.serving("new").pods) == 8 for app in here.apps))
         # Half of what three routers need that do not share.
         await here.until_rate(0.5 * len(here.apps) / 2.0, here.list_reads)
 
