@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from lora_router.counted import counted
 from lora_router.doctor.examination import examine, exit_status
 from lora_router.doctor.facts import Adapter, Facts
-from lora_router.counted import counted
 from lora_router.doctor.findings import Finding, Severity, named
 from lora_router.extproc.gateway_faults import EARLY_IN_A_ROW, GatewayFaults
 from lora_router.fleet.ambiguous_names import TWO_PARENTS
