@@ -31,7 +31,7 @@ def test_an_adapter_that_no_pod_has_says_what_it_waits_for() -> None:
     assert "knows no ready pod of this namespace" in conditions(nothing)["Ready"][2]
     waiting = wanted_status(record(), AdapterState(fit=3))
     assert (waiting.phase, conditions(waiting)["Scheduled"][1]) == ("Pending", "NotPlaced")
-    assert "none of 3 pods that match has a place" in conditions(waiting)["Ready"][2]
+    assert "no pod that matches has a place for it now, of 3" in conditions(waiting)["Ready"][2]
     blocked = AdapterState(fit=1, blocked=1, blocked_reason="ml/a: there is no such call")
     text = conditions(wanted_status(record(), blocked))["Ready"][2]
     assert text == "no pod that matches takes loads, of 1: ml/a: there is no such call"
