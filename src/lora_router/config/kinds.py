@@ -80,6 +80,13 @@ def _listed(value: object) -> object:
     return value
 
 
+def _joined(value: object) -> object:
+    """Join a list from YAML: several of one thing may be written as the other settings' lists."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return value
+
+
 def _mapped(value: object) -> object:
     """Split ``a=1,b=2``. Convert numbers from YAML to text."""
     if isinstance(value, str):
@@ -268,7 +275,7 @@ IpAddress = Annotated[
     Allowed("an IP address without brackets"),
 ]
 HostsAndPorts = Annotated[
-    Annotated[str, AfterValidator(name_rules.hosts_and_ports)] | None,
+    Annotated[str, BeforeValidator(_joined), AfterValidator(name_rules.hosts_and_ports)] | None,
     Allowed("host:port, or several joined by commas"),
 ]
 Peering = Annotated[

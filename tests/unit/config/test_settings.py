@@ -143,6 +143,19 @@ class TestLayers:
         assert load(file=write).settings.endpoints == Path("/etc/pods.yaml")
         assert load({}, {"endpoints": "pods.yaml"}).settings.endpoints == Path("pods.yaml")
 
+    def test_addresses_may_be_a_list_as_other_settings(self, write: Path) -> None:
+        write.write_text(
+            "peers: [10.0.0.1:50052, '[::1]:50052']\npeer_allow_unauthenticated: true\n"
+            "envoy_router_address: [a:1]\n"
+        )
+
+        settings = load(file=write).settings
+
+        assert (settings.peers, settings.envoy_router_address) == (
+            "10.0.0.1:50052,[::1]:50052",
+            "a:1",
+        )
+
     def test_lists_and_mappings_can_be_written_as_text(self, write: Path) -> None:
         environ = {
             "LORA_ROUTER_INFERENCE_PATHS": "/a, /b,",
