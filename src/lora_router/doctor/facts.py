@@ -107,6 +107,8 @@ class Facts:
     pods: Sequence[Pod] = ()
     adapters: Sequence[Adapter] = ()
     """The busiest ones."""
+    adapters_more: int = 0
+    """How many there are besides."""
     readiness: Mapping[str, object] = field(default_factory=dict)
     """What ``/readyz`` says."""
     metrics: Mapping[str, Sequence[tuple[Labels, float]]] = field(default_factory=dict)

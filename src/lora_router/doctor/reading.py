@@ -63,6 +63,7 @@ async def read_facts(client: DebugClient, *, pause_seconds: float = 1.0) -> Fact
         unreachable=sorted({*routers.unreachable, *facts[0].unreachable}),
         pods=_pods([page.pods for page in facts]),
         adapters=[_adapter(row) for row in adapters.adapters],
+        adapters_more=adapters.more,
         readiness=readiness,
         metrics=metrics,
         details=Counter(row.details for row in decisions.decisions if row.details),

@@ -36,6 +36,8 @@ def document(findings: Sequence[Finding], facts: Facts) -> dict[str, object]:
         "version": facts.router.version,
         "routers": len(facts.routers),
         "pods": len(facts.pods),
+        "adapters": len(facts.adapters),
+        "adapters_not_seen": facts.adapters_more,
         **{f"{severity}s": _number(findings, severity) for severity in ORDER},
         "findings": [asdict(finding) for finding in findings],
     }
@@ -43,6 +45,9 @@ def document(findings: Sequence[Finding], facts: Facts) -> dict[str, object]:
 
 def _summary(findings: Sequence[Finding], facts: Facts) -> str:
     seen = f"{counted(len(facts.routers), 'router')}, {counted(len(facts.pods), 'pod')}"
+    if facts.adapters_more:
+        number = len(facts.adapters)
+        seen += f", and the busiest {number:,} of {number + facts.adapters_more:,} adapters"
     if not findings:
         return f"Nothing is wrong. Looked at {seen}."
     numbers = ", ".join(

@@ -50,6 +50,19 @@ def test_a_healthy_fleet_gets_one_line() -> None:
     assert captured.get() == "Nothing is wrong. Looked at 2 routers, 2 pods.\n"
 
 
+def test_adapters_that_were_not_looked_at_are_counted() -> None:
+    facts = replace(HEALTHY, adapters_more=4_000)
+    console = Console(width=100)
+
+    with console.capture() as captured:
+        console.print(render([], facts))
+
+    number = len(HEALTHY.adapters)
+    shown = f"and the busiest {number} of {number + 4_000:,} adapters."
+    assert shown in captured.get()
+    assert document([], facts)["adapters_not_seen"] == 4_000
+
+
 def test_the_document_has_all_findings_and_their_numbers() -> None:
     found = document(examine(SICK), SICK)
     assert (found["errors"], found["warnings"], found["hints"]) == (1, 2, 1)
