@@ -129,7 +129,7 @@ class FirstPlaces:
         now, waits, is_waited_for = self._now(), self._waits, name in self.names
         failing = self._failures.of_adapter(name)
         best: PodLoads | None = None
-        may_have_it = in_vain = 0
+        may_have_it = in_vain = full = 0
         next_at = now + _NO_POD_SECONDS
         for number, pod in enumerate(tuple(self._pods.values()), 1):
             if number % _PODS_AT_ONCE == 0:
@@ -150,6 +150,8 @@ class FirstPlaces:
                 in_vain += 1
             elif not pod.is_fit(now) or not (is_waited_for or pod.free > len(pod.missing)):
                 continue
+            elif self._stays_full(pod):
+                full += 1
             elif best is None or _preference(pod, name) < _preference(best, name):
                 best = pod
         if best is not None:
@@ -157,8 +159,20 @@ class FirstPlaces:
             reason = "first-use" if is_waited_for else "copies"
             best.put_first(Place(adapter, best.state, reason))
             self._look_at(best)
-        elif is_waited_for and in_vain == may_have_it and waits is not None:
-            waits.failed(name, "no pod can load it", max(0.0, next_at - now))
+        elif is_waited_for and in_vain + full == may_have_it and waits is not None:
+            why = "no pod has room for it" if full and not in_vain else "no pod can load it"
+            waits.failed(name, why, max(0.0, next_at - now))
+
+    def _stays_full(self, pod: PodLoads) -> bool:
+        """Return whether nothing that the pod lists may leave for another adapter."""
+        if pod.free > 0 or pod.leaving is not None or pod.lost:
+            return False
+        retirement = self._retirement
+        for name in pod.state.adapters:
+            declared = retirement.declared.get(name)
+            if retirement.is_managed(name) and (declared is None or not declared.pinned):
+                return False
+        return True
 
 
 def _preference(pod: PodLoads, name: str) -> tuple[bool, bool, bool, float]:

@@ -577,6 +577,23 @@ def test_requests_for_an_adapter_that_no_pod_may_load_are_refused() -> None:
     assert loading.waits.refused == [("a", "no pod can load it")]
 
 
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_requests_are_refused_if_all_memory_is_taken_for_good(is_declared: bool) -> None:
+    stays = adapter("stays", pinned=True)
+    loading = Loading(1, memory=1, declared=[stays] if is_declared else [])
+    if not is_declared:
+        loading.pods.listed[loading.state(1)] = {"stays": ""}
+        loading.pods.show(loading.state(1))
+    loading.run(1.0)
+    assert loading.loaded(1) == ["stays"]
+
+    loading.declarations.add("template", adapter("a"))
+    loading.loader.want("a")
+    loading.run(0.05)
+
+    assert loading.waits.refused == [("a", "no pod has room for it")]
+
+
 def test_requests_are_refused_if_no_pod_allows_loads() -> None:
     loading = Loading(2, declared=adapters(1))
     loading.pods.answer = lambda _call: "cannot-load"
