@@ -316,7 +316,7 @@ async def test_all_that_happened_while_the_api_server_was_away_is_known_after(
             await kube.stop_api()
             await until(lambda: watcher.pods.last_error is not None)
             assert len(watcher.names()) == 2
-            assert "the last 2 pods stay in use" in caplog.text
+            assert "the last list of 2 pods stays in use" in caplog.text
 
             await kube.start_api()
             await proxy.__aenter__()

@@ -73,6 +73,15 @@ def test_notes_that_cannot_be_read_are_no_candidates(error: type[BaseException])
     assert Recollection({"raises": Raises(error)}).recall("raises", 1, "pod-1", "") == ()
 
 
+@pytest.fixture
+def in_a_terminal() -> Iterator[None]:
+    """Python's own handler, as in a terminal. In the background of a shell, SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_a_terminal")
 def test_ctrl_c_ends_a_simulation() -> None:
     with pytest.raises(KeyboardInterrupt):
         ask(Raises(KeyboardInterrupt))
