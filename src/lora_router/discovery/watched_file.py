@@ -24,8 +24,8 @@ log = logging.getLogger("lora_router.discovery")
 MAX_FILE_BYTES = 16 * 1024 * 1024
 _LONG_FILE_BYTES = 128 * 1024
 """A longer file takes tens of milliseconds to parse."""
-_SETTLE_SECONDS = 0.1
-"""For how long a changed file must stay as it is before it is used."""
+_SETTLE_SHARE = 0.1
+"""The part of the time between two looks for which a changed file must stay as it is."""
 _MAX_UNSETTLED = 20
 """So often in a row a file is found being written. Then it is used all the same."""
 
@@ -151,7 +151,7 @@ class WatchedFile(Generic[Content]):
 
         Who writes a file line by line does not want what is missing so far to be removed.
         """
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await asyncio.sleep(_SETTLE_SHARE * self._interval)
         again = await in_thread(lambda: _look_at(self._path, _not_parsed, digest), self._what)
         if again.digest == digest or self._unsettled >= _MAX_UNSETTLED:
             self._unsettled = 0
