@@ -1,4 +1,4 @@
-"""Time and timers, as the event loop or a simulation has them."""
+"""Time and timers, as the event loop or a simulation has them, and turns that come late."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -19,3 +19,27 @@ class Clock(Protocol):
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call once, ``seconds`` from now."""
+
+
+class LateTurns:
+    """Tells which turns of a periodic task to skip, because the event loop stalled before them.
+
+    What arrived during a stall is read after the turn that was due meanwhile. That turn would take
+    for silence what is only unread. Of late turns in a row, every second one is done all the same.
+    """
+
+    __slots__ = ("_longest", "_skipped")
+
+    def __init__(self, longest: float) -> None:
+        """Create it.
+
+        Args:
+            longest: A turn that is late by more seconds shows a stall.
+        """
+        self._longest = longest
+        self._skipped = False
+
+    def skips(self, late: float) -> bool:
+        """Return whether to skip the turn that comes now, so many seconds late."""
+        self._skipped = not self._skipped and late > self._longest
+        return self._skipped

@@ -19,7 +19,7 @@ No I/O: carriers carry the messages, and a clock calls.
 import logging
 from collections.abc import Callable, Collection, Mapping
 
-from lora_router.clock import Clock, Timer
+from lora_router.clock import Clock, LateTurns, Timer
 from lora_router.counted import counted
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
@@ -91,8 +91,7 @@ class Hub:
         self._due_at = 0.0
         self._stalled = 0.0
         """The seconds by which reports were late so far, all together."""
-        self._is_late = False
-        """Whether the next report was put off, because the event loop had stalled."""
+        self._late_turns = LateTurns(_LATE_SECONDS)
         self._extra = Budget(_EXTRA_BURST, _EXTRA_PER_SECOND, clock.now)
         self._others_hold = False
         self._ejections = 0
@@ -275,9 +274,7 @@ class Hub:
         self._stalled += max(0.0, now - self._due_at)
         if self._has_left or not (self.peers or any(each.announces for each in self._carriers)):
             return
-        self._is_late = not self._is_late and now - self._due_at > _LATE_SECONDS
-        if self._is_late:
-            # The event loop stalled. What peers sent meanwhile has to be read first.
+        if self._late_turns.skips(now - self._due_at):
             self._schedule(now + SHORTEST_SECONDS)
             return
         self._sent_at = now

@@ -15,6 +15,7 @@ from contextlib import suppress
 import aiohttp
 
 from lora_router import __version__
+from lora_router.clock import LateTurns
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.outliers import TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
@@ -92,11 +93,9 @@ class HealthCheck:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        due, waits = loop.time(), False
+        due, late_turns = loop.time(), LateTurns(_STALL_SECONDS)
         while True:
-            # After a stall, what pods answered meanwhile has to be read first.
-            waits = not waits and loop.time() - due > _STALL_SECONDS
-            if not waits:
+            if not late_turns.skips(loop.time() - due):
                 self._fleet.check_health()
             due = loop.time() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)

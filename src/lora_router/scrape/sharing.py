@@ -24,6 +24,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from lora_router.clock import LateTurns
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, ReadFailure, Reading
 from lora_router.scrape.audits import Audits
@@ -41,7 +42,7 @@ LATE_INTERVALS = 1.5
 LATE_SECONDS = 0.125
 """Time that a reading may take, from the pod to this router, in addition."""
 _STALL_SECONDS = 0.3
-"""After so long without a tick, the next one waits: the event loop stalled."""
+"""After so long without a tick, the next one is skipped: the event loop stalled."""
 PRESENCE_SECONDS = 0.4
 """A router that has told nothing for this long says that it takes part. It may have no pod to read:
 one router in four has none if three share six pods."""
@@ -110,8 +111,7 @@ class Sharing:
             rng or random.Random(),
         )
         self._ticked_at = clock()
-        self._waits = False
-        """Whether the last tick did nothing, because the event loop had stalled."""
+        self._late_turns = LateTurns(_STALL_SECONDS)
 
     # The pods
 
@@ -274,10 +274,8 @@ class Sharing:
         if now - self._told_at >= PRESENCE_SECONDS:
             self._told_at = now
             self._tell_presence()
-        # Where each tick is late, every second one does its work.
-        self._waits = not self._waits and elapsed > _STALL_SECONDS
-        if self._waits:
-            return  # What others told meanwhile has to be read first.
+        if self._late_turns.skips(elapsed):
+            return
         self.readers.expire(now)
         self._renew_readers()
         if not len(self.readers):
