@@ -167,12 +167,7 @@ class FirstPlaces:
         """Return whether nothing that the pod lists may leave for another adapter."""
         if pod.free > 0 or pod.leaving is not None or pod.lost:
             return False
-        retirement = self._retirement
-        for name in pod.state.adapters:
-            declared = retirement.declared.get(name)
-            if retirement.is_managed(name) and (declared is None or not declared.pinned):
-                return False
-        return True
+        return not any(map(self._retirement.may_make_room, pod.state.adapters))
 
 
 def _preference(pod: PodLoads, name: str) -> tuple[bool, bool, bool, float]:

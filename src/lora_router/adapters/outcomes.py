@@ -14,11 +14,12 @@ log = logging.getLogger("lora_router.adapters")
 
 FIRST_BLOCKED_SECONDS = 30.0
 LONGEST_BLOCKED_SECONDS = 600.0
+"""How long a pod that takes no calls gets none."""
 NOT_LISTED = (
     "the pod says that it has loaded the adapter, but /v1/models does not list it; "
     "the server's log may say why"
 )
-"""How long a pod that takes no calls gets none."""
+"""Why a load failed that the pod confirmed."""
 
 
 class Outcomes:

@@ -80,9 +80,13 @@ class Retirement:
         adapter = self._declarations.named(plain)
         return None if adapter is None or adapter.served_name == name else adapter
 
-    def is_managed(self, name: str) -> bool:
-        """Return whether the loader may unload a name: it is declared, or it was."""
-        return name in self.declared or self.is_outdated(name)
+    def may_make_room(self, name: str) -> bool:
+        """Return whether the loader may unload a name for another one.
+
+        It is declared and not pinned, or it was declared.
+        """
+        adapter = self.declared.get(name)
+        return self.is_outdated(name) if adapter is None else not adapter.pinned
 
 
 MayLeave = Callable[[str], bool]

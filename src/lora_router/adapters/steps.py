@@ -173,14 +173,11 @@ def _sooner(one: Wait | None, other: Wait) -> Wait:
 
 def _least_useful(pod: PodLoads, now: float, around: Surroundings) -> str | None:
     """Return the adapter whose place another one may take, or ``None``."""
-    state, retirement = pod.state, around.retirement
+    state = pod.state
     uses = state.beliefs.last_uses
     found: tuple[tuple[bool, float, float], str] | None = None
     for name in state.adapters:
-        if name in pod.wanted or not retirement.is_managed(name):
-            continue
-        declared = retirement.declared.get(name)
-        if declared is not None and declared.pinned:
+        if name in pod.wanted or not around.retirement.may_make_room(name):
             continue
         if in_use(state, name) or around.is_held(name):
             continue

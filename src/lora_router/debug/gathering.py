@@ -99,6 +99,12 @@ class Answers:
                         self.unreachable.append(name)
         return found
 
+    async def each_part(self, row: type[Row], take: Callable[[list[Row]], None]) -> None:
+        """Hand over the rows of each part that can be read, one part in a turn of the loop."""
+        async for some in in_slices(await self.parts(row), 1):
+            for _, part in some:
+                take(part)
+
 
 class Gathering:
     """Asks all processes, and merges what they answer into the debug pages."""
@@ -137,9 +143,7 @@ class Gathering:
         """
         answers = await self._answers("pods", args)
         merged = MergedPods()
-        async for some in in_slices(await answers.parts(PodPart), 1):
-            for _, part in some:
-                merged.add(part)
+        await answers.each_part(PodPart, merged.add)
         return PodsPage(at=answers.at, unreachable=answers.unreachable, pods=await merged.rows())
 
     async def adapters(self, args: Mapping[str, str] = NO_ARGS) -> AdaptersPage:
@@ -155,9 +159,7 @@ class Gathering:
         limit = Arguments("adapters", args).limit
         answers = await self._answers("adapters", args)
         merged = MergedAdapters()
-        async for some in in_slices(await answers.parts(AdapterPart), 1):
-            for _, part in some:
-                merged.add(part)
+        await answers.each_part(AdapterPart, merged.add)
         rows, left_out = await merged.rows(limit)
         more = left_out + max((answer.more for _, answer in answers.of), default=0)
         return AdaptersPage(

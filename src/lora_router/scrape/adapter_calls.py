@@ -22,6 +22,7 @@ import aiohttp
 from lora_router.adapters.calls import MAX_MESSAGE_LENGTH, Call, Outcome, Result
 from lora_router.connection_error import reason_of
 from lora_router.fleet.pod_state import PodState
+from lora_router.scrape.answer_start import answer_start
 from lora_router.scrape.bounded_connection import BoundedConnector
 from lora_router.scrape.intake import Intake, RefusedReading
 from lora_router.scrape.pod_access import PodAccess
@@ -209,11 +210,7 @@ class AdapterCalls:
             server_hostname=self._access.server_name,
             allow_redirects=False,
         ) as response:
-            text = b""
-            async for piece in response.content.iter_any():
-                text += piece[: _ANSWER_BYTES - len(text)]
-                if len(text) >= _ANSWER_BYTES:
-                    break
+            text = await answer_start(response, _ANSWER_BYTES)
             return response.status, message_of(text)
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -8,6 +8,7 @@ import aiohttp
 from lora_router.connection_error import reason_of
 from lora_router.fleet.pod_calls import PodRequest, PodResult
 from lora_router.fleet.pod_state import PodState
+from lora_router.scrape.answer_start import answer_start
 from lora_router.scrape.bounded_connection import BoundedConnector
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
@@ -87,9 +88,5 @@ class PodCalls:
             server_hostname=self._access.server_name,
             allow_redirects=False,
         ) as response:
-            text = b""
-            async for piece in response.content.iter_any():
-                text += piece[: _ANSWER_BYTES - len(text)]
-                if len(text) >= _ANSWER_BYTES:
-                    break
+            text = await answer_start(response, _ANSWER_BYTES)
             return PodResult(state, response.status, text.decode(errors="replace"))
