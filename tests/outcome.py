@@ -9,6 +9,8 @@ from typing import Self
 
 import pytest
 
+from lora_router.counted import counted
+
 _KINDS = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
 
 
@@ -65,8 +67,7 @@ class Outcome:
     def lines_of_not_run(self) -> Iterator[str]:
         """Yield a line for each reason why tests did not run."""
         for reason, count in sorted(self.not_run.items()):
-            tests = "1 test" if count == 1 else f"{count} tests"
-            yield f"NOT RUN: {tests}: {reason}"
+            yield f"NOT RUN: {counted(count, 'test')}: {reason}"
 
     def lines(self) -> Iterator[str]:
         """Yield what failed, what did not run, and the counts."""

@@ -73,7 +73,7 @@ def explain(
 
     if sum((model is not None, request is not None, last_slow)) != 1:
         fail("name one of --model, --request and --last-slow", status=2)
-    if request == "" or model == "":
+    if "" in (model, request):
         fail(f"{'--model' if request is None else '--request'}: must not be empty", status=2)
     options = {"model": model, "strategy": strategy, "filter": pod_filter, "size": size}
     query = {name: str(value) for name, value in options.items() if value is not None}

@@ -81,7 +81,7 @@ def _listed(value: object) -> object:
 
 
 def _joined(value: object) -> object:
-    """Join a list from YAML: several of one thing may be written as the other settings' lists."""
+    """Join a list from YAML to ``a,b``: it may be written as the lists of other settings."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
     return value

@@ -192,7 +192,8 @@ class KubernetesPods:
         scope.heard = self._clock()
         if scope.error is not None:
             scope.error = None
-            message, pods = "watch of %s recovered; %s", counted(len(scope.pods), "pod")
+            message = "watch of %s recovered; %s"
+            pods = counted(len(scope.pods), "pod")
             self._limit.log(log, logging.INFO, "recovered", message, scope, pods)
 
     async def _listed(self, scope: "_Scope", objects: Sequence[PodObject]) -> None:

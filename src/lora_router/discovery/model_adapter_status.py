@@ -147,9 +147,9 @@ def _why_not(state: AdapterState) -> str:
     if state.placed:
         return "it is being loaded"
     if state.blocked == state.fit:
-        return f"no pod that matches takes loads, of {state.fit}: {state.blocked_reason}"
+        return f"no matching pod takes loads ({state.fit} match): {state.blocked_reason}"
     return (
-        f"no pod that matches has a place for it now, of {state.fit}; it is loaded when requests "
+        f"no matching pod has a place for it now ({state.fit} match); it is loaded when requests "
         "ask for it"
     )
 

@@ -115,7 +115,7 @@ class Peering:
         except TimeoutError:
             log.warning("not all peers have reported within %g s", _JOIN_SECONDS)
         else:
-            log.info("heard of %s", counted(len(self.hub.peers), "peer"))
+            log.info("reports of %s have arrived", counted(len(self.hub.peers), "peer"))
 
     def drain(self) -> None:
         """End the streams of others, so that they do not delay the end of the server.

@@ -31,10 +31,10 @@ def test_an_adapter_that_no_pod_has_says_what_it_waits_for() -> None:
     assert "knows no ready pod of this namespace" in conditions(nothing)["Ready"][2]
     waiting = wanted_status(record(), AdapterState(fit=3))
     assert (waiting.phase, conditions(waiting)["Scheduled"][1]) == ("Pending", "NotPlaced")
-    assert "no pod that matches has a place for it now, of 3" in conditions(waiting)["Ready"][2]
+    assert "no matching pod has a place for it now (3 match)" in conditions(waiting)["Ready"][2]
     blocked = AdapterState(fit=1, blocked=1, blocked_reason="ml/a: there is no such call")
     text = conditions(wanted_status(record(), blocked))["Ready"][2]
-    assert text == "no pod that matches takes loads, of 1: ml/a: there is no such call"
+    assert text == "no matching pod takes loads (1 match): ml/a: there is no such call"
     loading = wanted_status(record(), AdapterState(fit=3, placed=2))
     assert loading.phase == "Scheduled"
     assert conditions(loading)["Bound"] == ("False", "Loading", "0 of 2 pods have loaded it")
