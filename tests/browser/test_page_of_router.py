@@ -14,8 +14,9 @@ from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.browser.browsing import SECONDS, started_browser, watched
 from tests.envoy import Envoy
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until, write_pods
+from tests.integration.gateway import write_pods
 from tests.integration.served import Served
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 expect.set_options(timeout=SECONDS * 1000)

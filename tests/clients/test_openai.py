@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.integration.gateway import until
-
 openai = pytest.importorskip("openai", reason="`make test-clients` installs the clients")
 
 from tests.clients.openai_answers import ARGUMENTS, TEXT  # noqa: E402
 from tests.clients.prompts import CHAT_TOOLS, MESSAGES, SOUND, TOOL  # noqa: E402
 from tests.clients.service import MODELS, REPEATS, Service  # noqa: E402
+from tests.waiting import until  # noqa: E402
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

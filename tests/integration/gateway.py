@@ -1,7 +1,6 @@
 """A complete gateway for tests: a real Envoy, the router, pods, and a client."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -77,14 +76,6 @@ class Gateway:
                 return await reader.read()
         finally:
             writer.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until the condition is true. Fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
-        await asyncio.sleep(0.01)
 
 
 def write_pods(path: Path, pods: Sequence[EchoPod | HastyPod | SimulatedPod]) -> None:

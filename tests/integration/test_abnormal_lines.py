@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import gateway, until
+from tests.integration.gateway import gateway
+from tests.waiting import until
 
 SECRET = "sk-not-for-logs"
 PROMPT = "a prompt that is nobody's business"

@@ -8,7 +8,8 @@ from typing import Any
 
 from lora_router.telemetry.decisions import Decision
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
+from tests.waiting import until
 
 ADAPTERS = ("a1", "a2")
 ROUNDS = 60

@@ -16,7 +16,8 @@ from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from tests.envoy import free_port
 from tests.integration.conftest import TRANSPORTS
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until, write_pods
+from tests.integration.gateway import Gateway, gateway, write_pods
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

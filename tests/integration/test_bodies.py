@@ -12,8 +12,9 @@ import yaml
 
 from tests.envoy import free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until, write_pods
+from tests.integration.gateway import Gateway, gateway, write_pods
 from tests.integration.second_envoy import second_envoy
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

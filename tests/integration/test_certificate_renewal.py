@@ -14,9 +14,10 @@ from lora_router.app import App
 from lora_router.probe import ProbeError, ProbeOptions, probe
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import gateway, until
+from tests.integration.gateway import gateway
 from tests.integration.served import Served
 from tests.integration.test_envoy_tls import settings_of
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until, write_pods
+from tests.integration.gateway import write_pods
 from tests.integration.served import Served
+from tests.waiting import until
 
 WAITS: dict[str, object] = {"tokens": 1, "pause": 0, "waits": True}
 

@@ -12,7 +12,8 @@ import yaml
 from lora_router.adapters import versions
 from lora_router.adapters.declarations import derived_version
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
+from tests.waiting import until
 
 TGI = "tgi_batch_current_size 64\ntgi_queue_size 40\n"
 TRITON = (

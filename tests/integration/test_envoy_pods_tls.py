@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from lora_router.cli.commands import app as cli
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import gateway, until
+from tests.integration.gateway import gateway
+from tests.waiting import until
 
 
 @pytest.fixture

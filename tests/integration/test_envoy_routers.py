@@ -16,9 +16,10 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import gateway, until, write_pods
+from tests.integration.gateway import gateway, write_pods
 from tests.integration.routers import Load, Site, site
 from tests.integration.served import Served
+from tests.waiting import until
 
 TRIES = 4
 MODEL = "only-1"

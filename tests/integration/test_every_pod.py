@@ -11,8 +11,9 @@ from aiohttp import web
 
 from tests.envoy import free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.routers import site
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 

@@ -13,8 +13,9 @@ import yaml
 
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.pages import DOCS, documents
+from tests.waiting import until
 
 PAGE = (DOCS / "gateways.md").read_text()
 Config = dict[str, Any]

@@ -19,9 +19,9 @@ from lora_router.grpc_server.server import GrpcServer
 from lora_router.grpc_server.violations import ErrorCode
 from lora_router.grpc_server.wire import Wire
 from tests.integration.certificates import Certificates
-from tests.integration.gateway import until
 from tests.unit.grpc_server.echo import Echo
 from tests.unit.grpc_server.peer import MAX_MESSAGE, block, message
+from tests.waiting import until
 
 HELLO = frames.PREFACE + frames.settings({})
 MANY_TRIES = 20

@@ -14,8 +14,9 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import gateway, until, write_pods
+from tests.integration.gateway import gateway, write_pods
 from tests.integration.served import Served
+from tests.waiting import until
 
 ADAPTERS = ("a1", "a2", "a3")
 

@@ -9,9 +9,10 @@ import pytest
 
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy
-from tests.integration.gateway import Gateway, gateway, until, write_pods
+from tests.integration.gateway import Gateway, gateway, write_pods
 from tests.integration.id_pod import IdPod
 from tests.integration.second_envoy import second_envoy
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 

@@ -12,7 +12,6 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until
 from tests.unit.discovery.api_server import (
     OBJECTIVES,
     PODS,
@@ -22,6 +21,7 @@ from tests.unit.discovery.api_server import (
     inference_pool,
     ready_pod,
 )
+from tests.waiting import until
 
 
 class Site:

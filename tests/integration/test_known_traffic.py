@@ -9,7 +9,8 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
+from tests.waiting import until
 
 PAUSE = 0.2
 """Seconds after which the pod answers one of the requests."""

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from tests.integration.conftest import TRANSPORTS
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until, write_pods
+from tests.integration.gateway import Gateway, gateway, write_pods
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from tests.integration.echo_pod import EchoPod, Received
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.second_envoy import second_envoy
+from tests.waiting import until
 
 MB = 1024 * 1024
 MODES = ("buffered", "streamed", "full-duplex")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 

@@ -10,8 +10,9 @@ import pytest
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.second_envoy import ask, second_envoy
+from tests.waiting import until
 
 BIG = 600_000
 

@@ -14,7 +14,7 @@ from lora_router.envoy.bootstrap import bootstrap_yaml
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
 from tests.envoy import Envoy, free_port
-from tests.integration.gateway import until
+from tests.waiting import until
 
 PODS = 8
 ADAPTERS = tuple(f"lora-{number}" for number in range(PODS))

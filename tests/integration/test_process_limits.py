@@ -12,12 +12,12 @@ from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame, rst_stream
 from lora_router.grpc_server.limits import Limits, ProcessLimits, Rate
 from tests.integration.certificates import Certificates
-from tests.integration.gateway import until
 from tests.integration.test_grpc_server_wire import HELLO, Served, Socket
 from tests.integration.test_grpc_server_wire import serving as serving_echo
 from tests.integration.test_transports import serving as serving_sessions
 from tests.unit.extproc.conversation import request_body, request_headers
 from tests.unit.grpc_server.peer import message
+from tests.waiting import until
 
 TWO = ProcessLimits(connections=2)
 

@@ -8,8 +8,9 @@ import pytest
 
 from tests.integration import http2_client
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.second_envoy import second_envoy
+from tests.waiting import until
 
 SQL = b'{"model": "sql-lora", "prompt": "%s"}'
 TRAILERS = {"x-checksum": "17"}

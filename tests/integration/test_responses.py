@@ -11,8 +11,9 @@ from lora_router.extproc.gateway_faults import EARLY_IN_A_ROW, UNSEEN_IN_A_ROW
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.second_envoy import ask, second_envoy
+from tests.waiting import until
 
 WAITS = {"model": "sql-lora", "stream": True, "tokens": 1, "pause": 0, "waits": True}
 JSON = {"content-type": "application/json"}

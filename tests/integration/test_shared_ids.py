@@ -14,9 +14,10 @@ from lora_router.config.settings import Settings
 from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
-from tests.integration.gateway import until, write_pods
+from tests.integration.gateway import write_pods
 from tests.integration.id_pod import IdPod
 from tests.integration.routers import site
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 

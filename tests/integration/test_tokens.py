@@ -12,9 +12,10 @@ import aiohttp
 import pytest
 
 from lora_router.telemetry.decisions import Decision
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.second_envoy import second_envoy
 from tests.integration.usage_pod import UsagePod
+from tests.waiting import until
 
 pytestmark = pytest.mark.envoy
 

@@ -20,9 +20,10 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import gateway, until, write_pods
+from tests.integration.gateway import gateway, write_pods
 from tests.integration.otlp_collector import Collector, Received, values
 from tests.integration.served import Served
+from tests.waiting import until
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, NOT_SAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"

@@ -19,9 +19,9 @@ from lora_router.extproc.transport import PROCESS_PATH, SERVICE, Transport
 from lora_router.extproc.transport_error import TransportError
 from tests.fleet import make_fleet
 from tests.integration.certificates import Certificates
-from tests.integration.gateway import until
 from tests.unit.extproc.conversation import Conversation, request_body, request_headers
 from tests.unit.extproc.test_session_fuzz import Moody
+from tests.waiting import until
 
 MAX_MESSAGE = 8 * 1024 * 1024
 GROWING_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
+from tests.waiting import until
 
 MEGABYTE = 1_000_000
 PROMPT = {"model": "base", "tokens": 1, "pause": 0}

@@ -14,7 +14,7 @@ from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_install import gateway_values, installed
 from tests.kube.installed import Releases, install_router, installed_router
 from tests.kube.server import KubeClient, KubeError, KubeServer
-from tests.kube.test_chart_peers import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -4,7 +4,7 @@ The API server has no controllers. So the tests write the EndpointSlices of the 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from tests.kube.installed import (
 )
 from tests.kube.server import KubeClient, KubeServer
 from tests.redis_server import RedisProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SERVICE = "mine-lora-router-peers"
-DEADLINE_SECONDS = 60.0
 ELSEWHERE = "192.0.2.1"
 """Stands for 127.0.0.1, which the API server does not accept in an EndpointSlice."""
 
@@ -38,12 +38,6 @@ ELSEWHERE = "192.0.2.1"
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "_target", lambda ip, port: f"127.0.0.1:{port}")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def endpoint_slice(name: str, port: int) -> dict[str, Any]:

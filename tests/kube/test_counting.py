@@ -12,12 +12,12 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import Document, cluster_of, processor
 from tests.kube.gateway_install import Installed, gateway_values, installed
 from tests.kube.installed import Releases, install_router
 from tests.kube.server import KubeClient, KubeServer
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),

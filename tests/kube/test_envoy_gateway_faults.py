@@ -13,12 +13,12 @@ from aiohttp import ClientSession, web
 from tests.chart.rendering import render
 from tests.envoy import Envoy, free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import bootstrap, translate, without_router
 from tests.kube.gateway_install import gateway_values, installed, router_endpoints
 from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
+from tests.waiting import until
 
 _missing = why_not(GATEWAY_TRANSLATOR)
 pytestmark = [

@@ -11,7 +11,6 @@ from yarl import URL
 from tests.chart.rendering import render
 from tests.envoy import free_port
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import (
     bootstrap,
@@ -23,6 +22,7 @@ from tests.kube.gateway_config import (
 from tests.kube.gateway_install import gateway_values, installed
 from tests.kube.installed import Releases
 from tests.kube.server import KubeClient, KubeServer
+from tests.waiting import until
 
 _missing = why_not(GATEWAY_TRANSLATOR)
 pytestmark = [

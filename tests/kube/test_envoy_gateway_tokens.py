@@ -8,7 +8,6 @@ import yaml
 
 from tests.chart.rendering import render
 from tests.envoy import free_port
-from tests.integration.gateway import until
 from tests.integration.usage_pod import UsagePod
 from tests.kube.binaries import GATEWAY_TRANSLATOR, why_not
 from tests.kube.gateway_config import Document, bootstrap, refusals, routes_of, translate
@@ -16,6 +15,7 @@ from tests.kube.gateway_install import gateway_values, installed
 from tests.kube.installed import Releases
 from tests.kube.rate_limit_service import RateLimitService
 from tests.kube.server import KubeClient, KubeServer
+from tests.waiting import until
 
 _missing = why_not(GATEWAY_TRANSLATOR)
 pytestmark = [

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.integration.gateway import write_pods
 from tests.integration.routers import Load, Router, Site
 from tests.kube.proxy import Proxy
 from tests.kube.server import KubeClient, KubeError, KubeServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -48,12 +49,6 @@ async def account(admin: KubeClient, namespace: str, rules: Sequence[object]) ->
     binding = {"metadata": {"name": "r"}, "subjects": [subject], "roleRef": role}
     await admin.call("POST", f"{rbac}/rolebindings", binding)
     return await admin.token(namespace, "router")
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Replica(Router):

@@ -28,6 +28,7 @@ from tests.kube.installed import Releases, install_router, installed_router
 from tests.kube.server import KubeClient, KubeError, KubeServer
 from tests.kube.test_chart_peers import port_of, publish
 from tests.unit.discovery.model_adapter_objects import record
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -102,12 +103,6 @@ class Adapters:
 def condition(status: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
     [found] = [each for each in status["conditions"] if each["type"] == kind]
     return found["status"], found["reason"], found["message"]
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not is_so():
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The pod watcher against a real API server: changes of pods, and lost connections."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from tests.kube.proxy import Proxy
 from tests.kube.server import KubeClient, KubeServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -72,12 +73,6 @@ async def watching(
         yield watcher
     finally:
         await watcher.pods.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_pod_comes_gets_ready_fails_moves_and_goes(

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from tests.integration.gateway import until
 from tests.prometheus.conftest import Observed
 from tests.prometheus.expressions import Expression, alerts, choices, queries, rules
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -15,8 +15,9 @@ from lora_router.config.sources import load_settings
 from lora_router.envoy.bootstrap import bootstrap_yaml
 from tests.envoy import Envoy
 from tests.integration.echo_pod import EchoPod
-from tests.integration.gateway import until, write_pods
+from tests.integration.gateway import write_pods
 from tests.integration.routers import Router
+from tests.waiting import until
 
 ADAPTERS = ("a1", "a2", "a3")
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

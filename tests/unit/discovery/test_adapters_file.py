@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from lora_router.discovery.adapters_file import AdaptersFile
 from lora_router.discovery.adapters_list import AdaptersFileError, AdaptersList, parse_adapters
 from lora_router.discovery.watched_file import WatchedFileError
 from lora_router.routing.selector import parse_selector
+from tests.waiting import until
 
 EXAMPLE = """
 adapters:
@@ -172,12 +172,6 @@ def test_no_content_whatever_raises_anything_else(content: object, section: str)
         except AdaptersFileError:
             continue
         assert all(adapter.source for adapter in found.adapters)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Watched:

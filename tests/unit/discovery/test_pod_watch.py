@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ from lora_router.discovery.pod_query import pod_query
 from lora_router.discovery.pod_translation import Family, to_pods
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
+from tests.waiting import until
 
 GONE = {"kind": "Status", "code": 410, "message": "too old resource version: 1 (9)"}
 
@@ -381,12 +382,6 @@ async def following(
             yield fleet, pods, counts
         finally:
             await pods.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class TestTheCache:

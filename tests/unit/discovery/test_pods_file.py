@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.lora_spec import LABEL, PODS_FILE, UNLIMITED, LoraSpec
 from lora_router.fleet.pod import Pod
 from lora_router.supervision import Supervisor
+from tests.waiting import until
 
 EXAMPLE = """
 pods:
@@ -212,12 +213,6 @@ def test_no_text_whatever_raises_anything_else(text: str) -> None:
             parse_pods(wrapped)
         except PodsFileError:
             continue
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Watched:

@@ -1,6 +1,5 @@
 """A whole router with ``replication=lease``: what it says of itself, and when it releases."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from lora_router.app import App
 from lora_router.config.settings import Settings
 from lora_router.replication.leadership import Leadership
 from tests.unit.replication.lease_server import Connection, LeaseServer
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -44,12 +44,6 @@ async def make(
     yield make_app
     for app in apps:
         await app.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.slow

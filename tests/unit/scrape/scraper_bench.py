@@ -1,8 +1,7 @@
 """A scraper with pods to read: servers that fail or are slow as a test needs it."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -114,10 +113,3 @@ class Bench:
         state = self.fleet.get(name)
         assert state is not None
         return state
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)

@@ -5,7 +5,8 @@ import pytest
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.scrape import page_reader
 from lora_router.supervision import Supervisor
-from tests.unit.scrape.scraper_bench import Bench, Server, pod, until
+from tests.unit.scrape.scraper_bench import Bench, Server, pod
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from lora_router.fleet.reading import Reading
 from lora_router.scrape.followers import Followers
 from lora_router.supervision import Supervisor
 from tests.fleet import make_fleet, state_of
-from tests.unit.scrape.scraper_bench import Bench, Server, pod, until
+from tests.unit.scrape.scraper_bench import Bench, Server, pod
+from tests.waiting import until
 
 
 def broken(*_what: object) -> None:

@@ -21,6 +21,7 @@ from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.supervision import Supervisor
 from tests.fleet import make_pod, state_of
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 
@@ -83,14 +84,6 @@ async def checked(port: int, *, probe: bool = True) -> AsyncIterator[tuple[Fleet
     finally:
         await check.stop()
         await supervisor.stop()
-
-
-async def until(condition: object) -> None:
-    """Wait until a condition holds."""
-    assert callable(condition)
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_pod_that_answers_again_is_tried() -> None:

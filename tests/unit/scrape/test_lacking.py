@@ -7,7 +7,8 @@ import pytest
 from lora_router.readiness import RouterReadiness
 from lora_router.supervision import Supervisor
 from lora_router.telemetry.metrics import Telemetry
-from tests.unit.scrape.scraper_bench import PAGE, Bench, Server, pod, until
+from tests.unit.scrape.scraper_bench import PAGE, Bench, Server, pod
+from tests.waiting import until
 
 OTHER_PAGE = "nv_inference_request_success 5\n"
 

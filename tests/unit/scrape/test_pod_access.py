@@ -1,9 +1,8 @@
 """Pods behind TLS and keys: real sockets, certificates of the test's own, files that change."""
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lora_router.scrape.read_health import ReadHealth
 from lora_router.supervision import Supervisor
 from tests.integration.certificates import Certificates
 from tests.integration.echo_pod import EchoPod
+from tests.waiting import until
 
 PAGE = 'vllm:num_requests_running{engine="0"} 3\n'
 MODELS = '{"object":"list","data":[{"id":"base"},{"id":"a","parent":"base"}]}'
@@ -85,13 +85,6 @@ async def running_on(pod: Pod, access: PodAccess) -> float | None:
         return (await pages.metrics(pod, health)).running
     finally:
         await pages.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 class TestVerification:

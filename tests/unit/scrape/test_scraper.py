@@ -14,7 +14,8 @@ from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.schedule import ScrapeSchedule
 from lora_router.supervision import Supervisor
-from tests.unit.scrape.scraper_bench import PAGE, TWO_ADAPTERS, Bench, Server, pod, until
+from tests.unit.scrape.scraper_bench import PAGE, TWO_ADAPTERS, Bench, Server, pod
+from tests.waiting import until
 
 
 async def test_a_pods_pages_are_read_again_and_again_over_one_connection() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.requests import name_blocks
 from lora_router.simulator.simulated_pod import PodOptions, SimulatedPod
+from tests.waiting import until
 
 DATA = Path(__file__).parents[2] / "data" / "vllm-0.32.0"
 RECORDED_ERRORS = json.loads((DATA / "error_bodies.json").read_text())
@@ -48,12 +49,6 @@ class Client:
 
     async def state(self) -> Any:
         return json.loads((await self.get("/debug/state"))[1])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from lora_router.listening import listen
 from lora_router.workers.listener import Listener
+from tests.waiting import until
 
 
 class Crew:
@@ -35,12 +36,6 @@ class Site:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -18,15 +18,10 @@ from lora_router.workers import messages
 from lora_router.workers.loading import AdaptersOfCrew, AdaptersOfWorker
 from lora_router.workers.messages import Asked, Declared, NotLoaded, Wanted
 from tests.fleet import ManualClock, make_fleet, state_of
+from tests.waiting import until
 
 SQL = DeclaredAdapter("sql", "base", "s3://lora/sql")
 TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def parts() -> DeclaredParts:

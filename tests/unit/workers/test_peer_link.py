@@ -1,8 +1,7 @@
 """Links between workers: what one has in flight, the others know."""
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,6 +13,7 @@ from lora_router.peering.hub import Hub
 from lora_router.peering.mesh import Mesh
 from lora_router.workers.descriptors import ACCEPTS, OPENS
 from lora_router.workers.peer_link import Links, new_name
+from tests.waiting import until
 
 
 class Worker:
@@ -43,12 +43,6 @@ async def link(one: Worker, other: Worker) -> None:
     second.setblocking(False)
     await one.links.add(other.number, OPENS, first)
     await other.links.add(one.number, ACCEPTS, second)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

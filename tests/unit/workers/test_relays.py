@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -17,6 +17,7 @@ from lora_router.peering.mesh import Mesh
 from lora_router.peering.pb.peering_pb2 import Greeting, PeerMessage, Report
 from lora_router.peering.worker_place import WorkerPlace
 from lora_router.workers.relays import PassedOn, Relays
+from tests.waiting import until
 
 
 class Worker:
@@ -69,12 +70,6 @@ class Host:
         assert stream.receiver is not None
         stream.says(greeting=Greeting(router="far", version=1, oldest_version=1))
         return stream
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

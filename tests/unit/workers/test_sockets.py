@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,12 +14,7 @@ from lora_router.workers.descriptors import (
     send_descriptor,
 )
 from lora_router.workers.framing import FramedProtocol
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
+from tests.waiting import until
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from lora_router.workers.descriptors import CONNECTION, descriptor_pair, send_de
 from lora_router.workers.framing import FramedProtocol
 from lora_router.workers.messages import Status
 from lora_router.workers.worker import Worker
+from tests.waiting import until
 
 
 class Control(FramedProtocol):
@@ -48,12 +49,6 @@ class Site:
     def close(self) -> None:
         self.parent.close()
         self._theirs.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
