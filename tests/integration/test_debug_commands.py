@@ -23,6 +23,7 @@ from tests.integration.served import Served
 from tests.waiting import until
 
 WAITS: dict[str, object] = {"tokens": 1, "pause": 0, "waits": True}
+SLOW_SECONDS = 0.1
 
 
 async def run(*arguments: str) -> Result:
@@ -56,7 +57,7 @@ class Site:
 async def one_runs_and_one_waits(tmp_path: Path) -> AsyncIterator[tuple[Site, "asyncio.Task[int]"]]:
     async with EchoPod("vllm-0", ("a1", "a2"), max_lora=1) as pod:
         write_pods(tmp_path / "pods.yaml", [pod])
-        served = Served(tmp_path, {"slow_request_seconds": 0.1})
+        served = Served(tmp_path, {"slow_request_seconds": SLOW_SECONDS})
         settings = load_settings(file=served.file, environ={}, flags={}).settings
         async with (
             served.run(),
@@ -103,6 +104,8 @@ async def test_an_engineer_finds_the_adapter_that_waits_and_why_the_slowest_requ
         assert "It is held." in held
         assert "no free slot" in held
 
+        # It is slow then, even if the commands above took less time.
+        await asyncio.sleep(SLOW_SECONDS)
         site.pod.may_end.set()
         assert await waiting == 200
         slow = await site.asked_until("Request waits", "explain", "--last-slow")
