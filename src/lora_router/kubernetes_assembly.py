@@ -9,6 +9,7 @@ from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.sources import AllowedSources
+from lora_router.adapters.status import why_blocked
 from lora_router.config.settings import Settings
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials
@@ -22,7 +23,6 @@ from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pool_object import pool_name, pool_query
 from lora_router.discovery.pool_pods import PoolPods
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.pod_state import PodState
 from lora_router.routing.model_names import ModelNames
 from lora_router.routing.priorities import Priorities
 from lora_router.supervision import Supervisor
@@ -169,15 +169,11 @@ def make_model_adapters(
         # Before the first plan, no adapter belongs anywhere.
         return loader.loads and loader.plan is not first_plan
 
-    def why_blocked(state: PodState) -> str:
-        pod = loader.pods.get(state)
-        return "" if pod is None else pod.blocked_reason
-
     states = AdapterStates(
         loader.fleet,
         lambda name: loader.plan.by_name.get(name, ()),
         loader.failures.of_adapter,
-        why_blocked,
+        partial(why_blocked, loader),
     )
     writer = StatusWriter(
         resources,

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from lora_router.adapters.declared import DeclaredAdapter, WantedPods
+from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.fit_counts import NO_PODS, FitCount, FitCounts
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod, rank_name
 from lora_router.fleet.pod_state import PodState
@@ -14,8 +15,6 @@ MAX_NAMED_PODS = 100
 """Pods of one adapter that are named. The others are only counted."""
 MAX_NAMED_FAILURES = 3
 _RANK = re.compile(r"(.+)-rank-[0-9]+")
-_MAX_GROUPS = 1024
-"""Groups of pods whose size is remembered."""
 
 
 class PodFailure(Protocol):
@@ -34,12 +33,8 @@ class PodFailure(Protocol):
 class AdapterState:
     """One adapter in the fleet. Pods are named as in the fleet."""
 
-    fit: int = 0
-    """Ready pods on which it may be loaded."""
-    blocked: int = 0
-    """Those of them that take no loads at all."""
-    blocked_reason: str = ""
-    """Why one of them does not."""
+    pods: FitCount = NO_PODS
+    """The pods on which it may be loaded."""
     placed: int = 0
     """Pods on which it belongs now."""
     loaded: int = 0
@@ -74,12 +69,11 @@ class AdapterStates:
         self._fleet = fleet
         self._placed = placed
         self._failing = failing
-        self._blocked = blocked
-        self._groups: dict[tuple[str, WantedPods], _Group] = {}
+        self._counts = FitCounts(fleet, blocked)
 
     def forget(self) -> None:
         """Count pods anew from now on. Between two calls, the number of fit pods may be old."""
-        self._groups.clear()
+        self._counts.forget()
 
     def read(self, adapter: DeclaredAdapter) -> AdapterState:
         """Return the state of an adapter."""
@@ -90,39 +84,14 @@ class AdapterStates:
             for state, failure in self._failing(served).items()
             if failure.action == "load"
         }
-        group = self._group_for(adapter)
         return AdapterState(
-            fit=group.fit,
-            blocked=group.blocked,
-            blocked_reason=group.blocked_reason,
+            pods=self._counts.of(adapter),
             placed=len(self._placed(served)),
             loaded=len(loaded),
             instances=self._instances(loaded),
             failing=len(failures),
             failures=tuple(sorted(failures.items())[:MAX_NAMED_FAILURES]),
         )
-
-    def _group_for(self, adapter: DeclaredAdapter) -> "_Group":
-        # Many adapters have the same selector.
-        pods = WantedPods(selector=adapter.pods.selector, namespace=adapter.pods.namespace)
-        key = (adapter.base_model, pods)
-        known = self._groups.get(key)
-        if known is None:
-            known = self._count(adapter.base_model, pods)
-            if len(self._groups) < _MAX_GROUPS:
-                self._groups[key] = known
-        return known
-
-    def _count(self, base_model: str, pods: WantedPods) -> "_Group":
-        fit = blocked = 0
-        reason = ""
-        for state in self._fleet:
-            if state.pod.ready and base_model in state.base_models and pods.admits(state.pod):
-                fit += 1
-                if found := self._blocked(state):
-                    blocked += 1
-                    reason = reason or f"{state.pod.name}: {found}"
-        return _Group(fit, blocked, reason)
 
     def _instances(self, states: Iterable[PodState]) -> tuple[str, ...]:
         names = {self._without_rank(state.pod) for state in states}
@@ -137,11 +106,3 @@ class AdapterStates:
         if first is None or second is None or not first.pod.uid == second.pod.uid == pod.uid:
             return pod.name  # A pod may have such a name itself.
         return found[1]
-
-
-class _Group(NamedTuple):
-    """The pods on which an adapter may be loaded."""
-
-    fit: int
-    blocked: int
-    blocked_reason: str

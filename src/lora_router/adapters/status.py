@@ -9,12 +9,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal, TypeAlias
 
 from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.fit_counts import FitCounts
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.pod_loads import PodLoads
+from lora_router.fleet.pod_state import PodState
 
 State: TypeAlias = Literal["loaded", "partly", "loading", "failing", "waiting", "unplaced"]
 """In a word:
@@ -60,6 +63,8 @@ class AdapterStatus:
     """Pods that load it now."""
     failing_count: int
     failing: Sequence[Failing]
+    unplaced_because: str = ""
+    """Why it belongs nowhere; empty: it belongs somewhere, or is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,17 @@ def rows_in_steps(
     for pod in loader.running():
         if pod.call is not None and pod.call.action == "load":
             loading.setdefault(pod.call.name, []).append(pod.state.pod.name)
+    counts = FitCounts(loader.fleet, partial(why_blocked, loader))
     left = iter(tuple(loader.retirement.declared.values()))
     while some := tuple(islice(left, _ROWS_AT_ONCE)):
-        yield [row_of(loader, each, loading) for each in some if wanted(each)]
+        yield [row_of(loader, each, loading, counts) for each in some if wanted(each)]
 
 
 def row_of(
-    loader: Loader, adapter: DeclaredAdapter, loading: dict[str, list[str]]
+    loader: Loader,
+    adapter: DeclaredAdapter,
+    loading: dict[str, list[str]],
+    counts: FitCounts,
 ) -> AdapterStatus:
     """Return the row of one adapter.
 
@@ -104,6 +113,7 @@ def row_of(
         loader: The loader.
         adapter: The adapter.
         loading: The pods that load an adapter now, by served name.
+        counts: Counts the pods on which it may be.
     """
     name, now = adapter.served_name, loader.now()
     wanted = loader.plan.by_name.get(name, ())
@@ -120,9 +130,10 @@ def row_of(
         for state, failure in islice(failures.items(), MAX_PODS)
     ]
     busy = loading.get(name, ())
+    state = _state(len(wanted), len(loaded), is_loading=bool(busy), is_failing=bool(failing))
     return AdapterStatus(
         adapter,
-        _state(len(wanted), len(loaded), is_loading=bool(busy), is_failing=bool(failing)),
+        state,
         len(wanted),
         tuple(state.pod.name for state in islice(wanted, MAX_PODS)),
         len(loaded),
@@ -130,6 +141,7 @@ def row_of(
         tuple(busy),
         len(failures),
         failing,
+        counts.of(adapter).why_nowhere() if state == "unplaced" else "",
     )
 
 
@@ -143,6 +155,12 @@ def pod_status(pod: PodLoads) -> PodStatus:
         pod.put_off,
         pod.blocked_reason,
     )
+
+
+def why_blocked(loader: Loader, state: PodState) -> str:
+    """Return why a pod takes no loads; empty: it does, or the loader has not looked at it."""
+    pod = loader.pods.get(state)
+    return "" if pod is None else pod.blocked_reason
 
 
 def _state(wanted: int, loaded: int, *, is_loading: bool, is_failing: bool) -> State:

@@ -132,6 +132,7 @@ def _complete(row: AdapterPart, status: AdapterStatus) -> None:
     adapter = status.adapter
     row.base_model = row.base_model or adapter.base_model
     row.declared_by, row.state, row.source = adapter.origin, status.state, adapter.source
+    row.unplaced_because = status.unplaced_because
     row.wanted = status.wanted_count
     row.loading = list(status.loading[:MAX_LOADING])
     row.failing = [

@@ -152,6 +152,7 @@ def _add(row: AdapterPart, part: AdapterPart) -> None:
     row.failed += part.failed
     if part.declared_by:  # Only the process that loads says so.
         row.declared_by, row.state, row.source = part.declared_by, part.state, part.source
+        row.unplaced_because = part.unplaced_because
         row.wanted, row.loading, row.failing = part.wanted, part.loading, part.failing
     row.first_byte = _plus(row.first_byte, part.first_byte)
     row.hold = _plus(row.hold, part.hold)
@@ -167,6 +168,7 @@ def _adapter(part: AdapterPart) -> AdapterRow:
         base_model=part.base_model,
         declared_by=part.declared_by,
         state=part.state,
+        unplaced_because=part.unplaced_because,
         source=part.source,
         wanted=part.wanted,
         loading=part.loading,

@@ -126,6 +126,9 @@ class AdapterRow(Struct, kw_only=True, gc=False):
             "not declared."
         ),
     ] = ""
+    unplaced_because: Annotated[
+        str, Meta(description="Why it is `unplaced`. Empty: it is not.")
+    ] = ""
     source: Annotated[str, Meta(description="From where pods load it, as declared.")] = ""
     wanted: Annotated[int, Meta(description="Number of pods on which it belongs.")] = 0
     loading: Annotated[list[str], Meta(description="Pods that load it now.")] = []

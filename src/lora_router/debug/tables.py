@@ -170,7 +170,7 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
         where = (
             f"{row.listed} of {counted(row.wanted, 'pod')}" if lacks else counted(row.listed, "pod")
         )
-        pods.append(f"{row.state}: on {where}")
+        pods.append(f"{row.state}: {row.unplaced_because or f'on {where}'}")
         if row.loading:
             pods.append(f"loading on {_list(row.loading)}")
         if row.failing:

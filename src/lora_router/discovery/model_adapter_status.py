@@ -47,7 +47,7 @@ def wanted_status(
     phase, ready = _phase(state), state.loaded > 0
     return ModelAdapterStatus(
         phase,
-        candidates=state.fit,
+        candidates=state.pods.fit,
         desired_replicas=state.placed,
         ready_replicas=state.loaded,
         instances=list(map(_pod_name, state.instances)),
@@ -115,9 +115,9 @@ def _phase(state: AdapterState) -> str:
 
 def _scheduled(record: ModelAdapter, state: AdapterState) -> Condition:
     if state.placed:
-        text = f"it belongs on {state.placed} of {state.fit} pods that match"
+        text = f"it belongs on {state.placed} of {state.pods.fit} pods that match"
         return _condition(record, "Scheduled", "Scheduled", text, holds=True)
-    reason = "NotPlaced" if state.fit else "NoPods"
+    reason = "NotPlaced" if state.pods.fit else "NoPods"
     return _condition(record, "Scheduled", reason, _why_not(state), holds=False)
 
 
@@ -137,7 +137,7 @@ def _bound(record: ModelAdapter, state: AdapterState) -> Condition:
 
 def _why_not(state: AdapterState) -> str:
     """Return why no pod serves it."""
-    if not state.fit:
+    if not state.pods.fit:
         return (
             "the router knows no ready pod of this namespace that serves the base model and "
             "matches spec.podSelector"
@@ -146,12 +146,9 @@ def _why_not(state: AdapterState) -> str:
         return "no pod could load it: see the condition Bound"
     if state.placed:
         return "it is being loaded"
-    if state.blocked == state.fit:
-        return f"no matching pod takes loads ({state.fit} match): {state.blocked_reason}"
-    return (
-        f"no matching pod has a place for it now ({state.fit} match); it is loaded when requests "
-        "ask for it"
-    )
+    if state.pods.blocked == state.pods.fit:
+        return state.pods.why_nowhere()
+    return f"{state.pods.why_nowhere()}; it is loaded when requests ask for it"
 
 
 def _deleted(record: ModelAdapter, state: AdapterState) -> ModelAdapterStatus:

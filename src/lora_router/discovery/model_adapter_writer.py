@@ -217,7 +217,7 @@ class StatusWriter:
                 conflict = found
             else:
                 state = self._states.read(found)
-        if not state.fit and not state.loaded and record.is_of_other_fleet:
+        if not state.pods.fit and not state.loaded and record.is_of_other_fleet:
             return None
         seen = (record, state, conflict)
         if self._settled.get(record.key) == seen:

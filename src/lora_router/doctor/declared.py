@@ -53,17 +53,19 @@ def unplaced(facts: Facts) -> Iterator[Finding]:
     """Find adapters for which no pod has room, or is fit."""
     served = _served_base_models(facts)
     found = [
-        adapter.name
+        adapter
         for adapter in facts.adapters
         if adapter.state == "unplaced" and adapter.base_model in served
     ]
     if found:
+        first = found[0]
         others = [each.name for each in facts.adapters if each.listed and not each.is_declared]
         yield Finding(
             "adapters-unplaced",
             Severity.WARNING,
             f"{counted(len(found), 'declared adapter')} without a place on any pod: "
-            f"{named(found)}.",
+            f"{named([adapter.name for adapter in found])}. "
+            f"{first.name}: {first.unplaced_because or 'the router does not say why'}.",
             "Their first requests wait while a pod loads them in place of another adapter, or are "
             "refused if no pod may have them.",
             _without_undeclared(others)

@@ -85,6 +85,8 @@ class Adapter:
     """Whether it has requests now."""
     state: str = ""
     """How far it is as declared (``adapters.status.State``); empty: it is not declared."""
+    unplaced_because: str = ""
+    """Why it belongs on no pod, if it is declared and does not."""
     wanted: int = 0
     """Pods on which it belongs, if it is declared."""
     failing: tuple[tuple[str, str], ...] = ()

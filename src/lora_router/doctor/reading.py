@@ -127,7 +127,15 @@ def _adapter(row: AdapterRow) -> Adapter:
     busy = bool(row.held or row.in_flight)
     failing = tuple((each.pod, each.reason) for each in row.failing)
     return Adapter(
-        row.name, row.base_model, row.listed, row.requests, busy, row.state, row.wanted, failing
+        row.name,
+        row.base_model,
+        row.listed,
+        row.requests,
+        busy,
+        row.state,
+        row.unplaced_because,
+        row.wanted,
+        failing,
     )
 
 

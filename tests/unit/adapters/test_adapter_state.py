@@ -4,8 +4,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pytest
+
 from lora_router.adapters.adapter_state import AdapterState, AdapterStates
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
+from lora_router.adapters.fit_counts import FitCount
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_state import PodState
@@ -47,7 +50,7 @@ def test_the_state_counts_and_names_pods() -> None:
     fleet = Fleet()
     fleet.replace([pod("b", "sql"), pod("a", "sql"), pod("c"), pod("d", "sql", ready=False)])
     found = read(fleet, placed=["ml/a", "ml/b", "ml/c"], failing={"ml/c": "no room"})
-    assert (found.fit, found.placed, found.loaded) == (3, 3, 2)
+    assert (found.pods.fit, found.placed, found.loaded) == (3, 3, 2)
     assert found.instances == ("ml/a", "ml/b")
     assert (found.failing, found.failures) == (1, (("ml/c", "no room"),))
 
@@ -59,8 +62,7 @@ def test_pods_that_take_no_loads_are_counted_and_one_says_why() -> None:
     states = AdapterStates(
         fleet, lambda _: (), lambda _: {}, lambda state: reasons.get(state.pod.name, "")
     )
-    found = states.read(SQL)
-    assert (found.fit, found.blocked, found.blocked_reason) == (3, 2, "ml/a: not allowed")
+    assert states.read(SQL).pods == FitCount(3, 3, 2, "ml/a: not allowed")
 
 
 def test_a_pod_that_fails_to_unload_it_does_not_fail_to_load_it() -> None:
@@ -75,8 +77,8 @@ def test_only_pods_count_that_the_declaration_admits() -> None:
     fleet = Fleet()
     fleet.replace([pod("a", gpu="h100"), pod("b", gpu="a10")])
     pods = WantedPods(copies=1, selector=parse_selector("gpu=h100"), namespace="ml")
-    assert read(fleet, DeclaredAdapter("sql", "base", "org/sql", pods)).fit == 1
-    assert read(fleet, DeclaredAdapter("sql", "other", "org/sql", pods)).fit == 0
+    assert read(fleet, DeclaredAdapter("sql", "base", "org/sql", pods)).pods.fit == 1
+    assert read(fleet, DeclaredAdapter("sql", "other", "org/sql", pods)).pods.fit == 0
 
 
 def test_a_pod_with_several_servers_is_named_once() -> None:
@@ -96,8 +98,24 @@ def test_fit_pods_are_counted_once_for_many_adapters() -> None:
     fleet = Fleet()
     fleet.replace([pod("a")])
     states = AdapterStates(fleet, lambda _: (), lambda _: {})
-    assert states.read(SQL).fit == 1
+    assert states.read(SQL).pods.fit == 1
     fleet.replace([])
-    assert states.read(DeclaredAdapter("chat", "base", "org/chat")).fit == 1
+    assert states.read(DeclaredAdapter("chat", "base", "org/chat")).pods.fit == 1
     states.forget()
-    assert states.read(SQL).fit == 0
+    assert states.read(SQL).pods.fit == 0
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason"),
+    [
+        (FitCount(), "no ready pod serves its base model"),
+        (FitCount(2), "its labels or its namespace match none of 2 ready pods of its base model"),
+        (
+            FitCount(3, 1, 1, "ml/a: not allowed"),
+            "no matching pod takes loads (1 match): ml/a: not allowed",
+        ),
+        (FitCount(3, 2, 1, "ml/a"), "no matching pod has a place for it now (2 match)"),
+    ],
+)
+def test_why_an_adapter_has_no_place(pods: FitCount, reason: str) -> None:
+    assert pods.why_nowhere() == reason

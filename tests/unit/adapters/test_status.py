@@ -53,6 +53,20 @@ def test_the_state_of_an_adapter_that_no_pod_has() -> None:
     assert rows(loading)["a0"].loading == ("pod-1",)
 
 
+def test_an_adapter_without_a_place_says_why() -> None:
+    unknown = adapter("unknown", base_model="mistral")
+    loading = Loading(1, memory=1, declared=[*adapters(2), unknown])
+    loading.run(1.0)
+
+    found = {name: row.unplaced_because for name, row in rows(loading).items()}
+
+    assert found == {
+        "a0": "",
+        "a1": "no matching pod has a place for it now (1 match)",
+        "unknown": "no ready pod serves its base model",
+    }
+
+
 def test_a_pod_shows_what_it_does_and_why_it_does_not() -> None:
     loading = Loading(1, declared=adapters(2))
     pod = loading.loader.pods[loading.state(1)]

@@ -9,7 +9,8 @@ from lora_router.adapters.sources import AllowedSources
 from lora_router.debug.arguments import ArgumentsError
 from lora_router.debug.gathering import Gathering, NoAnswerError
 from lora_router.debug.loading import Loading as Answers
-from tests.unit.adapters.loading import Loading, adapters
+from lora_router.debug.tables import adapter_cells
+from tests.unit.adapters.loading import Loading, adapter, adapters
 from tests.unit.debug.debugged import Debugged
 
 
@@ -50,6 +51,17 @@ async def test_a_declared_adapter_shows_how_far_it_is_beside_its_traffic() -> No
         ("pod-1", "it is refused"),
         ("pod-2", "it is refused"),
     }
+
+
+async def test_an_adapter_without_a_place_says_why_on_pages_and_in_tables() -> None:
+    loading = Loading(1, declared=[adapter("a0", base_model="mistral")])
+    loading.run(1.0)
+
+    page = await _gathering(Debugged(loading.fleet), _answers(loading)).adapters()
+
+    (row,) = page.adapters
+    assert (row.state, row.unplaced_because) == ("unplaced", "no ready pod serves its base model")
+    assert adapter_cells(row)[-1] == "unplaced: no ready pod serves its base model"
 
 
 async def test_a_process_that_serves_and_loads_answers_both() -> None:

@@ -1,11 +1,12 @@
 """The status that a ModelAdapter gets."""
 
 from lora_router.adapters.adapter_state import AdapterState
+from lora_router.adapters.fit_counts import FitCount
 from lora_router.discovery.model_adapter_object import AIBRIX_FINALIZER, ModelAdapterStatus
 from lora_router.discovery.model_adapter_status import is_same, timed, wanted_status
 from tests.unit.discovery.model_adapter_objects import SPEC, model_adapter, record
 
-RUNNING = AdapterState(fit=4, placed=2, loaded=2, instances=("ml/a", "ml/b"))
+RUNNING = AdapterState(pods=FitCount(4, 4), placed=2, loaded=2, instances=("ml/a", "ml/b"))
 
 
 def conditions(status: ModelAdapterStatus) -> dict[str, tuple[str, str, str]]:
@@ -29,13 +30,13 @@ def test_an_adapter_that_no_pod_has_says_what_it_waits_for() -> None:
     nothing = wanted_status(record(), AdapterState())
     assert (nothing.phase, conditions(nothing)["Scheduled"][1]) == ("Pending", "NoPods")
     assert "knows no ready pod of this namespace" in conditions(nothing)["Ready"][2]
-    waiting = wanted_status(record(), AdapterState(fit=3))
+    waiting = wanted_status(record(), AdapterState(pods=FitCount(3, 3)))
     assert (waiting.phase, conditions(waiting)["Scheduled"][1]) == ("Pending", "NotPlaced")
     assert "no matching pod has a place for it now (3 match)" in conditions(waiting)["Ready"][2]
-    blocked = AdapterState(fit=1, blocked=1, blocked_reason="ml/a: there is no such call")
+    blocked = AdapterState(pods=FitCount(1, 1, 1, "ml/a: there is no such call"))
     text = conditions(wanted_status(record(), blocked))["Ready"][2]
     assert text == "no matching pod takes loads (1 match): ml/a: there is no such call"
-    loading = wanted_status(record(), AdapterState(fit=3, placed=2))
+    loading = wanted_status(record(), AdapterState(pods=FitCount(3, 3), placed=2))
     assert loading.phase == "Scheduled"
     assert conditions(loading)["Bound"] == ("False", "Loading", "0 of 2 pods have loaded it")
     assert conditions(loading)["Ready"][1:] == ("ModelAdapterUnavailable", "it is being loaded")
@@ -43,7 +44,10 @@ def test_an_adapter_that_no_pod_has_says_what_it_waits_for() -> None:
 
 def test_pods_that_fail_are_named_in_printable_text_of_bounded_length() -> None:
     failing = AdapterState(
-        fit=3, placed=2, failing=2, failures=(("ml/a", "no\nroom \x1b[31m"), ("ml/b", "x" * 2000))
+        pods=FitCount(3, 3),
+        placed=2,
+        failing=2,
+        failures=(("ml/a", "no\nroom \x1b[31m"), ("ml/b", "x" * 2000)),
     )
     status = wanted_status(record(), failing)
     assert status.phase == "Failed"
@@ -52,7 +56,12 @@ def test_pods_that_fail_are_named_in_printable_text_of_bounded_length() -> None:
     assert message.startswith("2 pods cannot load it: a: no room [31m; b: xxx")
     assert len(message) == 1024
     one = AdapterState(
-        fit=3, placed=2, loaded=1, instances=("ml/c",), failing=1, failures=(("ml/a", "no room"),)
+        pods=FitCount(3, 3),
+        placed=2,
+        loaded=1,
+        instances=("ml/c",),
+        failing=1,
+        failures=(("ml/a", "no room"),),
     )
     status = wanted_status(record(), one)
     assert (status.phase, conditions(status)["Ready"][0]) == ("Running", "True")
@@ -82,9 +91,13 @@ def test_a_resource_that_is_being_deleted_says_which_finalizers_keep_it() -> Non
 
 def test_a_condition_keeps_its_time_until_it_changes() -> None:
     first = timed(
-        wanted_status(record(), AdapterState(fit=3, placed=2)), ModelAdapterStatus(), "T1"
+        wanted_status(record(), AdapterState(pods=FitCount(3, 3), placed=2)),
+        ModelAdapterStatus(),
+        "T1",
     )
-    then = wanted_status(record(), AdapterState(fit=3, placed=2, loaded=1, instances=("ml/a",)))
+    then = wanted_status(
+        record(), AdapterState(pods=FitCount(3, 3), placed=2, loaded=1, instances=("ml/a",))
+    )
     assert not is_same(first, then)
     second = timed(then, first, "T2")
     times = {each.type: each.last_transition_time for each in second.conditions}

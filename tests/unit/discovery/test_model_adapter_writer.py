@@ -10,6 +10,7 @@ import pytest
 
 from lora_router.adapters.adapter_state import AdapterState
 from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.fit_counts import FitCount
 from lora_router.discovery import model_adapter_writer
 from lora_router.discovery.kubernetes_api import ApiError, CredentialsError
 from lora_router.discovery.model_adapter_object import ModelAdapterStatus
@@ -76,11 +77,13 @@ class Cluster:
     def forget(self) -> None: ...
 
     def read(self, adapter: DeclaredAdapter) -> AdapterState:
-        return self.states.get(adapter.name, AdapterState(fit=1, placed=1))
+        return self.states.get(adapter.name, AdapterState(pods=FitCount(1, 1), placed=1))
 
     def loaded(self, pods: int, name: str = "sql") -> None:
         names = tuple(f"ml/p{number}" for number in range(pods))
-        self.states[name] = AdapterState(fit=9, placed=9, loaded=pods, instances=names)
+        self.states[name] = AdapterState(
+            pods=FitCount(9, 9), placed=9, loaded=pods, instances=names
+        )
 
     # The API server
 
@@ -206,7 +209,7 @@ async def test_a_router_without_a_pod_for_it_leaves_the_status_of_another_fleet(
     cluster = Cluster(record(theirs))
     cluster.states["sql"] = AdapterState()
     assert await cluster.rounds(3) == []
-    cluster.states["sql"] = AdapterState(fit=1, placed=1)
+    cluster.states["sql"] = AdapterState(pods=FitCount(1, 1), placed=1)
     assert await cluster.rounds(3) == ["Scheduled"]
     # What AIBrix's controller has left is no such status.
     old = model_adapter("old", writers=[("manager", "T1")], status={"phase": "Running"})
