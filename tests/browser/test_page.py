@@ -114,7 +114,16 @@ async def test_of_a_declared_adapter_it_shows_how_far_it_is_and_what_fails(
         "next_try_seconds": 7.5,
     }
     declared = {"declared_by": "file", "state": "partly", "wanted": 4, "failing": [failing]}
-    made.adapters = [adapter("sql-lora", 5, **declared), adapter("by-hand", 4)]
+    unplaced = {
+        "declared_by": "file",
+        "state": "unplaced",
+        "unplaced_because": "no ready pod serves its base model",
+    }
+    made.adapters = [
+        adapter("sql-lora", 5, **declared),
+        adapter("by-hand", 4),
+        adapter("new", 3, **unplaced),
+    ]
     async with opened(browser, made) as page:
         cells = rows(page, "adapters").locator('td[data-name="As declared"]')
         cell = cells.nth(0)
@@ -123,6 +132,8 @@ async def test_of_a_declared_adapter_it_shows_how_far_it_is_and_what_fails(
             "title", "pods/vllm-0003 cannot load it: No adapter found for <path>"
         )
         await expect(cells.nth(1)).to_have_text("")
+        await expect(cells.nth(2)).to_have_text("unplaced")
+        await expect(cells.nth(2)).to_have_attribute("title", "no ready pod serves its base model")
 
 
 async def test_names_are_text_whatever_they_are(browser: Browser) -> None:

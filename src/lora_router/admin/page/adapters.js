@@ -9,7 +9,7 @@ class Adapters {
       { name: "Base model", text: (row) => row.base_model },
       { name: "Running on", text: (row) => where(row.running), title: (row) => row.running.join(", ") },
       { name: "Loaded on", text: (row) => where(row.loaded), title: (row) => row.loaded.join(", ") },
-      { name: "As declared", text: asDeclared, title: (row) => row.failing.map((each) => `${each.pod} cannot ${each.action} it: ${each.reason}`).join("\n"), kind: (row) => row.failing.length ? "slow" : null },
+      { name: "As declared", text: asDeclared, title: whyNot, kind: (row) => row.failing.length ? "slow" : null },
       { name: "Held", value: (row) => row.held, text: (row) => row.held ? number(row.held) : "", kind: (row) => row.held ? "held" : null },
       { name: "In flight", value: (row) => row.in_flight, text: (row) => number(row.in_flight) },
       { name: "Requests", value: (row) => row.requests, text: (row) => number(row.requests) },
@@ -42,7 +42,13 @@ class Adapters {
 
 function asDeclared(row) {
   if (!row.declared_by) return "";
+  if (row.unplaced_because) return row.state;
   return `${row.state}, ${number(row.listed)} of ${many(row.wanted, "pod")}`;
+}
+
+function whyNot(row) {
+  return row.unplaced_because
+    || row.failing.map((each) => `${each.pod} cannot ${each.action} it: ${each.reason}`).join("\n");
 }
 
 function where(pods) {
