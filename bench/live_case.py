@@ -161,6 +161,7 @@ async def _change(stack: DemoStack, children: Children, routers: int, seconds: f
     witness, killed, added = stack.routers[0], stack.routers[routers - 1], stack.routers[routers]
     await asyncio.sleep(seconds / 3)
     async with aiohttp.ClientSession() as session:
+        await _until_peers(witness, routers - 1, session)
         killed_at = loop.time()
         await children.kill(killed.name)
         await _until_peers(witness, routers - 2, session)

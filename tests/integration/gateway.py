@@ -65,6 +65,16 @@ class Gateway:
         ) as response:
             return response, await response.read()
 
+    async def until_envoy_knows(self, pod: EchoPod) -> None:
+        """Wait until Envoy has a pod in its list. Until then it sends its requests to others."""
+        clusters = f"http://127.0.0.1:{self.envoy.admin_port}/clusters"
+        async with asyncio.timeout(60):
+            while True:
+                async with self.client.get(clusters) as response:
+                    if f"::{pod.address}::" in await response.text():
+                        return
+                await asyncio.sleep(0.01)
+
     async def raw(self, data: bytes, *, end: bool = False) -> bytes:
         """Write bytes to Envoy and read until it closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.envoy.port)

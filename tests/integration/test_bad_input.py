@@ -326,6 +326,7 @@ async def test_a_pod_that_is_gone_is_envoys_503_and_the_count_returns(gate: Gate
     try:
         gate.pods_file.write_text(yaml.safe_dump({"pods": listed}))
         await until(lambda: bool(gate.app.fleet.serving("ghost").pods))
+        await gate.until_envoy_knows(gone)
 
         response, _ = await gate.post({"model": "ghost"})
         assert response.status == 503

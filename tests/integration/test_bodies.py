@@ -167,6 +167,7 @@ class TestAnthropic:
         try:
             gate.pods_file.write_text(yaml.safe_dump({"pods": listed}))
             await until(lambda: bool(gate.app.fleet.serving("ghost").pods))
+            await gate.until_envoy_knows(gone)
 
             response, answer = await gate.post({"model": "ghost"}, path)
             assert response.status == 503

@@ -17,6 +17,4 @@ async def test_a_router_is_killed_and_one_is_added_under_load() -> None:
     lost = [outcome.error for outcome in run.outcomes if outcome.error is not None]
     assert len(lost) <= len(run.outcomes) // 100, lost
     assert change.ghosts == 0, "the other router believes nothing of the killed one any more"
-    # Its last report may have been on its way for as long as reports are apart.
-    assert change.forgotten_after > 0.8
     assert change.killed_at < change.added_at
