@@ -6,7 +6,9 @@ Rules:
   while no router answers.
 - Nothing is listed before discovery has read its first full list. Until then, Envoys keep what they
   know.
-- The message changes at most once in ``PUSH_INTERVAL_SECONDS``, however many pods change.
+- However many pods change, the message changes at most every 10 ms, and less often the longer it
+  is, down to every ``LONGEST_INTERVAL_SECONDS``. Until an Envoy knows a new pod, it sends requests
+  for that pod to others.
 - Work that grows with the fleet is done in slices, over several turns of the event loop.
 """
 
@@ -35,7 +37,11 @@ RESOURCE = "pods"
 """The name under which Envoys ask for the list. The only one that exists."""
 TYPE_URL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
-PUSH_INTERVAL_SECONDS = 0.1
+LONGEST_INTERVAL_SECONDS = 0.1
+"""Time between two versions of a list of many pods."""
+_SHORTEST_INTERVAL_SECONDS = 0.01
+_INTERVAL_SECONDS_PER_POD = 0.0001
+"""Each Envoy reads the whole list each time."""
 _SLICE = 200
 """Pods that are encoded in one turn of the event loop: about 2 ms."""
 
@@ -97,7 +103,7 @@ class EndpointList:
         self._timer = None
         if not self._fleet.synced:
             # What has arrived is a part of the first list.
-            self._timer = self._clock.call_later(PUSH_INTERVAL_SECONDS, self._update)
+            self._timer = self._clock.call_later(LONGEST_INTERVAL_SECONDS, self._update)
             return
         for _ in range(min(_SLICE, len(self._pending))):
             name, _none = self._pending.popitem()
@@ -106,7 +112,7 @@ class EndpointList:
             self._timer = self._clock.call_later(0, self._update)
         elif self._changed:
             self._changed = False
-            self._not_before = self._clock.now() + PUSH_INTERVAL_SECONDS
+            self._not_before = self._clock.now() + _interval(len(self._encoded))
             self._new_version()
 
     def _look_at(self, name: str) -> None:
@@ -131,6 +137,12 @@ class EndpointList:
         ).SerializeToString()
         log.debug("endpoint list %d has %d pods", self.version, len(self._encoded))
         self._on_change()
+
+
+def _interval(pods: int) -> float:
+    """Return the time until the version after one with so many pods, in seconds."""
+    interval = _SHORTEST_INTERVAL_SECONDS + pods * _INTERVAL_SECONDS_PER_POD
+    return min(interval, LONGEST_INTERVAL_SECONDS)
 
 
 def _encode(pod: Pod) -> bytes:

@@ -102,16 +102,27 @@ def test_a_part_of_the_first_list_is_not_told() -> None:
 
 @pytest.mark.slow
 def test_many_changes_make_few_versions() -> None:
-    followed = Followed(make_fleet(1))
+    followed = Followed(make_fleet(1000))
     followed.clock.advance(1)
-    for number in range(2, 1002):
+    for number in range(1001, 2001):
         followed.fleet.upsert(make_pod(number, address=f"10.0.{number // 250}.{number % 250}:80"))
         followed.clock.advance(0.001)
     followed.clock.advance(1)
 
     # One second of changes: one version at the first, and then one every 100 ms.
     assert 9 <= len(followed.versions) - 1 <= 12
-    assert len(followed.pods) == 1001
+    assert len(followed.pods) == 2000
+
+
+def test_a_small_fleet_is_told_of_the_next_pod_after_some_milliseconds() -> None:
+    followed = Followed(make_fleet(1))
+    followed.clock.advance(1)
+
+    for number in (2, 3):
+        followed.fleet.upsert(make_pod(number))
+        followed.clock.advance(0.012)
+
+    assert sorted(followed.pods) == ["pod-1", "pod-2", "pod-3"]
 
 
 @pytest.mark.slow
