@@ -52,8 +52,8 @@ demo: $(VENV)/.demo ## run Envoy, simulated pods, and the same load for each alg
 	$(PY) -m lora_router demo $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev ## run all tests (ARGS="-k session" runs some; COVERAGE=1 measures coverage and holds its floors)
-	$(PY) -m tests.parts all $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(ARGS)
+test: $(VENV)/.dev ## run the tests (ALL=1: those that take long, too; ARGS="-k session": some; COVERAGE=1: with floors)
+	$(PY) -m tests.parts $(if $(ALL),all,most) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(ARGS)
 	$(if $(COVERAGE),$(PY) -m tests.coverage_floors)
 
 .PHONY: test-fast

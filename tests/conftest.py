@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.groups import rank
+from tests.groups import rank, takes_long
 from tests.outcome import Outcome
-from tests.parts import is_elsewhere, outcome_file, workers
+from tests.parts import is_elsewhere, outcome_file, skips_long, workers
 from tests.surroundings import isolate
 
 isolate()
@@ -39,6 +39,7 @@ _MARKS = {
     "image": pytest.mark.slow,
 }
 """By folder."""
+_SKIPPED = pytest.mark.skip("takes long: `make test ALL=1` and CI run it")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -86,6 +87,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(_TESTS).parts[0]
         if folder in _MARKS:
             item.add_marker(_MARKS[folder])
+        if takes_long(item.nodeid):
+            item.add_marker(pytest.mark.long)
+            if skips_long():
+                item.add_marker(_SKIPPED)
     items.sort(key=lambda item: rank(item.nodeid))
 
 

@@ -32,6 +32,29 @@ FIRST = (
 )
 """The groups that take longest, in the order in which they begin: first those that mostly wait. One
 that began late would run alone at the end. ``-p tests.costs`` shows how long modules take."""
+LONG = (
+    "tests/faults/",
+    "tests/image/",
+    "tests/integration/test_adapters_fleet.py",
+    "tests/integration/test_adapters_page.py",
+    "tests/integration/test_bench.py",
+    "tests/integration/test_hosts.py",
+    "tests/integration/test_live_fleet.py",
+    "tests/unit/simulator/test_fleet_scaling.py",
+    "tests/unit/simulator/test_router_goals.py",
+    "tests/unit/test_distributions.py",
+    "tests/unit/test_surroundings.py",
+)
+"""Folders and modules that ``make test`` skips. ``make test ALL=1`` and CI run them.
+
+They are those with the most CPU time for each test: whole fleets of processes, what fails in them,
+installations, and simulations of minutes. Together they take as long as all others.
+"""
+
+
+def takes_long(test: str) -> bool:
+    """Return whether ``make test`` skips a test, by its node ID."""
+    return test.startswith(LONG)
 
 
 def group_of(test: str) -> str:

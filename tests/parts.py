@@ -1,9 +1,9 @@
-"""Runs tests in several pytest processes: ``python -m tests.parts unit|all ARGUMENTS OF PYTEST``.
+"""Runs tests in several pytest processes: ``python -m tests.parts WHICH ARGUMENTS OF PYTEST``.
 
 ``unit`` runs the unit tests in a process per core. ``all`` runs them beside a pytest whose workers
-(pytest-xdist) run all other tests. Each process imports the modules of its own part only. For tests
-that take milliseconds that is faster than pytest-xdist, whose workers all collect all tests and
-report each phase of each one.
+(pytest-xdist) run all other tests. ``most`` skips those that take long (``tests.groups``). Each
+process imports the modules of its own part only. For tests that take milliseconds that is faster
+than pytest-xdist, whose workers all collect all tests and report each phase of each one.
 """
 
 import os
@@ -25,6 +25,8 @@ with ``others`` for all other tests."""
 _OUTCOME = "PYTEST_OUTCOME"
 """Environment variable with the file into which a process writes what became of its tests."""
 _OTHERS = "others"
+_SKIP_LONG = "PYTEST_SKIP_LONG"
+"""Environment variable that, if it is set, skips tests that take long."""
 _TESTS = Path(__file__).parent
 _UNIT = _TESTS / "unit"
 _FIRST = ("discovery", "replication", "telemetry")
@@ -62,6 +64,11 @@ def outcome_file() -> Path | None:
     """Return the file that the outcome of this process goes to, if it is one of several."""
     file = os.environ.get(_OUTCOME)
     return Path(file) if file else None
+
+
+def skips_long() -> bool:
+    """Return whether tests that take long are skipped."""
+    return bool(os.environ.get(_SKIP_LONG))
 
 
 def is_elsewhere(path: Path) -> bool:
@@ -142,7 +149,9 @@ def _start(part: str, arguments: list[str], folder: Path, *, prints: bool) -> _P
 
 def main(which: str, *arguments: str) -> int:
     """Run all parts at once, print their output and its sum, and return the worst status."""
-    everything = which == "all"
+    everything = which != "unit"
+    if which == "most":
+        os.environ[_SKIP_LONG] = "1"
     number = _unit_parts() if everything else cores()
     parts = [_OTHERS] * everything + [f"{each}/{number}" for each in range(number)]
     shutil.rmtree(COVERAGE, ignore_errors=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.groups import FIRST, TOGETHER, group_of, rank
+from tests.groups import FIRST, LONG, TOGETHER, group_of, rank, takes_long
 from tests.outcome import Outcome
-from tests.parts import is_elsewhere
+from tests.parts import is_elsewhere, skips_long
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def test_a_module_is_a_group_or_belongs_to_one(test: str, group: str) -> None:
 
 
 def test_what_is_named_exists() -> None:
-    paths = [*TOGETHER, *(group for group in FIRST if group not in TOGETHER.values())]
+    paths = [*TOGETHER, *LONG, *(group for group in FIRST if group not in TOGETHER.values())]
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
@@ -34,6 +34,25 @@ def test_long_groups_begin_first_and_unit_tests_last() -> None:
     assert sorted((f"tests/{test}::test_a" for test in tests), key=rank) == [
         f"tests/{test}::test_a" for test in reversed(tests)
     ]
+
+
+@pytest.mark.parametrize(
+    ("test", "is_long"),
+    [
+        ("tests/faults/test_pods.py::test_a", True),
+        ("tests/integration/test_hosts.py::test_a[1]", True),
+        ("tests/integration/test_main_job.py::test_a", False),
+        ("tests/unit/test_cli.py::test_a", False),
+    ],
+)
+def test_a_long_test_is_skipped_where_most_tests_run(
+    test: str, is_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert takes_long(test) == is_long
+    monkeypatch.delenv("PYTEST_SKIP_LONG", raising=False)
+    assert not skips_long()
+    monkeypatch.setenv("PYTEST_SKIP_LONG", "1")
+    assert skips_long()
 
 
 def test_each_module_is_in_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
