@@ -8,6 +8,7 @@ Rules:
 - A request counts where it runs. If Envoy had to send it to another pod, it moves there with the
   headers of the answer.
 - Prompt tokens on their way to a pod count there (``pod_work``) and leave with the reservation.
+- A load of an adapter counts there until the streamed answer to the request that needs it begins.
 - A reservation refers to the pod's state, not to its name. A pod that leaves and returns under the
   same name has a new state, so neither count can become wrong.
 """
@@ -126,7 +127,7 @@ class Reservation:
         """Let requests that follow for the same adapter show how long first bytes take."""
         self.place = None
         if self.adapter is not None:
-            state.loading.discard(self.adapter)
+            _end_load(state, self.adapter)
 
     def _processed(self, prefill: Prefill, now: float, pace: FleetSpeed) -> None:
         """Record that the prompt is processed, because a streamed answer began."""
@@ -236,6 +237,8 @@ class Ledger:
         place = None
         if streamed:
             place = self.load_times.place_of(state, adapter, where)
+            if place and adapter is not None:
+                state.work.begin_load(state.beliefs.seconds_to_load(adapter), self.now())
         self.join(state, adapter)
         self.total += 1
         reservation = Reservation(self, state, adapter, path, streamed=streamed, place=place)
@@ -268,7 +271,7 @@ class Ledger:
         self.join(state, reservation.adapter)
         reservation.state = state
         if reservation.adapter is not None:
-            before.loading.discard(reservation.adapter)
+            _end_load(before, reservation.adapter)
         reservation.place = None
         if reservation.prefill is not None:
             now = self.now()
@@ -309,6 +312,15 @@ class Ledger:
             if (adapters := self.adapters) is not None:
                 adapters[adapter] = adapters.get(adapter, 0) + 1
         self.index.changed(state, adapter)
+
+
+def _end_load(state: PodState, adapter: str) -> None:
+    """Record that an adapter is loaded, or that nobody knows when it will be."""
+    loading = state.loading
+    if adapter in loading:
+        loading.remove(adapter)
+        if not loading:
+            state.work.end_loads()
 
 
 def _find_nobody(_endpoint: str) -> PodState | None:

@@ -12,6 +12,10 @@ Rules:
 - The first byte of a streamed answer shows that all tokens up to this request are processed, even
   if they were expected to take longer.
 - Tokens leave with their request's reservation, exactly once: when it ends, or moves elsewhere.
+- Adapters that requests bring to the pod are loaded one after the other, each for as long as is
+  believed. One of them counts only once it has taken longer than any load from host memory: what
+  is believed of where an adapter is may be wrong, and a load that is slow shows itself. The first
+  byte of a request that brought one ends it. Loads of others are not known.
 - The prefill speed is learned from first bytes of streamed answers, and only from requests whose
   adapter was in flight already, because others may wait for a load. It is a high quantile of the
   speeds that were seen: whatever else a request waits for makes the pod look slower.
@@ -33,6 +37,9 @@ _FASTER, _SLOWER = 1.06, 0.98
 of the speeds that are seen are higher than what is learned."""
 _LOWEST, _HIGHEST = 100.0, 1_000_000.0
 """Bounds of a speed in tokens a second."""
+_SLOW_LOAD_SECONDS = 0.2
+"""A load that takes longer is not from host memory. With a lower value, loads count that end at
+once. A higher value loads adapters from disk on the same pod one after the other."""
 _WEIGHT, _FLEET_WEIGHT = 1 / 64, 1 / 512
 """Weight of a new answer in the usual duration on its pod, and in the fleet's."""
 _FEWEST = 16
@@ -77,6 +84,8 @@ class PodWork:
         "_ratio",
         "_shift",
         "empty_at",
+        "loads_end",
+        "loads_known_at",
         "slowness",
         "tokens_a_second",
     )
@@ -85,6 +94,11 @@ class PodWork:
         self.empty_at = 0.0
         """When all prompt tokens that were sent are expected to be processed, in seconds on the
         router's monotonic clock. A time in the past: now."""
+        self.loads_end = 0.0
+        """When the adapters that requests brought there are expected to be loaded, on the same
+        clock. A time in the past: now, or nobody knows."""
+        self.loads_known_at = 0.0
+        """When the first of these loads has taken so long that it is a slow one."""
         self.tokens_a_second = TOKENS_A_SECOND
         """The prefill speed."""
         self.slowness = 1.0
@@ -133,6 +147,26 @@ class PodWork:
         left = prefill.end - self._shift - now
         if left > 0.0:
             self._shorten(left)
+
+    def begin_load(self, seconds: float, now: float) -> None:
+        """Count the load of an adapter, after those that are under way.
+
+        Args:
+            seconds: How long it is expected to take.
+            now: Seconds on the router's monotonic clock.
+        """
+        if self.loads_end <= now:
+            self.loads_known_at = now + _SLOW_LOAD_SECONDS
+            self.loads_end = now
+        self.loads_end += seconds
+
+    def loading_seconds(self, now: float) -> float:
+        """Return for how long the pod will load adapters, as far as loads are known to be slow."""
+        return self.loads_end - now if self.loads_end > now >= self.loads_known_at else 0.0
+
+    def end_loads(self) -> None:
+        """Record that all adapters that requests brought there are loaded."""
+        self.loads_end = 0.0
 
     def learn_prefill(self, prefill: Prefill, seconds: float, pace: FleetSpeed) -> None:
         """Learn the prefill speed from a first byte that came after some seconds."""

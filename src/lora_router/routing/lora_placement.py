@@ -20,7 +20,8 @@ The rules, for a request and the pods that may take it:
    cheaper, so that the other copies drain (``terms/copies.py``).
 3. *Place*: a pod with a free slot takes the request at the price of loading the adapter, beside
    load and prefix. The price is zero if the adapter is in a slot there. It is that of a load if the
-   adapter is in host memory, and highest if the adapter was never there. A pod with one free slot
+   adapter is in host memory, and highest if the adapter was never there. Slow loads that are under
+   way on the pod come on top. A pod with one free slot
    costs at least the average load, unless the adapter is in flight elsewhere. The cheapest pod
    takes the request. Ties are broken by rendezvous hashing, so that routers agree without
    communication.
@@ -206,7 +207,7 @@ class LoraPlacement:
             open_pods = with_last_slots(open_pods, candidates, base)
         found.with_last = open_pods
         if least < found.join_base:
-            self._find_place(adapter, open_pods, found, any_slot=not request.may_hold)
+            self._find_place(adapter, open_pods, found, now, any_slot=not request.may_hold)
         return found
 
     def _find_place(
@@ -214,6 +215,7 @@ class LoraPlacement:
         adapter: str,
         open_pods: Sequence[tuple[float, PodView]],
         found: Survey,
+        now: float,
         *,
         any_slot: bool,
     ) -> None:
@@ -229,7 +231,7 @@ class LoraPlacement:
         for base, pod in open_pods:
             if base > place_cost:
                 continue
-            cost = base + price_of(pod, adapter)
+            cost = base + price_of(pod, adapter, now)
             if prices is not None:
                 prices.append(cost)
             if cost > place_cost or (
@@ -292,6 +294,8 @@ class LoraPlacement:
             else:
                 where = _WHERE.get(sight.place, AWAY)
                 price = self._adapter_load.at(where, view)
+                if view is not None:
+                    price += self._adapter_load.before(view, now)
                 terms = {**each, LOAD: shared(price, sharing)}
                 if fleet is not None and spare is not None:
                     load = _load_of(spare, base)

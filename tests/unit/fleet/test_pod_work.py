@@ -33,6 +33,9 @@ class Pods:
             self[number], adapter, streamed=True, tokens=seconds * TOKENS_A_SECOND
         )
 
+    def loading(self, number: int = 1) -> float:
+        return self[number].work.loading_seconds(self.clock.now())
+
     def pending(self, number: int = 1) -> float:
         return self[number].work.pending_seconds(self.clock.now())
 
@@ -170,3 +173,45 @@ def test_failures_say_nothing_about_speed() -> None:
         pods.clock.advance(60.0)
         sent.release()
     assert pods[2].work.slowness == 1.0
+
+
+def test_a_load_counts_once_it_is_too_slow_to_be_from_host_memory_until_the_first_byte() -> None:
+    pods = Pods()
+    request = pods.send(adapter="a")
+    assert pods.loading() == 0.0
+    pods.clock.advance(0.2)
+    assert pods.loading() == pytest.approx(1.3)  # Of the 1.5 s that a load from disk takes.
+    request.answered(OK)
+    assert pods.loading() == 0.0
+
+
+def test_loads_take_turns_and_one_that_is_late_is_expected_at_any_moment() -> None:
+    pods = Pods()
+    pods.send(adapter="a")
+    pods.clock.advance(0.5)
+    pods.send(adapter="b")
+    pods.send(adapter="b")
+    assert pods.loading() == pytest.approx(2.5)
+    pods.clock.advance(3.0)
+    assert pods.loading() == 0.0
+
+
+@pytest.mark.parametrize("adapter", [None, "loaded"])
+def test_a_request_that_needs_no_load_does_not_count_as_one(adapter: str | None) -> None:
+    pods = Pods()
+    pods.send(adapter="loaded").release()
+    pods.send(adapter=adapter)
+    pods.clock.advance(0.2)
+    assert pods.loading() == 0.0
+
+
+def test_a_load_counts_no_more_when_nobody_can_see_its_end() -> None:
+    pods = Pods()
+    left, moved = pods.send(adapter="a"), pods.send(adapter="b", number=2)
+    pods.clock.advance(0.2)
+    left.release()
+    moved.answered(Answer(200, served_by=pods[1].pod.address, details=FROM_THE_POD))
+    assert (pods.loading(1), pods.loading(2)) == (0.0, 0.0)
+    pods.fleet.ledger.reserve(pods[1], "c", streamed=False)
+    pods.clock.advance(0.2)
+    assert pods.loading() == 0.0

@@ -539,6 +539,23 @@ def test_prompts_on_their_way_are_load_until_they_are_processed() -> None:
     assert chats.ask(None, Prompt(100)).pod is state
 
 
+def test_adapters_on_disk_are_not_loaded_on_the_same_pod_one_after_the_other() -> None:
+    router = Router(fleet_of(2, slots=4))
+    first = router.routed("a1", stream=True).reservation.state
+    [other] = (state for state in router.fleet if state is not first)
+    router.fleet.ledger.reserve(other, None)
+    router.fleet.ledger.reserve(other, None)
+    router.clock.advance(0.5)
+    assert router.routed("a2", stream=True).reservation.state is other
+
+
+def test_a_hot_adapter_takes_no_further_slot_because_its_pod_loads_another_one() -> None:
+    fleet = fleet_of(2, slots=4)
+    occupy(fleet, 1, "a1")
+    state_of(fleet, 1).work.begin_load(1.5, 0.0)
+    assert pod_of(ask(placement(), fleet, "a1")) is state_of(fleet, 1)
+
+
 def test_a_pod_whose_kv_cache_is_nearly_full_is_avoided_while_the_scrape_is_fresh() -> None:
     fleet = fleet_of(2)
     occupy(fleet, 2, "a1", "a1", "a1")

@@ -3,6 +3,11 @@
 It costs nothing if the adapter is in a slot. Otherwise it takes what is believed of loads from host
 memory and from disk (``fleet/load_times.py``), or what the settings say. The load is paid once and
 serves all requests of the adapter, so its price is shared by those in flight.
+
+A pod loads one adapter after the other, and its batch waits. So the time that is left of loads from
+disk under way there (``fleet/pod_work.py``) counts too, also for an adapter that is in a slot. It
+counts only for requests that take a slot: if it drove requests from pods that they can join, hot
+adapters would take slots that others need, most of all in a fleet that loads everything from disk.
 """
 
 from lora_router.fleet.adapter_beliefs import IN_SLOT
@@ -26,10 +31,21 @@ class AdapterLoad:
         host = weights.adapter_load_seconds
         self._usual: LoadSeconds = (0.0, host, host * DISK_SECONDS / HOST_SECONDS)
 
-    def of(self, pod: PodView, adapter: str) -> float:
-        """Return the price of bringing an adapter into a slot of a pod."""
+    def of(self, pod: PodView, adapter: str, now: float) -> float:
+        """Return the price of bringing an adapter into a slot of a pod, with the loads before it.
+
+        Args:
+            pod: The pod.
+            adapter: The adapter.
+            now: Seconds, monotonic.
+        """
         where = pod.beliefs.where(adapter)
-        return 0.0 if where == IN_SLOT else self.at(where, pod)
+        price = 0.0 if where == IN_SLOT else self.at(where, pod)
+        return price + self.before(pod, now) if pod.work.loads_end > now else price
+
+    def before(self, pod: PodView, now: float) -> float:
+        """Return the price of the loads that are under way on a pod."""
+        return self._price * pod.work.loading_seconds(now)
 
     def at(self, where: int, pod: PodView | None) -> float:
         """Return the price of a load from where the adapter is, on a pod if it is known."""
