@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,23 @@ async def until(condition: Callable[[dict[str, dict[str, Any]]], bool], served: 
             await asyncio.sleep(0.05)
 
 
+def both_serve(found: dict[str, dict[str, Any]]) -> bool:
+    return len(found) == 2 and all(each["streams"] > 20 for each in found.values())
+
+
 def all_ready(found: dict[str, dict[str, Any]]) -> bool:
     return len(found) == 2 and all(each["ready"] for each in found.values())
+
+
+async def _within(
+    seconds: float, condition: Callable[[dict[str, dict[str, Any]]], bool], served: Served
+) -> bool:
+    """Return whether a condition holds now, or after some time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await until(condition, served)
+            return True
+    return False
 
 
 async def metric(served: Served, series: str) -> float:
@@ -84,14 +99,19 @@ async def two_workers(tmp_path: Path, **config: object) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def running(gate: Site) -> AsyncIterator[Load]:
-    """Run many answers, which end when the block does."""
-    load = Load()
+    """Run many answers in both workers, which end when the block does.
+
+    A worker that stalls for a while gets no connection. Then further answers open one more.
+    """
+    load, served = Load(), gate.routers[0].served
     async with asyncio.TaskGroup() as group:
-        for _ in range(ANSWERS):
-            group.create_task(gate.request(load, tokens=1, pause=0, waits=True))
         async with asyncio.timeout(60):
-            while load.statuses.total() < ANSWERS:
-                await asyncio.sleep(0.01)
+            while not load.sent or not await _within(5.0, both_serve, served):
+                for _ in range(ANSWERS):
+                    group.create_task(gate.request(load, tokens=1, pause=0, waits=True))
+                await asyncio.sleep(0)
+                while load.statuses.total() < load.sent:
+                    await asyncio.sleep(0.01)
         yield load
         for pod in gate.pods:
             pod.may_end.set()
@@ -110,13 +130,12 @@ async def test_requests_spread_over_the_workers_and_their_metrics_are_added_up(
         served = gate.routers[0].served
         assert all_ready(await workers(served))
         async with running(gate) as answers:
-            await until(lambda found: all(each["streams"] > 20 for each in found.values()), served)
-            assert await metric(served, "lora_router_open_streams") == ANSWERS
-            assert await metric(served, "lora_router_in_flight_requests") == ANSWERS
+            assert await metric(served, "lora_router_open_streams") == answers.sent
+            assert await metric(served, "lora_router_in_flight_requests") == answers.sent
             load = Load()
             assert {await gate.request(load, MODEL) for _ in range(20)} == {"vllm-1"}
         assert (answers.lost, load.lost) == (0, 0)
-        assert await metric(served, "lora_router_requests_total{") == ANSWERS + 21
+        assert await metric(served, "lora_router_requests_total{") == answers.sent + 21
         assert await metric(served, "lora_router_pods{") == 3
         assert await metric(served, "lora_router_ready_workers") == 2
 
@@ -127,7 +146,6 @@ async def test_a_worker_that_is_killed_is_started_again_and_costs_no_answer(
     async with two_workers(tmp_path) as gate:
         served = gate.routers[0].served
         async with running(gate) as answers, gate.traffic(50, MODEL) as load:
-            await until(lambda found: all(each["streams"] > 20 for each in found.values()), served)
             before = await metric(served, "lora_router_requests_total{")
             killed = (await workers(served))["1"]["pid"]
             os.kill(killed, signal.SIGKILL)

@@ -144,7 +144,8 @@ class Traffic:
         for pod in self.pods[1:]:
             pod.may_end.set()
         statuses = Counter(await asyncio.gather(*sent))
-        assert statuses.keys() == {200, 500}, statuses
+        # By chance, all of them may go to the pod that fails.
+        assert {500} <= statuses.keys() <= {200, 500}, statuses
 
     async def _until(self, metric: str, value: float) -> None:
         async with asyncio.timeout(60):
