@@ -48,14 +48,13 @@ _ELSEWHERE = "192.0.2.1"
 
 
 async def translate(
-    documents: Iterable[Document], folder: Path, to: str, endpoints: Endpoints | None = None
+    documents: Iterable[Document], folder: Path, endpoints: Endpoints | None = None
 ) -> Document:
-    """Return Envoy Gateway's translation of objects: ``xds``, or ``gateway-api`` with its status.
+    """Return Envoy Gateway's translation of objects: the objects with their status, and ``xds``.
 
     Args:
         documents: The objects. Services are taken to be on the loopback address.
         folder: For the file that the command reads.
-        to: What to print.
         endpoints: The pods. A Service of the HTTPRoute that is not named here has no endpoints.
     """
     endpoints = endpoints or {}
@@ -75,7 +74,7 @@ async def translate(
     egctl = find("egctl")
     assert egctl is not None
     process = await asyncio.create_subprocess_exec(
-        *(egctl, "experimental", "translate", "--from", "gateway-api", "--to", to),
+        *(egctl, "experimental", "translate", "--from", "gateway-api", "--to", "gateway-api,xds"),
         *("--output", "json", "--file", file),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -157,7 +156,7 @@ def _unknown_services(documents: Iterable[Document]) -> list[Document]:
 
 
 def refusals(translated: Document) -> list[str]:
-    """Return the objects that Envoy Gateway did not accept, from the output of ``gateway-api``."""
+    """Return the objects that Envoy Gateway did not accept."""
     found: list[str] = []
 
     def search(value: object, where: str) -> None:
@@ -173,12 +172,12 @@ def refusals(translated: Document) -> list[str]:
             for item in value:
                 search(item, where)
 
-    search(translated, "")
+    search({key: value for key, value in translated.items() if key != "xds"}, "")
     return found
 
 
 def bootstrap(translated: Document, gateway: str, admin_port: int, *, ca: str = "") -> Document:
-    """Return the output of ``xds`` for a Gateway as a bootstrap with listeners on loopback.
+    """Return the translation for a Gateway as a bootstrap with listeners on loopback.
 
     Args:
         translated: What was printed.

@@ -141,7 +141,7 @@ async def installed(
         endpoints = {
             service: [pod.address for pod in pods] for service, pods in services.items() if pods
         }
-        translated = await translate(documents, folder, "xds", endpoints)
+        translated = await translate(documents, folder, endpoints)
         config = bootstrap(translated, f"{namespace}/llm", free_port(), ca=ca)
         router_endpoints(config, [app.transport.port for app in apps])
         change(config)

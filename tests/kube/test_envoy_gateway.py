@@ -37,9 +37,10 @@ _NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
 async def translated(folder: Path, values: dict[str, object]) -> Document:
     """Return the bootstrap for the chart with these values. Everything must be accepted."""
     documents = render(values)
-    assert refusals(await translate(documents, folder, "gateway-api", PODS)) == []
-    [(name, found)] = (await translate(documents, folder, "xds", PODS))["xds"].items()
-    return bootstrap({"xds": {name: found}}, name, free_port())
+    found = await translate(documents, folder, PODS)
+    assert refusals(found) == []
+    [name] = found["xds"]
+    return bootstrap(found, name, free_port())
 
 
 @pytest.mark.parametrize(
@@ -119,10 +120,10 @@ async def test_while_no_router_is_ready_envoy_gateway_leaves_the_router_out_or_r
         if document["kind"] == "Service":  # The router's.
             document["spec"]["clusterIP"] = "None"
 
-    refused = refusals(await translate(documents, folder, "gateway-api", PODS))
-    assert ["no ready endpoints" in each for each in refused] == [True]
-    [(name, found)] = (await translate(documents, folder, "xds", PODS))["xds"].items()
-    [route] = routes_of(bootstrap({"xds": {name: found}}, name, free_port()))
+    found = await translate(documents, folder, PODS)
+    assert ["no ready endpoints" in each for each in refusals(found)] == [True]
+    [name] = found["xds"]
+    [route] = routes_of(bootstrap(found, name, free_port()))
     if fail_open:
         assert route["route"]["cluster"] == "httproute/models/test-lora-router/rule/0"
     else:

@@ -25,7 +25,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "envoy.md"
 
 async def logged(documents: list[dict[str, Any]], folder: Path) -> dict[str, str]:
     """Return the fields of the access log that Envoy Gateway configures."""
-    translated = await translate(documents, folder, "xds", PODS)
+    translated = await translate(documents, folder, PODS)
     [(_, found)] = translated["xds"].items()
     managers = [
         connection_manager(listener)

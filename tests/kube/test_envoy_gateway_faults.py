@@ -101,7 +101,7 @@ async def test_passive_health_checks_change_envoys_own_choice_and_not_the_router
     async with _pod(500) as failing, _pod(200) as well:
         service = ("models", "base")
         documents = render(gateway_values(service))
-        found = await translate(documents, folder, "xds", {service: [failing, well]})
+        found = await translate(documents, folder, {service: [failing, well]})
         config = bootstrap(found, "models/llm", free_port())
         without_router(config)
         async with Envoy(yaml.safe_dump(config), folder) as envoy, ClientSession() as client:

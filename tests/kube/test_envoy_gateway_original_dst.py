@@ -54,9 +54,10 @@ def values(changes: Mapping[str, object], *, namespace: str = "models") -> dict[
 async def test_envoy_gateway_accepts_all_of_it(changes: dict[str, object], folder: Path) -> None:
     documents = render(values(changes))
 
-    assert refusals(await translate(documents, folder, "gateway-api")) == []
-    [(name, found)] = (await translate(documents, folder, "xds"))["xds"].items()
-    config = bootstrap({"xds": {name: found}}, name, free_port())
+    found = await translate(documents, folder)
+    assert refusals(found) == []
+    [name] = found["xds"]
+    config = bootstrap(found, name, free_port())
     routes = routes_of(config)
     assert {route["route"]["cluster"] for route in routes} == {"test-lora-router-pods"}
     retried = {route["route"]["retryPolicy"]["retryOn"] for route in routes}

@@ -1,7 +1,6 @@
 """Several Services behind one HTTPRoute: base models, and other namespaces."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,9 +24,9 @@ HERE, THERE = ("models", "llama"), ("more-models", "qwen")
 PODS = {HERE: ["127.0.0.1:8001"], THERE: ["127.0.0.1:8002"]}
 
 
-async def routes(documents: list[Document], folder: Path, pods: Any = PODS) -> list[Document]:
-    [(name, found)] = (await translate(documents, folder, "xds", pods))["xds"].items()
-    return routes_of(bootstrap({"xds": {name: found}}, name, free_port()))
+def routes(translated: Document) -> list[Document]:
+    [name] = translated["xds"]
+    return routes_of(bootstrap(translated, name, free_port()))
 
 
 async def test_each_service_is_a_cluster_of_its_own_that_the_routers_header_selects(
@@ -35,8 +34,9 @@ async def test_each_service_is_a_cluster_of_its_own_that_the_routers_header_sele
 ) -> None:
     documents = render(gateway_values(HERE, THERE))
 
-    assert refusals(await translate(documents, folder, "gateway-api", PODS)) == []
-    found = await routes(documents, folder)
+    translated = await translate(documents, folder, PODS)
+    assert refusals(translated) == []
+    found = routes(translated)
     selected = [
         (header["stringMatch"]["exact"], route["route"]["cluster"])
         for route in found
@@ -53,8 +53,8 @@ async def test_each_service_is_a_cluster_of_its_own_that_the_routers_header_sele
 
 async def test_one_rule_for_all_would_fail_with_each_service_that_has_no_pod(folder: Path) -> None:
     """Why there is a rule for each: Envoy Gateway answers an empty Service's share with 503."""
-    *_, without_header = await routes(
-        render(gateway_values(HERE, THERE)), folder, {HERE: PODS[HERE]}
+    *_, without_header = routes(
+        await translate(render(gateway_values(HERE, THERE)), folder, {HERE: PODS[HERE]})
     )
 
     shares = {
@@ -70,7 +70,7 @@ async def test_without_a_reference_grant_another_namespace_is_refused(folder: Pa
         each for each in render(gateway_values(HERE, THERE)) if each["kind"] != "ReferenceGrant"
     ]
 
-    refused = refusals(await translate(documents, folder, "gateway-api", PODS))
+    refused = refusals(await translate(documents, folder, PODS))
     assert any("not permitted by any ReferenceGrant" in each for each in refused)
 
 

@@ -44,9 +44,10 @@ async def test_the_example_is_accepted_and_reads_the_metadata(
     documents = render(with_limit(("models", "base"), destination=destination))
     pods = {("models", "base"): ["127.0.0.1:8001"]}
 
-    assert refusals(await translate(documents, folder, "gateway-api", pods)) == []
-    [(name, found)] = (await translate(documents, folder, "xds", pods))["xds"].items()
-    for route in routes_of(bootstrap({"xds": {name: found}}, name, free_port())):
+    found = await translate(documents, folder, pods)
+    assert refusals(found) == []
+    [name] = found["xds"]
+    for route in routes_of(bootstrap(found, name, free_port())):
         [limits] = [
             each["rateLimits"]
             for filter_name, each in route["typedPerFilterConfig"].items()
