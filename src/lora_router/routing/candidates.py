@@ -101,6 +101,9 @@ class Waiting(Protocol):
     def waits_on(self, adapter: str) -> Collection[PodView]:
         """Return the pods on which requests of this router for ``adapter`` wait for a slot."""
 
+    def serving(self, adapter: str) -> Collection[PodView]:
+        """Return all ready pods that have ``adapter``, also those that are no candidates."""
+
     def drains(self, adapter: str) -> bool:
         """Return whether a slot of ``adapter`` is being emptied, and not for long yet."""
 
@@ -119,6 +122,9 @@ class _NobodyWaits:
         return ()
 
     def waits_on(self, _adapter: str) -> Collection[PodView]:
+        return ()
+
+    def serving(self, _adapter: str) -> Collection[PodView]:
         return ()
 
     def drains(self, _adapter: str) -> bool:
@@ -174,6 +180,11 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     def fleet_index(self) -> FleetIndex | None:
         """The fleet's index, if the methods answer from it."""
         return None if len(self) <= FULL_LOOK or self._group is None else self._group.fleet
+
+    @property
+    def fleet_slots(self) -> int:
+        """The adapter slots of the whole fleet, or of the candidates if only these are known."""
+        return self.load().slots if self._group is None else self._group.fleet.slots
 
     def with_room(self, roomy: RoomyPods) -> "Candidates | None":
         """Return candidates whose methods answer about some pods; ``None``: none is among these.

@@ -51,6 +51,9 @@ class Rooms(Protocol):
     def may_be_full(self, pod: PodView) -> bool:
         """Return whether a pod may have no room."""
 
+    def serving(self, model: str) -> Collection[PodView]:
+        """Return the ready pods that serve a model, whether they have room or not."""
+
 
 class PodRoom:
     """The room on the pods of one fleet."""

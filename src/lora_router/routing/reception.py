@@ -5,7 +5,7 @@ affects only its own request.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import count
 from time import perf_counter
 
@@ -235,6 +235,10 @@ class Reception:
         """Return whether a pod has room for another request of an algorithm, apart from slots."""
         queued_too = algorithm in self._waits_for_room
         return not self.pod_room.is_full(pod, self._clock.now(), queued_too=queued_too)
+
+    def serving(self, model: str) -> Collection[PodView]:
+        """Return the ready pods that serve a model, whether they have room or not."""
+        return self._fleet.serving(model).pods
 
     # What the waiting room asks (``asking.Receptionist``)
 

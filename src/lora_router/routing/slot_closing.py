@@ -10,22 +10,27 @@ Rules:
    ``overload.PATIENCE_SECONDS``, or half of the longest hold, if that is less. It is closed after
    ``CROWDED_PATIENCE_SECONDS`` already if each slot has so many requests in flight that none will
    be empty by itself (``CROWD``). These slots also take longest to be empty.
-2. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
+2. A slot is closed at once if nobody has to wait for it: the adapter in it has another pod, where
+   it is in flight or a slot is free, and which the adapter that waits does not have. So where pods
+   have different adapters, those that could be elsewhere leave a full pod to those that could not.
+3. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
    slot of that pod is closed for it soon (``misplaced``).
-3. At most a share of the fleet's slots is closed at the same time, by all routers that are peers
+4. At most a share of the fleet's slots is closed at the same time, by all routers that are peers
    (``Overload.closed_slots_share``). Each closed slot runs fewer requests while it drains, and the
    adapter in it has to be loaded again elsewhere, so a fleet that closes many slots is slower for
    everybody. The others wait until a slot is open again, in the order in which they became
    impatient.
-4. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a different run of them
+5. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a different run of them
    each time, so that the search costs the same in every fleet.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
-from lora_router.routing.candidates import Candidates
+from lora_router.routing.candidates import Candidates, Waiting
+from lora_router.routing.overrun import COLD_SECONDS
 
 LOOKED_AT = 16
 """The number of pods among which the slot to close is chosen."""
@@ -57,6 +62,8 @@ def hold_for_slot(
     waited = 0.0 if request.held_since is None else now - request.held_since
     closing = request.closing
     patience_seconds = candidates.waiting.patience_seconds
+    if closing is None and waited < patience_seconds:
+        closing = _choose_movable(request.adapter or "", candidates, now)
     if waited < patience_seconds:
         if waited < CROWDED_PATIENCE_SECONDS:
             soon = min(patience_seconds, CROWDED_PATIENCE_SECONDS)
@@ -160,3 +167,41 @@ def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodVi
         if least == 1:  # No slot has fewer.
             break
     return best
+
+
+def _choose_movable(adapter: str, candidates: Candidates, now: float) -> tuple[PodView, str] | None:
+    """Return the slot with the fewest requests in flight whose adapter has a place elsewhere.
+
+    Args:
+        adapter: The adapter that waits.
+        candidates: The pods that may take it.
+        now: Seconds, monotonic.
+    """
+    waiting = candidates.waiting
+    if not waiting.may_close(candidates.fleet_slots):
+        return None
+    least = 0
+    best: tuple[PodView, str] | None = None
+    for pod in some(candidates, now):
+        for requests, name in sorted(open_slots(pod)):
+            if best is not None and requests >= least:
+                break
+            if not waiting.is_closed(pod, name) and _has_another_place(name, adapter, waiting):
+                least, best = requests, (pod, name)
+                break
+    return best
+
+
+def _has_another_place(adapter: str, other: str, waiting: Waiting) -> bool:
+    """Return whether requests of an adapter would find a slot on a pod without another one."""
+    closed = waiting.closed_to(adapter)
+    for pod in islice(waiting.serving(adapter), LOOKED_AT):
+        if pod in closed or other in pod.adapters:
+            continue
+        beliefs = pod.beliefs
+        if adapter in pod.in_flight_adapters:
+            return True
+        has_slot = (beliefs.free_slots or 0) > 0 and beliefs.may_take_slot(adapter)
+        if has_slot and beliefs.seconds_to_load(adapter) <= COLD_SECONDS:
+            return True
+    return False

@@ -121,6 +121,10 @@ class WaitingRoom:
         """Return the pods on which requests for an adapter wait for a slot."""
         return self._misplaced.pods_of(adapter)
 
+    def serving(self, adapter: str) -> Collection[PodView]:
+        """Return all ready pods that have an adapter."""
+        return self._pods.serving(adapter)
+
     def drains(self, adapter: str) -> bool:
         """Return whether a slot of an adapter is being emptied, and not for long yet."""
         return self._slots.closed_since(adapter) > self._clock.now() - DRAIN_SECONDS
