@@ -47,8 +47,7 @@ WARM = ("a-uniform", "f-half-base")
 """Those in which everything is in host memory at the start, so that there is little to gain."""
 ALL, QUARTER = "all", "a quarter"
 MEMORIES: Mapping[str, Sequence[str]] = {"a-uniform": (ALL,)}
-"""For how many adapters there is host memory, where it is not both. It is both in ``f-half-base``,
-because nothing was chosen by it."""
+"""For how many adapters there is host memory, where it is not both."""
 BEFORE_SECONDS = 150.0
 FEWEST_IN_GROUP = 1000
 """Requests that adapters of about the same popularity must have together for a p99: ten are above
