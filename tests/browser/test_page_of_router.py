@@ -1,6 +1,7 @@
 """The page of a real router, behind a real Envoy, in a real browser."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,7 +84,8 @@ async def test_the_page_shows_the_adapter_that_waits_and_then_why_it_did(
         await expect(held.locator(".model")).to_have_text("a2")
         await expect(held.locator(".why")).not_to_be_empty()
         slot = page.locator("#fleet .slot")
-        await expect(slot).to_have_text("a11")
+        # A slot is closed for a request that waits for long.
+        await expect(slot).to_have_text(re.compile("^a1(closed )?1 ?$"))
         assert await slot.get_attribute("data-kind") in ("running", "closed")
 
         await held.click()

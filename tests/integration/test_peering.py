@@ -154,7 +154,8 @@ async def test_a_router_that_leaves_is_forgotten_at_once_and_stops_in_no_time(
         await until(lambda: not any(seen(app) for app in others))
         for app in others:
             assert app.peering is not None
-            assert (app.peering.hub.counts.left, app.peering.hub.counts.silent) == (1, 0)
+            assert app.peering.hub.counts.left >= 1
+            assert app.peering.hub.counts.silent == 0
 
 
 async def test_a_router_that_is_killed_is_forgotten_after_a_second_of_silence(

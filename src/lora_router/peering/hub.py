@@ -46,6 +46,8 @@ log = logging.getLogger("lora_router.peering")
 INTERVAL_SECONDS = 0.1
 SHORTEST_SECONDS = 0.02
 COMPLETE_SECONDS = 10.0
+LEAVES = PeerMessage(leaves=True).SerializeToString()
+"""The message that a router is about to stop."""
 SILENCE_SECONDS = 1.0
 SHARE_SECONDS = 60.0 / MISSED
 """The interval that the fleet is told for the shares of peers. The hub tells the fleet to forget a
@@ -246,9 +248,8 @@ class Hub:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        message = PeerMessage(leaves=True).SerializeToString()
         for carrier in self._carriers:
-            carrier.leave(message)
+            carrier.leave(LEAVES)
 
     def load(self) -> PeerLoad:
         """Return what all peers have in flight and hold, according to their last reports."""

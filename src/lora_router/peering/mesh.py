@@ -17,7 +17,7 @@ from lora_router.grpc_server.status import OK, RESOURCE_EXHAUSTED, UNAVAILABLE
 from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Outgoing
 from lora_router.peering.conversation import Conversation
-from lora_router.peering.hub import SHARE_SECONDS, Hub
+from lora_router.peering.hub import LEAVES, SHARE_SECONDS, Hub
 from lora_router.peering.limits import MAX_FOLLOWING, MAX_PEERS, MAX_STREAMS
 from lora_router.peering.link import Ending, Link
 from lora_router.peering.report_reader import ReportReader, is_too_heavy
@@ -217,9 +217,17 @@ class Mesh:
                 conversation.close(Ending(UNAVAILABLE, f"lora-router: {why}"))
 
     def drain(self) -> None:
-        """Accept no more streams and end those of others. Reports continue on this router's own."""
+        """Accept no more streams and end those of others. Reports continue on this router's own.
+
+        A peer to which it has none would wait for reports. It hears at once that this router ends.
+        """
         self._closing = True
         for conversation in tuple(self._incoming):
+            peer = conversation.peer
+            if peer is not None and not any(
+                each.opened_here for each in self.streams_of(peer.name)
+            ):
+                conversation.link.send(LEAVES)
             conversation.close(Ending(UNAVAILABLE, "lora-router: shutting down"))
 
     def leave(self, message: bytes) -> None:

@@ -419,6 +419,20 @@ def test_a_peer_that_leaves_is_forgotten_at_once(clock: ManualClock) -> None:
     assert here.hub.counts.left == 1
 
 
+def test_a_router_that_drains_before_it_has_a_stream_of_its_own_leaves(clock: ManualClock) -> None:
+    here, there = (Router(name, clock) for name in ("here", "there"))
+    here.connect(there)
+    there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
+    clock.advance(2 * INTERVAL_SECONDS)
+    assert in_flight(here) == 1
+
+    there.mesh.drain()
+    clock.advance(DELAY)
+
+    assert in_flight(here) == 0
+    assert (here.hub.counts.left, here.hub.counts.silent) == (1, 0)
+
+
 def test_a_silent_peer_is_forgotten_after_a_second(clock: ManualClock) -> None:
     here, there = mesh(clock, "here", "there")
     there.fleet.ledger.reserve(state_of(there.fleet, 1), "a")
