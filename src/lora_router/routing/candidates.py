@@ -101,8 +101,8 @@ class Waiting(Protocol):
     def waits_on(self, adapter: str) -> Collection[PodView]:
         """Return the pods on which requests of this router for ``adapter`` wait for a slot."""
 
-    def serving(self, adapter: str) -> Collection[PodView]:
-        """Return all ready pods that have ``adapter``, also those that are no candidates."""
+    def serving(self, model: str) -> Sequence[PodView]:
+        """Return all ready pods that serve a model, also those that are no candidates."""
 
     def drains(self, adapter: str) -> bool:
         """Return whether a slot of ``adapter`` is being emptied, and not for long yet."""
@@ -124,7 +124,7 @@ class _NobodyWaits:
     def waits_on(self, _adapter: str) -> Collection[PodView]:
         return ()
 
-    def serving(self, _adapter: str) -> Collection[PodView]:
+    def serving(self, _model: str) -> Sequence[PodView]:
         return ()
 
     def drains(self, _adapter: str) -> bool:

@@ -15,7 +15,7 @@ priority, and is refused early if the wait would be too long. One that waits on 
 neither.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from lora_router.fleet.index import FleetIndex
@@ -51,7 +51,7 @@ class Rooms(Protocol):
     def may_be_full(self, pod: PodView) -> bool:
         """Return whether a pod may have no room."""
 
-    def serving(self, model: str) -> Collection[PodView]:
+    def serving(self, model: str) -> Sequence[PodView]:
         """Return the ready pods that serve a model, whether they have room or not."""
 
 

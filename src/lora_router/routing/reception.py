@@ -5,7 +5,7 @@ affects only its own request.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from time import perf_counter
 
@@ -236,7 +236,7 @@ class Reception:
         queued_too = algorithm in self._waits_for_room
         return not self.pod_room.is_full(pod, self._clock.now(), queued_too=queued_too)
 
-    def serving(self, model: str) -> Collection[PodView]:
+    def serving(self, model: str) -> Sequence[PodView]:
         """Return the ready pods that serve a model, whether they have room or not."""
         return self._fleet.serving(model).pods
 

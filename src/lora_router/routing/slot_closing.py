@@ -24,8 +24,7 @@ Rules:
    each time, so that the search costs the same in every fleet.
 """
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
@@ -123,13 +122,13 @@ def open_slots(pod: PodView) -> Sequence[tuple[int, str]]:
     return [(in_flight(pod, name), name) for name in names if name not in peers.closed]
 
 
-def some(candidates: Candidates, now: float) -> Sequence[PodView]:
+def some(pods: Sequence[PodView], now: float) -> Sequence[PodView]:
     """Return the pods to inspect: of a large fleet, a run that starts elsewhere each time."""
-    if len(candidates) <= LOOKED_AT:
-        return candidates
-    start = int(now * 1000) * LOOKED_AT % len(candidates)
-    run = candidates[start : start + LOOKED_AT]
-    return run + candidates[: LOOKED_AT - len(run)]
+    if len(pods) <= LOOKED_AT:
+        return pods
+    start = int(now * 1000) * LOOKED_AT % len(pods)
+    run = pods[start : start + LOOKED_AT]
+    return [*run, *pods[: LOOKED_AT - len(run)]]
 
 
 def _crowd(pod: PodView) -> tuple[int, int]:
@@ -180,28 +179,58 @@ def _choose_movable(adapter: str, candidates: Candidates, now: float) -> tuple[P
     waiting = candidates.waiting
     if not waiting.may_close(candidates.fleet_slots):
         return None
+    others = _without(adapter, candidates, now)
+    running = {name for pod in others for name in pod.in_flight_adapters}
+    if not running and not any(map(_has_free_slot, others)):
+        return None
     least = 0
     best: tuple[PodView, str] | None = None
     for pod in some(candidates, now):
         for requests, name in sorted(open_slots(pod)):
             if best is not None and requests >= least:
                 break
-            if not waiting.is_closed(pod, name) and _has_another_place(name, adapter, waiting):
+            if not waiting.is_closed(pod, name) and _has_place(name, others, running, waiting):
                 least, best = requests, (pod, name)
                 break
     return best
 
 
-def _has_another_place(adapter: str, other: str, waiting: Waiting) -> bool:
-    """Return whether requests of an adapter would find a slot on a pod without another one."""
+def _without(adapter: str, candidates: Candidates, now: float) -> Sequence[PodView]:
+    """Return pods of the same base model that do not have an adapter."""
+    serving = candidates.waiting.serving
+    base = candidates[0].adapters.get(adapter) if candidates else None
+    pods = () if base is None else serving(base)
+    if len(pods) <= len(serving(adapter)):
+        return ()  # So it is where all pods list all adapters.
+    return [pod for pod in some(pods, now) if adapter not in pod.adapters]
+
+
+def _has_place(
+    adapter: str, pods: Sequence[PodView], running: Collection[str], waiting: Waiting
+) -> bool:
+    """Return whether requests of an adapter would find a slot on one of some pods.
+
+    Args:
+        adapter: The adapter.
+        pods: The pods.
+        running: All adapters that are in flight on them.
+        waiting: Knows which slots are closed.
+    """
+    roomy = [pod for pod in pods if adapter in pod.adapters and _has_free_slot(pod)]
+    if adapter not in running and not roomy:
+        return False
     closed = waiting.closed_to(adapter)
-    for pod in islice(waiting.serving(adapter), LOOKED_AT):
-        if pod in closed or other in pod.adapters:
-            continue
-        beliefs = pod.beliefs
-        if adapter in pod.in_flight_adapters:
-            return True
-        has_slot = (beliefs.free_slots or 0) > 0 and beliefs.may_take_slot(adapter)
-        if has_slot and beliefs.seconds_to_load(adapter) <= COLD_SECONDS:
-            return True
-    return False
+    if adapter in running and any(
+        adapter in pod.in_flight_adapters and pod not in closed for pod in pods
+    ):
+        return True
+    return any(
+        pod not in closed
+        and pod.beliefs.may_take_slot(adapter)
+        and pod.beliefs.seconds_to_load(adapter) <= COLD_SECONDS
+        for pod in roomy
+    )
+
+
+def _has_free_slot(pod: PodView) -> bool:
+    return (pod.beliefs.free_slots or 0) > 0

@@ -30,7 +30,7 @@ Rules:
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import itemgetter
 
 from lora_router.clock import Clock
@@ -121,9 +121,9 @@ class WaitingRoom:
         """Return the pods on which requests for an adapter wait for a slot."""
         return self._misplaced.pods_of(adapter)
 
-    def serving(self, adapter: str) -> Collection[PodView]:
-        """Return all ready pods that have an adapter."""
-        return self._pods.serving(adapter)
+    def serving(self, model: str) -> Sequence[PodView]:
+        """Return all ready pods that serve a model."""
+        return self._pods.serving(model)
 
     def drains(self, adapter: str) -> bool:
         """Return whether a slot of an adapter is being emptied, and not for long yet."""
