@@ -38,17 +38,34 @@ LONG = (
     "tests/integration/test_adapters_fleet.py",
     "tests/integration/test_adapters_page.py",
     "tests/integration/test_bench.py",
+    "tests/integration/test_demo.py::test_a_child_that_dies",
+    "tests/integration/test_demo.py::test_a_demo_that_is_killed",
+    "tests/integration/test_demo.py::test_an_interrupted_demo",
+    "tests/integration/test_demo.py::test_two_routers",
+    "tests/integration/test_envoy_routers.py",
     "tests/integration/test_hosts.py",
     "tests/integration/test_live_fleet.py",
+    "tests/integration/test_workers.py",
+    "tests/kube/test_chart_peers.py",
+    "tests/kube/test_counting.py",
+    "tests/kube/test_envoy_gateway_faults.py",
+    "tests/kube/test_envoy_gateway_original_dst.py",
+    "tests/kube/test_envoy_gateway_paths.py",
+    "tests/kube/test_envoy_gateway_services.py",
+    "tests/kube/test_envoy_gateway_tokens.py",
+    "tests/kube/test_kubernetes_page.py",
+    "tests/prometheus/test_alerts.py",
     "tests/unit/simulator/test_fleet_scaling.py",
     "tests/unit/simulator/test_router_goals.py",
     "tests/unit/test_distributions.py",
     "tests/unit/test_surroundings.py",
 )
-"""Folders and modules that ``make test`` skips. ``make test ALL=1`` and CI run them.
+"""What ``make test`` skips: folders, modules, and beginnings of tests. ``make test ALL=1`` and CI
+run them.
 
 They are those with the most CPU time for each test: whole fleets of processes, what fails in them,
-installations, and simulations of minutes. Together they take as long as all others.
+installations, Envoy Gateway's translator, and simulations of minutes. They are about four tests of
+a hundred, and take as long as all others.
 """
 
 

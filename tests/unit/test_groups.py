@@ -26,7 +26,14 @@ def test_a_module_is_a_group_or_belongs_to_one(test: str, group: str) -> None:
 
 def test_what_is_named_exists() -> None:
     paths = [*TOGETHER, *LONG, *(group for group in FIRST if group not in TOGETHER.values())]
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path.partition("::")[0]).exists()] == []
+
+
+def test_each_beginning_of_long_tests_is_that_of_a_test() -> None:
+    beginnings = [path.split("::") for path in LONG if "::" in path]
+    assert [
+        each for each in beginnings if f"def {each[1]}" not in (ROOT / each[0]).read_text()
+    ] == []
 
 
 def test_long_groups_begin_first_and_unit_tests_last() -> None:
