@@ -64,8 +64,8 @@ LONG = (
 run them.
 
 They are those with the most CPU time for each test: whole fleets of processes, what fails in them,
-installations, Envoy Gateway's translator, and simulations of minutes. They are about four tests of
-a hundred, and take as long as all others.
+installations, Envoy Gateway's translator, and simulations of minutes. They are about three tests of
+a hundred, and take two fifths of the CPU time.
 """
 
 
