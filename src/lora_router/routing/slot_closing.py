@@ -24,7 +24,7 @@ Rules:
    each time, so that the search costs the same in every fleet.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
@@ -154,18 +154,7 @@ def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodVi
     waiting = candidates.waiting
     if not waiting.may_close(candidates.load().slots, has_one=has_one):
         return None
-    least = 0
-    best: tuple[PodView, str] | None = None
-    for pod in some(candidates, now):
-        for requests, name in sorted(open_slots(pod)):
-            if best is not None and requests >= least:
-                break
-            if not waiting.is_closed(pod, name):
-                least, best = requests, (pod, name)
-                break
-        if least == 1:  # No slot has fewer.
-            break
-    return best
+    return _emptiest(candidates, now, lambda _name: True)
 
 
 def _choose_movable(adapter: str, candidates: Candidates, now: float) -> tuple[PodView, str] | None:
@@ -183,15 +172,31 @@ def _choose_movable(adapter: str, candidates: Candidates, now: float) -> tuple[P
     running = {name for pod in others for name in pod.in_flight_adapters}
     if not running and not any(map(_has_free_slot, others)):
         return None
+    return _emptiest(candidates, now, lambda name: _has_place(name, others, running, waiting))
+
+
+def _emptiest(
+    candidates: Candidates, now: float, may_close: Callable[[str], bool]
+) -> tuple[PodView, str] | None:
+    """Return the slot with the fewest requests in flight, of those that are not closed yet.
+
+    Args:
+        candidates: The pods whose slots they are.
+        now: Seconds, monotonic.
+        may_close: Returns whether the slot of an adapter may be closed.
+    """
+    is_closed = candidates.waiting.is_closed
     least = 0
     best: tuple[PodView, str] | None = None
     for pod in some(candidates, now):
         for requests, name in sorted(open_slots(pod)):
             if best is not None and requests >= least:
                 break
-            if not waiting.is_closed(pod, name) and _has_place(name, others, running, waiting):
+            if not is_closed(pod, name) and may_close(name):
                 least, best = requests, (pod, name)
                 break
+        if least == 1:  # No slot has fewer.
+            break
     return best
 
 
