@@ -39,7 +39,7 @@ _MARKS = {
     "image": pytest.mark.slow,
 }
 """By folder."""
-_SKIPPED = pytest.mark.skip("takes long: `make test ALL=1` and CI run it")
+_SKIPPED = pytest.mark.skip("left to `make test ALL=1` and CI, because of the time")
 
 
 @pytest.hookimpl(optionalhook=True)

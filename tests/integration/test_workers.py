@@ -39,8 +39,10 @@ async def workers(served: Served) -> dict[str, dict[str, Any]]:
     return found
 
 
-async def until(condition: Callable[[dict[str, dict[str, Any]]], bool], served: Served) -> None:
-    async with asyncio.timeout(60):
+async def until(
+    condition: Callable[[dict[str, dict[str, Any]]], bool], served: Served, seconds: float = 60
+) -> None:
+    async with asyncio.timeout(seconds):
         while not condition(await workers(served)):
             await asyncio.sleep(0.05)
 
@@ -53,14 +55,10 @@ def all_ready(found: dict[str, dict[str, Any]]) -> bool:
     return len(found) == 2 and all(each["ready"] for each in found.values())
 
 
-async def _within(
-    seconds: float, condition: Callable[[dict[str, dict[str, Any]]], bool], served: Served
-) -> bool:
-    """Return whether a condition holds now, or after some time."""
+async def both_serve_soon(served: Served) -> bool:
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await until(condition, served)
-            return True
+        await until(both_serve, served, seconds=5)
+        return True
     return False
 
 
@@ -106,7 +104,7 @@ async def running(gate: Site) -> AsyncIterator[Load]:
     load, served = Load(), gate.routers[0].served
     async with asyncio.TaskGroup() as group:
         async with asyncio.timeout(60):
-            while not load.sent or not await _within(5.0, both_serve, served):
+            while not load.sent or not await both_serve_soon(served):
                 for _ in range(ANSWERS):
                     group.create_task(gate.request(load, tokens=1, pause=0, waits=True))
                 await asyncio.sleep(0)

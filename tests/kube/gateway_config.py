@@ -176,15 +176,19 @@ def refusals(translated: Document) -> list[str]:
     return found
 
 
-def bootstrap(translated: Document, gateway: str, admin_port: int, *, ca: str = "") -> Document:
+def bootstrap(
+    translated: Document, admin_port: int, *, gateway: str | None = None, ca: str = ""
+) -> Document:
     """Return the translation for a Gateway as a bootstrap with listeners on loopback.
 
     Args:
         translated: What was printed.
-        gateway: Namespace and name.
         admin_port: For Envoy's own pages.
+        gateway: Namespace and name. ``None``: the only one.
         ca: Certificate of whom Envoy is to trust, where its clusters speak TLS.
     """
+    if gateway is None:
+        [gateway] = translated["xds"]
     dumps = {
         dump["@type"].rpartition(".")[2]: dump for dump in translated["xds"][gateway]["configs"]
     }

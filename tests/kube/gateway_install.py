@@ -142,7 +142,7 @@ async def installed(
             service: [pod.address for pod in pods] for service, pods in services.items() if pods
         }
         translated = await translate(documents, folder, endpoints)
-        config = bootstrap(translated, f"{namespace}/llm", free_port(), ca=ca)
+        config = bootstrap(translated, free_port(), gateway=f"{namespace}/llm", ca=ca)
         router_endpoints(config, [app.transport.port for app in apps])
         change(config)
         envoy = await stack.enter_async_context(Envoy(yaml.safe_dump(config), folder))

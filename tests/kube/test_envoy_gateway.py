@@ -39,8 +39,7 @@ async def translated(folder: Path, values: dict[str, object]) -> Document:
     documents = render(values)
     found = await translate(documents, folder, PODS)
     assert refusals(found) == []
-    [name] = found["xds"]
-    return bootstrap(found, name, free_port())
+    return bootstrap(found, free_port())
 
 
 @pytest.mark.parametrize(
@@ -122,8 +121,7 @@ async def test_while_no_router_is_ready_envoy_gateway_leaves_the_router_out_or_r
 
     found = await translate(documents, folder, PODS)
     assert ["no ready endpoints" in each for each in refusals(found)] == [True]
-    [name] = found["xds"]
-    [route] = routes_of(bootstrap(found, name, free_port()))
+    [route] = routes_of(bootstrap(found, free_port()))
     if fail_open:
         assert route["route"]["cluster"] == "httproute/models/test-lora-router/rule/0"
     else:

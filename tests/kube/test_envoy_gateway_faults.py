@@ -102,7 +102,7 @@ async def test_passive_health_checks_change_envoys_own_choice_and_not_the_router
         service = ("models", "base")
         documents = render(gateway_values(service))
         found = await translate(documents, folder, {service: [failing, well]})
-        config = bootstrap(found, "models/llm", free_port())
+        config = bootstrap(found, free_port(), gateway="models/llm")
         without_router(config)
         async with Envoy(yaml.safe_dump(config), folder) as envoy, ClientSession() as client:
 

@@ -56,8 +56,7 @@ async def test_envoy_gateway_accepts_all_of_it(changes: dict[str, object], folde
 
     found = await translate(documents, folder)
     assert refusals(found) == []
-    [name] = found["xds"]
-    config = bootstrap(found, name, free_port())
+    config = bootstrap(found, free_port())
     routes = routes_of(config)
     assert {route["route"]["cluster"] for route in routes} == {"test-lora-router-pods"}
     retried = {route["route"]["retryPolicy"]["retryOn"] for route in routes}

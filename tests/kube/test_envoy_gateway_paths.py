@@ -37,8 +37,7 @@ PODS = {("models", "base"): ["127.0.0.1:8001"]}
 async def test_paths_are_normalised_and_upgrades_allowed(folder: Path) -> None:
     documents = render(gateway_values(("models", "base")))
     found = await translate(documents, folder, PODS)
-    [name] = found["xds"]
-    config = bootstrap(found, name, free_port())
+    config = bootstrap(found, free_port())
 
     [listener] = config["static_resources"]["listeners"]
     manager = connection_manager(listener)

@@ -25,8 +25,7 @@ PODS = {HERE: ["127.0.0.1:8001"], THERE: ["127.0.0.1:8002"]}
 
 
 def routes(translated: Document) -> list[Document]:
-    [name] = translated["xds"]
-    return routes_of(bootstrap(translated, name, free_port()))
+    return routes_of(bootstrap(translated, free_port()))
 
 
 async def test_each_service_is_a_cluster_of_its_own_that_the_routers_header_selects(

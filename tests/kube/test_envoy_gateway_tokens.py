@@ -46,8 +46,7 @@ async def test_the_example_is_accepted_and_reads_the_metadata(
 
     found = await translate(documents, folder, pods)
     assert refusals(found) == []
-    [name] = found["xds"]
-    for route in routes_of(bootstrap(found, name, free_port())):
+    for route in routes_of(bootstrap(found, free_port())):
         [limits] = [
             each["rateLimits"]
             for filter_name, each in route["typedPerFilterConfig"].items()

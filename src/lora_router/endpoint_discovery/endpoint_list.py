@@ -6,9 +6,9 @@ Rules:
   while no router answers.
 - Nothing is listed before discovery has read its first full list. Until then, Envoys keep what they
   know.
-- However many pods change, the message changes at most every 10 ms, and less often the longer it
-  is, down to every ``LONGEST_INTERVAL_SECONDS``. Until an Envoy knows a new pod, it sends requests
-  for that pod to others.
+- However many pods change, 10 ms pass before the next version, and more after a long list: up to
+  ``LONGEST_INTERVAL_SECONDS``. Until an Envoy knows a new pod, it sends requests for that pod to
+  others.
 - Work that grows with the fleet is done in slices, over several turns of the event loop.
 """
 

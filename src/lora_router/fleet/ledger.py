@@ -237,7 +237,7 @@ class Ledger:
         place = None
         if streamed:
             place = self.load_times.place_of(state, adapter, where)
-            if place and adapter is not None:
+            if adapter is not None and place:  # Not in a slot.
                 state.work.begin_load(state.beliefs.seconds_to_load(adapter), self.now())
         self.join(state, adapter)
         self.total += 1

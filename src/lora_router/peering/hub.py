@@ -47,7 +47,7 @@ INTERVAL_SECONDS = 0.1
 SHORTEST_SECONDS = 0.02
 COMPLETE_SECONDS = 10.0
 LEAVES = PeerMessage(leaves=True).SerializeToString()
-"""The message that a router is about to stop."""
+"""The message of a router that is about to stop."""
 SILENCE_SECONDS = 1.0
 SHARE_SECONDS = 60.0 / MISSED
 """The interval that the fleet is told for the shares of peers. The hub tells the fleet to forget a

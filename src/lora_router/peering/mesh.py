@@ -219,7 +219,7 @@ class Mesh:
     def drain(self) -> None:
         """Accept no more streams and end those of others. Reports continue on this router's own.
 
-        A peer to which it has none would wait for reports. It hears at once that this router ends.
+        Where it has none, the peer would wait for reports. So it is told that this router leaves.
         """
         self._closing = True
         for conversation in tuple(self._incoming):

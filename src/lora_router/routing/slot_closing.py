@@ -10,9 +10,9 @@ Rules:
    ``overload.PATIENCE_SECONDS``, or half of the longest hold, if that is less. It is closed after
    ``CROWDED_PATIENCE_SECONDS`` already if each slot has so many requests in flight that none will
    be empty by itself (``CROWD``). These slots also take longest to be empty.
-2. A slot is closed at once if nobody has to wait for it: the adapter in it has another pod, where
-   it is in flight or a slot is free, and which the adapter that waits does not have. So where pods
-   have different adapters, those that could be elsewhere leave a full pod to those that could not.
+2. A slot is closed at once if the adapter in it has a place on another pod: it is in flight there,
+   or a slot is free. That pod does not have the adapter that waits. So where pods have different
+   adapters, those that could be elsewhere leave a full pod to those that could not.
 3. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
    slot of that pod is closed for it soon (``misplaced``).
 4. At most a share of the fleet's slots is closed at the same time, by all routers that are peers
@@ -24,11 +24,11 @@ Rules:
    each time, so that the search costs the same in every fleet.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
-from lora_router.routing.candidates import Candidates, Waiting
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.overrun import COLD_SECONDS
 
 LOOKED_AT = 16
@@ -61,9 +61,9 @@ def hold_for_slot(
     waited = 0.0 if request.held_since is None else now - request.held_since
     closing = request.closing
     patience_seconds = candidates.waiting.patience_seconds
-    if closing is None and waited < patience_seconds:
-        closing = _choose_movable(request.adapter or "", candidates, now)
     if waited < patience_seconds:
+        if closing is None:
+            closing = _choose_movable(request.adapter or "", candidates, now)
         if waited < CROWDED_PATIENCE_SECONDS:
             soon = min(patience_seconds, CROWDED_PATIENCE_SECONDS)
             return _hold(wanted, closing, soon - waited)
@@ -169,10 +169,19 @@ def _choose_movable(adapter: str, candidates: Candidates, now: float) -> tuple[P
     if not waiting.may_close(candidates.fleet_slots):
         return None
     others = _without(adapter, candidates, now)
+    roomy = [pod for pod in others if (pod.beliefs.free_slots or 0) > 0]
     running = {name for pod in others for name in pod.in_flight_adapters}
-    if not running and not any(map(_has_free_slot, others)):
+    if not running and not roomy:
         return None
-    return _emptiest(candidates, now, lambda name: _has_place(name, others, running, waiting))
+
+    def could_be_elsewhere(name: str) -> bool:
+        closed = waiting.closed_to(name)
+        return any(
+            pod not in closed and (name in pod.in_flight_adapters or _has_room(pod, name))
+            for pod in (others if name in running else roomy)
+        )
+
+    return _emptiest(candidates, now, could_be_elsewhere)
 
 
 def _emptiest(
@@ -206,36 +215,16 @@ def _without(adapter: str, candidates: Candidates, now: float) -> Sequence[PodVi
     base = candidates[0].adapters.get(adapter) if candidates else None
     pods = () if base is None else serving(base)
     if len(pods) <= len(serving(adapter)):
-        return ()  # So it is where all pods list all adapters.
+        return ()  # All pods have it.
     return [pod for pod in some(pods, now) if adapter not in pod.adapters]
 
 
-def _has_place(
-    adapter: str, pods: Sequence[PodView], running: Collection[str], waiting: Waiting
-) -> bool:
-    """Return whether requests of an adapter would find a slot on one of some pods.
-
-    Args:
-        adapter: The adapter.
-        pods: The pods.
-        running: All adapters that are in flight on them.
-        waiting: Knows which slots are closed.
-    """
-    roomy = [pod for pod in pods if adapter in pod.adapters and _has_free_slot(pod)]
-    if adapter not in running and not roomy:
-        return False
-    closed = waiting.closed_to(adapter)
-    if adapter in running and any(
-        adapter in pod.in_flight_adapters and pod not in closed for pod in pods
-    ):
-        return True
-    return any(
-        pod not in closed
-        and pod.beliefs.may_take_slot(adapter)
-        and pod.beliefs.seconds_to_load(adapter) <= COLD_SECONDS
-        for pod in roomy
+def _has_room(pod: PodView, adapter: str) -> bool:
+    """Return whether a pod has an adapter, and a free slot for it that it would soon be in."""
+    beliefs = pod.beliefs
+    return (
+        adapter in pod.adapters
+        and (beliefs.free_slots or 0) > 0
+        and beliefs.may_take_slot(adapter)
+        and beliefs.seconds_to_load(adapter) <= COLD_SECONDS
     )
-
-
-def _has_free_slot(pod: PodView) -> bool:
-    return (pod.beliefs.free_slots or 0) > 0

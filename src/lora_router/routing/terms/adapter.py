@@ -41,7 +41,9 @@ class AdapterLoad:
         """
         where = pod.beliefs.where(adapter)
         price = 0.0 if where == IN_SLOT else self.at(where, pod)
-        return price + self.before(pod, now) if pod.work.loads_end > now else price
+        if pod.work.loads_end > now:
+            price += self.before(pod, now)
+        return price
 
     def before(self, pod: PodView, now: float) -> float:
         """Return the price of the loads that are under way on a pod."""
