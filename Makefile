@@ -109,6 +109,7 @@ bench-pods: $(VENV)/.dev ## measure the time from a change of a pod to the fleet
 ROUTING := PYTHONPATH=. $(PY) -m bench.routing_evidence
 FIVE := --seeds 11,12,13 --policies lora-placement,hold,lora-affinity,shuffle-shard,weighted-scores
 SLOT_BOUND := b-zipf e-hot-shift c-slot-bound
+CHATS := bench/scenarios/chats-24.yaml bench/scenarios/chats-base.yaml
 
 .PHONY: bench-routing
 bench-routing: $(VENV)/.dev ## write the tables of docs/routing.md: policies near the capacity and above it (some minutes; resumable; ARGS="b-zipf --loads 0.85": print only these)
@@ -118,7 +119,7 @@ else
 	mkdir -p build
 	$(ROUTING) --loads 0.85 $(FIVE) --figures ttft,end-to-end,good,worst > build/routing.md
 	$(PY) docs/embed.py docs/routing.md bench-routing-near < build/routing.md
-	$(ROUTING) $(SLOT_BOUND) --loads 1.2,1.8 $(FIVE) --figures ttft,end-to-end,good,refused > build/routing.md
+	$(ROUTING) $(SLOT_BOUND) $(CHATS) --loads 1.2,1.8 $(FIVE) --figures ttft,end-to-end,good,refused > build/routing.md
 	$(PY) docs/embed.py docs/routing.md bench-routing-over < build/routing.md
 endif
 

@@ -117,6 +117,9 @@ class Hold:
     optional: bool = False
     """Whether a pod could take the request now. It is never refused then: if it may not wait, or
     its time is up, ``pick`` is called for a request that may not be held."""
+    home: PodView | None = None
+    """With ``WakesOn.ROOM``, the pod that has the beginning of the request's prompt. When that pod
+    has room, the request goes before some that came a little earlier (``waiting_queue``)."""
 
 
 class Algorithm(Protocol):

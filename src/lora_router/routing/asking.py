@@ -125,7 +125,7 @@ class Asking:
                     if asked >= steps:
                         self._agenda.add(line)
                         return asked
-                    first = queue.first
+                    first = queue.first_for(pod) if line.for_room else queue.first
                     if first is not None:
                         asked += 1
                         passed_over += self._receptionist.ask(first)

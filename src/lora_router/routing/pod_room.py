@@ -40,6 +40,10 @@ _IDLE_SHARE = 0.75
 FAR_STRETCH = 1.5
 """How many times the learned limit a pod may have, if the other pods would have to load the adapter
 from disk. Such a load stops a whole pod for longer than a few more requests slow one."""
+HOME_STRETCH = 3.0
+"""The same, if the other pods would have to process what this pod has of the prompt. With a lower
+value, conversations move from full pods until no cache is of any use, and all pods stay full. A
+higher value lets a pod have more requests than the others."""
 
 
 class Rooms(Protocol):
@@ -157,14 +161,23 @@ class PodRoom:
         """
         return self.is_at_limit(pod) or self.is_queued(pod, now, queued_too=queued_too)
 
-    def is_queued(self, pod: PodView, now: float, *, queued_too: bool) -> bool:
-        """Return whether requests wait on a pod, if that counts (``queued_too``)."""
+    def is_queued(
+        self, pod: PodView, now: float, stretch: float = 1.0, *, queued_too: bool
+    ) -> bool:
+        """Return whether requests wait on a pod, and it has as many in flight as ran.
+
+        Args:
+            pod: The pod.
+            now: The time.
+            stretch: A factor on how many it may have.
+            queued_too: Whether requests that wait on the pod count.
+        """
         if not queued_too or pod not in self._queued:
             return False
         metrics = pod.metrics
         if metrics is None or now - metrics.scraped_at > _OLD_SECONDS:
             return False
-        return _load(pod) >= self._queued[pod]
+        return _load(pod) >= stretch * self._queued[pod]
 
     def with_room(
         self, candidates: Candidates, now: float, *, queued_too: bool

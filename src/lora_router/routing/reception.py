@@ -144,7 +144,8 @@ class Reception:
                 return self._recorder.refused(algorithm.name, full)
             displaced = Refused(Refusal.TOO_MANY_HELD, model=last.question.model, wait=wait.seconds)
             self._resolve(last, self._refuse(last.question, last.request, displaced))
-        held = Held(question, request, next(self._number), now, seconds, self._cancel, hold.reason)
+        number = next(self._number)
+        held = Held(question, request, number, now, seconds, self._cancel, hold.reason, hold.home)
         if (onlooker := self._recorder.onlooker) is not None:
             held.looks = onlooker.at(candidates, request.adapter)
         self._waiting[held] = algorithm, on_outcome, special

@@ -1,5 +1,6 @@
 """The roll of those who wait: all queues, by question, model and priority, and their requests."""
 
+from collections import OrderedDict
 from collections.abc import Collection, KeysView
 from dataclasses import dataclass
 from operator import attrgetter
@@ -85,6 +86,8 @@ class Roll:
         """Add a request to a queue."""
         held.queue = queue
         queue.requests[held] = None
+        if held.home is not None:
+            queue.by_home.setdefault(held.home, OrderedDict())[held] = None
         self.held += 1
         model = queue.question.model
         self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
@@ -93,6 +96,11 @@ class Roll:
         """Remove a request from its queue, and the queue if it is empty then."""
         held.queue = None
         del queue.requests[held]
+        if held.home is not None:
+            of_home = queue.by_home[held.home]
+            del of_home[held]
+            if not of_home:
+                del queue.by_home[held.home]
         self.held -= 1
         question = queue.question
         left = self._held_by_model[question.model] = self._held_by_model[question.model] - 1

@@ -1,25 +1,38 @@
 """Asks an algorithm where pods may have no room apart from slots (``pod_room``).
 
 The answer is one about all candidates if its pod has room. Otherwise it is one about those that
-have room.
+have room, unless the request costs the fleet much more there:
+
+- A pod with room would load the adapter from disk.
+- A pod with room would process what the full pod has of the prompt. If conversations moved to the
+  next pod with room, each of them would be processed again from its beginning. The pods would be
+  busier then, and more of them full, so that more conversations move, until no cache is of any use.
+
+Then the full pod takes the request, until it has ``FAR_STRETCH`` or ``HOME_STRETCH`` times as many
+as it may have. ``max_requests_per_pod`` holds all the same.
 
 In a large fleet, the pods with room are known at any time, so the algorithm is asked about these
 first, and most answers are final. It is asked about all candidates only if that may change the
-answer: if it holds the request, or if the pod may have more requests because the others would have
-to load the adapter from disk.
+answer: if it holds the request, or if a full pod may take it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.index import FleetIndex
+from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.overload import NO_ROOM
-from lora_router.routing.pod_room import FAR_STRETCH, PodRoom
+from lora_router.routing.pod_room import FAR_STRETCH, HOME_STRETCH, PodRoom
 
-_NO_ROOM = Hold(NO_ROOM, 86400.0, wakes_on=WakesOn.ROOM)
+MOVE_SECONDS = 0.1
+"""A conversation stays on a full pod if another one would process so many more seconds of its
+prompt. A lower value lets a full pod have more requests. A higher value lets prompts be processed
+again that are in a cache."""
+_AS_LONG_AS_ALLOWED = 86400.0
 
 
 class RoomAsking:
@@ -68,7 +81,7 @@ class RoomAsking:
             some = self._each_with_room()
             return self._instead(first, None if some is None else self._ask(some))
         answer = self._about_roomy(index)
-        if isinstance(answer, Pick) and not self._may_be_far(answer):
+        if isinstance(answer, Pick) and not (self._may_be_far(answer) or self._may_lack(answer)):
             return answer
         first = self._ask(candidates)
         if isinstance(first, Hold) or not self._is_full(first):
@@ -106,19 +119,54 @@ class RoomAsking:
             answer: The answer about the candidates with room; ``None``: none has.
         """
         room = self._room
+        if self._stays(first, answer):
+            return first
         if answer is None:
             if self._request.may_hold or room.is_at_limit(first.pod):
-                return _NO_ROOM
+                return self._no_room(first)
             return first
         if isinstance(answer, Hold):
             return replace(answer, reason=NO_ROOM)
-        if (
-            self._may_be_far(answer)
-            and not room.is_at_limit(first.pod, FAR_STRETCH)
-            and not room.is_queued(first.pod, self._now, queued_too=self._queued_too)
-        ):
-            return first
         return answer
+
+    def _no_room(self, first: Pick) -> Hold:
+        home = first.pod if self._lacks_more(first, None) else None
+        return Hold(NO_ROOM, _AS_LONG_AS_ALLOWED, wakes_on=WakesOn.ROOM, home=home)
+
+    def _stays(self, first: Pick, answer: Pick | Hold | None) -> bool:
+        """Return whether a pick of a full pod stands. The arguments are those of ``_instead``."""
+        room, pod, queued_too = self._room, first.pod, self._queued_too
+        if self._lacks_more(first, answer):
+            return not (
+                room.is_at_limit(pod, HOME_STRETCH)
+                or room.is_queued(pod, self._now, HOME_STRETCH, queued_too=queued_too)
+            )
+        return (
+            isinstance(answer, Pick)
+            and self._may_be_far(answer)
+            and not room.is_at_limit(pod, FAR_STRETCH)
+            and not room.is_queued(pod, self._now, queued_too=queued_too)
+        )
+
+    def _lacks_more(self, first: Pick, answer: Pick | Hold | None) -> bool:
+        """Return whether a prompt takes much longer to process elsewhere than on its first pod."""
+        cached = self._cached()
+        if not cached or isinstance(answer, Hold):
+            return False
+        # If no pod has room, nobody knows where it goes later.
+        has = 0.0 if answer is None else cached.get(answer.pod, 0.0)
+        return _is_much(cached.get(first.pod, 0.0) - has, (answer or first).pod)
+
+    def _may_lack(self, answer: Pick) -> bool:
+        """Return whether a full pod may have much more of the prompt than that of a pick."""
+        cached = self._cached()
+        if not cached:
+            return False
+        most = next(iter(cached.values()))
+        return _is_much(most - cached.get(answer.pod, 0.0), answer.pod)
+
+    def _cached(self) -> Mapping[PodView, float]:
+        return self._candidates.cached(self._request.model, self._request.prompt)
 
     def _may_be_far(self, answer: Pick) -> bool:
         """Return whether a pick may be worse than one of a pod that has a little too much."""
@@ -128,3 +176,8 @@ class RoomAsking:
             and self._room.stretches
             and answer.pod.beliefs.where(adapter) == AWAY
         )
+
+
+def _is_much(tokens: float, pod: PodView) -> bool:
+    """Return whether a pod takes long to process so many tokens of a prompt."""
+    return tokens > MOVE_SECONDS * pod.work.tokens_a_second

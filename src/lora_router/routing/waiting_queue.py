@@ -11,6 +11,9 @@ A slot that became free goes to the queue whose adapter is cheapest to bring to 
 ``COMPARED`` first queues of the highest priority: the seconds that loading the adapter takes, less
 the time that its first request has waited times ``WAITING_WEIGHT``. So a queue is passed over only
 for so long: a load from disk (1.5 s) is outweighed after 4.5 s, even by a load that costs nothing.
+
+Of the requests of one queue that wait for room, one whose prompt begins in the cache of the pod
+with room goes before those that came up to ``HOME_SECONDS`` earlier.
 """
 
 from collections import OrderedDict
@@ -36,6 +39,9 @@ value makes a release take longer, however many requests wait."""
 WAITING_WEIGHT = 1 / 3
 """How many seconds of load a second of waiting outweighs. A lower value loads adapters less often.
 A higher value makes those that waited longest wait less."""
+HOME_SECONDS = 1.0
+"""With a lower value, more prompts are processed again that are in the cache of another pod. With a
+higher value, conversations that begin wait for longer."""
 _COUNTED = 256
 """How many queues are looked at to find out how many are served before a tenant's request."""
 _SLACK = 64
@@ -77,6 +83,8 @@ class Held:
     on_cancel: Callable[["Held"], None]
     reason: str = ""
     """Why it was held, as its algorithm said first."""
+    home: PodView | None = None
+    """The pod that has the beginning of its prompt, if it waits for room and that is worth much."""
     looks: Looks = NO_LOOKS
     """What was seen of the candidates then, if decisions are recorded."""
     timer: Timer | None = None
@@ -97,6 +105,8 @@ class Queue:
     hold: Hold
     """The algorithm's last answer."""
     requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
+    by_home: dict[PodView, OrderedDict[Held, None]] = field(default_factory=dict)
+    """Those with a ``home``, by it, in order of arrival."""
     line: "Line | None" = None
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for the queue: a pod, and the adapter in it."""
@@ -117,6 +127,17 @@ class Queue:
     def first(self) -> Held | None:
         """The request that has waited longest; ``None`` once the queue is empty."""
         return next(iter(self.requests), None)
+
+    def first_for(self, pod: PodView | None) -> Held | None:
+        """Return the request that gets the room on a pod; ``None`` once the queue is empty.
+
+        It is the first one, or one that came up to ``HOME_SECONDS`` later and has its home there.
+        """
+        first = self.first
+        if first is None or pod is None or pod not in self.by_home:
+            return first
+        at_home = next(iter(self.by_home[pod]))
+        return at_home if at_home.since - first.since <= HOME_SECONDS else first
 
     @property
     def place(self) -> Place:

@@ -18,8 +18,9 @@ from lora_router.routing.pace import Pace
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.turns_of_tenants import MOST_TENANTS, TurnsOfTenants
-from lora_router.routing.waiting_queue import Queue
+from lora_router.routing.waiting_queue import HOME_SECONDS, Held, Queue
 from tests.fleet import make_fleet, make_metrics, state_of
+from tests.unit.routing.prompts import has_seen, prompt
 from tests.unit.routing.router import Router
 
 NAMES = [f"a{number}" for number in range(60)]
@@ -336,6 +337,55 @@ class TestALimitOfRequestsOnEachPod:
         router.held("base", "high", objective="chat")
         running[0].reservation.release()
         assert router.late_names == ["high"]
+
+
+class TestConversationsThatWaitForRoom:
+    """Each of two pods runs as many requests as it may. The first one has a long prompt."""
+
+    LONG = range(40)
+
+    def router(self) -> Router:
+        fleet = fleet_of(2, idle(4))
+        router = Router(fleet, overload=Overload(max_requests_per_pod=1))
+        self.running = [router.routed("base") for _ in range(2)]
+        self.running.sort(key=lambda routed: routed.reservation.state.pod.name)
+        has_seen(fleet, 1, *self.LONG, model="base")
+        return router
+
+    def hold(self, router: Router, name: str) -> Held:
+        return router.held("base", name, read_prompt=lambda: prompt(*self.LONG, 99))
+
+    def test_get_the_room_on_their_pod_before_others_that_came_a_little_earlier(self) -> None:
+        router = self.router()
+        router.held("base", "other")
+        router.clock.advance(HOME_SECONDS / 2)
+        self.hold(router, "conversation")
+        self.running[0].reservation.release()
+        assert router.late_names == ["conversation"]
+        assert router.late_pod("conversation") is state_of(router.fleet, 1)
+
+    def test_wait_behind_those_that_came_much_earlier(self) -> None:
+        router = self.router()
+        router.held("base", "other")
+        router.clock.advance(2 * HOME_SECONDS)
+        self.hold(router, "conversation")
+        self.running[0].reservation.release()
+        assert router.late_names == ["other"]
+
+    def test_get_room_on_other_pods_in_their_turn(self) -> None:
+        router = self.router()
+        self.hold(router, "conversation")
+        router.held("base", "other")
+        self.running[1].reservation.release()
+        assert router.late_names == ["conversation"]
+        assert router.late_pod("conversation") is state_of(router.fleet, 2)
+
+    def test_are_forgotten_when_their_clients_leave(self) -> None:
+        router = self.router()
+        router.held("base", "other")
+        self.hold(router, "conversation").cancel()
+        self.running[0].reservation.release()
+        assert router.late_names == ["other"]
 
 
 class TestPodsOnWhichRequestsQueue:

@@ -1,20 +1,23 @@
 """Where pods may have no room, an algorithm answers about those that have, and is asked once."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodView
+from lora_router.fleet.pod_work import TOKENS_A_SECOND
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.overload import NO_ROOM, Overload
-from lora_router.routing.pod_room import PodRoom
-from lora_router.routing.room_asking import RoomAsking
+from lora_router.routing.pod_room import HOME_STRETCH, PodRoom
+from lora_router.routing.room_asking import MOVE_SECONDS, RoomAsking
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.choices import NOW, SQL, in_flight, options
+from tests.unit.routing.prompts import CHUNK, asks, has_seen
 
 SMALL, LARGE = 4, FULL_LOOK + 8
 
@@ -127,3 +130,67 @@ def test_what_was_looked_at_is_noted_where_the_fleet_is_large() -> None:
     last = state_of(fleet, LARGE)
     assert pod_of(answer(fleet, Counting(), candidates=pods)) is last
     assert list(pods.inspected) == [last]
+
+
+RAN = 4
+"""Requests that ran on the pod on which others waited."""
+MUCH = range(int(MOVE_SECONDS * TOKENS_A_SECOND) // CHUNK + 2)
+"""Chunks that take a pod a while."""
+LITTLE = range(3)
+
+
+@pytest.mark.parametrize("count", [SMALL, LARGE])
+class TestAConversation:
+    """Its prompt begins in the cache of the first pod, on which requests wait."""
+
+    def fleet(self, count: int, chunks: Iterable[int], requests: int = RAN) -> Fleet:
+        fleet = fleet_of(count)
+        has_seen(fleet, 1, *chunks, model="base")
+        in_flight(fleet, 1, None, times=requests)
+        return fleet
+
+    def answer(
+        self, fleet: Fleet, chunks: Iterable[int], overload: Overload | None = None
+    ) -> Pick | Hold:
+        room, first = PodRoom(overload or Overload(sheds=True)), state_of(fleet, 1)
+        for scraped_at in (NOW - 2.0, NOW):
+            metrics = replace(make_metrics(max_lora=4), scraped_at=scraped_at)
+            fleet.put_metrics(first, replace(metrics, running=float(RAN), waiting=2.0))
+            room.scraped((first,))
+        pods = Candidates.of(fleet.serving("base").pods, prefixes=fleet.prefixes)
+        request, algorithm = asks(*chunks, 99, model="base"), LoraPlacement(options())
+        return RoomAsking(
+            room, AlgorithmCaller(), algorithm, request, pods, NOW, queued_too=True
+        ).answer()
+
+    def test_stays_there(self, count: int) -> None:
+        fleet = self.fleet(count, MUCH)
+        assert pod_of(self.answer(fleet, MUCH)) is state_of(fleet, 1)
+
+    def test_moves_if_little_of_it_is_processed_again(self, count: int) -> None:
+        fleet = self.fleet(count, LITTLE)
+        assert pod_of(self.answer(fleet, LITTLE)) is not state_of(fleet, 1)
+
+    def test_moves_if_far_too_many_wait_there(self, count: int) -> None:
+        fleet = self.fleet(count, MUCH, requests=int(HOME_STRETCH * RAN))
+        assert pod_of(self.answer(fleet, MUCH)) is not state_of(fleet, 1)
+
+    def test_moves_if_the_pod_has_as_many_requests_as_the_settings_allow(self, count: int) -> None:
+        fleet = self.fleet(count, MUCH)
+        overload = Overload(sheds=True, max_requests_per_pod=RAN)
+        assert pod_of(self.answer(fleet, MUCH, overload)) is not state_of(fleet, 1)
+
+    def test_stays_if_all_pods_are_full(self, count: int) -> None:
+        fleet = self.fleet(count, MUCH)
+        for number in range(2, count + 1):
+            in_flight(fleet, number, None, times=3 * RAN)
+        overload = Overload(sheds=True, max_requests_per_pod=3 * RAN)
+        assert pod_of(self.answer(fleet, MUCH, overload)) is state_of(fleet, 1)
+
+    def test_waits_for_its_pod_if_all_have_as_many_requests_as_they_may(self, count: int) -> None:
+        fleet = self.fleet(count, MUCH)
+        for number in range(2, count + 1):
+            in_flight(fleet, number, None, times=RAN)
+        held = self.answer(fleet, MUCH, Overload(sheds=True, max_requests_per_pod=RAN))
+        assert isinstance(held, Hold)
+        assert held.home is state_of(fleet, 1)
