@@ -1,0 +1,53 @@
+"""Lets an adapter wait for a slot near it, rather than be loaded from disk.
+
+A pod with a free slot may have to load the adapter from disk, while pods that have it in host
+memory have no free slot. Such a load stops the whole batch of the pod for seconds. Where host
+memory does not hold all adapters, it also evicts another one, which is loaded from disk in its
+turn. So a fleet that always uses its free slots is busy with loads, and slots are free later.
+
+Therefore the request waits for a slot on a pod that has the adapter in host memory, unless
+
+- the pod's host memory holds all adapters: the load is done once, and the pod has the adapter from
+  then on;
+- many requests wait already: then slots are scarce, and the free one should be used;
+- it has waited for ``NEAR_SECONDS``.
+"""
+
+from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
+from lora_router.routing.candidates import Candidates
+from lora_router.routing.spreading import is_near
+from lora_router.routing.survey import Survey
+
+NEAR_SECONDS = 6.0
+"""The longest time for which a request waits for a slot near its adapter. With a lower value,
+adapters are loaded from disk more often. A higher value makes those late that wait in vain."""
+WAITING_SHARE = 0.05
+"""No further request waits for that while so many wait already, as a share of the fleet's slots.
+With a lower value, adapters are loaded from disk more often. With a higher value, slots are free
+while requests wait."""
+HOLD_NEAR = Hold("no-slot-near", NEAR_SECONDS, wakes_on=WakesOn.FREE_SLOT, optional=True)
+
+
+def may_wait_near(
+    request: InferenceRequest, adapter: str, found: Survey, candidates: Candidates, now: float
+) -> bool:
+    """Return whether a request waits for a slot near its adapter, although there is a free one.
+
+    Args:
+        request: The request.
+        adapter: Its adapter, which is in flight nowhere.
+        found: The pods that were considered, and the best one with a free slot.
+        candidates: The pods that may take it.
+        now: Seconds, monotonic.
+    """
+    place = found.place
+    if place is None or not request.may_hold or is_near(place, adapter):
+        return False
+    if place.beliefs.memory.size >= len(place.adapters):
+        return False
+    since = request.held_since
+    if since is not None and now - since >= NEAR_SECONDS:
+        return False
+    if since is None and candidates.waiting.held > WAITING_SHARE * candidates.fleet_slots:
+        return False
+    return any(is_near(pod, adapter) for pod in found.looked_at)

@@ -1,0 +1,78 @@
+"""An adapter waits for a slot near it, rather than be loaded from disk where memory is scarce."""
+
+from dataclasses import replace
+
+from lora_router.fleet.fleet import Fleet
+from lora_router.routing.outcome import Routed
+from lora_router.routing.waiting_near import NEAR_SECONDS, WAITING_SHARE
+from tests.fleet import make_fleet, make_metrics, state_of
+from tests.unit.routing.router import Router
+
+NAMES = [f"a{number}" for number in range(40)]
+ALL = len(NAMES)
+MEMORY = 8
+"""Adapters that fit in the host memory of a pod."""
+SLOTS = 4
+
+
+def fleet_of(host_memory: int = MEMORY) -> Fleet:
+    """Return two pods. The first one has ``a0`` in host memory, and all of its slots are taken."""
+    fleet = make_fleet(2, adapters=NAMES, host_memory=host_memory)
+    for state in fleet:
+        fleet.put_metrics(state, replace(make_metrics(max_lora=SLOTS), running=0.0))
+        state.beliefs.load_seconds = 0.0, 0.1, 1.5
+    near = state_of(fleet, 1)
+    for name in NAMES[: SLOTS + 1]:
+        fleet.ledger.reserve(near, name).release()
+    return fleet
+
+
+def busy(router: Router) -> list[Routed]:
+    """Take the slots of the first pod. Return their requests."""
+    routed = [router.routed(name) for name in NAMES[1 : SLOTS + 1]]
+    assert {each.reservation.state for each in routed} == {state_of(router.fleet, 1)}
+    return routed
+
+
+def test_it_gets_the_next_slot_of_a_pod_that_has_it_in_host_memory() -> None:
+    router = Router(fleet_of())
+    running = busy(router)
+    held = router.held("a0")
+    assert held.reason == "no-slot-near"
+    running[0].reservation.release()
+    assert router.late_pod("a0") is state_of(router.fleet, 1)
+
+
+def test_it_is_loaded_from_disk_if_no_slot_is_free_soon() -> None:
+    router = Router(fleet_of())
+    busy(router)
+    router.held("a0")
+    router.clock.advance(NEAR_SECONDS)
+    assert router.late_pod("a0") is state_of(router.fleet, 2)
+
+
+def test_it_is_loaded_at_once_where_host_memory_holds_all_adapters() -> None:
+    router = Router(fleet_of(host_memory=ALL))
+    busy(router)
+    assert router.routed("a0").reservation.state is state_of(router.fleet, 2)
+
+
+def test_it_is_loaded_at_once_if_many_requests_wait() -> None:
+    router = Router(fleet_of())
+    busy(router)
+    assert WAITING_SHARE * 2 * SLOTS < 1
+    router.held("a0")
+    router.fleet.ledger.reserve(state_of(router.fleet, 1), "a20").release()
+    assert router.routed("a20").reservation.state is state_of(router.fleet, 2)
+
+
+def test_an_adapter_that_no_pod_has_waits_for_nothing() -> None:
+    router = Router(fleet_of())
+    busy(router)
+    assert router.routed("a30").reservation.state is state_of(router.fleet, 2)
+
+
+def test_it_may_not_wait_if_no_request_may() -> None:
+    router = Router(fleet_of(), max_hold_seconds=0.0)
+    busy(router)
+    assert router.routed("a0").reservation.state is state_of(router.fleet, 2)
