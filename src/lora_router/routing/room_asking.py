@@ -38,7 +38,16 @@ _AS_LONG_AS_ALLOWED = 86400.0
 class RoomAsking:
     """One question to an algorithm."""
 
-    __slots__ = ("_algorithm", "_caller", "_candidates", "_now", "_queued_too", "_request", "_room")
+    __slots__ = (
+        "_algorithm",
+        "_cached",
+        "_caller",
+        "_candidates",
+        "_now",
+        "_queued_too",
+        "_request",
+        "_room",
+    )
 
     def __init__(
         self,
@@ -69,6 +78,8 @@ class RoomAsking:
         self._candidates = candidates
         self._now = now
         self._queued_too = queued_too
+        self._cached: Mapping[PodView, float] | None = None
+        """What pods have of the prompt, once somebody asked."""
 
     def answer(self) -> Pick | Hold:
         """Return the answer, which is no pick of a pod that has no room."""
@@ -135,22 +146,19 @@ class RoomAsking:
 
     def _stays(self, first: Pick, answer: Pick | Hold | None) -> bool:
         """Return whether a pick of a full pod stands. The arguments are those of ``_instead``."""
-        room, pod, queued_too = self._room, first.pod, self._queued_too
+        room, pod = self._room, first.pod
         if self._lacks_more(first, answer):
-            return not (
-                room.is_at_limit(pod, HOME_STRETCH)
-                or room.is_queued(pod, self._now, HOME_STRETCH, queued_too=queued_too)
-            )
+            return self._may_have_more(pod)
         return (
             isinstance(answer, Pick)
             and self._may_be_far(answer)
             and not room.is_at_limit(pod, FAR_STRETCH)
-            and not room.is_queued(pod, self._now, queued_too=queued_too)
+            and not room.is_queued(pod, self._now, queued_too=self._queued_too)
         )
 
     def _lacks_more(self, first: Pick, answer: Pick | Hold | None) -> bool:
         """Return whether a prompt takes much longer to process elsewhere than on its first pod."""
-        cached = self._cached()
+        cached = self._having()
         if not cached or isinstance(answer, Hold):
             return False
         # If no pod has room, nobody knows where it goes later.
@@ -158,15 +166,30 @@ class RoomAsking:
         return _is_much(cached.get(first.pod, 0.0) - has, (answer or first).pod)
 
     def _may_lack(self, answer: Pick) -> bool:
-        """Return whether a full pod may have much more of the prompt than that of a pick."""
-        cached = self._cached()
-        if not cached:
-            return False
-        most = next(iter(cached.values()))
-        return _is_much(most - cached.get(answer.pod, 0.0), answer.pod)
+        """Return whether a pod that has much more of the prompt may take it, although it is full.
 
-    def _cached(self) -> Mapping[PodView, float]:
-        return self._candidates.cached(self._request.model, self._request.prompt)
+        Otherwise the algorithm need not be asked about it, which takes as long as the first answer.
+        """
+        cached = self._having()
+        home = next(iter(cached), None)
+        return (
+            home is not None
+            and _is_much(cached[home] - cached.get(answer.pod, 0.0), answer.pod)
+            and self._may_have_more(home)
+        )
+
+    def _may_have_more(self, pod: PodView) -> bool:
+        """Return whether a full pod may take a request whose prompt begins in its cache."""
+        return not (
+            self._room.is_at_limit(pod, HOME_STRETCH)
+            or self._room.is_queued(pod, self._now, HOME_STRETCH, queued_too=self._queued_too)
+        )
+
+    def _having(self) -> Mapping[PodView, float]:
+        """Return how much of the prompt pods have, the one with the most first."""
+        if self._cached is None:
+            self._cached = self._candidates.cached(self._request.model, self._request.prompt)
+        return self._cached
 
     def _may_be_far(self, answer: Pick) -> bool:
         """Return whether a pick may be worse than one of a pod that has a little too much."""

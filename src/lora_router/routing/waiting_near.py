@@ -41,9 +41,9 @@ def may_wait_near(
         now: Seconds, monotonic.
     """
     place = found.place
-    if place is None or not request.may_hold or is_near(place, adapter):
+    if place is None or not request.may_hold:
         return False
-    if place.beliefs.memory.size >= len(place.adapters):
+    if place.beliefs.memory.size >= len(place.adapters) or is_near(place, adapter):
         return False
     since = request.held_since
     if since is not None and now - since >= NEAR_SECONDS:
