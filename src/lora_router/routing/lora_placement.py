@@ -25,7 +25,7 @@ The rules, for a request and the pods that may take it:
    costs at least the average load, unless the adapter is in flight elsewhere. The cheapest pod
    takes the request. Ties are broken by rendezvous hashing, so that routers agree without
    communication. If that pod would load the adapter from disk, and its host memory does not hold
-   all adapters, the request waits some seconds for a slot of a pod that has the adapter in host
+   all adapters, the request waits for a while for a slot of a pod that has the adapter in host
    memory (``waiting_near``).
 4. If both are possible, the request joins, unless placing is cheaper even with the price of a slot.
    That price rises as the fleet's free slots become few. It is not charged if the pod to join is
@@ -92,7 +92,7 @@ from lora_router.routing.terms.peers import TURN_PRICE
 from lora_router.routing.terms.prefix import Prefix
 from lora_router.routing.terms.slot import last_slot_price, slot_price, with_last_slots
 from lora_router.routing.terms.weights import OPTION_NAMES, Weights
-from lora_router.routing.waiting_near import HOLD_NEAR, may_wait_near
+from lora_router.routing.waiting_near import hold_near
 
 _WHERE = {PLACES[place]: place for place in (IN_SLOT, IN_HOST_MEMORY, AWAY)}
 
@@ -135,9 +135,9 @@ class LoraPlacement:
             return hold_for_slot(request, candidates, now, found.wish)
         if found.join is None:
             if found.place is not None:
-                if may_wait_near(request, adapter, found, candidates, now):
-                    return HOLD_NEAR
-                return self._pick(found.place, "placed", prefix, found)
+                return hold_near(request, adapter, found, candidates, now) or self._pick(
+                    found.place, "placed", prefix, found
+                )
         elif found.place is None:
             if may_wait_to_spread(request, found, candidates, now):
                 return HOLD_TO_SPREAD

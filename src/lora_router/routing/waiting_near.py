@@ -10,7 +10,7 @@ Therefore the request waits for a slot on a pod that has the adapter in host mem
 - the pod's host memory holds all adapters: the load is done once, and the pod has the adapter from
   then on;
 - many requests wait already: then slots are scarce, and the free one should be used;
-- it has waited for ``NEAR_SECONDS``.
+- it has waited for ``NEAR_LOADS`` times as long as the load takes.
 """
 
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
@@ -18,20 +18,20 @@ from lora_router.routing.candidates import Candidates
 from lora_router.routing.spreading import is_near
 from lora_router.routing.survey import Survey
 
-NEAR_SECONDS = 6.0
-"""The longest time for which a request waits for a slot near its adapter. With a lower value,
-adapters are loaded from disk more often. A higher value makes those late that wait in vain."""
-WAITING_SHARE = 0.05
-"""No further request waits for that while so many wait already, as a share of the fleet's slots.
-With a lower value, adapters are loaded from disk more often. With a higher value, slots are free
-while requests wait."""
-HOLD_NEAR = Hold("no-slot-near", NEAR_SECONDS, wakes_on=WakesOn.FREE_SLOT, optional=True)
+NEAR_LOADS = 4.0
+"""With a lower value, adapters are loaded from disk more often. A higher value makes those late
+that wait in vain."""
+WAITING_SHARE = 0.0225
+"""No further request waits for that while so many wait already, as a share of the fleet's slots,
+times the square of the seconds that the load takes: a longer load delays more requests, and each of
+them for longer. With a lower value, adapters are loaded from disk more often. With a higher value,
+slots are free while requests wait."""
 
 
-def may_wait_near(
+def hold_near(
     request: InferenceRequest, adapter: str, found: Survey, candidates: Candidates, now: float
-) -> bool:
-    """Return whether a request waits for a slot near its adapter, although there is a free one.
+) -> Hold | None:
+    """Return a hold until a slot near the adapter is free, or ``None``: the free slot is better.
 
     Args:
         request: The request.
@@ -42,12 +42,19 @@ def may_wait_near(
     """
     place = found.place
     if place is None or not request.may_hold:
-        return False
-    if place.beliefs.memory.size >= len(place.adapters) or is_near(place, adapter):
-        return False
+        return None
+    beliefs = place.beliefs
+    if beliefs.memory.size >= len(place.adapters) or is_near(place, adapter):
+        return None
+    seconds = beliefs.seconds_to_load(adapter)
+    longest = NEAR_LOADS * seconds
     since = request.held_since
-    if since is not None and now - since >= NEAR_SECONDS:
-        return False
-    if since is None and candidates.waiting.held > WAITING_SHARE * candidates.fleet_slots:
-        return False
-    return any(is_near(pod, adapter) for pod in found.looked_at)
+    if since is None:
+        most = WAITING_SHARE * seconds * seconds * candidates.fleet_slots
+        if candidates.waiting.held > most:
+            return None
+    elif now - since >= longest:
+        return None
+    if not any(is_near(pod, adapter) for pod in found.looked_at):
+        return None
+    return Hold("no-slot-near", longest, wakes_on=WakesOn.FREE_SLOT, optional=True)

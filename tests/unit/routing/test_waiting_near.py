@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.outcome import Routed
-from lora_router.routing.waiting_near import NEAR_SECONDS, WAITING_SHARE
+from lora_router.routing.waiting_near import NEAR_LOADS, WAITING_SHARE
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
 
@@ -13,14 +13,15 @@ ALL = len(NAMES)
 MEMORY = 8
 """Adapters that fit in the host memory of a pod."""
 SLOTS = 4
+LOAD_SECONDS = 1.5
 
 
-def fleet_of(host_memory: int = MEMORY) -> Fleet:
+def fleet_of(host_memory: int = MEMORY, load_seconds: float = LOAD_SECONDS) -> Fleet:
     """Return two pods. The first one has ``a0`` in host memory, and all of its slots are taken."""
     fleet = make_fleet(2, adapters=NAMES, host_memory=host_memory)
     for state in fleet:
         fleet.put_metrics(state, replace(make_metrics(max_lora=SLOTS), running=0.0))
-        state.beliefs.load_seconds = 0.0, 0.1, 1.5
+        state.beliefs.load_seconds = 0.0, 0.1, load_seconds
     near = state_of(fleet, 1)
     for name in NAMES[: SLOTS + 1]:
         fleet.ledger.reserve(near, name).release()
@@ -47,7 +48,7 @@ def test_it_is_loaded_from_disk_if_no_slot_is_free_soon() -> None:
     router = Router(fleet_of())
     busy(router)
     router.held("a0")
-    router.clock.advance(NEAR_SECONDS)
+    router.clock.advance(NEAR_LOADS * LOAD_SECONDS)
     assert router.late_pod("a0") is state_of(router.fleet, 2)
 
 
@@ -64,6 +65,14 @@ def test_it_is_loaded_at_once_if_many_requests_wait() -> None:
     router.held("a0")
     router.fleet.ledger.reserve(state_of(router.fleet, 1), "a20").release()
     assert router.routed("a20").reservation.state is state_of(router.fleet, 2)
+
+
+def test_more_requests_wait_where_loads_take_longer() -> None:
+    router = Router(fleet_of(load_seconds=4 * LOAD_SECONDS))
+    busy(router)
+    router.held("a0")
+    router.fleet.ledger.reserve(state_of(router.fleet, 1), "a20").release()
+    router.held("a20")
 
 
 def test_an_adapter_that_no_pod_has_waits_for_nothing() -> None:
