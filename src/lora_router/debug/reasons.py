@@ -8,7 +8,7 @@ REASONS: Mapping[str, str] = {
     "placed": "it is the cheapest pod with a free slot",
     "spread": "a further slot is cheaper than the load of the pods that run the adapter",
     "no-slot": "no pod has a free slot for the adapter, and it can join none",
-    "no-slot-near": "pods with the adapter in host memory have no free slot; others load from disk",
+    "no-slot-near": "no pod with the adapter in host memory has a free slot; others would load it",
     "no-slot-in-time": "no slot became free in time",
     "base-model": "a base model needs no slot",
     # lora-affinity

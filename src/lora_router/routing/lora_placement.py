@@ -24,9 +24,8 @@ The rules, for a request and the pods that may take it:
    way on the pod come on top. A pod with one free slot
    costs at least the average load, unless the adapter is in flight elsewhere. The cheapest pod
    takes the request. Ties are broken by rendezvous hashing, so that routers agree without
-   communication. If that pod would load the adapter from disk, and its host memory does not hold
-   all adapters, the request waits for a while for a slot of a pod that has the adapter in host
-   memory (``waiting_near``).
+   communication. If the cheapest pod would load the adapter from disk, the request may wait for
+   a slot of a pod that has the adapter in host memory (``waiting_near``).
 4. If both are possible, the request joins, unless placing is cheaper even with the price of a slot.
    That price rises as the fleet's free slots become few. It is not charged if the pod to join is
    overloaded; if few slots are free, badly so. Nor is it charged if the pod to join is busier than

@@ -10,6 +10,8 @@ DRAIN_SECONDS = 60.0
 """For how long requests of the adapter in a closed slot are refused, if they may not be held and no
 other pod could take them. A lower value lets rare adapters starve on small fleets, where
 generations are longer. A higher value refuses more of the others' requests."""
+AS_LONG_AS_ALLOWED = 86400.0
+"""The seconds of a hold that only the settings limit."""
 NO_ROOM = "no-room"
 """The reason of a hold until a pod has room, apart from slots."""
 ROOM_SHARE = 0.5

@@ -151,15 +151,19 @@ class PodRoom:
                 most = stretch * learned
         return most is not None and _load(pod) >= most
 
-    def is_full(self, pod: PodView, now: float, *, queued_too: bool) -> bool:
+    def is_full(self, pod: PodView, now: float, stretch: float = 1.0, *, queued_too: bool) -> bool:
         """Return whether a pod has no room for another request.
 
         Args:
             pod: The pod.
             now: The time.
+            stretch: A factor on how many requests it may have, apart from those that the settings
+                allow.
             queued_too: Whether requests that wait on the pod count.
         """
-        return self.is_at_limit(pod) or self.is_queued(pod, now, queued_too=queued_too)
+        return self.is_at_limit(pod, stretch) or self.is_queued(
+            pod, now, stretch, queued_too=queued_too
+        )
 
     def is_queued(
         self, pod: PodView, now: float, stretch: float = 1.0, *, queued_too: bool

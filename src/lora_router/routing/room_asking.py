@@ -25,14 +25,13 @@ from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.overload import NO_ROOM
+from lora_router.routing.overload import AS_LONG_AS_ALLOWED, NO_ROOM
 from lora_router.routing.pod_room import FAR_STRETCH, HOME_STRETCH, PodRoom
 
 MOVE_SECONDS = 0.1
 """A conversation stays on a full pod if another one would process so many more seconds of its
 prompt. A lower value lets a full pod have more requests. A higher value lets prompts be processed
 again that are in a cache."""
-_AS_LONG_AS_ALLOWED = 86400.0
 
 
 class RoomAsking:
@@ -87,7 +86,7 @@ class RoomAsking:
         index = candidates.fleet_index
         if index is None:
             first = self._ask(candidates)
-            if isinstance(first, Hold) or not self._is_full(first):
+            if isinstance(first, Hold) or not self._is_full(first.pod):
                 return first
             some = self._each_with_room()
             return self._instead(first, None if some is None else self._ask(some))
@@ -95,15 +94,15 @@ class RoomAsking:
         if isinstance(answer, Pick) and not (self._may_be_far(answer) or self._may_lack(answer)):
             return answer
         first = self._ask(candidates)
-        if isinstance(first, Hold) or not self._is_full(first):
+        if isinstance(first, Hold) or not self._is_full(first.pod):
             return first
         return self._instead(first, answer)
 
     def _ask(self, candidates: Candidates) -> Pick | Hold:
         return self._caller.ask(self._algorithm, self._request, candidates, self._now)
 
-    def _is_full(self, pick: Pick) -> bool:
-        return self._room.is_full(pick.pod, self._now, queued_too=self._queued_too)
+    def _is_full(self, pod: PodView, stretch: float = 1.0) -> bool:
+        return self._room.is_full(pod, self._now, stretch, queued_too=self._queued_too)
 
     def _each_with_room(self) -> Candidates | None:
         return self._room.with_room(self._candidates, self._now, queued_too=self._queued_too)
@@ -142,13 +141,13 @@ class RoomAsking:
 
     def _no_room(self, first: Pick) -> Hold:
         home = first.pod if self._lacks_more(first, None) else None
-        return Hold(NO_ROOM, _AS_LONG_AS_ALLOWED, wakes_on=WakesOn.ROOM, home=home)
+        return Hold(NO_ROOM, AS_LONG_AS_ALLOWED, wakes_on=WakesOn.ROOM, home=home)
 
     def _stays(self, first: Pick, answer: Pick | Hold | None) -> bool:
         """Return whether a pick of a full pod stands. The arguments are those of ``_instead``."""
         room, pod = self._room, first.pod
         if self._lacks_more(first, answer):
-            return self._may_have_more(pod)
+            return not self._is_full(pod, HOME_STRETCH)
         return (
             isinstance(answer, Pick)
             and self._may_be_far(answer)
@@ -175,14 +174,7 @@ class RoomAsking:
         return (
             home is not None
             and _is_much(cached[home] - cached.get(answer.pod, 0.0), answer.pod)
-            and self._may_have_more(home)
-        )
-
-    def _may_have_more(self, pod: PodView) -> bool:
-        """Return whether a full pod may take a request whose prompt begins in its cache."""
-        return not (
-            self._room.is_at_limit(pod, HOME_STRETCH)
-            or self._room.is_queued(pod, self._now, HOME_STRETCH, queued_too=self._queued_too)
+            and not self._is_full(home, HOME_STRETCH)
         )
 
     def _having(self) -> Mapping[PodView, float]:

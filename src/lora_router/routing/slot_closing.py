@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.overload import AS_LONG_AS_ALLOWED
 from lora_router.routing.overrun import COLD_SECONDS
 
 LOOKED_AT = 16
@@ -39,7 +40,6 @@ slots that would be. With a higher value, rare adapters wait longer on small fle
 CROWDED_PATIENCE_SECONDS = 4.0
 """How long an adapter waits before one of these is closed for it. A lower value closes them more
 often, and their adapters wait in turn. A higher value makes rare adapters wait longer."""
-_AS_LONG_AS_ALLOWED = 86400.0
 _NONE_TO_CLOSE_SECONDS = 2.0
 """How long to wait before looking again for a slot to close, if no further slot may be closed."""
 
@@ -140,7 +140,7 @@ def _crowd(pod: PodView) -> tuple[int, int]:
 def _hold(
     wanted: PodView | None, closed: tuple[PodView, str] | None, ask_again: float | None
 ) -> Hold:
-    return Hold("no-slot", _AS_LONG_AS_ALLOWED, wanted, closed, WakesOn.FREE_SLOT, ask_again)
+    return Hold("no-slot", AS_LONG_AS_ALLOWED, wanted, closed, WakesOn.FREE_SLOT, ask_again)
 
 
 def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodView, str] | None:

@@ -15,17 +15,18 @@ Therefore the request waits for a slot on a pod that has the adapter in host mem
 
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.overrun import COLD_SECONDS
 from lora_router.routing.spreading import is_near
 from lora_router.routing.survey import Survey
 
 NEAR_LOADS = 4.0
-"""With a lower value, adapters are loaded from disk more often. A higher value makes those late
-that wait in vain."""
+"""The longest wait, as a multiple of the time that the load takes. With a lower value, adapters are
+loaded from disk more often. A higher value makes those late that wait in vain."""
 WAITING_SHARE = 0.0225
-"""No further request waits for that while so many wait already, as a share of the fleet's slots,
-times the square of the seconds that the load takes: a longer load delays more requests, and each of
-them for longer. With a lower value, adapters are loaded from disk more often. With a higher value,
-slots are free while requests wait."""
+"""How many requests may wait already, as a share of the fleet's slots, if the load takes a second.
+The share grows with the square of that time, because a longer load delays more requests, and each
+of them for longer. With a lower value, adapters are loaded from disk more often. With a higher
+value, slots are free while requests wait."""
 
 
 def hold_near(
@@ -44,9 +45,11 @@ def hold_near(
     if place is None or not request.may_hold:
         return None
     beliefs = place.beliefs
-    if beliefs.memory.size >= len(place.adapters) or is_near(place, adapter):
+    if beliefs.memory.size >= len(place.adapters):
         return None
     seconds = beliefs.seconds_to_load(adapter)
+    if seconds <= COLD_SECONDS:
+        return None
     longest = NEAR_LOADS * seconds
     since = request.held_since
     if since is None:

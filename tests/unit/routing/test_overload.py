@@ -355,22 +355,19 @@ class TestConversationsThatWaitForRoom:
     def hold(self, router: Router, name: str) -> Held:
         return router.held("base", name, read_prompt=lambda: prompt(*self.LONG, 99))
 
-    def test_get_the_room_on_their_pod_before_others_that_came_a_little_earlier(self) -> None:
+    @pytest.mark.parametrize(
+        ("later", "first"), [(HOME_SECONDS / 2, "conversation"), (2 * HOME_SECONDS, "other")]
+    )
+    def test_get_the_room_on_their_pod_before_others_that_came_a_little_earlier(
+        self, later: float, first: str
+    ) -> None:
         router = self.router()
         router.held("base", "other")
-        router.clock.advance(HOME_SECONDS / 2)
+        router.clock.advance(later)
         self.hold(router, "conversation")
         self.running[0].reservation.release()
-        assert router.late_names == ["conversation"]
-        assert router.late_pod("conversation") is state_of(router.fleet, 1)
-
-    def test_wait_behind_those_that_came_much_earlier(self) -> None:
-        router = self.router()
-        router.held("base", "other")
-        router.clock.advance(2 * HOME_SECONDS)
-        self.hold(router, "conversation")
-        self.running[0].reservation.release()
-        assert router.late_names == ["other"]
+        assert router.late_names == [first]
+        assert router.late_pod(first) is state_of(router.fleet, 1)
 
     def test_get_room_on_other_pods_in_their_turn(self) -> None:
         router = self.router()

@@ -66,8 +66,9 @@ def answer(
     algorithm: Algorithm,
     request: InferenceRequest = SQL,
     candidates: Candidates | None = None,
+    room: PodRoom | None = None,
 ) -> Pick | Hold:
-    room = PodRoom(Overload(max_requests_per_pod=2))
+    room = room or PodRoom(Overload(max_requests_per_pod=2))
     pods = candidates or Candidates.of(fleet.serving(request.model).pods)
     asking = RoomAsking(room, AlgorithmCaller(), algorithm, request, pods, NOW, queued_too=True)
     return asking.answer()
@@ -158,10 +159,8 @@ class TestAConversation:
             fleet.put_metrics(first, replace(metrics, running=float(RAN), waiting=2.0))
             room.scraped((first,))
         pods = Candidates.of(fleet.serving("base").pods, prefixes=fleet.prefixes)
-        request, algorithm = asks(*chunks, 99, model="base"), LoraPlacement(options())
-        return RoomAsking(
-            room, AlgorithmCaller(), algorithm, request, pods, NOW, queued_too=True
-        ).answer()
+        request = asks(*chunks, 99, model="base")
+        return answer(fleet, LoraPlacement(options()), request, pods, room)
 
     def test_stays_there(self, count: int) -> None:
         fleet = self.fleet(count, MUCH)

@@ -59,6 +59,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
 
 @cache
 def hits(scenario: Scenario, routers: int, knowledge: Knowledge = PEERING) -> float:
+    """Return the share of prompt tokens that pods had in their caches."""
     options = RouterOptions() if routers == 1 else RouterOptions(routers, knowledge)
     fleet = options.applied_to(scenario.fleet(SECONDS, routers), SECONDS)
     trace = make_trace(scenario.workload, rate=scenario.rate, seconds=SECONDS, seed=11)
