@@ -20,8 +20,11 @@ from lora_router.simulator.simulated_pod import PodOptions
 from lora_router.simulator.summary import WARM_UP
 from lora_router.simulator.trace import make_trace
 
-DEMO, HALF_BASE = "the demo", "half of f-half-base"
-LOADS = (DEMO, HALF_BASE)
+ENOUGH_SLOTS, HALF_BASE = "enough slots", "half of f-half-base"
+LOADS = (ENOUGH_SLOTS, HALF_BASE)
+_SLOTS, _RATE = 4, 32.0
+"""Slots of the demo's pods, and its requests per second. Each adapter finds a slot: a request that
+waits for one does so because of the routers."""
 _STREAM_INTERVAL = 25
 """Tokens in an event of a stream. It leaves the CPUs to the routers and to what is measured."""
 _ASK_SECONDS = 0.01
@@ -72,8 +75,8 @@ class Change:
 
 def plan_of(case: Case, spare_routers: int = 0) -> StackPlan:
     """Return the fleet of a case."""
-    if case.load == DEMO:
-        plan = demo_plan()
+    if case.load == ENOUGH_SLOTS:
+        plan = demo_plan(slots=_SLOTS)
         pods = plan.pods
     else:
         scenario = shipped_scenario("f-half-base")
@@ -99,8 +102,8 @@ def plan_of(case: Case, spare_routers: int = 0) -> StackPlan:
 
 def trace_of(load: str, seconds: float, seed: int) -> Sequence[Arrival]:
     """Return the requests of a load."""
-    if load == DEMO:
-        return demo_trace(seed, seconds)
+    if load == ENOUGH_SLOTS:
+        return demo_trace(seed, seconds, _RATE)
     scenario = shipped_scenario("f-half-base")
     workload = replace(scenario.workload, adapters=scenario.workload.adapters // 2)
     made = make_trace(workload, rate=scenario.rate / 2, seconds=seconds, seed=seed)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from bench.live_case import (
-    DEMO,
+    ENOUGH_SLOTS,
     LOADS,
     Case,
     Change,
@@ -198,7 +198,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_numbers, default=(11, 12, 13))
     parser.add_argument("--routers", type=_numbers, default=tuple(known))
     parser.add_argument("--algorithm", action="append", help="can be repeated")
-    parser.add_argument("--load", action="append", choices=LOADS, help=f"default: {DEMO} and more")
+    parser.add_argument(
+        "--load", action="append", choices=LOADS, help=f"default: {ENOUGH_SLOTS} and more"
+    )
     parser.add_argument("--no-change", action="store_true", help="kill and add no router")
     chosen = parser.parse_args(arguments)
     if not 3.0 <= chosen.seconds <= 3600.0:

@@ -16,7 +16,7 @@ IMAGES = Path(__file__).parent / "images"
 MOST_BYTES = 200_000
 _SECONDS = 60.0
 _PAGE = re.compile(r"the page is (http://\S+)")
-_DEMO = ("demo", "--algorithm", "lora-placement", "--slots", "2", "--duration", "90")
+_DEMO = ("demo", "--algorithm", "lora-placement", "--duration", "90")
 _WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 860}}
 _PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True}
 

@@ -21,13 +21,9 @@ from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.stack import DemoStack
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-SLOTS = 2
-"""Slots of each pod. The demo's have four."""
 RATE_SECONDS = 20
 """Grafana's ``$__rate_interval``."""
 STEP_SECONDS = 1
-_EVERY = 3
-"""Only every third request of the demo's trace is sent."""
 
 
 async def main() -> None:
@@ -39,13 +35,13 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lora-router-dashboards-") as name:
         folder = Path(name)
         async with Children(folder) as children:
-            stack = DemoStack(children, folder, demo_plan(2, slots=SLOTS))
+            stack = DemoStack(children, folder, demo_plan(2))
             await stack.start("lora-placement")
             targets = [f"127.0.0.1:{router.admin_port}" for router in stack.routers]
             async with Prometheus(folder, targets) as prometheus:
                 await prometheus.scraped(2)
                 began = time()
-                trace = make_trace(7, arguments.seconds)[::_EVERY]
+                trace = make_trace(7, arguments.seconds)
                 playing = asyncio.create_task(Player(stack.url, trace).play())
                 # Not until the last answer: tables and numbers show the load and not its end.
                 await asyncio.wait({playing}, timeout=arguments.seconds)

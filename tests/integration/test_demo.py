@@ -94,13 +94,15 @@ async def demo(*arguments: str) -> AsyncIterator[Demo]:
 
 async def test_json_says_how_each_algorithm_did_and_affinity_finds_its_adapters() -> None:
     async with demo(
-        "--duration", "4", "--json", "--algorithm", "random", "--algorithm", "lora-affinity"
+        *("--duration", "4", "--slots", "4", "--rate", "32", "--json"),
+        *("--algorithm", "random", "--algorithm", "lora-affinity"),
     ) as running:
         status = await running.end()
         await running.until_gone()
 
     assert status == 0, running.stderr
     document = json.loads(running.stdout)
+    assert (document["slots"], document["rate"]) == (4, 32.0)
     assert list(document["algorithms"]) == ["random", "lora-affinity"]
     for result in document["algorithms"].values():
         assert result["errors"] == 0
@@ -172,14 +174,15 @@ async def test_two_routers_share_the_requests_and_act_as_one() -> None:
         result = await result_of_two_routers()
         if last or result["slot_waits"] <= 2:
             break
-    # Twelve adapters fit into the slots, so one router waits for none, and loads each of them once.
+    # Twelve adapters fit into 16 slots, so one router waits for none, and loads each of them once.
     assert result["slot_waits"] <= 2
     assert result["adapter_loads"] <= 18
 
 
 async def result_of_two_routers() -> dict[str, float]:
     async with demo(
-        "--duration", "4", "--json", "--algorithm", "lora-placement", "--routers", "2"
+        *("--duration", "4", "--json", "--algorithm", "lora-placement"),
+        *("--routers", "2", "--slots", "4", "--rate", "32"),
     ) as running:
         status = await running.end()
         await running.until_gone()
@@ -202,10 +205,13 @@ async def result_of_two_routers() -> dict[str, float]:
         (("--routers", "0"), "--routers"),
         (("--routers", "17"), "--routers"),
         (("--routers", "two"), "--routers"),
+        (("--rate", "0"), "--rate"),
+        (("--rate", "1000"), "--rate"),
+        (("--slots", "0"), "--slots"),
         (("--no-peering",), "--no-peering: needs --routers 2 or more"),
     ],
 )
-def test_a_wrong_number_of_routers_starts_nothing_and_is_named(
+def test_a_wrong_number_starts_nothing_and_is_named(
     arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[DemoOptions] = []

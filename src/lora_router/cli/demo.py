@@ -9,6 +9,8 @@ from lora_router.cli.options import AsJson, complete_algorithm, fail
 _MOST_ROUTERS = 16
 """The number of routers that a mesh of peers is made for."""
 _MOST_SLOTS = 16
+_HIGHEST_RATE = 100.0
+"""More than that, with the pods beside it, is too much for two cores."""
 _LONGEST_SECONDS = 3600.0
 """All requests of the load are drawn before the first one is sent."""
 
@@ -22,7 +24,7 @@ def demo(
             min=1.0,
             max=_LONGEST_SECONDS,
         ),
-    ] = 15.0,
+    ] = 20.0,
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,11 +51,20 @@ def demo(
         int,
         typer.Option(
             metavar="NUMBER",
-            help="Adapter slots of each pod. With 2, adapters have to wait for slots.",
+            help="Adapter slots of each pod. With 3 and more, all adapters of the demo find one.",
             min=1,
             max=_MOST_SLOTS,
         ),
-    ] = 4,
+    ] = 2,
+    rate: Annotated[
+        float,
+        typer.Option(
+            metavar="NUMBER",
+            help="Requests per second, without those of chats.",
+            min=0.1,
+            max=_HIGHEST_RATE,
+        ),
+    ] = 8.0,
     seed: Annotated[
         int, typer.Option(metavar="NUMBER", help="Seed of the load, which is the same for all.")
     ] = 1,
@@ -72,5 +83,6 @@ def demo(
         routers=routers,
         peering=not no_peering,
         slots=slots,
+        rate=rate,
     )
     raise typer.Exit(demo_command(options))

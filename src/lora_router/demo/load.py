@@ -1,10 +1,11 @@
 """The demo's load: a trace made from a seed, and a client that replays it.
 
-Twelve adapters share four pods of four slots. That is enough for all of them, with little to spare.
-Each adapter has three to five requests in progress at any time. An adapter that is active on a pod
-therefore stays active, and a router that sends its requests elsewhere takes a slot from another
-adapter. One request in seven is for the base model, which needs no slot. Between these requests are
-the turns of chats (``chats``), each chat for one of the same models.
+Twelve adapters share four pods of two slots, so not all of them can run at once. Each adapter has
+one request in progress on average, and sometimes none: then another adapter can have its slot. A
+router that runs an adapter on several pods, or more adapters on a pod than it has slots, lets
+requests of the others wait for whole answers. One request in seven is for the base model, which
+needs no slot. Between these requests are the turns of chats (``chats``), each chat for one of the
+same models.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from lora_router.demo.chats import CHATS_PER_SECOND, TURN_SECONDS, TURNS, Turn
 BASE = "base"
 ADAPTERS = tuple(f"lora-{number:02d}" for number in range(1, 13))
 _POPULARITY = [1.0 - number / (3 * len(ADAPTERS)) for number in range(len(ADAPTERS))]
-REQUESTS_PER_SECOND = 32.0
+REQUESTS_PER_SECOND = 8.0
 """Without those of chats."""
 BASE_SHARE = 1 / 7
 OUTPUT_TOKENS = (30, 60)
@@ -65,12 +66,16 @@ class Outcome:
     """Those of them that the pod found in its prefix cache."""
 
 
-def make_trace(seed: int, seconds: float) -> tuple[Arrival, ...]:
-    """Return Poisson arrivals; the last adapter is a third less popular than the first."""
+def make_trace(seed: int, seconds: float, rate: float = REQUESTS_PER_SECOND) -> tuple[Arrival, ...]:
+    """Return Poisson arrivals; the last adapter is a third less popular than the first.
+
+    Args:
+        seed: Another seed gives other requests.
+        seconds: Length.
+        rate: Requests per second, without those of chats.
+    """
     rng, chats = random.Random(seed), random.Random(f"chats {seed}")
-    trace = [
-        Arrival(at, *_model_and_length(rng)) for at in _times(rng, REQUESTS_PER_SECOND, seconds)
-    ]
+    trace = [Arrival(at, *_model_and_length(rng)) for at in _times(rng, rate, seconds)]
     for chat, start in enumerate(_times(chats, CHATS_PER_SECOND, seconds)):
         model, _ = _model_and_length(chats)
         for turn in range(TURNS):

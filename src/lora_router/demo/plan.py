@@ -7,7 +7,7 @@ from lora_router.simulator.engine_options import EngineOptions
 from lora_router.simulator.simulated_pod import PodOptions
 
 PODS = 4
-SLOTS = 4
+SLOTS = 2
 STEP_MS = 30
 HOST_LOAD_MS = 80
 DISK_LOAD_MS = 300

@@ -14,7 +14,7 @@ import aiohttp
 from rich.console import Console
 from rich.live import Live
 
-from lora_router.demo.load import Arrival, Player, make_trace
+from lora_router.demo.load import REQUESTS_PER_SECOND, Arrival, Player, make_trace
 from lora_router.demo.plan import PODS, SLOTS, StackPlan, demo_plan, routers_text
 from lora_router.demo.processes import ChildError, Children
 from lora_router.demo.result import Result, summarise
@@ -42,6 +42,8 @@ class DemoOptions:
     """Whether several routers are peers of each other."""
     slots: int = SLOTS
     """Adapter slots of each pod."""
+    rate: float = REQUESTS_PER_SECOND
+    """Requests per second, without those of chats."""
 
     @property
     def plan(self) -> StackPlan:
@@ -90,6 +92,8 @@ def _document(options: DemoOptions, results: dict[str, Result]) -> dict[str, obj
     return {
         "duration_seconds": options.duration,
         "seed": options.seed,
+        "rate": options.rate,
+        "slots": options.slots,
         "routers": options.routers,
         "peering": options.routers > 1 and options.peering,
         "algorithms": {name: asdict(result) for name, result in results.items()},
@@ -119,7 +123,7 @@ async def _interruptible(options: DemoOptions, console: Console) -> dict[str, Re
 
 
 async def _run(options: DemoOptions, console: Console) -> dict[str, Result]:
-    trace = make_trace(options.seed, options.duration)
+    trace = make_trace(options.seed, options.duration, options.rate)
     results = {}
     for algorithm in options.algorithms:
         results[algorithm] = await _try_algorithm(algorithm, options.plan, trace, console)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.live_case import DEMO, HALF_BASE, LOADS, Case, Change, Run, plan_of, trace_of
+from bench.live_case import ENOUGH_SLOTS, HALF_BASE, LOADS, Case, Change, Run, plan_of, trace_of
 from bench.live_routers import ALGORITHMS, cases, changes_table, lateness, parse, routers_table
 from lora_router.demo.load import Outcome
 
@@ -22,9 +22,9 @@ def run(seconds: float, *, loads: int = 12, lost: int = 0, late: float = 0.001) 
     return Run(tuple(outcomes), loads=loads, slot_waits=0)
 
 
-ONE = Case(DEMO, "lora-placement")
-TWO = Case(DEMO, "lora-placement", routers=2)
-ALONE = Case(DEMO, "lora-placement", routers=2, peering=False)
+ONE = Case(ENOUGH_SLOTS, "lora-placement")
+TWO = Case(ENOUGH_SLOTS, "lora-placement", routers=2)
+ALONE = Case(ENOUGH_SLOTS, "lora-placement", routers=2, peering=False)
 
 
 def test_numbers_of_routers_are_compared_with_one() -> None:
@@ -66,7 +66,7 @@ def test_every_load_and_algorithm_is_run_with_one_two_and_four_routers() -> None
     found = cases(LOADS, ALGORITHMS, (1, 2, 4))
 
     assert len(found) == len(LOADS) * len(ALGORITHMS) * 4
-    assert [each.routers for each in cases((DEMO,), ALGORITHMS[:1], (2,))] == [2, 2]
+    assert [each.routers for each in cases((ENOUGH_SLOTS,), ALGORITHMS[:1], (2,))] == [2, 2]
 
 
 @pytest.mark.parametrize("load", LOADS)

@@ -152,7 +152,7 @@ def test_the_end_says_what_was_shown_what_it_means_and_what_to_do_next() -> None
         result_view({"random": slow, "lora-placement": fast}, ONE_ROUTER, 100_000), 100_000
     )
 
-    assert seen.startswith("What you saw: 12 adapters on 4 simulated vLLM pods of 4 slots")
+    assert seen.startswith("What you saw: 12 adapters on 4 simulated vLLM pods of 2 slots")
     assert meaning.endswith("Hence p99 90 ms with lora-placement and 8,000 ms with random.")
     assert following.startswith("What next: ")
     for command in ("lora-router serve --endpoints pods.yaml", "lora-router simulate b-zipf"):
