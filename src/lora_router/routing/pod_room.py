@@ -9,6 +9,8 @@ A pod has no room
   in the batch, or room in the KV cache): then as many requests may be in flight as ran. With each
   further scrape that shows nobody waiting, they may be a few more, until the pod has clearly fewer
   than it may have. This holds only for algorithms with ``waits_for_room``, while overload is shed.
+  Scrapes of a pod that loads an adapter from disk do not count: its batch stands still until the
+  load ends, however few it has.
 
 A request that waits in the router instead goes to the pod that has room first, in order of
 priority, and is refused early if the wait would be too long. One that waits on a pod can do
@@ -37,13 +39,11 @@ requests wait on pods."""
 _IDLE_SHARE = 0.75
 """A pod with a smaller share of the requests that it may have is not full any more."""
 
-FAR_STRETCH = 1.5
-"""How many times the learned limit a pod may have, if the other pods would have to load the adapter
-from disk. Such a load stops a whole pod for longer than a few more requests slow one."""
-HOME_STRETCH = 3.0
-"""The same, if the other pods would have to process what this pod has of the prompt. With a lower
-value, conversations move from full pods until no cache is of any use, and all pods stay full. A
-higher value lets a pod have more requests than the others."""
+HOME_STRETCH = 3
+"""How many times as many a pod may have, if the other pods would have to process what this pod has
+of the prompt, or to load the adapter from disk. With a lower value, conversations and adapters move
+from full pods until no cache is of any use, and all pods stay full. A higher value lets a pod have
+more requests than the others."""
 
 
 class Rooms(Protocol):
@@ -82,12 +82,11 @@ class PodRoom:
     @property
     def may_be_short(self) -> bool:
         """Whether some pod may have no room."""
-        return self._limit is not None or bool(self._queued) or self.stretches
-
-    @property
-    def stretches(self) -> bool:
-        """Whether some pod has a limit that ``FAR_STRETCH`` stretches."""
-        return self._tokens is not None and self._tokens.limits
+        return (
+            self._limit is not None
+            or bool(self._queued)
+            or (self._tokens is not None and self._tokens.limits)
+        )
 
     def may_be_full(self, pod: PodView) -> bool:
         """Return whether a pod may have no room."""
@@ -113,9 +112,12 @@ class PodRoom:
                 deferred = metrics.deferred
                 if deferred is None and state.beliefs.shown:
                     deferred = metrics.waiting  # They may wait for a slot.
-                if metrics.waiting > (deferred or 0.0):
+                is_queued = state in self._queued
+                if metrics.waiting > (deferred or 0.0) and (
+                    is_queued or state.work.loads_end <= metrics.scraped_at
+                ):
                     since = self._waits_since.setdefault(state, metrics.scraped_at)
-                    if metrics.scraped_at - since >= _STEP_SECONDS or state in self._queued:
+                    if metrics.scraped_at - since >= _STEP_SECONDS or is_queued:
                         self._queued[state] = metrics.running or 0.0
                     continue
             self._waits_since.pop(state, None)

@@ -3,13 +3,14 @@
 The answer is one about all candidates if its pod has room. Otherwise it is one about those that
 have room, unless the request costs the fleet much more there:
 
-- A pod with room would load the adapter from disk.
 - A pod with room would process what the full pod has of the prompt. If conversations moved to the
   next pod with room, each of them would be processed again from its beginning. The pods would be
   busier then, and more of them full, so that more conversations move, until no cache is of any use.
+- A pod with room would load the adapter from disk. That stops its batch, so that more pods are
+  full, and evicts another adapter, which has to be loaded in its turn.
 
-Then the full pod takes the request, until it has ``FAR_STRETCH`` or ``HOME_STRETCH`` times as many
-as it may have. ``max_requests_per_pod`` holds all the same.
+Then the full pod takes the request, until it has ``HOME_STRETCH`` times as many as it may have.
+``max_requests_per_pod`` holds all the same.
 
 In a large fleet, the pods with room are known at any time, so the algorithm is asked about these
 first, and most answers are final. It is asked about all candidates only if that may change the
@@ -18,20 +19,22 @@ answer: if it holds the request, or if a full pod may take it.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 
-from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick, WakesOn
 from lora_router.routing.answer_check import AlgorithmCaller
-from lora_router.routing.candidates import Candidates
+from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.overload import AS_LONG_AS_ALLOWED, NO_ROOM
-from lora_router.routing.pod_room import FAR_STRETCH, HOME_STRETCH, PodRoom
+from lora_router.routing.pod_room import HOME_STRETCH, PodRoom
+from lora_router.routing.slot_closing import in_flight
+from lora_router.routing.terms.adapter import shared
 
 MOVE_SECONDS = 0.1
-"""A conversation stays on a full pod if another one would process so many more seconds of its
-prompt. A lower value lets a full pod have more requests. A higher value lets prompts be processed
-again that are in a cache."""
+"""A request stays with a full pod if another one would be busy with its prompt and its adapter for
+so much longer. A lower value lets a full pod have more requests. A higher value lets prompts be
+processed again that are in a cache, and adapters be loaded again."""
 
 
 class RoomAsking:
@@ -91,7 +94,9 @@ class RoomAsking:
             some = self._each_with_room()
             return self._instead(first, None if some is None else self._ask(some))
         answer = self._about_roomy(index)
-        if isinstance(answer, Pick) and not (self._may_be_far(answer) or self._may_lack(answer)):
+        if isinstance(answer, Pick) and not (
+            self._may_load(answer, index) or self._may_lack(answer)
+        ):
             return answer
         first = self._ask(candidates)
         if isinstance(first, Hold) or not self._is_full(first.pod):
@@ -140,29 +145,35 @@ class RoomAsking:
         return answer
 
     def _no_room(self, first: Pick) -> Hold:
-        home = first.pod if self._lacks_more(first, None) else None
+        home = first.pod if self._takes_longer(first, None) else None
         return Hold(NO_ROOM, AS_LONG_AS_ALLOWED, wakes_on=WakesOn.ROOM, home=home)
 
     def _stays(self, first: Pick, answer: Pick | Hold | None) -> bool:
         """Return whether a pick of a full pod stands. The arguments are those of ``_instead``."""
-        room, pod = self._room, first.pod
-        if self._lacks_more(first, answer):
-            return not self._is_full(pod, HOME_STRETCH)
-        return (
-            isinstance(answer, Pick)
-            and self._may_be_far(answer)
-            and not room.is_at_limit(pod, FAR_STRETCH)
-            and not room.is_queued(pod, self._now, queued_too=self._queued_too)
-        )
-
-    def _lacks_more(self, first: Pick, answer: Pick | Hold | None) -> bool:
-        """Return whether a prompt takes much longer to process elsewhere than on its first pod."""
-        cached = self._having()
-        if not cached or isinstance(answer, Hold):
+        if isinstance(answer, Hold) or not self._takes_longer(first, answer):
             return False
-        # If no pod has room, nobody knows where it goes later.
-        has = 0.0 if answer is None else cached.get(answer.pod, 0.0)
-        return _is_much(cached.get(first.pod, 0.0) - has, (answer or first).pod)
+        return not self._is_full(first.pod, HOME_STRETCH)
+
+    def _takes_longer(self, first: Pick, answer: Pick | None) -> bool:
+        """Return whether a request takes a pod much longer elsewhere than on its first pod.
+
+        If no pod has room (``None``), nobody knows where it goes later: it is taken to be a pod
+        that has nothing of the prompt.
+        """
+        pod = (answer or first).pod
+        seconds = 0.0
+        if cached := self._having():
+            has = 0.0 if answer is None else cached.get(pod, 0.0)
+            seconds = (cached.get(first.pod, 0.0) - has) / pod.work.tokens_a_second
+        if answer is not None and self._is_far(answer):
+            seconds += self._more_to_load(first.pod, pod)
+        return seconds > MOVE_SECONDS
+
+    def _more_to_load(self, first: PodView, pod: PodView) -> float:
+        """Return how much longer a pod loads the adapter than the first one, for each request."""
+        adapter = self._request.adapter or ""
+        more = pod.beliefs.seconds_to_load(adapter) - first.beliefs.seconds_to_load(adapter)
+        return shared(more, in_flight(first, adapter))
 
     def _may_lack(self, answer: Pick) -> bool:
         """Return whether a pod that has much more of the prompt may take it, although it is full.
@@ -173,9 +184,20 @@ class RoomAsking:
         home = next(iter(cached), None)
         return (
             home is not None
-            and _is_much(cached[home] - cached.get(answer.pod, 0.0), answer.pod)
+            and cached[home] - cached.get(answer.pod, 0.0)
+            > MOVE_SECONDS * answer.pod.work.tokens_a_second
             and not self._is_full(home, HOME_STRETCH)
         )
+
+    def _may_load(self, answer: Pick, index: FleetIndex) -> bool:
+        """Return whether a full pod may take the request, because the adapter runs there.
+
+        Some of the pods that run the adapter are looked at.
+        """
+        if not self._is_far(answer):
+            return False
+        running = index.running(self._request.adapter or "")
+        return any(not self._is_full(pod, HOME_STRETCH) for pod in islice(running, FULL_LOOK))
 
     def _having(self) -> Mapping[PodView, float]:
         """Return how much of the prompt pods have, the one with the most first."""
@@ -183,16 +205,7 @@ class RoomAsking:
             self._cached = self._candidates.cached(self._request.model, self._request.prompt)
         return self._cached
 
-    def _may_be_far(self, answer: Pick) -> bool:
-        """Return whether a pick may be worse than one of a pod that has a little too much."""
+    def _is_far(self, answer: Pick) -> bool:
+        """Return whether the pod of a pick has to load the adapter for long."""
         adapter = self._request.adapter
-        return (
-            adapter is not None
-            and self._room.stretches
-            and answer.pod.beliefs.where(adapter) == AWAY
-        )
-
-
-def _is_much(tokens: float, pod: PodView) -> bool:
-    """Return whether a pod takes long to process so many tokens of a prompt."""
-    return tokens > MOVE_SECONDS * pod.work.tokens_a_second
+        return adapter is not None and answer.pod.beliefs.seconds_to_load(adapter) > MOVE_SECONDS

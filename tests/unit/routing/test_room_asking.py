@@ -140,6 +140,15 @@ MUCH = range(int(MOVE_SECONDS * TOKENS_A_SECOND) // CHUNK + 2)
 LITTLE = range(3)
 
 
+def waits(fleet: Fleet, room: PodRoom, *scrapes: float) -> None:
+    """Let scrapes at some times show requests that wait on the first pod."""
+    first = state_of(fleet, 1)
+    for scraped_at in scrapes:
+        metrics = replace(make_metrics(max_lora=4), scraped_at=scraped_at)
+        fleet.put_metrics(first, replace(metrics, running=float(RAN), waiting=2.0))
+        room.scraped((first,))
+
+
 @pytest.mark.parametrize("count", [SMALL, LARGE])
 class TestAConversation:
     """Its prompt begins in the cache of the first pod, on which requests wait."""
@@ -153,11 +162,8 @@ class TestAConversation:
     def answer(
         self, fleet: Fleet, chunks: Iterable[int], overload: Overload | None = None
     ) -> Pick | Hold:
-        room, first = PodRoom(overload or Overload(sheds=True)), state_of(fleet, 1)
-        for scraped_at in (NOW - 2.0, NOW):
-            metrics = replace(make_metrics(max_lora=4), scraped_at=scraped_at)
-            fleet.put_metrics(first, replace(metrics, running=float(RAN), waiting=2.0))
-            room.scraped((first,))
+        room = PodRoom(overload or Overload(sheds=True))
+        waits(fleet, room, NOW - 2.0, NOW)
         pods = Candidates.of(fleet.serving("base").pods, prefixes=fleet.prefixes)
         request = asks(*chunks, 99, model="base")
         return answer(fleet, LoraPlacement(options()), request, pods, room)
@@ -193,3 +199,60 @@ class TestAConversation:
         held = self.answer(fleet, MUCH, Overload(sheds=True, max_requests_per_pod=RAN))
         assert isinstance(held, Hold)
         assert held.home is state_of(fleet, 1)
+
+
+@pytest.mark.parametrize("count", [SMALL, LARGE])
+class TestAnAdapter:
+    """It runs on the first pod, on which requests wait."""
+
+    def fleet(self, count: int, requests: int = RAN) -> Fleet:
+        fleet = fleet_of(count)
+        in_flight(fleet, 1, "sql-lora")
+        in_flight(fleet, 1, None, times=requests - 1)
+        return fleet
+
+    def answer(self, fleet: Fleet, overload: Overload | None = None) -> Pick | Hold:
+        room = PodRoom(overload or Overload(sheds=True))
+        waits(fleet, room, NOW - 2.0, NOW)
+        pods = Candidates.of(fleet.serving("sql-lora").pods)
+        return answer(fleet, LoraPlacement(options()), SQL, pods, room)
+
+    def test_stays_there_if_the_others_load_it_from_disk(self, count: int) -> None:
+        fleet = self.fleet(count)
+        assert pod_of(self.answer(fleet)) is state_of(fleet, 1)
+
+    def test_moves_if_others_have_it_too(self, count: int) -> None:
+        fleet = self.fleet(count)
+        for number in range(2, count + 1):
+            fleet.ledger.reserve(state_of(fleet, number), "sql-lora").release()
+        assert pod_of(self.answer(fleet)) is not state_of(fleet, 1)
+
+    def test_moves_if_so_many_requests_share_the_load_that_each_saves_little(
+        self, count: int
+    ) -> None:
+        fleet = self.fleet(count)
+        for state in fleet:
+            state.beliefs.load_seconds = (0.0, 0.08, 2.0 * MOVE_SECONDS)
+        in_flight(fleet, 1, "sql-lora", times=RAN)
+        assert pod_of(self.answer(fleet)) is not state_of(fleet, 1)
+
+    def test_moves_if_far_too_many_wait_there(self, count: int) -> None:
+        fleet = self.fleet(count, requests=int(HOME_STRETCH * RAN))
+        assert pod_of(self.answer(fleet)) is not state_of(fleet, 1)
+
+    def test_moves_if_the_pod_has_as_many_requests_as_the_settings_allow(self, count: int) -> None:
+        fleet = self.fleet(count)
+        overload = Overload(sheds=True, max_requests_per_pod=RAN)
+        assert pod_of(self.answer(fleet, overload)) is not state_of(fleet, 1)
+
+
+def test_a_pod_that_loads_an_adapter_is_not_full_because_requests_wait_for_the_load() -> None:
+    fleet, room = fleet_of(SMALL), PodRoom(Overload(sheds=True))
+    in_flight(fleet, 1, None, times=RAN)
+    pod = state_of(fleet, 1)
+    pod.work.begin_load(5.0, NOW)
+    waits(fleet, room, NOW, NOW + 2.0, NOW + 4.0, NOW + 6.0)
+    assert not room.is_full(pod, NOW + 6.0, queued_too=True)
+
+    waits(fleet, room, NOW + 8.0)
+    assert room.is_full(pod, NOW + 8.0, queued_too=True)

@@ -131,7 +131,7 @@ def test_a_pod_may_have_more_if_others_would_load_the_adapter_from_disk() -> Non
         router.fleet.put_metrics(
             first, replace(metrics, running=10.0, generated_tokens=180.0 * second)
         )
-    # Ten requests run there that others sent, and it may have eight.
-    pods = [router.routed("a").reservation.state for _ in range(4)]
-    assert pods == [first] * 3 + [other]
+    # Ten requests run there that others sent, and it may have eight: 24 if they save loads.
+    pods = [router.routed("a").reservation.state for _ in range(16)]
+    assert pods == [first] * 15 + [other]
     assert router.routed("base").reservation.state is other
