@@ -40,7 +40,8 @@ NEAR = 0.85
 """The load at which all policies run."""
 LOADS = (0.6, NEAR, 1.2, 1.8)
 SOME = (
-    "b-cold", "chats-24", "chats-24-small-cache", "chats-base", "kv-bound", "one-slot", "slow-pod",
+    "b-cold", "chats-24", "chats-24-small-cache", "chats-base", "cold-start", "kv-bound",
+    "one-slot", "slow-loads", "slow-pod",
 )  # fmt: skip
 """The scenarios of ``bench/scenarios`` that run if none is named."""
 RECORDED = ("azure", "mooncake")

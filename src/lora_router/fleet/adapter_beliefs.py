@@ -59,6 +59,7 @@ class AdapterBeliefs:
         "foreign_adapters",
         "foreign_requests",
         "free_slots",
+        "knows_disk",
         "last_uses",
         "load_seconds",
         "memory",
@@ -98,6 +99,8 @@ class AdapterBeliefs:
         """The estimate of what is in host memory."""
         self.load_seconds: LoadSeconds = ASSUMED
         """How long a load takes, by where the adapter is. The fleet keeps it up to date."""
+        self.knows_disk = False
+        """Whether that of a load from disk was learned from loads, and is not only assumed."""
         self._strangers = Strangers()
         self._resident: dict[str, None] | None = None
         """The estimate of what is in the slots, in order of last use. ``None`` until it is needed.

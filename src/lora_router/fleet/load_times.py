@@ -156,6 +156,7 @@ class LoadTimes:
     def _derive(self, state: PodState, here: Loads) -> None:
         reported, everywhere = _reported(state), self._of(state)
         here.seen = everywhere.count // _EVERY, reported
+        state.beliefs.knows_disk = len(everywhere.from_disk) >= _FEWEST
         known = self._assumed if reported is None else reported_or(reported, self._assumed)
         host = _learned(known[IN_HOST_MEMORY], everywhere.from_host, here.from_host)
         disk = _learned(known[AWAY], everywhere.from_disk, here.from_disk)

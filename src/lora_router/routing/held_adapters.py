@@ -1,18 +1,21 @@
 """For which adapters requests are held, as reported to peers."""
 
 from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.routing.waiting_queue import Queue
 from lora_router.routing.waiting_room import WaitingRoom
 
 
 def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
     """Return the adapters that wait, in a waiting room or on pods with a closed slot.
 
-    Of the requests of an adapter, the one that has waited longest counts.
+    Of the requests of an adapter, the one that has waited longest counts. Those count not that
+    could be routed now and leave a free slot to others (``waiting_near``): they lack no slot, and
+    a peer must not leave them one.
     """
     found: dict[str, HeldShare] = {}
     for queue in room.queues():
         first = queue.first
-        if first is None or first.request.adapter is None:
+        if first is None or first.request.adapter is None or _leaves_a_slot(queue):
             continue
         slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
         wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
@@ -25,3 +28,7 @@ def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
             slot = each.closing[0].pod.name, each.closing[1]
             found[each.adapter] = HeldShare(now - each.since, closed=slot)
     return found
+
+
+def _leaves_a_slot(queue: Queue) -> bool:
+    return queue.hold.optional and queue.line is not None and queue.line.has_room()

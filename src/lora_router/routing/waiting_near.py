@@ -3,12 +3,14 @@
 A pod with a free slot may have to load the adapter from disk, while pods that have it in host
 memory have no free slot. Such a load stops the whole batch of the pod for seconds. Where host
 memory does not hold all adapters, it also evicts another one, which is loaded from disk in its
-turn. So a fleet that always uses its free slots is busy with loads, and slots are free later.
+turn. Where it holds all, each pod loads each adapter once, and a fleet that was just started does
+so with all of them at the same time. So a fleet that always uses its free slots is busy with loads,
+and slots are free later.
 
 Therefore the request waits for a slot on a pod that has the adapter in host memory, unless
 
-- the pod's host memory holds all adapters: the load is done once, and the pod has the adapter from
-  then on;
+- nobody knows yet how long loads take: those that only seem to be from disk show it;
+- the load delays nobody else, because the pod is idle and has no other slot;
 - many requests wait already: then slots are scarce, and the free one should be used;
 - it has waited for ``NEAR_LOADS`` times as long as the load takes.
 """
@@ -27,6 +29,10 @@ WAITING_SHARE = 0.0225
 The share grows with the square of that time, because a longer load delays more requests, and each
 of them for longer. With a lower value, adapters are loaded from disk more often. With a higher
 value, slots are free while requests wait."""
+ONCE_SHARE = 0.01
+"""The same where host memory holds all adapters, so that a load is done once. With a lower value,
+the pods of a fleet that was just started are busy with loads for longer. With a higher value, a
+fleet that grows leaves its new pods idle."""
 
 
 def hold_near(
@@ -45,7 +51,9 @@ def hold_near(
     if place is None or not request.may_hold:
         return None
     beliefs = place.beliefs
-    if beliefs.memory.size >= len(place.adapters):
+    if not beliefs.knows_disk:
+        return None
+    if beliefs.slots == 1 and not place.in_flight + beliefs.foreign_requests:
         return None
     seconds = beliefs.seconds_to_load(adapter)
     if seconds <= COLD_SECONDS:
@@ -53,7 +61,8 @@ def hold_near(
     longest = NEAR_LOADS * seconds
     since = request.held_since
     if since is None:
-        most = WAITING_SHARE * seconds * seconds * candidates.fleet_slots
+        share = ONCE_SHARE if beliefs.memory.size >= len(place.adapters) else WAITING_SHARE
+        most = share * seconds * seconds * candidates.fleet_slots
         if candidates.waiting.held > most:
             return None
     elif now - since >= longest:

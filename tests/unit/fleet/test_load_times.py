@@ -94,6 +94,15 @@ def test_loads_from_host_memory_and_from_disk_are_learned_apart() -> None:
     assert pods.known() == pytest.approx((0.02, 0.6), rel=0.05)
 
 
+def test_assumed_times_are_told_from_learned_ones() -> None:
+    pods = Pods()
+    beliefs = state_of(pods.fleet, 1).beliefs
+    pods.load(0.1, 2.0, times=1)
+    assert not beliefs.knows_disk
+    pods.load(0.1, 2.0)
+    assert beliefs.knows_disk
+
+
 def test_what_is_learned_follows_a_change() -> None:
     pods = Pods()
     pods.load(host=0.02, disk=0.6)

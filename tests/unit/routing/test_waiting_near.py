@@ -1,10 +1,10 @@
-"""An adapter waits for a slot near it, rather than be loaded from disk where memory is scarce."""
+"""An adapter waits for a slot near it, rather than be loaded from disk."""
 
 from dataclasses import replace
 
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.outcome import Routed
-from lora_router.routing.waiting_near import NEAR_LOADS, WAITING_SHARE
+from lora_router.routing.waiting_near import NEAR_LOADS, ONCE_SHARE, WAITING_SHARE
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
 
@@ -16,14 +16,17 @@ SLOTS = 4
 LOAD_SECONDS = 1.5
 
 
-def fleet_of(host_memory: int = MEMORY, load_seconds: float = LOAD_SECONDS) -> Fleet:
-    """Return two pods. The first one has ``a0`` in host memory, and all of its slots are taken."""
+def fleet_of(
+    host_memory: int = MEMORY, load_seconds: float = LOAD_SECONDS, slots: int = SLOTS
+) -> Fleet:
+    """Return two pods. The first one has ``a0`` in host memory, and other adapters in its slots."""
     fleet = make_fleet(2, adapters=NAMES, host_memory=host_memory)
     for state in fleet:
-        fleet.put_metrics(state, replace(make_metrics(max_lora=SLOTS), running=0.0))
+        fleet.put_metrics(state, replace(make_metrics(max_lora=slots), running=0.0))
         state.beliefs.load_seconds = 0.0, 0.1, load_seconds
+        state.beliefs.knows_disk = True
     near = state_of(fleet, 1)
-    for name in NAMES[: SLOTS + 1]:
+    for name in NAMES[: slots + 1]:
         fleet.ledger.reserve(near, name).release()
     return fleet
 
@@ -52,10 +55,48 @@ def test_it_is_loaded_from_disk_if_no_slot_is_free_soon() -> None:
     assert router.late_pod("a0") is state_of(router.fleet, 2)
 
 
-def test_it_is_loaded_at_once_where_host_memory_holds_all_adapters() -> None:
-    router = Router(fleet_of(host_memory=ALL))
+def test_fewer_wait_where_host_memory_holds_all_adapters() -> None:
+    assert ONCE_SHARE < WAITING_SHARE
+    long = (1.5 / ONCE_SHARE / (2 * SLOTS)) ** 0.5
+    for host_memory, waiting in ((ALL, 2), (MEMORY, 4)):
+        router = Router(fleet_of(host_memory, load_seconds=long))
+        busy(router)
+        router.held("a0")
+        for name in ("a20", "a21", "a22"):
+            router.fleet.ledger.reserve(state_of(router.fleet, 1), name).release()
+            router.send(name)
+        assert router.director.reception.room.held == waiting
+
+
+def test_it_is_loaded_at_once_while_nobody_knows_how_long_loads_take() -> None:
+    router = Router(fleet_of())
     busy(router)
+    for state in router.fleet:
+        state.beliefs.knows_disk = False
     assert router.routed("a0").reservation.state is state_of(router.fleet, 2)
+
+
+def test_it_is_loaded_at_once_if_that_delays_nobody_else() -> None:
+    router = Router(fleet_of(slots=1))
+    router.routed("a1")
+    assert router.routed("a0").reservation.state is state_of(router.fleet, 2)
+
+
+def test_it_waits_if_requests_for_the_base_model_would_be_delayed() -> None:
+    router = Router(fleet_of(slots=1))
+    router.routed("a1")
+    router.fleet.ledger.reserve(state_of(router.fleet, 2), None)
+    router.held("a0")
+
+
+def test_it_lacks_no_slot_while_one_is_free() -> None:
+    router = Router(fleet_of())
+    busy(router)
+    router.held("a0")
+    assert router.director.held_adapters() == {}
+    for name in NAMES[20 : 20 + SLOTS]:
+        router.fleet.ledger.reserve(state_of(router.fleet, 2), name)
+    assert list(router.director.held_adapters()) == ["a0"]
 
 
 def test_it_is_loaded_at_once_if_many_requests_wait() -> None:

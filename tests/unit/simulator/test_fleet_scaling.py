@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lora_router.cli.commands import app
+from lora_router.fleet.load_seconds import DISK_SECONDS
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.lora_placement import LoraPlacement
+from lora_router.routing.waiting_near import NEAR_LOADS
 from lora_router.simulator.fleet_options import FleetOptions
 from lora_router.simulator.fleet_simulation import FleetRun, FleetSimulation
 from lora_router.simulator.fleet_table import ROWS, FleetRow, fleet_rows, median_rows
@@ -64,7 +66,8 @@ class TestTheShippedScenario:
         assert max(row.longest_hold for row in rows) > 2.0, "the load is no challenge"
         peak = [row for row in rows if row.start >= 900]
         assert max(row.pods for row in rows) >= 4 * rows[0].pods
-        assert max(row.longest_hold for row in peak) < 3.0
+        # Adapters wait for a slot near them while new pods load others, though slots are free.
+        assert max(row.longest_hold for row in peak) < NEAR_LOADS * DISK_SECONDS
         assert {row.lacking for row in peak} == {0}
 
     def test_the_fleet_shrinks_when_the_load_has_fallen(self, rows: tuple[FleetRow, ...]) -> None:
