@@ -179,7 +179,7 @@ class Asking:
         if left:
             self._agenda.add(resettling)
             return number
-        for line in resettling.lines:
+        for line in sorted(resettling.lines, key=Line.first_place):
             self._agenda.add(line)
         resettling.lines.clear()
         return number

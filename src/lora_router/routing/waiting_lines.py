@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from lora_router.clock import Clock
-from lora_router.fleet.pod_state import PodView
+from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
-from lora_router.routing.waiting_queue import HasRoom, Line, Queue
+from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
 
 _PACES = 64
 """How many paces are remembered."""
@@ -33,6 +33,28 @@ class Lines:
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines)
+
+    def in_order(self) -> list[Line]:
+        """Return all lines by the places of their first queues."""
+        return sorted(self._lines, key=Line.first_place)
+
+    def for_slot_on(self, pod: PodState) -> list[Line]:
+        """Return the lines that may take a slot of a pod, in the order of their queues there.
+
+        Pods can have different adapters, so that queues of several lines wait for the same pod.
+        """
+        lines = [
+            each for each in self._lines if not each.for_room and pod in each.candidates.members
+        ]
+        if len(lines) < 2:
+            return lines
+        places = {each: each.first_place() for each in lines}
+        lines.sort(key=places.__getitem__)
+        first = places[lines[0]][:2]
+        some = [each for each in lines[:COMPARED] if places[each][:2] == first]
+        now = self._clock.now()
+        costs = {each: each.cost_on(pod, now) for each in some}
+        return [*sorted(some, key=costs.__getitem__), *lines[len(some) :]]
 
     def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
         """Return the line of some candidates; ``None``: nobody waits for them."""

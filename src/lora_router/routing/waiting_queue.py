@@ -259,6 +259,11 @@ class Line:
             heappop(heap)
         return heap[0][0] if heap else (0, 0, 0)
 
+    def cost_on(self, pod: PodState, now: float) -> float:
+        """Return what the slot of a pod costs its first queue (``cost_of``)."""
+        self.first_place()
+        return cost_of(self._heap[0][1], pod, now) if self._heap else 0.0
+
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
         if self.for_room:
@@ -299,7 +304,7 @@ class Line:
             if pod is not None:
                 first, other = _of_one_priority(queues)
                 if len(first) > 1:
-                    costs = [_cost(queue, pod, now) for queue in first]
+                    costs = [cost_of(queue, pod, now) for queue in first]
                     order = sorted(range(len(first)), key=costs.__getitem__)
                     first = [first[number] for number in order]
                 yield from first
@@ -344,7 +349,7 @@ def _of_one_priority(queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None
     return first, None
 
 
-def _cost(queue: Queue, pod: PodState, now: float) -> float:
+def cost_of(queue: Queue, pod: PodState, now: float) -> float:
     """Return the seconds that bringing a queue's adapter to a pod takes, less what it waited."""
     request = queue.first
     if request is None:

@@ -266,7 +266,7 @@ class WaitingRoom:
         """
         if not self.held:
             return
-        for line in self._lines:
+        for line in self._lines.in_order():
             line.stale = True
             self._agenda.add(line)
         for catalog in catalogs:
@@ -302,18 +302,17 @@ class WaitingRoom:
             if isinstance(owner, Queue):
                 self._agenda.add(owner)
         room = state.beliefs.free_slots
-        has_room = room is None or room > 0
+        if room is None or room > 0:
+            for line in self._lines.for_slot_on(state):
+                line.freed[state] = None
+                self._agenda.add(line)
         for_room: list[tuple[Place, Item]] = []
         for line in self._lines:
-            is_freed = line.has_room_on(state) if line.for_room else has_room
-            if is_freed and state in line.candidates.members:
-                line.freed[state] = None
-                if line.for_room:
-                    for_room.append((line.first_place(), line))
-                else:
-                    self._agenda.add(line)
-            elif line.any_change:
+            if line.any_change:
                 self._agenda.add(line)
+            if line.for_room and state in line.candidates.members and line.has_room_on(state):
+                line.freed[state] = None
+                for_room.append((line.first_place(), line))
         if self._pods.may_be_full(state):
             for_room += self._waiting_on(state)
         # Requests for base models and adapters compete for the same room.

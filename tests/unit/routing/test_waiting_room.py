@@ -344,15 +344,33 @@ class TestPriorities:
 
 
 class TestWhichQueueGetsAFreedSlot:
-    """``near`` is in the pod's host memory, and ``far`` is not."""
+    """``near`` is in the pod's host memory, and ``far`` is not.
 
-    @pytest.fixture
-    def router(self, monkeypatch: pytest.MonkeyPatch) -> Router:
+    It is the same whether the other pods have the same adapters, or each adapter has other pods.
+    """
+
+    @pytest.fixture(params=["the same pods", "other pods"])
+    def router(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Router:
         seconds = {"near": 0.0, "far": 1.5}
         monkeypatch.setattr(
-            AdapterBeliefs, "seconds_to_load", lambda _beliefs, adapter: seconds[adapter]
+            AdapterBeliefs, "seconds_to_load", lambda _beliefs, adapter: seconds.get(adapter, 0.0)
         )
-        return Router(fleet_of(1, 1, ["runs", "near", "far"]))
+        fleet = fleet_of(1, 1, ["runs", "near", "far"])
+        if request.param == "the same pods":
+            return Router(fleet)
+        fleet.upsert(make_pod(2))
+        other = state_of(fleet, 2)
+        fleet.put_metrics(other, make_metrics(max_lora=1))
+        fleet.put_models(
+            other,
+            [
+                ServedModel("base"),
+                *(ServedModel(name, "base") for name in ("fills", "near")),
+            ],
+        )
+        router = Router(fleet)
+        router.routed("fills")
+        return router
 
     @pytest.mark.parametrize(
         ("longer", "first"), [(0.0, "near"), (4.0, "near"), (5.0, "far"), (30.0, "far")]
