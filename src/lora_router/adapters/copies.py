@@ -15,7 +15,8 @@ pods have more requests than others. So:
   twice while nobody else needs the room.
 
 The figures were chosen with ``lora-router simulate`` on its slot-bound scenarios, on seeds 11 to
-13. ``SWAP_SECONDS`` and ``places.SWAP`` were compared with other values on seeds 1 to 3.
+13. ``SWAP_SECONDS`` and ``places.SWAP`` were compared with other values on seeds 1 to 3,
+``FILL_SECONDS`` on seeds 31 to 38.
 """
 
 import math
@@ -26,7 +27,7 @@ from lora_router.adapters.demand import Demand
 SWAP_SECONDS = 30.0
 """For how long demand is expected to stay as it is, if a copy takes the place of another one. A
 lower value makes fewer loads pay."""
-FILL_SECONDS = 600.0
+FILL_SECONDS = 3000.0
 """The same, if a copy takes a place that nobody needs. The load of a second copy that pays in this
 time cannot wait. A higher value brings second copies sooner, and stalls pods more while it does."""
 UNASKED = 0.02
