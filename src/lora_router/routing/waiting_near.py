@@ -9,7 +9,8 @@ and slots are free later.
 
 Therefore the request waits for a slot on a pod that has the adapter in host memory, unless
 
-- nobody knows yet how long loads take: those that only seem to be from disk show it;
+- nobody knows yet how long loads take, and whether adapters are loaded from disk is a guess: loads
+  show both;
 - the load delays nobody else, because the pod is idle and has no other slot;
 - many requests wait already: then slots are scarce, and the free one should be used;
 - it has waited for ``NEAR_LOADS`` times as long as the load takes.
@@ -50,8 +51,9 @@ def hold_near(
     place = found.place
     if place is None or not request.may_hold:
         return None
-    beliefs = place.beliefs
-    if not beliefs.knows_disk:
+    beliefs, memory = place.beliefs, place.beliefs.memory
+    is_scarce = memory.size < len(place.adapters)
+    if not beliefs.knows_disk and (not is_scarce or memory.assumed is not None):
         return None
     if beliefs.slots == 1 and not place.in_flight + beliefs.foreign_requests:
         return None
@@ -61,7 +63,7 @@ def hold_near(
     longest = NEAR_LOADS * seconds
     since = request.held_since
     if since is None:
-        share = ONCE_SHARE if beliefs.memory.size >= len(place.adapters) else WAITING_SHARE
+        share = WAITING_SHARE if is_scarce else ONCE_SHARE
         most = share * seconds * seconds * candidates.fleet_slots
         if candidates.waiting.held > most:
             return None

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.outcome import Routed
 from lora_router.routing.waiting_near import NEAR_LOADS, ONCE_SHARE, WAITING_SHARE
+from lora_router.routing.waiting_queue import Held
 from tests.fleet import make_fleet, make_metrics, state_of
 from tests.unit.routing.router import Router
 
@@ -17,7 +20,7 @@ LOAD_SECONDS = 1.5
 
 
 def fleet_of(
-    host_memory: int = MEMORY, load_seconds: float = LOAD_SECONDS, slots: int = SLOTS
+    host_memory: int | None = MEMORY, load_seconds: float = LOAD_SECONDS, slots: int = SLOTS
 ) -> Fleet:
     """Return two pods. The first one has ``a0`` in host memory, and other adapters in its slots."""
     fleet = make_fleet(2, adapters=NAMES, host_memory=host_memory)
@@ -68,12 +71,22 @@ def test_fewer_wait_where_host_memory_holds_all_adapters() -> None:
         assert router.director.reception.room.held == waiting
 
 
-def test_it_is_loaded_at_once_while_nobody_knows_how_long_loads_take() -> None:
-    router = Router(fleet_of())
+@pytest.mark.parametrize(
+    ("host_memory", "waits"),
+    [pytest.param(ALL, False, id="all"), (MEMORY, True), pytest.param(None, False, id="a guess")],
+)
+def test_before_loads_showed_how_long_they_take_it_waits_where_memory_is_known_to_be_scarce(
+    host_memory: int | None, waits: bool
+) -> None:
+    router = Router(fleet_of(host_memory))
     busy(router)
     for state in router.fleet:
         state.beliefs.knows_disk = False
-    assert router.routed("a0").reservation.state is state_of(router.fleet, 2)
+    if host_memory is None:
+        # The first pod has shown that it has more than the slots.
+        state_of(router.fleet, 1).beliefs.learn_size(MEMORY)
+    outcome = router.send("a0")
+    assert isinstance(outcome, Held) is waits
 
 
 def test_it_is_loaded_at_once_if_that_delays_nobody_else() -> None:
