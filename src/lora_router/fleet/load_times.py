@@ -19,7 +19,7 @@ Rules:
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import sqrt
 from typing import TypeAlias
 
@@ -71,6 +71,8 @@ class LoadTimes:
         self._of_base_model: dict[str, Loads] = {}
         self._sizes: dict[tuple[str, int], LearnedSize] = {}
         """The sizes of host memory that nothing names, by base model and what is assumed."""
+        self.on_seen: Callable[[str, int, float], None] = _ignore
+        """Called with the base model, place and seconds of each load that this router saw."""
 
     def assume(self, host_seconds: float) -> None:
         """Set what a load from host memory is assumed to take, in seconds."""
@@ -133,10 +135,20 @@ class LoadTimes:
             self._size_of(state).loaded(place - _NEEDED, fast=fast)
             place = IN_HOST_MEMORY if fast else AWAY
         for each in (loads, self._of(state)):
-            (each.from_host if place == IN_HOST_MEMORY else each.from_disk).append(took)
-            each.count += 1
+            _add(each, place, took)
+        self.on_seen(base_model_of(state), place, took)
         if loads.count % _EVERY == 0:
             self._derive(state, loads)
+
+    def heard(self, base_model: str, place: int, seconds: float) -> None:
+        """Take in a load that another router saw.
+
+        Args:
+            base_model: That of the pod.
+            place: Where the adapter was, ``IN_HOST_MEMORY`` or ``AWAY``.
+            seconds: What the load took.
+        """
+        _add(self._loads_of(base_model), place, seconds)
 
     def refresh(self, state: PodState) -> None:
         """Derive a pod's times again if others with its base model have learned, or it reported."""
@@ -163,7 +175,7 @@ class LoadTimes:
         state.beliefs.load_seconds = 0.0, host, max(host, disk)
 
     def _size_of(self, state: PodState) -> LearnedSize:
-        key = _base_model(state), state.beliefs.memory.assumed or 0
+        key = base_model_of(state), state.beliefs.memory.assumed or 0
         size = self._sizes.get(key)
         if size is None:
             if len(self._sizes) >= _MODELS:
@@ -172,7 +184,9 @@ class LoadTimes:
         return size
 
     def _of(self, state: PodState) -> Loads:
-        base_model = _base_model(state)
+        return self._loads_of(base_model_of(state))
+
+    def _loads_of(self, base_model: str) -> Loads:
         loads = self._of_base_model.get(base_model)
         if loads is None:
             if len(self._of_base_model) >= _MODELS:
@@ -181,7 +195,8 @@ class LoadTimes:
         return loads
 
 
-def _base_model(state: PodState) -> str:
+def base_model_of(state: PodState) -> str:
+    """Return the base model that says how long loads take on a pod; empty: unknown."""
     return state.pod.base_model or next(iter(state.base_models), "")
 
 
@@ -207,6 +222,15 @@ def _combined(before: _Known, loads: deque[float]) -> _Known:
     error = max(_MEDIAN * spread / sqrt(len(loads)), _LEAST_ERROR, known / len(loads))
     weight = doubt**2 / (doubt**2 + error**2)
     return known + weight * (median - known), error * sqrt(weight)
+
+
+def _add(loads: Loads, place: int, seconds: float) -> None:
+    (loads.from_host if place == IN_HOST_MEMORY else loads.from_disk).append(seconds)
+    loads.count += 1
+
+
+def _ignore(_base_model: str, _place: int, _seconds: float) -> None:
+    """Do nothing."""
 
 
 def _median(values: Iterable[float]) -> float:

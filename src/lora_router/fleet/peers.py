@@ -96,8 +96,13 @@ class Peers:
         self._faded.discard(router)
         for name in {**before, **share.pods} if has_faded else _differences(before, share.pods):
             state = states.get(name)
-            if state is not None and _put_share(state, router, share, last_at):
+            if state is None:
+                continue
+            begun = 0.0 if last is None or has_faded else _begun_loads(state, router, share)
+            if _put_share(state, router, share, last_at):
                 changed[state] = None
+            if begun:
+                state.work.begin_load(begun, now)
         allotted = self.allotments.renew_after(tuple(changed), states, now)
         changed.update((state, None) for state in allotted)
         return changed
@@ -162,6 +167,25 @@ def _put_share(state: PodState, router: str, share: LedgerShare, last_at: float)
     if found is not None and found.server != (pod.address, pod.uid):
         found = None
     return state.beliefs.put_share(router, found, last_at)
+
+
+def _begun_loads(state: PodState, router: str, share: LedgerShare) -> float:
+    """Return how long a pod loads what a peer has brought there since its last share, in seconds.
+
+    Call it before the share is applied: then it is known where the adapters were.
+    """
+    found, beliefs = share.pods.get(state.pod.name), state.beliefs
+    if found is None:
+        return 0.0
+    before = beliefs.peers.share_of(router)
+    known = () if before is None else before.adapters
+    return sum(
+        beliefs.seconds_to_load(adapter)
+        for adapter in found.adapters
+        if adapter not in known
+        and adapter not in beliefs.foreign_adapters
+        and adapter not in state.in_flight_adapters
+    )
 
 
 def _forget(router: str, states: Iterable[PodState]) -> list[PodState]:

@@ -15,7 +15,8 @@ Rules:
 - Adapters that requests bring to the pod are loaded one after the other, each for as long as is
   believed. One of them counts only once it has taken longer than any load from host memory: what
   is believed of where an adapter is may be wrong, and a load that is slow shows itself. The first
-  byte of a request that brought one ends it. Loads of others are not known.
+  byte of a request that brought one ends it. Those of peers end when they are expected to, and
+  those of others are not known.
 - The prefill speed is learned from first bytes of streamed answers, and only from requests whose
   adapter was in flight already, because others may wait for a load. It is a high quantile of the
   speeds that were seen: whatever else a request waits for makes the pod look slower.

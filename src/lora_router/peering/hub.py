@@ -32,6 +32,7 @@ from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.passing import (
     PassesFailedLoads,
     PassesIds,
+    PassesLoadTimes,
     PassesPrefixes,
     PassesQuestions,
     PassesReadings,
@@ -111,6 +112,8 @@ class Hub:
         """Tells peers which adapters cannot be loaded, and takes in what they tell."""
         self.withdrawals: PassesWithdrawals | None = None
         """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
+        self.load_times: PassesLoadTimes | None = None
+        """Tells peers how long loads of adapters took, and takes in what they tell."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -191,6 +194,8 @@ class Hub:
             self.failed_loads.received(name, message.failed_loads)
         if self.withdrawals is not None and message.withdrawals:
             self.withdrawals.received(name, message.withdrawals)
+        if self.load_times is not None and message.load_times:
+            self.load_times.received(name, message.load_times)
         if self.questions is not None:
             if message.HasField("question"):
                 self.questions.asked(name, message.question)
@@ -330,6 +335,7 @@ class Hub:
             self.prefixes,
             self.failed_loads,
             self.withdrawals,
+            self.load_times,
             self.questions,
         )
         for part in parts:

@@ -55,6 +55,11 @@ MAX_WITHDRAWN_SECONDS = 60.0
 WITHDRAWALS_BURST, WITHDRAWALS_PER_SECOND = 4_000, 400
 """Such adapters of one peer. Those beyond are ignored: a request for one of them may fail."""
 
+MAX_LOAD_TIMES = 128
+"""Loads of adapters in a message."""
+LOAD_TIMES_BURST, LOAD_TIMES_PER_SECOND = 512, 128
+"""Loads of one peer. Those beyond are ignored. A router tells as many as this in a second."""
+
 MAX_PREFIX_NAMES = 2_000
 """Names of prompts in a message: 2 ms of work."""
 MAX_PREFIX_TOKENS = 16 * 1024 * 1024

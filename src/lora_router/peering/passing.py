@@ -6,6 +6,7 @@ from typing import Protocol
 from lora_router.peering.pb.peering_pb2 import (
     Answer,
     FailedLoad,
+    LoadTimes,
     MadeIds,
     Question,
     SentPrompts,
@@ -112,6 +113,20 @@ class PassesWithdrawals(Protocol):
     """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
 
     def received(self, name: str, message: Collection[Withdrawal]) -> None:
+        """Take in what a peer tells.
+
+        Raises:
+            ReportError: The message exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
+
+
+class PassesLoadTimes(Protocol):
+    """Tells peers how long loads of adapters took, and takes in what they tell."""
+
+    def received(self, name: str, message: Collection[LoadTimes]) -> None:
         """Take in what a peer tells.
 
         Raises:

@@ -13,6 +13,7 @@ from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
 from lora_router.peering.hub import Hub
 from lora_router.peering.id_exchange import IdExchange
+from lora_router.peering.load_exchange import LoadExchange
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
@@ -84,6 +85,7 @@ class Peering:
         director.reception.on_held = self.hub.report_soon
         self.ids = IdExchange(self.hub, fleet, director.sticky.made)
         self.prefixes = PrefixExchange(self.hub, fleet)
+        LoadExchange(self.hub, fleet)
         self.questions = QuestionExchange(self.hub)
         self.secret = secret
         self.service: PeerService | None = None

@@ -9,6 +9,7 @@ from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.prompt import TOKEN_BYTES
 from lora_router.peering.hub import Hub
+from lora_router.peering.load_exchange import LoadExchange
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.routing.algorithm import Algorithm
@@ -75,6 +76,7 @@ class RouterModel:
         if self.hub is not None:
             self.mesh = Mesh(self.hub)
             PrefixExchange(self.hub, self.fleet)
+            LoadExchange(self.hub, self.fleet)
             self.director.reception.on_held = self.hub.report_soon
         self._lacking = LackingSlots(self.fleet, self.director, clock.now)
         self._options = options

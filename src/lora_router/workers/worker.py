@@ -19,6 +19,7 @@ from lora_router.peer_assembly import WorkerPeers
 from lora_router.peering.hub import Hub
 from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
+from lora_router.peering.load_exchange import LoadExchange
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.peering.prefix_exchange import PrefixExchange
@@ -289,6 +290,7 @@ class Worker(Front):
         self.director.reception.on_held = hub.report_soon
         IdExchange(hub, self.fleet, self.director.sticky.made)
         PrefixExchange(hub, self.fleet)
+        LoadExchange(hub, self.fleet)
         self.telemetry.registry.register(PeerMetrics(hub))
         return hub
 

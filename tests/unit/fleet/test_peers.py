@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from lora_router.fleet.load_seconds import DISK_SECONDS
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_metrics import PodMetrics
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
@@ -23,6 +24,32 @@ def test_what_a_peer_has_in_flight_is_foreign_at_once() -> None:
     ended.release()
     routers.exchange()
     assert beliefs.foreign_requests == 1
+
+
+def test_a_pod_loads_what_a_peer_brought_there() -> None:
+    routers = TwoRouters()
+    there = state_of(routers.there, 1)
+    routers.there.ledger.reserve(there, "a")
+    routers.exchange()
+    # It may have been there for long: this is the first share.
+    assert routers.pod.work.loads_end <= routers.now
+
+    routers.exchange()
+    assert routers.pod.work.loads_end <= routers.now
+    routers.there.ledger.reserve(there, "b")
+    routers.exchange()
+    assert routers.pod.work.loads_end == routers.now + DISK_SECONDS
+
+
+def test_a_pod_loads_nothing_that_this_router_or_another_one_brought_before() -> None:
+    routers = TwoRouters()
+    routers.exchange()
+    routers.here.ledger.reserve(routers.pod, "a")
+    routers.here.ledger.reserve(routers.pod, "b").release()
+    for name in ("a", "b"):
+        routers.there.ledger.reserve(state_of(routers.there, 1), name)
+    routers.exchange()
+    assert routers.pod.work.loads_end <= routers.now
 
 
 def test_a_scrape_counts_no_request_twice() -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids", "question", "answer", "sent_prompts", "failed_loads", "withdrawals")
+    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids", "question", "answer", "sent_prompts", "failed_loads", "withdrawals", "load_times")
     GREETING_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class PeerMessage(_message.Message):
     SENT_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     FAILED_LOADS_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWALS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_TIMES_FIELD_NUMBER: _ClassVar[int]
     greeting: Greeting
     report: Report
     leaves: bool
@@ -31,7 +32,18 @@ class PeerMessage(_message.Message):
     sent_prompts: _containers.RepeatedCompositeFieldContainer[SentPrompts]
     failed_loads: _containers.RepeatedCompositeFieldContainer[FailedLoad]
     withdrawals: _containers.RepeatedCompositeFieldContainer[Withdrawal]
-    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ...) -> None: ...
+    load_times: _containers.RepeatedCompositeFieldContainer[LoadTimes]
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ..., load_times: _Optional[_Iterable[_Union[LoadTimes, _Mapping]]] = ...) -> None: ...
+
+class LoadTimes(_message.Message):
+    __slots__ = ("base_model", "host", "disk")
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
+    base_model: str
+    host: _containers.RepeatedScalarFieldContainer[int]
+    disk: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, base_model: _Optional[str] = ..., host: _Optional[_Iterable[int]] = ..., disk: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Withdrawal(_message.Message):
     __slots__ = ("pod", "adapter", "milliseconds")
