@@ -8,9 +8,9 @@ from lora_router.routing.waiting_room import WaitingRoom
 def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
     """Return the adapters that wait, in a waiting room or on pods with a closed slot.
 
-    Of the requests of an adapter, the one that has waited longest counts. Those count not that
-    could be routed now and leave a free slot to others (``waiting_near``): they lack no slot, and
-    a peer must not leave them one.
+    Of the requests of an adapter, the one that has waited longest counts. An adapter is left out if
+    its request could be routed now and leaves a free slot to others (``waiting_near``): it lacks no
+    slot, and a peer must not leave one to it.
     """
     found: dict[str, HeldShare] = {}
     for queue in room.queues():

@@ -39,7 +39,7 @@ requests wait on pods."""
 _IDLE_SHARE = 0.75
 """A pod with a smaller share of the requests that it may have is not full any more."""
 
-HOME_STRETCH = 3
+HOME_STRETCH = 3.0
 """How many times as many a pod may have, if the other pods would have to process what this pod has
 of the prompt, or to load the adapter from disk. With a lower value, conversations and adapters move
 from full pods until no cache is of any use, and all pods stay full. A higher value lets a pod have
