@@ -207,5 +207,9 @@ class RoomAsking:
 
     def _is_far(self, answer: Pick) -> bool:
         """Return whether the pod of a pick has to load the adapter for long."""
-        adapter = self._request.adapter
-        return adapter is not None and answer.pod.beliefs.seconds_to_load(adapter) > MOVE_SECONDS
+        adapter, pod = self._request.adapter, answer.pod
+        return (
+            adapter is not None
+            and adapter not in pod.in_flight_adapters  # Usual, and known at once.
+            and pod.beliefs.seconds_to_load(adapter) > MOVE_SECONDS
+        )
