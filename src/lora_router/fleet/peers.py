@@ -98,8 +98,9 @@ class Peers:
             state = states.get(name)
             if state is None:
                 continue
-            begun = 0.0 if last is None or has_faded else _begun_loads(state, router, share)
-            if _put_share(state, router, share, last_at):
+            found = _share_on(state, share)
+            begun = 0.0 if last is None or has_faded else _begun_loads(state, router, found)
+            if state.beliefs.put_share(router, found, last_at):
                 changed[state] = None
             if begun:
                 state.work.begin_load(begun, now)
@@ -146,7 +147,7 @@ class Peers:
             state
             for state in new
             for router, received in self._shares.received.items()
-            if _put_share(state, router, received.share, received.at)
+            if state.beliefs.put_share(router, _share_on(state, received.share), received.at)
         ]
 
 
@@ -160,23 +161,21 @@ def _differences(before: Mapping[str, PodShare], after: Mapping[str, PodShare]) 
     return differences
 
 
-def _put_share(state: PodState, router: str, share: LedgerShare, last_at: float) -> bool:
-    """Apply a peer's share to one pod; return whether that changed anything."""
+def _share_on(state: PodState, share: LedgerShare) -> PodShare | None:
+    """Return what a share has for a pod; ``None``: nothing, or it is about another server."""
     pod = state.pod
     found = share.pods.get(pod.name)
-    if found is not None and found.server != (pod.address, pod.uid):
-        found = None
-    return state.beliefs.put_share(router, found, last_at)
+    return found if found is not None and found.server == (pod.address, pod.uid) else None
 
 
-def _begun_loads(state: PodState, router: str, share: LedgerShare) -> float:
+def _begun_loads(state: PodState, router: str, found: PodShare | None) -> float:
     """Return how long a pod loads what a peer has brought there since its last share, in seconds.
 
     Call it before the share is applied: then it is known where the adapters were.
     """
-    found, beliefs = share.pods.get(state.pod.name), state.beliefs
     if found is None:
         return 0.0
+    beliefs = state.beliefs
     before = beliefs.peers.share_of(router)
     known = () if before is None else before.adapters
     return sum(

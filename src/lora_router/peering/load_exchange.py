@@ -1,8 +1,8 @@
 """Tells peers how long loads of adapters took, and takes in what they tell. No I/O.
 
-Each router sees only the loads that its own requests wait for. With several routers each of them
-would see few, and for minutes place adapters by what loads are assumed to take. What is lost on the
-way is not sent again: the next loads tell the same.
+A router sees only the loads that its own requests wait for. If several routers learned alone, each
+of them would see few loads. For minutes it would place adapters by what loads are assumed to take.
+A lost message is not sent again, because the next loads tell the same.
 """
 
 from collections.abc import Collection
@@ -59,10 +59,11 @@ class LoadExchange:
             raise ReportError("too-large", f"more than {MAX_LOAD_TIMES} times of loads")
         if any(len(each.base_model.encode()) > MAX_NAME_BYTES for each in message):
             raise ReportError("too-large", "the time of a load has too long a name")
-        if name not in self._hub.peers or not self._budgets.spend(name, rows):
+        if name not in self._hub.peers or not self._budgets.spend(name, max(rows, len(message))):
             return
+        known = {base_model_of(state) for state in self._fleet}
         for each in message:
-            if any(base_model_of(state) == each.base_model for state in self._fleet):
+            if each.base_model in known:
                 for place, times in ((IN_HOST_MEMORY, each.host), (AWAY, each.disk)):
                     for milliseconds in times:
                         seconds = max(-HIGHEST_SECONDS, min(HIGHEST_SECONDS, milliseconds / 1000))

@@ -39,22 +39,21 @@ class Lines:
         return sorted(self._lines, key=Line.first_place)
 
     def for_slot_on(self, pod: PodState) -> list[Line]:
-        """Return the lines that may take a slot of a pod, in the order of their queues there.
+        """Return the lines that wait for slots of a pod, the one that should have the next first.
 
-        Pods can have different adapters, so that queues of several lines wait for the same pod.
+        Pods can have different adapters, so that queues of several lines wait for the same pod. The
+        first queues of the lines are compared as those of one line are (``Line.in_order_for``).
         """
         lines = [
             each for each in self._lines if not each.for_room and pod in each.candidates.members
         ]
         if len(lines) < 2:
             return lines
-        places = {each: each.first_place() for each in lines}
-        lines.sort(key=places.__getitem__)
-        first = places[lines[0]][:2]
-        some = [each for each in lines[:COMPARED] if places[each][:2] == first]
-        now = self._clock.now()
-        costs = {each: each.cost_on(pod, now) for each in some}
-        return [*sorted(some, key=costs.__getitem__), *lines[len(some) :]]
+        lines.sort(key=Line.first_place)
+        first, now = lines[0].first_place()[:2], self._clock.now()
+        some = [each for each in lines[:COMPARED] if each.first_place()[:2] == first]
+        some.sort(key=lambda line: line.cost_on(pod, now))
+        return [*some, *lines[len(some) :]]
 
     def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
         """Return the line of some candidates; ``None``: nobody waits for them."""

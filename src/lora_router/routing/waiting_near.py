@@ -9,8 +9,7 @@ and slots are free later.
 
 Therefore the request waits for a slot on a pod that has the adapter in host memory, unless
 
-- nobody knows yet how long loads take, and whether adapters are loaded from disk is a guess: loads
-  show both;
+- neither is known yet: that host memory is too small for all adapters, or how long loads take;
 - the load delays nobody else, because the pod is idle and has no other slot;
 - many requests wait already: then slots are scarce, and the free one should be used;
 - it has waited for ``NEAR_LOADS`` times as long as the load takes.

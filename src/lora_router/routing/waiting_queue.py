@@ -254,15 +254,20 @@ class Line:
 
     def first_place(self) -> Place:
         """Return the place of its first queue."""
-        heap = self._heap
-        while heap and not (heap[0][1].line is self and heap[0][1].entry == heap[0][0]):
-            heappop(heap)
+        heap = self._in_use()
         return heap[0][0] if heap else (0, 0, 0)
 
     def cost_on(self, pod: PodState, now: float) -> float:
-        """Return what the slot of a pod costs its first queue (``cost_of``)."""
-        self.first_place()
-        return cost_of(self._heap[0][1], pod, now) if self._heap else 0.0
+        """Return what the slot of a pod costs its first queue (``_cost``)."""
+        heap = self._in_use()
+        return _cost(heap[0][1], pod, now) if heap else 0.0
+
+    def _in_use(self) -> list[tuple[Place, Queue]]:
+        """Return the heap without outdated entries at its top."""
+        heap = self._heap
+        while heap and not (heap[0][1].line is self and heap[0][1].entry == heap[0][0]):
+            heappop(heap)
+        return heap
 
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
@@ -304,7 +309,7 @@ class Line:
             if pod is not None:
                 first, other = _of_one_priority(queues)
                 if len(first) > 1:
-                    costs = [cost_of(queue, pod, now) for queue in first]
+                    costs = [_cost(queue, pod, now) for queue in first]
                     order = sorted(range(len(first)), key=costs.__getitem__)
                     first = [first[number] for number in order]
                 yield from first
@@ -349,7 +354,7 @@ def _of_one_priority(queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None
     return first, None
 
 
-def cost_of(queue: Queue, pod: PodState, now: float) -> float:
+def _cost(queue: Queue, pod: PodState, now: float) -> float:
     """Return the seconds that bringing a queue's adapter to a pod takes, less what it waited."""
     request = queue.first
     if request is None:

@@ -41,6 +41,16 @@ def test_a_pod_loads_what_a_peer_brought_there() -> None:
     assert routers.pod.work.loads_end == routers.now + DISK_SECONDS
 
 
+def test_a_pod_loads_nothing_that_a_peer_brought_to_the_server_before_it() -> None:
+    routers = TwoRouters()
+    routers.exchange()
+    routers.here.upsert(make_pod(1, uid="another"))
+    pod = state_of(routers.here, 1)
+    routers.there.ledger.reserve(state_of(routers.there, 1), "a")
+    routers.exchange()
+    assert pod.work.loads_end <= routers.now
+
+
 def test_a_pod_loads_nothing_that_this_router_or_another_one_brought_before() -> None:
     routers = TwoRouters()
     routers.exchange()

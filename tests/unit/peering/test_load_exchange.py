@@ -103,6 +103,18 @@ def test_base_models_that_no_pod_has_are_ignored(clock: ManualClock) -> None:
     assert not second.fleet.ledger.load_times._of_base_model
 
 
+def test_rows_without_times_count_too(clock: ManualClock) -> None:
+    first, second = sharing(clock)
+    heard = listen(second)
+    empty = PeerMessage(load_times=[LoadTimes(base_model=BASE)] * MAX_LOAD_TIMES)
+    for _ in range(LOAD_TIMES_BURST // MAX_LOAD_TIMES):
+        first.hub.send_to_all(empty.SerializeToString())
+    times = PeerMessage(load_times=[LoadTimes(base_model=BASE, disk=[5000] * MAX_LOAD_TIMES)])
+    first.hub.send_to_all(times.SerializeToString())
+    clock.advance(2 * DELAY)
+    assert not heard
+
+
 def test_a_peer_that_tells_too_much_is_not_heard(clock: ManualClock) -> None:
     first, second = sharing(clock)
     heard = listen(second)

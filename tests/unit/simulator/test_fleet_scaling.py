@@ -68,6 +68,7 @@ class TestTheShippedScenario:
         assert max(row.pods for row in rows) >= 4 * rows[0].pods
         # Adapters wait for a slot near them while new pods load others, though slots are free.
         assert max(row.longest_hold for row in peak) < NEAR_LOADS * DISK_SECONDS
+        assert max(row.ttft_p99 for row in peak) < DISK_SECONDS
         assert {row.lacking for row in peak} == {0}
 
     def test_the_fleet_shrinks_when_the_load_has_fallen(self, rows: tuple[FleetRow, ...]) -> None:
