@@ -48,6 +48,8 @@ from lora_router.peering.service import PATH, PeerService
 from lora_router.supervision import Supervisor
 from tests.redis_server import server_binary
 
+_PROMPT_TOKENS = 1_000.0
+"""Peers are told of such prompts: they take 0.1 s."""
 _REQUEST_SECONDS = 10.0
 """As long as a completion of some hundred tokens."""
 
@@ -104,7 +106,7 @@ async def _requests(fleet: Fleet, adapters: int, in_flight: int, seed: int) -> N
         adapter = rng.randrange(adapters)
         # A few pods for each adapter, as placement would have it.
         state = states[(adapter * 7 + rng.randrange(2)) % len(states)]
-        reservation = fleet.ledger.reserve(state, _adapter(adapter))
+        reservation = fleet.ledger.reserve(state, _adapter(adapter), tokens=_PROMPT_TOKENS)
 
         def end() -> None:
             reservation.release()

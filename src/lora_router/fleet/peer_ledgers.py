@@ -1,8 +1,9 @@
 """Records that routers exchange. This module does not know how they are transported.
 
 A share always contains the complete state, not a difference. A lost share therefore costs only
-freshness, and no router has to remember what it sent before. Past uses of adapters are the
-exception: they are no state that ends, and a share without them takes nothing back.
+freshness, and no router has to remember what it sent before. Past uses of adapters and prompts that
+were sent are the exceptions: they are no state that ends, and a share without them takes nothing
+back.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,16 @@ class UsedShare:
     adapters: dict[str, float]
     """For each adapter the seconds since its last use, as far as the router knows. The adapter that
     was used last comes last."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentShare:
+    """Prompts that one router has sent to one pod since its last share."""
+
+    server: tuple[str, str]
+    """As in ``PodShare``."""
+    seconds: float
+    """How long the pod needs for those that it has not processed yet, as the router believes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,8 @@ class LedgerShare:
     idle: Mapping[str, UsedShare] = field(default_factory=dict)
     """By pod name: idle adapters that the router believes to be loaded. Only some shares have them:
     the first one that a peer gets, and one every few seconds."""
+    sent: Mapping[str, SentShare] = field(default_factory=dict)
+    """By pod name. Pods that got few prompts are omitted."""
 
     def has_sent(self, adapter: str, held: HeldShare) -> bool:
         """Return whether an adapter waits on the pod with the slot that is closed for it.

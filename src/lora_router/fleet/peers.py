@@ -7,7 +7,7 @@ this router may take.
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from lora_router.fleet.claims import Claims
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, SentShare
 from lora_router.fleet.peer_shares import MISSED, QUIET, PeerShares, Received
 from lora_router.fleet.pod_allotments import PodAllotments
 from lora_router.fleet.pod_state import PodState
@@ -59,16 +59,19 @@ class Peers:
         changed.update((state, None) for state in self._apply_to_new(states))
         changed.update((state, None) for state in self._fade(states, now, every))
         before: Mapping[str, PodShare] = {} if shares.own is None else shares.own.share.pods
-        pods = {}
+        pods: dict[str, PodShare] = {}
+        sent: dict[str, SentShare] = {}
         for state in states.values():
             if state.in_flight:
-                pods[state.pod.name] = _share_of(state, before.get(state.pod.name))
+                pods[state.pod.name] = of_pod = _share_of(state, before.get(state.pod.name))
+                if seconds := state.work.take_untold(now):
+                    sent[state.pod.name] = SentShare(of_pod.server, seconds)
             elif state.beliefs.peers.reported:
                 state.beliefs.peers.reported = frozenset()
         number = 1 if shares.own is None else shares.own.share.number + 1
         heard = {name: received.share.number for name, received in shares.received.items()}
         self._claims.report(held, number, now)
-        share = LedgerShare(router, number, every, pods, held, heard, ejected or {})
+        share = LedgerShare(router, number, every, pods, held, heard, ejected or {}, sent=sent)
         shares.own = Received(share, now)
         changed.update((state, None) for state in self.allotments.renew(states, now))
         return share, changed
@@ -104,6 +107,10 @@ class Peers:
                 changed[state] = None
             if begun:
                 state.work.begin_load(begun, now)
+        for name, sent in share.sent.items():
+            state = states.get(name)
+            if state is not None and sent.server == (state.pod.address, state.pod.uid):
+                state.work.hear(sent.seconds, now)
         allotted = self.allotments.renew_after(tuple(changed), states, now)
         changed.update((state, None) for state in allotted)
         return changed

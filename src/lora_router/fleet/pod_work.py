@@ -12,6 +12,8 @@ Rules:
 - The first byte of a streamed answer shows that all tokens up to this request are processed, even
   if they were expected to take longer.
 - Tokens leave with their request's reservation, exactly once: when it ends, or moves elsewhere.
+- What peers sent joins the queue when they tell it, a tenth of a second later. Nobody tells when it
+  leaves, so it stays for as long as the pod is expected to need.
 - Adapters that requests bring to the pod are loaded one after the other, each for as long as is
   believed. One of them counts only once it has taken longer than any load from host memory: what
   is believed of where an adapter is may be wrong, and a load that is slow shows itself. The first
@@ -36,6 +38,10 @@ _STEP_SECONDS = 0.03
 _FASTER, _SLOWER = 1.06, 0.98
 """What a speed is multiplied by if one was seen that is higher, or lower. By these two, a quarter
 of the speeds that are seen are higher than what is learned."""
+_LEAST_TOLD_SECONDS = 0.01
+"""Peers are not told of what the pod processes faster, in the time between two reports."""
+MOST_HEARD_SECONDS = 600.0
+"""A queue is not longer than this by what peers tell."""
 _LOWEST, _HIGHEST = 100.0, 1_000_000.0
 """Bounds of a speed in tokens a second."""
 _SLOW_LOAD_SECONDS = 0.2
@@ -76,14 +82,19 @@ class Prefill(Struct, frozen=True, gc=False):
 
 
 class PodWork:
-    """The prompt tokens on their way to one pod, and its speed. Only the ledger writes to it."""
+    """The prompt tokens on their way to one pod, and its speed.
+
+    Only the ledger and ``Peers`` write to it.
+    """
 
     __slots__ = (
         "_answers",
+        "_heard_end",
         "_learned",
         "_open",
         "_ratio",
         "_shift",
+        "_untold",
         "empty_at",
         "loads_end",
         "loads_known_at",
@@ -108,6 +119,10 @@ class PodWork:
         """By how many seconds the queue became shorter than was expected, in total."""
         self._open = 0
         """Requests whose tokens were sent and did not leave yet."""
+        self._heard_end = 0.0
+        """When the last of what peers sent is expected to be processed, as in ``Prefill.end``."""
+        self._untold = 0.0
+        """For how many seconds the pod will process what was sent since peers were told."""
         self._learned = False
         self._ratio = 1.0
         self._answers = 0
@@ -130,6 +145,7 @@ class PodWork:
             self.tokens_a_second = pace.tokens_a_second
         seconds = tokens / self.tokens_a_second
         self._open += 1
+        self._untold += seconds
         self.empty_at = end = max(now, self.empty_at) + seconds
         return Prefill(seconds, end + self._shift, (end - now) * self.tokens_a_second)
 
@@ -137,17 +153,39 @@ class PodWork:
         """Take out the tokens of a request that are not processed yet, because it ended."""
         left = prefill.end - self._shift - now
         if left > 0.0:
-            self._shorten(min(left, prefill.seconds))
+            taken = min(left, prefill.seconds)
+            self._shorten(taken)
+            if self._heard_end < prefill.end:
+                self._heard_end += taken  # What is before it takes as long as it did.
         self._open -= 1
         if not self._open:
             # Positions in the queue are not exact once a request left from its middle.
-            self.empty_at = min(self.empty_at, now)
+            self.empty_at = min(self.empty_at, max(now, self._heard_end - self._shift))
 
     def first_byte(self, prefill: Prefill, now: float) -> None:
         """Record that a request's tokens, and so all before them, are processed."""
         left = prefill.end - self._shift - now
         if left > 0.0:
             self._shorten(left)
+
+    # Exchange with peers
+
+    def take_untold(self, now: float) -> float:
+        """Return how long the pod needs for what was sent since the last call, in seconds.
+
+        What it is expected to have processed already is left out, and so is what takes no time
+        worth telling: the result is then 0.
+        """
+        untold, self._untold = self._untold, 0.0
+        if untold < _LEAST_TOLD_SECONDS:
+            return 0.0
+        left = min(untold, self.empty_at - now)
+        return left if left >= _LEAST_TOLD_SECONDS else 0.0
+
+    def hear(self, seconds: float, now: float) -> None:
+        """Count what a peer has sent, of which it says how long the pod needs for it."""
+        self.empty_at = min(max(now, self.empty_at) + seconds, now + MOST_HEARD_SECONDS)
+        self._heard_end = self.empty_at + self._shift
 
     def begin_load(self, seconds: float, now: float) -> None:
         """Count the load of an adapter, after those that are under way.

@@ -78,6 +78,8 @@ class PrefixIndex:
         self._having: OrderedDict[int, int] = OrderedDict()
         """The bits of the pods that have a chunk. The chunk that was used least recently is first.
         A chunk of a model is its name, mixed with a number of the model."""
+        self._last: tuple[Prompt, str, Mapping[PodState, float]] | None = None
+        """The last answer, until something changes: a decision may ask several times."""
 
     # Questions
 
@@ -94,10 +96,15 @@ class PrefixIndex:
         chunks = prompt.chunks
         if not chunks or not self._having:
             return NO_PODS
+        last = self._last
+        if last is not None and last[0] is prompt and last[1] == model:
+            return last[2]
         levels = self._levels_of_sent(prompt, of_model := _number_of(model))
         if self._marks:
             levels = self._with_marks(levels, prompt, of_model)
-        return matches(levels, self._numbered, self._pods) if levels else NO_PODS
+        found = matches(levels, self._numbered, self._pods) if levels else NO_PODS
+        self._last = prompt, model, found
+        return found
 
     def _levels_of_sent(self, prompt: Prompt, of_model: int) -> list[Level]:
         """Return what pods have by what this router sent, the most first."""
@@ -157,6 +164,7 @@ class PrefixIndex:
         chunks, ends = prompt.chunks, prompt.ends
         if not chunks:
             return None
+        self._last = None
         pod = self._pods.get(state) or self._add(state)
         pod.mean += (prompt.tokens - pod.mean) / _MEAN_OF if pod.mean else prompt.tokens
         having, kept, bit, of_model = self._having, pod.chunks, pod.bit, _number_of(model)
@@ -200,6 +208,7 @@ class PrefixIndex:
         """
         if not names:
             return
+        self._last = None
         pod = self._pods.get(state) or self._add(state)
         having, kept, bit, of_model = self._having, pod.chunks, pod.bit, _number_of(model)
         new = 0
@@ -225,6 +234,7 @@ class PrefixIndex:
         pod = self._pods.get(state)
         if pod is None:
             return
+        self._last = None
         if pod.scraped(metrics):
             self.forget(state)
             self._add(state)
@@ -235,6 +245,7 @@ class PrefixIndex:
         """Forget what a pod has, because it left or was started again."""
         pod = self._pods.pop(state, None)
         if pod is not None:
+            self._last = None
             self._live &= ~pod.bit
             self._left.append(pod)
 

@@ -31,6 +31,8 @@ MAX_REQUESTS = 1_000_000
 MAX_HELD = 1024
 """Adapters that one peer holds requests for."""
 MAX_EJECTED = 10_000
+MAX_SENT_MS = 600_000
+"""Milliseconds that a pod needs for the prompts of one report."""
 REPORT_USED = 4_000
 """Adapters that were used, in a report that this router sends: about 2 ms of work."""
 MAX_USED = 4 * REPORT_USED

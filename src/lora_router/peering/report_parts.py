@@ -54,6 +54,13 @@ class ReportParts:
         report.count_adapter.extend(counts.keys())
         report.count_requests.extend(counts.values())
 
+    def add_sent(self, pod: int, milliseconds: int) -> None:
+        """Add how long a pod needs for prompts."""
+        self._take_row()
+        report = self.report
+        report.sent_pod.append(pod)
+        report.sent_ms.append(milliseconds)
+
     def set_held(self, adapter: int, row: HeldRow) -> None:
         """Set which requests are held for an adapter."""
         self._take_row()

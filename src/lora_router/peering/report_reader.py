@@ -7,7 +7,13 @@ used any more.
 
 from collections.abc import Iterable, Sequence
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
+from lora_router.fleet.peer_ledgers import (
+    HeldShare,
+    LedgerShare,
+    PodShare,
+    SentShare,
+    UsedShare,
+)
 from lora_router.peering.limits import (
     MAX_ADAPTERS,
     MAX_ADAPTERS_PER_POD,
@@ -22,6 +28,7 @@ from lora_router.peering.limits import (
     MAX_PODS,
     MAX_REQUESTS,
     MAX_ROUTERS,
+    MAX_SENT_MS,
     MAX_USED,
     MAX_WEIGHT,
     ROW_BYTES,
@@ -63,6 +70,8 @@ class ReportReader:
         self._used: dict[str, UsedShare] = {}
         """What the parts of an unfinished report say of adapters that were used."""
         self._used_rows = 0
+        self._sent: dict[str, SentShare] = {}
+        """What the parts of an unfinished report say of prompts that were sent."""
         self._part = 0
         """The number of the next part; 0: a report begins."""
 
@@ -72,7 +81,8 @@ class ReportReader:
         tables = self._tables
         names = len(tables.pods) + len(tables.adapters)
         rows = tables.rows + len(tables.requests) + len(tables.held) + len(tables.ejected)
-        return tables.name_bytes + ROW_BYTES * (names + rows + self._used_rows)
+        reported = self._used_rows + len(self._sent)
+        return tables.name_bytes + ROW_BYTES * (names + rows + reported)
 
     def read(self, report: Report) -> LedgerShare | None:
         """Apply a report, or a part of one.
@@ -92,6 +102,7 @@ class ReportReader:
         self._apply_held(report)
         self._apply_ejected(report)
         self._add_used(report)
+        self._add_sent(report)
         if report.more_follows:
             self._part += 1
             if self._part >= MAX_PARTS:
@@ -116,7 +127,7 @@ class ReportReader:
             tables.number = 0
             if report.base:
                 raise GapError
-        self._used, self._used_rows = {}, 0
+        self._used, self._used_rows, self._sent = {}, 0, {}
         if not report.base:
             self._tables = tables = Tables()
             self._shares = {}
@@ -136,12 +147,15 @@ class ReportReader:
             + len(report.new_pods)
             + len(report.new_adapters)
             + len(report.used)
+            + len(report.sent_pod)
             + sum(len(row.adapters) for row in report.used)
         )
         if rows > MAX_PART_ROWS:
             raise ReportError("too-large", f"a message has {rows} rows; at most {MAX_PART_ROWS}")
-        if len(report.pod) != len(report.pod_requests) or not (
-            len(report.count_pod) == len(report.count_adapter) == len(report.count_requests)
+        if (
+            len(report.pod) != len(report.pod_requests)
+            or len(report.sent_pod) != len(report.sent_ms)
+            or not len(report.count_pod) == len(report.count_adapter) == len(report.count_requests)
         ):
             raise ReportError("malformed", "columns of different lengths")
 
@@ -252,6 +266,15 @@ class ReportReader:
                 ages = dict.fromkeys(names, 0.0)
             used[key.name] = UsedShare((key.address, key.uid), ages)
 
+    def _add_sent(self, report: Report) -> None:
+        pods = self._tables.pods
+        _check_positions(report.sent_pod, pods)
+        if max(report.sent_ms, default=0) > MAX_SENT_MS:
+            raise ReportError("too-large", "prompts keep a pod busy for too long")
+        for position, milliseconds in zip(report.sent_pod, report.sent_ms, strict=True):
+            key = pods[position]
+            self._sent[key.name] = SentShare((key.address, key.uid), milliseconds / 1000)
+
     def _finish(self, report: Report) -> LedgerShare:
         tables, shares = self._tables, self._shares
         adapters = tables.adapters
@@ -276,9 +299,19 @@ class ReportReader:
             key.name: (key.address, key.uid) for key in map(tables.pods.__getitem__, tables.ejected)
         }
         used, idle = (self._used, {}) if report.base else ({}, self._used)
-        self._used, self._used_rows = {}, 0
+        sent = self._sent
+        self._used, self._used_rows, self._sent = {}, 0, {}
         return LedgerShare(
-            self._router, tables.number, self._every, dict(shares), held, heard, ejected, used, idle
+            self._router,
+            tables.number,
+            self._every,
+            dict(shares),
+            held,
+            heard,
+            ejected,
+            used,
+            idle,
+            sent,
         )
 
     def _held(self, row: HeldRow, now_ms: int) -> HeldShare:

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import nlargest
 from itertools import islice
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
+from lora_router.fleet.peer_ledgers import (
+    HeldShare,
+    LedgerShare,
+    PodShare,
+    SentShare,
+    UsedShare,
+)
 from lora_router.peering.limits import (
     MAX_ADAPTERS,
     MAX_ADAPTERS_PER_POD,
@@ -21,6 +27,7 @@ from lora_router.peering.limits import (
     MAX_PODS,
     MAX_REQUESTS,
     MAX_ROUTERS,
+    MAX_SENT_MS,
     REPORT_USED,
 )
 from lora_router.peering.report_parts import ReportParts
@@ -84,6 +91,7 @@ class ReportWriter:
         self._report_held(parts, share)
         self._report_ejected(parts, share)
         self._report_used(parts, share.used if base else self._idle_now())
+        self._report_sent(parts, share.sent)
         self._report_acknowledged(parts, share)
         return parts.finish()
 
@@ -217,6 +225,12 @@ class ReportWriter:
                 rows += parts.set_used(pod, share, _each(used), self._adapters, self._adapter)
         if not parts.report.base:
             self._idle_rows = rows
+
+    def _report_sent(self, parts: ReportParts, sent: Mapping[str, SentShare]) -> None:
+        for name, share in sent.items():
+            pod = self._pod(parts, name, share.server)
+            if pod is not None:
+                parts.add_sent(pod, min(int(share.seconds * 1000), MAX_SENT_MS))
 
     def _idle_now(self) -> Mapping[str, UsedShare]:
         return {} if self._idle is None else self._idle(self._now_ms / 1000, REPORT_USED)

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from lora_router.fleet.load_seconds import DISK_SECONDS
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_metrics import PodMetrics
+from lora_router.fleet.pod_work import TOKENS_A_SECOND
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.fleet.two_routers import EVERY, TwoRouters, small_fleet
 
@@ -60,6 +63,39 @@ def test_a_pod_loads_nothing_that_this_router_or_another_one_brought_before() ->
         routers.there.ledger.reserve(state_of(routers.there, 1), name)
     routers.exchange()
     assert routers.pod.work.loads_end <= routers.now
+
+
+def test_a_pod_processes_the_prompts_that_a_peer_sent_there() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.now = lambda: routers.now
+    routers.exchange()
+    routers.there.ledger.reserve(state_of(routers.there, 1), None, tokens=3 * TOKENS_A_SECOND)
+
+    share = routers.exchange()
+
+    left = pytest.approx(3.0 - EVERY)
+    assert share.sent["pod-1"].seconds == left
+    assert routers.pod.work.pending_seconds(routers.now) == left
+    assert not routers.exchange().sent, "it was told"
+    assert routers.pod.work.pending_seconds(routers.now) == pytest.approx(3.0 - 2 * EVERY)
+
+
+def test_what_a_peer_told_of_prompts_is_not_told_on() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.now = lambda: routers.now
+    routers.here.ledger.reserve(routers.pod, None)
+    routers.there.ledger.reserve(state_of(routers.there, 1), None, tokens=3 * TOKENS_A_SECOND)
+    routers.exchange()
+    assert not routers.here.report_to_peers("here", EVERY, {}, routers.now).sent
+
+
+def test_prompts_that_a_peer_sent_to_the_server_before_delay_nothing() -> None:
+    routers = TwoRouters()
+    routers.there.ledger.now = lambda: routers.now
+    routers.here.upsert(make_pod(1, uid="new"))
+    routers.there.ledger.reserve(state_of(routers.there, 1), None, tokens=3 * TOKENS_A_SECOND)
+    assert routers.exchange().sent
+    assert routers.pod.work.pending_seconds(routers.now) == 0.0
 
 
 def test_a_scrape_counts_no_request_twice() -> None:

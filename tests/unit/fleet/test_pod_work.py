@@ -8,7 +8,7 @@ from lora_router.fleet.answer import FROM_THE_POD, Answer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.pod_work import TOKENS_A_SECOND
+from lora_router.fleet.pod_work import MOST_HEARD_SECONDS, TOKENS_A_SECOND
 from tests.fleet import ManualClock, make_fleet, state_of
 
 OK = Answer(200, details=FROM_THE_POD)
@@ -111,6 +111,56 @@ def test_in_any_order_of_events_nothing_is_left_in_the_end() -> None:
     while under_way:
         under_way.pop().release()
     assert pods.pending() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_peers_sent_delays_what_comes_after_it() -> None:
+    pods = Pods()
+    pods.send(1.0)
+    pods[1].work.hear(2.0, pods.clock.now())
+    own = pods.send(1.0)
+    assert pods.pending() == pytest.approx(4.0)
+
+    pods.clock.advance(3.5)
+    own.answered(OK)
+    assert pods.pending() == 0.0
+
+
+def test_what_peers_sent_stays_when_all_own_requests_have_ended() -> None:
+    pods = Pods()
+    before = pods.send(1.0)
+    pods[1].work.hear(2.0, pods.clock.now())
+    after = pods.send(4.0)
+    pods.clock.advance(0.5)
+    before.release()
+    after.release()
+
+    assert pods.pending() == pytest.approx(2.0)
+    pods.clock.advance(2.0)
+    assert pods.pending() == 0.0
+
+
+def test_peers_cannot_make_a_queue_endless() -> None:
+    pods = Pods()
+    for _ in range(100):
+        pods[1].work.hear(600.0, pods.clock.now())
+    assert pods.pending() == MOST_HEARD_SECONDS
+
+
+def test_peers_are_told_once_of_what_is_not_processed_yet() -> None:
+    pods = Pods()
+    work, now = pods[1].work, pods.clock.now
+    pods.send(1.0)
+    pods.send(1.0)
+    assert work.take_untold(now()) == pytest.approx(2.0)
+    assert work.take_untold(now()) == 0.0
+
+    pods.send(3.0)
+    pods.clock.advance(4.5)
+    assert work.take_untold(now()) == pytest.approx(0.5)
+
+    pods.clock.advance(60.0)
+    pods.send(0.001)
+    assert work.take_untold(now()) == 0.0, "not worth it"
 
 
 def answer_prompts(pods: Pods, number: int, speed: float, rng: random.Random) -> None:

@@ -40,6 +40,24 @@ def test_a_pod_has_the_common_beginning_of_what_was_sent_there() -> None:
     assert index.cached("sql", prompt(5)) == {}
 
 
+def test_a_prompt_that_is_asked_for_again_gets_the_answer_of_the_moment() -> None:
+    index, a, b, c = PrefixIndex(), pod("a"), pod("b"), pod("c")
+    asked = prompt(1, 2, 3)
+    index.sent(a, "sql", prompt(1))
+    assert index.cached("sql", asked) == {a: 100}
+    assert index.cached("sql", asked) is index.cached("sql", asked)
+
+    assert index.cached("chat", asked) == {}
+    index.sent(b, "sql", prompt(1, 2))
+    assert index.cached("sql", asked) == {b: 200, a: 100}
+    index.hear(c, "sql", asked.chunks, 300)
+    assert index.cached("sql", asked) == {c: 300, b: 200, a: 100}
+    index.forget(c)
+    assert index.cached("sql", asked) == {b: 200, a: 100}
+    index.scraped(b, PodMetrics(scraped_at=1.0, kv_cache_usage=0.0, cache_tokens=100.0))
+    assert index.cached("sql", asked) == {a: 100, b: 100}
+
+
 def test_models_have_nothing_in_common() -> None:
     index, a = PrefixIndex(), pod("a")
     index.sent(a, "sql", prompt(1, 2))

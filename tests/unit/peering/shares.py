@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, SentShare, UsedShare
 
 PODS = [f"ns/pod-{number}" for number in range(5)]
 ADAPTERS = [*(f"adapter-{number}" for number in range(6)), "Größe"]
@@ -35,6 +35,12 @@ _used = st.builds(
     ),
 )
 
+_sent = st.builds(
+    SentShare,
+    server=_servers,
+    seconds=st.integers(1, 600_000).map(lambda milliseconds: milliseconds / 1000),
+)
+
 shares = st.builds(
     LedgerShare,
     router=st.just("there"),
@@ -45,6 +51,7 @@ shares = st.builds(
     heard=st.dictionaries(st.sampled_from(["here", "third"]), st.integers(1, 9), max_size=2),
     ejected=st.dictionaries(st.sampled_from(PODS), _servers, max_size=3),
     used=st.dictionaries(st.sampled_from(PODS), _used, max_size=3),
+    sent=st.dictionaries(st.sampled_from(PODS), _sent, max_size=3),
 )
 
 

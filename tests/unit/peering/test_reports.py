@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, UsedShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, SentShare, UsedShare
 from lora_router.peering import limits
 from lora_router.peering.pb.peering_pb2 import Held, PeerMessage, Pod, Report, Used
 from lora_router.peering.report_reader import GapError, ReportError, ReportReader
@@ -110,6 +110,28 @@ def test_what_came_and_went_is_reported_once() -> None:
     assert (share.used, share.idle) == (used, {})
     assert list(share.used["pod-1"].adapters) == ["b", "a"]
     assert after.used == {}
+
+
+def test_prompts_that_were_sent_are_reported_once() -> None:
+    writer, reader = ReportWriter(), ReportReader("there", 0.1)
+    pods = {"pod-1": PodShare(SERVER, 1, {})}
+    sent = {"pod-1": SentShare(SERVER, 1.25)}
+
+    first = read(reader, writer.update(share_of(1, pods=pods, sent=sent), 10.0))
+    second = read(reader, writer.update(share_of(2, pods=pods, sent=sent), 10.1))
+    third = read(reader, writer.update(share_of(3, pods=pods), 10.2))
+    joined = read(ReportReader("there", 0.1), writer.complete())
+
+    shares = (first, second, third, joined)
+    assert [None if each is None else each.sent for each in shares] == [sent, sent, {}, {}]
+
+
+def test_a_prompt_of_a_day_is_reported_as_the_longest_that_peers_accept() -> None:
+    writer = ReportWriter()
+    sent = {"pod-1": SentShare(SERVER, 86_400.0)}
+    share = read(ReportReader("there", 0.1), writer.update(share_of(1, sent=sent), 10.0))
+    assert share is not None
+    assert share.sent["pod-1"].seconds == limits.MAX_SENT_MS / 1000
 
 
 def test_a_complete_report_has_the_idle_adapters_and_when_each_was_used() -> None:
@@ -358,6 +380,11 @@ WRONG: dict[str, Callable[[], Report]] = {
         new_adapters=["a"],
         used=[Used(pod=0, adapters=[0] * 8000)] * 2,
     ),
+    "prompts on a pod outside the table": lambda: Report(number=1, sent_pod=[0], sent_ms=[1]),
+    "prompts without a time": lambda: Report(number=1, new_pods=pods_named(1), sent_pod=[0]),
+    "prompts for a day": lambda: Report(
+        number=1, new_pods=pods_named(1), sent_pod=[0], sent_ms=[86_400_000]
+    ),
     "acknowledgements of nobody": lambda: Report(number=1, acknowledged=[1]),
 }
 
@@ -450,6 +477,8 @@ reports = st.builds(
     used=st.lists(
         st.builds(Used, pod=_numbers, adapters=_columns, tenths_ago=_columns), max_size=3
     ),
+    sent_pod=_columns,
+    sent_ms=_columns,
 )
 
 

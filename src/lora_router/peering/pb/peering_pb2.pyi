@@ -124,7 +124,7 @@ class Greeting(_message.Message):
     def __init__(self, router: _Optional[str] = ..., version: _Optional[int] = ..., oldest_version: _Optional[int] = ..., release: _Optional[str] = ..., host: _Optional[str] = ..., worker: _Optional[int] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("number", "base", "part", "more_follows", "now_ms", "new_pods", "new_adapters", "new_routers", "pod", "pod_requests", "count_pod", "count_adapter", "count_requests", "held", "no_longer_held", "acknowledged", "ejected", "no_longer_ejected", "used")
+    __slots__ = ("number", "base", "part", "more_follows", "now_ms", "new_pods", "new_adapters", "new_routers", "pod", "pod_requests", "count_pod", "count_adapter", "count_requests", "held", "no_longer_held", "acknowledged", "ejected", "no_longer_ejected", "used", "sent_pod", "sent_ms")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,8 @@ class Report(_message.Message):
     EJECTED_FIELD_NUMBER: _ClassVar[int]
     NO_LONGER_EJECTED_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
+    SENT_POD_FIELD_NUMBER: _ClassVar[int]
+    SENT_MS_FIELD_NUMBER: _ClassVar[int]
     number: int
     base: int
     part: int
@@ -163,7 +165,9 @@ class Report(_message.Message):
     ejected: _containers.RepeatedScalarFieldContainer[int]
     no_longer_ejected: _containers.RepeatedScalarFieldContainer[int]
     used: _containers.RepeatedCompositeFieldContainer[Used]
-    def __init__(self, number: _Optional[int] = ..., base: _Optional[int] = ..., part: _Optional[int] = ..., more_follows: _Optional[bool] = ..., now_ms: _Optional[int] = ..., new_pods: _Optional[_Iterable[_Union[Pod, _Mapping]]] = ..., new_adapters: _Optional[_Iterable[str]] = ..., new_routers: _Optional[_Iterable[str]] = ..., pod: _Optional[_Iterable[int]] = ..., pod_requests: _Optional[_Iterable[int]] = ..., count_pod: _Optional[_Iterable[int]] = ..., count_adapter: _Optional[_Iterable[int]] = ..., count_requests: _Optional[_Iterable[int]] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., no_longer_held: _Optional[_Iterable[int]] = ..., acknowledged: _Optional[_Iterable[int]] = ..., ejected: _Optional[_Iterable[int]] = ..., no_longer_ejected: _Optional[_Iterable[int]] = ..., used: _Optional[_Iterable[_Union[Used, _Mapping]]] = ...) -> None: ...
+    sent_pod: _containers.RepeatedScalarFieldContainer[int]
+    sent_ms: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, number: _Optional[int] = ..., base: _Optional[int] = ..., part: _Optional[int] = ..., more_follows: _Optional[bool] = ..., now_ms: _Optional[int] = ..., new_pods: _Optional[_Iterable[_Union[Pod, _Mapping]]] = ..., new_adapters: _Optional[_Iterable[str]] = ..., new_routers: _Optional[_Iterable[str]] = ..., pod: _Optional[_Iterable[int]] = ..., pod_requests: _Optional[_Iterable[int]] = ..., count_pod: _Optional[_Iterable[int]] = ..., count_adapter: _Optional[_Iterable[int]] = ..., count_requests: _Optional[_Iterable[int]] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., no_longer_held: _Optional[_Iterable[int]] = ..., acknowledged: _Optional[_Iterable[int]] = ..., ejected: _Optional[_Iterable[int]] = ..., no_longer_ejected: _Optional[_Iterable[int]] = ..., used: _Optional[_Iterable[_Union[Used, _Mapping]]] = ..., sent_pod: _Optional[_Iterable[int]] = ..., sent_ms: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Used(_message.Message):
     __slots__ = ("pod", "adapters", "tenths_ago")
