@@ -99,6 +99,9 @@ class Adapters:
             name, lambda found: found["phase"] == "Running" and found["readyReplicas"] == pods
         )
 
+    async def instances(self, name: str, *pods: str) -> None:
+        await self.status_when(name, lambda found: found["instances"] == list(pods))
+
 
 def condition(status: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
     [found] = [each for each in status["conditions"] if each["type"] == kind]
@@ -168,6 +171,23 @@ async def test_resources_are_loaded_changed_and_unloaded_and_their_status_is_rig
         await adapters.status_when(
             "chat", lambda found: found["conditions"][0]["observedGeneration"] == generation
         )
+
+        # It moves to other pods, and then to more and to fewer of them.
+        await adapters.change("chat", {"spec": {"podSelector": {"matchLabels": {"pod": "vllm-0"}}}})
+        await adapters.instances("chat", "vllm-0")
+        await adapters.change("chat", {"spec": {"podSelector": None, "replicas": 2}})
+        await adapters.instances("chat", "vllm-0", "vllm-1")
+        await adapters.change("chat", {"spec": {"replicas": 1}})
+        await adapters.status_when("chat", lambda found: len(found["instances"]) == 1)
+
+        # An invalid edit leaves it as it is.
+        await adapters.change("chat", {"spec": {"artifactURL": "/etc/passwd"}})
+        status = await adapters.status_when(
+            "chat", lambda found: found["conditions"][0]["status"] == "False"
+        )
+        assert condition(status, "Ready")[:2] == ("True", "ModelAdapterAvailable")
+        assert "the last valid spec stays in use" in condition(status, "Initialized")[2]
+        await adapters.change("chat", {"spec": {"artifactURL": "huggingface://org/chat"}})
 
         # One that was refused is mended.
         await adapters.change("evil", {"spec": {"artifactURL": "/adapters/good"}})

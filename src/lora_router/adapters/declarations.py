@@ -100,7 +100,8 @@ class Declarations:
         self._used = _Merged()
         self._plain: OrderedDict[str, str | None] = OrderedDict()
         """By name: the source that pods have under the name without a version; ``None``: another
-        one than any that is declared now. The names of adapters that are gone are kept, too."""
+        one than any that is declared now. Also names of adapters that are gone, and of those that
+        pods list and nobody has declared yet."""
         self._kept: dict[str, DeclaredAdapter] = {}
         """By name: the old version of an adapter whose new one gets only a share."""
         self._merges = 0
@@ -203,6 +204,15 @@ class Declarations:
         self._changed_one(name, used)
         return True
 
+    def knows_plain(self, name: str) -> bool:
+        """Return whether it is known what pods have under a name without a version."""
+        return name in self._plain
+
+    def plain_is(self, name: str, source: str) -> None:
+        """Note what pods have under a name that nobody has declared."""
+        self._plain.setdefault(name, source)
+        self._forget_plain()
+
     def plain_is_other(self, name: str) -> None:
         """Note that pods have another source under a name without a version.
 
@@ -228,7 +238,8 @@ class Declarations:
             return replace(adapter, version="") if adapter.version else adapter
         if adapter.version:
             return adapter
-        if self._plain.setdefault(adapter.name, adapter.source) == adapter.source:
+        plain = self._plain.setdefault(adapter.name, adapter.source)
+        if plain is not None and is_same_source(plain, adapter.source):
             self._forget_plain()
             return adapter
         return replace(adapter, version=derived_version(adapter.source))
@@ -342,6 +353,11 @@ class Declarations:
         if names and not self._untold:
             for listener in self._listeners:
                 listener()
+
+
+def is_same_source(one: str, other: str) -> bool:
+    """Return whether two paths or URLs name the same source."""
+    return one.rstrip("/") == other.rstrip("/")
 
 
 def derived_version(source: str) -> str:

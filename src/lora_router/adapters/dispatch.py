@@ -147,9 +147,9 @@ class Dispatch:
         match next_step(pod, now, around):
             case Load() | Unload() as step:
                 return step
-            case Withdraw(name, retires):
+            case Withdraw(name, why):
                 due = now + self._options.grace_seconds
-                pod.leaving = Leaving(name, due, retires)
+                pod.leaving = Leaving(name, due, why)
                 self._calls.withdraw(pod.state, (name,))
                 self._put_off(pod, Wait(due, ""), now)
             case Restore():

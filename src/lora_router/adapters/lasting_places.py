@@ -133,6 +133,7 @@ class LastingPlaces(PlaceSearch):
             # It was loaded by somebody else, or for requests that wait.
             if wanted is not None and may_be_on(wanted.adapter, plan.state):
                 self._change(wanted, plan, take=True)
+                self._drop_surplus(wanted)
         plan.room = room_of(plan.state, declared) - len(plan.adapters)
         if plan.room < 0:
             self._touched[plan] = None
@@ -183,6 +184,7 @@ class LastingPlaces(PlaceSearch):
             for plan in wanted.fits:
                 if name in plan.state.adapters:
                     self._change(wanted, plan, take=True)
+            self._drop_surplus(wanted)
             return wanted
         for plan in tuple(wanted.pods):
             state = plan.state
@@ -204,6 +206,7 @@ class LastingPlaces(PlaceSearch):
                 plan.adapters[name] = adapter
                 self._touched[plan] = None
         self._weigh(wanted, 1.0)
+        self._drop_surplus(wanted)
         return wanted
 
     def _change(self, wanted: WantedAdapter, plan: PodPlan, *, take: bool) -> None:

@@ -6,6 +6,7 @@ Rules:
 - No pod lists more adapters than its host memory holds. If it is full, the least useful adapter is
   unloaded first: one that is declared, does not belong there, is not pinned, has no requests there,
   and for which none waits. Adapters that were never declared are left alone.
+- A copy that its declaration excludes now is unloaded once the adapter is loaded where it belongs.
 - Before an unload, the adapter is withdrawn: the fleet's list of the pod no longer has it, so that
   requests go elsewhere. ``grace_seconds`` later, when all routers know it, it is unloaded.
 - Loads stall a pod that serves requests for at most ``stall_share`` of its time, unless requests
@@ -225,7 +226,7 @@ class Loader:
             for name in replaced.keys() & pod.state.adapters.keys():
                 pod.ours.setdefault(name, replaced[name])
         for pod in self.pods.values():
-            if pod.leaving is not None and pod.leaving.retires:
+            if pod.leaving is not None and pod.leaving.why != "makes-room":
                 self._dispatch.look_at(pod)
         self._is_stale = True
         if self.loads and (self._planning or self._clock.now() < self._rests_until):
@@ -303,7 +304,7 @@ class Loader:
         self._is_stale = True
 
     def _derive(self, pod: PodLoads) -> None:
-        pod.derive(self.retirement.is_outdated, in_place=self._options.in_place)
+        pod.derive(self.retirement, in_place=self._options.in_place)
         self._dispatch.look_at(pod)
 
     # Time
@@ -370,7 +371,7 @@ class Loader:
         for state in changed:
             wanted, pod = plan.by_pod[state], self.pods.get(state)
             if pod is not None:
-                pod.wanted = wanted
+                pod.plan(wanted)
                 if pod.call is None:
                     self._derive(pod)
                 looks += len(wanted) + len(state.adapters)
@@ -397,4 +398,5 @@ class Loader:
             self._may_leave,
             self.plan.demand.total / max(1, len(self.pods)),
             self._is_held,
+            self.plan.by_name,
         )

@@ -132,9 +132,13 @@ class Orders:
             for adapter in pod.retiring:
                 reason = "older-version" if retirement.successor(adapter) else "removed"
                 found.append(PendingStep("unload", adapter, name, reason, pod.put_off))
+            found.extend(
+                PendingStep("unload", adapter, name, "misplaced", pod.put_off)
+                for adapter in pod.misplaced
+            )
             leaving = pod.leaving
-            if leaving is not None and not leaving.retires:
-                found.append(PendingStep("unload", leaving.name, name, "makes-room", ""))
+            if leaving is not None and leaving.why != "outdated":
+                found.append(PendingStep("unload", leaving.name, name, leaving.why, ""))
             for adapter, place in pod.missing.items():
                 found.append(PendingStep("load", adapter, name, place.reason, pod.put_off))
             yield found

@@ -189,8 +189,18 @@ class PlaceSearch:
                 yield
         for number, wanted in enumerate(self._wanted.values()):
             self._weigh(wanted, 1.0)
+            self._drop_surplus(wanted)
             if number % _ROWS_AT_ONCE == 0:
                 yield
+
+    def _drop_surplus(self, wanted: WantedAdapter) -> None:
+        """Give up copies beyond the number that the declaration states: the last of its pods."""
+        if wanted.adapter.pods.copies is None or len(wanted.pods) <= wanted.most:
+            return
+        first = [plan for plan in wanted.order_of_pods() if plan in wanted.pods]
+        others = [plan for plan in wanted.pods if plan not in first]
+        for plan in (*first, *others)[wanted.most :]:
+            self._change(wanted, plan, take=False)
 
     def _add(self) -> Steps[None]:
         """Add copies, the one that is worth most first."""

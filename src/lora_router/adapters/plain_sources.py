@@ -1,11 +1,13 @@
 """Finds out whether pods have loaded adapters without a version from where they are declared.
 
-A declaration may have changed while no router ran. Pods say in their lists from where they have
-loaded each adapter (``root``). Each adapter is compared once, when a pod lists it first: what this
-router has loaded itself is right, even if a server writes the path in another way.
+A declaration may have changed while no router ran, and an adapter may be on pods before somebody
+declares it. Pods say in their lists from where they have loaded each adapter (``root``). Each
+adapter is compared once, when a pod lists it first, or when it is declared: what this router has
+loaded itself is right, even if a server writes the path in another way.
 """
 
-from lora_router.adapters.declarations import Declarations
+from lora_router.adapters.declarations import Declarations, is_same_source
+from lora_router.adapters.declared import MAX_SOURCE_LENGTH
 
 
 class PlainSources:
@@ -25,18 +27,24 @@ class PlainSources:
         if name in self._compared:
             return False
         adapter = self._declarations.named(name)
-        return adapter is not None and not adapter.version
+        if adapter is None:
+            return not self._declarations.knows_plain(name)
+        return not adapter.version
 
     def found(self, name: str, root: str) -> None:
         """Note from where a pod says to have loaded an adapter."""
+        if name not in self:
+            return
         adapter = self._declarations.named(name)
-        if adapter is None or name not in self:
+        if adapter is None:
+            if len(root) <= MAX_SOURCE_LENGTH:
+                self._declarations.plain_is(name, root)
             return
         self._compared.add(name)
-        if root.rstrip("/") != adapter.source.rstrip("/"):
+        if not is_same_source(root, adapter.source):
             self._declarations.plain_is_other(name)
 
     def loaded(self, name: str) -> None:
         """Note that this router had an adapter loaded."""
-        if name in self:
+        if self._declarations.named(name) is not None and name in self:
             self._compared.add(name)

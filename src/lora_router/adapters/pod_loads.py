@@ -1,15 +1,25 @@
 """What the loader knows of one pod: what belongs there, what is missing, and what goes on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from lora_router.adapters.calls import Call
 from lora_router.adapters.capacity import capacity_of
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.places import Place
+from lora_router.adapters.retirement import Retirement
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState
+
+Why: TypeAlias = Literal["makes-room", "outdated", "misplaced"]
+"""Why an adapter is about to be unloaded:
+
+- ``makes-room``: another one needs its place.
+- ``outdated``: it is declared no longer.
+- ``misplaced``: its declaration has fewer copies than before, other pods, or another base model.
+"""
 
 _NO_PLACES: Mapping[str, Place] = MappingProxyType({})
 
@@ -21,14 +31,14 @@ class Leaving:
     name: str
     due: float
     """From when it may be unloaded: requests that were on their way have arrived by then."""
-    retires: bool
-    """Whether it is no longer declared. Otherwise it makes room for another one, and may stay."""
+    why: Why
 
 
 class PodLoads:
     """The record of one pod. The loader writes to it."""
 
     __slots__ = (
+        "belonged",
         "blocked_reason",
         "blocked_until",
         "budget",
@@ -37,6 +47,7 @@ class PodLoads:
         "catalog",
         "leaving",
         "lost",
+        "misplaced",
         "missing",
         "ours",
         "put_off",
@@ -57,12 +68,16 @@ class PodLoads:
         """How much loads may still stall it."""
         self.wanted: Mapping[str, Place] = _NO_PLACES
         """What belongs there by served name, the most urgent first."""
+        self.belonged: set[str] = set()
+        """What it lists and what has belonged there by some plan. The rest is not the loader's."""
         self.missing: dict[str, Place] = {}
         """What of it must be loaded, in the same order."""
         self.retiring: dict[str, None] = {}
         """What it lists and what is to be unloaded: older versions, removed declarations."""
+        self.misplaced: dict[str, None] = {}
+        """What it lists and what belongs elsewhere by its declaration."""
         self.catalog: Catalog | None = None
-        """The list from which these two were derived."""
+        """The list from which these three were derived."""
         self.ours: dict[str, str] = {}
         """What this router loaded there, with the sources."""
         self.call: Call | None = None
@@ -110,14 +125,15 @@ class PodLoads:
         """Return whether adapters may belong there."""
         return self.blocked_until <= now and self.has_known_memory
 
-    def derive(self, is_outdated: Callable[[str], bool], *, in_place: bool) -> None:
+    def derive(self, retirement: Retirement, *, in_place: bool) -> None:
         """Find out again what is missing and what must go.
 
         Args:
-            is_outdated: Returns whether an adapter with this served name is declared no longer.
+            retirement: Knows what is declared.
             in_place: Whether a changed source replaces the adapter under its name.
         """
-        listed = self.state.adapters
+        state = self.state
+        listed = state.adapters
         self.catalog = self.state.catalog
         self.missing = {
             name: place
@@ -125,7 +141,19 @@ class PodLoads:
             if name not in listed
             or (in_place and self.ours.get(name, place.adapter.source) != place.adapter.source)
         }
-        self.retiring = {name: None for name in listed if is_outdated(name)}
+        self.retiring = {name: None for name in listed if retirement.is_outdated(name)}
+        self.misplaced = {
+            name: None
+            for name in self.belonged - self.wanted.keys()
+            if name in listed and retirement.is_bound_elsewhere(name, state)
+        }
+
+    def plan(self, wanted: Mapping[str, Place]) -> None:
+        """Take in what belongs there by a new plan. ``derive`` is to be called then."""
+        leaving = None if self.leaving is None else self.leaving.name
+        listed = self.state.adapters
+        kept = {name for name in self.belonged if name in listed or name == leaving}
+        self.wanted, self.belonged = wanted, kept | wanted.keys()
 
     def put_first(self, place: Place) -> None:
         """Let an adapter belong there for which requests wait, before all others.

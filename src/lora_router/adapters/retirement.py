@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import MAX_DECLARED, VERSION_MARK, DeclaredAdapter
+from lora_router.adapters.wanted_adapter import may_be_on
+from lora_router.fleet.pod_state import PodState
 
 
 class Retirement:
@@ -72,6 +74,17 @@ class Retirement:
         if name in self.declared:
             return False
         return name in self._removed or self.successor(name) is not None
+
+    def is_bound_elsewhere(self, name: str, state: PodState) -> bool:
+        """Return whether an adapter must not stay on a pod on which it does not belong.
+
+        Its declaration excludes the pod, or says how many copies there are. Otherwise a further
+        copy does no harm, as long as there is room for it.
+        """
+        adapter = self.declared.get(name)
+        return adapter is not None and (
+            adapter.pods.copies is not None or not may_be_on(adapter, state)
+        )
 
     def successor(self, name: str) -> DeclaredAdapter | None:
         """Return the declared adapter of which a name is an older version, or ``None``."""

@@ -1,19 +1,20 @@
 """What to do next on one pod: load, withdraw, unload, restore, or wait. No state, no I/O."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, TypeAlias
 
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.places import Place
-from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.pod_loads import PodLoads, Why
 from lora_router.adapters.retirement import Retirement
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 
 Reason: TypeAlias = Literal["stall", "memory", "failing", "cannot-load", "unread", "in-use"]
+PutOff: TypeAlias = Reason | Literal[""]
 REASONS: tuple[Reason, ...] = ("stall", "memory", "failing", "cannot-load", "unread", "in-use")
 """Why a step is put off:
 
@@ -48,7 +49,7 @@ class Withdraw:
     """Send an adapter no more requests on the pod, because it is to be unloaded there."""
 
     name: str
-    retires: bool
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Wait:
     """Look again at a time."""
 
     until: float
-    reason: Reason | Literal[""]
+    reason: PutOff
     """Empty: nothing is put off."""
 
 
@@ -95,6 +96,8 @@ class Surroundings:
     """Mean number of requests in flight on a pod. One without requests will have so many soon."""
     is_held: Callable[[str], bool]
     """Returns whether requests for an adapter wait in a router."""
+    places: Mapping[str, Sequence[PodState]]
+    """The pods on which adapters belong, by served name."""
 
 
 def next_step(pod: PodLoads, now: float, around: Surroundings) -> Step:
@@ -105,13 +108,39 @@ def next_step(pod: PodLoads, now: float, around: Surroundings) -> Step:
         return Wait(now + _AGAIN_SECONDS, "unread")
     if pod.leaving is not None:
         return _step_of_leaving(pod, now, around)
+    waits: list[Wait] = []
+    for step in _steps_in_order(pod, now, around):
+        if not isinstance(step, Wait):
+            return step
+        waits.append(step)
+    if not waits:
+        return None
+    reason: PutOff = next((wait.reason for wait in waits if wait.reason), "")
+    return Wait(min(wait.until for wait in waits), reason)
+
+
+def _steps_in_order(
+    pod: PodLoads, now: float, around: Surroundings
+) -> Iterator[Load | Withdraw | Wait]:
+    """Yield what could be done on a pod, until it is no ``Wait``."""
     for name in pod.retiring:
         if _may_retire(name, around):
-            return Withdraw(name, retires=True)
-    step = _step_of_missing(pod, now, around)
-    if step is None and pod.retiring:
-        return Wait(now + _AGAIN_SECONDS, "")
-    return step
+            yield _pause(pod, name, now, around) or Withdraw(name, "outdated")
+    missing = _step_of_missing(pod, now, around)
+    if missing is not None:
+        yield missing
+    for name in pod.misplaced:
+        # What is missing is not delayed until the last request of another adapter has ended.
+        if not (pod.missing and in_use(pod.state, name)) and _may_leave(pod, name, around):
+            yield _pause(pod, name, now, around) or Withdraw(name, "misplaced")
+    if pod.retiring or pod.misplaced:
+        yield Wait(now + _AGAIN_SECONDS, "")
+
+
+def _pause(pod: PodLoads, name: str, now: float, around: Surroundings) -> Wait | None:
+    """Return until when an adapter is not tried again that failed on a pod."""
+    failure = around.failures.get(pod.state, name)
+    return None if failure is None or failure.next_at <= now else Wait(failure.next_at, "failing")
 
 
 def is_serving(pod: PodLoads, around: Surroundings) -> bool:
@@ -128,26 +157,30 @@ def in_use(state: PodState, name: str) -> bool:
 def _step_of_leaving(pod: PodLoads, now: float, around: Surroundings) -> Step:
     leaving = pod.leaving
     assert leaving is not None  # noqa: S101 -- the caller has checked it
-    if leaving.retires and not around.retirement.is_outdated(leaving.name):
-        return Restore(leaving.name)  # It is declared again.
+    name, why = leaving.name, leaving.why
+    if why == "outdated" and not around.retirement.is_outdated(name):
+        return Restore(name)  # It is declared again.
+    if why == "misplaced" and not _may_leave(pod, name, around):
+        return Restore(name)
     if now < leaving.due:
         return Wait(leaving.due, "")
-    if in_use(pod.state, leaving.name):
-        if leaving.retires:
-            return Wait(now + _AGAIN_SECONDS, "in-use")
-        return Restore(leaving.name)
-    if not leaving.retires and around.is_held(leaving.name):
-        return Restore(leaving.name)
-    return Unload(leaving.name)
+    if in_use(pod.state, name):
+        waits = why == "outdated" or (why == "misplaced" and not pod.missing)
+        return Wait(now + _AGAIN_SECONDS, "in-use") if waits else Restore(name)
+    if why == "makes-room" and around.is_held(name):
+        return Restore(name)
+    return Unload(name)
 
 
-def _step_of_missing(pod: PodLoads, now: float, around: Surroundings) -> Step:
+def _step_of_missing(
+    pod: PodLoads, now: float, around: Surroundings
+) -> Load | Withdraw | Wait | None:
     wait: Wait | None = None
     ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
     for name, place in islice(pod.missing.items(), _LOOKS):
-        failure = around.failures.get(pod.state, name)
-        if failure is not None and failure.next_at > now:
-            wait = _sooner(wait, Wait(failure.next_at, "failing"))
+        pause = _pause(pod, name, now, around)
+        if pause is not None:
+            wait = _sooner(wait, pause)
             continue
         is_first_use = name in around.waiting
         if ready_at > now and not is_first_use and not _is_urgent(pod, place, around):
@@ -157,7 +190,7 @@ def _step_of_missing(pod: PodLoads, now: float, around: Surroundings) -> Step:
         victim = _least_useful(pod, now, around)
         if victim is None:
             return _sooner(wait, Wait(now + _AGAIN_SECONDS, "memory"))
-        return Withdraw(victim, retires=False)
+        return Withdraw(victim, "makes-room")
     return wait
 
 
@@ -181,14 +214,25 @@ def _least_useful(pod: PodLoads, now: float, around: Surroundings) -> str | None
             continue
         if in_use(state, name) or around.is_held(name):
             continue
-        failure = around.failures.get(state, name)
-        if failure is not None and failure.next_at > now:
+        if _pause(pod, name, now, around) is not None:
             continue
         is_last = len(around.fleet.serving(name).pods) < 2
         key = is_last, around.loads.get(name, 0.0), uses.get(name, float("-inf"))
         if found is None or key < found[0]:
             found = key, name
     return None if found is None else found[1]
+
+
+def _may_leave(pod: PodLoads, name: str, around: Surroundings) -> bool:
+    """Return whether an adapter is not needed on a pod, because it is loaded where it belongs."""
+    places = around.places.get(name, ())
+    return (
+        bool(places)
+        and pod.state not in places
+        and around.retirement.is_bound_elsewhere(name, pod.state)
+        and not around.is_held(name)
+        and all(name in state.adapters for state in places)
+    )
 
 
 def _may_retire(name: str, around: Surroundings) -> bool:

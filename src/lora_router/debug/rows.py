@@ -167,7 +167,7 @@ class LoaderStep(Struct, kw_only=True, gc=False):
         str,
         Meta(
             description="Why: `everywhere`, `copies`, `demand`, `first-use`, `pinned`, "
-            "`spare-memory`; of an unload `removed`, `older-version`, `makes-room`."
+            "`spare-memory`; of an unload `removed`, `older-version`, `makes-room`, `misplaced`."
         ),
     ] = ""
     put_off: Annotated[

@@ -1,6 +1,6 @@
 """A ModelAdapter resource as the router knows it, and who works on it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
@@ -90,6 +90,9 @@ def next_record(
     finalizers = tuple(metadata.finalizers or ())
     writers = _writers(metadata, manager)
     left_to = "" if known is None else known.left_to
+    translation = to_declared(found, allowed)
+    if translation.problem and known is not None:
+        translation = replace(translation, adapter=known.translation.adapter)
     if known is not None and AIBRIX_FINALIZER in finalizers:
         if AIBRIX_FINALIZER not in known.finalizers:
             left_to = left_to or "AIBrix's controller"
@@ -103,7 +106,7 @@ def next_record(
         created=metadata.creation_timestamp,
         version=metadata.resource_version,
         generation=metadata.generation,
-        translation=to_declared(found, allowed),
+        translation=translation,
         status=_status(found.status),
         is_deleted=metadata.deletion_timestamp is not None,
         finalizers=finalizers,

@@ -31,7 +31,8 @@ def wanted_status(
     """
     if record.is_deleted:
         return _deleted(record, state)
-    problem = record.translation.problem or conflict
+    adapter, invalid = record.translation.adapter, record.translation.problem
+    problem = conflict if adapter is not None else invalid
     if problem:
         return ModelAdapterStatus(
             "Failed",
@@ -40,10 +41,11 @@ def wanted_status(
                 _condition(record, "Ready", "ValidationFailed", problem, holds=False),
             ],
         )
-    adapter = record.translation.adapter
     accepted = "" if adapter is None else f"adapter {adapter.name} of {adapter.base_model}"
     if record.translation.note:
         accepted = f"{accepted}; {record.translation.note}"
+    if invalid:
+        accepted = f"{invalid}; the last valid spec stays in use"
     phase, ready = _phase(state), state.loaded > 0
     return ModelAdapterStatus(
         phase,
@@ -52,7 +54,13 @@ def wanted_status(
         ready_replicas=state.loaded,
         instances=list(map(_pod_name, state.instances)),
         conditions=[
-            _condition(record, "Initialized", "Accepted", accepted, holds=True),
+            _condition(
+                record,
+                "Initialized",
+                "ValidationFailed" if invalid else "Accepted",
+                accepted,
+                holds=not invalid,
+            ),
             _scheduled(record, state),
             _bound(record, state),
             _condition(

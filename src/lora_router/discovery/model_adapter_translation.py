@@ -69,7 +69,8 @@ class Translation:
 
     adapter: DeclaredAdapter | None = None
     problem: str = ""
-    """Why there is no adapter: which field, its value and what is allowed."""
+    """What is wrong: which field, its value and what is allowed. The adapter is then that of the
+    last valid object, if there was one."""
     note: str = ""
     """What of the object is not used."""
 

@@ -5,6 +5,7 @@ Rules:
 - A resource that is being deleted declares nothing: its adapter is unloaded at once. The router
   neither sets nor removes a finalizer, so it never holds up a deletion.
 - If two resources declare the same adapter, the older one counts.
+- If a resource becomes invalid, what it declared before stays in use.
 - While the API server cannot be reached, the last known resources stay in use.
 - AIBrix's own controller loads adapters as well. A resource that it works on while this router
   watches is left to it: the router declares nothing for it. The signs are that the controller adds
@@ -220,7 +221,10 @@ class ModelAdapters:
             self._stale.set()
         problem = record.translation.problem
         if problem and (known is None or known.translation.problem != problem):
-            self._limit.log(log, logging.WARNING, "invalid", "ModelAdapter %s: %s", key, problem)
+            line = "ModelAdapter %s: %s"
+            if record.translation.adapter is not None:
+                line += "; its last valid spec stays in use"
+            self._limit.log(log, logging.WARNING, "invalid", line, key, problem)
         if record.left_to and (known is None or not known.left_to):
             line = "ModelAdapter %s is left to %s, which works on it too"
             self._limit.log(log, logging.WARNING, "left", line, key, record.left_to)

@@ -143,6 +143,19 @@ def test_an_adapter_that_is_no_longer_declared_is_unloaded() -> None:
     assert loading.everywhere() == {"a0", "a1"}
 
 
+def test_an_unload_that_fails_is_tried_again_later_and_later() -> None:
+    loading = Loading(1, declared=adapters(1))
+    loading.run(1.0)
+    loading.pods.calls.clear()
+    loading.pods.answer = lambda _: "refused"
+
+    loading.declarations.replace("file", [])
+    loading.run(60.0)
+
+    assert 4 <= len(loading.pods.calls) <= 8, "after 1, 2, 4 s and so on"
+    assert "a0" in loading.state(1).adapters, "it serves meanwhile"
+
+
 def test_an_older_version_is_unloaded_after_its_last_request() -> None:
     loading = Loading(1, declared=[adapter("a", version="1")])
     loading.run(1.0)

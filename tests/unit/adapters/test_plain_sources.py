@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from lora_router.adapters.declarations import Declarations, derived_version
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.scrape.models import models_in_steps
@@ -42,6 +44,23 @@ def test_one_that_was_loaded_from_there_does_not() -> None:
 def test_each_is_compared_once_and_what_this_router_has_loaded_is_right() -> None:
     assert served(listed(sql="s3://lora/2"), listed(sql="/cache/sql")) == "sql"
     assert served(listed(sql="/cache/sql"), loaded="sql") == "sql"
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("s3://lora/1", NEW), ("s3://lora/2", "sql"), ("s3://lora/2/", "sql")]
+)
+def test_what_pods_had_before_it_was_declared_counts_whoever_loads_it_then(
+    root: str, name: str
+) -> None:
+    declarations = Declarations()
+    sources = PlainSources(declarations)
+    all_at_once(models_in_steps(listed(sql=root, other="y", long="z" * 3000), roots=sources))
+    assert "sql" not in sources, "a root is read once"
+
+    declarations.replace("file", [declared("sql", "s3://lora/2"), declared("long", "s3://lora/2")])
+    sources.loaded("sql")
+
+    assert [adapter.served_name for adapter in declarations] == [name, "long"]
 
 
 def test_a_list_without_usable_roots_says_nothing() -> None:

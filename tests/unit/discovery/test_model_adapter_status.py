@@ -80,6 +80,17 @@ def test_a_resource_that_cannot_be_used_has_failed_and_says_why() -> None:
     assert conditions(taken)["Initialized"][2] == "'sql' is declared already by file"
 
 
+def test_a_resource_that_became_invalid_is_ready_and_says_what_is_wrong() -> None:
+    unfit = model_adapter(spec={**SPEC, "artifactURL": "/etc/passwd"})
+    status = wanted_status(record(unfit, record()), RUNNING)
+    assert (status.phase, status.instances) == ("Running", ["a", "b"])
+    held, reason, message = conditions(status)["Initialized"]
+    assert (held, reason) == ("False", "ValidationFailed")
+    assert message.startswith("spec.artifactURL='/etc/passwd'")
+    assert message.endswith("; the last valid spec stays in use")
+    assert conditions(status)["Ready"][0] == "True"
+
+
 def test_a_resource_that_is_being_deleted_says_which_finalizers_keep_it() -> None:
     deleted = record(model_adapter(deleted=True, finalizers=[AIBRIX_FINALIZER]))
     status = wanted_status(deleted, RUNNING)

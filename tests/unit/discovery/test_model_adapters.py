@@ -116,6 +116,24 @@ async def test_one_that_cannot_be_used_does_not_hide_the_others(
         assert "ModelAdapter ml/a: spec: Expected" in caplog.text
 
 
+async def test_one_that_becomes_invalid_keeps_what_it_declared_until_it_is_deleted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(monkeypatch) as site:
+        await site.put(Listed((model_adapter("a"),)))
+        unfit = model_adapter("a", {**SPEC, "artifactURL": "/etc/passwd"}, version=2)
+        assert await site.change(unfit) == ["a"]
+        assert site.declared is not None
+        assert [each.source for each in site.declared] == ["org/sql"]
+        assert site.shown()["invalid"] == 1
+        assert "its last valid spec stays in use" in caplog.text
+        still = model_adapter("a", {"baseModel": 7}, version=3)
+        assert await site.change(still) == ["a"]
+
+        again = model_adapter("a", {"baseModel": 7}, version=4, uid="another")
+        assert await site.change(again) == [], "it was deleted and made again"
+
+
 async def test_one_that_is_being_deleted_declares_nothing_whoever_keeps_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
