@@ -84,7 +84,7 @@ class PodAllotments:
             self._states = {}
             self._has_claims = False
             self.closed_slots = 0
-            return [state for state in states.values() if _put(state, None, frozenset())]
+            return [state for state in states.values() if _put(state, None, _NONE, now)]
         own = self._shares.own.share
         if talking != self._among or self._states != states:
             self._put_in_order(own.router, talking, states)
@@ -117,7 +117,7 @@ class PodAllotments:
                 allotted, unclaimed, now - since[1], own.every, may_reuse=allotments.may_reuse
             )
             names = closed.get(state.pod.name)
-            if _put(state, allotment, frozenset(names) if names else _NONE):
+            if _put(state, allotment, frozenset(names) if names else _NONE, now):
                 changed.append(state)
         self._untouched = untouched
         return changed
@@ -174,7 +174,7 @@ class PodAllotments:
                 or free == 1
             ):
                 allotment = Allotment.of(allotted, free, now - since[1], every, may_reuse=True)
-                if _put(state, allotment, _NONE):
+                if _put(state, allotment, _NONE, now):
                     changed.append(state)
             if free == 1:
                 settled.pop(state, None)  # Time changes its allotment too.
@@ -198,10 +198,13 @@ def _reported_free(state: PodState) -> int:
     return max(0, beliefs.slots - len(beliefs.peers.reported | beliefs.foreign_adapters))
 
 
-def _put(state: PodState, allotment: Allotment | None, closed: frozenset[str]) -> bool:
+def _put(state: PodState, allotment: Allotment | None, closed: frozenset[str], now: float) -> bool:
     """Store a pod's allotment and closed slots; return whether they changed."""
     peers = state.beliefs.peers
     if (peers.allotment, peers.closed) == (allotment, closed):
         return False
     peers.allotment, peers.closed = allotment, closed
+    before = peers.closed_since
+    if closed or before:
+        peers.closed_since = {name: before.get(name, now) for name in closed}
     return True

@@ -62,7 +62,16 @@ class PodPeers:
     the fleet writes to it.
     """
 
-    __slots__ = ("_counts", "_shares", "adapters", "allotment", "closed", "reported", "requests")
+    __slots__ = (
+        "_counts",
+        "_shares",
+        "adapters",
+        "allotment",
+        "closed",
+        "closed_since",
+        "reported",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.adapters = _NONE
@@ -71,6 +80,8 @@ class PodPeers:
         """The number of requests that peers have in flight."""
         self.closed = _NONE
         """Adapters that receive no further requests here, because a peer waits for their slot."""
+        self.closed_since: Mapping[str, float] = {}
+        """When this router learned of each of them, in seconds, monotonic."""
         self.reported = _NONE
         """Adapters that were in flight in this router's own last share."""
         self.allotment: Allotment | None = None

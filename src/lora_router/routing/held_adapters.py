@@ -1,5 +1,7 @@
 """For which adapters requests are held, as reported to peers."""
 
+from dataclasses import replace
+
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.routing.waiting_queue import Queue
 from lora_router.routing.waiting_room import WaitingRoom
@@ -24,9 +26,13 @@ def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
         if other is None or other.seconds < share.seconds:
             found[first.request.adapter] = share
     for each in room.misplaced_adapters():
-        if each.closing is not None and each.adapter not in found:
+        if each.closing is not None:
             slot = each.closing[0].pod.name, each.closing[1]
-            found[each.adapter] = HeldShare(now - each.since, closed=slot)
+            held = found.get(each.adapter)
+            if held is None:
+                found[each.adapter] = HeldShare(now - each.since, closed=slot)
+            elif held.closed is None:
+                found[each.adapter] = replace(held, closed=slot)
     return found
 
 

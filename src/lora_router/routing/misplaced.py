@@ -139,8 +139,10 @@ class MisplacedAdapters:
             if misplaced.adapter not in pod.in_flight_adapters:
                 changed += self._forget(misplaced, on_pod)
         robbed = [each for each in on_pod.values() if each.closing and not in_flight(*each.closing)]
-        free = max(len(on_pod) - excess(pod), len(robbed))
-        for misplaced in tuple(islice(on_pod.values(), free)):
+        served = [each for each in on_pod.values() if _has_slot(each)]
+        free = max(len(on_pod) - excess(pod), len(robbed), len(served))
+        in_order = sorted(on_pod.values(), key=lambda each: each not in served)
+        for misplaced in in_order[:free]:
             if misplaced in robbed:
                 robbed.remove(misplaced)
             elif robbed and misplaced.closing is not None:
@@ -192,6 +194,21 @@ class MisplacedAdapters:
             default=None,
         )
         return None if best is None else (pod, best[1])
+
+
+def _has_slot(misplaced: Misplaced) -> bool:
+    """Return whether a scrape has shown an adapter in a slot since it waits.
+
+    Of the adapters that wait on a pod, a router does not know those of its peers. So it cannot tell
+    by their number which ones have got a slot.
+    """
+    pod = misplaced.pod
+    metrics, active = pod.metrics, pod.beliefs.active
+    return (
+        metrics is not None
+        and metrics.scraped_at > misplaced.since
+        and (misplaced.adapter in active)
+    )
 
 
 def excess(pod: PodState) -> int:

@@ -24,12 +24,12 @@ Rules:
    each time, so that the search costs the same in every fleet.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
-from lora_router.routing.overload import AS_LONG_AS_ALLOWED
+from lora_router.routing.overload import AS_LONG_AS_ALLOWED, DRAIN_SECONDS
 from lora_router.routing.overrun import COLD_SECONDS
 
 LOOKED_AT = 16
@@ -84,9 +84,9 @@ def pod_without_slot(
 
     It is the pod on which the adapter waits already, or the one with the slot that is being emptied
     for the request, or the one on which the fewest adapters wait. A pod on which the adapter's own
-    slot is being emptied would give the request that slot at once, and the slot would never be
-    empty. If that is so on all pods, return ``None``, so that the request is refused, unless the
-    slot should be empty by now (``Waiting.drains``).
+    slot is being emptied, for this router or a peer, would give the request that slot at once, and
+    the slot would never be empty. If that is so on all pods, return ``None``, so that the request
+    is refused, unless the slot should be empty by now (``overload.DRAIN_SECONDS``).
 
     Args:
         request: The request, for an adapter.
@@ -102,10 +102,16 @@ def pod_without_slot(
         return closing[0]
     pods = some(candidates, now)
     closed = waiting.closed_to(adapter)
-    others = [each for each in pods if each not in closed] if closed else pods
-    if not others and waiting.drains(adapter):
+    by_peers = [each for each in pods if adapter in each.beliefs.peers.closed]
+    others = [each for each in pods if each not in closed and each not in by_peers]
+    if not others and (waiting.drains(adapter) or _drains_for_peers(adapter, by_peers, now)):
         return None
     return min(others or pods, key=_crowd)
+
+
+def _drains_for_peers(adapter: str, pods: Iterable[PodView], now: float) -> bool:
+    """Return whether peers have a slot of an adapter emptied on some pods, and not for long yet."""
+    return any(now - pod.beliefs.peers.closed_since[adapter] < DRAIN_SECONDS for pod in pods)
 
 
 def in_flight(pod: PodView, adapter: str) -> int:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.peer_ledgers import HeldShare
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
@@ -231,6 +231,70 @@ class TestAdaptersThatWaitOnPods:
             router.routed(name)
         waits_on = router.director.reception.room.waits_on
         assert sum(bool(waits_on(name)) for name in NAMES) == MOST_ON_A_POD
+
+
+def hear(router: Router, number: int, *in_flight: str, closed: tuple[str, str] | None) -> None:
+    """Exchange shares with a peer that has adapters on the first pod; the last one waits there."""
+    fleet, now = router.fleet, router.clock.now()
+    fleet.report_to_peers("here", 0.1, router.director.held_adapters(), now)
+    pod = state_of(fleet, 1).pod
+    requests = dict.fromkeys(in_flight, 1)
+    share = PodShare((pod.address, pod.uid), len(requests), requests)
+    held = {} if closed is None else {in_flight[-1]: HeldShare(1.0, closed=closed)}
+    fleet.put_peer(LedgerShare("there", number, 0.1, {"pod-1": share}, held, {}), now)
+
+
+class TestAdaptersOfPeersThatWaitOnPods:
+    def test_an_adapter_is_refused_for_a_while_where_a_peer_has_its_only_slot_emptied(self) -> None:
+        router = Router(full_fleet(1, 1), max_hold_seconds=0.0)
+        router.routed("a0")
+        hear(router, 1, "a9", closed=("pod-1", "a0"))
+
+        refused = router.send("a0")
+
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.OVERLOADED
+        for number in range(2, 2 + int((DRAIN_SECONDS + 1.0) / 0.1)):
+            router.clock.advance(0.1)
+            hear(router, number, "a9", closed=("pod-1", "a0"))
+        assert isinstance(router.send("a0"), Routed)
+
+    def test_a_scrape_shows_that_it_waits_no_longer_although_those_of_peers_do(self) -> None:
+        router = Router(full_fleet(1, 1), max_hold_seconds=0.0)
+        hear(router, 1, "a1", "a2", closed=None)
+        router.routed("a0")
+        room = router.director.reception.room
+        assert room.waits_on("a0")
+
+        router.clock.advance(1.0)
+        at = router.clock.now()
+        router.fleet.put_metrics(
+            state_of(router.fleet, 1), make_metrics(["a0"], max_lora=1, scraped_at=at)
+        )
+
+        assert not room.waits_on("a0")
+
+    def test_a_scrape_from_before_it_was_sent_shows_nothing(self) -> None:
+        router = Router(full_fleet(1, 1), max_hold_seconds=0.0)
+        hear(router, 1, "a1", "a2", closed=None)
+        before = router.clock.now()
+        router.clock.advance(0.1)
+        router.routed("a0")
+        router.fleet.put_metrics(
+            state_of(router.fleet, 1), make_metrics(["a0"], max_lora=1, scraped_at=before)
+        )
+        assert router.director.reception.room.waits_on("a0")
+
+    def test_peers_are_told_of_a_closed_slot_although_further_requests_are_held(self) -> None:
+        router = Router(full_fleet(1, 1), max_hold_seconds=4.0)
+        occupied(router, 1)
+        router.held("a9")
+        router.clock.advance(4.0)
+        assert router.late_names == ["a9"]
+
+        router.held("a9")
+
+        assert router.director.held_adapters()["a9"].closed == ("pod-1", "a0")
 
 
 class TestAdaptersThatWaitOnPodsBecauseSlotsWereNotKnown:

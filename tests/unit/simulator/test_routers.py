@@ -267,3 +267,17 @@ def test_scrapes_of_a_router_with_a_fast_clock_are_fresh() -> None:
 def test_pods_are_scraped_as_often_as_by_a_router_with_default_settings() -> None:
     default = Settings.model_fields["pod_metric_refresh_interval_ms"].default
     assert default == 1000 * FLEET.scrape_seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("routers", [1, 2, 4])
+def test_no_rare_adapter_starves_behind_one_that_never_pauses(routers: int) -> None:
+    """With four routers that kept its slot from being empty, it waited for 70 s and more."""
+    workload = Workload(4, zipf=5.0)
+    engine = EngineOptions(max_loras=1)
+    fleet = FleetOptions((engine,), workload.adapter_names, routers=routers, knowledge=PEERING)
+    requests = make_trace(workload, rate=3.4, seconds=100.0, seed=41)
+
+    run = FleetSimulation(replace(fleet, max_hold_seconds=5.0), placement, 41).run(requests)
+
+    assert max(each.first_token - each.arrived for each in run.requests) < 15.0
