@@ -16,8 +16,8 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
 from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.candidates import Waiting
 from lora_router.routing.looks import PLACES, RUNNING
+from lora_router.routing.who_waits import Waiting
 from lora_router.telemetry.traffic import AdapterTraffic
 
 PODS_AT_ONCE = 8

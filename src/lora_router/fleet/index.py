@@ -8,6 +8,7 @@ source of truth.
 
 from collections.abc import Callable, Collection, Iterable
 
+from lora_router.fleet.base_totals import BaseModels, BaseTotals, Total
 from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_state import PodState
@@ -32,6 +33,7 @@ class FleetIndex:
     __slots__ = (
         "_active",
         "_built",
+        "_by_base",
         "_changes",
         "_early",
         "_running",
@@ -55,6 +57,8 @@ class FleetIndex:
         """The number of those slots without an adapter in flight."""
         self.followers: list[Callable[[PodState], None]] = []
         """Called with each pod whose load or slots were applied here."""
+        self._by_base: BaseTotals | None = None
+        """``None``: nobody has asked, as in a fleet with one base model."""
         self._built = False
         self._early: dict[PodState, None] = {}
         """The ready pods, until the index is built."""
@@ -74,6 +78,12 @@ class FleetIndex:
     def users(self, adapter: str) -> Collection[PodState]:
         """Return the most recent pods that used an adapter. They probably still have it loaded."""
         return self._users.get(adapter, _NO_PODS)
+
+    def total_of(self, bases: BaseModels) -> Total:
+        """Return the load and the slots of the ready pods that serve some base models."""
+        if self._by_base is None:
+            self._by_base = BaseTotals(self._active)
+        return self._by_base.of(bases)
 
     # Updates from the fleet and the ledger
 
@@ -108,6 +118,8 @@ class FleetIndex:
         if known is None:
             return
         active, slots, free = known
+        if self._by_base is not None:
+            self._by_base.remove(pod)
         self.slots -= slots
         self.free -= free
         self.by_load.remove(pod)
@@ -173,6 +185,8 @@ class FleetIndex:
             self.with_room.put(pod, pod.in_flight + beliefs.foreign_requests)
         else:
             self.with_room.remove(pod)
+        if self._by_base is not None:
+            self._by_base.count(pod)
         for follow in self.followers:
             follow(pod)
 

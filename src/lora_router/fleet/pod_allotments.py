@@ -7,6 +7,7 @@ the last shares require: while nobody claims a slot, only the pods that changed.
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_shares import PeerShares
 from lora_router.fleet.pod_peers import Allotment
@@ -33,8 +34,8 @@ class PodAllotments:
     def __init__(self, shares: PeerShares, claims: Claims) -> None:
         self._shares = shares
         self._claims = claims
-        self.closed_slots = 0
-        """How many slots peers have closed for adapters that wait."""
+        self.closed_slots: dict[BaseModels, int] = {}
+        """How many slots peers have closed for adapters that wait, by the pods' base models."""
         self._untouched: dict[PodState, tuple[int, float]] = {}
         """For each pod, the number of free slots that nobody claims, and since when it has been
         that number."""
@@ -83,7 +84,7 @@ class PodAllotments:
             self._positions = {}
             self._states = {}
             self._has_claims = False
-            self.closed_slots = 0
+            self.closed_slots = {}
             return [state for state in states.values() if _put(state, None, _NONE, now)]
         own = self._shares.own.share
         if talking != self._among or self._states != states:
@@ -92,7 +93,7 @@ class PodAllotments:
         if not self._has_claims and not had_claims:
             if len(self._untouched) > len(states):
                 self._untouched = {}
-            self.closed_slots = 0
+            self.closed_slots = {}
             return self._renew_unclaimed(self._positions, now)
         in_order = list(self._positions)
         routers = sorted((own.router, *talking))
@@ -101,7 +102,7 @@ class PodAllotments:
             for held in self._shares.received[name].share.held.values():
                 if held.closed is not None:
                     closed.setdefault(held.closed[0], set()).add(held.closed[1])
-        self.closed_slots = sum(map(len, closed.values()))
+        self.closed_slots = _by_base(closed, states)
         free = [_reported_free(state) for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
         allotments = allotments_of(
@@ -196,6 +197,24 @@ def _reported_free(state: PodState) -> int:
     if not state.pod.ready or beliefs.slots is None or beliefs.somebody_waits:
         return 0
     return max(0, beliefs.slots - len(beliefs.peers.reported | beliefs.foreign_adapters))
+
+
+def _by_base(
+    closed: Mapping[str, Collection[str]], states: Mapping[str, PodState]
+) -> dict[BaseModels, int]:
+    """Count closed slots by the base models of their pods.
+
+    Args:
+        closed: The adapters in them, by pod name.
+        states: The pods.
+    """
+    counts: dict[BaseModels, int] = {}
+    for name, adapters in closed.items():
+        state = states.get(name)
+        if state is not None:
+            bases = state.base_models
+            counts[bases] = counts.get(bases, 0) + len(adapters)
+    return counts
 
 
 def _put(state: PodState, allotment: Allotment | None, closed: frozenset[str], now: float) -> bool:

@@ -39,6 +39,10 @@ class PodView(Protocol):
         """Adapters that the pod serves, each with its base model's name if that is known."""
 
     @property
+    def base_models(self) -> frozenset[str]:
+        """The names of the base models that the pod serves. Most pods serve one."""
+
+    @property
     def beliefs(self) -> AdapterBeliefs:
         """The estimate of what is in the pod's adapter slots, from all evidence."""
 

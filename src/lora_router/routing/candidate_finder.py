@@ -10,9 +10,10 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.model_index import ModelPods
 from lora_router.fleet.pod_group import PodGroup
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.candidates import Candidates, Waiting
+from lora_router.routing.candidates import Candidates
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.selector import SelectorError, parse_selector
+from lora_router.routing.who_waits import Waiting
 
 _REMEMBERED = 256
 """How many combinations of filter and subset are stored. Clients choose them, so the number must be
@@ -65,7 +66,7 @@ class CandidateFinder:
                 pods = _narrow(group, pod_filter, subset)
             except SelectorError as error:
                 return Refused(Refusal.BAD_SELECTOR, detail=str(error))
-            found = self._of(pods)
+            found = Candidates.of(pods, self._waiting, self._fleet.prefixes, group)
             if len(self._narrowed) >= _REMEMBERED:
                 del self._narrowed[next(iter(self._narrowed))]
             self._narrowed[key] = found

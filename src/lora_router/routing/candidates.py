@@ -22,8 +22,9 @@ without room, and is then asked about a tuple of the others.
 
 import random
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_group import PodGroup
@@ -31,9 +32,9 @@ from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.fleet.prefix_matches import random_run, with_most
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.prompt import Prompt
-from lora_router.routing.overload import PATIENCE_SECONDS
 from lora_router.routing.rendezvous import WHOLE, first_of_group, rendezvous_order
 from lora_router.routing.roomy_pods import RoomyPods
+from lora_router.routing.who_waits import NOBODY_WAITS, Waiting
 
 FULL_LOOK = 32
 """Up to this many pods, an algorithm inspects all of them."""
@@ -68,73 +69,6 @@ class FleetLoad(NamedTuple):
         return self.in_flight / self.pods
 
 
-class Waiting(Protocol):
-    """Which requests wait in this router, as algorithms see it."""
-
-    @property
-    def held(self) -> int:
-        """Requests that wait in this router."""
-
-    @property
-    def closed_slots(self) -> int:
-        """How many slots are closed to further requests of the adapters in them."""
-
-    @property
-    def patience_seconds(self) -> float:
-        """How long an adapter waits before a slot is closed for it."""
-
-    def may_close(self, slots: int, *, has_one: bool = False) -> bool:
-        """Return whether a further slot may be closed.
-
-        Args:
-            slots: The slots of the fleet.
-            has_one: Whether one that is closed opens in exchange.
-        """
-
-    def closed_to(self, adapter: str) -> Collection[PodView]:
-        """Return the pods that must get no further requests for ``adapter``.
-
-        The adapter's slot there is being freed for an adapter that waits, or the adapter itself
-        waits there for a slot.
-        """
-
-    def waits_on(self, adapter: str) -> Collection[PodView]:
-        """Return the pods on which requests of this router for ``adapter`` wait for a slot."""
-
-    def serving(self, model: str) -> Sequence[PodView]:
-        """Return all ready pods that serve a model, also those that are no candidates."""
-
-    def drains(self, adapter: str) -> bool:
-        """Return whether a slot of ``adapter`` is being emptied, and not for long yet."""
-
-    def is_closed(self, pod: PodView, adapter: str) -> bool:
-        """Return whether ``pod`` must get no further requests for ``adapter``."""
-
-
-class _NobodyWaits:
-    held = closed_slots = 0
-    patience_seconds = PATIENCE_SECONDS
-
-    def may_close(self, _slots: int, *, has_one: bool = False) -> bool:
-        return not has_one
-
-    def closed_to(self, _adapter: str) -> Collection[PodView]:
-        return ()
-
-    def waits_on(self, _adapter: str) -> Collection[PodView]:
-        return ()
-
-    def serving(self, _model: str) -> Sequence[PodView]:
-        return ()
-
-    def drains(self, _adapter: str) -> bool:
-        return False
-
-    def is_closed(self, _pod: PodView, _adapter: str) -> bool:
-        return False
-
-
-NOBODY_WAITS: Waiting = _NobodyWaits()
 _NONE_CACHED: Mapping[PodView, float] = {}
 
 
@@ -145,6 +79,8 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     """
 
     _group: PodGroup | None
+    _fleet: PodGroup | None
+    """The group from which the pods were chosen."""
     members: frozenset[PodView]
     """The same pods as a set."""
     waiting: Waiting
@@ -164,10 +100,19 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         pods: Iterable[PodView],
         waiting: Waiting = NOBODY_WAITS,
         prefixes: PrefixIndex | None = None,
+        chosen_from: PodGroup | None = None,
     ) -> "Candidates":
-        """Return candidates. Those made from a ``PodGroup`` use the fleet's index."""
+        """Return candidates. Those made from a ``PodGroup`` use the fleet's index.
+
+        Args:
+            pods: The candidates.
+            waiting: Which requests wait in this router.
+            prefixes: Which pods have which beginnings of prompts.
+            chosen_from: The group from which they were chosen, if they are not one.
+        """
         made = cls(pods)
         made._group = pods if isinstance(pods, PodGroup) else None
+        made._fleet = made._group or chosen_from
         made.members = pods.members if isinstance(pods, PodGroup) else frozenset(made)
         made.waiting = waiting
         made.inspected = made
@@ -176,15 +121,31 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         made._about = {}
         return made
 
+    def some(self, pods: Iterable[PodView]) -> "Candidates":
+        """Return candidates that are some of these."""
+        return Candidates.of(pods, self.waiting, self.prefixes, self._fleet)
+
     @property
     def fleet_index(self) -> FleetIndex | None:
         """The fleet's index, if the methods answer from it."""
         return None if len(self) <= FULL_LOOK or self._group is None else self._group.fleet
 
     @property
+    def base_models(self) -> BaseModels:
+        """The base models of the candidates, which are those of the first one."""
+        return self[0].base_models if self else frozenset()
+
+    @property
     def fleet_slots(self) -> int:
-        """The adapter slots of the whole fleet, or of the candidates if only these are known."""
-        return self.load().slots if self._group is None else self._group.fleet.slots
+        """The adapter slots of all pods of the base model.
+
+        If the fleet is not known, they are those of the candidates.
+        """
+        group = self._fleet
+        if group is None:
+            return self.load().slots
+        index = group.fleet
+        return index.slots if group.is_everyone else index.total_of(self.base_models).slots
 
     def with_room(self, roomy: RoomyPods) -> "Candidates | None":
         """Return candidates whose methods answer about some pods; ``None``: none is among these.
@@ -293,10 +254,14 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         return rendezvous_order(adapter, self._roomy_of(self), count)
 
     def load(self) -> FleetLoad:
-        """Return the load of the candidates, or in a large fleet the load of the whole fleet."""
-        if self._group is not None and len(self) > FULL_LOOK:
-            index = self._group.fleet
-            return FleetLoad(len(index.by_load), index.by_load.total, index.slots, index.free)
+        """Return the load of the candidates, or in a large fleet that of their base model."""
+        group = self._group
+        if group is not None and len(self) > FULL_LOOK:
+            index = group.fleet
+            if group.is_everyone:
+                return FleetLoad(len(index.by_load), index.by_load.total, index.slots, index.free)
+            total = index.total_of(self.base_models)
+            return FleetLoad(total.pods, total.requests, total.slots, total.free)
         in_flight = slots = free = 0
         for pod in self:
             beliefs = pod.beliefs

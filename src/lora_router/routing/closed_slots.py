@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.slot_closing import in_flight
 
@@ -36,9 +37,17 @@ class ClosedSlots:
         self._by_pod: dict[PodState, dict[str, Owner]] = {}
         self._since: dict[tuple[PodView, str], float] = {}
         """When each slot was closed."""
+        self._bases: dict[tuple[PodView, str], BaseModels] = {}
+        """The base models of its pod then."""
+        self._counts: dict[BaseModels, int] = {}
+        """The closed slots by base models."""
 
     def __len__(self) -> int:
         return len(self._since)
+
+    def count_of(self, bases: BaseModels) -> int:
+        """Return how many slots are closed on pods that serve some base models."""
+        return self._counts.get(bases, 0)
 
     def closed_to(self, adapter: str) -> Collection[PodView]:
         """Return the pods that must get no further requests for an adapter.
@@ -78,6 +87,8 @@ class ClosedSlots:
             self.reopen(other)
         owner.closing = slot
         self._since[slot] = now
+        self._bases[slot] = pod.base_models
+        self._count(pod.base_models, 1)
         self._by_adapter.setdefault(adapter, {})[pod] = owner
         self._by_pod.setdefault(pod, {})[adapter] = owner
         return other
@@ -89,6 +100,7 @@ class ClosedSlots:
         pod, adapter = owner.closing
         owner.closing = None
         since = self._since.pop((pod, adapter))
+        self._count(self._bases.pop((pod, adapter)), -1)
         if not in_flight(pod, adapter):
             self.seconds = max(self._now() - since, _KEPT_SHARE * self.seconds)
         self._drop(pod, adapter)
@@ -125,6 +137,13 @@ class ClosedSlots:
     def adapters_on(self, pod: PodState) -> Collection[str]:
         """Return the adapters in the closed slots of a pod."""
         return self._by_pod.get(pod, {}).keys()
+
+    def _count(self, bases: BaseModels, more: int) -> None:
+        left = self._counts.get(bases, 0) + more
+        if left:
+            self._counts[bases] = left
+        else:
+            del self._counts[bases]
 
     def _drop(self, pod: PodState, adapter: str) -> None:
         pods = self._by_adapter.get(adapter)

@@ -68,7 +68,7 @@ from lora_router.routing.algorithm import (
     Pick,
     Sight,
 )
-from lora_router.routing.candidates import FULL_LOOK, NOBODY_WAITS, Candidates
+from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.looks import PLACES, RUNNING
 from lora_router.routing.slot_closing import hold_for_slot, in_flight, pod_without_slot
 from lora_router.routing.spreading import HOLD_TO_SPREAD, is_near, may_wait_to_spread
@@ -92,6 +92,7 @@ from lora_router.routing.terms.prefix import Prefix
 from lora_router.routing.terms.slot import last_slot_price, slot_price, with_last_slots
 from lora_router.routing.terms.weights import OPTION_NAMES, Weights
 from lora_router.routing.waiting_near import hold_near
+from lora_router.routing.who_waits import NOBODY_WAITS
 
 _WHERE = {PLACES[place]: place for place in (IN_SLOT, IN_HOST_MEMORY, AWAY)}
 

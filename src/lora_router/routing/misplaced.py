@@ -17,9 +17,10 @@ Rules:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.slot_closing import in_flight, open_slots
@@ -46,25 +47,32 @@ class Misplaced:
     """When its first request was sent to the pod."""
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for it."""
+    bases: BaseModels = field(init=False)
+    """The base models of the pod."""
+
+    def __post_init__(self) -> None:
+        self.bases = self.pod.base_models
 
 
 class MisplacedAdapters:
     """All adapters that wait on pods."""
 
-    def __init__(self, slots: ClosedSlots, may_close: Callable[[int], bool]) -> None:
+    def __init__(self, slots: ClosedSlots, may_close: Callable[[BaseModels, int], bool]) -> None:
         """Remember none.
 
         Args:
             slots: The closed slots.
-            may_close: Returns whether a further one of so many slots may be closed.
+            may_close: Returns whether a further slot may be closed on the pods of some base models,
+                which have so many.
         """
         self._slots = slots
         self._may_close = may_close
-        self._slots_of_fleet = 0
         self._by_pod: dict[PodState, dict[str, Misplaced]] = {}
         """Those on each pod, the one that has waited longest first."""
-        self._next: dict[Misplaced, None] = {}
-        """Those for which no slot is closed, in order."""
+        self._next: dict[BaseModels, dict[Misplaced, None]] = {}
+        """Those for which no slot is closed, by base models, in order."""
+        self._slots_of: dict[BaseModels, int] = {}
+        """The slots of the pods of the same base models."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -95,17 +103,16 @@ class MisplacedAdapters:
             pod: The pod.
             adapter: The adapter.
             now: The time.
-            slots: The slots of the fleet.
+            slots: The slots of all pods of the same base models.
             heir: The adapter there, with a slot that is closed for it already.
 
         Returns:
             The adapters in slots that are open again.
         """
-        self._slots_of_fleet = slots
         on_pod = self._by_pod.get(pod, {})
         known = on_pod.get(adapter)
         if known is not None and heir is not None:
-            self._next.pop(known, None)
+            self._wait_no_more(known)
             reopened = self._slots.hand_over(heir, known)
             return [] if reopened is None else [reopened]
         if (
@@ -119,7 +126,8 @@ class MisplacedAdapters:
         self._by_pod[pod] = on_pod
         self._count += 1
         if heir is None:
-            self._next[misplaced] = None
+            self._slots_of[misplaced.bases] = slots
+            self._wait(misplaced)
         self._slots.wait_on(misplaced.pod, adapter, misplaced)
         self.serve(now)
         return []
@@ -153,37 +161,49 @@ class MisplacedAdapters:
         for misplaced in robbed:
             reopened = self._slots.reopen(misplaced)
             changed += () if reopened is None else (reopened,)
-            self._next[misplaced] = None
+            self._wait(misplaced)
         if not on_pod:
             del self._by_pod[pod]
         return changed
 
     def robbed(self, misplaced: Misplaced) -> None:
         """Let one wait again, because the slot that was closed for it is now another's."""
-        self._next[misplaced] = None
+        self._wait(misplaced)
 
     def serve(self, now: float) -> None:
         """Close slots for the next ones that have waited for long enough, while that is allowed."""
-        for misplaced in list(islice(self._next, _LOOKED_AT)):
-            if now - misplaced.since < PATIENCE_SECONDS:
-                return
-            if not self._may_close(self._slots_of_fleet):
-                return
-            slot = self._choose(misplaced)
-            if slot is not None:
-                del self._next[misplaced]
-                self._slots.close(misplaced, slot, now)
+        for bases, waiting in tuple(self._next.items()):
+            for misplaced in tuple(islice(waiting, _LOOKED_AT)):
+                if now - misplaced.since < PATIENCE_SECONDS:
+                    break
+                if not self._may_close(bases, self._slots_of.get(bases, 0)):
+                    break
+                slot = self._choose(misplaced)
+                if slot is not None:
+                    self._wait_no_more(misplaced)
+                    self._slots.close(misplaced, slot, now)
 
     def _forget(self, misplaced: Misplaced, on_pod: dict[str, Misplaced]) -> Iterator[str]:
         """Forget one; yield the adapters that may join its pod again."""
         del on_pod[misplaced.adapter]
-        self._next.pop(misplaced, None)
+        self._wait_no_more(misplaced)
         self._count -= 1
         self._slots.wait_no_more_on(misplaced.pod, misplaced.adapter)
         yield misplaced.adapter
         reopened = self._slots.reopen(misplaced)
         if reopened is not None:
             yield reopened
+
+    def _wait(self, misplaced: Misplaced) -> None:
+        self._next.setdefault(misplaced.bases, {})[misplaced] = None
+
+    def _wait_no_more(self, misplaced: Misplaced) -> None:
+        waiting = self._next.get(misplaced.bases)
+        if waiting is not None and misplaced in waiting:
+            del waiting[misplaced]
+            if not waiting:
+                del self._next[misplaced.bases]
+                self._slots_of.pop(misplaced.bases, None)
 
     def _choose(self, misplaced: Misplaced) -> tuple[PodState, str] | None:
         """Return the slot of its pod with the fewest requests in flight that may be closed."""

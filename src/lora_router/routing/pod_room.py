@@ -190,7 +190,7 @@ class PodRoom:
     ) -> Candidates | None:
         """Return those candidates that have room, each of them looked at; ``None``: none has."""
         pods = [pod for pod in candidates if not self.is_full(pod, now, queued_too=queued_too)]
-        return Candidates.of(pods, candidates.waiting, candidates.prefixes) if pods else None
+        return candidates.some(pods) if pods else None
 
     def roomy(self, index: FleetIndex, now: float, *, queued_too: bool) -> RoomyPods:
         """Return the pods of a large fleet that have room, without a look at each.

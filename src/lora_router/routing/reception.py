@@ -64,7 +64,7 @@ class Reception:
             clock,
             limits,
             overload,
-            lambda: allotments.closed_slots,
+            lambda bases: allotments.closed_slots.get(bases, 0),
             max_hold_seconds,
             self,
         )
@@ -356,7 +356,7 @@ class Reception:
         self.room.joined(adapter)
         if pick.without_slot:
             state = routed.reservation.state
-            self.room.misplaced(state, adapter, candidates.load().slots, heir)
+            self.room.misplaced(state, adapter, candidates.fleet_slots, heir)
 
     def _resolve(self, held: Held, outcome: Outcome) -> None:
         self.room.remove(held)

@@ -15,11 +15,11 @@ Rules:
    adapters, those that could be elsewhere leave a full pod to those that could not.
 3. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
    slot of that pod is closed for it soon (``misplaced``).
-4. At most a share of the fleet's slots is closed at the same time, by all routers that are peers
-   (``Overload.closed_slots_share``). Each closed slot runs fewer requests while it drains, and the
-   adapter in it has to be loaded again elsewhere, so a fleet that closes many slots is slower for
-   everybody. The others wait until a slot is open again, in the order in which they became
-   impatient.
+4. Of the slots on the pods of one base model, at most a share is closed at the same time, by all
+   routers that are peers (``Overload.closed_slots_share``). Each closed slot runs fewer requests
+   while it drains, and the adapter in it has to be loaded again elsewhere, so a fleet that closes
+   many slots is slower for everybody. The others wait until a slot is open again, in the order in
+   which they became impatient.
 5. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a different run of them
    each time, so that the search costs the same in every fleet.
 """
@@ -158,7 +158,8 @@ def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodVi
         has_one: Whether a slot is closed for the request already, which opens in exchange.
     """
     waiting = candidates.waiting
-    if not waiting.may_close(candidates.load().slots, has_one=has_one):
+    slots = candidates.fleet_slots
+    if not waiting.may_close(candidates.base_models, slots, has_one=has_one):
         return None
     return _emptiest(candidates, now, lambda _name: True)
 
@@ -172,7 +173,7 @@ def _choose_movable(adapter: str, candidates: Candidates, now: float) -> tuple[P
         now: Seconds, monotonic.
     """
     waiting = candidates.waiting
-    if not waiting.may_close(candidates.fleet_slots):
+    if not waiting.may_close(candidates.base_models, candidates.fleet_slots):
         return None
     others = _without(adapter, candidates, now)
     roomy = [pod for pod in others if (pod.beliefs.free_slots or 0) > 0]

@@ -34,6 +34,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import itemgetter
 
 from lora_router.clock import Clock
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
@@ -43,6 +44,7 @@ from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.expected_waits import ExpectedWaits
+from lora_router.routing.impatience import Impatience
 from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
@@ -61,7 +63,7 @@ class WaitingRoom:
         clock: Clock,
         limits: Limits,
         overload: Overload,
-        closed_by_peers: Callable[[], int],
+        closed_by_peers: Callable[[BaseModels], int],
         max_hold_seconds: float,
         pods: Rooms,
     ) -> None:
@@ -72,7 +74,7 @@ class WaitingRoom:
             clock: The time.
             limits: How many requests may wait.
             overload: How much is done for those that wait.
-            closed_by_peers: Returns how many slots peers have closed.
+            closed_by_peers: Returns how many slots peers have closed on pods of some base models.
             max_hold_seconds: How long requests wait at most.
             pods: Knows which pods have room, apart from slots.
         """
@@ -93,8 +95,7 @@ class WaitingRoom:
         )
         """How long requests will probably wait."""
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
-        self._impatient: dict[Queue, None] = {}
-        """The queues for which no slot could be closed, in the order in which they asked."""
+        self._impatient = Impatience()
         self._agenda: Agenda[Item] = Agenda(clock)
         self._asking = Asking(receptionist, self._agenda, self._lines, clock)
         self._agenda.work_on = self._asking.work
@@ -102,7 +103,7 @@ class WaitingRoom:
         """The last queue that ``joined`` woke."""
         self._alarms = Alarms(clock, self._ask_again)
 
-    # What algorithms see (``candidates.Waiting``)
+    # What algorithms see (``who_waits.Waiting``)
 
     @property
     def closed_slots(self) -> int:
@@ -133,9 +134,9 @@ class WaitingRoom:
         """Return how long a slot of an adapter will probably be emptied; ``None``: none is."""
         return self._slots.seconds_left(adapter)
 
-    def may_close(self, slots: int, *, has_one: bool = False) -> bool:
+    def may_close(self, bases: BaseModels, slots: int, *, has_one: bool = False) -> bool:
         """Return whether a further slot may be closed: peers' closed slots count as well."""
-        closed = len(self._slots) + self._closed_by_peers() - has_one
+        closed = self._slots.count_of(bases) + self._closed_by_peers(bases) - has_one
         return closed < self._overload.most_closed(slots)
 
     # Who waits
@@ -181,9 +182,9 @@ class WaitingRoom:
                 if isinstance(other, Misplaced):
                     self._misplaced.robbed(other)
         if queue.closing is None and self._is_impatient(queue):
-            self._impatient[queue] = None
+            self._impatient.add(queue, candidates.base_models)
         else:
-            self._impatient.pop(queue, None)
+            self._impatient.remove(queue)
         if hold.ask_again is not None:
             self._alarms.set(queue, hold.ask_again)
         self._agenda.work()
@@ -204,7 +205,7 @@ class WaitingRoom:
                 queue.line.put(queue)
             return True
         self._lines.remove(queue)
-        self._impatient.pop(queue, None)
+        self._impatient.remove(queue)
         self._reopen_slot(queue)
         self._agenda.work()
         return True
@@ -338,9 +339,9 @@ class WaitingRoom:
     def _opened(self, adapter: str) -> None:
         """Wake the queues of the adapter in a slot that is open again, and close the next slot."""
         self._misplaced.serve(self._clock.now())
-        impatient = next(iter(self._impatient), None)
+        pods = self._pods.serving(adapter)
+        impatient = self._impatient.take(pods[0].base_models) if pods else None
         if impatient is not None:
-            del self._impatient[impatient]
             self._agenda.add(impatient)
         self._wake_queues_of((adapter,))
 
@@ -370,7 +371,7 @@ class WaitingRoom:
         Args:
             state: The pod.
             adapter: The adapter, of which a request was just sent there.
-            slots: The slots of the fleet.
+            slots: The slots of all pods of the same base models.
             heir: Has the slot that was closed for the request.
         """
         now = self._clock.now()

@@ -6,10 +6,12 @@ from functools import partial
 
 import pytest
 
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing.algorithm import AlgorithmOptions
+from lora_router.routing.candidates import Candidates, FleetLoad
 from lora_router.routing.least_request import LeastRequest
 from lora_router.routing.misplaced import MOST_ON_A_POD, PATIENCE_SECONDS
 from lora_router.routing.outcome import Routed, RouteQuery
@@ -231,6 +233,106 @@ class TestAdaptersThatWaitOnPods:
             router.routed(name)
         waits_on = router.director.reception.room.waits_on
         assert sum(bool(waits_on(name)) for name in NAMES) == MOST_ON_A_POD
+
+
+def two_fleets(small: int, large: int, slots: int = 2) -> Fleet:
+    """Return the pods of two base models: the first few serve ``a…``, the others ``b…``."""
+    fleet = full_fleet(small + large, slots)
+    for number, state in enumerate(fleet):
+        base, letter = ("one", "a") if number < small else ("two", "b")
+        names = [f"{letter}{n}" for n in range(2 * slots * (small + large))]
+        fleet.put_models(state, [ServedModel(base), *(ServedModel(name, base) for name in names)])
+    return fleet
+
+
+class TestFleetsOfTwoBaseModels:
+    """Slots that are closed on the pods of one are of no use to the other."""
+
+    def short_of_slots(self, router: Router, slots: int) -> None:
+        """Close as many slots of the second base model as may be."""
+        for number in range(slots):
+            router.routed(f"b{number}")
+            router.routed(f"b{number}")
+        for number in range(slots, slots + 4):
+            router.held(f"b{number}")
+        router.clock.advance(10.0)
+
+    def test_slots_are_closed_for_each_of_them(self) -> None:
+        router = Router(two_fleets(1, 12))
+        self.short_of_slots(router, 24)
+        assert router.director.closed_slots == 2
+        for name in ("a0", "a0", "a1", "a1"):
+            router.routed(name)
+        router.held("a2")
+        router.clock.advance(10.0)
+
+        assert router.director.held_adapters()["a2"].closed is not None
+        assert router.director.closed_slots == 3
+
+    def test_adapters_that_wait_on_their_pods_get_their_slots(self) -> None:
+        router = Router(two_fleets(1, 12), max_hold_seconds=0.0)
+        for letter, slots in (("b", 24), ("a", 2)):
+            for number in range(slots):
+                router.routed(f"{letter}{number}")
+                router.routed(f"{letter}{number}")
+        for name in (*(f"b{number}" for number in range(24, 40)), "a2"):
+            router.routed(name)
+        router.clock.advance(PATIENCE_SECONDS)
+        for state in router.fleet:
+            router.fleet.changes.scraped.send((state,))
+        router.fleet.changes.shared.send(tuple(router.fleet))
+
+        assert router.director.held_adapters()["a2"].closed is not None
+        assert router.director.closed_slots == 3
+
+    def test_the_next_slot_is_closed_for_an_adapter_of_the_same_one(self) -> None:
+        router = Router(two_fleets(1, 1))
+        for name in ("a0", "a1", "b0", "b1"):
+            router.routed(name)
+            router.routed(name)
+        for name in ("b2", "a2", "b3", "a3"):
+            router.held(name)
+        router.clock.advance(10.0)
+        closed = {
+            name: held.closed[1]
+            for name, held in router.director.held_adapters().items()
+            if held.closed
+        }
+        assert closed.keys() == {"a2", "b2"}
+
+    def test_those_that_peers_closed_count_for_the_base_model_of_their_pods(self) -> None:
+        router = Router(two_fleets(1, 12))
+        fleet, now = router.fleet, router.clock.now()
+        fleet.report_to_peers("here", 0.1, {}, now)
+        held = {f"b{n}": HeldShare(1.0, closed=(f"pod-{n}", "b0")) for n in range(2, 9)}
+        fleet.put_peer(LedgerShare("there", 1, 0.1, {}, held, {}), now)
+        room, a, b = router.director.reception.room, frozenset({"one"}), frozenset({"two"})
+        assert room.may_close(a, 2)
+        assert not room.may_close(b, 24)
+
+    def test_in_a_large_fleet_the_load_is_that_of_the_base_model(self) -> None:
+        fleet = two_fleets(40, 40)
+        for state in list(fleet)[:40]:
+            fleet.ledger.reserve(state, "a0")
+        finder = Router(fleet).director.reception.finder
+        one, two = (finder.among(fleet.serving(name).pods, None, None) for name in ("a0", "b0"))
+        assert isinstance(one, Candidates)
+        assert isinstance(two, Candidates)
+        assert one.load() == FleetLoad(pods=40, in_flight=40, slots=80, free_slots=40)
+        assert two.load() == FleetLoad(pods=40, in_flight=0, slots=80, free_slots=80)
+
+        fleet.ledger.reserve(next(iter(fleet)), None)
+        fleet.replace(state.pod for state in list(fleet)[:79])
+
+        one = finder.among(fleet.serving("a0").pods, None, None)
+        two = finder.among(fleet.serving("b0").pods, None, None)
+        assert isinstance(one, Candidates)
+        assert isinstance(two, Candidates)
+        assert one.load().in_flight == 41
+        assert two.load() == FleetLoad(pods=39, in_flight=0, slots=78, free_slots=78)
+        some = finder.among(fleet.serving("b0").pods, None, frozenset({"10.0.0.50"}))
+        assert isinstance(some, Candidates)
+        assert (len(some), some.fleet_slots) == (1, 78)
 
 
 def hear(router: Router, number: int, *in_flight: str, closed: tuple[str, str] | None) -> None:
