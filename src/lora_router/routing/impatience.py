@@ -12,23 +12,18 @@ class Impatience:
 
     def __init__(self) -> None:
         self._queues: dict[BaseModels, dict[Queue, None]] = {}
-        self._bases: dict[Queue, BaseModels] = {}
 
-    def add(self, queue: Queue, bases: BaseModels) -> None:
+    def add(self, queue: Queue) -> None:
         """Add a queue, if it is not among them."""
-        if self._bases.get(queue) != bases:
-            self.remove(queue)
-            self._bases[queue] = bases
-            self._queues.setdefault(bases, {})[queue] = None
+        self._queues.setdefault(queue.bases, {})[queue] = None
 
     def remove(self, queue: Queue) -> None:
         """Remove a queue, if it is among them."""
-        bases = self._bases.pop(queue, None)
-        if bases is not None:
-            queues = self._queues[bases]
-            del queues[queue]
+        queues = self._queues.get(queue.bases)
+        if queues is not None:
+            queues.pop(queue, None)
             if not queues:
-                del self._queues[bases]
+                del self._queues[queue.bases]
 
     def take(self, bases: BaseModels) -> Queue | None:
         """Remove the first queue of some base models and return it, if there is one."""

@@ -172,7 +172,8 @@ class LoraPlacement:
         base: BaseCost,
     ) -> Survey:
         waiting = candidates.waiting
-        closed, held = waiting.closed_to(adapter), waiting.held
+        closed = waiting.closed_to(adapter)
+        held = waiting.held and waiting.held_of(candidates.base_models)
         found = Survey()
         found.looked_at, found.joins = looked_at, (joins := [])
         least = float("inf")
@@ -275,7 +276,8 @@ class LoraPlacement:
         if adapter is None:
             return [Cost(each) for each in bases]
         waiting = NOBODY_WAITS if candidates is None else candidates.waiting
-        closed, held = waiting.closed_to(adapter), waiting.held
+        closed = waiting.closed_to(adapter)
+        held = 0 if candidates is None else waiting.held_of(candidates.base_models)
         joins = [
             sight
             for sight in sights

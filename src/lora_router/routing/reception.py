@@ -12,6 +12,7 @@ from time import perf_counter
 from msgspec import structs
 
 from lora_router.clock import Clock
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodView
@@ -150,9 +151,16 @@ class Reception:
             held.looks = onlooker.at(candidates, request.adapter)
         self._waiting[held] = algorithm, on_outcome, special
         self._recorder.count(algorithm.name, "held", hold.reason, 0.0)
-        self.room.add(held, hold, candidates)
+        self.room.add(held, hold, candidates, self._bases(request.model, candidates))
         self.on_held()
         return held
+
+    def _bases(self, model: str, candidates: Candidates) -> BaseModels:
+        """Return the base models of the pods that may take a request now, or once they can."""
+        if candidates:
+            return candidates.base_models
+        loadable = self._names.loadable(model)
+        return frozenset() if loadable is None else loadable.pods[0].base_models
 
     def hold_seconds(self, hold: Hold) -> float:
         """Return how long a request may wait: not at all, if that is not above 0."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.routing.algorithm import Hold
 from lora_router.routing.waiting_queue import Held, Question, Queue
 
@@ -23,7 +24,15 @@ class Limits:
 class Roll:
     """Who waits in one waiting room, which writes to it."""
 
-    __slots__ = ("_by_model", "_by_priority", "_held_by_model", "_limits", "held", "queues")
+    __slots__ = (
+        "_by_model",
+        "_by_priority",
+        "_held_by_bases",
+        "_held_by_model",
+        "_limits",
+        "held",
+        "queues",
+    )
 
     def __init__(self, limits: Limits) -> None:
         """Create an empty roll.
@@ -37,6 +46,7 @@ class Roll:
         self.queues: dict[Question, Queue] = {}
         """All queues. Each has requests."""
         self._held_by_model: dict[str, int] = {}
+        self._held_by_bases: dict[BaseModels, int] = {}
         self._by_model: dict[str, dict[Queue, None]] = {}
         self._by_priority: dict[int, dict[Queue, None]] = {}
 
@@ -75,9 +85,19 @@ class Roll:
             return None
         return next(reversed(lowest.requests), None)
 
-    def open(self, question: Question, hold: Hold) -> Queue:
-        """Return a new queue of a question that has none. Its first request must enter it."""
-        queue = self.queues[question] = Queue(question, hold)
+    def held_of(self, bases: BaseModels) -> int:
+        """Return how many requests wait for pods that serve some base models."""
+        return self._held_by_bases.get(bases, 0)
+
+    def open(self, question: Question, hold: Hold, bases: BaseModels) -> Queue:
+        """Return a new queue of a question that has none. Its first request must enter it.
+
+        Args:
+            question: The question.
+            hold: The answer.
+            bases: The base models of the pods that may take the requests.
+        """
+        queue = self.queues[question] = Queue(question, hold, bases)
         self._by_model.setdefault(question.model, {})[queue] = None
         self._by_priority.setdefault(question.priority, {})[queue] = None
         return queue
@@ -91,6 +111,7 @@ class Roll:
         self.held += 1
         model = queue.question.model
         self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
+        self._held_by_bases[queue.bases] = self._held_by_bases.get(queue.bases, 0) + 1
 
     def leave(self, held: Held, queue: Queue) -> None:
         """Remove a request from its queue, and the queue if it is empty then."""
@@ -106,6 +127,9 @@ class Roll:
         left = self._held_by_model[question.model] = self._held_by_model[question.model] - 1
         if not left:
             del self._held_by_model[question.model]
+        left = self._held_by_bases[queue.bases] = self._held_by_bases[queue.bases] - 1
+        if not left:
+            del self._held_by_bases[queue.bases]
         if not queue.requests:
             del self.queues[question]
             _discard(self._by_model, question.model, queue)

@@ -64,7 +64,7 @@ def hold_near(
     if since is None:
         share = WAITING_SHARE if is_scarce else ONCE_SHARE
         most = share * seconds * seconds * candidates.fleet_slots
-        if candidates.waiting.held > most:
+        if candidates.waiting.held_of(candidates.base_models) > most:
             return None
     elif now - since >= longest:
         return None

@@ -25,6 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from lora_router.clock import Timer
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
@@ -104,6 +105,8 @@ class Queue:
     question: Question
     hold: Hold
     """The algorithm's last answer."""
+    bases: BaseModels = frozenset()
+    """The base models of the pods that may take the requests."""
     requests: OrderedDict[Held, None] = field(default_factory=OrderedDict)
     by_home: dict[PodView, OrderedDict[Held, None]] = field(default_factory=dict)
     """Those with a ``home``, by it, in order of arrival."""

@@ -110,6 +110,10 @@ class WaitingRoom:
         """How many slots are closed."""
         return len(self._slots)
 
+    def held_of(self, bases: BaseModels) -> int:
+        """Return how many requests wait for pods that serve some base models."""
+        return self.roll.held_of(bases)
+
     def closed_to(self, adapter: str) -> Collection[PodView]:
         """Return the pods that must get no further requests for an adapter."""
         return self._slots.closed_to(adapter)
@@ -149,13 +153,20 @@ class WaitingRoom:
         """Return all queues."""
         return self.roll.queues.values()
 
-    def add(self, held: Held, hold: Hold, candidates: Candidates) -> None:
-        """Add a request that its algorithm holds."""
+    def add(self, held: Held, hold: Hold, candidates: Candidates, bases: BaseModels) -> None:
+        """Add a request that its algorithm holds.
+
+        Args:
+            held: The request.
+            hold: The algorithm's answer.
+            candidates: The pods that may take it, maybe none yet.
+            bases: The base models of these pods, or of those that may take it later.
+        """
         question, roll = held.question, self.roll
         queue = roll.queues.get(question)
         is_new = queue is None
         if queue is None:
-            queue = roll.open(question, hold)
+            queue = roll.open(question, hold, bases)
             queue.pace.start(held.since)
             queue.turn = self._turns.next(question.tenant)
         roll.enter(held, queue)
@@ -182,7 +193,7 @@ class WaitingRoom:
                 if isinstance(other, Misplaced):
                     self._misplaced.robbed(other)
         if queue.closing is None and self._is_impatient(queue):
-            self._impatient.add(queue, candidates.base_models)
+            self._impatient.add(queue)
         else:
             self._impatient.remove(queue)
         if hold.ask_again is not None:

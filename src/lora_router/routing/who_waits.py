@@ -15,6 +15,9 @@ class Waiting(Protocol):
     def held(self) -> int:
         """Requests that wait in this router."""
 
+    def held_of(self, bases: BaseModels) -> int:
+        """Return how many of them wait for pods that serve some base models."""
+
     @property
     def closed_slots(self) -> int:
         """How many slots are closed to further requests of the adapters in them."""
@@ -55,6 +58,9 @@ class Waiting(Protocol):
 class _NobodyWaits:
     held = closed_slots = 0
     patience_seconds = PATIENCE_SECONDS
+
+    def held_of(self, _bases: BaseModels) -> int:
+        return 0
 
     def may_close(self, _bases: BaseModels, _slots: int, *, has_one: bool = False) -> bool:
         return not has_one

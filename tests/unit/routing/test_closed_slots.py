@@ -300,6 +300,24 @@ class TestFleetsOfTwoBaseModels:
         }
         assert closed.keys() == {"a2", "b2"}
 
+    def test_copies_drain_only_while_requests_wait_for_the_same_one(self) -> None:
+        """Of two copies, the one with more requests is cheaper while others need slots."""
+        router = Router(two_fleets(2, 1))
+        first, second = (state for state in list(router.fleet)[:2])
+        for state, requests in ((first, 3), (second, 1)):
+            for _ in range(requests):
+                router.fleet.ledger.reserve(state, "a0")
+        for name in ("b0", "b1"):
+            router.routed(name)
+
+        router.held("b2")
+        assert router.routed("a0").reservation.state is second
+
+        for number, state in enumerate((first, second)):
+            router.fleet.ledger.reserve(state, f"a{number + 1}")
+        router.held("a9")
+        assert router.routed("a0").reservation.state is first
+
     def test_those_that_peers_closed_count_for_the_base_model_of_their_pods(self) -> None:
         router = Router(two_fleets(1, 12))
         fleet, now = router.fleet, router.clock.now()

@@ -23,7 +23,7 @@ def drains_copies(pod: PodView, held: int) -> bool:
 
     Args:
         pod: The pod.
-        held: Requests that wait in this router.
+        held: Requests that wait in this router for pods of the same base model.
     """
     return held > 0 or pod.beliefs.peers.allotment is not None
 
