@@ -6,7 +6,7 @@ Rules:
 - No pod lists more adapters than its host memory holds. If it is full, the least useful adapter is
   unloaded first: one that is declared, does not belong there, is not pinned, has no requests there,
   and for which none waits. Adapters that were never declared are left alone.
-- A copy that its declaration excludes now is unloaded once the adapter is loaded where it belongs.
+- A copy that its declaration excludes is unloaded once the adapter is loaded where it belongs.
 - Before an unload, the adapter is withdrawn: the fleet's list of the pod no longer has it, so that
   requests go elsewhere. ``grace_seconds`` later, when all routers know it, it is unloaded.
 - Loads stall a pod that serves requests for at most ``stall_share`` of its time, unless requests
@@ -15,8 +15,7 @@ Rules:
   what a pod did, its list is read before its next call.
 - The fleet's lists decide what is loaded. So two loaders at the same time, or one that was started
   again, do no harm.
-
-Work that grows with pods and adapters is done in steps of about a millisecond, with pauses.
+- Work that grows with pods and adapters is done in steps of about a millisecond, with pauses.
 """
 
 import random
@@ -135,8 +134,7 @@ class Loader:
         self._is_stale = True
         """Whether something changed since the last plan was begun."""
         self._is_surveyed = False
-        self._planned_at = float("-inf")
-        self._rests_until = self._survey_rests_until = float("-inf")
+        self._planned_at = self._rests_until = self._survey_rests_until = float("-inf")
         self._timer: Timer | None = None
         self._declarations = declarations
         self._new = 0

@@ -55,6 +55,7 @@ class AdapterBeliefs:
         "_strangers",
         "_used_since_scrape",
         "active",
+        "are_slots_assumed",
         "expected",
         "foreign_adapters",
         "foreign_requests",
@@ -71,16 +72,19 @@ class AdapterBeliefs:
         "somebody_waits",
     )
 
-    def __init__(self, expected: Mapping[str, int], usual_slots: int | None = None) -> None:
+    def __init__(self, expected: Mapping[str, int]) -> None:
         self.expected = expected
         """The adapters that this router has in flight, with their numbers of requests. This is the
         ledger's own count."""
         self.scraped_at = float("-inf")
         """When the last scrape arrived, on the router's monotonic clock."""
-        self.slots = usual_slots
+        self.slots: int | None = None
         """How many distinct adapters one batch can contain. ``None``: unknown. Until the pod
-        reports this itself, it is assumed to have as many slots as other pods. A new pod has no
-        load and attracts requests before its first scrape, and no better number is known."""
+        reports this itself, it is assumed to have as many slots as other pods of its base model. A
+        new pod has no load and attracts requests before its first scrape, and no better number is
+        known."""
+        self.are_slots_assumed = True
+        """Whether neither the pod nor its description has said how many there are."""
         self.active = _NONE
         """The adapters that have had a first token and have not finished. Also empty if the pod
         does not report this."""
@@ -90,7 +94,7 @@ class AdapterBeliefs:
         self.foreign_requests = 0
         self.somebody_waits = False
         """Whether the last scrape showed a request, of an unknown sender, that waits for a slot."""
-        self.free_slots = usual_slots
+        self.free_slots: int | None = None
         """The number of free slots. ``None``: the number of slots is unknown. Negative: this many
         more adapters are in flight than there are slots."""
         self.peers = PodPeers()
@@ -182,9 +186,16 @@ class AdapterBeliefs:
         """Apply what discovery says of the server."""
         self.memory.tell(spec, engine)
         if spec.slots is not None and self.scraped_at == float("-inf"):
-            self.slots = spec.slots
+            self.slots, self.are_slots_assumed = spec.slots, False
             self._merge()
         self._resize()
+
+    def assume_slots(self, usual: int | None) -> None:
+        """Assume as many slots as other pods have, unless their number is known."""
+        if self.are_slots_assumed and usual != self.slots:
+            self.slots = usual
+            self._merge()
+            self._resize()
 
     def learn_size(self, size: int) -> None:
         """Apply what loads showed of the size of host memory (``learned_size``)."""
@@ -234,6 +245,7 @@ class AdapterBeliefs:
         restarted = self._process.is_another(metrics)
         if restarted:
             self.slots = self.memory.spec.slots
+            self.are_slots_assumed = self.slots is None
             self.last_uses = dict.fromkeys((*self.expected, *self.peers.adapters), ELSEWHERE)
             self.memory.evictions = 0
         self.scraped_at = metrics.scraped_at
@@ -241,7 +253,8 @@ class AdapterBeliefs:
         self.somebody_waits = bool(metrics.deferred)
         self.residency = metrics.residency
         # Some pages omit the number of slots. It never changes while a server runs.
-        self.slots = metrics.slots or self.slots
+        if metrics.slots:
+            self.slots, self.are_slots_assumed = metrics.slots, False
         self.active = metrics.lora.active if metrics.lora is not None else _NONE
         self._strangers.scraped(
             self.active, (self.expected, self._used_since_scrape), shown - in_flight, self.peers

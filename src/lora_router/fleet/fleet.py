@@ -22,6 +22,9 @@ from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.reported_ejections import suspect_reported
 from lora_router.fleet.reported_uses import ReportedUses
 
+_MOST_BASES = 256
+"""Sets of base models of which the usual number of slots is kept."""
+
 
 class Fleet:
     """Pods by name, with an index from model names to the ready pods that serve them.
@@ -53,7 +56,8 @@ class Fleet:
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
-        self._usual_slots: int | None = None
+        self._usual_slots: dict[frozenset[str], int] = {}
+        """The slots of the last pod that said it, by the base models that it serves."""
         """The number of adapter slots of the pod that was scraped last. A new pod is assumed to
         have as many until it reports its own number."""
         self._ready: PodGroup | None = None
@@ -133,7 +137,7 @@ class Fleet:
         state.scrape_failures = state.unreachable_scrapes = 0
         restarted = state.beliefs.scraped(metrics, state.in_flight)
         self.prefixes.scraped(state, metrics)
-        self._usual_slots = state.beliefs.slots or self._usual_slots
+        self._learn_slots(state)
         self.ledger.load_times.refresh(state)
         self._index(state)
         self.changes.scraped.send((state,))
@@ -173,6 +177,8 @@ class Fleet:
         if state.models_known and catalog is state.catalog:
             return
         state.catalog, state.models_known = catalog, True
+        state.beliefs.assume_slots(self._usual_slots.get(catalog.base_models))
+        self._learn_slots(state)
         state.beliefs.lists(catalog.adapters)
         self._changed((state,))
 
@@ -283,7 +289,7 @@ class Fleet:
         else:
             # Another address or uid means another server. What is known about the old server
             # does not apply to it.
-            state = self._states[pod.name] = PodState(pod, self._usual_slots)
+            state = self._states[pod.name] = PodState(pod)
             changed = [state]
             if old is not None:
                 self.prefixes.forget(old)
@@ -296,7 +302,16 @@ class Fleet:
             state.models_known = True
         elif pod.base_model is not None and not state.models_known:
             state.catalog = self._catalogs.of((ServedModel(pod.base_model),))
+        state.beliefs.assume_slots(self._usual_slots.get(state.base_models))
         return changed
+
+    def _learn_slots(self, state: PodState) -> None:
+        """Learn how many slots pods usually have, if a pod has said it."""
+        slots, usual = state.beliefs.slots, self._usual_slots
+        if slots and not state.beliefs.are_slots_assumed:
+            if len(usual) >= _MOST_BASES and state.base_models not in usual:
+                del usual[next(iter(usual))]
+            usual[state.base_models] = slots
 
     def _index(self, state: PodState) -> None:
         if (

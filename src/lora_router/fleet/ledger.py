@@ -23,7 +23,7 @@ from lora_router.fleet.load_times import LoadTimes
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_prefixes import PrefixUse
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.pod_work import FleetSpeed, Prefill
+from lora_router.fleet.pod_work import FleetSpeed, FleetSpeeds, Prefill
 
 NOT_FOUND = 404
 """vLLM's answer to a request for a model that it does not serve."""
@@ -98,7 +98,7 @@ class Reservation:
             if self.place is not None:
                 self._learn_load(ledger, self.place, now)
             if self.streamed and self.prefill is not None:
-                self._processed(self.prefill, now, ledger.pace)
+                self._processed(self.prefill, now, ledger.speeds.of(self.state.base_models))
         outliers = ledger.outliers
         if outliers is not None:
             outliers.answered(self, answer)
@@ -163,7 +163,8 @@ class Reservation:
             self.prefill = None
         if self._answered_at:
             since = self._answered_at if self.streamed else self.sent_at
-            state.work.learn_duration(now - since, ledger.pace, streamed=self.streamed)
+            pace = ledger.speeds.of(state.base_models)
+            state.work.learn_duration(now - since, pace, streamed=self.streamed)
 
 
 class Ledger:
@@ -181,8 +182,8 @@ class Ledger:
         "now",
         "on_not_found",
         "outliers",
-        "pace",
         "released",
+        "speeds",
         "total",
     )
 
@@ -206,7 +207,7 @@ class Ledger:
         """How long loads of adapters take."""
         self.adapters: dict[str, int] | None = None
         """The requests for each adapter on all pods; ``None``: nobody wants to know."""
-        self.pace = FleetSpeed()
+        self.speeds = FleetSpeeds()
         """How fast pods usually are."""
         self.find: Callable[[str], PodState | None] = _find_nobody
         """Returns the pod at an endpoint."""
@@ -243,7 +244,8 @@ class Ledger:
         self.total += 1
         reservation = Reservation(self, state, adapter, path, streamed=streamed, place=place)
         if tokens > 0.0:
-            reservation.prefill = state.work.begin(tokens, reservation.sent_at, self.pace)
+            pace = self.speeds.of(state.base_models)
+            reservation.prefill = state.work.begin(tokens, reservation.sent_at, pace)
         if self.outliers is not None:
             self.outliers.sent(reservation)
         return reservation
@@ -256,7 +258,7 @@ class Ledger:
             seconds: How long it is expected to stall.
         """
         tokens = seconds * state.work.tokens_a_second
-        return state.work.begin(tokens, self.now(), self.pace)
+        return state.work.begin(tokens, self.now(), self.speeds.of(state.base_models))
 
     def end_stall(self, state: PodState, stall: Prefill) -> None:
         """Take out such a call, because it has ended."""

@@ -76,7 +76,7 @@ class PodState:
         "work",
     )
 
-    def __init__(self, pod: Pod, usual_slots: int | None = None) -> None:
+    def __init__(self, pod: Pod) -> None:
         self.pod = pod
         self.metrics: PodMetrics | None = None
         self.catalog: Catalog = EMPTY
@@ -84,7 +84,7 @@ class PodState:
         self.health = PodHealth()
         self.in_flight = 0
         self.in_flight_adapters: dict[str, int] = {}
-        self.beliefs = AdapterBeliefs(self.in_flight_adapters, usual_slots)
+        self.beliefs = AdapterBeliefs(self.in_flight_adapters)
         self.beliefs.told(pod.lora, pod.engine)
         self.work = PodWork()
         self.loading: set[str] = set()

@@ -1,5 +1,7 @@
 """The queues that have waited for long, and for which no slot could be closed yet."""
 
+from collections.abc import Callable
+
 from lora_router.fleet.base_totals import BaseModels
 from lora_router.routing.waiting_queue import Queue
 
@@ -10,12 +12,24 @@ class Impatience:
     When a slot is open again, another one may be closed instead: on a pod of the same base model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_seconds: float, now: Callable[[], float]) -> None:
+        """Begin without any.
+
+        Args:
+            patience_seconds: How long a queue waits before it is one of them.
+            now: Returns the time.
+        """
+        self._patience = patience_seconds
+        self._now = now
         self._queues: dict[BaseModels, dict[Queue, None]] = {}
 
-    def add(self, queue: Queue) -> None:
-        """Add a queue, if it is not among them."""
-        self._queues.setdefault(queue.bases, {})[queue] = None
+    def look_at(self, queue: Queue) -> None:
+        """Find out whether a queue is one of them."""
+        since = queue.since
+        if queue.closing is None and since is not None and self._now() - since >= self._patience:
+            self._queues.setdefault(queue.bases, {})[queue] = None
+        else:
+            self.remove(queue)
 
     def remove(self, queue: Queue) -> None:
         """Remove a queue, if it is among them."""

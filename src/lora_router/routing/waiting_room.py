@@ -95,7 +95,7 @@ class WaitingRoom:
         )
         """How long requests will probably wait."""
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
-        self._impatient = Impatience()
+        self._impatient = Impatience(self.patience_seconds, clock.now)
         self._agenda: Agenda[Item] = Agenda(clock)
         self._asking = Asking(receptionist, self._agenda, self._lines, clock)
         self._agenda.work_on = self._asking.work
@@ -192,10 +192,7 @@ class WaitingRoom:
                 other = self._slots.close(queue, (slot[0], slot[1]), self._clock.now())
                 if isinstance(other, Misplaced):
                     self._misplaced.robbed(other)
-        if queue.closing is None and self._is_impatient(queue):
-            self._impatient.add(queue)
-        else:
-            self._impatient.remove(queue)
+        self._impatient.look_at(queue)
         if hold.ask_again is not None:
             self._alarms.set(queue, hold.ask_again)
         self._agenda.work()
@@ -355,10 +352,6 @@ class WaitingRoom:
         if impatient is not None:
             self._agenda.add(impatient)
         self._wake_queues_of((adapter,))
-
-    def _is_impatient(self, queue: Queue) -> bool:
-        since = queue.since
-        return since is not None and self._clock.now() - since >= self.patience_seconds
 
     # Adapters that wait on pods
 

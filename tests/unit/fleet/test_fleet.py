@@ -2,6 +2,7 @@
 
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import LoraSpec
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 
 
@@ -134,8 +135,34 @@ def test_a_new_pod_is_assumed_to_have_as_many_slots_as_others_until_it_reports()
     fleet = make_fleet(1)
     fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=4))
     fleet.upsert(make_pod(2))
-    assert state_of(fleet, 2).beliefs.slots == 4
+    pod = state_of(fleet, 2)
+    assert pod.beliefs.slots is None, "its base model is not known"
+    fleet.put_models(pod, state_of(fleet, 1).catalog)
+    assert (pod.beliefs.slots, pod.beliefs.free_slots) == (4, 4)
 
-    fleet.put_metrics(state_of(fleet, 2), make_metrics(max_lora=8))
-    assert state_of(fleet, 2).beliefs.slots == 8
+    fleet.put_metrics(pod, make_metrics(max_lora=8))
+    assert pod.beliefs.slots == 8
+
+
+def test_a_new_pod_is_not_assumed_to_have_as_many_slots_as_those_of_another_base_model() -> None:
+    fleet = make_fleet(2)
+    fleet.put_models(state_of(fleet, 2), [ServedModel("other")])
+    fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=4))
+    fleet.put_metrics(state_of(fleet, 2), make_metrics(max_lora=16))
+    fleet.upsert(make_pod(3, base_model="base"))
+    fleet.upsert(make_pod(4, models=("other",)))
+    fleet.upsert(make_pod(5, models=("third",)))
+    slots = [state_of(fleet, number).beliefs.slots for number in (3, 4, 5)]
+    assert slots == [4, 16, None]
+
+    fleet.put_models(state_of(fleet, 3), [ServedModel("other")])
+    assert state_of(fleet, 3).beliefs.slots == 16, "the label was wrong"
+
+
+def test_what_a_description_says_of_slots_is_no_assumption() -> None:
+    fleet = make_fleet(1)
+    fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=4))
+    fleet.upsert(make_pod(2, lora=LoraSpec(slots=2)))
+    fleet.put_models(state_of(fleet, 2), state_of(fleet, 1).catalog)
+    assert state_of(fleet, 2).beliefs.slots == 2
     assert state_of(fleet, 1).beliefs.slots == 4

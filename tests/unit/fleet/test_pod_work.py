@@ -5,6 +5,7 @@ import random
 import pytest
 
 from lora_router.fleet.answer import FROM_THE_POD, Answer
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.pod_state import PodState
@@ -265,3 +266,28 @@ def test_a_load_counts_no_more_when_nobody_can_see_its_end() -> None:
     pods.fleet.ledger.reserve(pods[1], "c", streamed=False)
     pods.clock.advance(0.2)
     assert pods.loading() == 0.0
+
+
+def test_pods_of_a_large_model_are_not_slow_beside_those_of_a_small_one() -> None:
+    pods = Pods(4)
+    for number in (3, 4):
+        pods.fleet.put_models(pods[number], [ServedModel("large")])
+    rng = random.Random(3)
+    for _ in range(200):
+        for number in (1, 2, 3, 4):
+            sent = pods.send(number=number)
+            sent.answered(OK)
+            pods.clock.advance(rng.uniform(0.9, 1.1) * (1.0 if number < 3 else 8.0))
+            sent.release()
+    assert [pods[number].work.slowness for number in (1, 2, 3, 4)] == [1.0] * 4
+
+
+def test_prefill_speeds_are_those_of_pods_with_the_same_base_model() -> None:
+    pods = Pods(3)
+    for number in (2, 3):
+        pods.fleet.put_models(pods[number], [ServedModel("large")])
+    answer_prompts(pods, 1, 20_000.0, random.Random(1))
+    answer_prompts(pods, 2, 1_000.0, random.Random(1))
+    pods.send(1.0, number=3)
+    assert pods[3].work.tokens_a_second == pods[2].work.tokens_a_second
+    assert pods[3].work.tokens_a_second < 2_000.0
