@@ -32,8 +32,8 @@ class HealthSettings(BaseModel):
     )
     outlier_max_ejected_share: kinds.Fraction = Field(
         0.5,
-        description="Maximum share of the pods that are ejected at the same time. One pod may "
-        "always be, unless it is 0.",
+        description="Maximum share of the pods of a base model that are ejected at the same time. "
+        "One pod may always be, unless it is 0.",
     )
     outlier_min_ejection_seconds: kinds.Interval = Field(
         1.0,

@@ -1,6 +1,7 @@
 """The fleet: every pod that the router knows, and the state of each pod."""
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -57,9 +58,8 @@ class Fleet:
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
         self._usual_slots: dict[frozenset[str], int] = {}
-        """The slots of the last pod that said it, by the base models that it serves."""
-        """The number of adapter slots of the pod that was scraped last. A new pod is assumed to
-        have as many until it reports its own number."""
+        """The slots of the last pod that said it, by the base models that it serves. A new pod is
+        assumed to have as many until it reports its own number."""
         self._ready: PodGroup | None = None
         self._in_use: PodGroup | None = None
         self._model_index = ModelIndex(self.ready, self.in_use, self._doubts, self._fleet_index)
@@ -337,9 +337,10 @@ class Fleet:
         for state in unwell:
             if self.get(state.pod.name) is not state:
                 unwell.forget(state)
-        unwell.ready_pods = len(self.ready())
+        ready = self.ready()
+        unwell.ready_pods = Counter([state.base_models for state in ready])
         after = unwell.excluded()
-        if len(after) >= unwell.ready_pods:
+        if len(after) >= len(ready):
             after = frozenset()  # If no pod is well, all are used.
         self._excluded = after
         return frozenset(before).symmetric_difference(after)

@@ -4,12 +4,14 @@ A report is a reason to probe a pod, and nothing more: the pod is suspect until 
 Rules, because a peer can be wrong or hostile:
 
 - A pod is probed for this reason at most once in ``max_ejection_seconds``.
-- At most a tenth of the ready pods, and at least one, are suspect for this reason at the same time.
+- Of the ready pods of each base model, at most a tenth, and at least one, are suspect for this
+  reason at the same time.
 """
 
 from collections.abc import Callable, Mapping
 from itertools import islice
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.health import HEALTHY, SUSPECT
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
@@ -33,7 +35,7 @@ def suspect_reported(
         find: Returns a pod by its name.
     """
     now, pause = outliers.now(), outliers.rules.max_ejection_seconds
-    room: int | None = None
+    room: dict[BaseModels, int] = {}
     for name, server in islice(ejected.items(), _PODS_PER_REPORT):
         state = find(name)
         if state is None or (state.pod.address, state.pod.uid) != server or not state.pod.ready:
@@ -41,17 +43,21 @@ def suspect_reported(
         health = state.health
         if health.state is not HEALTHY or now - health.reported_at < pause:
             continue
-        if room is None:
-            room = max(1, int(_SHARE * outliers.unwell.ready_pods)) - _suspects(outliers)
-        if room <= 0:
-            return
-        room -= 1
+        bases = state.base_models
+        if bases not in room:
+            most = max(1, int(_SHARE * outliers.unwell.ready_pods.get(bases, 0)))
+            room[bases] = most - _suspects(outliers, bases)
+        if room[bases] <= 0:
+            continue
+        room[bases] -= 1
         health.reported_at = now
         outliers.unwell.suspect(state, BY_A_PEER, now)
 
 
-def _suspects(outliers: Outliers) -> int:
+def _suspects(outliers: Outliers, bases: BaseModels) -> int:
     return sum(
-        state.health.state is SUSPECT and state.health.cause == BY_A_PEER
+        state.health.state is SUSPECT
+        and state.health.cause == BY_A_PEER
+        and state.base_models == bases
         for state in outliers.unwell
     )

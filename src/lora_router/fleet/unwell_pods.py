@@ -1,13 +1,15 @@
 """The pods that are not healthy: their transitions, and which of them get no new requests.
 
-At most a share of the ready pods is ejected, and at most that share is excluded. A share above 0
-always allows one pod.
+Of the ready pods that serve the same base models, at most a share is ejected, and at most that
+share is excluded. A share above 0 always allows one pod. So when all pods of one model fail, those
+of another one can still be ejected.
 """
 
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.health import (
     EJECTED,
     HEALTHY,
@@ -62,8 +64,9 @@ class UnwellPods:
         """How often a pod came into each state since the start."""
         self.on_change: Callable[[PodState], None] = _ignore
         """Called when a pod may have become excluded or included."""
-        self.ready_pods = 0
-        """The number of ready pods, which bounds how many may be ejected. The fleet sets it."""
+        self.ready_pods: Mapping[BaseModels, int] = {}
+        """The number of ready pods by the base models that they serve, which bounds how many may be
+        ejected. The fleet sets it."""
         self._rules = rules
         self._pods: dict[PodState, None] = {}
         self._random = random.Random()
@@ -86,7 +89,15 @@ class UnwellPods:
         ]
         # Of more than may be excluded, those with the most evidence against them are.
         out.sort(key=_weakness)
-        return frozenset(out[: self._most()])
+        left: dict[BaseModels, int] = {}
+        excluded = []
+        for state in out:
+            bases = state.base_models
+            most = left.setdefault(bases, self._most(bases))
+            if most:
+                left[bases] = most - 1
+                excluded.append(state)
+        return frozenset(excluded)
 
     def ejected(self) -> Mapping[str, tuple[str, str]]:
         """Return the names of the ejected pods, each with the server's address and uid."""
@@ -120,8 +131,12 @@ class UnwellPods:
         health.retry_at = now + backoff * self._random.uniform(0.75, 1.0)
         if health.state is EJECTED:
             return
-        others = sum(each.health.state in (EJECTED, TRYING) for each in self._pods)
-        if health.state is not TRYING and others >= self._most():
+        bases = state.base_models
+        others = sum(
+            each.health.state in (EJECTED, TRYING) and each.base_models == bases
+            for each in self._pods
+        )
+        if health.state is not TRYING and others >= self._most(bases):
             self._become(state, SUSPECT, cause)
             return
         label = _label(cause)
@@ -145,9 +160,9 @@ class UnwellPods:
         state.health.healthy_since = now
         self._become(state, HEALTHY, "")
 
-    def _most(self) -> int:
+    def _most(self, bases: BaseModels) -> int:
         share = self._rules.max_ejected_share
-        return max(1, int(share * self.ready_pods)) if share else 0
+        return max(1, int(share * self.ready_pods.get(bases, 0))) if share else 0
 
     def _become(self, state: PodState, health: Health, cause: str) -> None:
         before, state.health.state = state.health.state, health

@@ -136,7 +136,8 @@ def test_a_new_pod_is_assumed_to_have_as_many_slots_as_others_until_it_reports()
     fleet.put_metrics(state_of(fleet, 1), make_metrics(max_lora=4))
     fleet.upsert(make_pod(2))
     pod = state_of(fleet, 2)
-    assert pod.beliefs.slots is None, "its base model is not known"
+    before = pod.beliefs.slots
+    assert before is None, "its base model is not known"
     fleet.put_models(pod, state_of(fleet, 1).catalog)
     assert (pod.beliefs.slots, pod.beliefs.free_slots) == (4, 4)
 

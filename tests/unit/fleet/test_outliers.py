@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lora_router.fleet.answer import Answer
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT, TRYING, Health, HealthRules
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.outliers import Outliers
@@ -325,6 +326,18 @@ class TestTheShare:
 
         assert [bench.health(number) for number in (1, 2, 3, 4)].count(EJECTED) == 2
         assert bench.used == [3, 4]
+
+    def test_those_of_one_base_model_leave_room_for_those_of_another(self) -> None:
+        bench = Bench(8)
+        for number in (5, 6, 7, 8):
+            bench.fleet.put_models(state_of(bench.fleet, number), [ServedModel("other")])
+
+        for number in (5, 6, 7, 8, 1):
+            bench.fail(number)
+
+        assert [bench.health(number) for number in (5, 6, 7, 8)].count(EJECTED) == 2
+        assert bench.health(1) is EJECTED
+        assert bench.used == [2, 3, 4, 7, 8]
 
     def test_failed_requests_weigh_more_than_failed_scrapes(self) -> None:
         bench = Bench(4)
