@@ -1,9 +1,11 @@
 """How long a first byte usually takes, and from when on it is late.
 
 The history is kept by model and by whether the answer is streamed: the first byte of an answer that
-is not streamed comes when the whole answer is ready.
+is not streamed comes when the whole answer is ready. Base models of different sizes are apart.
 """
 
+from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.by_bases import ByBases
 from lora_router.fleet.health import HealthRules
 
 UNKNOWN_SECONDS = 10.0
@@ -13,8 +15,8 @@ _WEIGHT = 1 / 16
 does not make the others look fast."""
 _MOST_WAITING = 4
 """The shortest limit is divided by the number of waiting requests, but by no more than this."""
-_MODELS = 4096
-"""How many models have their usual time stored."""
+_ADAPTERS = 4096
+"""How many adapters have their usual time stored."""
 
 
 class Usual:
@@ -37,42 +39,56 @@ class FirstBytes:
 
     def __init__(self, rules: HealthRules) -> None:
         self._rules = rules
-        self._of_model: dict[tuple[str | None, bool], Usual] = {}
-        self._of_all = (Usual(), Usual())
+        self._of_adapter: dict[tuple[str, bool], Usual] = {}
+        self._of_all = ByBases(lambda: (Usual(), Usual()))
 
-    def add(self, seconds: float, adapter: str | None, *, streamed: bool) -> bool:
-        """Take a first byte into account; return whether it was late."""
-        # The limit is never shorter than this, so that most first bytes need no look at it.
-        late = seconds > self._rules.first_byte_seconds and seconds > self.limit(
-            adapter, streamed=streamed
-        )
-        key = adapter, streamed
-        usual = self._of_model.get(key)
-        if usual is None:
-            if len(self._of_model) >= _MODELS:
-                del self._of_model[next(iter(self._of_model))]
-            usual = self._of_model[key] = Usual()
-        usual.add(seconds)
-        self._of_all[streamed].add(seconds)
-        return late
-
-    def limit(self, adapter: str | None, *, streamed: bool, waiting: int = 1) -> float:
-        """Return the time in seconds after which a first byte is late.
-
-        It is a multiple of what is usual for the model and for all models, whichever is longer.
+    def add(
+        self, seconds: float, bases: BaseModels, adapter: str | None, *, streamed: bool
+    ) -> bool:
+        """Take a first byte into account; return whether it was late.
 
         Args:
-            adapter: The adapter; ``None``: a base model.
+            seconds: How long it took.
+            bases: The base models of the pod.
+            adapter: The adapter; ``None``: the base model itself.
+            streamed: Whether the client asked for a streamed answer.
+        """
+        # The limit is never shorter than this, so that most first bytes need no look at it.
+        late = seconds > self._rules.first_byte_seconds and seconds > self.limit(
+            bases, adapter, streamed=streamed
+        )
+        self._of_all.of(bases)[streamed].add(seconds)
+        if adapter is not None:
+            key = adapter, streamed
+            usual = self._of_adapter.get(key)
+            if usual is None:
+                if len(self._of_adapter) >= _ADAPTERS:
+                    del self._of_adapter[next(iter(self._of_adapter))]
+                usual = self._of_adapter[key] = Usual()
+            usual.add(seconds)
+        return late
+
+    def limit(
+        self, bases: BaseModels, adapter: str | None, *, streamed: bool, waiting: int = 1
+    ) -> float:
+        """Return the time in seconds after which a first byte is late.
+
+        It is a multiple of what is usual for the adapter and for all requests to pods with the
+        same base models, whichever is longer.
+
+        Args:
+            bases: The base models of the pod.
+            adapter: The adapter; ``None``: the base model itself.
             streamed: Whether the client asked for a streamed answer.
             waiting: How many requests wait for a first byte of the same pod. The more wait, the
                 more likely is it that the pod hangs.
         """
         rules = self._rules
         shortest = rules.first_byte_seconds / min(max(waiting, 1), _MOST_WAITING)
-        of_all = self._of_all[streamed].seconds
+        of_all = self._of_all.of(bases)[streamed].seconds
         if of_all is None:
             return max(shortest, UNKNOWN_SECONDS)
-        usual = self._of_model.get((adapter, streamed))
-        of_model = None if usual is None else usual.seconds
-        longest = of_all if of_model is None else max(of_all, of_model)
+        usual = None if adapter is None else self._of_adapter.get((adapter, streamed))
+        of_adapter = None if usual is None else usual.seconds
+        longest = of_all if of_adapter is None else max(of_all, of_adapter)
         return max(shortest, rules.first_byte_factor * longest)

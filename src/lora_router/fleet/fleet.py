@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from lora_router.fleet.by_bases import ByBases
 from lora_router.fleet.catalog import MAX_CATALOG_BYTES, Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
 from lora_router.fleet.doubts import Doubts
@@ -23,8 +24,15 @@ from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.reported_ejections import suspect_reported
 from lora_router.fleet.reported_uses import ReportedUses
 
-_MOST_BASES = 256
-"""Sets of base models of which the usual number of slots is kept."""
+
+class _Usual:
+    """What is usual on the pods that serve the same base models."""
+
+    __slots__ = ("slots",)
+
+    def __init__(self) -> None:
+        self.slots: int | None = None
+        """The adapter slots of the last pod that said it."""
 
 
 class Fleet:
@@ -57,9 +65,8 @@ class Fleet:
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
-        self._usual_slots: dict[frozenset[str], int] = {}
-        """The slots of the last pod that said it, by the base models that it serves. A new pod is
-        assumed to have as many until it reports its own number."""
+        self._usual = ByBases(_Usual)
+        """What is usual. A new pod is assumed to be so until it reports otherwise."""
         self._ready: PodGroup | None = None
         self._in_use: PodGroup | None = None
         self._model_index = ModelIndex(self.ready, self.in_use, self._doubts, self._fleet_index)
@@ -177,7 +184,7 @@ class Fleet:
         if state.models_known and catalog is state.catalog:
             return
         state.catalog, state.models_known = catalog, True
-        state.beliefs.assume_slots(self._usual_slots.get(catalog.base_models))
+        state.beliefs.assume_slots(self._usual.of(catalog.base_models).slots)
         self._learn_slots(state)
         state.beliefs.lists(catalog.adapters)
         self._changed((state,))
@@ -302,16 +309,14 @@ class Fleet:
             state.models_known = True
         elif pod.base_model is not None and not state.models_known:
             state.catalog = self._catalogs.of((ServedModel(pod.base_model),))
-        state.beliefs.assume_slots(self._usual_slots.get(state.base_models))
+        state.beliefs.assume_slots(self._usual.of(state.base_models).slots)
         return changed
 
     def _learn_slots(self, state: PodState) -> None:
         """Learn how many slots pods usually have, if a pod has said it."""
-        slots, usual = state.beliefs.slots, self._usual_slots
-        if slots and not state.beliefs.are_slots_assumed:
-            if len(usual) >= _MOST_BASES and state.base_models not in usual:
-                del usual[next(iter(usual))]
-            usual[state.base_models] = slots
+        beliefs = state.beliefs
+        if beliefs.slots and not beliefs.are_slots_assumed:
+            self._usual.of(state.base_models).slots = beliefs.slots
 
     def _index(self, state: PodState) -> None:
         if (

@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable
 
 from lora_router.fleet.answer import Answer
+from lora_router.fleet.by_bases import ByBases
 from lora_router.fleet.changes import Changes, Signal
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.load_times import LoadTimes
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_prefixes import PrefixUse
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.pod_work import FleetSpeed, FleetSpeeds, Prefill
+from lora_router.fleet.pod_work import FleetSpeed, Prefill
 
 NOT_FOUND = 404
 """vLLM's answer to a request for a model that it does not serve."""
@@ -207,7 +208,7 @@ class Ledger:
         """How long loads of adapters take."""
         self.adapters: dict[str, int] | None = None
         """The requests for each adapter on all pods; ``None``: nobody wants to know."""
-        self.speeds = FleetSpeeds()
+        self.speeds = ByBases(FleetSpeed)
         """How fast pods usually are."""
         self.find: Callable[[str], PodState | None] = _find_nobody
         """Returns the pod at an endpoint."""

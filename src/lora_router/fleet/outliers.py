@@ -71,9 +71,9 @@ class Outliers:
         self._first_bytes = FirstBytes(rules)
         self._position = 0
 
-    def probe_timeout(self) -> float:
-        """Return how long a probe may take, in seconds: a busy pod answers late."""
-        return max(_PROBE_SECONDS, self._first_bytes.limit(None, streamed=False))
+    def probe_timeout(self, state: PodState) -> float:
+        """Return how long a probe of a pod may take, in seconds: a busy pod answers late."""
+        return max(_PROBE_SECONDS, self._first_bytes.limit(state.base_models, None, streamed=False))
 
     # Evidence from requests
 
@@ -101,7 +101,7 @@ class Outliers:
             health.sign_at = now
             if answer.status < 500 or answer.status in _CLIENTS_FAULT:
                 late = sent_at > 0 and self._first_bytes.add(
-                    now - sent_at, request.adapter, streamed=request.streamed
+                    now - sent_at, state.base_models, request.adapter, streamed=request.streamed
                 )
                 self._good(state, now, late=late)
                 return
@@ -140,7 +140,8 @@ class Outliers:
         if self.answers_seen and sent_at > 0:
             now = self.now()
             # Its client gave up. That says something only if the pod was silent for too long.
-            limit = self._first_bytes.limit(request.adapter, streamed=request.streamed)
+            bases = state.base_models
+            limit = self._first_bytes.limit(bases, request.adapter, streamed=request.streamed)
             if health.sign_at < sent_at and now - sent_at > limit:
                 self._bad(state, NO_FIRST_BYTE, now)
                 return
@@ -240,7 +241,10 @@ class Outliers:
             return
         request, sent_at = next(iter(health.unanswered.items()))
         limit = self._first_bytes.limit(
-            request.adapter, streamed=request.streamed, waiting=len(health.unanswered)
+            state.base_models,
+            request.adapter,
+            streamed=request.streamed,
+            waiting=len(health.unanswered),
         )
         if now - max(sent_at, health.sign_at) <= limit:
             return

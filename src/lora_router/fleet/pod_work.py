@@ -55,8 +55,6 @@ _FEWEST = 16
 _TOLERATED = 1.5
 """A pod is slow only if its answers take this many times as long as those of the fleet."""
 _SLOWEST = 16.0
-_MOST_BASES = 256
-"""Sets of base models of which speeds are kept."""
 
 
 class FleetSpeed:
@@ -71,24 +69,6 @@ class FleetSpeed:
         """Usual time from the first byte to the end of a streamed answer. 0: none ended."""
         self.whole_seconds = 0.0
         """Usual time from sending a request to the end of an answer that is not streamed."""
-
-
-class FleetSpeeds:
-    """What is usual, by the base models that pods serve."""
-
-    __slots__ = ("_by_bases",)
-
-    def __init__(self) -> None:
-        self._by_bases: dict[frozenset[str], FleetSpeed] = {}
-
-    def of(self, bases: frozenset[str]) -> FleetSpeed:
-        """Return what is usual on the pods that serve some base models."""
-        speed = self._by_bases.get(bases)
-        if speed is None:
-            if len(self._by_bases) >= _MOST_BASES:
-                del self._by_bases[next(iter(self._by_bases))]
-            speed = self._by_bases[bases] = FleetSpeed()
-        return speed
 
 
 class Prefill(Struct, frozen=True, gc=False):

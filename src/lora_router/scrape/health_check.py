@@ -109,7 +109,9 @@ class HealthCheck:
         good: bool | None = False
         try:
             async with self._places:
-                good = await self._answers(state, outliers.probe_timeout(), tries=1 + _MAX_STALLED)
+                good = await self._answers(
+                    state, outliers.probe_timeout(state), tries=1 + _MAX_STALLED
+                )
         finally:
             outliers.probed(state, good=good)
 

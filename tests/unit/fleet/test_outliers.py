@@ -499,6 +499,22 @@ class TestSilence:
 
         assert bench.health(2) is HEALTHY
 
+    def test_what_is_usual_for_a_small_model_is_not_for_a_large_one(self) -> None:
+        bench = Bench(4)
+        for number in (3, 4):
+            bench.fleet.put_models(state_of(bench.fleet, number), [ServedModel("large")])
+        for _ in range(20):
+            bench.answer(1, GOOD, after=0.2)
+            bench.answer(3, GOOD, after=20.0)
+        for _ in range(200):
+            bench.answer(1, GOOD, after=0.2)
+        for _ in range(10):
+            bench.answer(3, GOOD, after=25.0)
+
+        assert bench.health(3) is HEALTHY
+        assert bench.outliers.probe_timeout(state_of(bench.fleet, 3)) > 20.0
+        assert bench.outliers.probe_timeout(state_of(bench.fleet, 1)) < 10.0
+
     def test_many_slow_first_bytes_make_it_suspect(self) -> None:
         bench = Bench()
         for _ in range(10):

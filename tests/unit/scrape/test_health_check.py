@@ -131,7 +131,7 @@ async def test_a_pod_that_refuses_connections_stays_ejected() -> None:
 
 
 async def test_a_probe_that_gets_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outliers, "probe_timeout", lambda _self: 0.05)
+    monkeypatch.setattr(Outliers, "probe_timeout", lambda _self, _state: 0.05)
     async with ProbedPod().running() as pod:
         pod.hangs = True
         async with checked(pod.port) as (_, state):
@@ -151,7 +151,7 @@ async def test_a_probe_that_timed_out_because_this_router_stalled_is_repeated(
             raise TimeoutError
         return True
 
-    monkeypatch.setattr(Outliers, "probe_timeout", lambda _self: 0.05)
+    monkeypatch.setattr(Outliers, "probe_timeout", lambda _self, _state: 0.05)
     monkeypatch.setattr(HealthCheck, "_asked", stall_once)
     async with checked(1) as (_, state):
         ejections = state.health.ejections
