@@ -3,7 +3,7 @@
 Rule 2 of ``slot_allotment`` says what a claim is good for.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from lora_router.fleet.peer_shares import MISSED, PeerShares
 from lora_router.fleet.slot_allotment import Claim
@@ -12,16 +12,13 @@ from lora_router.fleet.slot_allotment import Claim
 class Claims:
     """The claims that follow from the last shares."""
 
-    def __init__(self, shares: PeerShares, is_listed: Callable[[str], bool]) -> None:
+    def __init__(self, shares: PeerShares) -> None:
         """Create the claims of routers that hold nothing.
 
         Args:
             shares: The last share of each router.
-            is_listed: Returns whether some pod lists an adapter. One that is not loaded needs no
-                slot yet.
         """
         self._shares = shares
-        self._is_listed = is_listed
         self._claimed: dict[str, tuple[int, float]] = {}
         """The adapters that this router holds, each with the number and time of the first of its
         shares that reported it."""
@@ -36,21 +33,34 @@ class Claims:
         return bool(self._claimed) or any(received[each].share.held for each in talking)
 
     def of(
-        self, talking: Collection[str], positions: Mapping[str, int], now: float
+        self,
+        talking: Collection[str],
+        positions: Mapping[str, int],
+        fits_of: Callable[[str], Sequence[int] | None],
+        now: float,
     ) -> Collection[Claim]:
-        """Return one claim for each held adapter: that of the router that has held it longest."""
+        """Return one claim for each held adapter: that of the router that has held it longest.
+
+        Args:
+            talking: The peers whose claims count.
+            positions: The positions of pods by their names.
+            fits_of: Returns the positions of the pods that list an adapter; ``None``: all. One that
+                no pod lists needs no slot yet.
+            now: The time.
+        """
         claims: dict[str, Claim] = {}
         own, peers = self._shares.own, self._shares.received
         for received in (own, *(peers[each] for each in sorted(talking))):
             if received is None:
                 continue
             for adapter, held in received.share.held.items():
-                if received.share.has_sent(adapter, held) or not self._is_listed(adapter):
+                fits = fits_of(adapter)
+                if received.share.has_sent(adapter, held) or not (fits is None or fits):
                     continue
                 heard_by = self._acknowledged_by(adapter, now) if received is own else ()
                 wanted = None if held.wanted is None else positions.get(held.wanted)
                 since = received.at - held.seconds
-                claim = Claim(since, received.share.router, adapter, wanted, heard_by)
+                claim = Claim(since, received.share.router, adapter, wanted, heard_by, fits)
                 if adapter not in claims or since < claims[adapter].since:
                     claims[adapter] = claim
         return claims.values()

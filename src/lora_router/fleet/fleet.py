@@ -73,7 +73,7 @@ class Fleet:
         self._by_model = self._model_index.found
         """Read here, so that a request costs one lookup."""
         self._catalogs = Catalogs()
-        self.peers = Peers(self._is_listed)
+        self.peers = Peers(lambda model: self.serving(model).pods)
         self.prefixes = PrefixIndex()
         """Which pods have which beginnings of prompts."""
         self._reported_uses = ReportedUses()
@@ -276,9 +276,6 @@ class Fleet:
         While they stay the same, no model moves between pods.
         """
         return frozenset(self._model_index.catalogs())
-
-    def _is_listed(self, model: str) -> bool:
-        return bool(self.serving(model).pods)
 
     def _put(self, pod: Pod) -> Iterable[PodState]:
         """Store a pod's description; return the states that changed."""

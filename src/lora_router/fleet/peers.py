@@ -20,15 +20,15 @@ class Peers:
     clock.
     """
 
-    def __init__(self, is_listed: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(self, listing: Callable[[str], Collection[PodState]]) -> None:
         """Create the state of a router that has neither sent nor received a share.
 
         Args:
-            is_listed: Returns whether some pod lists an adapter (``Claims``).
+            listing: Returns the pods that list an adapter (``PodAllotments``).
         """
         self._shares = PeerShares()
-        self._claims = Claims(self._shares, is_listed)
-        self.allotments = PodAllotments(self._shares, self._claims)
+        self._claims = Claims(self._shares)
+        self.allotments = PodAllotments(self._shares, self._claims, listing)
         """The free slots that this router may take."""
         self._faded: set[str] = set()
         """The peers whose shares are forgotten for some pods, because they are quiet."""

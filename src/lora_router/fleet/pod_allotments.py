@@ -4,7 +4,7 @@
 the last shares require: while nobody claims a slot, only the pods that changed.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from lora_router.fleet.base_totals import BaseModels
@@ -31,9 +31,23 @@ class _Settled(NamedTuple):
 class PodAllotments:
     """The allotment of each pod's free slots to this router, and the slots that peers closed."""
 
-    def __init__(self, shares: PeerShares, claims: Claims) -> None:
+    def __init__(
+        self,
+        shares: PeerShares,
+        claims: Claims,
+        listing: Callable[[str], Collection[PodState]],
+    ) -> None:
+        """Allot nothing yet.
+
+        Args:
+            shares: The last share of each router.
+            claims: Which held adapters claim slots.
+            listing: Returns the pods that list an adapter: the same object for those that the same
+                pods list.
+        """
         self._shares = shares
         self._claims = claims
+        self._listing = listing
         self.closed_slots: dict[BaseModels, int] = {}
         """How many slots peers have closed for adapters that wait, by the pods' base models."""
         self._untouched: dict[PodState, tuple[int, float]] = {}
@@ -105,23 +119,35 @@ class PodAllotments:
         self.closed_slots = _by_base(closed, states)
         free = [_reported_free(state) for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        allotments = allotments_of(
-            own.router, routers, free, self._claims.of(talking, positions, now)
-        )
+        claims = self._claims.of(talking, positions, self._fits(), now)
+        allotments = allotments_of(own.router, routers, free, claims)
         untouched = {}
         changed = []
-        for state, allotted, unclaimed in zip(
-            in_order, allotments.allotted, allotments.unclaimed, strict=True
-        ):
+        for state, allotted, unclaimed, may_reuse in zip(in_order, *allotments, strict=True):
             since = untouched[state] = self._unclaimed_since(state, unclaimed, now)
             allotment = Allotment.of(
-                allotted, unclaimed, now - since[1], own.every, may_reuse=allotments.may_reuse
+                allotted, unclaimed, now - since[1], own.every, may_reuse=may_reuse
             )
             names = closed.get(state.pod.name)
             if _put(state, allotment, frozenset(names) if names else _NONE, now):
                 changed.append(state)
         self._untouched = untouched
         return changed
+
+    def _fits(self) -> Callable[[str], Sequence[int] | None]:
+        """Return what returns the positions of the pods that list an adapter; ``None``: all."""
+        positions, listing = self._positions, self._listing
+        known: dict[int, tuple[Collection[PodState], Sequence[int] | None]] = {}
+
+        def fits_of(adapter: str) -> Sequence[int] | None:
+            pods = listing(adapter)
+            found = known.get(id(pods))
+            if found is None:
+                fits = [positions[pod] for pod in pods if pod in positions]
+                found = known[id(pods)] = pods, None if len(fits) == len(positions) else fits
+            return found[1]
+
+        return fits_of
 
     def _put_in_order(
         self, router: str, talking: frozenset[str], states: Mapping[str, PodState]

@@ -8,17 +8,18 @@ the same allotments from the same shares, by these rules:
 1. A slot is free if it is free according to all *shares*. What a router takes or frees after its
    last share counts only for that router until its next share.
 2. Each held adapter *claims* one slot. Claims are served in order of waiting time, the longest
-   first. A claim gets a slot on the pod that it names, or otherwise on the pod with the most free
-   slots. The router that holds the adapter may take the slot once the router to which rule 3 would
-   allot the slot has acknowledged the claim, because that router then leaves the slot alone.
+   first. Of the pods that list the adapter, a claim gets a slot on the one that it names, or
+   otherwise on the one with the most free slots. The router that holds the adapter may take the slot
+   once the router to which rule 3 would allot the slot has acknowledged the claim, because that
+   router then leaves the slot alone.
 3. Free slots without a claim are allotted in rotation, by the order of routers and pods. So every
    router can place immediately on some pods, and on the other pods after it has claimed a slot.
 4. Any router may put an adapter that is still loaded on the pod into such a slot, if the pod has
    another unclaimed slot, or if the pod's free slots have not changed for so long that another
    router is unlikely to take one now. (Otherwise the adapter would be loaded again elsewhere, which
    costs more than the rare conflict.)
-5. A router may reuse a slot that it frees until its next share, unless a claim of another router
-   finds no slot.
+5. A router may reuse a slot that it frees on a pod until its next share, unless the oldest claim
+   that found no slot on such pods is another router's.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -36,6 +37,9 @@ class Claim(NamedTuple):
     """The position of the pod on which a slot is wanted; ``None``: any pod."""
     heard_by: Collection[str]
     """Routers that have acknowledged the claim. Known only for this router's own claims."""
+    fits: Sequence[int] | None = None
+    """The positions of the pods that list the adapter; ``None``: all. It is the same object for all
+    adapters on the same pods."""
 
 
 class Allotments(NamedTuple):
@@ -45,8 +49,8 @@ class Allotments(NamedTuple):
     """For each pod, the number of free slots that this router may take."""
     unclaimed: list[int]
     """For each pod, the number of free slots that nobody claims."""
-    may_reuse: bool
-    """Whether the router may reuse a slot that it frees."""
+    may_reuse: list[bool]
+    """For each pod, whether this router may reuse a slot that it frees there."""
 
 
 def allotments_of(
@@ -61,24 +65,32 @@ def allotments_of(
         claims: At most one claim for each adapter.
     """
     left = list(free)
+    everywhere = range(len(left))
     allotted = [0] * len(left)
-    total = sum(left)
-    may_reuse = True
+    whose: dict[int, str] = {}
+    """For pods without a slot for some claim, the router of the oldest such claim."""
+    full: set[int] = set()
+    """The identities of pods, as in ``Claim.fits``, of which none has a slot left."""
     for claim in sorted(claims, key=_age):
-        if not total:
-            may_reuse = claim.router == router
-            break
+        fits = everywhere if claim.fits is None else claim.fits
+        if not fits or id(fits) in full:
+            continue
         pod = claim.pod
         if pod is None or not left[pod]:
-            pod = max(range(len(left)), key=left.__getitem__)
+            pod = max(fits, key=left.__getitem__)
+        if not left[pod]:
+            full.add(id(fits))
+            for each in fits:
+                whose.setdefault(each, claim.router)
+            continue
         left[pod] -= 1
-        total -= 1
         if claim.router == router:
             loser = routers[(pod + left[pod]) % len(routers)]
             allotted[pod] += loser == router or loser in claim.heard_by
     place = routers.index(router)
     for pod, unclaimed in enumerate(left):
         allotted[pod] += rotation(unclaimed, place, pod, len(routers))
+    may_reuse = [whose.get(pod, router) == router for pod in everywhere]
     return Allotments(allotted, left, may_reuse)
 
 

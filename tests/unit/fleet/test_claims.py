@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare
 from lora_router.fleet.peer_shares import PeerShares, Received
@@ -53,11 +54,12 @@ def test_the_claims_of_a_silent_peer_do_not_count() -> None:
 def claims_of(held: dict[str, HeldShare], other: LedgerShare) -> list[tuple[str, str, float]]:
     """Return the claims of this router, which has held adapters since share 1, and of a peer."""
     shares = PeerShares()
-    claims = Claims(shares, lambda adapter: adapter != "not-listed")
+    claims = Claims(shares)
     claims.report(held, 1, 10.0)
     shares.own = Received(LedgerShare("here", 1, EVERY, {}, held, {}), 10.0)
     shares.received["there"] = Received(other, 10.0)
-    found = claims.of({"there"}, {"pod-1": 0}, 10.0)
+    listed_by = {"not-listed": ()}
+    found = claims.of({"there"}, {"pod-1": 0}, listed_by.get, 10.0)
     return [(claim.adapter, claim.router, claim.since) for claim in found]
 
 
@@ -76,3 +78,21 @@ def test_an_adapter_that_needs_no_slot_claims_none() -> None:
     assert (
         claims_of({"not-listed": HeldShare(1.0)}, LedgerShare("there", 1, EVERY, {}, {}, {})) == []
     )
+
+
+def test_a_claim_takes_no_slot_of_a_pod_that_does_not_list_the_adapter() -> None:
+    """Such a slot would be left to a router that has no use for it."""
+    routers = TwoRouters()
+    for router in (routers.here, routers.there):
+        router.put_models(state_of(router, 2), [ServedModel("other"), ServedModel("x", "other")])
+        for adapter in ("a", "b"):
+            router.ledger.reserve(state_of(router, 1), adapter)
+    for _ in range(3):
+        routers.exchange({name: HeldShare(9.0) for name in ("c", "d", "e")})
+    here = state_of(routers.here, 2).beliefs
+    allotment = here.peers.allotment
+    assert allotment is not None
+    assert (allotment.slots, allotment.may_reuse) == (1, True)
+    first = state_of(routers.here, 1).beliefs.peers.allotment
+    assert first is not None
+    assert not first.may_reuse

@@ -11,15 +11,20 @@ ROUTERS = ("router-0", "router-1", "router-2")
 
 
 def claim(
-    since: float, router: str, *, pod: int | None = None, heard_by: Sequence[str] = ROUTERS
+    since: float,
+    router: str,
+    *,
+    pod: int | None = None,
+    heard_by: Sequence[str] = ROUTERS,
+    fits: Sequence[int] | None = None,
 ) -> Claim:
-    return Claim(since, router, f"adapter-{since}", pod, heard_by)
+    return Claim(since, router, f"adapter-{since}", pod, heard_by, fits)
 
 
 def test_a_lone_router_is_allotted_every_slot() -> None:
     allotments = allotments_of("router-0", ["router-0"], [2, 0, 1], [])
     assert allotments.allotted == [2, 0, 1]
-    assert allotments.may_reuse
+    assert all(allotments.may_reuse)
 
 
 def test_the_claim_that_has_waited_longest_gets_the_last_slot() -> None:
@@ -53,23 +58,54 @@ def test_a_claim_gets_the_pod_that_it_names_or_else_the_one_with_the_most_free_s
 
 
 def test_a_router_reuses_what_it_frees_unless_a_claim_of_another_finds_no_slot() -> None:
-    assert not allotments_of("router-0", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
-    assert allotments_of("router-1", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse
+    assert allotments_of("router-0", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse == [False]
+    assert allotments_of("router-1", ROUTERS, [0], [claim(1.0, "router-1")]).may_reuse == [True]
+
+
+def test_a_claim_gets_a_slot_of_a_pod_that_lists_the_adapter_or_none() -> None:
+    mine = claim(1.0, "router-1", fits=[0, 1])
+    assert allotments_of("router-1", ROUTERS, [0, 1, 4], [mine]).unclaimed == [0, 0, 4]
+
+    full = allotments_of("router-0", ROUTERS, [0, 0, 4], [mine])
+    assert full.unclaimed == [0, 0, 4]
+    assert full.may_reuse == [False, False, True]
+
+
+def test_a_pod_is_left_to_the_claim_that_has_waited_longest_for_it() -> None:
+    claims = [claim(2.0, "router-0", fits=[1, 2]), claim(1.0, "router-1", fits=[0, 1])]
+    assert allotments_of("router-0", ROUTERS, [0, 0, 0], claims).may_reuse == [False, False, True]
+    assert allotments_of("router-1", ROUTERS, [0, 0, 0], claims).may_reuse == [True, True, False]
+
+
+def test_claims_to_no_pods_at_all_are_no_fault() -> None:
+    assert allotments_of("router-0", ROUTERS, [], [claim(1.0, "router-0")]).allotted == []
+    claims = [claim(1.0, "router-0", fits=[])]
+    assert allotments_of("router-0", ROUTERS, [3], claims).unclaimed == [3]
 
 
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=6),
     st.lists(
-        st.tuples(st.floats(0, 10), st.sampled_from(ROUTERS), st.none() | st.integers(0, 5)),
+        st.tuples(
+            st.floats(0, 10),
+            st.sampled_from(ROUTERS),
+            st.none() | st.integers(0, 5),
+            st.none() | st.sets(st.integers(0, 5)),
+        ),
         max_size=6,
     ),
 )
 def test_no_slot_is_allotted_to_two_routers(
-    free: list[int], waiting: list[tuple[float, str, int | None]]
+    free: list[int], waiting: list[tuple[float, str, int | None, set[int] | None]]
 ) -> None:
     claims = [
-        claim(since, router, pod=pod if pod is None or pod < len(free) else None)
-        for since, router, pod in waiting
+        claim(
+            since,
+            router,
+            pod=pod if pod is None or pod < len(free) else None,
+            fits=None if fits is None else [each for each in fits if each < len(free)],
+        )
+        for since, router, pod, fits in waiting
     ]
     parts = [allotments_of(router, ROUTERS, free, claims) for router in ROUTERS]
     for pod, slots in enumerate(free):
