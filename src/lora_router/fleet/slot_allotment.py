@@ -9,7 +9,7 @@ the same allotments from the same shares, by these rules:
    last share counts only for that router until its next share.
 2. Each held adapter *claims* one slot. Claims are served in order of waiting time, the longest
    first. Of the pods that list the adapter, a claim gets a slot on the one that it names, or
-   otherwise on the one with the most free slots. The router that holds the adapter may take the slot
+   otherwise on the one with the most free slots. The router that holds the adapter may take it
    once the router to which rule 3 would allot the slot has acknowledged the claim, because that
    router then leaves the slot alone.
 3. Free slots without a claim are allotted in rotation, by the order of routers and pods. So every

@@ -47,6 +47,8 @@ class Misplaced:
     """When its first request was sent to the pod."""
     closing: tuple[PodState, str] | None = None
     """The slot that is closed for it."""
+    slots: int = 0
+    """The slots of the pods that could take its requests, when it began to wait."""
     bases: BaseModels = field(init=False)
     """The base models of the pod."""
 
@@ -62,8 +64,8 @@ class MisplacedAdapters:
 
         Args:
             slots: The closed slots.
-            may_close: Returns whether a further slot may be closed on the pods of some base models,
-                which have so many.
+            may_close: Returns whether a further one of so many slots may be closed, on the pods of
+                some base models.
         """
         self._slots = slots
         self._may_close = may_close
@@ -71,8 +73,6 @@ class MisplacedAdapters:
         """Those on each pod, the one that has waited longest first."""
         self._next: dict[BaseModels, dict[Misplaced, None]] = {}
         """Those for which no slot is closed, by base models, in order."""
-        self._slots_of: dict[BaseModels, int] = {}
-        """The slots of the pods of the same base models."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class MisplacedAdapters:
             pod: The pod.
             adapter: The adapter.
             now: The time.
-            slots: The slots of all pods of the same base models.
+            slots: The slots of the pods that could take its requests.
             heir: The adapter there, with a slot that is closed for it already.
 
         Returns:
@@ -123,10 +123,10 @@ class MisplacedAdapters:
             reopened = None if heir is None else self._slots.reopen(heir)
             return [] if reopened is None else [reopened]
         misplaced = on_pod[adapter] = heir or Misplaced(pod, adapter, now)
+        misplaced.slots = slots
         self._by_pod[pod] = on_pod
         self._count += 1
         if heir is None:
-            self._slots_of[misplaced.bases] = slots
             self._wait(misplaced)
         self._slots.wait_on(misplaced.pod, adapter, misplaced)
         self.serve(now)
@@ -176,7 +176,7 @@ class MisplacedAdapters:
             for misplaced in tuple(islice(waiting, _LOOKED_AT)):
                 if now - misplaced.since < PATIENCE_SECONDS:
                     break
-                if not self._may_close(bases, self._slots_of.get(bases, 0)):
+                if not self._may_close(bases, misplaced.slots):
                     break
                 slot = self._choose(misplaced)
                 if slot is not None:
@@ -203,7 +203,6 @@ class MisplacedAdapters:
             del waiting[misplaced]
             if not waiting:
                 del self._next[misplaced.bases]
-                self._slots_of.pop(misplaced.bases, None)
 
     def _choose(self, misplaced: Misplaced) -> tuple[PodState, str] | None:
         """Return the slot of its pod with the fewest requests in flight that may be closed."""

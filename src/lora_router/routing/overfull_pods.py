@@ -33,7 +33,7 @@ class OverfullPods:
             for adapter in without_slot(state):
                 found = self._finder.among(self._fleet.serving(adapter).pods, None, None)
                 if not isinstance(found, Refused):
-                    self._room.misplaced(state, adapter, found.fleet_slots)
+                    self._room.misplaced(state, adapter, found.load().slots)
 
 
 def without_slot(state: PodState) -> Sequence[str]:

@@ -364,7 +364,7 @@ class Reception:
         self.room.joined(adapter)
         if pick.without_slot:
             state = routed.reservation.state
-            self.room.misplaced(state, adapter, candidates.fleet_slots, heir)
+            self.room.misplaced(state, adapter, candidates.load().slots, heir)
 
     def _resolve(self, held: Held, outcome: Outcome) -> None:
         self.room.remove(held)

@@ -15,11 +15,11 @@ Rules:
    adapters, those that could be elsewhere leave a full pod to those that could not.
 3. A request that may not be held (any longer) goes to a pod that has no slot for its adapter. A
    slot of that pod is closed for it soon (``misplaced``).
-4. Of the slots on the pods of one base model, at most a share is closed at the same time, by all
-   routers that are peers (``Overload.closed_slots_share``). Each closed slot runs fewer requests
-   while it drains, and the adapter in it has to be loaded again elsewhere, so a fleet that closes
-   many slots is slower for everybody. The others wait until a slot is open again, in the order in
-   which they became impatient.
+4. On the pods of one base model, as many slots may be closed at the same time as a share of those
+   that the request could get, by all routers that are peers (``Overload.closed_slots_share``). Each
+   closed slot runs fewer requests while it drains, and the adapter in it has to be loaded again
+   elsewhere, so a fleet that closes many slots is slower for everybody. The others wait until a
+   slot is open again, in the order in which they became impatient.
 5. A large fleet is not searched in full: ``LOOKED_AT`` pods represent it, a different run of them
    each time, so that the search costs the same in every fleet.
 """
@@ -158,7 +158,7 @@ def _choose(candidates: Candidates, now: float, *, has_one: bool) -> tuple[PodVi
         has_one: Whether a slot is closed for the request already, which opens in exchange.
     """
     waiting = candidates.waiting
-    slots = candidates.fleet_slots
+    slots = candidates.load().slots
     if not waiting.may_close(candidates.base_models, slots, has_one=has_one):
         return None
     return _emptiest(candidates, now, lambda _name: True)

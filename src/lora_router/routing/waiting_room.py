@@ -375,7 +375,7 @@ class WaitingRoom:
         Args:
             state: The pod.
             adapter: The adapter, of which a request was just sent there.
-            slots: The slots of all pods of the same base models.
+            slots: The slots of the pods that could take its requests.
             heir: Has the slot that was closed for the request.
         """
         now = self._clock.now()

@@ -31,7 +31,7 @@ class Waiting(Protocol):
 
         Args:
             bases: The base models.
-            slots: The slots of these pods.
+            slots: The slots that could be closed.
             has_one: Whether one that is closed opens in exchange.
         """
 
