@@ -144,8 +144,10 @@ class PodLoads:
         self.retiring = {name: None for name in listed if retirement.is_outdated(name)}
         self.misplaced = {
             name: None
-            for name in self.belonged - self.wanted.keys()
-            if name in listed and retirement.is_bound_elsewhere(name, state)
+            for name in listed
+            if name in self.belonged
+            and name not in self.wanted
+            and retirement.is_bound_elsewhere(name, state)
         }
 
     def plan(self, wanted: Mapping[str, Place]) -> None:
