@@ -259,7 +259,7 @@ class AdapterBeliefs:
         self._strangers.scraped(
             self.active, (self.expected, self._used_since_scrape), shown - in_flight, self.peers
         )
-        for adapter in self._strangers.adapters:
+        for adapter in sorted(self._strangers.adapters):
             self._touch(adapter, ELSEWHERE)
         self._used_since_scrape.clear()
         self._merge()

@@ -31,7 +31,7 @@ Rules:
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from lora_router.clock import Clock
 from lora_router.fleet.base_totals import BaseModels
@@ -335,9 +335,10 @@ class WaitingRoom:
         return [(queue.place, queue) for model in waiting for queue in self.roll.of_model(model)]
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
-        for adapter in adapters:
-            for queue in self.roll.of_model(adapter):
-                self._agenda.add(queue)
+        models, of_model = self.roll.models, self.roll.of_model
+        found = [queue for each in adapters if each in models for queue in of_model(each)]
+        for queue in sorted(found, key=attrgetter("place")):
+            self._agenda.add(queue)
 
     def _reopen_slot(self, queue: Queue) -> None:
         adapter = self._slots.reopen(queue)
