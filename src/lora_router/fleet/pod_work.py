@@ -185,7 +185,8 @@ class PodWork:
 
     def hear(self, seconds: float, now: float) -> None:
         """Count what a peer has sent, of which it says how long the pod needs for it."""
-        self.empty_at = min(max(now, self.empty_at) + seconds, now + MOST_HEARD_SECONDS)
+        longer = min(max(now, self.empty_at) + seconds, now + MOST_HEARD_SECONDS)
+        self.empty_at = max(self.empty_at, longer)
         self._heard_end = self.empty_at + self._shift
 
     def begin_load(self, seconds: float, now: float) -> None:

@@ -146,6 +146,11 @@ def test_peers_cannot_make_a_queue_endless() -> None:
         pods[1].work.hear(600.0, pods.clock.now())
     assert pods.pending() == MOST_HEARD_SECONDS
 
+    own = 2 * MOST_HEARD_SECONDS
+    pods.send(own, number=2)
+    pods[2].work.hear(1.0, pods.clock.now())
+    assert pods.pending(2) == own, "and not shorter"
+
 
 def test_peers_are_told_once_of_what_is_not_processed_yet() -> None:
     pods = Pods()
