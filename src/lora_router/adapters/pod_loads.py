@@ -69,7 +69,8 @@ class PodLoads:
         self.wanted: Mapping[str, Place] = _NO_PLACES
         """What belongs there by served name, the most urgent first."""
         self.belonged: set[str] = set()
-        """What it lists and what has belonged there by some plan. The rest is not the loader's."""
+        """What has belonged there by some plan, as long as the pod lists it. Other adapters that it
+        lists are not the loader's."""
         self.missing: dict[str, Place] = {}
         """What of it must be loaded, in the same order."""
         self.retiring: dict[str, None] = {}
@@ -134,7 +135,7 @@ class PodLoads:
         """
         state = self.state
         listed = state.adapters
-        self.catalog = self.state.catalog
+        self.catalog = state.catalog
         self.missing = {
             name: place
             for name, place in self.wanted.items()

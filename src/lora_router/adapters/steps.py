@@ -122,7 +122,10 @@ def next_step(pod: PodLoads, now: float, around: Surroundings) -> Step:
 def _steps_in_order(
     pod: PodLoads, now: float, around: Surroundings
 ) -> Iterator[Load | Withdraw | Wait]:
-    """Yield what could be done on a pod, until it is no ``Wait``."""
+    """Yield the next steps on a pod, the most urgent first.
+
+    The first one that is no ``Wait`` is to be done.
+    """
     for name in pod.retiring:
         if _may_retire(name, around):
             yield _pause(pod, name, now, around) or Withdraw(name, "outdated")

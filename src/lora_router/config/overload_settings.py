@@ -26,9 +26,9 @@ class OverloadSettings(BaseModel):
     )
     closed_slots_share: kinds.Fraction = Field(
         0.1,
-        description="Share of the fleet's adapter slots that may be closed at the same time to "
-        "further requests of the adapters in them, so that adapters that wait get these slots. "
-        "Peers count together. At least one slot, unless it is 0.",
+        description="Share of the adapter slots on the pods of a base model that may be closed at "
+        "the same time to further requests of the adapters in them, so that adapters that wait get "
+        "these slots. Peers count together. At least one slot, unless it is 0.",
     )
     max_requests_per_pod: Annotated[
         Annotated[kinds.Whole, Field(ge=1, le=1_000_000)] | None,

@@ -41,11 +41,12 @@ def wanted_status(
                 _condition(record, "Ready", "ValidationFailed", problem, holds=False),
             ],
         )
-    accepted = "" if adapter is None else f"adapter {adapter.name} of {adapter.base_model}"
-    if record.translation.note:
-        accepted = f"{accepted}; {record.translation.note}"
     if invalid:
         accepted = f"{invalid}; the last valid spec stays in use"
+    else:
+        accepted = "" if adapter is None else f"adapter {adapter.name} of {adapter.base_model}"
+        if record.translation.note:
+            accepted = f"{accepted}; {record.translation.note}"
     phase, ready = _phase(state), state.loaded > 0
     return ModelAdapterStatus(
         phase,

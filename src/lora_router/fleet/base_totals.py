@@ -5,13 +5,10 @@ busy and how full the fleet is has to be known for each of them. Pods that serve
 models count together.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState
-
-BaseModels = frozenset[str]
-"""The names of the base models that a pod serves. Most pods serve one."""
 
 
 class Counted(NamedTuple):
@@ -21,7 +18,6 @@ class Counted(NamedTuple):
     requests: int
     """Of this router and its peers."""
     slots: int
-    """0: their number is not known."""
     free: int
 
 
@@ -37,24 +33,23 @@ class Total:
 class BaseTotals:
     """The sums by base models."""
 
-    def __init__(self, pods: Iterable[PodState]) -> None:
-        """Count pods."""
+    def __init__(self) -> None:
         self._counted: dict[PodState, Counted] = {}
         self._totals: dict[BaseModels, Total] = {}
-        for pod in pods:
-            self.count(pod)
 
     def of(self, bases: BaseModels) -> Total:
         """Return the sums of the pods that serve some base models."""
         return self._totals.get(bases) or Total()
 
-    def count(self, pod: PodState) -> None:
-        """Count a pod as it is now."""
-        beliefs = pod.beliefs
-        free = beliefs.free_slots
-        slots = 0 if free is None else beliefs.slots or 0
-        requests = pod.in_flight + beliefs.peers.requests
-        now = Counted(pod.base_models, requests, slots, max(0, free or 0))
+    def count(self, pod: PodState, slots: int, free: int) -> None:
+        """Count a pod as it is now.
+
+        Args:
+            pod: The pod.
+            slots: Its slots; 0: their number is not known.
+            free: Those without an adapter in flight.
+        """
+        now = Counted(pod.base_models, pod.in_flight + pod.beliefs.peers.requests, slots, free)
         before = self._counted.get(pod)
         if before != now:
             if before is not None:

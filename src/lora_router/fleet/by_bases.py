@@ -6,7 +6,7 @@ A fleet may serve several base models. What is usual for a large one is slow for
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 
 _MOST = 256
 """Sets of base models of which something is kept. Lists of pods may change, and lie."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
+BaseModels = frozenset[str]
+"""The names of the base models that a pod serves. Most pods serve one."""
 MAX_CATALOG_BYTES = 256 * 1024 * 1024
 """Approximate memory of the catalogs of all pods. A list that needs more is not stored."""
 _BYTES_PER_MODEL = 160
@@ -28,7 +30,7 @@ class ServedModel:
 class Catalog:
     """Base models and adapters. Pods that serve the same models have the same catalog object."""
 
-    base_models: frozenset[str]
+    base_models: BaseModels
     adapters: Mapping[str, str | None]
     """The adapters, each with its base model's name if that is known."""
     fingerprint: int = 0

@@ -4,8 +4,8 @@ The history is kept by model and by whether the answer is streamed: the first by
 is not streamed comes when the whole answer is ready. Base models of different sizes are apart.
 """
 
-from lora_router.fleet.base_totals import BaseModels
 from lora_router.fleet.by_bases import ByBases
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.health import HealthRules
 
 UNKNOWN_SECONDS = 10.0

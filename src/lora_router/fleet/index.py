@@ -8,7 +8,8 @@ source of truth.
 
 from collections.abc import Callable, Collection, Iterable
 
-from lora_router.fleet.base_totals import BaseModels, BaseTotals, Total
+from lora_router.fleet.base_totals import BaseTotals, Total
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.idle_adapters import idle_on
 from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_state import PodState
@@ -81,9 +82,12 @@ class FleetIndex:
 
     def total_of(self, bases: BaseModels) -> Total:
         """Return the load and the slots of the ready pods that serve some base models."""
-        if self._by_base is None:
-            self._by_base = BaseTotals(self._active)
-        return self._by_base.of(bases)
+        totals = self._by_base
+        if totals is None:
+            totals = self._by_base = BaseTotals()
+            for pod, (_, slots, free) in self._active.items():
+                totals.count(pod, slots, free)
+        return totals.of(bases)
 
     # Updates from the fleet and the ledger
 
@@ -186,7 +190,7 @@ class FleetIndex:
         else:
             self.with_room.remove(pod)
         if self._by_base is not None:
-            self._by_base.count(pod)
+            self._by_base.count(pod, now_slots, now_free)
         for follow in self.followers:
             follow(pod)
 

@@ -5,12 +5,15 @@ this router may take.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar
 
 from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, SentShare
 from lora_router.fleet.peer_shares import MISSED, QUIET, PeerShares, Received
 from lora_router.fleet.pod_allotments import PodAllotments
 from lora_router.fleet.pod_state import PodState
+
+_OfPod = TypeVar("_OfPod", PodShare, SentShare)
 
 
 class Peers:
@@ -101,15 +104,15 @@ class Peers:
             state = states.get(name)
             if state is None:
                 continue
-            found = _share_on(state, share)
+            found = _share_on(state, share.pods)
             begun = 0.0 if last is None or has_faded else _begun_loads(state, router, found)
             if state.beliefs.put_share(router, found, last_at):
                 changed[state] = None
             if begun:
                 state.work.begin_load(begun, now)
-        for name, sent in share.sent.items():
+        for name in share.sent:
             state = states.get(name)
-            if state is not None and sent.server == (state.pod.address, state.pod.uid):
+            if state is not None and (sent := _share_on(state, share.sent)) is not None:
                 state.work.hear(sent.seconds, now)
         allotted = self.allotments.renew_after(tuple(changed), states, now)
         changed.update((state, None) for state in allotted)
@@ -154,7 +157,7 @@ class Peers:
             state
             for state in new
             for router, received in self._shares.received.items()
-            if state.beliefs.put_share(router, _share_on(state, received.share), received.at)
+            if state.beliefs.put_share(router, _share_on(state, received.share.pods), received.at)
         ]
 
 
@@ -168,10 +171,15 @@ def _differences(before: Mapping[str, PodShare], after: Mapping[str, PodShare]) 
     return differences
 
 
-def _share_on(state: PodState, share: LedgerShare) -> PodShare | None:
-    """Return what a share has for a pod; ``None``: nothing, or it is about another server."""
+def _share_on(state: PodState, shares: Mapping[str, _OfPod]) -> _OfPod | None:
+    """Return what shares have for a pod; ``None``: nothing, or it is about another server.
+
+    Args:
+        state: The pod.
+        shares: A part of a peer's share, by pod name.
+    """
     pod = state.pod
-    found = share.pods.get(pod.name)
+    found = shares.get(pod.name)
     return found if found is not None and found.server == (pod.address, pod.uid) else None
 
 

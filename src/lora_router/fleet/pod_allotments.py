@@ -7,7 +7,7 @@ the last shares require: while nobody claims a slot, only the pods that changed.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_shares import PeerShares
 from lora_router.fleet.pod_peers import Allotment
@@ -135,7 +135,10 @@ class PodAllotments:
         return changed
 
     def _fits(self) -> Callable[[str], Sequence[int] | None]:
-        """Return what returns the positions of the pods that list an adapter; ``None``: all."""
+        """Make a function that returns the positions of the pods that list an adapter.
+
+        It returns ``None`` for all pods, and the same object for all adapters on the same pods.
+        """
         positions, listing = self._positions, self._listing
         known: dict[int, tuple[Collection[PodState], Sequence[int] | None]] = {}
 

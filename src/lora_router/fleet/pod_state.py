@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from lora_router.fleet.adapter_beliefs import AdapterBeliefs
-from lora_router.fleet.catalog import EMPTY, Catalog
+from lora_router.fleet.catalog import EMPTY, BaseModels, Catalog
 from lora_router.fleet.health import PodHealth
 from lora_router.fleet.load_seconds import Loads
 from lora_router.fleet.pod import Pod
@@ -39,8 +39,8 @@ class PodView(Protocol):
         """Adapters that the pod serves, each with its base model's name if that is known."""
 
     @property
-    def base_models(self) -> frozenset[str]:
-        """The names of the base models that the pod serves. Most pods serve one."""
+    def base_models(self) -> BaseModels:
+        """The names of the base models that the pod serves."""
 
     @property
     def beliefs(self) -> AdapterBeliefs:
@@ -97,7 +97,7 @@ class PodState:
         """The number of consecutive scrapes for which the pod could not be reached."""
 
     @property
-    def base_models(self) -> frozenset[str]:
+    def base_models(self) -> BaseModels:
         """Base models that the pod serves."""
         return self.catalog.base_models
 

@@ -12,8 +12,9 @@ Rules:
 - The first byte of a streamed answer shows that all tokens up to this request are processed, even
   if they were expected to take longer.
 - Tokens leave with their request's reservation, exactly once: when it ends, or moves elsewhere.
-- What peers sent joins the queue when they tell it, a tenth of a second later. Nobody tells when it
-  leaves, so it stays for as long as the pod is expected to need.
+- Prompts that peers sent join the queue when a report tells of them, about a tenth of a second
+  later. No report tells when they are processed, so they stay for as long as the pod is expected to
+  need.
 - Adapters that requests bring to the pod are loaded one after the other, each for as long as is
   believed. One of them counts only once it has taken longer than any load from host memory: what
   is believed of where an adapter is may be wrong, and a load that is slow shows itself. The first
@@ -40,9 +41,9 @@ _FASTER, _SLOWER = 1.06, 0.98
 """What a speed is multiplied by if one was seen that is higher, or lower. By these two, a quarter
 of the speeds that are seen are higher than what is learned."""
 _LEAST_TOLD_SECONDS = 0.01
-"""Peers are not told of what the pod processes faster, in the time between two reports."""
+"""Peers are not told of prompts between two reports that together take less."""
 MOST_HEARD_SECONDS = 600.0
-"""A queue is not longer than this by what peers tell."""
+"""What peers tell makes no queue longer than this."""
 _LOWEST, _HIGHEST = 100.0, 1_000_000.0
 """Bounds of a speed in tokens a second."""
 _SLOW_LOAD_SECONDS = 0.2

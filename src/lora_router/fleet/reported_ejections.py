@@ -11,7 +11,7 @@ Rules, because a peer can be wrong or hostile:
 from collections.abc import Callable, Mapping
 from itertools import islice
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.health import HEALTHY, SUSPECT
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState

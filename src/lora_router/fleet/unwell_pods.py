@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.health import (
     EJECTED,
     HEALTHY,

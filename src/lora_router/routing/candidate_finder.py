@@ -57,7 +57,7 @@ class CandidateFinder:
         if pod_filter is None and subset is None:
             whole = self._whole.get(id(group))
             if whole is None:
-                whole = self._whole[id(group)] = self._of(group)
+                whole = self._whole[id(group)] = self._of(group, group)
             return whole
         key = (id(group), pod_filter, subset)
         found = self._narrowed.get(key)
@@ -66,14 +66,14 @@ class CandidateFinder:
                 pods = _narrow(group, pod_filter, subset)
             except SelectorError as error:
                 return Refused(Refusal.BAD_SELECTOR, detail=str(error))
-            found = Candidates.of(pods, self._waiting, self._fleet.prefixes, group)
+            found = self._of(pods, group)
             if len(self._narrowed) >= _REMEMBERED:
                 del self._narrowed[next(iter(self._narrowed))]
             self._narrowed[key] = found
         return found or Refused(Refusal.NONE_SELECTED)
 
-    def _of(self, pods: Collection[PodState]) -> Candidates:
-        return Candidates.of(pods, self._waiting, self._fleet.prefixes)
+    def _of(self, pods: Collection[PodState], group: PodGroup) -> Candidates:
+        return Candidates.of(pods, self._waiting, self._fleet.prefixes, group)
 
     def selects(
         self, state: PodState, pod_filter: str | None, subset: frozenset[str] | None

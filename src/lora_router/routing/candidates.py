@@ -24,7 +24,7 @@ import random
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.load_order import LoadOrder
 from lora_router.fleet.pod_group import PodGroup
@@ -79,8 +79,8 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
     """
 
     _group: PodGroup | None
-    _fleet: PodGroup | None
-    """The group from which the pods were chosen."""
+    _chosen_from: PodGroup | None
+    """The group from which the pods were chosen, or which they are."""
     members: frozenset[PodView]
     """The same pods as a set."""
     waiting: Waiting
@@ -112,7 +112,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         """
         made = cls(pods)
         made._group = pods if isinstance(pods, PodGroup) else None
-        made._fleet = made._group or chosen_from
+        made._chosen_from = made._group or chosen_from
         made.members = pods.members if isinstance(pods, PodGroup) else frozenset(made)
         made.waiting = waiting
         made.inspected = made
@@ -123,7 +123,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
 
     def some(self, pods: Iterable[PodView]) -> "Candidates":
         """Return candidates that are some of these."""
-        return Candidates.of(pods, self.waiting, self.prefixes, self._fleet)
+        return Candidates.of(pods, self.waiting, self.prefixes, self._chosen_from)
 
     @property
     def fleet_index(self) -> FleetIndex | None:
@@ -141,7 +141,7 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
 
         If the fleet is not known, they are those of the candidates.
         """
-        group = self._fleet
+        group = self._chosen_from
         if group is None:
             return self.load().slots
         index = group.fleet

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.counts import change
 from lora_router.routing.slot_closing import in_flight
 
 NEVER = float("-inf")
@@ -88,7 +89,7 @@ class ClosedSlots:
         owner.closing = slot
         self._since[slot] = now
         self._bases[slot] = pod.base_models
-        self._count(pod.base_models, 1)
+        change(self._counts, pod.base_models, 1)
         self._by_adapter.setdefault(adapter, {})[pod] = owner
         self._by_pod.setdefault(pod, {})[adapter] = owner
         return other
@@ -100,7 +101,7 @@ class ClosedSlots:
         pod, adapter = owner.closing
         owner.closing = None
         since = self._since.pop((pod, adapter))
-        self._count(self._bases.pop((pod, adapter)), -1)
+        change(self._counts, self._bases.pop((pod, adapter)), -1)
         if not in_flight(pod, adapter):
             self.seconds = max(self._now() - since, _KEPT_SHARE * self.seconds)
         self._drop(pod, adapter)
@@ -137,13 +138,6 @@ class ClosedSlots:
     def adapters_on(self, pod: PodState) -> Collection[str]:
         """Return the adapters in the closed slots of a pod."""
         return self._by_pod.get(pod, {}).keys()
-
-    def _count(self, bases: BaseModels, more: int) -> None:
-        left = self._counts.get(bases, 0) + more
-        if left:
-            self._counts[bases] = left
-        else:
-            del self._counts[bases]
 
     def _drop(self, pod: PodState, adapter: str) -> None:
         pods = self._by_adapter.get(adapter)

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.slot_closing import in_flight, open_slots
+from lora_router.routing.slot_queues import SlotQueues
 
 MOST = 1024
 """How many adapters are remembered."""
@@ -71,8 +72,8 @@ class MisplacedAdapters:
         self._may_close = may_close
         self._by_pod: dict[PodState, dict[str, Misplaced]] = {}
         """Those on each pod, the one that has waited longest first."""
-        self._next: dict[BaseModels, dict[Misplaced, None]] = {}
-        """Those for which no slot is closed, by base models, in order."""
+        self._next = SlotQueues[Misplaced]()
+        """Those for which no slot is closed."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -112,7 +113,7 @@ class MisplacedAdapters:
         on_pod = self._by_pod.get(pod, {})
         known = on_pod.get(adapter)
         if known is not None and heir is not None:
-            self._wait_no_more(known)
+            self._next.remove(known)
             reopened = self._slots.hand_over(heir, known)
             return [] if reopened is None else [reopened]
         if (
@@ -127,7 +128,7 @@ class MisplacedAdapters:
         self._by_pod[pod] = on_pod
         self._count += 1
         if heir is None:
-            self._wait(misplaced)
+            self._next.add(misplaced)
         self._slots.wait_on(misplaced.pod, adapter, misplaced)
         self.serve(now)
         return []
@@ -147,9 +148,8 @@ class MisplacedAdapters:
             if misplaced.adapter not in pod.in_flight_adapters:
                 changed += self._forget(misplaced, on_pod)
         robbed = [each for each in on_pod.values() if each.closing and not in_flight(*each.closing)]
-        served = [each for each in on_pod.values() if _has_slot(each)]
-        free = max(len(on_pod) - excess(pod), len(robbed), len(served))
-        in_order = sorted(on_pod.values(), key=lambda each: each not in served)
+        in_order = sorted(on_pod.values(), key=_has_slot, reverse=True)
+        free = max(len(on_pod) - excess(pod), len(robbed), sum(map(_has_slot, in_order)))
         for misplaced in in_order[:free]:
             if misplaced in robbed:
                 robbed.remove(misplaced)
@@ -161,48 +161,38 @@ class MisplacedAdapters:
         for misplaced in robbed:
             reopened = self._slots.reopen(misplaced)
             changed += () if reopened is None else (reopened,)
-            self._wait(misplaced)
+            self._next.add(misplaced)
         if not on_pod:
             del self._by_pod[pod]
         return changed
 
     def robbed(self, misplaced: Misplaced) -> None:
         """Let one wait again, because the slot that was closed for it is now another's."""
-        self._wait(misplaced)
+        self._next.add(misplaced)
 
     def serve(self, now: float) -> None:
         """Close slots for the next ones that have waited for long enough, while that is allowed."""
-        for bases, waiting in tuple(self._next.items()):
+        for waiting in self._next.each():
             for misplaced in tuple(islice(waiting, _LOOKED_AT)):
                 if now - misplaced.since < PATIENCE_SECONDS:
                     break
-                if not self._may_close(bases, misplaced.slots):
+                if not self._may_close(misplaced.bases, misplaced.slots):
                     break
                 slot = self._choose(misplaced)
                 if slot is not None:
-                    self._wait_no_more(misplaced)
+                    self._next.remove(misplaced)
                     self._slots.close(misplaced, slot, now)
 
     def _forget(self, misplaced: Misplaced, on_pod: dict[str, Misplaced]) -> Iterator[str]:
         """Forget one; yield the adapters that may join its pod again."""
         del on_pod[misplaced.adapter]
-        self._wait_no_more(misplaced)
+        self._next.remove(misplaced)
         self._count -= 1
         self._slots.wait_no_more_on(misplaced.pod, misplaced.adapter)
         yield misplaced.adapter
         reopened = self._slots.reopen(misplaced)
         if reopened is not None:
             yield reopened
-
-    def _wait(self, misplaced: Misplaced) -> None:
-        self._next.setdefault(misplaced.bases, {})[misplaced] = None
-
-    def _wait_no_more(self, misplaced: Misplaced) -> None:
-        waiting = self._next.get(misplaced.bases)
-        if waiting is not None and misplaced in waiting:
-            del waiting[misplaced]
-            if not waiting:
-                del self._next[misplaced.bases]
 
     def _choose(self, misplaced: Misplaced) -> tuple[PodState, str] | None:
         """Return the slot of its pod with the fewest requests in flight that may be closed."""
@@ -224,9 +214,7 @@ def _has_slot(misplaced: Misplaced) -> bool:
     pod = misplaced.pod
     metrics, active = pod.metrics, pod.beliefs.active
     return (
-        metrics is not None
-        and metrics.scraped_at > misplaced.since
-        and (misplaced.adapter in active)
+        metrics is not None and metrics.scraped_at > misplaced.since and misplaced.adapter in active
     )
 
 

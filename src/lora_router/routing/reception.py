@@ -12,7 +12,7 @@ from time import perf_counter
 from msgspec import structs
 
 from lora_router.clock import Clock
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodView

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.routing.algorithm import Hold
+from lora_router.routing.counts import change
 from lora_router.routing.waiting_queue import Held, Question, Queue
 
 _Key = TypeVar("_Key", str, int)
@@ -109,9 +110,8 @@ class Roll:
         if held.home is not None:
             queue.by_home.setdefault(held.home, OrderedDict())[held] = None
         self.held += 1
-        model = queue.question.model
-        self._held_by_model[model] = self._held_by_model.get(model, 0) + 1
-        self._held_by_bases[queue.bases] = self._held_by_bases.get(queue.bases, 0) + 1
+        change(self._held_by_model, queue.question.model, 1)
+        change(self._held_by_bases, queue.bases, 1)
 
     def leave(self, held: Held, queue: Queue) -> None:
         """Remove a request from its queue, and the queue if it is empty then."""
@@ -124,12 +124,8 @@ class Roll:
                 del queue.by_home[held.home]
         self.held -= 1
         question = queue.question
-        left = self._held_by_model[question.model] = self._held_by_model[question.model] - 1
-        if not left:
-            del self._held_by_model[question.model]
-        left = self._held_by_bases[queue.bases] = self._held_by_bases[queue.bases] - 1
-        if not left:
-            del self._held_by_bases[queue.bases]
+        change(self._held_by_model, question.model, -1)
+        change(self._held_by_bases, queue.bases, -1)
         if not queue.requests:
             del self.queues[question]
             _discard(self._by_model, question.model, queue)

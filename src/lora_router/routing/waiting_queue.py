@@ -25,7 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from lora_router.clock import Timer
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates

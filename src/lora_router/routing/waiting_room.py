@@ -34,8 +34,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter, itemgetter
 
 from lora_router.clock import Clock
-from lora_router.fleet.base_totals import BaseModels
-from lora_router.fleet.catalog import Catalog
+from lora_router.fleet.catalog import BaseModels, Catalog
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
@@ -44,11 +43,11 @@ from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.expected_waits import ExpectedWaits
-from lora_router.routing.impatience import Impatience
 from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Limits, Roll
+from lora_router.routing.slot_queues import SlotQueues
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Place, Question, Queue
@@ -95,7 +94,8 @@ class WaitingRoom:
         )
         """How long requests will probably wait."""
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
-        self._impatient = Impatience(self.patience_seconds, clock.now)
+        self._impatient = SlotQueues[Queue]()
+        """The queues that have waited for long, and for which no slot could be closed."""
         self._agenda: Agenda[Item] = Agenda(clock)
         self._asking = Asking(receptionist, self._agenda, self._lines, clock)
         self._agenda.work_on = self._asking.work
@@ -156,11 +156,7 @@ class WaitingRoom:
     def add(self, held: Held, hold: Hold, candidates: Candidates, bases: BaseModels) -> None:
         """Add a request that its algorithm holds.
 
-        Args:
-            held: The request.
-            hold: The algorithm's answer.
-            candidates: The pods that may take it, maybe none yet.
-            bases: The base models of these pods, or of those that may take it later.
+        ``bases`` are the base models of the pods that may take it now, or once they can.
         """
         question, roll = held.question, self.roll
         queue = roll.queues.get(question)
@@ -192,7 +188,11 @@ class WaitingRoom:
                 other = self._slots.close(queue, (slot[0], slot[1]), self._clock.now())
                 if isinstance(other, Misplaced):
                     self._misplaced.robbed(other)
-        self._impatient.look_at(queue)
+        waited = 0.0 if queue.since is None else self._clock.now() - queue.since
+        if queue.closing is None and waited >= self.patience_seconds:
+            self._impatient.add(queue)
+        else:
+            self._impatient.remove(queue)
         if hold.ask_again is not None:
             self._alarms.set(queue, hold.ask_again)
         self._agenda.work()
@@ -335,8 +335,7 @@ class WaitingRoom:
         return [(queue.place, queue) for model in waiting for queue in self.roll.of_model(model)]
 
     def _wake_queues_of(self, adapters: Iterable[str]) -> None:
-        models, of_model = self.roll.models, self.roll.of_model
-        found = [queue for each in adapters if each in models for queue in of_model(each)]
+        found = [queue for adapter in adapters for queue in self.roll.of_model(adapter)]
         for queue in sorted(found, key=attrgetter("place")):
             self._agenda.add(queue)
 
@@ -349,8 +348,9 @@ class WaitingRoom:
         """Wake the queues of the adapter in a slot that is open again, and close the next slot."""
         self._misplaced.serve(self._clock.now())
         pods = self._pods.serving(adapter)
-        impatient = self._impatient.take(pods[0].base_models) if pods else None
+        impatient = self._impatient.first(pods[0].base_models) if pods else None
         if impatient is not None:
+            self._impatient.remove(impatient)
             self._agenda.add(impatient)
         self._wake_queues_of((adapter,))
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from lora_router.fleet.base_totals import BaseModels
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodView
 from lora_router.routing.overload import PATIENCE_SECONDS
 
