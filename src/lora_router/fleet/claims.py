@@ -6,7 +6,7 @@ Rule 2 of ``slot_allotment`` says what a claim is good for.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from lora_router.fleet.peer_shares import MISSED, PeerShares
-from lora_router.fleet.slot_allotment import Claim
+from lora_router.fleet.slot_allotment import Claim, place_of
 
 
 class Claims:
@@ -39,7 +39,7 @@ class Claims:
         fits_of: Callable[[str], Sequence[int] | None],
         now: float,
     ) -> Collection[Claim]:
-        """Return one claim for each held adapter: that of the router that has held it longest.
+        """Return one claim for each held adapter: the one that is served first.
 
         Args:
             talking: The peers whose claims count.
@@ -60,8 +60,9 @@ class Claims:
                 heard_by = self._acknowledged_by(adapter, now) if received is own else ()
                 wanted = None if held.wanted is None else positions.get(held.wanted)
                 since = received.at - held.seconds
-                claim = Claim(since, received.share.router, adapter, wanted, heard_by, fits)
-                if adapter not in claims or since < claims[adapter].since:
+                router, priority = received.share.router, held.priority
+                claim = Claim(since, router, adapter, wanted, heard_by, fits, priority)
+                if adapter not in claims or place_of(claim) < place_of(claims[adapter]):
                     claims[adapter] = claim
         return claims.values()
 

@@ -47,7 +47,7 @@ class HeldShare:
     """The requests for one adapter that one router holds."""
 
     seconds: float
-    """How long the oldest of them has waited, in seconds."""
+    """How long the first of them has waited, in seconds."""
     wanted: str | None = None
     """The name of the pod whose free slot these requests would take if that slot were in the
     router's allotment."""
@@ -55,6 +55,13 @@ class HeldShare:
     """The slot that is closed so that it becomes free for these requests, if one was chosen: a
     pod's name, and the adapter that receives no further requests there. The requests may wait on
     that pod already."""
+    priority: int = 0
+    """That of the first of them. Requests of a higher one get slots first."""
+
+    @property
+    def place(self) -> tuple[int, float]:
+        """What decides who is served first: the higher."""
+        return self.priority, self.seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_shares import PeerShares
 from lora_router.fleet.pod_peers import Allotment
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.slot_allotment import allotments_of, rotation
+from lora_router.fleet.slot_allotment import Claim, allotments_of, rotation
+from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 
 _NONE: frozenset[str] = frozenset()
 
@@ -50,9 +51,13 @@ class PodAllotments:
         self._listing = listing
         self.closed_slots: dict[BaseModels, int] = {}
         """How many slots peers have closed for adapters that wait, by the pods' base models."""
+        self.waiting = WaitingAtPeers()
+        """The adapters that wait for slots at peers."""
         self._untouched: dict[PodState, tuple[int, float]] = {}
         """For each pod, the number of free slots that nobody claims, and since when it has been
         that number."""
+        self._places: dict[str, PodState] = {}
+        """By adapter, the pods on which claims got slots."""
         self._positions: Mapping[PodState, int] = {}
         """The positions of the pods in the last allotment of all slots."""
         self._place = 0
@@ -99,6 +104,7 @@ class PodAllotments:
             self._states = {}
             self._has_claims = False
             self.closed_slots = {}
+            self._note_waiting((), frozenset())
             return [state for state in states.values() if _put(state, None, _NONE, now)]
         own = self._shares.own.share
         if talking != self._among or self._states != states:
@@ -108,6 +114,8 @@ class PodAllotments:
             if len(self._untouched) > len(states):
                 self._untouched = {}
             self.closed_slots = {}
+            self._note_waiting((), talking)
+            self._places = {}
             return self._renew_unclaimed(self._positions, now)
         in_order = list(self._positions)
         routers = sorted((own.router, *talking))
@@ -120,10 +128,23 @@ class PodAllotments:
         free = [_reported_free(state) for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
         claims = self._claims.of(talking, positions, self._fits(), now)
-        allotments = allotments_of(own.router, routers, free, claims)
+        self._note_waiting(claims, talking)
+        before = {
+            adapter: place
+            for adapter, state in self._places.items()
+            if adapter in state.adapters and (place := self._positions.get(state)) is not None
+        }
+        allotments = allotments_of(own.router, routers, free, claims, before)
+        self._places = {name: in_order[place] for name, place in allotments.places.items()}
         untouched = {}
         changed = []
-        for state, allotted, unclaimed, may_reuse in zip(in_order, *allotments, strict=True):
+        for state, allotted, unclaimed, may_reuse in zip(
+            in_order,
+            allotments.allotted,
+            allotments.unclaimed,
+            allotments.may_reuse,
+            strict=True,
+        ):
             since = untouched[state] = self._unclaimed_since(state, unclaimed, now)
             allotment = Allotment.of(
                 allotted, unclaimed, now - since[1], own.every, may_reuse=may_reuse
@@ -133,6 +154,15 @@ class PodAllotments:
                 changed.append(state)
         self._untouched = untouched
         return changed
+
+    def _note_waiting(self, claims: Collection[Claim], talking: frozenset[str]) -> None:
+        own = self._shares.own
+        held = () if own is None else own.share.held.keys()
+        self.waiting.put(claims, held, talking, self._bases_of)
+
+    def _bases_of(self, adapter: str) -> BaseModels:
+        """Return the base models of the pods that list an adapter."""
+        return next((pod.base_models for pod in self._listing(adapter)), frozenset())
 
     def _fits(self) -> Callable[[str], Sequence[int] | None]:
         """Make a function that returns the positions of the pods that list an adapter.

@@ -7,27 +7,29 @@ the same allotments from the same shares, by these rules:
 
 1. A slot is free if it is free according to all *shares*. What a router takes or frees after its
    last share counts only for that router until its next share.
-2. Each held adapter *claims* one slot. Claims are served in order of waiting time, the longest
-   first. Of the pods that list the adapter, a claim gets a slot on the one that it names, or
-   otherwise on the one with the most free slots. The router that holds the adapter may take it
-   once the router to which rule 3 would allot the slot has acknowledged the claim, because that
-   router then leaves the slot alone.
+2. Each held adapter *claims* one slot. Claims are served by priority, and then in order of waiting
+   time, the longest first. Of the pods that list the adapter, a claim gets a slot on the one that
+   it names, or otherwise on the one with the most free slots. It keeps that slot while it is free:
+   if a further slot on another pod moved it there, a router that has not heard of that slot yet
+   would still take the first one. The router that holds the adapter may take it once the router
+   to which rule 3 would allot the slot has acknowledged the claim, because that router then leaves
+   the slot alone.
 3. Free slots without a claim are allotted in rotation, by the order of routers and pods. So every
    router can place immediately on some pods, and on the other pods after it has claimed a slot.
 4. Any router may put an adapter that is still loaded on the pod into such a slot, if the pod has
    another unclaimed slot, or if the pod's free slots have not changed for so long that another
    router is unlikely to take one now. (Otherwise the adapter would be loaded again elsewhere, which
    costs more than the rare conflict.)
-5. A router may reuse a slot that it frees on a pod until its next share, unless the oldest claim
+5. A router may reuse a slot that it frees on a pod until its next share, unless the first claim
    that found no slot on such pods is another router's.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """A held adapter's claim to a slot. Claims are ordered by waiting time."""
+    """A held adapter's claim to a slot. They are served by priority, and then by waiting time."""
 
     since: float
     """When the adapter was first held, on this router's clock."""
@@ -40,6 +42,8 @@ class Claim(NamedTuple):
     fits: Sequence[int] | None = None
     """The positions of the pods that list the adapter; ``None``: all. It is the same object for all
     adapters on the same pods."""
+    priority: int = 0
+    """A higher one is served first."""
 
 
 class Allotments(NamedTuple):
@@ -51,10 +55,19 @@ class Allotments(NamedTuple):
     """For each pod, the number of free slots that nobody claims."""
     may_reuse: list[bool]
     """For each pod, whether this router may reuse a slot that it frees there."""
+    places: Mapping[str, int]
+    """For each claim that gets a slot, by its adapter: the position of the pod."""
+
+
+_NOWHERE: Mapping[str, int] = {}
 
 
 def allotments_of(
-    router: str, routers: Sequence[str], free: Sequence[int], claims: Iterable[Claim]
+    router: str,
+    routers: Sequence[str],
+    free: Sequence[int],
+    claims: Iterable[Claim],
+    before: Mapping[str, int] = _NOWHERE,
 ) -> Allotments:
     """Return one router's allotment of the free slots.
 
@@ -63,17 +76,48 @@ def allotments_of(
         routers: All routers, in an order that is the same on each of them.
         free: The number of free slots of each pod, in an order that is the same on all routers.
         claims: At most one claim for each adapter.
+        before: The places of claims until now.
     """
     left = list(free)
-    everywhere = range(len(left))
-    allotted = [0] * len(left)
+    in_order = sorted(claims, key=place_of)
+    places: dict[str, int] = {}
+    slots: dict[str, int] = {}
+    """The number of each claim's slot among the free ones of its pod."""
+    for claim in in_order if before else ():
+        pod = before.get(claim.adapter)
+        if pod is not None and left[pod]:
+            left[pod] -= 1
+            places[claim.adapter], slots[claim.adapter] = pod, left[pod]
     whose: dict[int, str] = {}
-    """For pods without a slot for some claim, the router of the oldest such claim."""
+    """For pods without a slot for some claim, the router of the first such claim."""
+    _give_out(left, in_order, places, slots, whose)
+    allotted = [0] * len(left)
+    for claim in in_order:
+        if claim.router == router and claim.adapter in places:
+            pod = places[claim.adapter]
+            loser = routers[(pod + slots[claim.adapter]) % len(routers)]
+            allotted[pod] += loser == router or loser in claim.heard_by
+    place = routers.index(router)
+    for pod, unclaimed in enumerate(left):
+        allotted[pod] += rotation(unclaimed, place, pod, len(routers))
+    may_reuse = [whose.get(pod, router) == router for pod in range(len(left))]
+    return Allotments(allotted, left, may_reuse, places)
+
+
+def _give_out(
+    left: list[int],
+    claims: Sequence[Claim],
+    places: dict[str, int],
+    slots: dict[str, int],
+    whose: dict[int, str],
+) -> None:
+    """Give a slot to each claim that has none, in order."""
+    everywhere = range(len(left))
     full: set[int] = set()
     """The identities of pods, as in ``Claim.fits``, of which none has a slot left."""
-    for claim in sorted(claims, key=_age):
+    for claim in claims:
         fits = everywhere if claim.fits is None else claim.fits
-        if not fits or id(fits) in full:
+        if claim.adapter in places or not fits or id(fits) in full:
             continue
         pod = claim.pod
         if pod is None or not left[pod]:
@@ -84,14 +128,7 @@ def allotments_of(
                 whose.setdefault(each, claim.router)
             continue
         left[pod] -= 1
-        if claim.router == router:
-            loser = routers[(pod + left[pod]) % len(routers)]
-            allotted[pod] += loser == router or loser in claim.heard_by
-    place = routers.index(router)
-    for pod, unclaimed in enumerate(left):
-        allotted[pod] += rotation(unclaimed, place, pod, len(routers))
-    may_reuse = [whose.get(pod, router) == router for pod in everywhere]
-    return Allotments(allotted, left, may_reuse)
+        places[claim.adapter], slots[claim.adapter] = pod, left[pod]
 
 
 def rotation(unclaimed: int, place: int, pod: int, routers: int) -> int:
@@ -106,5 +143,6 @@ def rotation(unclaimed: int, place: int, pod: int, routers: int) -> int:
     return max(0, unclaimed - (place - pod) % routers + routers - 1) // routers
 
 
-def _age(claim: Claim) -> tuple[float, str, str]:
-    return claim.since, claim.router, claim.adapter
+def place_of(claim: Claim) -> tuple[int, float, str, str]:
+    """Return a claim's place in the order in which claims are served: the lowest is first."""
+    return -claim.priority, claim.since, claim.router, claim.adapter

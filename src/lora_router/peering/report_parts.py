@@ -71,6 +71,7 @@ class ReportParts:
                 wanted_pod=row.wanted_pod,
                 closed_pod=row.closed_pod,
                 closed_adapter=row.closed_adapter,
+                priority=row.priority,
             )
         )
 

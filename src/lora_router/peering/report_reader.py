@@ -233,7 +233,7 @@ class ReportReader:
         for row in report.held:
             _check_held(row, tables)
             tables.held[row.adapter] = HeldRow(
-                row.since_ms, row.wanted_pod, row.closed_pod, row.closed_adapter
+                row.since_ms, row.wanted_pod, row.closed_pod, row.closed_adapter, row.priority
             )
         for adapter in report.no_longer_held:
             tables.held.pop(adapter, None)
@@ -321,7 +321,7 @@ class ReportReader:
         closed = None
         if row.closed_pod:
             closed = (tables.pods[row.closed_pod - 1].name, tables.adapters[row.closed_adapter - 1])
-        return HeldShare(seconds, wanted, closed)
+        return HeldShare(seconds, wanted, closed, row.priority)
 
 
 def _check_positions(positions: Sequence[int], table: Sequence[object]) -> None:

@@ -33,6 +33,7 @@ from lora_router.peering.limits import (
 from lora_router.peering.report_parts import ReportParts
 from lora_router.peering.tables import HeldRow, PodKey, Tables
 
+_MOST_PRIORITY = 2**31 - 1
 _NOTHING = PodShare(("", ""), 0, {})
 
 
@@ -203,7 +204,14 @@ class ReportWriter:
             closed_adapter = self._adapter(parts, held.closed[1])
         if closed_pod is None or closed_adapter is None:
             closed_pod = closed_adapter = None
-        return HeldRow(since, _plus_one(wanted), _plus_one(closed_pod), _plus_one(closed_adapter))
+        priority = min(max(-_MOST_PRIORITY, held.priority), _MOST_PRIORITY)
+        return HeldRow(
+            since,
+            _plus_one(wanted),
+            _plus_one(closed_pod),
+            _plus_one(closed_adapter),
+            priority,
+        )
 
     def _report_ejected(self, parts: ReportParts, share: LedgerShare) -> None:
         tables = self._tables
@@ -286,10 +294,10 @@ class ReportWriter:
 
 
 def _longest(held: Mapping[str, HeldShare]) -> Iterable[tuple[str, HeldShare]]:
-    """Return the held adapters, or those that wait longest if they are too many."""
+    """Return the held adapters, or those that are served first if they are too many."""
     if len(held) <= MAX_HELD:
         return held.items()
-    return nlargest(MAX_HELD, held.items(), key=lambda item: item[1].seconds)
+    return nlargest(MAX_HELD, held.items(), key=lambda item: item[1].place)
 
 
 def _each(used: Mapping[str, UsedShare]) -> int:

@@ -22,6 +22,7 @@ class HeldRow(NamedTuple):
     wanted_pod: int
     closed_pod: int
     closed_adapter: int
+    priority: int
 
 
 class Tables:

@@ -1,7 +1,8 @@
 """How long a request that comes now will probably wait.
 
-- For a slot: as many turns of its line as queues are served before it (``pace``). A request whose
-  queue waits already leaves with that.
+- For a slot: as many turns of its line as queues are served before it (``pace``), here and at
+  peers, because routers share the slots. A request whose queue waits already leaves with that. If
+  its adapter waits only at a peer, it is served with that.
 - For room on a pod: as many as there are requests before it, in its line, or, if its adapter has a
   slot on a pod without room, in its queue.
 - Nobody knows, if nobody waits, if too few were served lately, or if a slot would be closed for the
@@ -12,16 +13,36 @@
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from lora_router.clock import Clock
+from lora_router.fleet.catalog import BaseModels
+from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import Hold, WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
+from lora_router.routing.pace import Pace
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Line, Question, Queue
+from lora_router.routing.waiting_queue import Held, Question, Queue
+
+
+class _Ahead(NamedTuple):
+    """How many get a slot before a request."""
+
+    everywhere: int
+    """Here and at peers. -1: nothing is known of peers."""
+    here: int = 0
+    """Of how many more it is only known that they are before it here, with the request itself."""
+    waits_at_peer: bool = False
+    """Whether its adapter waits at a peer, and gets the same slot."""
+
+    @property
+    def number(self) -> int:
+        """Their number."""
+        return self.everywhere + self.here
 
 
 class ExpectedWaits:
@@ -35,8 +56,10 @@ class ExpectedWaits:
         clock: Clock,
         turns: TurnsOfTenants,
         slots: ClosedSlots,
+        at_peers: WaitingAtPeers,
     ) -> None:
         self._slots = slots
+        self._at_peers = at_peers
         self._turns = turns
         self._queues = queues
         self._lines = lines
@@ -52,45 +75,80 @@ class ExpectedWaits:
             candidates: The pods that may take the request.
         """
         now = self._clock.now()
-        for_room = hold.wakes_on is WakesOn.ROOM
+        if hold.wakes_on is WakesOn.ROOM:
+            return self._for_room(question, candidates, now)
         queue = self._queues.get(question)
-        if queue is not None and not for_room:
+        line = self._lines.find(question.algorithm, candidates, for_room=False)
+        if queue is not None:
             if hold.reason == NO_ROOM:
                 seconds = queue.pace.seconds_for(len(queue.requests), now)
                 overrun = None if queue.line is None else queue.line.pace.overrun
                 return ExpectedWait(seconds, overrun)
-            if queue.expected_at is None:
-                if queue.line is None:
-                    return UNKNOWN
-                ahead = queue.line.ahead_of(question, self._turns.peek(question.tenant)) - 1
-                return self._while_emptied(question.model, queue.line, ahead, candidates)
-            return ExpectedWait(max(0.0, queue.expected_at - now))
-        line = self._lines.find(question.algorithm, candidates, for_room=for_room)
+            if queue.expected_at is not None:
+                return ExpectedWait(max(0.0, queue.expected_at - now))
+            line = queue.line
+        pace = self._lines.pace_of(question.algorithm, candidates) if line is None else line.pace
+        own = None
+        if line is not None:
+            own = line.ahead_of(question, self._turns.peek(question.tenant)) - (queue is not None)
+        ahead = self._ahead(question, own, candidates.base_models)
+        if pace is None or ahead is None:
+            return UNKNOWN
+        if queue is not None:
+            return self._while_emptied(question.model, pace, ahead.number, candidates)
+        if ahead.number < self._overload.most_closed(candidates.load().slots):
+            return UNKNOWN
+        seconds = pace.seconds_for(ahead.everywhere, now, ahead.here)
+        if seconds is None:
+            return self._while_emptied(question.model, pace, ahead.number, candidates)
+        if ahead.waits_at_peer:
+            return ExpectedWait(seconds)
+        overrun = pace.overrun
+        unrefused = pace.seconds_for(ahead.everywhere, now, ahead.here + overrun.refused(now))
+        return ExpectedWait(seconds, overrun, unrefused, pace.loading)
+
+    def _ahead(self, question: Question, own: int | None, bases: BaseModels) -> "_Ahead | None":
+        """Return how many get a slot before a request; ``None``: nobody waits for one.
+
+        Args:
+            question: What the request asks.
+            own: How many are before it in its line; ``None``: there is no line.
+            bases: The base models of the pods that may take it.
+        """
+        at_peers, priority = self._at_peers, question.priority
+        before = at_peers.before(question.model, priority)
+        if before is not None:
+            return _Ahead(before, waits_at_peer=True)
+        if question.tenant:  # Whose turn it is at peers is not known.
+            return None if own is None else _Ahead(-1, own + 1)
+        others = at_peers.count_of(bases, priority)
+        if own is None:
+            return _Ahead(others) if others else None
+        return _Ahead(own + others)
+
+    def _for_room(self, question: Question, candidates: Candidates, now: float) -> ExpectedWait:
+        line = self._lines.find(question.algorithm, candidates, for_room=True)
         if line is None:
             return UNKNOWN
+        queue = self._queues.get(question)
         own = 0 if queue is None else len(queue.requests)
         ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
-        if not for_room and ahead < self._overload.most_closed(candidates.load().slots):
-            return UNKNOWN
-        overrun = line.pace.overrun
-        seconds = line.pace.seconds_for(ahead, now)
-        if seconds is None and not for_room:
-            return self._while_emptied(question.model, line, ahead, candidates)
+        pace, overrun = line.pace, line.pace.overrun
         return ExpectedWait(
-            seconds,
+            pace.seconds_for(ahead, now),
             overrun,
-            line.pace.seconds_for(ahead + overrun.refused(now), now),
-            line.pace.loading,
+            pace.seconds_for(ahead, now, overrun.refused(now)),
+            pace.loading,
         )
 
     def _while_emptied(
-        self, adapter: str, line: Line, ahead: int, candidates: Candidates
+        self, adapter: str, pace: Pace, ahead: int, candidates: Candidates
     ) -> ExpectedWait:
         """Return the expected wait for a slot where the pace is not known.
 
         Args:
             adapter: The adapter of the request.
-            line: The line in which the request would wait.
+            pace: The pace of the line in which the request would wait.
             ahead: How many would be served before it.
             candidates: The pods that may take the request.
         """
@@ -99,14 +157,16 @@ class ExpectedWaits:
         if left is None or ahead < self._overload.most_closed(slots):
             return UNKNOWN
         seconds = (left + ahead * self._slots.seconds) / max(slots, 1)
-        return ExpectedWait(seconds, line.pace.overrun)
+        return ExpectedWait(seconds, pace.overrun)
 
     def begin(self, queue: Queue) -> None:
         """Estimate when a queue that is new in its line will leave."""
         line, now = queue.line, self._clock.now()
         if line is not None and not line.for_room:
-            ahead = line.ahead_of(queue.question, queue.turn) - 1
-            seconds = line.pace.seconds_for(ahead, now)
+            own = line.ahead_of(queue.question, queue.turn) - 1
+            ahead = self._ahead(queue.question, own, queue.bases)
+            assert ahead is not None  # noqa: S101 -- it has a line
+            seconds = line.pace.seconds_for(ahead.everywhere, now, ahead.here)
             queue.expected_at = None if seconds is None else now + seconds
 
     def granted(self, held: Held, loading: float) -> None:

@@ -10,7 +10,7 @@ from lora_router.routing.waiting_room import WaitingRoom
 def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
     """Return the adapters that wait, in a waiting room or on pods with a closed slot.
 
-    Of the requests of an adapter, the one that has waited longest counts. An adapter is left out if
+    Of the requests of an adapter, the one that is served first counts. An adapter is left out if
     its request could be routed now and leaves a free slot to others (``waiting_near``): it lacks no
     slot, and a peer must not leave one to it.
     """
@@ -21,9 +21,9 @@ def held_adapters(room: WaitingRoom, now: float) -> dict[str, HeldShare]:
             continue
         slot = None if queue.closing is None else (queue.closing[0].pod.name, queue.closing[1])
         wanted = None if queue.hold.wanted is None else queue.hold.wanted.pod.name
-        share = HeldShare(now - first.since, wanted, slot)
+        share = HeldShare(now - first.since, wanted, slot, first.question.priority)
         other = found.get(first.request.adapter)
-        if other is None or other.seconds < share.seconds:
+        if other is None or other.place < share.place:
             found[first.request.adapter] = share
     for each in room.misplaced_adapters():
         if each.closing is not None:

@@ -1,4 +1,8 @@
-"""How fast those that wait get what they wait for: from it follows how long a further one waits."""
+"""How fast those that wait get what they wait for: from it follows how long a further one waits.
+
+Routers that are peers share the slots of a fleet. So those that wait for a slot at peers count too,
+and what they get.
+"""
 
 import math
 
@@ -14,7 +18,18 @@ _FEWEST = 5
 class Pace:
     """The pace of one line. Time counts only while somebody waits."""
 
-    __slots__ = ("_at", "_grants", "_known_after", "_loading", "_waited", "overrun", "total")
+    __slots__ = (
+        "_at",
+        "_grants",
+        "_known_after",
+        "_loading",
+        "_own_grants",
+        "_peers_wait",
+        "_waited",
+        "is_in_use",
+        "overrun",
+        "total",
+    )
 
     def __init__(self, known_after: float = math.inf) -> None:
         """Begin without any.
@@ -26,34 +41,52 @@ class Pace:
         self._at: float | None = None
         """When time was counted last; ``None``: nobody waits."""
         self._grants = 0.0
+        """Of this router and its peers."""
+        self._own_grants = 0.0
         self._loading = 0.0
         self._waited = 0.0
         self.overrun = Overrun()
         """How long requests would wait if none had been refused."""
         self.total = 0
         """Grants since the start."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether it counts time."""
-        return self._at is not None
+        self.is_in_use = False
+        """Whether somebody waits in the line."""
+        self._peers_wait = False
 
     def start(self, now: float) -> None:
         """Count time from now on, because somebody waits."""
-        self._at = now
+        self.is_in_use = True
+        self._go_on(now)
 
     def stop(self, now: float) -> None:
-        """Count no time from now on, because nobody waits."""
+        """Count no more time than peers wait, because nobody waits here."""
+        self.is_in_use = False
+        self._go_on(now)
+
+    def hear(self, now: float, *, peers_wait: bool, granted: int) -> None:
+        """Count what peers tell.
+
+        Args:
+            now: The time.
+            peers_wait: Whether somebody waits for the same at a peer.
+            granted: How many of those that waited there got it.
+        """
+        self._peers_wait = peers_wait
+        self._go_on(now)
+        self._grants += granted
+        self.total += granted
+
+    def _go_on(self, now: float) -> None:
         self._pass(now)
-        self._at = None
+        self._at = now if self.is_in_use or self._peers_wait else None
 
     @property
     def loading(self) -> float:
         """How long the adapters of the last ones take to load, on average, in seconds."""
-        return self._loading / self._grants if self._grants else 0.0
+        return self._loading / self._own_grants if self._own_grants else 0.0
 
     def granted(self, now: float, loading: float = 0.0) -> None:
-        """Count one that waits no more, because it got what it waited for.
+        """Count one that waits here no more, because it got what it waited for.
 
         Args:
             now: The time.
@@ -61,21 +94,24 @@ class Pace:
         """
         self._pass(now)
         self._grants += 1.0
+        self._own_grants += 1.0
         self._loading += loading
         self.total += 1
 
-    def seconds_for(self, ahead: int, now: float) -> float | None:
+    def seconds_for(self, ahead: int, now: float, own: int = 0) -> float | None:
         """Return how long one waits that has some before it; ``None``: nobody knows yet.
 
         Args:
-            ahead: How many get what they wait for before.
+            ahead: How many get what they wait for before, here or at peers.
             now: The time.
+            own: Of how many more it is only known that they would come here.
         """
         self._pass(now)
         if self.total < _FEWEST and self._waited < self._known_after:
             return None
         counted = -_SECONDS * math.expm1(-self._waited / _SECONDS)
-        return (ahead + 1) * counted / max(self._grants, 0.5)
+        seconds = (ahead + 1) * counted / max(self._grants, 0.5)
+        return seconds + own * counted / max(self._own_grants, 0.5) if own else seconds
 
     def _pass(self, now: float) -> None:
         if self._at is None:
@@ -85,4 +121,5 @@ class Pace:
         self._waited += seconds
         share = math.exp(-seconds / _SECONDS)
         self._grants *= share
+        self._own_grants *= share
         self._loading *= share

@@ -59,13 +59,12 @@ class Reception:
         limits: Limits,
         overload: Overload,
     ) -> None:
-        allotments = fleet.peers.allotments
         self.room = WaitingRoom(
             self,
             clock,
             limits,
             overload,
-            lambda bases: allotments.closed_slots.get(bases, 0),
+            fleet.peers.allotments,
             max_hold_seconds,
             self,
         )

@@ -1,9 +1,11 @@
 """All lines of queues that wait for the same pods (``waiting_queue.Line``), and their paces."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from lora_router.clock import Clock
+from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
@@ -16,13 +18,15 @@ _PACES = 64
 class Lines:
     """All lines."""
 
-    def __init__(self, has_room: HasRoom, clock: Clock) -> None:
+    def __init__(self, has_room: HasRoom, clock: Clock, at_peers: WaitingAtPeers) -> None:
         """Create none.
 
         Args:
             has_room: Returns whether a pod has room for another request of an algorithm.
             clock: The time.
+            at_peers: Who waits for slots at peers.
         """
+        at_peers.on_change = self._hear
         self._has_room = has_room
         self._clock = clock
         self._lines: dict[Line, None] = {}
@@ -30,6 +34,8 @@ class Lines:
         """By algorithm, identity of the candidates, and whether they wait for room."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
+        self._wait_at_peers: Collection[BaseModels] = ()
+        """The base models whose adapters wait for slots at peers."""
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines)
@@ -58,6 +64,24 @@ class Lines:
     def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
         """Return the line of some candidates; ``None``: nobody waits for them."""
         return self._by_candidates.get((algorithm, id(candidates), for_room))
+
+    def pace_of(self, algorithm: str, candidates: Candidates) -> Pace | None:
+        """Return how fast adapters got slots of some pods lately; ``None``: none waited."""
+        return self._paces.get((algorithm, candidates.members, False))
+
+    def _hear(self, waiting: Collection[BaseModels], granted: Mapping[BaseModels, int]) -> None:
+        """Count those that wait for slots at peers.
+
+        Args:
+            waiting: The base models whose adapters wait there now.
+            granted: How many adapters of each base model got a slot there.
+        """
+        self._wait_at_peers = waiting
+        now = self._clock.now()
+        for (_, members, for_room), pace in self._paces.items():
+            if not for_room:
+                bases = _bases_of(members)
+                pace.hear(now, peers_wait=bases in waiting, granted=granted.get(bases, 0))
 
     def place(self, queue: Queue, candidates: Candidates) -> None:
         """Put a queue into the line of its candidates."""
@@ -97,9 +121,11 @@ class Lines:
     def _pace(self, algorithm: str, members: frozenset[PodView], for_room: bool) -> Pace:
         key = algorithm, members, for_room
         pace = self._paces.get(key)
-        if pace is None or pace.counts:
+        if pace is None or pace.is_in_use:
             # Another line of the same pods counts with it, while queues move between them.
             pace = self._paces[key] = Pace()
+            if not for_room and _bases_of(members) in self._wait_at_peers:
+                pace.hear(self._clock.now(), peers_wait=True, granted=0)
             if len(self._paces) > _PACES:
                 del self._paces[next(iter(self._paces))]
         return pace
@@ -108,3 +134,8 @@ class Lines:
         key = line.algorithm, id(line.candidates), line.for_room
         if self._by_candidates.get(key) is line:
             del self._by_candidates[key]
+
+
+def _bases_of(members: frozenset[PodView]) -> BaseModels:
+    """Return the base models of the pods of a line."""
+    return next(iter(members)).base_models if members else frozenset()

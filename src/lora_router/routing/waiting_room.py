@@ -21,8 +21,7 @@ Rules:
   Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are woken by each of these changes.
 - So a release, a scrape, or a change of pods that lets no request go costs the same for any number
   of waiting requests.
-- Work that grows with the number of waiting requests is done in small steps (``agenda``,
-  ``asking``).
+- Work that grows with the number of those that wait is done in steps (``agenda``, ``asking``).
 - At most a share of the fleet's slots is closed (``slot_closing``). When one opens again, the queue
   that asked first for one is asked whether it needs one, after the adapters that wait on pods
   (``misplaced``).
@@ -30,11 +29,12 @@ Rules:
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter, itemgetter
 
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels, Catalog
+from lora_router.fleet.pod_allotments import PodAllotments
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
@@ -62,7 +62,7 @@ class WaitingRoom:
         clock: Clock,
         limits: Limits,
         overload: Overload,
-        closed_by_peers: Callable[[BaseModels], int],
+        peers: PodAllotments,
         max_hold_seconds: float,
         pods: Rooms,
     ) -> None:
@@ -73,24 +73,24 @@ class WaitingRoom:
             clock: The time.
             limits: How many requests may wait.
             overload: How much is done for those that wait.
-            closed_by_peers: Returns how many slots peers have closed on pods of some base models.
+            peers: Which slots peers have closed, and who waits there.
             max_hold_seconds: How long requests wait at most.
             pods: Knows which pods have room, apart from slots.
         """
         self._pods = pods
         self._clock = clock
         self._overload = overload
-        self._closed_by_peers = closed_by_peers
+        self._peers = peers
         self.patience_seconds = patience(max_hold_seconds)
         self.held = 0
         """The number of requests that wait. Each request that arrives looks at it."""
         self.roll = Roll(limits)
         """Who waits."""
-        self._lines = Lines(pods.has_room, clock)
+        self._lines = Lines(pods.has_room, clock, peers.waiting)
         self._turns = TurnsOfTenants()
         self._slots = ClosedSlots(clock.now)
         self.waits = ExpectedWaits(
-            self.roll.queues, self._lines, overload, clock, self._turns, self._slots
+            self.roll.queues, self._lines, overload, clock, self._turns, self._slots, peers.waiting
         )
         """How long requests will probably wait."""
         self._misplaced = MisplacedAdapters(self._slots, self.may_close)
@@ -140,7 +140,7 @@ class WaitingRoom:
 
     def may_close(self, bases: BaseModels, slots: int, *, has_one: bool = False) -> bool:
         """Return whether a further slot may be closed: peers' closed slots count as well."""
-        closed = self._slots.count_of(bases) + self._closed_by_peers(bases) - has_one
+        closed = self._slots.count_of(bases) + self._peers.closed_slots.get(bases, 0) - has_one
         return closed < self._overload.most_closed(slots)
 
     # Who waits

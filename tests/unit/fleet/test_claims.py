@@ -70,6 +70,12 @@ def test_the_claim_of_an_adapter_is_that_of_the_router_that_has_held_it_longest(
     assert claims_of(held, other) == [("a", "there", 8.0), ("b", "here", 5.0)]
 
 
+def test_the_claim_of_an_adapter_is_that_of_the_highest_priority() -> None:
+    held = {"a": HeldShare(1.0, priority=1)}
+    other = LedgerShare("there", 1, EVERY, {}, {"a": HeldShare(2.0)}, {})
+    assert claims_of(held, other) == [("a", "here", 9.0)]
+
+
 def test_an_adapter_that_needs_no_slot_claims_none() -> None:
     sent = HeldShare(1.0, closed=("pod-1", "b"))
     pods = {"pod-1": PodShare(("10.0.0.1:8000", ""), 1, {"a": 1})}

@@ -17,8 +17,11 @@ def claim(
     pod: int | None = None,
     heard_by: Sequence[str] = ROUTERS,
     fits: Sequence[int] | None = None,
+    adapter: str | None = None,
+    priority: int = 0,
 ) -> Claim:
-    return Claim(since, router, f"adapter-{since}", pod, heard_by, fits)
+    name = adapter or f"adapter-{since}"
+    return Claim(since, router, name, pod, heard_by, fits, priority)
 
 
 def test_a_lone_router_is_allotted_every_slot() -> None:
@@ -77,6 +80,29 @@ def test_a_pod_is_left_to_the_claim_that_has_waited_longest_for_it() -> None:
     assert allotments_of("router-1", ROUTERS, [0, 0, 0], claims).may_reuse == [True, True, False]
 
 
+def test_a_claim_keeps_its_slot_when_the_pod_that_it_names_has_one_too() -> None:
+    """Otherwise a router that has not heard of the second slot would take the first one as well."""
+    first, second = claim(1.0, "router-1", pod=1), claim(2.0, "router-2")
+    before = allotments_of("router-0", ROUTERS, [1, 0], [first, second]).places
+    assert before == {"adapter-1.0": 0}
+    after = allotments_of("router-0", ROUTERS, [1, 1], [first, second], before).places
+    assert after == {"adapter-1.0": 0, "adapter-2.0": 1}
+
+
+def test_a_claim_whose_slot_was_taken_gets_another_one() -> None:
+    claims = [claim(1.0, "router-1")]
+    assert allotments_of("router-0", ROUTERS, [0, 1], claims, {"adapter-1.0": 0}).places == {
+        "adapter-1.0": 1
+    }
+
+
+def test_a_claim_of_a_higher_priority_is_served_before_older_ones() -> None:
+    claims = [claim(1.0, "router-1"), claim(2.0, "router-2", priority=1)]
+    assert allotments_of("router-2", ROUTERS, [1], claims).allotted == [1]
+    assert allotments_of("router-1", ROUTERS, [1], claims).allotted == [0]
+    assert allotments_of("router-1", ROUTERS, [0], claims).may_reuse == [False]
+
+
 def test_claims_to_no_pods_at_all_are_no_fault() -> None:
     assert allotments_of("router-0", ROUTERS, [], [claim(1.0, "router-0")]).allotted == []
     claims = [claim(1.0, "router-0", fits=[])]
@@ -94,9 +120,12 @@ def test_claims_to_no_pods_at_all_are_no_fault() -> None:
         ),
         max_size=6,
     ),
+    st.dictionaries(st.integers(0, 6), st.integers(0, 5)),
 )
 def test_no_slot_is_allotted_to_two_routers(
-    free: list[int], waiting: list[tuple[float, str, int | None, set[int] | None]]
+    free: list[int],
+    waiting: list[tuple[float, str, int | None, set[int] | None]],
+    kept: dict[int, int],
 ) -> None:
     claims = [
         claim(
@@ -104,9 +133,11 @@ def test_no_slot_is_allotted_to_two_routers(
             router,
             pod=pod if pod is None or pod < len(free) else None,
             fits=None if fits is None else [each for each in fits if each < len(free)],
+            adapter=f"adapter-{number}",
         )
-        for since, router, pod, fits in waiting
+        for number, (since, router, pod, fits) in enumerate(waiting)
     ]
-    parts = [allotments_of(router, ROUTERS, free, claims) for router in ROUTERS]
+    before = {f"adapter-{number}": pod for number, pod in kept.items() if pod < len(free)}
+    parts = [allotments_of(router, ROUTERS, free, claims, before) for router in ROUTERS]
     for pod, slots in enumerate(free):
         assert sum(part.allotted[pod] for part in parts) == slots

@@ -54,7 +54,7 @@ def test_a_report_says_what_changed_and_the_reader_knows_the_rest() -> None:
 
 def test_the_time_that_a_request_waits_goes_on_without_being_sent_again() -> None:
     writer, reader = ReportWriter(), ReportReader("there", 0.1)
-    held = {"a": HeldShare(1.0, "pod-1", ("pod-2", "b"))}
+    held = {"a": HeldShare(1.0, "pod-1", ("pod-2", "b"), -3)}
     read(reader, writer.update(share_of(1, held=held), 10.0))
 
     messages = writer.update(share_of(2, held={"a": replace(held["a"], seconds=1.5)}), 10.5)
@@ -62,7 +62,17 @@ def test_the_time_that_a_request_waits_goes_on_without_being_sent_again() -> Non
     assert not PeerMessage.FromString(messages[0]).report.held
     share = read(reader, messages)
     assert share is not None
-    assert share.held == {"a": HeldShare(1.5, "pod-1", ("pod-2", "b"))}
+    assert share.held == {"a": HeldShare(1.5, "pod-1", ("pod-2", "b"), -3)}
+
+
+def test_a_priority_that_is_out_of_bounds_is_told_as_the_nearest_one() -> None:
+    writer, reader = ReportWriter(), ReportReader("there", 0.1)
+    held = {"a": HeldShare(1.0, priority=2**40), "b": HeldShare(1.0, priority=-(2**40))}
+
+    share = read(reader, writer.update(share_of(1, held=held), 10.0))
+
+    assert share is not None
+    assert [each.priority for each in share.held.values()] == [2**31 - 1, 1 - 2**31]
 
 
 def test_a_long_report_goes_in_parts_that_are_no_share_before_the_last() -> None:
@@ -467,6 +477,7 @@ reports = st.builds(
             wanted_pod=_numbers,
             closed_pod=_numbers,
             closed_adapter=_numbers,
+            priority=st.integers(-(2**31), 2**31 - 1),
         ),
         max_size=3,
     ),

@@ -8,6 +8,7 @@ import pytest
 
 from lora_router.extproc.errors import refusal_answer
 from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.routing.least_request import LeastRequest
@@ -79,6 +80,24 @@ class TestThePaceOfALine:
             pace.granted(second + 1.0)
         assert pace.seconds_for(0, 60.0) == pytest.approx(20.0, rel=0.2)
 
+    def test_counts_what_those_get_that_wait_at_peers(self) -> None:
+        pace = Pace()
+        for second in range(20):
+            pace.hear(float(second), peers_wait=True, granted=min(second, 1))
+        pace.hear(20.0, peers_wait=False, granted=1)
+        assert pace.seconds_for(1, 20.0) == pytest.approx(2.0, rel=0.15)
+        assert pace.seconds_for(1, 1000.0) == pace.seconds_for(1, 20.0), "nobody waits"
+
+    def test_takes_those_that_come_here_from_what_this_router_gets(self) -> None:
+        pace = Pace()
+        pace.start(0.0)
+        for second in range(20):
+            pace.hear(float(second), peers_wait=True, granted=3)
+            pace.granted(second + 0.5)
+        everywhere, here = pace.seconds_for(3, 20.0), pace.seconds_for(-1, 20.0, 4)
+        assert everywhere == pytest.approx(1.0, rel=0.15)
+        assert here == pytest.approx(4.0, rel=0.15)
+
 
 class TestRefusedEarly:
     def shedding(self, *, sheds: bool = True, **options: float) -> Router:
@@ -100,6 +119,36 @@ class TestRefusedEarly:
         assert answer.status == 429
         assert ("retry-after", b"3") in answer.headers
         assert b"expected wait" in answer.body
+
+    def waiting_at_peer(self, router: Router, *names: str, priority: int = 0) -> None:
+        """Let a peer tell that requests for adapters wait there."""
+        fleet, now = router.fleet, router.clock.now()
+        number = fleet.report_to_peers("here", 0.1, router.director.held_adapters(), now).number
+        held = {name: HeldShare(1.0, priority=priority) for name in names}
+        fleet.put_peer(LedgerShare("there", number, 0.1, {}, held, {"here": number}), now)
+
+    def test_those_that_wait_at_peers_are_served_before_it(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=0.8)
+        self.waiting_at_peer(router, *NAMES[20:24])
+        refused = router.send("a40")
+        assert isinstance(refused, Refused)
+        assert refused.wait == pytest.approx(5.0, rel=0.1)
+
+        router.held("a20")  # It is served with the one that waits at the peer.
+        self.waiting_at_peer(router, *NAMES[20:24])
+        self.waiting_at_peer(router)
+        router.held("a41")
+
+    def test_those_of_a_lower_priority_at_peers_are_not(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=0.8)
+        self.waiting_at_peer(router, *NAMES[20:24], priority=-1)
+        router.held("a40")
+
+    def test_whose_turn_it_is_at_peers_is_not_known(self) -> None:
+        router = self.shedding(max_expected_wait_seconds=0.8)
+        self.waiting_at_peer(router, *NAMES[20:24])
+        router.held("a40", tenant="a")
+        router.held("a41", tenant="b")
 
     def test_one_with_a_higher_priority_has_fewer_before_it(self) -> None:
         router = self.shedding(max_expected_wait_seconds=0.8)

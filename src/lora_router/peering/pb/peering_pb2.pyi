@@ -190,15 +190,17 @@ class Pod(_message.Message):
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., uid: _Optional[str] = ...) -> None: ...
 
 class Held(_message.Message):
-    __slots__ = ("adapter", "since_ms", "wanted_pod", "closed_pod", "closed_adapter")
+    __slots__ = ("adapter", "since_ms", "wanted_pod", "closed_pod", "closed_adapter", "priority")
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     WANTED_POD_FIELD_NUMBER: _ClassVar[int]
     CLOSED_POD_FIELD_NUMBER: _ClassVar[int]
     CLOSED_ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     adapter: int
     since_ms: int
     wanted_pod: int
     closed_pod: int
     closed_adapter: int
-    def __init__(self, adapter: _Optional[int] = ..., since_ms: _Optional[int] = ..., wanted_pod: _Optional[int] = ..., closed_pod: _Optional[int] = ..., closed_adapter: _Optional[int] = ...) -> None: ...
+    priority: int
+    def __init__(self, adapter: _Optional[int] = ..., since_ms: _Optional[int] = ..., wanted_pod: _Optional[int] = ..., closed_pod: _Optional[int] = ..., closed_adapter: _Optional[int] = ..., priority: _Optional[int] = ...) -> None: ...
