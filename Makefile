@@ -146,7 +146,7 @@ plots: $(VENV)/.dev ## write the plots of docs/routing.md (some minutes)
 .PHONY: bench-routers
 bench-routers: $(VENV)/.dev ## write the tables of docs/routing.md on several routers (25 minutes; PARTS="wire partition": only these)
 	PYTHONPATH=. $(PY) -m bench.routers_table $(PARTS) $(ARGS)
-	set -e; for part in $(or $(PARTS),peers wire partition scrapes); do \
+	set -e; for part in $(or $(PARTS),peers wire partition scrapes overload); do \
 		$(PY) docs/embed.py docs/routing.md bench-routers-$$part < build/routers-$$part.md; \
 	done
 

@@ -1,8 +1,9 @@
 """Write the tables of docs/routing.md on several routers: ``make bench-routers``.
 
 Each scenario that comes with lora-router is played at its rate for 150 simulated seconds, with the
-seeds 11 to 13. The requests of all seeds count together: the p99 of one seed in the few seconds of
-a partition is one or two requests, which differ more between seeds than between variants.
+seeds 11 to 13. The part ``overload`` plays some of them above their capacity. The requests of all
+seeds count together: the p99 of one seed in the few seconds of a partition is one or two requests,
+which differ more between seeds than between variants.
 """
 
 import argparse
@@ -18,13 +19,20 @@ from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.knowledge import NOTHING, PEERING, SCRAPES, Knowledge
 from lora_router.simulator.network import WireOptions
 from lora_router.simulator.percentile import percentile
-from lora_router.simulator.scenario import scenarios_of_fixed_fleets, shipped_scenario
+from lora_router.simulator.scenario import (
+    Scenario,
+    scenarios_of_fixed_fleets,
+    shipped_scenario,
+)
 from lora_router.simulator.summary import WARM_UP
 from lora_router.simulator.trace import make_trace
 
 OURS = "lora-placement"
 SECONDS = 150.0
 """Length of a trace."""
+OVERLOADED = ("b-zipf", "c-slot-bound", "e-hot-shift")
+OVER = 1.2
+"""Their load, as a share of the capacity."""
 PARTITION_SECONDS, PARTITION_EVERY_SECONDS, FIRST_PARTITION = 5.0, 15.0, 20.0
 SETTLED_SECONDS = 1.0
 """After a partition, figures are as before from this time on."""
@@ -42,6 +50,12 @@ class Variant:
     """Whether all routers are parted from each other, again and again."""
     scrape_seconds: float = 0.25
     """As by default."""
+    load: float | None = None
+    """Share of the scenario's capacity. ``None``: its rate."""
+
+    def rate(self, scenario: Scenario) -> float:
+        """Return the requests per second in a scenario."""
+        return scenario.rate if self.load is None else scenario.rate_at(self.load)
 
     def fleet(self, name: str) -> FleetOptions:
         """Return the fleet of a scenario."""
@@ -66,6 +80,15 @@ class Played:
     times: Sequence[tuple[float, float]]
     """For each request, when it arrived, and the time to its first token, in seconds."""
     loads: int
+    good: int = 0
+    """Requests within the limits of the scenario, without the warm-up."""
+    refused: int = 0
+    """Requests that were refused, without the warm-up."""
+
+    @property
+    def asked(self) -> int:
+        """All requests without the warm-up."""
+        return self.refused + sum(arrived >= WARM_UP * SECONDS for arrived, _ in self.times)
 
     def p99(self, counts: Callable[[float], bool]) -> float:
         """Return the p99 of the time to first token of the requests whose arrivals count."""
@@ -114,6 +137,16 @@ def p99_after(played: Played) -> str:
 def loads(played: Played) -> str:
     """Return the adapter loads for every 1,000 requests."""
     return f"{1000 * played.loads / (len(played.times) or 1):.0f}"
+
+
+def good(played: Played) -> str:
+    """Return the share of the requests that were within the limits of TTFT and TPOT."""
+    return f"{played.good / played.asked:.1%}"
+
+
+def refused(played: Played) -> str:
+    """Return the share of the requests that were refused."""
+    return f"{played.refused / played.asked:.1%}"
 
 
 def _since_partition(at: float) -> float:
@@ -175,6 +208,14 @@ def _intervals() -> Iterable[Column]:
             yield Column(f"{title}, {1000 * interval:.0f} ms", variant, p99)
 
 
+def _overloaded(figure: Figure) -> Callable[[], Iterable[Column]]:
+    def columns() -> Iterable[Column]:
+        for title, routers in (("one", 1), ("2", 2), ("4", 4), ("8", 8)):
+            yield Column(title, Variant(routers, load=OVER), figure)
+
+    return columns
+
+
 PARTS: dict[str, tuple[tuple[str, Callable[[], Iterable[Column]]], ...]] = {
     "peers": (
         ("p99 of the time to first token, seconds", _peers),
@@ -183,6 +224,11 @@ PARTS: dict[str, tuple[tuple[str, Callable[[], Iterable[Column]]], ...]] = {
     "wire": (("p99 of the time to first token, seconds, and loads", _wire),),
     "partition": (("p99 of the time to first token, seconds", _partition),),
     "scrapes": (("p99 of the time to first token, seconds", _intervals),),
+    "overload": (
+        ("p99 of the time to first token, seconds", _overloaded(p99)),
+        ("Goodput: share of the requests within the limits", _overloaded(good)),
+        ("Share of the requests that were refused", _overloaded(refused)),
+    ),
 }
 
 
@@ -200,12 +246,14 @@ def main() -> None:
     unknown = sorted(set(parts) - PARTS.keys())
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
-    names = arguments.scenarios.split(",") if arguments.scenarios else scenarios_of_fixed_fleets()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     arguments.into.mkdir(parents=True, exist_ok=True)
     found: dict[tuple[str, Variant], Played] = {}
     with ProcessPoolExecutor() as workers:
         for part in parts:
+            names = OVERLOADED if part == "overload" else scenarios_of_fixed_fleets()
+            if arguments.scenarios:
+                names = arguments.scenarios.split(",")
             tables = [(title, list(columns())) for title, columns in PARTS[part]]
             variants = dict.fromkeys(each.variant for _, columns in tables for each in columns)
             wanted = [(name, each) for name in names for each in variants]
@@ -228,18 +276,30 @@ def _play(
         zip(keys, workers.map(_play_one, *zip(*keys, strict=True)), strict=True), 1
     ):
         before = found.get(key[:2], Played((), 0))
-        found[key[:2]] = Played([*before.times, *played.times], before.loads + played.loads)
+        found[key[:2]] = Played(
+            [*before.times, *played.times],
+            before.loads + played.loads,
+            before.good + played.good,
+            before.refused + played.refused,
+        )
         if number % 20 == 0:
             print(f"{number} of {len(keys)} runs", file=sys.stderr, flush=True)
 
 
 def _play_one(name: str, variant: Variant, seed: int) -> Played:
     scenario = shipped_scenario(name)
-    trace = make_trace(scenario.workload, rate=scenario.rate, seconds=SECONDS, seed=seed)
+    rate = variant.rate(scenario)
+    trace = make_trace(scenario.workload, rate=rate, seconds=SECONDS, seed=seed)
     fleet = variant.fleet(name)
     run = FleetSimulation(fleet, maker(variant.algorithm, fleet), seed).run(trace)
     times = [(each.arrived, each.first_token - each.arrived) for each in run.requests]
-    return Played(times, sum(pod.loads for pod in run.pods))
+    since = WARM_UP * SECONDS
+    return Played(
+        times,
+        sum(pod.loads for pod in run.pods),
+        sum(scenario.goodput.is_good(each) for each in run.requests if each.arrived >= since),
+        sum(each.arrived >= since for each in run.turned_away),
+    )
 
 
 def _table(

@@ -4,8 +4,9 @@ Rules:
 
 - A load delays the first byte of the request that needs it. So what a load takes is learned from
   first bytes: those of streamed answers to requests that needed a load, minus the median of those
-  on the same pod that needed none. Only requests count that found a free slot, because others may
-  wait for one. Prompt tokens that the pod had to process are subtracted from both.
+  on the same pod that needed none, or on all pods with its base model, while few of the pod are
+  known. Only requests count that found a free slot, or whose adapter was active, because others may
+  wait for a slot. Prompt tokens that the pod had to process are subtracted from both.
 - Loads from host memory and loads from disk are apart. What the router took for one can have been
   the other. Then the times of both become more alike, as they should, unless the size of host
   memory is only assumed: then these loads show it (``learned_size``).
@@ -37,7 +38,11 @@ from lora_router.fleet.pod_state import PodState
 _FEWEST = 4
 """Loads after which their median means anything."""
 _FEWEST_FIRST_BYTES = 8
-"""First bytes without a load after which their median means anything."""
+"""First bytes of a pod without a load after which their median means anything."""
+_FEWEST_EVERYWHERE = 32
+"""The same of all pods with the same base model, for a pod of which fewer were seen. With a lower
+value, what one fast or slow pod answered is taken for all of them. With a higher value, one of
+several routers, which sees few of a pod, takes longer to learn."""
 _EVERY = 4
 """The times are derived again after this many loads."""
 _LEAST_ERROR = 0.002
@@ -72,7 +77,8 @@ class LoadTimes:
         self._sizes: dict[tuple[str, int], LearnedSize] = {}
         """The sizes of host memory that nothing names, by base model and what is assumed."""
         self.on_seen: Callable[[str, int, float], None] = _ignore
-        """Called with the base model, place and seconds of each load that this router saw."""
+        """Called with the base model, place and seconds of each load that this router saw. For
+        ``IN_SLOT``, they are those of a first byte that waited for no load."""
 
     def assume(self, host_seconds: float) -> None:
         """Set what a load from host memory is assumed to take, in seconds."""
@@ -95,6 +101,8 @@ class LoadTimes:
         if adapter in state.in_flight_adapters:
             return None if adapter in state.loading else IN_SLOT
         beliefs = state.beliefs
+        if adapter in beliefs.peers.adapters and adapter in beliefs.active:
+            return IN_SLOT
         room = beliefs.free_slots
         if room is not None and room <= 0:
             return None
@@ -119,22 +127,27 @@ class LoadTimes:
         loads = state.loads
         if loads is None:
             loads = state.loads = Loads()
+        everywhere = self._of(state)
         if place == IN_SLOT:
             loads.first_bytes.append(seconds)
+            everywhere.first_bytes.append(seconds)
+            if state.adapters:
+                self.on_seen(base_model_of(state), place, seconds)
             return
-        if len(loads.first_bytes) < _FEWEST_FIRST_BYTES:
+        usual = _usual(loads, _FEWEST_FIRST_BYTES)
+        if usual is None:
+            usual = _usual(everywhere, _FEWEST_EVERYWHERE)
+        if usual is None:
             return
-        if not loads.usual_of or loads.count - loads.usual_of >= _EVERY:
-            loads.usual, loads.usual_of = _median(loads.first_bytes), loads.count or 1
         # Negative ones are kept: they show how little first bytes say.
-        took = min(seconds - loads.usual, HIGHEST_SECONDS)
+        took = min(seconds - usual, HIGHEST_SECONDS)
         if place >= _NEEDED:
             # What is learned of the disk may be of host memory that is larger than believed.
             _, host, disk = self._assumed
             fast = took < sqrt(host * disk)
             self._size_of(state).loaded(place - _NEEDED, fast=fast)
             place = IN_HOST_MEMORY if fast else AWAY
-        for each in (loads, self._of(state)):
+        for each in (loads, everywhere):
             _add(each, place, took)
         self.on_seen(base_model_of(state), place, took)
         if loads.count % _EVERY == 0:
@@ -145,10 +158,14 @@ class LoadTimes:
 
         Args:
             base_model: That of the pod.
-            place: Where the adapter was, ``IN_HOST_MEMORY`` or ``AWAY``.
-            seconds: What the load took.
+            place: Where the adapter was.
+            seconds: What the load took. ``IN_SLOT``: until the first byte.
         """
-        _add(self._loads_of(base_model), place, seconds)
+        loads = self._loads_of(base_model)
+        if place == IN_SLOT:
+            loads.first_bytes.append(seconds)
+        else:
+            _add(loads, place, seconds)
 
     def refresh(self, state: PodState) -> None:
         """Derive a pod's times again if others with its base model have learned, or it reported."""
@@ -198,6 +215,15 @@ class LoadTimes:
 def base_model_of(state: PodState) -> str:
     """Return the base model that says how long loads take on a pod; empty: unknown."""
     return state.pod.base_model or next(iter(state.base_models), "")
+
+
+def _usual(loads: Loads, fewest: int) -> float | None:
+    """Return how long first bytes take without a load; ``None``: too few were seen."""
+    if len(loads.first_bytes) < fewest:
+        return None
+    if not loads.usual_of or loads.count - loads.usual_of >= _EVERY:
+        loads.usual, loads.usual_of = _median(loads.first_bytes), loads.count or 1
+    return loads.usual
 
 
 def _reported(state: PodState) -> float | None:

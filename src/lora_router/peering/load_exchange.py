@@ -1,14 +1,15 @@
 """Tells peers how long loads of adapters took, and takes in what they tell. No I/O.
 
-A router sees only the loads that its own requests wait for. If several routers learned alone, each
-of them would see few loads. For minutes it would place adapters by what loads are assumed to take.
+A router sees only the loads that its own requests wait for, and first bytes of its own requests
+that need none, with which it compares them. If several routers learned alone, each of them would
+see few. For minutes it would place adapters by what loads are assumed to take.
 A lost message is not sent again, because the next loads tell the same.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, MutableSequence
 
 from lora_router.clock import Timer
-from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.load_seconds import HIGHEST_SECONDS
 from lora_router.fleet.load_times import base_model_of
@@ -25,6 +26,9 @@ from lora_router.peering.report_reader import ReportError
 
 TELL_SECONDS = 1.0
 """How long loads are gathered for one message."""
+MOST_FIRST_BYTES = 4
+"""How many first bytes without a load one message has of a base model. They are many, and their
+median is enough."""
 
 
 class LoadExchange:
@@ -54,7 +58,7 @@ class LoadExchange:
         Raises:
             ReportError: The message exceeds a bound.
         """
-        rows = sum(len(each.host) + len(each.disk) for each in message)
+        rows = sum(len(each.host) + len(each.disk) + len(each.in_slot) for each in message)
         if len(message) > MAX_LOAD_TIMES or rows > MAX_LOAD_TIMES:
             raise ReportError("too-large", f"more than {MAX_LOAD_TIMES} times of loads")
         if any(len(each.base_model.encode()) > MAX_NAME_BYTES for each in message):
@@ -64,7 +68,8 @@ class LoadExchange:
         known = {base_model_of(state) for state in self._fleet}
         for each in message:
             if each.base_model in known:
-                for place, times in ((IN_HOST_MEMORY, each.host), (AWAY, each.disk)):
+                for place in (IN_SLOT, IN_HOST_MEMORY, AWAY):
+                    times = _times_of(each, place)
                     for milliseconds in times:
                         seconds = max(-HIGHEST_SECONDS, min(HIGHEST_SECONDS, milliseconds / 1000))
                         self._load_times.heard(each.base_model, place, seconds)
@@ -79,7 +84,10 @@ class LoadExchange:
         row = self._untold.get(base_model)
         if row is None:
             row = self._untold[base_model] = LoadTimes(base_model=base_model)
-        (row.host if place == IN_HOST_MEMORY else row.disk).append(round(1000 * seconds))
+        times = _times_of(row, place)
+        if place == IN_SLOT and len(times) >= MOST_FIRST_BYTES:
+            return
+        times.append(round(1000 * min(seconds, HIGHEST_SECONDS)))
         self._rows += 1
         if self._timer is None:
             self._timer = self._hub.call_later(TELL_SECONDS, self._tell)
@@ -88,3 +96,8 @@ class LoadExchange:
         message = PeerMessage(load_times=self._untold.values())
         self._untold, self._rows, self._timer = {}, 0, None
         self._hub.send_to_all(message.SerializeToString())
+
+
+def _times_of(row: LoadTimes, place: int) -> MutableSequence[int]:
+    """Return the times of loads from a place."""
+    return {IN_SLOT: row.in_slot, IN_HOST_MEMORY: row.host, AWAY: row.disk}[place]

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.answer import FROM_THE_POD, Answer
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.ledger import Reservation
 from lora_router.fleet.load_seconds import ASSUMED
+from lora_router.fleet.load_times import LoadTimes
 from lora_router.fleet.lora_spec import LoraSpec
+from lora_router.fleet.peer_ledgers import LedgerShare, PodShare
 from lora_router.routing.algorithm import AlgorithmOptions
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.simulator.fleet_simulation import FleetSimulation
@@ -170,6 +172,28 @@ def test_the_option_is_the_time_from_host_memory(option: float, known: tuple[flo
     pods.fleet.ledger.load_times.assume(option)
     pods.scrape(1)
     assert pods.known() == known
+
+
+def test_pods_of_which_few_answers_were_seen_are_compared_with_all_others() -> None:
+    """One of several routers sees few requests of each pod that need no load."""
+    pods = Pods(*["base"] * 8)
+    for turn in range(8):
+        for number in range(1, 9):
+            for _ in range(turn < 6):
+                pods.ask(None, 0.05, number=number)
+            pods.ask(f"adapter-{turn}", 0.05 + 0.3, number=number)
+    assert pods.known(8)[1] == pytest.approx(0.3, rel=0.1)
+
+
+def test_a_request_that_joins_the_adapter_of_a_peer_needs_no_load() -> None:
+    pods = Pods()
+    pod = state_of(pods.fleet, 1)
+    in_flight = PodShare((pod.pod.address, pod.pod.uid), 2, {"a": 1, "b": 1})
+    pods.fleet.put_peer(LedgerShare("there", 1, 0.1, {"pod-1": in_flight}, {}, {}), 0.0)
+    assert LoadTimes.place_of(pod, "a") is None, "it may be loaded for the peer now"
+    pods.fleet.put_metrics(pod, make_metrics(running=("a",), max_lora=2))
+    assert LoadTimes.place_of(pod, "a") == IN_SLOT, "and the pod is full"
+    assert LoadTimes.place_of(pod, "c") is None, "it may wait for a slot"
 
 
 class TestWhatIsIgnored:

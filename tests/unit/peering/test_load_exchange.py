@@ -2,10 +2,10 @@
 
 import pytest
 
-from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, IN_SLOT
 from lora_router.fleet.load_seconds import ASSUMED, HIGHEST_SECONDS
 from lora_router.peering.limits import LOAD_TIMES_BURST, MAX_LOAD_TIMES, MAX_NAME_BYTES
-from lora_router.peering.load_exchange import TELL_SECONDS, LoadExchange
+from lora_router.peering.load_exchange import MOST_FIRST_BYTES, TELL_SECONDS, LoadExchange
 from lora_router.peering.pb.peering_pb2 import LoadTimes, PeerMessage
 from tests.fleet import ManualClock, make_metrics, state_of
 from tests.unit.peering.routers import DELAY, Router, mesh
@@ -37,9 +37,12 @@ def see(router: Router, place: int, *times: float) -> None:
 def listen(router: Router) -> list[float]:
     """Return a list that gets the times of loads that peers tell a router."""
     heard: list[float] = []
-    router.fleet.ledger.load_times.heard = (  # type: ignore[method-assign]
-        lambda base_model, place, seconds: heard.append(seconds)
-    )
+
+    def note(base_model: str, place: int, seconds: float) -> None:
+        if place != IN_SLOT:
+            heard.append(seconds)
+
+    router.fleet.ledger.load_times.heard = note  # type: ignore[method-assign]
     return heard
 
 
@@ -49,6 +52,26 @@ def known(router: Router) -> tuple[float, float]:
     router.fleet.put_metrics(pod, make_metrics())
     _, host, disk = pod.beliefs.load_seconds
     return host, disk
+
+
+def test_loads_are_compared_with_first_bytes_that_a_peer_saw(clock: ManualClock) -> None:
+    first, second = sharing(clock)
+    pod = state_of(second.fleet, 1)
+    for _ in range(8):
+        see(first, AWAY)
+        clock.advance(TELL_SECONDS + 2 * DELAY)
+    for _ in range(8):
+        second.fleet.ledger.load_times.first_byte(pod, AWAY, 0.05 + 5.0)
+    assert known(second)[1] == pytest.approx(5.0, rel=0.1)
+
+
+def test_few_first_bytes_without_a_load_are_told(clock: ManualClock) -> None:
+    first, second = sharing(clock)
+    see(first, AWAY)
+    clock.advance(TELL_SECONDS + 2 * DELAY)
+    pod = state_of(second.fleet, 1)
+    second.fleet.ledger.load_times.first_byte(pod, AWAY, 5.0)
+    assert known(second) == ASSUMED[1:], f"{MOST_FIRST_BYTES} are too few"
 
 
 def test_a_peer_learns_from_loads_that_it_did_not_see(clock: ManualClock) -> None:
@@ -132,7 +155,7 @@ def test_a_router_tells_a_bounded_number_of_loads_and_none_without_peers(
     heard = listen(second)
     see(first, AWAY, *[5.0] * (3 * MAX_LOAD_TIMES))
     clock.advance(TELL_SECONDS + 2 * DELAY)
-    assert len(heard) == MAX_LOAD_TIMES
+    assert len(heard) == MAX_LOAD_TIMES - MOST_FIRST_BYTES
     (alone,) = mesh(clock, "alone")
     exchange = LoadExchange(alone.hub, alone.fleet)
     see(alone, AWAY, 5.0)

@@ -81,14 +81,14 @@ def loads(runs: list[FleetRun]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "seeds"), [("mixed-slots", SEEDS), ("b-zipf", SEEDS), ("flash-crowd", A_SEED)]
+    ("scenario", "most_loads"), [("mixed-slots", 1.35), ("b-zipf", 1.35), ("flash-crowd", 1.6)]
 )
-def test_several_routers_are_nearly_as_good_as_one(scenario: str, seeds: Iterable[int]) -> None:
-    one = played(scenario, ONE, seeds=seeds)
-    several = played(scenario, peering(4), seeds=seeds)
+def test_several_routers_are_nearly_as_good_as_one(scenario: str, most_loads: float) -> None:
+    """Copies of a hot adapter go to other pods, as each router has other slots in its allotment."""
+    one, several = played(scenario, ONE), played(scenario, peering(4))
 
     assert p99(several) <= 1.35 * p99(one)
-    assert loads(several) <= 1.35 * loads(one)
+    assert loads(several) <= most_loads * loads(one)
 
 
 def test_copies_that_drain_are_not_replaced_by_further_ones() -> None:

@@ -36,14 +36,16 @@ class PeerMessage(_message.Message):
     def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ..., load_times: _Optional[_Iterable[_Union[LoadTimes, _Mapping]]] = ...) -> None: ...
 
 class LoadTimes(_message.Message):
-    __slots__ = ("base_model", "host", "disk")
+    __slots__ = ("base_model", "host", "disk", "in_slot")
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     DISK_FIELD_NUMBER: _ClassVar[int]
+    IN_SLOT_FIELD_NUMBER: _ClassVar[int]
     base_model: str
     host: _containers.RepeatedScalarFieldContainer[int]
     disk: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, base_model: _Optional[str] = ..., host: _Optional[_Iterable[int]] = ..., disk: _Optional[_Iterable[int]] = ...) -> None: ...
+    in_slot: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, base_model: _Optional[str] = ..., host: _Optional[_Iterable[int]] = ..., disk: _Optional[_Iterable[int]] = ..., in_slot: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Withdrawal(_message.Message):
     __slots__ = ("pod", "adapter", "milliseconds")
