@@ -28,7 +28,8 @@ class Loads:
 
     def __init__(self) -> None:
         self.first_bytes: deque[float] = deque(maxlen=_KEPT)
-        """Seconds until the first byte of requests that needed no load."""
+        """Seconds until the first byte of requests that needed no load: on a pod, those of this
+        router, and of a base model, those that peers told."""
         self.usual = 0.0
         """Their median, derived again after some loads."""
         self.usual_of = 0

@@ -4,9 +4,10 @@ Rules:
 
 - A load delays the first byte of the request that needs it. So what a load takes is learned from
   first bytes: those of streamed answers to requests that needed a load, minus the median of those
-  on the same pod that needed none, or on all pods with its base model, while few of the pod are
-  known. Only requests count that found a free slot, or whose adapter was active, because others may
-  wait for a slot. Prompt tokens that the pod had to process are subtracted from both.
+  on the same pod that needed none. While one of several routers has seen few of these, those count
+  that peers tell, on any pod with the same base model. Only requests count that found a free slot,
+  or whose adapter was active, because others may wait for a slot. Prompt tokens that the pod had to
+  process are subtracted from both.
 - Loads from host memory and loads from disk are apart. What the router took for one can have been
   the other. Then the times of both become more alike, as they should, unless the size of host
   memory is only assumed: then these loads show it (``learned_size``).
@@ -39,10 +40,10 @@ _FEWEST = 4
 """Loads after which their median means anything."""
 _FEWEST_FIRST_BYTES = 8
 """First bytes of a pod without a load after which their median means anything."""
-_FEWEST_EVERYWHERE = 32
-"""The same of all pods with the same base model, for a pod of which fewer were seen. With a lower
-value, what one fast or slow pod answered is taken for all of them. With a higher value, one of
-several routers, which sees few of a pod, takes longer to learn."""
+_FEWEST_TOLD = 32
+"""The same of those that peers tell, on all pods with the same base model. With a lower value, what
+one fast or slow pod answered is taken for all of them. With a higher value, routers take longer to
+learn. They tell few of them, so that their times stay apart from what each router sees itself."""
 _EVERY = 4
 """The times are derived again after this many loads."""
 _LEAST_ERROR = 0.002
@@ -130,13 +131,12 @@ class LoadTimes:
         everywhere = self._of(state)
         if place == IN_SLOT:
             loads.first_bytes.append(seconds)
-            everywhere.first_bytes.append(seconds)
             if state.adapters:
                 self.on_seen(base_model_of(state), place, seconds)
             return
         usual = _usual(loads, _FEWEST_FIRST_BYTES)
         if usual is None:
-            usual = _usual(everywhere, _FEWEST_EVERYWHERE)
+            usual = _usual(everywhere, _FEWEST_TOLD)
         if usual is None:
             return
         # Negative ones are kept: they show how little first bytes say.

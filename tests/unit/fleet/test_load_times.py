@@ -174,17 +174,6 @@ def test_the_option_is_the_time_from_host_memory(option: float, known: tuple[flo
     assert pods.known() == known
 
 
-def test_pods_of_which_few_answers_were_seen_are_compared_with_all_others() -> None:
-    """One of several routers sees few requests of each pod that need no load."""
-    pods = Pods(*["base"] * 8)
-    for turn in range(8):
-        for number in range(1, 9):
-            for _ in range(turn < 6):
-                pods.ask(None, 0.05, number=number)
-            pods.ask(f"adapter-{turn}", 0.05 + 0.3, number=number)
-    assert pods.known(8)[1] == pytest.approx(0.3, rel=0.1)
-
-
 def test_a_request_that_joins_the_adapter_of_a_peer_needs_no_load() -> None:
     pods = Pods()
     pod = state_of(pods.fleet, 1)
