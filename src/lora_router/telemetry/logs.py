@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from lora_router.telemetry.log_writer import LogWriter
+from lora_router.telemetry.repeated_errors import RepeatedErrors
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 """Values that are written without quotes: printable ASCII but space, ``"``, ``=`` and ``\\``."""
@@ -88,6 +89,7 @@ def configure_logging(level: str, style: Literal["text", "json"], process: str =
     global _writer, _process  # noqa: PLW0603 -- logging belongs to the process, as its writer does
     _process = process
     _writer = LogWriter(sys.stderr)
+    _writer.addFilter(RepeatedErrors())
     set_format(style)
     logging.getLogger().handlers[:] = [_writer]
     set_level(level)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from lora_router.log_limit import LogLimit
 from lora_router.telemetry import log_writer
 from lora_router.telemetry.log_writer import LogWriter
 from lora_router.telemetry.logs import configure_logging, dropped_lines
+from lora_router.telemetry.repeated_errors import BURST, RepeatedErrors
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,49 @@ def logging_as_before() -> Iterator[None]:
 def flushed() -> None:
     """Wait until the thread has written everything."""
     logging.getLogger().handlers[0].flush()
+
+
+def fail(number: int) -> None:
+    raise ValueError(f"request {number}")
+
+
+def test_a_fault_that_each_request_meets_does_not_fill_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("info", "text")
+    log = logging.getLogger("lora_router.x")
+    for number in range(1000):
+        try:
+            fail(number)
+        except ValueError:
+            log.exception("request %d failed", number)
+    try:
+        int("another fault")
+    except ValueError:
+        log.exception("request failed")
+    flushed()
+
+    err = capsys.readouterr().err
+    assert err.count("Traceback") == BURST + 1
+    assert "another fault" in err
+
+
+def test_the_next_traceback_says_how_many_were_left_out() -> None:
+    now = 0.0
+    errors = RepeatedErrors(LogLimit(10.0, burst=1, clock=lambda: now))
+
+    def written(number: int) -> str | None:
+        try:
+            fail(number)
+        except ValueError:
+            record = logging.LogRecord("x", 40, "x.py", 1, "%d%%", (number,), sys.exc_info())
+            return record.getMessage() if errors.filter(record) else None
+        return "nothing failed"
+
+    assert [written(number) for number in range(3)] == ["0%", None, None]
+    now = 10.0
+    assert written(3) == "3% (2 similar lines suppressed)"
+    assert errors.filter(logging.LogRecord("x", 40, "x.py", 1, "no traceback", (), None))
 
 
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
