@@ -133,6 +133,50 @@ def _is_name(name: str) -> bool:
     return 0 < len(name) <= _MAX_NAME and name.isprintable() and name == name.strip()
 
 
+class LastValid:
+    """The last object of each name that could be used as a whole.
+
+    An object that was changed into one that cannot be used must not lose its rules: without them,
+    requests would go to another model.
+    """
+
+    def __init__(self, pool: str, group: str) -> None:
+        """Know none.
+
+        Args:
+            pool: The name of the pool.
+            group: The API group of the pool.
+        """
+        self._pool = pool
+        self._group = group
+        self._objects: dict[str, ModelRewriteObject] = {}
+
+    def put(self, objects: Iterable[ModelRewriteObject]) -> tuple[Sequence[Rewrite], Sequence[str]]:
+        """Take in all objects; return the rewrites that count now, and what cannot be used."""
+        known, used = self._objects, list[ModelRewriteObject]()
+        self._objects = {}
+        replaced: list[str] = []
+        for each in objects:
+            name = each.metadata.name
+            last = known.get(name)
+            _, problems = to_rewrites((each,), self._pool, self._group)
+            if problems and last is not None and _is_same(last, each):
+                replaced += [f"{problem}; its last valid rules stay in use" for problem in problems]
+                self._objects[name] = last
+                used.append(last)
+                continue
+            if not problems:
+                self._objects[name] = each
+            used.append(each)
+        rewrites, problems = to_rewrites(used, self._pool, self._group)
+        return rewrites, (*replaced, *problems)
+
+
+def _is_same(last: ModelRewriteObject, now: ModelRewriteObject) -> bool:
+    """Return whether an object was changed, rather than deleted and created again."""
+    return last.metadata.creation_timestamp == now.metadata.creation_timestamp
+
+
 class FollowedRewrites:
     """Follows the resources of one pool, and hands their rewrites on."""
 
@@ -159,16 +203,16 @@ class FollowedRewrites:
             watch_seconds: Server-side timeout of a watch.
         """
         self._pool = pool
-        self._group = group
+        self._last_valid = LastValid(pool, group)
         self._use = use
         self._supervisor = supervisor
         query = ResourceQuery(GROUP, VERSION, PLURAL, namespace)
         self._list: ResourceList[ModelRewriteObject] = ResourceList(
             query, ModelRewriteObject, credentials, watch_seconds=watch_seconds
         )
-        self._rewrites: tuple[Rewrite, ...] | None = None
+        self._rewrites: Sequence[Rewrite] | None = None
         """``None``: not read yet."""
-        self._problems: tuple[str, ...] = ()
+        self._problems: Sequence[str] = ()
         self._error: str | None = None
         self._limit = LogLimit(10.0)
         self._task: asyncio.Task[None] | None = None
@@ -199,7 +243,7 @@ class FollowedRewrites:
         await self._list.follow(self._read, self._lost)
 
     async def _read(self, objects: Sequence[ModelRewriteObject]) -> None:
-        rewrites, problems = to_rewrites(objects, self._pool, self._group)
+        rewrites, problems = self._last_valid.put(objects)
         if problems != self._problems:
             for problem in problems:
                 self._limit.log(

@@ -12,6 +12,7 @@ from lora_router.discovery.model_rewrites import (
     MAX_REWRITES,
     POOL_GROUP,
     FollowedRewrites,
+    LastValid,
     ModelRewriteObject,
     to_rewrites,
 )
@@ -105,6 +106,30 @@ def test_the_number_of_names_is_bounded() -> None:
 
     assert len(found) == MAX_REWRITES
     assert "more than" in problems[0]
+
+
+def test_a_resource_that_became_invalid_keeps_its_last_valid_rules() -> None:
+    last_valid = LastValid("pool", POOL_GROUP)
+
+    def put(*resources: Document) -> tuple[list[str], list[str]]:
+        rewrites, problems = last_valid.put(msgspec.convert(resources, list[ModelRewriteObject]))
+        return [f"{each.name}={each.targets[0].model}" for each in rewrites], list(problems)
+
+    other = resource("other", rule("c", v9=1))
+    assert put(resource("r", rule("a", v1=1), rule("b", v1=1)), other)[1] == []
+    invalid = rule("a", v2=0), rule("b", v2=1)
+    for _ in range(2):
+        names, problems = put(resource("r", *invalid), other)
+        assert names == ["c=v9", "a=v1", "b=v1"]
+        assert problems == [
+            "r: rules[0]: it has no usable targets, or too many; its last valid rules stay in use"
+        ]
+    assert put(resource("r", rule("a", v3=1)), other) == (["c=v9", "a=v3"], [])
+
+    created_again = resource("r", *invalid, created="2026-02-02")
+    assert put(created_again, other)[0] == ["c=v9", "b=v2"], "it has no rules of before"
+    assert put(other) == (["c=v9"], [])
+    assert put(resource("r", *invalid))[0] == ["b=v2"]
 
 
 async def test_changes_are_followed_and_a_lost_server_changes_nothing(
