@@ -9,11 +9,11 @@ the same allotments from the same shares, by these rules:
    last share counts only for that router until its next share.
 2. Each held adapter *claims* one slot. Claims are served by priority, and then in order of waiting
    time, the longest first. Of the pods that list the adapter, a claim gets a slot on the one that
-   it names, or otherwise on the one with the most free slots. It keeps that slot while it is free:
-   if a further slot on another pod moved it there, a router that has not heard of that slot yet
-   would still take the first one. The router that holds the adapter may take it once the router
-   to which rule 3 would allot the slot has acknowledged the claim, because that router then leaves
-   the slot alone.
+   it names, or otherwise on the one with the most free slots. It keeps that slot while it is free,
+   unless a claim before it finds no other: if a further slot on another pod moved it there, a
+   router that has not heard of that slot yet would still take the first one. The router that holds
+   the adapter may take it once the router to which rule 3 would allot the slot has acknowledged
+   the claim, because that router then leaves the slot alone.
 3. Free slots without a claim are allotted in rotation, by the order of routers and pods. So every
    router can place immediately on some pods, and on the other pods after it has claimed a slot.
 4. Any router may put an adapter that is still loaded on the pod into such a slot, if the pod has
@@ -24,7 +24,7 @@ the same allotments from the same shares, by these rules:
    that found no slot on such pods is another router's.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -79,23 +79,14 @@ def allotments_of(
         before: The places of claims until now.
     """
     left = list(free)
-    in_order = sorted(claims, key=place_of)
+    allotted = [0] * len(left)
     places: dict[str, int] = {}
-    slots: dict[str, int] = {}
-    """The number of each claim's slot among the free ones of its pod."""
-    for claim in in_order if before else ():
-        pod = before.get(claim.adapter)
-        if pod is not None and left[pod]:
-            left[pod] -= 1
-            places[claim.adapter], slots[claim.adapter] = pod, left[pod]
     whose: dict[int, str] = {}
     """For pods without a slot for some claim, the router of the first such claim."""
-    _give_out(left, in_order, places, slots, whose)
-    allotted = [0] * len(left)
-    for claim in in_order:
-        if claim.router == router and claim.adapter in places:
-            pod = places[claim.adapter]
-            loser = routers[(pod + slots[claim.adapter]) % len(routers)]
+    for claim, pod in _places(left, sorted(claims, key=place_of), before, whose):
+        places[claim.adapter] = pod
+        if claim.router == router:
+            loser = routers[(pod + left[pod]) % len(routers)]
             allotted[pod] += loser == router or loser in claim.heard_by
     place = routers.index(router)
     for pod, unclaimed in enumerate(left):
@@ -104,31 +95,42 @@ def allotments_of(
     return Allotments(allotted, left, may_reuse, places)
 
 
-def _give_out(
-    left: list[int],
-    claims: Sequence[Claim],
-    places: dict[str, int],
-    slots: dict[str, int],
-    whose: dict[int, str],
-) -> None:
-    """Give a slot to each claim that has none, in order."""
+def _places(
+    left: list[int], claims: Sequence[Claim], before: Mapping[str, int], whose: dict[int, str]
+) -> Iterator[tuple[Claim, int]]:
+    """Yield each claim that gets a slot, with its pod, after the slot was taken from ``left``."""
     everywhere = range(len(left))
+    spare = list(left)
+    """The free slots that no claim further down had until now."""
+    for claim in claims if before else ():
+        last = before.get(claim.adapter)
+        if last is not None:
+            spare[last] -= 1
     full: set[int] = set()
     """The identities of pods, as in ``Claim.fits``, of which none has a slot left."""
     for claim in claims:
+        last = before.get(claim.adapter)
+        if last is not None:
+            spare[last] += 1
         fits = everywhere if claim.fits is None else claim.fits
-        if claim.adapter in places or not fits or id(fits) in full:
+        if not fits or id(fits) in full:
             continue
-        pod = claim.pod
-        if pod is None or not left[pod]:
-            pod = max(fits, key=left.__getitem__)
+        if last is not None and left[last]:
+            pod = last
+        elif claim.pod is not None and spare[claim.pod] > 0:
+            pod = claim.pod
+        else:
+            pod = max(fits, key=spare.__getitem__)
+            if spare[pod] <= 0:
+                pod = max(fits, key=left.__getitem__)
         if not left[pod]:
             full.add(id(fits))
             for each in fits:
                 whose.setdefault(each, claim.router)
             continue
         left[pod] -= 1
-        places[claim.adapter], slots[claim.adapter] = pod, left[pod]
+        spare[pod] -= 1
+        yield claim, pod
 
 
 def rotation(unclaimed: int, place: int, pod: int, routers: int) -> int:

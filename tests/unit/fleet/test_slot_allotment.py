@@ -89,6 +89,18 @@ def test_a_claim_keeps_its_slot_when_the_pod_that_it_names_has_one_too() -> None
     assert after == {"adapter-1.0": 0, "adapter-2.0": 1}
 
 
+def test_a_claim_that_becomes_known_later_takes_the_slot_of_a_younger_one() -> None:
+    """Otherwise two routers that hear of each other's claims would both keep the same slot."""
+    older, younger = claim(1.0, "router-1"), claim(2.0, "router-2")
+    before = allotments_of("router-2", ROUTERS, [1], [younger]).places
+    assert before == {"adapter-2.0": 0}
+    for router in ROUTERS:
+        after = allotments_of(router, ROUTERS, [1], [older, younger], before)
+        assert after.places == {"adapter-1.0": 0}
+    spare = allotments_of("router-2", ROUTERS, [1, 1], [older, younger], before)
+    assert spare.places == {"adapter-1.0": 1, "adapter-2.0": 0}
+
+
 def test_a_claim_whose_slot_was_taken_gets_another_one() -> None:
     claims = [claim(1.0, "router-1")]
     assert allotments_of("router-0", ROUTERS, [0, 1], claims, {"adapter-1.0": 0}).places == {

@@ -1,5 +1,7 @@
 """Peers meet, tell each other what they know, and are forgotten."""
 
+from dataclasses import replace
+
 import pytest
 
 from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT
@@ -260,6 +262,24 @@ def test_a_held_request_is_told_at_once_and_acknowledged_at_once(clock: ManualCl
     clock.advance(SOON)
 
     assert here.hub.peers["there"].acknowledged >= told
+
+
+def test_the_last_slot_goes_to_the_router_that_waits_with_the_higher_priority(
+    clock: ManualClock,
+) -> None:
+    here, there = mesh(clock, "here", "there")
+    for router in (here, there):
+        for state in router.fleet:
+            router.fleet.put_metrics(state, replace(make_metrics(max_lora=1), running=0.0))
+    here.fleet.ledger.reserve(state_of(here.fleet, 2), "a")
+    here.held, there.held = {"b": HeldShare(5.0)}, {"c": HeldShare(0.0, priority=1)}
+    clock.advance(3 * INTERVAL_SECONDS)
+
+    may_take = [
+        state_of(router.fleet, 1).beliefs.may_take_slot(name)
+        for router, name in ((here, "b"), (there, "c"))
+    ]
+    assert may_take == [False, True]
 
 
 def test_a_slot_that_becomes_free_is_told_at_once_to_those_who_wait(clock: ManualClock) -> None:
