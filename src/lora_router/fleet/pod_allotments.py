@@ -12,7 +12,7 @@ from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_shares import PeerShares
 from lora_router.fleet.pod_peers import Allotment
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.slot_allotment import Claim, allotments_of, rotation
+from lora_router.fleet.slot_allotment import Claim, allotments_of, place_of, rotation
 from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 
 _NONE: frozenset[str] = frozenset()
@@ -104,6 +104,7 @@ class PodAllotments:
             self._states = {}
             self._has_claims = False
             self.closed_slots = {}
+            self._places = {}
             self._note_waiting((), frozenset())
             return [state for state in states.values() if _put(state, None, _NONE, now)]
         own = self._shares.own.share
@@ -127,7 +128,8 @@ class PodAllotments:
         self.closed_slots = _by_base(closed, states)
         free = [_reported_free(state) for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        claims = self._claims.of(talking, positions, self._fits(), now)
+        found = self._claims.of(talking, positions, self._fits(), now)
+        claims = sorted(found, key=place_of)
         self._note_waiting(claims, talking)
         before = {
             adapter: place
@@ -155,7 +157,7 @@ class PodAllotments:
         self._untouched = untouched
         return changed
 
-    def _note_waiting(self, claims: Collection[Claim], talking: frozenset[str]) -> None:
+    def _note_waiting(self, claims: Sequence[Claim], talking: frozenset[str]) -> None:
         own = self._shares.own
         held = () if own is None else own.share.held.keys()
         self.waiting.put(claims, held, talking, self._bases_of)

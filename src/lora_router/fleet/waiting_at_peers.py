@@ -8,7 +8,7 @@ holds it: it is served with this router's own, and needs no other slot.
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from lora_router.fleet.catalog import BaseModels
-from lora_router.fleet.slot_allotment import Claim, place_of
+from lora_router.fleet.slot_allotment import Claim
 
 Listener = Callable[[Collection[BaseModels], Mapping[BaseModels, int]], None]
 """Receives the base models whose adapters wait at peers, and how many adapters of each base model
@@ -62,7 +62,7 @@ class WaitingAtPeers:
         """Take note of the last shares.
 
         Args:
-            claims: One claim for each adapter that waits.
+            claims: One claim for each adapter that waits, those first that are served first.
             own: The adapters that wait here.
             peers: The peers whose claims count. What a peer held that is gone got no slot.
             bases_of: Returns the base models of the pods that list an adapter.
@@ -72,7 +72,7 @@ class WaitingAtPeers:
         everywhere: dict[BaseModels, int] = {}
         counts: dict[BaseModels, dict[int, int]] = {}
         mine: set[str] = set()
-        for claim in sorted(claims, key=place_of):
+        for claim in claims:
             adapter, priority = claim.adapter, claim.priority
             base = bases[adapter] = self._bases.get(adapter) or bases_of(adapter)
             place = everywhere.get(base, 0)
