@@ -18,6 +18,10 @@ ExcInfo: TypeAlias = (
 )
 
 
+SUPPRESSED = " (%d similar lines suppressed)"
+"""The end of a line that follows suppressed ones."""
+
+
 class LogLimit:
     """Writes the first lines of each key at once, up to ``burst`` per interval.
 
@@ -94,7 +98,7 @@ class LogLimit:
         if suppressed is None:
             return False
         if suppressed:
-            message += " (%d similar lines suppressed)"
+            message += SUPPRESSED
             args = (*args, suppressed)
         log.log(level, message, *args, exc_info=exc_info, stacklevel=2)
         return True

@@ -31,6 +31,7 @@ Use = Callable[[Iterable[Rewrite]], None]
 
 class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
+    uid: str = ""
     creation_timestamp: str = ""
 
 
@@ -137,7 +138,8 @@ class LastValid:
     """The last object of each name that could be used as a whole.
 
     An object that was changed into one that cannot be used must not lose its rules: without them,
-    requests would go to another model.
+    requests would go to another model. One that was deleted and created again has another uid, and
+    gets no rules of before.
     """
 
     def __init__(self, pool: str, group: str) -> None:
@@ -160,7 +162,7 @@ class LastValid:
             name = each.metadata.name
             last = known.get(name)
             _, problems = to_rewrites((each,), self._pool, self._group)
-            if problems and last is not None and _is_same(last, each):
+            if problems and last is not None and last.metadata.uid == each.metadata.uid:
                 replaced += [f"{problem}; its last valid rules stay in use" for problem in problems]
                 self._objects[name] = last
                 used.append(last)
@@ -170,11 +172,6 @@ class LastValid:
             used.append(each)
         rewrites, problems = to_rewrites(used, self._pool, self._group)
         return rewrites, (*replaced, *problems)
-
-
-def _is_same(last: ModelRewriteObject, now: ModelRewriteObject) -> bool:
-    """Return whether an object was changed, rather than deleted and created again."""
-    return last.metadata.creation_timestamp == now.metadata.creation_timestamp
 
 
 class FollowedRewrites:

@@ -43,7 +43,7 @@ _FEWEST_FIRST_BYTES = 8
 _FEWEST_TOLD = 32
 """The same of those that peers tell, on all pods with the same base model. With a lower value, what
 one fast or slow pod answered is taken for all of them. With a higher value, routers take longer to
-learn. They tell few of them, so that their times stay apart from what each router sees itself."""
+learn."""
 _EVERY = 4
 """The times are derived again after this many loads."""
 _LEAST_ERROR = 0.002
@@ -128,12 +128,12 @@ class LoadTimes:
         loads = state.loads
         if loads is None:
             loads = state.loads = Loads()
-        everywhere = self._of(state)
         if place == IN_SLOT:
             loads.first_bytes.append(seconds)
             if state.adapters:
                 self.on_seen(base_model_of(state), place, seconds)
             return
+        everywhere = self._of(state)
         usual = _usual(loads, _FEWEST_FIRST_BYTES)
         if usual is None:
             usual = _usual(everywhere, _FEWEST_TOLD)

@@ -12,7 +12,7 @@ from lora_router.fleet.claims import Claims
 from lora_router.fleet.peer_shares import PeerShares
 from lora_router.fleet.pod_peers import Allotment
 from lora_router.fleet.pod_state import PodState
-from lora_router.fleet.slot_allotment import Claim, allotments_of, place_of, rotation
+from lora_router.fleet.slot_allotment import Claim, allotments_of, rotation
 from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 
 _NONE: frozenset[str] = frozenset()
@@ -128,15 +128,14 @@ class PodAllotments:
         self.closed_slots = _by_base(closed, states)
         free = [_reported_free(state) for state in in_order]
         positions = {state.pod.name: position for position, state in enumerate(in_order)}
-        found = self._claims.of(talking, positions, self._fits(), now)
-        claims = sorted(found, key=place_of)
-        self._note_waiting(claims, talking)
+        claims = self._claims.of(talking, positions, self._fits(), now)
         before = {
             adapter: place
             for adapter, state in self._places.items()
             if adapter in state.adapters and (place := self._positions.get(state)) is not None
         }
         allotments = allotments_of(own.router, routers, free, claims, before)
+        self._note_waiting(allotments.claims, talking)
         self._places = {name: in_order[place] for name, place in allotments.places.items()}
         untouched = {}
         changed = []

@@ -57,6 +57,8 @@ class Allotments(NamedTuple):
     """For each pod, whether this router may reuse a slot that it frees there."""
     places: Mapping[str, int]
     """For each claim that gets a slot, by its adapter: the position of the pod."""
+    claims: Sequence[Claim]
+    """The claims, in the order in which they are served."""
 
 
 _NOWHERE: Mapping[str, int] = {}
@@ -76,14 +78,15 @@ def allotments_of(
         routers: All routers, in an order that is the same on each of them.
         free: The number of free slots of each pod, in an order that is the same on all routers.
         claims: At most one claim for each adapter.
-        before: The places of claims until now.
+        before: The positions of the pods on which claims had slots until now, by adapter.
     """
     left = list(free)
     allotted = [0] * len(left)
     places: dict[str, int] = {}
     whose: dict[int, str] = {}
     """For pods without a slot for some claim, the router of the first such claim."""
-    for claim, pod in _places(left, sorted(claims, key=place_of), before, whose):
+    in_order = sorted(claims, key=place_of)
+    for claim, pod in _places(left, in_order, before, whose):
         places[claim.adapter] = pod
         if claim.router == router:
             loser = routers[(pod + left[pod]) % len(routers)]
@@ -92,7 +95,7 @@ def allotments_of(
     for pod, unclaimed in enumerate(left):
         allotted[pod] += rotation(unclaimed, place, pod, len(routers))
     may_reuse = [whose.get(pod, router) == router for pod in range(len(left))]
-    return Allotments(allotted, left, may_reuse, places)
+    return Allotments(allotted, left, may_reuse, places, in_order)
 
 
 def _places(
@@ -121,7 +124,7 @@ def _places(
             pod = claim.pod
         else:
             pod = max(fits, key=spare.__getitem__)
-            if spare[pod] <= 0:
+            if spare[pod] <= 0:  # It takes the slot of a claim further down, if there is one.
                 pod = max(fits, key=left.__getitem__)
         if not left[pod]:
             full.add(id(fits))

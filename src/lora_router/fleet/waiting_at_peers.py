@@ -5,14 +5,14 @@ waited for longer at peers. An adapter that this router holds as well is left ou
 holds it: it is served with this router's own, and needs no other slot.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.slot_allotment import Claim
 
-Listener = Callable[[Collection[BaseModels], Mapping[BaseModels, int]], None]
-"""Receives the base models whose adapters wait at peers, and how many adapters of each base model
-got a slot there since it was called last."""
+Listener = Callable[[Mapping[BaseModels, int]], None]
+"""Receives how many adapters of each base model got a slot at peers since it was called last."""
 
 _NONE: Mapping[int, int] = {}
 
@@ -23,6 +23,7 @@ class WaitingAtPeers:
     def __init__(self) -> None:
         """Know of none."""
         self.on_change: Listener = _ignore
+        """Called after adapters got slots, and when the first begins or the last ceases to wait."""
         self._counts: dict[BaseModels, dict[int, int]] = {}
         """By base models and priority."""
         self._places: dict[str, tuple[int, int]] = {}
@@ -33,6 +34,10 @@ class WaitingAtPeers:
         self._own: set[str] = set()
         """Those of them that waited here as well."""
         self._peers: frozenset[str] = frozenset()
+
+    def somebody_waits(self, bases: BaseModels) -> bool:
+        """Return whether an adapter of some base models waits at a peer, and not here."""
+        return bases in self._counts
 
     def count_of(self, bases: BaseModels, priority: int) -> int:
         """Return how many adapters wait at peers, and not here.
@@ -47,7 +52,8 @@ class WaitingAtPeers:
     def before(self, adapter: str, priority: int) -> int | None:
         """Return how many are served before an adapter that waits at a peer.
 
-        ``None``: it waits only here, or not, or there with less than some priority.
+        ``None``: it does not wait at a peer with this priority or a higher one, or it waits here as
+        well.
         """
         place = self._places.get(adapter)
         return None if place is None or place[0] < priority else place[1]
@@ -64,7 +70,8 @@ class WaitingAtPeers:
         Args:
             claims: One claim for each adapter that waits, those first that are served first.
             own: The adapters that wait here.
-            peers: The peers whose claims count. What a peer held that is gone got no slot.
+            peers: The peers whose claims count. If one of the last call is missing, what is no
+                longer claimed may have been its, and does not count as served.
             bases_of: Returns the base models of the pods that list an adapter.
         """
         bases: dict[str, BaseModels] = {}
@@ -83,17 +90,14 @@ class WaitingAtPeers:
                 places[adapter] = priority, place
                 of_base = counts.setdefault(base, {})
                 of_base[priority] = of_base.get(priority, 0) + 1
-        served: dict[BaseModels, int] = {}
-        if peers >= self._peers:
-            for adapter in self._places.keys() - bases.keys():
-                base = self._bases[adapter]
-                served[base] = served.get(base, 0) + 1
+        gone = self._places.keys() - bases.keys() if peers >= self._peers else ()
+        served = Counter(self._bases[adapter] for adapter in gone)
         changed = served or counts.keys() != self._counts.keys()
         self._bases, self._places, self._counts = bases, places, counts
         self._own, self._peers = mine, peers
         if changed:
-            self.on_change(counts.keys(), served)
+            self.on_change(served)
 
 
-def _ignore(_waiting: Collection[BaseModels], _served: Mapping[BaseModels, int]) -> None:
+def _ignore(_served: Mapping[BaseModels, int]) -> None:
     """Do nothing."""

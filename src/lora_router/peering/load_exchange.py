@@ -69,8 +69,7 @@ class LoadExchange:
         for each in message:
             if each.base_model in known:
                 for place in (IN_SLOT, IN_HOST_MEMORY, AWAY):
-                    times = _times_of(each, place)
-                    for milliseconds in times:
+                    for milliseconds in _times_of(each, place):
                         seconds = max(-HIGHEST_SECONDS, min(HIGHEST_SECONDS, milliseconds / 1000))
                         self._load_times.heard(each.base_model, place, seconds)
 
@@ -84,10 +83,9 @@ class LoadExchange:
         row = self._untold.get(base_model)
         if row is None:
             row = self._untold[base_model] = LoadTimes(base_model=base_model)
-        times = _times_of(row, place)
-        if place == IN_SLOT and len(times) >= MOST_FIRST_BYTES:
-            return
-        times.append(round(1000 * min(seconds, HIGHEST_SECONDS)))
+        if place == IN_SLOT and len(row.in_slot) >= MOST_FIRST_BYTES:
+            return  # So it is with most answers.
+        _times_of(row, place).append(round(1000 * min(seconds, HIGHEST_SECONDS)))
         self._rows += 1
         if self._timer is None:
             self._timer = self._hub.call_later(TELL_SECONDS, self._tell)

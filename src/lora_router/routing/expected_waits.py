@@ -35,7 +35,7 @@ class _Ahead(NamedTuple):
     everywhere: int
     """Here and at peers. -1: nothing is known of peers."""
     here: int = 0
-    """Of how many more it is only known that they are before it here, with the request itself."""
+    """If nothing is known of peers: how many before it wait here, and itself."""
     waits_at_peer: bool = False
     """Whether its adapter waits at a peer, and gets the same slot."""
 
@@ -78,15 +78,15 @@ class ExpectedWaits:
         if hold.wakes_on is WakesOn.ROOM:
             return self._for_room(question, candidates, now)
         queue = self._queues.get(question)
-        line = self._lines.find(question.algorithm, candidates, for_room=False)
-        if queue is not None:
+        if queue is None:
+            line = self._lines.find(question.algorithm, candidates, for_room=False)
+        else:
+            line = queue.line
             if hold.reason == NO_ROOM:
                 seconds = queue.pace.seconds_for(len(queue.requests), now)
-                overrun = None if queue.line is None else queue.line.pace.overrun
-                return ExpectedWait(seconds, overrun)
+                return ExpectedWait(seconds, None if line is None else line.pace.overrun)
             if queue.expected_at is not None:
                 return ExpectedWait(max(0.0, queue.expected_at - now))
-            line = queue.line
         pace = self._lines.pace_of(question.algorithm, candidates) if line is None else line.pace
         own = None
         if line is not None:
@@ -94,13 +94,13 @@ class ExpectedWaits:
         ahead = self._ahead(question, own, candidates.base_models)
         if pace is None or ahead is None:
             return UNKNOWN
-        if queue is not None:
+        seconds = None
+        if queue is None:
+            seconds = pace.seconds_for(ahead.everywhere, now, ahead.here)
+        if seconds is None:
             return self._while_emptied(question.model, pace, ahead.number, candidates)
         if ahead.number < self._overload.most_closed(candidates.load().slots):
             return UNKNOWN
-        seconds = pace.seconds_for(ahead.everywhere, now, ahead.here)
-        if seconds is None:
-            return self._while_emptied(question.model, pace, ahead.number, candidates)
         if ahead.waits_at_peer:
             return ExpectedWait(seconds)
         overrun = pace.overrun

@@ -102,9 +102,10 @@ class Pace:
         """Return how long one waits that has some before it; ``None``: nobody knows yet.
 
         Args:
-            ahead: How many get what they wait for before, here or at peers.
+            ahead: How many get what they wait for before, here or at peers. -1: these are not
+                known, and ``own`` has those of this router, and itself.
             now: The time.
-            own: Of how many more it is only known that they would come here.
+            own: How many more would get it before, of those that come to this router.
         """
         self._pass(now)
         if self.total < _FEWEST and self._waited < self._known_after:

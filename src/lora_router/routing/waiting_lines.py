@@ -1,6 +1,6 @@
 """All lines of queues that wait for the same pods (``waiting_queue.Line``), and their paces."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels
@@ -26,6 +26,7 @@ class Lines:
             clock: The time.
             at_peers: Who waits for slots at peers.
         """
+        self._at_peers = at_peers
         at_peers.on_change = self._hear
         self._has_room = has_room
         self._clock = clock
@@ -34,8 +35,6 @@ class Lines:
         """By algorithm, identity of the candidates, and whether they wait for room."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
-        self._wait_at_peers: Collection[BaseModels] = ()
-        """The base models whose adapters wait for slots at peers."""
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines)
@@ -69,19 +68,14 @@ class Lines:
         """Return how fast adapters got slots of some pods lately; ``None``: none waited."""
         return self._paces.get((algorithm, candidates.members, False))
 
-    def _hear(self, waiting: Collection[BaseModels], granted: Mapping[BaseModels, int]) -> None:
-        """Count those that wait for slots at peers.
-
-        Args:
-            waiting: The base models whose adapters wait there now.
-            granted: How many adapters of each base model got a slot there.
-        """
-        self._wait_at_peers = waiting
+    def _hear(self, granted: Mapping[BaseModels, int]) -> None:
+        """Take in who waits for slots at peers, and how many adapters got one there."""
         now = self._clock.now()
         for (_, members, for_room), pace in self._paces.items():
             if not for_room:
                 bases = _bases_of(members)
-                pace.hear(now, peers_wait=bases in waiting, granted=granted.get(bases, 0))
+                waits = self._at_peers.somebody_waits(bases)
+                pace.hear(now, peers_wait=waits, granted=granted.get(bases, 0))
 
     def place(self, queue: Queue, candidates: Candidates) -> None:
         """Put a queue into the line of its candidates."""
@@ -124,8 +118,9 @@ class Lines:
         if pace is None or pace.is_in_use:
             # Another line of the same pods counts with it, while queues move between them.
             pace = self._paces[key] = Pace()
-            if not for_room and _bases_of(members) in self._wait_at_peers:
-                pace.hear(self._clock.now(), peers_wait=True, granted=0)
+            if not for_room:
+                waits = self._at_peers.somebody_waits(_bases_of(members))
+                pace.hear(self._clock.now(), peers_wait=waits, granted=0)
             if len(self._paces) > _PACES:
                 del self._paces[next(iter(self._paces))]
         return pace

@@ -6,14 +6,17 @@ else it says, and fill a disk. Errors are the same if they were raised and logge
 
 import logging
 
-from lora_router.log_limit import LogLimit
+from lora_router.log_limit import SUPPRESSED, LogLimit
 
 BURST, SECONDS = 5, 10.0
 """How many tracebacks of the same error are written in how many seconds."""
 
 
 class RepeatedErrors(logging.Filter):
-    """Lets few records with the traceback of the same error pass. The next one has their number."""
+    """Lets few records with the traceback of the same error pass, and counts the others.
+
+    The next one that passes says how many were suppressed.
+    """
 
     def __init__(self, limit: LogLimit | None = None) -> None:
         super().__init__()
@@ -31,6 +34,6 @@ class RepeatedErrors(logging.Filter):
         if suppressed is None:
             return False
         if suppressed:
-            record.msg = f"{record.getMessage()} ({suppressed} similar lines suppressed)"
+            record.msg = record.getMessage() + SUPPRESSED % suppressed
             record.args = ()
         return True

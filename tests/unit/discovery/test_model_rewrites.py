@@ -37,7 +37,11 @@ def resource(
     name: str, *rules: Document, created: str = "2026-01-01", pool: str = "pool"
 ) -> Document:
     return {
-        "metadata": {"name": name, "creationTimestamp": f"{created}T00:00:00Z"},
+        "metadata": {
+            "name": name,
+            "uid": f"{name}-{created}",
+            "creationTimestamp": f"{created}T00:00:00Z",
+        },
         "spec": {"poolRef": {"name": pool, "group": POOL_GROUP}, "rules": list(rules)},
     }
 

@@ -33,8 +33,9 @@ class Known:
         ]
         self.waiting.put(claims, own, peers, lambda name: OTHER if "other" in name else BASE)
 
-    def _changed(self, waiting: Collection[BaseModels], granted: Mapping[BaseModels, int]) -> None:
-        self.heard.append((set(waiting), dict(granted)))
+    def _changed(self, granted: Mapping[BaseModels, int]) -> None:
+        waiting = {bases for bases in (BASE, OTHER) if self.waiting.somebody_waits(bases)}
+        self.heard.append((waiting, dict(granted)))
 
 
 def test_those_of_another_base_model_do_not_count() -> None:
