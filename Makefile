@@ -109,6 +109,7 @@ bench-pods: $(VENV)/.dev ## measure the time from a change of a pod to the fleet
 ROUTING := PYTHONPATH=. $(PY) -m bench.routing_evidence
 FIVE := --seeds 11,12,13 --policies lora-placement,hold,lora-affinity,shuffle-shard,weighted-scores
 SLOT_BOUND := b-zipf e-hot-shift c-slot-bound
+MOONCAKES := mooncake mooncake-1m mooncake-64 mooncake-80-pods
 CHATS := bench/scenarios/chats-24.yaml bench/scenarios/chats-base.yaml
 
 .PHONY: bench-routing
@@ -122,6 +123,14 @@ else
 	$(ROUTING) $(SLOT_BOUND) $(CHATS) --loads 1.2,1.8 $(FIVE) --figures ttft,end-to-end,good,refused > build/routing.md
 	$(PY) docs/embed.py docs/routing.md bench-routing-over < build/routing.md
 endif
+
+.PHONY: bench-recorded
+bench-recorded: $(VENV)/.dev ## write the table of recorded traffic in docs/routing.md (MOONCAKE=FILE AZURE=FILE; some ten minutes; resumable)
+	@test -r "$(MOONCAKE)" -a -r "$(AZURE)" || { echo 'set MOONCAKE and AZURE to the files that docs/routing.md names' >&2; exit 2; }
+	mkdir -p build
+	$(ROUTING) $(foreach name,$(MOONCAKES),--trace bench/scenarios/$(name).yaml="$(MOONCAKE)") \
+		--trace bench/scenarios/azure.yaml="$(AZURE)" --loads 0.85 $(FIVE) --figures ttft,end-to-end,good,hits > build/recorded.md
+	$(PY) docs/embed.py docs/routing.md bench-recorded < build/recorded.md
 
 .PHONY: bench-tuning
 bench-tuning: $(VENV)/.dev ## write the tables of docs/tuning.md: what slots, host memory and thresholds are worth (some minutes; resumable)

@@ -30,7 +30,8 @@ class Setting:
     @property
     def name(self) -> str:
         """The name in the tables."""
-        recorded = "" if self.trace is None else f", {self.trace.stem}"
+        is_usual = self.trace is None or self.scenario.keys.recorded is not None
+        recorded = "" if is_usual else f", {self.trace.stem}"
         return self.scenario.name + recorded + (", loads aside" if self.aside else "")
 
     @property

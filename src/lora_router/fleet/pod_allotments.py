@@ -159,9 +159,9 @@ class PodAllotments:
     def _note_waiting(self, claims: Sequence[Claim], talking: frozenset[str]) -> None:
         own = self._shares.own
         held = () if own is None else own.share.held.keys()
-        self.waiting.put(claims, held, talking, self._bases_of)
+        self.waiting.put(claims, held, talking, self.bases_of)
 
-    def _bases_of(self, adapter: str) -> BaseModels:
+    def bases_of(self, adapter: str) -> BaseModels:
         """Return the base models of the pods that list an adapter."""
         return next((pod.base_models for pod in self._listing(adapter)), frozenset())
 

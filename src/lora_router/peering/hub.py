@@ -30,6 +30,7 @@ from lora_router.peering.budget import Budget
 from lora_router.peering.carrier import Carrier, Outgoing
 from lora_router.peering.counts import PeerCounts, PeerLoad
 from lora_router.peering.passing import (
+    PassesEarlyRefusals,
     PassesFailedLoads,
     PassesIds,
     PassesLoadTimes,
@@ -114,6 +115,8 @@ class Hub:
         """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
         self.load_times: PassesLoadTimes | None = None
         """Tells peers how long loads of adapters took, and takes in what they tell."""
+        self.early_refusals: PassesEarlyRefusals | None = None
+        """Tells peers which adapters were refused slots early, and takes in what they tell."""
         fleet.changes.released.subscribe(self._released)
         fleet.changes.pods.subscribe(self._pods_changed)
 
@@ -196,6 +199,8 @@ class Hub:
             self.withdrawals.received(name, message.withdrawals)
         if self.load_times is not None and message.load_times:
             self.load_times.received(name, message.load_times)
+        if self.early_refusals is not None and message.early_refusals:
+            self.early_refusals.received(name, message.early_refusals)
         if self.questions is not None:
             if message.HasField("question"):
                 self.questions.asked(name, message.question)
@@ -336,6 +341,7 @@ class Hub:
             self.failed_loads,
             self.withdrawals,
             self.load_times,
+            self.early_refusals,
             self.questions,
         )
         for part in parts:

@@ -62,6 +62,13 @@ MAX_LOAD_TIMES = 128
 LOAD_TIMES_BURST, LOAD_TIMES_PER_SECOND = 512, 128
 """Loads of one peer. Those beyond are ignored. A router tells as many as this in a second."""
 
+MAX_EARLY_REFUSALS = 128
+"""Adapters that were refused slots early, in a message."""
+MAX_REFUSED_SECONDS = 120.0
+EARLY_REFUSALS_BURST, EARLY_REFUSALS_PER_SECOND = 2_048, 512
+"""Such adapters of one peer. Those beyond are ignored. A router tells as many as this in a second:
+from a hundred on, there is overload, however many more there are."""
+
 MAX_PREFIX_NAMES = 2_000
 """Names of prompts in a message: 2 ms of work."""
 MAX_PREFIX_TOKENS = 16 * 1024 * 1024

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from lora_router.peering.pb.peering_pb2 import (
     Answer,
+    EarlyRefusal,
     FailedLoad,
     LoadTimes,
     MadeIds,
@@ -113,6 +114,20 @@ class PassesWithdrawals(Protocol):
     """Tells peers which adapters are about to be unloaded, and takes in what they tell."""
 
     def received(self, name: str, message: Collection[Withdrawal]) -> None:
+        """Take in what a peer tells.
+
+        Raises:
+            ReportError: The message exceeds a bound.
+        """
+
+    def gone(self, name: str) -> None:
+        """Forget a peer that stopped, or is not heard any more."""
+
+
+class PassesEarlyRefusals(Protocol):
+    """Tells peers which adapters were refused slots early, and takes in what they tell."""
+
+    def received(self, name: str, message: Collection[EarlyRefusal]) -> None:
         """Take in what a peer tells.
 
         Raises:

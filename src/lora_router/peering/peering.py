@@ -19,6 +19,7 @@ from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
 from lora_router.peering.redis_channel import RedisChannel
 from lora_router.peering.redis_connection import RedisServer, check
+from lora_router.peering.refusal_exchange import RefusalExchange
 from lora_router.peering.secret import Secret
 from lora_router.peering.secret_watch import SecretWatch
 from lora_router.peering.service import PeerService
@@ -86,6 +87,7 @@ class Peering:
         self.ids = IdExchange(self.hub, fleet, director.sticky.made)
         self.prefixes = PrefixExchange(self.hub, fleet)
         LoadExchange(self.hub, fleet)
+        RefusalExchange(self.hub, fleet, director.reception.room.waits)
         self.questions = QuestionExchange(self.hub)
         self.secret = secret
         self.service: PeerService | None = None

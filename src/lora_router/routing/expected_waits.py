@@ -12,7 +12,7 @@
   empty. Otherwise all requests of a hot adapter would wait for that long after a start.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lora_router.clock import Clock
@@ -62,6 +62,9 @@ class ExpectedWaits:
         self._at_peers = at_peers
         self._turns = turns
         self._queues = queues
+        self.on_refused: Callable[[str, float], None] = _ignore
+        """Called with an adapter that is refused a slot early, and how long it would wait for one,
+        in seconds. Not called again before that has passed."""
         self._lines = lines
         self._overload = overload
         self._clock = clock
@@ -159,6 +162,26 @@ class ExpectedWaits:
         seconds = (left + ahead * self._slots.seconds) / max(slots, 1)
         return ExpectedWait(seconds, pace.overrun)
 
+    def refuse(self, question: Question, hold: Hold, wait: ExpectedWait) -> None:
+        """Count a request that is refused because of its expected wait."""
+        for_room = hold.wakes_on is WakesOn.ROOM
+        # Those of one adapter that wait for a slot leave together, so they count once.
+        is_new = wait.refuse(object() if for_room else question.model, self._clock.now())
+        if is_new and not for_room:
+            self.on_refused(question.model, wait.seconds or 0.0)
+
+    def hear_refused(self, adapter: str, bases: BaseModels, seconds: float) -> None:
+        """Count an adapter that a peer refused a slot early.
+
+        Args:
+            adapter: The adapter.
+            bases: The base models of the pods that list it.
+            seconds: How long it would wait.
+        """
+        now = self._clock.now()
+        for pace in self._lines.paces_of(bases):
+            pace.overrun.refuse(adapter, now, seconds)
+
     def begin(self, queue: Queue) -> None:
         """Estimate when a queue that is new in its line will leave."""
         line, now = queue.line, self._clock.now()
@@ -186,3 +209,7 @@ class ExpectedWaits:
             queue.line.pace.granted(now, loading)
         if queue.line.for_room and len(queue.requests) > 1:
             queue.turn = self._turns.next(queue.question.tenant)
+
+
+def _ignore(_adapter: str, _seconds: float) -> None:
+    """Do nothing."""

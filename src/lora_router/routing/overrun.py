@@ -9,9 +9,9 @@ overloaded any more.
 
 - While the pressure is low, a request may wait for up to ``BURST_FACTOR`` times the longest
   expected wait.
-- While it is above ``OVERLOAD_FACTOR`` times that, there is overload. Then a request may wait for
+- While it is above the longest expected wait, there is overload. Then a request may wait for
   ``LASTING_SHARE`` of it. The queue is short then, and the pods are as busy as with a long one.
-- While pods load adapters from disk, as after a start, both factors are larger (``COLD_SECONDS``).
+- While pods load adapters from disk, as after a start, both limits are higher (``COLD_SECONDS``).
   That passes, and those that wait are served meanwhile.
 """
 
@@ -24,17 +24,16 @@ from lora_router.routing.overload import Overload
 BURST_FACTOR = 3.0
 """A lower value refuses requests of bursts. With a higher value, a sudden overload makes those wait
 for longer that come first."""
-OVERLOAD_FACTOR = 1.5
-"""A lower value refuses more requests of fleets that are slow for a while, such as those that load
-every adapter from disk after a start. With a higher value, more requests are served late."""
 COLD_SECONDS = 0.2
 """Pods are cold while the adapters of those that were served last take longer to load, on average.
 With a lower value, loads from host memory count as well. With a higher value, more requests are
 refused while pods load every adapter from disk."""
 COLD_BURST_FACTOR = 9.0
+"""The same while pods are cold."""
 COLD_OVERLOAD_FACTOR = 3.0
-"""The same factors while pods are cold. Lower values refuse more requests then. With higher values,
-fleets whose adapters never fit in host memory serve everybody late when they are overloaded."""
+"""While pods are cold, there is overload from this times the longest expected wait. Lower values of
+these two refuse more requests then. With higher values, fleets whose adapters never fit in host
+memory serve everybody late when they are overloaded."""
 LASTING_SHARE = 0.75
 """With a lower value, pods may be idle between two requests. With a higher value, requests are
 served late."""
@@ -66,14 +65,21 @@ class Overrun:
             del refused[first]
         return len(refused)
 
-    def refuse(self, key: Hashable, until: float) -> None:
-        """Count one that is refused.
+    def refuse(self, key: Hashable, now: float, seconds: float) -> bool:
+        """Count one that is refused; return whether it was not counted yet.
 
         Args:
             key: What it would wait with, which counts once.
-            until: When it would probably be served.
+            now: The time.
+            seconds: How long it would probably wait.
         """
-        self._refused.setdefault(key, until)
+        self.refused(now)
+        refused = self._refused
+        if refused.get(key, now) > now:
+            return False
+        refused.pop(key, None)
+        refused[key] = now + seconds
+        return True
 
     def served(self, key: Hashable) -> None:
         """Count those no more that would have been served with another one."""
@@ -132,7 +138,7 @@ class ExpectedWait:
             return BURST_FACTOR * usual
         pressure = self.overrun.pressure(now, overload.burst_seconds)
         cold = self.loading > COLD_SECONDS
-        if pressure > (COLD_OVERLOAD_FACTOR if cold else OVERLOAD_FACTOR) * usual:
+        if pressure > (COLD_OVERLOAD_FACTOR if cold else 1.0) * usual:
             return LASTING_SHARE * usual
         return (COLD_BURST_FACTOR if cold else BURST_FACTOR) * usual
 
@@ -142,11 +148,12 @@ class ExpectedWait:
             seconds = self.seconds if self.unrefused is None else self.unrefused
             self.overrun.note(seconds, now, overload.burst_seconds)
 
-    def refuse(self, key: Hashable, now: float) -> None:
-        """Count one that is refused because of it."""
-        if self.overrun is not None and self.seconds is not None:
-            seconds = self.seconds if self.unrefused is None else self.unrefused
-            self.overrun.refuse(key, now + seconds)
+    def refuse(self, key: Hashable, now: float) -> bool:
+        """Count one that is refused because of it; return whether it was not counted yet."""
+        if self.overrun is None or self.seconds is None:
+            return False
+        seconds = self.seconds if self.unrefused is None else self.unrefused
+        return self.overrun.refuse(key, now, seconds)
 
 
 UNKNOWN = ExpectedWait()

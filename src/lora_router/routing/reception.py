@@ -16,7 +16,7 @@ from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodView
-from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick, WakesOn
+from lora_router.routing.algorithm import Algorithm, Hold, InferenceRequest, Pick
 from lora_router.routing.answer_check import AlgorithmCaller
 from lora_router.routing.candidate_finder import CandidateFinder
 from lora_router.routing.candidates import Candidates
@@ -132,8 +132,7 @@ class Reception:
         if self._overload.sheds and not hold.optional:
             wait.note(self._overload, now)
         if self.is_too_long(wait, hold):
-            # Those of one adapter that wait for a slot leave together, so they count once.
-            wait.refuse(object() if hold.wakes_on is WakesOn.ROOM else question.model, now)
+            self.room.waits.refuse(question, hold, wait)
             shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)
             return self._refuse(question, request, shed)
         if self.room.roll.is_full(request.model):

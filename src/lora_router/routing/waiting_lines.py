@@ -68,6 +68,12 @@ class Lines:
         """Return how fast adapters got slots of some pods lately; ``None``: none waited."""
         return self._paces.get((algorithm, candidates.members, False))
 
+    def paces_of(self, bases: BaseModels) -> Iterator[Pace]:
+        """Yield how fast adapters of some base models got slots lately, in all lines."""
+        for (_, members, for_room), pace in self._paces.items():
+            if not for_room and _bases_of(members) == bases:
+                yield pace
+
     def _hear(self, granted: Mapping[BaseModels, int]) -> None:
         """Take in who waits for slots at peers, and how many adapters got one there."""
         now = self._clock.now()

@@ -24,6 +24,7 @@ from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
 from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
+from lora_router.peering.refusal_exchange import RefusalExchange
 from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
 from lora_router.workers import messages
@@ -291,6 +292,7 @@ class Worker(Front):
         IdExchange(hub, self.fleet, self.director.sticky.made)
         PrefixExchange(hub, self.fleet)
         LoadExchange(hub, self.fleet)
+        RefusalExchange(hub, self.fleet, self.director.reception.room.waits)
         self.telemetry.registry.register(PeerMetrics(hub))
         return hub
 

@@ -237,13 +237,43 @@ class TestABurstAndOverload:
             ExpectedWait(1.0, overrun, 7.0).note(overload, float(second))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 60.0)
 
+    @pytest.mark.parametrize(("base", "there_is_overload"), [("base", True), ("other", False)])
+    def test_what_peers_refused_counts_for_its_base_model(
+        self, *, base: str, there_is_overload: bool
+    ) -> None:
+        router = self.router()
+        waits = router.director.reception.room.waits
+        router.held(NAMES[50])
+        for second in range(20):
+            router.send(NAMES[10 + second])
+            for number in (0, 1):
+                waits.hear_refused(f"p{2 * second + number}", frozenset({base}), 20.0)
+            self.serve(router, 1)
+        assert (len(self.waiting(router, NAMES[40:50])) <= 2) is there_is_overload
+
+    def test_an_adapter_that_is_refused_is_told_once_until_it_would_be_served(self) -> None:
+        router, told = self.router(), []
+        router.director.reception.room.waits.on_refused = lambda *each: told.append(each)
+        self.waiting(router, [*NAMES[20:26], "a40", "a40", "a41"])
+        assert [adapter for adapter, _ in told] == ["a40", "a41"]
+        assert told[0][1] == pytest.approx(7.0, rel=0.15)
+        router.clock.advance(20.0)
+        assert isinstance(router.send("a40"), Refused)
+        assert [adapter for adapter, _ in told] == ["a40", "a41", "a40"]
+
+    def test_the_refusals_of_a_peer_that_are_counted_are_bounded(self) -> None:
+        overrun = Overrun()
+        for number in range(10_000):
+            overrun.refuse(f"a{number}", 0.0, 100.0)
+        assert overrun.refused(1.0) <= 4096
+
     def test_one_that_was_refused_and_is_served_now_counts_no_more(self) -> None:
         overrun = Overrun()
         ExpectedWait(4.0, overrun).refuse("a1", 0.0)
         overrun.served("a1")
         assert overrun.refused(1.0) == 0
 
-    @pytest.mark.parametrize(("seconds", "lasts"), [(4.0, True), (2.5, False)])
+    @pytest.mark.parametrize(("seconds", "lasts"), [(2.5, True), (1.5, False)])
     def test_overload_is_a_long_wait_on_average(self, *, seconds: float, lasts: bool) -> None:
         overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
         for now in range(100):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lora_router.peering.pb import readings_pb2 as lora__router_dot_peering_dot_pb_dot_readings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lora_router/peering/pb/peering.proto\x12\x16lora_router.peering.v1\x1a%lora_router/peering/pb/readings.proto\"\xc9\x04\n\x0bPeerMessage\x12\x32\n\x08greeting\x18\x01 \x01(\x0b\x32 .lora_router.peering.v1.Greeting\x12.\n\x06report\x18\x02 \x01(\x0b\x32\x1e.lora_router.peering.v1.Report\x12\x0e\n\x06leaves\x18\x03 \x01(\x08\x12\x16\n\x0ewants_complete\x18\x04 \x01(\x08\x12\x32\n\x08readings\x18\x05 \x01(\x0b\x32 .lora_router.peering.v1.Readings\x12\x31\n\x08made_ids\x18\x06 \x03(\x0b\x32\x1f.lora_router.peering.v1.MadeIds\x12\x32\n\x08question\x18\x07 \x01(\x0b\x32 .lora_router.peering.v1.Question\x12.\n\x06\x61nswer\x18\x08 \x01(\x0b\x32\x1e.lora_router.peering.v1.Answer\x12\x39\n\x0csent_prompts\x18\t \x03(\x0b\x32#.lora_router.peering.v1.SentPrompts\x12\x38\n\x0c\x66\x61iled_loads\x18\n \x03(\x0b\x32\".lora_router.peering.v1.FailedLoad\x12\x37\n\x0bwithdrawals\x18\x0b \x03(\x0b\x32\".lora_router.peering.v1.Withdrawal\x12\x35\n\nload_times\x18\x0c \x03(\x0b\x32!.lora_router.peering.v1.LoadTimes\"L\n\tLoadTimes\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x03(\x11\x12\x0c\n\x04\x64isk\x18\x03 \x03(\x11\x12\x0f\n\x07in_slot\x18\x04 \x03(\x11\"@\n\nWithdrawal\x12\x0b\n\x03pod\x18\x01 \x01(\x06\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x14\n\x0cmilliseconds\x18\x03 \x01(\r\"C\n\nFailedLoad\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x14\n\x0cmilliseconds\x18\x03 \x01(\r\"a\n\x0bSentPrompts\x12\x0b\n\x03pod\x18\x01 \x01(\x06\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bname_counts\x18\x03 \x03(\r\x12\x12\n\nnew_tokens\x18\x04 \x03(\r\x12\r\n\x05names\x18\x05 \x03(\x06\"(\n\x08Question\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"=\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05piece\x18\x02 \x01(\x0c\x12\x14\n\x0cmore_follows\x18\x03 \x01(\x08\"#\n\x07MadeIds\x12\x0b\n\x03pod\x18\x01 \x01(\x06\x12\x0b\n\x03ids\x18\x02 \x03(\t\"\x83\x01\n\x08Greeting\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x16\n\x0eoldest_version\x18\x03 \x01(\r\x12\x0f\n\x07release\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06worker\x18\x06 \x01(\r\x12\x0f\n\x07workers\x18\x07 \x01(\r\"\xf4\x03\n\x06Report\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x04\x12\x0c\n\x04part\x18\x03 \x01(\r\x12\x14\n\x0cmore_follows\x18\x04 \x01(\x08\x12\x0e\n\x06now_ms\x18\x05 \x01(\x04\x12-\n\x08new_pods\x18\x06 \x03(\x0b\x32\x1b.lora_router.peering.v1.Pod\x12\x14\n\x0cnew_adapters\x18\x07 \x03(\t\x12\x13\n\x0bnew_routers\x18\x08 \x03(\t\x12\x0b\n\x03pod\x18\t \x03(\r\x12\x14\n\x0cpod_requests\x18\n \x03(\r\x12\x11\n\tcount_pod\x18\x0b \x03(\r\x12\x15\n\rcount_adapter\x18\x0c \x03(\r\x12\x16\n\x0e\x63ount_requests\x18\r \x03(\r\x12*\n\x04held\x18\x0e \x03(\x0b\x32\x1c.lora_router.peering.v1.Held\x12\x16\n\x0eno_longer_held\x18\x0f \x03(\r\x12\x14\n\x0c\x61\x63knowledged\x18\x10 \x03(\x04\x12\x0f\n\x07\x65jected\x18\x11 \x03(\r\x12\x19\n\x11no_longer_ejected\x18\x12 \x03(\r\x12*\n\x04used\x18\x13 \x03(\x0b\x32\x1c.lora_router.peering.v1.Used\x12\x10\n\x08sent_pod\x18\x15 \x03(\r\x12\x0f\n\x07sent_ms\x18\x16 \x03(\rJ\x04\x08\x14\x10\x15\"9\n\x04Used\x12\x0b\n\x03pod\x18\x01 \x01(\r\x12\x10\n\x08\x61\x64\x61pters\x18\x02 \x03(\r\x12\x12\n\ntenths_ago\x18\x03 \x03(\r\"1\n\x03Pod\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\"{\n\x04Held\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\r\x12\x10\n\x08since_ms\x18\x02 \x01(\x04\x12\x12\n\nwanted_pod\x18\x03 \x01(\r\x12\x12\n\nclosed_pod\x18\x04 \x01(\r\x12\x16\n\x0e\x63losed_adapter\x18\x05 \x01(\r\x12\x10\n\x08priority\x18\x06 \x01(\x11\x32\x63\n\x07Peering\x12X\n\x08\x45xchange\x12#.lora_router.peering.v1.PeerMessage\x1a#.lora_router.peering.v1.PeerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lora_router/peering/pb/peering.proto\x12\x16lora_router.peering.v1\x1a%lora_router/peering/pb/readings.proto\"\x87\x05\n\x0bPeerMessage\x12\x32\n\x08greeting\x18\x01 \x01(\x0b\x32 .lora_router.peering.v1.Greeting\x12.\n\x06report\x18\x02 \x01(\x0b\x32\x1e.lora_router.peering.v1.Report\x12\x0e\n\x06leaves\x18\x03 \x01(\x08\x12\x16\n\x0ewants_complete\x18\x04 \x01(\x08\x12\x32\n\x08readings\x18\x05 \x01(\x0b\x32 .lora_router.peering.v1.Readings\x12\x31\n\x08made_ids\x18\x06 \x03(\x0b\x32\x1f.lora_router.peering.v1.MadeIds\x12\x32\n\x08question\x18\x07 \x01(\x0b\x32 .lora_router.peering.v1.Question\x12.\n\x06\x61nswer\x18\x08 \x01(\x0b\x32\x1e.lora_router.peering.v1.Answer\x12\x39\n\x0csent_prompts\x18\t \x03(\x0b\x32#.lora_router.peering.v1.SentPrompts\x12\x38\n\x0c\x66\x61iled_loads\x18\n \x03(\x0b\x32\".lora_router.peering.v1.FailedLoad\x12\x37\n\x0bwithdrawals\x18\x0b \x03(\x0b\x32\".lora_router.peering.v1.Withdrawal\x12\x35\n\nload_times\x18\x0c \x03(\x0b\x32!.lora_router.peering.v1.LoadTimes\x12<\n\x0e\x65\x61rly_refusals\x18\r \x03(\x0b\x32$.lora_router.peering.v1.EarlyRefusal\"5\n\x0c\x45\x61rlyRefusal\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x14\n\x0cmilliseconds\x18\x02 \x01(\r\"L\n\tLoadTimes\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x03(\x11\x12\x0c\n\x04\x64isk\x18\x03 \x03(\x11\x12\x0f\n\x07in_slot\x18\x04 \x03(\x11\"@\n\nWithdrawal\x12\x0b\n\x03pod\x18\x01 \x01(\x06\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x14\n\x0cmilliseconds\x18\x03 \x01(\r\"C\n\nFailedLoad\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x14\n\x0cmilliseconds\x18\x03 \x01(\r\"a\n\x0bSentPrompts\x12\x0b\n\x03pod\x18\x01 \x01(\x06\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bname_counts\x18\x03 \x03(\r\x12\x12\n\nnew_tokens\x18\x04 \x03(\r\x12\r\n\x05names\x18\x05 \x03(\x06\"(\n\x08Question\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"=\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05piece\x18\x02 \x01(\x0c\x12\x14\n\x0cmore_follows\x18\x03 \x01(\x08\"#\n\x07MadeIds\x12\x0b\n\x03pod\x18\x01 \x01(\x06\x12\x0b\n\x03ids\x18\x02 \x03(\t\"\x83\x01\n\x08Greeting\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x16\n\x0eoldest_version\x18\x03 \x01(\r\x12\x0f\n\x07release\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06worker\x18\x06 \x01(\r\x12\x0f\n\x07workers\x18\x07 \x01(\r\"\xf4\x03\n\x06Report\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x04\x12\x0c\n\x04part\x18\x03 \x01(\r\x12\x14\n\x0cmore_follows\x18\x04 \x01(\x08\x12\x0e\n\x06now_ms\x18\x05 \x01(\x04\x12-\n\x08new_pods\x18\x06 \x03(\x0b\x32\x1b.lora_router.peering.v1.Pod\x12\x14\n\x0cnew_adapters\x18\x07 \x03(\t\x12\x13\n\x0bnew_routers\x18\x08 \x03(\t\x12\x0b\n\x03pod\x18\t \x03(\r\x12\x14\n\x0cpod_requests\x18\n \x03(\r\x12\x11\n\tcount_pod\x18\x0b \x03(\r\x12\x15\n\rcount_adapter\x18\x0c \x03(\r\x12\x16\n\x0e\x63ount_requests\x18\r \x03(\r\x12*\n\x04held\x18\x0e \x03(\x0b\x32\x1c.lora_router.peering.v1.Held\x12\x16\n\x0eno_longer_held\x18\x0f \x03(\r\x12\x14\n\x0c\x61\x63knowledged\x18\x10 \x03(\x04\x12\x0f\n\x07\x65jected\x18\x11 \x03(\r\x12\x19\n\x11no_longer_ejected\x18\x12 \x03(\r\x12*\n\x04used\x18\x13 \x03(\x0b\x32\x1c.lora_router.peering.v1.Used\x12\x10\n\x08sent_pod\x18\x15 \x03(\r\x12\x0f\n\x07sent_ms\x18\x16 \x03(\rJ\x04\x08\x14\x10\x15\"9\n\x04Used\x12\x0b\n\x03pod\x18\x01 \x01(\r\x12\x10\n\x08\x61\x64\x61pters\x18\x02 \x03(\r\x12\x12\n\ntenths_ago\x18\x03 \x03(\r\"1\n\x03Pod\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\"{\n\x04Held\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\r\x12\x10\n\x08since_ms\x18\x02 \x01(\x04\x12\x12\n\nwanted_pod\x18\x03 \x01(\r\x12\x12\n\nclosed_pod\x18\x04 \x01(\r\x12\x16\n\x0e\x63losed_adapter\x18\x05 \x01(\r\x12\x10\n\x08priority\x18\x06 \x01(\x11\x32\x63\n\x07Peering\x12X\n\x08\x45xchange\x12#.lora_router.peering.v1.PeerMessage\x1a#.lora_router.peering.v1.PeerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lora_router.peering.pb.peer
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PEERMESSAGE']._serialized_start=104
-  _globals['_PEERMESSAGE']._serialized_end=689
-  _globals['_LOADTIMES']._serialized_start=691
-  _globals['_LOADTIMES']._serialized_end=767
-  _globals['_WITHDRAWAL']._serialized_start=769
-  _globals['_WITHDRAWAL']._serialized_end=833
-  _globals['_FAILEDLOAD']._serialized_start=835
-  _globals['_FAILEDLOAD']._serialized_end=902
-  _globals['_SENTPROMPTS']._serialized_start=904
-  _globals['_SENTPROMPTS']._serialized_end=1001
-  _globals['_QUESTION']._serialized_start=1003
-  _globals['_QUESTION']._serialized_end=1043
-  _globals['_ANSWER']._serialized_start=1045
-  _globals['_ANSWER']._serialized_end=1106
-  _globals['_MADEIDS']._serialized_start=1108
-  _globals['_MADEIDS']._serialized_end=1143
-  _globals['_GREETING']._serialized_start=1146
-  _globals['_GREETING']._serialized_end=1277
-  _globals['_REPORT']._serialized_start=1280
-  _globals['_REPORT']._serialized_end=1780
-  _globals['_USED']._serialized_start=1782
-  _globals['_USED']._serialized_end=1839
-  _globals['_POD']._serialized_start=1841
-  _globals['_POD']._serialized_end=1890
-  _globals['_HELD']._serialized_start=1892
-  _globals['_HELD']._serialized_end=2015
-  _globals['_PEERING']._serialized_start=2017
-  _globals['_PEERING']._serialized_end=2116
+  _globals['_PEERMESSAGE']._serialized_end=751
+  _globals['_EARLYREFUSAL']._serialized_start=753
+  _globals['_EARLYREFUSAL']._serialized_end=806
+  _globals['_LOADTIMES']._serialized_start=808
+  _globals['_LOADTIMES']._serialized_end=884
+  _globals['_WITHDRAWAL']._serialized_start=886
+  _globals['_WITHDRAWAL']._serialized_end=950
+  _globals['_FAILEDLOAD']._serialized_start=952
+  _globals['_FAILEDLOAD']._serialized_end=1019
+  _globals['_SENTPROMPTS']._serialized_start=1021
+  _globals['_SENTPROMPTS']._serialized_end=1118
+  _globals['_QUESTION']._serialized_start=1120
+  _globals['_QUESTION']._serialized_end=1160
+  _globals['_ANSWER']._serialized_start=1162
+  _globals['_ANSWER']._serialized_end=1223
+  _globals['_MADEIDS']._serialized_start=1225
+  _globals['_MADEIDS']._serialized_end=1260
+  _globals['_GREETING']._serialized_start=1263
+  _globals['_GREETING']._serialized_end=1394
+  _globals['_REPORT']._serialized_start=1397
+  _globals['_REPORT']._serialized_end=1897
+  _globals['_USED']._serialized_start=1899
+  _globals['_USED']._serialized_end=1956
+  _globals['_POD']._serialized_start=1958
+  _globals['_POD']._serialized_end=2007
+  _globals['_HELD']._serialized_start=2009
+  _globals['_HELD']._serialized_end=2132
+  _globals['_PEERING']._serialized_start=2134
+  _globals['_PEERING']._serialized_end=2233
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids", "question", "answer", "sent_prompts", "failed_loads", "withdrawals", "load_times")
+    __slots__ = ("greeting", "report", "leaves", "wants_complete", "readings", "made_ids", "question", "answer", "sent_prompts", "failed_loads", "withdrawals", "load_times", "early_refusals")
     GREETING_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class PeerMessage(_message.Message):
     FAILED_LOADS_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWALS_FIELD_NUMBER: _ClassVar[int]
     LOAD_TIMES_FIELD_NUMBER: _ClassVar[int]
+    EARLY_REFUSALS_FIELD_NUMBER: _ClassVar[int]
     greeting: Greeting
     report: Report
     leaves: bool
@@ -33,7 +34,16 @@ class PeerMessage(_message.Message):
     failed_loads: _containers.RepeatedCompositeFieldContainer[FailedLoad]
     withdrawals: _containers.RepeatedCompositeFieldContainer[Withdrawal]
     load_times: _containers.RepeatedCompositeFieldContainer[LoadTimes]
-    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ..., load_times: _Optional[_Iterable[_Union[LoadTimes, _Mapping]]] = ...) -> None: ...
+    early_refusals: _containers.RepeatedCompositeFieldContainer[EarlyRefusal]
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ..., load_times: _Optional[_Iterable[_Union[LoadTimes, _Mapping]]] = ..., early_refusals: _Optional[_Iterable[_Union[EarlyRefusal, _Mapping]]] = ...) -> None: ...
+
+class EarlyRefusal(_message.Message):
+    __slots__ = ("adapter", "milliseconds")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    adapter: str
+    milliseconds: int
+    def __init__(self, adapter: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
 
 class LoadTimes(_message.Message):
     __slots__ = ("base_model", "host", "disk", "in_slot")
