@@ -109,7 +109,7 @@ bench-pods: $(VENV)/.dev ## measure the time from a change of a pod to the fleet
 ROUTING := PYTHONPATH=. $(PY) -m bench.routing_evidence
 FIVE := --seeds 11,12,13 --policies lora-placement,hold,lora-affinity,shuffle-shard,weighted-scores
 SLOT_BOUND := b-zipf e-hot-shift c-slot-bound
-MOONCAKES := mooncake mooncake-1m mooncake-64 mooncake-80-pods
+MOONCAKES := mooncake mooncake-1m mooncake-64
 CHATS := bench/scenarios/chats-24.yaml bench/scenarios/chats-base.yaml
 
 .PHONY: bench-routing
@@ -131,6 +131,9 @@ bench-recorded: $(VENV)/.dev ## write the table of recorded traffic in docs/rout
 	$(ROUTING) $(foreach name,$(MOONCAKES),--trace bench/scenarios/$(name).yaml="$(MOONCAKE)") \
 		--trace bench/scenarios/azure.yaml="$(AZURE)" --loads 0.85 $(FIVE) --figures ttft,end-to-end,good,hits > build/recorded.md
 	$(PY) docs/embed.py docs/routing.md bench-recorded < build/recorded.md
+	$(ROUTING) --trace bench/scenarios/mooncake-80-pods.yaml="$(MOONCAKE)" --loads 0.85 --seeds 11,12,13 \
+		--policies lora-placement --figures ttft,good > build/recorded.md
+	$(PY) docs/embed.py docs/routing.md bench-recorded-80 < build/recorded.md
 
 .PHONY: bench-tuning
 bench-tuning: $(VENV)/.dev ## write the tables of docs/tuning.md: what slots, host memory and thresholds are worth (some minutes; resumable)

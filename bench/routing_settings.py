@@ -30,8 +30,8 @@ class Setting:
     @property
     def name(self) -> str:
         """The name in the tables."""
-        is_usual = self.trace is None or self.scenario.keys.recorded is not None
-        recorded = "" if is_usual else f", {self.trace.stem}"
+        trace = None if self.scenario.keys.recorded else self.trace
+        recorded = "" if trace is None else f", {trace.stem}"
         return self.scenario.name + recorded + (", loads aside" if self.aside else "")
 
     @property

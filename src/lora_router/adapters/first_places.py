@@ -1,4 +1,8 @@
-"""Adapters for which requests wait because no pod has them: placed before the next plan."""
+"""Adapters for which requests wait because no pod has them: placed before the next plan.
+
+Each of them gets the pod that can serve it soonest. Those of one pod are loaded in the order in
+which they were asked for. A plan does not move them.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
@@ -69,8 +73,8 @@ class FirstPlaces:
         self._waits = waits
         self._now = now
         self._look_at = look_at
-        self.names: dict[str, None] = {}
-        """Served names."""
+        self.names: dict[str, PodLoads | None] = {}
+        """Served names, and the pods that load them; ``None``: no pod was found yet."""
 
     def add(self, name: str) -> bool:
         """Note that requests wait for an adapter; return whether that is news, and of use."""
@@ -84,7 +88,7 @@ class FirstPlaces:
     def listed(self, names: Collection[str]) -> None:
         """Note what a pod lists."""
         for name in [name for name in self.names if name in names]:
-            del self.names[name]
+            self._drop(name)
 
     def renew(self, before: Collection[str], demand: Demand) -> None:
         """Take in for which adapters requests wait.
@@ -95,12 +99,36 @@ class FirstPlaces:
         """
         for name in before:
             if name not in demand.waiting:
-                self.names.pop(name, None)
+                self._drop(name)
         for name in islice(demand.waiting, MAX_WAITING):
             self.add(name)
 
+    def planned(self) -> None:
+        """Let adapters belong where they were placed, after a plan has moved them."""
+        for name, pod in tuple(self.names.items()):
+            if pod is None or not pod.is_fit(self._now()):
+                self.place(name)
+            elif name not in pod.wanted and (adapter := self._retirement.declared.get(name)):
+                pod.put_first(Place(adapter, pod.state, "first-use"))
+
+    def left(self, pod: PodLoads) -> None:
+        """Find other places for the adapters of a pod that left."""
+        for name in tuple(pod.first):
+            self.place(name)
+
+    def failed(self, pod: PodLoads, name: str) -> None:
+        """Find another place for an adapter that a pod did not load.
+
+        If the pod takes no loads at all, its other adapters get other places too.
+        """
+        if pod.blocked_until > self._now():
+            self.left(pod)
+        elif name in self.names:
+            self.place(name)
+
     def place(self, name: str) -> None:
-        """Find a place for an adapter."""
+        """Find a place for an adapter, in place of the one that it has."""
+        self._assign(name, None)
         self._slices.do(self._place(name))
 
     def place_new(self, names: Iterable[str]) -> None:
@@ -124,7 +152,7 @@ class FirstPlaces:
 
     def _place(self, name: str) -> Work:
         adapter = self._retirement.declared.get(name)
-        if adapter is None:
+        if adapter is None or self.names.get(name) is not None:
             return
         now, waits, is_waited_for = self._now(), self._waits, name in self.names
         failing = self._failures.of_adapter(name)
@@ -155,13 +183,28 @@ class FirstPlaces:
             elif best is None or _preference(pod, name) < _preference(best, name):
                 best = pod
         if best is not None:
-            # If it belongs there already, its turn may be far away.
+            if is_waited_for:
+                self._assign(name, best)
             reason = "first-use" if is_waited_for else "copies"
             best.put_first(Place(adapter, best.state, reason))
             self._look_at(best)
         elif is_waited_for and in_vain + full == may_have_it and waits is not None:
             why = "no pod has room for it" if full and not in_vain else "no pod can load it"
             waits.failed(name, why, max(0.0, next_at - now))
+
+    def _assign(self, name: str, pod: PodLoads | None) -> None:
+        """Take note of the pod that loads an adapter, if requests wait for it."""
+        before = self.names.get(name)
+        if before is not None:
+            del before.first[name]
+        if name in self.names:
+            self.names[name] = pod
+            if pod is not None:
+                pod.first[name] = None
+
+    def _drop(self, name: str) -> None:
+        self._assign(name, None)
+        self.names.pop(name, None)
 
     def _stays_full(self, pod: PodLoads) -> bool:
         """Return whether nothing that the pod lists may leave for another adapter."""
@@ -170,10 +213,14 @@ class FirstPlaces:
         return not any(map(self._retirement.may_make_room, pod.state.adapters))
 
 
-def _preference(pod: PodLoads, name: str) -> tuple[bool, bool, bool, float]:
-    """Return a key by which the pod is first that should have it, and can load it soonest.
+def _preference(pod: PodLoads, name: str) -> tuple[bool, int, bool, bool, float]:
+    """Return a key by which the pod is first that can serve an adapter soonest.
 
-    Of several, it is the one with the fewest requests for each slot.
+    It has a slot for it, and the fewest loads to do before. Of several, it is one on which the
+    adapter belongs, and then the one with the fewest requests for each slot.
     """
-    requests = pod.requests / (pod.state.beliefs.slots or 1)
-    return name not in pod.wanted, pod.call is not None, pod.free <= 0, requests
+    beliefs, before = pod.state.beliefs, len(pod.first)
+    has_slot = beliefs.free_slots is None or beliefs.free_slots > before
+    loads = max(before, pod.call is not None)
+    requests = pod.requests / (beliefs.slots or 1)
+    return not has_slot, loads, name not in pod.wanted, pod.free <= 0, requests

@@ -210,9 +210,14 @@ class FirstUse:
         if not self._is_running:
             return
         self._clock.call_later(TICK_SECONDS, self._tick)
-        for name in self._held_by_peers():
-            if self._is_wanted(name):
-                self.want(name)
+        wanted = [
+            (share.seconds, name)
+            for held in self._fleet.peers.held()
+            for name, share in held.items()
+            if self._is_wanted(name)
+        ]
+        for _, name in sorted(wanted, reverse=True):
+            self.want(name)
 
 
 def _nothing(*_arguments: object) -> None:

@@ -271,8 +271,8 @@ class Loader:
             self._derive(pod)
         if result.outcome == "done" and call.action == "load":
             self._first.loaded(call.name)
-        elif call.name in self._first.names:
-            self._first.place(call.name)
+        else:
+            self._first.failed(pod, call.name)
         self._dispatch.look_at(pod)
 
     # The pods
@@ -299,6 +299,7 @@ class Loader:
         self._dispatch.forget(pod)
         self._unread.pop(pod, None)
         self.failures.forget_pod(pod.state)
+        self._first.left(pod)
         self._is_stale = True
 
     def _derive(self, pod: PodLoads) -> None:
@@ -359,8 +360,7 @@ class Loader:
     def _plan_and_apply(self) -> Work:
         began, waiting = self._clock.now(), tuple(self._first.names)
         pods = tuple(state for state, pod in self.pods.items() if pod.is_fit(began))
-        declared = dict(self.retirement.declared)
-        demand = self._demand()
+        declared, demand = dict(self.retirement.declared), self._demand()
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
         self._first.renew(waiting, demand)
@@ -376,6 +376,7 @@ class Loader:
             if looks > _LOOKS_AT_ONCE:
                 looks = 0
                 yield
+        self._first.planned()
         now = self._clock.now()
         self._is_surveyed = False
         self._rests_until = now + REST * (now - began)
@@ -391,7 +392,6 @@ class Loader:
             self.fleet,
             self.failures,
             self.retirement,
-            self._first.names,
             self.plan.demand.loads,
             self._may_leave,
             self.plan.demand.total / max(1, len(self.pods)),

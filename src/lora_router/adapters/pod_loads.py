@@ -45,6 +45,7 @@ class PodLoads:
         "call",
         "called_at",
         "catalog",
+        "first",
         "leaving",
         "lost",
         "misplaced",
@@ -73,6 +74,9 @@ class PodLoads:
         lists are not the loader's."""
         self.missing: dict[str, Place] = {}
         """What of it must be loaded, in the same order."""
+        self.first: dict[str, None] = {}
+        """What is loaded there before all else, because requests wait for it and no pod has it:
+        those first that were asked for first (``first_places``)."""
         self.retiring: dict[str, None] = {}
         """What it lists and what is to be unloaded: older versions, removed declarations."""
         self.misplaced: dict[str, None] = {}
@@ -159,7 +163,7 @@ class PodLoads:
         self.wanted, self.belonged = wanted, kept | wanted.keys()
 
     def put_first(self, place: Place) -> None:
-        """Let an adapter belong there for which requests wait, before all others.
+        """Let an adapter belong there before the next plan.
 
         If host memory is full, the least urgent of the others no longer belongs there.
         """

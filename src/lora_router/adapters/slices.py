@@ -33,7 +33,6 @@ class Slices:
             self._clock.call_later(0.0, self._step)
 
     def _step(self) -> None:
-        self._is_working = False
         work = self._work.popleft()
         try:
             next(work)
@@ -41,6 +40,6 @@ class Slices:
         except StopIteration:
             pass
         finally:
+            self._is_working = bool(self._work)
             if self._work:
-                self._is_working = True
                 self._clock.call_later(PAUSE_SECONDS, self._step)

@@ -1,8 +1,8 @@
 """What to do next on one pod: load, withdraw, unload, restore, or wait. No state, no I/O."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal, TypeAlias
 
 from lora_router.adapters.backoff import Failures
@@ -86,8 +86,6 @@ class Surroundings:
     fleet: Fleet
     failures: Failures
     retirement: Retirement
-    waiting: Collection[str]
-    """Adapters for which requests wait because no pod has them."""
     loads: Mapping[str, float]
     """Mean number of requests in flight of adapters."""
     may_leave: Callable[[str], bool]
@@ -180,12 +178,15 @@ def _step_of_missing(
 ) -> Load | Withdraw | Wait | None:
     wait: Wait | None = None
     ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
-    for name, place in islice(pod.missing.items(), _LOOKS):
+    for name in islice(chain(pod.first, pod.missing), _LOOKS):
+        place = pod.missing.get(name)
+        if place is None:
+            continue
         pause = _pause(pod, name, now, around)
         if pause is not None:
             wait = _sooner(wait, pause)
             continue
-        is_first_use = name in around.waiting
+        is_first_use = name in pod.first
         if ready_at > now and not is_first_use and not _is_urgent(pod, place, around):
             return _sooner(wait, Wait(min(ready_at, now + _AGAIN_SECONDS), "stall"))
         if pod.free > 0 or name in pod.state.adapters:

@@ -249,6 +249,16 @@ class TestOtherRouters:
         router.clock.advance(1)
         assert not router.wanted
 
+    def test_what_has_waited_longest_in_other_routers_is_wanted_first(self) -> None:
+        router = DeclaredRouter(*(declared(name) for name in "abcd"))
+        router.first_use.start()
+        for number, waits in enumerate(({"a": 1.0, "b": 4.0}, {"c": 2.0, "d": 3.0})):
+            held = {name: HeldShare(seconds) for name, seconds in waits.items()}
+            share = LedgerShare(f"peer-{number}", 1, 0.25, {}, held, {})
+            router.fleet.put_peer(share, router.clock.now())
+        router.clock.advance(0.3)
+        assert router.wanted[:4] == ["b", "d", "c", "a"]
+
     def test_held_requests_are_told_to_other_routers(self) -> None:
         router = DeclaredRouter(declared("sql"))
         router.held("sql")

@@ -97,9 +97,7 @@ def test_a_router_tells_no_more_than_a_peer_accepts(clock: ManualClock) -> None:
         [EarlyRefusal(adapter="a" * (MAX_NAME_BYTES + 1))],
     ],
 )
-def test_what_exceeds_a_bound_is_rejected(
-    clock: ManualClock, refusals: list[EarlyRefusal]
-) -> None:
+def test_what_exceeds_a_bound_is_rejected(clock: ManualClock, refusals: list[EarlyRefusal]) -> None:
     first, second = sharing(clock)
     first.send(*refusals)
     clock.advance(2 * DELAY)

@@ -1,0 +1,119 @@
+"""Adapters for which requests wait because no pod has them are loaded fairly, and soon."""
+
+from lora_router.adapters.demand import Demand
+from lora_router.adapters.slices import Slices, Work
+from tests.fleet import ManualClock
+from tests.unit.adapters.loading import Loading, adapter, adapters
+
+SECONDS = 0.5
+"""How long a load takes."""
+
+
+def waiting(pods: int, *names: str, memory: int = 100) -> Loading:
+    """Return a fleet that knows the adapters ``a0`` to ``a9``, of which requests wait for some.
+
+    Each pod serves a request, so that nothing is loaded but what requests wait for.
+    """
+    loading = Loading(pods, memory=memory)
+    loading.pods.seconds = SECONDS
+    loading.run(1.0)
+    for state in loading.fleet:
+        loading.fleet.ledger.reserve(state, None)
+        loading.loader.pods[state].budget.spend(100.0, loading.clock.now())
+    loading.declarations.replace("file", adapters(10))
+    want(loading, *names)
+    return loading
+
+
+def want(loading: Loading, *names: str) -> None:
+    """Let requests for adapters come, one after the other."""
+    for name in names:
+        waits = {*loading.demand.waiting, name}
+        loading.demand = Demand(dict.fromkeys(waits, 1.0), frozenset(waits), float(len(waits)))
+        loading.loader.want(name)
+        loading.clock.advance(0.01)
+
+
+def order(loading: Loading) -> list[str]:
+    return [call.name for call in loading.pods.calls]
+
+
+def test_those_that_were_asked_for_first_are_loaded_first() -> None:
+    loading = waiting(1, "a7", "a3", "a5", "a1")
+    loading.clock.advance(5 * SECONDS)
+    assert order(loading) == ["a7", "a3", "a5", "a1"]
+
+
+def test_plans_do_not_change_the_order() -> None:
+    loading = waiting(1, "a9", "a8", "a7", "a6", "a5")
+    loading.clock.advance(SECONDS)
+    loading.declarations.add("template", adapter("z"))
+    want(loading, "a0")
+    loading.clock.advance(6 * SECONDS)
+    assert order(loading) == ["a9", "a8", "a7", "a6", "a5", "a0"]
+
+
+def test_they_are_spread_over_the_pods() -> None:
+    loading = waiting(4, *(f"a{number}" for number in range(8)))
+    loading.clock.advance(2 * SECONDS + 0.2)
+    assert [len(loading.loaded(number)) for number in (1, 2, 3, 4)] == [2, 2, 2, 2]
+    assert sorted(order(loading)[:8]) == [f"a{number}" for number in range(8)]
+
+
+def test_one_goes_to_a_pod_with_a_slot_for_it() -> None:
+    loading = Loading(2)
+    loading.scrape(loading.state(1), slots=1)
+    loading.scrape(loading.state(2), slots=1)
+    loading.run(1.0)
+    loading.declarations.add("template", adapter("hot"))
+    loading.run(3.0)
+    loading.fleet.ledger.reserve(loading.state(1), "hot")
+    for _ in range(3):
+        loading.fleet.ledger.reserve(loading.state(2), None)
+    loading.declarations.add("template", adapter("a"))
+    loading.loader.want("a")
+    loading.run(0.2)
+    assert "a" in loading.loaded(2)
+
+
+def test_those_of_a_pod_that_leaves_are_loaded_elsewhere() -> None:
+    loading = waiting(2, "a0", "a1", "a2", "a3")
+    gone = loading.loader.pods[loading.state(1)]
+    assert len(gone.first) == 2
+    loading.fleet.remove("pod-1")
+    loading.clock.advance(5 * SECONDS)
+    assert set(loading.loaded(2)) == {"a0", "a1", "a2", "a3"}
+
+
+def test_those_of_a_pod_that_takes_no_loads_are_loaded_elsewhere() -> None:
+    loading = waiting(2, "a0", "a1", "a2", "a3")
+    loading.pods.answer = lambda call: "cannot-load" if call.state.pod.name == "pod-1" else "done"
+    loading.clock.advance(5 * SECONDS)
+    assert set(loading.loaded(2)) == {"a0", "a1", "a2", "a3"}
+    assert len(order(loading)) == 5, "one was tried in vain"
+
+
+def test_one_whose_requests_went_away_is_not_loaded_before_others() -> None:
+    loading = waiting(1, "a7", "a3", "a5")
+    loading.demand = Demand({"a7": 1.0, "a5": 1.0}, frozenset({"a7", "a5"}), 2.0)
+    loading.declarations.add("template", adapter("z"))
+    loading.run(0.3)
+    assert list(loading.loader.pods[loading.state(1)].first) == ["a7", "a5"]
+
+
+def test_work_may_begin_further_work() -> None:
+    clock, done = ManualClock(), []
+    slices = Slices(clock)
+
+    def work(name: str, *further: str) -> Work:
+        for each in further:
+            slices.do(work(each))
+        yield
+        done.append(name)
+
+    slices.do(work("a", "b", "c"))
+    clock.advance(1.0)
+    slices.do(work("d"))
+    clock.advance(1.0)
+    assert done == ["a", "b", "c", "d"]
+    assert not slices
