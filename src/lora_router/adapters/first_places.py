@@ -22,6 +22,7 @@ MAX_NEW = 64
 MAX_WAITING = 1024
 """Adapters that are placed out of turn."""
 _PODS_AT_ONCE = 200
+_NAMES_AT_ONCE = 16
 _NO_POD_SECONDS = 5.0
 """After which it is looked again whether some pod may have an adapter that none may have."""
 
@@ -103,10 +104,15 @@ class FirstPlaces:
         for name in islice(demand.waiting, MAX_WAITING):
             self.add(name)
 
-    def planned(self) -> None:
+    def planned(self) -> Work:
         """Let adapters belong where they were placed, after a plan has moved them."""
-        for name, pod in tuple(self.names.items()):
-            if pod is None or not pod.is_fit(self._now()):
+        for number, name in enumerate(tuple(self.names), 1):
+            if number % _NAMES_AT_ONCE == 0:
+                yield
+            if name not in self.names:
+                continue
+            pod = self.names[name]
+            if pod is None or not self._is_there(pod) or not pod.is_fit(self._now()):
                 self.place(name)
             elif name not in pod.wanted and (adapter := self._retirement.declared.get(name)):
                 pod.put_first(Place(adapter, pod.state, "first-use"))
@@ -182,13 +188,13 @@ class FirstPlaces:
                 full += 1
             elif best is None or _preference(pod, name) < _preference(best, name):
                 best = pod
-        if best is not None:
+        if best is not None and self._is_there(best):
             if is_waited_for:
                 self._assign(name, best)
             reason = "first-use" if is_waited_for else "copies"
             best.put_first(Place(adapter, best.state, reason))
             self._look_at(best)
-        elif is_waited_for and in_vain + full == may_have_it and waits is not None:
+        elif best is None and is_waited_for and in_vain + full == may_have_it and waits is not None:
             why = "no pod has room for it" if full and not in_vain else "no pod can load it"
             waits.failed(name, why, max(0.0, next_at - now))
 
@@ -201,6 +207,9 @@ class FirstPlaces:
             self.names[name] = pod
             if pod is not None:
                 pod.first[name] = None
+
+    def _is_there(self, pod: PodLoads) -> bool:
+        return self._pods.get(pod.state) is pod
 
     def _drop(self, name: str) -> None:
         self._assign(name, None)

@@ -376,7 +376,7 @@ class Loader:
             if looks > _LOOKS_AT_ONCE:
                 looks = 0
                 yield
-        self._first.planned()
+        yield from self._first.planned()
         now = self._clock.now()
         self._is_surveyed = False
         self._rests_until = now + REST * (now - began)
