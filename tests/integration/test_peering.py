@@ -122,6 +122,19 @@ async def test_routers_learn_from_each_other_what_is_in_flight(
 
 
 @pytest.mark.usefixtures("patient_peers")
+async def test_routers_learn_from_each_other_what_was_refused(
+    tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Routers(tmp_path, transport, 2).run() as apps:
+        here, there = (app.director.reception.room.waits for app in apps)
+        heard: list[tuple[str, float]] = []
+        monkeypatch.setattr(there, "hear_refused", lambda name, _, wait: heard.append((name, wait)))
+        here.on_refused("a", 4.25)
+        await until(lambda: heard)
+        assert heard == [("a", 4.25)]
+
+
+@pytest.mark.usefixtures("patient_peers")
 async def test_a_router_that_joins_knows_what_is_in_flight_before_it_is_ready(
     tmp_path: Path, transport: str
 ) -> None:

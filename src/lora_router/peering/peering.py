@@ -11,15 +11,13 @@ from lora_router.counted import counted
 from lora_router.fleet.fleet import Fleet
 from lora_router.peering.addresses import AddressSource
 from lora_router.peering.clients import ClientTls, PeerClients
+from lora_router.peering.exchanges import connect
 from lora_router.peering.hub import Hub
 from lora_router.peering.id_exchange import IdExchange
-from lora_router.peering.load_exchange import LoadExchange
 from lora_router.peering.mesh import Mesh
-from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
 from lora_router.peering.redis_channel import RedisChannel
 from lora_router.peering.redis_connection import RedisServer, check
-from lora_router.peering.refusal_exchange import RefusalExchange
 from lora_router.peering.secret import Secret
 from lora_router.peering.secret_watch import SecretWatch
 from lora_router.peering.service import PeerService
@@ -83,11 +81,8 @@ class Peering:
         worker = "" if place is None else f"worker-{place.number}-"
         name = f"{socket.gethostname()[:128]}-{worker}{secrets.token_hex(4)}"
         self.hub = Hub(name, fleet, director.held_adapters, clock)
-        director.reception.on_held = self.hub.report_soon
+        connect(self.hub, fleet, director)
         self.ids = IdExchange(self.hub, fleet, director.sticky.made)
-        self.prefixes = PrefixExchange(self.hub, fleet)
-        LoadExchange(self.hub, fleet)
-        RefusalExchange(self.hub, fleet, director.reception.room.waits)
         self.questions = QuestionExchange(self.hub)
         self.secret = secret
         self.service: PeerService | None = None

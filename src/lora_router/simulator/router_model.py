@@ -8,11 +8,9 @@ from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.prompt import TOKEN_BYTES
+from lora_router.peering.exchanges import connect
 from lora_router.peering.hub import Hub
-from lora_router.peering.load_exchange import LoadExchange
 from lora_router.peering.mesh import Mesh
-from lora_router.peering.prefix_exchange import PrefixExchange
-from lora_router.peering.refusal_exchange import RefusalExchange
 from lora_router.routing.algorithm import Algorithm
 from lora_router.routing.director import Director
 from lora_router.routing.outcome import Routed, RouteQuery
@@ -76,10 +74,7 @@ class RouterModel:
         self.mesh: Mesh | None = None
         if self.hub is not None:
             self.mesh = Mesh(self.hub)
-            PrefixExchange(self.hub, self.fleet)
-            LoadExchange(self.hub, self.fleet)
-            RefusalExchange(self.hub, self.fleet, self.director.reception.room.waits)
-            self.director.reception.on_held = self.hub.report_soon
+            connect(self.hub, self.fleet, self.director)
         self._lacking = LackingSlots(self.fleet, self.director, clock.now)
         self._options = options
         self._served = _models(options.adapters)

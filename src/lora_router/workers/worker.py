@@ -16,15 +16,13 @@ from lora_router.extproc.builtin_transport import BuiltinTransport
 from lora_router.front import Front
 from lora_router.garbage import collect_less_often
 from lora_router.peer_assembly import WorkerPeers
+from lora_router.peering.exchanges import connect
 from lora_router.peering.hub import Hub
 from lora_router.peering.id_exchange import IdExchange
 from lora_router.peering.limits import MAX_PEERS, MAX_WORKERS
-from lora_router.peering.load_exchange import LoadExchange
 from lora_router.peering.mesh import Mesh
 from lora_router.peering.metrics import PeerMetrics
-from lora_router.peering.prefix_exchange import PrefixExchange
 from lora_router.peering.questions import QuestionExchange
-from lora_router.peering.refusal_exchange import RefusalExchange
 from lora_router.peering.worker_place import WorkerPlace
 from lora_router.supervision import stop_part
 from lora_router.workers import messages
@@ -288,11 +286,8 @@ class Worker(Front):
         if self.peering is not None:
             return self.peering.hub
         hub = Hub(new_name(number), self.fleet, self.director.held_adapters, LoopClock())
-        self.director.reception.on_held = hub.report_soon
+        connect(hub, self.fleet, self.director)
         IdExchange(hub, self.fleet, self.director.sticky.made)
-        PrefixExchange(hub, self.fleet)
-        LoadExchange(hub, self.fleet)
-        RefusalExchange(hub, self.fleet, self.director.reception.room.waits)
         self.telemetry.registry.register(PeerMetrics(hub))
         return hub
 
