@@ -208,8 +208,10 @@ class Dispatch:
         self.soon()
 
 
-def _urgency(pod: PodLoads, step: Load | Unload) -> tuple[bool, int, bool]:
+def _urgency(pod: PodLoads, step: Load | Unload) -> tuple[bool, float, bool]:
     """Return a key by which the most useful call is first."""
     if isinstance(step, Unload):
-        return False, 0, False
-    return not step.is_first_use, pod.requests, step.place.reason == "spare-memory"
+        return False, float("-inf"), False
+    if step.is_first_use:
+        return False, pod.first.get(step.place.adapter.served_name, 0.0), False
+    return True, pod.requests, step.place.reason == "spare-memory"

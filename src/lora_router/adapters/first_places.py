@@ -1,7 +1,7 @@
 """Adapters for which requests wait because no pod has them: placed before the next plan.
 
-Each of them gets the pod that can serve it soonest. Those of one pod are loaded in the order in
-which they were asked for. A plan does not move them.
+Each of them gets the pod that can serve it soonest. They are loaded in the order in which they were
+asked for. A plan does not move them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -76,6 +76,8 @@ class FirstPlaces:
         self._look_at = look_at
         self.names: dict[str, PodLoads | None] = {}
         """Served names, and the pods that load them; ``None``: no pod was found yet."""
+        self._since: dict[str, float] = {}
+        """When they were asked for first."""
 
     def add(self, name: str) -> bool:
         """Note that requests wait for an adapter; return whether that is news, and of use."""
@@ -84,6 +86,7 @@ class FirstPlaces:
         if name not in self._retirement.declared or self._fleet.serving(name).pods:
             return False
         self.names[name] = None
+        self._since[name] = self._now()
         return True
 
     def listed(self, names: Collection[str]) -> None:
@@ -206,14 +209,15 @@ class FirstPlaces:
         if name in self.names:
             self.names[name] = pod
             if pod is not None:
-                pod.first[name] = None
+                pod.first[name] = self._since[name]
 
     def _is_there(self, pod: PodLoads) -> bool:
         return self._pods.get(pod.state) is pod
 
     def _drop(self, name: str) -> None:
         self._assign(name, None)
-        self.names.pop(name, None)
+        if name in self.names:
+            del self.names[name], self._since[name]
 
     def _stays_full(self, pod: PodLoads) -> bool:
         """Return whether nothing that the pod lists may leave for another adapter."""

@@ -74,9 +74,9 @@ class PodLoads:
         lists are not the loader's."""
         self.missing: dict[str, Place] = {}
         """What of it must be loaded, in the same order."""
-        self.first: dict[str, None] = {}
-        """What is loaded there before all else, because requests wait for it and no pod has it:
-        those first that were asked for first (``first_places``)."""
+        self.first: dict[str, float] = {}
+        """What is loaded there before all else, because requests wait for it and no pod has it, and
+        when it was asked for first (``first_places``)."""
         self.retiring: dict[str, None] = {}
         """What it lists and what is to be unloaded: older versions, removed declarations."""
         self.misplaced: dict[str, None] = {}

@@ -178,7 +178,8 @@ def _step_of_missing(
 ) -> Load | Withdraw | Wait | None:
     wait: Wait | None = None
     ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
-    for name in islice(chain(pod.first, pod.missing), _LOOKS):
+    first = sorted(pod.first, key=pod.first.__getitem__)
+    for name in islice(chain(first, pod.missing), _LOOKS):
         place = pod.missing.get(name)
         if place is None:
             continue

@@ -1,6 +1,7 @@
 """Adapters for which requests wait because no pod has them are loaded fairly, and soon."""
 
 from lora_router.adapters.demand import Demand
+from lora_router.adapters.dispatch import LoaderOptions
 from lora_router.adapters.slices import Slices, Work
 from tests.fleet import ManualClock
 from tests.unit.adapters.loading import Loading, adapter, adapters
@@ -9,12 +10,12 @@ SECONDS = 0.5
 """How long a load takes."""
 
 
-def waiting(pods: int, *names: str, memory: int = 100) -> Loading:
+def waiting(pods: int, *names: str, options: LoaderOptions | None = None) -> Loading:
     """Return a fleet that knows the adapters ``a0`` to ``a9``, of which requests wait for some.
 
     Each pod serves a request, so that nothing is loaded but what requests wait for.
     """
-    loading = Loading(pods, memory=memory)
+    loading = Loading(pods, memory=100, options=options)
     loading.pods.seconds = SECONDS
     loading.run(1.0)
     for state in loading.fleet:
@@ -42,6 +43,23 @@ def test_those_that_were_asked_for_first_are_loaded_first() -> None:
     loading = waiting(1, "a7", "a3", "a5", "a1")
     loading.clock.advance(5 * SECONDS)
     assert order(loading) == ["a7", "a3", "a5", "a1"]
+
+
+def test_so_are_those_of_several_pods_that_may_not_load_at_the_same_time() -> None:
+    loading = waiting(3, "a7", "a3", "a5", options=LoaderOptions(loads_at_once=1))
+    for _ in range(5):  # The first one asked for is on the busiest pod.
+        loading.fleet.ledger.reserve(loading.loader.pods[loading.pods.calls[0].state].state, None)
+    want(loading, "a1", "a9", "a0")
+    loading.clock.advance(7 * SECONDS)
+    assert order(loading)[:6] == ["a7", "a3", "a5", "a1", "a9", "a0"]
+
+
+def test_one_that_failed_keeps_its_place_in_the_order() -> None:
+    loading = waiting(2, "a7", "a3", "a5", "a1", "a9")
+    loading.pods.answer = lambda call: "refused" if call is loading.pods.calls[0] else "done"
+    loading.clock.advance(5 * SECONDS)
+    assert order(loading).count("a7") == 2
+    assert order(loading).index("a7", 1) <= 3
 
 
 def test_plans_do_not_change_the_order() -> None:
