@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from lora_router.adapters.backoff import Failures
+from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place
 from lora_router.adapters.pod_loads import PodLoads
@@ -114,10 +115,14 @@ class FirstPlaces:
                 yield
             if name not in self.names:
                 continue
-            pod = self.names[name]
+            pod, adapter = self.names[name], self._retirement.declared.get(name)
             if pod is None or not self._is_there(pod) or not pod.is_fit(self._now()):
                 self.place(name)
-            elif name not in pod.wanted and (adapter := self._retirement.declared.get(name)):
+            elif name in pod.wanted or adapter is None:
+                continue
+            elif adapter.pods.copies is not None:
+                self.place(name)
+            else:
                 pod.put_first(Place(adapter, pod.state, "first-use"))
 
     def left(self, pod: PodLoads) -> None:
@@ -189,7 +194,7 @@ class FirstPlaces:
                 continue
             elif self._stays_full(pod):
                 full += 1
-            elif best is None or _preference(pod, name) < _preference(best, name):
+            elif best is None or _preference(pod, adapter) < _preference(best, adapter):
                 best = pod
         if best is not None and self._is_there(best):
             if is_waited_for:
@@ -226,14 +231,19 @@ class FirstPlaces:
         return not any(map(self._retirement.may_make_room, pod.state.adapters))
 
 
-def _preference(pod: PodLoads, name: str) -> tuple[bool, int, bool, bool, float]:
+def _preference(
+    pod: PodLoads, adapter: DeclaredAdapter
+) -> tuple[bool, bool, int, bool, bool, float]:
     """Return a key by which the pod is first that can serve an adapter soonest.
 
     It has a slot for it, and the fewest loads to do before. Of several, it is one on which the
-    adapter belongs, and then the one with the fewest requests for each slot.
+    adapter belongs, and then the one with the fewest requests for each slot. An adapter with a
+    declared number of copies goes where it belongs, because it may not stay anywhere else.
     """
+    is_elsewhere = adapter.served_name not in pod.wanted
+    is_bound = adapter.pods.copies is not None
     beliefs, before = pod.state.beliefs, len(pod.first)
     has_slot = beliefs.free_slots is None or beliefs.free_slots > before
     loads = max(before, pod.call is not None)
     requests = pod.requests / (beliefs.slots or 1)
-    return not has_slot, loads, name not in pod.wanted, pod.free <= 0, requests
+    return is_bound and is_elsewhere, not has_slot, loads, is_elsewhere, pod.free <= 0, requests
