@@ -15,6 +15,7 @@ from lora_router.peering.limits import (
     MAX_FAILED_LOADS,
     MAX_FAILED_SECONDS,
     MAX_NAME_BYTES,
+    is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import FailedLoad, PeerMessage
 from lora_router.peering.report_reader import ReportError
@@ -46,6 +47,8 @@ class FailedLoads:
 
     def tell(self, served: str, detail: str, seconds: float) -> None:
         """Tell peers that an adapter cannot be loaded."""
+        if not is_tellable(served):
+            return
         failed = FailedLoad(
             adapter=served,
             detail=detail[:_MAX_DETAIL_LENGTH],

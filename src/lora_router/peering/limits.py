@@ -109,3 +109,14 @@ MAX_STATE_BYTES = 8 * 1024 * 1024
 CHANNEL_MESSAGES_BURST, CHANNEL_MESSAGES_PER_SECOND = 4000, 2000
 """Messages of all routers that publish on a channel. More are a flood, whoever sends them."""
 CHANNEL_BYTES_BURST, CHANNEL_BYTES_PER_SECOND = 64 * 1024 * 1024, 16 * 1024 * 1024
+
+
+def is_tellable(name: str) -> bool:
+    """Return whether peers accept a name: it is valid Unicode, and not longer than the bound.
+
+    Pods choose names. A message with another one would end the stream.
+    """
+    try:
+        return len(name.encode()) <= MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False

@@ -20,6 +20,7 @@ from lora_router.peering.limits import (
     LOAD_TIMES_PER_SECOND,
     MAX_LOAD_TIMES,
     MAX_NAME_BYTES,
+    is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import LoadTimes, PeerMessage
 from lora_router.peering.report_reader import ReportError
@@ -82,6 +83,8 @@ class LoadExchange:
             return
         row = self._untold.get(base_model)
         if row is None:
+            if not is_tellable(base_model):
+                return
             row = self._untold[base_model] = LoadTimes(base_model=base_model)
         if place == IN_SLOT and len(row.in_slot) >= MOST_FIRST_BYTES:
             return  # So it is with most answers.

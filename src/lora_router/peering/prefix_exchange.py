@@ -31,6 +31,7 @@ from lora_router.peering.limits import (
     MAX_PREFIX_TOKENS,
     PREFIX_NAMES_BURST,
     PREFIX_NAMES_PER_SECOND,
+    is_tellable,
 )
 from lora_router.peering.newcomers import Newcomers
 from lora_router.peering.pb import peering_pb2 as pb
@@ -125,15 +126,11 @@ class PrefixExchange:
         while waiting and count < NAMES_AT_ONCE:
             sent = waiting.popleft()
             key = self._keys.key(sent.state)
-            if key is None:
-                continue  # The pod has left.
+            if key is None or not is_tellable(sent.model):
+                continue  # The pod has left, or peers know no such model.
             message = by_target.get((key, sent.model))
             if message is None:
-                try:
-                    message = pb.SentPrompts(pod=key, model=sent.model)
-                except (ValueError, UnicodeEncodeError):
-                    continue  # A name that is not valid Unicode.
-                by_target[key, sent.model] = message
+                message = by_target[key, sent.model] = pb.SentPrompts(pod=key, model=sent.model)
             message.names.extend(sent.names)
             message.name_counts.append(len(sent.names))
             message.new_tokens.append(sent.new_tokens)

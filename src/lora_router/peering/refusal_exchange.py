@@ -20,6 +20,7 @@ from lora_router.peering.limits import (
     MAX_EARLY_REFUSALS,
     MAX_NAME_BYTES,
     MAX_REFUSED_SECONDS,
+    is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import EarlyRefusal, PeerMessage
 from lora_router.peering.report_reader import ReportError
@@ -82,7 +83,8 @@ class RefusalExchange:
         self._budgets.forget(name)
 
     def _refused(self, adapter: str, seconds: float) -> None:
-        if not self._hub.peers or len(self._untold) >= MAX_EARLY_REFUSALS:
+        is_full = len(self._untold) >= MAX_EARLY_REFUSALS
+        if is_full or not self._hub.peers or not is_tellable(adapter):
             return
         milliseconds = round(1000 * min(seconds, MAX_REFUSED_SECONDS))
         self._untold.append(EarlyRefusal(adapter=adapter, milliseconds=milliseconds))

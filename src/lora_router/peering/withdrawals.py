@@ -18,6 +18,7 @@ from lora_router.peering.limits import (
     MAX_WITHDRAWN_SECONDS,
     WITHDRAWALS_BURST,
     WITHDRAWALS_PER_SECOND,
+    is_tellable,
 )
 from lora_router.peering.pb.peering_pb2 import PeerMessage, Withdrawal
 from lora_router.peering.pod_keys import PodKeys
@@ -61,7 +62,11 @@ class Withdrawals:
         if key is None:
             return
         milliseconds = 0 if ends else int(1000 * SECONDS)
-        rows = [Withdrawal(pod=key, adapter=name, milliseconds=milliseconds) for name in names]
+        rows = [
+            Withdrawal(pod=key, adapter=name, milliseconds=milliseconds)
+            for name in names
+            if is_tellable(name)
+        ]
         for start in range(0, len(rows), MAX_WITHDRAWALS):
             message = PeerMessage(withdrawals=rows[start : start + MAX_WITHDRAWALS])
             self._hub.send_to_all(message.SerializeToString())

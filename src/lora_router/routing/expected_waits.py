@@ -168,7 +168,7 @@ class ExpectedWaits:
         # Those of one adapter that wait for a slot leave together, so they count once.
         is_new = wait.refuse(object() if for_room else question.model, self._clock.now())
         if is_new and not for_room:
-            self.on_refused(question.model, wait.seconds or 0.0)
+            self.on_refused(question.model, wait.if_none_refused)
 
     def hear_refused(self, adapter: str, bases: BaseModels, seconds: float) -> None:
         """Count an adapter that a peer refused a slot early.

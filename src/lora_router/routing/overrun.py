@@ -142,18 +142,21 @@ class ExpectedWait:
             return LASTING_SHARE * usual
         return (COLD_BURST_FACTOR if cold else BURST_FACTOR) * usual
 
+    @property
+    def if_none_refused(self) -> float:
+        """How long it would wait if nobody had been refused lately; 0: nobody knows."""
+        return (self.seconds or 0.0) if self.unrefused is None else self.unrefused
+
     def note(self, overload: Overload, now: float) -> None:
         """Record it."""
         if self.overrun is not None and self.seconds is not None:
-            seconds = self.seconds if self.unrefused is None else self.unrefused
-            self.overrun.note(seconds, now, overload.burst_seconds)
+            self.overrun.note(self.if_none_refused, now, overload.burst_seconds)
 
     def refuse(self, key: Hashable, now: float) -> bool:
         """Count one that is refused because of it; return whether it was not counted yet."""
         if self.overrun is None or self.seconds is None:
             return False
-        seconds = self.seconds if self.unrefused is None else self.unrefused
-        return self.overrun.refuse(key, now, seconds)
+        return self.overrun.refuse(key, now, self.if_none_refused)
 
 
 UNKNOWN = ExpectedWait()
