@@ -5,6 +5,7 @@ asked for. A plan does not move them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -41,6 +42,16 @@ class WaitsForAdapters(Protocol):
         """Return whether requests that wait for an adapter may go to a pod."""
 
 
+@dataclass(slots=True)
+class _Asked:
+    """An adapter for which requests wait."""
+
+    since: float
+    """When it was asked for first."""
+    pod: PodLoads | None = None
+    """The pod that loads it; ``None``: none was found yet."""
+
+
 class FirstPlaces:
     """Places adapters for which requests wait."""
 
@@ -75,10 +86,8 @@ class FirstPlaces:
         self._waits = waits
         self._now = now
         self._look_at = look_at
-        self.names: dict[str, PodLoads | None] = {}
-        """Served names, and the pods that load them; ``None``: no pod was found yet."""
-        self._since: dict[str, float] = {}
-        """When they were asked for first."""
+        self.names: dict[str, _Asked] = {}
+        """By served name."""
 
     def add(self, name: str) -> bool:
         """Note that requests wait for an adapter; return whether that is news, and of use."""
@@ -86,8 +95,7 @@ class FirstPlaces:
             return False
         if name not in self._retirement.declared or self._fleet.serving(name).pods:
             return False
-        self.names[name] = None
-        self._since[name] = self._now()
+        self.names[name] = _Asked(self._now())
         return True
 
     def listed(self, names: Collection[str]) -> None:
@@ -113,9 +121,10 @@ class FirstPlaces:
         for number, name in enumerate(tuple(self.names), 1):
             if number % _NAMES_AT_ONCE == 0:
                 yield
-            if name not in self.names:
+            asked, adapter = self.names.get(name), self._retirement.declared.get(name)
+            if asked is None:
                 continue
-            pod, adapter = self.names[name], self._retirement.declared.get(name)
+            pod = asked.pod
             if pod is None or not self._is_there(pod) or not pod.is_fit(self._now()):
                 self.place(name)
             elif name in pod.wanted or adapter is None:
@@ -166,9 +175,10 @@ class FirstPlaces:
 
     def _place(self, name: str) -> Work:
         adapter = self._retirement.declared.get(name)
-        if adapter is None or self.names.get(name) is not None:
+        asked = self.names.get(name)
+        if adapter is None or (asked is not None and asked.pod is not None):
             return
-        now, waits, is_waited_for = self._now(), self._waits, name in self.names
+        now, waits, is_waited_for = self._now(), self._waits, asked is not None
         failing = self._failures.of_adapter(name)
         best: PodLoads | None = None
         may_have_it = in_vain = full = 0
@@ -197,8 +207,7 @@ class FirstPlaces:
             elif best is None or _preference(pod, adapter) < _preference(best, adapter):
                 best = pod
         if best is not None and self._is_there(best):
-            if is_waited_for:
-                self._assign(name, best)
+            self._assign(name, best)
             reason = "first-use" if is_waited_for else "copies"
             best.put_first(Place(adapter, best.state, reason))
             self._look_at(best)
@@ -208,21 +217,21 @@ class FirstPlaces:
 
     def _assign(self, name: str, pod: PodLoads | None) -> None:
         """Take note of the pod that loads an adapter, if requests wait for it."""
-        before = self.names.get(name)
-        if before is not None:
-            del before.first[name]
-        if name in self.names:
-            self.names[name] = pod
-            if pod is not None:
-                pod.first[name] = self._since[name]
+        asked = self.names.get(name)
+        if asked is None:
+            return
+        if asked.pod is not None:
+            del asked.pod.first[name]
+        asked.pod = pod
+        if pod is not None:
+            pod.first[name] = asked.since
 
     def _is_there(self, pod: PodLoads) -> bool:
         return self._pods.get(pod.state) is pod
 
     def _drop(self, name: str) -> None:
         self._assign(name, None)
-        if name in self.names:
-            del self.names[name], self._since[name]
+        self.names.pop(name, None)
 
     def _stays_full(self, pod: PodLoads) -> bool:
         """Return whether nothing that the pod lists may leave for another adapter."""

@@ -66,8 +66,8 @@ MAX_EARLY_REFUSALS = 128
 """Adapters that were refused slots early, in a message."""
 MAX_REFUSED_SECONDS = 120.0
 EARLY_REFUSALS_BURST, EARLY_REFUSALS_PER_SECOND = 2_048, 512
-"""Such adapters of one peer. Those beyond are ignored. A router tells as many as this in a second:
-from a hundred on, there is overload, however many more there are."""
+"""Such adapters of one peer. Those beyond are ignored. A router tells as many as this in a second.
+A hundred of them show overload as well as a thousand do."""
 
 MAX_PREFIX_NAMES = 2_000
 """Names of prompts in a message: 2 ms of work."""

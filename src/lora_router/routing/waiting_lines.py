@@ -70,18 +70,21 @@ class Lines:
 
     def paces_of(self, bases: BaseModels) -> Iterator[Pace]:
         """Yield how fast adapters of some base models got slots lately, in all lines."""
-        for (_, members, for_room), pace in self._paces.items():
-            if not for_room and _bases_of(members) == bases:
+        for of_pace, pace in self._slot_paces():
+            if of_pace == bases:
                 yield pace
+
+    def _slot_paces(self) -> Iterator[tuple[BaseModels, Pace]]:
+        for (_, members, for_room), pace in self._paces.items():
+            if not for_room:
+                yield _bases_of(members), pace
 
     def _hear(self, granted: Mapping[BaseModels, int]) -> None:
         """Take in who waits for slots at peers, and how many adapters got one there."""
         now = self._clock.now()
-        for (_, members, for_room), pace in self._paces.items():
-            if not for_room:
-                bases = _bases_of(members)
-                waits = self._at_peers.somebody_waits(bases)
-                pace.hear(now, peers_wait=waits, granted=granted.get(bases, 0))
+        for bases, pace in self._slot_paces():
+            waits = self._at_peers.somebody_waits(bases)
+            pace.hear(now, peers_wait=waits, granted=granted.get(bases, 0))
 
     def place(self, queue: Queue, candidates: Candidates) -> None:
         """Put a queue into the line of its candidates."""

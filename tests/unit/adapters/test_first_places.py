@@ -3,8 +3,6 @@
 from lora_router.adapters.declared import WantedPods
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import LoaderOptions
-from lora_router.adapters.slices import Slices, Work
-from tests.fleet import ManualClock
 from tests.unit.adapters.loading import Loading, adapter, adapters
 
 SECONDS = 0.5
@@ -93,6 +91,7 @@ def test_one_goes_to_a_pod_with_a_slot_for_it() -> None:
     loading.loader.want("a")
     loading.run(0.2)
     assert "a" in loading.loaded(2)
+    assert loading.pods.calls[order(loading).index("a")].state is loading.state(2)
 
 
 def test_one_with_a_declared_number_of_copies_is_loaded_only_where_it_belongs() -> None:
@@ -132,21 +131,3 @@ def test_one_whose_requests_went_away_is_not_loaded_before_others() -> None:
     loading.declarations.add("template", adapter("z"))
     loading.run(0.3)
     assert list(loading.loader.pods[loading.state(1)].first) == ["a7", "a5"]
-
-
-def test_work_may_begin_further_work() -> None:
-    clock, done = ManualClock(), []
-    slices = Slices(clock)
-
-    def work(name: str, *further: str) -> Work:
-        for each in further:
-            slices.do(work(each))
-        yield
-        done.append(name)
-
-    slices.do(work("a", "b", "c"))
-    clock.advance(1.0)
-    slices.do(work("d"))
-    clock.advance(1.0)
-    assert done == ["a", "b", "c", "d"]
-    assert not slices
