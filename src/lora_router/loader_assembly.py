@@ -134,7 +134,6 @@ def make_loader(  # noqa: PLR0913, PLR0917 -- the parts that it connects
         supervisor,
         access,
         seconds=settings.adapter_load_timeout_seconds,
-        at_once=settings.adapter_loads_at_once,
     )
     if hub is not None:
         calls.tells = Withdrawals(hub, fleet, calls)

@@ -33,7 +33,7 @@ class LoaderMetrics(Collector):
         loads.add_metric((), loader.loads)
         declared = CATALOG.gauge("lora_router_declared_adapters")
         if loader.loads:
-            survey = tally.survey
+            survey = loader.surveys.last
             for state in ("loaded", "missing", "unplaced"):
                 declared.add_metric((state,), getattr(survey, state))
         calls = CATALOG.counter("lora_router_adapter_calls_total")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lora_router.config.report import settings_schema
 from lora_router.config.settings import Settings
 from lora_router.config.sources import load_settings
 from lora_router.listening import everywhere
@@ -66,6 +67,27 @@ def test_the_schema_knows_the_settings_of_this_version() -> None:
 
     text = (CHART / "values.schema.json").read_text()
     assert module.with_settings(text) == text, "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_requests_per_pod", 0),
+        ("max_seconds_per_token", 61),
+        ("adapter_loads_at_once", 257),
+        ("scrape_concurrency", 0),
+    ],
+)
+def test_helm_refuses_a_number_out_of_the_bounds_of_its_setting(name: str, value: int) -> None:
+    with pytest.raises(helm.HelmError, match=f"(?s){name}.*(minimum|maximum)"):
+        render({"settings": {name: value}})
+
+
+def test_the_schema_states_bounds_as_json_schema_calls_them() -> None:
+    schema = settings_schema()
+    assert schema["max_requests_per_pod"]["minimum"] == 1
+    assert schema["max_seconds_per_token"]["maximum"] == 60
+    assert not [name for name, each in schema.items() if {"ge", "gt", "le", "lt"} & each.keys()]
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:

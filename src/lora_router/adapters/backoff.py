@@ -5,6 +5,8 @@ Rules:
 - The pause of a pod and an adapter doubles with each failure in a row, up to ``LONGEST_SECONDS``.
   Jitter keeps pods that failed together from trying together.
 - A failure of one adapter delays no other adapter, and a failure on one pod delays no other pod.
+- But if ``FEW_PODS`` pods or more say that they cannot load an adapter, its source is at fault.
+  For requests that wait for it, it is tried on one more pod at a time, with pauses that double.
 - At most ``MAX_FAILURES`` pairs are kept. Those that failed longest ago are forgotten first, and so
   are tried again sooner.
 """
@@ -19,9 +21,13 @@ from lora_router.fleet.pod_state import PodState
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 300.0
 MAX_FAILURES = 16_384
+FEW_PODS = 3
+"""A higher value loads adapters sooner that few pods can reach. A lower one costs fewer calls for
+names that do not exist."""
 _JITTER = 0.25
 """Share of a pause by which it is shortened or prolonged."""
-_NONE: Mapping[PodState, "Failure"] = MappingProxyType({})
+_NO_PODS: Mapping[PodState, "Failure"] = MappingProxyType({})
+_NO_ADAPTERS: Mapping[str, "Failure"] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -37,6 +43,8 @@ class Failure:
     count: int = 0
     next_at: float = 0.0
     """When it is tried again."""
+    refused_at: float | None = None
+    """When the pod said that it cannot load this adapter; ``None``: it failed in another way."""
 
 
 def pause(failures: int, rng: random.Random, first: float, longest: float) -> float:
@@ -72,10 +80,36 @@ class Failures:
     def of_adapter(self, name: str) -> Mapping[PodState, Failure]:
         """Return the failures of an adapter, by pod."""
         pods = self._of_adapters.get(name)
-        return {state: self._of_pods[state][name] for state in pods} if pods else _NONE
+        return {state: self._of_pods[state][name] for state in pods} if pods else _NO_PODS
 
-    def failed(self, state: PodState, name: str, action: str, reason: str) -> tuple[Failure, bool]:
-        """Record a failure; return it, and whether it is the first with this reason."""
+    def of_pod(self, state: PodState) -> Mapping[str, Failure]:
+        """Return the failures on a pod, by adapter."""
+        return self._of_pods.get(state, _NO_ADAPTERS)
+
+    def refused_until(self, name: str) -> float:
+        """Return until when an adapter is tried on no further pod, because many refused it."""
+        refused = [
+            failure.refused_at
+            for failure in self.of_adapter(name).values()
+            if failure.refused_at is not None
+        ]
+        if len(refused) < FEW_PODS:
+            return float("-inf")
+        doublings = min(30, len(refused) - FEW_PODS)
+        return max(refused) + min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**doublings)
+
+    def failed(
+        self, state: PodState, name: str, action: str, reason: str, *, is_refused: bool = False
+    ) -> tuple[Failure, bool]:
+        """Record a failure; return it, and whether it is the first with this reason.
+
+        Args:
+            state: The pod.
+            name: The adapter.
+            action: ``load`` or ``unload``.
+            reason: What the pod said.
+            is_refused: Whether it said that it cannot load this adapter.
+        """
         now = self._now()
         of_pod = self._of_pods.setdefault(state, {})
         failure = of_pod.get(name)
@@ -88,6 +122,7 @@ class Failures:
             self._of_adapters.setdefault(name, {})[state] = None
             self._count += 1
         failure.action, failure.reason = action, reason
+        failure.refused_at = now if is_refused else None
         failure.count += 1
         failure.next_at = now + pause(failure.count, self._rng, FIRST_SECONDS, LONGEST_SECONDS)
         return failure, is_news

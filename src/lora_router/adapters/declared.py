@@ -17,6 +17,8 @@ MAX_NAME_LENGTH = 256
 """Characters of a name, of a version and of an alias."""
 MAX_SOURCE_LENGTH = 2048
 """Characters of a source."""
+TEMPLATE = "template"
+"""The origin of adapters that a template declares."""
 VERSION_MARK = "@"
 """Stands between the name of an adapter and its version."""
 
@@ -75,6 +77,11 @@ class DeclaredAdapter:
     def served_name(self) -> str:
         """The name under which pods serve it."""
         return served_name(self.name, self.version)
+
+    @property
+    def is_templated(self) -> bool:
+        """Whether a client chose its name, and a template declares it."""
+        return self.origin == TEMPLATE
 
 
 def served_name(name: str, version: str) -> str:

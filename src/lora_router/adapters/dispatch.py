@@ -7,6 +7,7 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count, islice
 
+from lora_router.adapters.call_limit import CallsLeft, limit_of
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import BURST_SECONDS, STALL_SHARE
@@ -37,8 +38,8 @@ _LOOKS = 64
 class LoaderOptions:
     """How the loader loads."""
 
-    loads_at_once: int = 8
-    """Pods that get calls at the same time."""
+    loads_at_once: int | None = None
+    """Pods that get calls at the same time (``call_limit``). ``None``: it depends on the fleet."""
     stall_share: float = STALL_SHARE
     """Part of a serving pod's time in which loads may stall it."""
     stall_burst_seconds: float = BURST_SECONDS
@@ -85,8 +86,8 @@ class Dispatch:
         self._around = around
         self.active = False
         """Whether calls may be started."""
-        self.running: dict[PodLoads, None] = {}
-        """Pods with a call under way."""
+        self.running: dict[PodState, PodLoads] = {}
+        """Pods with a call under way, also those that have left."""
         self._hungry: OrderedDict[PodLoads, None] = OrderedDict()
         """Pods whose next step is looked for."""
         self._later: list[tuple[float, int, PodLoads]] = []
@@ -97,8 +98,13 @@ class Dispatch:
     def look_at(self, pod: PodLoads) -> None:
         """Look for the next step of a pod soon."""
         if self.active and pod.call is None:
-            self._hungry[pod] = None
+            self._look_soon(pod)
             self.soon()
+
+    def _look_soon(self, pod: PodLoads) -> None:
+        self._hungry[pod] = None
+        if pod.first:
+            self._hungry.move_to_end(pod, last=False)
 
     def forget(self, pod: PodLoads) -> None:
         """Forget a pod that left."""
@@ -134,12 +140,15 @@ class Dispatch:
                 if step is not None:
                     found.append((_urgency(pod, step), next(self._numbers), pod, step))
         found.sort(key=lambda each: each[:2])
-        free = max(0, self._options.loads_at_once - len(self.running))
-        for _, _, pod, chosen in found[:free]:
-            self._call(pod, chosen, now)
-        for _, _, pod, _ in found[free:]:
-            self._hungry[pod] = None
-        if self._hungry and len(self.running) < self._options.loads_at_once:
+        limit = limit_of(self._options.loads_at_once, len(self._pods))
+        left = CallsLeft(limit, (pod.called_at for pod in self.running.values()), now)
+        for _, _, pod, chosen in found:
+            is_waited_for = isinstance(chosen, Unload) or chosen.is_first_use
+            if left.take(is_waited_for=is_waited_for):
+                self._call(pod, chosen, now)
+            else:
+                self._look_soon(pod)
+        if self._hungry and left.for_others:
             self.soon()
 
     def _step(self, pod: PodLoads, now: float, around: Surroundings) -> Load | Unload | None:
@@ -154,7 +163,7 @@ class Dispatch:
                 self._put_off(pod, Wait(due, ""), now)
             case Restore():
                 self._outcomes.restore(pod)
-                self._hungry[pod] = None
+                self._look_soon(pod)
             case Wait() as step:
                 self._put_off(pod, step, now)
         return None
@@ -187,7 +196,7 @@ class Dispatch:
         else:
             call = Call(state, "unload", step.name)
         pod.call, pod.called_at = call, now
-        self.running[pod] = None
+        self.running[state] = pod
         was_serving = is_serving(pod, self._around())
         stall = None
         if call.action == "load":
@@ -197,7 +206,7 @@ class Dispatch:
     def _ended(
         self, pod: PodLoads, call: Call, was_serving: bool, stall: Prefill | None, result: Result
     ) -> None:
-        del self.running[pod]
+        del self.running[pod.state]
         if stall is not None:
             self._ledger.end_stall(pod.state, stall)
         pod.call = None
@@ -208,10 +217,13 @@ class Dispatch:
         self.soon()
 
 
-def _urgency(pod: PodLoads, step: Load | Unload) -> tuple[bool, float, bool]:
+def _urgency(pod: PodLoads, step: Load | Unload) -> tuple[int, float, bool]:
     """Return a key by which the most useful call is first."""
     if isinstance(step, Unload):
-        return False, float("-inf"), False
+        return 0, 0.0, False
     if step.is_first_use:
-        return False, pod.first.get(step.place.adapter.served_name, 0.0), False
-    return True, pod.requests, step.place.reason == "spare-memory"
+        adapter = step.place.adapter
+        since = pod.first.get(adapter.served_name, 0.0)
+        return 2 if adapter.is_templated else 1, since, False
+    is_slow = pod.refusals > 0  # Its last call failed, maybe after a long time.
+    return 4 if is_slow else 3, pod.requests, step.place.reason == "spare-memory"

@@ -180,6 +180,10 @@ class FirstPlaces:
             return
         now, waits, is_waited_for = self._now(), self._waits, asked is not None
         failing = self._failures.of_adapter(name)
+        refused_until = self._failures.refused_until(name)
+        if is_waited_for and refused_until > now and waits is not None:
+            waits.failed(name, "no pod can load it", refused_until - now)
+            return
         best: PodLoads | None = None
         may_have_it = in_vain = full = 0
         next_at = now + _NO_POD_SECONDS
@@ -242,7 +246,7 @@ class FirstPlaces:
 
 def _preference(
     pod: PodLoads, adapter: DeclaredAdapter
-) -> tuple[bool, bool, int, bool, bool, float]:
+) -> tuple[bool, bool, bool, int, bool, bool, float]:
     """Return a key by which the pod is first that can serve an adapter soonest.
 
     It has a slot for it, and the fewest loads to do before. Of several, it is one on which the
@@ -255,4 +259,5 @@ def _preference(
     has_slot = beliefs.free_slots is None or beliefs.free_slots > before
     loads = max(before, pod.call is not None)
     requests = pod.requests / (beliefs.slots or 1)
-    return is_bound and is_elsewhere, not has_slot, loads, is_elsewhere, pod.free <= 0, requests
+    is_late = pod.refusals > 0, is_bound and is_elsewhere
+    return *is_late, not has_slot, loads, is_elsewhere, pod.free <= 0, requests

@@ -2,7 +2,7 @@
 
 Rules:
 
-- A pod gets one call at a time, and ``loads_at_once`` pods get calls at the same time.
+- A pod gets one call at a time, and some pods get calls at the same time (``call_limit``).
 - No pod lists more adapters than its host memory holds. If it is full, the least useful adapter is
   unloaded first: one that is declared, does not belong there, is not pinned, has no requests there,
   and for which none waits. Adapters that were never declared are left alone.
@@ -25,7 +25,6 @@ from itertools import islice
 
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
-from lora_router.adapters.capacity import LOADING_ENGINES
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
@@ -33,11 +32,12 @@ from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdap
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
-from lora_router.adapters.planning import Plan, survey_in_steps
-from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.planning import Plan
+from lora_router.adapters.pod_loads import PodLoads, takes_loads
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
 from lora_router.adapters.steps import Surroundings
+from lora_router.adapters.survey import Surveys
 from lora_router.adapters.tally import Tally
 from lora_router.clock import Clock, Timer
 from lora_router.fleet.fleet import Fleet
@@ -108,6 +108,8 @@ class Loader:
         """The pods that could be loaded."""
         self._outcomes = Outcomes(calls, self.failures, clock.now, rng)
         self._slices = Slices(clock)
+        self.surveys = Surveys(fleet, clock, self._slices)
+        """How far the fleet is as declared."""
         self._dispatch = Dispatch(
             calls,
             self._outcomes,
@@ -133,8 +135,9 @@ class Loader:
         self._planning = False
         self._is_stale = True
         """Whether something changed since the last plan was begun."""
-        self._is_surveyed = False
-        self._planned_at = self._rests_until = self._survey_rests_until = float("-inf")
+        self._looks_at_all = True
+        """Whether the next plan is compared with all pods, and not only with those it changes."""
+        self._planned_at = self._rests_until = float("-inf")
         self._timer: Timer | None = None
         self._declarations = declarations
         self._new = 0
@@ -188,6 +191,7 @@ class Loader:
             if name is None:
                 self.failures.forget_pod(pod.state)
                 pod.blocked_until = 0.0
+            pod.budget.refill()
             self._dispatch.look_at(pod)
         self._is_stale = True
 
@@ -195,7 +199,7 @@ class Loader:
         """Unload an adapter from all pods that was never declared, once it has no requests."""
         self.retirement.remove(name)
         for pod in tuple(self.pods.values()):
-            if name in pod.state.adapters and pod.call is None:
+            if name in pod.state.adapters:
                 self._derive(pod)
 
     def list_read(self, state: PodState, read_at: float) -> None:
@@ -203,7 +207,7 @@ class Loader:
         pod = self.pods.get(state)
         if pod is None:
             return
-        if not self._outcomes.shown(pod, read_at) and pod.call is None:
+        if not self._outcomes.shown(pod, read_at):
             self._derive(pod)
         if pod.call is not None or not pod.unread or read_at < pod.unread_since:
             return
@@ -212,7 +216,7 @@ class Loader:
 
     def running(self) -> Collection[PodLoads]:
         """Return the pods with a call under way."""
-        return tuple(self._dispatch.running)
+        return tuple(self._dispatch.running.values())
 
     # What changed
 
@@ -226,7 +230,7 @@ class Loader:
         for pod in self.pods.values():
             if pod.leaving is not None and pod.leaving.why != "makes-room":
                 self._dispatch.look_at(pod)
-        self._is_stale = True
+        self._is_stale = self._looks_at_all = True
         if self.loads and (self._planning or self._clock.now() < self._rests_until):
             self._first.place_new(islice(names, max(0, MAX_NEW - self._new)))
             self._new += len(names)
@@ -239,16 +243,16 @@ class Loader:
     def _pods_changed(self, states: Collection[PodState]) -> None:
         for state in states:
             pod = self.pods.get(state)
-            if not self._takes_loads(state):
+            if not takes_loads(state) or self.fleet.get(state.pod.name) is not state:
                 if pod is not None:
                     self._forget(pod)
             elif pod is None:
                 self._add(state)
-            elif pod.catalog is not state.catalog and pod.call is None:
+            elif pod.catalog is not state.catalog:
                 self._derive(pod)
             if self._first.names:
                 self._first.listed(state.adapters)
-        self._is_surveyed = False
+        self.surveys.changed()
 
     def _restarted(self, states: Collection[PodState]) -> None:
         for state in states:
@@ -277,20 +281,13 @@ class Loader:
 
     # The pods
 
-    def _takes_loads(self, state: PodState) -> bool:
-        """Return whether a pod could be loaded: it is there, and its list can be read."""
-        return (
-            state.pod.ready
-            and state.models_known
-            and state.pod.models is None
-            and state.pod.engine in LOADING_ENGINES
-            and self.fleet.get(state.pod.name) is state
-        )
-
     def _add(self, state: PodState) -> None:
-        options = self._options
-        budget = StallBudget(self._clock.now(), options.stall_share, options.stall_burst_seconds)
-        pod = self.pods[state] = PodLoads(state, budget)
+        # It may have left with a call under way. It gets no second one at the same time.
+        pod = self._dispatch.running.get(state)
+        if pod is None:
+            share, burst = self._options.stall_share, self._options.stall_burst_seconds
+            pod = PodLoads(state, StallBudget(self._clock.now(), share, burst))
+        self.pods[state] = pod
         self._unread[pod] = None
         self._is_stale = True
 
@@ -303,7 +300,12 @@ class Loader:
         self._is_stale = True
 
     def _derive(self, pod: PodLoads) -> None:
-        pod.derive(self.retirement, in_place=self._options.in_place)
+        """Find out again what is missing on a pod, at the end of a call that is under way."""
+        if pod.call is not None:
+            pod.catalog = None
+            return
+        failing = self.failures.of_pod(pod.state)
+        pod.derive(self.retirement, failing, in_place=self._options.in_place)
         self._dispatch.look_at(pod)
 
     # Time
@@ -312,23 +314,21 @@ class Loader:
         self._timer = self._clock.call_later(TICK_SECONDS, self._tick)
         loads = self._is_loader()
         if loads and not self.loads:
-            self._dispatch.active = self._is_stale = True
+            self._dispatch.active = self._is_stale = self._looks_at_all = True
             self._outcomes.begins()
+            self._slices.do(self._first.planned())
         elif not loads and self.loads:
             self._rest()
         if not self.loads:
             if self._first.names:
                 self._look()
             return
-        now = self._clock.now()
         for pod in tuple(self._unread):
             if pod.has_known_memory:
                 del self._unread[pod]
                 self._is_stale = True
         self._plan_if_due()
-        if not self._is_surveyed and not self._slices and now >= self._survey_rests_until:
-            self._is_surveyed = True
-            self._slices.do(self._survey())
+        self.surveys.begin_if_due(self.retirement.declared, self.plan.by_name.__contains__)
         self._dispatch.start_calls()
 
     def _plan_if_due(self) -> None:
@@ -365,27 +365,21 @@ class Loader:
         self.plan = plan
         self._first.renew(waiting, demand)
         looks = 0
-        changed = plan.by_pod if plan.changed is None else plan.changed
+        is_whole, self._looks_at_all = self._looks_at_all, False
+        changed = plan.by_pod if is_whole or plan.changed is None else plan.changed
         for state in changed:
             wanted, pod = plan.by_pod[state], self.pods.get(state)
             if pod is not None:
                 pod.plan(wanted)
-                if pod.call is None:
-                    self._derive(pod)
+                self._derive(pod)
                 looks += len(wanted) + len(state.adapters)
             if looks > _LOOKS_AT_ONCE:
                 looks = 0
                 yield
         yield from self._first.planned()
         now = self._clock.now()
-        self._is_surveyed = False
+        self.surveys.changed()
         self._rests_until = now + REST * (now - began)
-
-    def _survey(self) -> Work:
-        began, placed = self._clock.now(), self.plan.by_name.__contains__
-        self.tally.survey = yield from survey_in_steps(self.fleet, self.retirement.declared, placed)
-        now = self._clock.now()
-        self._survey_rests_until = now + REST * (now - began)
 
     def _around(self) -> Surroundings:
         return Surroundings(

@@ -14,7 +14,7 @@ log = logging.getLogger("lora_router.adapters")
 
 FIRST_BLOCKED_SECONDS = 30.0
 LONGEST_BLOCKED_SECONDS = 600.0
-"""How long a pod that takes no calls gets none."""
+"""How long a pod gets no calls that takes none, or that did not answer one in time."""
 NOT_LISTED = (
     "the pod says that it has loaded the adapter, but /v1/models does not list it; "
     "the server's log may say why"
@@ -98,6 +98,7 @@ class Outcomes:
         """Apply a restart of a pod's server: what this router loaded there is gone."""
         state = pod.state
         pod.blocked_until, pod.blocked_reason, pod.refusals = 0.0, "", 0
+        pod.budget.refill()
         self._failures.forget_pod(state)
         lost = tuple(name for name in pod.ours if name in state.adapters)
         pod.ours.clear()
@@ -135,8 +136,12 @@ class Outcomes:
                 pod.unproven.pop(name, None)
             case "cannot-load":
                 self._block(pod, result.message)
-            case _:
+            case "timeout":
+                self._rest(pod, result.message)
                 self._failed(pod, name, "load", result.message)
+            case _:
+                refused = result.outcome == "refused"
+                self._failed(pod, name, "load", result.message, is_refused=refused)
 
     def _unload_ended(self, pod: PodLoads, call: Call, result: Result) -> None:
         name = call.name
@@ -150,15 +155,22 @@ class Outcomes:
         self.restore(pod)
         if result.outcome == "cannot-load":
             self._block(pod, result.message)
-        else:
-            self._failed(pod, name, "unload", result.message)
+            return
+        if result.outcome == "timeout":
+            self._rest(pod, result.message)
+        self._failed(pod, name, "unload", result.message)
 
     def _succeeded(self, pod: PodLoads, name: str) -> None:
         if self._failures.succeeded(pod.state, name):
             log.info("pod %s no longer fails with adapter %s", pod.state.pod.name, name)
 
-    def _failed(self, pod: PodLoads, name: str, action: str, reason: str) -> None:
-        failure, is_news = self._failures.failed(pod.state, name, action, reason)
+    def _failed(
+        self, pod: PodLoads, name: str, action: str, reason: str, *, is_refused: bool = False
+    ) -> None:
+        failure, is_news = self._failures.failed(
+            pod.state, name, action, reason, is_refused=is_refused
+        )
+        pod.put_last(name)
         if is_news:
             self._limit.log(
                 log,
@@ -169,15 +181,13 @@ class Outcomes:
                 action,
                 name,
                 reason,
-                failure.next_at - self._now(),
+                max(failure.next_at, pod.blocked_until) - self._now(),
             )
 
     def _block(self, pod: PodLoads, reason: str) -> None:
-        pod.refusals += 1
-        seconds = pause(pod.refusals, self._rng, FIRST_BLOCKED_SECONDS, LONGEST_BLOCKED_SECONDS)
-        pod.blocked_until = self._now() + seconds
-        if reason != pod.blocked_reason:
-            pod.blocked_reason = reason
+        is_news = reason != pod.blocked_reason
+        seconds = self._rest(pod, reason)
+        if is_news:
             self._limit.log(
                 log,
                 logging.WARNING,
@@ -187,3 +197,10 @@ class Outcomes:
                 reason,
                 seconds,
             )
+
+    def _rest(self, pod: PodLoads, reason: str) -> float:
+        """Give a pod no calls for some time; return for how many seconds."""
+        pod.refusals += 1
+        seconds = pause(pod.refusals, self._rng, FIRST_BLOCKED_SECONDS, LONGEST_BLOCKED_SECONDS)
+        pod.blocked_until, pod.blocked_reason = self._now() + seconds, reason
+        return seconds

@@ -8,6 +8,9 @@ STALL_SHARE = 0.05
 """Part of a serving pod's time in which loads may stall it."""
 BURST_SECONDS = 1.0
 """Stalled seconds that a pod without loads saves up, so that a new adapter need not wait."""
+MOST_OWED_SECONDS = 10.0
+"""A load that takes longer, such as one that hangs, need not have stalled the pod for all of it.
+With a higher value it delays further loads for longer."""
 
 
 class StallBudget:
@@ -30,7 +33,11 @@ class StallBudget:
     def spend(self, seconds: float, now: float) -> None:
         """Record that a load stalled the pod for so long. The budget may become negative."""
         self._grow(now)
-        self._left -= seconds
+        self._left = max(self._left - seconds, -MOST_OWED_SECONDS)
+
+    def refill(self) -> None:
+        """Make the budget full: the server was started again, or the operator wants loads now."""
+        self._left = self._burst
 
     def ready_at(self, now: float) -> float:
         """Return when the next load may begin."""

@@ -1,12 +1,11 @@
 """What belongs where, for the loader: made in steps of about a millisecond."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place
-from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
@@ -28,19 +27,6 @@ class Plan:
     """The pods whose places are not those of the plan before; ``None``: all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """How far the fleet is as declared."""
-
-    declared: int = 0
-    loaded: int = 0
-    """Adapters that at least one ready pod lists."""
-    missing: int = 0
-    """Adapters that belong somewhere, and that no ready pod lists."""
-    unplaced: int = 0
-    """Adapters that belong nowhere: no pod is fit, or none has room."""
-
-
 def plan_in_steps(places: Iterable[Place], pods: Sequence[PodState], demand: Demand) -> Steps[Plan]:
     """Make a plan of places.
 
@@ -59,28 +45,3 @@ def plan_in_steps(places: Iterable[Place], pods: Sequence[PodState], demand: Dem
             by_name.setdefault(name, []).append(place.state)
         yield
     return Plan(by_pod, by_name, demand)
-
-
-def survey_in_steps(
-    fleet: Fleet, declared: Collection[str], placed: Callable[[str], bool]
-) -> Steps[Survey]:
-    """Find out how far the fleet is as declared.
-
-    Args:
-        fleet: The fleet.
-        declared: The served names of the declared adapters.
-        placed: Returns whether an adapter belongs somewhere.
-    """
-    loaded = missing = unplaced = 0
-    names = tuple(declared)
-    left = iter(names)
-    while some := tuple(islice(left, _NAMES_AT_ONCE)):
-        for name in some:
-            if fleet.serving(name).pods:
-                loaded += 1
-            elif placed(name):
-                missing += 1
-            else:
-                unplaced += 1
-        yield
-    return Survey(len(names), loaded, missing, unplaced)

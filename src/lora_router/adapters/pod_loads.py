@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from lora_router.adapters.backoff import Failure
 from lora_router.adapters.calls import Call
-from lora_router.adapters.capacity import capacity_of
+from lora_router.adapters.capacity import LOADING_ENGINES, capacity_of
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.places import Place
 from lora_router.adapters.retirement import Retirement
@@ -22,6 +23,13 @@ Why: TypeAlias = Literal["makes-room", "outdated", "misplaced"]
 """
 
 _NO_PLACES: Mapping[str, Place] = MappingProxyType({})
+
+
+def takes_loads(state: PodState) -> bool:
+    """Return whether a pod could be loaded: it is ready, and its list can be read."""
+    pod = state.pod
+    can_be_read = state.models_known and pod.models is None
+    return pod.ready and can_be_read and pod.engine in LOADING_ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ class PodLoads:
         """What has belonged there by some plan, as long as the pod lists it. Other adapters that it
         lists are not the loader's."""
         self.missing: dict[str, Place] = {}
-        """What of it must be loaded, in the same order."""
+        """What of it must be loaded, in the same order. What fails there comes last."""
         self.first: dict[str, float] = {}
         """What is loaded there before all else, because requests wait for it and no pod has it, and
         when it was asked for first (``first_places``)."""
@@ -82,7 +90,7 @@ class PodLoads:
         self.misplaced: dict[str, None] = {}
         """What it lists and what belongs elsewhere by its declaration."""
         self.catalog: Catalog | None = None
-        """The list from which these three were derived."""
+        """The list from which these three were derived; ``None``: they must be derived again."""
         self.ours: dict[str, str] = {}
         """What this router loaded there, with the sources."""
         self.call: Call | None = None
@@ -103,7 +111,7 @@ class PodLoads:
         self.blocked_reason = ""
         """Why it gets no calls until then."""
         self.refusals = 0
-        """How often in a row it did not take calls at all."""
+        """How often in a row it did not take a call at all, or did not answer it in time."""
         self.put_off = ""
         """Why its next step is put off: one of ``steps.REASONS``; empty: it is not."""
         self.wake_at = float("inf")
@@ -130,11 +138,14 @@ class PodLoads:
         """Return whether adapters may belong there."""
         return self.blocked_until <= now and self.has_known_memory
 
-    def derive(self, retirement: Retirement, *, in_place: bool) -> None:
+    def derive(
+        self, retirement: Retirement, failing: Mapping[str, Failure], *, in_place: bool
+    ) -> None:
         """Find out again what is missing and what must go.
 
         Args:
             retirement: Knows what is declared.
+            failing: What fails on the pod.
             in_place: Whether a changed source replaces the adapter under its name.
         """
         state = self.state
@@ -146,6 +157,9 @@ class PodLoads:
             if name not in listed
             or (in_place and self.ours.get(name, place.adapter.source) != place.adapter.source)
         }
+        last = [name for name in failing if name in self.missing]
+        for name in sorted(last, key=lambda name: failing[name].next_at):
+            self.put_last(name)
         self.retiring = {name: None for name in listed if retirement.is_outdated(name)}
         self.misplaced = {
             name: None
@@ -156,11 +170,20 @@ class PodLoads:
         }
 
     def plan(self, wanted: Mapping[str, Place]) -> None:
-        """Take in what belongs there by a new plan. ``derive`` is to be called then."""
+        """Take in what belongs there by a new plan. ``derive`` is to be called then.
+
+        If a call goes on, that is at its end.
+        """
         leaving = None if self.leaving is None else self.leaving.name
         listed = self.state.adapters
         kept = {name for name in self.belonged if name in listed or name == leaving}
-        self.wanted, self.belonged = wanted, kept | wanted.keys()
+        self.wanted, self.belonged, self.catalog = wanted, kept | wanted.keys(), None
+
+    def put_last(self, name: str) -> None:
+        """Load what is missing before an adapter that fails there."""
+        place = self.missing.pop(name, None)
+        if place is not None:
+            self.missing[name] = place
 
     def put_first(self, place: Place) -> None:
         """Let an adapter belong there before the next plan.
@@ -179,8 +202,10 @@ class PodLoads:
     def loaded(self, name: str) -> None:
         """Note that a load of this router succeeded, and that its list has the adapter."""
         before, now = self.catalog, self.state.catalog
+        if before is None:
+            return
         added = hash((name, now.adapters.get(name)))
-        if now is before or (before is not None and before.fingerprint ^ added == now.fingerprint):
+        if now is before or before.fingerprint ^ added == now.fingerprint:
             # Nothing else changed, so that the rest need not be derived again.
             self.missing.pop(name, None)
             self.catalog = now

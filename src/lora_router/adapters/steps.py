@@ -178,8 +178,7 @@ def _step_of_missing(
 ) -> Load | Withdraw | Wait | None:
     wait: Wait | None = None
     ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
-    first = sorted(pod.first, key=pod.first.__getitem__)
-    for name in islice(chain(first, pod.missing), _LOOKS):
+    for name in islice(chain(_first_uses(pod), pod.missing), _LOOKS):
         place = pod.missing.get(name)
         if place is None:
             continue
@@ -197,6 +196,18 @@ def _step_of_missing(
             return _sooner(wait, Wait(now + _AGAIN_SECONDS, "memory"))
         return Withdraw(victim, "makes-room")
     return wait
+
+
+def _first_uses(pod: PodLoads) -> Sequence[str]:
+    """Return the adapters for which requests wait, in the order in which they are loaded.
+
+    Names that clients chose come last: they may not exist.
+    """
+    missing = pod.missing
+    return sorted(
+        (name for name in pod.first if name in missing),
+        key=lambda name: (missing[name].adapter.is_templated, pod.first[name]),
+    )
 
 
 def _is_urgent(pod: PodLoads, place: Place, around: Surroundings) -> bool:

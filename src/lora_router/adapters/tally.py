@@ -3,7 +3,6 @@
 from collections import Counter
 
 from lora_router.adapters.calls import Action, Call, Outcome, Result
-from lora_router.adapters.planning import Survey
 from lora_router.telemetry.times import REQUEST_EDGES, Times
 
 
@@ -14,8 +13,6 @@ class Tally:
         self.calls: Counter[tuple[Action, Outcome]] = Counter()
         self.load_times = Times(REQUEST_EDGES)
         """How long loads took that succeeded."""
-        self.survey = Survey()
-        """How far the fleet was as declared when that was counted last."""
 
     def ended(self, call: Call, result: Result) -> None:
         """Count a call."""

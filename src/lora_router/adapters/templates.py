@@ -13,7 +13,13 @@ source, and into nothing else, under these rules:
 import re
 from dataclasses import dataclass
 
-from lora_router.adapters.declared import BY_DEMAND, DeclaredAdapter, WantedPods, is_name
+from lora_router.adapters.declared import (
+    BY_DEMAND,
+    TEMPLATE,
+    DeclaredAdapter,
+    WantedPods,
+    is_name,
+)
 from lora_router.adapters.sources import AllowedSources, SourceError
 
 NAME_CHARACTERS = "A-Z a-z 0-9 . _ ~ + = : -"
@@ -29,7 +35,7 @@ PATTERN_RULE = (
     f"1 to 256 characters, each '*', '/' or one of {NAME_CHARACTERS}, with 1 to {MAX_ASTERISKS} "
     "asterisks; '**', an empty segment, and a segment that begins with a dot are not allowed"
 )
-ORIGIN = "template"
+ORIGIN = TEMPLATE
 
 _PATTERN = re.compile(
     r"(?:[A-Za-z0-9_~+=:*-][A-Za-z0-9._~+=:*-]*/)*[A-Za-z0-9_~+=:*-][A-Za-z0-9._~+=:*-]*"

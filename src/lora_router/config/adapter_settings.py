@@ -1,10 +1,11 @@
 """The settings of adapters that are declared, and of how they are loaded."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from lora_router.config import kinds
+from lora_router.config.kinds import Allowed
 
 
 class AdapterSettings(BaseModel):
@@ -30,12 +31,13 @@ class AdapterSettings(BaseModel):
     adapter_load_timeout_seconds: kinds.Interval = Field(
         120.0, description="Longest time that a pod may take to load an adapter."
     )
-    adapter_loads_at_once: kinds.Whole = Field(
-        8,
-        ge=1,
-        le=256,
+    adapter_loads_at_once: Annotated[
+        Annotated[kinds.Whole, Field(ge=1, le=256)] | None,
+        Allowed("a whole number from 1 to 256"),
+    ] = Field(
+        None,
         description="How many pods may load an adapter at the same time. One pod loads one adapter "
-        "at a time.",
+        "at a time. Default: a quarter of the pods, at least 8.",
     )
     adapter_min_copies: kinds.Whole = Field(
         1,

@@ -1,5 +1,6 @@
 """Prints the settings: as a table, as JSON, for the README, and for the chart's schema."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -72,6 +73,13 @@ def settings_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+_BOUNDS: Mapping[str, tuple[str, Callable[[float, float], float]]] = {
+    "ge": ("minimum", max),
+    "le": ("maximum", min),
+}
+"""What Pydantic calls bounds in the schemas of some optional numbers, and which of two counts."""
+
+
 def settings_schema() -> dict[str, dict[str, object]]:
     """Return a JSON schema for each setting, as it is written in YAML."""
     properties = Settings.model_json_schema()["properties"]
@@ -84,6 +92,10 @@ def _constraints(schema: dict[str, Any]) -> dict[str, object]:
     kept = {"description": schema["description"], **kind}
     for key in ("title", "default", "format", "writeOnly"):
         kept.pop(key, None)
+    for key, (name, stricter) in _BOUNDS.items():
+        if key in kept:
+            bound = kept.pop(key)
+            kept[name] = stricter(bound, kept.get(name, bound))
     return kept
 
 

@@ -77,7 +77,6 @@ class AdapterCalls:
         access: PodAccess,
         *,
         seconds: float = 120.0,
-        at_once: int = 8,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create it.
@@ -87,14 +86,12 @@ class AdapterCalls:
             supervisor: Runs the calls.
             access: The keys for pods, and whose certificates are accepted.
             seconds: Timeout of one call.
-            at_once: How many calls there are at the same time.
             clock: Returns seconds, monotonic.
         """
         self._lists = lists
         self._supervisor = supervisor
         self._access = access
         self._seconds = seconds
-        self._at_once = at_once
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self.tells: TellsWithdrawals | None = None
@@ -216,8 +213,9 @@ class AdapterCalls:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # A connection for each call: vLLM closes idle ones after 5 s.
-                connector=BoundedConnector(limit=self._at_once, force_close=True),
+                # A connection for each call: vLLM closes idle ones after 5 s. The loader limits the
+                # calls: one that waited for a connection would take the time of another one.
+                connector=BoundedConnector(limit=0, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 headers={"user-agent": "lora-router", "accept-encoding": "identity"},

@@ -44,6 +44,15 @@ def test_those_that_were_asked_for_first_are_loaded_first() -> None:
     assert order(loading) == ["a7", "a3", "a5", "a1"]
 
 
+def test_names_that_clients_chose_come_after_declared_ones() -> None:
+    loading = waiting(1)
+    chosen = [adapter(f"chosen{number}", origin="template") for number in range(3)]
+    loading.declarations.replace("template", chosen)
+    want(loading, "chosen0", "chosen1", "chosen2", "a7", "a3")
+    loading.clock.advance(5 * SECONDS)
+    assert order(loading) == ["chosen0", "a7", "a3", "chosen1", "chosen2"]
+
+
 def test_so_are_those_of_several_pods_that_may_not_load_at_the_same_time() -> None:
     loading = waiting(3, "a7", "a3", "a5", options=LoaderOptions(loads_at_once=1))
     busiest = next(pod for pod in loading.loader.pods.values() if "a3" in pod.first)

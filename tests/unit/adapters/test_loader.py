@@ -27,7 +27,7 @@ def test_declared_adapters_are_loaded_from_nothing() -> None:
     assert loading.everywhere() == {f"a{number}" for number in range(8)}
     loads = loading.loader.tally.calls["load", "done"]
     assert loads == loading.loader.tally.load_times.count == len(loading.pods.calls)
-    assert loading.loader.tally.survey.loaded == 8
+    assert loading.loader.surveys.last.loaded == 8
 
 
 def test_a_pod_loads_one_adapter_at_a_time_and_the_fleet_so_many_as_allowed() -> None:
