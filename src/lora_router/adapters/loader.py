@@ -248,7 +248,7 @@ class Loader:
                     self._forget(pod)
             elif pod is None:
                 self._add(state)
-            elif pod.catalog is not state.catalog:
+            elif pod.catalog is not state.catalog and pod.call is None:
                 self._derive(pod)
             if self._first.names:
                 self._first.listed(state.adapters)
@@ -371,7 +371,10 @@ class Loader:
             wanted, pod = plan.by_pod[state], self.pods.get(state)
             if pod is not None:
                 pod.plan(wanted)
-                self._derive(pod)
+                # A pod that loads goes on as planned while only the demand changed. Plans that are
+                # made while a fleet fills differ by chance, and would leave some adapters alone.
+                if is_whole or pod.call is None:
+                    self._derive(pod)
                 looks += len(wanted) + len(state.adapters)
             if looks > _LOOKS_AT_ONCE:
                 looks = 0

@@ -170,14 +170,11 @@ class PodLoads:
         }
 
     def plan(self, wanted: Mapping[str, Place]) -> None:
-        """Take in what belongs there by a new plan. ``derive`` is to be called then.
-
-        If a call goes on, that is at its end.
-        """
+        """Take in what belongs there by a new plan. ``derive`` is to be called then."""
         leaving = None if self.leaving is None else self.leaving.name
         listed = self.state.adapters
         kept = {name for name in self.belonged if name in listed or name == leaving}
-        self.wanted, self.belonged, self.catalog = wanted, kept | wanted.keys(), None
+        self.wanted, self.belonged = wanted, kept | wanted.keys()
 
     def put_last(self, name: str) -> None:
         """Load what is missing before an adapter that fails there."""
