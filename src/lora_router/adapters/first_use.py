@@ -119,7 +119,7 @@ class FirstUse:
         """Have an adapter loaded for which a request waits, or waited in vain."""
         adapter = self.versions.declared_as(model)
         if adapter is None or adapter.origin == ORIGIN:
-            self._templated.want(model)
+            self._templated.want(model if adapter is None else adapter.name)
         self.on_wanted(model)
 
     def other_versions(self, model: str) -> Collection[str]:

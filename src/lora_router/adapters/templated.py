@@ -6,7 +6,8 @@ Rules:
   router before this one had it loaded.
 - At most ``MAX_NEW`` of these names wait for their first load. Clients choose names, and each costs
   pods a call.
-- A name that nobody has asked for in ``FORGET_SECONDS`` and that no pod lists is forgotten.
+- A name that nobody has asked for in ``FORGET_SECONDS``, and of which no pod lists a version, is
+  forgotten.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -14,7 +15,9 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.declared import DeclaredAdapter, plain_name
+from lora_router.adapters.list_difference import ListDifference
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.sources import AllowedSources
 from lora_router.adapters.templates import ORIGIN, Template
 from lora_router.clock import Clock
@@ -34,7 +37,13 @@ class Templated:
     """The adapters of templates."""
 
     def __init__(
-        self, declarations: Declarations, allowed: AllowedSources, fleet: Fleet, clock: Clock
+        self,
+        declarations: Declarations,
+        allowed: AllowedSources,
+        fleet: Fleet,
+        clock: Clock,
+        *,
+        listed: ListedVersions | None = None,
     ) -> None:
         """Create it without templates.
 
@@ -43,6 +52,7 @@ class Templated:
             allowed: The sources from which pods may load.
             fleet: The pods.
             clock: The time.
+            listed: Knows which versions pods list; ``None``: one of its own.
         """
         self._declarations = declarations
         self._allowed = allowed
@@ -54,12 +64,14 @@ class Templated:
         """By name: when it was wanted last."""
         self._new: dict[str, None] = {}
         """The names that no pod has listed yet."""
-        self._listed: deque[Iterator[str]] = deque()
+        self._unread: deque[Iterator[str]] = deque()
         """Lists of pods, as far as they have not been looked through."""
         self._seen: dict[PodState, Catalog] = {}
         self._pods_with: Counter[Catalog] = Counter()
         """How many of these pods have a catalog. A thousand pods may share one."""
         self._is_looking = self._is_tidying = False
+        self._listed = listed or ListedVersions(fleet)
+        self._listed.subscribe(self._lists_changed)
         fleet.changes.pods.subscribe(self._pods_changed)
 
     @property
@@ -113,7 +125,8 @@ class Templated:
             return True
         if self.is_full or not self._add(name):
             return False
-        self._new[name] = None
+        if not self._listed.has(name):
+            self._new[name] = None
         return True
 
     def _add(self, name: str) -> bool:
@@ -128,18 +141,22 @@ class Templated:
             self._clock.call_later(_TIDY_SECONDS, self._tidy)
         return True
 
+    def _lists_changed(self, differences: Iterable[ListDifference]) -> None:
+        """Let other names wait in the place of those that a pod lists, in whatever version."""
+        for different in differences:
+            for served in (*(self._new.keys() & different.names), *different.versions):
+                self._new.pop(plain_name(served), None)
+
     def _pods_changed(self, states: Collection[PodState]) -> None:
         for state in states:
             if self._fleet.get(state.pod.name) is not state:
                 self._see(state, None)
                 continue
-            for name in self._new.keys() & state.adapters.keys():
-                del self._new[name]
             if self.templates and self._seen.get(state) is not state.catalog:
                 if state.catalog not in self._pods_with:
-                    self._listed.append(iter(state.catalog.adapters))
+                    self._unread.append(iter(state.catalog.adapters))
                 self._see(state, state.catalog)
-        if self._listed and not self._is_looking:
+        if self._unread and not self._is_looking:
             self._is_looking = True
             self._clock.call_later(0.0, self._look)
 
@@ -156,22 +173,22 @@ class Templated:
 
     def _look(self) -> None:
         """Declare the next names that pods list and that templates match."""
-        names = tuple(islice(self._listed[0], _AT_ONCE))
+        names = tuple(islice(self._unread[0], _AT_ONCE))
         if not names:
-            self._listed.popleft()
+            self._unread.popleft()
         for name in names:
-            self._add(name)
-        self._is_looking = bool(self._listed)
+            self._add(plain_name(name))
+        self._is_looking = bool(self._unread)
         if self._is_looking:
             self._clock.call_later(0.0, self._look)
 
     def _tidy(self) -> None:
-        """Forget names that nobody has asked for lately and that no pod lists."""
+        """Forget names that nobody has asked for lately and of which no pod lists a version."""
         now = self._clock.now()
         for name in tuple(islice(self._wanted_at, _AT_ONCE)):
             if now - self._wanted_at[name] < FORGET_SECONDS:
                 break
-            if self._fleet.serving(name).pods:
+            if self._listed.has(name):
                 self._wanted_at[name] = now
                 self._wanted_at.move_to_end(name)
             else:

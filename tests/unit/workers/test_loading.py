@@ -10,6 +10,7 @@ import pytest
 from lora_router.adapter_assembly import DeclaredParts
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.sources import AllowedSources
 from lora_router.adapters.templated import Templated
@@ -27,8 +28,9 @@ TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
 def parts() -> DeclaredParts:
     declarations, allowed = Declarations(), AllowedSources(["s3://lora"])
     fleet = make_fleet(1, adapters=())
-    templated = Templated(declarations, allowed, fleet, ManualClock())
-    return DeclaredParts(declarations, allowed, templated, PlainSources(declarations))
+    listed = ListedVersions(fleet)
+    templated = Templated(declarations, allowed, fleet, ManualClock(), listed=listed)
+    return DeclaredParts(declarations, allowed, templated, PlainSources(declarations), listed)
 
 
 class Crew:

@@ -1,0 +1,69 @@
+"""What becomes of the adapters of templates: how long they are declared, and how many may wait."""
+
+from lora_router.adapters.declarations import derived_version
+from lora_router.adapters.templated import FORGET_SECONDS, MAX_NEW
+from lora_router.adapters.templates import Template
+from lora_router.routing.outcome import Routed
+from lora_router.routing.roll import Limits
+from tests.unit.adapters.declared_router import DeclaredRouter
+
+TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
+MOVED = Template("base", ("tenant-*",), "s3://lora/new/{name}")
+
+
+def moved(name: str) -> str:
+    """Return the name under which pods serve an adapter after its template has changed."""
+    return f"{name}@{derived_version(f's3://lora/new/{name}')}"
+
+
+class TestVersions:
+    """After its source has changed, an adapter of a template has a version."""
+
+    def changed(self, limits: Limits | None = None) -> DeclaredRouter:
+        router = DeclaredRouter(limits=limits)
+        router.templated.replace([TENANTS])
+        router.held("tenant-1")
+        router.lists(1, ["tenant-1"])
+        router.templated.replace([MOVED])
+        return router
+
+    def test_it_stays_declared_while_a_pod_lists_a_version(self) -> None:
+        router = self.changed()
+        router.lists(1, [moved("tenant-1")])
+        router.clock.advance(3 * FORGET_SECONDS)
+        assert [each.served_name for each in router.declarations] == [moved("tenant-1")]
+        assert isinstance(router.send("tenant-1"), Routed)
+
+        router.lists(1, [])
+        router.clock.advance(FORGET_SECONDS + 5)
+        assert not router.declarations
+
+    def test_also_while_pods_list_only_one_that_is_two_sources_old(self) -> None:
+        router = self.changed()
+        router.lists(1, [moved("tenant-1")])
+        router.templated.replace([Template("base", ("tenant-*",), "s3://lora/newer/{name}")])
+        router.clock.advance(3 * FORGET_SECONDS)
+        assert [each.name for each in router.declarations] == ["tenant-1"]
+        assert router.shares("tenant-1") == {moved("tenant-1")}
+
+    def test_requests_keep_it_declared_that_ask_for_its_version(self) -> None:
+        router = self.changed()
+        router.lists(1, [])
+        for _ in range(4):
+            router.clock.advance(FORGET_SECONDS / 2)
+            assert [each.name for each in router.declarations] == ["tenant-1"]
+            router.send("tenant-1")
+
+    def test_another_name_may_wait_in_its_place_once_a_pod_lists_it(self) -> None:
+        router = self.changed(Limits(2 * MAX_NEW, 2 * MAX_NEW))
+        for number in range(2, MAX_NEW + 2):
+            router.held(f"tenant-{number}")
+        router.lists(1, [moved("tenant-2")])
+        router.held("tenant-new")
+
+    def test_a_router_that_is_started_declares_adapters_of_which_pods_list_a_version(self) -> None:
+        router = DeclaredRouter()
+        router.lists(1, [moved("tenant-1")])
+        router.templated.replace([MOVED])
+        router.clock.advance(1)
+        assert [each.served_name for each in router.declarations] == [moved("tenant-1")]
