@@ -5,7 +5,9 @@ Rules:
 - A name that matches a template is declared when a request asks for it, or when a pod lists it: a
   router before this one had it loaded.
 - At most ``MAX_NEW`` of these names wait for their first load. Clients choose names, and each costs
-  pods a call.
+  pods a call. A name whose load failed waits no more, until it is asked for again after the pause.
+- Of the names whose load failed, about ``MAX_FAILED`` stay declared. Those that failed longest ago
+  are forgotten first. The loader still knows their pauses.
 - A name that nobody has asked for in ``FORGET_SECONDS``, and of which no pod lists a version, is
   forgotten.
 """
@@ -27,6 +29,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps, all_at_once
 
 MAX_NEW = 256
+MAX_FAILED = 1024
 FORGET_SECONDS = 60.0
 _TIDY_SECONDS = 1.0
 _AT_ONCE = 64
@@ -63,7 +66,9 @@ class Templated:
         self._wanted_at: OrderedDict[str, float] = OrderedDict()
         """By name: when it was wanted last."""
         self._new: dict[str, None] = {}
-        """The names that no pod has listed yet."""
+        """The names that wait for their first load: no pod has listed them yet."""
+        self._failed: dict[str, None] = {}
+        """The names whose load failed, and that no pod has listed since. The oldest come first."""
         self._unread: deque[Iterator[str]] = deque()
         """Lists of pods, as far as they have not been looked through."""
         self._seen: dict[PodState, Catalog] = {}
@@ -78,6 +83,10 @@ class Templated:
     def is_full(self) -> bool:
         """Whether no further name may wait for its first load."""
         return len(self._new) >= MAX_NEW
+
+    def may_wait(self, name: str) -> bool:
+        """Return whether a name may wait for a load: it needs no place, or one is free."""
+        return not self.is_full or (name in self._wanted_at and name not in self._failed)
 
     def __len__(self) -> int:
         return len(self._wanted_at)
@@ -96,7 +105,7 @@ class Templated:
                 found[name] = adapter
             elif name in self._wanted_at:
                 del self._wanted_at[name]
-                self._new.pop(name, None)
+                self._waits_no_more(name)
             if number % _AT_ONCE == 0:
                 yield
         yield from self._declarations.replace_added(
@@ -117,17 +126,36 @@ class Templated:
         return None
 
     def want(self, name: str) -> bool:
-        """Declare a name, or keep it declared; return whether it is."""
-        now = self._clock.now()
-        if name in self._wanted_at:
-            self._wanted_at[name] = now
-            self._wanted_at.move_to_end(name)
+        """Declare a name that matches, or keep it declared.
+
+        Returns:
+            Whether it is declared, by a template or otherwise, and may wait for a load.
+        """
+        adapter = self._declarations.named(name)
+        if adapter is not None and adapter.origin != ORIGIN:
             return True
-        if self.is_full or not self._add(name):
+        if not self.may_wait(name):
+            return False
+        if name in self._wanted_at:
+            self._wanted_at[name] = self._clock.now()
+            self._wanted_at.move_to_end(name)
+            if name in self._failed:
+                del self._failed[name]
+                self._new[name] = None
+            return True
+        if not self._add(name):
             return False
         if not self._listed.has(name):
             self._new[name] = None
+        while len(self._failed) > MAX_FAILED:
+            self._forget(next(iter(self._failed)))
         return True
+
+    def failed(self, name: str) -> None:
+        """Let another name wait in the place of one whose load failed."""
+        if name in self._new:
+            del self._new[name]
+            self._failed[name] = None
 
     def _add(self, name: str) -> bool:
         if self._declarations.get(name) is not None:
@@ -143,9 +171,10 @@ class Templated:
 
     def _lists_changed(self, differences: Iterable[ListDifference]) -> None:
         """Let other names wait in the place of those that a pod lists, in whatever version."""
+        waiting = self._new.keys() | self._failed.keys()
         for different in differences:
-            for served in (*(self._new.keys() & different.names), *different.versions):
-                self._new.pop(plain_name(served), None)
+            for served in (*(waiting & different.names), *different.versions):
+                self._waits_no_more(plain_name(served))
 
     def _pods_changed(self, states: Collection[PodState]) -> None:
         for state in states:
@@ -199,5 +228,9 @@ class Templated:
 
     def _forget(self, name: str) -> None:
         del self._wanted_at[name]
-        self._new.pop(name, None)
+        self._waits_no_more(name)
         self._declarations.discard(ORIGIN, name)
+
+    def _waits_no_more(self, name: str) -> None:
+        self._new.pop(name, None)
+        self._failed.pop(name, None)
