@@ -113,8 +113,8 @@ class Versions:
         self._followed: set[str] = set()
         """The names that stand for something else than themselves, or soon may."""
         self._moves: dict[str, _Move] = {}
-        self._quiet_since: dict[str, float] = {}
-        """By served name: since when an old version has got no requests."""
+        self._quiet: dict[str, dict[str, float]] = {}
+        """By name: since when old versions that pods list have got no requests, by served name."""
         self._due: OrderedDict[str, None] = OrderedDict()
         self._round: Iterator[str] = iter(())
         """The moves at which this round has not looked yet."""
@@ -140,15 +140,15 @@ class Versions:
         adapter = self._declarations.named(plain_name(served))
         if adapter is None or adapter.served_name == served:
             return True
-        now = self._clock.now()
-        since = self._quiet_since.get(served)
+        now, quiet = self._clock.now(), self._quiet.get(adapter.name, {})
+        since = quiet.get(served)
         if since is None:
             return False
         if any(
             served in state.in_flight_adapters or served in state.beliefs.foreign_adapters
             for state in self._fleet.serving(served).pods
         ):
-            self._quiet_since[served] = now
+            quiet[served] = now
             return False
         return now >= since + QUIET_SECONDS
 
@@ -235,12 +235,17 @@ class Versions:
             return
         targets = self._shares(name, adapter, others)
         self._write(name, adapter, targets)
-        now, used = self._clock.now(), {target.model for target in targets}
-        for other in others:
-            if other in used:
-                self._quiet_since.pop(other, None)
-            else:
-                self._quiet_since.setdefault(other, now)
+        used = {target.model for target in targets}
+        self._note_quiet(name, [other for other in others if other not in used])
+
+    def _note_quiet(self, name: str, unused: Collection[str]) -> None:
+        """Note which versions of an adapter get no requests.
+
+        Others are forgotten: the declared one, those in use, and those that no pod lists any more.
+        """
+        now, before = self._clock.now(), self._quiet.pop(name, {})
+        if unused:
+            self._quiet[name] = {served: before.get(served, now) for served in unused}
 
     def _shares(self, name: str, adapter: DeclaredAdapter, others: list[str]) -> tuple[Target, ...]:
         """Return what requests for an adapter get."""
@@ -251,7 +256,7 @@ class Versions:
             return (Target(served),)
         if move is None or move.served != served or move.old not in others:
             counts = {other: len(self._fleet.serving(other).pods) for other in others}
-            kept = self._quiet_since
+            kept = self._quiet.get(name, {})
             old = max(others, key=lambda each: (each not in kept, counts[each], each))
             if move is None and old in kept and self._fleet.serving(served).pods:
                 return (Target(served),)  # The move is over.
@@ -333,8 +338,7 @@ class Versions:
         self._declare(name, ())
         for alias in before.aliases:
             self._release(alias, name)
-        for each in (name, before.served, *self._listed.of(name)):
-            self._quiet_since.pop(each, None)
+        self._quiet.pop(name, None)
         other = self._declarations.get(name)
         if other is not None:  # Another one has it as an alias.
             self._due[other.name] = None

@@ -173,6 +173,40 @@ class TestMoves:
         router.declare(declared("sql", version="1"))
         assert router.shares("sql") == {"sql@1"}
 
+    def test_a_version_that_was_rolled_back_may_come_again_as_a_canary(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        for number in (1, 2):
+            router.lists(number, ["sql@1"])
+        router.declare(declared("sql", version="2"))
+        for number in (1, 2):
+            router.lists(number, ["sql@1", "sql@2"])
+        router.clock.advance(60)
+        assert router.shares("sql") == {"sql@2"}
+        router.declare(declared("sql", version="1"))
+        router.clock.advance(3)
+        assert router.shares("sql") == {"sql@1"}
+
+        router.declare(declared("sql", version="2", share=10))
+        router.clock.advance(60)
+
+        assert 50 < router.served("sql", 1000)["sql@2"] < 150
+        assert not router.versions.may_leave("sql@1")
+
+    def test_a_version_that_was_rolled_back_moves_little_by_little_again(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), move_seconds=100)
+        router.lists(1, ["sql@1"])
+        router.declare(declared("sql", version="2"))
+        router.lists(1, ["sql@1", "sql@2"])
+        router.clock.advance(200)
+        router.declare(declared("sql", version="1"))
+        router.clock.advance(200)
+        assert router.shares("sql") == {"sql@1"}
+
+        router.declare(declared("sql", version="2"))
+        router.clock.advance(50)
+
+        assert 400 < router.served("sql", 1000)["sql@2"] < 600
+
     def test_requests_move_little_by_little(self) -> None:
         router = DeclaredRouter(declared("sql", version="1"), move_seconds=100)
         router.lists(1, ["sql@1"])
