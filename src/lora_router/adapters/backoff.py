@@ -37,6 +37,8 @@ class Failure:
     count: int = 0
     next_at: float = 0.0
     """When it is tried again."""
+    is_told: bool = False
+    """Whether the log has named it, with this reason."""
 
 
 def pause(failures: int, rng: random.Random, first: float, longest: float) -> float:
@@ -74,12 +76,11 @@ class Failures:
         pods = self._of_adapters.get(name)
         return {state: self._of_pods[state][name] for state in pods} if pods else _NONE
 
-    def failed(self, state: PodState, name: str, action: str, reason: str) -> tuple[Failure, bool]:
-        """Record a failure; return it, and whether it is the first with this reason."""
+    def failed(self, state: PodState, name: str, action: str, reason: str) -> Failure:
+        """Record a failure, and return it."""
         now = self._now()
         of_pod = self._of_pods.setdefault(state, {})
         failure = of_pod.get(name)
-        is_news = failure is None or (failure.action, failure.reason) != (action, reason)
         if failure is None:
             if self._count >= MAX_FAILURES:
                 self._forget_oldest()
@@ -87,10 +88,11 @@ class Failures:
             failure = of_pod[name] = Failure(action, reason, now)
             self._of_adapters.setdefault(name, {})[state] = None
             self._count += 1
-        failure.action, failure.reason = action, reason
+        if (failure.action, failure.reason) != (action, reason):
+            failure.action, failure.reason, failure.is_told = action, reason, False
         failure.count += 1
         failure.next_at = now + pause(failure.count, self._rng, FIRST_SECONDS, LONGEST_SECONDS)
-        return failure, is_news
+        return failure
 
     def succeeded(self, state: PodState, name: str) -> bool:
         """Forget the failures of an adapter on a pod; return whether there were any."""

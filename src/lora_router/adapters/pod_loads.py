@@ -40,6 +40,7 @@ class PodLoads:
     __slots__ = (
         "belonged",
         "blocked_reason",
+        "blocked_told",
         "blocked_until",
         "budget",
         "call",
@@ -102,6 +103,8 @@ class PodLoads:
         self.blocked_until = 0.0
         self.blocked_reason = ""
         """Why it gets no calls until then."""
+        self.blocked_told = False
+        """Whether the log has said so."""
         self.refusals = 0
         """How often in a row it did not take calls at all."""
         self.put_off = ""
