@@ -213,7 +213,7 @@ class Templated:
 
     def _tidy(self) -> None:
         """Forget names that nobody has asked for lately and of which no pod lists a version."""
-        now = self._clock.now()
+        now, gone = self._clock.now(), []
         for name in tuple(islice(self._wanted_at, _AT_ONCE)):
             if now - self._wanted_at[name] < FORGET_SECONDS:
                 break
@@ -222,6 +222,13 @@ class Templated:
                 self._wanted_at.move_to_end(name)
             else:
                 self._forget(name)
+                gone.append(name)
+        if gone:
+            # A pod that is not ready may come back with it.
+            away = [state.catalog for state in self._fleet if not state.pod.ready]
+            for name in gone:
+                if not any(name in catalog.adapters for catalog in away):
+                    self._declarations.forget_plain(name)
         self._is_tidying = bool(self._wanted_at)
         if self._is_tidying:
             self._clock.call_later(_TIDY_SECONDS, self._tidy)

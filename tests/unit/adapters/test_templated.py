@@ -1,11 +1,14 @@
 """What becomes of the adapters of templates: how long they are declared, and how many may wait."""
 
+from dataclasses import replace
+
 from lora_router.adapters.declarations import derived_version
 from lora_router.adapters.templated import FORGET_SECONDS, MAX_FAILED, MAX_NEW
 from lora_router.adapters.templates import Template
 from lora_router.routing.outcome import Routed
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
+from tests.fleet import state_of
 from tests.unit.adapters.declared_router import DeclaredRouter
 
 TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
@@ -67,6 +70,41 @@ class TestVersions:
         router.lists(1, [moved("tenant-1")])
         router.templated.replace([MOVED])
         router.clock.advance(1)
+        assert [each.served_name for each in router.declarations] == [moved("tenant-1")]
+
+    def test_one_that_was_forgotten_before_the_change_has_none(self) -> None:
+        """The request that asks for it would wait for another name than pods will list."""
+        router = DeclaredRouter()
+        router.templated.replace([TENANTS])
+        router.held("tenant-1")
+        router.lists(1, ["tenant-1"])
+        router.lists(1, [])
+        router.clock.advance(FORGET_SECONDS + 5)
+        router.templated.replace([MOVED])
+        router.late.clear()
+
+        router.held("tenant-1")
+
+        [adapter] = router.declarations
+        assert adapter.source == "s3://lora/new/tenant-1"
+        assert router.first_use.waiting() == {adapter.served_name}
+        router.lists(1, [adapter.served_name])
+        assert router.late_names == ["tenant-1"]
+
+    def test_unless_a_pod_that_is_not_ready_may_have_it(self) -> None:
+        router = DeclaredRouter()
+        router.templated.replace([TENANTS])
+        router.held("tenant-1")
+        router.lists(1, ["tenant-1"])
+        pod = state_of(router.fleet, 1).pod
+        router.fleet.upsert(replace(pod, ready=False))
+        router.clock.advance(FORGET_SECONDS + 5)
+        assert not router.declarations
+        router.templated.replace([MOVED])
+
+        router.fleet.upsert(pod)
+        router.clock.advance(1)
+
         assert [each.served_name for each in router.declarations] == [moved("tenant-1")]
 
 
