@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.first_use import FirstUse
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.sources import AllowedSources
 from lora_router.adapters.templated import Templated
@@ -37,6 +38,7 @@ class DeclaredParts:
     allowed: AllowedSources
     templated: Templated
     sources: PlainSources
+    listed: ListedVersions
 
     async def declare(self, found: AdaptersList) -> None:
         """Use what the file declares."""
@@ -54,8 +56,9 @@ def make_declared(settings: Settings, fleet: Fleet, clock: Clock) -> DeclaredPar
         return None
     declarations = Declarations(in_place=settings.adapter_update == "in-place")
     allowed = AllowedSources(settings.adapter_sources)
-    templated = Templated(declarations, allowed, fleet, clock)
-    return DeclaredParts(declarations, allowed, templated, PlainSources(declarations))
+    listed = ListedVersions(fleet)
+    templated = Templated(declarations, allowed, fleet, clock, listed=listed)
+    return DeclaredParts(declarations, allowed, templated, PlainSources(declarations), listed)
 
 
 def make_adapters_file(
@@ -81,6 +84,7 @@ def make_first_use(
         director.fleet,
         names.declare,
         clock,
+        listed=declared.listed,
         move_seconds=settings.adapter_move_seconds,
     )
     first_use = FirstUse(
@@ -106,6 +110,7 @@ def make_versions(
         fleet,
         lambda _name, _targets: None,
         clock,
+        listed=declared.listed,
         move_seconds=settings.adapter_move_seconds,
     )
 

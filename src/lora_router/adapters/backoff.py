@@ -45,6 +45,8 @@ class Failure:
     """When it is tried again."""
     refused_at: float | None = None
     """When the pod said that it cannot load this adapter; ``None``: it failed in another way."""
+    is_told: bool = False
+    """Whether the log has named it, with this reason."""
 
 
 def pause(failures: int, rng: random.Random, first: float, longest: float) -> float:
@@ -100,8 +102,8 @@ class Failures:
 
     def failed(
         self, state: PodState, name: str, action: str, reason: str, *, is_refused: bool = False
-    ) -> tuple[Failure, bool]:
-        """Record a failure; return it, and whether it is the first with this reason.
+    ) -> Failure:
+        """Record a failure, and return it.
 
         Args:
             state: The pod.
@@ -113,7 +115,6 @@ class Failures:
         now = self._now()
         of_pod = self._of_pods.setdefault(state, {})
         failure = of_pod.get(name)
-        is_news = failure is None or (failure.action, failure.reason) != (action, reason)
         if failure is None:
             if self._count >= MAX_FAILURES:
                 self._forget_oldest()
@@ -121,11 +122,12 @@ class Failures:
             failure = of_pod[name] = Failure(action, reason, now)
             self._of_adapters.setdefault(name, {})[state] = None
             self._count += 1
-        failure.action, failure.reason = action, reason
+        if (failure.action, failure.reason) != (action, reason):
+            failure.action, failure.reason, failure.is_told = action, reason, False
         failure.refused_at = now if is_refused else None
         failure.count += 1
         failure.next_at = now + pause(failure.count, self._rng, FIRST_SECONDS, LONGEST_SECONDS)
-        return failure, is_news
+        return failure
 
     def succeeded(self, state: PodState, name: str) -> bool:
         """Forget the failures of an adapter on a pod; return whether there were any."""

@@ -48,8 +48,7 @@ class BaseNames:
             return False
         pair = adapter.name, name
         if pair not in self._told and len(self._told) < MAX_DECLARED:
-            self._told.add(pair)
-            self._limit.log(
+            is_told = self._limit.log(
                 log,
                 logging.WARNING,
                 "base-model",
@@ -59,4 +58,6 @@ class BaseNames:
                 adapter.origin,
                 "its name" if name == adapter.name else f"its alias {name}",
             )
+            if is_told:
+                self._told.add(pair)
         return True

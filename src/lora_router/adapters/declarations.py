@@ -213,6 +213,14 @@ class Declarations:
         self._plain.setdefault(name, source)
         self._forget_plain()
 
+    def forget_plain(self, name: str) -> None:
+        """Forget what pods had under a name that is declared no longer: none has it any more.
+
+        If it is declared again, it needs no version, wherever it is loaded from then.
+        """
+        if name not in self._used.by_name:
+            self._plain.pop(name, None)
+
     def plain_is_other(self, name: str) -> None:
         """Note that pods have another source under a name without a version.
 

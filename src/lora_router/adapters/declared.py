@@ -89,6 +89,11 @@ def served_name(name: str, version: str) -> str:
     return f"{name}{VERSION_MARK}{version}" if version else name
 
 
+def plain_name(served: str) -> str:
+    """Return the name of the adapter of which pods serve a version under a name."""
+    return served.partition(VERSION_MARK)[0]
+
+
 def is_version_of(served: str, name: str) -> bool:
     """Return whether pods serve some version of an adapter under a name."""
     return served == name or served.startswith(name + VERSION_MARK)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import BY_DEMAND
+from lora_router.adapters.declared import BY_DEMAND, plain_name
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.templated import Templated
 from lora_router.adapters.templates import ORIGIN
@@ -100,8 +100,8 @@ class FirstUse:
             adapter = self._templated.find(model)
             if adapter is None:
                 return None
-            if self._templated.is_full:
-                problem = Refused(Refusal.TOO_MANY_HELD, model=model)
+        if adapter.origin == ORIGIN and not self._templated.may_wait(adapter.name):
+            problem = Refused(Refusal.TOO_MANY_HELD, model=model)
         failed = self._failed.get(model)
         if failed is not None:
             seconds = failed.until - self._clock.now()
@@ -117,10 +117,8 @@ class FirstUse:
 
     def want(self, model: str) -> None:
         """Have an adapter loaded for which a request waits, or waited in vain."""
-        adapter = self.versions.declared_as(model)
-        if adapter is None or adapter.origin == ORIGIN:
-            self._templated.want(model)
-        self.on_wanted(model)
+        if self._templated.want(plain_name(model)):
+            self.on_wanted(model)
 
     def other_versions(self, model: str) -> Collection[str]:
         """Return the names under which pods list other versions of an adapter."""
@@ -161,6 +159,7 @@ class FirstUse:
         if len(self._failed) >= MAX_FAILED:
             del self._failed[next(iter(self._failed))]
         self._failed[served] = _Failed(detail, self._clock.now() + seconds)
+        self._templated.failed(plain_name(served))
         self._reception.room.expire_queues_of(served)
 
     def loaded(self, served: str) -> None:

@@ -297,6 +297,7 @@ class Loader:
         self._unread.pop(pod, None)
         self.failures.forget_pod(pod.state)
         self._first.left(pod)
+        self._clock.call_later(0.0, partial(self._outcomes.takes_no_loads, pod))
         self._is_stale = True
 
     def _derive(self, pod: PodLoads) -> None:

@@ -15,6 +15,8 @@ log = logging.getLogger("lora_router.adapters")
 FIRST_BLOCKED_SECONDS = 30.0
 LONGEST_BLOCKED_SECONDS = 600.0
 """How long a pod gets no calls that takes none, or that did not answer one in time."""
+LINES_PER_MINUTE = 20
+"""Lines about adapters that fail, and as many about pods that take no calls."""
 NOT_LISTED = (
     "the pod says that it has loaded the adapter, but /v1/models does not list it; "
     "the server's log may say why"
@@ -23,7 +25,11 @@ NOT_LISTED = (
 
 
 class Outcomes:
-    """Applies what happened to the records of pods. It logs each change once."""
+    """Applies what happened to the records of pods.
+
+    The log names each failure once. If more begin than it may name in a minute, the others follow
+    when they fail again, and a line says where all of them are shown.
+    """
 
     def __init__(
         self,
@@ -44,7 +50,8 @@ class Outcomes:
         self._failures = failures
         self._now = now
         self._rng = rng
-        self._limit = LogLimit(60.0, burst=20, clock=now)
+        self._limit = LogLimit(60.0, burst=LINES_PER_MINUTE, clock=now)
+        self._more = LogLimit(60.0, clock=now)
 
     def begins(self) -> None:
         """Note that this router loads from now on."""
@@ -99,6 +106,7 @@ class Outcomes:
         state = pod.state
         pod.blocked_until, pod.blocked_reason, pod.refusals = 0.0, "", 0
         pod.budget.refill()
+        pod.blocked_told = False
         self._failures.forget_pod(state)
         lost = tuple(name for name in pod.ours if name in state.adapters)
         pod.ours.clear()
@@ -115,6 +123,14 @@ class Outcomes:
         if leaving is not None:
             self._pods.restore(pod.state, (leaving.name,))
 
+    def takes_no_loads(self, pod: PodLoads) -> None:
+        """Let everything serve again that was withdrawn on a pod, which takes no loads any more."""
+        if pod.call is None:
+            self.restore(pod)
+        lost, pod.lost = pod.lost, ()
+        if lost:
+            self._pods.restore(pod.state, lost)
+
     def _must_read(self, pod: PodLoads) -> None:
         pod.unread, pod.unread_since = True, self._now()
         self._pods.read_again(pod.state)
@@ -123,7 +139,7 @@ class Outcomes:
         name = call.name
         match result.outcome:
             case "done":
-                pod.refusals, pod.blocked_reason = 0, ""
+                pod.refusals, pod.blocked_reason, pod.blocked_told = 0, "", False
                 pod.ours[name] = call.source
                 pod.loaded(name)
                 pod.unproven[name] = self._now()
@@ -167,14 +183,10 @@ class Outcomes:
     def _failed(
         self, pod: PodLoads, name: str, action: str, reason: str, *, is_refused: bool = False
     ) -> None:
-        failure, is_news = self._failures.failed(
-            pod.state, name, action, reason, is_refused=is_refused
-        )
+        failure = self._failures.failed(pod.state, name, action, reason, is_refused=is_refused)
         pod.put_last(name)
-        if is_news:
-            self._limit.log(
-                log,
-                logging.WARNING,
+        if not failure.is_told:
+            failure.is_told = self._warn(
                 "failed",
                 "pod %s cannot %s adapter %s: %s; next try in %.0f s",
                 pod.state.pod.name,
@@ -185,12 +197,11 @@ class Outcomes:
             )
 
     def _block(self, pod: PodLoads, reason: str) -> None:
-        is_news = reason != pod.blocked_reason
+        if reason != pod.blocked_reason:
+            pod.blocked_told = False
         seconds = self._rest(pod, reason)
-        if is_news:
-            self._limit.log(
-                log,
-                logging.WARNING,
+        if not pod.blocked_told:
+            pod.blocked_told = self._warn(
                 "cannot-load",
                 "pod %s cannot load adapters: %s; next try in %.0f s",
                 pod.state.pod.name,
@@ -204,3 +215,16 @@ class Outcomes:
         seconds = pause(pod.refusals, self._rng, FIRST_BLOCKED_SECONDS, LONGEST_BLOCKED_SECONDS)
         pod.blocked_until, pod.blocked_reason = self._now() + seconds, reason
         return seconds
+
+    def _warn(self, key: str, message: str, *args: object) -> bool:
+        """Write a line; return whether it was written, and not left out."""
+        if self._limit.allow(key) is not None:
+            log.warning(message, *args)
+            return True
+        if self._more.allow("more") is not None:
+            log.warning(
+                "more adapters or pods fail than the log names (%d in a minute); "
+                "`lora-router adapters` shows all of them",
+                LINES_PER_MINUTE,
+            )
+        return False

@@ -6,7 +6,7 @@ adapter is compared once, when a pod lists it first, or when it is declared: wha
 loaded itself is right, even if a server writes the path in another way.
 """
 
-from lora_router.adapters.declarations import Declarations, is_same_source
+from lora_router.adapters.declarations import MAX_PLAIN, Declarations, is_same_source
 from lora_router.adapters.declared import MAX_SOURCE_LENGTH
 
 
@@ -20,7 +20,9 @@ class PlainSources:
             declarations: Is told of adapters that pods have from elsewhere.
         """
         self._declarations = declarations
-        self._compared: set[str] = set()
+        self._compared: dict[str, None] = {}
+        """The names that have been compared. Those of adapters that are gone leave if there are
+        many: clients choose the names of templates."""
 
     def __contains__(self, name: str) -> bool:
         """Return whether it is to be found out from where pods have an adapter."""
@@ -40,11 +42,19 @@ class PlainSources:
             if len(root) <= MAX_SOURCE_LENGTH:
                 self._declarations.plain_is(name, root)
             return
-        self._compared.add(name)
+        self._note_compared(name)
         if not is_same_source(root, adapter.source):
             self._declarations.plain_is_other(name)
 
     def loaded(self, name: str) -> None:
         """Note that this router had an adapter loaded."""
         if self._declarations.named(name) is not None and name in self:
-            self._compared.add(name)
+            self._note_compared(name)
+
+    def _note_compared(self, name: str) -> None:
+        self._compared[name] = None
+        for _ in range(2 if len(self._compared) > MAX_PLAIN else 0):
+            oldest = next(iter(self._compared))
+            del self._compared[oldest]
+            if self._declarations.named(oldest) is not None:
+                self._compared[oldest] = None

@@ -48,6 +48,7 @@ class PodLoads:
     __slots__ = (
         "belonged",
         "blocked_reason",
+        "blocked_told",
         "blocked_until",
         "budget",
         "call",
@@ -110,6 +111,8 @@ class PodLoads:
         self.blocked_until = 0.0
         self.blocked_reason = ""
         """Why it gets no calls until then."""
+        self.blocked_told = False
+        """Whether the log has said so."""
         self.refusals = 0
         """How often in a row it did not take a call at all, or did not answer it in time."""
         self.put_off = ""

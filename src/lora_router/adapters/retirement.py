@@ -7,7 +7,7 @@ What was removed while no router ran is not known either.
 from collections.abc import Callable, Collection, Mapping
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import MAX_DECLARED, VERSION_MARK, DeclaredAdapter
+from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter, plain_name
 from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.pod_state import PodState
 
@@ -88,9 +88,8 @@ class Retirement:
 
     def successor(self, name: str) -> DeclaredAdapter | None:
         """Return the declared adapter of which a name is an older version, or ``None``."""
-        plain, _, _ = name.partition(VERSION_MARK)
         # Not by an alias: that may be the name of an adapter that was loaded by hand.
-        adapter = self._declarations.named(plain)
+        adapter = self._declarations.named(plain_name(name))
         return None if adapter is None or adapter.served_name == name else adapter
 
     def may_make_room(self, name: str) -> bool:

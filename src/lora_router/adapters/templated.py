@@ -5,8 +5,11 @@ Rules:
 - A name that matches a template is declared when a request asks for it, or when a pod lists it: a
   router before this one had it loaded.
 - At most ``MAX_NEW`` of these names wait for their first load. Clients choose names, and each costs
-  pods a call.
-- A name that nobody has asked for in ``FORGET_SECONDS`` and that no pod lists is forgotten.
+  pods a call. A name whose load failed waits no more, until it is asked for again after the pause.
+- Of the names whose load failed, about ``MAX_FAILED`` stay declared. Those that failed longest ago
+  are forgotten first. The loader still knows their pauses.
+- A name that nobody has asked for in ``FORGET_SECONDS``, and of which no pod lists a version, is
+  forgotten.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -14,7 +17,9 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.declared import DeclaredAdapter, plain_name
+from lora_router.adapters.list_difference import ListDifference
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.sources import AllowedSources
 from lora_router.adapters.templates import ORIGIN, Template
 from lora_router.clock import Clock
@@ -24,6 +29,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps, all_at_once
 
 MAX_NEW = 256
+MAX_FAILED = 1024
 FORGET_SECONDS = 60.0
 _TIDY_SECONDS = 1.0
 _AT_ONCE = 64
@@ -34,7 +40,13 @@ class Templated:
     """The adapters of templates."""
 
     def __init__(
-        self, declarations: Declarations, allowed: AllowedSources, fleet: Fleet, clock: Clock
+        self,
+        declarations: Declarations,
+        allowed: AllowedSources,
+        fleet: Fleet,
+        clock: Clock,
+        *,
+        listed: ListedVersions | None = None,
     ) -> None:
         """Create it without templates.
 
@@ -43,6 +55,7 @@ class Templated:
             allowed: The sources from which pods may load.
             fleet: The pods.
             clock: The time.
+            listed: Knows which versions pods list; ``None``: one of its own.
         """
         self._declarations = declarations
         self._allowed = allowed
@@ -53,19 +66,27 @@ class Templated:
         self._wanted_at: OrderedDict[str, float] = OrderedDict()
         """By name: when it was wanted last."""
         self._new: dict[str, None] = {}
-        """The names that no pod has listed yet."""
-        self._listed: deque[Iterator[str]] = deque()
+        """The names that wait for their first load: no pod has listed them yet."""
+        self._failed: dict[str, None] = {}
+        """The names whose load failed, and that no pod has listed since. The oldest come first."""
+        self._unread: deque[Iterator[str]] = deque()
         """Lists of pods, as far as they have not been looked through."""
         self._seen: dict[PodState, Catalog] = {}
         self._pods_with: Counter[Catalog] = Counter()
         """How many of these pods have a catalog. A thousand pods may share one."""
         self._is_looking = self._is_tidying = False
+        self._listed = listed or ListedVersions(fleet)
+        self._listed.subscribe(self._lists_changed)
         fleet.changes.pods.subscribe(self._pods_changed)
 
     @property
     def is_full(self) -> bool:
         """Whether no further name may wait for its first load."""
         return len(self._new) >= MAX_NEW
+
+    def may_wait(self, name: str) -> bool:
+        """Return whether a name may wait for a load: it needs no place, or one is free."""
+        return not self.is_full or (name in self._wanted_at and name not in self._failed)
 
     def __len__(self) -> int:
         return len(self._wanted_at)
@@ -84,7 +105,7 @@ class Templated:
                 found[name] = adapter
             elif name in self._wanted_at:
                 del self._wanted_at[name]
-                self._new.pop(name, None)
+                self._waits_no_more(name)
             if number % _AT_ONCE == 0:
                 yield
         yield from self._declarations.replace_added(
@@ -105,16 +126,36 @@ class Templated:
         return None
 
     def want(self, name: str) -> bool:
-        """Declare a name, or keep it declared; return whether it is."""
-        now = self._clock.now()
-        if name in self._wanted_at:
-            self._wanted_at[name] = now
-            self._wanted_at.move_to_end(name)
+        """Declare a name that matches, or keep it declared.
+
+        Returns:
+            Whether it is declared, by a template or otherwise, and may wait for a load.
+        """
+        adapter = self._declarations.named(name)
+        if adapter is not None and adapter.origin != ORIGIN:
             return True
-        if self.is_full or not self._add(name):
+        if not self.may_wait(name):
             return False
-        self._new[name] = None
+        if name in self._wanted_at:
+            self._wanted_at[name] = self._clock.now()
+            self._wanted_at.move_to_end(name)
+            if name in self._failed:
+                del self._failed[name]
+                self._new[name] = None
+            return True
+        if not self._add(name):
+            return False
+        if not self._listed.has(name):
+            self._new[name] = None
+        while len(self._failed) > MAX_FAILED:
+            self._forget(next(iter(self._failed)))
         return True
+
+    def failed(self, name: str) -> None:
+        """Let another name wait in the place of one whose load failed."""
+        if name in self._new:
+            del self._new[name]
+            self._failed[name] = None
 
     def _add(self, name: str) -> bool:
         if self._declarations.get(name) is not None:
@@ -128,18 +169,23 @@ class Templated:
             self._clock.call_later(_TIDY_SECONDS, self._tidy)
         return True
 
+    def _lists_changed(self, differences: Iterable[ListDifference]) -> None:
+        """Let other names wait in the place of those that a pod lists, in whatever version."""
+        waiting = self._new.keys() | self._failed.keys()
+        for different in differences:
+            for served in (*(waiting & different.names), *different.versions):
+                self._waits_no_more(plain_name(served))
+
     def _pods_changed(self, states: Collection[PodState]) -> None:
         for state in states:
             if self._fleet.get(state.pod.name) is not state:
                 self._see(state, None)
                 continue
-            for name in self._new.keys() & state.adapters.keys():
-                del self._new[name]
             if self.templates and self._seen.get(state) is not state.catalog:
                 if state.catalog not in self._pods_with:
-                    self._listed.append(iter(state.catalog.adapters))
+                    self._unread.append(iter(state.catalog.adapters))
                 self._see(state, state.catalog)
-        if self._listed and not self._is_looking:
+        if self._unread and not self._is_looking:
             self._is_looking = True
             self._clock.call_later(0.0, self._look)
 
@@ -156,31 +202,42 @@ class Templated:
 
     def _look(self) -> None:
         """Declare the next names that pods list and that templates match."""
-        names = tuple(islice(self._listed[0], _AT_ONCE))
+        names = tuple(islice(self._unread[0], _AT_ONCE))
         if not names:
-            self._listed.popleft()
+            self._unread.popleft()
         for name in names:
-            self._add(name)
-        self._is_looking = bool(self._listed)
+            self._add(plain_name(name))
+        self._is_looking = bool(self._unread)
         if self._is_looking:
             self._clock.call_later(0.0, self._look)
 
     def _tidy(self) -> None:
-        """Forget names that nobody has asked for lately and that no pod lists."""
-        now = self._clock.now()
+        """Forget names that nobody has asked for lately and of which no pod lists a version."""
+        now, gone = self._clock.now(), []
         for name in tuple(islice(self._wanted_at, _AT_ONCE)):
             if now - self._wanted_at[name] < FORGET_SECONDS:
                 break
-            if self._fleet.serving(name).pods:
+            if self._listed.has(name):
                 self._wanted_at[name] = now
                 self._wanted_at.move_to_end(name)
             else:
                 self._forget(name)
+                gone.append(name)
+        if gone:
+            # A pod that is not ready may come back with it.
+            away = [state.catalog for state in self._fleet if not state.pod.ready]
+            for name in gone:
+                if not any(name in catalog.adapters for catalog in away):
+                    self._declarations.forget_plain(name)
         self._is_tidying = bool(self._wanted_at)
         if self._is_tidying:
             self._clock.call_later(_TIDY_SECONDS, self._tidy)
 
     def _forget(self, name: str) -> None:
         del self._wanted_at[name]
-        self._new.pop(name, None)
+        self._waits_no_more(name)
         self._declarations.discard(ORIGIN, name)
+
+    def _waits_no_more(self, name: str) -> None:
+        self._new.pop(name, None)
+        self._failed.pop(name, None)

@@ -22,19 +22,18 @@ The pods' lists decide, so all routers come to the same result.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 from lora_router.adapters.base_names import BaseNames
 from lora_router.adapters.declarations import Declarations, derived_version
-from lora_router.adapters.declared import VERSION_MARK, DeclaredAdapter, served_name
+from lora_router.adapters.declared import DeclaredAdapter, plain_name, served_name
 from lora_router.adapters.list_difference import ListDifference
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.clock import Clock
-from lora_router.fleet.catalog import EMPTY, Catalog
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.pod_state import PodState
 from lora_router.routing.model_rewrites import Target
 
 PATIENCE_SECONDS = 30.0
@@ -89,6 +88,7 @@ class Versions:
         declare: Declare,
         clock: Clock,
         *,
+        listed: ListedVersions | None = None,
         move_seconds: float = 0.0,
     ) -> None:
         """Follow the declarations, and what pods list.
@@ -98,6 +98,7 @@ class Versions:
             fleet: The pods.
             declare: Sets what a name stands for.
             clock: The time.
+            listed: Knows which versions pods list; ``None``: one of its own.
             move_seconds: In how long requests move to a new version.
         """
         self._declarations = declarations
@@ -105,58 +106,49 @@ class Versions:
         self._declare = declare
         self._clock = clock
         self._move_seconds = move_seconds
-        self._names: dict[str, str] = {}
-        """By served name: the name of the adapter of which it is the declared version."""
         self._rewritten: dict[str, _Rewritten] = {}
         """By name: what it and its aliases stand for, of those that stand for something."""
-        self._marked: dict[str, dict[str, int]] = {}
-        """By name: the versions that pods list, each with the number of pods."""
+        self._listed = listed or ListedVersions(fleet)
         self._bases = BaseNames(clock.now)
-        self._seen: dict[PodState, Catalog] = {}
-        self._difference = ListDifference.between(EMPTY, EMPTY)
-        """The last difference that was computed. Pods share lists, so it is often that of the next
-        pod, too."""
         self._followed: set[str] = set()
         """The names that stand for something else than themselves, or soon may."""
         self._moves: dict[str, _Move] = {}
-        self._quiet_since: dict[str, float] = {}
-        """By served name: since when an old version has got no requests."""
+        self._quiet: dict[str, dict[str, float]] = {}
+        """By name: since when old versions that pods list have got no requests, by served name."""
         self._due: OrderedDict[str, None] = OrderedDict()
         self._round: Iterator[str] = iter(())
         """The moves at which this round has not looked yet."""
         self._working = self._ticking = False
         self._started_at = clock.now()
-        declarations.subscribe_to_names(self._declared)
-        fleet.changes.pods.subscribe(self._pods_changed)
-        self._pods_changed(tuple(fleet))
+        declarations.subscribe_to_names(self._look_at)
+        self._listed.subscribe(self._lists_changed)
 
     def declared_as(self, served: str) -> DeclaredAdapter | None:
         """Return the adapter whose declared version pods serve under a name."""
-        name = self._names.get(served)
-        adapter = None if name is None else self._declarations.named(name)
+        adapter = self._declarations.named(plain_name(served))
         return adapter if adapter is not None and adapter.served_name == served else None
 
     def others(self, served: str) -> Collection[str]:
         """Return the names under which pods may list other versions of an adapter."""
-        name = self._names.get(served)
-        if name is None:
+        name = plain_name(served)
+        if self._declarations.named(name) is None:
             return ()
-        return [other for other in (name, *self._marked.get(name, ())) if other != served]
+        return [other for other in (name, *self._listed.of(name)) if other != served]
 
     def may_leave(self, served: str) -> bool:
         """Return whether an older version gets no more requests, so that pods may unload it."""
-        name = served.partition(VERSION_MARK)[0]
-        if self._declarations.named(name) is None or self.declared_as(served) is not None:
+        adapter = self._declarations.named(plain_name(served))
+        if adapter is None or adapter.served_name == served:
             return True
-        now = self._clock.now()
-        since = self._quiet_since.get(served)
+        now, quiet = self._clock.now(), self._quiet.get(adapter.name, {})
+        since = quiet.get(served)
         if since is None:
             return False
         if any(
             served in state.in_flight_adapters or served in state.beliefs.foreign_adapters
             for state in self._fleet.serving(served).pods
         ):
-            self._quiet_since[served] = now
+            quiet[served] = now
             return False
         return now >= since + QUIET_SECONDS
 
@@ -166,49 +158,20 @@ class Versions:
 
     # What changed
 
-    def _declared(self, names: Collection[str]) -> None:
-        for name in names:
-            adapter = self._declarations.named(name)
-            if adapter is not None:
-                self._names[adapter.served_name] = name
-        self._look_at(names)
-
-    def _pods_changed(self, states: Collection[PodState]) -> None:
+    def _lists_changed(self, differences: Iterable[ListDifference]) -> None:
         changed: set[str] = set()
-        for state in states:
-            is_there = self._fleet.get(state.pod.name) is state and state.pod.ready
-            before, after = self._seen.get(state, EMPTY), state.catalog if is_there else EMPTY
-            if after is before:
-                continue
-            if is_there:
-                self._seen[state] = after
-            else:
-                del self._seen[state]
-            different = self._difference
-            if different.before is not before or different.after is not after:
-                different = self._difference = ListDifference.between(before, after)
+        for different in differences:
+            before, after = different.before, different.after
             changed |= different.names & self._followed
             if before.base_models != after.base_models:
                 for model in self._bases.change(before.base_models, after.base_models):
                     adapter = self._declarations.get(model)
                     if adapter is not None:
                         changed.add(adapter.name)
-            for served in different.versions:
-                name = self._count(served, 1 if served in after.adapters else -1)
+            for name in map(plain_name, different.versions):
                 if self._declarations.named(name) is not None:
                     changed.add(name)
         self._look_at(changed)
-
-    def _count(self, served: str, more: int) -> str:
-        """Count a version that a pod lists, or lists no longer. Return the adapter's name."""
-        name = served.partition(VERSION_MARK)[0]
-        versions = self._marked.setdefault(name, {})
-        versions[served] = versions.get(served, 0) + more
-        if not versions[served]:
-            del versions[served]
-            if not versions:
-                del self._marked[name]
-        return name
 
     def _look_at(self, names: Collection[str]) -> None:
         self._due.update(dict.fromkeys(names))
@@ -232,7 +195,7 @@ class Versions:
 
     def _at_once(self) -> int:
         """Return how many adapters to look at in one turn."""
-        return max(1, _AT_ONCE // (1 + len(self._seen) // _PODS_AT_ONCE))
+        return max(1, _AT_ONCE // (1 + self._listed.pods // _PODS_AT_ONCE))
 
     def _tick(self) -> None:
         self._round = iter(tuple(self._moves))
@@ -255,7 +218,7 @@ class Versions:
         if adapter is None:
             self._forget(name)
             return
-        listed = self._marked.get(name, {})
+        listed = self._listed.of(name)
         if not adapter.version and served_name(name, derived_version(adapter.source)) in listed:
             # A router before this one has seen that the source changed.
             self._declarations.plain_is_other(name)
@@ -272,12 +235,17 @@ class Versions:
             return
         targets = self._shares(name, adapter, others)
         self._write(name, adapter, targets)
-        now, used = self._clock.now(), {target.model for target in targets}
-        for other in others:
-            if other in used:
-                self._quiet_since.pop(other, None)
-            else:
-                self._quiet_since.setdefault(other, now)
+        used = {target.model for target in targets}
+        self._note_quiet(name, [other for other in others if other not in used])
+
+    def _note_quiet(self, name: str, unused: Collection[str]) -> None:
+        """Note which versions of an adapter get no requests.
+
+        Others are forgotten: the declared one, those in use, and those that no pod lists any more.
+        """
+        now, before = self._clock.now(), self._quiet.pop(name, {})
+        if unused:
+            self._quiet[name] = {served: before.get(served, now) for served in unused}
 
     def _shares(self, name: str, adapter: DeclaredAdapter, others: list[str]) -> tuple[Target, ...]:
         """Return what requests for an adapter get."""
@@ -288,7 +256,7 @@ class Versions:
             return (Target(served),)
         if move is None or move.served != served or move.old not in others:
             counts = {other: len(self._fleet.serving(other).pods) for other in others}
-            kept = self._quiet_since
+            kept = self._quiet.get(name, {})
             old = max(others, key=lambda each: (each not in kept, counts[each], each))
             if move is None and old in kept and self._fleet.serving(served).pods:
                 return (Target(served),)  # The move is over.
@@ -345,7 +313,7 @@ class Versions:
             for alias in adapter.aliases
             if self._declarations.get(alias) is adapter and not self._bases.keep(alias, adapter)
         )
-        if adapter.version or aliases or name in self._marked:
+        if adapter.version or aliases or self._listed.of(name):
             self._followed.add(name)
         else:
             self._followed.discard(name)
@@ -370,10 +338,7 @@ class Versions:
         self._declare(name, ())
         for alias in before.aliases:
             self._release(alias, name)
-        for each in (name, before.served, *self._marked.get(name, ())):
-            self._quiet_since.pop(each, None)
-            if self._names.get(each) == name:
-                del self._names[each]
+        self._quiet.pop(name, None)
         other = self._declarations.get(name)
         if other is not None:  # Another one has it as an alias.
             self._due[other.name] = None

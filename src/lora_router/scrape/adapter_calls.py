@@ -64,7 +64,10 @@ class TellsWithdrawals(Protocol):
     """Tells other routers which adapters get no more requests on a pod (``withdrawals``)."""
 
     def tell(self, state: PodState, names: Collection[str], *, ends: bool) -> None:
-        """Tell them that adapters are withdrawn, or no longer."""
+        """Tell them that adapters are withdrawn, or no longer. They are told until it ends."""
+
+    def unloaded(self, state: PodState, name: str) -> None:
+        """Tell them that an adapter that was withdrawn is unloaded."""
 
 
 class AdapterCalls:
@@ -176,6 +179,8 @@ class AdapterCalls:
             self._lists.read_models_soon(state, confirms=False)
         elif call.action == "unload" and outcome in {"done", "already"}:
             self._apply(state, lambda intake: intake.remove_adapter(state, name))
+            if self.tells is not None:
+                self.tells.unloaded(state, name)
         return Result(outcome, seconds, message[:MAX_MESSAGE_LENGTH])
 
     async def _ask(self, call: Call) -> tuple[Outcome, str]:

@@ -14,6 +14,7 @@ from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.demand import DemandMeter
 from lora_router.adapters.first_use import FirstUse
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.sources import AllowedSources
@@ -66,8 +67,11 @@ class LoaderModel:
         """Give a router a loader."""
         clock, director = router.clock, router.director
         declarations = Declarations()
-        versions = Versions(declarations, router.fleet, director.names.declare, clock)
-        templated = Templated(declarations, AllowedSources(()), router.fleet, clock)
+        listed = ListedVersions(router.fleet)
+        versions = Versions(
+            declarations, router.fleet, director.names.declare, clock, listed=listed
+        )
+        templated = Templated(declarations, AllowedSources(()), router.fleet, clock, listed=listed)
         first_use = FirstUse(
             declarations,
             versions,

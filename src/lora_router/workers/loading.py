@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from lora_router.adapter_assembly import DeclaredParts
-from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.declared import DeclaredAdapter, plain_name
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.first_use import FirstUse
 from lora_router.adapters.templates import ORIGIN, Template
@@ -70,6 +70,7 @@ class AdaptersOfCrew:
 
     def failed(self, served: str, detail: str, seconds: float) -> None:
         """Refuse requests for an adapter for some time, because it cannot be loaded."""
+        self._declared.templated.failed(plain_name(served))
         self._crew.broadcast(messages.encode(NotLoaded(served, detail, seconds)))
 
     def loaded(self, served: str) -> None:
@@ -93,9 +94,8 @@ class AdaptersOfCrew:
         if isinstance(asked, Asked):
             self._asked[member] = asked
             return
-        if asked.name not in self._declared.declarations:
-            self._declared.templated.want(asked.name)
-        self.want(asked.name)
+        if self._declared.templated.want(plain_name(asked.name)):
+            self.want(asked.name)
 
     # What workers are told
 

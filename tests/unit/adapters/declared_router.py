@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.first_use import FirstUse
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.sources import AllowedSources
 from lora_router.adapters.templated import Templated
@@ -42,15 +43,21 @@ class DeclaredRouter(Router):
             limits=limits,
         )
         self.declarations = Declarations()
+        listed = ListedVersions(self.fleet)
         self.versions = Versions(
             self.declarations,
             self.fleet,
             self.director.names.declare,
             self.clock,
+            listed=listed,
             move_seconds=move_seconds,
         )
         self.templated = Templated(
-            self.declarations, AllowedSources(["s3://lora"]), self.fleet, self.clock
+            self.declarations,
+            AllowedSources(["s3://lora"]),
+            self.fleet,
+            self.clock,
+            listed=listed,
         )
         self.first_use = FirstUse(
             self.declarations,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from lora_router.adapters.declared import WantedPods
+from lora_router.adapters.dispatch import LoaderOptions
 from lora_router.adapters.planner import Planner
 from tests.unit.adapters.loading import Loading, adapter, adapters
 
@@ -85,3 +86,19 @@ def test_a_pod_that_is_unready_for_a_moment_gets_no_second_call_at_the_same_time
     assert len(loading.pods.open) == 1
     loading.run(60.0)
     assert len(loading.pods.calls) == 2, "it goes on"
+
+
+def test_what_is_withdrawn_serves_again_if_the_pod_takes_no_loads_any_more() -> None:
+    # The pods file says now what the pod serves.
+    loading = Loading(2, declared=adapters(2), options=LoaderOptions(grace_seconds=10.0))
+    loading.run(2.0)
+    state = loading.state(1)
+    listed = set(state.adapters)
+    loading.declarations.replace("file", [])
+    loading.run(1.0)
+    assert set(state.adapters) < listed
+
+    loading.fleet.upsert(replace(state.pod, models=("base", *listed)))
+    loading.run(1.0)
+
+    assert not loading.pods.withdrawn[state]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lora_router.adapters.declarations import Declarations, derived_version
+from lora_router.adapters.declarations import MAX_PLAIN, Declarations, derived_version
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.scrape.models import models_in_steps
 from lora_router.steps import all_at_once
@@ -44,6 +44,24 @@ def test_one_that_was_loaded_from_there_does_not() -> None:
 def test_each_is_compared_once_and_what_this_router_has_loaded_is_right() -> None:
     assert served(listed(sql="s3://lora/2"), listed(sql="/cache/sql")) == "sql"
     assert served(listed(sql="/cache/sql"), loaded="sql") == "sql"
+
+
+def test_what_is_remembered_of_names_that_are_gone_is_bounded() -> None:
+    declarations = Declarations()
+    declarations.replace("file", [declared("sql")])
+    sources = PlainSources(declarations)
+    sources.loaded("sql")
+    names = [f"tenant-{number}" for number in range(MAX_PLAIN + 10)]
+    for name in names:
+        declarations.add("template", declared(name, origin="template"))
+        sources.loaded(name)
+        declarations.discard("template", name)
+
+    declarations.add("template", declared(names[0], origin="template"))
+    declarations.add("template", declared(names[-1], origin="template"))
+    assert names[0] in sources, "it is compared again"
+    assert names[-1] not in sources
+    assert "sql" not in sources, "what is declared is remembered"
 
 
 @pytest.mark.parametrize(

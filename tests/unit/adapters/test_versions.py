@@ -1,6 +1,6 @@
 """New versions of declared adapters, and how requests move to them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lora_router.adapters.declarations import Declarations, derived_version
 from lora_router.adapters.declared import WantedPods
-from lora_router.adapters.versions import PATIENCE_SECONDS, QUIET_SECONDS
+from lora_router.adapters.versions import PATIENCE_SECONDS, QUIET_SECONDS, Versions
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.peer_ledgers import LedgerShare, PodShare
 from lora_router.routing.model_names import NamePolicy
@@ -19,6 +19,17 @@ from tests.fleet import state_of
 from tests.unit.adapters.declared_router import DeclaredRouter, declared
 
 V2 = f"sql@{derived_version('s3://lora/2')}"
+
+
+def entries(versions: Versions) -> int:
+    """Return how much is remembered: the entries of all mappings and sets, also nested ones."""
+
+    def count(value: object) -> int:
+        if isinstance(value, Mapping):
+            return len(value) + sum(map(count, value.values()))
+        return len(value) if isinstance(value, Set) else 0
+
+    return sum(map(count, vars(versions).values()))
 
 
 class TestNames:
@@ -173,6 +184,40 @@ class TestMoves:
         router.declare(declared("sql", version="1"))
         assert router.shares("sql") == {"sql@1"}
 
+    def test_a_version_that_was_rolled_back_may_come_again_as_a_canary(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"))
+        for number in (1, 2):
+            router.lists(number, ["sql@1"])
+        router.declare(declared("sql", version="2"))
+        for number in (1, 2):
+            router.lists(number, ["sql@1", "sql@2"])
+        router.clock.advance(60)
+        assert router.shares("sql") == {"sql@2"}
+        router.declare(declared("sql", version="1"))
+        router.clock.advance(3)
+        assert router.shares("sql") == {"sql@1"}
+
+        router.declare(declared("sql", version="2", share=10))
+        router.clock.advance(60)
+
+        assert 50 < router.served("sql", 1000)["sql@2"] < 150
+        assert not router.versions.may_leave("sql@1")
+
+    def test_a_version_that_was_rolled_back_moves_little_by_little_again(self) -> None:
+        router = DeclaredRouter(declared("sql", version="1"), move_seconds=100)
+        router.lists(1, ["sql@1"])
+        router.declare(declared("sql", version="2"))
+        router.lists(1, ["sql@1", "sql@2"])
+        router.clock.advance(200)
+        router.declare(declared("sql", version="1"))
+        router.clock.advance(200)
+        assert router.shares("sql") == {"sql@1"}
+
+        router.declare(declared("sql", version="2"))
+        router.clock.advance(50)
+
+        assert 400 < router.served("sql", 1000)["sql@2"] < 600
+
     def test_requests_move_little_by_little(self) -> None:
         router = DeclaredRouter(declared("sql", version="1"), move_seconds=100)
         router.lists(1, ["sql@1"])
@@ -258,6 +303,27 @@ class TestOldVersions:
         router.clock.advance(QUIET_SECONDS)
         assert router.versions.may_leave("sql@1")
         assert router.versions.may_leave("unknown@1")
+
+    def test_one_that_comes_back_is_watched_anew(self) -> None:
+        router = self.moved()
+        router.clock.advance(QUIET_SECONDS)
+        router.lists(1, [])
+        router.lists(1, ["sql@1"])
+        assert not router.versions.may_leave("sql@1")
+        router.clock.advance(QUIET_SECONDS)
+        assert router.versions.may_leave("sql@1")
+
+    def test_versions_that_no_pod_lists_are_forgotten(self) -> None:
+        router = DeclaredRouter()
+        sizes = set()
+        for version in range(20):
+            old = [f"sql@{version - 1}"] if version else []
+            router.declare(declared("sql", version=str(version)))
+            router.lists(1, [f"sql@{version}", *old])
+            router.clock.advance(60)
+            router.lists(1, [f"sql@{version}"])
+            sizes.add(entries(router.versions))
+        assert len(sizes) == 1
 
     def test_not_while_requests_run_here_or_in_another_router(self) -> None:
         router = DeclaredRouter(declared("sql", version="1"))

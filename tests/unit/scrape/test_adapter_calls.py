@@ -1,7 +1,7 @@
 """Loads and unloads over HTTP, against simulated pods and servers that answer oddly."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -106,6 +106,38 @@ async def test_a_load_is_in_the_fleet_at_once_and_the_list_is_read_soon() -> Non
         assert "new" not in pod.adapters
         assert "new" not in here.state.adapters
         assert (await here.call("unload", "new")).outcome == "already"
+
+
+class Told:
+    """What other routers are told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, state: PodState, names: Collection[str], *, ends: bool) -> None:
+        self.lines.append(f"{' '.join(names)} {'serves' if ends else 'is withdrawn'}")
+
+    def unloaded(self, state: PodState, name: str) -> None:
+        self.lines.append(f"{name} is unloaded")
+
+
+async def test_other_routers_are_told_when_an_adapter_is_withdrawn_and_when_that_ends() -> None:
+    options = PodOptions("pod-1", adapters=("a1", "a2"), engine=FAST)
+    async with SimulatedPod(options) as pod, made(pod.address) as here:
+        told = here.calls.tells = Told()
+        here.calls.withdraw(here.state, ["a1", "a2"])
+        here.calls.restore(here.state, ["a2"])
+        await here.call("unload", "a1")
+        await here.call("unload", "a1")
+        await here.call("load", "a1")
+
+    assert told.lines == [
+        "a1 a2 is withdrawn",
+        "a2 serves",
+        "a1 is unloaded",
+        "a1 is unloaded",
+        "a1 serves",
+    ]
 
 
 async def test_sources_that_do_not_fit_are_refused_with_the_reason_of_the_pod() -> None:

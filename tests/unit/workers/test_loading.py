@@ -10,9 +10,10 @@ import pytest
 from lora_router.adapter_assembly import DeclaredParts
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.sources import AllowedSources
-from lora_router.adapters.templated import Templated
+from lora_router.adapters.templated import MAX_NEW, Templated
 from lora_router.adapters.templates import Template
 from lora_router.workers import messages
 from lora_router.workers.loading import AdaptersOfCrew, AdaptersOfWorker
@@ -27,8 +28,9 @@ TENANTS = Template("base", ("tenant-*",), "s3://lora/{name}")
 def parts() -> DeclaredParts:
     declarations, allowed = Declarations(), AllowedSources(["s3://lora"])
     fleet = make_fleet(1, adapters=())
-    templated = Templated(declarations, allowed, fleet, ManualClock())
-    return DeclaredParts(declarations, allowed, templated, PlainSources(declarations))
+    listed = ListedVersions(fleet)
+    templated = Templated(declarations, allowed, fleet, ManualClock(), listed=listed)
+    return DeclaredParts(declarations, allowed, templated, PlainSources(declarations), listed)
 
 
 class Crew:
@@ -150,6 +152,16 @@ async def test_the_parent_hears_what_requests_of_workers_wait_for() -> None:
 
     del crew.members[1]
     assert not adapters.demand().waiting
+
+    some = [f"tenant-{number}" for number in range(MAX_NEW)]
+    for name in some:
+        crew.on_asked(two, Wanted(name))
+    assert declared.declarations.named(some[-1]) is None
+    for name in some:
+        adapters.failed(name, "no pod can load it", 3.0)
+    crew.on_asked(two, Wanted(some[-1]))
+    assert declared.declarations.named(some[-1]) is not None
+    assert wanted[-1] == some[-1]
 
 
 async def test_workers_are_told_what_cannot_be_loaded() -> None:
