@@ -25,7 +25,7 @@ from itertools import islice
 
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
-from lora_router.adapters.capacity import LOADING_ENGINES
+from lora_router.adapters.capacity import may_take_loads
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
@@ -33,7 +33,7 @@ from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdap
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
-from lora_router.adapters.planning import Plan, survey_in_steps
+from lora_router.adapters.planning import Plan, demand_to_plan, survey_in_steps
 from lora_router.adapters.pod_loads import PodLoads
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
@@ -278,14 +278,7 @@ class Loader:
     # The pods
 
     def _takes_loads(self, state: PodState) -> bool:
-        """Return whether a pod could be loaded: it is there, and its list can be read."""
-        return (
-            state.pod.ready
-            and state.models_known
-            and state.pod.models is None
-            and state.pod.engine in LOADING_ENGINES
-            and self.fleet.get(state.pod.name) is state
-        )
+        return may_take_loads(state) and self.fleet.get(state.pod.name) is state
 
     def _add(self, state: PodState) -> None:
         options = self._options
@@ -303,7 +296,7 @@ class Loader:
         self._is_stale = True
 
     def _derive(self, pod: PodLoads) -> None:
-        pod.derive(self.retirement, in_place=self._options.in_place)
+        pod.derive(self.retirement, self._clock.now(), in_place=self._options.in_place)
         self._dispatch.look_at(pod)
 
     # Time
@@ -343,7 +336,7 @@ class Loader:
             self._slices.do(self._make_plan())
 
     def _rest(self) -> None:
-        """Start no more calls, because another router loads or this one stops."""
+        """Start no more calls."""
         self._dispatch.clear()
         for pod in self.pods.values():
             if pod.leaving is not None and pod.call is None:
@@ -360,7 +353,8 @@ class Loader:
     def _plan_and_apply(self) -> Work:
         began, waiting = self._clock.now(), tuple(self._first.names)
         pods = tuple(state for state, pod in self.pods.items() if pod.is_fit(began))
-        declared, demand = dict(self.retirement.declared), self._demand()
+        declared = dict(self.retirement.declared)
+        demand = demand_to_plan(self._demand(), self.retirement, self.pods.values())
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
         self._first.renew(waiting, demand)

@@ -13,12 +13,13 @@ from lora_router.adapters.retirement import Retirement
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState
 
-Why: TypeAlias = Literal["makes-room", "outdated", "misplaced"]
+Why: TypeAlias = Literal["makes-room", "outdated", "misplaced", "replaced"]
 """Why an adapter is about to be unloaded:
 
 - ``makes-room``: another one needs its place.
 - ``outdated``: it is declared no longer.
 - ``misplaced``: its declaration has fewer copies than before, other pods, or another base model.
+- ``replaced``: it is an older version that is still in use, and the new one has no other place.
 """
 
 _NO_PLACES: Mapping[str, Place] = MappingProxyType({})
@@ -77,8 +78,9 @@ class PodLoads:
         self.first: dict[str, float] = {}
         """What is loaded there before all else, because requests wait for it and no pod has it, and
         when it was asked for first (``first_places``)."""
-        self.retiring: dict[str, None] = {}
-        """What it lists and what is to be unloaded: older versions, removed declarations."""
+        self.retiring: dict[str, float] = {}
+        """What it lists and what is to be unloaded (older versions, removed declarations), and
+        since when."""
         self.misplaced: dict[str, None] = {}
         """What it lists and what belongs elsewhere by its declaration."""
         self.catalog: Catalog | None = None
@@ -130,11 +132,12 @@ class PodLoads:
         """Return whether adapters may belong there."""
         return self.blocked_until <= now and self.has_known_memory
 
-    def derive(self, retirement: Retirement, *, in_place: bool) -> None:
+    def derive(self, retirement: Retirement, now: float, *, in_place: bool) -> None:
         """Find out again what is missing and what must go.
 
         Args:
             retirement: Knows what is declared.
+            now: Seconds, monotonic.
             in_place: Whether a changed source replaces the adapter under its name.
         """
         state = self.state
@@ -146,7 +149,12 @@ class PodLoads:
             if name not in listed
             or (in_place and self.ours.get(name, place.adapter.source) != place.adapter.source)
         }
-        self.retiring = {name: None for name in listed if retirement.is_outdated(name)}
+        since = self.retiring
+        self.retiring = {
+            name: since.get(name, now) for name in listed if retirement.is_outdated(name)
+        }
+        for name in self.retiring:
+            retirement.saw_older(name)
         self.misplaced = {
             name: None
             for name in listed

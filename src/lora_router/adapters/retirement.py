@@ -8,8 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import MAX_DECLARED, VERSION_MARK, DeclaredAdapter
+from lora_router.adapters.demand import InheritedLoads
 from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.pod_state import PodState
+
+_OLDER = 3
+"""Older versions of one adapter of which the demand is known. Changes that follow each other
+quickly make some that no pod ever loads."""
 
 
 class Retirement:
@@ -23,6 +28,8 @@ class Retirement:
         self._kept: dict[str, DeclaredAdapter] = {}
         """The old versions that still get requests, by name."""
         self._removed: dict[str, None] = {}
+        self._older: dict[str, tuple[str, ...]] = {}
+        """By name: older versions, the last one first, of which the demand is known."""
         self.declared: dict[str, DeclaredAdapter] = {}
         """The declared adapters by served name."""
         self.changed([adapter.name for adapter in declarations])
@@ -44,9 +51,12 @@ class Retirement:
             if before is not None and (now is None or now.served_name != before.served_name):
                 self.declared.pop(before.served_name, None)
                 self._removed[before.served_name] = None
+                self.saw_older(before.served_name)
             elif before is not None and now is not None and now.source != before.source:
                 replaced[now.served_name] = before.source
-            if now is not None:
+            if now is None:
+                self._older.pop(name, None)
+            else:
                 self._known[name] = self.declared[now.served_name] = now
                 self._removed.pop(now.served_name, None)
             kept = self._declarations.kept(name)
@@ -55,6 +65,26 @@ class Retirement:
                 self._removed.pop(kept.served_name, None)
         self._forget_oldest()
         return replaced
+
+    def saw_older(self, name: str) -> None:
+        """Note that pods may have an older version of a declared adapter."""
+        adapter = self.successor(name)
+        if adapter is not None:
+            older = self._older.get(adapter.name, ())
+            if name not in older:
+                self._older[adapter.name] = (name, *older[: _OLDER - 1])
+
+    def with_older(self, loads: Mapping[str, float]) -> Mapping[str, float]:
+        """Return loads by served name in which older versions count for the declared ones."""
+        return InheritedLoads(loads, self._older_than) if self._older else loads
+
+    def _older_than(self, served: str) -> Collection[str]:
+        """Return the older versions of a declared adapter of which the demand is known."""
+        adapter = self.declared.get(served)
+        if adapter is None or self._known.get(adapter.name) is not adapter:
+            return ()
+        older = self._older.get(adapter.name, ())
+        return [each for each in older if each != served and each not in self.declared]
 
     def named(self, name: str) -> DeclaredAdapter | None:
         """Return the declared adapter of a name."""
@@ -96,10 +126,10 @@ class Retirement:
     def may_make_room(self, name: str) -> bool:
         """Return whether the loader may unload a name for another one.
 
-        It is declared and not pinned, or it was declared.
+        It is declared and not pinned, or it was declared. An older version is as its successor.
         """
-        adapter = self.declared.get(name)
-        return self.is_outdated(name) if adapter is None else not adapter.pinned
+        adapter = self.declared.get(name) or self.successor(name)
+        return name in self._removed if adapter is None else not adapter.pinned
 
 
 MayLeave = Callable[[str], bool]
