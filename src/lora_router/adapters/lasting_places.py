@@ -201,7 +201,7 @@ class LastingPlaces(PlaceSearch):
             state = plan.state
             if adapter is None or name not in state.adapters or not may_be_on(adapter, state):
                 self._change(wanted, plan, take=False)
-        self._weigh(wanted, -1.0)
+        wanted.weigh(-1.0)
         if adapter is None:
             del self._wanted[name]
             listing = [plan for plan in wanted.fits if name in plan.state.adapters]
@@ -217,7 +217,7 @@ class LastingPlaces(PlaceSearch):
             for plan in pods:
                 plan.adapters[name] = adapter
                 self._touched[plan] = None
-        self._weigh(wanted, 1.0)
+        wanted.weigh(1.0)
         self._drop_surplus(wanted)
         return wanted
 

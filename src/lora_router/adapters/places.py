@@ -32,15 +32,12 @@ from lora_router.adapters.copies import FILL_SECONDS, SWAP_SECONDS, CopyWorth
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.older_copies import OlderCopies
-from lora_router.adapters.pod_plan import PodPlan
+from lora_router.adapters.pod_plan import PodPlan, Victim
+from lora_router.adapters.swaps import SWAP, lower_rank, may_take, pays, rank_of
 from lora_router.adapters.wanted_adapter import FitPods, WantedAdapter, may_be_on, why_kept
-from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
-SWAP = 12.0
-"""How many times as much as the evicted copy another one must be worth. A lower value makes the
-loader follow chance."""
 _CLEARLY = SWAP / 8
 """No copy is worth adding to a full fleet that is not worth so many times the cheapest one. Copies
 that are added make others cheaper: therefore less than ``SWAP``."""
@@ -107,6 +104,8 @@ class PlaceSearch:
         """Slots of the pod that has most."""
         self._looks = 0
         """Work of this step, in pods that were looked at."""
+        self._has_needed = False
+        """Whether the operator wants several copies of some adapters."""
         self._with_room = 0
         """Pods with room."""
         self._least_lost = math.inf
@@ -174,6 +173,7 @@ class PlaceSearch:
         most = len(found) if pods.copies is None else min(pods.copies, len(found))
         needed = most if pods.everywhere or pods.copies is not None else min(self._min_copies, most)
         name = adapter.served_name
+        self._has_needed = self._has_needed or needed > 1
         wanted = WantedAdapter(adapter, found, needed, most, self._worth.load_of(name))
         self._wanted[name] = wanted
         return wanted
@@ -193,7 +193,7 @@ class PlaceSearch:
                 looks = 0
                 yield
         for number, wanted in enumerate(self._wanted.values()):
-            self._weigh(wanted, 1.0)
+            wanted.weigh(1.0)
             self._drop_surplus(wanted)
             if number % _ROWS_AT_ONCE == 0:
                 yield
@@ -257,6 +257,7 @@ class PlaceSearch:
         """
         worth = self._worth_on(wanted, self._most_slots)
         is_worth_it = self._with_room > 0 or worth > _CLEARLY * self._least_lost
+        is_worth_it = is_worth_it or (self._has_needed and len(wanted.pods) < wanted.needed)
         return is_worth_it or self._is_first_use(wanted) or bool(self._older.of(wanted.name))
 
     def _add_copy(self, wanted: WantedAdapter) -> bool:
@@ -305,13 +306,11 @@ class PlaceSearch:
             worth, waits = known
             if plan.room <= 0:
                 self._looks += plan.looks
-                found = plan.victim(self._lost)
+                found = self._found(wanted, plan, worth)
                 if found is None:
                     continue
                 victim, lost = found
-                if not first_use and not self._pays(plan.state, worth, lost):
-                    continue
-            elif not first_use and not self._pays(plan.state, worth):
+            elif not first_use and not pays(plan.state, worth):
                 continue
             pressure = plan.pressure(self._fleet_active, self._fleet_load)
             price = lost + usual * pressure + waits
@@ -328,19 +327,31 @@ class PlaceSearch:
             return found
         self._looks += len(older)
         pods = [plan for plan in older if plan.room <= 0 and wanted.may_get(plan)]
-        pods = [each for each in pods if self._pays(each.state, self._worth_on(wanted, each.slots))]
+        pods = [each for each in pods if pays(each.state, self._worth_on(wanted, each.slots))]
         if not pods:
             return found
         best = min(pods, key=lambda plan: plan.pressure(self._fleet_active, self._fleet_load))
         self._older.give_way(best)
         return best, None
 
-    def _pays(self, state: PodState, worth: float, lost: float | None = None) -> bool:
-        """Return whether a copy saves more than its load costs the requests on the pod."""
-        stall = state.beliefs.load_seconds[AWAY] * state.in_flight
-        if lost is None:
-            return worth * FILL_SECONDS > stall
-        return worth > SWAP * lost and (worth - lost) * SWAP_SECONDS > stall
+    def _found(self, wanted: WantedAdapter, plan: PodPlan, worth: float) -> Victim | None:
+        """Return what an adapter may evict on a pod for one more copy."""
+        victim = plan.victim(self._lost)
+        if victim is None or self._is_first_use(wanted):
+            return victim
+        rank, state = rank_of(len(wanted.pods) + 1, wanted.needed), plan.state
+        if may_take(rank, self._rank(victim[0]), state, worth, victim[1]):
+            return victim
+        lower = lower_rank(rank)
+        if lower is None or not self._has_needed or not pays(state, worth):
+            return None
+        self._looks += len(plan.adapters)
+        return plan.victim_among(self._lost, lambda name: self._rank(name) == lower)
+
+    def _rank(self, name: str) -> int:
+        """Return the rank of the next copy that an adapter loses."""
+        wanted = self._wanted[name]
+        return rank_of(len(wanted.pods), wanted.needed)
 
     def _shrink(self, plans: Sequence[PodPlan]) -> Steps[None]:
         """Take adapters off pods that have more than fit."""
@@ -367,7 +378,7 @@ class PlaceSearch:
         )
 
     def _change(self, wanted: WantedAdapter, plan: PodPlan, *, take: bool) -> None:
-        self._weigh(wanted, -1.0)
+        wanted.weigh(-1.0)
         if take:
             wanted.pods[plan] = None
             wanted.slots += plan.slots
@@ -378,15 +389,7 @@ class PlaceSearch:
             wanted.slots -= plan.slots
             plan.remove(wanted.name)
             self._with_room += plan.room == 1
-        self._weigh(wanted, 1.0)
-
-    def _weigh(self, wanted: WantedAdapter, sign: float) -> None:
-        """Count what an adapter asks of its pods, evenly."""
-        copies = len(wanted.pods)
-        if copies:
-            active, load = sign * wanted.active / copies, sign * wanted.load / copies
-            for plan in wanted.pods:
-                plan.weigh(active, load)
+        wanted.weigh(1.0)
 
     def _urgency(self, wanted: WantedAdapter) -> tuple[bool, float]:
         """Return what orders adapters by how urgently they need their next copy."""

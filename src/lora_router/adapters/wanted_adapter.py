@@ -52,6 +52,14 @@ class WantedAdapter:
         """How many slots it takes on average, if its requests share one."""
         return 1.0 - math.exp(-self.load)
 
+    def weigh(self, sign: float) -> None:
+        """Count what it asks of its pods, evenly, or no longer (-1)."""
+        copies = len(self.pods)
+        if copies:
+            active, load = sign * self.active / copies, sign * self.load / copies
+            for plan in self.pods:
+                plan.weigh(active, load)
+
     def may_get(self, plan: PodPlan) -> bool:
         """Return whether it may get a copy on a pod."""
         return plan not in self.pods and may_be_on(self.adapter, plan.state)
