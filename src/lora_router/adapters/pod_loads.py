@@ -18,7 +18,7 @@ Why: TypeAlias = Literal["makes-room", "outdated", "misplaced", "replaced"]
 
 - ``makes-room``: another one needs its place.
 - ``outdated``: it is declared no longer.
-- ``misplaced``: its declaration has fewer copies than before, other pods, or another base model.
+- ``misplaced``: its declaration has fewer copies, other pods, or another base model.
 - ``replaced``: it is an older version that is still in use, and the new one has no other place.
 """
 
@@ -39,7 +39,6 @@ class PodLoads:
     """The record of one pod. The loader writes to it."""
 
     __slots__ = (
-        "belonged",
         "blocked_reason",
         "blocked_until",
         "budget",
@@ -47,6 +46,7 @@ class PodLoads:
         "called_at",
         "catalog",
         "first",
+        "is_planned",
         "leaving",
         "lost",
         "misplaced",
@@ -70,9 +70,8 @@ class PodLoads:
         """How much loads may still stall it."""
         self.wanted: Mapping[str, Place] = _NO_PLACES
         """What belongs there by served name, the most urgent first."""
-        self.belonged: set[str] = set()
-        """What has belonged there by some plan, as long as the pod lists it. Other adapters that it
-        lists are not the loader's."""
+        self.is_planned = False
+        """Whether some plan knew it. Until then, it is unknown what belongs there."""
         self.missing: dict[str, Place] = {}
         """What of it must be loaded, in the same order."""
         self.first: dict[str, float] = {}
@@ -157,18 +156,13 @@ class PodLoads:
             retirement.saw_older(name)
         self.misplaced = {
             name: None
-            for name in listed
-            if name in self.belonged
-            and name not in self.wanted
-            and retirement.is_bound_elsewhere(name, state)
+            for name in (listed if self.is_planned else ())
+            if name not in self.wanted and retirement.is_bound_elsewhere(name, state)
         }
 
     def plan(self, wanted: Mapping[str, Place]) -> None:
         """Take in what belongs there by a new plan. ``derive`` is to be called then."""
-        leaving = None if self.leaving is None else self.leaving.name
-        listed = self.state.adapters
-        kept = {name for name in self.belonged if name in listed or name == leaving}
-        self.wanted, self.belonged = wanted, kept | wanted.keys()
+        self.wanted, self.is_planned = wanted, True
 
     def put_first(self, place: Place) -> None:
         """Let an adapter belong there before the next plan.
