@@ -137,6 +137,8 @@ class Loader:
         self._planned_at = self._rests_until = self._survey_rests_until = float("-inf")
         self._timer: Timer | None = None
         self._declarations = declarations
+        self.on_replaced: Callable[[], Work] | None = None
+        """Returns what is to be done when another router loads."""
         self._new = 0
         """Adapters of the change under way that may have been placed before the next plan."""
         declarations.subscribe_to_names(self._declared)
@@ -309,6 +311,8 @@ class Loader:
             self._outcomes.begins()
         elif not loads and self.loads:
             self._rest()
+            if self.on_replaced is not None:
+                self._slices.do(self.on_replaced())
         if not self.loads:
             if self._first.names:
                 self._look()

@@ -25,6 +25,7 @@ from lora_router.adapters.declared import (
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.sources import AllowedSources, SourceError
 from lora_router.fleet.fleet import Fleet
+from lora_router.steps import Steps
 
 COMMAND = "command"
 
@@ -57,6 +58,11 @@ class Orders:
         self._loader = loader
         self._allowed = allowed
         self._fleet = fleet
+        loader.on_replaced = self._end
+
+    def _end(self) -> Steps[None]:
+        """End what commands declared, because another router loads now."""
+        yield from self._declarations.replace_added(COMMAND, ())
 
     @property
     def obeys(self) -> bool:

@@ -30,6 +30,31 @@ def test_an_adapter_with_an_allowed_source_is_loaded_until_it_is_unloaded() -> N
     assert loading.everywhere() == set()
 
 
+def test_what_a_command_declares_ends_when_another_router_loads() -> None:
+    this_one_loads = True
+    loading = Loading(2, is_loader=lambda: this_one_loads)
+    orders = _orders(loading, "s3://lora")
+    loading.run(1.0)
+    orders.load("sql", "s3://lora/sql", None, 1)
+    loading.declarations.replace("file", adapters(1))
+    loading.run(1.0)
+
+    this_one_loads = False
+    loading.run(2.0)
+    assert [each.name for each in loading.declarations] == ["a0"]
+
+    # An order to the other router unloads it.
+    for state in loading.fleet:
+        loading.pods.listed[state] = {"a0": ""}
+        loading.pods.show(state)
+    this_one_loads = True
+    loading.run(10.0)
+    assert loading.everywhere() == {"a0"}
+    orders.load("sql", "s3://lora/sql", None, 1)
+    loading.run(1.0)
+    assert loading.everywhere() == {"a0", "sql"}
+
+
 @pytest.mark.parametrize(
     ("name", "source", "base_model", "said"),
     [
