@@ -34,7 +34,8 @@ from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
 from lora_router.adapters.planning import Plan, demand_to_plan, survey_in_steps
-from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.pod_loads import PodLoads, withdrawn_on
+from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
 from lora_router.adapters.steps import Surroundings
@@ -99,7 +100,8 @@ class Loader:
         self._look = look
         self._planner = planner or Planner()
         rng = rng or random.Random()
-        self.retirement = Retirement(declarations)
+        removed = RemovedNames(fleet, clock, lambda state: withdrawn_on(self.pods.get(state)))
+        self.retirement = Retirement(declarations, removed)
         self.failures = Failures(clock.now, rng)
         self.tally = Tally()
         self.plan = Plan()

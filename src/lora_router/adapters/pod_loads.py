@@ -118,8 +118,7 @@ class PodLoads:
     @property
     def free(self) -> int:
         """How many more adapters its host memory holds. What is about to leave is still there."""
-        withdrawn = (self.leaving is not None) + len(self.lost)
-        return capacity_of(self.state) - len(self.state.adapters) - withdrawn
+        return capacity_of(self.state) - len(self.state.adapters) - len(withdrawn_on(self))
 
     @property
     def has_known_memory(self) -> bool:
@@ -186,3 +185,10 @@ class PodLoads:
             # Nothing else changed, so that the rest need not be derived again.
             self.missing.pop(name, None)
             self.catalog = now
+
+
+def withdrawn_on(pod: PodLoads | None) -> tuple[str, ...]:
+    """Return what a pod has and the fleet does not list, because it gets no more requests there."""
+    if pod is None:
+        return ()
+    return pod.lost if pod.leaving is None else (pod.leaving.name, *pod.lost)

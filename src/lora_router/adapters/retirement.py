@@ -7,8 +7,9 @@ What was removed while no router ran is not known either.
 from collections.abc import Callable, Collection, Mapping
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import MAX_DECLARED, VERSION_MARK, DeclaredAdapter
+from lora_router.adapters.declared import VERSION_MARK, DeclaredAdapter
 from lora_router.adapters.demand import InheritedLoads
+from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.pod_state import PodState
 
@@ -20,14 +21,19 @@ quickly make some that no pod ever loads."""
 class Retirement:
     """Knows which served names were declared, and are not any more."""
 
-    def __init__(self, declarations: Declarations) -> None:
-        """Learn what is declared. ``changed`` follows it from then on."""
+    def __init__(self, declarations: Declarations, removed: RemovedNames) -> None:
+        """Learn what is declared. ``changed`` follows it from then on.
+
+        Args:
+            declarations: The declared adapters.
+            removed: Remembers which names were declared.
+        """
         self._declarations = declarations
+        self._removed = removed
         self._known: dict[str, DeclaredAdapter] = {}
         """The declared adapters by name."""
         self._kept: dict[str, DeclaredAdapter] = {}
         """The old versions that still get requests, by name."""
-        self._removed: dict[str, None] = {}
         self._older: dict[str, tuple[str, ...]] = {}
         """By name: older versions, the last one first, of which the demand is known."""
         self.declared: dict[str, DeclaredAdapter] = {}
@@ -46,11 +52,11 @@ class Retirement:
             kept = self._kept.pop(name, None)
             if kept is not None:
                 del self.declared[kept.served_name]
-                self._removed[kept.served_name] = None
+                self._removed.add(kept.served_name)
             before, now = self._known.pop(name, None), self._declarations.named(name)
             if before is not None and (now is None or now.served_name != before.served_name):
                 self.declared.pop(before.served_name, None)
-                self._removed[before.served_name] = None
+                self._removed.add(before.served_name)
                 self.saw_older(before.served_name)
             elif before is not None and now is not None and now.source != before.source:
                 replaced[now.served_name] = before.source
@@ -58,12 +64,11 @@ class Retirement:
                 self._older.pop(name, None)
             else:
                 self._known[name] = self.declared[now.served_name] = now
-                self._removed.pop(now.served_name, None)
+                self._removed.discard(now.served_name)
             kept = self._declarations.kept(name)
             if kept is not None:
                 self._kept[name] = self.declared[kept.served_name] = kept
-                self._removed.pop(kept.served_name, None)
-        self._forget_oldest()
+                self._removed.discard(kept.served_name)
         return replaced
 
     def saw_older(self, name: str) -> None:
@@ -92,12 +97,7 @@ class Retirement:
 
     def remove(self, name: str) -> None:
         """Let pods no longer serve a name, although it was never declared."""
-        self._removed[name] = None
-        self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        while len(self._removed) > MAX_DECLARED:
-            del self._removed[next(iter(self._removed))]
+        self._removed.add(name)
 
     def is_outdated(self, name: str) -> bool:
         """Return whether pods should no longer serve a name."""
