@@ -114,9 +114,13 @@ class Orders:
         Raises:
             OrderError: It is declared elsewhere, or no pod has it.
         """
-        if self._declarations.discard(COMMAND, name):
+        is_ended = self._declarations.discard(COMMAND, name)
+        declared = self._declarations.get(name) or self._loader.retirement.declared.get(name)
+        if is_ended and declared is not None:
+            stays = f"stays declared by {declared.origin}"
+            return f"{name} is no longer declared by {COMMAND}, and {stays}"
+        if is_ended:
             return f"{name} is no longer declared, and unloaded when its last request has ended"
-        declared = self._declarations.get(name)
         if declared is not None:
             raise OrderError(f"{name!r} is declared by {declared.origin}: remove it there")
         if not self._fleet.serving(name).is_adapter:

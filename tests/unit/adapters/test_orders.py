@@ -121,6 +121,28 @@ def test_what_the_file_declares_is_removed_there() -> None:
         orders.unload("other")
 
 
+def test_an_unload_says_that_the_adapter_stays_if_the_file_declares_it_too() -> None:
+    loading = Loading(1)
+    orders = _orders(loading, "s3://lora")
+    loading.run(1.0)
+    orders.load("sql", "s3://lora/sql", None)
+    loading.declarations.replace("file", [adapter("sql", source="s3://lora/sql")])
+
+    said = orders.unload("sql")
+    loading.run(10.0)
+
+    assert said == "sql is no longer declared by command, and stays declared by file"
+    assert loading.everywhere() == {"sql"}
+
+
+def test_a_version_that_is_declared_is_not_unloaded_by_its_served_name() -> None:
+    loading = Loading(1, declared=[adapter("sql", version="2")])
+    orders = _orders(loading)
+    loading.run(1.0)
+    with pytest.raises(OrderError, match="'sql@2' is declared by file: remove it there"):
+        orders.unload("sql@2")
+
+
 def test_an_adapter_that_was_loaded_by_hand_is_unloaded_after_its_last_request() -> None:
     loading = Loading(2, listed=("by-hand",))
     orders = _orders(loading)
