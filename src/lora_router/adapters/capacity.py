@@ -16,6 +16,13 @@ LOADING_ENGINES = frozenset({None, "vllm", "sglang"})
 """Engines with calls that load adapters. ``None``: unknown, and so most likely vLLM."""
 
 
+def may_take_loads(state: PodState) -> bool:
+    """Return whether a pod could be loaded: its list can be read, and its engine has the calls."""
+    pod = state.pod
+    is_known = pod.ready and state.models_known and pod.models is None
+    return is_known and pod.engine in LOADING_ENGINES
+
+
 def capacity_of(state: PodState) -> int:
     """Return how many adapters a pod may list; ``UNLIMITED``: any number."""
     memory = state.beliefs.memory

@@ -11,11 +11,13 @@ pods have more requests than others. So:
   the less the more slots these pods have. A copy is worth more on a pod with many slots.
 - Copies also save waits on pods with too many requests, if an adapter has more of them than its
   pods can take beside the others.
+- The copies that the operator wants beyond the first one are worth less than all first copies, and
+  more than most of those that only demand asks for (``swaps``).
 - An adapter that is not asked for counts with ``UNASKED`` requests. So rare ones are kept once, and
   twice while nobody else needs the room.
 
 The figures were chosen with ``lora-router simulate`` on its slot-bound scenarios, on seeds 11 to
-13. ``SWAP_SECONDS`` and ``places.SWAP`` were compared with other values on seeds 1 to 3,
+13. ``SWAP_SECONDS`` and ``swaps.SWAP`` were compared with other values on seeds 1 to 3,
 ``FILL_SECONDS`` on seeds 31 to 38.
 """
 
@@ -40,6 +42,9 @@ TAKEN = 0.84
 makes copies beyond the second worth more."""
 SLOT_SECONDS = 2.0
 """Seconds that a request waits for a slot."""
+_WANTED = 0.75
+"""How much of the first copy of an adapter that is not asked for a further copy is worth that the
+operator wants, at least."""
 CROWDED = 1.5
 """From how many times the usual requests of a pod on, those of one adapter are too many for it."""
 
@@ -71,10 +76,11 @@ class CopyWorth:
             needed: How many the operator wants at least.
         """
         load = self.load_of(name)
-        if copies < needed:
-            return load * NOWHERE
         if not copies:
-            return 0.0
+            return load * NOWHERE if needed > 0 else 0.0
+        if copies < needed:
+            share = _WANTED + (1.0 - _WANTED) * load / (1.0 + load)
+            return share * UNASKED * NOWHERE
         waits = self.waits(name, slots) * (1.0 - math.pow(TAKEN, more))
         return waits + self._crowd(load, copies) - self._crowd(load, copies + 1)
 

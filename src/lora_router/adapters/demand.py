@@ -14,7 +14,7 @@ Rules:
 - The number of adapters is bounded. What is asked for least is forgotten first.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from lora_router.adapters.slices import Slices, Work
@@ -46,6 +46,8 @@ class Demand:
     """Adapters for which requests wait because no pod has them."""
     total: float = 0.0
     """Mean number of requests in flight of all adapters."""
+    replacing: Set[str] = frozenset()
+    """New versions for which the place of an older copy is being cleared."""
 
 
 class DemandMeter:
@@ -153,6 +155,36 @@ class _Scaled(Mapping[str, float]):
 
     def __getitem__(self, name: str) -> float:
         return self._loads[name] * self._factor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loads)
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+
+class InheritedLoads(Mapping[str, float]):
+    """Loads to which some adapters add those of others, without a copy of them."""
+
+    __slots__ = ("_inherits", "_loads")
+
+    def __init__(
+        self, loads: Mapping[str, float], inherits: Callable[[str], Collection[str]]
+    ) -> None:
+        """Create it.
+
+        Args:
+            loads: The loads.
+            inherits: Returns whose loads an adapter adds to its own.
+        """
+        self._loads = loads
+        self._inherits = inherits
+
+    def __getitem__(self, name: str) -> float:
+        others = self._inherits(name)
+        if not others:
+            return self._loads[name]
+        return sum(self._loads.get(each, 0.0) for each in (name, *others))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._loads)

@@ -15,7 +15,6 @@ and knows pods that come and go) waits for the next one.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from lora_router.adapters.capacity import room_of
 from lora_router.adapters.copies import CopyWorth
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.demand import Demand
@@ -51,6 +50,8 @@ class LastingPlaces(PlaceSearch):
         self._seen = [(state.pod, state.base_models) for state in pods]
         self._moved: dict[str, None] = {}
         self._touched: dict[PodPlan, None] = {}
+        self._uncounted: dict[PodPlan, None] = {}
+        """Pods of which it has to be found out what room they have."""
         self._is_priced = False
         """Whether it is known what is lost with the copy that is worth least, copies that were
         added included."""
@@ -74,10 +75,11 @@ class LastingPlaces(PlaceSearch):
         self._demand = demand
         self._worth = CopyWorth(demand, self._worth.pod_load)
         self.places = []
-        self._moved, self._touched = {}, {}
+        self._moved, self._touched, self._uncounted = {}, {}, {}
+        self._older.forget_declared()
         changed: dict[str, None] = {}
         for number, plan in enumerate(self._plans, 1):
-            changed.update(dict.fromkeys(self._look_at_pod(plan, declared)))
+            changed.update(dict.fromkeys(self._look_at_pod(plan)))
             if number % _PODS_AT_ONCE == 0:
                 yield
         yield from self._find_changed(declared, changed)
@@ -91,6 +93,7 @@ class LastingPlaces(PlaceSearch):
             if number % _ADAPTERS_AT_ONCE == 0:
                 yield
         self.looked_at = len(changed)
+        yield from self._count(declared)
         yield from self._fill(queue)
         yield from self._shrink(tuple(self._touched))
 
@@ -123,7 +126,7 @@ class LastingPlaces(PlaceSearch):
             places += self._kept_on(plan)
             yield state, {place.adapter.served_name: place for place in places}
 
-    def _look_at_pod(self, plan: PodPlan, declared: Mapping[str, DeclaredAdapter]) -> list[str]:
+    def _look_at_pod(self, plan: PodPlan) -> list[str]:
         """Take in what a pod lists now. Return the adapters that it lists no longer."""
         if plan.catalog is plan.state.catalog:
             return []
@@ -134,10 +137,17 @@ class LastingPlaces(PlaceSearch):
             if wanted is not None and may_be_on(wanted.adapter, plan.state):
                 self._change(wanted, plan, take=True)
                 self._drop_surplus(wanted)
-        plan.room = room_of(plan.state, declared) - len(plan.adapters)
-        if plan.room < 0:
-            self._touched[plan] = None
+        self._uncounted[plan] = None
         return unloaded
+
+    def _count(self, declared: Mapping[str, DeclaredAdapter]) -> Steps[None]:
+        """Find out what room pods have that changed."""
+        for number, plan in enumerate(tuple(self._uncounted), 1):
+            self._older.count(plan, declared)
+            if plan.room < 0:
+                self._touched[plan] = None
+            if number % _PODS_AT_ONCE == 0:
+                yield
 
     def _find_changed(
         self, declared: Mapping[str, DeclaredAdapter], changed: dict[str, None]
@@ -146,6 +156,7 @@ class LastingPlaces(PlaceSearch):
         for number, (name, adapter) in enumerate(tuple(declared.items()), 1):
             wanted = self._wanted.get(name)
             known += wanted is not None
+            self._older.declare((adapter,))
             if wanted is None or wanted.adapter is not adapter or self._needs_a_look(wanted):
                 changed[name] = None
             if number % _NAMES_AT_ONCE == 0:
@@ -190,11 +201,12 @@ class LastingPlaces(PlaceSearch):
             state = plan.state
             if adapter is None or name not in state.adapters or not may_be_on(adapter, state):
                 self._change(wanted, plan, take=False)
-        self._weigh(wanted, -1.0)
+        wanted.weigh(-1.0)
         if adapter is None:
             del self._wanted[name]
             listing = [plan for plan in wanted.fits if name in plan.state.adapters]
             self._touched.update(dict.fromkeys(listing))
+            self._uncounted.update(dict.fromkeys(listing))
             return None
         if wanted.adapter is adapter:
             wanted.load = self._worth.load_of(name)
@@ -205,13 +217,13 @@ class LastingPlaces(PlaceSearch):
             for plan in pods:
                 plan.adapters[name] = adapter
                 self._touched[plan] = None
-        self._weigh(wanted, 1.0)
+        wanted.weigh(1.0)
         self._drop_surplus(wanted)
         return wanted
 
     def _change(self, wanted: WantedAdapter, plan: PodPlan, *, take: bool) -> None:
         self._moved[wanted.name] = None
-        self._touched[plan] = None
+        self._touched[plan] = self._uncounted[plan] = None
         super()._change(wanted, plan, take=take)
 
 

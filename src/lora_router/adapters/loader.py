@@ -13,8 +13,7 @@ Rules:
   wait for the adapter because no pod has it. Pods without requests come first.
 - A load that failed is tried again later (``backoff``), and delays nothing else. If it is unknown
   what a pod did, its list is read before its next call.
-- The fleet's lists decide what is loaded. So two loaders at the same time, or one that was started
-  again, do no harm.
+- The fleet's lists decide what is loaded, so that two loaders at the same time do no harm.
 - Work that grows with pods and adapters is done in steps of about a millisecond, with pauses.
 """
 
@@ -25,6 +24,7 @@ from itertools import islice
 
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
+from lora_router.adapters.capacity import may_take_loads
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
@@ -32,8 +32,9 @@ from lora_router.adapters.first_places import MAX_NEW, FirstPlaces, WaitsForAdap
 from lora_router.adapters.outcomes import Outcomes
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.planner import MakesPlans, Planner
-from lora_router.adapters.planning import Plan
-from lora_router.adapters.pod_loads import PodLoads, takes_loads
+from lora_router.adapters.planning import Plan, demand_to_plan
+from lora_router.adapters.pod_loads import PodLoads, withdrawn_on
+from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.retirement import Retirement
 from lora_router.adapters.slices import REST, Slices, Work
 from lora_router.adapters.steps import Surroundings
@@ -99,7 +100,8 @@ class Loader:
         self._look = look
         self._planner = planner or Planner()
         rng = rng or random.Random()
-        self.retirement = Retirement(declarations)
+        removed = RemovedNames(fleet, clock, lambda state: withdrawn_on(self.pods.get(state)))
+        self.retirement = Retirement(declarations, removed)
         self.failures = Failures(clock.now, rng)
         self.tally = Tally()
         self.plan = Plan()
@@ -130,6 +132,8 @@ class Loader:
             clock.now,
             self._dispatch.look_at,
         )
+        self.running = self._dispatch.running
+        """The pods with a call under way."""
         self._unread: dict[PodLoads, None] = {}
         """Pods whose first page has not been read, so that their host memory is unknown."""
         self._planning = False
@@ -140,6 +144,8 @@ class Loader:
         self._planned_at = self._rests_until = float("-inf")
         self._timer: Timer | None = None
         self._declarations = declarations
+        self.on_replaced: Callable[[], Work] | None = None
+        """Returns what is to be done when another router loads."""
         self._new = 0
         """Adapters of the change under way that may have been placed before the next plan."""
         declarations.subscribe_to_names(self._declared)
@@ -214,20 +220,14 @@ class Loader:
         self._outcomes.list_read(pod)
         self._derive(pod)
 
-    def running(self) -> Collection[PodLoads]:
-        """Return the pods with a call under way."""
-        return tuple(self._dispatch.running.values())
-
     # What changed
 
     def _declared(self, names: Collection[str]) -> None:
         replaced = self.retirement.changed(names)
         for name in replaced:
             self.failures.forget_adapter(name)
-        for pod in self.pods.values() if replaced else ():
-            for name in replaced.keys() & pod.state.adapters.keys():
-                pod.ours.setdefault(name, replaced[name])
         for pod in self.pods.values():
+            pod.sources_changed(replaced)
             if pod.leaving is not None and pod.leaving.why != "makes-room":
                 self._dispatch.look_at(pod)
         self._is_stale = self._looks_at_all = True
@@ -243,7 +243,7 @@ class Loader:
     def _pods_changed(self, states: Collection[PodState]) -> None:
         for state in states:
             pod = self.pods.get(state)
-            if not takes_loads(state) or self.fleet.get(state.pod.name) is not state:
+            if not may_take_loads(state) or self.fleet.get(state.pod.name) is not state:
                 if pod is not None:
                     self._forget(pod)
             elif pod is None:
@@ -279,7 +279,7 @@ class Loader:
             self._first.failed(pod, call.name)
         self._dispatch.look_at(pod)
 
-    # The pods
+    # Pods and time
 
     def _add(self, state: PodState) -> None:
         # It may have left with a call under way. It gets no second one at the same time.
@@ -305,11 +305,9 @@ class Loader:
         if pod.call is not None:
             pod.catalog = None
             return
-        failing = self.failures.of_pod(pod.state)
-        pod.derive(self.retirement, failing, in_place=self._options.in_place)
+        failing, now = self.failures.of_pod(pod.state), self._clock.now()
+        pod.derive(self.retirement, failing, now, in_place=self._options.in_place)
         self._dispatch.look_at(pod)
-
-    # Time
 
     def _tick(self) -> None:
         self._timer = self._clock.call_later(TICK_SECONDS, self._tick)
@@ -320,6 +318,8 @@ class Loader:
             self._slices.do(self._first.planned())
         elif not loads and self.loads:
             self._rest()
+            if self.on_replaced is not None:
+                self._slices.do(self.on_replaced())
         if not self.loads:
             if self._first.names:
                 self._look()
@@ -344,10 +344,10 @@ class Loader:
             self._slices.do(self._make_plan())
 
     def _rest(self) -> None:
-        """Start no more calls, because another router loads or this one stops."""
+        """Start no more calls."""
         self._dispatch.clear()
         for pod in self.pods.values():
-            if pod.leaving is not None and pod.call is None:
+            if pod.call is None:
                 self._outcomes.restore(pod)
 
     # Work in steps
@@ -361,7 +361,8 @@ class Loader:
     def _plan_and_apply(self) -> Work:
         began, waiting = self._clock.now(), tuple(self._first.names)
         pods = tuple(state for state, pod in self.pods.items() if pod.is_fit(began))
-        declared, demand = dict(self.retirement.declared), self._demand()
+        declared = dict(self.retirement.declared)
+        demand = demand_to_plan(self._demand(), self.retirement, self.pods.values())
         plan = yield from self._planner.plan(declared, pods, demand, began)
         self.plan = plan
         self._first.renew(waiting, demand)
@@ -372,8 +373,8 @@ class Loader:
             wanted, pod = plan.by_pod[state], self.pods.get(state)
             if pod is not None:
                 pod.plan(wanted)
-                # A pod that loads goes on as planned while only the demand changed. Plans that are
-                # made while a fleet fills differ by chance, and would leave some adapters alone.
+                # While only the demand changed, a pod that loads goes on as planned: plans that are
+                # made while a fleet fills differ by chance.
                 if is_whole or pod.call is None:
                     self._derive(pod)
                 looks += len(wanted) + len(state.adapters)

@@ -25,6 +25,7 @@ from lora_router.adapters.declared import (
 from lora_router.adapters.loader import Loader
 from lora_router.adapters.sources import AllowedSources, SourceError
 from lora_router.fleet.fleet import Fleet
+from lora_router.steps import Steps
 
 COMMAND = "command"
 
@@ -57,6 +58,11 @@ class Orders:
         self._loader = loader
         self._allowed = allowed
         self._fleet = fleet
+        loader.on_replaced = self._end
+
+    def _end(self) -> Steps[None]:
+        """End what commands declared, because another router loads now."""
+        yield from self._declarations.replace_added(COMMAND, ())
 
     @property
     def obeys(self) -> bool:
@@ -108,9 +114,13 @@ class Orders:
         Raises:
             OrderError: It is declared elsewhere, or no pod has it.
         """
-        if self._declarations.discard(COMMAND, name):
+        is_ended = self._declarations.discard(COMMAND, name)
+        declared = self._declarations.get(name) or self._loader.retirement.declared.get(name)
+        if is_ended and declared is not None:
+            stays = f"stays declared by {declared.origin}"
+            return f"{name} is no longer declared by {COMMAND}, and {stays}"
+        if is_ended:
             return f"{name} is no longer declared, and unloaded when its last request has ended"
-        declared = self._declarations.get(name)
         if declared is not None:
             raise OrderError(f"{name!r} is declared by {declared.origin}: remove it there")
         if not self._fleet.serving(name).is_adapter:

@@ -16,6 +16,8 @@ Rules:
   the order of rendezvous hashing, in which routing takes them too.
 - A pod without room gives up the idle adapter whose copy there is worth least. Pinned adapters keep
   one copy.
+- A new version takes the place of an older one only if nothing else is free (``older_copies``): the
+  last older copy also stays if another adapter can be evicted for the new one.
 - In a large fleet, an adapter is considered for its first pods in that order, and for as many
   further ones as it needs.
 """
@@ -26,19 +28,16 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TypeAlias
 
-from lora_router.adapters.capacity import room_of
 from lora_router.adapters.copies import FILL_SECONDS, SWAP_SECONDS, CopyWorth
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.demand import Demand
-from lora_router.adapters.pod_plan import PodPlan
-from lora_router.adapters.wanted_adapter import FitPods, WantedAdapter, may_be_on
-from lora_router.fleet.adapter_beliefs import AWAY
+from lora_router.adapters.older_copies import OlderCopies
+from lora_router.adapters.pod_plan import PodPlan, Victim
+from lora_router.adapters.swaps import SWAP, lower_rank, may_take, pays, rank_of
+from lora_router.adapters.wanted_adapter import FitPods, WantedAdapter, may_be_on, why_kept
 from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
-SWAP = 12.0
-"""How many times as much as the evicted copy another one must be worth. A lower value makes the
-loader follow chance."""
 _CLEARLY = SWAP / 8
 """No copy is worth adding to a full fleet that is not worth so many times the cheapest one. Copies
 that are added make others cheaper: therefore less than ``SWAP``."""
@@ -98,12 +97,15 @@ class PlaceSearch:
         self._plans: list[PodPlan] = []
         self._wanted: dict[str, WantedAdapter] = {}
         self._fits: dict[tuple[str, WantedPods], FitPods] = {}
+        self._older = OlderCopies()
         self._worth = CopyWorth(demand, 0.0)
         self._fleet_active = self._fleet_load = 0.0
         self._most_slots = 1.0
         """Slots of the pod that has most."""
         self._looks = 0
         """Work of this step, in pods that were looked at."""
+        self._has_needed = False
+        """Whether the operator wants several copies of some adapters."""
         self._with_room = 0
         """Pods with room."""
         self._least_lost = math.inf
@@ -127,7 +129,7 @@ class PlaceSearch:
         ]
         kept.sort(key=lambda each: -each[0])
         return [
-            Place(adapter, plan.state, _why_kept(adapter), lost * SWAP_SECONDS)
+            Place(adapter, plan.state, why_kept(adapter), lost * SWAP_SECONDS)
             for lost, adapter in kept
         ]
 
@@ -136,18 +138,20 @@ class PlaceSearch:
         names: set[str] = set()
         for number, adapter in enumerate(self._declared):
             names.add(adapter.served_name)
+            self._older.declare((adapter,))
             if number % _NAMES_AT_ONCE == _NAMES_AT_ONCE - 1:
                 yield
         self._plans = plans = []
         for number, state in enumerate(self._states):
-            plans.append(PodPlan(state, room_of(state, names)))
+            plans.append(PodPlan(state, 0))
+            self._older.count(plans[-1], names)
             if number % _AT_ONCE == 0:
                 yield
         load = active = 0.0
         for number, adapter in enumerate(self._declared):
             wanted = self._want(adapter)
             load += wanted.load
-            active += _active(wanted.load)
+            active += wanted.active
             if number % _ROWS_AT_ONCE == 0:
                 yield
         if plans:
@@ -169,6 +173,7 @@ class PlaceSearch:
         most = len(found) if pods.copies is None else min(pods.copies, len(found))
         needed = most if pods.everywhere or pods.copies is not None else min(self._min_copies, most)
         name = adapter.served_name
+        self._has_needed = self._has_needed or needed > 1
         wanted = WantedAdapter(adapter, found, needed, most, self._worth.load_of(name))
         self._wanted[name] = wanted
         return wanted
@@ -188,7 +193,7 @@ class PlaceSearch:
                 looks = 0
                 yield
         for number, wanted in enumerate(self._wanted.values()):
-            self._weigh(wanted, 1.0)
+            wanted.weigh(1.0)
             self._drop_surplus(wanted)
             if number % _ROWS_AT_ONCE == 0:
                 yield
@@ -252,7 +257,8 @@ class PlaceSearch:
         """
         worth = self._worth_on(wanted, self._most_slots)
         is_worth_it = self._with_room > 0 or worth > _CLEARLY * self._least_lost
-        return is_worth_it or self._is_first_use(wanted)
+        is_worth_it = is_worth_it or (self._has_needed and len(wanted.pods) < wanted.needed)
+        return is_worth_it or self._is_first_use(wanted) or bool(self._older.of(wanted.name))
 
     def _add_copy(self, wanted: WantedAdapter) -> bool:
         """Add a copy of an adapter where it fits best. Return whether it fits anywhere."""
@@ -263,6 +269,7 @@ class PlaceSearch:
         found = self._best(wanted, wanted.order_of_pods())
         if found is None and copies < wanted.needed and len(wanted.order) < len(wanted.fits):
             found = self._best(wanted, wanted.fits)
+        found = self._or_older(wanted, found)
         if found is None:
             return False
         plan, victim = found
@@ -271,7 +278,8 @@ class PlaceSearch:
             self._change(self._wanted[victim], plan, take=False)
         self._change(wanted, plan, take=True)
         if wanted.name not in plan.state.adapters:
-            reason = self._why(wanted, copies, swapped=victim is not None)
+            waits = wanted.name in self._demand.waiting
+            reason = wanted.why(copies, waits=waits, swapped=victim is not None)
             is_second = copies == 1 and victim is None
             seconds = FILL_SECONDS if is_second else SWAP_SECONDS
             saves = worth * self._worth.asked_share(wanted.name) * seconds
@@ -298,13 +306,11 @@ class PlaceSearch:
             worth, waits = known
             if plan.room <= 0:
                 self._looks += plan.looks
-                found = plan.victim(self._lost)
+                found = self._found(wanted, plan, worth)
                 if found is None:
                     continue
                 victim, lost = found
-                if not first_use and not self._pays(plan.state, worth, lost):
-                    continue
-            elif not first_use and not self._pays(plan.state, worth, None):
+            elif not first_use and not pays(plan.state, worth):
                 continue
             pressure = plan.pressure(self._fleet_active, self._fleet_load)
             price = lost + usual * pressure + waits
@@ -312,12 +318,40 @@ class PlaceSearch:
                 best, least = (plan, victim), price
         return best
 
-    def _pays(self, state: PodState, worth: float, lost: float | None) -> bool:
-        """Return whether a copy saves more than its load costs the requests on the pod."""
-        stall = state.beliefs.load_seconds[AWAY] * state.in_flight
-        if lost is None:
-            return worth * FILL_SECONDS > stall
-        return worth > SWAP * lost and (worth - lost) * SWAP_SECONDS > stall
+    def _or_older(
+        self, wanted: WantedAdapter, found: tuple[PodPlan, str | None] | None
+    ) -> tuple[PodPlan, str | None] | None:
+        """Return a pod whose older copy makes way for an adapter, if what was found costs more."""
+        older = self._older.of(wanted.name)
+        if not older or (found is not None and (found[1] is None or len(older) < 2)):
+            return found
+        self._looks += len(older)
+        pods = [plan for plan in older if plan.room <= 0 and wanted.may_get(plan)]
+        pods = [each for each in pods if pays(each.state, self._worth_on(wanted, each.slots))]
+        if not pods:
+            return found
+        best = min(pods, key=lambda plan: plan.pressure(self._fleet_active, self._fleet_load))
+        self._older.give_way(best)
+        return best, None
+
+    def _found(self, wanted: WantedAdapter, plan: PodPlan, worth: float) -> Victim | None:
+        """Return what an adapter may evict on a pod for one more copy."""
+        victim = plan.victim(self._lost)
+        if victim is None or self._is_first_use(wanted):
+            return victim
+        rank, state = rank_of(len(wanted.pods) + 1, wanted.needed), plan.state
+        if may_take(rank, self._rank(victim[0]), state, worth, victim[1]):
+            return victim
+        lower = lower_rank(rank)
+        if lower is None or not self._has_needed or not pays(state, worth):
+            return None
+        self._looks += len(plan.adapters)
+        return plan.victim_among(self._lost, lambda name: self._rank(name) == lower)
+
+    def _rank(self, name: str) -> int:
+        """Return the rank of the next copy that an adapter loses."""
+        wanted = self._wanted[name]
+        return rank_of(len(wanted.pods), wanted.needed)
 
     def _shrink(self, plans: Sequence[PodPlan]) -> Steps[None]:
         """Take adapters off pods that have more than fit."""
@@ -344,7 +378,7 @@ class PlaceSearch:
         )
 
     def _change(self, wanted: WantedAdapter, plan: PodPlan, *, take: bool) -> None:
-        self._weigh(wanted, -1.0)
+        wanted.weigh(-1.0)
         if take:
             wanted.pods[plan] = None
             wanted.slots += plan.slots
@@ -355,38 +389,12 @@ class PlaceSearch:
             wanted.slots -= plan.slots
             plan.remove(wanted.name)
             self._with_room += plan.room == 1
-        self._weigh(wanted, 1.0)
-
-    def _weigh(self, wanted: WantedAdapter, sign: float) -> None:
-        """Count what an adapter asks of its pods, evenly."""
-        copies = len(wanted.pods)
-        if copies:
-            active, load = sign * _active(wanted.load) / copies, sign * wanted.load / copies
-            for plan in wanted.pods:
-                plan.weigh(active, load)
+        wanted.weigh(1.0)
 
     def _urgency(self, wanted: WantedAdapter) -> tuple[bool, float]:
         """Return what orders adapters by how urgently they need their next copy."""
-        return not self._is_first_use(wanted), -self._worth_on(wanted, self._most_slots)
+        is_first = self._is_first_use(wanted) or wanted.name in self._demand.replacing
+        return not is_first, -self._worth_on(wanted, self._most_slots)
 
     def _is_first_use(self, wanted: WantedAdapter) -> bool:
         return not wanted.pods and wanted.name in self._demand.waiting
-
-    def _why(self, wanted: WantedAdapter, copies: int, *, swapped: bool) -> str:
-        adapter = wanted.adapter
-        if not copies and wanted.name in self._demand.waiting:
-            return "first-use"
-        if copies < wanted.needed:
-            return "everywhere" if adapter.pods.everywhere else "copies"
-        return "demand" if swapped else "spare-memory"
-
-
-def _why_kept(adapter: DeclaredAdapter) -> str:
-    if adapter.pods.everywhere:
-        return "everywhere"
-    return "pinned" if adapter.pinned else "copies"
-
-
-def _active(load: float) -> float:
-    """Return how many slots an adapter takes on average, if its requests share one."""
-    return 1.0 - math.exp(-load)

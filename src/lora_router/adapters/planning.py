@@ -1,11 +1,13 @@
 """What belongs where, for the loader: made in steps of about a millisecond."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place
+from lora_router.adapters.pod_loads import PodLoads
+from lora_router.adapters.retirement import Retirement
 from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
@@ -45,3 +47,18 @@ def plan_in_steps(places: Iterable[Place], pods: Sequence[PodState], demand: Dem
             by_name.setdefault(name, []).append(place.state)
         yield
     return Plan(by_pod, by_name, demand)
+
+
+def demand_to_plan(demand: Demand, retirement: Retirement, pods: Iterable[PodLoads]) -> Demand:
+    """Return the demand for declared adapters, with what is known of their older versions."""
+    replacing = set()
+    for pod in pods:
+        leaving, call = pod.leaving, pod.call
+        if leaving is not None and leaving.why == "replaced":
+            successor = retirement.successor(leaving.name)
+            if successor is not None:
+                replacing.add(successor.served_name)
+        elif call is not None and call.action == "load":
+            replacing.add(call.name)
+    loads = retirement.with_older(demand.loads)
+    return replace(demand, loads=loads, replacing=replacing)

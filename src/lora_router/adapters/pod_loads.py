@@ -7,29 +7,23 @@ from typing import Literal, TypeAlias
 
 from lora_router.adapters.backoff import Failure
 from lora_router.adapters.calls import Call
-from lora_router.adapters.capacity import LOADING_ENGINES, capacity_of
+from lora_router.adapters.capacity import capacity_of
 from lora_router.adapters.pace import StallBudget
 from lora_router.adapters.places import Place
 from lora_router.adapters.retirement import Retirement
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.pod_state import PodState
 
-Why: TypeAlias = Literal["makes-room", "outdated", "misplaced"]
+Why: TypeAlias = Literal["makes-room", "outdated", "misplaced", "replaced"]
 """Why an adapter is about to be unloaded:
 
 - ``makes-room``: another one needs its place.
 - ``outdated``: it is declared no longer.
-- ``misplaced``: its declaration has fewer copies than before, other pods, or another base model.
+- ``misplaced``: its declaration has fewer copies, other pods, or another base model.
+- ``replaced``: it is an older version that is still in use, and the new one has no other place.
 """
 
 _NO_PLACES: Mapping[str, Place] = MappingProxyType({})
-
-
-def takes_loads(state: PodState) -> bool:
-    """Return whether a pod could be loaded: it is ready, and its list can be read."""
-    pod = state.pod
-    can_be_read = state.models_known and pod.models is None
-    return pod.ready and can_be_read and pod.engine in LOADING_ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,6 @@ class PodLoads:
     """The record of one pod. The loader writes to it."""
 
     __slots__ = (
-        "belonged",
         "blocked_reason",
         "blocked_told",
         "blocked_until",
@@ -55,6 +48,7 @@ class PodLoads:
         "called_at",
         "catalog",
         "first",
+        "is_planned",
         "leaving",
         "lost",
         "misplaced",
@@ -78,16 +72,16 @@ class PodLoads:
         """How much loads may still stall it."""
         self.wanted: Mapping[str, Place] = _NO_PLACES
         """What belongs there by served name, the most urgent first."""
-        self.belonged: set[str] = set()
-        """What has belonged there by some plan, as long as the pod lists it. Other adapters that it
-        lists are not the loader's."""
+        self.is_planned = False
+        """Whether some plan knew it. Until then, it is unknown what belongs there."""
         self.missing: dict[str, Place] = {}
         """What of it must be loaded, in the same order. What fails there comes last."""
         self.first: dict[str, float] = {}
         """What is loaded there before all else, because requests wait for it and no pod has it, and
         when it was asked for first (``first_places``)."""
-        self.retiring: dict[str, None] = {}
-        """What it lists and what is to be unloaded: older versions, removed declarations."""
+        self.retiring: dict[str, float] = {}
+        """What it lists and what is to be unloaded (older versions, removed declarations), and
+        since when."""
         self.misplaced: dict[str, None] = {}
         """What it lists and what belongs elsewhere by its declaration."""
         self.catalog: Catalog | None = None
@@ -128,8 +122,7 @@ class PodLoads:
     @property
     def free(self) -> int:
         """How many more adapters its host memory holds. What is about to leave is still there."""
-        withdrawn = (self.leaving is not None) + len(self.lost)
-        return capacity_of(self.state) - len(self.state.adapters) - withdrawn
+        return capacity_of(self.state) - len(self.state.adapters) - len(withdrawn_on(self))
 
     @property
     def has_known_memory(self) -> bool:
@@ -142,13 +135,14 @@ class PodLoads:
         return self.blocked_until <= now and self.has_known_memory
 
     def derive(
-        self, retirement: Retirement, failing: Mapping[str, Failure], *, in_place: bool
+        self, retirement: Retirement, failing: Mapping[str, Failure], now: float, *, in_place: bool
     ) -> None:
         """Find out again what is missing and what must go.
 
         Args:
             retirement: Knows what is declared.
             failing: What fails on the pod.
+            now: Seconds, monotonic.
             in_place: Whether a changed source replaces the adapter under its name.
         """
         state = self.state
@@ -163,21 +157,26 @@ class PodLoads:
         last = [name for name in failing if name in self.missing]
         for name in sorted(last, key=lambda name: failing[name].next_at):
             self.put_last(name)
-        self.retiring = {name: None for name in listed if retirement.is_outdated(name)}
+        since = self.retiring
+        self.retiring = {
+            name: since.get(name, now) for name in listed if retirement.is_outdated(name)
+        }
+        for name in self.retiring:
+            retirement.saw_older(name)
         self.misplaced = {
             name: None
-            for name in listed
-            if name in self.belonged
-            and name not in self.wanted
-            and retirement.is_bound_elsewhere(name, state)
+            for name in (listed if self.is_planned else ())
+            if name not in self.wanted and retirement.is_bound_elsewhere(name, state)
         }
 
     def plan(self, wanted: Mapping[str, Place]) -> None:
         """Take in what belongs there by a new plan. ``derive`` is to be called then."""
-        leaving = None if self.leaving is None else self.leaving.name
-        listed = self.state.adapters
-        kept = {name for name in self.belonged if name in listed or name == leaving}
-        self.wanted, self.belonged = wanted, kept | wanted.keys()
+        self.wanted, self.is_planned = wanted, True
+
+    def sources_changed(self, before: Mapping[str, str]) -> None:
+        """Note from where it loaded what has other sources now, unless that is known better."""
+        for name in before.keys() & self.state.adapters.keys() if before else ():
+            self.ours.setdefault(name, before[name])
 
     def put_last(self, name: str) -> None:
         """Load what is missing before an adapter that fails there."""
@@ -209,3 +208,10 @@ class PodLoads:
             # Nothing else changed, so that the rest need not be derived again.
             self.missing.pop(name, None)
             self.catalog = now
+
+
+def withdrawn_on(pod: PodLoads | None) -> tuple[str, ...]:
+    """Return what a pod has and the fleet does not list, because it gets no more requests there."""
+    if pod is None:
+        return ()
+    return pod.lost if pod.leaving is None else (pod.leaving.name, *pod.lost)

@@ -1,9 +1,13 @@
 """What is planned for the host memory of one pod."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.fleet.pod_state import PodState
+
+Victim: TypeAlias = tuple[str, float]
+"""An adapter to evict, and what is lost with it."""
 
 
 class PodPlan:
@@ -36,7 +40,7 @@ class PodPlan:
         """Slots that they are expected to take on average."""
         self.load = 0.0
         """Requests that they are expected to bring on average."""
-        self._cheapest: tuple[str, float] | None = None
+        self._cheapest: Victim | None = None
         self._loaded: dict[str, None] = {}
         """Those of them that it has loaded."""
 
@@ -97,7 +101,7 @@ class PodPlan:
         """How many adapters ``victim`` probably looks at."""
         return 1 if self._cheapest is not None else len(self._loaded)
 
-    def victim(self, lost: "Callable[[str, PodPlan], float]") -> tuple[str, float] | None:
+    def victim(self, lost: "Lost") -> Victim | None:
         """Return the adapter to evict, and what is lost with it; ``None``: none may be evicted.
 
         Args:
@@ -106,14 +110,29 @@ class PodPlan:
         found = self._cheapest
         if found is not None and lost(found[0], self) == found[1] and self.is_idle(found[0]):
             return found
-        best, least = "", (True, float("inf"))
         # What was added is worth more than what comes later.
-        for name in self._loaded:
+        self._cheapest = self._least(self._loaded, lost)
+        return self._cheapest
+
+    def victim_among(self, lost: "Lost", fits: Callable[[str], bool]) -> Victim | None:
+        """Return the one of some adapters to evict. It costs a look at each one.
+
+        Args:
+            lost: As in ``victim``.
+            fits: Returns whether an adapter is one of them.
+        """
+        return self._least(filter(fits, self._loaded), lost)
+
+    def _least(self, names: Iterable[str], lost: "Lost") -> Victim | None:
+        best, least = "", (True, float("inf"))
+        for name in names:
             price = lost(name, self)
             if price < float("inf"):
                 # One that is in use has to wait until its requests have ended.
                 key = not self.is_idle(name), price
                 if key < least:
                     best, least = name, key
-        self._cheapest = (best, least[1]) if best else None
-        return self._cheapest
+        return (best, least[1]) if best else None
+
+
+Lost: TypeAlias = Callable[[str, PodPlan], float]

@@ -7,22 +7,35 @@ What was removed while no router ran is not known either.
 from collections.abc import Callable, Collection, Mapping
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter, plain_name
+from lora_router.adapters.declared import DeclaredAdapter, plain_name
+from lora_router.adapters.demand import InheritedLoads
+from lora_router.adapters.removed_names import RemovedNames
 from lora_router.adapters.wanted_adapter import may_be_on
 from lora_router.fleet.pod_state import PodState
+
+_OLDER = 3
+"""Older versions of one adapter of which the demand is known. Changes that follow each other
+quickly make some that no pod ever loads."""
 
 
 class Retirement:
     """Knows which served names were declared, and are not any more."""
 
-    def __init__(self, declarations: Declarations) -> None:
-        """Learn what is declared. ``changed`` follows it from then on."""
+    def __init__(self, declarations: Declarations, removed: RemovedNames) -> None:
+        """Learn what is declared. ``changed`` follows it from then on.
+
+        Args:
+            declarations: The declared adapters.
+            removed: Remembers which names were declared.
+        """
         self._declarations = declarations
+        self._removed = removed
         self._known: dict[str, DeclaredAdapter] = {}
         """The declared adapters by name."""
         self._kept: dict[str, DeclaredAdapter] = {}
         """The old versions that still get requests, by name."""
-        self._removed: dict[str, None] = {}
+        self._older: dict[str, tuple[str, ...]] = {}
+        """By name: older versions, the last one first, of which the demand is known."""
         self.declared: dict[str, DeclaredAdapter] = {}
         """The declared adapters by served name."""
         self.changed([adapter.name for adapter in declarations])
@@ -39,22 +52,44 @@ class Retirement:
             kept = self._kept.pop(name, None)
             if kept is not None:
                 del self.declared[kept.served_name]
-                self._removed[kept.served_name] = None
+                self._removed.add(kept.served_name)
             before, now = self._known.pop(name, None), self._declarations.named(name)
             if before is not None and (now is None or now.served_name != before.served_name):
                 self.declared.pop(before.served_name, None)
-                self._removed[before.served_name] = None
+                self._removed.add(before.served_name)
+                self.saw_older(before.served_name)
             elif before is not None and now is not None and now.source != before.source:
                 replaced[now.served_name] = before.source
-            if now is not None:
+            if now is None:
+                self._older.pop(name, None)
+            else:
                 self._known[name] = self.declared[now.served_name] = now
-                self._removed.pop(now.served_name, None)
+                self._removed.discard(now.served_name)
             kept = self._declarations.kept(name)
             if kept is not None:
                 self._kept[name] = self.declared[kept.served_name] = kept
-                self._removed.pop(kept.served_name, None)
-        self._forget_oldest()
+                self._removed.discard(kept.served_name)
         return replaced
+
+    def saw_older(self, name: str) -> None:
+        """Note that pods may have an older version of a declared adapter."""
+        adapter = self.successor(name)
+        if adapter is not None:
+            older = self._older.get(adapter.name, ())
+            if name not in older:
+                self._older[adapter.name] = (name, *older[: _OLDER - 1])
+
+    def with_older(self, loads: Mapping[str, float]) -> Mapping[str, float]:
+        """Return loads by served name in which older versions count for the declared ones."""
+        return InheritedLoads(loads, self._older_than) if self._older else loads
+
+    def _older_than(self, served: str) -> Collection[str]:
+        """Return the older versions of a declared adapter of which the demand is known."""
+        adapter = self.declared.get(served)
+        if adapter is None or self._known.get(adapter.name) is not adapter:
+            return ()
+        older = self._older.get(adapter.name, ())
+        return [each for each in older if each != served and each not in self.declared]
 
     def named(self, name: str) -> DeclaredAdapter | None:
         """Return the declared adapter of a name."""
@@ -62,12 +97,7 @@ class Retirement:
 
     def remove(self, name: str) -> None:
         """Let pods no longer serve a name, although it was never declared."""
-        self._removed[name] = None
-        self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        while len(self._removed) > MAX_DECLARED:
-            del self._removed[next(iter(self._removed))]
+        self._removed.add(name)
 
     def is_outdated(self, name: str) -> bool:
         """Return whether pods should no longer serve a name."""
@@ -95,10 +125,10 @@ class Retirement:
     def may_make_room(self, name: str) -> bool:
         """Return whether the loader may unload a name for another one.
 
-        It is declared and not pinned, or it was declared.
+        It is declared and not pinned, or it was declared. An older version is as its successor.
         """
-        adapter = self.declared.get(name)
-        return self.is_outdated(name) if adapter is None else not adapter.pinned
+        adapter = self.declared.get(name) or self.successor(name)
+        return name in self._removed if adapter is None else not adapter.pinned
 
 
 MayLeave = Callable[[str], bool]

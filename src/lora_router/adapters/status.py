@@ -92,7 +92,7 @@ def rows_in_steps(
         wanted: Returns whether an adapter is of interest.
     """
     loading: dict[str, list[str]] = {}
-    for pod in loader.running():
+    for pod in loader.running.values():
         if pod.call is not None and pod.call.action == "load":
             loading.setdefault(pod.call.name, []).append(pod.state.pod.name)
     counts = FitCounts(loader.fleet, partial(why_blocked, loader))

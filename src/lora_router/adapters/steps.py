@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.places import Place
-from lora_router.adapters.pod_loads import PodLoads, Why
+from lora_router.adapters.pod_loads import Leaving, PodLoads, Why
 from lora_router.adapters.retirement import Retirement
 from lora_router.fleet.adapter_beliefs import AWAY
 from lora_router.fleet.fleet import Fleet
@@ -27,6 +27,15 @@ REASONS: tuple[Reason, ...] = ("stall", "memory", "failing", "cannot-load", "unr
 """
 URGENT = 3.0
 """A load that saves so many times the seconds of waiting that it costs is done at once."""
+IDLE_SECONDS = 30.0
+"""For how long the last copy of an older version, which is to be replaced, is withdrawn only if it
+has no requests. A higher value makes fewer requests wait, and lets some wait for longer for a new
+version."""
+DRAIN_SECONDS = 15.0
+"""For how long requests wait, for it or for what is to be loaded there, until those in flight have
+ended. Then it serves again."""
+AT_ONCE = 4
+"""Of so many copies of an older version, one is replaced at a time."""
 SERVING = 0.1
 """Requests in flight on a pod from which on it serves, if it has none at the moment."""
 _LOOKS = 64
@@ -130,6 +139,9 @@ def _steps_in_order(
     missing = _step_of_missing(pod, now, around)
     if missing is not None:
         yield missing
+    for name, since in pod.retiring.items():
+        if _may_be_replaced(pod, name, since, now, around):
+            yield _pause(pod, name, now, around) or Withdraw(name, "replaced")
     for name in pod.misplaced:
         # What is missing is not delayed until the last request of another adapter has ended.
         if not (pod.missing and in_use(pod.state, name)) and _may_leave(pod, name, around):
@@ -163,10 +175,16 @@ def _step_of_leaving(pod: PodLoads, now: float, around: Surroundings) -> Step:
         return Restore(name)  # It is declared again.
     if why == "misplaced" and not _may_leave(pod, name, around):
         return Restore(name)
+    if why == "replaced" and not _is_replaced(pod, name, around):
+        return Restore(name)
     if now < leaving.due:
         return Wait(leaving.due, "")
     if in_use(pod.state, name):
-        waits = why == "outdated" or (why == "misplaced" and not pod.missing)
+        waits = (
+            why == "outdated"
+            or (why == "misplaced" and not pod.missing)
+            or (why == "replaced" and _may_drain(pod, leaving, now, around))
+        )
         return Wait(now + _AGAIN_SECONDS, "in-use") if waits else Restore(name)
     if why == "makes-room" and around.is_held(name):
         return Restore(name)
@@ -228,6 +246,9 @@ def _least_useful(pod: PodLoads, now: float, around: Surroundings) -> str | None
     for name in state.adapters:
         if name in pod.wanted or not around.retirement.may_make_room(name):
             continue
+        is_older = around.retirement.is_outdated(name) and not _may_retire(name, around)
+        if is_older and not pod.first:
+            continue  # It serves until the new version does, if nobody waits for another adapter.
         if in_use(state, name) or around.is_held(name):
             continue
         if _pause(pod, name, now, around) is not None:
@@ -261,3 +282,53 @@ def _may_retire(name: str, around: Surroundings) -> bool:
         and bool(around.fleet.serving(successor.served_name).pods)
         and around.may_leave(name)
     )
+
+
+def _may_be_replaced(
+    pod: PodLoads, name: str, since: float, now: float, around: Surroundings
+) -> bool:
+    """Return whether an older version makes way for the new one, although it gets requests.
+
+    It does where the new one belongs and has no other room, on some pods at a time. The last copy
+    does only if the new version belongs nowhere else.
+    """
+    successor = around.retirement.successor(name)
+    if successor is None or successor.share < 100 or pod.free > 0:
+        return False
+    new = successor.served_name
+    place = pod.missing.get(new)
+    if place is None or around.failures.of_adapter(new):
+        return False
+    is_due = pod.budget.ready_at(now) <= now or not is_serving(pod, around)
+    if not (is_due or new in pod.first or _is_urgent(pod, place, around)):
+        return False
+    fleet, places = around.fleet, around.places.get(new, ())
+    copies = len(fleet.serving(name).pods)
+    if copies > 1:
+        most = max(1, copies // AT_ONCE)
+        changing = (each for each in places if _has_neither(each, name, new))
+        return next(islice(changing, most - 1, None), None) is None
+    if fleet.serving(new).pods or around.is_held(name):
+        return False
+    if any(each is not pod.state for each in places):
+        return False
+    return now >= since + IDLE_SECONDS or not in_use(pod.state, name)
+
+
+def _has_neither(state: PodState, old: str, new: str) -> bool:
+    return old not in state.adapters and new not in state.adapters
+
+
+def _is_replaced(pod: PodLoads, name: str, around: Surroundings) -> bool:
+    """Return whether an older version that was withdrawn is still to make way for the new one."""
+    successor = around.retirement.successor(name)
+    if successor is None or around.is_held(name):
+        return False
+    return successor.served_name in pod.missing
+
+
+def _may_drain(pod: PodLoads, leaving: Leaving, now: float, around: Surroundings) -> bool:
+    """Return whether an older version may go on to end its requests before it is unloaded."""
+    if around.fleet.serving(leaving.name).pods and not pod.first:
+        return True
+    return now < leaving.due + DRAIN_SECONDS

@@ -1,5 +1,6 @@
 """An adapter in the search for places (``places``)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,6 +47,37 @@ class WantedAdapter:
         """Its served name."""
         return self.adapter.served_name
 
+    @property
+    def active(self) -> float:
+        """How many slots it takes on average, if its requests share one."""
+        return 1.0 - math.exp(-self.load)
+
+    def weigh(self, sign: float) -> None:
+        """Count what it asks of its pods, evenly, or no longer (-1)."""
+        copies = len(self.pods)
+        if copies:
+            active, load = sign * self.active / copies, sign * self.load / copies
+            for plan in self.pods:
+                plan.weigh(active, load)
+
+    def may_get(self, plan: PodPlan) -> bool:
+        """Return whether it may get a copy on a pod."""
+        return plan not in self.pods and may_be_on(self.adapter, plan.state)
+
+    def why(self, copies: int, *, waits: bool, swapped: bool) -> str:
+        """Return why it gets one more copy (``places.Place.reason``).
+
+        Args:
+            copies: How many it has.
+            waits: Whether requests wait because no pod has it.
+            swapped: Whether another adapter loses a copy for it.
+        """
+        if not copies and waits:
+            return "first-use"
+        if copies < self.needed:
+            return "everywhere" if self.adapter.pods.everywhere else "copies"
+        return "demand" if swapped else "spare-memory"
+
     def order_of_pods(self) -> Sequence[PodPlan]:
         """Return the pods to consider for a copy, in order."""
         if not self.order:
@@ -59,3 +91,10 @@ class WantedAdapter:
 def may_be_on(adapter: DeclaredAdapter, state: PodState) -> bool:
     """Return whether an adapter may be on a pod."""
     return adapter.base_model in state.base_models and adapter.pods.admits(state.pod)
+
+
+def why_kept(adapter: DeclaredAdapter) -> str:
+    """Return why an adapter keeps a copy that is loaded (``places.Place.reason``)."""
+    if adapter.pods.everywhere:
+        return "everywhere"
+    return "pinned" if adapter.pinned else "copies"

@@ -167,7 +167,8 @@ class LoaderStep(Struct, kw_only=True, gc=False):
         str,
         Meta(
             description="Why: `everywhere`, `copies`, `demand`, `first-use`, `pinned`, "
-            "`spare-memory`; of an unload `removed`, `older-version`, `makes-room`, `misplaced`."
+            "`spare-memory`; of an unload `removed`, `older-version`, `makes-room`, "
+            "`misplaced`, `replaced`."
         ),
     ] = ""
     put_off: Annotated[

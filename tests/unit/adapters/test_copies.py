@@ -28,3 +28,12 @@ def test_the_first_copy_of_a_rare_adapter_is_worth_more_than_the_second_of_a_usu
     first = _WORTH.of("rare", 0, slots=0, more=2)
     assert first == pytest.approx(0.03 * NOWHERE)
     assert first > _WORTH.of("usual", 1, slots=4, more=4)
+
+
+def test_a_copy_that_the_operator_wants_is_worth_less_than_first_ones_and_more_than_others() -> (
+    None
+):
+    least_first = _WORTH.of("never-asked", 0, slots=0, more=4, needed=2)
+    for name in ("hot", "usual", "rare", "never-asked"):
+        assert _WORTH.of(name, 1, slots=1, more=4, needed=2) < least_first
+        assert _WORTH.of(name, 1, slots=1, more=4, needed=2) > _WORTH.of("usual", 1, 4, 4)

@@ -6,6 +6,7 @@ from lora_router.adapters.calls import Call, Outcome
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.planner import Planner
 from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.pod_state import PodState
 from lora_router.routing.selector import parse_selector
 from tests.fleet import make_pod
 from tests.unit.adapters.loading import Loading, adapter
@@ -43,6 +44,9 @@ class Pods(Loading):
 
     def having(self) -> list[int]:
         return [number for number in (1, 2, 3) if "sql" in self.loaded(number)]
+
+    def names_on(self, *states: PodState) -> list[str]:
+        return [name for state in states for name in self.pods.names(state)]
 
     def done(self) -> list[tuple[str, str]]:
         return [(call.action, call.state.pod.name) for call in self.pods.calls]
@@ -106,17 +110,49 @@ def test_it_stays_while_it_cannot_be_loaded_where_it_belongs() -> None:
     assert pods.having() == [2]
 
 
-def test_copies_that_this_loader_did_not_place_are_left_alone() -> None:
-    """They may be from the command lines of the pods."""
+@pytest.mark.parametrize(
+    ("declared", "left"),
+    [(copies(1), 1), (copies(2), 2), (on("pod=2"), 1), (sql(), 3)],
+)
+def test_it_does_not_matter_who_loaded_a_declared_adapter(
+    declared: DeclaredAdapter, left: int
+) -> None:
+    """A router before this one did, the pods' command lines, or somebody by hand."""
+    pods = Pods(adapter("other"), listed=("sql", "by-hand"))
+    assert pods.having() == [1, 2, 3]
+
+    pods.declare(declared)
+
+    assert len(pods.having()) == left
+    pods.run(600.0)
+    assert len(pods.having()) == left
+    assert all("by-hand" in pods.loaded(number) for number in (1, 2, 3))
+
+
+def test_a_router_that_is_started_unloads_what_is_on_pods_of_another_base_model() -> None:
+    pods = Pods(adapter("x"), listed=("sql",))
+    other = pods.state(3)
+    pods.fleet.put_models(other, [ServedModel("other"), ServedModel("sql", "other")])
+    pods.declare(sql(base_model="other"))
+    assert pods.having() == [3]
+
+
+def test_nothing_is_misplaced_on_a_pod_of_which_no_plan_knows() -> None:
+    """The pages of some pods are read later than those of others."""
     pods = Pods(copies(1))
     [has] = pods.having()
-    other = 1 + has % 3
-    pods.pods.listed[pods.state(other)]["sql"] = ""
-    pods.pods.show(pods.state(other))
+    before = pods.state(has)
+    pods.fleet.upsert(make_pod(4))
+    new = pods.state(4)
+    pods.pods.listed[new] = {"sql": ""}
+    pods.pods.show(new)
+    pods.run(60.0)
+    assert pods.names_on(before, new) == ["sql", "sql"]
 
-    pods.run(600.0)
+    pods.scrape(new)
+    pods.run(10.0)
 
-    assert pods.having() == sorted((has, other))
+    assert len(pods.names_on(before, new)) == 1
 
 
 def test_further_copies_of_an_adapter_without_a_number_stay() -> None:

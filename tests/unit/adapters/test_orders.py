@@ -30,6 +30,31 @@ def test_an_adapter_with_an_allowed_source_is_loaded_until_it_is_unloaded() -> N
     assert loading.everywhere() == set()
 
 
+def test_what_a_command_declares_ends_when_another_router_loads() -> None:
+    this_one_loads = True
+    loading = Loading(2, is_loader=lambda: this_one_loads)
+    orders = _orders(loading, "s3://lora")
+    loading.run(1.0)
+    orders.load("sql", "s3://lora/sql", None, 1)
+    loading.declarations.replace("file", adapters(1))
+    loading.run(1.0)
+
+    this_one_loads = False
+    loading.run(2.0)
+    assert [each.name for each in loading.declarations] == ["a0"]
+
+    # An order to the other router unloads it.
+    for state in loading.fleet:
+        loading.pods.listed[state] = {"a0": ""}
+        loading.pods.show(state)
+    this_one_loads = True
+    loading.run(10.0)
+    assert loading.everywhere() == {"a0"}
+    orders.load("sql", "s3://lora/sql", None, 1)
+    loading.run(1.0)
+    assert loading.everywhere() == {"a0", "sql"}
+
+
 @pytest.mark.parametrize(
     ("name", "source", "base_model", "said"),
     [
@@ -94,6 +119,28 @@ def test_what_the_file_declares_is_removed_there() -> None:
         orders.unload("a0")
     with pytest.raises(OrderError, match="no pod lists an adapter 'other'"):
         orders.unload("other")
+
+
+def test_an_unload_says_that_the_adapter_stays_if_the_file_declares_it_too() -> None:
+    loading = Loading(1)
+    orders = _orders(loading, "s3://lora")
+    loading.run(1.0)
+    orders.load("sql", "s3://lora/sql", None)
+    loading.declarations.replace("file", [adapter("sql", source="s3://lora/sql")])
+
+    said = orders.unload("sql")
+    loading.run(10.0)
+
+    assert said == "sql is no longer declared by command, and stays declared by file"
+    assert loading.everywhere() == {"sql"}
+
+
+def test_a_version_that_is_declared_is_not_unloaded_by_its_served_name() -> None:
+    loading = Loading(1, declared=[adapter("sql", version="2")])
+    orders = _orders(loading)
+    loading.run(1.0)
+    with pytest.raises(OrderError, match="'sql@2' is declared by file: remove it there"):
+        orders.unload("sql@2")
 
 
 def test_an_adapter_that_was_loaded_by_hand_is_unloaded_after_its_last_request() -> None:

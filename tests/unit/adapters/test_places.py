@@ -1,6 +1,8 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+import pytest
+
 from lora_router.adapters.declared import DeclaredAdapter, WantedPods
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place, PlaceSearch
@@ -146,3 +148,47 @@ def test_adapters_whose_pods_have_few_slots_get_their_next_copies_where_slots_ar
     alone_on_few_slots = {f"a{number}" for number in range(8)}
     assert len(_of(places, 3) & alone_on_few_slots) == 4
     assert alone_on_few_slots <= _of(places, 2) | _of(places, 3)
+
+
+@pytest.mark.parametrize(
+    ("pods", "min_copies"),
+    [
+        (WantedPods(copies=2), 1),
+        (WantedPods(everywhere=True), 1),
+        (WantedPods(), 2),
+    ],
+)
+def test_a_new_adapter_gets_its_first_copy_where_others_have_several(
+    pods: WantedPods, min_copies: int
+) -> None:
+    fleet = make_fleet(2, adapters=(), host_memory=4)
+    for number in (1, 2):
+        _lists(fleet, number, [f"a{each}" for each in range(4)])
+    # All others have requests in flight, on each pod.
+    for number in (1, 2):
+        for each in range(4):
+            fleet.ledger.reserve(state_of(fleet, number), f"a{each}")
+    declared = [*_adapters(4, pods=pods), DeclaredAdapter("new", "base", "/lora/new")]
+    demand = Demand({f"a{each}": 2.0 for each in range(4)})
+
+    places = _searched(PlaceSearch(declared, tuple(fleet), demand, min_copies))
+
+    copies = _copies(places)
+    assert copies.pop("new") == 1
+    assert sorted(copies.values()) == [1, 2, 2, 2]
+
+
+def test_copies_that_are_wanted_come_before_those_that_only_demand_asks_for() -> None:
+    fleet = make_fleet(2, adapters=(), host_memory=2)
+    _lists(fleet, 1, ("a0", "a1"))
+    _lists(fleet, 2, ("a0",))
+    twice = DeclaredAdapter("twice", "base", "/lora/twice", WantedPods(copies=2))
+    places = _find(fleet, [*_adapters(2), twice], Demand({"a0": 9.0}))
+    assert _copies(places) == {"a0": 1, "a1": 1, "twice": 2}
+
+
+def test_no_popular_adapter_takes_the_last_copy_of_another_one_for_its_second() -> None:
+    fleet = make_fleet(2, adapters=(), host_memory=1)
+    _lists(fleet, 1, ("a0",))
+    _lists(fleet, 2, ("a1",))
+    assert _copies(_find(fleet, _adapters(2), Demand({"a0": 500.0}))) == {"a0": 1, "a1": 1}
