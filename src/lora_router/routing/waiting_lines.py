@@ -9,7 +9,7 @@ from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
-from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
+from lora_router.routing.waiting_queue import COMPARED, WHO_ASKS, HasRoom, Line, Queue
 
 _PACES = 64
 """How many paces are remembered."""
@@ -33,6 +33,8 @@ class Lines:
         self._lines: dict[Line, None] = {}
         self._by_candidates: dict[tuple[str, int, bool], Line] = {}
         """By algorithm, identity of the candidates, and whether they wait for room."""
+        self._for_slots: dict[str, dict[Queue, None]] = {}
+        """The queues that wait for slots, by model."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
 
@@ -99,13 +101,26 @@ class Lines:
             self._lines[line] = None
         if queue.line is not line:
             self.remove(queue)
+            if not for_room:
+                self._for_slots.setdefault(queue.question.model, {})[queue] = None
         line.put(queue)
+
+    def like(self, queue: Queue) -> list[Queue]:
+        """Return the queues that wait for slots, and differ only in priority and tenant."""
+        asked = queue.question[:WHO_ASKS]
+        of_model = self._for_slots.get(queue.question.model, ())
+        return [each for each in of_model if each.question[:WHO_ASKS] == asked]
 
     def remove(self, queue: Queue) -> None:
         """Take a queue out of its line, and drop the line if it is empty then."""
         line = queue.line
         if line is not None:
             line.remove(queue)
+            if not line.for_room:
+                of_model = self._for_slots[queue.question.model]
+                del of_model[queue]
+                if not of_model:
+                    del self._for_slots[queue.question.model]
             if not line.queues:
                 line.pace.stop(self._clock.now())
                 del self._lines[line]

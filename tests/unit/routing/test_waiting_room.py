@@ -13,9 +13,8 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.routing.agenda import AT_ONCE
+from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
-from lora_router.routing.asking import PASSED_OVER
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.outcome import Routed, RouteQuery
