@@ -253,8 +253,7 @@ class Line:
         """Return whether a pod has what the queues wait for."""
         if self.for_room:
             return self._has_room(pod, self.algorithm)
-        room = pod.beliefs.free_slots
-        return room is None or room > 0
+        return has_slot(pod)
 
     def has_room(self) -> bool:
         """Return whether some pod has what the queues wait for."""
@@ -321,6 +320,12 @@ class Line:
             if len(first) == COMPARED:
                 break
         return first, None
+
+
+def has_slot(pod: PodView) -> bool:
+    """Return whether a pod has a free slot, as far as is known."""
+    room = pod.beliefs.free_slots
+    return room is None or room > 0
 
 
 def _cost(queue: Queue, pod: PodState, now: float) -> float:

@@ -262,8 +262,7 @@ class WaitingRoom:
         if self._misplaced:
             self._settle(states)
         if self.held:
-            for state in states:
-                self._wake_for_slots(state)
+            self._wake_for_room(states)
             self._agenda.work()
 
     def reported(self, states: Collection[PodState]) -> None:
@@ -271,9 +270,7 @@ class WaitingRoom:
         if self._misplaced:
             self._settle(states)
         if self.held:
-            for state in states:
-                self._wake_for_slots(state)
-                self._joiners.wake(state, state.beliefs.foreign_adapters)
+            self._wake_for_room(states, foreign_too=True)
             self._agenda.work()
 
     def pods_changed(
@@ -316,25 +313,28 @@ class WaitingRoom:
 
     # Waking
 
-    def _wake_for_slots(self, state: PodState) -> None:
-        # First: otherwise the adapter that was in the slot, which is cheapest there, takes it back.
-        for owner in self._slots.empty_on(state):
-            if isinstance(owner, Queue):
-                self._agenda.add(owner)
-        room = state.beliefs.free_slots
-        if room is None or room > 0:
-            for line in self._lines.for_slot_on(state):
+    def _wake_for_room(self, states: Collection[PodState], *, foreign_too: bool = False) -> None:
+        """Wake those that can use what pods have: a free slot, or room."""
+        with_room = self._lines.with_room(states)
+        any_change = [line for line in self._lines if line.any_change]
+        for state in states:
+            # First: otherwise the adapter that was in the slot, which is cheapest there, takes it
+            # back.
+            for owner in self._slots.empty_on(state):
+                if isinstance(owner, Queue):
+                    self._agenda.add(owner)
+            lines = with_room.get(state, ())
+            for_slot = [line for line in lines if not line.for_room]
+            for line in self._lines.in_order_on(state, for_slot):
                 line.freed[state] = None
                 self._agenda.add(line)
-        for_room = []
-        for line in self._lines:
-            if line.any_change:
-                self._agenda.add(line)
-            if line.for_room and state in line.candidates.members and line.has_room_on(state):
-                for_room.append(line)
-        # Requests for base models and adapters compete for the same room.
-        joining = state.in_flight_adapters if self._pods.may_be_full(state) else ()
-        self._joiners.wake(state, joining, for_room)
+            while any_change:
+                self._agenda.add(any_change.pop(0))
+            # Requests for base models and adapters compete for the same room.
+            joining = state.in_flight_adapters if self._pods.may_be_full(state) else ()
+            self._joiners.wake(state, joining, [line for line in lines if line.for_room])
+            if foreign_too:
+                self._joiners.wake(state, state.beliefs.foreign_adapters)
 
     def _reopen_slot(self, queue: Queue) -> None:
         adapter = self._slots.reopen(queue)
