@@ -65,6 +65,8 @@ class _Group:
     held: int = 0
     """How many were asked in vain."""
     not_asked: int = 0
+    is_over: bool = False
+    """Whether the pod has no more of what a line waits for."""
 
     @property
     def is_passed(self) -> bool:
@@ -167,23 +169,14 @@ class Joiners:
                 *(self._turns(group, pod, stack) for group in groups), key=itemgetter(0)
             ):
                 if asked >= steps:
-                    self.wake(pod, joining.adapters, joining.lines)
-                    self._due[pod].came.update(joining.came)
+                    self._wake_again(joining)
                     return asked
                 if not self._takes(pod, queue):
                     break
-                first = queue.first
-                if isinstance(group.of, Line):
-                    has_room = pod is not None and group.of.has_room_on(pod)
-                    first = queue.first_for(pod) if has_room else None
-                elif queue.line in joining.lines or not _may_go_to(pod, queue):
-                    first = None
-                if first is None:
-                    group.not_asked += 1
-                else:
-                    asked += 1
+                first = self._first_of(group, queue, joining)
+                if first is not None:
                     joining.came.pop(queue.question.model, None)
-                    group.held += self._asker.ask(first)
+                    asked += self._ask_for(first, group, queue, steps - asked)
             else:
                 joining.came.clear()
         for adapter in joining.came:
@@ -197,6 +190,34 @@ class Joiners:
         self._leave_the_rest(pod, [each for each in passed if isinstance(each, str)])
         return asked
 
+    def _wake_again(self, joining: Joining) -> None:
+        self.wake(joining.pod, joining.adapters, joining.lines)
+        again = self._due.get(joining.pod)
+        if again is not None:
+            again.came.update(joining.came)
+
+    def _first_of(self, group: _Group, queue: Queue, joining: Joining) -> Held | None:
+        """Return the request of a queue that is asked for; ``None``: not in this group, or none."""
+        pod, line = joining.pod, group.of
+        if isinstance(line, Line):
+            if pod is not None and line.has_room_on(pod):
+                return queue.first_for(pod)
+            group.is_over = True
+            joining.lines.pop(line, None)
+        elif queue.line not in joining.lines and _may_go_to(pod, queue):
+            return queue.first
+        else:
+            group.not_asked += 1
+        return None
+
+    def _ask_for(self, first: Held, group: _Group, queue: Queue, steps: int) -> int:
+        if isinstance(group.of, Line):
+            group.held += self._asker.ask(first)
+            return 1
+        asked = self._ask_all(queue, steps)
+        group.held += queue.first is first
+        return asked
+
     def _turns(self, group: _Group, pod: PodState | None, stack: ExitStack) -> Iterator[_Turn]:
         """Yield the queues of a group with their places, until too many are passed over."""
         of = group.of
@@ -206,9 +227,18 @@ class Joiners:
             queues = stack.enter_context(closing(self._roll.in_order(of).in_turn()))
             turns = ((queue.place, queue) for queue in queues)
         for place, queue in turns:
-            if group.is_passed:
+            if group.is_passed or group.is_over:
                 return
             yield place, group, queue
+
+    def _ask_all(self, queue: Queue, steps: int) -> int:
+        """Ask for the requests of a queue until one is held: those of an adapter leave together."""
+        asked = 0
+        while asked < steps and (first := queue.first) is not None:
+            asked += 1
+            if self._asker.ask(first):
+                break
+        return asked
 
     def _takes(self, pod: PodState | None, queue: Queue) -> bool:
         """Return whether a pod takes further requests of the algorithm of a queue."""
@@ -242,10 +272,7 @@ class Joiners:
             elif not _may_go_to(pod, queue):
                 looked_at += 1
             else:
-                while asked < steps and (first := queue.first) is not None:
-                    asked += 1
-                    if self._asker.ask(first):
-                        break
+                asked += self._ask_all(queue, steps - asked)
         if left:
             self._agenda.add(stragglers, background=True)
             return asked
