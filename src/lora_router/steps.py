@@ -22,3 +22,14 @@ def all_at_once(steps: Steps[_Result]) -> _Result:
         except StopIteration as end:
             result: _Result = end.value
             return result
+
+
+def no_steps() -> Steps[None]:
+    """Do nothing."""
+    yield from ()
+
+
+def in_turn(*works: Steps[None]) -> Steps[None]:
+    """Do one work after the other."""
+    for each in works:
+        yield from each

@@ -23,6 +23,7 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.reported_ejections import suspect_reported
 from lora_router.fleet.reported_uses import ReportedUses
+from lora_router.steps import Steps, all_at_once, in_turn
 
 
 class _Usual:
@@ -200,19 +201,29 @@ class Fleet:
 
     def put_peer(self, share: LedgerShare, now: float) -> None:
         """Apply the share that a peer sent."""
-        changed = dict.fromkeys(self.peers.put(share, self._states, now))
-        if share.used or share.idle:
-            for state, adapters in self._reported_uses.put(share, self._states, now).items():
-                self._fleet_index.used(state, adapters)
-                changed[state] = None
-        self._after_exchange(changed)
+        all_at_once(self.take_share(share, now))
+
+    def take_share(self, share: LedgerShare, now: float) -> Steps[None]:
+        """Return the steps that apply the share that a peer sent. A newer one may end them."""
+        steps = self.peers.put(share, self._states, now, self._after_exchange)
+        others = self._reported_uses.put(share, self._states, now, self._used_at_peers)
         if self.outliers is not None and share.ejected:
             suspect_reported(share.ejected, self.outliers, self.get)
+        return in_turn(steps, others)
+
+    def _used_at_peers(self, uses: Mapping[PodState, list[str]]) -> None:
+        for state, adapters in uses.items():
+            self._fleet_index.used(state, adapters)
+        self._after_exchange(uses.keys())
 
     def forget_peer(self, router: str, now: float) -> None:
         """Forget everything that a peer reported, because it stopped."""
+        all_at_once(self.drop_peer(router, now))
+
+    def drop_peer(self, router: str, now: float) -> Steps[None]:
+        """Return the steps that forget everything that a peer reported."""
         self._reported_uses.forget(router)
-        self._after_exchange(self.peers.forget(router, self._states, now))
+        return self.peers.forget(router, self._states, now, self._after_exchange)
 
     def report_to_peers(
         self, router: str, every: float, held: Mapping[str, HeldShare], now: float

@@ -2,9 +2,20 @@
 
 The shares themselves are in ``peer_shares``. ``pod_allotments`` follows from them which free slots
 this router may take.
+
+A share may change every pod of a large fleet, so it is applied to ``AT_ONCE`` pods at a time:
+
+- What a share says of a pod is a state and not a difference. So it may be applied at any time, and
+  a newer share takes the place of the rest of an older one.
+- A share counts as received, and is acknowledged, once it is applied to all pods. Until then the
+  claims of the one before it stand. So a slot stays with the peer that claimed it, or took it.
+- A peer that is forgotten claims nothing from then on. What it had in flight on a pod counts until
+  it is forgotten there.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from lora_router.fleet.claims import Claims
@@ -12,8 +23,35 @@ from lora_router.fleet.peer_ledgers import HeldShare, LedgerShare, PodShare, Sen
 from lora_router.fleet.peer_shares import MISSED, QUIET, PeerShares, Received
 from lora_router.fleet.pod_allotments import PodAllotments
 from lora_router.fleet.pod_state import PodState
+from lora_router.steps import Steps, no_steps
 
 _OfPod = TypeVar("_OfPod", PodShare, SentShare)
+Tell = Callable[[Collection[PodState]], None]
+"""Receives the pods that a step changed, a few at a time."""
+
+AT_ONCE = 128
+"""To how many pods a share is applied in one step. With more, requests wait longer for a step. With
+fewer, a share takes more turns of the event loop."""
+_LONGEST_SECONDS = 0.5
+"""After so long, the rest is applied in one step, so that a busy router falls behind no further."""
+
+
+@dataclass(slots=True, eq=False)
+class _Arriving:
+    """A share that is being applied."""
+
+    share: LedgerShare
+    at: float
+    """When it arrived."""
+    own: int
+    """The number of this router's own last share then."""
+    since: float
+    """When the first of the shares arrived that have not been applied to all pods."""
+    left: dict[str, tuple[float, bool]]
+    """The names of the pods to which it must be applied. For each one, when the share arrived that
+    was applied there last, and whether what is new since then is being loaded now."""
+    moved: dict[PodState, None]
+    """The pods that changed, and of which the allotment is not known yet."""
 
 
 class Peers:
@@ -35,6 +73,10 @@ class Peers:
         """The free slots that this router may take."""
         self._faded: set[str] = set()
         """The peers whose shares are forgotten for some pods, because they are quiet."""
+        self._arriving: dict[str, _Arriving] = {}
+        """The share of each peer that is being applied."""
+        self._leaving: dict[str, list[PodState]] = {}
+        """For each peer that is being forgotten, the pods on which it still counts."""
         self._shared: dict[str, PodState] = {}
         """The pods that have what peers reported, as of this router's last share."""
 
@@ -55,7 +97,8 @@ class Peers:
         shares = self._shares
         changed: dict[PodState, None] = {}
         for name, received in tuple(shares.received.items()):
-            if now - received.at > MISSED * received.share.every:
+            is_gone = now - received.at > MISSED * received.share.every
+            if is_gone and name not in self._arriving:
                 del shares.received[name]
                 self._faded.discard(name)
                 changed.update((state, None) for state in _forget(name, states.values()))
@@ -80,54 +123,114 @@ class Peers:
         return share, changed
 
     def put(
-        self, share: LedgerShare, states: Mapping[str, PodState], now: float
-    ) -> Collection[PodState]:
-        """Store a peer's share; return the pods that it changes.
+        self, share: LedgerShare, states: Mapping[str, PodState], now: float, tell: Tell
+    ) -> Steps[None]:
+        """Store a peer's share, and return the steps that apply it.
 
         Args:
             share: The share.
-            states: All pods, by name.
+            states: All pods, by name, also when the steps are done.
             now: The time.
+            tell: Called with the pods that changed.
         """
         router = share.router
-        last = self._shares.received.get(router)
-        if last is not None and 1 < share.number <= last.share.number:
-            return ()  # A newer share arrived first. Number 1 comes from a router that restarted.
+        newest = self._newest(router)
+        if newest is not None and 1 < share.number <= newest.number:
+            return no_steps()  # A newer share arrived first. Number 1: the router restarted.
+        last, before = self._shares.received.get(router), self._arriving.get(router)
         own = self._shares.own
-        self._shares.received[router] = Received(share, now, 0 if own is None else own.share.number)
+        number = 0 if own is None else own.share.number
+        arriving = _Arriving(share, now, number, now, {}, {})
         last_at = float("-inf") if last is None else last.at
-        before: Mapping[str, PodShare] = {} if last is None else last.share.pods
-        changed: dict[PodState, None] = {}
         has_faded = router in self._faded
         self._faded.discard(router)
-        for name in {**before, **share.pods} if has_faded else _differences(before, share.pods):
-            state = states.get(name)
-            if state is None:
-                continue
-            found = _share_on(state, share.pods)
-            begun = 0.0 if last is None or has_faded else _begun_loads(state, router, found)
-            if state.beliefs.put_share(router, found, last_at):
-                changed[state] = None
-            if begun:
-                state.work.begin_load(begun, now)
+        if before is not None:
+            arriving.since, arriving.left, arriving.moved = before.since, before.left, before.moved
+            last_at = before.at
+        known: Mapping[str, PodShare] = {} if newest is None else newest.pods
+        loads = newest is not None and not has_faded
+        for name in {**known, **share.pods} if has_faded else _differences(known, share.pods):
+            arriving.left.setdefault(name, (last_at, loads))
+        self._arriving[router] = arriving
         for name in share.sent:
             state = states.get(name)
             if state is not None and (sent := _share_on(state, share.sent)) is not None:
                 state.work.hear(sent.seconds, now)
-        allotted = self.allotments.renew_after(tuple(changed), states, now)
-        changed.update((state, None) for state in allotted)
-        return changed
+        forgotten = self._leaving.pop(router, ())
+        if forgotten:  # It is there again before all of it was forgotten.
+            tell(_forget(router, forgotten))
+        return self._apply(arriving, states, now, tell)
+
+    def _apply(
+        self, arriving: _Arriving, states: Mapping[str, PodState], now: float, tell: Tell
+    ) -> Steps[None]:
+        share, left = arriving.share, arriving.left
+        router = share.router
+        is_late = now - arriving.since > _LONGEST_SECONDS
+        while self._arriving.get(router) is arriving:
+            changed = []
+            for name, (last_at, loads) in list(islice(left.items(), None if is_late else AT_ONCE)):
+                del left[name]
+                state = states.get(name)
+                if state is None:
+                    continue
+                found = _share_on(state, share.pods)
+                begun = _begun_loads(state, router, found) if loads else 0.0
+                if state.beliefs.put_share(router, found, last_at):
+                    changed.append(state)
+                if begun:
+                    state.work.begin_load(begun, now)
+            allotted = self.allotments.renew_only(changed, states, now)
+            if allotted is None:
+                arriving.moved.update(dict.fromkeys(changed))
+            if left:
+                tell(changed)
+                yield
+                continue
+            del self._arriving[router]
+            self._shares.received[router] = Received(share, arriving.at, arriving.own)
+            allotted = self.allotments.renew_after(tuple(arriving.moved), states, now)
+            yield from _in_parts((*changed, *allotted), tell)
 
     def forget(
-        self, router: str, states: Mapping[str, PodState], now: float
-    ) -> Collection[PodState]:
-        """Forget a peer that stopped; return the pods that it changes."""
-        if self._shares.received.pop(router, None) is None:
-            return ()
+        self, router: str, states: Mapping[str, PodState], now: float, tell: Tell
+    ) -> Steps[None]:
+        """Forget a peer that stopped, and return the steps that do it.
+
+        The arguments are those of ``put``.
+        """
+        arriving = self._arriving.pop(router, None)
+        if self._shares.received.pop(router, None) is None and arriving is None:
+            return no_steps()
         self._faded.discard(router)
-        changed = dict.fromkeys(_forget(router, states.values()))
-        changed.update((state, None) for state in self.allotments.renew(states, now))
-        return changed
+        on = [each for each in states.values() if each.beliefs.peers.share_of(router) is not None]
+        self._leaving[router] = on
+        return self._forget_in_steps(router, on, states, now, tell)
+
+    def _forget_in_steps(
+        self,
+        router: str,
+        on: list[PodState],
+        states: Mapping[str, PodState],
+        now: float,
+        tell: Tell,
+    ) -> Steps[None]:
+        while on and self._leaving.get(router) is on:
+            some = on[:AT_ONCE]
+            del on[:AT_ONCE]
+            tell(_forget(router, some))
+            if on:
+                yield
+        if self._leaving.get(router) is on:
+            del self._leaving[router]
+            yield from _in_parts(self.allotments.renew(states, now), tell)
+
+    def _newest(self, router: str) -> LedgerShare | None:
+        """Return the last share of a peer, whether it is applied or not."""
+        arriving, received = self._arriving.get(router), self._shares.received.get(router)
+        if arriving is not None:
+            return arriving.share
+        return None if received is None else received.share
 
     def held(self) -> list[Mapping[str, HeldShare]]:
         """Return what each peer holds, by adapter, as of its last share."""
@@ -140,7 +243,7 @@ class Peers:
         """
         changed = []
         for name, received in self._shares.received.items():
-            if self._shares.is_quiet(received, now):
+            if name not in self._arriving and self._shares.is_quiet(received, now):
                 quiet_at = received.at + QUIET * every
                 self._faded.add(name)
                 scraped = (each for each in states.values() if each.beliefs.scraped_at > quiet_at)
@@ -153,12 +256,26 @@ class Peers:
             return []
         new = [each for name, each in states.items() if self._shared.get(name) is not each]
         self._shared = dict(states)
-        return [
-            state
-            for state in new
-            for router, received in self._shares.received.items()
-            if state.beliefs.put_share(router, _share_on(state, received.share.pods), received.at)
-        ]
+        changed: list[PodState] = []
+        for router in {**self._shares.received, **self._arriving}:
+            last = self._arriving.get(router) or self._shares.received[router]
+            changed += [
+                state
+                for state in new
+                if state.beliefs.put_share(router, _share_on(state, last.share.pods), last.at)
+            ]
+        return changed
+
+
+def _in_parts(states: Iterable[PodState], tell: Tell) -> Steps[None]:
+    """Tell of pods, a few in each step."""
+    each = iter(dict.fromkeys(states))
+    some = list(islice(each, AT_ONCE))
+    while some:
+        tell(some)
+        some = list(islice(each, AT_ONCE))
+        if some:
+            yield
 
 
 def _differences(before: Mapping[str, PodShare], after: Mapping[str, PodShare]) -> Collection[str]:

@@ -80,6 +80,13 @@ class PodAllotments:
         A claim, another router or another pod changes what is allotted on other pods. So do scrapes
         and time, but it is soon enough to see these with this router's next share.
         """
+        changed = self.renew_only(moved, states, now)
+        return self.renew(states, now) if changed is None else changed
+
+    def renew_only(
+        self, moved: Collection[PodState], states: Mapping[str, PodState], now: float
+    ) -> list[PodState] | None:
+        """Compute the allotment of some pods; ``None``: that of all pods must be computed."""
         if (
             self._shares.own is None
             or self._has_claims
@@ -87,7 +94,7 @@ class PodAllotments:
             or len(states) != len(self._positions)
             or self._claims.somebody_holds(talking)
         ):
-            return self.renew(states, now)
+            return None
         return self._renew_unclaimed(moved, now)
 
     def renew(self, states: Mapping[str, PodState], now: float) -> list[PodState]:

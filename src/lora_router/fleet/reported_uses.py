@@ -6,15 +6,23 @@ Rules:
   pod, or the pod itself, are not known yet, it waits for them.
 - Adapters that came and went between two reports were used now. The others have the times of their
   last uses. A peer reports them every few seconds, so a list that follows sooner is ignored.
+- A list of idle adapters is applied in steps, because it may name every pod of a large fleet.
 - What waits is bounded. After ``_WAIT_SECONDS`` it is dropped: the peer has reported it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from lora_router.fleet.peer_ledgers import LedgerShare, UsedShare
 from lora_router.fleet.pod_state import PodState
+from lora_router.steps import Steps
 
+Tell = Callable[[Mapping[PodState, list[str]]], None]
+"""Receives the adapters of which something is new, for each pod."""
+
+_AT_ONCE = 128
+"""Of how many pods a list of idle adapters is applied in one step."""
 _LIST_SECONDS = 1.0
 """The shortest time between two lists of one peer. It bounds the work that a peer can cause."""
 _WAIT_SECONDS = 15.0
@@ -41,17 +49,40 @@ class ReportedUses:
         """The adapters and pods in ``_waiting``."""
 
     def put(
-        self, share: LedgerShare, states: Mapping[str, PodState], now: float
-    ) -> Mapping[PodState, list[str]]:
-        """Apply a share; return the adapters that it says something new of, for each pod."""
-        changed: dict[PodState, list[str]] = {}
-        if share.used:
-            self._apply(share.used, states, now, changed, are_recent=True)
+        self, share: LedgerShare, states: Mapping[str, PodState], now: float, tell: Tell
+    ) -> Steps[None]:
+        """Return the steps that apply what a share says of uses.
+
+        Args:
+            share: The share.
+            states: All pods, by name, also when the steps are done.
+            now: The time.
+            tell: Called with the adapters that are new, for each pod.
+        """
+        idle: Mapping[str, UsedShare] = {}
         if share.idle and now - self._listed_at.get(share.router, -_LIST_SECONDS) >= _LIST_SECONDS:
             self._listed_at[share.router] = now
             self._drop_old(now)
-            self._apply(share.idle, states, now, changed, are_recent=False)
-        return changed
+            idle = share.idle
+        return self._apply_in_steps(share.used, idle, states, now, tell)
+
+    def _apply_in_steps(
+        self,
+        used: Mapping[str, UsedShare],
+        idle: Mapping[str, UsedShare],
+        states: Mapping[str, PodState],
+        now: float,
+        tell: Tell,
+    ) -> Steps[None]:
+        if used:
+            tell(self._apply(used.items(), states, now, are_recent=True))
+        left = iter(idle.items())
+        some = list(islice(left, _AT_ONCE))
+        while some:
+            tell(self._apply(some, states, now, are_recent=False))
+            some = list(islice(left, _AT_ONCE))
+            if some:
+                yield
 
     def forget(self, router: str) -> None:
         """Forget when a peer reported. What it reported of uses stays true."""
@@ -71,14 +102,14 @@ class ReportedUses:
 
     def _apply(
         self,
-        reported: Mapping[str, UsedShare],
+        reported: Iterable[tuple[str, UsedShare]],
         states: Mapping[str, PodState],
         now: float,
-        changed: dict[PodState, list[str]],
         *,
         are_recent: bool,
-    ) -> None:
-        for name, share in reported.items():
+    ) -> Mapping[PodState, list[str]]:
+        changed: dict[PodState, list[str]] = {}
+        for name, share in reported:
             state = states.get(name)
             if state is None or not state.models_known:
                 self._wait(name, share, now)
@@ -94,7 +125,8 @@ class ReportedUses:
                     {name: now - age for name, age in share.adapters.items() if name in served}
                 )
             if news:
-                changed.setdefault(state, []).extend(news)
+                changed[state] = news
+        return changed
 
     # What waits for the models of its pod
 

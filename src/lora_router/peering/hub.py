@@ -42,6 +42,7 @@ from lora_router.peering.passing import (
 from lora_router.peering.pb.peering_pb2 import PeerMessage
 from lora_router.peering.peer import Peer
 from lora_router.peering.report_writer import ReportWriter
+from lora_router.peering.step_turns import StepTurns
 
 log = logging.getLogger("lora_router.peering")
 
@@ -101,6 +102,7 @@ class Hub:
         self._ejections = 0
         self._has_left = False
         self._limit = LogLimit()
+        self._turns = StepTurns(clock.call_later)
         self.readings: PassesReadings | None = None
         """Tells peers what is read from pods, and takes in what they tell."""
         self.ids: PassesIds | None = None
@@ -179,7 +181,7 @@ class Hub:
             self._others_hold = any(each.held for each in self.peers.values())
             if begins:
                 self.report_soon()  # The peer waits for the acknowledgement.
-        self._fleet.put_peer(share, now)
+        self._turns.do(self._fleet.take_share(share, now))
 
     def told(self, name: str, message: PeerMessage) -> None:
         """Take in what a peer tells beside its reports.
@@ -347,7 +349,7 @@ class Hub:
         for part in parts:
             if part is not None:
                 part.gone(peer.name)
-        self._fleet.forget_peer(peer.name, self.now())
+        self._turns.do(self._fleet.drop_peer(peer.name, self.now()))
 
     # Called by the fleet
 

@@ -17,6 +17,9 @@ from lora_router.clock import Clock, Timer
 log = logging.getLogger("lora_router.routing")
 
 AT_ONCE = 32
+PASSED_OVER = 4
+"""How many of those that wait for the same are asked in vain before the others are asked in the
+background."""
 BACKGROUND_SECONDS = 0.005
 
 Item = TypeVar("Item", bound=Hashable)

@@ -16,12 +16,13 @@ from typing import Protocol
 
 from lora_router.clock import Clock
 from lora_router.fleet.pod_state import PodState
-from lora_router.routing.agenda import Agenda
+from lora_router.routing.agenda import PASSED_OVER, Agenda
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.joining import Joiners, Joining, Stragglers
+from lora_router.routing.pod_room import Rooms
+from lora_router.routing.roll import Roll
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Line, Question, Queue
-
-PASSED_OVER = 4
 
 
 class Receptionist(Protocol):
@@ -56,7 +57,7 @@ class Resettling:
     """The lines that got queues."""
 
 
-Item = Line | Queue | Held | Sweep | Resettling
+Item = Line | Queue | Held | Sweep | Resettling | Joining | Stragglers
 """An item of the agenda."""
 
 
@@ -64,7 +65,13 @@ class Asking:
     """Works on the items of the agenda. Each method returns how many requests it asked."""
 
     def __init__(
-        self, receptionist: Receptionist, agenda: Agenda[Item], lines: Lines, clock: Clock
+        self,
+        receptionist: Receptionist,
+        agenda: Agenda[Item],
+        lines: Lines,
+        clock: Clock,
+        roll: Roll,
+        pods: Rooms,
     ) -> None:
         self._receptionist = receptionist
         self._clock = clock
@@ -72,11 +79,14 @@ class Asking:
         self._lines = lines
         self._sweeps: dict[Line, Sweep] = {}
         self._resettling = Resettling()
+        self.joiners = Joiners(self, agenda, roll, pods, clock)
+        """Those that may join a pod on which their adapter is in flight."""
 
     def resettle(self, queues: Iterable[Queue]) -> None:
         """Put queues into other lines, a few at a time: their candidates changed."""
         self._resettling.left.update(dict.fromkeys(queues))
-        self._agenda.add(self._resettling)
+        if self._resettling.left:
+            self._agenda.add(self._resettling)
 
     def work(self, item: Item, steps: int) -> int:
         """Work on an item, in at most ``steps`` questions."""
@@ -89,9 +99,25 @@ class Asking:
                 return self._sweep(item, steps)
             case Resettling():
                 return self._resettle(item, steps)
+            case Joining():
+                return self.joiners.ask(item, steps)
+            case Stragglers():
+                return self.joiners.ask_stragglers(item, steps)
             case Held():
                 self._receptionist.decide(item)
                 return 1
+
+    def ask(self, held: Held) -> bool:
+        """Ask for a request; return whether it still waits."""
+        return self._receptionist.ask(held)
+
+    def is_renewed(self, line: Line) -> bool:
+        """Return whether a line must be asked as a whole, because not only one pod changed."""
+        return line.stale or bool(line.any_change or self._resettling.left)
+
+    def sweep(self, line: Line) -> None:
+        """Ask for each queue of a line in the background."""
+        self._begin_sweep(line, 0)
 
     def _ask_queue(self, queue: Queue, steps: int) -> int:
         """Ask for the requests of a queue, until one is held again."""
@@ -121,7 +147,7 @@ class Asking:
         while passed_over < PASSED_OVER and ((pod := line.freed_pod()) or line.has_room()):
             before = asked - passed_over
             with closing(line.in_order_for(pod, self._clock.now())) as queues:
-                for queue in queues:
+                for _, queue in queues:
                     if asked >= steps:
                         self._agenda.add(line)
                         return asked

@@ -135,6 +135,11 @@ class ClosedSlots:
         """Return the owners for which a slot on a pod is closed."""
         return self._by_pod.get(pod, {}).values()
 
+    def owners(self) -> Iterator[Owner]:
+        """Yield the owners of all closed slots."""
+        for owners in self._by_pod.values():
+            yield from owners.values()
+
     def adapters_on(self, pod: PodState) -> Collection[str]:
         """Return the adapters in the closed slots of a pod."""
         return self._by_pod.get(pod, {}).keys()

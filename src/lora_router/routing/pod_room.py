@@ -55,6 +55,9 @@ class Rooms(Protocol):
     def may_be_full(self, pod: PodView) -> bool:
         """Return whether a pod may have no room."""
 
+    def may_join(self, pod: PodView, algorithm: str) -> bool:
+        """Return whether a pod takes a further request of an algorithm, maybe without room."""
+
     def serving(self, model: str) -> Sequence[PodView]:
         """Return the ready pods that serve a model, whether they have room or not."""
 

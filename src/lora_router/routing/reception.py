@@ -28,7 +28,7 @@ from lora_router.routing.model_names import ModelNames, Special
 from lora_router.routing.outcome import Outcome, Recorder, Routed
 from lora_router.routing.overload import Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
-from lora_router.routing.pod_room import PodRoom
+from lora_router.routing.pod_room import HOME_STRETCH, PodRoom
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.room_asking import RoomAsking
@@ -238,8 +238,15 @@ class Reception:
 
     def has_room(self, pod: PodView, algorithm: str) -> bool:
         """Return whether a pod has room for another request of an algorithm, apart from slots."""
+        return self._has_room(pod, algorithm, 1.0)
+
+    def may_join(self, pod: PodView, algorithm: str) -> bool:
+        """Return whether a pod takes a request of an algorithm that would cost more elsewhere."""
+        return self._has_room(pod, algorithm, HOME_STRETCH)
+
+    def _has_room(self, pod: PodView, algorithm: str, stretch: float) -> bool:
         queued_too = algorithm in self._waits_for_room
-        return not self.pod_room.is_full(pod, self._clock.now(), queued_too=queued_too)
+        return not self.pod_room.is_full(pod, self._clock.now(), stretch, queued_too=queued_too)
 
     def serving(self, model: str) -> Sequence[PodView]:
         """Return the ready pods that serve a model, whether they have room or not."""
@@ -357,9 +364,9 @@ class Reception:
         heir: Misplaced | None = None,
     ) -> None:
         """Let requests that wait follow one that was sent to a pod, and help it to a slot there."""
-        self.room.joined(adapter)
+        state = routed.reservation.state
+        self.room.joined(adapter, state)
         if pick.without_slot:
-            state = routed.reservation.state
             self.room.misplaced(state, adapter, candidates.load().slots, heir)
 
     def _resolve(self, held: Held, outcome: Outcome) -> None:

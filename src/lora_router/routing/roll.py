@@ -4,14 +4,14 @@ from collections import OrderedDict
 from collections.abc import Collection, KeysView
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TypeVar
 
 from lora_router.fleet.catalog import BaseModels
 from lora_router.routing.algorithm import Hold
 from lora_router.routing.counts import change
+from lora_router.routing.in_order import InOrder
 from lora_router.routing.waiting_queue import Held, Question, Queue
 
-_Key = TypeVar("_Key", str, int)
+_NONE: InOrder[Queue] = InOrder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Roll:
         """All queues. Each has requests."""
         self._held_by_model: dict[str, int] = {}
         self._held_by_bases: dict[BaseModels, int] = {}
-        self._by_model: dict[str, dict[Queue, None]] = {}
+        self._by_model: dict[str, InOrder[Queue]] = {}
         self._by_priority: dict[int, dict[Queue, None]] = {}
 
     @property
@@ -56,10 +56,13 @@ class Roll:
         """The models for which requests wait."""
         return self._by_model.keys()
 
+    def in_order(self, model: str) -> InOrder[Queue]:
+        """Return the queues of a model. What grows with their number must not be done at once."""
+        return self._by_model.get(model, _NONE)
+
     def of_model(self, model: str) -> Collection[Queue]:
         """Return the queues of a model, the highest priority first."""
-        queues = self._by_model.get(model, ())
-        return queues if len(queues) < 2 else sorted(queues, key=attrgetter("place"))
+        return sorted(self.in_order(model), key=attrgetter("place"))
 
     def is_full(self, model: str) -> bool:
         """Return whether no further request for a model may wait."""
@@ -80,7 +83,7 @@ class Roll:
         if self.held >= self._limits.requests:
             lowest = next(reversed(self._by_priority[min(self._by_priority)]))
         else:
-            queues = self.of_model(question.model)
+            queues = self.in_order(question.model)
             lowest = max(queues, key=attrgetter("place"), default=None)
         if lowest is None or lowest.question.priority >= question.priority:
             return None
@@ -99,7 +102,6 @@ class Roll:
             bases: The base models of the pods that may take the requests.
         """
         queue = self.queues[question] = Queue(question, hold, bases)
-        self._by_model.setdefault(question.model, {})[queue] = None
         self._by_priority.setdefault(question.priority, {})[queue] = None
         return queue
 
@@ -107,6 +109,8 @@ class Roll:
         """Add a request to a queue."""
         held.queue = queue
         queue.requests[held] = None
+        if len(queue.requests) == 1:
+            self._by_model.setdefault(queue.question.model, InOrder()).put(queue)
         if held.home is not None:
             queue.by_home.setdefault(held.home, OrderedDict())[held] = None
         self.held += 1
@@ -126,15 +130,15 @@ class Roll:
         question = queue.question
         change(self._held_by_model, question.model, -1)
         change(self._held_by_bases, queue.bases, -1)
-        if not queue.requests:
-            del self.queues[question]
-            _discard(self._by_model, question.model, queue)
-            _discard(self._by_priority, question.priority, queue)
-
-
-def _discard(queues: dict[_Key, dict[Queue, None]], key: _Key, queue: Queue) -> None:
-    """Remove a queue from those of its model or priority."""
-    of_key = queues[key]
-    del of_key[queue]
-    if not of_key:
-        del queues[key]
+        of_model = self._by_model[question.model]
+        if queue.requests:
+            of_model.put(queue)
+            return
+        del self.queues[question]
+        of_model.remove(queue)
+        if not of_model:
+            del self._by_model[question.model]
+        of_priority = self._by_priority[question.priority]
+        del of_priority[queue]
+        if not of_priority:
+            del self._by_priority[question.priority]

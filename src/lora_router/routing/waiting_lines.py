@@ -1,6 +1,6 @@
 """All lines of queues that wait for the same pods (``waiting_queue.Line``), and their paces."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels
@@ -9,7 +9,7 @@ from lora_router.fleet.waiting_at_peers import WaitingAtPeers
 from lora_router.routing.algorithm import WakesOn
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.pace import Pace
-from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
+from lora_router.routing.waiting_queue import COMPARED, WHO_ASKS, HasRoom, Line, Queue, has_slot
 
 _PACES = 64
 """How many paces are remembered."""
@@ -33,6 +33,8 @@ class Lines:
         self._lines: dict[Line, None] = {}
         self._by_candidates: dict[tuple[str, int, bool], Line] = {}
         """By algorithm, identity of the candidates, and whether they wait for room."""
+        self._for_slots: dict[str, dict[Queue, None]] = {}
+        """The queues that wait for slots, by model."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
 
@@ -43,18 +45,29 @@ class Lines:
         """Return all lines by the places of their first queues."""
         return sorted(self._lines, key=Line.first_place)
 
-    def for_slot_on(self, pod: PodState) -> list[Line]:
-        """Return the lines that wait for slots of a pod, the one that should have the next first.
+    def with_room(self, pods: Collection[PodState]) -> dict[PodState, list[Line]]:
+        """Return the lines that wait for what pods have: a free slot, or room.
+
+        Many pods may be given, and there may be many lines, each of them for few pods.
+        """
+        found: dict[PodState, list[Line]] = {}
+        with_slot = {pod: None for pod in pods if has_slot(pod)}
+        every = dict.fromkeys(pods)
+        for line in self._lines:
+            for pod in _common(every if line.for_room else with_slot, line.candidates.members):
+                if not line.for_room or line.has_room_on(pod):
+                    found.setdefault(pod, []).append(line)
+        return found
+
+    def in_order_on(self, pod: PodState, lines: list[Line]) -> list[Line]:
+        """Return lines that wait for slots of a pod, the one that should have the next first.
 
         Pods can have different adapters, so that queues of several lines wait for the same pod. The
         first queues of the lines are compared as those of one line are (``Line.in_order_for``).
         """
-        lines = [
-            each for each in self._lines if not each.for_room and pod in each.candidates.members
-        ]
         if len(lines) < 2:
             return lines
-        lines.sort(key=Line.first_place)
+        lines = sorted(lines, key=Line.first_place)
         first, now = lines[0].first_place()[:2], self._clock.now()
         some = [each for each in lines[:COMPARED] if each.first_place()[:2] == first]
         some.sort(key=lambda line: line.cost_on(pod, now))
@@ -99,13 +112,26 @@ class Lines:
             self._lines[line] = None
         if queue.line is not line:
             self.remove(queue)
+            if not for_room:
+                self._for_slots.setdefault(queue.question.model, {})[queue] = None
         line.put(queue)
+
+    def like(self, queue: Queue) -> list[Queue]:
+        """Return the queues that wait for slots, and differ only in priority and tenant."""
+        asked = queue.question[:WHO_ASKS]
+        of_model = self._for_slots.get(queue.question.model, ())
+        return [each for each in of_model if each.question[:WHO_ASKS] == asked]
 
     def remove(self, queue: Queue) -> None:
         """Take a queue out of its line, and drop the line if it is empty then."""
         line = queue.line
         if line is not None:
             line.remove(queue)
+            if not line.for_room:
+                of_model = self._for_slots[queue.question.model]
+                del of_model[queue]
+                if not of_model:
+                    del self._for_slots[queue.question.model]
             if not line.queues:
                 line.pace.stop(self._clock.now())
                 del self._lines[line]
@@ -138,6 +164,13 @@ class Lines:
         key = line.algorithm, id(line.candidates), line.for_room
         if self._by_candidates.get(key) is line:
             del self._by_candidates[key]
+
+
+def _common(pods: Mapping[PodState, None], members: Collection[PodView]) -> Collection[PodState]:
+    """Return the pods that are members, at a cost of the smaller number."""
+    if len(pods) <= len(members):
+        return [pod for pod in pods if pod in members]
+    return [pod for pod in members if isinstance(pod, PodState) and pod in pods]
 
 
 def _bases_of(members: frozenset[PodView]) -> BaseModels:

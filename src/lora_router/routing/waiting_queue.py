@@ -20,7 +20,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.algorithm import Hold, InferenceRequest, WakesOn
 from lora_router.routing.candidates import Candidates
+from lora_router.routing.in_order import InOrder, Place
 from lora_router.routing.looks import NO_LOOKS, Looks
 from lora_router.routing.pace import Pace
 
@@ -45,8 +45,6 @@ HOME_SECONDS = 1.0
 higher value, conversations that begin wait for longer."""
 _COUNTED = 256
 """How many queues are looked at to find out how many are served before a tenant's request."""
-_SLACK = 64
-"""How many outdated entries a line's heap may have, in addition to as many as it has queues."""
 
 HasRoom = Callable[[PodView, str], bool]
 """Returns whether a pod has room for another request of an algorithm."""
@@ -64,9 +62,8 @@ class Question(NamedTuple):
     """Who asks, as a hash; 0: nobody in particular."""
 
 
-Place = tuple[int, int, int]
-"""A queue's place in its line: the lowest is first. The priority with the sign changed, the round
-of the tenant (``turns_of_tenants``), and the number of the first request."""
+WHO_ASKS = Question._fields.index("priority")
+"""The fields from here on say who asks. The others decide which pods there are to choose from."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,8 +112,6 @@ class Queue:
     """The slot that is closed for the queue: a pod, and the adapter in it."""
     alarm: float | None = None
     """The latest time at which to ask again."""
-    entry: Place | None = None
-    """The place at which it stands in its line."""
     turn: int = 0
     """The round of its tenant in which it is served."""
     expected_at: float | None = None
@@ -161,7 +156,6 @@ class Line:
 
     __slots__ = (
         "_has_room",
-        "_heap",
         "algorithm",
         "any_change",
         "candidates",
@@ -190,13 +184,11 @@ class Line:
         self.waiting: dict[int, int] = {}
         """By priority, the queues that wait for a slot, or the requests that wait for room."""
         self._has_room = has_room
-        self.queues: dict[Queue, None] = {}
+        self.queues: InOrder[Queue] = InOrder()
         self.any_change: dict[Queue, None] = {}
         """The queues that must be asked after every change."""
         self.freed: dict[PodState, None] = {}
         """Pods on which a slot became free, and is not taken yet."""
-        self._heap: list[tuple[Place, Queue]] = []
-        """By the place of each queue. Outdated entries stay until they reach the top."""
         self.renew(candidates)
 
     def renew(self, candidates: Candidates) -> None:
@@ -210,19 +202,12 @@ class Line:
         """Add a queue that has a request, or take its new first request and its last ``Hold``."""
         if queue.line is not self:
             queue.line = self
-            self.queues[queue] = None
             self.count(queue, len(queue.requests) if self.for_room else 1)
         if queue.hold.wakes_on is WakesOn.ANY_CHANGE:
             self.any_change[queue] = None
         else:
             self.any_change.pop(queue, None)
-        place = queue.place
-        if queue.entry != place:
-            queue.entry = place
-            heappush(self._heap, (place, queue))
-            if len(self._heap) > 2 * len(self.queues) + _SLACK:
-                self._heap = [(each.entry, each) for each in self.queues if each.entry is not None]
-                heapify(self._heap)
+        self.queues.put(queue)
 
     def count(self, queue: Queue, more: int) -> None:
         """Count what waits in a queue."""
@@ -245,39 +230,30 @@ class Line:
             return sum(n for each, n in self.waiting.items() if each >= question.priority)
         ahead = 0
         place = -question.priority, turn
-        for queue in islice(self.queues, _COUNTED):
+        for queue, at in islice(self.queues.places(), _COUNTED):
             if queue.question.priority < question.priority:
                 continue
             if self.for_room:  # Each tenant is served once in a round.
                 ahead += min(len(queue.requests), own + 1)
             else:
-                entry = queue.entry
-                ahead += entry is not None and entry[:2] <= place
+                ahead += at[:2] <= place
         return ahead
 
     def first_place(self) -> Place:
         """Return the place of its first queue."""
-        heap = self._in_use()
-        return heap[0][0] if heap else (0, 0, 0)
+        first = self.queues.first()
+        return (0, 0, 0) if first is None else first[0]
 
     def cost_on(self, pod: PodState, now: float) -> float:
         """Return what the slot of a pod costs its first queue (``_cost``)."""
-        heap = self._in_use()
-        return _cost(heap[0][1], pod, now) if heap else 0.0
-
-    def _in_use(self) -> list[tuple[Place, Queue]]:
-        """Return the heap without outdated entries at its top."""
-        heap = self._heap
-        while heap and not (heap[0][1].line is self and heap[0][1].entry == heap[0][0]):
-            heappop(heap)
-        return heap
+        first = self.queues.first()
+        return 0.0 if first is None else _cost(first[1], pod, now)
 
     def has_room_on(self, pod: PodView) -> bool:
         """Return whether a pod has what the queues wait for."""
         if self.for_room:
             return self._has_room(pod, self.algorithm)
-        room = pod.beliefs.free_slots
-        return room is None or room > 0
+        return has_slot(pod)
 
     def has_room(self) -> bool:
         """Return whether some pod has what the queues wait for."""
@@ -287,8 +263,8 @@ class Line:
 
     def remove(self, queue: Queue) -> None:
         """Drop a queue."""
-        queue.line = queue.entry = None
-        del self.queues[queue]
+        queue.line = None
+        self.queues.remove(queue)
         self.count(queue, -len(queue.requests) if self.for_room else -1)
         self.any_change.pop(queue, None)
 
@@ -301,60 +277,55 @@ class Line:
             del self.freed[pod]
         return None
 
-    def in_order_for(self, pod: PodState | None, now: float) -> Generator[Queue, None, None]:
-        """Yield each queue, as ``by_seniority``, but the cheapest first for a slot of a pod.
+    def in_order_for(
+        self, pod: PodState | None, now: float
+    ) -> Generator[tuple[Place, Queue], None, None]:
+        """Yield each queue in turn, but the cheapest first for a slot of a pod.
+
+        A yielded queue may change, move, or leave. Close the iterator, so that the queues that stay
+        keep their places.
 
         Args:
             pod: The pod; ``None``: the slot may be on any pod.
             now: The time.
+
+        Yields:
+            The place at which a queue has its turn, and the queue. The places ascend.
         """
-        with closing(self.by_seniority()) as queues:
+        with closing(self.queues.in_turn()) as queues:
             if pod is not None:
-                first, other = _of_one_priority(queues)
+                first, other = self._of_one_priority(queues)
+                places = [queue.place for queue in first]
                 if len(first) > 1:
                     costs = [_cost(queue, pod, now) for queue in first]
                     order = sorted(range(len(first)), key=costs.__getitem__)
                     first = [first[number] for number in order]
-                yield from first
+                yield from zip(places, first, strict=True)
                 if other is not None:
-                    yield other
-            yield from queues
+                    yield other.place, other
+            for queue in queues:
+                yield queue.place, queue
 
-    def by_seniority(self) -> Generator[Queue, None, None]:
-        """Yield each queue: by priority, and of one priority the most senior first.
-
-        A yielded queue may change, move, or leave.
-
-        Close the iterator, so that the queues that stay keep their places.
-        """
-        seen: list[tuple[Place, Queue]] = []
-        try:
-            while self._heap:
-                entry = heappop(self._heap)
-                queue = entry[1]
-                if queue.line is self and queue.entry == entry[0]:
-                    seen.append(entry)
-                    yield queue
-        finally:
-            for entry in seen:
-                if entry[1].line is self and entry[1].entry == entry[0]:
-                    heappush(self._heap, entry)
+    def _of_one_priority(self, queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
+        """Return the first queues, of one priority and round, and the next one with another."""
+        first: list[Queue] = []
+        priority = turn = None
+        for queue in queues:
+            place = self.queues.place_of(queue)
+            if place is None or place[0] != priority or place[1] != turn:
+                if first or place is None:
+                    return first, queue
+                priority, turn, _ = place
+            first.append(queue)
+            if len(first) == COMPARED:
+                break
+        return first, None
 
 
-def _of_one_priority(queues: Iterator[Queue]) -> tuple[list[Queue], Queue | None]:
-    """Return the first queues, of one priority and round, and the next one if it has another."""
-    first: list[Queue] = []
-    priority = turn = None
-    for queue in queues:
-        entry = queue.entry
-        if entry is None or entry[0] != priority or entry[1] != turn:
-            if first or entry is None:
-                return first, queue
-            priority, turn, _ = entry
-        first.append(queue)
-        if len(first) == COMPARED:
-            break
-    return first, None
+def has_slot(pod: PodView) -> bool:
+    """Return whether a pod has a free slot, as far as is known."""
+    room = pod.beliefs.free_slots
+    return room is None or room > 0
 
 
 def _cost(queue: Queue, pod: PodState, now: float) -> float:

@@ -10,7 +10,7 @@ Rules:
   a pod has a free slot                   its lines: the highest priority first, and of one
                                           priority the queue that is cheapest to serve there,
                                           waiting counted (``waiting_queue``)
-  an adapter came in flight on a pod      the queues of that adapter
+  an adapter came in flight on a pod      the queues of that adapter (``joining``)
   a closed slot is open again             the queues of the adapter in it
   the slot closed for a queue is empty    that queue, before the lines
   pods or their models changed            the lines that have a free slot now
@@ -30,7 +30,7 @@ Rules:
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from operator import attrgetter, itemgetter
+from dataclasses import replace
 
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import BaseModels, Catalog
@@ -38,7 +38,7 @@ from lora_router.fleet.pod_allotments import PodAllotments
 from lora_router.fleet.pod_state import PodState, PodView
 from lora_router.routing.agenda import Agenda
 from lora_router.routing.alarms import Alarms
-from lora_router.routing.algorithm import Hold
+from lora_router.routing.algorithm import Hold, WakesOn
 from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
@@ -50,7 +50,7 @@ from lora_router.routing.roll import Limits, Roll
 from lora_router.routing.slot_queues import SlotQueues
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
-from lora_router.routing.waiting_queue import Held, Place, Question, Queue
+from lora_router.routing.waiting_queue import Held, Question, Queue
 
 
 class WaitingRoom:
@@ -97,10 +97,9 @@ class WaitingRoom:
         self._impatient = SlotQueues[Queue]()
         """The queues that have waited for long, and for which no slot could be closed."""
         self._agenda: Agenda[Item] = Agenda(clock)
-        self._asking = Asking(receptionist, self._agenda, self._lines, clock)
+        self._asking = Asking(receptionist, self._agenda, self._lines, clock, self.roll, pods)
+        self._joiners = self._asking.joiners
         self._agenda.work_on = self._asking.work
-        self._last_to_follow: Queue | None = None
-        """The last queue that ``joined`` woke."""
         self._alarms = Alarms(clock, self._ask_again)
 
     # What algorithms see (``who_waits.Waiting``)
@@ -179,8 +178,10 @@ class WaitingRoom:
         queue = held.queue
         if queue is None:
             return
-        queue.hold = hold
+        queue.hold, line = hold, queue.line
         self._lines.place(queue, candidates)
+        if hold.wakes_on is WakesOn.ROOM and line is not None and not line.for_room:
+            self._wait_for_room_like(queue)
         slot = hold.closed
         if slot != queue.closing:
             self._reopen_slot(queue)
@@ -196,6 +197,17 @@ class WaitingRoom:
         if hold.ask_again is not None:
             self._alarms.set(queue, hold.ask_again)
         self._agenda.work()
+
+    def _wait_for_room_like(self, queue: Queue) -> None:
+        """Let queues wait for room that waited for a slot of the same adapter, like this one.
+
+        It is in flight by now, so that they need no slot, and must not be served before those that
+        waited for room for longer.
+        """
+        others = [each for each in self._lines.like(queue) if each.closing is None]
+        for each in others:
+            each.hold = replace(each.hold, wakes_on=WakesOn.ROOM)
+        self._asking.resettle(others)
 
     def remove(self, held: Held) -> bool:
         """Remove a request; return whether it was waiting."""
@@ -233,7 +245,8 @@ class WaitingRoom:
 
     def question_about(self, model: str) -> Question | None:
         """Return what is asked for the first request that waits for a model, if one does."""
-        return next((queue.question for queue in self.roll.of_model(model)), None)
+        first = self.roll.in_order(model).first()
+        return None if first is None else first[1].question
 
     def expire_all(self) -> None:
         """Decide all requests, because the router is about to stop."""
@@ -249,8 +262,7 @@ class WaitingRoom:
         if self._misplaced:
             self._settle(states)
         if self.held:
-            for state in states:
-                self._wake_for_slots(state)
+            self._wake_for_room(states)
             self._agenda.work()
 
     def reported(self, states: Collection[PodState]) -> None:
@@ -258,9 +270,7 @@ class WaitingRoom:
         if self._misplaced:
             self._settle(states)
         if self.held:
-            for state in states:
-                self._wake_for_slots(state)
-                self._wake_queues_of(state.beliefs.foreign_adapters)
+            self._wake_for_room(states, foreign_too=True)
             self._agenda.work()
 
     def pods_changed(
@@ -283,61 +293,48 @@ class WaitingRoom:
             for model in (*(models & catalog.adapters.keys()), *(models & catalog.base_models)):
                 self._asking.resettle(self.roll.of_model(model))
         for state in states:
-            self._wake_queues_of(state.beliefs.foreign_adapters)
-            self._wake_queues_of(state.in_flight_adapters)
+            self._joiners.wake(state, state.beliefs.foreign_adapters)
+            self._joiners.wake(state, state.in_flight_adapters)
             for owner in self._slots.on(state):
                 if isinstance(owner, Queue):
                     self._agenda.add(owner)
         self._agenda.work()
 
-    def joined(self, adapter: str) -> None:
-        """Wake an adapter's queues after one of its requests was routed: others may follow it."""
+    def joined(self, adapter: str, state: PodState) -> None:
+        """Wake an adapter's queues after a request was routed to a pod: others may follow it."""
         for line in self._lines:
             line.pace.overrun.served(adapter)
-        last = self._last_to_follow
-        if last is not None and last.question.model == adapter and last in self._agenda:
-            return  # One of the queues that were woken by this was routed.
-        for queue in self.roll.of_model(adapter):
-            self._reopen_slot(queue)
-            self._agenda.add(queue)
-            self._last_to_follow = queue
+        for owner in tuple(self._slots.owners()):
+            if isinstance(owner, Queue) and owner.question.model == adapter:
+                self._reopen_slot(owner)
+                self._agenda.add(owner)
+        self._joiners.follow(state, adapter)
         self._agenda.work()
 
     # Waking
 
-    def _wake_for_slots(self, state: PodState) -> None:
-        # First: otherwise the adapter that was in the slot, which is cheapest there, takes it back.
-        for owner in self._slots.empty_on(state):
-            if isinstance(owner, Queue):
-                self._agenda.add(owner)
-        room = state.beliefs.free_slots
-        if room is None or room > 0:
-            for line in self._lines.for_slot_on(state):
+    def _wake_for_room(self, states: Collection[PodState], *, foreign_too: bool = False) -> None:
+        """Wake those that can use what pods have: a free slot, or room."""
+        with_room = self._lines.with_room(states)
+        any_change = [line for line in self._lines if line.any_change]
+        for state in states:
+            # First: otherwise the adapter that was in the slot, which is cheapest there, takes it
+            # back.
+            for owner in self._slots.empty_on(state):
+                if isinstance(owner, Queue):
+                    self._agenda.add(owner)
+            lines = with_room.get(state, ())
+            for_slot = [line for line in lines if not line.for_room]
+            for line in self._lines.in_order_on(state, for_slot):
                 line.freed[state] = None
                 self._agenda.add(line)
-        for_room: list[tuple[Place, Item]] = []
-        for line in self._lines:
-            if line.any_change:
-                self._agenda.add(line)
-            if line.for_room and state in line.candidates.members and line.has_room_on(state):
-                line.freed[state] = None
-                for_room.append((line.first_place(), line))
-        if self._pods.may_be_full(state):
-            for_room += self._waiting_on(state)
-        # Requests for base models and adapters compete for the same room.
-        for_room.sort(key=itemgetter(0))
-        for _, item in for_room:
-            self._agenda.add(item)
-
-    def _waiting_on(self, state: PodState) -> list[tuple[Place, Item]]:
-        """Return the queues of the adapters on a pod without room lately, with their places."""
-        waiting = self.roll.models & state.in_flight_adapters.keys()
-        return [(queue.place, queue) for model in waiting for queue in self.roll.of_model(model)]
-
-    def _wake_queues_of(self, adapters: Iterable[str]) -> None:
-        found = [queue for adapter in adapters for queue in self.roll.of_model(adapter)]
-        for queue in sorted(found, key=attrgetter("place")):
-            self._agenda.add(queue)
+            while any_change:
+                self._agenda.add(any_change.pop(0))
+            # Requests for base models and adapters compete for the same room.
+            joining = state.in_flight_adapters if self._pods.may_be_full(state) else ()
+            self._joiners.wake(state, joining, [line for line in lines if line.for_room])
+            if foreign_too:
+                self._joiners.wake(state, state.beliefs.foreign_adapters)
 
     def _reopen_slot(self, queue: Queue) -> None:
         adapter = self._slots.reopen(queue)
@@ -352,7 +349,7 @@ class WaitingRoom:
         if impatient is not None:
             self._impatient.remove(impatient)
             self._agenda.add(impatient)
-        self._wake_queues_of((adapter,))
+        self._joiners.wake(None, (adapter,))
 
     # Adapters that wait on pods
 

@@ -1,7 +1,7 @@
 """What becomes of requests for which there is no room: who waits, who is refused, and why."""
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,11 +16,13 @@ from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.overrun import ExpectedWait, Overrun
 from lora_router.routing.pace import Pace
+from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
-from lora_router.routing.roll import Limits, Roll
+from lora_router.routing.roll import Limits
 from lora_router.routing.turns_of_tenants import MOST_TENANTS, TurnsOfTenants
-from lora_router.routing.waiting_queue import HOME_SECONDS, Held, Queue
+from lora_router.routing.waiting_queue import HOME_SECONDS, Held
 from tests.fleet import make_fleet, make_metrics, state_of
+from tests.parameters import mostly_slow
 from tests.unit.routing.prompts import has_seen, prompt
 from tests.unit.routing.router import Router
 
@@ -590,25 +592,24 @@ class TestFairAmongTenants:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Not all of them again after each one that is routed."""
-        woken = 0
+        asked = 0
 
-        def of_model(roll: Roll, model: str) -> Collection[Queue]:
-            nonlocal woken
-            queues = find(roll, model)
-            woken += len(queues)
-            return queues
+        def counted(reception: Reception, held: Held) -> bool:
+            nonlocal asked
+            asked += 1
+            return ask(reception, held)
 
-        find = Roll.of_model
+        ask = Reception.ask
+        monkeypatch.setattr(Reception, "ask", counted)
         router = Router(fleet_of(1))
         first = router.routed("a0")
         for tenant in range(1, 501):
             router.held("a40", tenant=tenant)
-        monkeypatch.setattr(Roll, "of_model", of_model)
         first.reservation.release()
         router.clock.advance(1.0)
 
         assert len(router.late_names) == 500
-        assert woken <= 2 * 500
+        assert asked <= 500 + 10
 
     @pytest.mark.slow
     def test_a_hundred_thousand_tenants_cost_no_more_than_those_that_are_remembered(self) -> None:
@@ -622,6 +623,108 @@ class TestFairAmongTenants:
         for tenant in range(1, 3 * MOST_TENANTS):
             turns.next(tenant)
         assert len(turns) == MOST_TENANTS
+
+
+class TestManyTenantsOnFullPods:
+    """Each tenant has a queue of its own."""
+
+    TENANTS = 200
+
+    def asked_after(
+        self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[Router, Routed], object]
+    ) -> tuple[int, list[str]]:
+        """Return how many are asked for after an event, and who is routed then."""
+        names = NAMES[:2]
+        router = Router(fleet_of(2, idle(2)), overload=Overload(max_requests_per_pod=4))
+        running = [router.routed(names[number % 2]) for number in range(8)]
+        for tenant in range(1, self.TENANTS + 1):
+            for name in names:
+                router.held(name, f"{name}-{tenant}", tenant=tenant)
+        asked = 0
+
+        def counted(reception: Reception, held: Held) -> bool:
+            nonlocal asked
+            asked += 1
+            return ask(reception, held)
+
+        ask = Reception.ask
+        monkeypatch.setattr(Reception, "ask", counted)
+        happens(router, running[0])
+        router.clock.advance(1.0)
+        return asked, router.late_names
+
+    def test_the_end_of_a_request_asks_for_those_that_can_go(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, late = self.asked_after(monkeypatch, lambda _, first: first.reservation.release())
+        assert late == ["a0-1"]
+        assert asked <= 4
+
+    def test_a_scrape_of_a_full_pod_asks_for_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def scrape(router: Router, first: Routed) -> None:
+            state = first.reservation.state
+            active = list(state.in_flight_adapters)
+            router.fleet.put_metrics(state, make_metrics(active, max_lora=2, scraped_at=100.0))
+
+        asked, late = self.asked_after(monkeypatch, scrape)
+        assert late == []
+        assert asked == 0
+
+    def test_a_change_of_a_full_pod_asks_for_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def label(router: Router, first: Routed) -> None:
+            router.fleet.upsert(replace(first.reservation.state.pod, labels={"gpu": "h100"}))
+
+        asked, late = self.asked_after(monkeypatch, label)
+        assert late == []
+        assert asked <= 4
+
+    @pytest.mark.parametrize("seed", mostly_slow(range(20), quick=3))
+    def test_each_room_goes_to_the_first_place_of_all(self, seed: int) -> None:
+        """Whoever waits: adapters and base models, of all priorities and tenants."""
+        chance = random.Random(seed)
+        names = ["base", *NAMES[:3]]
+        router = Router(fleet_of(1, idle(4)), overload=Overload(max_requests_per_pod=6))
+        router.director.priorities.put({"chat": 1, "batch": -1})
+        queues = router.director.reception.room.roll.queues
+        running = [router.routed(name) for name in (*NAMES[:3], *NAMES[:3])]
+        for number in range(150):
+            if chance.random() < 0.6:
+                objective = chance.choice(["", "chat", "batch"])
+                tenant = chance.randrange(5)
+                name = chance.choice(names)
+                router.held(name, str(number), objective=objective, tenant=tenant)
+            elif queues:
+                first = min(queues.values(), key=lambda queue: queue.place).first
+                seen = len(router.late)
+                # Two of each adapter run, so that each stays in its slot.
+                ended = chance.choice([each for each in running if is_not_alone(each)])
+                running.remove(ended)
+                ended.reservation.release()
+                router.clock.advance(0.1)
+                ((_, outcome),) = router.late[seen:]
+                assert isinstance(outcome, Routed)
+                assert first is not None
+                assert first.queue is None, "another one was served"
+                running.append(outcome)
+
+    def test_those_of_an_adapter_that_got_a_slot_do_not_overtake_others(self) -> None:
+        """They need no slot any more, so a free one is not for them."""
+        router = Router(fleet_of(1, idle(2)), overload=Overload(max_requests_per_pod=2))
+        router.director.priorities.put({"chat": 1})
+        running = [router.routed("a0"), router.routed("a1")]
+        router.held("a2", "first of the adapter", objective="chat", tenant=1)
+        router.held("base", "base", tenant=2)
+        router.held("a2", "second of the adapter", tenant=3)
+        for routed in running:
+            routed.reservation.release()
+            router.clock.advance(0.1)
+        assert router.late_names == ["first of the adapter", "base"]
+
+
+def is_not_alone(routed: Routed) -> bool:
+    """Return whether the adapter of a request, if any, has another one on the pod."""
+    adapter = routed.reservation.adapter
+    return adapter is None or routed.reservation.state.in_flight_adapters[adapter] > 1
 
 
 def test_adapters_and_base_models_take_room_in_order_of_arrival() -> None:

@@ -1,7 +1,7 @@
 """The waiting room: which requests are asked for when, at what cost, and that none is forgotten."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,16 +13,16 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.routing.agenda import AT_ONCE
+from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
-from lora_router.routing.asking import PASSED_OVER
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
-from lora_router.routing.waiting_queue import COMPARED, Held
+from lora_router.routing.waiting_lines import Lines
+from lora_router.routing.waiting_queue import COMPARED, Held, Line
 from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.parameters import mostly_slow
@@ -110,6 +110,23 @@ class TestWhatAChangeCosts:
 
         assert fleet.asked(lambda: fleet.end_one("runs-0")) == 1
         assert fleet.router.late_names == ["waits-0"]
+
+    def test_what_a_peer_reports_of_many_pods_goes_through_the_lines_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not once for each pod: there may be as many lines as pods."""
+        fleet = Saturated(8, 2, 6)
+        gone_through = 0
+
+        def each(lines: Lines) -> Iterator[Line]:
+            nonlocal gone_through
+            gone_through += 1
+            return iterate(lines)
+
+        iterate = Lines.__iter__
+        monkeypatch.setattr(Lines, "__iter__", each)
+        fleet.router.fleet.changes.shared.send(tuple(fleet.router.fleet))
+        assert gone_through <= 2
 
     def test_a_new_pod_fills_with_the_requests_that_waited_longest(self) -> None:
         fleet = Saturated(4, 2, 100)
