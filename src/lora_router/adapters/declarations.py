@@ -10,7 +10,8 @@ Rules:
   so that it can be loaded beside the old one (``versions``).
 - While a new version gets only a share of the requests, the old one is kept, so that the loader
   goes on to load it where its requests need it. A router that is started does not know it.
-- If adapters are replaced in place, none has a version.
+- If adapters are replaced in place, none has a version. It is known whether pods may have another
+  source than the declared one.
 - Whatever grows with the number of adapters is done in steps. All of a new list is in use at the
   same moment. Listeners are called after it, with some names in each step.
 """
@@ -93,7 +94,8 @@ class Declarations:
         Args:
             in_place: Whether a pod replaces an adapter by its new version, under the same name.
         """
-        self._in_place = in_place
+        self.in_place = in_place
+        """Whether a pod replaces an adapter by its new version."""
         self._lists: dict[str, tuple[DeclaredAdapter, ...]] = {}
         self._added: dict[str, dict[str, DeclaredAdapter]] = {}
         """By origin and name: those that were added one by one."""
@@ -208,6 +210,10 @@ class Declarations:
         """Return whether it is known what pods have under a name without a version."""
         return name in self._plain
 
+    def may_be_other(self, name: str) -> bool:
+        """Return whether pods may have another source of an adapter that is replaced in place."""
+        return self._plain.get(name, "") is None
+
     def plain_is(self, name: str, source: str) -> None:
         """Note what pods have under a name that nobody has declared."""
         self._plain.setdefault(name, source)
@@ -224,10 +230,11 @@ class Declarations:
     def plain_is_other(self, name: str) -> None:
         """Note that pods have another source under a name without a version.
 
-        Then the adapter gets a version that is derived from its source.
+        Then the adapter gets a version that is derived from its source, or is replaced in place.
         """
         adapter = self._used.by_name.get(name)
-        if adapter is not None and not self._in_place and not adapter.version:
+        is_known = self.in_place and self.may_be_other(name)
+        if adapter is not None and not adapter.version and not is_known:
             self._tell([name] if name in self._untold else ())
             self._plain[name] = None
             self._used.change(adapter, self._versioned(adapter))
@@ -242,7 +249,11 @@ class Declarations:
 
     def _versioned(self, adapter: DeclaredAdapter) -> DeclaredAdapter:
         """Return an adapter with the version under which pods serve it."""
-        if self._in_place:
+        if self.in_place:
+            plain = self._plain.setdefault(adapter.name, adapter.source)
+            if plain is not None and not is_same_source(plain, adapter.source):
+                self._plain[adapter.name] = None
+            self._forget_plain()
             return replace(adapter, version="") if adapter.version else adapter
         if adapter.version:
             return adapter

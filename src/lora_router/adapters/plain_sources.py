@@ -4,6 +4,10 @@ A declaration may have changed while no router ran, and an adapter may be on pod
 declares it. Pods say in their lists from where they have loaded each adapter (``root``). Each
 adapter is compared once, when a pod lists it first, or when it is declared: what this router has
 loaded itself is right, even if a server writes the path in another way.
+
+Where adapters are replaced in place, pods may differ, because a router may have ended in between.
+There, each list is compared until one shows another source. Then each pod is told to load it that
+this router has not told before.
 """
 
 from lora_router.adapters.declarations import MAX_PLAIN, Declarations, is_same_source
@@ -42,12 +46,16 @@ class PlainSources:
             if len(root) <= MAX_SOURCE_LENGTH:
                 self._declarations.plain_is(name, root)
             return
-        self._note_compared(name)
-        if not is_same_source(root, adapter.source):
+        is_same = is_same_source(root, adapter.source)
+        if not (is_same and self._declarations.in_place):
+            self._note_compared(name)
+        if not is_same:
             self._declarations.plain_is_other(name)
 
     def loaded(self, name: str) -> None:
         """Note that this router had an adapter loaded."""
+        if self._declarations.in_place:
+            return
         if self._declarations.named(name) is not None and name in self:
             self._note_compared(name)
 

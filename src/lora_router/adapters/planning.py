@@ -58,7 +58,7 @@ def demand_to_plan(demand: Demand, retirement: Retirement, pods: Iterable[PodLoa
             successor = retirement.successor(leaving.name)
             if successor is not None:
                 replacing.add(successor.served_name)
-        elif call is not None and call.action == "load":
+        elif call is not None and call.action == "load" and retirement.older_than(call.name):
             replacing.add(call.name)
     loads = retirement.with_older(demand.loads)
     return replace(demand, loads=loads, replacing=replacing)

@@ -151,8 +151,7 @@ class PodLoads:
         self.missing = {
             name: place
             for name, place in self.wanted.items()
-            if name not in listed
-            or (in_place and self.ours.get(name, place.adapter.source) != place.adapter.source)
+            if name not in listed or (in_place and self._has_other(place, retirement))
         }
         last = [name for name in failing if name in self.missing]
         for name in sorted(last, key=lambda name: failing[name].next_at):
@@ -168,6 +167,14 @@ class PodLoads:
             for name in (listed if self.is_planned else ())
             if name not in self.wanted and retirement.is_bound_elsewhere(name, state)
         }
+
+    def _has_other(self, place: Place, retirement: Retirement) -> bool:
+        """Return whether it has loaded an adapter from another source than the declared one."""
+        adapter = place.adapter
+        source = self.ours.get(adapter.served_name)
+        if source is None:
+            return retirement.may_be_other(adapter.served_name)
+        return source != adapter.source
 
     def plan(self, wanted: Mapping[str, Place]) -> None:
         """Take in what belongs there by a new plan. ``derive`` is to be called then."""

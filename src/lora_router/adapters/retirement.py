@@ -81,9 +81,9 @@ class Retirement:
 
     def with_older(self, loads: Mapping[str, float]) -> Mapping[str, float]:
         """Return loads by served name in which older versions count for the declared ones."""
-        return InheritedLoads(loads, self._older_than) if self._older else loads
+        return InheritedLoads(loads, self.older_than) if self._older else loads
 
-    def _older_than(self, served: str) -> Collection[str]:
+    def older_than(self, served: str) -> Collection[str]:
         """Return the older versions of a declared adapter of which the demand is known."""
         adapter = self.declared.get(served)
         if adapter is None or self._known.get(adapter.name) is not adapter:
@@ -115,6 +115,14 @@ class Retirement:
         return adapter is not None and (
             adapter.pods.copies is not None or not may_be_on(adapter, state)
         )
+
+    def may_be_other(self, name: str) -> bool:
+        """Return whether a pod may have another source of an adapter than the declared one.
+
+        It was loaded by another router, or somebody else, and the source is known to have changed.
+        """
+        adapter = self.declared.get(name)
+        return adapter is not None and self._declarations.may_be_other(adapter.name)
 
     def successor(self, name: str) -> DeclaredAdapter | None:
         """Return the declared adapter of which a name is an older version, or ``None``."""

@@ -167,3 +167,18 @@ def test_the_new_version_is_planned_with_the_requests_of_the_old_one() -> None:
     assert loads.get("a@2", 0.0) > 4.0
     assert loads.get("b@1", 0.0) == 0.0
     assert not any(client.refused for client in clients)
+
+
+@pytest.mark.parametrize(
+    ("version", "further", "call", "first"),
+    [("1", [declared("new")], "new", set()), ("2", [], "a@2", {"a@2"})],
+)
+def test_only_new_versions_are_planned_first_while_they_are_loaded(
+    version: str, further: list[DeclaredAdapter], call: str, first: set[str]
+) -> None:
+    router = LoadingRouter(*versions("ab", "1"), pods=1, memory=4)
+    router.pods.seconds = 20.0
+    router.declare(*versions("ab", version), *further)
+    router.clock.advance(8.0)
+    assert [each.name for each in router.pods.open] == [call]
+    assert router.loader.plan.demand.replacing == first

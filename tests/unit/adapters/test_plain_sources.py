@@ -5,10 +5,13 @@ import json
 import pytest
 
 from lora_router.adapters.declarations import MAX_PLAIN, Declarations, derived_version
+from lora_router.adapters.dispatch import LoaderOptions
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.scrape.models import models_in_steps
 from lora_router.steps import all_at_once
+from tests.fleet import make_pod
 from tests.unit.adapters.declared_router import declared
+from tests.unit.adapters.loading import Loading, adapter
 
 NEW = f"sql@{derived_version('s3://lora/2')}"
 
@@ -87,3 +90,63 @@ def test_a_list_without_usable_roots_says_nothing() -> None:
 
 def test_in_place_names_stay() -> None:
     assert served(listed(sql="s3://lora/1"), in_place=True) == "sql"
+
+
+class InPlace(Loading):
+    """Two pods with ``sql``, which is declared from ``/lora/2`` and replaced in place."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            2,
+            listed=("sql",),
+            declared=[adapter("sql", source="/lora/2")],
+            options=LoaderOptions(in_place=True),
+        )
+        self.sources = PlainSources(self.declarations)
+
+    def lists(self, root: str) -> None:
+        all_at_once(models_in_steps(listed(sql=root), roots=self.sources))
+
+    def replaced(self) -> list[str]:
+        """Return which pods replaced it since the last call."""
+        calls = [(call.state.pod.name, call.source, call.in_place) for call in self.pods.calls]
+        self.pods.calls.clear()
+        assert all(call[1:] == ("/lora/2", True) for call in calls)
+        return sorted(name for name, _, _ in calls)
+
+
+@pytest.mark.parametrize("roots", [("/lora/1", "/lora/1"), ("/lora/2", "/lora/1")])
+def test_a_source_that_changed_while_no_router_ran_is_replaced_in_place_once_on_each_pod(
+    roots: tuple[str, str],
+) -> None:
+    """Also where the last router ended between the first pod and the second one."""
+    loading = InPlace()
+    for root in roots:
+        loading.lists(root)
+    loading.run(60.0)
+    assert loading.replaced() == ["pod-1", "pod-2"]
+
+    loading.lists("/cache/sql")
+    loading.run(600.0)
+    assert loading.replaced() == []
+
+
+def test_nothing_is_replaced_in_place_if_pods_list_the_declared_source() -> None:
+    loading = InPlace()
+    loading.lists("/lora/2/")
+    loading.run(60.0)
+    assert loading.replaced() == []
+
+
+def test_a_pod_that_was_away_while_the_source_changed_is_replaced_in_place() -> None:
+    loading = InPlace()
+    loading.declarations.replace("file", [adapter("sql", source="/lora/1")])
+    loading.run(10.0)
+    loading.fleet.upsert(make_pod(2, lora=loading.state(2).pod.lora, ready=False))
+    loading.pods.calls.clear()
+    loading.declarations.replace("file", [adapter("sql", source="/lora/2")])
+    loading.run(10.0)
+    assert loading.replaced() == ["pod-1"]
+    loading.fleet.upsert(make_pod(2, lora=loading.state(1).pod.lora))
+    loading.run(10.0)
+    assert loading.replaced() == ["pod-2"]
