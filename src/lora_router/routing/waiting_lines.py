@@ -13,6 +13,9 @@ from lora_router.routing.waiting_queue import COMPARED, HasRoom, Line, Queue
 
 _PACES = 64
 """How many paces are remembered."""
+MAX_NARROWED = 64
+"""Lines of candidates that a filter or a subset chose. Clients write filters, and after a change of
+pods each line has to find its candidates again. So a change takes longer with a higher value."""
 
 
 class Lines:
@@ -33,6 +36,8 @@ class Lines:
         self._lines: dict[Line, None] = {}
         self._by_candidates: dict[tuple[str, int, bool], Line] = {}
         """By algorithm, identity of the candidates, and whether they wait for room."""
+        self._narrowed: set[Line] = set()
+        """Those whose candidates a filter or a subset chose."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
 
@@ -63,6 +68,17 @@ class Lines:
     def find(self, algorithm: str, candidates: Candidates, *, for_room: bool) -> Line | None:
         """Return the line of some candidates; ``None``: nobody waits for them."""
         return self._by_candidates.get((algorithm, id(candidates), for_room))
+
+    def may_take(self, algorithm: str, candidates: Candidates) -> bool:
+        """Return whether a further request may wait for some candidates.
+
+        It may not begin a line if there are ``MAX_NARROWED`` that filters or subsets made.
+        """
+        return (
+            len(self._narrowed) < MAX_NARROWED
+            or not candidates.is_narrowed
+            or any(self.find(algorithm, candidates, for_room=each) for each in (False, True))
+        )
 
     def pace_of(self, algorithm: str, candidates: Candidates) -> Pace | None:
         """Return how fast adapters got slots of some pods lately; ``None``: none waited."""
@@ -97,6 +113,8 @@ class Lines:
             line = Line(algorithm, candidates, pace, self._has_room, for_room=for_room)
             self._by_candidates[key] = line
             self._lines[line] = None
+            if candidates.is_narrowed:
+                self._narrowed.add(line)
         if queue.line is not line:
             self.remove(queue)
         line.put(queue)
@@ -109,6 +127,7 @@ class Lines:
             if not line.queues:
                 line.pace.stop(self._clock.now())
                 del self._lines[line]
+                self._narrowed.discard(line)
                 self._forget(line)
 
     def renew(self, line: Line, candidates: Candidates) -> None:
