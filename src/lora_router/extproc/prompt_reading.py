@@ -169,7 +169,7 @@ def _read_part(
         counted = stop - start
         if _SPACE not in chunk and _BACKSLASH not in chunk and chunk.isascii():
             after = _end_of_media(text, start - most, start, end)
-            if after:
+            if after > start:
                 stop, counted = after, _MEDIA_BYTES
                 chunk = text[start:stop]
         name = hashed(chunk, name)
@@ -196,8 +196,11 @@ def _end_of_media(text: bytes, least: int, start: int, end: int) -> int:
     """Return where an image or a sound ends in which a chunk starts; 0: there is none.
 
     It is a string in Base64 that begins with ``data:``, or has the key ``data`` (Anthropic's API,
-    and sounds). It begins in the chunk before, at ``least`` or later.
+    and sounds). It begins in the chunk before, at ``least`` or later. At its closing quote nothing
+    of it is left. So a chunk of the usual length follows, and at most every other one is short.
     """
+    if text.startswith(b'"', start):
+        return 0
     quote = text.rfind(b'"', max(0, least), start)
     if quote < 0:
         return 0

@@ -1,6 +1,7 @@
 """Pods in order of load, updated as loads change instead of sorted on demand."""
 
 import random
+from bisect import bisect_left, insort
 from collections.abc import Container, Iterable, Iterator, KeysView
 
 from lora_router.fleet.pod_state import PodState
@@ -15,19 +16,20 @@ _POSITION = (1 << _BITS) - 1
 class LoadOrder:
     """Pods in buckets, one bucket for each load.
 
-    A change of a pod's load costs the same for any number of pods.
+    A change of a pod's load costs about the same for any number of pods, and whatever the loads
+    are: pods and peers state them, so no loop runs over the numbers between two loads.
     """
 
-    __slots__ = ("_buckets", "_least", "_most", "_places", "total")
+    __slots__ = ("_buckets", "_loads", "_places", "total")
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[PodState]] = {}
         self._places: dict[PodState, int] = {}
         """Each pod's load, and in the lowest bits its position in the bucket. Numbers are sorted
         in a third of the time of tuples."""
-        self._least = 0
-        """A lower bound of all loads. It can be too low, because removals do not update it."""
-        self._most = 0
+        self._loads: list[int] = []
+        """The loads that some pod has, in order. Few pods have a load of their own, so it is short
+        and seldom changes."""
         self.total = 0
         """The sum of all loads."""
 
@@ -55,13 +57,10 @@ class LoadOrder:
         bucket = self._buckets.get(load)
         if bucket is None:
             bucket = self._buckets[load] = []
+            insort(self._loads, load)
         self.total += load
         self._places[pod] = load << _BITS | len(bucket)
         bucket.append(pod)
-        if load < self._least or len(self._places) == 1:
-            self._least = load
-        if load > self._most or len(self._places) == 1:
-            self._most = load
 
     def remove(self, pod: PodState) -> None:
         """Remove a pod. Does nothing if the pod is unknown."""
@@ -71,11 +70,7 @@ class LoadOrder:
 
     def most(self) -> PodState | None:
         """Return a pod with the highest load, or ``None`` if there are no pods."""
-        if not self._places:
-            return None
-        while self._most not in self._buckets:
-            self._most -= 1
-        return self._buckets[self._most][0]
+        return self._buckets[self._loads[-1]][0] if self._loads else None
 
     def least(
         self, count: int, rng: random.Random, among: Container[PodState] | None = None
@@ -89,17 +84,11 @@ class LoadOrder:
                 ``count`` may be found.
         """
         found: list[PodState] = []
-        if not self._places:
-            return found
         buckets = self._buckets
-        while self._least not in buckets:
-            self._least += 1
-        for load in range(self._least, self._most + 1):
-            bucket = buckets.get(load)
-            if bucket is not None:
-                _add_from(bucket, count, rng, among, found)
-                if len(found) >= count:
-                    break
+        for load in self._loads:
+            _add_from(buckets[load], count, rng, among, found)
+            if len(found) >= count:
+                break
         return found
 
     def in_order(self, pods: Iterable[PodState]) -> list[PodState]:
@@ -117,6 +106,7 @@ class LoadOrder:
             self._places[last] = place
         if not bucket:
             del self._buckets[load]
+            del self._loads[bisect_left(self._loads, load)]
 
 
 def _add_from(

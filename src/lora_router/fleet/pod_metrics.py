@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+MAX_REQUESTS = 1_000_000
+"""A larger number of requests on one pod cannot be true, and counts as unknown. vLLM runs some
+hundreds of them, and each one that waits has a connection."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoraActivity:

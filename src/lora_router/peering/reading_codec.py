@@ -12,7 +12,7 @@ from itertools import islice
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.catalog_digests import DIGEST_BYTES, CatalogDigests
-from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import MAX_REQUESTS, LoraActivity, LoraResidency, PodMetrics
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, ReadFailure, Reading
 from lora_router.peering.model_lists import ListReader, RecentLists, list_parts
@@ -44,6 +44,9 @@ _NUMBERS = (
     "generated_tokens",
     "cache_tokens",
 )
+_REQUESTS = ("running", "waiting", "deferred")
+"""Those that count requests. Earlier versions send higher ones, so these are unknown and no error.
+"""
 _DRIFT = 0.001
 """The rate at which the shortest delay is forgotten. Clocks of computers differ by less."""
 
@@ -260,7 +263,7 @@ def _write_snapshot(written: pb.Snapshot, metrics: PodMetrics) -> bool:
     written.SetInParent()
     for name in _NUMBERS:
         number = getattr(metrics, name)
-        if number is not None and 0 <= number <= MAX_NUMBER:
+        if number is not None and 0 <= number <= _most(name):
             setattr(written, name, number)
     positions: dict[str, int] = {}
     lora, residency = metrics.lora, metrics.residency
@@ -290,7 +293,10 @@ def _positions(names: Iterable[str], positions: dict[str, int]) -> list[int]:
 
 def _read_snapshot(written: pb.Snapshot, read_at: float) -> PodMetrics:
     numbers = [
-        _number(getattr(written, name)) if written.HasField(name) else None for name in _NUMBERS
+        number
+        if written.HasField(name) and (number := _number(getattr(written, name))) <= _most(name)
+        else None
+        for name in _NUMBERS
     ]
     adapters = written.adapters
     if len(adapters) > MAX_ADAPTERS or sum(map(len, adapters)) > MAX_NAME_BYTES:
@@ -335,6 +341,11 @@ def _number(value: float) -> float:
     if not 0 <= value <= MAX_NUMBER:
         raise ReportError("malformed", "a number is out of bounds")
     return value
+
+
+def _most(name: str) -> float:
+    """Return the highest number in a field that can be true."""
+    return MAX_REQUESTS if name in _REQUESTS else MAX_NUMBER
 
 
 def _slots(slots: int) -> int | None:

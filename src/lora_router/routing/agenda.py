@@ -1,7 +1,8 @@
 """The pending work of the waiting room, done in small steps.
 
 Work that grows with the number of waiting requests must not run in the event loop in one piece. So
-the waiting room puts its work on an agenda. Up to ``AT_ONCE`` steps are done immediately, in the
+the waiting room puts its work on an agenda. A step is what a decision costs with an index, or over
+a small fleet; a costlier one takes several. Up to ``AT_ONCE`` steps are done immediately, in the
 order in which they were added, and the rest in the next iterations of the loop. Background work
 gets ``AT_ONCE`` steps every ``BACKGROUND_SECONDS``, so that it takes a bounded fraction of the
 loop's time.
@@ -29,8 +30,9 @@ class Agenda(Generic[Item]):
     """Items to work on, each at most once."""
 
     work_on: Callable[[Item, int], int]
-    """Takes an item and the number of steps that it may take. Returns how many it took. It adds the
-    item again if there is more to do. If it raises, the item is dropped."""
+    """Takes an item and the number of steps that it may take. Returns how many it took, which are
+    more if the last decision took several. It adds the item again if there is more to do. If it
+    raises, the item is dropped."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -3,8 +3,9 @@
 In a queue the first request is asked for, and in a line the first request of the first queue, or of
 the one to which a freed slot should go (``waiting_queue``).
 If none of the ``PASSED_OVER`` first queues of a line takes a free slot, the others are asked
-in the background, in a *sweep*. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always
-asked in sweeps, because nothing indicates which of their requests could be routed.
+in the background, in a *sweep*. The same happens if its pods are so many that not even these can be
+asked in one turn. Queues whose algorithm answered ``WakesOn.ANY_CHANGE`` are always asked in
+sweeps, because nothing indicates which of their requests could be routed.
 """
 
 from collections import OrderedDict, deque
@@ -62,7 +63,11 @@ Item = Line | Queue | Held | Sweep | Resettling | Joining | Stragglers
 
 
 class Asking:
-    """Works on the items of the agenda. Each method returns how many requests it asked."""
+    """Works on the items of the agenda. Each method returns how many steps that took.
+
+    To ask for a request is one step for each ``FULL_LOOK`` pods that its algorithm inspects
+    (``Candidates.looks``).
+    """
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class Asking:
             self._agenda.add(self._resettling)
 
     def work(self, item: Item, steps: int) -> int:
-        """Work on an item, in at most ``steps`` questions."""
+        """Work on an item, until ``steps`` steps are taken."""
         match item:
             case Queue():
                 return self._ask_queue(item, steps)
@@ -104,8 +109,9 @@ class Asking:
             case Stragglers():
                 return self.joiners.ask_stragglers(item, steps)
             case Held():
+                steps = 1 if item.queue is None else item.queue.steps
                 self._receptionist.decide(item)
-                return 1
+                return steps
 
     def ask(self, held: Held) -> bool:
         """Ask for a request; return whether it still waits."""
@@ -121,14 +127,16 @@ class Asking:
 
     def _ask_queue(self, queue: Queue, steps: int) -> int:
         """Ask for the requests of a queue, until one is held again."""
-        for asked in range(steps):
+        taken = 0
+        while taken < steps:
             first = queue.first
             if first is None:
-                return asked
+                return taken
+            taken += queue.steps
             if self._receptionist.ask(first):
-                return asked + 1
+                return taken
         self._agenda.add(queue)
-        return steps
+        return taken
 
     def _ask_line(self, line: Line, steps: int) -> int:
         """Ask for the first requests of a line while its pods have a free slot."""
@@ -138,31 +146,46 @@ class Asking:
             # Seniority is known once each queue is in its line.
             self._resettling.lines[line] = None
             return 0
+        taken = 0
         if line.stale:
             question = next(iter(line.queues)).question
+            taken = line.candidates.looks_to_find
             self._lines.renew(line, self._receptionist.candidates_for(question))
         if line.any_change:
-            return self._begin_sweep(line, steps)
-        asked = passed_over = 0
+            return taken + self._begin_sweep(line, steps - taken)
+        return taken + self._ask_first(line, steps - taken)
+
+    def _ask_first(self, line: Line, steps: int) -> int:
+        """Ask for the first requests of a line, of which no queue wants to know every change."""
+        taken = asked = passed_over = 0
         while passed_over < PASSED_OVER and ((pod := line.freed_pod()) or line.has_room()):
             before = asked - passed_over
             with closing(line.in_order_for(pod, self._clock.now())) as queues:
                 for _, queue in queues:
-                    if asked >= steps:
-                        self._agenda.add(line)
-                        return asked
+                    if taken >= steps:
+                        self._go_on(line, passed_over)
+                        return taken
                     first = queue.first_for(pod) if line.for_room else queue.first
                     if first is not None:
                         asked += 1
+                        taken += line.candidates.looks
                         passed_over += self._receptionist.ask(first)
                     if passed_over >= PASSED_OVER or not _has_room(line, pod):
                         break
                 else:
                     if not line.for_room or asked - passed_over == before:
-                        return asked
+                        return taken
         if passed_over >= PASSED_OVER:
             self._begin_sweep(line, 0)
-        return asked
+        return taken
+
+    def _go_on(self, line: Line, passed_over: int) -> None:
+        """Ask for further requests of a line in the next turn."""
+        # It would put the same questions again, and never others if a turn has time for few.
+        if passed_over and line.candidates.looks > 1:
+            self._begin_sweep(line, 0)
+        else:
+            self._agenda.add(line)
 
     def _begin_sweep(self, line: Line, steps: int) -> int:
         sweep = self._sweeps.get(line)
@@ -176,39 +199,42 @@ class Asking:
     def _sweep(self, sweep: Sweep, steps: int) -> int:
         """Ask the next queues of a sweep, and leave the rest to the background."""
         line = sweep.line
-        asked = 0
-        while sweep.left and asked < steps:
+        taken = 0
+        while sweep.left and taken < steps:
             if not line.any_change and not line.has_room():
                 sweep.left.clear()
                 break
             queue = sweep.left.popleft()
             if queue.requests:
-                asked += self._ask_queue(queue, steps - asked)
+                taken += self._ask_queue(queue, steps - taken)
         if sweep.left:
             self._agenda.add(sweep, background=True)
-            return asked
+            return taken
         del self._sweeps[line]
         if sweep.again and line.queues:
             self._begin_sweep(line, 0)
-        return asked
+        return taken
 
     def _resettle(self, resettling: Resettling, steps: int) -> int:
         """Put queues into the lines of their new candidates."""
         left = resettling.left
-        number = min(steps, len(left))
-        for _ in range(number):
+        taken = 0
+        while left and taken < steps:
+            taken += 1
             queue, _ = left.popitem(last=False)
             if queue.requests:
                 self._lines.place(queue, self._receptionist.candidates_for(queue.question))
                 assert queue.line is not None  # noqa: S101 -- it was just put there
-                resettling.lines[queue.line] = None
+                if queue.line not in resettling.lines:
+                    taken += queue.line.candidates.looks_to_find
+                    resettling.lines[queue.line] = None
         if left:
             self._agenda.add(resettling)
-            return number
+            return taken
         for line in sorted(resettling.lines, key=Line.first_place):
             self._agenda.add(line)
         resettling.lines.clear()
-        return number
+        return taken
 
 
 def _has_room(line: Line, pod: PodState | None) -> bool:

@@ -147,6 +147,22 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
         index = group.fleet
         return index.slots if group.is_everyone else index.total_of(self.base_models).slots
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether a filter or a subset chose them."""
+        return self._group is None and self._chosen_from is not None
+
+    @property
+    def looks(self) -> int:
+        """How many times ``FULL_LOOK`` pods a decision inspects. With an index, it is one."""
+        return 1 if self._group is not None else _looks_at(len(self))
+
+    @property
+    def looks_to_find(self) -> int:
+        """How many it takes to find them again after pods changed. A filter is put to each pod."""
+        group = self._chosen_from
+        return 0 if group is None or group is self._group else _looks_at(len(group))
+
     def with_room(self, roomy: RoomyPods) -> "Candidates | None":
         """Return candidates whose methods answer about some pods; ``None``: none is among these.
 
@@ -306,6 +322,10 @@ class Candidates(tuple[PodView, ...]):  # noqa: SLOT001 -- a tuple cannot have s
             ):
                 return False
         return True
+
+
+def _looks_at(pods: int) -> int:
+    return max(1, (pods + FULL_LOOK - 1) // FULL_LOOK)
 
 
 def _add_pods_of(

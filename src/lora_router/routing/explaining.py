@@ -222,7 +222,7 @@ class Explainer:
             refused = reception.shed(question.model, wait, hold)
             if not self._falls_back(found, self._parts.algorithms[found.algorithm], refused):
                 _refuse(found, refused)
-        elif (
+        elif not reception.room.lines.may_take(question.algorithm, candidates) or (
             reception.room.roll.is_full(question.model)
             and reception.room.roll.last_of_lowest_priority(question) is None
         ):

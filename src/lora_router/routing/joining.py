@@ -93,7 +93,7 @@ class _Asker(Protocol):
 
 
 class Joiners:
-    """All that may join pods. Methods that ask return how many requests they asked."""
+    """All that may join pods. Methods that ask return how many steps that took."""
 
     def __init__(
         self, asker: _Asker, agenda: _Agenda, roll: Roll, rooms: Rooms, clock: Clock
@@ -181,7 +181,7 @@ class Joiners:
                 joining.came.clear()
         for adapter in joining.came:
             if (there := self._roll.in_order(adapter).first()) and (first := there[1].first):
-                asked += 1
+                asked += there[1].steps
                 self._asker.ask(first)
         passed = [group.of for group in groups if group.is_passed]
         for line in passed:
@@ -212,8 +212,9 @@ class Joiners:
 
     def _ask_for(self, first: Held, group: _Group, queue: Queue, steps: int) -> int:
         if isinstance(group.of, Line):
+            steps = queue.steps
             group.held += self._asker.ask(first)
-            return 1
+            return steps
         asked = self._ask_all(queue, steps)
         group.held += queue.first is first
         return asked
@@ -235,7 +236,7 @@ class Joiners:
         """Ask for the requests of a queue until one is held: those of an adapter leave together."""
         asked = 0
         while asked < steps and (first := queue.first) is not None:
-            asked += 1
+            asked += queue.steps
             if self._asker.ask(first):
                 break
         return asked

@@ -135,8 +135,9 @@ class Reception:
             self.room.waits.refuse(question, hold, wait)
             shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)
             return self._refuse(question, request, shed)
-        if self.room.roll.is_full(request.model):
-            last = self.room.roll.last_of_lowest_priority(question)
+        needs_line = not self.room.lines.may_take(question.algorithm, candidates)
+        if needs_line or self.room.roll.is_full(request.model):
+            last = None if needs_line else self.room.roll.last_of_lowest_priority(question)
             if last is None:
                 full = Refused(Refusal.TOO_MANY_HELD, model=request.model, wait=wait.seconds)
                 full = self._recorder.seen(full, candidates, request)
@@ -226,8 +227,8 @@ class Reception:
         else:
             answer = caller.ask(algorithm, request, candidates, now)
         if isinstance(answer, Hold) and answer.optional and request.may_hold:
-            full = self.hold_seconds(answer) <= 0 or self.room.roll.is_full(request.model)
-            if full:
+            full = self.room.roll.is_full(request.model) or self.hold_seconds(answer) <= 0
+            if full or not self.room.lines.may_take(algorithm.name, candidates):
                 request = structs.replace(request, may_hold=False)
                 return self.answer_by(caller, algorithm, request, candidates, now)
         return answer

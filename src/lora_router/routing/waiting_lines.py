@@ -13,6 +13,9 @@ from lora_router.routing.waiting_queue import COMPARED, WHO_ASKS, HasRoom, Line,
 
 _PACES = 64
 """How many paces are remembered."""
+MAX_NARROWED = 64
+"""Lines of candidates that a filter or a subset chose. Clients write filters, and after a change of
+pods each line has to find its candidates again. So a change takes longer with a higher value."""
 
 
 class Lines:
@@ -35,6 +38,8 @@ class Lines:
         """By algorithm, identity of the candidates, and whether they wait for room."""
         self._for_slots: dict[str, dict[Queue, None]] = {}
         """The queues that wait for slots, by model."""
+        self._narrowed: set[Line] = set()
+        """Those whose candidates a filter or a subset chose."""
         self._paces: dict[tuple[str, frozenset[PodView], bool], Pace] = {}
         """The paces of the last lines, so that a line that ends and begins again has one."""
 
@@ -77,6 +82,17 @@ class Lines:
         """Return the line of some candidates; ``None``: nobody waits for them."""
         return self._by_candidates.get((algorithm, id(candidates), for_room))
 
+    def may_take(self, algorithm: str, candidates: Candidates) -> bool:
+        """Return whether a further request may wait for some candidates.
+
+        It may not begin a line if there are ``MAX_NARROWED`` that filters or subsets made.
+        """
+        return (
+            len(self._narrowed) < MAX_NARROWED
+            or not candidates.is_narrowed
+            or any(self.find(algorithm, candidates, for_room=each) for each in (False, True))
+        )
+
     def pace_of(self, algorithm: str, candidates: Candidates) -> Pace | None:
         """Return how fast adapters got slots of some pods lately; ``None``: none waited."""
         return self._paces.get((algorithm, candidates.members, False))
@@ -110,6 +126,8 @@ class Lines:
             line = Line(algorithm, candidates, pace, self._has_room, for_room=for_room)
             self._by_candidates[key] = line
             self._lines[line] = None
+            if candidates.is_narrowed:
+                self._narrowed.add(line)
         if queue.line is not line:
             self.remove(queue)
             if not for_room:
@@ -135,6 +153,7 @@ class Lines:
             if not line.queues:
                 line.pace.stop(self._clock.now())
                 del self._lines[line]
+                self._narrowed.discard(line)
                 self._forget(line)
 
     def renew(self, line: Line, candidates: Candidates) -> None:

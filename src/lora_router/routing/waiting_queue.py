@@ -138,6 +138,18 @@ class Queue:
         return at_home if at_home.since - first.since <= HOME_SECONDS else first
 
     @property
+    def steps(self) -> int:
+        """How many steps of the agenda it takes to ask for one of its requests.
+
+        It is one for each ``FULL_LOOK`` pods that its algorithm inspects.
+        """
+        line = self.line
+        if line is None:
+            return 1
+        candidates = line.candidates
+        return candidates.looks + candidates.looks_to_find if line.stale else candidates.looks
+
+    @property
     def place(self) -> Place:
         """Where it belongs in a line."""
         first = self.first

@@ -86,7 +86,7 @@ class WaitingRoom:
         """The number of requests that wait. Each request that arrives looks at it."""
         self.roll = Roll(limits)
         """Who waits."""
-        self._lines = Lines(pods.has_room, clock, peers.waiting)
+        self._lines = self.lines = Lines(pods.has_room, clock, peers.waiting)
         self._turns = TurnsOfTenants()
         self._slots = ClosedSlots(clock.now)
         self.waits = ExpectedWaits(

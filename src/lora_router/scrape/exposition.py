@@ -8,7 +8,7 @@ by its value, and only its labels are read.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from lora_router.fleet.pod_metrics import LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import MAX_REQUESTS, LoraActivity, LoraResidency, PodMetrics
 from lora_router.scrape.engines import (
     PAGES,
     PROCESS_START,
@@ -40,7 +40,8 @@ page shows sums of Unix times, which are decades ahead."""
 MAX_SLOTS = 100_000
 """A larger number of adapter slots cannot be true, and counts as unknown."""
 MAX_NUMBER = 1e12
-"""The same for all other numbers. No arithmetic with numbers of this size overflows."""
+"""The same for all other numbers. Those of requests have a bound of their own (``MAX_REQUESTS``).
+No arithmetic with numbers of this size overflows."""
 MAX_LOAD_SECONDS = 3600.0
 _LONGEST_SLOTS = 20
 _MANY_SERIES = 1000
@@ -174,8 +175,8 @@ def page_in_steps(
     yield from _find(page, finder, found)
     yield from found.read()
     started_at = yield from _started_at(page)
-    running = _sum(found.gauge(names.running))
-    waiting = _sum(found.gauge(names.waiting))
+    running = _requests(found.gauge(names.running))
+    waiting = _requests(found.gauge(names.waiting))
     if len(found.series(names.running.name)) + len(found.series(names.waiting.name)) > _MANY_SERIES:
         yield
     residency, load_seconds = None, None
@@ -240,6 +241,12 @@ def _sum(series: Iterable[Series]) -> float | None:
     return sum(numbers) if numbers else None
 
 
+def _requests(series: Iterable[Series]) -> float | None:
+    """Return the number of requests of all engines; ``None``: there is none that can be true."""
+    counts = [count for count in _numbers(series) if count <= MAX_REQUESTS]
+    return total if counts and (total := sum(counts)) <= MAX_REQUESTS else None
+
+
 def _max(series: Iterable[Series]) -> float | None:
     return max(_numbers(series), default=None)
 
@@ -280,7 +287,7 @@ def _count(text: str) -> float | None:
 
 
 def _deferred(found: _Page, names: EngineMetrics) -> float | None:
-    return None if names.deferred is None else _sum(found.gauge(names.deferred))
+    return None if names.deferred is None else _requests(found.gauge(names.deferred))
 
 
 def _started_at(page: bytes) -> Steps[float | None]:

@@ -2,14 +2,19 @@
 
 import base64
 import json
+import math
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
+from xxhash import xxh3_64_intdigest
 
+from lora_router.extproc import prompt_reading
 from lora_router.extproc.body import BodyError, read_body
 from lora_router.extproc.prompt_reading import (
     LEAST_CHUNK,
@@ -224,6 +229,29 @@ def test_another_image_is_another_prompt() -> None:
     assert shared(one, other) == 0
 
 
+def with_images(characters: int, images: int, text: str = "") -> bytes:
+    """A chat with a text and small images, without white space, as most clients write it."""
+    url = "data:image/png;base64," + "QUJD" * (characters // 4)
+    image = {"type": "image_url", "image_url": {"url": url}}
+    messages = [
+        {"role": "user", "content": text},
+        {"role": "user", "content": [image] * images},
+    ]
+    return json.dumps({"messages": messages}, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("before", [0, 20_000, 200_000])
+def test_small_images_count_for_little_more_than_their_bytes(before: int) -> None:
+    body = with_images(1_200, 4, PROSE * (before // len(PROSE)))
+
+    assert len(body) / 4 - 10 <= prompt_of(body).tokens <= len(body) / 4 + 4 * MEDIA_TOKENS
+
+
+@pytest.mark.parametrize("characters", [0, 4, 100, 430, 1_000, 5_000])
+def test_a_body_of_small_images_has_few_chunks(characters: int) -> None:
+    assert len(prompt_of(with_images(characters, 300)).chunks) < 300
+
+
 @pytest.mark.slow
 def test_names_are_the_same_in_every_process() -> None:
     code = (
@@ -350,6 +378,95 @@ def test_of_a_chat_that_continues_only_the_last_name_may_change(
     first, second = prompt_of({"messages": before}), prompt_of({"messages": before + after})
 
     assert shared(first, second) >= len(first.chunks) - 1
+
+
+class Counted(bytes):
+    """Bytes that count how many of them are copied or searched, in all of them together."""
+
+    touched = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        Counted.touched += len(found) if isinstance(found, bytes) else 1
+        return found
+
+    def find(self, what: Any, start: Any = 0, end: Any = None) -> int:
+        end = len(self) if end is None else min(end, len(self))
+        at = super().find(what, start, end)
+        Counted.touched += max(0, (end if at < 0 else at) - start)
+        return at
+
+    def rfind(self, what: Any, start: Any = 0, end: Any = None) -> int:
+        end = len(self) if end is None else min(end, len(self))
+        at = super().rfind(what, start, end)
+        Counted.touched += max(0, end - max(at, start))
+        return at
+
+
+PIECES = (
+    b'"data:',
+    b'"data":"',
+    b'"data" : "',
+    b'"',
+    b'""',
+    b"}",
+    b"},",
+    b"QUJD" * 20,
+    b"QUJD" * 130,
+    b"QUJD" * 2_000,
+    b" ",
+    b"\\",
+    "ü".encode(),
+    b"[{",
+)
+
+
+@st.composite
+def texts_with_media(draw: st.DrawFn) -> bytes:
+    """Texts of pieces of images, some of them many times over."""
+    pieces = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map(b"".join)
+    runs = draw(st.lists(st.tuples(pieces, st.sampled_from((1, 3, 40, 1_500))), max_size=5))
+    return b"".join(piece * min(times, 1 + 500_000 // len(piece)) for piece, times in runs)
+
+
+@examples(100)
+@given(texts_with_media())
+def test_every_byte_is_read_once_whatever_images_a_text_has(text: bytes) -> None:
+    lengths: list[int] = []
+
+    def hash_of(chunk: bytes, seed: int = 0) -> int:
+        lengths.append(len(chunk))
+        return xxh3_64_intdigest(chunk, seed)
+
+    chunks: list[int] = []
+    ends: list[int] = []
+    Counted.touched = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompt_reading, "bytes", Counted, raising=False)
+        patch.setattr(prompt_reading, "xxh3_64_intdigest", hash_of)
+        prompt_reading._read_part(Raw(text), 7, 0, chunks, ends)
+
+    assert sum(lengths) == len(text) - text.endswith((b'"', b"]")) - white_before_the_end(text)
+    assert all(lengths[:-1])
+    assert all(end > start for start, end in pairwise([0, *ends]))
+    assert len(chunks) <= most_chunks(ends[-1] if ends else 0)
+    assert Counted.touched <= 10 * len(text) + 10_000
+
+
+def white_before_the_end(text: bytes) -> int:
+    """Return how much white space precedes the bracket at the end."""
+    inner = text.removesuffix(b"]")
+    return len(inner) - len(inner.rstrip()) if text != inner else 0
+
+
+def most_chunks(distance: float) -> float:
+    """Return how many chunks there are before a distance at most.
+
+    Chunks have at least 128 bytes, and from 4 KB on at least a 32nd of the distance. Each may be
+    followed by the rest of an image, which may be short.
+    """
+    near, far = min(distance, 4096) / LEAST_CHUNK, math.log(max(1.0, distance / 4096), 33 / 32)
+    return 2 * (near + far + 1)
 
 
 @given(st.binary(max_size=400), st.sampled_from(["messages", "prompt", "tools", "input"]))

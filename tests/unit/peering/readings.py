@@ -11,6 +11,7 @@ _adapters = st.frozensets(
     st.sampled_from([*(f"adapter-{n}" for n in range(9)), "Größe", "語"]), max_size=6
 )
 _number = st.none() | st.floats(0, 1e15)
+_requests = st.none() | st.floats(0, 1e6)
 _slots = st.none() | st.integers(1, 1000)
 
 
@@ -33,10 +34,10 @@ def snapshots(read_at: float) -> st.SearchStrategy[PodMetrics]:
     return st.builds(
         PodMetrics,
         scraped_at=st.just(read_at),
-        running=_number,
-        waiting=_number,
+        running=_requests,
+        waiting=_requests,
         kv_cache_usage=_number,
-        deferred=_number,
+        deferred=_requests,
         lora=st.none() | _activities,
         residency=st.none() | _residencies(),
         adapter_load_seconds=_number,

@@ -260,6 +260,17 @@ def test_a_number_that_cannot_be_true_is_unknown() -> None:
     assert received.found.running is received.found.waiting is received.found.deferred is None
 
 
+def test_more_requests_than_can_be_true_are_unknown_whoever_sent_them() -> None:
+    side = Side(PODS)
+    snapshot = _snapshot(running=1e6 + 1, waiting=1e18, deferred=1e6)
+
+    (received,) = side.read([pb.Readings(number=1, readings=[snapshot])])
+
+    assert isinstance(received.found, PodMetrics)
+    assert received.found.running is received.found.waiting is None
+    assert received.found.deferred == 1e6
+
+
 def _snapshot(**fields: object) -> pb.Reading:
     return pb.Reading(pod=KEYS.key(STATES[0]) or 0, metrics=pb.Snapshot(**fields))  # type: ignore[arg-type]
 

@@ -15,13 +15,13 @@ from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick, WakesOn
-from lora_router.routing.candidates import Candidates
+from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
-from lora_router.routing.waiting_lines import Lines
+from lora_router.routing.waiting_lines import MAX_NARROWED, Lines
 from lora_router.routing.waiting_queue import COMPARED, Held, Line
 from tests.examples import examples
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
@@ -41,6 +41,16 @@ class CountingPlacement(LoraPlacement):
     def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
         self.asked += 1
         return super().pick(request, candidates, now)
+
+
+class Picky(CountingPlacement):
+    """Never sends requests for one adapter while they may wait, whatever is free."""
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, now: float) -> Pick | Hold:
+        answer = super().pick(request, candidates, now)
+        if request.model == "picky" and request.may_hold:
+            return Hold("picky", 600.0, wakes_on=WakesOn.FREE_SLOT)
+        return answer
 
 
 def idle_metrics(slots: int, scraped_at: float = 0.0) -> PodMetrics:
@@ -151,6 +161,47 @@ class TestWhatAChangeCosts:
 
         fleet.router.clock.advance(0.0)
         assert fleet.router.late_names == ["waits-0"] * (10 * AT_ONCE + 1)
+
+    def test_with_a_filter_fewer_are_asked_in_one_turn_the_more_pods_it_selects(self) -> None:
+        fleet = Saturated(160, 1, 1)
+        for _ in range(20):
+            fleet.router.held("waits-0", pod_filter="!old")
+        fleet.end_one("runs-0")
+        fleet.end_one("runs-0")
+        assert 0 < len(fleet.router.late) <= AT_ONCE * FULL_LOOK // 160 + 2
+
+        fleet.router.clock.advance(0.0)
+        assert fleet.router.late_names == ["waits-0"] * 21
+
+    def test_after_a_change_of_pods_few_filters_are_put_to_all_pods_in_one_turn(self) -> None:
+        fleet = Saturated(160, 1, 1)
+        for number in range(20):
+            fleet.router.held("waits-0", pod_filter=f"old!={number}")
+        lines = fleet.router.director.reception.room.lines
+
+        fleet.router.fleet.upsert(make_pod(161, models=("base",)))
+        assert sum(not line.stale for line in lines) <= AT_ONCE * FULL_LOOK // 160 + 2
+
+        fleet.router.clock.advance(0.0)
+        assert not any(line.stale for line in lines)
+
+    def test_a_question_that_takes_a_whole_turn_is_not_put_for_ever(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lora_router.routing.candidates.FULL_LOOK", 1)
+        names = [f"runs-{number}" for number in range(40)]
+        algorithm = Picky()
+        router = Router(fleet_of(40, 1, [*names, "picky", "waits"]), algorithm, limits=MANY)
+        running = [router.routed(name) for name in names]
+        router.held("picky", pod_filter="!old")
+        router.held("waits", pod_filter="!old")
+        before = algorithm.asked
+
+        running[0].reservation.release()
+        router.clock.advance(0.1)
+
+        assert router.late_names == ["waits"]
+        assert algorithm.asked - before <= 4
 
     def test_when_all_become_impatient_at_once_they_are_asked_in_turns(self) -> None:
         fleet = Saturated(4, 4, 200, closed_slots_share=0.5)
@@ -512,6 +563,40 @@ class TestHowMany:
         assert isinstance(refused, Refused)
         assert refused.refusal is Refusal.TOO_MANY_HELD
         router.held("c")
+
+    def test_a_filter_that_nobody_else_has_waits_only_while_few_do(self) -> None:
+        names = [f"a{number}" for number in range(4)]
+        router = Router(fleet_of(1, 1, names), limits=MANY)
+        first = router.routed("a0")
+        leaves = [router.held("a1", pod_filter=f"x!={n}") for n in range(MAX_NARROWED)][7]
+        refused = router.send("a1", pod_filter="x!=other")
+        assert isinstance(refused, Refused)
+        assert refused.refusal is Refusal.TOO_MANY_HELD
+
+        router.held("a2", pod_filter="x!=3")  # With a filter that others have.
+        router.held("a3")  # And without one.
+        leaves.cancel()
+        router.held("a1", pod_filter="x!=other")
+
+        first.reservation.release()
+        router.clock.advance(1.0)
+        assert router.late_names == ["a1"] * MAX_NARROWED
+
+    def test_a_request_that_need_not_wait_is_routed_if_too_many_filters_wait(self) -> None:
+        class Waits(CountingPlacement):
+            def pick(
+                self, request: InferenceRequest, candidates: Candidates, now: float
+            ) -> Pick | Hold:
+                if request.may_hold:
+                    return Hold("near", 600.0, optional=request.model == "b")
+                return super().pick(request, candidates, now)
+
+        router = Router(fleet_of(1, 1, ["a", "b"]), Waits(), limits=MANY)
+        for number in range(MAX_NARROWED):
+            router.held("a", pod_filter=f"x!={number}")
+
+        router.routed("b", pod_filter="x!=other")
+        router.held("b")
 
 
 class TestWhatFails:

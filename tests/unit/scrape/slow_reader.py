@@ -20,11 +20,11 @@ def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetric
     started_at = _started_at(samples)
     return PodMetrics(
         scraped_at=scraped_at,
-        running=_sum(samples["vllm:num_requests_running"]),
-        waiting=_sum(samples["vllm:num_requests_waiting"]),
+        running=_requests(samples["vllm:num_requests_running"]),
+        waiting=_requests(samples["vllm:num_requests_waiting"]),
         kv_cache_usage=max(_finite(usage), default=None),
         cache_tokens=_cache_tokens(samples["vllm:cache_config_info"]),
-        deferred=_sum(
+        deferred=_requests(
             [
                 sample
                 for sample in samples["vllm:num_requests_waiting_by_reason"]
@@ -41,6 +41,11 @@ def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetric
 
 def _finite(samples: list[Sample]) -> list[float]:
     return [float(sample.value) for sample in samples if 0 <= sample.value <= 1e12]
+
+
+def _requests(samples: list[Sample]) -> float | None:
+    counts = [count for count in _finite(samples) if count <= 1e6]
+    return sum(counts) if counts and sum(counts) <= 1e6 else None
 
 
 def _sum(samples: list[Sample]) -> float | None:

@@ -75,6 +75,26 @@ def test_an_engine_with_an_impossible_number_is_left_out_of_the_sum() -> None:
     assert read(page).running == 7
 
 
+REQUESTS = (
+    "vllm:num_requests_running {0}\n"
+    "vllm:num_requests_waiting {0}\n"
+    'vllm:num_requests_waiting_by_reason{{reason="deferred"}} {0}\n'
+)
+
+
+@pytest.mark.parametrize(("value", "found"), [("1000000", 1e6), ("1000001", None), ("1e12", None)])
+def test_more_than_a_million_requests_cannot_be_true(value: str, found: float | None) -> None:
+    metrics = read(REQUESTS.format(value))
+
+    assert metrics.running == metrics.waiting == metrics.deferred == found
+
+
+def test_nor_can_they_be_true_of_all_engines_together() -> None:
+    page = "".join(f'vllm:num_requests_running{{engine="{n}"}} 400000\n' for n in range(3))
+
+    assert read(page).running is None
+
+
 def test_loads_that_take_longer_than_an_hour_are_not_believed() -> None:
     page = "vllm:lora_adapter_load_seconds_sum {}\nvllm:lora_adapter_load_seconds_count 2\n"
 
