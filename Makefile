@@ -223,7 +223,7 @@ debug-docs: $(VENV)/.dev ## update the schema in docs/debug.md
 	$(PY) docs/write_debug.py
 
 .PHONY: schema
-schema: $(VENV)/.dev ## update the settings in the chart's schema
+schema: $(VENV)/.dev ## update the settings and the adapters in the chart's schema
 	$(PY) deploy/helm/write_schema.py
 
 .PHONY: chart-readme

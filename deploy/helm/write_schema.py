@@ -1,6 +1,9 @@
-"""Updates the settings in the chart's schema: ``make schema``. A test fails if it is outdated.
+"""Updates what the chart knows of the code: ``make schema``. A test fails if it is outdated.
 
-With the schema, Helm refuses an invalid setting before anything is rolled out.
+- The settings and the adapters in the chart's schema. With it, Helm refuses what the router would
+  refuse, before anything is rolled out.
+- ``files/adapters-rules.json``: the patterns that the templates compare with sources and selectors.
+  An error of the schema would show a pattern of hundreds of characters, and not the rule.
 """
 
 import json
@@ -8,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_router.config.report import settings_schema
+from lora_router.discovery.adapters_schema import adapters_rules, adapters_schema
 
+RULES = Path(__file__).parent / "lora-router" / "files" / "adapters-rules.json"
 SCHEMA = Path(__file__).parent / "lora-router" / "values.schema.json"
 ELSEWHERE = {
     "lora_affinity_threshold": "loraAffinityThreshold",
@@ -31,7 +36,12 @@ PORTS = ("grpc_port", "admin_port", "envoy_listen_port")
 """Port 0 (any) is not allowed in the chart, since probes and Services need the port."""
 
 
-def with_settings(text: str) -> str:
+def rules() -> str:
+    """Return the file that templates/_adapters.tpl reads."""
+    return json.dumps(adapters_rules(), indent=2) + "\n"
+
+
+def up_to_date(text: str) -> str:
     """Return the up-to-date schema."""
     document = json.loads(text)
     properties = {
@@ -48,6 +58,9 @@ def with_settings(text: str) -> str:
         "additionalProperties": False,
         "properties": properties,
     }
+    adapters = document["properties"]["adapters"]["properties"]
+    for name, schema in adapters_schema().items():
+        adapters[name] = {"description": adapters[name]["description"], **schema}
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -64,4 +77,5 @@ def _allow_null(schema: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(with_settings(SCHEMA.read_text()))
+    SCHEMA.write_text(up_to_date(SCHEMA.read_text()))
+    RULES.write_text(rules())

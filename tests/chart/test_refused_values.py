@@ -3,6 +3,7 @@
 import pytest
 
 from tests.chart.rendering import helm, render
+from tests.chart.test_adapter_entries import ADAPTER
 from tests.chart.test_inferencepool_values import pool_mode
 from tests.chart.test_values import behind_envoy_gateway, with_mode
 
@@ -53,10 +54,10 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
         ({"settings": {"adapters_file": "/x"}}, "additional properties 'adapters_file'"),
         ({"settings": {"adapter_sources": ["/x"]}}, "additional properties 'adapter_sources'"),
         (
-            {"adapters": {"list": [{"name": "a"}], "configMapName": "ours"}},
+            {"adapters": {"list": [ADAPTER], "configMapName": "ours"}},
             "adapters.configMapName: not with adapters.list or adapters.templates",
         ),
-        ({"adapters": {"templates": [{}]}}, "adapters.templates: need adapters.sources"),
+        ({"adapters": {"configMapName": "Bad_Name"}}, "at '/adapters/configMapName'"),
         (
             {"adapters": {"modelAdapters": {"enabled": True}}},
             "adapters.modelAdapters.enabled: needs adapters.sources",

@@ -62,11 +62,12 @@ def test_helm_finds_nothing_to_complain_of() -> None:
         assert [found for found in report["messages"] if found["severity"] > 1] == []
 
 
-def test_the_schema_knows_the_settings_of_this_version() -> None:
+def test_the_schema_knows_the_settings_and_the_adapters_of_this_version() -> None:
     module = load_script(CHART.parent / "write_schema.py")
 
     text = (CHART / "values.schema.json").read_text()
-    assert module.with_settings(text) == text, "run `make schema`"
+    assert module.up_to_date(text) == text, "run `make schema`"
+    assert module.RULES.read_text() == module.rules(), "run `make schema`"
 
 
 @pytest.mark.parametrize(

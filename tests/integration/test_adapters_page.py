@@ -120,6 +120,7 @@ async def test_from_nothing_to_200_adapters_in_ten_commands(tmp_path: Path) -> N
         await terminals.begin("pods", pods)
         for command in (declare, token, settings):
             await terminals.run(command)
+        assert (tmp_path / "token").stat().st_mode & 0o077 == 0
         async with asyncio.timeout(_SECONDS):
             while not (tmp_path / "pods.yaml").exists():
                 await asyncio.sleep(0.05)

@@ -23,8 +23,19 @@ OPERATORS_FILE = "file"
 MAX_PREFIXES = 64
 """How many prefixes there may be."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_FORBIDDEN = re.compile(r"[\\%?#\s]|[^\x20-\x7e]")
+_FIT = r"""A-Za-z0-9!"$&'()*+,:;<=>\[\]^_`{|}~\-"""
+"""All printable ASCII characters but ``.``, ``/``, ``@``, ``\\``, ``%``, ``?`` and ``#``."""
+_SEGMENT = rf"(?:\.{{0,2}}[{_FIT}@]|\.\.\.)[{_FIT}.@]*"
+_PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*/?"
+SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://"
+"""How a URL begins, as a regular expression."""
+PREFIX_PATTERN = (
+    rf"/|/?{_PATH}|{SCHEME}[{_FIT}.]*|{SCHEME}[{_FIT}.]+/(?:{_PATH})?"
+    rf"|[Ff][Ii][Ll][Ee]:///(?:{_PATH})?"
+)
+"""What ``PREFIX_RULE`` says, as a regular expression of Python and of Go."""
+_PREFIX = re.compile(PREFIX_PATTERN)
+_SCHEME = re.compile(SCHEME)
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 SOURCE_RULE = f"a path or URL of 1 to {MAX_SOURCE_LENGTH} printable characters"
@@ -120,20 +131,15 @@ def _begins(place: _Place, prefix: _Place) -> bool:
 
 def _taken_apart(text: str) -> _Place:
     """Return the parts of a source that is compared with prefixes, or of a prefix."""
-    if not is_source(text) or _FORBIDDEN.search(text) is not None:
+    if not is_source(text) or _PREFIX.fullmatch(text) is None:
         raise SourceError(PREFIX_RULE)
     found = _SCHEME.match(text)
     if found is None:
         root = "/" if text.startswith("/") else ""
         path = text.removeprefix("/")
     else:
-        scheme = found[1].lower()
+        scheme = found[0].removesuffix("://").lower()
         host, slash, path = text[found.end() :].partition("/")
-        if "@" in host or (slash and not host and scheme != "file"):
-            raise SourceError(PREFIX_RULE)
         host = host.lower().removesuffix(_USUAL_PORTS.get(scheme, ""))
         root = f"{scheme}://{host}" if host or not slash else f"{scheme}:///"
-    segments = tuple(path.removesuffix("/").split("/")) if path else ()
-    if any(segment in ("", ".", "..") for segment in segments):
-        raise SourceError(PREFIX_RULE)
-    return _Place(root, segments)
+    return _Place(root, tuple(path.removesuffix("/").split("/")) if path else ())

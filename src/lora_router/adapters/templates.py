@@ -20,7 +20,7 @@ from lora_router.adapters.declared import (
     WantedPods,
     is_name,
 )
-from lora_router.adapters.sources import AllowedSources, SourceError
+from lora_router.adapters.sources import SCHEME, AllowedSources, SourceError
 
 NAME_CHARACTERS = "A-Z a-z 0-9 . _ ~ + = : -"
 """None of them means anything in a URL or a path beyond itself."""
@@ -37,13 +37,18 @@ PATTERN_RULE = (
 )
 ORIGIN = TEMPLATE
 
-_PATTERN = re.compile(
+PATTERN_CHARACTERS = (
     r"(?:[A-Za-z0-9_~+=:*-][A-Za-z0-9._~+=:*-]*/)*[A-Za-z0-9_~+=:*-][A-Za-z0-9._~+=:*-]*"
 )
+"""Which characters a pattern of names has in which places, as a regular expression."""
+PATTERN_ASTERISKS = rf"[^*]*\*(?:[^*]+\*){{0,{MAX_ASTERISKS - 1}}}[^*]*"
+"""Where it has asterisks."""
+_CHARACTERS = re.compile(PATTERN_CHARACTERS)
+_ASTERISKS = re.compile(PATTERN_ASTERISKS)
 _NAME = re.compile(
     r"(?:[A-Za-z0-9_~+=:-][A-Za-z0-9._~+=:-]*/)*[A-Za-z0-9_~+=:-][A-Za-z0-9._~+=:-]*"
 )
-_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+_HOST = re.compile(rf"{SCHEME}[^/]*")
 
 
 def is_pattern(text: object) -> bool:
@@ -51,9 +56,8 @@ def is_pattern(text: object) -> bool:
     return (
         is_name(text)
         and isinstance(text, str)
-        and 0 < text.count("*") <= MAX_ASTERISKS
-        and "**" not in text
-        and _PATTERN.fullmatch(text) is not None
+        and _ASTERISKS.fullmatch(text) is not None
+        and _CHARACTERS.fullmatch(text) is not None
     )
 
 

@@ -29,12 +29,15 @@ MAX_COPIES = 10_000
 """Copies of one adapter. A fleet has no more pods."""
 MAX_ALIASES = 16
 """Aliases of one adapter."""
+MAX_SHARE = 100
+"""Percent."""
+MAX_MODEL_LENGTH = 512
+"""Characters of a base model's name."""
+ADAPTER_KEYS = ("name", "base_model", "source", "pods", "pinned", "version", "share", "aliases")
+TEMPLATE_KEYS = ("base_model", "names", "source", "pods")
+POD_KEYS = ("selector", "copies")
 
 _SECTIONS = ("adapters", "templates")
-_KEYS = ("name", "base_model", "source", "pods", "pinned", "version", "share", "aliases")
-_TEMPLATE_KEYS = ("base_model", "names", "source", "pods")
-_POD_KEYS = ("selector", "copies")
-_MAX_MODEL_LENGTH = 512
 _SHOWN_CHARACTERS = 60
 _NO_SOURCES = AllowedSources()
 
@@ -96,7 +99,7 @@ def _entries(document: Mapping[object, object], section: str, most: int) -> Sequ
 
 def _adapter(number: int, entry: object, allowed: AllowedSources) -> DeclaredAdapter:
     where = f"adapter {number}"
-    values = _mapping(where, entry, _KEYS)
+    values = _mapping(where, entry, ADAPTER_KEYS)
     name = values.get("name")
     if not is_name(name) or not isinstance(name, str):
         raise AdaptersFileError(f"{where}: name={_shown(name)}: must be {NAME_RULE}")
@@ -109,10 +112,10 @@ def _adapter(number: int, entry: object, allowed: AllowedSources) -> DeclaredAda
     pinned = values.get("pinned", False)
     if not isinstance(pinned, bool):
         raise AdaptersFileError(f"{where}: pinned={_shown(pinned)}: must be true or false")
-    share = values.get("share", 100)
-    if type(share) is not int or not 0 <= share <= 100:
+    share = values.get("share", MAX_SHARE)
+    if type(share) is not int or not 0 <= share <= MAX_SHARE:
         raise AdaptersFileError(
-            f"{where}: share={_shown(share)}: must be a whole number from 0 to 100"
+            f"{where}: share={_shown(share)}: must be a whole number from 0 to {MAX_SHARE}"
         )
     return DeclaredAdapter(
         name,
@@ -128,7 +131,7 @@ def _adapter(number: int, entry: object, allowed: AllowedSources) -> DeclaredAda
 
 def _template(number: int, entry: object, allowed: AllowedSources) -> Template:
     where = f"template {number}"
-    values = _mapping(where, entry, _TEMPLATE_KEYS)
+    values = _mapping(where, entry, TEMPLATE_KEYS)
     names = values.get("names")
     patterns = [names] if isinstance(names, str) else names
     if (
@@ -171,11 +174,11 @@ def _know_keys(where: str, entry: Mapping[object, object], keys: Sequence[str]) 
 
 
 def _base_model(where: str, value: object) -> str:
-    if isinstance(value, str) and 0 < len(value) <= _MAX_MODEL_LENGTH and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= MAX_MODEL_LENGTH and value.isprintable():
         return value
     raise AdaptersFileError(
         f"{where}: base_model={_shown(value)}: must be the name of a model that pods serve, of at "
-        f"most {_MAX_MODEL_LENGTH} characters"
+        f"most {MAX_MODEL_LENGTH} characters"
     )
 
 
@@ -183,7 +186,7 @@ def _pods(where: str, value: object) -> WantedPods:
     if value is None:
         return BY_DEMAND
     if isinstance(value, dict):
-        _know_keys(f"{where}: pods", value, _POD_KEYS)
+        _know_keys(f"{where}: pods", value, POD_KEYS)
         copies = value.get("copies")
         wanted = BY_DEMAND if copies is None else _copies(copies)
         selector = value.get("selector")

@@ -13,14 +13,35 @@ from enum import Enum
 
 MAX_LENGTH = 4096
 """Maximum length in characters. A longer header is a mistake or an attack."""
+MAX_PREFIX_LENGTH = 253
+"""Maximum length of what is before the slash in the key of a label."""
 
 _TOKEN = re.compile(r"[ \t\r\n]*(?:(?P<mark>==|!=|[=!<>(),])|(?P<word>[^\s=!<>(),]+))")
 _BLANK = re.compile(r"[ \t\r\n]*\Z")
-_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_PREFIX = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
-)
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NAME_PATTERN = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_PREFIX_PATTERN = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+_INTEGER_PATTERN = "[+-]?[0-9]{1,18}"
+_NAME = re.compile(_NAME_PATTERN)
+_PREFIX = re.compile(_PREFIX_PATTERN)
+_INTEGER = re.compile(_INTEGER_PATTERN)
+
+
+def selector_pattern() -> str:
+    """Return the grammar as a regular expression, for the chart, which has no other parser.
+
+    It allows a prefix of any length: Go's regular expressions cannot count it.
+    """
+    blank = r"[ \t\r\n]"
+    key = f"(?:{_PREFIX_PATTERN}/)?{_NAME_PATTERN}"
+    value = f"(?:{_NAME_PATTERN})?"
+    values = rf"\({blank}*{value}(?:{blank}*,{blank}*{value})*{blank}*\)"
+    conditions = (
+        f"{blank}*(?:==?|!=){blank}*{value}",
+        f"{blank}+(?:not)?in{blank}*{values}",
+        f"{blank}*[<>]{blank}*{_INTEGER_PATTERN}",
+    )
+    requirement = f"(?:!{blank}*{key}|{key}(?:{'|'.join(conditions)})?)"
+    return f"{blank}*(?:{requirement}{blank}*(?:,{blank}*{requirement}{blank}*)*)?"
 
 
 class SelectorError(ValueError):
@@ -168,7 +189,8 @@ class _Parser:
             raise SelectorError(f"expected a label key at position {position}")
         self._next += 1
         prefix, slash, name = token.rpartition("/")
-        if _NAME.fullmatch(name) is None or (slash and _PREFIX.fullmatch(prefix) is None):
+        is_prefix = len(prefix) <= MAX_PREFIX_LENGTH and _PREFIX.fullmatch(prefix) is not None
+        if _NAME.fullmatch(name) is None or (slash and not is_prefix):
             raise SelectorError(f"invalid label key at position {position}")
         return token
 

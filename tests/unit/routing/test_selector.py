@@ -1,9 +1,10 @@
 """Label selectors, with Kubernetes' grammar."""
 
+import re
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lora_router.routing.selector import (
@@ -12,6 +13,7 @@ from lora_router.routing.selector import (
     Selector,
     SelectorError,
     parse_selector,
+    selector_pattern,
 )
 
 POD = {"gpu": "h100", "zone": "a", "example.com/team": "search", "slots": "8", "empty": ""}
@@ -98,6 +100,27 @@ def test_an_operators_name_can_be_a_key(word: str) -> None:
 def test_an_invalid_selector_raises_an_error_with_the_position(text: str, message: str) -> None:
     with pytest.raises(SelectorError, match=message):
         parse_selector(text)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"a5-/=!<>(), \t\n", "b.c/d", "In/", "in", "notin", "-5", "x_y"]),
+        max_size=10,
+    ).map("".join)
+    | st.text(max_size=5)
+)
+@example("a in(b , c),!d,e notin (),f>-1")
+@example("a=")
+@example("in in (in)")
+@example("a\u00a0in (b)")
+def test_its_regular_expression_allows_what_the_parser_accepts(text: str) -> None:
+    try:
+        parse_selector(text)
+    except SelectorError:
+        is_selector = False
+    else:
+        is_selector = True
+    assert (re.fullmatch(selector_pattern(), text) is not None) == is_selector
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,8}[A-Za-z0-9])?", fullmatch=True)
