@@ -23,14 +23,17 @@ OPERATORS_FILE = "file"
 MAX_PREFIXES = 64
 """How many prefixes there may be."""
 
-_FIT = r"""A-Za-z0-9!"$&'()*+,:;<=>\[\]^_`{|}~\-"""
+_IN_HOST = r"""A-Za-z0-9!"$&'()*+,;<=>\[\]^_`{|}~\-"""
+_FIT = f"{_IN_HOST}:"
 """All printable ASCII characters but ``.``, ``/``, ``@``, ``\\``, ``%``, ``?`` and ``#``."""
+_HOST = rf"[{_IN_HOST}.][{_FIT}.]*"
+"""A host, and maybe a port: not a port alone, which would stand for all hosts."""
 _SEGMENT = rf"(?:\.{{0,2}}[{_FIT}@]|\.\.\.)[{_FIT}.@]*"
 _PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*/?"
 SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://"
 """How a URL begins, as a regular expression."""
 PREFIX_PATTERN = (
-    rf"/|/?{_PATH}|{SCHEME}[{_FIT}.]*|{SCHEME}[{_FIT}.]+/(?:{_PATH})?"
+    rf"/|/?{_PATH}|{SCHEME}(?:{_HOST})?|{SCHEME}{_HOST}/(?:{_PATH})?"
     rf"|[Ff][Ii][Ll][Ee]:///(?:{_PATH})?"
 )
 """What ``PREFIX_RULE`` says, as a regular expression of Python and of Go."""
@@ -41,7 +44,7 @@ _USUAL_PORTS = {"http": ":80", "https": ":443"}
 SOURCE_RULE = f"a path or URL of 1 to {MAX_SOURCE_LENGTH} printable characters"
 PREFIX_RULE = (
     "a path or URL without '.' and '..' as segments, and without a backslash, '%', '?', '#', '@' "
-    "and white space"
+    "and white space, and no port without a host"
 )
 
 

@@ -83,7 +83,17 @@ def test_the_error_names_the_prefixes() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a b", "s3://lora/../x", "s3://u:p@host/a", "/a/%41", "/a//b"]
+    "text",
+    [
+        "",
+        "a b",
+        "s3://lora/../x",
+        "s3://u:p@host/a",
+        "/a/%41",
+        "/a//b",
+        "http://:80",
+        "https://:443/a",
+    ],
 )
 def test_a_prefix_that_leaves_room_for_tricks_is_refused(text: str) -> None:
     with pytest.raises(SourceError):
