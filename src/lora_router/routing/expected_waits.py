@@ -107,7 +107,7 @@ class ExpectedWaits:
         if ahead.waits_at_peer:
             return ExpectedWait(seconds)
         overrun = pace.overrun
-        unrefused = pace.seconds_for(ahead.everywhere, now, ahead.here + overrun.refused(now))
+        unrefused = pace.seconds_for(ahead.everywhere, now, ahead.here + overrun.refused.count(now))
         return ExpectedWait(seconds, overrun, unrefused, pace.loading)
 
     def _ahead(self, question: Question, own: int | None, bases: BaseModels) -> "_Ahead | None":
@@ -140,7 +140,7 @@ class ExpectedWaits:
         return ExpectedWait(
             pace.seconds_for(ahead, now),
             overrun,
-            pace.seconds_for(ahead, now, overrun.refused(now)),
+            pace.seconds_for(ahead, now, overrun.refused.count(now)),
             pace.loading,
         )
 
@@ -180,7 +180,7 @@ class ExpectedWaits:
         """
         now = self._clock.now()
         for pace in self._lines.paces_of(bases):
-            pace.overrun.refuse(adapter, now, seconds)
+            pace.overrun.refused.add(adapter, now, seconds)
 
     def begin(self, queue: Queue) -> None:
         """Estimate when a queue that is new in its line will leave."""

@@ -5,7 +5,9 @@ it too long for good, and then each request that waits delays all later ones. Wh
 is the *pressure*: how long requests would wait, on average of the last ``Overload.burst_seconds``,
 if none had been refused. Those that were refused count for as long as they would have waited. So
 refusals do not hide an overload, and a fleet that was only slow for a while is found not to be
-overloaded any more.
+overloaded any more. While a fleet stalls, expected waits grow beyond all measure, and say nothing
+of the time after it. So what is averaged is bounded here, and for how long a refused request counts
+in ``refused_early``.
 
 - While the pressure is low, a request may wait for up to ``BURST_FACTOR`` times the longest
   expected wait.
@@ -20,6 +22,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from lora_router.routing.overload import Overload
+from lora_router.routing.refused_early import RefusedEarly
 
 BURST_FACTOR = 3.0
 """A lower value refuses requests of bursts. With a higher value, a sudden overload makes those wait
@@ -37,14 +40,16 @@ memory serve everybody late when they are overloaded."""
 LASTING_SHARE = 0.75
 """With a lower value, pods may be idle between two requests. With a higher value, requests are
 served late."""
-_MOST_REFUSED = 4096
-"""How many refused requests are counted."""
+MOST_FACTOR = 6.0
+"""An expected wait counts as this times the one from which there is overload, at most. With a lower
+value, it takes longer until an overload is noticed. With a higher value, a fleet that stalled is
+thought to be overloaded for longer."""
 
 
 class Overrun:
     """How long requests would wait in one line if none had been refused."""
 
-    __slots__ = ("_at", "_last", "_pressure", "_refused")
+    __slots__ = ("_at", "_last", "_pressure", "refused")
 
     def __init__(self) -> None:
         self._at = 0.0
@@ -52,38 +57,8 @@ class Overrun:
         self._last = 0.0
         """The expected wait then."""
         self._pressure = 0.0
-        self._refused: dict[Hashable, float] = {}
-        """Until when each one that was refused would wait, by what it would wait with."""
-
-    def refused(self, now: float) -> int:
-        """Return how many of those that were refused would still wait."""
-        refused = self._refused
-        while refused:
-            first = next(iter(refused))
-            if refused[first] > now and len(refused) <= _MOST_REFUSED:
-                break
-            del refused[first]
-        return len(refused)
-
-    def refuse(self, key: Hashable, now: float, seconds: float) -> bool:
-        """Count one that is refused; return whether it was not counted yet.
-
-        Args:
-            key: What it would wait with, which counts once.
-            now: The time.
-            seconds: How long it would probably wait.
-        """
-        self.refused(now)
-        refused = self._refused
-        if refused.get(key, now) > now:
-            return False
-        refused.pop(key, None)
-        refused[key] = now + seconds
-        return True
-
-    def served(self, key: Hashable) -> None:
-        """Count those no more that would have been served with another one."""
-        self._refused.pop(key, None)
+        self.refused = RefusedEarly()
+        """Those that were refused and would still wait."""
 
     def pressure(self, now: float, tau: float) -> float:
         """Return the average expected wait.
@@ -137,26 +112,34 @@ class ExpectedWait:
         if self.overrun is None:
             return BURST_FACTOR * usual
         pressure = self.overrun.pressure(now, overload.burst_seconds)
-        cold = self.loading > COLD_SECONDS
-        if pressure > (COLD_OVERLOAD_FACTOR if cold else 1.0) * usual:
+        if pressure > self._overloaded_from(usual):
             return LASTING_SHARE * usual
-        return (COLD_BURST_FACTOR if cold else BURST_FACTOR) * usual
+        return (COLD_BURST_FACTOR if self._is_cold else BURST_FACTOR) * usual
+
+    @property
+    def _is_cold(self) -> bool:
+        return self.loading > COLD_SECONDS
+
+    def _overloaded_from(self, usual: float) -> float:
+        """Return the pressure from which there is overload."""
+        return COLD_OVERLOAD_FACTOR * usual if self._is_cold else usual
 
     @property
     def if_none_refused(self) -> float:
         """How long it would wait if nobody had been refused lately; 0: nobody knows."""
         return (self.seconds or 0.0) if self.unrefused is None else self.unrefused
 
-    def note(self, overload: Overload, now: float) -> None:
-        """Record it."""
+    def note(self, overload: Overload, reason: str, now: float) -> None:
+        """Record it, with the reason of the hold."""
         if self.overrun is not None and self.seconds is not None:
-            self.overrun.note(self.if_none_refused, now, overload.burst_seconds)
+            most = MOST_FACTOR * self._overloaded_from(overload.longest_wait(reason))
+            self.overrun.note(min(self.if_none_refused, most), now, overload.burst_seconds)
 
     def refuse(self, key: Hashable, now: float) -> bool:
         """Count one that is refused because of it; return whether it was not counted yet."""
         if self.overrun is None or self.seconds is None:
             return False
-        return self.overrun.refuse(key, now, self.if_none_refused)
+        return self.overrun.refused.add(key, now, self.if_none_refused)
 
 
 UNKNOWN = ExpectedWait()

@@ -293,7 +293,7 @@ class WaitingRoom:
     def joined(self, adapter: str) -> None:
         """Wake an adapter's queues after one of its requests was routed: others may follow it."""
         for line in self._lines:
-            line.pace.overrun.served(adapter)
+            line.pace.overrun.refused.served(adapter)
         last = self._last_to_follow
         if last is not None and last.question.model == adapter and last in self._agenda:
             return  # One of the queues that were woken by this was routed.

@@ -1,6 +1,7 @@
 """What becomes of requests for which there is no room: who waits, who is refused, and why."""
 
 import random
+from collections import deque
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -231,10 +232,10 @@ class TestABurstAndOverload:
         overrun = Overrun()
         ExpectedWait(4.0, overrun, 7.0).refuse("a1", 100.0)
         ExpectedWait(4.0, overrun, 7.0).refuse("a1", 102.0)
-        assert overrun.refused(106.0) == 1
-        assert overrun.refused(107.0) == 0
+        assert overrun.refused.count(106.0) == 1
+        assert overrun.refused.count(107.0) == 0
         for second in range(60):
-            ExpectedWait(1.0, overrun, 7.0).note(overload, float(second))
+            ExpectedWait(1.0, overrun, 7.0).note(overload, "no-slot", float(second))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 60.0)
 
     @pytest.mark.parametrize(("base", "there_is_overload"), [("base", True), ("other", False)])
@@ -261,29 +262,17 @@ class TestABurstAndOverload:
         assert isinstance(router.send("a40"), Refused)
         assert [adapter for adapter, _ in told] == ["a40", "a41", "a40"]
 
-    def test_the_refusals_of_a_peer_that_are_counted_are_bounded(self) -> None:
-        overrun = Overrun()
-        for number in range(10_000):
-            overrun.refuse(f"a{number}", 0.0, 100.0)
-        assert overrun.refused(1.0) <= 4096
-
-    def test_one_that_was_refused_and_is_served_now_counts_no_more(self) -> None:
-        overrun = Overrun()
-        ExpectedWait(4.0, overrun).refuse("a1", 0.0)
-        overrun.served("a1")
-        assert overrun.refused(1.0) == 0
-
     @pytest.mark.parametrize(("seconds", "lasts"), [(2.5, True), (1.5, False)])
     def test_overload_is_a_long_wait_on_average(self, *, seconds: float, lasts: bool) -> None:
         overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
         for now in range(100):
-            ExpectedWait(seconds, overrun).note(overload, float(now))
+            ExpectedWait(seconds, overrun).note(overload, "no-slot", float(now))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 100.0) is lasts
 
     def test_overload_ends_once_nobody_comes(self) -> None:
         overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
         for now in range(100):
-            ExpectedWait(8.0, overrun).note(overload, float(now))
+            ExpectedWait(8.0, overrun).note(overload, "no-slot", float(now))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 105.0)
         assert not ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 135.0)
 
@@ -291,6 +280,63 @@ class TestABurstAndOverload:
         router = Router(fleet_of(1, load_seconds=1.5), overload=Overload(sheds=True))
         served_each_second(router, NAMES[:8])
         assert self.waiting(router, NAMES[20:50]) == NAMES[20:38]
+
+
+class TestAfterAStall:
+    """Requests for the base model take 1 s each. A fleet of one pod runs eight of them."""
+
+    def router(self) -> Router:
+        overload = Overload(sheds=True, max_requests_per_pod=8)
+        self.rng = random.Random(1)
+        self.running: deque[tuple[float, Routed]] = deque()
+        return Router(fleet_of(1, idle(4)), overload=overload, max_hold_seconds=30.0)
+
+    def requests(
+        self, router: Router, rate: int, seconds: float, *, stalled: bool = False
+    ) -> list[Refused]:
+        """Send some requests in each second, and return the refusals."""
+        clock, refused = router.clock, []
+        until = clock.now() + seconds
+        while clock.now() < until:
+            comes = clock.now() + self.rng.expovariate(rate)
+            while not stalled and self.running and self.running[0][0] <= comes:
+                ends, routed = self.running.popleft()
+                clock.advance(max(0.0, ends - clock.now()))
+                routed.reservation.release()
+                self.begin(router)
+            clock.advance(comes - clock.now())
+            self.begin(router)
+            outcome = router.send("base")
+            if isinstance(outcome, Routed):
+                self.running.append((comes + 1.0, outcome))
+            elif isinstance(outcome, Refused):
+                refused.append(outcome)
+        return refused
+
+    def begin(self, router: Router) -> None:
+        """Let requests that were held take a second from now on."""
+        late, router.late = router.late, []
+        ends = router.clock.now() + 1.0
+        self.running += [(ends, each) for _, each in late if isinstance(each, Routed)]
+
+    def test_a_burst_is_refused_no_more_than_without_it(self) -> None:
+        def burst(*, stalled: bool) -> int:
+            router = self.router()
+            self.requests(router, 7, 20.0)
+            self.requests(router, 10, 40.0, stalled=stalled)
+            self.requests(router, 7, 100.0)
+            return len(self.requests(router, 20, 2.0))
+
+        assert burst(stalled=True) <= burst(stalled=False) + 3
+
+    def test_retry_after_says_soon_how_long_requests_would_wait(self) -> None:
+        router = self.router()
+        self.requests(router, 7, 20.0)
+        self.requests(router, 10, 40.0, stalled=True)
+        self.requests(router, 7, 30.0)
+        refused = self.requests(router, 20, 4.0)
+        assert refused
+        assert max(each.wait or 0.0 for each in refused) < 20.0
 
 
 class TestRetryAfter:
