@@ -9,6 +9,9 @@ overloaded any more. While a fleet stalls, expected waits grow beyond all measur
 of the time after it. So what is averaged is bounded here, and for how long a refused request counts
 in ``refused_early``.
 
+A request does not wait for those of lower priorities. So these count neither in its expected wait
+nor in its pressure, whether they wait or were refused: the lowest priority is refused first.
+
 - While the pressure is low, a request may wait for up to ``BURST_FACTOR`` times the longest
   expected wait.
 - While it is above the longest expected wait, there is overload. Then a request may wait for
@@ -17,11 +20,12 @@ in ``refused_early``.
   That passes, and those that wait are served meanwhile.
 """
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from lora_router.routing.overload import Overload
+from lora_router.routing.pressures import Pressures
+from lora_router.routing.priorities import DEFAULT
 from lora_router.routing.refused_early import RefusedEarly
 
 BURST_FACTOR = 3.0
@@ -40,7 +44,7 @@ memory serve everybody late when they are overloaded."""
 LASTING_SHARE = 0.75
 """With a lower value, pods may be idle between two requests. With a higher value, requests are
 served late."""
-MOST_FACTOR = 6.0
+MOST_FACTOR = 9.0
 """An expected wait counts as this times the one from which there is overload, at most. With a lower
 value, it takes longer until an overload is noticed. With a higher value, a fleet that stalled is
 thought to be overloaded for longer."""
@@ -49,38 +53,12 @@ thought to be overloaded for longer."""
 class Overrun:
     """How long requests would wait in one line if none had been refused."""
 
-    __slots__ = ("_at", "_last", "_pressure", "refused")
+    __slots__ = ("pressures", "refused")
 
     def __init__(self) -> None:
-        self._at = 0.0
-        """When the pressure was computed last."""
-        self._last = 0.0
-        """The expected wait then."""
-        self._pressure = 0.0
+        self.pressures = Pressures()
         self.refused = RefusedEarly()
         """Those that were refused and would still wait."""
-
-    def pressure(self, now: float, tau: float) -> float:
-        """Return the average expected wait.
-
-        Args:
-            now: The time.
-            tau: Seconds after which an expected wait counts a third.
-        """
-        passed, self._at = now - self._at, now
-        # If nobody had come since, the line would be empty after the last expected wait.
-        busy = min(passed, self._last)
-        for seconds, wait in ((busy, self._last), (passed - busy, 0.0)):
-            if seconds > 0.0:
-                share = math.exp(-seconds / tau) if tau else 0.0
-                self._pressure = share * self._pressure + (1.0 - share) * wait
-        self._last -= busy
-        return self._pressure
-
-    def note(self, seconds: float, now: float, tau: float) -> None:
-        """Record an expected wait, as if nobody had been refused."""
-        self.pressure(now, tau)
-        self._last = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +73,8 @@ class ExpectedWait:
     """How long it would wait if nobody had been refused lately. ``None``: as above."""
     loading: float = 0.0
     """How long the adapters of those that were served last take to load, in seconds."""
+    priority: int = DEFAULT
+    """That of the request."""
 
     def is_too_long(self, overload: Overload, reason: str, now: float) -> bool:
         """Return whether a request is refused because of it.
@@ -111,7 +91,7 @@ class ExpectedWait:
         usual = overload.longest_wait(reason)
         if self.overrun is None:
             return BURST_FACTOR * usual
-        pressure = self.overrun.pressure(now, overload.burst_seconds)
+        pressure = self.overrun.pressures.of(self.priority, now, overload.burst_seconds)
         if pressure > self._overloaded_from(usual):
             return LASTING_SHARE * usual
         return (COLD_BURST_FACTOR if self._is_cold else BURST_FACTOR) * usual
@@ -133,13 +113,14 @@ class ExpectedWait:
         """Record it, with the reason of the hold."""
         if self.overrun is not None and self.seconds is not None:
             most = MOST_FACTOR * self._overloaded_from(overload.longest_wait(reason))
-            self.overrun.note(min(self.if_none_refused, most), now, overload.burst_seconds)
+            seconds = min(self.if_none_refused, most)
+            self.overrun.pressures.note(self.priority, seconds, now, overload.burst_seconds)
 
     def refuse(self, key: Hashable, now: float) -> bool:
         """Count one that is refused because of it; return whether it was not counted yet."""
         if self.overrun is None or self.seconds is None:
             return False
-        return self.overrun.refused.add(key, now, self.if_none_refused)
+        return self.overrun.refused.add(key, self.priority, now, self.if_none_refused)
 
 
 UNKNOWN = ExpectedWait()

@@ -3,11 +3,15 @@
 Each one counts for as long as it would have waited, by the pace of the moment at which it was
 refused, and for ``MOST_SECONDS`` at most. The pace of a fleet that stalls is no estimate of the
 pace after that: a thousand requests that were refused meanwhile would count for hours.
+
+Those of a higher priority would be served before a request, and those of a lower one after it.
 """
 
 from collections.abc import Hashable
 from heapq import heappop, heappush
 from itertools import count
+
+from lora_router.routing.counts_by_priority import CountsByPriority
 
 MOST_SECONDS = 20.0
 """A lower value hides how far a lasting overload exceeds the capacity. With a higher value, a fleet
@@ -18,61 +22,76 @@ _DROPPED = 128
 """How many that wait no more are dropped at once. The others still count, until they are dropped at
 the next times."""
 
-_Entry = tuple[float, int, Hashable]
-"""Until when one would wait, a number, and what it would wait with."""
+_Entry = tuple[float, int, Hashable, int]
+"""Until when one would wait, a number, what it would wait with, and its priority."""
 
 
 class RefusedEarly:
     """Those that were refused in one line."""
 
-    __slots__ = ("_by_key", "_heap", "_latest", "_numbers")
+    __slots__ = ("_by_key", "_counts", "_heap", "_latest", "_numbers")
 
     def __init__(self) -> None:
         self._by_key: dict[Hashable, _Entry] = {}
         self._heap: list[_Entry] = []
         """Those that would be served first are first. Entries of those that were served stay."""
+        self._counts = CountsByPriority()
         self._latest = 0.0
         """Until when the last one would wait."""
         self._numbers = count()
 
-    def count(self, now: float) -> int:
-        """Return how many would still wait."""
-        heap = self._heap
-        if heap and heap[0][0] <= now:
-            if self._latest <= now:
-                heap.clear()
-                self._by_key.clear()
-            for _ in range(_DROPPED):
-                if not heap or heap[0][0] > now:
-                    break
-                self._drop_first()
-        return len(self._by_key)
+    def count(self, now: float, priority: int) -> int:
+        """Return how many of a priority or a higher one would still wait."""
+        self._drop(now)
+        return self._counts.at_least(priority)
 
-    def add(self, key: Hashable, now: float, seconds: float) -> bool:
-        """Count one that is refused; return whether it was not counted yet.
+    def add(self, key: Hashable, priority: int, now: float, seconds: float) -> bool:
+        """Count one that is refused.
 
         Args:
-            key: What it would wait with, which counts once.
+            key: What it would wait with, which counts once, with the highest priority.
+            priority: Its priority.
             now: The time.
             seconds: How long it would probably wait.
+
+        Returns:
+            Whether it did not count yet, or with a lower priority.
         """
-        self.count(now)
+        self._drop(now)
         known = self._by_key.get(key)
-        if known is not None and known[0] > now:
+        if known is not None and known[0] > now and known[3] >= priority:
             return False
+        self.served(key)
         if len(self._heap) >= MOST_COUNTED:
             self._drop_first()
-        entry = now + min(seconds, MOST_SECONDS), next(self._numbers), key
+        entry = now + min(seconds, MOST_SECONDS), next(self._numbers), key, priority
         self._by_key[key] = entry
+        self._counts.change(priority, 1)
         heappush(self._heap, entry)
         self._latest = max(self._latest, entry[0])
         return True
 
     def served(self, key: Hashable) -> None:
         """Count those no more that would have been served with another one."""
-        self._by_key.pop(key, None)
+        entry = self._by_key.pop(key, None)
+        if entry is not None:
+            self._counts.change(entry[3], -1)
+
+    def _drop(self, now: float) -> None:
+        """Drop those that would wait no more."""
+        heap = self._heap
+        if not heap or heap[0][0] > now:
+            return
+        if self._latest <= now:
+            heap.clear()
+            self._by_key.clear()
+            self._counts.clear()
+        for _ in range(_DROPPED):
+            if not heap or heap[0][0] > now:
+                break
+            self._drop_first()
 
     def _drop_first(self) -> None:
         entry = heappop(self._heap)
         if self._by_key.get(entry[2]) is entry:
-            del self._by_key[entry[2]]
+            self.served(entry[2])

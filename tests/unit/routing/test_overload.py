@@ -213,8 +213,9 @@ class TestABurstAndOverload:
             assert isinstance(outcome, Routed)
             outcome.reservation.release()
 
-    def waiting(self, router: Router, names: list[str]) -> list[str]:
-        return [name for name in names if not isinstance(router.send(name), Refused)]
+    def waiting(self, router: Router, names: list[str], priority: str = "") -> list[str]:
+        sent = {name: router.send(name, priority=priority) for name in names}
+        return [name for name, outcome in sent.items() if not isinstance(outcome, Refused)]
 
     def test_requests_of_a_burst_may_wait_for_three_times_as_long(self) -> None:
         assert self.waiting(self.router(), NAMES[20:40]) == NAMES[20:26]
@@ -227,13 +228,37 @@ class TestABurstAndOverload:
         self.serve(router, 4)
         assert len(self.waiting(router, NAMES[52:60])) <= 2
 
+    def test_a_higher_priority_is_not_refused_because_lower_ones_are(self) -> None:
+        router = self.router()
+        for second in range(20):
+            self.waiting(router, NAMES[10 + 2 * second : 12 + 2 * second], "-1")
+            self.serve(router, 1)
+        assert len(self.waiting(router, NAMES[:3], "-1")) <= 1
+        assert self.waiting(router, NAMES[50:56]) == NAMES[50:56]
+
+        refused = router.send("a59", priority="1000"), router.send("a58", priority="-1")
+        waits = [each.wait for each in refused if isinstance(each, Refused)]
+        assert len(waits) == 1, "the lowest priority is refused first"
+
+    def test_retry_after_counts_those_of_the_same_priority_or_a_higher_one(self) -> None:
+        router = self.router()
+        for second in range(20):
+            self.waiting(router, NAMES[10 + 2 * second : 12 + 2 * second], "-1")
+            self.serve(router, 1)
+        waits = {}
+        for priority in ("-1", "0"):
+            sent = [router.send(name, priority=priority) for name in NAMES[40:60]]
+            (waits[priority], *_) = (each.wait for each in sent if isinstance(each, Refused))
+        assert waits["0"] == pytest.approx(7.0, rel=0.2)
+        assert (waits["-1"] or 0.0) > 10.0
+
     def test_what_was_refused_counts_for_as_long_as_it_would_have_waited(self) -> None:
         overload = Overload(sheds=True, max_expected_wait_seconds=2.0)
         overrun = Overrun()
         ExpectedWait(4.0, overrun, 7.0).refuse("a1", 100.0)
         ExpectedWait(4.0, overrun, 7.0).refuse("a1", 102.0)
-        assert overrun.refused.count(106.0) == 1
-        assert overrun.refused.count(107.0) == 0
+        assert overrun.refused.count(106.0, 0) == 1
+        assert overrun.refused.count(107.0, 0) == 0
         for second in range(60):
             ExpectedWait(1.0, overrun, 7.0).note(overload, "no-slot", float(second))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 60.0)
@@ -248,7 +273,7 @@ class TestABurstAndOverload:
         for second in range(20):
             router.send(NAMES[10 + second])
             for number in (0, 1):
-                waits.hear_refused(f"p{2 * second + number}", frozenset({base}), 20.0)
+                waits.hear_refused(f"p{2 * second + number}", frozenset({base}), 20.0, 0)
             self.serve(router, 1)
         assert (len(self.waiting(router, NAMES[40:50])) <= 2) is there_is_overload
 
@@ -256,11 +281,11 @@ class TestABurstAndOverload:
         router, told = self.router(), []
         router.director.reception.room.waits.on_refused = lambda *each: told.append(each)
         self.waiting(router, [*NAMES[20:26], "a40", "a40", "a41"])
-        assert [adapter for adapter, _ in told] == ["a40", "a41"]
-        assert [wait for _, wait in told] == pytest.approx([7.0, 8.0], rel=0.05)
+        assert [adapter for adapter, *_ in told] == ["a40", "a41"]
+        assert [wait for _, wait, _ in told] == pytest.approx([7.0, 8.0], rel=0.05)
         router.clock.advance(20.0)
         assert isinstance(router.send("a40"), Refused)
-        assert [adapter for adapter, _ in told] == ["a40", "a41", "a40"]
+        assert [adapter for adapter, *_ in told] == ["a40", "a41", "a40"]
 
     @pytest.mark.parametrize(("seconds", "lasts"), [(2.5, True), (1.5, False)])
     def test_overload_is_a_long_wait_on_average(self, *, seconds: float, lasts: bool) -> None:
