@@ -35,18 +35,23 @@ class CountsByPriority:
 
     def at_least(self, priority: int) -> int:
         """Return how many there are of a priority or a higher one."""
-        place, sums, found = _place(priority), self._sums, 0
-        if not sums:
-            return 0
-        while place:
-            found += sums.get(place, 0)
-            place &= place - 1
-        return found
+        return self._up_to(_place(priority))
+
+    def above(self, priority: int) -> int:
+        """Return how many there are of higher priorities."""
+        return self._up_to(_place(priority) - 1)
 
     def clear(self) -> None:
         """Forget all."""
         self.total = 0
         self._sums.clear()
+
+    def _up_to(self, place: int) -> int:
+        sums, found = self._sums, 0
+        while place and sums:
+            found += sums.get(place, 0)
+            place &= place - 1
+        return found
 
 
 def _place(priority: int) -> int:

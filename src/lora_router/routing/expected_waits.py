@@ -12,7 +12,7 @@
   empty. Otherwise all requests of a hot adapter would wait for that long after a start.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from lora_router.clock import Clock
@@ -25,6 +25,7 @@ from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pace import Pace
 from lora_router.routing.priorities import within_bounds
+from lora_router.routing.refused_early import RefusedEarly
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Question, Queue
@@ -109,10 +110,28 @@ class ExpectedWaits:
             return UNKNOWN
         if ahead.waits_at_peer:
             return ExpectedWait(seconds)
-        overrun, priority = pace.overrun, question.priority
-        refused = overrun.refused.count(now, priority)
-        unrefused = pace.seconds_for(ahead.everywhere, now, ahead.here + refused)
-        return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority)
+        priority, tenant, refused = question.priority, question.tenant, pace.overrun.refused
+        if not tenant or line is None:
+            here = ahead.here + refused.count(now, priority)
+            unrefused = pace.seconds_for(ahead.everywhere, now, here)
+            return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority)
+        unrefused, alone = (
+            pace.seconds_for(-1, now, line.ahead_of(question, turn) + 1 + before)
+            for turn, before in self._rounds(question, refused, now)
+        )
+        return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority, tenant, alone)
+
+    def _rounds(
+        self, question: Question, refused: RefusedEarly, now: float
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the round of a tenant's request, and how many that were refused are before it.
+
+        First that of the request, and then as if it was the only one of its tenant.
+        """
+        priority, tenant = question.priority, question.tenant
+        own = refused.of_tenant(priority, tenant)
+        yield self._turns.peek(tenant), refused.count(now, priority, own + 1)
+        yield self._turns.current, refused.count(now, priority, 1)
 
     def _ahead(self, question: Question, own: int | None, bases: BaseModels) -> "_Ahead | None":
         """Return how many get a slot before a request; ``None``: nobody waits for one.
@@ -140,14 +159,15 @@ class ExpectedWaits:
         queue = self._queues.get(question)
         own = 0 if queue is None else len(queue.requests)
         ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
-        pace, overrun = line.pace, line.pace.overrun
-        return ExpectedWait(
-            pace.seconds_for(ahead, now),
-            overrun,
-            pace.seconds_for(ahead, now, overrun.refused.count(now, question.priority)),
-            pace.loading,
-            question.priority,
-        )
+        pace, overrun, refused = line.pace, line.pace.overrun, line.pace.overrun.refused
+        seconds, priority, tenant = pace.seconds_for(ahead, now), question.priority, question.tenant
+        if not tenant:
+            unrefused = pace.seconds_for(ahead, now, refused.count(now, priority))
+            return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority)
+        (_, before), (turn, before_one) = self._rounds(question, refused, now)
+        unrefused = pace.seconds_for(ahead, now, before)
+        alone = pace.seconds_for(line.ahead_of(question, turn), now, before_one)
+        return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority, tenant, alone)
 
     def _while_emptied(
         self, question: Question, pace: Pace, ahead: int, candidates: Candidates

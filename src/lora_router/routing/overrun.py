@@ -10,7 +10,10 @@ of the time after it. So what is averaged is bounded here, and for how long a re
 in ``refused_early``.
 
 A request does not wait for those of lower priorities. So these count neither in its expected wait
-nor in its pressure, whether they wait or were refused: the lowest priority is refused first.
+nor in its pressure, whether they wait or were refused: the lowest priority is refused first. Each
+tenant is served once in a round. So requests of a tenant with many of them wait for longer than
+those of others, and the pressure of each tenant counts: that of its own requests, or if that is
+more, that of a request which is the only one of its tenant.
 
 - While the pressure is low, a request may wait for up to ``BURST_FACTOR`` times the longest
   expected wait.
@@ -20,6 +23,7 @@ nor in its pressure, whether they wait or were refused: the lowest priority is r
   That passes, and those that wait are served meanwhile.
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -48,17 +52,47 @@ MOST_FACTOR = 9.0
 """An expected wait counts as this times the one from which there is overload, at most. With a lower
 value, it takes longer until an overload is noticed. With a higher value, a fleet that stalled is
 thought to be overloaded for longer."""
+MOST_TENANTS = 64
+"""Of how many tenants the pressure is known. Others have that of a tenant with one request."""
 
 
 class Overrun:
     """How long requests would wait in one line if none had been refused."""
 
-    __slots__ = ("pressures", "refused")
+    __slots__ = ("_by_tenant", "_pressures", "refused")
 
     def __init__(self) -> None:
-        self.pressures = Pressures()
+        self._pressures = Pressures()
+        """Of a request that is the only one of its tenant, or has none."""
+        self._by_tenant: OrderedDict[int, Pressures] = OrderedDict()
+        """Of the requests of each tenant, the one that noted most recently last."""
         self.refused = RefusedEarly()
         """Those that were refused and would still wait."""
+
+    def pressure(self, priority: int, tenant: int, now: float, tau: float) -> float:
+        """Return how long requests of a priority and a tenant would wait on average.
+
+        Args:
+            priority: The priority.
+            tenant: The tenant; 0: none.
+            now: The time.
+            tau: Seconds after which an expected wait counts a third.
+        """
+        pressure = self._pressures.of(priority, now, tau)
+        own = self._by_tenant.get(tenant)
+        return pressure if own is None else max(pressure, own.of(priority, now, tau))
+
+    def note(self, priority: int, seconds: float, now: float, tau: float) -> None:
+        """Record an expected wait, as if its tenant had no other request, or if it has none."""
+        self._pressures.note(priority, seconds, now, tau)
+
+    def note_of(self, tenant: int, priority: int, seconds: float, now: float, tau: float) -> None:
+        """Record the expected wait of a tenant's request."""
+        own = self._by_tenant.setdefault(tenant, Pressures())
+        self._by_tenant.move_to_end(tenant)
+        if len(self._by_tenant) > MOST_TENANTS:
+            self._by_tenant.popitem(last=False)
+        own.note(priority, seconds, now, tau)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +109,10 @@ class ExpectedWait:
     """How long the adapters of those that were served last take to load, in seconds."""
     priority: int = DEFAULT
     """That of the request."""
+    tenant: int = 0
+    """Whose it is; 0: nobody's in particular."""
+    alone: float | None = None
+    """The same as ``unrefused``, if its tenant had no other request. ``None``: as that."""
 
     def is_too_long(self, overload: Overload, reason: str, now: float) -> bool:
         """Return whether a request is refused because of it.
@@ -91,7 +129,8 @@ class ExpectedWait:
         usual = overload.longest_wait(reason)
         if self.overrun is None:
             return BURST_FACTOR * usual
-        pressure = self.overrun.pressures.of(self.priority, now, overload.burst_seconds)
+        tau = overload.burst_seconds
+        pressure = self.overrun.pressure(self.priority, self.tenant, now, tau)
         if pressure > self._overloaded_from(usual):
             return LASTING_SHARE * usual
         return (COLD_BURST_FACTOR if self._is_cold else BURST_FACTOR) * usual
@@ -113,14 +152,18 @@ class ExpectedWait:
         """Record it, with the reason of the hold."""
         if self.overrun is not None and self.seconds is not None:
             most = MOST_FACTOR * self._overloaded_from(overload.longest_wait(reason))
-            seconds = min(self.if_none_refused, most)
-            self.overrun.pressures.note(self.priority, seconds, now, overload.burst_seconds)
+            seconds, tau = min(self.if_none_refused, most), overload.burst_seconds
+            if self.tenant:
+                self.overrun.note_of(self.tenant, self.priority, seconds, now, tau)
+            alone = seconds if self.alone is None else min(self.alone, most)
+            self.overrun.note(self.priority, alone, now, tau)
 
     def refuse(self, key: Hashable, now: float) -> bool:
         """Count one that is refused because of it; return whether it was not counted yet."""
         if self.overrun is None or self.seconds is None:
             return False
-        return self.overrun.refused.add(key, self.priority, now, self.if_none_refused)
+        refused, seconds = self.overrun.refused, self.if_none_refused
+        return refused.add(key, self.priority, now, seconds, self.tenant)
 
 
 UNKNOWN = ExpectedWait()

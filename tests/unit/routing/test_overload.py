@@ -656,6 +656,26 @@ class TestFairAmongTenants:
         assert isinstance(router.send("a50", tenant=7), Refused)
         router.held("a50", tenant=8)
 
+    def test_a_burst_of_one_is_not_refused_because_another_was_for_long(self) -> None:
+        router = Router(fleet_of(1), overload=Overload(sheds=True))
+        served_each_second(router, NAMES[:8])
+        for second in range(20):
+            for name in NAMES[10 + 2 * second : 12 + 2 * second]:
+                router.send(name, tenant=7)
+            router.clock.advance(1.0)
+            outcome = router.late[-1][1]
+            assert isinstance(outcome, Routed)
+            outcome.reservation.release()
+        for name in NAMES[50:53]:
+            router.send(name, tenant=7)
+        assert isinstance(router.send("a53", tenant=7), Refused)
+
+        sent = [router.send(name, tenant=8) for name in NAMES[:10]]
+        assert not any(isinstance(each, Refused) for each in sent[:4])
+        waits = [each.wait or 0.0 for each in sent if isinstance(each, Refused)]
+        assert waits
+        assert waits[0] < 13.0, "the other is served once for each of its own requests"
+
     @pytest.mark.slow
     def test_many_tenants_of_one_adapter_are_woken_once(
         self, monkeypatch: pytest.MonkeyPatch

@@ -95,3 +95,24 @@ def test_an_adapter_counts_with_its_highest_priority() -> None:
     assert not refused.add("a", 0, 1.0, 9.0)
     assert [refused.count(2.0, each) for each in (1, -1)] == [1, 1]
     assert refused.count(5.0, -1) == 0
+
+
+def test_of_one_priority_each_tenant_is_served_once_in_a_round() -> None:
+    refused = RefusedEarly()
+    for number in range(100):
+        refused.add(number, 0, 0.0, 4.0, 7)
+    refused.add("one", 0, 0.0, 4.0, 8)
+    refused.add("higher", 1, 0.0, 4.0, 9)
+    assert refused.of_tenant(0, 7) == 100
+    assert [refused.count(1.0, 0, rounds) for rounds in (1, 2, 1000)] == [3, 5, 102]
+    assert refused.count(1.0, 0) == 102
+
+
+def test_tenants_whose_requests_would_wait_no_more_are_forgotten() -> None:
+    refused = RefusedEarly()
+    refused.add("a", 0, 0.0, 4.0, 7)
+    refused.add("b", 0, 0.0, 9.0, 8)
+    assert refused.count(5.0, 0, 5) == 1
+    assert refused.of_tenant(0, 7) == 0
+    refused.served("b")
+    assert refused.count(5.0, 0, 5) == 0
