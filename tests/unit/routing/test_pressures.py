@@ -25,12 +25,22 @@ def test_what_lower_priorities_note_says_nothing_of_higher_ones() -> None:
     assert found == pytest.approx([8.5, 1.0, 0.0], abs=0.6)
 
 
+def test_bursts_of_a_high_priority_wait_for_half_as_long_on_average_as_the_last_one() -> None:
+    """Bursts every six seconds, each of which is served after three."""
+    pressures = Pressures()
+    for second in range(180):
+        pressures.note(-1, 9.0, float(second), TAU)
+        if second % 6 == 0:
+            pressures.note(1, 3.0, float(second), TAU)
+    assert pressures.of(1, 180.0, TAU) == pytest.approx(0.75, abs=0.15)
+
+
 def test_a_priority_waits_for_as_long_as_higher_ones_at_least() -> None:
     pressures = noted((0, 6.0))
     assert pressures.of(-1, 100.0, TAU) == pressures.of(0, 100.0, TAU)
     pressures.note(-1, 0.5, 100.0, TAU)
     pressures.note(0, 6.0, 100.0, TAU)
-    assert pressures.of(-1, 101.0, TAU) == pytest.approx(pressures.of(0, 101.0, TAU))
+    assert pressures.of(-1, 101.0, TAU) == pytest.approx(pressures.of(0, 101.0, TAU), abs=0.1)
 
 
 def test_a_priority_that_is_rare_is_known_by_the_higher_ones() -> None:
@@ -38,10 +48,13 @@ def test_a_priority_that_is_rare_is_known_by_the_higher_ones() -> None:
     assert pressures.of(0, 100.0, TAU) > 4.0
 
 
-def test_a_priority_that_waits_no_longer_than_higher_ones_is_not_kept_apart() -> None:
+def test_a_priority_that_nobody_has_any_more_is_forgotten() -> None:
     pressures = noted((3, 5.0), (2, 5.0), (1, 5.0))
-    pressures.note(3, 5.0, 100.0, TAU)
+    pressures.note(3, 5.0, 150.0, TAU)
+    assert len(pressures) == 3
+    pressures.note(3, 5.0, 160.0, TAU)
     assert len(pressures) == 1
+    assert pressures.of(1, 161.0, TAU) == pressures.of(3, 161.0, TAU)
 
 
 def test_clients_that_choose_any_priority_make_no_more_steps_than_are_kept() -> None:
@@ -53,7 +66,8 @@ def test_clients_that_choose_any_priority_make_no_more_steps_than_are_kept() -> 
         assert len(pressures) <= MOST_STEPS
     found = [pressures.of(each, 300.0, TAU) for each in (-900, -400, 100, 600, 1000)]
     assert found == sorted(found, reverse=True)
-    assert found == pytest.approx([9.5, 7.0, 4.5, 2.0, 0.0], abs=2.5)
+    assert found[0] > 5.0
+    assert found[-1] < 1.0
 
 
 def test_counts_are_those_of_all_priorities_from_one_on() -> None:
