@@ -127,11 +127,13 @@ async def test_routers_learn_from_each_other_what_was_refused(
 ) -> None:
     async with Routers(tmp_path, transport, 2).run() as apps:
         here, there = (app.director.reception.room.waits for app in apps)
-        heard: list[tuple[str, float]] = []
-        monkeypatch.setattr(there, "hear_refused", lambda name, _, wait: heard.append((name, wait)))
-        here.on_refused("a", 4.25)
+        heard: list[tuple[str, float, int]] = []
+        monkeypatch.setattr(
+            there, "hear_refused", lambda name, _, *each: heard.append((name, *each))
+        )
+        here.on_refused("a", 4.25, -3)
         await until(lambda: heard)
-        assert heard == [("a", 4.25)]
+        assert heard == [("a", 4.25, -3)]
 
 
 @pytest.mark.usefixtures("patient_peers")

@@ -3,7 +3,7 @@
 A router knows that there is overload by how long requests would wait if none had been refused.
 Each of several routers refuses a part of them. If each counted only what it refuses itself, all of
 them would notice the overload late. A lost message is not sent again: an adapter that is refused
-once more, after the time that it would have waited, is told once more.
+once more, after the time that it counts, is told once more.
 """
 
 from collections.abc import Callable, Collection
@@ -32,11 +32,11 @@ TELL_SECONDS = 0.25
 class Waits(Protocol):
     """How long requests would wait for slots."""
 
-    on_refused: Callable[[str, float], None]
-    """Called with an adapter that is refused a slot early, and how long it would wait for one, in
-    seconds."""
+    on_refused: Callable[[str, float, int], None]
+    """Called with an adapter that is refused a slot early, how long it would wait for one, in
+    seconds, and the priority, which is between those that clients may state."""
 
-    def hear_refused(self, adapter: str, bases: BaseModels, seconds: float) -> None:
+    def hear_refused(self, adapter: str, bases: BaseModels, seconds: float, priority: int) -> None:
         """Count an adapter that a peer refused a slot early."""
 
 
@@ -76,18 +76,19 @@ class RefusalExchange:
             bases = self._fleet.peers.allotments.bases_of(each.adapter)
             if bases:
                 seconds = min(MAX_REFUSED_SECONDS, each.milliseconds / 1000)
-                self._waits.hear_refused(each.adapter, bases, seconds)
+                self._waits.hear_refused(each.adapter, bases, seconds, each.priority)
 
     def gone(self, name: str) -> None:
         """Forget a peer that stopped, or is not heard any more."""
         self._budgets.forget(name)
 
-    def _refused(self, adapter: str, seconds: float) -> None:
+    def _refused(self, adapter: str, seconds: float, priority: int) -> None:
         is_full = len(self._untold) >= MAX_EARLY_REFUSALS
         if is_full or not self._hub.peers or not is_tellable(adapter):
             return
         milliseconds = round(1000 * min(seconds, MAX_REFUSED_SECONDS))
-        self._untold.append(EarlyRefusal(adapter=adapter, milliseconds=milliseconds))
+        refusal = EarlyRefusal(adapter=adapter, milliseconds=milliseconds, priority=priority)
+        self._untold.append(refusal)
         if self._timer is None:
             self._timer = self._hub.call_later(TELL_SECONDS, self._tell)
 

@@ -12,7 +12,7 @@
   empty. Otherwise all requests of a hot adapter would wait for that long after a start.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from lora_router.clock import Clock
@@ -24,6 +24,8 @@ from lora_router.routing.closed_slots import ClosedSlots
 from lora_router.routing.overload import NO_ROOM, Overload
 from lora_router.routing.overrun import UNKNOWN, ExpectedWait
 from lora_router.routing.pace import Pace
+from lora_router.routing.priorities import within_bounds
+from lora_router.routing.refused_early import RefusedEarly
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Question, Queue
@@ -62,9 +64,10 @@ class ExpectedWaits:
         self._at_peers = at_peers
         self._turns = turns
         self._queues = queues
-        self.on_refused: Callable[[str, float], None] = _ignore
-        """Called with an adapter that is refused a slot early, and how long it would wait for one,
-        in seconds. Not called again before that has passed."""
+        self.on_refused: Callable[[str, float, int], None] = _ignore
+        """Called with an adapter that is refused a slot early, how long it would wait for one, in
+        seconds, and the priority. Not called again while it counts, unless the priority is
+        higher."""
         self._lines = lines
         self._overload = overload
         self._clock = clock
@@ -87,7 +90,8 @@ class ExpectedWaits:
             line = queue.line
             if hold.reason == NO_ROOM:
                 seconds = queue.pace.seconds_for(len(queue.requests), now)
-                return ExpectedWait(seconds, None if line is None else line.pace.overrun)
+                overrun = None if line is None else line.pace.overrun
+                return ExpectedWait(seconds, overrun, priority=question.priority)
             if queue.expected_at is not None:
                 return ExpectedWait(max(0.0, queue.expected_at - now))
         pace = self._lines.pace_of(question.algorithm, candidates) if line is None else line.pace
@@ -101,14 +105,33 @@ class ExpectedWaits:
         if queue is None:
             seconds = pace.seconds_for(ahead.everywhere, now, ahead.here)
         if seconds is None:
-            return self._while_emptied(question.model, pace, ahead.number, candidates)
+            return self._while_emptied(question, pace, ahead.number, candidates)
         if ahead.number < self._overload.most_closed(candidates.load().slots):
             return UNKNOWN
         if ahead.waits_at_peer:
             return ExpectedWait(seconds)
-        overrun = pace.overrun
-        unrefused = pace.seconds_for(ahead.everywhere, now, ahead.here + overrun.refused(now))
-        return ExpectedWait(seconds, overrun, unrefused, pace.loading)
+        priority, tenant, refused = question.priority, question.tenant, pace.overrun.refused
+        if not tenant or line is None:
+            here = ahead.here + refused.count(now, priority)
+            unrefused = pace.seconds_for(ahead.everywhere, now, here)
+            return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority)
+        unrefused, alone = (
+            pace.seconds_for(-1, now, line.ahead_of(question, turn) + 1 + before)
+            for turn, before in self._rounds(question, refused, now)
+        )
+        return ExpectedWait(seconds, pace.overrun, unrefused, pace.loading, priority, tenant, alone)
+
+    def _rounds(
+        self, question: Question, refused: RefusedEarly, now: float
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the round of a tenant's request, and how many that were refused are before it.
+
+        First that of the request, and then as if it was the only one of its tenant.
+        """
+        priority, tenant = question.priority, question.tenant
+        own = refused.of_tenant(priority, tenant)
+        yield self._turns.peek(tenant), refused.count(now, priority, own + 1)
+        yield self._turns.current, refused.count(now, priority, 1)
 
     def _ahead(self, question: Question, own: int | None, bases: BaseModels) -> "_Ahead | None":
         """Return how many get a slot before a request; ``None``: nobody waits for one.
@@ -136,31 +159,33 @@ class ExpectedWaits:
         queue = self._queues.get(question)
         own = 0 if queue is None else len(queue.requests)
         ahead = line.ahead_of(question, self._turns.peek(question.tenant), own)
-        pace, overrun = line.pace, line.pace.overrun
-        return ExpectedWait(
-            pace.seconds_for(ahead, now),
-            overrun,
-            pace.seconds_for(ahead, now, overrun.refused(now)),
-            pace.loading,
-        )
+        pace, overrun, refused = line.pace, line.pace.overrun, line.pace.overrun.refused
+        seconds, priority, tenant = pace.seconds_for(ahead, now), question.priority, question.tenant
+        if not tenant:
+            unrefused = pace.seconds_for(ahead, now, refused.count(now, priority))
+            return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority)
+        (_, before), (turn, before_one) = self._rounds(question, refused, now)
+        unrefused = pace.seconds_for(ahead, now, before)
+        alone = pace.seconds_for(line.ahead_of(question, turn), now, before_one)
+        return ExpectedWait(seconds, overrun, unrefused, pace.loading, priority, tenant, alone)
 
     def _while_emptied(
-        self, adapter: str, pace: Pace, ahead: int, candidates: Candidates
+        self, question: Question, pace: Pace, ahead: int, candidates: Candidates
     ) -> ExpectedWait:
         """Return the expected wait for a slot where the pace is not known.
 
         Args:
-            adapter: The adapter of the request.
+            question: What the request asks.
             pace: The pace of the line in which the request would wait.
             ahead: How many would be served before it.
             candidates: The pods that may take the request.
         """
-        left = self._slots.seconds_left(adapter)
+        left = self._slots.seconds_left(question.model)
         slots = candidates.load().slots
         if left is None or ahead < self._overload.most_closed(slots):
             return UNKNOWN
         seconds = (left + ahead * self._slots.seconds) / max(slots, 1)
-        return ExpectedWait(seconds, pace.overrun)
+        return ExpectedWait(seconds, pace.overrun, priority=question.priority)
 
     def refuse(self, question: Question, hold: Hold, wait: ExpectedWait) -> None:
         """Count a request that is refused because of its expected wait."""
@@ -168,19 +193,21 @@ class ExpectedWaits:
         # Those of one adapter that wait for a slot leave together, so they count once.
         is_new = wait.refuse(object() if for_room else question.model, self._clock.now())
         if is_new and not for_room:
-            self.on_refused(question.model, wait.if_none_refused)
+            priority = within_bounds(question.priority)
+            self.on_refused(question.model, wait.if_none_refused, priority)
 
-    def hear_refused(self, adapter: str, bases: BaseModels, seconds: float) -> None:
+    def hear_refused(self, adapter: str, bases: BaseModels, seconds: float, priority: int) -> None:
         """Count an adapter that a peer refused a slot early.
 
         Args:
             adapter: The adapter.
             bases: The base models of the pods that list it.
             seconds: How long it would wait.
+            priority: The priority of the request that was refused.
         """
         now = self._clock.now()
         for pace in self._lines.paces_of(bases):
-            pace.overrun.refuse(adapter, now, seconds)
+            pace.overrun.refused.add(adapter, priority, now, seconds)
 
     def begin(self, queue: Queue) -> None:
         """Estimate when a queue that is new in its line will leave."""
@@ -211,5 +238,5 @@ class ExpectedWaits:
             queue.turn = self._turns.next(queue.question.tenant)
 
 
-def _ignore(_adapter: str, _seconds: float) -> None:
+def _ignore(_adapter: str, _seconds: float, _priority: int) -> None:
     """Do nothing."""

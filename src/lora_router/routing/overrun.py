@@ -5,7 +5,15 @@ it too long for good, and then each request that waits delays all later ones. Wh
 is the *pressure*: how long requests would wait, on average of the last ``Overload.burst_seconds``,
 if none had been refused. Those that were refused count for as long as they would have waited. So
 refusals do not hide an overload, and a fleet that was only slow for a while is found not to be
-overloaded any more.
+overloaded any more. While a fleet stalls, expected waits grow beyond all measure, and say nothing
+of the time after it. So what is averaged is bounded here, and for how long a refused request counts
+in ``refused_early``.
+
+A request does not wait for those of lower priorities. So these count neither in its expected wait
+nor in its pressure, whether they wait or were refused: the lowest priority is refused first. Each
+tenant is served once in a round. So requests of a tenant with many of them wait for longer than
+those of others, and the pressure of each tenant counts: that of its own requests, or if that is
+more, that of a request which is the only one of its tenant.
 
 - While the pressure is low, a request may wait for up to ``BURST_FACTOR`` times the longest
   expected wait.
@@ -15,11 +23,14 @@ overloaded any more.
   That passes, and those that wait are served meanwhile.
 """
 
-import math
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from lora_router.routing.overload import Overload
+from lora_router.routing.pressures import Pressures
+from lora_router.routing.priorities import DEFAULT
+from lora_router.routing.refused_early import RefusedEarly
 
 BURST_FACTOR = 3.0
 """A lower value refuses requests of bursts. With a higher value, a sudden overload makes those wait
@@ -37,75 +48,51 @@ memory serve everybody late when they are overloaded."""
 LASTING_SHARE = 0.75
 """With a lower value, pods may be idle between two requests. With a higher value, requests are
 served late."""
-_MOST_REFUSED = 4096
-"""How many refused requests are counted."""
+MOST_FACTOR = 9.0
+"""An expected wait counts as this times the one from which there is overload, at most. With a lower
+value, it takes longer until an overload is noticed. With a higher value, a fleet that stalled is
+thought to be overloaded for longer."""
+MOST_TENANTS = 64
+"""Of how many tenants the pressure is known. Others have that of a tenant with one request."""
 
 
 class Overrun:
     """How long requests would wait in one line if none had been refused."""
 
-    __slots__ = ("_at", "_last", "_pressure", "_refused")
+    __slots__ = ("_by_tenant", "_pressures", "refused")
 
     def __init__(self) -> None:
-        self._at = 0.0
-        """When the pressure was computed last."""
-        self._last = 0.0
-        """The expected wait then."""
-        self._pressure = 0.0
-        self._refused: dict[Hashable, float] = {}
-        """Until when each one that was refused would wait, by what it would wait with."""
+        self._pressures = Pressures()
+        """Of a request that is the only one of its tenant, or has none."""
+        self._by_tenant: OrderedDict[int, Pressures] = OrderedDict()
+        """Of the requests of each tenant, the one that noted most recently last."""
+        self.refused = RefusedEarly()
+        """Those that were refused and would still wait."""
 
-    def refused(self, now: float) -> int:
-        """Return how many of those that were refused would still wait."""
-        refused = self._refused
-        while refused:
-            first = next(iter(refused))
-            if refused[first] > now and len(refused) <= _MOST_REFUSED:
-                break
-            del refused[first]
-        return len(refused)
-
-    def refuse(self, key: Hashable, now: float, seconds: float) -> bool:
-        """Count one that is refused; return whether it was not counted yet.
+    def pressure(self, priority: int, tenant: int, now: float, tau: float) -> float:
+        """Return how long requests of a priority and a tenant would wait on average.
 
         Args:
-            key: What it would wait with, which counts once.
-            now: The time.
-            seconds: How long it would probably wait.
-        """
-        self.refused(now)
-        refused = self._refused
-        if refused.get(key, now) > now:
-            return False
-        refused.pop(key, None)
-        refused[key] = now + seconds
-        return True
-
-    def served(self, key: Hashable) -> None:
-        """Count those no more that would have been served with another one."""
-        self._refused.pop(key, None)
-
-    def pressure(self, now: float, tau: float) -> float:
-        """Return the average expected wait.
-
-        Args:
+            priority: The priority.
+            tenant: The tenant; 0: none.
             now: The time.
             tau: Seconds after which an expected wait counts a third.
         """
-        passed, self._at = now - self._at, now
-        # If nobody had come since, the line would be empty after the last expected wait.
-        busy = min(passed, self._last)
-        for seconds, wait in ((busy, self._last), (passed - busy, 0.0)):
-            if seconds > 0.0:
-                share = math.exp(-seconds / tau) if tau else 0.0
-                self._pressure = share * self._pressure + (1.0 - share) * wait
-        self._last -= busy
-        return self._pressure
+        pressure = self._pressures.of(priority, now, tau)
+        own = self._by_tenant.get(tenant)
+        return pressure if own is None else max(pressure, own.of(priority, now, tau))
 
-    def note(self, seconds: float, now: float, tau: float) -> None:
-        """Record an expected wait, as if nobody had been refused."""
-        self.pressure(now, tau)
-        self._last = seconds
+    def note(self, priority: int, seconds: float, now: float, tau: float) -> None:
+        """Record an expected wait, as if its tenant had no other request, or if it has none."""
+        self._pressures.note(priority, seconds, now, tau)
+
+    def note_of(self, tenant: int, priority: int, seconds: float, now: float, tau: float) -> None:
+        """Record the expected wait of a tenant's request."""
+        own = self._by_tenant.setdefault(tenant, Pressures())
+        self._by_tenant.move_to_end(tenant)
+        if len(self._by_tenant) > MOST_TENANTS:
+            self._by_tenant.popitem(last=False)
+        own.note(priority, seconds, now, tau)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +107,12 @@ class ExpectedWait:
     """How long it would wait if nobody had been refused lately. ``None``: as above."""
     loading: float = 0.0
     """How long the adapters of those that were served last take to load, in seconds."""
+    priority: int = DEFAULT
+    """That of the request."""
+    tenant: int = 0
+    """Whose it is; 0: nobody's in particular."""
+    alone: float | None = None
+    """The same as ``unrefused``, if its tenant had no other request. ``None``: as that."""
 
     def is_too_long(self, overload: Overload, reason: str, now: float) -> bool:
         """Return whether a request is refused because of it.
@@ -136,27 +129,41 @@ class ExpectedWait:
         usual = overload.longest_wait(reason)
         if self.overrun is None:
             return BURST_FACTOR * usual
-        pressure = self.overrun.pressure(now, overload.burst_seconds)
-        cold = self.loading > COLD_SECONDS
-        if pressure > (COLD_OVERLOAD_FACTOR if cold else 1.0) * usual:
+        tau = overload.burst_seconds
+        pressure = self.overrun.pressure(self.priority, self.tenant, now, tau)
+        if pressure > self._overloaded_from(usual):
             return LASTING_SHARE * usual
-        return (COLD_BURST_FACTOR if cold else BURST_FACTOR) * usual
+        return (COLD_BURST_FACTOR if self._is_cold else BURST_FACTOR) * usual
+
+    @property
+    def _is_cold(self) -> bool:
+        return self.loading > COLD_SECONDS
+
+    def _overloaded_from(self, usual: float) -> float:
+        """Return the pressure from which there is overload."""
+        return COLD_OVERLOAD_FACTOR * usual if self._is_cold else usual
 
     @property
     def if_none_refused(self) -> float:
         """How long it would wait if nobody had been refused lately; 0: nobody knows."""
         return (self.seconds or 0.0) if self.unrefused is None else self.unrefused
 
-    def note(self, overload: Overload, now: float) -> None:
-        """Record it."""
+    def note(self, overload: Overload, reason: str, now: float) -> None:
+        """Record it, with the reason of the hold."""
         if self.overrun is not None and self.seconds is not None:
-            self.overrun.note(self.if_none_refused, now, overload.burst_seconds)
+            most = MOST_FACTOR * self._overloaded_from(overload.longest_wait(reason))
+            seconds, tau = min(self.if_none_refused, most), overload.burst_seconds
+            if self.tenant:
+                self.overrun.note_of(self.tenant, self.priority, seconds, now, tau)
+            alone = seconds if self.alone is None else min(self.alone, most)
+            self.overrun.note(self.priority, alone, now, tau)
 
     def refuse(self, key: Hashable, now: float) -> bool:
         """Count one that is refused because of it; return whether it was not counted yet."""
         if self.overrun is None or self.seconds is None:
             return False
-        return self.overrun.refuse(key, now, self.if_none_refused)
+        refused, seconds = self.overrun.refused, self.if_none_refused
+        return refused.add(key, self.priority, now, seconds, self.tenant)
 
 
 UNKNOWN = ExpectedWait()

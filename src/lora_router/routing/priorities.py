@@ -68,6 +68,11 @@ class Priorities:
         )
 
 
+def within_bounds(priority: int) -> int:
+    """Return the nearest priority that clients may state. Those of objectives may be beyond."""
+    return max(-MOST, min(MOST, priority))
+
+
 def _read(stated: str) -> int | None:
     """Return a priority; ``None``: it is no valid one."""
     digits = stated[1:] if stated[0] in "+-" else stated

@@ -130,7 +130,7 @@ class Reception:
             return self._refuse(question, request, full)
         wait = self.room.waits.of(question, hold, candidates) if candidates else UNKNOWN
         if self._overload.sheds and not hold.optional:
-            wait.note(self._overload, now)
+            wait.note(self._overload, hold.reason, now)
         if self.is_too_long(wait, hold):
             self.room.waits.refuse(question, hold, wait)
             shed = self._recorder.seen(self.shed(request.model, wait, hold), candidates, request)

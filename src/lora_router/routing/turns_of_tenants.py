@@ -44,6 +44,11 @@ class TurnsOfTenants:
         """Return the same without giving it away."""
         return max(self._served, self._next.get(tenant, 0)) if tenant else 0
 
+    @property
+    def current(self) -> int:
+        """The round that is being served: the next one of a tenant that has none waiting."""
+        return self._served
+
     def served(self, turn: int) -> None:
         """Record that a request of a round was served."""
         self._served = max(self._served, turn)

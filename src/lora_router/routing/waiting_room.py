@@ -303,7 +303,7 @@ class WaitingRoom:
     def joined(self, adapter: str, state: PodState) -> None:
         """Wake an adapter's queues after a request was routed to a pod: others may follow it."""
         for line in self._lines:
-            line.pace.overrun.served(adapter)
+            line.pace.overrun.refused.served(adapter)
         for owner in tuple(self._slots.owners()):
             if isinstance(owner, Queue) and owner.question.model == adapter:
                 self._reopen_slot(owner)

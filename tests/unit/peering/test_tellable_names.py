@@ -21,7 +21,7 @@ Tell = Callable[[Router, str], None]
 
 
 class Waits:
-    on_refused: Callable[[str, float], None]
+    on_refused: Callable[[str, float, int], None]
 
     def hear_refused(self, *_: object) -> None:
         pytest.fail("nothing is told")
@@ -37,7 +37,7 @@ class Lists:
 def refuse(router: Router, name: str) -> None:
     waits = Waits()
     RefusalExchange(router.hub, router.fleet, waits)
-    waits.on_refused(name, 4.0)
+    waits.on_refused(name, 4.0, 0)
 
 
 def fail(router: Router, name: str) -> None:

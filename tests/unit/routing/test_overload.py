@@ -1,6 +1,7 @@
 """What becomes of requests for which there is no room: who waits, who is refused, and why."""
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -214,8 +215,9 @@ class TestABurstAndOverload:
             assert isinstance(outcome, Routed)
             outcome.reservation.release()
 
-    def waiting(self, router: Router, names: list[str]) -> list[str]:
-        return [name for name in names if not isinstance(router.send(name), Refused)]
+    def waiting(self, router: Router, names: list[str], priority: str = "") -> list[str]:
+        sent = {name: router.send(name, priority=priority) for name in names}
+        return [name for name, outcome in sent.items() if not isinstance(outcome, Refused)]
 
     def test_requests_of_a_burst_may_wait_for_three_times_as_long(self) -> None:
         assert self.waiting(self.router(), NAMES[20:40]) == NAMES[20:26]
@@ -228,15 +230,39 @@ class TestABurstAndOverload:
         self.serve(router, 4)
         assert len(self.waiting(router, NAMES[52:60])) <= 2
 
+    def test_a_higher_priority_is_not_refused_because_lower_ones_are(self) -> None:
+        router = self.router()
+        for second in range(20):
+            self.waiting(router, NAMES[10 + 2 * second : 12 + 2 * second], "-1")
+            self.serve(router, 1)
+        assert len(self.waiting(router, NAMES[:3], "-1")) <= 1
+        assert self.waiting(router, NAMES[50:56]) == NAMES[50:56]
+
+        refused = router.send("a59", priority="1000"), router.send("a58", priority="-1")
+        waits = [each.wait for each in refused if isinstance(each, Refused)]
+        assert len(waits) == 1, "the lowest priority is refused first"
+
+    def test_retry_after_counts_those_of_the_same_priority_or_a_higher_one(self) -> None:
+        router = self.router()
+        for second in range(20):
+            self.waiting(router, NAMES[10 + 2 * second : 12 + 2 * second], "-1")
+            self.serve(router, 1)
+        waits = {}
+        for priority in ("-1", "0"):
+            sent = [router.send(name, priority=priority) for name in NAMES[40:60]]
+            (waits[priority], *_) = (each.wait for each in sent if isinstance(each, Refused))
+        assert waits["0"] == pytest.approx(7.0, rel=0.2)
+        assert (waits["-1"] or 0.0) > 10.0
+
     def test_what_was_refused_counts_for_as_long_as_it_would_have_waited(self) -> None:
         overload = Overload(sheds=True, max_expected_wait_seconds=2.0)
         overrun = Overrun()
         ExpectedWait(4.0, overrun, 7.0).refuse("a1", 100.0)
         ExpectedWait(4.0, overrun, 7.0).refuse("a1", 102.0)
-        assert overrun.refused(106.0) == 1
-        assert overrun.refused(107.0) == 0
+        assert overrun.refused.count(106.0, 0) == 1
+        assert overrun.refused.count(107.0, 0) == 0
         for second in range(60):
-            ExpectedWait(1.0, overrun, 7.0).note(overload, float(second))
+            ExpectedWait(1.0, overrun, 7.0).note(overload, "no-slot", float(second))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 60.0)
 
     @pytest.mark.parametrize(("base", "there_is_overload"), [("base", True), ("other", False)])
@@ -249,7 +275,7 @@ class TestABurstAndOverload:
         for second in range(20):
             router.send(NAMES[10 + second])
             for number in (0, 1):
-                waits.hear_refused(f"p{2 * second + number}", frozenset({base}), 20.0)
+                waits.hear_refused(f"p{2 * second + number}", frozenset({base}), 20.0, 0)
             self.serve(router, 1)
         assert (len(self.waiting(router, NAMES[40:50])) <= 2) is there_is_overload
 
@@ -257,35 +283,23 @@ class TestABurstAndOverload:
         router, told = self.router(), []
         router.director.reception.room.waits.on_refused = lambda *each: told.append(each)
         self.waiting(router, [*NAMES[20:26], "a40", "a40", "a41"])
-        assert [adapter for adapter, _ in told] == ["a40", "a41"]
-        assert [wait for _, wait in told] == pytest.approx([7.0, 8.0], rel=0.05)
+        assert [adapter for adapter, *_ in told] == ["a40", "a41"]
+        assert [wait for _, wait, _ in told] == pytest.approx([7.0, 8.0], rel=0.05)
         router.clock.advance(20.0)
         assert isinstance(router.send("a40"), Refused)
-        assert [adapter for adapter, _ in told] == ["a40", "a41", "a40"]
-
-    def test_the_refusals_of_a_peer_that_are_counted_are_bounded(self) -> None:
-        overrun = Overrun()
-        for number in range(10_000):
-            overrun.refuse(f"a{number}", 0.0, 100.0)
-        assert overrun.refused(1.0) <= 4096
-
-    def test_one_that_was_refused_and_is_served_now_counts_no_more(self) -> None:
-        overrun = Overrun()
-        ExpectedWait(4.0, overrun).refuse("a1", 0.0)
-        overrun.served("a1")
-        assert overrun.refused(1.0) == 0
+        assert [adapter for adapter, *_ in told] == ["a40", "a41", "a40"]
 
     @pytest.mark.parametrize(("seconds", "lasts"), [(2.5, True), (1.5, False)])
     def test_overload_is_a_long_wait_on_average(self, *, seconds: float, lasts: bool) -> None:
         overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
         for now in range(100):
-            ExpectedWait(seconds, overrun).note(overload, float(now))
+            ExpectedWait(seconds, overrun).note(overload, "no-slot", float(now))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 100.0) is lasts
 
     def test_overload_ends_once_nobody_comes(self) -> None:
         overload, overrun = Overload(sheds=True, max_expected_wait_seconds=2.0), Overrun()
         for now in range(100):
-            ExpectedWait(8.0, overrun).note(overload, float(now))
+            ExpectedWait(8.0, overrun).note(overload, "no-slot", float(now))
         assert ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 105.0)
         assert not ExpectedWait(2.0, overrun).is_too_long(overload, "no-slot", 135.0)
 
@@ -293,6 +307,63 @@ class TestABurstAndOverload:
         router = Router(fleet_of(1, load_seconds=1.5), overload=Overload(sheds=True))
         served_each_second(router, NAMES[:8])
         assert self.waiting(router, NAMES[20:50]) == NAMES[20:38]
+
+
+class TestAfterAStall:
+    """Requests for the base model take 1 s each. A fleet of one pod runs eight of them."""
+
+    def router(self) -> Router:
+        overload = Overload(sheds=True, max_requests_per_pod=8)
+        self.rng = random.Random(1)
+        self.running: deque[tuple[float, Routed]] = deque()
+        return Router(fleet_of(1, idle(4)), overload=overload, max_hold_seconds=30.0)
+
+    def requests(
+        self, router: Router, rate: int, seconds: float, *, stalled: bool = False
+    ) -> list[Refused]:
+        """Send some requests in each second, and return the refusals."""
+        clock, refused = router.clock, []
+        until = clock.now() + seconds
+        while clock.now() < until:
+            comes = clock.now() + self.rng.expovariate(rate)
+            while not stalled and self.running and self.running[0][0] <= comes:
+                ends, routed = self.running.popleft()
+                clock.advance(max(0.0, ends - clock.now()))
+                routed.reservation.release()
+                self.begin(router)
+            clock.advance(comes - clock.now())
+            self.begin(router)
+            outcome = router.send("base")
+            if isinstance(outcome, Routed):
+                self.running.append((comes + 1.0, outcome))
+            elif isinstance(outcome, Refused):
+                refused.append(outcome)
+        return refused
+
+    def begin(self, router: Router) -> None:
+        """Let requests that were held take a second from now on."""
+        late, router.late = router.late, []
+        ends = router.clock.now() + 1.0
+        self.running += [(ends, each) for _, each in late if isinstance(each, Routed)]
+
+    def test_a_burst_is_refused_no_more_than_without_it(self) -> None:
+        def burst(*, stalled: bool) -> int:
+            router = self.router()
+            self.requests(router, 7, 20.0)
+            self.requests(router, 10, 40.0, stalled=stalled)
+            self.requests(router, 7, 100.0)
+            return len(self.requests(router, 20, 2.0))
+
+        assert burst(stalled=True) <= burst(stalled=False) + 3
+
+    def test_retry_after_says_soon_how_long_requests_would_wait(self) -> None:
+        router = self.router()
+        self.requests(router, 7, 20.0)
+        self.requests(router, 10, 40.0, stalled=True)
+        self.requests(router, 7, 30.0)
+        refused = self.requests(router, 20, 4.0)
+        assert refused
+        assert max(each.wait or 0.0 for each in refused) < 20.0
 
 
 class TestRetryAfter:
@@ -586,6 +657,26 @@ class TestFairAmongTenants:
         assert len(waiting) < 5
         assert isinstance(router.send("a50", tenant=7), Refused)
         router.held("a50", tenant=8)
+
+    def test_a_burst_of_one_is_not_refused_because_another_was_for_long(self) -> None:
+        router = Router(fleet_of(1), overload=Overload(sheds=True))
+        served_each_second(router, NAMES[:8])
+        for second in range(20):
+            for name in NAMES[10 + 2 * second : 12 + 2 * second]:
+                router.send(name, tenant=7)
+            router.clock.advance(1.0)
+            outcome = router.late[-1][1]
+            assert isinstance(outcome, Routed)
+            outcome.reservation.release()
+        for name in NAMES[50:53]:
+            router.send(name, tenant=7)
+        assert isinstance(router.send("a53", tenant=7), Refused)
+
+        sent = [router.send(name, tenant=8) for name in NAMES[:10]]
+        assert not any(isinstance(each, Refused) for each in sent[:4])
+        waits = [each.wait or 0.0 for each in sent if isinstance(each, Refused)]
+        assert waits
+        assert waits[0] < 13.0, "the other is served once for each of its own requests"
 
     @pytest.mark.slow
     def test_many_tenants_of_one_adapter_are_woken_once(

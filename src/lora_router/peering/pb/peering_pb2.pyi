@@ -38,12 +38,14 @@ class PeerMessage(_message.Message):
     def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., leaves: _Optional[bool] = ..., wants_complete: _Optional[bool] = ..., readings: _Optional[_Union[_readings_pb2.Readings, _Mapping]] = ..., made_ids: _Optional[_Iterable[_Union[MadeIds, _Mapping]]] = ..., question: _Optional[_Union[Question, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., sent_prompts: _Optional[_Iterable[_Union[SentPrompts, _Mapping]]] = ..., failed_loads: _Optional[_Iterable[_Union[FailedLoad, _Mapping]]] = ..., withdrawals: _Optional[_Iterable[_Union[Withdrawal, _Mapping]]] = ..., load_times: _Optional[_Iterable[_Union[LoadTimes, _Mapping]]] = ..., early_refusals: _Optional[_Iterable[_Union[EarlyRefusal, _Mapping]]] = ...) -> None: ...
 
 class EarlyRefusal(_message.Message):
-    __slots__ = ("adapter", "milliseconds")
+    __slots__ = ("adapter", "milliseconds", "priority")
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     adapter: str
     milliseconds: int
-    def __init__(self, adapter: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
+    priority: int
+    def __init__(self, adapter: _Optional[str] = ..., milliseconds: _Optional[int] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class LoadTimes(_message.Message):
     __slots__ = ("base_model", "host", "disk", "in_slot")
