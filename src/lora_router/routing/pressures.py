@@ -16,7 +16,7 @@ its place. They count with what a request would wait that comes meanwhile: less 
 import math
 from itertools import pairwise
 
-MOST_STEPS = 16
+MOST_STEPS = 8
 _KEPT = 3.0
 """A step below others is dropped if no request of its priority came in this times the seconds over
 which waits are averaged."""

@@ -59,8 +59,8 @@ class RefusedEarly:
         found = self._counts.at_least(priority)
         if rounds is None:
             return found
-        higher = self._counts.above(priority)
-        return higher + min(found - higher, rounds * len(self._tenants.get(priority, ())))
+        equal = self._counts.of(priority)
+        return found - equal + min(equal, rounds * len(self._tenants.get(priority, ())))
 
     def of_tenant(self, priority: int, tenant: int) -> int:
         """Return how many of a priority and a tenant would still wait."""

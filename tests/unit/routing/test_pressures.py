@@ -79,7 +79,7 @@ def test_counts_are_those_of_all_priorities_from_one_on() -> None:
         counts.change(priority, by)
         asked = rng.randint(-1000, 1000)
         assert counts.at_least(asked) == sum(n for each, n in known.items() if each >= asked)
-    assert counts.total == sum(known.values())
+        assert counts.of(priority) == known[priority]
 
 
 def test_priorities_of_objectives_beyond_the_bounds_count_as_the_nearest() -> None:
