@@ -144,6 +144,7 @@ def _add(row: AdapterPart, part: AdapterPart) -> None:
     row.running = _union(row.running, part.running)
     row.loaded = [pod for pod in _union(row.loaded, part.loaded) if pod not in row.running]
     row.listed = max(row.listed, part.listed)
+    row.listed_on = _union(row.listed_on, part.listed_on)
     row.held += part.held
     row.in_flight += part.in_flight
     row.requests += part.requests
@@ -176,6 +177,7 @@ def _adapter(part: AdapterPart) -> AdapterRow:
         running=part.running,
         loaded=part.loaded,
         listed=part.listed,
+        listed_on=part.listed_on,
         held=part.held,
         in_flight=part.in_flight,
         requests=part.requests,

@@ -137,9 +137,13 @@ class AdapterRow(Struct, kw_only=True, gc=False):
     ] = []
     running: Annotated[list[str], Meta(description="Pods on which it has requests.")] = []
     loaded: Annotated[
-        list[str], Meta(description="Other pods that have it in a slot or in host memory.")
+        list[str],
+        Meta(
+            description="Other pods that have it in a slot or in host memory, as far as is known."
+        ),
     ] = []
     listed: Annotated[int, Meta(description="Number of pods that list it.")] = 0
+    listed_on: Annotated[list[str], Meta(description="These pods, 32 at most.")] = []
     held: Annotated[int, Meta(description="Its requests that wait in routers.")] = 0
     in_flight: Annotated[int, Meta(description="Its requests on pods, of all routers.")] = 0
     requests: Annotated[int, Meta(description="Its requests since the start.")] = 0

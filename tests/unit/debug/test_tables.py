@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -175,9 +176,58 @@ async def test_an_adapter_has_its_hits_and_misses_and_how_long_its_requests_took
         *("sql", "0", "1", "2", "1", "1", "0"),
     )
     p50, unit, p99, unit_of_p99, *pods = times
-    assert (unit, unit_of_p99, pods) == ("ms", "s", ["runs", "on", "pod-1"])
+    assert (unit, unit_of_p99, " ".join(pods)) == (
+        "ms",
+        "s",
+        "runs on pod-1; listed by pod-1, pod-2, pod-3; in memory on pod-1",
+    )
     assert float(p50) == pytest.approx(100, rel=0.1)
     assert float(p99) == pytest.approx(6.0, rel=0.1)
+
+
+def told_of(row: AdapterRow) -> str:
+    """Return what the table says of where an adapter is."""
+    [_, line] = lines_of(adapters_table(AdaptersPage(adapters=[row]), 300), 300)
+    return line.rsplit("  ", 1)[-1]
+
+
+DECLARED = {"declared_by": "file", "state": "loaded", "wanted": 2}
+TWO = {"listed": 2, "listed_on": ["pod-1", "pod-2"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        # The router has just started: it knows of no use, and all that is listed is in memory.
+        (DECLARED | TWO | {"loaded": ["pod-1", "pod-2"]}, "loaded on pod-1, pod-2"),
+        (
+            DECLARED | TWO | {"running": ["pod-2"], "loaded": ["pod-1"]},
+            "runs on pod-2; loaded on pod-1, pod-2",
+        ),
+        (DECLARED | TWO | {"loaded": ["pod-2"]}, "loaded on pod-1, pod-2; in memory on pod-2"),
+        (
+            DECLARED
+            | {"state": "partly", "listed": 1, "listed_on": ["pod-1"], "loaded": ["pod-1"]},
+            "partly: on 1 of 2 pods (pod-1)",
+        ),
+        (
+            DECLARED | {"state": "loading", "loading": ["pod-1"]},
+            "loading: on 0 of 2 pods; loading on pod-1",
+        ),
+        (TWO | {"loaded": ["pod-1", "pod-2"]}, "listed by pod-1, pod-2"),
+        (TWO, "listed by pod-1, pod-2; in memory on no pod"),
+        ({}, "listed by no pod"),
+        # A router of another release names no pods.
+        (DECLARED | {"listed": 2, "loaded": ["pod-1"]}, "loaded on 2 pods; in memory on pod-1"),
+        (
+            {"listed": 100, "listed_on": [f"p{n}" for n in range(32)]}
+            | {"loaded": [f"p{n}" for n in range(32)]},
+            "listed by p0, p1, p2, p3, p4, p5, p6, p7 and 92 more",
+        ),
+    ],
+)
+def test_loaded_on_are_the_pods_that_list_an_adapter(fields: dict[str, Any], told: str) -> None:
+    assert told_of(AdapterRow(name="sql", **fields)) == told
 
 
 @pytest.mark.parametrize("width", [80, 200])
