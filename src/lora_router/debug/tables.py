@@ -159,8 +159,6 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
     """Return the cells of an adapter."""
     figures = (row.held, row.in_flight, row.requests, row.hits, row.misses, row.failed)
     pods = []
-    if row.hold_p99_seconds is not None:
-        pods.append(f"held up to {_short(row.hold_p99_seconds)} (p99)")
     if row.running:
         pods.append(f"runs on {_list(row.running)}")
     if row.declared_by:
@@ -177,6 +175,8 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
     in_memory = [*row.running, *row.loaded]
     if len(in_memory) < len(row.listed_on) or (row.loaded and not row.listed_on):
         pods.append(f"in memory on {_list(in_memory) or 'no pod'}")
+    if row.hold_p99_seconds is not None:
+        pods.append(f"held up to {_short(row.hold_p99_seconds)} (p99)")
     return (
         row.name,
         *map(str, figures),

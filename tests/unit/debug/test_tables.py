@@ -271,6 +271,56 @@ async def test_the_live_picture_fits_into_each_terminal(width: int, height: int)
     assert lines[1] == "Routers"
 
 
+@pytest.mark.parametrize(("height", "shown"), [(45, 29), (None, 100)])
+def test_the_live_picture_counts_all_rows_that_it_does_not_show(
+    height: int | None, shown: int
+) -> None:
+    adapters = [AdapterRow(name=f"lora-{number:03}") for number in range(100)]
+    pages = Pages(
+        RoutersPage(routers=[RouterRow(name="router-a")]),
+        PodsPage(pods=[PodRow(name=f"pod-{number}", state="ready") for number in range(8)]),
+        AdaptersPage(adapters=adapters, more=104),
+        HeldPage(),
+        DecisionsPage(),
+    )
+
+    lines = lines_of(top_view(pages, 80, height), 80)
+
+    assert sum(line.startswith("lora-0") for line in lines) == shown
+    assert f"Adapters, the busiest first ({204 - shown} more)" in lines
+
+
+def test_of_abnormal_requests_the_live_picture_says_how_many_of_the_newest_it_hides() -> None:
+    rows = [DecisionRow(request_id=f"r{number}") for number in range(20)]
+    pages = Pages(
+        RoutersPage(), PodsPage(), AdaptersPage(), HeldPage(), DecisionsPage(decisions=rows)
+    )
+    lines = lines_of(top_view(pages, 80, 8), 80)
+    assert "Abnormal requests, the newest 20 (15 more)" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        ("lora-002", "adapter held running requests misses failed p50 p99 pods"),
+        (LONG, "adapter held running p99 pods"),
+    ],
+)
+def test_where_an_adapter_is_comes_before_its_hits_where_there_is_little_room(
+    name: str, headings: str
+) -> None:
+    row = AdapterRow(
+        name=name, requests=1000, p50_seconds=0.2, p99_seconds=0.21, listed=1, listed_on=["pod-3"]
+    )
+    pages = Pages(
+        RoutersPage(), PodsPage(), AdaptersPage(adapters=[row]), HeldPage(), DecisionsPage()
+    )
+    lines = lines_of(top_view(pages, 80, 24), 80)
+    assert " ".join(lines[-2].split()) == headings
+    assert "listed by" in lines[-1]
+    assert all(len(line) <= 80 for line in lines)
+
+
 async def test_the_live_picture_shows_every_row_where_there_is_no_terminal() -> None:
     lines = lines_of(top_view(await pages_of(busy_router()), 200, None), 200)
 
