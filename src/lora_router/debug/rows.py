@@ -155,7 +155,10 @@ class AdapterRow(Struct, kw_only=True, gc=False):
     p50_seconds: Annotated[
         float | None, Meta(description="Median time to the first byte. `null`: unknown.")
     ] = None
-    p99_seconds: Annotated[float | None, Meta(description="The same, 99th percentile.")] = None
+    p99_seconds: Annotated[
+        float | None,
+        Meta(description="The same, 99th percentile. `null`: of fewer than 10 requests, too."),
+    ] = None
     hold_p99_seconds: Annotated[
         float | None, Meta(description="99th percentile of the time that requests were held.")
     ] = None

@@ -175,6 +175,21 @@ async def test_what_was_evicted_is_in_no_memory() -> None:
     assert pods.pods[0].adapters_more == 0
 
 
+async def test_a_few_requests_have_no_99th_percentile() -> None:
+    router = Debugged(make_fleet(1, adapters=("sql",)))
+
+    async def percentiles() -> tuple[bool, bool]:
+        [row] = (await gathering(router).adapters()).adapters
+        return row.p50_seconds is not None, row.p99_seconds is not None
+
+    assert await percentiles() == (False, False)
+    for _ in range(9):
+        router.record("r", model="sql", adapter="sql", pod="pod-1", place="slot")
+    assert await percentiles() == (True, False)
+    router.record("r", model="sql", adapter="sql", pod="pod-1", place="slot")
+    assert await percentiles() == (True, True)
+
+
 @pytest.mark.slow
 async def test_a_hundred_thousand_adapters_stay_a_bounded_page() -> None:
     names = [f"a{number}" for number in range(100_000)]

@@ -58,6 +58,8 @@ def busy_router() -> Debugged:
     router.fleet.ledger.reserve(state_of(router.fleet, 1), "sql")
     router.fleet.ledger.reserve(state_of(router.fleet, 2), LONG)
     router.record("slow-one", takes=6.0, model="sql", adapter="sql", pod="pod-1", place="slot")
+    for _ in range(8):
+        router.record("warm-one", model="sql", adapter="sql", pod="pod-1", place="slot")
     router.record("cold-one", model="sql", adapter="sql", pod="pod-2", place="nowhere")
     router.held("law", request_id=ID)
     router.clock.advance(7.0)
@@ -142,9 +144,9 @@ async def test_a_pod_has_one_line_where_it_fits() -> None:
 
     assert [" ".join(line.split()) for line in lines] == [
         "pod state slots host memory requests queue cache age adapters",
-        "pod-1 ready 1/1 1 (assumed) 1+1 0 - 13.1 s sql x1 (closing)",
-        f"pod-2 ready 1/1 1 (assumed) 1+1 0 - 13.1 s {LONG} x1",
-        "pod-3 not-ready 0/1 1 (assumed) 0+1 0 - 13.1 s",
+        "pod-1 ready 1/1 1 (assumed) 1+1 0 - 13.9 s sql x1 (closing)",
+        f"pod-2 ready 1/1 1 (assumed) 1+1 0 - 13.9 s {LONG} x1",
+        "pod-3 not-ready 0/1 1 (assumed) 0+1 0 - 13.9 s",
     ]
 
 
@@ -173,7 +175,7 @@ async def test_an_adapter_has_its_hits_and_misses_and_how_long_its_requests_took
     row = next(line for line in lines if line.startswith("sql"))
     name, held, running, requests, hits, misses, failed, *times = row.split()
     assert (name, held, running, requests, hits, misses, failed) == (
-        *("sql", "0", "1", "2", "1", "1", "0"),
+        *("sql", "0", "1", "10", "9", "1", "0"),
     )
     p50, unit, p99, unit_of_p99, *pods = times
     assert (unit, unit_of_p99, " ".join(pods)) == (
