@@ -161,6 +161,18 @@ async def test_a_slow_request_is_told_with_the_parts_of_its_time_and_the_slot_it
     assert page.held_candidates[0].excluded == "no free slot"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_long_answer_that_is_not_streamed_is_slow_for_that_reason(stream: bool) -> None:
+    router = Debugged(make_fleet(1, adapters=("sql",)))
+    router.record("long-one", takes=6.0, model="sql", pod="pod-1", stream=stream)
+
+    told = (await gathering(router).decision({"id": "long-one"})).text.splitlines()
+
+    assert "It is slow: its first byte took longer than 5 s." in told
+    because = "Its answer was not streamed, so the first byte came with the last one."
+    assert (because in told) is not stream
+
+
 async def test_a_request_that_is_held_now_is_told_although_nothing_is_decided() -> None:
     router = Debugged(make_fleet(1, adapters=("sql", "law")))
     slots(router, 1)
