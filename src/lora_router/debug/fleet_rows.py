@@ -32,6 +32,8 @@ MAX_PODS_OF_ADAPTER = 32
 """Pods that the row of an adapter names: those on which it runs, others that have it in memory, and
 those that list it, so many of each."""
 _LOOKUPS_AT_ONCE = 1000
+_COUNTED = 100_000
+"""Names in different lists that are compared to count the adapters."""
 _NAMES_AT_ONCE = 256
 
 
@@ -189,9 +191,19 @@ class AdapterSurvey:
             for row in few:
                 _listed(row, pods, lists)
                 told.update(key for key, catalog in lists.items() if row.name in catalog.adapters)
-        unlisted = (len(catalog.adapters) - told[key] for key, catalog in lists.items())
-        self.more += max(unlisted, default=0)
+        self.more += await self._untold(lists, told)
         return rows
+
+    async def _untold(self, lists: Mapping[int, Catalog], told: Mapping[int, int]) -> int:
+        """Return how many adapters are listed that have no row; if there are many, at least."""
+        if len(lists) > 1 and sum(len(each.adapters) for each in lists.values()) <= _COUNTED:
+            names: set[str] = set()
+            for catalog in lists.values():
+                async for some in in_slices(tuple(catalog.adapters), _LOOKUPS_AT_ONCE):
+                    names.update(name for name in some if name not in self._found)
+            return len(names)
+        unlisted = (len(catalog.adapters) - told[key] for key, catalog in lists.items())
+        return max(unlisted, default=0)
 
     def _look_at(self, state: PodState) -> None:
         peers = state.beliefs.peers

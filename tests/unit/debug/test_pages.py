@@ -190,6 +190,33 @@ async def test_a_few_requests_have_no_99th_percentile() -> None:
     assert await percentiles() == (True, True)
 
 
+def with_lists(*lists: range) -> Fleet:
+    """Return a fleet of pods that list the adapters of these numbers."""
+    fleet = make_fleet(len(lists), adapters=())
+    for number, each in enumerate(lists, 1):
+        models = [ServedModel("base"), *(ServedModel(f"a{n:03}", "base") for n in each)]
+        fleet.put_models(state_of(fleet, number), models)
+    return fleet
+
+
+async def test_adapters_that_are_left_out_are_counted_once_whatever_lists_they_are_in() -> None:
+    router = Debugged(with_lists(range(32), range(16, 48), range(48, 80)))
+    page = await gathering(router).adapters({"limit": "10"})
+    assert (len(page.adapters), page.more) == (10, 70)
+
+
+async def test_adapters_of_which_each_process_tells_others_are_counted_once() -> None:
+    fleet = with_lists(range(40), range(40, 80))
+    parent, worker = Debugged(fleet), Debugged(fleet, name="worker-1")
+    for number in range(70, 80):  # Only the worker has requests for these.
+        worker.record("r", model=f"a{number:03}", adapter=f"a{number:03}", pod="pod-2")
+
+    page = await gathering(parent, worker).adapters({"limit": "10"})
+
+    assert [row.name for row in page.adapters] == [f"a{number:03}" for number in range(70, 80)]
+    assert page.more == 70
+
+
 @pytest.mark.slow
 async def test_a_hundred_thousand_adapters_stay_a_bounded_page() -> None:
     names = [f"a{number}" for number in range(100_000)]
