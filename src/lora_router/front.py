@@ -227,6 +227,7 @@ class Front:
             decisions=settings.decisions,
             max_hold_seconds=settings.max_hold_seconds,
             metrics_max_age_seconds=settings.metrics_max_age_seconds,
+            max_body_bytes=settings.max_body_bytes,
         )
 
     def _is_ready(self) -> tuple[bool, str]:

@@ -109,6 +109,7 @@ def adapter(name: str, requests: int, **fields: Any) -> Row:
         "running": ["pods/vllm-0001"],
         "loaded": [],
         "listed": 3,
+        "listed_on": ["pods/vllm-0001", "pods/vllm-0002", "pods/vllm-0003"],
         "held": 0,
         "in_flight": 2,
         "requests": requests,

@@ -312,6 +312,23 @@ async def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, sch
         assert box["width"] <= 360
 
 
+async def test_on_a_phone_each_value_of_an_adapter_has_its_label(browser: Browser) -> None:
+    made = MadeRouter(3)
+    made.adapters = [adapter("sql-lora", 5, declared_by="file", state="loaded", wanted=3)]
+    async with opened(browser, made, **PHONE) as page:
+        await expect(rows(page, "adapters")).to_have_count(1)
+        labels = (
+            await rows(page, "adapters")
+            .locator("td")
+            .evaluate_all(
+                "cells => cells.filter(cell => cell.textContent).map("
+                "cell => [cell.dataset.name, getComputedStyle(cell, '::before').content])"
+            )
+        )
+        unlabeled = [name for name, label in labels if label in {"none", "normal"}]
+        assert unlabeled == ["Adapter"]  # It is the heading of the row.
+
+
 async def test_a_thousand_pods_stay_smooth(browser: Browser) -> None:
     made = MadeRouter(1000)
     made.adapters = [adapter(f"adapter-{number}", 100_000 - number) for number in range(300)]

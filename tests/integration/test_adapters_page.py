@@ -138,7 +138,9 @@ async def test_from_nothing_to_200_adapters_in_ten_commands(tmp_path: Path) -> N
         rows = await terminals.rows()
         assert len(rows) == 201
         assert {row["declared_by"] for row in rows} == {"file"}
-        assert "lora-200" in await terminals.run(show)
+        shown = (await terminals.run(show)).splitlines()
+        placed = {line.split()[0] for line in shown if "pod-" in line}
+        assert placed == {row["name"] for row in rows}
 
         # The orders of the section on commands.
         for command in page[len(walk) : len(walk) + 4]:

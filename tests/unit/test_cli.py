@@ -200,6 +200,15 @@ def test_explain_needs_a_name(option: str) -> None:
     assert (result.exit_code, result.stderr) == (2, f"lora-router: {option}: must not be empty\n")
 
 
+@pytest.mark.parametrize("option", ["--model", "--request", "--filter", "--strategy"])
+def test_explain_takes_no_text_that_is_not_utf8(option: str) -> None:
+    others = () if option in {"--model", "--request"} else ("--model", "sql")
+
+    result = run("explain", option, "\udcff", *others)  # As Python reads the byte FF.
+
+    assert (result.exit_code, result.stderr) == (2, f"lora-router: {option}: must be UTF-8\n")
+
+
 @pytest.mark.parametrize("seconds", ["nan", "inf", "0", "1e300"])
 def test_a_demo_ends(seconds: str) -> None:
     result = run("demo", "--duration", seconds)

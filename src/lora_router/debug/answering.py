@@ -13,7 +13,7 @@ from msgspec import Struct
 from lora_router import __version__
 from lora_router.debug.arguments import Arguments, ArgumentsError
 from lora_router.debug.decision_rows import Wanted, find, rows_of
-from lora_router.debug.explained_rows import explanation, held_decision, past_decision
+from lora_router.debug.explained_rows import explanation, held_decision, past_decision, too_large
 from lora_router.debug.fact_rows import RouterFacts, fact_parts
 from lora_router.debug.fleet_rows import AdapterSurvey, add_traffic, pod_parts
 from lora_router.debug.held_rows import find_held, held_rows
@@ -207,6 +207,9 @@ class Debug:
             strategy=arguments.text("strategy"),
             pod_filter=arguments.text("filter"),
         )
+        limit = self._process.facts().max_body_bytes
+        if 0 < limit < query.size:
+            return await self._answer([[too_large(query, limit)]])
         return await self._answer([[await explanation(self._director, query)]])
 
     async def _answer(self, parts: Sequence[Collection[Struct]], more: int = 0) -> Answer:

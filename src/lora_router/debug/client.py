@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from lora_router.connection_error import reason_of
 from lora_router.debug.pages import (
+    NEWEST_DECISIONS,
     AdaptersPage,
     DecisionPage,
     DecisionsPage,
@@ -234,7 +235,7 @@ async def gathered(
         client.page(HeldPage, {"limit": "20"}),
     )
     try:
-        query = {"abnormal": "true", "limit": "20"}
+        query = {"abnormal": "true", "limit": str(NEWEST_DECISIONS)}
         decisions = await client.page(DecisionsPage, query)
     except DebugPageError:  # They may not be recorded.
         decisions = DecisionsPage()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from lora_router.counted import counted
 from lora_router.debug.decision_rows import row_of
 from lora_router.debug.fleet_rows import PODS_AT_ONCE
 from lora_router.debug.rows import CandidateRow, ClosingSlot, ExplainedDecision, Explanation
@@ -21,7 +22,11 @@ MAX_EXCLUDED = 64
 """Excluded pods that an explanation names. All of them are counted by cause."""
 
 
-_NO_PODS = {Refusal.NO_MODEL.value, Refusal.UNKNOWN_ALGORITHM.value}
+_NO_PODS = {
+    Refusal.NO_MODEL.value,
+    Refusal.UNKNOWN_ALGORITHM.value,
+    Refusal.BAD_SELECTOR.value,
+}
 """Reasons of refusals with which no pod has to do."""
 
 
@@ -72,6 +77,23 @@ async def explanation(director: Director, query: RouteQuery) -> Explanation:
                 row.more += 1
             causes[why] += 1
     row.excluded = dict(causes)
+    row.text = tell_now(row)
+    return row
+
+
+def too_large(query: RouteQuery, limit: int) -> Explanation:
+    """Return that a request is refused before anything is decided about it.
+
+    Args:
+        query: The request.
+        limit: The bytes that a body may have.
+    """
+    row = Explanation(
+        asked=query.model,
+        answer="refuse",
+        reason="body-too-large",
+        detail=f"a body may have at most {counted(limit, 'byte')} (setting max_body_bytes)",
+    )
     row.text = tell_now(row)
     return row
 

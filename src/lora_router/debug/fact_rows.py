@@ -30,6 +30,9 @@ class RouterFacts(Struct, kw_only=True):
     metrics_max_age_seconds: Annotated[
         float, Meta(description="The setting `metrics_max_age_seconds`.")
     ] = 0.0
+    max_body_bytes: Annotated[
+        int, Meta(description="The setting `max_body_bytes`. 0: unknown.")
+    ] = 0
 
 
 class PodFacts(Struct, kw_only=True, omit_defaults=True):

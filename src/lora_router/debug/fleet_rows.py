@@ -5,12 +5,12 @@ what is collected is bounded.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from lora_router.debug.parts import AdapterPart, OnPod, PodPart
 from lora_router.debug.slices import in_slices
-from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY
+from lora_router.fleet.adapter_beliefs import AWAY, IN_HOST_MEMORY, AdapterBeliefs
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.health import HEALTHY, NAMES
@@ -23,13 +23,17 @@ from lora_router.telemetry.traffic import AdapterTraffic
 PODS_AT_ONCE = 8
 """Pods that are looked at in one turn of the loop."""
 MAX_ADAPTERS_ON_POD = 32
-"""Adapters of one pod that its row names: running ones first, then those used last."""
+"""Adapters of one pod that its row names: running ones first, then those used last, then those that
+are probably in host memory although nothing is known of a use."""
 MAX_BASE_MODELS = 8
 MAX_COLLECTED = 2048
 """Adapters that are collected before the busiest are chosen."""
 MAX_PODS_OF_ADAPTER = 32
-"""Pods that the row of an adapter names, for running and for loaded each."""
+"""Pods that the row of an adapter names: those on which it runs, others that have it in memory, and
+those that list it, so many of each."""
 _LOOKUPS_AT_ONCE = 1000
+_COUNTED = 100_000
+"""Names in different lists that are compared to count the adapters."""
 _NAMES_AT_ONCE = 256
 
 
@@ -54,6 +58,10 @@ def pod_part(state: PodState, waiting: Waiting, now: float) -> PodPart:
             on.append(OnPod(name, PLACES[place], own, theirs, closed))
         else:
             on.append(OnPod(name, PLACES[place], 0, 0, False))
+    if metrics is None or metrics.residency is None:
+        names = islice(_never_used_on(beliefs), MAX_ADAPTERS_ON_POD - len(on))
+        on += [OnPod(name, PLACES[IN_HOST_MEMORY], 0, 0, False) for name in names]
+        more = max(more, _in_memory(beliefs) - len(on))
     return PodPart(
         name=pod.name,
         address=pod.address,
@@ -80,7 +88,10 @@ def pod_part(state: PodState, waiting: Waiting, now: float) -> PodPart:
 
 
 def adapters_on(state: PodState, now: float) -> Iterator[tuple[str, int]]:
-    """Yield the adapters on a pod, each with its place: running ones, in slots, in host memory."""
+    """Yield the adapters on a pod, each with its place: running ones, in slots, in host memory.
+
+    Of idle ones, those that were used last, or that the server reports.
+    """
     beliefs, metrics = state.beliefs, state.metrics
     running = {*state.in_flight_adapters, *beliefs.foreign_adapters}
     for name in sorted(running):
@@ -91,7 +102,11 @@ def adapters_on(state: PodState, now: float) -> Iterator[tuple[str, int]]:
         idle = reversed(idle_on(beliefs, now, MAX_ADAPTERS_ON_POD))
     else:
         idle = chain(sorted(residency.gpu), islice(sorted(residency.cpu), MAX_ADAPTERS_ON_POD))
-    places = [(beliefs.where(name), name) for name in idle if name not in running]
+    places = [
+        (place, name)
+        for name in idle
+        if name not in running and (place := beliefs.where(name)) != AWAY
+    ]
     # Of one place, those that were used last are first.
     places.sort(key=_place)
     for place, name in places:
@@ -100,6 +115,23 @@ def adapters_on(state: PodState, now: float) -> Iterator[tuple[str, int]]:
 
 def _place(each: tuple[int, str]) -> int:
     return each[0]
+
+
+def _never_used_on(beliefs: AdapterBeliefs) -> Iterator[str]:
+    """Yield adapters that are in host memory although nothing is known of a use.
+
+    They were loaded and not asked for, or the router has started since.
+    """
+    memory = beliefs.memory
+    for name in memory.fits or memory.held:
+        if name not in beliefs.last_uses and name not in beliefs.foreign_adapters:
+            yield name
+
+
+def _in_memory(beliefs: AdapterBeliefs) -> int:
+    """Return how many adapters are in slots and in host memory, as far as is known."""
+    fits = beliefs.memory.fits
+    return len(fits) + sum(name not in fits for name in beliefs.memory.held)
 
 
 async def pod_parts(fleet: Fleet, waiting: Waiting, now: float) -> list[list[PodPart]]:
@@ -140,11 +172,11 @@ class AdapterSurvey:
         Args:
             listed: Add adapters that pods only list, up to this many rows in total.
         """
-        catalogs: Counter[int] = Counter()
+        pods: dict[int, list[PodState]] = {}
         lists: dict[int, Catalog] = {}
         async for some in in_slices(tuple(self._fleet), PODS_AT_ONCE):
             for state in some:
-                catalogs[id(state.catalog)] += 1
+                pods.setdefault(id(state.catalog), []).append(state)
                 lists[id(state.catalog)] = state.catalog
                 self._look_at(state)
         for catalog in lists.values():
@@ -154,13 +186,24 @@ class AdapterSurvey:
                     self.of(name)
         rows = tuple(self._found.values())
         told: Counter[int] = Counter()
-        async for few in in_slices(rows, max(1, _LOOKUPS_AT_ONCE // max(1, len(lists)))):
+        lookups = len(lists) + min(len(self._fleet), MAX_PODS_OF_ADAPTER)
+        async for few in in_slices(rows, max(1, _LOOKUPS_AT_ONCE // max(1, lookups))):
             for row in few:
-                _listed(row, catalogs, lists)
+                _listed(row, pods, lists)
                 told.update(key for key, catalog in lists.items() if row.name in catalog.adapters)
-        unlisted = (len(catalog.adapters) - told[key] for key, catalog in lists.items())
-        self.more += max(unlisted, default=0)
+        self.more += await self._untold(lists, told)
         return rows
+
+    async def _untold(self, lists: Mapping[int, Catalog], told: Mapping[int, int]) -> int:
+        """Return how many adapters are listed that have no row; if there are many, at least."""
+        if len(lists) > 1 and sum(len(each.adapters) for each in lists.values()) <= _COUNTED:
+            names: set[str] = set()
+            for catalog in lists.values():
+                async for some in in_slices(tuple(catalog.adapters), _LOOKUPS_AT_ONCE):
+                    names.update(name for name in some if name not in self._found)
+            return len(names)
+        unlisted = (len(catalog.adapters) - told[key] for key, catalog in lists.items())
+        return max(unlisted, default=0)
 
     def _look_at(self, state: PodState) -> None:
         peers = state.beliefs.peers
@@ -175,11 +218,24 @@ class AdapterSurvey:
             row.peers_in_flight += peers.in_flight(name)
 
 
-def _listed(row: AdapterPart, catalogs: Mapping[int, int], lists: Mapping[int, Catalog]) -> None:
+def _listed(
+    row: AdapterPart, pods: Mapping[int, Sequence[PodState]], lists: Mapping[int, Catalog]
+) -> None:
+    name, known = row.name, {*row.running, *row.loaded}
     for key, catalog in lists.items():
-        if row.name in catalog.adapters:
-            row.listed += catalogs[key]
-            row.base_model = row.base_model or catalog.adapters[row.name] or ""
+        if name not in catalog.adapters:
+            continue
+        row.listed += len(pods[key])
+        row.base_model = row.base_model or catalog.adapters[name] or ""
+        for state in pods[key][: MAX_PODS_OF_ADAPTER - len(row.listed_on)]:
+            row.listed_on.append(state.pod.name)
+            # In memory since before this router began, or used too long ago to be remembered.
+            if (
+                state.pod.name not in known
+                and len(row.loaded) < MAX_PODS_OF_ADAPTER
+                and state.beliefs.in_host_memory(name)
+            ):
+                row.loaded.append(state.pod.name)
 
 
 def add_traffic(row: AdapterPart, traffic: AdapterTraffic) -> None:

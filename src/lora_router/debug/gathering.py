@@ -1,5 +1,6 @@
 """Merges the answers of several processes: of the workers of a router, and of its peers."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
@@ -159,9 +160,15 @@ class Gathering:
         limit = Arguments("adapters", args).limit
         answers = await self._answers("adapters", args)
         merged = MergedAdapters()
-        await answers.each_part(AdapterPart, merged.add)
+        told: Counter[str] = Counter()
+        async for some in in_slices(await answers.parts(AdapterPart), 1):
+            for name, part in some:
+                merged.add(part)
+                told[name] += len(part)
         rows, left_out = await merged.rows(limit)
-        more = left_out + max((answer.more for _, answer in answers.of), default=0)
+        # All know the same adapters, and each tells of others: so the one that knows most is right.
+        known = max((told[name] + answer.more for name, answer in answers.of), default=0)
+        more = max(left_out, known - len(rows))
         return AdaptersPage(
             at=answers.at, unreachable=answers.unreachable, adapters=rows, more=more
         )

@@ -15,6 +15,8 @@ from lora_router.debug.slices import in_slices
 from lora_router.telemetry.times import Times
 
 _AT_ONCE = 4
+_LEAST_FOR_P99 = 10
+"""Requests below which a 99th percentile says no more than the slowest one of them."""
 _WORST = ("healthy", "trying", "suspect", "ejected")
 _NEAREST = ("running", "slot", "host-memory")
 
@@ -144,6 +146,7 @@ def _add(row: AdapterPart, part: AdapterPart) -> None:
     row.running = _union(row.running, part.running)
     row.loaded = [pod for pod in _union(row.loaded, part.loaded) if pod not in row.running]
     row.listed = max(row.listed, part.listed)
+    row.listed_on = _union(row.listed_on, part.listed_on)
     row.held += part.held
     row.in_flight += part.in_flight
     row.requests += part.requests
@@ -176,6 +179,7 @@ def _adapter(part: AdapterPart) -> AdapterRow:
         running=part.running,
         loaded=part.loaded,
         listed=part.listed,
+        listed_on=part.listed_on,
         held=part.held,
         in_flight=part.in_flight,
         requests=part.requests,
@@ -183,7 +187,7 @@ def _adapter(part: AdapterPart) -> AdapterRow:
         misses=part.misses,
         failed=part.failed,
         p50_seconds=_quantile(part.first_byte, 0.5),
-        p99_seconds=_quantile(part.first_byte, 0.99),
+        p99_seconds=_quantile(part.first_byte, 0.99, least=_LEAST_FOR_P99),
         hold_p99_seconds=_quantile(part.hold, 0.99),
     )
 
@@ -195,9 +199,9 @@ def _plus(one: list[int], other: list[int]) -> list[int]:
     return [here + there for here, there in zip(one, other, strict=True)]
 
 
-def _quantile(counts: list[int], share: float) -> float | None:
+def _quantile(counts: list[int], share: float, least: int = 1) -> float | None:
     times = Times()
-    if len(counts) != len(times.counts):
+    if len(counts) != len(times.counts) or sum(counts) < least:
         return None
     times.counts = counts
     return times.quantile(share)

@@ -20,6 +20,8 @@ from lora_router.debug.rows import (
 from lora_router.debug.slices import in_slices
 
 _ROWS_AT_ONCE = 8
+NEWEST_DECISIONS = 20
+"""Abnormal requests that `top` asks for. How many others there are is not known."""
 
 At = Annotated[float, Meta(description="When the page was made, in seconds since 1970.")]
 Unreachable = Annotated[list[str], Meta(description="Processes that did not answer in time.")]

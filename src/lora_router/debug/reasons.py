@@ -30,6 +30,7 @@ REASONS: Mapping[str, str] = {
     "evictable": "its scores are the highest, and an idle adapter can be evicted",
     "saturated": "its scores are the highest, although every slot is busy",
     # the router
+    "body-too-large": "its body is too large, which the client is told with status 413",
     "algorithm-failed": "the algorithm failed, so the pod with the fewest requests is taken",
     "base-fallback": "the adapter has no pod, so its base model answers",
     "pass-through": "the request names no model, and the pod has the fewest requests",

@@ -137,9 +137,13 @@ class AdapterRow(Struct, kw_only=True, gc=False):
     ] = []
     running: Annotated[list[str], Meta(description="Pods on which it has requests.")] = []
     loaded: Annotated[
-        list[str], Meta(description="Other pods that have it in a slot or in host memory.")
+        list[str],
+        Meta(
+            description="Other pods that have it in a slot or in host memory, as far as is known."
+        ),
     ] = []
     listed: Annotated[int, Meta(description="Number of pods that list it.")] = 0
+    listed_on: Annotated[list[str], Meta(description="These pods, 32 at most.")] = []
     held: Annotated[int, Meta(description="Its requests that wait in routers.")] = 0
     in_flight: Annotated[int, Meta(description="Its requests on pods, of all routers.")] = 0
     requests: Annotated[int, Meta(description="Its requests since the start.")] = 0
@@ -151,7 +155,10 @@ class AdapterRow(Struct, kw_only=True, gc=False):
     p50_seconds: Annotated[
         float | None, Meta(description="Median time to the first byte. `null`: unknown.")
     ] = None
-    p99_seconds: Annotated[float | None, Meta(description="The same, 99th percentile.")] = None
+    p99_seconds: Annotated[
+        float | None,
+        Meta(description="The same, 99th percentile. `null`: of fewer than 10 requests, too."),
+    ] = None
     hold_p99_seconds: Annotated[
         float | None, Meta(description="99th percentile of the time that requests were held.")
     ] = None

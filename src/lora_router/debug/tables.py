@@ -159,25 +159,24 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
     """Return the cells of an adapter."""
     figures = (row.held, row.in_flight, row.requests, row.hits, row.misses, row.failed)
     pods = []
-    if row.hold_p99_seconds is not None:
-        pods.append(f"held up to {_short(row.hold_p99_seconds)} (p99)")
     if row.running:
         pods.append(f"runs on {_list(row.running)}")
-    if row.loaded:
-        pods.append(f"loaded on {_list(row.loaded)}")
     if row.declared_by:
-        lacks = row.listed < row.wanted
-        where = (
-            f"{row.listed} of {counted(row.wanted, 'pod')}" if lacks else counted(row.listed, "pod")
-        )
-        pods.append(f"{row.state}: {row.unplaced_because or f'on {where}'}")
+        pods.append(_as_declared(row))
         if row.loading:
             pods.append(f"loading on {_list(row.loading)}")
         if row.failing:
             first = row.failing[0]
             pods.append(f"{first.pod} cannot {first.action} it: {first.reason}")
+    elif row.listed:
+        pods.append(f"listed by {_listing(row)}")
     elif not row.running and not row.loaded:
-        pods.append(f"listed by {counted(row.listed, 'pod')}")
+        pods.append("listed by no pod")
+    in_memory = [*row.running, *row.loaded]
+    if len(in_memory) < len(row.listed_on) or (row.loaded and not row.listed_on):
+        pods.append(f"in memory on {_list(in_memory) or 'no pod'}")
+    if row.hold_p99_seconds is not None:
+        pods.append(f"held up to {_short(row.hold_p99_seconds)} (p99)")
     return (
         row.name,
         *map(str, figures),
@@ -185,6 +184,24 @@ def adapter_cells(row: AdapterRow) -> tuple[str, ...]:
         _short(row.p99_seconds),
         "; ".join(pods),
     )
+
+
+def _as_declared(row: AdapterRow) -> str:
+    """Return how far a declared adapter is, and on which pods it is."""
+    if row.unplaced_because:
+        return f"{row.state}: {row.unplaced_because}"
+    if row.listed >= row.wanted:
+        return f"{row.state} on {_listing(row)}"
+    how_many = f"on {row.listed} of {counted(row.wanted, 'pod')}"
+    return f"{row.state}: {how_many}" + (f" ({_list(row.listed_on)})" if row.listed_on else "")
+
+
+def _listing(row: AdapterRow) -> str:
+    """Return the pods that list an adapter. A row names some of many."""
+    names = row.listed_on
+    if not names:
+        return counted(row.listed, "pod")
+    return _list(names, max(row.listed, len(names)))
 
 
 def held_table(page: HeldPage, width: int) -> RenderableType:
@@ -274,10 +291,17 @@ def notes(page: Page, more: int = 0) -> Iterator[Text]:
         yield Text(f"No answer from {names}: what they know is missing.")
 
 
-def _list(names: Iterable[str]) -> str:
+def _list(names: Iterable[str], count: int = 0) -> str:
+    """Return names, or the first ones and how many more there are.
+
+    Args:
+        names: The names, or some of them.
+        count: How many there are, if these are not all.
+    """
     every = list(names)
+    more = max(count, len(every)) - _NAMED
     shown = ", ".join(every[:_NAMED])
-    return f"{shown} and {len(every) - _NAMED} more" if len(every) > _NAMED else shown
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _short(value: float | None) -> str:

@@ -80,6 +80,8 @@ def tell_past(row: ExplainedDecision, slow_seconds: float) -> str:
         lines += _times(row)
     if row.slow:
         lines.append(f"It is slow: its first byte took longer than {slow_seconds:g} s.")
+        if not row.stream and (row.pod_seconds or 0.0) > slow_seconds:
+            lines.append("Its answer was not streamed, so the first byte came with the last one.")
     if row.retried_on:
         lines.append(f"{row.pod} did not serve it. Envoy sent it to {row.retried_on} instead.")
     if row.details:

@@ -9,7 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lora_router.debug.pages import AdaptersPage, DecisionsPage, HeldPage, PodsPage, RoutersPage
+from lora_router.debug.pages import (
+    NEWEST_DECISIONS,
+    AdaptersPage,
+    DecisionsPage,
+    HeldPage,
+    PodsPage,
+    RoutersPage,
+)
 from lora_router.debug.rows import AdapterRow, PodRow
 from lora_router.debug.tables import (
     DECISION_HEADINGS,
@@ -43,6 +50,11 @@ class _Section(NamedTuple):
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: Sequence[bool]
+    more: int = 0
+    """Rows that the page left out."""
+    dispensable: Sequence[int] = ()
+    """Columns that are left out first where there is no room, in this order. Then those at the
+    right follow."""
 
 
 def top_view(pages: Pages, width: int, height: int | None) -> RenderableType:
@@ -58,7 +70,7 @@ def top_view(pages: Pages, width: int, height: int | None) -> RenderableType:
     parts: list[RenderableType] = [_head(pages)]
     for section, count in zip(sections, counts, strict=True):
         if count:
-            left = len(section.rows) - count
+            left = len(section.rows) - count + section.more
             title = section.title + (f" ({left} more)" if left else "")
             parts += [Text(title, style="bold", no_wrap=True, overflow="crop")]
             parts.append(_table(section, count, width))
@@ -96,6 +108,7 @@ def _sections(pages: Pages) -> list[_Section]:
             held,
             0,
             1,
+            more=pages.held.more,
         ),
         _section(
             "Pods, those in trouble and the busiest first",
@@ -113,9 +126,14 @@ def _sections(pages: Pages) -> list[_Section]:
             [adapter_cells(row) for row in adapters],
             1,
             9,
+            more=pages.adapters.more,
+            # Where an adapter is, how long its requests take, and what waits, are last.
+            dispensable=(4, 7, 5, 6, 3, 8, 2),
         ),
         _section(
-            "Abnormal requests, the newest first",
+            f"Abnormal requests, the newest {NEWEST_DECISIONS}"
+            if len(pages.decisions.decisions) >= NEWEST_DECISIONS
+            else "Abnormal requests, the newest first",
             DECISION_HEADINGS,
             [decision_cells(row) for row in pages.decisions.decisions],
             0,
@@ -125,12 +143,18 @@ def _sections(pages: Pages) -> list[_Section]:
 
 
 def _section(
-    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], first: int, last: int
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    first: int,
+    last: int,
+    *,
+    more: int = 0,
+    dispensable: Sequence[int] = (),
 ) -> _Section:
     """Return a section whose columns from ``first`` to before ``last`` are figures."""
-    return _Section(
-        title, headings, rows, [first <= number < last for number in range(len(headings))]
-    )
+    right = [first <= number < last for number in range(len(headings))]
+    return _Section(title, headings, rows, right, more, dispensable)
 
 
 def _trouble(row: PodRow) -> tuple[bool, bool, int, str]:
@@ -162,27 +186,35 @@ def _shares(rows: Sequence[int], height: int | None) -> list[int]:
 
 
 def _table(section: _Section, count: int, width: int) -> Table:
-    """Return a section. Columns at the right for which there is no room are left out."""
+    """Return a section. Columns for which there is no room are left out."""
     rows = visible_rows(section.rows[:count])
     widths = [max(map(cell_len, column)) for column in zip(section.headings, *rows, strict=True)]
-    used = widths[0] = min(widths[0], _NAME)
-    shown = 1
-    while shown < len(widths):
-        least = min(widths[shown], _LAST) if shown == len(widths) - 1 else widths[shown]
-        if used + _GAP + least > width:
-            break
-        used += _GAP + widths[shown]
-        shown += 1
+    widths[0] = min(widths[0], _NAME)
+    shown = _columns(widths, width, section.dispensable)
+    used = sum(widths[number] for number in shown) + _GAP * (len(shown) - 1)
     table = Table(box=None, pad_edge=False)
-    for number, heading in enumerate(section.headings[:shown]):
+    for number in shown:
         room = max(1, min(widths[number], widths[number] + width - used))
         table.add_column(
-            heading,
+            section.headings[number],
             justify="right" if section.right[number] else "left",
             no_wrap=True,
             overflow="ellipsis",
-            width=room if number == shown - 1 else widths[number],
+            width=room if number == shown[-1] else widths[number],
         )
     for row in rows:
-        table.add_row(*map(Text, row[:shown]))
+        table.add_row(*(Text(row[number]) for number in shown))
     return table
+
+
+def _columns(widths: Sequence[int], width: int, dispensable: Sequence[int]) -> Sequence[int]:
+    """Return the columns that are shown: as many as there is room for. The last may be cut."""
+    last = len(widths) - 1
+    shown = list(range(len(widths)))
+    for number in (*dispensable, *range(last, 0, -1)):
+        least = sum(min(widths[each], _LAST) if each == last else widths[each] for each in shown)
+        if least + _GAP * (len(shown) - 1) <= width:
+            break
+        if number in shown:
+            shown.remove(number)
+    return shown

@@ -22,13 +22,13 @@ that. This module combines the following evidence, in order of trust:
   later than the reported one stands.
 
 After a restart of the server (``server_process``), everything is forgotten except what routers have
-in flight.
+in flight. So is an adapter that the server does not list any more (``unlisted_adapters``).
 """
 
 from collections.abc import Collection, Mapping
 
 from lora_router.fleet.host_memory import MOST, HostMemory, Names
-from lora_router.fleet.last_uses import ELSEWHERE, HERE, later, merged
+from lora_router.fleet.last_uses import ELSEWHERE, HERE, later, merged, use
 from lora_router.fleet.load_seconds import ASSUMED, LoadSeconds
 from lora_router.fleet.lora_spec import LoraSpec
 from lora_router.fleet.peer_ledgers import PodShare
@@ -37,6 +37,7 @@ from lora_router.fleet.pod_peers import PodPeers
 from lora_router.fleet.resident_adapters import estimate_resident, seat
 from lora_router.fleet.server_process import ServerProcess
 from lora_router.fleet.strangers import Strangers
+from lora_router.fleet.unlisted_adapters import UnlistedAdapters
 
 _NONE: frozenset[str] = frozenset()
 
@@ -70,12 +71,12 @@ class AdapterBeliefs:
         "shown",
         "slots",
         "somebody_waits",
+        "unlisted",
     )
 
     def __init__(self, expected: Mapping[str, int]) -> None:
         self.expected = expected
-        """The adapters that this router has in flight, with their numbers of requests. This is the
-        ledger's own count."""
+        """The adapters that this router has in flight: the ledger's own counts of requests."""
         self.scraped_at = float("-inf")
         """When the last scrape arrived, on the router's monotonic clock."""
         self.slots: int | None = None
@@ -107,8 +108,7 @@ class AdapterBeliefs:
         """Whether that of a load from disk was learned from loads, and is not only assumed."""
         self._strangers = Strangers()
         self._resident: dict[str, None] | None = None
-        """The estimate of what is in the slots, in order of last use. ``None`` until it is needed.
-        """
+        """The estimate of what is in the slots, in order of last use. ``None``: not needed yet."""
         self._fits = True
         """Whether the adapters in flight fit into the slots."""
         self.last_uses: dict[str, float] = {}
@@ -116,9 +116,10 @@ class AdapterBeliefs:
         uses (``last_uses``)."""
         self._used_since_scrape: set[str] = set()
         """Adapters that this router or a peer used since the last scrape."""
+        self.unlisted = UnlistedAdapters()
+        """Adapters that the pod does not list any more."""
         self.residency: LoraResidency | None = None
-        """What the last scrape reported of what is loaded. ``None``: the server does not report it.
-        """
+        """What the last scrape reported of what is loaded. ``None``: the server reports nothing."""
         self._process = ServerProcess()
         self._resize()
 
@@ -132,13 +133,10 @@ class AdapterBeliefs:
         """
         peers = self.peers
         # Nobody can be allotted slots whose number is unknown.
-        return (
-            peers.allotment is None
-            or self.slots is None
-            or peers.leave_a_slot(
-                self.expected, self.foreign_adapters, is_loaded=self.is_resident(adapter)
-            )
-        )
+        if peers.allotment is None or self.slots is None:
+            return True
+        is_loaded = self.is_resident(adapter)
+        return peers.leave_a_slot(self.expected, self.foreign_adapters, is_loaded=is_loaded)
 
     def where(self, adapter: str) -> int:
         """Return where an adapter is, as far as is known: IN_SLOT, IN_HOST_MEMORY or AWAY."""
@@ -161,9 +159,7 @@ class AdapterBeliefs:
         if resident is not None and adapter in resident:
             return IN_SLOT
         memory = self.memory
-        if adapter in memory.held or adapter in memory.fits:
-            return IN_HOST_MEMORY
-        return AWAY
+        return IN_HOST_MEMORY if adapter in memory.held or adapter in memory.fits else AWAY
 
     def seconds_to_load(self, adapter: str) -> float:
         """Return how long it probably takes to bring an adapter into a slot; 0 if it is in one.
@@ -204,15 +200,23 @@ class AdapterBeliefs:
 
     def lists(self, adapters: Names) -> None:
         """Apply the adapters that the server lists. New ones were just loaded into a slot."""
+        self.serves(adapters)
         for adapter in self.memory.lists(adapters):
             self._touch(adapter, ELSEWHERE)
         self._resize()
         self._resident = None
 
+    def serves(self, adapters: Collection[str]) -> None:
+        """Forget the uses of what the server had and has no more: it has these adapters."""
+        self.unlisted.list(adapters, self.last_uses)
+        self._forget_unlisted()
+
     def used(self, adapter: str) -> None:
         """Record that a request of this router for an adapter was sent or ended."""
         self._used_since_scrape.add(adapter)
         self._touch(adapter)
+        if self.unlisted.used:
+            self._forget_unlisted()
         self._count_free()
         resident = self._resident
         if resident is None:
@@ -263,6 +267,7 @@ class AdapterBeliefs:
             self._touch(adapter, ELSEWHERE)
         self._used_since_scrape.clear()
         self._merge()
+        self._forget_unlisted()
         if restarted or self.slots != before:
             self._resize()
         return restarted
@@ -275,8 +280,7 @@ class AdapterBeliefs:
             share: Its share for this pod.
             last_at: When its share before this one arrived, on the clock of ``scraped_at``.
 
-        Returns:
-            Whether it changed anything.
+        Return whether it changed anything.
         """
         news = self.peers.put(router, share)
         if news is None:
@@ -346,6 +350,13 @@ class AdapterBeliefs:
         self._merge()
         return True
 
+    def _forget_unlisted(self) -> None:
+        gone = self.unlisted.without_requests(self.expected, self.foreign_adapters)
+        for adapter in gone:
+            self.never_used(adapter)
+        if gone:  # There is room again for what the server still lists.
+            self._resize()
+
     def _resize(self) -> None:
         self.memory.resize(self.slots, self.last_uses, self.expected.keys(), self.foreign_adapters)
 
@@ -380,15 +391,10 @@ class AdapterBeliefs:
         self.free_slots = 0 if self.somebody_waits else slots - taken
 
     def _touch(self, adapter: str, at: float = HERE) -> None:
-        used = self.last_uses
-        if adapter in used:
-            del used[adapter]
-        used[adapter] = at
-        if len(used) > MOST:
-            oldest = next(iter(used))
-            del used[oldest]
-            if oldest in self.expected or oldest in self.foreign_adapters:
-                self._resident = None
+        oldest = use(self.last_uses, adapter, at, MOST)
+        if oldest is not None and (oldest in self.expected or oldest in self.foreign_adapters):
+            self._resident = None
+        self.unlisted.use(adapter)
         memory = self.memory
         if not memory.follows:
             memory.use(adapter, self.expected, self.foreign_adapters)

@@ -172,8 +172,19 @@ class Fleet:
             self._index(state)
             self.changes.scraped.send((state,))
 
-    def put_models(self, state: PodState, models: Catalog | Iterable[ServedModel]) -> None:
+    def put_models(
+        self,
+        state: PodState,
+        models: Catalog | Iterable[ServedModel],
+        listed: Catalog | None = None,
+    ) -> None:
         """Store the models that a pod's ``/v1/models`` lists.
+
+        Args:
+            state: The pod's record.
+            models: What requests may go there for.
+            listed: What the pod lists, if that is more: what is about to be unloaded is still
+                loaded. ``None``: the same.
 
         Raises:
             CatalogsFullError: The models of all pods would need too much memory. The pod's last
@@ -182,12 +193,15 @@ class Fleet:
         catalog = self._catalogs.of(models, max_bytes=MAX_CATALOG_BYTES)
         for model in self._doubts.settle(state):
             self._model_index.forget(model)
+        adapters = catalog.adapters if listed is None else listed.adapters
         if state.models_known and catalog is state.catalog:
+            if adapters is not state.beliefs.unlisted.listed:
+                state.beliefs.lists(adapters)
             return
         state.catalog, state.models_known = catalog, True
         state.beliefs.assume_slots(self._usual.of(catalog.base_models).slots)
         self._learn_slots(state)
-        state.beliefs.lists(catalog.adapters)
+        state.beliefs.lists(adapters)
         self._changed((state,))
 
     def check_health(self) -> None:
@@ -315,6 +329,7 @@ class Fleet:
                 (ServedModel(base), *(ServedModel(name, base) for name in adapters))
             )
             state.models_known = True
+            state.beliefs.serves(state.adapters)
         elif pod.base_model is not None and not state.models_known:
             state.catalog = self._catalogs.of((ServedModel(pod.base_model),))
         state.beliefs.assume_slots(self._usual.of(state.base_models).slots)

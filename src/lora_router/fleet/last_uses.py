@@ -18,6 +18,17 @@ _SLACK_SECONDS = 1.0
 """Routers learn of the same use at different times. A report that is later by less has no news."""
 
 
+def use(uses: dict[str, float], adapter: str, at: float, most: int) -> str | None:
+    """Record a use. Return the adapter that is forgotten because there would be too many."""
+    uses.pop(adapter, None)
+    uses[adapter] = at
+    if len(uses) <= most:
+        return None
+    oldest = next(iter(uses))
+    del uses[oldest]
+    return oldest
+
+
 def date(uses: dict[str, float], now: float) -> list[str]:
     """Give the uses since the last call their time.
 

@@ -148,11 +148,11 @@ class Intake:
         self._show(state, lists)
 
     def _show(self, state: PodState, lists: _Lists) -> None:
-        models = lists.believed or state.catalog
-        if lists.withdrawn.keys() & models.adapters.keys():
-            models = _changed(models, lists.withdrawn)
+        listed = models = lists.believed or state.catalog
+        if lists.withdrawn.keys() & listed.adapters.keys():
+            models = _changed(listed, lists.withdrawn)
         try:
-            self._fleet.put_models(state, models)
+            self._fleet.put_models(state, models, None if models is listed else listed)
         except CatalogsFullError as error:
             raise RefusedReading("too-large", str(error)) from None
 

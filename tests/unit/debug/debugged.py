@@ -4,6 +4,7 @@ import random
 
 from lora_router.admin.debug_pages import DebugPages
 from lora_router.debug.answering import Debug, Process
+from lora_router.debug.fact_rows import RouterFacts
 from lora_router.debug.gathering import Gathering
 from lora_router.fleet.fleet import Fleet
 from lora_router.routing.algorithm import Algorithm
@@ -26,6 +27,7 @@ class Debugged(Router):
         *,
         name: str = "router-a",
         peers: tuple[str, ...] = (),
+        facts: RouterFacts | None = None,
         **options: object,
     ) -> None:
         super().__init__(fleet or make_fleet(), algorithm, **options)  # type: ignore[arg-type]
@@ -42,6 +44,7 @@ class Debugged(Router):
         process = Process(
             lambda: (True, "ready"),
             peers=lambda: peers,
+            facts=lambda: facts or RouterFacts(),
             clock=self.clock.now,
             wall=lambda: WALL - 100.0 + self.clock.now(),
         )

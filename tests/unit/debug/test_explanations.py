@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from lora_router.debug.fact_rows import RouterFacts
 from lora_router.debug.gathering import NoAnswerError
 from lora_router.routing.outcome import Routed
 from lora_router.telemetry.decisions import Decision
@@ -89,6 +90,30 @@ async def test_a_refusal_is_told_with_what_would_be_valid() -> None:
     ]
 
 
+async def test_a_body_over_the_limit_is_refused_whatever_it_asks_for() -> None:
+    router = Debugged(make_fleet(1, adapters=("sql",)), facts=RouterFacts(max_body_bytes=2000))
+
+    assert await told(router, model="sql", size="2001") == [
+        "A request for sql would be refused now (body-too-large): its body is too large, which the "
+        "client is told with status 413.",
+        "A body may have at most 2,000 bytes (setting max_body_bytes).",
+    ]
+    [first, *_] = await told(router, model="sql", size="2000")
+    assert first.startswith("A request for sql would go to pod-1 now.")
+
+
+async def test_a_filter_that_cannot_be_read_excludes_no_pod() -> None:
+    page = await gathering(busy_router()).explain({"model": "sql", "filter": "gpu==="})
+
+    assert page.excluded == {}
+    assert page.candidates == []
+    [first, *rest] = page.text.splitlines()
+    assert first == (
+        "A request for sql would be refused now (bad-selector): the filter cannot be read."
+    )
+    assert not any("Excluded" in line for line in rest)
+
+
 async def test_of_many_excluded_pods_some_are_named_and_all_are_counted() -> None:
     router = Debugged(make_fleet(200, adapters=("sql",)))
     for number in range(2, 201):
@@ -134,6 +159,18 @@ async def test_a_slow_request_is_told_with_the_parts_of_its_time_and_the_slot_it
     ]
     assert page.candidates[0].terms["adapter-load"] == pytest.approx(300)
     assert page.held_candidates[0].excluded == "no free slot"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_long_answer_that_is_not_streamed_is_slow_for_that_reason(stream: bool) -> None:
+    router = Debugged(make_fleet(1, adapters=("sql",)))
+    router.record("long-one", takes=6.0, model="sql", pod="pod-1", stream=stream)
+
+    told = (await gathering(router).decision({"id": "long-one"})).text.splitlines()
+
+    assert "It is slow: its first byte took longer than 5 s." in told
+    because = "Its answer was not streamed, so the first byte came with the last one."
+    assert (because in told) is not stream
 
 
 async def test_a_request_that_is_held_now_is_told_although_nothing_is_decided() -> None:

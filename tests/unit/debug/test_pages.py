@@ -6,6 +6,9 @@ import pytest
 
 from lora_router.debug.gathering import Gathering
 from lora_router.debug.rows import PodRow
+from lora_router.fleet.catalog import ServedModel
+from lora_router.fleet.fleet import Fleet
+from lora_router.fleet.lora_spec import COMMAND_LINE, LoraSpec
 from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.debug.debugged import WALL, Debugged, gathering, pages
 
@@ -127,6 +130,91 @@ async def test_adapters_are_listed_busiest_first_with_the_pods_that_have_them() 
     assert (rows["med"].held, rows["med"].running, rows["med"].listed) == (2, [], 2)
     assert (rows["sql"].in_flight, rows["sql"].base_model) == (2, "base")
     assert len(rows["sql"].running) == len(rows["law"].running) == 1
+
+
+def with_host_memory(size: int, *adapters: str) -> Fleet:
+    """Return a fleet of two pods that list some adapters, which nobody has used yet."""
+    fleet = Fleet()
+    for number in (1, 2):
+        spec = LoraSpec(slots=1, host_memory=size, source=COMMAND_LINE, loads_when_listed=True)
+        fleet.upsert(make_pod(number, lora=spec))
+        models = [ServedModel("base"), *(ServedModel(name, "base") for name in adapters)]
+        fleet.put_models(state_of(fleet, number), models)
+    return fleet
+
+
+async def test_after_a_start_the_pods_that_list_an_adapter_have_it_in_memory() -> None:
+    asks = gathering(Debugged(with_host_memory(40, *(f"a{number:02}" for number in range(40)))))
+
+    adapters, pods = await asks.adapters(), await asks.pods()
+
+    assert {(*row.listed_on, "|", *row.loaded) for row in adapters.adapters} == {
+        ("pod-1", "pod-2", "|", "pod-1", "pod-2")
+    }
+    for pod in pods.pods:
+        assert [each.name for each in pod.adapters] == [f"a{number:02}" for number in range(32)]
+        assert {each.place for each in pod.adapters} == {"host-memory"}
+        assert pod.adapters_more == 8
+
+
+async def test_what_was_evicted_is_in_no_memory() -> None:
+    router = Debugged(with_host_memory(2, "a", "b", "c"))
+    state = state_of(router.fleet, 1)
+    for name in ("a", "b", "c"):
+        router.fleet.ledger.reserve(state, name).release()
+
+    adapters, pods = await gathering(router).adapters(), await gathering(router).pods()
+
+    rows = {row.name: row for row in adapters.adapters}
+    assert (rows["a"].listed_on, rows["a"].loaded) == (["pod-1", "pod-2"], [])
+    assert rows["b"].loaded == rows["c"].loaded == ["pod-1", "pod-2"]
+    assert [(each.name, each.place) for each in pods.pods[0].adapters] == [
+        ("c", "slot"),
+        ("b", "host-memory"),
+    ]
+    assert pods.pods[0].adapters_more == 0
+
+
+async def test_a_few_requests_have_no_99th_percentile() -> None:
+    router = Debugged(make_fleet(1, adapters=("sql",)))
+
+    async def percentiles() -> tuple[bool, bool]:
+        [row] = (await gathering(router).adapters()).adapters
+        return row.p50_seconds is not None, row.p99_seconds is not None
+
+    assert await percentiles() == (False, False)
+    for _ in range(9):
+        router.record("r", model="sql", adapter="sql", pod="pod-1", place="slot")
+    assert await percentiles() == (True, False)
+    router.record("r", model="sql", adapter="sql", pod="pod-1", place="slot")
+    assert await percentiles() == (True, True)
+
+
+def with_lists(*lists: range) -> Fleet:
+    """Return a fleet of pods that list the adapters of these numbers."""
+    fleet = make_fleet(len(lists), adapters=())
+    for number, each in enumerate(lists, 1):
+        models = [ServedModel("base"), *(ServedModel(f"a{n:03}", "base") for n in each)]
+        fleet.put_models(state_of(fleet, number), models)
+    return fleet
+
+
+async def test_adapters_that_are_left_out_are_counted_once_whatever_lists_they_are_in() -> None:
+    router = Debugged(with_lists(range(32), range(16, 48), range(48, 80)))
+    page = await gathering(router).adapters({"limit": "10"})
+    assert (len(page.adapters), page.more) == (10, 70)
+
+
+async def test_adapters_of_which_each_process_tells_others_are_counted_once() -> None:
+    fleet = with_lists(range(40), range(40, 80))
+    parent, worker = Debugged(fleet), Debugged(fleet, name="worker-1")
+    for number in range(70, 80):  # Only the worker has requests for these.
+        worker.record("r", model=f"a{number:03}", adapter=f"a{number:03}", pod="pod-2")
+
+    page = await gathering(parent, worker).adapters({"limit": "10"})
+
+    assert [row.name for row in page.adapters] == [f"a{number:03}" for number in range(70, 80)]
+    assert page.more == 70
 
 
 @pytest.mark.slow

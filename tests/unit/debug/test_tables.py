@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -57,6 +58,8 @@ def busy_router() -> Debugged:
     router.fleet.ledger.reserve(state_of(router.fleet, 1), "sql")
     router.fleet.ledger.reserve(state_of(router.fleet, 2), LONG)
     router.record("slow-one", takes=6.0, model="sql", adapter="sql", pod="pod-1", place="slot")
+    for _ in range(8):
+        router.record("warm-one", model="sql", adapter="sql", pod="pod-1", place="slot")
     router.record("cold-one", model="sql", adapter="sql", pod="pod-2", place="nowhere")
     router.held("law", request_id=ID)
     router.clock.advance(7.0)
@@ -141,9 +144,9 @@ async def test_a_pod_has_one_line_where_it_fits() -> None:
 
     assert [" ".join(line.split()) for line in lines] == [
         "pod state slots host memory requests queue cache age adapters",
-        "pod-1 ready 1/1 1 (assumed) 1+1 0 - 13.1 s sql x1 (closing)",
-        f"pod-2 ready 1/1 1 (assumed) 1+1 0 - 13.1 s {LONG} x1",
-        "pod-3 not-ready 0/1 1 (assumed) 0+1 0 - 13.1 s",
+        "pod-1 ready 1/1 1 (assumed) 1+1 0 - 13.9 s sql x1 (closing)",
+        f"pod-2 ready 1/1 1 (assumed) 1+1 0 - 13.9 s {LONG} x1",
+        "pod-3 not-ready 0/1 1 (assumed) 0+1 0 - 13.9 s",
     ]
 
 
@@ -172,12 +175,61 @@ async def test_an_adapter_has_its_hits_and_misses_and_how_long_its_requests_took
     row = next(line for line in lines if line.startswith("sql"))
     name, held, running, requests, hits, misses, failed, *times = row.split()
     assert (name, held, running, requests, hits, misses, failed) == (
-        *("sql", "0", "1", "2", "1", "1", "0"),
+        *("sql", "0", "1", "10", "9", "1", "0"),
     )
     p50, unit, p99, unit_of_p99, *pods = times
-    assert (unit, unit_of_p99, pods) == ("ms", "s", ["runs", "on", "pod-1"])
+    assert (unit, unit_of_p99, " ".join(pods)) == (
+        "ms",
+        "s",
+        "runs on pod-1; listed by pod-1, pod-2, pod-3; in memory on pod-1",
+    )
     assert float(p50) == pytest.approx(100, rel=0.1)
     assert float(p99) == pytest.approx(6.0, rel=0.1)
+
+
+def told_of(row: AdapterRow) -> str:
+    """Return what the table says of where an adapter is."""
+    [_, line] = lines_of(adapters_table(AdaptersPage(adapters=[row]), 300), 300)
+    return line.rsplit("  ", 1)[-1]
+
+
+DECLARED = {"declared_by": "file", "state": "loaded", "wanted": 2}
+TWO = {"listed": 2, "listed_on": ["pod-1", "pod-2"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        # The router has just started: it knows of no use, and all that is listed is in memory.
+        (DECLARED | TWO | {"loaded": ["pod-1", "pod-2"]}, "loaded on pod-1, pod-2"),
+        (
+            DECLARED | TWO | {"running": ["pod-2"], "loaded": ["pod-1"]},
+            "runs on pod-2; loaded on pod-1, pod-2",
+        ),
+        (DECLARED | TWO | {"loaded": ["pod-2"]}, "loaded on pod-1, pod-2; in memory on pod-2"),
+        (
+            DECLARED
+            | {"state": "partly", "listed": 1, "listed_on": ["pod-1"], "loaded": ["pod-1"]},
+            "partly: on 1 of 2 pods (pod-1)",
+        ),
+        (
+            DECLARED | {"state": "loading", "loading": ["pod-1"]},
+            "loading: on 0 of 2 pods; loading on pod-1",
+        ),
+        (TWO | {"loaded": ["pod-1", "pod-2"]}, "listed by pod-1, pod-2"),
+        (TWO, "listed by pod-1, pod-2; in memory on no pod"),
+        ({}, "listed by no pod"),
+        # A router of another release names no pods.
+        (DECLARED | {"listed": 2, "loaded": ["pod-1"]}, "loaded on 2 pods; in memory on pod-1"),
+        (
+            {"listed": 100, "listed_on": [f"p{n}" for n in range(32)]}
+            | {"loaded": [f"p{n}" for n in range(32)]},
+            "listed by p0, p1, p2, p3, p4, p5, p6, p7 and 92 more",
+        ),
+    ],
+)
+def test_loaded_on_are_the_pods_that_list_an_adapter(fields: dict[str, Any], told: str) -> None:
+    assert told_of(AdapterRow(name="sql", **fields)) == told
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -219,6 +271,56 @@ async def test_the_live_picture_fits_into_each_terminal(width: int, height: int)
     assert all(len(line) <= width for line in lines)
     assert lines[0].split()[2:4] == ["held", "1"]
     assert lines[1] == "Routers"
+
+
+@pytest.mark.parametrize(("height", "shown"), [(45, 29), (None, 100)])
+def test_the_live_picture_counts_all_rows_that_it_does_not_show(
+    height: int | None, shown: int
+) -> None:
+    adapters = [AdapterRow(name=f"lora-{number:03}") for number in range(100)]
+    pages = Pages(
+        RoutersPage(routers=[RouterRow(name="router-a")]),
+        PodsPage(pods=[PodRow(name=f"pod-{number}", state="ready") for number in range(8)]),
+        AdaptersPage(adapters=adapters, more=104),
+        HeldPage(),
+        DecisionsPage(),
+    )
+
+    lines = lines_of(top_view(pages, 80, height), 80)
+
+    assert sum(line.startswith("lora-0") for line in lines) == shown
+    assert f"Adapters, the busiest first ({204 - shown} more)" in lines
+
+
+def test_of_abnormal_requests_the_live_picture_says_how_many_of_the_newest_it_hides() -> None:
+    rows = [DecisionRow(request_id=f"r{number}") for number in range(20)]
+    pages = Pages(
+        RoutersPage(), PodsPage(), AdaptersPage(), HeldPage(), DecisionsPage(decisions=rows)
+    )
+    lines = lines_of(top_view(pages, 80, 8), 80)
+    assert "Abnormal requests, the newest 20 (15 more)" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        ("lora-002", "adapter held running requests misses failed p50 p99 pods"),
+        (LONG, "adapter held running p99 pods"),
+    ],
+)
+def test_where_an_adapter_is_comes_before_its_hits_where_there_is_little_room(
+    name: str, headings: str
+) -> None:
+    row = AdapterRow(
+        name=name, requests=1000, p50_seconds=0.2, p99_seconds=0.21, listed=1, listed_on=["pod-3"]
+    )
+    pages = Pages(
+        RoutersPage(), PodsPage(), AdaptersPage(adapters=[row]), HeldPage(), DecisionsPage()
+    )
+    lines = lines_of(top_view(pages, 80, 24), 80)
+    assert " ".join(lines[-2].split()) == headings
+    assert "listed by" in lines[-1]
+    assert all(len(line) <= 80 for line in lines)
 
 
 async def test_the_live_picture_shows_every_row_where_there_is_no_terminal() -> None:

@@ -8,7 +8,8 @@ class Adapters {
       { name: "Adapter", text: (row) => row.name, title: (row) => row.name },
       { name: "Base model", text: (row) => row.base_model },
       { name: "Running on", text: (row) => where(row.running), title: (row) => row.running.join(", ") },
-      { name: "Loaded on", text: (row) => where(row.loaded), title: (row) => row.loaded.join(", ") },
+      { name: "Listed by", text: (row) => where(row.listed_on, row.listed), title: (row) => row.listed_on.join(", ") },
+      { name: "In memory on", text: (row) => where(inMemory(row)), title: (row) => inMemory(row).join(", ") },
       { name: "As declared", text: asDeclared, title: whyNot, kind: (row) => row.failing.length ? "slow" : null },
       { name: "Held", value: (row) => row.held, text: (row) => row.held ? number(row.held) : "", kind: (row) => row.held ? "held" : null },
       { name: "In flight", value: (row) => row.in_flight, text: (row) => number(row.in_flight) },
@@ -51,7 +52,9 @@ function whyNot(row) {
     || row.failing.map((each) => `${each.pod} cannot ${each.action} it: ${each.reason}`).join("\n");
 }
 
-function where(pods) {
-  if (pods.length <= 2) return pods.map((name) => name.split("/").pop()).join(", ");
-  return many(pods.length, "pod");
+function inMemory(row) { return [...row.running, ...row.loaded]; }
+
+function where(pods, count = pods.length) {
+  if (count <= 2) return pods.map((name) => name.split("/").pop()).join(", ");
+  return many(count, "pod");
 }
