@@ -25,26 +25,32 @@ def scrape(
     from lora_router.scrape.report import SourceError, read_source, render_reports
     from lora_router.terminal import output_console, print_report
 
-    stdin = sys.stdin.buffer.read() if "-" in sources else b""
+    stdin, errors = b"", list[str]()
+    if "-" in sources:
+        try:
+            stdin = sys.stdin.buffer.read()
+        except OSError as error:  # It was closed, or is a directory.
+            errors.append(f"-: cannot be read: {error.strerror}")
+            sources = [source for source in sources if source != "-"]
 
-    async def read_all() -> tuple[list[dict[str, object]], list[str]]:
-        reports, errors = [], []
+    async def read_all() -> list[dict[str, object]]:
+        reports = []
         for source in sources:
             try:
                 reports.append(await read_source(source, stdin))
             except SourceError as error:
                 errors.append(str(error))
-        return reports, errors
+        return reports
 
-    reports, errors = asyncio.run(read_all())
+    reports = asyncio.run(read_all())
     if as_json:
         for report in reports:
             typer.echo(json.dumps(report))
     elif reports:
         console = output_console()
         print_report(console, render_reports(reports, console.width))
-    for error in errors:
-        typer.echo(f"lora-router: {error}", err=True)
+    for line in errors:
+        typer.echo(f"lora-router: {line}", err=True)
     if errors:
         raise typer.Exit(1)
 

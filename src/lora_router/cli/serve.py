@@ -72,7 +72,6 @@ def serve(
         flags["log_level"] = LogLevel.DEBUG.value
         spelled["log_level"] = "--verbose "
     loaded = load(config, assignments, flags, spelled)
-    _provide_standard_streams()
     _raise_descriptor_limit()
     _provide_home()
     # grpcio writes its own log to standard error, in threads that serve, and blocks there.
@@ -99,15 +98,6 @@ def _end(error: Exception, *, status: int) -> NoReturn:
 
     say("\n".join(f"lora-router: {line}" for line in str(error).splitlines()))
     sys.exit(status)
-
-
-def _provide_standard_streams() -> None:
-    """Open what was closed (``2>&-``), lest a socket become standard error of some library."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
 
 
 def _raise_descriptor_limit() -> None:
