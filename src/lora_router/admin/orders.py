@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from lora_router.admin.client_errors import UNREADABLE_BODY
 from lora_router.admin.gate import Gate
 from lora_router.admin.shown import BUSY, InRouter, Order
 
@@ -42,7 +43,7 @@ def takes_orders(
                 asked = _decode(await request.read())
         except TimeoutError:
             return _refused(408, "the order did not arrive in time")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, *UNREADABLE_BODY):
             return _refused(400, "the body must be a JSON object of texts")
         try:
             shown = await in_router(lambda: order(asked))
