@@ -16,6 +16,7 @@ from lora_router.simulator.figures import figures_table, legend
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.fleet_table import LEGEND
 from lora_router.simulator.key_kinds import Number, Whole, WrongValueError
+from lora_router.simulator.no_value import for_json
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.policies.table import POLICIES
@@ -109,7 +110,9 @@ def simulate_command(options: SimulateOptions) -> None:
     for path in written:
         console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if options.as_json:
-        sys.stdout.write(json.dumps(_document(options, scenarios, traffic, results)) + "\n")
+        sys.stdout.write(
+            json.dumps(for_json(_document(options, scenarios, traffic, results))) + "\n"
+        )
         return
     tables = [
         figures_table(
