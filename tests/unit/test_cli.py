@@ -134,7 +134,7 @@ def test_config_prints_a_line_for_each_setting_into_a_pipe(monkeypatch: pytest.M
 def test_no_terminal_is_too_narrow_for_a_whole_name(
     command: str, columns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(terminal, "_is_terminal", lambda _console: True)
+    monkeypatch.setattr(terminal, "is_terminal", lambda _console: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     (tmp_path / "small.yaml").write_text("about: s\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
     page = tmp_path / "page-of-the-first-vllm-pod-in-the-cluster.prom"
@@ -501,7 +501,8 @@ def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
 def test_simulate_says_what_routers_may_know_of_each_other(tmp_path: Path) -> None:
     result = run("simulate", str(tmp_path / "any.yaml"), "--peers", "often")
     assert result.exit_code == 2
-    assert "peers=often: must be nothing, scrapes (of pods), or peering" in result.stderr
+    assert "--peers: must be nothing, scrapes (of pods), or peering" in result.stderr
+    assert "not 'often'" in result.stderr
 
 
 @pytest.mark.slow
