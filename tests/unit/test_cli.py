@@ -372,7 +372,10 @@ def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
         (["--timeout", "nan"], "--timeout nan: must be seconds, above 0 and up to 86400"),
         (["--timeout", "inf"], "--timeout inf: must be seconds, above 0 and up to 86400"),
         (["--timeout", "-1"], "--timeout -1: must be seconds, above 0 and up to 86400"),
-        (["--http", "ftp://x"], "--http ftp://x: must be http://HOST:PORT/PATH, or https"),
+        (
+            ["--http", "ftp://x"],
+            "--http ftp://x: must be http://HOST:PORT/PATH, or https, with a port from 1 to 65535",
+        ),
     ],
 )
 def test_a_probe_that_could_never_end_or_be_sent_is_refused(

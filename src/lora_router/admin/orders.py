@@ -15,7 +15,10 @@ from lora_router.admin.gate import Gate
 from lora_router.admin.shown import BUSY, InRouter, Order
 
 ORDER = "/debug/order"
-NO_TOKEN = "orders need a token: set admin_token_file, and send it as Authorization: Bearer TOKEN"  # noqa: S105
+NO_TOKEN = (
+    "orders need a token: set admin_token_file, and send it as Authorization: Bearer TOKEN "  # noqa: S105
+    "(lora-router: --token-file, or --config)"
+)
 _BODY_SECONDS = 5.0
 
 _decode = msgspec.json.Decoder(dict[str, str]).decode

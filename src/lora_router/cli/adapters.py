@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile
+from lora_router.cli.options import AsJson, ConfigFile, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,10 @@ def adapters(
     admin: Admin = None,
     token_file: TokenFile = None,
     limit: Annotated[
-        int, typer.Option(metavar="NUMBER", help="The most adapters to print.", min=1, max=2048)
+        int,
+        typer.Option(
+            metavar="NUMBER", help="The most adapters to print, up to 2,048.", parser=whole(1, 2048)
+        ),
     ] = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +78,10 @@ def load(
     copies: Annotated[
         int | None,
         typer.Option(
-            metavar="NUMBER", help="On how many pods.", min=1, show_default="as requests need"
+            metavar="NUMBER",
+            help="On how many pods.",
+            parser=whole(1),
+            show_default="as requests need",
         ),
     ] = None,
     config: ConfigFile = None,
@@ -97,7 +103,7 @@ def load(
 def unload(
     name: Name, config: ConfigFile = None, admin: Admin = None, token_file: TokenFile = None
 ) -> None:
-    """Unload an adapter from all pods that no file and no resource declares."""
+    """Unload an adapter that no file and no resource declares from all pods."""
     _order({"action": "unload", "name": name}, config, admin, token_file)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile, complete_algorithm, fail
+from lora_router.cli.options import AsJson, ConfigFile, complete_algorithm, fail, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +59,7 @@ def explain(
             metavar="BYTES",
             help="With --model: the length of the body.",
             show_default="0",
-            min=0,
+            parser=whole(0),
         ),
     ] = None,
     config: ConfigFile = None,
