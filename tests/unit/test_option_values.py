@@ -85,3 +85,26 @@ def test_a_file_without_a_usable_token_is_named_before_it_is_sent(
     assert (by_option.exit_code, by_option.stderr) == (2, f"lora-router: --token-file: {allowed}")
     assert by_setting.exit_code == 2
     assert by_setting.stderr == f"lora-router: admin_token_file: {allowed}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("adapters", "load", "\udcff"),
+        ("adapters", "unload", "\udcff"),
+        ("adapters", "load", "sql", "--source", "/lora/\udcff"),
+        ("explain", "--model", "\udcff"),
+        ("explain", "--request", "\udcff"),
+    ],
+)
+def test_arguments_that_are_not_utf_8_are_refused(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments, "--admin", "http://127.0.0.1:1")
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith(": is not UTF-8\n")
+
+
+def test_an_empty_source_is_refused() -> None:
+    result = run("adapters", "load", "sql", "--source", "", "--admin", "http://127.0.0.1:1")
+
+    assert (result.exit_code, result.stderr) == (2, "lora-router: --source: must not be empty\n")

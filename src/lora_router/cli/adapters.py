@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile, whole
+from lora_router.cli.options import AsJson, ConfigFile, check_utf8, fail, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +89,9 @@ def load(
     token_file: TokenFile = None,
 ) -> None:
     """Load an adapter now, also if it failed a moment ago."""
+    for option, value in (("--source", source), ("--base-model", base_model)):
+        if value == "":
+            fail(f"{option}: must not be empty", status=2)
     asked = {"action": "load", "name": name}
     if source is not None:
         asked["source"] = source
@@ -123,7 +126,7 @@ def sync(
     from lora_router.terminal import output_console, print_report
 
     if not dry_run:
-        _order({"action": "sync"}, config, admin, token_file)
+        _order({"action": "sync"}, config, admin, token_file, beside_json=as_json)
     if as_json:
         typer.echo(ask(lambda client: client.body(StepsPage), admin, token_file, config))
         return
@@ -137,6 +140,9 @@ def _order(
     config: ConfigFile,
     admin: Admin,
     token_file: TokenFile,
+    *,
+    beside_json: bool = False,
 ) -> None:
+    check_utf8(*asked.values())
     page = ask(lambda client: client.order(asked), admin, token_file, config)
-    typer.echo(f"router {page.router}: {page.message}", err=True)
+    typer.echo(f"router {page.router}: {page.message}", err=beside_json)

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile, complete_algorithm, fail, whole
+from lora_router.cli.options import (
+    AsJson,
+    ConfigFile,
+    check_utf8,
+    complete_algorithm,
+    fail,
+    whole,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,6 +86,7 @@ def explain(
     query = {name: str(value) for name, value in options.items() if value is not None}
     if model is None and query:
         fail("--strategy, --filter and --size need --model", status=2)
+    check_utf8(*query.values(), request or "")
     kind: type[ExplainPage] | type[DecisionPage] = DecisionPage if model is None else ExplainPage
 
     async def read(client: "DebugClient") -> ExplainPage | DecisionPage | bytes:

@@ -110,6 +110,15 @@ def _bounds(least: float | None, most: float | None) -> str:
     return f" from {least:,} to {most:,}" if most is not None else f" of {least:,} or more"
 
 
+def check_utf8(*texts: str) -> None:
+    """Exit with status 2 if an argument cannot be sent: it has bytes that are not UTF-8."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            fail(f"{text!r}: is not UTF-8", status=2)
+
+
 def is_url(text: str) -> bool:
     """Return whether a text is the URL of a server: ``http://HOST:PORT``, or ``https``."""
     try:
