@@ -236,7 +236,7 @@ def test_envoy_config_writes_a_file_where_there_is_no_shell(tmp_path: Path) -> N
 def test_serve_without_pods_says_how_to_name_them() -> None:
     result = run("serve", "--set", "admin_port=0", "--set", "grpc_port=0")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
 
 
@@ -322,7 +322,7 @@ def test_serve_runs_where_the_user_has_no_home() -> None:
         check=False,
     )
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -552,3 +552,18 @@ def test_simulate_names_what_it_cannot_use() -> None:
     result = run("simulate", "missing.yaml", "--algorithm", "best")
     assert result.exit_code == 2
     assert "unknown algorithm 'best'; known are" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "settings", ["endpoints: missing.yaml", "endpoints: pods.yaml\nadapters_file: missing.yaml"]
+)
+def test_a_file_that_the_settings_name_is_a_part_of_them(tmp_path: Path, settings: str) -> None:
+    (tmp_path / "pods.yaml").write_text("pods: []")
+    file = tmp_path / "router.yaml"
+    file.write_text(f"{settings}\ngrpc_port: 0\nadmin_port: 0\n".replace(": m", f": {tmp_path}/m"))
+    file.write_text(file.read_text().replace(": pods", f": {tmp_path}/pods"))
+
+    result = run("serve", "--config", str(file))
+
+    assert result.exit_code == 2
+    assert "missing.yaml: cannot be read: No such file or directory" in result.stderr

@@ -1,7 +1,8 @@
 """The command line. Each command reads its settings, calls one function, and reports errors.
 
 Exit status: 0 success; 1 the command ran and failed, or the reader of its output went away
-(``lora-router config | head -1``); 2 the settings or arguments are invalid; 130 interrupted.
+(``lora-router config | head -1``); 2 the settings or arguments are invalid, or a file that they
+name; 130 interrupted.
 """
 
 import errno

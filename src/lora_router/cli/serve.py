@@ -79,7 +79,7 @@ def serve(
 
     import uvloop
 
-    from lora_router.routing.registry import BrokenAlgorithmError, UnknownOptionError
+    from lora_router.routing.registry import BrokenAlgorithmError
     from lora_router.serving import serve as serve_app
     from lora_router.telemetry.logs import configure_logging
 
@@ -87,9 +87,10 @@ def serve(
     try:
         reload = source(config, assignments, flags, spelled)
         uvloop.run(serve_app(loaded.settings, reload))
-    except UnknownOptionError as error:
+    except ValueError as error:
+        # Invalid settings, or a file that they name: the pods, the adapters, a token.
         _end(error, status=2)
-    except (OSError, ValueError, BrokenAlgorithmError) as error:
+    except (OSError, BrokenAlgorithmError) as error:
         _end(error, status=1)
 
 
