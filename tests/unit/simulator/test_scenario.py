@@ -300,6 +300,15 @@ def test_every_scenario_of_the_benches_can_be_played(path: Path) -> None:
             "kv_cache_tokens: must be at least block_tokens (16 on pod 0)",
         ),
         ("prefix_caching: 1", "prefix_caching: must be true or false, not 1"),
+        (
+            "kv_cache_tokens: [9000, 10]",
+            "kv_cache_tokens: must be at least the longest prompt and answer (700 tokens), not 10",
+        ),
+        (
+            "autoscaler: {min_pods: 1, max_pods: 2, slots_per_pod: 2}\nslots: 2",
+            "autoscaler.slots_per_pod: must be below slots (2), not 2",
+        ),
+        ("preload: 5\nadapters: 4", "preload: must be at most adapters (4), not 5"),
         ("speed: 0", "speed: must be a number from 0.01 to 100"),
         ("preload: some", "preload: must be all, none, or a whole number from 0 to 100,000, or a"),
         ("preload: [a, a]", "preload: must be all, none, or"),
@@ -308,6 +317,10 @@ def test_every_scenario_of_the_benches_can_be_played(path: Path) -> None:
         (
             "preload: all\nmax_cpu_loras: unlimited\nadapters: 100000\npods: 51",
             "preload: must be at most 5,000,000 adapters on all pods together, not 5,100,000",
+        ),
+        (
+            "crowd: {at: 0.9, lasts: 0.5, share: 0.5}",
+            "crowd.lasts: must end with the trace, at most 0.1 after at (0.9), not 0.5",
         ),
         ("crowd: 3", "crowd: must be a mapping with the keys at, lasts, share, not 3"),
         ("crowd: {at: 0.1, lasts: 2, share: 0.5}", "crowd.lasts: must be a number from 0 to 1"),
