@@ -43,7 +43,7 @@ def main() -> None:
             found = _rates(workers, setting, policies, seeds, arguments.limit)
             print(f"| `{setting.scenario.name}` | {_cells(found)} |", flush=True)
             if arguments.write:
-                _write(Path(setting.scenario.where), max(found.values()))
+                _write(Path(setting.scenario.file), max(found.values()))
 
 
 def _parser() -> argparse.ArgumentParser:

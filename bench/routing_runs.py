@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.code_versions import code_version
 from bench.routing_settings import Setting, play
+from lora_router.simulator.no_value import for_json, from_json
 from lora_router.simulator.summary import Summary
 
 Key = tuple[str, float, str, int]
@@ -94,7 +95,7 @@ class RunFile:
             os.truncate(self._path, self._path.stat().st_size - self._incomplete)
             self._incomplete = 0
         with self._path.open("a") as file:
-            file.write(json.dumps(document) + "\n")
+            file.write(json.dumps(for_json(document)) + "\n")
 
 
 def make_runs(file: RunFile, wanted: Sequence[Run], processes: int) -> None:
@@ -139,4 +140,4 @@ def _key_of(document: Mapping[str, Any]) -> Key:
 
 def _summary_of(figures: Mapping[str, Any]) -> Summary:
     known: Iterable[str] = (each.name for each in fields(Summary) if each.name != "fleet")
-    return Summary(**{name: figures[name] for name in known})
+    return Summary(**{name: cast("Any", from_json(figures[name])) for name in known})

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lora_router.simulator.no_value import has_value, ratio
 from lora_router.simulator.summary import Summary
 
 Found = Mapping[str, Mapping[str, Summary]]
@@ -57,7 +58,7 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "fairness": Figure(
         "The worst adapter's p99 over the median adapter's",
-        lambda each: each.worst_adapter_p99 / (each.median_adapter_p99 or 1.0),
+        lambda each: ratio(each.worst_adapter_p99, each.median_adapter_p99),
         digits=1,
         compares=False,
     ),
@@ -86,7 +87,9 @@ def table(
     columns: Sequence[str],
     found: Found,
 ) -> str:
-    """Return a table of one figure at one load. A run that was not made is a dash.
+    """Return a table of one figure at one load.
+
+    A run that was not made is a dash, and so is a figure without a value.
 
     Args:
         figure: The figure.
@@ -105,7 +108,8 @@ def table(
         "| --- |" + " ---: |" * len(heads),
     ]
     for setting in settings:
-        values = {name: figure.of(run) for name, run in found.get(setting, {}).items()}
+        of_runs = {name: figure.of(run) for name, run in found.get(setting, {}).items()}
+        values = {name: value for name, value in of_runs.items() if has_value(value)}
         cells = _cells(figure, columns, values)
         if figure.compares and OURS in columns:
             cells += _beside(figure, values)

@@ -24,9 +24,15 @@ def output_console(*, stderr: bool = False) -> Console:
     effect: the reader is a file or a program, and a cut name is of no use to either.
     """
     console = Console(stderr=stderr, highlight=False)
-    if not _is_terminal(console):
+    if not is_terminal(console):
         console.width = _UNLIMITED_WIDTH
     return console
+
+
+def is_terminal(console: Console) -> bool:
+    """Return whether a console writes to a terminal."""
+    # Not `console.is_terminal`: that is also true for a file where FORCE_COLOR is set, as in CI.
+    return console.file.isatty()
 
 
 def print_report(console: Console, *parts: RenderableType) -> None:
@@ -35,7 +41,7 @@ def print_report(console: Console, *parts: RenderableType) -> None:
     Rich pads the rows of a table with blanks to its full width. In a file these are noise, so they
     are removed unless the console is a terminal.
     """
-    if _is_terminal(console):
+    if is_terminal(console):
         console.print(*parts, sep="\n")
         return
     plain = Console(file=io.StringIO(), width=console.width, highlight=False, color_system=None)
@@ -103,11 +109,6 @@ def table_or_paragraphs(
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _is_terminal(console: Console) -> bool:
-    # Not `console.is_terminal`: that is also true for a file where FORCE_COLOR is set, as in CI.
-    return console.file.isatty()
 
 
 def _paragraphs(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[RenderableType]:

@@ -178,15 +178,18 @@ async def test_a_token_opens_the_pages_of_a_router_that_requires_one(tmp_path: P
             without = await run("pods", *admin)
             opened = await run("pods", *admin, "--token-file", str(token))
             by_settings = await run("pods", "--config", str(served.file))
+            other = tmp_path / "other"
+            other.write_text("a-token-of-another-router\n")
+            wrong = await run("pods", *admin, "--token-file", str(other))
             lost = await run("pods", *admin, "--token-file", str(tmp_path / "lost"))
 
     assert without.exit_code == 1
-    assert "status 401" in without.output
-    assert "admin_token_file" in without.output
+    assert "this router requires a token: name the file with --token-file" in without.output
+    assert f"--token-file: {other}: its token is not the one of this router" in wrong.output
     assert opened.exit_code == by_settings.exit_code == 0
     assert "vllm-0" in opened.output
     assert "vllm-0" in by_settings.output
-    assert lost.exit_code == 1
+    assert lost.exit_code == 2
     assert "lost: cannot be read: No such file or directory" in lost.output
 
 

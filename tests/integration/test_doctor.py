@@ -150,7 +150,7 @@ async def test_a_router_that_cannot_be_asked_ends_the_command_with_the_reason() 
     ("arguments", "status", "error"),
     [
         (("--admin", "127.0.0.1:8080"), 2, "--admin 127.0.0.1:8080: must be http://HOST:PORT"),
-        (("--admin", "http://h", "--token-file", "none"), 1, "none: cannot be read"),
+        (("--admin", "http://h", "--token-file", "none"), 2, "none: cannot be read"),
     ],
 )
 async def test_wrong_arguments_are_named(arguments: Sequence[str], status: int, error: str) -> None:

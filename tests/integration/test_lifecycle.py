@@ -165,9 +165,9 @@ async def start_fails(directory: Path, **config: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("pods", "config", "status", "message"),
     [
-        ("pods: [{name: a}]", {}, 1, "pods.yaml: pod 'a': address=None: must be ip:port"),
-        (None, {}, 1, "pods.yaml: cannot be read: No such file"),
-        ("pods: []", {"endpoints": None}, 1, "no pods are configured: set 'endpoints'"),
+        ("pods: [{name: a}]", {}, 2, "pods.yaml: pod 'a': address=None: must be ip:port"),
+        (None, {}, 2, "pods.yaml: cannot be read: No such file"),
+        ("pods: []", {"endpoints": None}, 2, "no pods are configured: set 'endpoints'"),
         ("pods: []", {"grpc_port": -1}, 2, "grpc_port: -1: must be a port, from 0"),
         ("pods: []", {"algorithm": "best"}, 2, "best: must be one of four-tier, least-request"),
         ("pods: []", {"grpc_prt": 1}, 2, "unknown setting; did you mean 'grpc_port'"),
@@ -175,7 +175,7 @@ async def start_fails(directory: Path, **config: object) -> tuple[int, str]:
         (
             "pods: []",
             {"grpc_tls_cert_file": "no.crt", "grpc_tls_key_file": "no.key"},
-            1,
+            2,
             "no.crt: cannot be read: No such file",
         ),
     ],

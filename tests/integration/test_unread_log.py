@@ -80,7 +80,7 @@ async def test_a_start_that_fails_ends_although_nobody_reads_why(
         *("--set", "admin_port=0", "--set", "grpc_port=0"),
         stderr=full_pipe,
     )
-    assert await asyncio.wait_for(process.wait(), 60) == 1
+    assert await asyncio.wait_for(process.wait(), 60) == 2
 
 
 async def test_without_standard_streams_it_serves(tmp_path: Path) -> None:

@@ -295,6 +295,6 @@ async def test_files_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
     certificates.key.write_text("not a key")
     async with served.run() as process:
         async with asyncio.timeout(60):
-            assert await process.wait() == 1
+            assert await process.wait() == 2
     assert b"Traceback" not in served.output
     assert str(certificates.key).encode() in served.output

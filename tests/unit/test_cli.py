@@ -134,7 +134,7 @@ def test_config_prints_a_line_for_each_setting_into_a_pipe(monkeypatch: pytest.M
 def test_no_terminal_is_too_narrow_for_a_whole_name(
     command: str, columns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(terminal, "_is_terminal", lambda _console: True)
+    monkeypatch.setattr(terminal, "is_terminal", lambda _console: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     (tmp_path / "small.yaml").write_text("about: s\npods: 2\nslots: [2]\nadapters: 4\nrate: 4\n")
     page = tmp_path / "page-of-the-first-vllm-pod-in-the-cluster.prom"
@@ -245,7 +245,7 @@ def test_envoy_config_writes_a_file_where_there_is_no_shell(tmp_path: Path) -> N
 def test_serve_without_pods_says_how_to_name_them() -> None:
     result = run("serve", "--set", "admin_port=0", "--set", "grpc_port=0")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
 
 
@@ -331,7 +331,7 @@ def test_serve_runs_where_the_user_has_no_home() -> None:
         check=False,
     )
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "set 'endpoints' (LORA_ROUTER_ENDPOINTS, --endpoints)" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -381,7 +381,10 @@ def test_ctrl_c_is_no_traceback(arguments: list[str]) -> None:
         (["--timeout", "nan"], "--timeout nan: must be seconds, above 0 and up to 86400"),
         (["--timeout", "inf"], "--timeout inf: must be seconds, above 0 and up to 86400"),
         (["--timeout", "-1"], "--timeout -1: must be seconds, above 0 and up to 86400"),
-        (["--http", "ftp://x"], "--http ftp://x: must be http://HOST:PORT/PATH, or https"),
+        (
+            ["--http", "ftp://x"],
+            "--http ftp://x: must be http://HOST:PORT/PATH, or https, with a port from 1 to 65535",
+        ),
     ],
 )
 def test_a_probe_that_could_never_end_or_be_sent_is_refused(
@@ -510,7 +513,8 @@ def test_simulate_prints_figures_of_each_algorithm(tmp_path: Path) -> None:
 def test_simulate_says_what_routers_may_know_of_each_other(tmp_path: Path) -> None:
     result = run("simulate", str(tmp_path / "any.yaml"), "--peers", "often")
     assert result.exit_code == 2
-    assert "peers=often: must be nothing, scrapes (of pods), or peering" in result.stderr
+    assert "--peers: must be nothing, scrapes (of pods), or peering" in result.stderr
+    assert "not 'often'" in result.stderr
 
 
 @pytest.mark.slow
@@ -557,3 +561,18 @@ def test_simulate_names_what_it_cannot_use() -> None:
     result = run("simulate", "missing.yaml", "--algorithm", "best")
     assert result.exit_code == 2
     assert "unknown algorithm 'best'; known are" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "settings", ["endpoints: missing.yaml", "endpoints: pods.yaml\nadapters_file: missing.yaml"]
+)
+def test_a_file_that_the_settings_name_is_a_part_of_them(tmp_path: Path, settings: str) -> None:
+    (tmp_path / "pods.yaml").write_text("pods: []")
+    file = tmp_path / "router.yaml"
+    file.write_text(f"{settings}\ngrpc_port: 0\nadmin_port: 0\n".replace(": m", f": {tmp_path}/m"))
+    file.write_text(file.read_text().replace(": pods", f": {tmp_path}/pods"))
+
+    result = run("serve", "--config", str(file))
+
+    assert result.exit_code == 2
+    assert "missing.yaml: cannot be read: No such file or directory" in result.stderr

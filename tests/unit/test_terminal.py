@@ -80,7 +80,7 @@ def test_a_file_gets_whole_lines_without_blanks_at_their_ends(
 
 
 def test_a_terminal_keeps_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "_is_terminal", lambda _console: True)
+    monkeypatch.setattr(terminal, "is_terminal", lambda _console: True)
     monkeypatch.setenv("COLUMNS", "61")
 
     assert output_console().width == 61

@@ -23,7 +23,8 @@ from lora_router.adapters.declared import (
     is_name,
 )
 from lora_router.adapters.loader import Loader
-from lora_router.adapters.sources import AllowedSources, SourceError
+from lora_router.adapters.sources import OPERATORS_FILE, AllowedSources, SourceError
+from lora_router.counted import counted
 from lora_router.fleet.fleet import Fleet
 from lora_router.steps import Steps
 
@@ -87,10 +88,18 @@ class Orders:
         if source is None:
             if declared is None:
                 raise OrderError(f"{name!r} is not declared: name its source to declare it")
+            if copies is not None or base_model is not None:
+                changed = "base model" if copies is None else "copies"
+                if declared.origin == COMMAND:
+                    raise OrderError(f"{name!r}: to change its {changed}, name its source, too")
+                who = _who(declared.origin)
+                raise OrderError(f"{name!r} is declared by {who}: change its {changed} there")
             self._loader.try_now(declared.served_name)
             return f"{declared.served_name} is loaded where it belongs, now"
         if declared is not None and declared.origin != COMMAND:
-            raise OrderError(f"{name!r} is declared by {declared.origin}: change its source there")
+            raise OrderError(
+                f"{name!r} is declared by {_who(declared.origin)}: change its source there"
+            )
         base = self._base_model(base_model)
         if self._fleet.serving(name).pods and not self._fleet.serving(name).is_adapter:
             raise OrderError(f"name={name!r:.80}: is a base model: choose another name")
@@ -106,7 +115,11 @@ class Orders:
         if not self._declarations.add(COMMAND, adapter):
             raise OrderError(f"{name!r} cannot be declared: its name is taken")
         self._loader.try_now(adapter.served_name)
-        return f"{name} is declared until the router that loads is replaced, and loaded now"
+        message = f"{name} is declared until the router that loads is replaced, and loaded now"
+        pods = sum(base in state.base_models for state in self._fleet)
+        if copies is not None and copies > pods:
+            message += f", on {counted(pods, 'pod')}: no more serve {base}"
+        return message
 
     def unload(self, name: str) -> str:
         """Unload an adapter from all pods, and return a sentence about it.
@@ -122,7 +135,7 @@ class Orders:
         if is_ended:
             return f"{name} is no longer declared, and unloaded when its last request has ended"
         if declared is not None:
-            raise OrderError(f"{name!r} is declared by {declared.origin}: remove it there")
+            raise OrderError(f"{name!r} is declared by {_who(declared.origin)}: remove it there")
         if not self._fleet.serving(name).is_adapter:
             raise OrderError(f"no pod lists an adapter {name!r}")
         self._loader.remove(name)
@@ -157,7 +170,7 @@ class Orders:
         try:
             self._allowed.check(source, COMMAND)
         except SourceError as error:
-            raise OrderError(f"source: {error}") from None
+            raise OrderError(f"source={source!r:.80}: {error}") from None
         return source
 
     def _base_model(self, base_model: str | None) -> str:
@@ -176,3 +189,8 @@ class Orders:
         if not is_name(name):
             raise OrderError(f"name={name!r:.80}: must be {NAME_RULE}")
         return name
+
+
+def _who(origin: str) -> str:
+    """Return who declares an adapter, as part of a sentence."""
+    return "the file" if origin == OPERATORS_FILE else origin

@@ -43,8 +43,8 @@ _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 SOURCE_RULE = f"a path or URL of 1 to {MAX_SOURCE_LENGTH} printable characters"
 PREFIX_RULE = (
-    "a path or URL without '.' and '..' as segments, and without a backslash, '%', '?', '#', '@' "
-    "and white space, and no port without a host"
+    "a path or URL of ASCII characters without '.' and '..' as segments, and without a backslash, "
+    "'%', '?', '#', '@' and white space, and no port without a host"
 )
 
 

@@ -10,11 +10,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from lora_router.admin.client_errors import UNREADABLE_BODY
 from lora_router.admin.gate import Gate
 from lora_router.admin.shown import BUSY, InRouter, Order
 
 ORDER = "/debug/order"
-NO_TOKEN = "orders need a token: set admin_token_file, and send it as Authorization: Bearer TOKEN"  # noqa: S105
+NO_TOKEN = (
+    "orders need a token: set admin_token_file, and send it as Authorization: Bearer TOKEN "  # noqa: S105
+    "(lora-router: --token-file, or --config)"
+)
 _BODY_SECONDS = 5.0
 
 _decode = msgspec.json.Decoder(dict[str, str]).decode
@@ -42,7 +46,7 @@ def takes_orders(
                 asked = _decode(await request.read())
         except TimeoutError:
             return _refused(408, "the order did not arrive in time")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, *UNREADABLE_BODY):
             return _refused(400, "the body must be a JSON object of texts")
         try:
             shown = await in_router(lambda: order(asked))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from lora_router.admin.client_errors import UNREADABLE_BODY
 from lora_router.admin.documents import Document, page, sign_in
 from lora_router.admin.events import Events
 from lora_router.admin.gate import Gate
@@ -138,6 +139,8 @@ class _SignIn:
                 sent = (await request.post()).get("token", "")
         except TimeoutError:
             return web.Response(status=408, text="The form did not arrive in time.\n")
+        except UNREADABLE_BODY:
+            return web.Response(status=400, text="The form cannot be read.\n")
         await token.refresh()
         if not (isinstance(sent, str) and token.matches(sent.strip())):
             refusal = await self._gate.wrong(_sender(request))

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from lora_router.admin.client_errors import server_log
 from lora_router.admin.connections import Connections
 from lora_router.admin.gate import Gate
 from lora_router.admin.pages import EVENTS, SIGN_IN, Handler, add_pages
@@ -131,7 +132,9 @@ class AdminServer:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         add_pages(app, self._gate, self._made, self._show, self._order)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=server_log(), shutdown_timeout=1.0
+        )
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 -- it is set up

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile
+from lora_router.cli.options import AsJson, ConfigFile, check_utf8, fail, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,10 @@ def adapters(
     admin: Admin = None,
     token_file: TokenFile = None,
     limit: Annotated[
-        int, typer.Option(metavar="NUMBER", help="The most adapters to print.", min=1, max=2048)
+        int,
+        typer.Option(
+            metavar="NUMBER", help="The most adapters to print, up to 2,048.", parser=whole(1, 2048)
+        ),
     ] = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +78,10 @@ def load(
     copies: Annotated[
         int | None,
         typer.Option(
-            metavar="NUMBER", help="On how many pods.", min=1, show_default="as requests need"
+            metavar="NUMBER",
+            help="On how many pods.",
+            parser=whole(1),
+            show_default="as requests need",
         ),
     ] = None,
     config: ConfigFile = None,
@@ -83,6 +89,9 @@ def load(
     token_file: TokenFile = None,
 ) -> None:
     """Load an adapter now, also if it failed a moment ago."""
+    for option, value in (("--source", source), ("--base-model", base_model)):
+        if value == "":
+            fail(f"{option}: must not be empty", status=2)
     asked = {"action": "load", "name": name}
     if source is not None:
         asked["source"] = source
@@ -97,7 +106,7 @@ def load(
 def unload(
     name: Name, config: ConfigFile = None, admin: Admin = None, token_file: TokenFile = None
 ) -> None:
-    """Unload an adapter from all pods that no file and no resource declares."""
+    """Unload an adapter that no file and no resource declares from all pods."""
     _order({"action": "unload", "name": name}, config, admin, token_file)
 
 
@@ -117,7 +126,7 @@ def sync(
     from lora_router.terminal import output_console, print_report
 
     if not dry_run:
-        _order({"action": "sync"}, config, admin, token_file)
+        _order({"action": "sync"}, config, admin, token_file, beside_json=as_json)
     if as_json:
         typer.echo(ask(lambda client: client.body(StepsPage), admin, token_file, config))
         return
@@ -131,6 +140,9 @@ def _order(
     config: ConfigFile,
     admin: Admin,
     token_file: TokenFile,
+    *,
+    beside_json: bool = False,
 ) -> None:
+    check_utf8(*asked.values())
     page = ask(lambda client: client.order(asked), admin, token_file, config)
-    typer.echo(f"router {page.router}: {page.message}", err=True)
+    typer.echo(f"router {page.router}: {page.message}", err=beside_json)

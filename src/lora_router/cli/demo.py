@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from lora_router.cli.options import AsJson, complete_algorithm, fail
+from lora_router.cli.options import AsJson, complete_algorithm, fail, number, whole
 
 _MOST_ROUTERS = 16
 """The number of routers that a mesh of peers is made for."""
 _MOST_SLOTS = 16
-_HIGHEST_RATE = 100.0
+_HIGHEST_RATE = 100
 """More than that, with the pods beside it, is too much for two cores."""
-_LONGEST_SECONDS = 3600.0
+_LONGEST_SECONDS = 3600
 """All requests of the load are drawn before the first one is sent."""
 
 
@@ -20,9 +20,8 @@ def demo(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="Length of the load for each algorithm.",
-            min=1.0,
-            max=_LONGEST_SECONDS,
+            help="Length of the load for each algorithm, 1 to 3600.",
+            parser=number(1, _LONGEST_SECONDS),
         ),
     ] = 20.0,
     algorithm: Annotated[
@@ -40,8 +39,7 @@ def demo(
             metavar="NUMBER",
             help=f"Routers behind the Envoy, at most {_MOST_ROUTERS}. Several are peers of each "
             "other.",
-            min=1,
-            max=_MOST_ROUTERS,
+            parser=whole(1, _MOST_ROUTERS),
         ),
     ] = 1,
     no_peering: Annotated[
@@ -52,21 +50,24 @@ def demo(
         typer.Option(
             metavar="NUMBER",
             help="Adapter slots of each pod. With 3 and more, all adapters of the demo find one.",
-            min=1,
-            max=_MOST_SLOTS,
+            parser=whole(1, _MOST_SLOTS),
         ),
     ] = 2,
     rate: Annotated[
         float,
         typer.Option(
             metavar="NUMBER",
-            help="Requests per second, without those of chats.",
-            min=0.1,
-            max=_HIGHEST_RATE,
+            help="Requests per second, 0.1 to 100, without those of chats.",
+            parser=number(0.1, _HIGHEST_RATE),
         ),
     ] = 8.0,
     seed: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Seed of the load, which is the same for all.")
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            help="Seed of the load, which is the same for all.",
+            parser=whole(),
+        ),
     ] = 1,
     as_json: AsJson = False,
 ) -> None:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile, complete_algorithm, fail
+from lora_router.cli.options import (
+    AsJson,
+    ConfigFile,
+    check_utf8,
+    complete_algorithm,
+    fail,
+    whole,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +66,7 @@ def explain(
             metavar="BYTES",
             help="With --model: the length of the body.",
             show_default="0",
-            min=0,
+            parser=whole(0),
         ),
     ] = None,
     config: ConfigFile = None,
@@ -83,6 +90,7 @@ def explain(
     query = {name: str(value) for name, value in options.items() if value is not None}
     if model is None and query:
         fail("--strategy, --filter and --size need --model", status=2)
+    check_utf8(*query.values(), request or "")
     kind: type[ExplainPage] | type[DecisionPage] = DecisionPage if model is None else ExplainPage
 
     async def read(client: "DebugClient") -> ExplainPage | DecisionPage | bytes:

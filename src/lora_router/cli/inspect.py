@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from lora_router.cli.options import ConfigFile, fail, load
+from lora_router.cli.options import ConfigFile, fail, is_url, load, number
 
 _LONGEST_PROBE_SECONDS = 86400.0
+_SCHEMES = ("http://", "https://")
+_URL = "http://HOST:PORT/PATH, or https, with a port from 1 to 65535"
 
 
 def scrape(
@@ -25,26 +27,35 @@ def scrape(
     from lora_router.scrape.report import SourceError, read_source, render_reports
     from lora_router.terminal import output_console, print_report
 
-    stdin = sys.stdin.buffer.read() if "-" in sources else b""
+    stdin, errors = b"", list[str]()
+    if "-" in sources:
+        try:
+            stdin = sys.stdin.buffer.read()
+        except OSError as error:  # It was closed, or is a directory.
+            errors.append(f"-: cannot be read: {error.strerror}")
+            sources = [source for source in sources if source != "-"]
 
-    async def read_all() -> tuple[list[dict[str, object]], list[str]]:
-        reports, errors = [], []
+    async def read_all() -> list[dict[str, object]]:
+        reports = []
         for source in sources:
+            if source.startswith(_SCHEMES) and not is_url(source):
+                errors.append(f"{source}: must be {_URL}")
+                continue
             try:
                 reports.append(await read_source(source, stdin))
             except SourceError as error:
                 errors.append(str(error))
-        return reports, errors
+        return reports
 
-    reports, errors = asyncio.run(read_all())
+    reports = asyncio.run(read_all())
     if as_json:
         for report in reports:
             typer.echo(json.dumps(report))
     elif reports:
         console = output_console()
         print_report(console, render_reports(reports, console.width))
-    for error in errors:
-        typer.echo(f"lora-router: {error}", err=True)
+    for line in errors:
+        typer.echo(f"lora-router: {line}", err=True)
     if errors:
         raise typer.Exit(1)
 
@@ -76,7 +87,10 @@ def probe(
         typer.Option(metavar="URL", help="Page that must answer 200.", show_default=False),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Overall deadline. Retries until then.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Overall deadline. Retries until then.", parser=number()
+        ),
     ] = 3.0,
 ) -> None:
     """Ask a running router whether it serves: exit status 0 if it does, 1 if not."""
@@ -97,8 +111,13 @@ def probe(
             f"--timeout {timeout:g}: must be seconds, above 0 and up to {_LONGEST_PROBE_SECONDS:g}",
             status=2,
         )
-    if http is not None and not http.startswith(("http://", "https://")):
-        fail(f"--http {http}: must be http://HOST:PORT/PATH, or https", status=2)
+    if grpc is not None and "/" not in grpc and not is_url(f"http://{grpc}"):
+        fail(f"--grpc {grpc}: must be HOST:PORT, with a port from 1 to 65535", status=2)
+    if http is not None and not is_url(http):
+        fail(
+            f"--http {http}: must be {_URL}",
+            status=2,
+        )
     try:
         answers = asyncio.run(ask(ProbeOptions(grpc, service, http, timeout, ca)))
     except ProbeError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -57,6 +58,76 @@ Assignments = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def whole(least: int | None = None, most: int | None = None) -> Callable[[object], int]:
+    """Return the parser of an option: a whole number.
+
+    Args:
+        least: The smallest one.
+        most: The largest one.
+    """
+
+    def read(value: object) -> int:
+        try:
+            found: int | None = int(str(value))
+        except ValueError:
+            found = None
+        if found is None or not _is_within(found, least, most):
+            raise typer.BadParameter(f"must be a whole number{_bounds(least, most)}, not {value!r}")
+        return found
+
+    return read
+
+
+def number(least: float | None = None, most: float | None = None) -> Callable[[object], float]:
+    """Return the parser of an option: a number.
+
+    Args:
+        least: The smallest one.
+        most: The largest one.
+    """
+
+    def read(value: object) -> float:
+        try:
+            found: float | None = float(str(value))
+        except ValueError:
+            found = None
+        if found is None or not _is_within(found, least, most):
+            raise typer.BadParameter(f"must be a number{_bounds(least, most)}, not {value!r}")
+        return found
+
+    return read
+
+
+def _is_within(found: float, least: float | None, most: float | None) -> bool:
+    return (least is None or found >= least) and (most is None or found <= most)
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is None:
+        return ""
+    return f" from {least:,} to {most:,}" if most is not None else f" of {least:,} or more"
+
+
+def check_utf8(*texts: str) -> None:
+    """Exit with status 2 if an argument cannot be sent: it has bytes that are not UTF-8."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            fail(f"{text!r}: is not UTF-8", status=2)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is the URL of a server: ``http://HOST:PORT``, or ``https``."""
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:  # A port above 65535, or half of an IPv6 address.
+        return False
+    has_host = bool(url.hostname) and not any(map(str.isspace, text)) and text.isprintable()
+    return url.scheme in {"http", "https"} and has_host and port != 0
 
 
 def load(
@@ -117,8 +188,8 @@ def source(
 
 def fail(message: str, *, status: int) -> NoReturn:
     """Print an error, with the program's name before each line, and exit."""
+    from lora_router.cli.standard_streams import last_words
     from lora_router.terminal import visible
 
-    for line in message.splitlines():
-        typer.echo(f"lora-router: {visible(line)}", err=True)
+    last_words("".join(f"lora-router: {visible(line)}\n" for line in message.splitlines()))
     sys.exit(status)

@@ -72,7 +72,6 @@ def serve(
         flags["log_level"] = LogLevel.DEBUG.value
         spelled["log_level"] = "--verbose "
     loaded = load(config, assignments, flags, spelled)
-    _provide_standard_streams()
     _raise_descriptor_limit()
     _provide_home()
     # grpcio writes its own log to standard error, in threads that serve, and blocks there.
@@ -80,7 +79,7 @@ def serve(
 
     import uvloop
 
-    from lora_router.routing.registry import BrokenAlgorithmError, UnknownOptionError
+    from lora_router.routing.registry import BrokenAlgorithmError
     from lora_router.serving import serve as serve_app
     from lora_router.telemetry.logs import configure_logging
 
@@ -88,9 +87,10 @@ def serve(
     try:
         reload = source(config, assignments, flags, spelled)
         uvloop.run(serve_app(loaded.settings, reload))
-    except UnknownOptionError as error:
+    except ValueError as error:
+        # Invalid settings, or a file that they name: the pods, the adapters, a token.
         _end(error, status=2)
-    except (OSError, ValueError, BrokenAlgorithmError) as error:
+    except (OSError, BrokenAlgorithmError) as error:
         _end(error, status=1)
 
 
@@ -99,15 +99,6 @@ def _end(error: Exception, *, status: int) -> NoReturn:
 
     say("\n".join(f"lora-router: {line}" for line in str(error).splitlines()))
     sys.exit(status)
-
-
-def _provide_standard_streams() -> None:
-    """Open what was closed (``2>&-``), lest a socket become standard error of some library."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
 
 
 def _raise_descriptor_limit() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lora_router.cli.options import AsJson, fail
+from lora_router.cli.options import AsJson, fail, number, whole
 
 
 def complete_scenario(incomplete: str) -> Iterator[str]:
@@ -54,6 +54,7 @@ def simulate(
         list[int] | None,
         typer.Option(
             metavar="NUMBER",
+            parser=whole(),
             help="Seed of a trace. Can be repeated; the result is then the median.",
             show_default="1",
         ),
@@ -62,6 +63,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SECONDS",
+            parser=number(),
             help="Length of a trace.",
             show_default="the scenario's, or 300",
         ),
@@ -70,6 +72,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="NUMBER",
+            parser=number(),
             help="Requests per second.",
             show_default="the scenario's",
         ),
@@ -78,6 +81,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SHARE",
+            parser=number(),
             help="Requests per second, as a share of the scenario's capacity: 0.85 is 85 % of it.",
             show_default=False,
         ),
@@ -103,6 +107,7 @@ def simulate(
         int | None,
         typer.Option(
             metavar="NUMBER",
+            parser=whole(),
             help="Adapters that are drawn for the sessions of a trace that names none.",
             show_default="the scenario's",
         ),
@@ -111,6 +116,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="NUMBER",
+            parser=number(),
             help="Popularity of the nth of them: n to the power of minus this.",
             show_default="the scenario's",
         ),
@@ -119,12 +125,13 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SHARE",
+            parser=number(),
             help="Share of these sessions that ask for the base model.",
             show_default="the scenario's",
         ),
     ] = None,
     routers: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Routers that share the fleet.")
+        int, typer.Option(metavar="NUMBER", help="Routers that share the fleet.", parser=whole())
     ] = 1,
     peers: Annotated[
         str,
@@ -147,6 +154,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SECONDS",
+            parser=number(),
             help="With shed: the longest expected wait of a request that is held.",
             show_default="the scenario's, or 2",
         ),
@@ -155,6 +163,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="MS",
+            parser=number(),
             help="Time that a message between routers takes, in milliseconds.",
             show_default="the scenario's, or 5",
         ),
@@ -163,6 +172,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="MS",
+            parser=number(),
             help="The most that is added to it at random.",
             show_default="the scenario's, or 5",
         ),
@@ -171,6 +181,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SHARE",
+            parser=number(),
             help="Share of the messages between routers that never arrive.",
             show_default="the scenario's, or 0",
         ),
@@ -179,6 +190,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SHARE",
+            parser=number(),
             help="Share of the packets between routers that TCP has to send again.",
             show_default="the scenario's, or 0",
         ),
@@ -187,6 +199,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SECONDS",
+            parser=number(),
             help="How long no message passes between routers, from the middle of the trace.",
             show_default="no partition",
         ),
@@ -195,6 +208,7 @@ def simulate(
         float,
         typer.Option(
             metavar="NUMBER",
+            parser=number(),
             help="Threshold of the algorithm lora-affinity.",
         ),
     ] = 0.999,

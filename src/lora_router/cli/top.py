@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_router.cli.admin_port import Admin, TokenFile, ask
-from lora_router.cli.options import AsJson, ConfigFile, fail
+from lora_router.cli.options import AsJson, ConfigFile, fail, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,12 @@ def top(
     admin: Admin = None,
     token_file: TokenFile = None,
     interval: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time between two pictures, at least 0.2.")
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time between two pictures, at least 0.2.",
+            parser=number(),
+        ),
     ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one picture and exit.")] = False,
     as_json: AsJson = False,

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import quote
 
@@ -47,6 +46,11 @@ _ORDER = "/debug/order"
 
 class DebugPageError(Exception):
     """A page cannot be read. The message says why, and what to do about it."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """Of the answer. ``None``: there was none, or it is no page of a router."""
 
 
 class Page(msgspec.Struct):
@@ -162,7 +166,9 @@ class DebugClient:
                         break
                     body += more
                 if response.status not in statuses:
-                    raise DebugPageError(self._refused(path, response.status, body))
+                    raise DebugPageError(
+                        self._refused(path, response.status, body), response.status
+                    )
                 return body
         except TimeoutError:
             raise DebugPageError(
@@ -186,21 +192,6 @@ class DebugClient:
             return told
         text = " ".join(body.decode(errors="replace").split())[:_MAX_TEXT]
         return f"{self._url}{path} answered with status {status}: {text or 'no text'}"
-
-
-def read_token(file: Path | None) -> str:
-    """Return the token in a file; empty if there is no file.
-
-    Raises:
-        DebugPageError: The file cannot be read.
-    """
-    if file is None:
-        return ""
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DebugPageError(f"{file}: cannot be read: {why}") from None
 
 
 async def last_slow_request(client: DebugClient) -> tuple[str, dict[str, str]]:

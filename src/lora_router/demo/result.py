@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lora_router.demo.load import BASE, Outcome
 from lora_router.demo.stack import PodReport
+from lora_router.simulator.no_value import ratio
 from lora_router.simulator.percentile import percentile
 
 
@@ -52,8 +53,8 @@ def summarise(
     return Result(
         requests=len(outcomes),
         ttft_ms={f"p{p}": round(percentile(times, p / 100), 1) for p in (50, 95, 99)},
-        affinity_hit_rate=round(hits / len(adapter), 4) if adapter else 0.0,
-        prefix_hit_rate=round(cached / chat_tokens, 4) if chat_tokens else 0.0,
+        affinity_hit_rate=round(ratio(hits, len(adapter)), 4),
+        prefix_hit_rate=round(ratio(cached, chat_tokens), 4),
         slot_waits=sum(report.slot_waits for report in reports),
         adapter_loads=sum(report.loads for report in reports),
         requests_by_pod={report.pod: by_pod[report.pod] for report in reports},

@@ -21,6 +21,7 @@ from lora_router.demo.result import Result, summarise
 from lora_router.demo.stack import DemoStack, PodReport
 from lora_router.demo.view import live_view, result_view
 from lora_router.routing.registry import UnknownAlgorithmError, check_installed
+from lora_router.simulator.no_value import for_json, shown
 from lora_router.terminal import output_console, print_report
 
 DEFAULT_ALGORITHMS = ("random", "least-request", "lora-affinity", "lora-placement")
@@ -73,7 +74,7 @@ def demo_command(options: DemoOptions) -> int:
         console.print(f"interrupted; pods, {routers} and Envoy are stopped")
         return _INTERRUPTED
     if options.as_json:
-        sys.stdout.write(json.dumps(_document(options, results)) + "\n")
+        sys.stdout.write(json.dumps(for_json(_document(options, results))) + "\n")
     else:
         print_report(console, "", result_view(results, options.plan, console.width))
     for algorithm, result in results.items():
@@ -164,7 +165,8 @@ async def _try_algorithm(
     result = summarise(player.outcomes, reports, by_router)
     console.print(
         f"{algorithm}: {result.requests} requests, time to first token "
-        f"p50 {result.ttft_ms['p50']:,.0f} ms, p99 {result.ttft_ms['p99']:,.0f} ms"
+        f"p50 {shown(result.ttft_ms['p50'], ',.0f', ' ms')}, "
+        f"p99 {shown(result.ttft_ms['p99'], ',.0f', ' ms')}"
     )
     return result
 

@@ -11,6 +11,7 @@ from lora_router.demo.load import ADAPTERS, Outcome
 from lora_router.demo.plan import PODS, StackPlan, routers_text
 from lora_router.demo.result import Result
 from lora_router.demo.stack import PodReport
+from lora_router.simulator.no_value import has_value, shown
 from lora_router.simulator.percentile import percentile
 from lora_router.terminal import split_table
 
@@ -97,12 +98,18 @@ def result_view(results: Mapping[str, Result], plan: StackPlan, width: int) -> R
     """Return the figures of all algorithms side by side, and what they mean."""
     columns = [_cells(result, plan) for result in results.values()]
     parts: list[RenderableType] = [
-        Text("The same requests for each algorithm", style="italic"),
+        *_title(results),
         split_table(("", *results), list(zip(_ROWS, *columns, strict=True)), width),
         "",
         *_explanation(results, plan),
     ]
     return Group(*parts)
+
+
+def _title(results: Mapping[str, Result]) -> list[Text]:
+    if len(results) < 2:
+        return []
+    return [Text("The same requests for each algorithm", style="italic")]
 
 
 def _cells(result: Result, plan: StackPlan) -> tuple[str, ...]:
@@ -111,9 +118,9 @@ def _cells(result: Result, plan: StackPlan) -> tuple[str, ...]:
         "1" if is_alone else f"{plan.routers}, {'peers' if plan.peering else 'not peers'}",
         f"{result.requests:,}",
         f"{result.errors:,}",
-        *(f"{result.ttft_ms[name]:,.0f} ms" for name in ("p50", "p95", "p99")),
-        f"{result.affinity_hit_rate:.1%}",
-        f"{result.prefix_hit_rate:.1%}",
+        *(shown(result.ttft_ms[name], ",.0f", " ms") for name in ("p50", "p95", "p99")),
+        shown(result.affinity_hit_rate, ".1%"),
+        shown(result.prefix_hit_rate, ".1%"),
         f"{result.slot_waits:,}",
         f"{result.adapter_loads:,}",
         _counts(result.requests_by_pod.values()),
@@ -128,7 +135,11 @@ def _counts(counts: Collection[int]) -> str:
 
 
 def _explanation(results: Mapping[str, Result], plan: StackPlan) -> list[Text]:
-    p99 = {name: result.ttft_ms["p99"] for name, result in results.items() if not result.errors}
+    p99 = {
+        name: result.ttft_ms["p99"]
+        for name, result in results.items()
+        if not result.errors and has_value(result.ttft_ms["p99"])
+    }
     lines = [
         f"What you saw: {len(ADAPTERS)} adapters on {PODS} simulated vLLM pods of {plan.slots} "
         f"slots, behind a real Envoy that asks {_asked(plan)} for a pod for each request.",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lora_router.extproc.self_signed import SelfSigned, readable
-from lora_router.extproc.transport_error import TransportError
+from lora_router.extproc.transport_error import TlsFileError
 from lora_router.extproc.x509 import expires_at
 from lora_router.yaml_document import YamlDocumentError, read_file
 
@@ -62,7 +62,7 @@ def load_tls(source: TlsSource) -> TlsIdentity:
     context = _own_context(contents) if isinstance(source, SelfSigned) else _context(source)
     # OpenSSL reads the files again, and they may be replaced in between.
     if isinstance(source, TlsFiles) and read_tls(source) != contents:
-        raise TransportError(f"grpc_tls_cert_file: {source.shown}: changed while it was read")
+        raise TlsFileError(f"grpc_tls_cert_file: {source.shown}: changed while it was read")
     try:
         expires = expires_at(contents.certificate)
     except ValueError:
@@ -108,7 +108,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
         # Without a password, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
     except (OSError, ValueError) as error:
-        raise TransportError(
+        raise TlsFileError(
             f"grpc_tls_cert_file: {files.certificate} and grpc_tls_key_file: {files.key}: not a "
             f"PEM certificate and its private key: {_reason(error)}"
         ) from None
@@ -116,7 +116,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
         try:
             context.load_verify_locations(files.client_ca)
         except (OSError, ValueError) as error:
-            raise TransportError(
+            raise TlsFileError(
                 f"grpc_tls_client_ca_file: {files.client_ca}: contains no PEM certificates: "
                 f"{_reason(error)}"
             ) from None
@@ -128,7 +128,7 @@ def _read(name: str, path: Path) -> bytes:
     try:
         return read_file(path, max_bytes=_MAX_BYTES)
     except YamlDocumentError as error:
-        raise TransportError(f"{name}: {path}: {error}") from None
+        raise TlsFileError(f"{name}: {path}: {error}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,10 @@ class TransportError(OSError):
     """The server cannot start."""
 
 
+class TlsFileError(TransportError, ValueError):
+    """A file of a certificate or a key, which the settings name, cannot be used."""
+
+
 def listen_error(host: str, port: int, cause: OSError | None = None) -> TransportError:
     """Return the error for an address that is not available.
 

@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from rich.console import RenderableType
 from rich.progress import Progress, TaskID
 
+from lora_router.counted import counted
 from lora_router.routing.algorithm import Algorithm, AlgorithmOptions
 from lora_router.simulator.algorithms import check_known, make_algorithm
 from lora_router.simulator.figures import figures_table, legend
 from lora_router.simulator.fleet_simulation import FleetSimulation
 from lora_router.simulator.fleet_table import LEGEND
 from lora_router.simulator.key_kinds import Number, Whole, WrongValueError
+from lora_router.simulator.no_value import for_json
 from lora_router.simulator.plot_records import SWEPT, THRESHOLDS, PlotRecords, two_to_compare
 from lora_router.simulator.plots import check_can_plot, write_plots
 from lora_router.simulator.policies.table import POLICIES
@@ -31,8 +34,8 @@ from lora_router.simulator.scenario import (
     shipped_scenarios,
 )
 from lora_router.simulator.summary import Summary, median_of, summarise
-from lora_router.simulator.traffic import GeneratedTraffic, Traffic, replayed
-from lora_router.terminal import output_console, print_report, table_or_paragraphs
+from lora_router.simulator.traffic import GeneratedTraffic, ReplayedTraffic, Traffic, replayed
+from lora_router.terminal import is_terminal, output_console, print_report, table_or_paragraphs
 
 Value = TypeVar("Value")
 
@@ -94,7 +97,8 @@ def simulate_command(options: SimulateOptions) -> None:
     console = output_console(stderr=options.as_json)
     results: dict[str, dict[str, Summary]] = {}
     written: list[Path] = []
-    with Progress(console=console, transient=True) as progress:
+    # Off a terminal, it would still print an empty line.
+    with Progress(console=console, transient=True, disable=not is_terminal(console)) as progress:
         for scenario in scenarios:
             asked = traffic[scenario.name]
             records = None if options.plot is None else _records(scenario, options, asked)
@@ -109,20 +113,17 @@ def simulate_command(options: SimulateOptions) -> None:
     for path in written:
         console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if options.as_json:
-        sys.stdout.write(json.dumps(_document(options, scenarios, traffic, results)) + "\n")
+        document = for_json(_document(options, scenarios, traffic, results))
+        sys.stdout.write(json.dumps(document) + "\n")
         return
-    tables = [
-        figures_table(
-            scenario.name,
-            _about(scenario, traffic[scenario.name]),
-            results[scenario.name],
-            console.width,
-        )
-        for scenario in scenarios
-    ]
+    parts: list[RenderableType] = []
+    for scenario in scenarios:
+        about = _about(scenario, traffic[scenario.name])
+        found = results[scenario.name]
+        parts += [figures_table(scenario.name, about, found, console.width), ""]
     legends = dict.fromkeys(legend(scenario.goodput) for scenario in scenarios)
     has_fleet = any(each.fleet for found in results.values() for each in found.values())
-    print_report(console, *tables, *legends, *([LEGEND] if has_fleet else []))
+    print_report(console, *parts, *legends, *([LEGEND] if has_fleet else []))
 
 
 def _check_bounds(options: SimulateOptions) -> None:
@@ -170,6 +171,7 @@ def _traffic(scenario: Scenario, options: SimulateOptions, recording: Recording 
     """
     rate = options.rate if options.load is None else scenario.rate_at(options.load)
     if recording is not None:
+        scenario.check_fits(recording)
         keys = scenario.keys
         sessions = SessionAdapters(
             _given(options.sessions_adapters, keys.adapters),
@@ -218,7 +220,7 @@ def _check_names(scenarios: Sequence[Scenario]) -> None:
     for each in scenarios:
         other = by_name.setdefault(each.name, each)
         if other != each:
-            raise ScenarioError(f"{each.where}: {other.where} has the same name, {each.name}")
+            raise ScenarioError(f"{other.where} and {each.where} have the same name, {each.name}")
 
 
 def list_command(*, as_json: bool) -> None:
@@ -226,21 +228,34 @@ def list_command(*, as_json: bool) -> None:
     found = {name: shipped_scenario(name) for name in shipped_scenarios()}
     if as_json:
         document = {
-            name: {"about": scenario.about, "rate": scenario.rate}
+            name: {
+                "about": scenario.about,
+                "rate": scenario.rate,
+                "capacity": scenario.keys.capacity,
+            }
             for name, scenario in found.items()
         }
         sys.stdout.write(json.dumps(document) + "\n")
         return
     console = output_console()
-    rows = [(name, f"{scenario.rate:g}", scenario.about) for name, scenario in found.items()]
-    headings = ("scenario", "requests/s", "description")
+    rows = [
+        (name, f"{scenario.rate:g}", _capacity(scenario), scenario.about)
+        for name, scenario in found.items()
+    ]
+    headings = ("scenario", "requests/s", "capacity", "description")
     policies = [(name, policy.about.replace("`", "")) for name, policy in sorted(POLICIES.items())]
     print_report(
         console,
         table_or_paragraphs(headings, rows, console.width),
+        "capacity: requests/s that the best algorithm carries; --load is a share of it.",
         "\nPublished policies to compare with (--algorithm NAME):",
         table_or_paragraphs(("policy", "picks"), policies, console.width),
     )
+
+
+def _capacity(scenario: Scenario) -> str:
+    capacity = scenario.keys.capacity
+    return "-" if capacity is None else f"{capacity:g}"
 
 
 def _medians(
@@ -346,4 +361,8 @@ def _document(
 
 
 def _about(scenario: Scenario, traffic: Traffic) -> str:
-    return f"{scenario.about}, {traffic.rate:g} requests/s"
+    rate = f"{float(f'{traffic.rate:.4g}'):,g} requests/s"
+    if not isinstance(traffic, ReplayedTraffic):
+        return f"{scenario.about}, {rate}"
+    adapters = counted(len(traffic.adapters), "adapter")
+    return f"{scenario.about}; replayed: {traffic.recording.path.name}, {adapters}, {rate}"

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from lora_router.simulator.fleet_table import HEADINGS as FLEET_HEADINGS
 from lora_router.simulator.goodput import Goodput
-from lora_router.simulator.summary import Summary
+from lora_router.simulator.no_value import shown
+from lora_router.simulator.summary import FEWEST, Summary
 from lora_router.terminal import split_table
 
 _HEADINGS = (
@@ -30,7 +31,7 @@ def legend(limits: Goodput) -> str:
         "tokens in the prefix cache.\n"
         "loads, evicted: adapters for every 1,000 requests. "
         "busiest: requests of the busiest pod over the average.\n"
-        "worst p99, median p99: of the p99s of the adapters. "
+        f"worst p99, median p99: of the p99s of the adapters with {FEWEST} requests or more. "
         "moved: adapters with another busiest pod in the second half."
     )
 
@@ -61,19 +62,19 @@ def figures_table(
 
 def _cells(found: Summary) -> tuple[str, ...]:
     return (
-        *(f"{found.ttft[key]:.2f}" for key in ("p50", "p95", "p99")),
-        f"{found.end_to_end['p99']:.1f}",
-        f"{found.tpot['p99'] * 1000:.0f}",
-        f"{found.good:.1%}",
-        f"{found.refused_share:.1%}",
-        f"{found.slot_waits:.1%}",
-        f"{found.held:.1%}",
-        f"{found.longest_wait:.1f}",
-        f"{found.prefix_hits:.1%}",
-        f"{found.loads:.0f}",
-        f"{found.evictions:.0f}",
-        f"{found.imbalance:.2f}",
-        f"{found.worst_adapter_p99:.2f}",
-        f"{found.median_adapter_p99:.2f}",
-        f"{found.moved:.0%}",
+        *(shown(found.ttft[key], ".2f") for key in ("p50", "p95", "p99")),
+        shown(found.end_to_end["p99"], ".1f"),
+        shown(found.tpot["p99"] * 1000, ".0f"),
+        shown(found.good, ".1%"),
+        shown(found.refused_share, ".1%"),
+        shown(found.slot_waits, ".1%"),
+        shown(found.held, ".1%"),
+        shown(found.longest_wait, ".1f"),
+        shown(found.prefix_hits, ".1%"),
+        shown(found.loads, ".0f"),
+        shown(found.evictions, ".0f"),
+        shown(found.imbalance, ".2f"),
+        shown(found.worst_adapter_p99, ".2f"),
+        shown(found.median_adapter_p99, ".2f"),
+        shown(found.moved, ".0%"),
     )

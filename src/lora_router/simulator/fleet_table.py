@@ -1,10 +1,10 @@
 """How a fleet with an autoscaler fared over time: rows of a table."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from lora_router.simulator.fleet_simulation import FleetRun
+from lora_router.simulator.no_value import median, shown
 from lora_router.simulator.percentile import percentile
 
 ROWS = 16
@@ -49,7 +49,7 @@ class FleetRow:
             f"{self.pods:.0f}",
             f"{self.starting:.0f}",
             f"{self.longest_hold:.1f}",
-            f"{self.ttft_p99:.2f}",
+            shown(self.ttft_p99, ".2f"),
         )
 
 
@@ -85,11 +85,6 @@ def fleet_rows(run: FleetRun, seconds: float) -> tuple[FleetRow, ...]:
 def median_rows(runs: Sequence[Sequence[FleetRow]]) -> tuple[FleetRow, ...]:
     """Return the median of each figure over runs of the same length."""
     return tuple(
-        FleetRow(
-            *(
-                statistics.median(getattr(row, each.name) for row in rows)
-                for each in fields(FleetRow)
-            )
-        )
+        FleetRow(*(median(getattr(row, each.name) for row in rows) for each in fields(FleetRow)))
         for rows in zip(*runs, strict=True)
     )

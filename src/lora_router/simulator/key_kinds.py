@@ -5,6 +5,7 @@ not a number here, nor is a number in quotes.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from math import isfinite
 from typing import Generic, Protocol, TypeVar
 
@@ -44,16 +45,38 @@ class Kind(Protocol[Read_co]):
 
 def refuse(kind: object, value: object) -> WrongValueError:
     """Return the error for a value that a kind does not allow."""
-    return WrongValueError(f"must be {kind}, not {shown(value)}")
+    hint = ""
+    if isinstance(value, str) and "number" in str(kind) and _is_number(value):
+        hint = ", which YAML reads as text: write it in digits, without quotes"
+    return WrongValueError(f"must be {kind}, not {shown(value)}{hint}")
 
 
 def shown(value: object) -> str:
-    """Return a value as an error repeats it: shortened."""
+    """Return a value as an error repeats it: as YAML and JSON have it, and shortened."""
     try:
-        text = repr(value)
+        text = _written(value)
     except ValueError:  # Python refuses to print integers of more than 4,300 digits.
         return "an integer of thousands of digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value[:_LONGEST_SHOWN]))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(k)}: {_written(v)}' for k, v in value.items())}}}"
+    return value.isoformat() if isinstance(value, date) else repr(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,6 @@ def read_knowledge(text: str) -> Knowledge:
         return Knowledge(text)
     except ValueError:
         raise KnowledgeError(
-            f"peers={text}: must be nothing, scrapes (of pods), or peering (reports of the other "
-            "routers too)"
+            "--peers: must be nothing, scrapes (of pods), or peering (reports of the other routers "
+            f"too), not {text!r}"
         ) from None

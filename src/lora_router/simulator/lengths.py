@@ -19,6 +19,11 @@ class Lengths(Protocol):
         """Return the average length, or a little more."""
         ...
 
+    @property
+    def most(self) -> int:
+        """Return the largest length."""
+        ...
+
     def draw(self, rng: random.Random) -> int:
         """Return a length of at least one token."""
         ...
@@ -83,6 +88,11 @@ class Mixed:
     def mean(self) -> float:
         """Return the average length."""
         return self.usual.mean + self.share * (self.other.mean - self.usual.mean)
+
+    @property
+    def most(self) -> int:
+        """Return the largest length."""
+        return max(self.usual.most, self.other.most)
 
     def draw(self, rng: random.Random) -> int:
         """Return a length."""

@@ -7,14 +7,16 @@ The load generator of the bench ranks differently (``bench/load.py``): its p99 i
 import math
 from collections.abc import Sequence
 
+from lora_router.simulator.no_value import NO_VALUE
+
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest value that at least a share of the values do not exceed.
 
     Args:
-        ordered: The values, smallest first. The percentile of no values is 0.
+        ordered: The values, smallest first. The percentile of none has no value.
         share: From 0 to 1.
     """
     if not ordered:
-        return 0.0
+        return NO_VALUE
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from lora_router.simulator.no_value import has_value, shown
 from lora_router.simulator.percentile import percentile
 from lora_router.simulator.plot_records import SWEPT, PlotRecords, SlotsRecord
 from lora_router.simulator.slot_pixels import (
@@ -205,7 +206,7 @@ def _threshold(records: PlotRecords) -> "Figure":
     above.legend()
     loads = [summary.loads for summary in summaries]
     below.plot(places, loads, color=_GREEN, marker="D")
-    below.set_ylim(0, 1.15 * max(loads) or 1.0)
+    below.set_ylim(0, 1.15 * max(filter(has_value, loads), default=0.0) or 1.0)
     below.set_ylabel("adapter loads\nfor 1,000 requests")
     # Evenly spaced, because most changes happen close to 1.
     below.set_xticks(places, [f"{threshold:g}" for threshold in thresholds])
@@ -259,7 +260,7 @@ def _draw_slots(axes: "Axes", name: str, record: SlotsRecord, colours: dict[str,
 
 def _in_words(record: SlotsRecord, adapter: str) -> str:
     pods = pods_that_run(adapter, record.timeline.samples)
-    loads = f"{record.summary.loads:.0f} adapter loads for 1,000 requests"
+    loads = f"{shown(record.summary.loads, '.0f')} adapter loads for 1,000 requests"
     return f"{_shortened(adapter)} runs on {pods:.1f} pods at a time; {loads}" if adapter else loads
 
 

@@ -18,6 +18,7 @@ from lora_router.simulator.goodput import Goodput
 from lora_router.simulator.key_kinds import WrongValueError
 from lora_router.simulator.key_records import Record
 from lora_router.simulator.network import WireOptions
+from lora_router.simulator.recorded.recording import Recording
 from lora_router.simulator.scenario_keys import ALL, NONE, ScenarioKeys, of_pod
 from lora_router.simulator.trace import Workload
 from lora_router.simulator.traffic_keys import prompt_lengths
@@ -42,7 +43,8 @@ class Scenario:
     name: str
     keys: ScenarioKeys
     where: str
-    """The file, for errors."""
+    """For errors: the file; of a shipped one, the name."""
+    file: str
 
     @property
     def about(self) -> str:
@@ -86,6 +88,20 @@ class Scenario:
             raise ScenarioError(
                 f"{self.where}: recorded: its requests are in a file of the format "
                 f"{self.keys.recorded}, which --trace must name"
+            )
+
+    def check_fits(self, recording: Recording) -> None:
+        """Check that recorded requests are those that the scenario is for.
+
+        Raises:
+            ScenarioError: The scenario is for requests of another format. Its capacity is not that
+                of these.
+        """
+        wanted = self.keys.recorded
+        if wanted is not None and recording.format != wanted:
+            raise ScenarioError(
+                f"{self.where}: recorded: it is for requests of the format {wanted}, and "
+                f"{recording.path} has the format {recording.format}"
             )
 
     @property
@@ -230,7 +246,7 @@ def find_scenario(name_or_path: str) -> Scenario:
 
 def shipped_scenario(name: str) -> Scenario:
     """Return a scenario of this package."""
-    return _read(_SHIPPED / f"{name}{_SUFFIX}", name)
+    return _read(_SHIPPED / f"{name}{_SUFFIX}", name, name)
 
 
 def read_scenario(path: Path) -> Scenario:
@@ -239,17 +255,17 @@ def read_scenario(path: Path) -> Scenario:
     Raises:
         ScenarioError: The file cannot be read or is not a scenario.
     """
-    return _read(path, path.stem)
+    return _read(path, path.stem, str(path))
 
 
-def _read(file: Path | Traversable, name: str) -> Scenario:
+def _read(file: Path | Traversable, name: str, where: str) -> Scenario:
     try:
         with as_file(file) as path:
             document = parse_yaml(read_file(path, max_bytes=_LARGEST_FILE))
         keys = Record(ScenarioKeys).read(document)
     except YamlDocumentError as error:
-        raise ScenarioError(f"{file}: {error}") from None
+        raise ScenarioError(f"{where}: {error}") from None
     except WrongValueError as error:
-        where = f"{error.key}: " if error.key else ""
-        raise ScenarioError(f"{file}: {where}{error}") from None
-    return Scenario(name, keys, str(file))
+        key = f"{error.key}: " if error.key else ""
+        raise ScenarioError(f"{where}: {key}{error}") from None
+    return Scenario(name, keys, where, str(file))

@@ -36,6 +36,7 @@ from lora_router.simulator.traffic_keys import (
     LoadKeys,
     LongPromptKeys,
     SessionKeys,
+    prompt_lengths,
 )
 
 Value = TypeVar("Value")
@@ -104,8 +105,9 @@ class ScenarioKeys:
     kv_cache_tokens: tuple[int, ...] = key(
         InTurn(Whole(1, 1_000_000_000)),
         "Tokens of prompts and answers that fit in a pod's KV cache (vLLM logs this number as "
-        "`GPU KV cache size`). Requests that do not fit wait. With `prefix_caching`, what is kept "
-        "of past requests shares this room with the running ones.",
+        "`GPU KV cache size`), at least the longest prompt and its answer. Requests that do not "
+        "fit wait. With `prefix_caching`, what is kept of past requests shares this room with the "
+        "running ones.",
         default=(_ENGINE.kv_cache_tokens,),
     )
     step_ms: tuple[float, ...] = key(
@@ -301,6 +303,11 @@ class ScenarioKeys:
             if point.at <= before.at:
                 allowed = f"must be above {before.at:g}, that of the item before, not {point.at:g}"
                 raise WrongValueError(allowed, f"load[{number}].at")
+        if self.autoscaler is not None and self.autoscaler.slots_per_pod >= max(self.slots):
+            allowed = f"must be below slots ({max(self.slots)})"
+            raise WrongValueError(
+                f"{allowed}, not {self.autoscaler.slots_per_pod:g}", "autoscaler.slots_per_pod"
+            )
         if self.autoscaler is not None and self.outages:
             raise WrongValueError("cannot be used together with autoscaler", "outages")
         preloaded = 0
@@ -312,6 +319,11 @@ class ScenarioKeys:
             self._check_preload_fits(pod, room)
             self._check_tokens_fit(pod)
             preloaded += min(self._wanted, self.adapters if room is None else room)
+        served = self.adapters + (self.crowd is not None)
+        if isinstance(self.preload, int) and self.preload > served and self.recorded is None:
+            raise WrongValueError(
+                f"must be at most adapters ({served}), not {self.preload}", "preload"
+            )
         if preloaded > _MOST_PRELOADED:
             raise WrongValueError(
                 f"must be at most {_MOST_PRELOADED:,} adapters on all pods together, "
@@ -332,6 +344,17 @@ class ScenarioKeys:
         if isinstance(self.preload, str):
             return self.adapters if self.preload == ALL else 0
         return self.preload if isinstance(self.preload, int) else len(self.preload)
+
+    @property
+    def _longest_request(self) -> int:
+        """Tokens of the longest request, without the later ones of sessions, or of recordings."""
+        if self.recorded is not None:
+            return 0
+        prompts = [prompt_lengths(self.prompt_tokens, self.long_prompts).most]
+        if self.sessions is not None:
+            first = self.sessions.system_tokens + self.sessions.first_prompt_tokens.most
+            prompts = [first] if self.sessions.share == 1 else [*prompts, first]
+        return max(prompts) + self.output_tokens.most
 
     def _check_preload_fits(self, pod: int, room: int | None) -> None:
         if self.preload != ALL and room is not None and self._wanted > room:
@@ -356,6 +379,10 @@ class ScenarioKeys:
                     f"must be at least block_tokens ({least} on pod {pod}), not {tokens}",
                     "kv_cache_tokens",
                 )
+        least, tokens = self._longest_request, of_pod(self.kv_cache_tokens, pod)
+        if tokens < least:
+            allowed = f"must be at least the longest prompt and answer ({least:,} tokens)"
+            raise WrongValueError(f"{allowed}, not {tokens:,}", "kv_cache_tokens")
 
 
 def of_pod(values: tuple[Value, ...], pod: int) -> Value:

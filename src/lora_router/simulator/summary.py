@@ -9,19 +9,20 @@ from typing import Any
 from lora_router.simulator.fleet_simulation import FleetRun
 from lora_router.simulator.fleet_table import FleetRow, fleet_rows, median_rows
 from lora_router.simulator.goodput import Goodput, seconds_per_token
+from lora_router.simulator.no_value import NO_VALUE, median, ratio
 from lora_router.simulator.percentile import percentile
 from lora_router.simulator.simulated_request import SimulatedRequest
 
 WARM_UP = 0.15
 """Share of the trace, from its start, whose requests are not counted."""
 _LIMITS = Goodput()
-_FEWEST = 20
-"""Requests that an adapter must have for its own p99 to count."""
+FEWEST = 20
+"""Requests after the warm-up that an adapter must have for its own p99 to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The figures of one algorithm on one trace. Times in seconds."""
+    """The figures of one algorithm on one trace. Times in seconds. Some may have no value."""
 
     requests: int
     """Requests that were served."""
@@ -76,11 +77,11 @@ def summarise(run: FleetRun, seconds: float, limits: Goodput = _LIMITS) -> Summa
     for request in counted:
         if request.adapter is not None:
             by_adapter[request.adapter].append(request.first_token - request.arrived)
-    total = len(run.requests) or 1
-    asked = len(counted) + refused or 1
+    total = len(run.requests)
+    asked = len(counted) + refused
     routed = [pod.routed for pod in run.pods]
     adapters_p99 = sorted(
-        percentile(sorted(times), 0.99) for times in by_adapter.values() if len(times) >= _FEWEST
+        percentile(sorted(times), 0.99) for times in by_adapter.values() if len(times) >= FEWEST
     )
     return Summary(
         requests=len(run.requests),
@@ -88,21 +89,26 @@ def summarise(run: FleetRun, seconds: float, limits: Goodput = _LIMITS) -> Summa
         ttft=_three(ttft),
         end_to_end=_three(sorted(request.ended - request.arrived for request in counted)),
         tpot=_three(sorted(map(seconds_per_token, counted))),
-        good=sum(map(limits.is_good, counted)) / asked,
-        refused_share=refused / asked,
+        good=ratio(sum(map(limits.is_good, counted)), asked),
+        refused_share=ratio(refused, asked),
         longest_wait=max(
-            max((request.first_token - request.arrived for request in run.requests), default=0.0),
-            max((request.ended - request.arrived for request in run.turned_away), default=0.0),
+            (
+                *(request.first_token - request.arrived for request in run.requests),
+                *(request.ended - request.arrived for request in run.turned_away),
+            ),
+            default=NO_VALUE,
         ),
-        prefix_hits=sum(request.cached_tokens for request in counted)
-        / (sum(request.prompt_tokens for request in counted) or 1),
-        slot_waits=sum(request.deferred for request in run.requests) / total,
+        prefix_hits=ratio(
+            sum(request.cached_tokens for request in counted),
+            sum(request.prompt_tokens for request in counted),
+        ),
+        slot_waits=ratio(sum(request.deferred for request in run.requests), total),
         idle_slot_waits=run.idle_slot_waits,
-        held=run.held / total,
-        loads=1000 * sum(pod.loads for pod in run.pods) / total,
-        evictions=1000 * sum(pod.evictions for pod in run.pods) / total,
-        imbalance=max(routed) * len(routed) / (sum(routed) or 1),
-        worst_adapter_p99=max(adapters_p99, default=0.0),
+        held=ratio(run.held, total),
+        loads=ratio(1000 * sum(pod.loads for pod in run.pods), total),
+        evictions=ratio(1000 * sum(pod.evictions for pod in run.pods), total),
+        imbalance=ratio(max(routed) * len(routed), sum(routed)),
+        worst_adapter_p99=max(adapters_p99, default=NO_VALUE),
         median_adapter_p99=percentile(adapters_p99, 0.5),
         moved=_moved(run.requests, seconds / 2),
         fleet=fleet_rows(run, seconds),
@@ -120,11 +126,9 @@ def median_of(summaries: Iterable[Summary]) -> Summary:
         elif each.type is int:
             found[each.name] = int(statistics.median(values))
         elif each.type is float:
-            found[each.name] = float(statistics.median(values))
+            found[each.name] = median(values)
         else:
-            found[each.name] = {
-                key: statistics.median(value[key] for value in values) for key in values[0]
-            }
+            found[each.name] = {key: median(value[key] for value in values) for key in values[0]}
     return Summary(**found)
 
 
@@ -140,7 +144,7 @@ def _moved(requests: Iterable[SimulatedRequest], middle: float) -> float:
         before[adapter].most_common(1)[0][0] != after[adapter].most_common(1)[0][0]
         for adapter in both
     )
-    return moved / (len(both) or 1)
+    return ratio(moved, len(both))
 
 
 def _three(ordered: Sequence[float]) -> dict[str, float]:

@@ -114,8 +114,18 @@ class CrowdKeys:
     """``crowd``: a burst of requests for one adapter that had no requests before."""
 
     at: float = key(SHARE, "Start, as a share of the duration.")
-    lasts: float = key(SHARE, "Length, as a share of the duration.")
+    lasts: float = key(SHARE, "Length, as a share of the duration. It ends before the trace.")
     share: float = key(SHARE, "Share of the requests that it adds to during that time.")
+
+    def __post_init__(self) -> None:
+        """Check the keys that depend on each other.
+
+        Raises:
+            WrongValueError: It would last beyond the end.
+        """
+        if self.at + self.lasts > 1 + 1e-9:
+            allowed = f"must end with the trace, at most {1 - self.at:.3g} after at ({self.at:g})"
+            raise WrongValueError(f"{allowed}, not {self.lasts:g}", "lasts")
 
     def crowd(self) -> Crowd:
         """Return the crowd."""

@@ -59,12 +59,13 @@ def test_what_a_command_declares_ends_when_another_router_loads() -> None:
     ("name", "source", "base_model", "said"),
     [
         ("a b", "s3://lora/a", None, "name='a b': must be"),
-        ("a", "s3://other/a", None, "source: must begin with a prefix in adapter_sources"),
+        ("a", "s3://other/a", None, "source='s3://other/a': must begin with a prefix in"),
         ("base", "s3://lora/a", None, "name='base': is a base model: choose another name"),
-        ("a", "s3://lora/../a", None, "source: must be"),
+        ("a", "s3://lora/../a", None, "source='s3://lora/../a': must be"),
+        ("a", "s3://lora/ü", None, "source='s3://lora/ü': must be a path or URL of ASCII charac"),
         ("a", "s3://lora/a", "other", "base_model='other': no pod serves"),
         ("a", None, None, "'a' is not declared: name its source"),
-        ("a0", "s3://lora/a0", None, "'a0' is declared by file: change its source there"),
+        ("a0", "s3://lora/a0", None, "'a0' is declared by the file: change its source there"),
     ],
 )
 def test_an_order_that_cannot_be_obeyed_says_why(
@@ -73,6 +74,23 @@ def test_an_order_that_cannot_be_obeyed_says_why(
     orders = _orders(Loading(1, declared=adapters(1)), "s3://lora")
     with pytest.raises(OrderError, match=said.replace("'", "['\"]")):
         orders.load(name, source, base_model)
+
+
+def test_copies_that_no_pod_has_room_for_are_said() -> None:
+    orders = _orders(Loading(2), "s3://lora")
+
+    assert orders.load("a", "s3://lora/a", None, 2).endswith("loaded now")
+    assert orders.load("b", "s3://lora/b", None, 9).endswith("now, on 2 pods: no more serve base")
+
+
+def test_what_an_order_cannot_change_is_not_ignored() -> None:
+    orders = _orders(Loading(1, declared=adapters(1)), "s3://lora")
+    orders.load("mine", "s3://lora/mine", None)
+
+    with pytest.raises(OrderError, match="'a0' is declared by the file: change its copies there"):
+        orders.load("a0", None, None, 2)
+    with pytest.raises(OrderError, match="'mine': to change its base model, name its source, too"):
+        orders.load("mine", None, "base")
 
 
 def test_commands_need_an_allowed_prefix() -> None:
@@ -115,7 +133,7 @@ def test_pods_that_took_no_loads_are_tried_again_by_a_sync() -> None:
 
 def test_what_the_file_declares_is_removed_there() -> None:
     orders = _orders(Loading(1, declared=adapters(1)))
-    with pytest.raises(OrderError, match="declared by file: remove it there"):
+    with pytest.raises(OrderError, match="declared by the file: remove it there"):
         orders.unload("a0")
     with pytest.raises(OrderError, match="no pod lists an adapter 'other'"):
         orders.unload("other")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bench.routing_rates import RateFile, measure_rates, rate_table
 from bench.routing_runs import Run, RunFile, make_runs
 from bench.routing_settings import Setting, play, setting_of
 from bench.routing_tables import FIGURES, OURS, table
+from lora_router.simulator.no_value import NO_VALUE
 from lora_router.simulator.summary import Summary
 
 TINY = """
@@ -224,6 +226,17 @@ class TestTables:
         row = table(FIGURES["loads"], 0.6, ["tiny", "other"], ["lora-placement"], found)
 
         assert row.splitlines()[-1] == "| `other` | - |"
+
+    @pytest.mark.slow
+    def test_a_figure_without_a_value_is_a_dash_and_not_the_best(
+        self, found: dict[str, dict[str, Summary]]
+    ) -> None:
+        worse = replace(found["tiny"]["least-request"], worst_adapter_p99=7.0)
+        without = {"tiny": {OURS: replace(worse, worst_adapter_p99=NO_VALUE), "hold": worse}}
+
+        row = table(FIGURES["worst"], 0.6, ["tiny"], [OURS, "hold"], without).splitlines()[-1]
+
+        assert row == "| `tiny` | - | 7.00 | - | - |"
 
     @pytest.mark.slow
     def test_ours_is_compared_also_with_policies_that_have_no_column(

@@ -115,7 +115,10 @@ async def test_the_router_that_loads_obeys_and_the_others_do_not() -> None:
         ({"action": "load"}, "name: the name of an adapter is missing"),
         ({"action": "load", "name": "a", "copies": "0"}, "copies=0: must be a whole number"),
         ({"action": "load", "name": "a", "sauce": "b"}, "unknown parameter 'sauce'"),
-        ({"action": "load", "name": "a", "source": "/etc/a"}, "source: must begin with a prefix"),
+        (
+            {"action": "load", "name": "a", "source": "/etc/a"},
+            "source='/etc/a': must begin with a prefix",
+        ),
         ({"action": "unload", "name": "a"}, "no pod lists an adapter"),
     ],
 )

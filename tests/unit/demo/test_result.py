@@ -12,6 +12,7 @@ from lora_router.demo.plan import demo_plan
 from lora_router.demo.result import summarise
 from lora_router.demo.stack import PodReport
 from lora_router.demo.view import live_view, result_view
+from lora_router.simulator.no_value import has_value
 from lora_router.simulator.percentile import percentile
 
 REPORTS = [
@@ -60,7 +61,6 @@ def shown(what: object, width: int) -> list[str]:
 @pytest.mark.parametrize(
     ("values", "share", "expected"),
     [
-        ([], 0.5, 0.0),
         ([7.0], 0.99, 7.0),
         ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0),
         (list(range(1, 101)), 0.99, 99),
@@ -92,8 +92,9 @@ def test_errors_are_counted_and_the_commonest_shown() -> None:
 def test_nothing_sent_is_no_hit_and_no_error() -> None:
     result = summarise([], REPORTS, {})
     assert result.requests == 0
-    assert result.affinity_hit_rate == 0.0
     assert result.errors == 0
+    for figure in (result.affinity_hit_rate, result.prefix_hit_rate, *result.ttft_ms.values()):
+        assert not has_value(figure)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -34,11 +34,15 @@ def test_list_prints_a_line_for_each_shipped_scenario_and_published_policy() -> 
     lines = simulate("--list").stdout.splitlines()
 
     names = [line.split()[0] for line in lines if line]
-    assert names[: names.index("Published")] == ["scenario", *shipped_scenarios()]
+    assert names[: names.index("capacity:")] == ["scenario", *shipped_scenarios()]
     assert names[names.index("policy") :] == ["policy", *sorted(POLICIES)]
-    assert lines[4].split(maxsplit=2)[1:] == ["4", "8 pods of 2 slots, 64 adapters alike"]
+    about = "8 pods of 2 slots, 64 adapters alike"
+    assert lines[4].split(maxsplit=3)[1:] == ["4", "6", about]
+    [autoscaled] = [line for line in lines if line.startswith("rise-and-fall")]
+    assert autoscaled.split()[1:3] == ["2", "-"]
     document = json.loads(simulate("--list", "--json").stdout)
-    assert document["c-slot-bound"] == {"about": "8 pods of 2 slots, 64 adapters alike", "rate": 4}
+    assert document["c-slot-bound"] == {"about": about, "rate": 4, "capacity": 6}
+    assert document["rise-and-fall"]["capacity"] is None
 
 
 def test_without_a_scenario_the_command_says_how_to_find_one() -> None:
@@ -98,7 +102,7 @@ def test_two_scenarios_with_the_same_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b-zipf.yaml").write_text("about: x\npods: 1\nslots: 1\nadapters: 1\nrate: 1\n")
     result = simulate("b-zipf", "./b-zipf.yaml")
     assert result.exit_code == 2
-    assert "b-zipf.yaml has the same name, b-zipf" in result.stderr
+    assert "b-zipf and b-zipf.yaml have the same name, b-zipf" in result.stderr
 
 
 # Load and recorded traffic
@@ -210,6 +214,8 @@ def test_a_load_needs_a_capacity() -> None:
     result = simulate("./none.yaml", "--load", "0.85")
     assert result.exit_code == 2
     assert "none.yaml: capacity: is required for --load, which is a share of it" in result.stderr
+    result = simulate("rise-and-fall", "--load", "0.85")
+    assert result.stderr.startswith("lora-router: rise-and-fall: capacity: is required")
 
 
 @pytest.mark.slow
@@ -220,6 +226,39 @@ def test_a_scenario_of_recorded_requests_needs_their_file(chats: str, tmp_path: 
     assert "recorded.yaml: recorded: its requests are in a file of the format moon" in result.stderr
     found = figures("./recorded.yaml", "--trace", "conversation.jsonl", "--seed", "3")
     assert found["scenarios"]["recorded"]["least-request"]["requests"] == 100
+
+
+def test_recorded_requests_of_another_format_are_refused(chats: str, tmp_path: Path) -> None:
+    (tmp_path / "recorded.yaml").write_text(f"{CHATS}recorded: mooncake\n")
+    (tmp_path / "azure.csv").write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,10,10\n"
+    )
+    result = simulate("./recorded.yaml", "--trace", "azure.csv", "--load", "0.85")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "lora-router: recorded.yaml: recorded: it is for requests of the format mooncake, and "
+        "azure.csv has the format azure\n",
+    )
+
+
+def test_the_heading_says_what_is_replayed(chats: str) -> None:
+    Path("own.csv").write_text(
+        "timestamp,model,prompt_tokens,output_tokens\n0,sql,9,9\n1,base,9,9\n2.3,sql,9,9\n"
+    )
+    printed = simulate(chats, "--trace", "own.csv", "--algorithm", "random").stdout
+
+    assert printed.splitlines()[0].endswith("; replayed: own.csv, 1 adapter, 1.304 requests/s")
+
+
+def test_scenarios_are_a_line_apart_and_nothing_comes_before_them(chats: str) -> None:
+    arguments = (chats, "c-slot-bound", "--duration", "2", "--algorithm", "random")
+    first, _, _, blank, second, *_ = simulate(*arguments).stdout.splitlines()
+
+    assert first.startswith("chats: ")
+    assert blank == ""
+    assert second.startswith("c-slot-bound: ")
+    assert simulate(*arguments, "--json").stderr == ""
 
 
 # Several routers
@@ -278,4 +317,4 @@ def test_an_option_of_the_network_needs_routers_with_peering(given: tuple[str, .
 def test_unknown_knowledge_of_peers_is_refused() -> None:
     result = simulate("b-zipf", "--peers", "0.1")
     assert result.exit_code == 2
-    assert "peers=0.1: must be nothing, scrapes (of pods), or peering" in result.stderr
+    assert "--peers: must be nothing, scrapes (of pods), or peering" in result.stderr

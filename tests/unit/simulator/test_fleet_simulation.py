@@ -24,6 +24,7 @@ from lora_router.simulator.knowledge import (
     KnowledgeError,
     read_knowledge,
 )
+from lora_router.simulator.no_value import NO_VALUE
 from lora_router.simulator.percentile import percentile
 from lora_router.simulator.scenario import shipped_scenario
 from lora_router.simulator.summary import Summary, median_of, summarise
@@ -145,7 +146,7 @@ def test_held_requests_are_routed_when_a_pod_is_free() -> None:
 
 
 def test_percentiles_are_values_that_occurred() -> None:
-    assert percentile([], 0.5) == 0.0
+    assert percentile([], 0.5) is NO_VALUE
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.99) == 4.0
 

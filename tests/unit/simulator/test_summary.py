@@ -1,9 +1,16 @@
 """The figures of a run."""
 
-import pytest
+import json
+from dataclasses import asdict
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from lora_router.simulator.figures import figures_table
 from lora_router.simulator.fleet_simulation import FleetRun
 from lora_router.simulator.goodput import Goodput, seconds_per_token
+from lora_router.simulator.no_value import for_json, has_value
 from lora_router.simulator.pod_model import PodCounts
 from lora_router.simulator.simulated_request import SimulatedRequest
 from lora_router.simulator.summary import Summary, median_of, summarise
@@ -74,9 +81,55 @@ def test_requests_of_the_warm_up_are_not_counted() -> None:
     assert (found.good, found.refused_share, found.ttft["p99"]) == (1.0, 0.0, 0.5)
 
 
-def test_a_run_in_which_all_are_refused_has_figures() -> None:
+def test_where_all_are_refused_no_time_has_a_value() -> None:
     found = figures([], refused(20.0))
-    assert (found.good, found.refused_share, found.ttft["p50"]) == (0.0, 1.0, 0.0)
+
+    assert (found.good, found.refused_share, found.longest_wait) == (0.0, 1.0, 0.0)
+    times = (*found.ttft.values(), *found.end_to_end.values(), *found.tpot.values())
+    assert not any(map(has_value, times))
+    for figure in (found.slot_waits, found.held, found.loads, found.evictions, found.prefix_hits):
+        assert not has_value(figure)
+    assert not any(map(has_value, (found.imbalance, found.moved)))
+
+
+def test_without_requests_no_share_has_a_value() -> None:
+    found = figures([])
+
+    for figure in (found.good, found.refused_share, found.longest_wait):
+        assert not has_value(figure)
+
+
+def test_an_adapter_counts_with_twenty_requests_after_the_warm_up() -> None:
+    early = [served(1.0, ttft=9.0) for _ in range(10)]
+    few = figures(early + [served(20.0 + each) for each in range(19)])
+    enough = figures(early + [served(20.0 + each) for each in range(20)])
+
+    assert not has_value(few.worst_adapter_p99)
+    assert not has_value(few.median_adapter_p99)
+    assert (enough.worst_adapter_p99, enough.median_adapter_p99) == (0.5, 0.5)
+
+
+def test_what_has_no_value_is_a_dash_for_people_and_null_for_programs() -> None:
+    found = figures([], refused(20.0))
+
+    table = Console(width=400, file=StringIO())
+    table.print(figures_table("x", "a scenario", {"random": found}, 400))
+    assert isinstance(table.file, StringIO)
+    row = table.file.getvalue().splitlines()[-1].split()
+    assert row == [
+        "random", "-", "-", "-", "-", "-", "0.0%", "100.0%", "-", "-", "0.0", "-", "-", "-", "-",
+        "-", "-", "-",
+    ]  # fmt: skip
+    document = json.loads(json.dumps(for_json(asdict(found)), allow_nan=False))
+    assert document["ttft"] == {"p50": None, "p95": None, "p99": None}
+    assert (document["good"], document["worst_adapter_p99"]) == (0.0, None)
+
+
+def test_seeds_without_a_value_do_not_count_for_the_median() -> None:
+    runs = [figures([served(20.0, ttft=0.3)]), figures([], refused(20.0))]
+
+    assert median_of(runs).ttft["p99"] == pytest.approx(0.3)
+    assert not has_value(median_of(runs[1:]).ttft["p99"])
 
 
 def test_several_seeds_give_the_median_of_each_figure() -> None:

@@ -23,6 +23,7 @@ def recording(
             for at, session in zip(times, sessions or [None] * len(times), strict=True)
         ),
         names_models=bool(model),
+        format="mooncake",
     )
 
 

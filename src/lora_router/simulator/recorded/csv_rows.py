@@ -14,15 +14,20 @@ def csv_rows(path: Path, lines: Iterable[str], needed: Iterable[str]) -> Iterato
     """Yield where each row stands, for errors, and its cells. Other columns are allowed.
 
     Raises:
-        TraceError: A column is missing, or the file is not CSV.
+        TraceError: A column or a cell is missing, or the file is not CSV.
     """
     reader = csv.DictReader(_short(path, lines))
+    columns = tuple(needed)
     try:
-        missing = set(needed) - set(reader.fieldnames or ())
+        missing = set(columns) - set(reader.fieldnames or ())
         if missing:
             raise TraceError(f"{path}: no column {', '.join(sorted(missing))}")
         for row in reader:
-            yield f"{path}, line {reader.line_num}", row
+            where = f"{path}, line {reader.line_num}"
+            for column in columns:
+                if row[column] is None:
+                    raise TraceError(f"{where}: {column}: is missing, the line is too short")
+            yield where, row
     except csv.Error as error:
         raise TraceError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
 

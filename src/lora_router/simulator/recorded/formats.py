@@ -52,12 +52,14 @@ def read_recording(path: Path, format_name: str | None = None) -> Recording:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline(LONGEST_LINE + 1)
-            chosen = FORMATS[format_name or _detected(path, first)]
-            return recording_of(
-                path, chosen.read(path, chain([first], file)), names_models=chosen.names_models
-            )
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
+            name = format_name or _detected(path, first)
+            chosen = FORMATS[name]
+            requests = chosen.read(path, chain([first], file))
+            return recording_of(path, requests, names_models=chosen.names_models, form=name)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise TraceError(f"{path}: cannot be read: it is not UTF-8") from None
 
 
 def _detected(path: Path, first: str) -> str:

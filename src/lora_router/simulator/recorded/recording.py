@@ -6,6 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from lora_router.simulator.key_kinds import shown
 from lora_router.simulator.trace import MOST_TOKENS
 
 MOST_REQUESTS = 10_000_000
@@ -45,6 +46,8 @@ class Recording:
     path: Path
     requests: tuple[RecordedRequest, ...]
     names_models: bool
+    format: str
+    """The name of the file's format."""
 
     @property
     def seconds(self) -> float:
@@ -58,7 +61,7 @@ class Recording:
 
 
 def recording_of(
-    path: Path, requests: Iterable[RecordedRequest], *, names_models: bool
+    path: Path, requests: Iterable[RecordedRequest], *, names_models: bool, form: str
 ) -> Recording:
     """Return the recording of a file.
 
@@ -79,6 +82,7 @@ def recording_of(
         path,
         tuple(request._replace(at=request.at - first) for request in found),
         names_models,
+        form,
     )
 
 
@@ -124,15 +128,8 @@ def finite_number(where: str, name: str, value: object) -> float:
 
 _LATEST = 1e15
 """Milliseconds since 1970, with room to spare. A float has parts of a second beyond."""
-_LONGEST_SHOWN = 60
 
 
 def refusal(where: str, name: str, value: object, allowed: str) -> TraceError:
     """Return the error for a value that is not allowed."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of more than 4,300 digits.
-        text = "an integer of thousands of digits"
-    if len(text) > _LONGEST_SHOWN:
-        text = f"{text[: _LONGEST_SHOWN - 1]}…"
-    return TraceError(f"{where}: {name}: must be {allowed}, not {text}")
+    return TraceError(f"{where}: {name}: must be {allowed}, not {shown(value)}")
