@@ -206,7 +206,10 @@ def test_explain_takes_no_text_that_is_not_utf8(option: str) -> None:
 
     result = run("explain", option, "\udcff", *others)  # As Python reads the byte FF.
 
-    assert (result.exit_code, result.stderr) == (2, f"lora-router: {option}: must be UTF-8\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"lora-router: {option}: must be UTF-8, not '\\udcff'\n",
+    )
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "0", "1e300"])

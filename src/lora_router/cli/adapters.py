@@ -143,6 +143,6 @@ def _order(
     *,
     beside_json: bool = False,
 ) -> None:
-    check_utf8(*asked.values())
+    check_utf8(asked)
     page = ask(lambda client: client.order(asked), admin, token_file, config)
     typer.echo(f"router {page.router}: {page.message}", err=beside_json)

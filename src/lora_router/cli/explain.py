@@ -83,14 +83,10 @@ def explain(
     if "" in (model, request):
         fail(f"{'--model' if request is None else '--request'}: must not be empty", status=2)
     options = {"model": model, "strategy": strategy, "filter": pod_filter, "size": size}
-    for name, value in {**options, "request": request}.items():
-        # No request could ask for it, and the client would leave it out.
-        if isinstance(value, str) and not _is_utf8(value):
-            fail(f"--{name}: must be UTF-8", status=2)
     query = {name: str(value) for name, value in options.items() if value is not None}
     if model is None and query:
         fail("--strategy, --filter and --size need --model", status=2)
-    check_utf8(*query.values(), request or "")
+    check_utf8({**query, "request": request or ""})
     kind: type[ExplainPage] | type[DecisionPage] = DecisionPage if model is None else ExplainPage
 
     async def read(client: "DebugClient") -> ExplainPage | DecisionPage | bytes:
@@ -106,15 +102,6 @@ def explain(
         typer.echo(found)
     else:
         _print(found)
-
-
-def _is_utf8(text: str) -> bool:
-    """Return whether an argument was text: other bytes are surrogates in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _print(page: "ExplainPage | DecisionPage") -> None:

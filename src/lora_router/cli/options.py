@@ -110,13 +110,18 @@ def _bounds(least: float | None, most: float | None) -> str:
     return f" from {least:,} to {most:,}" if most is not None else f" of {least:,} or more"
 
 
-def check_utf8(*texts: str) -> None:
-    """Exit with status 2 if an argument cannot be sent: it has bytes that are not UTF-8."""
-    for text in texts:
+def check_utf8(arguments: Mapping[str, str]) -> None:
+    """Exit with status 2 if an argument cannot be sent: it has bytes that are not UTF-8.
+
+    Args:
+        arguments: What was given, by the name of the argument or the option without dashes.
+    """
+    for name, text in arguments.items():
         try:
             text.encode()
         except UnicodeEncodeError:
-            fail(f"{text!r}: is not UTF-8", status=2)
+            asked = name.upper() if name == "name" else f"--{name.replace('_', '-')}"
+            fail(f"{asked}: must be UTF-8, not {text!r}", status=2)
 
 
 def is_url(text: str) -> bool:
