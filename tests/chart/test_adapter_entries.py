@@ -135,7 +135,7 @@ BAD_TEMPLATES: list[tuple[Values, str]] = [
     ({"source": "s3://{name}/x"}, "/source': 's3://{name}/x' does not match pattern"),
     (
         {"source": "s3://lora/../{name}"},
-        'adapters.templates: template 1: source="s3://lora/../{name}": must be a path or URL with',
+        'adapters.templates: template 1: source="s3://lora/../{name}": must be a path or URL of ASCII characters with',
     ),
     (
         {"source": "s3://lor/{name}"},
@@ -291,7 +291,7 @@ def test_a_template_that_the_router_refuses_is_refused(changes: Values, complain
         ),
         (
             {"list": [{**ADAPTER, "source": "s3://lora/a b"}], "sources": LORA},
-            'source="s3://lora/a b": must be a path or URL without',
+            'source="s3://lora/a b": must be a path or URL of ASCII characters without',
         ),
         ({"templates": [TEMPLATE]}, "adapters.templates: need adapters.sources"),
         ({"templates": [{}], "sources": LORA}, "/templates/0': missing properties"),

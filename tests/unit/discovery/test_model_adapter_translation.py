@@ -114,7 +114,10 @@ def test_the_selector_may_say_the_base_model() -> None:
         ({"artifactURL": "file://host/a"}, "must be file:///PATH, without a host"),
         ({"artifactURL": "/etc/passwd"}, "must begin with a prefix in adapter_sources: org, "),
         ({"artifactURL": "gcs://b/a"}, "allow gcs:// only if your servers load it"),
-        ({"artifactURL": "org/../../etc"}, "must be a path or URL without '.' and '..'"),
+        (
+            {"artifactURL": "org/../../etc"},
+            "must be a path or URL of ASCII characters without '.' and '..'",
+        ),
         ({"artifactURL": ""}, "spec.artifactURL='': must be a path or URL of 1 to"),
         ({"replicas": 0}, "spec.replicas=0: must be a number from 1 to 10000"),
         ({"replicas": -1}, "spec.replicas=-1: must be a number from 1 to 10000"),

@@ -424,7 +424,7 @@ def loader() -> Scene:
             at(calls, action="unload", outcome="done"): 0,
             at(f"{seconds}_count"): 0,
             at("lora_router_failing_adapters"): 2,
-            at("lora_router_pods_put_off", reason="unread"): 1,
+            at("lora_router_pods_put_off", reason="cannot-load"): 1,
             at("lora_router_pods_put_off", reason="stall"): 0,
             at(writes, result="written"): 5,
             at(writes, result="conflict"): 0,
