@@ -135,7 +135,7 @@ BAD_TEMPLATES: list[tuple[Values, str]] = [
     ({"source": "s3://{name}/x"}, "/source': 's3://{name}/x' does not match pattern"),
     (
         {"source": "s3://lora/../{name}"},
-        'adapters.templates: template 1: source="s3://lora/../{name}": must be a path or URL of ASCII characters with',
+        'adapters.templates: template 1: source="s3://lora/../{name}": must be a path or URL of ',
     ),
     (
         {"source": "s3://lor/{name}"},
