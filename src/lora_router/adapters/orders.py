@@ -130,8 +130,8 @@ class Orders:
         is_ended = self._declarations.discard(COMMAND, name)
         declared = self._declarations.get(name) or self._loader.retirement.declared.get(name)
         if is_ended and declared is not None:
-            stays = f"stays declared by {declared.origin}"
-            return f"{name} is no longer declared by {COMMAND}, and {stays}"
+            stays = f"stays declared by {_who(declared.origin)}"
+            return f"{name} is no longer declared by a command, and {stays}"
         if is_ended:
             return f"{name} is no longer declared, and unloaded when its last request has ended"
         if declared is not None:

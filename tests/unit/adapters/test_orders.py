@@ -149,7 +149,7 @@ def test_an_unload_says_that_the_adapter_stays_if_the_file_declares_it_too() -> 
     said = orders.unload("sql")
     loading.run(10.0)
 
-    assert said == "sql is no longer declared by command, and stays declared by file"
+    assert said == "sql is no longer declared by a command, and stays declared by the file"
     assert loading.everywhere() == {"sql"}
 
 
@@ -157,7 +157,7 @@ def test_a_version_that_is_declared_is_not_unloaded_by_its_served_name() -> None
     loading = Loading(1, declared=[adapter("sql", version="2")])
     orders = _orders(loading)
     loading.run(1.0)
-    with pytest.raises(OrderError, match="'sql@2' is declared by file: remove it there"):
+    with pytest.raises(OrderError, match="'sql@2' is declared by the file: remove it there"):
         orders.unload("sql@2")
 
 
