@@ -70,27 +70,26 @@ def test_a_pod_that_did_not_answer_a_load_in_time_gets_no_other_one_for_a_while(
     assert len(loading.pods.calls) == 2
 
 
-def test_one_long_load_delays_the_next_one_of_a_busy_pod_for_minutes_at_most() -> None:
+def after_a_long_load() -> Loading:
+    """Return a pod that serves, and that a load has stalled for 100 s. A further one is due."""
     loading = Loading(1, memory=100, declared=adapters(1))
     loading.fleet.ledger.reserve(loading.state(1), None)
     loading.pods.seconds = 100.0
     loading.run(101.0)
     loading.pods.seconds = 0.1
     loading.declarations.replace("file", adapters(2))
+    return loading
 
+
+def test_one_long_load_delays_the_next_one_of_a_busy_pod_for_minutes_at_most() -> None:
+    loading = after_a_long_load()
     loading.run(MOST_OWED_SECONDS / STALL_SHARE + 5.0)
 
     assert loading.loaded(1) == ["a0", "a1"]
 
 
 def test_sync_does_not_wait_for_that() -> None:
-    loading = Loading(1, memory=100, declared=adapters(1))
-    loading.fleet.ledger.reserve(loading.state(1), None)
-    loading.pods.seconds = 100.0
-    loading.run(101.0)
-    loading.pods.seconds = 0.1
-    loading.declarations.replace("file", adapters(2))
-
+    loading = after_a_long_load()
     loading.loader.try_now(None)
     loading.run(1.0)
 
