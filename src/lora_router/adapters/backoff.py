@@ -12,7 +12,7 @@ Rules:
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -55,6 +55,19 @@ def pause(failures: int, rng: random.Random, first: float, longest: float) -> fl
     return seconds * rng.uniform(1 - _JITTER, 1 + _JITTER)
 
 
+def refused_until(failures: Iterable[Failure]) -> float:
+    """Return until when an adapter is tried on no further pod, because many refused it.
+
+    Args:
+        failures: All failures of the adapter.
+    """
+    refused = [each.refused_at for each in failures if each.refused_at is not None]
+    if len(refused) < FEW_PODS:
+        return float("-inf")
+    doublings = min(30, len(refused) - FEW_PODS)
+    return max(refused) + min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**doublings)
+
+
 class Failures:
     """The failures of one fleet."""
 
@@ -87,18 +100,6 @@ class Failures:
     def of_pod(self, state: PodState) -> Mapping[str, Failure]:
         """Return the failures on a pod, by adapter."""
         return self._of_pods.get(state, _NO_ADAPTERS)
-
-    def refused_until(self, name: str) -> float:
-        """Return until when an adapter is tried on no further pod, because many refused it."""
-        refused = [
-            failure.refused_at
-            for failure in self.of_adapter(name).values()
-            if failure.refused_at is not None
-        ]
-        if len(refused) < FEW_PODS:
-            return float("-inf")
-        doublings = min(30, len(refused) - FEW_PODS)
-        return max(refused) + min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**doublings)
 
     def failed(
         self, state: PodState, name: str, action: str, reason: str, *, is_refused: bool = False

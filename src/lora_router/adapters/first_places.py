@@ -1,7 +1,7 @@
 """Adapters for which requests wait because no pod has them: placed before the next plan.
 
 Each of them gets the pod that can serve it soonest. They are loaded in the order in which they were
-asked for. A plan does not move them.
+asked for, but names that clients chose come after all others. A plan does not move them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from lora_router.adapters.backoff import Failures
+from lora_router.adapters.backoff import Failures, refused_until
 from lora_router.adapters.declared import DeclaredAdapter
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.places import Place
@@ -180,9 +180,9 @@ class FirstPlaces:
             return
         now, waits, is_waited_for = self._now(), self._waits, asked is not None
         failing = self._failures.of_adapter(name)
-        refused_until = self._failures.refused_until(name)
-        if is_waited_for and refused_until > now and waits is not None:
-            waits.failed(name, "no pod can load it", refused_until - now)
+        until = refused_until(failing.values())
+        if is_waited_for and until > now and waits is not None:
+            waits.failed(name, "no pod can load it", until - now)
             return
         best: PodLoads | None = None
         may_have_it = in_vain = full = 0
@@ -251,7 +251,8 @@ def _preference(
 
     It has a slot for it, and the fewest loads to do before. Of several, it is one on which the
     adapter belongs, and then the one with the fewest requests for each slot. An adapter with a
-    declared number of copies goes where it belongs, because it may not stay anywhere else.
+    declared number of copies goes where it belongs, because it may not stay anywhere else. A pod
+    whose last call failed comes last.
     """
     is_elsewhere = adapter.served_name not in pod.wanted
     is_bound = adapter.pods.copies is not None
@@ -259,5 +260,5 @@ def _preference(
     has_slot = beliefs.free_slots is None or beliefs.free_slots > before
     loads = max(before, pod.call is not None)
     requests = pod.requests / (beliefs.slots or 1)
-    is_late = pod.refusals > 0, is_bound and is_elsewhere
-    return *is_late, not has_slot, loads, is_elsewhere, pod.free <= 0, requests
+    fails, is_excluded = pod.refusals > 0, is_bound and is_elsewhere
+    return fails, is_excluded, not has_slot, loads, is_elsewhere, pod.free <= 0, requests

@@ -12,7 +12,6 @@ from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.declared import BY_DEMAND, plain_name
 from lora_router.adapters.plain_sources import PlainSources
 from lora_router.adapters.templated import Templated
-from lora_router.adapters.templates import ORIGIN
 from lora_router.adapters.versions import Versions
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import Catalog
@@ -100,7 +99,7 @@ class FirstUse:
             adapter = self._templated.find(model)
             if adapter is None:
                 return None
-        if adapter.origin == ORIGIN and not self._templated.may_wait(adapter.name):
+        if adapter.is_templated and not self._templated.may_wait(adapter.name):
             problem = Refused(Refusal.TOO_MANY_HELD, model=model)
         failed = self._failed.get(model)
         if failed is not None:

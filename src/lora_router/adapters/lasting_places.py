@@ -156,7 +156,7 @@ class LastingPlaces(PlaceSearch):
         for number, (name, adapter) in enumerate(tuple(declared.items()), 1):
             wanted = self._wanted.get(name)
             known += wanted is not None
-            self._older.declare((adapter,))
+            self._older.declare(adapter)
             if wanted is None or wanted.adapter is not adapter or self._needs_a_look(wanted):
                 changed[name] = None
             if number % _NAMES_AT_ONCE == 0:

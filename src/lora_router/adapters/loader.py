@@ -100,7 +100,8 @@ class Loader:
         self._look = look
         self._planner = planner or Planner()
         rng = rng or random.Random()
-        removed = RemovedNames(fleet, clock, lambda state: withdrawn_on(self.pods.get(state)))
+        slices = self._slices = Slices(clock)
+        removed = RemovedNames(fleet, clock, slices, lambda each: withdrawn_on(self.pods.get(each)))
         self.retirement = Retirement(declarations, removed)
         self.failures = Failures(clock.now, rng)
         self.tally = Tally()
@@ -109,8 +110,7 @@ class Loader:
         self.pods: dict[PodState, PodLoads] = {}
         """The pods that could be loaded."""
         self._outcomes = Outcomes(calls, self.failures, clock.now, rng)
-        self._slices = Slices(clock)
-        self.surveys = Surveys(fleet, clock, self._slices)
+        self.surveys = Surveys(fleet, clock, slices)
         """How far the fleet is as declared."""
         self._dispatch = Dispatch(
             calls,
@@ -301,7 +301,7 @@ class Loader:
         self._is_stale = True
 
     def _derive(self, pod: PodLoads) -> None:
-        """Find out again what is missing on a pod, at the end of a call that is under way."""
+        """Find out again what is missing on a pod. If a call is under way, that is at its end."""
         if pod.call is not None:
             pod.catalog = None
             return
@@ -344,7 +344,7 @@ class Loader:
             self._slices.do(self._make_plan())
 
     def _rest(self) -> None:
-        """Start no more calls."""
+        """Start no more calls, and let withdrawn adapters serve again."""
         self._dispatch.clear()
         for pod in self.pods.values():
             if pod.call is None:

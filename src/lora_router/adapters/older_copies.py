@@ -5,10 +5,10 @@ only when the declared version serves, and that needs a place. So where host mem
 declared version gets the place of an older copy, and nobody else does.
 """
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container
 
 from lora_router.adapters.capacity import room_of
-from lora_router.adapters.declared import VERSION_MARK, DeclaredAdapter
+from lora_router.adapters.declared import DeclaredAdapter, plain_name
 from lora_router.adapters.pod_plan import PodPlan
 
 
@@ -24,11 +24,10 @@ class OlderCopies:
         self._on: dict[PodPlan, tuple[str, ...]] = {}
         """By pod: the successors of its older copies."""
 
-    def declare(self, adapters: Iterable[DeclaredAdapter]) -> None:
-        """Note some of the declared adapters."""
-        for adapter in adapters:
-            is_only = adapter.share >= 100 and adapter.name not in self._successors
-            self._successors[adapter.name] = adapter.served_name if is_only else ""
+    def declare(self, adapter: DeclaredAdapter) -> None:
+        """Note one of the declared adapters."""
+        is_only = adapter.share >= 100 and adapter.name not in self._successors
+        self._successors[adapter.name] = adapter.served_name if is_only else ""
 
     def forget_declared(self) -> None:
         """Forget all declared adapters, because they are noted anew."""
@@ -47,7 +46,7 @@ class OlderCopies:
                 del self._plans[served]
         plan.room = room_of(plan.state, declared) - len(plan.adapters)
         older = (name for name in plan.state.adapters if name not in declared)
-        names = (self._successors.get(name.partition(VERSION_MARK)[0], "") for name in older)
+        names = (self._successors.get(plain_name(name), "") for name in older)
         found = {served: None for served in names if served}
         for served in found:
             self._plans.setdefault(served, {})[plan] = None

@@ -138,7 +138,7 @@ class PlaceSearch:
         names: set[str] = set()
         for number, adapter in enumerate(self._declared):
             names.add(adapter.served_name)
-            self._older.declare((adapter,))
+            self._older.declare(adapter)
             if number % _NAMES_AT_ONCE == _NAMES_AT_ONCE - 1:
                 yield
         self._plans = plans = []

@@ -12,7 +12,6 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.steps import Steps
 
 _PLACES_AT_ONCE = 1000
-_NAMES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ A name is forgotten once no pod lists it any more. From then on, an adapter of t
 somebody loads by hand, or with ``--lora-modules``, is left alone, as each one that nobody declares.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from itertools import islice
 
 from lora_router.adapters.declared import MAX_DECLARED
+from lora_router.adapters.slices import Slices, Work
 from lora_router.clock import Clock
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_state import PodState
@@ -19,24 +20,29 @@ _ROUNDS = 2
 """A name that is not found in so many rounds in a row is forgotten."""
 _PODS_AT_ONCE = 64
 _NAMES_AT_ONCE = 1024
-_PAUSE_SECONDS = 0.005
 
 
 class RemovedNames:
     """The names that pods should serve no longer. It forgets them by itself."""
 
     def __init__(
-        self, fleet: Fleet, clock: Clock, withdrawn: Callable[[PodState], Collection[str]]
+        self,
+        fleet: Fleet,
+        clock: Clock,
+        slices: Slices,
+        withdrawn: Callable[[PodState], Collection[str]],
     ) -> None:
         """Create it without names.
 
         Args:
             fleet: The pods, and what they list.
             clock: Timers.
+            slices: Does the rounds.
             withdrawn: Returns what a pod has, although the fleet does not list it.
         """
         self._fleet = fleet
         self._clock = clock
+        self._slices = slices
         self._withdrawn = withdrawn
         self._names: dict[str, int] = {}
         """By name: in how many rounds in a row it was not found."""
@@ -54,26 +60,18 @@ class RemovedNames:
         if len(self._names) > MAX_DECLARED:
             del self._names[next(iter(self._names))]
         if not self._is_looking:
-            self._is_looking = True
-            self._clock.call_later(ROUND_SECONDS, self._begin)
+            self._look_later()
 
     def discard(self, name: str) -> None:
         """Let pods serve a name again."""
         self._names.pop(name, None)
 
-    def _begin(self) -> None:
-        self._go_on(self._round())
-
-    def _go_on(self, looking: Iterator[None]) -> None:
-        """Do the next step of a round."""
-        if next(looking, self) is not self:
-            self._clock.call_later(_PAUSE_SECONDS, lambda: self._go_on(looking))
-            return
+    def _look_later(self) -> None:
         self._is_looking = bool(self._names)
         if self._is_looking:
-            self._clock.call_later(ROUND_SECONDS, self._begin)
+            self._clock.call_later(ROUND_SECONDS, lambda: self._slices.do(self._round()))
 
-    def _round(self) -> Iterator[None]:
+    def _round(self) -> Work:
         found: set[str] = set()
         states = tuple(self._fleet)
         for number, state in enumerate(states, 1):
@@ -91,3 +89,4 @@ class RemovedNames:
                 if rounds >= _ROUNDS:
                     del self._names[name]
             yield
+        self._look_later()

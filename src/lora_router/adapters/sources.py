@@ -44,7 +44,7 @@ _USUAL_PORTS = {"http": ":80", "https": ":443"}
 SOURCE_RULE = f"a path or URL of 1 to {MAX_SOURCE_LENGTH} printable characters"
 PREFIX_RULE = (
     "a path or URL of ASCII characters without '.' and '..' as segments, and without a backslash, "
-    "'%', '?', '#', '@' and white space, and no port without a host"
+    "'%', '?', '#', '@', white space, and a port that has no host"
 )
 
 

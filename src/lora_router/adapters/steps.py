@@ -28,12 +28,11 @@ REASONS: tuple[Reason, ...] = ("stall", "memory", "failing", "cannot-load", "unr
 URGENT = 3.0
 """A load that saves so many times the seconds of waiting that it costs is done at once."""
 IDLE_SECONDS = 30.0
-"""For how long the last copy of an older version, which is to be replaced, is withdrawn only if it
-has no requests. A higher value makes fewer requests wait, and lets some wait for longer for a new
-version."""
+"""While a version has been outdated for less than this, its last copy makes way only in a moment
+without requests. With a higher value, fewer requests wait, and a new version comes later."""
 DRAIN_SECONDS = 15.0
-"""For how long requests wait, for it or for what is to be loaded there, until those in flight have
-ended. Then it serves again."""
+"""How long an older version may take to end its requests while others wait. After that it serves
+again."""
 AT_ONCE = 4
 """Of so many copies of an older version, one is replaced at a time."""
 SERVING = 0.1
@@ -197,9 +196,7 @@ def _step_of_missing(
     wait: Wait | None = None
     ready_at = pod.budget.ready_at(now) if is_serving(pod, around) else now
     for name in islice(chain(_first_uses(pod), pod.missing), _LOOKS):
-        place = pod.missing.get(name)
-        if place is None:
-            continue
+        place = pod.missing[name]
         pause = _pause(pod, name, now, around)
         if pause is not None:
             wait = _sooner(wait, pause)

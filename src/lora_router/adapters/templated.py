@@ -17,11 +17,11 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import DeclaredAdapter, plain_name
+from lora_router.adapters.declared import TEMPLATE, DeclaredAdapter, plain_name
 from lora_router.adapters.list_difference import ListDifference
 from lora_router.adapters.listed_versions import ListedVersions
 from lora_router.adapters.sources import AllowedSources
-from lora_router.adapters.templates import ORIGIN, Template
+from lora_router.adapters.templates import Template
 from lora_router.clock import Clock
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
@@ -110,7 +110,7 @@ class Templated:
                 yield
         yield from self._declarations.replace_added(
             # Names that were asked for meanwhile are declared by the new templates already.
-            ORIGIN,
+            TEMPLATE,
             filter(None, (found.get(name) or self.find(name) for name in self._wanted_at)),
         )
         self._seen.clear()
@@ -132,7 +132,7 @@ class Templated:
             Whether it is declared, by a template or otherwise, and may wait for a load.
         """
         adapter = self._declarations.named(name)
-        if adapter is not None and adapter.origin != ORIGIN:
+        if adapter is not None and not adapter.is_templated:
             return True
         if not self.may_wait(name):
             return False
@@ -161,7 +161,7 @@ class Templated:
         if self._declarations.get(name) is not None:
             return False
         adapter = self.find(name)
-        if adapter is None or not self._declarations.add(ORIGIN, adapter):
+        if adapter is None or not self._declarations.add(TEMPLATE, adapter):
             return False
         self._wanted_at[name] = self._clock.now()
         if not self._is_tidying:
@@ -236,7 +236,7 @@ class Templated:
     def _forget(self, name: str) -> None:
         del self._wanted_at[name]
         self._waits_no_more(name)
-        self._declarations.discard(ORIGIN, name)
+        self._declarations.discard(TEMPLATE, name)
 
     def _waits_no_more(self, name: str) -> None:
         self._new.pop(name, None)

@@ -35,7 +35,6 @@ PATTERN_RULE = (
     f"1 to 256 characters, each '*', '/' or one of {NAME_CHARACTERS}, with 1 to {MAX_ASTERISKS} "
     "asterisks; '**', an empty segment, and a segment that begins with a dot are not allowed"
 )
-ORIGIN = TEMPLATE
 
 PATTERN_CHARACTERS = (
     r"(?:[A-Za-z0-9_~+=:*-][A-Za-z0-9._~+=:*-]*/)*[A-Za-z0-9_~+=:*-][A-Za-z0-9._~+=:*-]*"
@@ -78,7 +77,7 @@ def check_template_source(source: str, allowed: AllowedSources) -> None:
         raise SourceError(f"must contain {PLACEHOLDER} in its path, and no other braces")
     if host is not None and PLACEHOLDER in host[0]:
         raise SourceError(f"must not contain {PLACEHOLDER} before its path")
-    allowed.check(filled, ORIGIN)
+    allowed.check(filled, TEMPLATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +110,10 @@ class Template:
             return None
         source = self.source.replace(PLACEHOLDER, name)
         try:
-            allowed.check(source, ORIGIN)
+            allowed.check(source, TEMPLATE)
         except SourceError:
             return None
-        return DeclaredAdapter(name, self.base_model, source, self.pods, origin=ORIGIN)
+        return DeclaredAdapter(name, self.base_model, source, self.pods, origin=TEMPLATE)
 
 
 def _matches(name: str, pattern: str) -> bool:

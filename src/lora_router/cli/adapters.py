@@ -106,7 +106,7 @@ def load(
 def unload(
     name: Name, config: ConfigFile = None, admin: Admin = None, token_file: TokenFile = None
 ) -> None:
-    """Unload an adapter that no file and no resource declares from all pods."""
+    """Unload from all pods an adapter that no file and no resource declares."""
     _order({"action": "unload", "name": name}, config, admin, token_file)
 
 

@@ -5,13 +5,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import typer
 
 if TYPE_CHECKING:  # Reading settings takes half a second to import, and --help needs none.
     from lora_router.config.sources import LoadedSettings
+
+_Number = TypeVar("_Number", int, float)
 
 
 def complete_algorithm(incomplete: str) -> Iterator[str]:
@@ -67,17 +69,7 @@ def whole(least: int | None = None, most: int | None = None) -> Callable[[object
         least: The smallest one.
         most: The largest one.
     """
-
-    def read(value: object) -> int:
-        try:
-            found: int | None = int(str(value))
-        except ValueError:
-            found = None
-        if found is None or not _is_within(found, least, most):
-            raise typer.BadParameter(f"must be a whole number{_bounds(least, most)}, not {value!r}")
-        return found
-
-    return read
+    return _parser(int, "a whole number", least, most)
 
 
 def number(least: float | None = None, most: float | None = None) -> Callable[[object], float]:
@@ -87,17 +79,22 @@ def number(least: float | None = None, most: float | None = None) -> Callable[[o
         least: The smallest one.
         most: The largest one.
     """
+    return _parser(float, "a number", least, most)
 
-    def read(value: object) -> float:
+
+def _parser(
+    read: Callable[[str], _Number], kind: str, least: float | None, most: float | None
+) -> Callable[[object], _Number]:
+    def parse(value: object) -> _Number:
         try:
-            found: float | None = float(str(value))
+            found: _Number | None = read(str(value))
         except ValueError:
             found = None
         if found is None or not _is_within(found, least, most):
-            raise typer.BadParameter(f"must be a number{_bounds(least, most)}, not {value!r}")
+            raise typer.BadParameter(f"must be {kind}{_bounds(least, most)}, not {value!r}")
         return found
 
-    return read
+    return parse
 
 
 def _is_within(found: float, least: float | None, most: float | None) -> bool:

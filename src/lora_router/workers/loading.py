@@ -13,7 +13,7 @@ from lora_router.adapter_assembly import DeclaredParts
 from lora_router.adapters.declared import DeclaredAdapter, plain_name
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.first_use import FirstUse
-from lora_router.adapters.templates import ORIGIN, Template
+from lora_router.adapters.templates import Template
 from lora_router.debug.slices import in_slices
 from lora_router.discovery.adapters_list import AdaptersList
 from lora_router.fleet.fleet import Fleet
@@ -131,7 +131,7 @@ class AdaptersOfCrew:
     def _now(self) -> tuple[tuple[DeclaredAdapter, ...], tuple[Template, ...]]:
         declared = self._declared
         # Workers declare those of templates themselves, when they are asked for.
-        adapters = tuple(each for each in declared.declarations if each.origin != ORIGIN)
+        adapters = tuple(each for each in declared.declarations if not each.is_templated)
         return adapters, tuple(declared.templated.templates)
 
 

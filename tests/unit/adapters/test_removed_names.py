@@ -5,6 +5,7 @@ import pytest
 from lora_router.adapters.declared import MAX_DECLARED
 from lora_router.adapters.orders import Orders
 from lora_router.adapters.removed_names import RemovedNames
+from lora_router.adapters.slices import Slices
 from lora_router.adapters.sources import AllowedSources
 from lora_router.fleet.fleet import Fleet
 from tests.fleet import ManualClock
@@ -75,7 +76,8 @@ def test_a_name_is_remembered_while_the_fleet_is_empty_and_a_pod_is_away_for_a_m
 
 
 def test_how_many_names_are_remembered_is_bounded() -> None:
-    removed = RemovedNames(Fleet(), ManualClock(), lambda _: ())
+    clock = ManualClock()
+    removed = RemovedNames(Fleet(), clock, Slices(clock), lambda _: ())
     for number in range(MAX_DECLARED + 5):
         removed.add(f"a{number}")
     assert len(removed) == MAX_DECLARED

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, KeysView
 
 from lora_router.adapters.declarations import Declarations
-from lora_router.adapters.declared import DeclaredAdapter
+from lora_router.adapters.declared import TEMPLATE, DeclaredAdapter
 from lora_router.adapters.sources import AllowedSources
 from lora_router.adapters.templated import Templated
-from lora_router.adapters.templates import ORIGIN, Template
+from lora_router.adapters.templates import Template
 from lora_router.adapters.versions import Versions
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.fleet import Fleet
@@ -67,7 +67,7 @@ def test_names_of_templates_are_found_in_it_once_and_again_after_its_pods_have_l
     assert adapters.looked_through == 1
 
     listed(fleet, "another")
-    all_at_once(declarations.replace_added(ORIGIN, ()))
+    all_at_once(declarations.replace_added(TEMPLATE, ()))
     adapters = listed(fleet, "tenant-1", "tenant-2")
     clock.advance(0.5)
     assert [adapter.name for adapter in declarations] == ["tenant-1", "tenant-2"]
