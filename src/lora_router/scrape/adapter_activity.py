@@ -6,10 +6,10 @@ its labels are read. The number of slots is the same in all of them, so it is re
 can be believed.
 
 With several API server processes, vLLM merges their pages by adding the values. A series that
-several of them wrote then has a sum of Unix times. Its time is lost, and the newest of the other
-series may be days old. Each process also lists only the adapters of its own requests. So such a
-page states slots and names no adapters: what is in flight is known from routers, as for an engine
-that names no adapters.
+several of them wrote then has a sum of Unix times, which is no time, and is ignored. The newest of
+the other series may be days old. It describes the present only if it was written lately: while
+requests run, a process writes one in each step. Otherwise such a page states slots and names no
+adapters: what is in flight is known from routers, as for an engine that names no adapters.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,9 @@ _LONGEST_SLOTS = 20
 _LATEST = 1.5
 """The latest Unix time, as a multiple of the router's own. A sum of two or more is above. The times
 of a clock that is days ahead are below, and the newest of them is the newest."""
+_FRESH_SECONDS = 60.0
+"""Where times are lost, the newest one that is left counts if it is at most this far from the
+router's own. A lower value loses the names of pods whose clock differs."""
 _MOST_PROCESSES = 1000
 """A value above the sum of so many Unix times is none, and says nothing of the page."""
 
@@ -67,6 +70,11 @@ class ActivityLines:
         """The line whose labels are read. ``None``: there is none."""
         return self._first if self._newest is None else self._newest
 
+    @property
+    def _is_present(self) -> bool:
+        """Whether the newest line describes the present, unless the server is idle."""
+        return not self._is_merged or abs(self._time - self._wall_now) <= _FRESH_SECONDS
+
     def read(self, labels: Mapping[str, str], *, is_idle: bool) -> LoraActivity:
         """Return what the line says.
 
@@ -81,7 +89,7 @@ class ActivityLines:
         """
         running = _adapters(labels.get("running_lora_adapters", ""))
         waiting = _adapters(labels.get("waiting_lora_adapters", ""))
-        if is_idle or self._is_merged or self._newest is None:
+        if is_idle or self._newest is None or not self._is_present:
             running = waiting = frozenset()
         return LoraActivity(slots_in(labels.get("max_lora", "")), running, waiting, self._time)
 

@@ -82,7 +82,8 @@ def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:
         waiting=_names(newest.labels.get("waiting_lora_adapters", "")),
         updated_at=float(newest.value) if believable else 0.0,
     )
-    if is_merged or is_idle or not believable:
+    is_old = is_merged and abs(activity.updated_at - wall_now) > 60
+    if is_old or is_idle or not believable:
         return replace(activity, running=frozenset(), waiting=frozenset())
     return activity
 

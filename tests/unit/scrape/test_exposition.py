@@ -137,13 +137,18 @@ class TestNewestSeries:
 
         assert lora_of(page).active == {"a1", "a2"}
 
-    @pytest.mark.parametrize("age", [0, 5, 86_400])
-    def test_a_page_with_sums_of_times_names_no_adapters(self, age: float) -> None:
-        """With several API servers, vLLM merges pages by adding the values.
+    @pytest.mark.parametrize("age", [0, 5, -5, 59])
+    def test_a_sum_of_two_times_is_no_time(self, age: float) -> None:
+        """With several API servers, vLLM merges pages by adding the values."""
+        page = series("", "", 2 * NOW - 9) + series("a1,a2", "a1,a2", NOW - age)
 
-        The series that only one of them wrote is not the present, however new it is: the others may
-        have written the sums later.
-        """
+        assert lora_of(page).active == {"a1", "a2"}
+
+    @pytest.mark.parametrize("age", [61, 86_400, -3600])
+    def test_of_times_of_which_some_are_lost_only_a_fresh_one_is_the_present(
+        self, age: float
+    ) -> None:
+        """The others may have been written since."""
         page = series("", "", 2 * NOW - 9) + series("a1,a2", "a1,a2", NOW - age)
 
         assert lora_of(page) == LoraActivity(2, frozenset(), frozenset(), NOW - age)
