@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lora_router.adapters.declared import DeclaredAdapter
-from lora_router.discovery import model_adapters
+from lora_router.discovery import followed_namespaces, model_adapters
 from lora_router.discovery.kubernetes_api import ApiError, Credentials
 from lora_router.discovery.model_adapter_object import AIBRIX_FINALIZER, ModelAdapterObject
 from lora_router.discovery.model_adapter_record import Key
@@ -46,11 +46,20 @@ class Site:
                 await asyncio.sleep(0.001)
         return [each.name for each in self.declared or ()]
 
+    async def lose(self, event: Lost, namespace: str = "ml") -> None:
+        """Hand on a failure."""
+        queue = self.events[namespace]
+        await queue.put(event)
+        # The second one is taken when the first one has been applied.
+        await queue.put(event)
+        async with asyncio.timeout(60):
+            await queue.join()
+
     async def change(self, *objects: ModelAdapterObject, exists: bool = True) -> list[str]:
         return await self.put(Changed(tuple((each, exists) for each in objects)))
 
     def _is_listed(self) -> bool:
-        return all(scope.listed for scope in self.resources._scopes)
+        return self.resources._scopes.are_read
 
     def shown(self) -> dict[str, Any]:
         shown = self.resources.status()["model_adapters"]
@@ -103,6 +112,42 @@ async def test_nothing_is_declared_before_all_namespaces_were_listed(
         assert site.declared is None
         old = model_adapter("old", namespace="more", created="2026-01-01")
         assert await site.put(Listed((old,)), "more") == ["old", "a"]
+
+
+async def test_a_namespace_that_cannot_be_read_withholds_only_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forbidden = Lost(ApiError("forbidden", "status 403: no"), 0.1)
+    async with following(monkeypatch, "ml", "gone") as site:
+        await site.put(Listed((model_adapter("a"),)))
+        await site.lose(forbidden, "gone")
+        assert site.declared is None
+        assert site.resources.unread() == "the ModelAdapters have not been read yet"
+
+        monkeypatch.setattr(followed_namespaces, "REFUSED_SECONDS", 0.0)
+        await site.lose(forbidden, "gone")
+        assert await site.put(Alive()) == ["a"]
+        assert site.resources.unread() is None
+        assert site.shown()["unread_namespaces"] == {"gone": "status 403: no"}
+        line = "ModelAdapters of namespace gone cannot be read; the others are used without them"
+        assert caplog.text.count(line) == 1
+
+        back = model_adapter("back", namespace="gone", created="2026-01-01")
+        assert await site.put(Listed((back,)), "gone") == ["back", "a"]
+        assert "unread_namespaces" not in site.shown()
+
+
+async def test_a_router_that_was_refused_everywhere_stays_ready_when_one_namespace_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbidden = Lost(ApiError("forbidden", "status 403: no"), 0.1)
+    async with following(monkeypatch, "ml", "more") as site:
+        await site.lose(forbidden)
+        assert site.resources.unread() is not None
+        await site.lose(forbidden, "more")
+        assert site.resources.unread() is None
+        await site.put(Listed((model_adapter("a"),)))
+        assert site.resources.unread() is None
 
 
 async def test_one_that_cannot_be_used_does_not_hide_the_others(
