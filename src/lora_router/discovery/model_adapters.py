@@ -5,6 +5,8 @@ Rules:
 - A resource that is being deleted declares nothing: its adapter is unloaded at once. The router
   neither sets nor removes a finalizer, so it never holds up a deletion.
 - If two resources declare the same adapter, the older one counts.
+- Of more than ``MAX_DECLARED``, the oldest count, in whatever order they were read. As many more
+  are known, and take the place of those that are deleted.
 - If a resource becomes invalid, what it declared before stays in use.
 - While the API server cannot be reached, the last known resources stay in use.
 - Nothing is declared before every namespace was listed: of two resources with one name, the older
@@ -216,15 +218,20 @@ class ModelAdapters:
     def _put_one(self, found: ModelAdapterObject) -> None:
         key = _key(found)
         known = self._records.get(key)
-        if known is None and len(self._records) >= MAX_DECLARED:
-            line = "more than %d ModelAdapters; %s and others are not used"
-            self._limit.log(log, logging.WARNING, "many", line, MAX_DECLARED, key)
-            return
         record = next_record(known, found, self._options.allowed, self._options.manager)
         if known is None or known.created != record.created:
             self._forget(key)
             insort(self._order, (record.created, key))
         self._records[key] = record
+        if known is None and len(self._records) > MAX_DECLARED:
+            newest = self._order[-1][1]
+            line = "more than %d ModelAdapters; %s and others are not used"
+            self._limit.log(log, logging.WARNING, "many", line, MAX_DECLARED, newest)
+            if len(self._records) > 2 * MAX_DECLARED:
+                # Only a new list brings it back.
+                self._remove(newest)
+                if newest == key:
+                    return
         if known is None or record.declares != known.declares:
             self._stale.set()
         problem = record.translation.problem
@@ -270,6 +277,8 @@ class ModelAdapters:
             record = self._records.get(key)
             if record is not None and (adapter := record.declares) is not None:
                 found.append(adapter)
+                if len(found) == MAX_DECLARED:
+                    break
             if number % _COLLECTED_AT_ONCE == 0:
                 await asyncio.sleep(0)  # Requests take precedence.
         return found

@@ -253,3 +253,28 @@ async def test_there_are_no_more_resources_than_adapters_may_be_declared(
         listed = Listed(tuple(model_adapter(name) for name in "abc"))
         assert await site.put(listed) == ["a", "b"]
         assert "more than 2 ModelAdapters; ml/c and others are not used" in caplog.text
+
+
+async def test_the_oldest_count_and_others_take_the_place_of_those_that_are_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_adapters, "MAX_DECLARED", 2)
+    newest_first = [
+        model_adapter(name, created=f"2026-01-0{9 - day}") for day, name in enumerate("abcd")
+    ]
+    _a, b, c, d = newest_first
+    async with following(monkeypatch) as site:
+        assert await site.put(Listed(tuple(newest_first))) == ["d", "c"]
+        assert await site.change(d, exists=False) == ["c", "b"]
+        assert await site.change(model_adapter("new", created="2026-02-01")) == ["c", "b"]
+        assert await site.change(b, c, exists=False) == ["a", "new"]
+
+
+async def test_so_many_more_are_known_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_adapters, "MAX_DECLARED", 2)
+    async with following(monkeypatch) as site:
+        many = (model_adapter(str(each), created=f"2026-01-0{9 - each}") for each in range(9))
+        assert await site.put(Listed(tuple(many))) == ["8", "7"]
+        assert [each.key.name for each in site.resources] == ["8", "7", "6", "5"]
+        await site.change(model_adapter("later", created="2026-02-01"))
+        assert len(site.resources) == 4
