@@ -34,9 +34,9 @@ class Followed:
 def test_all_namespaces_are_waited_for() -> None:
     followed = Followed("a", "b")
     followed.list("a")
-    assert not followed.all.are_read
+    before = followed.all.are_read
     followed.list("b")
-    assert followed.all.are_read
+    assert (before, followed.all.are_read) == (False, True)
     assert followed.all.left_out == {}
 
 
@@ -54,9 +54,9 @@ def test_one_that_cannot_be_read_is_left_out_after_a_while(error: ApiError, seco
     followed.list("a")
     assert not followed.fail("b", error)
     assert not followed.fail("b", error, after=seconds - 0.1)
-    assert not followed.all.are_read
+    before = followed.all.are_read
     assert followed.fail("b", error, after=0.1)
-    assert followed.all.are_read
+    assert (before, followed.all.are_read) == (False, True)
     assert followed.all.left_out == {"b": str(error)}
     assert not followed.fail("b", error, after=60.0), "it is left out once"
 

@@ -13,19 +13,19 @@ from lora_router.discovery.endpoint_slices import Slice
 from lora_router.discovery.kubernetes_api import ApiError, Credentials
 from lora_router.discovery.resource_list import ResourceList, ResourceQuery
 from lora_router.supervision import cancel
-from tests.unit.discovery.api_server import ApiServer
+from tests.unit.discovery.api_server import ApiServer, Document
 
 PATH = "/apis/discovery.k8s.io/v1/namespaces/ml/endpointslices"
 QUERY = ResourceQuery("discovery.k8s.io", "v1", "endpointslices", "ml")
-GONE = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
-CHANGE = {"type": "MODIFIED", "object": {}}
-BOOKMARK = {"type": "BOOKMARK", "object": {}}
+GONE: Document = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+CHANGE: Document = {"type": "MODIFIED", "object": {}}
+BOOKMARK: Document = {"type": "BOOKMARK", "object": {}}
 
 
 class HastyServer(ApiServer):
     """Ends each watch at once, after the same events."""
 
-    def __init__(self, *events: dict[str, object]) -> None:
+    def __init__(self, *events: Document) -> None:
         super().__init__()
         self.items[PATH] = []
         self._lines = b"".join(json.dumps(each).encode() + b"\n" for each in events)
@@ -73,7 +73,7 @@ async def following(server: ApiServer, folder: Path) -> AsyncIterator[Followed]:
     ids=["nothing", "bookmark", "gone", "bookmark-gone"],
 )
 async def test_watches_that_end_at_once_are_failures_with_growing_pauses(
-    tmp_path: Path, events: tuple[dict[str, object], ...], cause: str
+    tmp_path: Path, events: tuple[Document, ...], cause: str
 ) -> None:
     async with following(HastyServer(*events), tmp_path) as followed:
         await asyncio.sleep(1.5)

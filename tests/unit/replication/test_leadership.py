@@ -406,7 +406,7 @@ def test_claims_that_are_always_refused_are_failures_with_growing_pauses(cause: 
         router = Router(server, "a")
         refusals = []
 
-        def refuse(_claim: Claim, _over: Lease | None) -> Lease:
+        def refuse(claim: Claim, over: Lease | None) -> Lease:
             refusals.append(now())
             raise ApiError(cause, "status 404: namespaces not found")
 
