@@ -176,6 +176,12 @@ _KNOWLEDGE = Row(
             alerts=("LoraRouterPodsUnconfirmed",),
         ),
         Panel(
+            "Namespaces that cannot be read",
+            "Namespaces that the router could not read since its start, and whose pods it does not "
+            "know. `/readyz` names them (docs/kubernetes.md). Empty without Kubernetes.",
+            (Query("lora_router_unread_namespaces{$routers}", "{{instance}}"),),
+        ),
+        Panel(
             "Discovery",
             "Events of pods from the API server, and failures to list or watch them.",
             (

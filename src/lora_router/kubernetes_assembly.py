@@ -70,6 +70,11 @@ def make_kubernetes_discovery(
         "Seconds since the Kubernetes API server last confirmed the list of pods.",
         lambda: pods.age,
     )
+    telemetry.add_gauge(
+        "lora_router_unread_namespaces",
+        "Namespaces that could not be read since the start. The router works without their pods.",
+        lambda: len(pods.left_out),
+    )
     if pool is None:
         return pods
     query = pool_query(*pool, settings.inference_pool_group)

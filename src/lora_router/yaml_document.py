@@ -5,6 +5,9 @@ a reader fail or run out of memory: numbers with thousands of digits, dates in m
 tags, aliases that expand to billions of nodes, deep nesting. Each of them raises
 ``YamlDocumentError`` with its line.
 
+YAML 1.1 takes ``010`` for 8, ``1:30`` for 90, and ``0x1F`` for 31. Where text is meant, as in
+labels and versions, a ``WrittenNumber`` still has what was written.
+
 The document is built from the parser's events, not from a tree of nodes: the limits hold while the
 document is read, and a pods file with 20,000 pods takes 0.9 s of CPU instead of 3.7 s with
 ``yaml.CSafeLoader``. libyaml is used if PyYAML was built with it.
@@ -15,6 +18,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self, TypeGuard
 
 import yaml
 from yaml.constructor import SafeConstructor
@@ -62,6 +66,27 @@ class YamlDocumentError(ValueError):
         if line is not None and column is not None:
             where = f"line {line}, column {column}: "
         super().__init__(where + problem)
+
+
+class WrittenNumber(int):
+    """An integer that was not written in plain decimal digits. ``str`` returns what was written."""
+
+    written: str
+
+    @classmethod
+    def of(cls, value: int, written: str) -> Self:
+        """Return a number with its text."""
+        number = cls(value)
+        number.written = written
+        return number
+
+    def __repr__(self) -> str:
+        return self.written
+
+
+def is_whole_number(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer, and not a boolean."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -302,7 +327,10 @@ class _Builder:
                 "text",
             )
         try:
-            return read(_constructor, ScalarNode(tag, text))
+            value = read(_constructor, ScalarNode(tag, text))
+            if type(value) is int and str(value) != text:
+                return WrittenNumber.of(value, text)
+            return value
         except Exception as error:
             # PyYAML raises ValueError, KeyError, AttributeError and others for bad scalars.
             why = f": {error}" if type(error) is ValueError else ""

@@ -10,7 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lora_router import yaml_document
-from lora_router.yaml_document import YamlDocumentError, parse_yaml, read_file
+from lora_router.yaml_document import (
+    WrittenNumber,
+    YamlDocumentError,
+    is_whole_number,
+    parse_yaml,
+    read_file,
+)
 
 
 def test_a_document_is_read() -> None:
@@ -41,6 +47,29 @@ def test_a_document_is_read() -> None:
         "models": ["base", "sql lora"],
         "about": "two lines\n",
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("010", 8), ("0x1F", 31), ("0b11", 3), ("1_000", 1000), ("1:30", 90), ("+5", 5), ("-0", 0)],
+)
+def test_a_number_still_has_what_was_written(written: str, value: int) -> None:
+    document = parse_yaml(f"[{written}]")
+    assert document == [value] == yaml.safe_load(f"[{written}]")
+    assert isinstance(document, list)
+    assert isinstance(document[0], WrittenNumber)
+    assert (str(document[0]), f"{document[0]}", repr(document)) == (
+        written,
+        written,
+        f"[{written}]",
+    )
+
+
+def test_plain_numbers_are_integers_and_booleans_are_none() -> None:
+    document = parse_yaml("[8, 0, -12, true]")
+    assert isinstance(document, list)
+    assert [type(each) for each in document] == [int, int, int, bool]
+    assert [is_whole_number(each) for each in document] == [True, True, True, False]
 
 
 def test_an_empty_document_is_none() -> None:

@@ -53,6 +53,7 @@ class HealthSettings(BaseModel):
     )
     outlier_probe: bool = Field(
         True,
-        description="Whether the router sends a completion of one token to an ejected pod, to "
-        "find out whether it answers again. Otherwise a client's request is the probe.",
+        description="Whether the router sends a completion of one token, or an embedding, to an "
+        "ejected pod, to find out whether it answers again. Otherwise a client's request is the "
+        "probe.",
     )

@@ -23,7 +23,7 @@ from lora_router.adapters.templates import (
     is_pattern,
 )
 from lora_router.routing.selector import SelectorError, parse_selector
-from lora_router.yaml_document import YamlDocumentError, parse_yaml
+from lora_router.yaml_document import YamlDocumentError, is_whole_number, parse_yaml
 
 MAX_COPIES = 10_000
 """Copies of one adapter. A fleet has no more pods."""
@@ -113,7 +113,7 @@ def _adapter(number: int, entry: object, allowed: AllowedSources) -> DeclaredAda
     if not isinstance(pinned, bool):
         raise AdaptersFileError(f"{where}: pinned={_shown(pinned)}: must be true or false")
     share = values.get("share", MAX_SHARE)
-    if type(share) is not int or not 0 <= share <= MAX_SHARE:
+    if not is_whole_number(share) or not 0 <= share <= MAX_SHARE:
         raise AdaptersFileError(
             f"{where}: share={_shown(share)}: must be a whole number from 0 to {MAX_SHARE}"
         )
@@ -124,7 +124,7 @@ def _adapter(number: int, entry: object, allowed: AllowedSources) -> DeclaredAda
         _pods(where, values.get("pods")),
         pinned,
         _version(where, values.get("version", "")),
-        share,
+        int(share),
         _aliases(where, values.get("aliases", []), name),
     )
 
@@ -214,14 +214,15 @@ def _pods(where: str, value: object) -> WantedPods:
 def _copies(value: object) -> WantedPods | None:
     if value == "all":
         return WantedPods(everywhere=True)
-    if type(value) is int and 0 < value <= MAX_COPIES:
-        return WantedPods(copies=value)
+    if is_whole_number(value) and 0 < value <= MAX_COPIES:
+        return WantedPods(copies=int(value))
     return None
 
 
 def _version(where: str, value: object) -> str:
-    # YAML reads `version: 2` as a number. It reads 1.10 as 1.1, so that must be quoted.
-    version = str(value) if type(value) is int else value
+    # YAML reads `version: 2` as a number, and 010 as 8: the version is what was written. It reads
+    # 1.10 as 1.1, so that must be quoted.
+    version = str(value) if is_whole_number(value) else value
     if version == "" or (is_name(version) and isinstance(version, str)):
         return str(version)
     raise AdaptersFileError(

@@ -2,6 +2,7 @@
 
 from lora_router.discovery.server_options import MAX_SIZE
 from lora_router.fleet.lora_spec import UNLIMITED, UNLIMITED_WORD
+from lora_router.yaml_document import is_whole_number
 
 SIZE_RULE = f"a number of adapters from 1 to {MAX_SIZE}, or {UNLIMITED_WORD}"
 
@@ -12,6 +13,6 @@ def read_size(value: object) -> int | None:
         return UNLIMITED
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 7:
         value = int(value)
-    if type(value) is int and 1 <= value <= MAX_SIZE:
-        return value
+    if is_whole_number(value) and 1 <= value <= MAX_SIZE:
+        return int(value)
     return None

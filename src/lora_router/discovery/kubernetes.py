@@ -1,6 +1,7 @@
 """Discovery of pods through the Kubernetes API.
 
 While the API server cannot be reached, the last known pods stay in use and their age is reported.
+A namespace that cannot be read keeps the others waiting only for a while (``followed_namespaces``).
 A pod receives new requests while it is Ready, has an IP and is not being deleted.
 """
 
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from lora_router.counted import counted
 from lora_router.discovery.fleet_update import PODS_AT_ONCE, update_fleet
+from lora_router.discovery.followed_namespaces import FollowedNamespace, FollowedNamespaces
 from lora_router.discovery.kubernetes_api import (
     ApiError,
     Credentials,
@@ -89,7 +91,9 @@ class KubernetesPods:
         self._supervisor = supervisor or Supervisor()
         self._limit = LogLimit(10.0, burst=50, clock=clock)
         self._clock = clock
-        self._scopes = [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)]
+        self._scopes = FollowedNamespaces(
+            [_Scope(namespace, clock()) for namespace in options.namespaces or (None,)], clock
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._synced = asyncio.Event()
 
@@ -97,15 +101,22 @@ class KubernetesPods:
     def age(self) -> float:
         """Seconds since the API server last confirmed the pods.
 
-        With several namespaces, the longest of their times. Up to ``watch_seconds`` is normal.
+        With several namespaces, the longest of their times. Up to ``watch_seconds`` is normal. One
+        that is left out has no pods to confirm.
         """
         now = self._clock()
-        return max(now - scope.heard for scope in self._scopes)
+        return max(now - scope.heard for scope in self._scopes if not scope.is_left_out)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The namespaces that the router goes on without, and why they cannot be read."""
+        return self._scopes.left_out
 
     @property
     def last_error(self) -> str | None:
         """Why pods cannot be followed at the moment, or ``None``."""
-        return next((scope.error for scope in self._scopes if scope.error is not None), None)
+        failing = (scope for scope in self._scopes if scope.error is not None)
+        return next((f"{scope}: {scope.error}" for scope in failing), None)
 
     def refresh(self) -> None:
         """Do nothing: the API server reports changes."""
@@ -116,6 +127,8 @@ class KubernetesPods:
         status: dict[str, object] = {"discovery": "kubernetes", "pods_age_seconds": age}
         if self.last_error is not None:
             status["discovery_error"] = self.last_error
+        if self.left_out:
+            status["unread_namespaces"] = self.left_out
         return status
 
     async def start(self) -> None:
@@ -157,7 +170,7 @@ class KubernetesPods:
         await cancel(tasks)
 
     async def synced(self) -> None:
-        """Wait until the pods of every namespace have been listed once."""
+        """Wait until the pods of every namespace have been listed once, or it is left out."""
         await self._synced.wait()
 
     def _follow_all(self) -> None:
@@ -204,7 +217,6 @@ class KubernetesPods:
                 await asyncio.sleep(0)  # Requests take precedence.
         self._observer.pod_events("listed", len(objects))
         first = not scope.listed
-        scope.listed = True
         gone = dict.fromkeys(scope.names.keys() - found.keys(), ())
         for name in scope.problems.keys() - found.keys():
             del scope.problems[name]
@@ -214,7 +226,12 @@ class KubernetesPods:
                 "%s: %s, %d of them ready", scope, counted(len(pods), "pod"), _count_ready(pods)
             )
         await self._apply(scope, {**gone, **found}, quiet=first)
-        if all(other.listed for other in self._scopes):
+        # Only now: another namespace may be read, or left out, while this list is applied.
+        self._scopes.was_listed(scope)
+        self._check_read()
+
+    def _check_read(self) -> None:
+        if self._scopes.are_read:
             self._fleet.synced = True
             self._synced.set()
 
@@ -303,26 +320,25 @@ class KubernetesPods:
                 retry_seconds,
                 error,
             )
-        scope.error = f"{scope}: {error}"
+        scope.error = str(error)
+        if self._scopes.failed(scope, error):
+            line = "%s cannot be read, and its pods are missing; the others are used without it: %s"
+            log.warning(line, scope, error)
+            self._check_read()
 
 
-class _Scope:
-    """What one watch covers, and its state."""
+class _Scope(FollowedNamespace):
+    """What one watch covers, and its pods."""
 
     def __init__(self, namespace: str | None, now: float) -> None:
-        self.namespace = namespace
+        super().__init__(namespace)
         self.pods: dict[str, Pod] = {}
         """By their names in the fleet."""
         self.names: dict[str, set[str]] = {}
         """By the name of the object: those of its pods in the fleet."""
         self.problems: dict[str, tuple[str, ...]] = {}
         """By the name of the object: the problems of its labels that have been logged."""
-        self.listed = False
         self.heard = now
-        self.error: str | None = None
-
-    def __str__(self) -> str:
-        return "all namespaces" if self.namespace is None else f"namespace {self.namespace}"
 
 
 def _count_ready(pods: Iterable[Pod]) -> int:

@@ -5,8 +5,12 @@ Rules:
 - A resource that is being deleted declares nothing: its adapter is unloaded at once. The router
   neither sets nor removes a finalizer, so it never holds up a deletion.
 - If two resources declare the same adapter, the older one counts.
+- Of more than ``MAX_DECLARED``, the oldest count, in whatever order they were read. As many more
+  are known, and take the place of those that are deleted.
 - If a resource becomes invalid, what it declared before stays in use.
 - While the API server cannot be reached, the last known resources stay in use.
+- Nothing is declared before every namespace was listed: of two resources with one name, the older
+  one may be in the last. ``followed_namespaces`` says when one that cannot be read is left out.
 - AIBrix's own controller loads adapters as well. A resource that it works on while this router
   watches is left to it: the router declares nothing for it. The signs are that the controller adds
   its finalizer, or writes the status of a resource that has the finalizer. A resource that only has
@@ -26,6 +30,7 @@ from kubernetes.aio.client.api.custom_objects_api import CustomObjectsApi
 
 from lora_router.adapters.declared import MAX_DECLARED, DeclaredAdapter
 from lora_router.adapters.sources import AllowedSources
+from lora_router.discovery.followed_namespaces import FollowedNamespace, FollowedNamespaces
 from lora_router.discovery.kubernetes_api import ApiError, Call, Credentials, KubernetesApi
 from lora_router.discovery.model_adapter_object import (
     GROUP,
@@ -96,7 +101,11 @@ class ModelAdapters:
         self._options = options
         self._declare = declare
         self._supervisor = supervisor
-        self._scopes = [_Scope(namespace) for namespace in options.namespaces or (None,)]
+        self._scopes = FollowedNamespaces(
+            [_Scope(namespace) for namespace in options.namespaces or (None,)], clock
+        )
+        self._is_read = False
+        """Whether there is no more to wait for. Once it is so, it stays so."""
         self._records: dict[Key, ModelAdapter] = {}
         self._order: list[tuple[str, Key]] = []
         """All of them, the oldest first. Times in RFC 3339 of one zone sort as text."""
@@ -131,11 +140,9 @@ class ModelAdapters:
     def unread(self) -> str | None:
         """Return why a router should not get requests yet, or ``None``.
 
-        An API server that refuses does not keep it waiting: pods list what they have loaded.
+        An API server that refuses all does not keep it waiting: pods list what they have loaded.
         """
-        if any(not scope.listed and scope.error is None for scope in self._scopes):
-            return "the ModelAdapters have not been read yet"
-        return None
+        return None if self._is_read else "the ModelAdapters have not been read yet"
 
     def status(self) -> dict[str, object]:
         """Return the fields that ``/readyz`` shows."""
@@ -155,6 +162,8 @@ class ModelAdapters:
         errors = [f"{scope}: {scope.error}" for scope in self._scopes if scope.error is not None]
         if errors:
             shown["error"] = errors[0]
+        if self._scopes.left_out:
+            shown["unread_namespaces"] = self._scopes.left_out
         return {"model_adapters": shown}
 
     async def _follow(self, scope: "_Scope") -> None:
@@ -179,17 +188,18 @@ class ModelAdapters:
                 scope.keys -= gone
                 for key in gone:
                     self._remove(key)
+                scope.keys |= {_key(each) for each in objects}
                 if not scope.listed:
-                    scope.listed = True
+                    self._scopes.was_listed(scope)
                     log.info("%s: %d ModelAdapters", scope, len(objects))
                     self._stale.set()
-                scope.keys |= {_key(each) for each in objects}
             case Changed(changes):
                 for each, exists in changes:
                     (scope.keys.add if exists else scope.keys.discard)(_key(each))
                 await self._put(changes)
             case Alive():
                 pass
+        self._check_read()
         if scope.error is not None:
             scope.error = None
             self._limit.log(
@@ -208,15 +218,20 @@ class ModelAdapters:
     def _put_one(self, found: ModelAdapterObject) -> None:
         key = _key(found)
         known = self._records.get(key)
-        if known is None and len(self._records) >= MAX_DECLARED:
-            line = "more than %d ModelAdapters; %s and others are not used"
-            self._limit.log(log, logging.WARNING, "many", line, MAX_DECLARED, key)
-            return
         record = next_record(known, found, self._options.allowed, self._options.manager)
         if known is None or known.created != record.created:
             self._forget(key)
             insort(self._order, (record.created, key))
         self._records[key] = record
+        if known is None and len(self._records) > MAX_DECLARED:
+            newest = self._order[-1][1]
+            line = "more than %d ModelAdapters; %s and others are not used"
+            self._limit.log(log, logging.WARNING, "many", line, MAX_DECLARED, newest)
+            if len(self._records) > 2 * MAX_DECLARED:
+                # Only a new list brings it back.
+                self._remove(newest)
+                if newest == key:
+                    return
         if known is None or record.declares != known.declares:
             self._stale.set()
         problem = record.translation.problem
@@ -250,8 +265,7 @@ class ModelAdapters:
     async def _keep_declaring(self) -> None:
         while True:
             await self._stale.wait()
-            if all(scope.listed for scope in self._scopes):
-                # Adapters of a namespace that has not been listed would be unloaded.
+            if self._scopes.are_read:
                 self._stale.clear()
                 await self._declare(await self._collect())
             await asyncio.sleep(DECLARE_SECONDS)
@@ -263,6 +277,8 @@ class ModelAdapters:
             record = self._records.get(key)
             if record is not None and (adapter := record.declares) is not None:
                 found.append(adapter)
+                if len(found) == MAX_DECLARED:
+                    break
             if number % _COLLECTED_AT_ONCE == 0:
                 await asyncio.sleep(0)  # Requests take precedence.
         return found
@@ -275,19 +291,23 @@ class ModelAdapters:
             line = "ModelAdapters of %s cannot be followed, the last ones stay in use: %s"
             self._limit.log(log, logging.WARNING, "lost", line, scope, text)
         scope.error = text
+        if self._scopes.failed(scope, error):
+            line = "ModelAdapters of %s cannot be read; the others are used without them: %s"
+            log.warning(line, scope, text)
+            self._stale.set()
+        self._check_read()
+
+    def _check_read(self) -> None:
+        refused = all(each.error is not None and not each.listed for each in self._scopes)
+        self._is_read = self._is_read or refused or self._scopes.are_read
 
 
-class _Scope:
-    """What one watch covers, and its state."""
+class _Scope(FollowedNamespace):
+    """What one watch covers, and its resources."""
 
     def __init__(self, namespace: str | None) -> None:
-        self.namespace = namespace
+        super().__init__(namespace)
         self.keys: set[Key] = set()
-        self.listed = False
-        self.error: str | None = None
-
-    def __str__(self) -> str:
-        return "all namespaces" if self.namespace is None else f"namespace {self.namespace}"
 
 
 def _key(found: ModelAdapterObject) -> Key:

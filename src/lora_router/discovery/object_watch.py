@@ -9,13 +9,13 @@ The quirks of the protocol are handled here:
   it does not contain are gone.
 - After a lost connection, or a watch that the server does not end in time, the same watch is
   started again with exponential backoff. Each attempt after a failure reloads the credentials.
+- ``watch_pace`` says what else counts as a failure, so that nothing is repeated without a pause.
 
 Source: the Kubernetes API's "Efficient detection of changes" and ``client-go``'s reflector.
 """
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -35,13 +35,10 @@ from lora_router.discovery.kubernetes_api import (
     read_body,
     read_events,
 )
+from lora_router.discovery.watch_pace import WatchPace
 
 PAGE_LIMIT = 250
 """Objects in a page: some milliseconds of decoding."""
-FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 15.0
-_SHORT_SECONDS = 1.0
-"""A watch that ends sooner without an event counts as a failure."""
 
 
 class _HasVersion(Protocol):
@@ -119,17 +116,14 @@ async def object_events(
         query: Which objects to watch, and how.
         rng: Source of the backoff's jitter, so that replicas do not all retry at the same time.
     """
-    follower = _Follower(query)
-    pause = _Pause(rng or random.Random())
+    pace = WatchPace(query.watch_seconds, rng)
+    follower = _Follower(query, pace)
     while True:
         try:
             api = await open_api()
             try:
                 async with aclosing(follower.follow(api)) as events:
                     async for event in events:
-                        if not isinstance(event, Listed):
-                            # A list alone is not a success: the watch after it may always fail.
-                            pause.reset()
                         yield event
             finally:
                 await api.close()
@@ -137,7 +131,7 @@ async def object_events(
             lost = ApiError("credentials", str(error))
         except ApiError as error:
             lost = error
-        seconds = pause.next()
+        seconds = pace.pause_after(lost)
         yield Lost(lost, seconds)
         await asyncio.sleep(seconds)
 
@@ -155,8 +149,9 @@ class _Page(msgspec.Struct, Generic[Item], frozen=True):
 class _Follower(Generic[Item]):
     """Lists, watches, and remembers the version to continue from."""
 
-    def __init__(self, query: ObjectQuery[Item]) -> None:
+    def __init__(self, query: ObjectQuery[Item], pace: WatchPace) -> None:
         self._query = query
+        self._pace = pace
         self._pages = msgspec.json.Decoder(_Page[query.item])  # type: ignore[name-defined]
         self._items = msgspec.json.Decoder(query.item)
         self._version = ""
@@ -168,18 +163,17 @@ class _Follower(Generic[Item]):
             ApiError: A call failed.
         """
         while True:
-            if just_listed := not self._version:
+            if not self._version:
                 yield await self._list(api)
             try:
                 async with aclosing(self._watch(api)) as events:
                     async for event in events:
-                        just_listed = False
                         yield event
             except ApiError as error:
                 if error.cause != "expired":
                     raise
                 self._version = ""
-                if just_listed:
+                if not self._pace.may_list_again():
                     raise
 
     async def _list(self, api: KubernetesApi) -> Listed[Item]:
@@ -199,6 +193,7 @@ class _Follower(Generic[Item]):
             next_page = page.metadata.next_page
             if not next_page:
                 self._version = page.metadata.version
+                self._pace.listed()
                 return Listed(tuple(found))
 
     async def _page(self, api: KubernetesApi, next_page: str) -> _Page[Item]:
@@ -229,8 +224,7 @@ class _Follower(Generic[Item]):
             ApiError: The watch failed. ``expired``: the version is too old. ``timeout``: the server
                 did not end the watch in time.
         """
-        query = self._query
-        began, silent = time.monotonic(), True
+        query, pace = self._query, self._pace
         time_limit = query.watch_seconds + SILENCE_SECONDS
         options: dict[str, Any] = {
             **query.arguments,
@@ -240,22 +234,25 @@ class _Follower(Generic[Item]):
             "timeout_seconds": query.watch_seconds,
             "_request_timeout": time_limit,
         }
-        async with (
-            api.answer(query.call(api), time_limit, **options) as response,
-            aclosing(read_events(response)) as batches,
-        ):
-            async for batch in batches:
-                silent = False
-                changes, error = self._take(batch)
-                # Yield the changes before an error first: the version is already past them.
-                if changes:
-                    yield Changed(tuple(changes))
-                elif error is None:
-                    yield Alive()
-                if error is not None:
-                    raise error
-        if silent and time.monotonic() - began < _SHORT_SECONDS:
-            raise ApiError("connect", "the server ended the watch immediately")
+        pace.asked()
+        try:
+            async with (
+                api.answer(query.call(api), time_limit, **options) as response,
+                aclosing(read_events(response)) as batches,
+            ):
+                pace.began()
+                async for batch in batches:
+                    changes, error = self._take(batch)
+                    # Yield the changes before an error first: the version is already past them.
+                    if changes:
+                        yield Changed(tuple(changes))
+                    elif error is None:
+                        yield Alive()
+                    if error is not None:
+                        raise error
+        finally:
+            pace.ended()
+        pace.check_end()
         yield Alive()
 
     def _take(self, batch: list[WatchEvent]) -> tuple[list[tuple[Item, bool]], ApiError | None]:
@@ -273,19 +270,3 @@ class _Follower(Generic[Item]):
             if event.type in {"ADDED", "MODIFIED", "DELETED"}:
                 changes.append((found, event.type != "DELETED"))
         return changes, None
-
-
-class _Pause:
-    """Exponential backoff with jitter."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._longest = FIRST_PAUSE_SECONDS
-
-    def reset(self) -> None:
-        self._longest = FIRST_PAUSE_SECONDS
-
-    def next(self) -> float:
-        seconds = self._longest * self._rng.uniform(0.5, 1.0)
-        self._longest = min(self._longest * 2, LONGEST_PAUSE_SECONDS)
-        return seconds

@@ -12,7 +12,7 @@ from lora_router.discovery.pod_object import MAX_CPU_LORAS_LABEL, MODEL_LABEL
 from lora_router.fleet.engine_names import ENGINES, LOADS_WHEN_LISTED
 from lora_router.fleet.lora_spec import LABEL, PODS_FILE, LoraSpec
 from lora_router.fleet.pod import Pod, rank_name
-from lora_router.yaml_document import YamlDocumentError, parse_yaml
+from lora_router.yaml_document import YamlDocumentError, is_whole_number, parse_yaml
 
 _KEYS = (
     "name",
@@ -185,10 +185,10 @@ def _ports(where: str, value: object) -> list[int]:
     if (
         isinstance(value, list)
         and 0 < len(value) <= _MAX_PORTS
-        and all(type(port) is int and 0 < port < 65536 for port in value)
+        and all(is_whole_number(port) and 0 < port < 65536 for port in value)
         and len(set(value)) == len(value)
     ):
-        return value
+        return [int(port) for port in value]
     raise PodsFileError(
         f"{where}: ports={_shown(value)}: must be a list of up to {_MAX_PORTS} different ports, "
         "from 1 to 65535"
@@ -261,11 +261,11 @@ def _labels(where: str, value: object) -> Mapping[str, str]:
         )
     labels = {}
     for key, label in value.items():
-        # YAML reads `gpus: 8` as a number.
-        if not isinstance(key, str) or isinstance(label, bool) or not isinstance(label, str | int):
+        # YAML reads `gpus: 8` as a number. The text is what was written, such as 010.
+        if not isinstance(key, str) or not (isinstance(label, str) or is_whole_number(label)):
             raise PodsFileError(
                 f"{where}: labels: {_shown(key)}: {_shown(label)}: key and value must be strings"
-                " (quote true, false, and what looks like a date)"
+                " (quote true, false, and what looks like a date or a number with a fraction)"
             )
         labels[key] = str(label)
     return labels

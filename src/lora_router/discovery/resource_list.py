@@ -5,11 +5,10 @@ events. ``object_watch`` does that for objects of which there are thousands.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 from kubernetes.aio.client.api.custom_objects_api import CustomObjectsApi
@@ -25,11 +24,11 @@ from lora_router.discovery.kubernetes_api import (
     read_body,
     read_events,
 )
+from lora_router.discovery.watch_pace import WatchPace
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 10.0
-_SHORTEST_SECONDS = 0.1
-"""Time between two lists, however many events arrive."""
+_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 0.1, 1.0
+"""Time between two lists, however many events arrive. It grows while they arrive all the time."""
 
 Item = TypeVar("Item")
 
@@ -81,7 +80,6 @@ class ResourceList(Generic[Item]):
         self._decoder = msgspec.json.Decoder(_List[item])  # type: ignore[valid-type]
         self._credentials = credentials
         self._watch_seconds = watch_seconds
-        self._random = random.Random()
 
     async def follow(
         self,
@@ -95,25 +93,45 @@ class ResourceList(Generic[Item]):
                 without one.
             lost: Called when they cannot be followed. Retries follow, with a backoff.
         """
-        pause = FIRST_PAUSE_SECONDS
+        pace = WatchPace(self._watch_seconds)
         while True:
             try:
                 api = await KubernetesApi.open(self._credentials)
                 try:
-                    while True:
-                        version, items = await self._list(api)
-                        await use(items)
-                        await self._until_changed(api, version)
-                        pause = FIRST_PAUSE_SECONDS
-                        await asyncio.sleep(_SHORTEST_SECONDS)
+                    await self._follow(api, pace, use)
                 finally:
                     await api.close()
+            except ApiError as raised:
+                error = raised
+            except CredentialsError as raised:
+                error = ApiError("credentials", str(raised))
+            lost(error)
+            await asyncio.sleep(pace.pause_after(error))
+
+    async def _follow(
+        self,
+        api: KubernetesApi,
+        pace: WatchPace,
+        use: Callable[[Sequence[Item]], Awaitable[None]],
+    ) -> NoReturn:
+        """Report the resources until a call fails.
+
+        Raises:
+            ApiError: A call failed.
+        """
+        rest = _FIRST_REST_SECONDS
+        while True:
+            version, items = await self._list(api)
+            pace.listed()
+            await use(items)
+            try:
+                if not await self._is_changed(api, pace, version):
+                    pace.check_end()
             except ApiError as error:
-                lost(error)
-            except CredentialsError as error:
-                lost(ApiError("credentials", str(error)))
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                if error.cause != "expired" or not pace.may_list_again():
+                    raise
+            rest = _FIRST_REST_SECONDS if pace.lasted else min(2 * rest, _LONGEST_REST_SECONDS)
+            await asyncio.sleep(rest)
 
     async def _list(self, api: KubernetesApi) -> tuple[str, Sequence[Item]]:
         options = self._options(REQUEST_SECONDS)
@@ -125,11 +143,11 @@ class ResourceList(Generic[Item]):
             raise ApiError("malformed", f"unexpected response: {error}") from None
         return found.metadata.version, found.items or ()
 
-    async def _until_changed(self, api: KubernetesApi, version: str) -> None:
+    async def _is_changed(self, api: KubernetesApi, pace: WatchPace, version: str) -> bool:
         """Wait for the next change, or for the end of a watch without one.
 
         Raises:
-            ApiError: The watch failed.
+            ApiError: The watch failed. ``expired``: the version is too old.
         """
         time_limit = self._watch_seconds + SILENCE_SECONDS
         options = self._options(
@@ -139,19 +157,22 @@ class ResourceList(Generic[Item]):
             allow_watch_bookmarks=True,
             timeout_seconds=self._watch_seconds,
         )
-        async with (
-            api.answer(_call(api), time_limit, **options) as response,
-            aclosing(read_events(response)) as batches,
-        ):
-            async for batch in batches:
-                for event in batch:
-                    if event.type == "ERROR":
-                        error = event_error(event)
-                        if error.cause == "expired":
-                            return
-                        raise error
-                    if event.type != "BOOKMARK":
-                        return
+        pace.asked()
+        try:
+            async with (
+                api.answer(_call(api), time_limit, **options) as response,
+                aclosing(read_events(response)) as batches,
+            ):
+                pace.began()
+                async for batch in batches:
+                    for event in batch:
+                        if event.type == "ERROR":
+                            raise event_error(event)
+                        if event.type != "BOOKMARK":
+                            return True
+        finally:
+            pace.ended()
+        return False
 
     def _options(self, time_limit: float, **options: Any) -> dict[str, Any]:
         query = self._query

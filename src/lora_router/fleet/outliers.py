@@ -47,7 +47,7 @@ _RESET = "upstream_reset_before_response_started"
 """How Envoy's response code details begin if the connection failed before the answer."""
 _NOT_THE_PODS_FAULT = ("overflow", "local_reset")
 """Resets that Envoy caused itself: its circuit breaker, or the end of its client."""
-_CLIENTS_FAULT = frozenset({501, 505})
+CLIENTS_FAULT = frozenset({501, 505})
 """5xx that say that the request was wrong."""
 
 
@@ -99,7 +99,7 @@ class Outliers:
         if answer.from_the_pod:
             health = state.health
             health.sign_at = now
-            if answer.status < 500 or answer.status in _CLIENTS_FAULT:
+            if answer.status < 500 or answer.status in CLIENTS_FAULT:
                 late = sent_at > 0 and self._first_bytes.add(
                     now - sent_at, state.base_models, request.adapter, streamed=request.streamed
                 )

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from lora_router.discovery.kubernetes_api import ApiError, CredentialsError
+from lora_router.discovery.watch_pace import SHORT_SECONDS
 from lora_router.log_limit import LogLimit
 from lora_router.replication.election import Election
 from lora_router.replication.lease import LeaseStore
@@ -25,7 +26,10 @@ _LONGEST_PAUSE_SECONDS = 1.0
 _LEADERS_PAUSE_SHARE = 0.1
 """Longest pause of a leader as a share of the duration, so that it does not miss its renewal."""
 _SHORTEST_WATCH_SECONDS = 0.2
-"""Time between the starts of two watches."""
+"""Time between the starts of two watches. A pause that grows would delay the next leader."""
+_MANY = 3
+"""So many watches in a row that end at once, and so many claims that are refused although nobody
+else holds the Lease, are no accident."""
 
 
 class Candidate:
@@ -60,6 +64,10 @@ class Candidate:
         self._store: LeaseStore | None = None
         self._campaigns = asyncio.Event()
         self._pause = _FIRST_PAUSE_SECONDS
+        self._hasty_watches = 0
+        """Watches in a row that ended within ``SHORT_SECONDS``."""
+        self._refused_claims = 0
+        """Claims in a row that were refused although nobody else holds the Lease."""
         self.errors: Counter[str] = Counter()
         """Failed calls of the API, by cause."""
         self.error: str | None = None
@@ -145,9 +153,13 @@ class Candidate:
             # did not. Then the claim has little time left: it is renewed without a pause.
             found = await store.read()
             election.observe(found)
+            self._refused_claims = 0 if election.free_in > 0 else self._refused_claims + 1
+            if self._refused_claims > _MANY:
+                raise
             if found is None or found.claim.holder != election.identity:
                 await asyncio.sleep(_FIRST_PAUSE_SECONDS * self._rng.uniform(0.5, 1.0))
         else:
+            self._refused_claims = 0
             election.claimed(lease, sent_at)
             self._well()
 
@@ -174,7 +186,14 @@ class Candidate:
         except ApiError as error:
             if error.cause != "expired":
                 raise
+        self._note_end(loop.time() - began)
         await asyncio.sleep(max(0.0, began + _SHORTEST_WATCH_SECONDS - loop.time()))
+
+    def _note_end(self, lasted: float) -> None:
+        """Note that the server ended a watch. If it ends each one at once, say so."""
+        self._hasty_watches = 0 if lasted >= SHORT_SECONDS else self._hasty_watches + 1
+        if self._hasty_watches >= _MANY:
+            self._failed(ApiError("connect", "the server ends each watch immediately"))
 
     def _well(self) -> None:
         self._pause = _FIRST_PAUSE_SECONDS

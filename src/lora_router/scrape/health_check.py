@@ -1,9 +1,10 @@
 """Watches the health of pods, probes those that get no requests, and asks new ones for a token.
 
-The probe is a completion of one token, of the kind that failed. Only a request shows whether
-the engine of a pod works: an API server whose engine is dead still serves ``/metrics`` and
-``/v1/models``. A status below 500 is a good answer. 404 and 405 say nothing about the engine: the
-server does not offer this kind of request.
+The probe is a completion of one token, or an embedding, of the kind that failed. Only a request
+shows whether the engine of a pod works: an API server whose engine is dead still serves
+``/metrics`` and ``/v1/models``. It also refuses requests before it asks the engine, for example
+completions of a model that only makes embeddings (400), or requests without the right key (401). So
+status 2xx is a good answer, 5xx a failure (but not 501 and 505), and others say nothing.
 
 A pod is not blamed for time in which this router's event loop stalled: its answer may be unread.
 """
@@ -17,7 +18,7 @@ import aiohttp
 from lora_router import __version__
 from lora_router.clock import LateTurns
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.outliers import TICK_SECONDS
+from lora_router.fleet.outliers import CLIENTS_FAULT, TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.bounded_connection import BoundedConnector
 from lora_router.scrape.first_requests import FirstRequests
@@ -26,7 +27,7 @@ from lora_router.supervision import Supervisor
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
-_NOT_OFFERED = frozenset({404, 405})
+EMBEDDINGS = "/v1/embeddings"
 _FIRST_REQUEST_SECONDS = 10.0
 """Timeout of a request that only has a pod state its number of slots."""
 _AT_ONCE = 16
@@ -152,16 +153,25 @@ class HealthCheck:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:
-                return None if response.status in _NOT_OFFERED else response.status < 500
+                return _is_good(response.status)
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError, ValueError):
             return False
 
 
+def _is_good(status: int) -> bool | None:
+    """Return whether an answer to a probe shows that the engine works, or ``None``."""
+    if 200 <= status < 300:
+        return True
+    return False if status >= 500 and status not in CLIENTS_FAULT else None
+
+
 def probe_of(state: PodState) -> tuple[str, dict[str, object]]:
     """Return the path and the body of a probe."""
     model = min(state.base_models, default="")
+    if state.health.failed_path.endswith(EMBEDDINGS):
+        return EMBEDDINGS, {"model": model, "input": "a"}
     body: dict[str, object] = {"model": model, "max_tokens": 1, "temperature": 0}
     if state.health.failed_path.endswith(CHAT):
         return CHAT, body | {"messages": [{"role": "user", "content": "a"}]}

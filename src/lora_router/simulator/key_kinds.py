@@ -95,7 +95,7 @@ class Whole:
             raise refuse(self, value)
         if not self.least <= value <= self.most:
             raise refuse(self, value)
-        return value
+        return int(value)
 
 
 @dataclass(frozen=True, slots=True)

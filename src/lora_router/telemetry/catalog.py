@@ -78,6 +78,10 @@ _FLEET = {
         "gauge",
         "Seconds since the Kubernetes API server last confirmed the list of pods.",
     ),
+    "lora_router_unread_namespaces": Described(
+        "gauge",
+        "Namespaces that could not be read since the start. The router works without their pods.",
+    ),
     "lora_router_pod_events_total": Described(
         "counter",
         "Pods that the Kubernetes API server listed, changed or deleted.",

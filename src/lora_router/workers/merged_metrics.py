@@ -60,6 +60,7 @@ GAUGES: Mapping[str, Merge] = {
     "lora_router_pods_by_health": max,
     "lora_router_pods_without_load": max,
     "lora_router_pods_age_seconds": max,
+    "lora_router_unread_namespaces": max,
     "lora_router_snapshot_age_seconds": max,
     "lora_router_peers": max,
     "lora_router_peer_report_age_seconds": max,

@@ -453,6 +453,11 @@ class TestProblems:
             "adapter_load_seconds": "0.5",
         }
 
+    def test_options_in_a_file_are_what_was_written(self, write: Path) -> None:
+        write.write_text("algorithm_options: {a: 010, b: 0x1F, c: 1:30}\n")
+
+        assert load(file=write).settings.algorithm_options == {"a": "010", "b": "0x1F", "c": "1:30"}
+
     def test_a_flag_is_named_as_it_was_spelled(self) -> None:
         spelled = {"grpc_port": "--set grpc_port="}
 

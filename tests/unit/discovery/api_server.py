@@ -108,9 +108,11 @@ class ApiServer:
             await self._changed.wait_for(
                 lambda: self._versions.get(path, 1) > int(query["resourceVersion"])
             )
-        # Too old: a follower of any kind lists again.
-        gone = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
-        await response.write(json.dumps(gone).encode() + b"\n")
+        event: Document = {"type": "MODIFIED", "object": {}}
+        if path == PODS:
+            # Their follower lists again only if the version is too old.
+            event = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+        await response.write(json.dumps(event).encode() + b"\n")
         return response
 
     def _selected(self, path: str, query: dict[str, str]) -> list[Document]:

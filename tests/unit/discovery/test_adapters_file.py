@@ -78,6 +78,17 @@ def entry(**keys: str) -> str:
     return "adapters: [{" + ", ".join(f"{key}: {value}" for key, value in all_keys.items()) + "}]"
 
 
+@pytest.mark.parametrize("version", ["010", "0x1F", "1_000", "2:10", "-7"])
+def test_a_version_is_what_was_written_even_if_it_looks_like_a_number(version: str) -> None:
+    [adapter] = parse_adapters(entry(version=version), LORA).adapters
+    assert adapter.version == version
+
+
+def test_numbers_may_be_written_in_any_way() -> None:
+    [adapter] = parse_adapters(entry(pods="1_000", share="0x0A"), LORA).adapters
+    assert (adapter.pods, adapter.share) == (WantedPods(copies=1000), 10)
+
+
 def template(**keys: str) -> str:
     all_keys = {"base_model": "llama", "names": "'a-*'", "source": "'s3://lora/{name}'", **keys}
     return "templates: [{" + ", ".join(f"{key}: {value}" for key, value in all_keys.items()) + "}]"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from lora_router.discovery import endpoint_slices, resource_list
+from lora_router.discovery import endpoint_slices, watch_pace
 from lora_router.discovery.endpoint_slices import (
     EndpointSlices,
     ServiceError,
@@ -174,7 +174,7 @@ async def test_a_version_that_is_too_old_leads_to_a_new_list(tmp_path: Path) -> 
 async def test_failures_are_logged_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resource_list, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(watch_pace, "FIRST_PAUSE_SECONDS", 0.01)
     server = ApiServer(slice_of(endpoint("10.0.0.1")))
     server.fail = 2
     follower = Follower(await server.start(tmp_path))

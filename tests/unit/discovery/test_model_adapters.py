@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lora_router.adapters.declared import DeclaredAdapter
-from lora_router.discovery import model_adapters
+from lora_router.discovery import followed_namespaces, model_adapters
 from lora_router.discovery.kubernetes_api import ApiError, Credentials
 from lora_router.discovery.model_adapter_object import AIBRIX_FINALIZER, ModelAdapterObject
 from lora_router.discovery.model_adapter_record import Key
@@ -46,11 +46,20 @@ class Site:
                 await asyncio.sleep(0.001)
         return [each.name for each in self.declared or ()]
 
+    async def lose(self, event: Lost, namespace: str = "ml") -> None:
+        """Hand on a failure."""
+        queue = self.events[namespace]
+        await queue.put(event)
+        # The second one is taken when the first one has been applied.
+        await queue.put(event)
+        async with asyncio.timeout(60):
+            await queue.join()
+
     async def change(self, *objects: ModelAdapterObject, exists: bool = True) -> list[str]:
         return await self.put(Changed(tuple((each, exists) for each in objects)))
 
     def _is_listed(self) -> bool:
-        return all(scope.listed for scope in self.resources._scopes)
+        return self.resources._scopes.are_read
 
     def shown(self) -> dict[str, Any]:
         shown = self.resources.status()["model_adapters"]
@@ -103,6 +112,42 @@ async def test_nothing_is_declared_before_all_namespaces_were_listed(
         assert site.declared is None
         old = model_adapter("old", namespace="more", created="2026-01-01")
         assert await site.put(Listed((old,)), "more") == ["old", "a"]
+
+
+async def test_a_namespace_that_cannot_be_read_withholds_only_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forbidden = Lost(ApiError("forbidden", "status 403: no"), 0.1)
+    async with following(monkeypatch, "ml", "gone") as site:
+        await site.put(Listed((model_adapter("a"),)))
+        await site.lose(forbidden, "gone")
+        assert site.declared is None
+        assert site.resources.unread() == "the ModelAdapters have not been read yet"
+
+        monkeypatch.setattr(followed_namespaces, "REFUSED_SECONDS", 0.0)
+        await site.lose(forbidden, "gone")
+        assert await site.put(Alive()) == ["a"]
+        assert site.resources.unread() is None
+        assert site.shown()["unread_namespaces"] == {"gone": "status 403: no"}
+        line = "ModelAdapters of namespace gone cannot be read; the others are used without them"
+        assert caplog.text.count(line) == 1
+
+        back = model_adapter("back", namespace="gone", created="2026-01-01")
+        assert await site.put(Listed((back,)), "gone") == ["back", "a"]
+        assert "unread_namespaces" not in site.shown()
+
+
+async def test_a_router_that_was_refused_everywhere_stays_ready_when_one_namespace_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbidden = Lost(ApiError("forbidden", "status 403: no"), 0.1)
+    async with following(monkeypatch, "ml", "more") as site:
+        await site.lose(forbidden)
+        assert site.resources.unread() is not None
+        await site.lose(forbidden, "more")
+        assert site.resources.unread() is None
+        await site.put(Listed((model_adapter("a"),)))
+        assert site.resources.unread() is None
 
 
 async def test_one_that_cannot_be_used_does_not_hide_the_others(
@@ -208,3 +253,28 @@ async def test_there_are_no_more_resources_than_adapters_may_be_declared(
         listed = Listed(tuple(model_adapter(name) for name in "abc"))
         assert await site.put(listed) == ["a", "b"]
         assert "more than 2 ModelAdapters; ml/c and others are not used" in caplog.text
+
+
+async def test_the_oldest_count_and_others_take_the_place_of_those_that_are_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_adapters, "MAX_DECLARED", 2)
+    newest_first = [
+        model_adapter(name, created=f"2026-01-0{9 - day}") for day, name in enumerate("abcd")
+    ]
+    _a, b, c, d = newest_first
+    async with following(monkeypatch) as site:
+        assert await site.put(Listed(tuple(newest_first))) == ["d", "c"]
+        assert await site.change(d, exists=False) == ["c", "b"]
+        assert await site.change(model_adapter("new", created="2026-02-01")) == ["c", "b"]
+        assert await site.change(b, c, exists=False) == ["a", "new"]
+
+
+async def test_so_many_more_are_known_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_adapters, "MAX_DECLARED", 2)
+    async with following(monkeypatch) as site:
+        many = (model_adapter(str(each), created=f"2026-01-0{9 - each}") for each in range(9))
+        assert await site.put(Listed(tuple(many))) == ["8", "7"]
+        assert [each.key.name for each in site.resources] == ["8", "7", "6", "5"]
+        await site.change(model_adapter("later", created="2026-02-01"))
+        assert len(site.resources) == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lora_router.discovery import resource_list
+from lora_router.discovery import watch_pace
 from lora_router.discovery.kubernetes_api import Credentials
 from lora_router.discovery.model_rewrites import (
     MAX_REWRITES,
@@ -139,8 +139,8 @@ def test_a_resource_that_became_invalid_keeps_its_last_valid_rules() -> None:
 async def test_changes_are_followed_and_a_lost_server_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resource_list, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(resource_list, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(watch_pace, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(watch_pace, "LONGEST_PAUSE_SECONDS", 0.05)
     server, used = ApiServer(), list[tuple[Rewrite, ...]]()
     await server.put(PATH, resource("r", rule("a", v1=1)))
     supervisor = Supervisor()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lora_router.discovery import objectives as module
-from lora_router.discovery import resource_list
+from lora_router.discovery import watch_pace
 from lora_router.discovery.kubernetes_api import Credentials
 from lora_router.discovery.objectives import GIE, ObjectiveObject, Objectives, priorities_of
 from lora_router.discovery.pool_object import V1, pool_query
@@ -83,8 +83,8 @@ async def following(server: ApiServer, folder: Path) -> AsyncIterator[Followed]:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource_list, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(resource_list, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(watch_pace, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(watch_pace, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 async def test_changes_are_followed(tmp_path: Path) -> None:

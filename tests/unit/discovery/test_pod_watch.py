@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_router import supervision
-from lora_router.discovery import kubernetes, kubernetes_api, object_watch
+from lora_router.discovery import kubernetes, kubernetes_api, object_watch, watch_pace
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import (
     Credentials,
@@ -135,8 +135,8 @@ class ScriptedServer:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_watch, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(object_watch, "_SHORT_SECONDS", 0.001)
+    monkeypatch.setattr(watch_pace, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(watch_pace, "SHORT_SECONDS", 0.001)
 
 
 async def events_of(
@@ -309,13 +309,28 @@ async def test_a_refusal_is_a_failure_with_a_cause(tmp_path: Path, code: int, ca
 async def test_a_watch_that_ends_at_once_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_watch, "_SHORT_SECONDS", 1.0)
+    monkeypatch.setattr(watch_pace, "SHORT_SECONDS", 1.0)
     server = ScriptedServer([Page([pod("a")]), Watch([]), Watch([line("ADDED", pod("b", 2))])])
     assert await events_of(server, tmp_path, 3) == [
         ("listed", ["a"]),
         ("lost", "connect"),
         ("changed", ["+b"]),
     ]
+
+
+@pytest.mark.parametrize("ends_with", [b"", line("ERROR", GONE)], ids=["end", "gone"])
+async def test_a_watch_that_ends_after_a_bookmark_is_not_repeated_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_with: bytes
+) -> None:
+    monkeypatch.setattr(watch_pace, "SHORT_SECONDS", 1.0)
+    hasty = [bookmark(2), *filter(None, [ends_with])]
+    again: list[Page | Watch | dict[str, object]] = (
+        [Watch(hasty), Page([])] if ends_with else [Watch(hasty)]
+    )
+    server = ScriptedServer([Page([]), *again, *again, Watch([line("ADDED", pod("b", 3))])])
+    events = await events_of(server, tmp_path, 5 if ends_with else 3)
+    failed = ("lost", "expired" if ends_with else "connect")
+    assert [event for event in events if event != ("listed", [])][:2] == [failed, failed]
 
 
 async def test_a_server_that_does_not_end_a_watch_in_time_is_taken_for_dead(
@@ -338,21 +353,6 @@ async def test_an_event_without_end_is_a_failure(
     monkeypatch.setattr(kubernetes_api, "MAX_EVENT_BYTES", 1000)
     server = ScriptedServer([Page([]), Watch([b"x" * 600, b"x" * 600], hang=True)])
     assert await events_of(server, tmp_path, 2) == [("listed", []), ("lost", "malformed")]
-
-
-def test_pauses_grow_to_a_limit_and_begin_anew() -> None:
-    class Longest:
-        def uniform(self, _low: float, high: float) -> float:
-            return high
-
-    pause = object_watch._Pause(Longest())  # type: ignore[arg-type]
-    first = object_watch.FIRST_PAUSE_SECONDS
-    assert [pause.next() for _ in range(4)] == [first, 2 * first, 4 * first, 8 * first]
-    for _ in range(20):
-        longest = pause.next()
-    assert longest == object_watch.LONGEST_PAUSE_SECONDS
-    pause.reset()
-    assert pause.next() == first
 
 
 class Counts:

@@ -40,6 +40,20 @@ pods:
 """
 
 
+def test_labels_are_what_was_written_even_if_it_looks_like_a_number() -> None:
+    """YAML takes these for 8, 31, 1000 and 90, so that no selector would find them."""
+    [pod] = parse_pods(entry(labels="{a: 010, b: 0x1F, c: 1_000, d: 1:30, e: 8}"))
+    assert pod.labels == {"a": "010", "b": "0x1F", "c": "1_000", "d": "1:30", "e": "8"}
+
+
+def test_ports_and_sizes_are_numbers_however_they_are_written() -> None:
+    pods = parse_pods(
+        "pods: [{name: a, address: 10.0.0.7, ports: [0x1F40, 8_001], max_cpu_loras: 1_000}]"
+    )
+    assert [pod.address for pod in pods] == ["10.0.0.7:8000", "10.0.0.7:8001"]
+    assert pods[0].lora.host_memory == 1000
+
+
 def test_a_list_is_read() -> None:
     first, second = parse_pods(EXAMPLE)
 
@@ -167,6 +181,10 @@ def test_a_label_names_the_base_model_of_a_pod_that_lists_none() -> None:
         (entry(labels="{a: true}"), "labels: 'a': True: key and value must be strings"),
         (entry(labels="{a: {b: c}}"), "key and value must be strings"),
         (entry(labels="{1: a}"), "key and value must be strings"),
+        (
+            entry(labels="{cuda: 12.10}"),
+            "quote true, false, and what looks like a date or a number",
+        ),
         (entry(labels="{built: 2024-01-05}"), "quote true, false, and what looks like a date"),
         (entry(labels="{built: 2024-13-45}"), "line 4, column 21: '2024-13-45' is not a valid"),
         (entry(labels="{gpus: " + "9" * 5000 + "}"), "line 4, column 20: .* longer than 100"),

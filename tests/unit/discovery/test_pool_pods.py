@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lora_router.discovery import object_watch, resource_list
+from lora_router.discovery import watch_pace
 from lora_router.discovery.kubernetes import KubernetesOptions, KubernetesPods
 from lora_router.discovery.kubernetes_api import Credentials, CredentialsError
 from lora_router.discovery.pool_object import V1, pool_query
@@ -70,9 +70,8 @@ class Followed:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_watch, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(resource_list, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(resource_list, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(watch_pace, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(watch_pace, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @asynccontextmanager

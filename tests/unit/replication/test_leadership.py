@@ -7,7 +7,7 @@ import random
 import pytest
 
 from lora_router.discovery.kubernetes_api import ApiError
-from lora_router.replication.lease import Claim
+from lora_router.replication.lease import Claim, Lease
 from lora_router.replication.metrics import LeaseMetrics
 from tests.parameters import mostly_slow
 from tests.unit.replication.lease_server import LeaseServer
@@ -375,5 +375,47 @@ def test_whatever_fails_two_routers_are_never_ready_at_the_same_time(seed: int) 
             await asyncio.sleep(5)
             assert [router.ready for router in all_routers].count(True) == 1
         assert ready_for > 0
+
+    in_virtual_time(scenario())
+
+
+def test_watches_that_all_end_at_once_are_reported() -> None:
+    async def scenario() -> None:
+        server = LeaseServer()
+        async with routers(server, "a", "b") as (leader, standby):
+            for _ in range(100):
+                server.end_watches()
+                await asyncio.sleep(0.1)
+            assert standby.connection.reads < 60
+            error = standby.leadership.status()["lease_error"]
+            assert error == "the server ends each watch immediately"
+            assert standby.leadership.candidate.errors["connect"] > 10
+            assert (leader.ready, standby.ready) == (True, False)
+            await asyncio.sleep(2)
+            assert "lease_error" not in standby.leadership.status()
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("cause", ["conflict", "missing"])
+def test_claims_that_are_always_refused_are_failures_with_growing_pauses(cause: str) -> None:
+    """A namespace that does not exist answers 404, and an admission webhook may answer 409."""
+
+    async def scenario() -> None:
+        server = LeaseServer()
+        router = Router(server, "a")
+        refusals = []
+
+        def refuse(claim: Claim, over: Lease | None) -> Lease:
+            refusals.append(now())
+            raise ApiError(cause, "status 404: namespaces not found")
+
+        server.write = refuse  # type: ignore[method-assign]
+        router.start()
+        await asyncio.sleep(60)
+        assert len(refusals) < 100
+        status = router.leadership.status()
+        assert status["lease_error"] == "status 404: namespaces not found"
+        await router.kill()
 
     in_virtual_time(scenario())

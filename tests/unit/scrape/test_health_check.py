@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 from lora_router.fleet.answer import Answer
 from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
-from lora_router.fleet.health import EJECTED, HEALTHY, TRYING, HealthRules
+from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT, TRYING, HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
@@ -108,11 +109,20 @@ async def test_the_probe_asks_for_one_token_of_what_failed() -> None:
 
 async def test_other_paths_are_probed_with_a_completion() -> None:
     async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
-        state.health.failed_path = "/v1/embeddings"
+        state.health.failed_path = "/v1/score"
         await until(lambda: pod.asked)
 
     assert pod.asked[0][0] == "/v1/completions"
     assert pod.asked[0][1]["prompt"]
+
+
+async def test_embeddings_are_probed_with_an_embedding() -> None:
+    """A server of such a model refuses completions, whether or not its engine works."""
+    async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
+        state.health.failed_path = "/v1/embeddings"
+        await until(lambda: pod.asked)
+
+    assert pod.asked[0][:2] == ("/v1/embeddings", {"model": "base", "input": "a"})
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 429])
@@ -120,6 +130,34 @@ async def test_a_server_that_refuses_the_probe_answers(status: int) -> None:
     async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
         pod.status = status
         await until(lambda: state.health.state is TRYING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [400, 401, 422, 429, 501, 302])
+async def test_a_refused_probe_is_no_success_so_a_request_of_a_client_is_the_trial(
+    status: int,
+) -> None:
+    async with ProbedPod().running() as pod, checked(pod.port) as (_, state):
+        pod.status = status
+        await until(lambda: state.health.retry_at == inf)
+        assert (state.health.state, state.health.successes) == (TRYING, 0)
+
+
+async def test_a_refused_probe_does_not_heal_a_suspect() -> None:
+    """Its server may answer 400 to the probe, and 500 to all requests that reach its engine."""
+    async with ProbedPod().running() as pod, checked(pod.port) as (fleet, state):
+        outliers = fleet.outliers
+        assert outliers is not None
+        pod.status = 200
+        await until(lambda: state.health.state is TRYING)
+        outliers.unwell.heal(state, time.monotonic())
+        ejections = state.health.ejections
+
+        pod.status, pod.asked = 400, []
+        outliers.unwell.suspect(state, "status-5xx", time.monotonic())
+        await until(lambda: pod.asked and state.health.state is not SUSPECT)
+        assert state.health.state is not HEALTHY
+        assert state.health.ejections > ejections
 
 
 async def test_a_pod_that_refuses_connections_stays_ejected() -> None:

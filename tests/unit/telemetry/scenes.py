@@ -434,19 +434,21 @@ def loader() -> Scene:
 
 
 def kubernetes() -> Scene:
-    """Pods that the API server has confirmed 30 s ago."""
+    """Pods that the API server has confirmed 30 s ago, and a namespace that cannot be read."""
     fleet = make_fleet(1)
     telemetry = Telemetry(fleet)
     now = 100.0
-    settings = Settings(kubernetes_namespaces=("models",))
+    settings = Settings(kubernetes_namespaces=("models", "gone"))
     pods = make_kubernetes_discovery(
         settings, fleet, telemetry, Supervisor(telemetry.task_failed), Priorities()
     )
     assert isinstance(pods, KubernetesPods)
     for scope in pods._scopes:
         scope.heard = now
+        scope.is_left_out = scope.namespace == "gone"
     pods._clock = lambda: now + 30.0
-    return Scene(telemetry.metrics, {at("lora_router_pods_age_seconds"): 30.0})
+    shown = {at("lora_router_pods_age_seconds"): 30.0, at("lora_router_unread_namespaces"): 1.0}
+    return Scene(telemetry.metrics, shown)
 
 
 SCENES: tuple[Callable[[], Scene], ...] = (
