@@ -23,7 +23,7 @@ _SHOWS: dict[Kind, str] = {
 class ReadHealth:
     """Logs when the reads of a page start to fail, and when they recover."""
 
-    __slots__ = ("_kind", "_lacks", "_limit", "_pod", "failures", "is_long")
+    __slots__ = ("_kind", "_lacks", "_limit", "_pod", "failures", "is_long", "work")
 
     def __init__(self, pod: str, kind: Kind, limit: LogLimit) -> None:
         self._pod = pod
@@ -33,6 +33,8 @@ class ReadHealth:
         """The number of consecutive failed reads."""
         self.is_long = False
         """Whether the last page was long."""
+        self.work = 0.0
+        """Seconds of CPU for which the filter of a long page worked."""
         self._lacks = False
 
     def good(self) -> None:
