@@ -45,13 +45,13 @@ def no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_page_of_many_combinations_is_read_though_it_is_much_longer_than_what_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(page_reader, "MAX_HELD_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(page_reader, "MAX_HELD_BYTES", 3 * 1024 * 1024)
     server = Server(page=page(50_000))
     assert len(server.page) > 4 * 1024 * 1024
     async with server.run() as address:
-        pods = [pod(f"p{number}", address, models=("m",)) for number in range(4)]
+        pods = [pod(f"p{number}", address, models=("m",)) for number in range(2)]
         async with Bench(*pods) as bench:
-            await until(lambda: len(bench.counts.good) >= 5)
+            await until(lambda: all(state.metrics is not None for state in bench.fleet))
 
             assert not bench.counts.bad
             for state in bench.fleet:
