@@ -43,9 +43,9 @@ class LongPages:
         self.resting = False
         """Whether places rest. Not until requests are served."""
 
-    def page(self, latest: float) -> "FilteredPage":
-        """Return what filters a page in which no Unix time after ``latest`` can be true."""
-        return FilteredPage(self._turns, latest, self._clock)
+    def page(self, wall_now: float) -> "FilteredPage":
+        """Return what filters a page that is read at this Unix time."""
+        return FilteredPage(self._turns, wall_now, self._clock)
 
     def place(self, health: ReadHealth) -> "LongPlace":
         """Return the place for a read of a page that was long."""
@@ -57,9 +57,9 @@ class FilteredPage:
 
     __slots__ = ("_clock", "_filter", "_turns", "is_long", "work")
 
-    def __init__(self, turns: Turns, latest: float, clock: Callable[[], float]) -> None:
+    def __init__(self, turns: Turns, wall_now: float, clock: Callable[[], float]) -> None:
         self._turns = turns
-        self._filter = PageFilter(latest)
+        self._filter = PageFilter(wall_now)
         self._clock = clock
         self.is_long = False
         """Whether the page turned out to be long. A short one is not filtered."""

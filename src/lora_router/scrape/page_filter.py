@@ -7,14 +7,14 @@ anything, so that hardly any byte of such a page has to be held, and none of the
 What is kept is read by ``exposition``, with the same result, or the same error, as the whole page:
 
 - Of all other metrics that it reads, of any engine, each line is kept, in its order.
-- Of a gauge whose value is the time of the adapters in its labels, only a few lines are kept: the
-  first, the newest with a time that can be true, those whose value is no such time, one of each
-  kind, and the first whose value cannot be read.
+- Of the series that ``adapter_activity`` reads, at most four lines are kept: the first, the newest,
+  one whose value is a sum of times, and the first whose value cannot be read.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 
+from lora_router.scrape.adapter_activity import LATEST, MOST_PROCESSES
 from lora_router.scrape.engines import PAGES, PROCESS_START
 from lora_router.scrape.series import (
     MAX_LINE_BYTES,
@@ -49,13 +49,13 @@ class PageFilter:
 
     __slots__ = ("_activities", "_kept", "_kept_bytes", "_lines", "_rest")
 
-    def __init__(self, latest: float) -> None:
+    def __init__(self, wall_now: float) -> None:
         """Create it for a page that begins.
 
         Args:
-            latest: The last Unix time that can be true.
+            wall_now: The Unix time with which the page is read.
         """
-        self._activities = [_Activity(name, latest) for name in _ACTIVITY_NAMES]
+        self._activities = [_Activity(name, wall_now) for name in _ACTIVITY_NAMES]
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._lines = 0
@@ -109,14 +109,14 @@ class PageFilter:
         if len(text) > MAX_LINE_BYTES:
             self._check_line(max(lines, key=len))
         for activity in self._activities:
-            prefix = activity.prefix
-            if prefix not in text:
+            if activity.name not in text:
                 continue
-            found = [line for line in lines if line.startswith(prefix)]
+            starts = activity.starts
+            found = [line for line in lines if line.startswith(starts)]
             activity.add(found)
             if len(found) == len(lines) - 1:
                 return  # The first one is what is before the first line end.
-            lines = [line for line in lines if not line.startswith(prefix)]
+            lines = [line for line in lines if not line.startswith(starts)]
             text = _LINE_END.join(lines)
         for head, _, tail in _finder.all(text, 0, len(text)):
             self._kept += (_LINE_END, head, tail)
@@ -134,11 +134,13 @@ class PageFilter:
 class _Activity:
     """The lines of one gauge of adapters and times."""
 
-    __slots__ = ("_latest", "_matter", "_newest", "prefix")
+    __slots__ = ("_latest", "_matter", "_most", "_newest", "name", "starts")
 
-    def __init__(self, name: str, latest: float) -> None:
-        self.prefix = f"{name}{{".encode()
-        self._latest = latest
+    def __init__(self, name: str, wall_now: float) -> None:
+        self.name = name.encode()
+        self.starts = tuple(self.name + end for end in (b"{", b" ", b"\t"))
+        self._latest = LATEST * wall_now
+        self._most = MOST_PROCESSES * wall_now
         self._newest = 0.0
         self._matter: dict[str, bytes] = {}
         """Lines, by why they matter."""
@@ -154,13 +156,11 @@ class _Activity:
             return  # The page is malformed, whatever follows.
         self._matter.setdefault("first", lines[0])
         times = self._times(lines)
-        possible = [time for time in times if 0 < time <= self._latest]
-        if len(possible) < len(times):
-            for line, time in zip(lines, times, strict=False):
-                if time > self._latest:
-                    self._matter.setdefault("later", line)
-                elif not time > 0:
-                    self._matter.setdefault("no time", line)
+        possible = [time for time in times if time <= self._latest]
+        if len(possible) < len(times) and "sum" not in self._matter:
+            sums = (time for time in times if self._latest < time <= self._most)
+            if (found := next(sums, None)) is not None:
+                self._matter["sum"] = lines[times.index(found)]
         newest = max(possible, default=0.0)
         if newest > self._newest:
             self._newest = newest
@@ -181,12 +181,12 @@ class _Activity:
         return times
 
 
-def filtered(page: bytes, latest: float) -> bytes:
+def filtered(page: bytes, wall_now: float) -> bytes:
     """Return what is kept of a whole page.
 
     Raises:
         PageTooLargeError: As ``PageFilter``.
     """
-    page_filter = PageFilter(latest)
+    page_filter = PageFilter(wall_now)
     all_at_once(page_filter.add(page))
     return all_at_once(page_filter.finish())

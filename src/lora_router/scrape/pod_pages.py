@@ -21,7 +21,6 @@ from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.scrape import page_reader
 from lora_router.scrape.breaks import BREAK, with_breaks
 from lora_router.scrape.exposition import (
-    CLOCK_TOLERANCE_SECONDS,
     PAGE_PREFIX,
     UnknownPageError,
     page_in_steps,
@@ -101,7 +100,7 @@ class PodPages:
             ScrapeError: The page cannot be read.
         """
         wall_now = time.time()
-        filtered = self._long.page(wall_now + CLOCK_TOLERANCE_SECONDS)
+        filtered = self._long.page(wall_now)
         try:
             async with self._reader.page(
                 pod.metrics_url,

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from lora_router.connection_error import reason_of
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
-from lora_router.scrape.exposition import CLOCK_TOLERANCE_SECONDS, engine_of, read_page
+from lora_router.scrape.exposition import engine_of, read_page
 from lora_router.scrape.page_filter import filtered
 from lora_router.scrape.page_reader import LONG_PAGE_BYTES, MAX_PAGE_BYTES
 from lora_router.scrape.series import ExpositionError
@@ -40,7 +40,7 @@ async def read_source(source: str, stdin: bytes = b"") -> dict[str, object]:
     wall_now = time.time()
     try:
         if len(page) > LONG_PAGE_BYTES:
-            page = filtered(page, wall_now + CLOCK_TOLERANCE_SECONDS)
+            page = filtered(page, wall_now)
         engine = engine_of(page)
         metrics = read_page(page, engine=engine, scraped_at=0.0, wall_now=wall_now)
     except ExpositionError as error:

@@ -83,7 +83,7 @@ async def test_a_place_rests_forty_times_as_long_as_its_page_took(
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(long_pages.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     pages, read = LongPages(), health()
     pages.resting = True
     async with pages.place(read):
