@@ -130,8 +130,7 @@ class Attempts:
             failing = health.failures > 0 or state.unreachable_scrapes > 0
             on_slow = None
             if long is not None and kind == "metrics":
-                # Until it answers, its page costs nothing.
-                on_slow = long.free
+                on_slow = long.wait_outside
             elif long is not None and failing:
                 long.free()
             async with self._places.place(failing=failing, on_slow=on_slow):

@@ -43,9 +43,9 @@ class LongPages:
         self.resting = False
         """Whether places rest. Not until requests are served."""
 
-    def page(self, wall_now: float) -> "FilteredPage":
-        """Return what filters a page that is read at this Unix time."""
-        return FilteredPage(self._turns, wall_now, self._clock)
+    def page(self, health: ReadHealth, wall_now: float) -> "FilteredPage":
+        """Return what filters a page that is read at this Unix time, and notes that it is long."""
+        return FilteredPage(self._turns, health, wall_now, self._clock)
 
     def place(self, health: ReadHealth) -> "LongPlace":
         """Return the place for a read of a page that was long."""
@@ -55,16 +55,15 @@ class LongPages:
 class FilteredPage:
     """One page that is filtered while it arrives."""
 
-    __slots__ = ("_clock", "_filter", "_turns", "is_long", "work")
+    __slots__ = ("_clock", "_filter", "_health", "_turns")
 
-    def __init__(self, turns: Turns, wall_now: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, turns: Turns, health: ReadHealth, wall_now: float, clock: Callable[[], float]
+    ) -> None:
         self._turns = turns
         self._filter = PageFilter(wall_now)
+        self._health = health
         self._clock = clock
-        self.is_long = False
-        """Whether the page turned out to be long. A short one is not filtered."""
-        self.work = 0.0
-        """Seconds of CPU that it took."""
 
     async def add(self, data: bytes) -> int:
         """Take in what follows; return the number of bytes that are held.
@@ -72,7 +71,7 @@ class FilteredPage:
         Raises:
             ScrapeError: The page exceeds a limit.
         """
-        self.is_long = True
+        self._health.is_long = True
         await self._do(self._filter.add(data))
         return self._filter.held
 
@@ -92,7 +91,7 @@ class FilteredPage:
             while True:
                 next(steps)
                 if (worked := clock() - started) >= _GO_SECONDS:
-                    self.work += worked
+                    self._health.work += worked
                     await self._turns.take()
                     started = clock()
         except StopIteration as end:
@@ -101,7 +100,7 @@ class FilteredPage:
         except PageTooLargeError as error:
             raise ScrapeError("too-large", str(error)) from None
         finally:
-            self.work += clock() - started
+            self._health.work += clock() - started
 
 
 class LongPlace:
@@ -140,8 +139,13 @@ class LongPlace:
         finally:
             self.free()
 
+    def wait_outside(self) -> None:
+        """Let the next read start if this one still waits for its pod, which may be silent."""
+        if not self._health.is_long:
+            self.free()
+
     def free(self) -> None:
-        """Let the next read start: this one waits for its pod."""
+        """Let the next read start."""
         if self._is_held:
             self._is_held = False
             self._places.release()

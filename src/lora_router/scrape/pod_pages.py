@@ -100,15 +100,16 @@ class PodPages:
             ScrapeError: The page cannot be read.
         """
         wall_now = time.time()
-        filtered = self._long.page(wall_now)
+        # A pod that does not answer waits for nobody the next time.
+        may_be_long, health.is_long, health.work = health.is_long, False, 0.0
         try:
             async with self._reader.page(
                 pod.metrics_url,
                 self._access.current.metrics_headers,
                 max_bytes=page_reader.MAX_PAGE_BYTES,
                 prefix=PAGE_PREFIX,
-                may_be_long=health.is_long,
-                page_filter=filtered,
+                may_be_long=may_be_long,
+                page_filter=self._long.page(health, wall_now),
             ) as page:
                 steps = page_in_steps(
                     page, engine=pod.engine, scraped_at=self._clock(), wall_now=wall_now
@@ -121,9 +122,6 @@ class PodPages:
             raise ScrapeError("malformed", message, lacks_page=True) from None
         except ExpositionError as error:
             raise ScrapeError("malformed", str(error)) from None
-        finally:
-            # A pod that does not answer waits for nobody the next time.
-            health.is_long, health.work = filtered.is_long, filtered.work
 
     async def models(self, pod: Pod, health: ReadHealth) -> Catalog:
         """Read ``/v1/models``.

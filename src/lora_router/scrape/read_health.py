@@ -32,7 +32,7 @@ class ReadHealth:
         self.failures = 0
         """The number of consecutive failed reads."""
         self.is_long = False
-        """Whether the last page was long."""
+        """Whether the last page was long, or so much of the current one has arrived."""
         self.work = 0.0
         """Seconds of CPU for which the filter of a long page worked."""
         self._lacks = False

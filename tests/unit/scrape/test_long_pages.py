@@ -103,16 +103,29 @@ async def test_a_read_that_waits_for_its_pod_frees_its_place_and_rests_all_the_s
     pages, read = LongPages(), health()
     pages.resting = True
     async with pages.place(read) as place:
-        place.free()
+        place.wait_outside()
         others = [pages.place(health()) for _ in range(long_pages.LONG_PAGES_AT_ONCE)]
         async with asyncio.timeout(30), others[0], others[1], others[2], others[3]:
             pass
         read.work = 0.0001
 
 
+async def test_a_read_whose_page_arrives_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(long_pages, "LONG_PAGES_AT_ONCE", 1)
+    pages, read = LongPages(), health()
+    async with pages.place(read) as place:
+        await pages.page(read, NOW).add(b"x\n")
+        place.wait_outside()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pages.place(health()).__aenter__(), 0.01)
+
+
 async def test_a_page_is_filtered_in_short_goes_with_other_work_in_between() -> None:
     clock = ticking(0.0002)
-    filtered = LongPages(lambda: next(clock)).page(NOW)
+    read = health()
+    filtered = LongPages(lambda: next(clock)).page(read, NOW)
     text, turns = page(1000).encode(), 0
     adding = asyncio.ensure_future(filtered.add(text))
     while not adding.done():
@@ -121,8 +134,8 @@ async def test_a_page_is_filtered_in_short_goes_with_other_work_in_between() -> 
 
     # By this clock, a step takes 0.2 ms, and a go has two of them.
     assert turns >= len(text) / 16_384 / 2
-    assert filtered.is_long
-    assert filtered.work > 0
+    assert read.is_long
+    assert read.work > 0
     kept = await filtered.finish()
     assert read_page(kept, engine=None, scraped_at=0.0, wall_now=NOW) == read_page(
         text, engine=None, scraped_at=0.0, wall_now=NOW
