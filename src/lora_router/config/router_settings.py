@@ -202,7 +202,11 @@ class RouterSettings(BaseModel):
         2.0, description="Timeout of one read of a pod, in seconds."
     )
     scrape_concurrency: kinds.Whole = Field(
-        64, ge=1, le=10_000, description="Maximum number of pods that are read at the same time."
+        64,
+        ge=1,
+        le=10_000,
+        description="Maximum number of pods that are read at the same time. Reads that take longer "
+        "than 0.2 s do not count; there may be 8 times as many of them.",
     )
 
     target_pod_header: kinds.HeaderName = Field(

@@ -23,13 +23,13 @@ MAX_SLOTS = 100_000
 MAX_ADAPTERS = 4096
 """Adapters in one label, which lists those of one batch."""
 _LONGEST_SLOTS = 20
-_LATEST = 1.5
+LATEST = 1.5
 """The latest Unix time, as a multiple of the router's own. A sum of two or more is above. The times
 of a clock that is days ahead are below, and the newest of them is the newest."""
 _FRESH_SECONDS = 60.0
 """Where times are lost, the newest one that is left counts if it is at most this far from the
 router's own. A lower value loses the names of pods whose clock differs."""
-_MOST_PROCESSES = 1000
+MOST_PROCESSES = 1000
 """A value above the sum of so many Unix times is none, and says nothing of the page."""
 
 
@@ -41,7 +41,7 @@ class ActivityLines:
     def __init__(self, wall_now: float) -> None:
         """Create it; ``wall_now``: the current Unix time."""
         self._wall_now = wall_now
-        self._latest = _LATEST * wall_now
+        self._latest = LATEST * wall_now
         self._first: Line | None = None
         self._newest: Line | None = None
         self._time = 0.0
@@ -62,7 +62,7 @@ class ActivityLines:
             if time > self._time:
                 if time <= self._latest:
                     self._newest, self._time = line, time
-                elif time <= _MOST_PROCESSES * self._wall_now:
+                elif time <= MOST_PROCESSES * self._wall_now:
                     self._is_merged = True
 
     @property

@@ -3,13 +3,11 @@
 Concurrency is limited, and each read has a timeout. A failed read only increments a counter: the
 last snapshot stays in use and becomes stale. The same holds for a fault in this process while it
 handles a page: the read fails with cause ``internal``, and the next one follows at its usual time.
-Pods whose last read failed, often by timeout, use at most half of the concurrent reads. Any number
-of failing pods therefore does not delay the others.
+Reads that take long, and those of pods that failed, leave room for the others (``places``).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -21,7 +19,8 @@ from lora_router.scrape.followers import Followers
 from lora_router.scrape.intake import Intake, RefusedReading
 from lora_router.scrape.lacking import read_list, read_load
 from lora_router.scrape.models_plan import ModelsPlan
-from lora_router.scrape.page_reader import ScrapeError
+from lora_router.scrape.page_reader import LongPageError, ScrapeError
+from lora_router.scrape.places import Places
 from lora_router.scrape.pod_pages import PodPages
 from lora_router.scrape.read_health import Kind, ReadHealth
 from lora_router.supervision import Supervisor, describe
@@ -58,7 +57,7 @@ class Attempts:
 
         Args:
             pages: Gets the pages.
-            concurrency: Maximum number of concurrent reads.
+            concurrency: Maximum number of concurrent reads that are not slow.
             observer: Counts the reads.
             supervisor: Is told of faults in this process.
             clock: The router's monotonic clock.
@@ -70,8 +69,7 @@ class Attempts:
             on_tried: Called when an attempt has ended, however it ended.
         """
         self.pages = pages
-        self._places = asyncio.Semaphore(concurrency)
-        self._places_for_failing = asyncio.Semaphore(max(1, concurrency // 2))
+        self._places = Places(concurrency)
         self._observer = observer
         self._supervisor = supervisor
         self._clock = clock
@@ -96,14 +94,13 @@ class Attempts:
         read: Callable[[PodState, ReadHealth], Awaitable[None]],
         health: ReadHealth,
     ) -> bool:
-        pages = self.pages
         try:
-            failing = self._places_for_failing if health.failures else nullcontext()
-            async with failing, pages.place(health), self._places:
-                await pages.turns.take()
-                started = self._clock()
-                await read(state, health)
-            self._observer.scraped(kind, state.pod.name, self._clock() - started)
+            try:
+                seconds = await self._read(state, kind, read, health)
+            except LongPageError:
+                health.is_long = True
+                seconds = await self._read(state, kind, read, health)
+            self._observer.scraped(kind, state.pod.name, seconds)
             health.good()
         except ScrapeError as error:
             self._failed(state, kind, error, health)
@@ -119,6 +116,28 @@ class Attempts:
                 self._plan.ended(state)
             self._on_tried(state, kind)
         return True
+
+    async def _read(
+        self,
+        state: PodState,
+        kind: Kind,
+        read: Callable[[PodState, ReadHealth], Awaitable[None]],
+        health: ReadHealth,
+    ) -> float:
+        """Read a page when it is its turn, and return the seconds that it took."""
+        pages = self.pages
+        async with pages.place(kind, health) as long:
+            failing = health.failures > 0 or state.unreachable_scrapes > 0
+            on_slow = None
+            if long is not None and kind == "metrics":
+                on_slow = long.wait_outside
+            elif long is not None and failing:
+                long.free()
+            async with self._places.place(failing=failing, on_slow=on_slow):
+                await pages.turns.take()
+                started = self._clock()
+                await read(state, health)
+                return self._clock() - started
 
     def _failed(self, state: PodState, kind: Kind, error: ScrapeError, health: ReadHealth) -> None:
         self._observer.failed(kind, state.pod.name, error.cause)

@@ -22,6 +22,7 @@ from lora_router.fleet.outliers import CLIENTS_FAULT, TICK_SECONDS
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.bounded_connection import BoundedConnector
 from lora_router.scrape.first_requests import FirstRequests
+from lora_router.scrape.places import Places
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
 
@@ -31,7 +32,7 @@ EMBEDDINGS = "/v1/embeddings"
 _FIRST_REQUEST_SECONDS = 10.0
 """Timeout of a request that only has a pod state its number of slots."""
 _AT_ONCE = 16
-"""How many pods are probed at the same time."""
+"""How many pods are probed at the same time, beside those that are slow."""
 _STALL_SECONDS = 0.1
 """A timeout or a tick that comes this late shows that the event loop stalled."""
 _MAX_STALLED = 2
@@ -64,7 +65,7 @@ class HealthCheck:
         self._supervisor = supervisor
         self._probe = probe
         self._access = access or PodAccess()
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = Places(_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
         self._first_requests = FirstRequests(fleet, self._ask_first) if slot_probe else None
 
@@ -76,7 +77,7 @@ class HealthCheck:
         headers = {"user-agent": f"lora-router/{__version__}", "content-type": "application/json"}
         self._session = aiohttp.ClientSession(
             # A new connection for each probe: an old one would show the state of the past.
-            connector=BoundedConnector(limit=_AT_ONCE, force_close=True),
+            connector=BoundedConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers=headers,
@@ -109,7 +110,7 @@ class HealthCheck:
         assert outliers is not None  # noqa: S101 -- it asked for the probe
         good: bool | None = False
         try:
-            async with self._places:
+            async with self._places.place():
                 good = await self._answers(
                     state, outliers.probe_timeout(state), tries=1 + _MAX_STALLED
                 )
@@ -121,7 +122,7 @@ class HealthCheck:
             self._supervisor.once("slot-probe", self._have_one_token(state), about=state.pod.name)
 
     async def _have_one_token(self, state: PodState) -> None:
-        async with self._places:
+        async with self._places.place():
             await self._answers(state, _FIRST_REQUEST_SECONDS)
 
     async def _answers(self, state: PodState, seconds: float, *, tries: int = 1) -> bool | None:

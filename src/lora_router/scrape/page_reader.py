@@ -1,10 +1,15 @@
-"""Reads pods' pages over HTTP: one persistent connection per pod, bounded in time and size."""
+"""Reads pods' pages over HTTP: one persistent connection per pod, bounded in time and size.
+
+A page that turns out to be long is read only by who expects it. Others get an error at once, and
+read it again when it is their turn. A long page can be filtered while it arrives.
+"""
 
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from typing import Protocol
 
 import aiohttp
 from yarl import URL
@@ -17,8 +22,9 @@ from lora_router.scrape.bounded_connection import (
 )
 from lora_router.scrape.pod_access import PodAccess
 
-MAX_PAGE_BYTES = 4 * 1024 * 1024
-"""Longest ``/metrics`` page. vLLM's has 60 KB, plus 170 bytes per combination of adapters."""
+MAX_PAGE_BYTES = 32 * 1024 * 1024
+"""Longest ``/metrics`` page. vLLM's has 60 KB, and the names of each combination of adapters twice.
+It takes a server about a second to write a page of this length."""
 MAX_MODELS_BYTES = 16 * 1024 * 1024
 """Longest ``/v1/models`` page. vLLM writes about 550 bytes per adapter."""
 
@@ -26,6 +32,8 @@ LONG_PAGE_BYTES = 256 * 1024
 """A longer page is read in its own time, and few of them at once."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Memory of all pages that are being read. A long page that needs more is not read to its end."""
+_FILTERED_BYTES = 64 * 1024
+"""A long page is filtered when so much of it has arrived."""
 _MAX_WASTE_BYTES = 1024 * 1024
 """Bytes of a response beside its body."""
 _ABSENT = frozenset((404, 405, 501))
@@ -62,6 +70,28 @@ class ScrapeError(Exception):
         self.lacks_page = lacks_page
         """Whether the server works but has no such page, or one of an unknown kind."""
         super().__init__(message)
+
+
+class LongPageError(Exception):
+    """A page is long, and is not expected to be."""
+
+
+class Filter(Protocol):
+    """Takes in a long page while it arrives, and holds only a part of it."""
+
+    async def add(self, data: bytes) -> int:
+        """Take in what follows; return the number of bytes that are held.
+
+        Raises:
+            ScrapeError: The page exceeds a limit.
+        """
+
+    async def finish(self) -> bytes:
+        """Return what is held.
+
+        Raises:
+            ScrapeError: The page exceeds a limit.
+        """
 
 
 class PageReader:
@@ -105,26 +135,33 @@ class PageReader:
         *,
         max_bytes: int,
         prefix: bytes = b"",
+        may_be_long: bool = True,
+        page_filter: Filter | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield a page after ``prefix``. Its memory counts until the context ends.
+
+        Args:
+            url: The page.
+            headers: Headers of the request.
+            max_bytes: The longest page that is read.
+            prefix: What a page that is not filtered begins with.
+            may_be_long: Whether a long page is read.
+            page_filter: Filters a long page.
 
         Raises:
             ScrapeError: The pod cannot be reached, does not return status 200, returns more than
                 ``max_bytes``, or does not respond within the timeout.
+            LongPageError: The page is long, and ``may_be_long`` is false.
         """
         size = _Size(self._held)
+        body = _Body(url, size, max_bytes, may_be_long, page_filter)
         try:
-            yield await self._get(url, headers, size, max_bytes, prefix)
+            yield await self._get(url, headers, body, prefix)
         finally:
             size.release()
 
     async def _get(
-        self,
-        url: str,
-        headers: Mapping[str, str] | None,
-        size: "_Size",
-        max_bytes: int,
-        prefix: bytes,
+        self, url: str, headers: Mapping[str, str] | None, body: "_Body", prefix: bytes
     ) -> bytes:
         started = self._clock()
         try:
@@ -141,16 +178,17 @@ class PageReader:
                         f"{url} returned status {response.status}",
                         lacks_page=response.status in _ABSENT,
                     )
-                if (response.content_length or 0) > max_bytes:
-                    raise _too_long(url, max_bytes)
-                return b"".join((prefix, *await _pieces(response, url, size, max_bytes)))
+                body.check(response.content_length or 0)
+                return await body.read(response, prefix)
         except WastefulResponseError as error:
             raise ScrapeError("too-large", f"{url}: {error}") from None
         except TimeoutError:
             raise ScrapeError(
                 "timeout",
                 f"{url}: no complete response within {self._timeout:g} s",
-                unreachable=self._clock() - started < self._timeout + _STALL_SECONDS,
+                # A pod that sends so much can be reached.
+                unreachable=not body.is_long
+                and self._clock() - started < self._timeout + _STALL_SECONDS,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"{url}: {reason_of(error)}"
@@ -172,42 +210,81 @@ class _Held:
 class _Size:
     """The bytes of one page."""
 
-    __slots__ = ("_held", "bytes")
+    __slots__ = ("_all", "held", "received")
 
     def __init__(self, held: _Held) -> None:
-        self._held = held
-        self.bytes = 0
+        self._all = held
+        self.received = 0
+        self.held = 0
 
     def add(self, count: int) -> None:
-        self.bytes += count
-        self._held.bytes += count
+        """Count bytes that have arrived."""
+        self.received += count
+        self.hold(self.held + count)
+
+    def hold(self, count: int) -> None:
+        """Count the bytes that are held now."""
+        self._all.bytes += count - self.held
+        self.held = count
 
     def release(self) -> None:
-        self._held.bytes -= self.bytes
+        self.hold(0)
 
     @property
     def is_affordable(self) -> bool:
         """Whether all pages together fit into memory. A short page always does."""
-        return self.bytes <= LONG_PAGE_BYTES or self._held.bytes <= MAX_HELD_BYTES
+        return self.held <= LONG_PAGE_BYTES or self._all.bytes <= MAX_HELD_BYTES
 
 
-async def _pieces(
-    response: aiohttp.ClientResponse, url: str, size: _Size, max_bytes: int
-) -> Sequence[bytes]:
-    connection = response.connection
-    handler = connection.protocol if connection is not None else None
-    pieces = []
-    async for piece in response.content.iter_any():
-        pieces.append(piece)
-        size.add(len(piece))
-        if size.bytes > max_bytes:
-            raise _too_long(url, max_bytes)
-        if not size.is_affordable:
-            raise ScrapeError("too-large", f"{url}: too many long pages are read at the same time")
-        if isinstance(handler, BoundedHandler) and handler.received - size.bytes > _MAX_WASTE_BYTES:
-            raise ScrapeError("too-large", f"{url}: most of the response is not its body")
-    return pieces
+class _Body:
+    """The body of one response."""
 
+    __slots__ = ("_filter", "_max_bytes", "_may_be_long", "_size", "_url")
 
-def _too_long(url: str, max_bytes: int) -> ScrapeError:
-    return ScrapeError("too-large", f"{url} is longer than {max_bytes} bytes")
+    def __init__(
+        self, url: str, size: _Size, max_bytes: int, may_be_long: bool, page_filter: Filter | None
+    ) -> None:
+        self._url = url
+        self._size = size
+        self._max_bytes = max_bytes
+        self._may_be_long = may_be_long
+        self._filter = page_filter
+
+    @property
+    def is_long(self) -> bool:
+        """Whether so much has arrived that the page is long."""
+        return self._size.received > LONG_PAGE_BYTES
+
+    def check(self, length: int) -> None:
+        """Raise an error if a page of this length is not to be read."""
+        if length > self._max_bytes:
+            raise ScrapeError("too-large", f"{self._url} is longer than {self._max_bytes} bytes")
+        if length > LONG_PAGE_BYTES and not self._may_be_long:
+            raise LongPageError
+
+    async def read(self, response: aiohttp.ClientResponse, prefix: bytes) -> bytes:
+        """Return the body after ``prefix``, or what is kept of it."""
+        connection = response.connection
+        handler = connection.protocol if connection is not None else None
+        url, size = self._url, self._size
+        pieces, pending = [prefix], 0
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            pending += len(piece)
+            size.add(len(piece))
+            self.check(size.received)
+            if not size.is_affordable:
+                message = f"{url}: too many long pages are read at the same time"
+                raise ScrapeError("too-large", message)
+            waste = handler.received - size.received if isinstance(handler, BoundedHandler) else 0
+            if waste > _MAX_WASTE_BYTES:
+                raise ScrapeError("too-large", f"{url}: most of the response is not its body")
+            if self._filter is not None and self.is_long and pending >= _FILTERED_BYTES:
+                size.hold(await self._filter.add(b"".join(pieces)))
+                pieces, pending = [], 0
+        if self._filter is None or not self.is_long:
+            return b"".join(pieces)
+        await self._filter.add(b"".join(pieces))
+        page = await self._filter.finish()
+        size.hold(len(page))
+        return page

@@ -1,4 +1,8 @@
-"""Sends a client's request to several pods: to load an adapter everywhere, or to unload it."""
+"""Sends a client's request to several pods: to load an adapter everywhere, or to unload it.
+
+Pods that scrapes cannot reach are called last, because a silent pod holds its place until the
+deadline.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,11 +14,12 @@ from lora_router.fleet.pod_calls import PodRequest, PodResult
 from lora_router.fleet.pod_state import PodState
 from lora_router.scrape.answer_start import answer_start
 from lora_router.scrape.bounded_connection import BoundedConnector
+from lora_router.scrape.places import Places
 from lora_router.scrape.pod_access import PodAccess
 from lora_router.supervision import Supervisor
 
 _AT_ONCE = 16
-"""How many pods are called at the same time."""
+"""How many pods are called at the same time, beside those that are slow."""
 _ANSWER_BYTES = 1024
 """How much of a pod's answer is kept."""
 
@@ -52,9 +57,9 @@ class PodCalls:
         on_done: Callable[[Sequence[PodResult]], None],
     ) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
-        places = asyncio.Semaphore(_AT_ONCE)
+        places = Places(_AT_ONCE)
         async with aiohttp.ClientSession(
-            connector=BoundedConnector(limit=_AT_ONCE, force_close=True),
+            connector=BoundedConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"user-agent": "lora-router", "accept-encoding": "identity"},
@@ -63,15 +68,17 @@ class PodCalls:
 
             async def call(state: PodState) -> PodResult:
                 try:
-                    async with asyncio.timeout_at(deadline), places:
+                    async with asyncio.timeout_at(deadline), places.place():
                         return await self._call(session, state, request)
                 except TimeoutError:
                     return PodResult(state, 504, f"no answer within {seconds:g} s")
                 except (aiohttp.ClientError, OSError, ValueError) as error:
                     return PodResult(state, 502, reason_of(error))
 
-            results = await asyncio.gather(*(call(state) for state in states))
-        on_done(results)
+            order = sorted(states, key=lambda state: state.unreachable_scrapes > 0)
+            results = await asyncio.gather(*(call(state) for state in order))
+        found = {result.state: result for result in results}
+        on_done([found[state] for state in states])
 
     async def _call(
         self, session: aiohttp.ClientSession, state: PodState, request: PodRequest

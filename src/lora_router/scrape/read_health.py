@@ -23,7 +23,7 @@ _SHOWS: dict[Kind, str] = {
 class ReadHealth:
     """Logs when the reads of a page start to fail, and when they recover."""
 
-    __slots__ = ("_kind", "_lacks", "_limit", "_pod", "failures", "is_long")
+    __slots__ = ("_kind", "_lacks", "_limit", "_pod", "failures", "is_long", "work")
 
     def __init__(self, pod: str, kind: Kind, limit: LogLimit) -> None:
         self._pod = pod
@@ -32,7 +32,9 @@ class ReadHealth:
         self.failures = 0
         """The number of consecutive failed reads."""
         self.is_long = False
-        """Whether the last page was long."""
+        """Whether the last page was long, or so much of the current one has arrived."""
+        self.work = 0.0
+        """Seconds of CPU for which the filter of a long page worked."""
         self._lacks = False
 
     def good(self) -> None:

@@ -12,7 +12,8 @@ from rich.console import RenderableType
 from lora_router.connection_error import reason_of
 from lora_router.fleet.pod_metrics import LoraActivity, PodMetrics
 from lora_router.scrape.exposition import engine_of, read_page
-from lora_router.scrape.page_reader import MAX_PAGE_BYTES
+from lora_router.scrape.page_filter import filtered
+from lora_router.scrape.page_reader import LONG_PAGE_BYTES, MAX_PAGE_BYTES
 from lora_router.scrape.series import ExpositionError
 from lora_router.terminal import table_or_paragraphs
 
@@ -36,9 +37,12 @@ async def read_source(source: str, stdin: bytes = b"") -> dict[str, object]:
         SourceError: The source cannot be read, or is not the page of a known model server.
     """
     page = stdin if source == "-" else await _load(source)
+    wall_now = time.time()
     try:
+        if len(page) > LONG_PAGE_BYTES:
+            page = filtered(page, wall_now)
         engine = engine_of(page)
-        metrics = read_page(page, engine=engine, scraped_at=0.0, wall_now=time.time())
+        metrics = read_page(page, engine=engine, scraped_at=0.0, wall_now=wall_now)
     except ExpositionError as error:
         raise SourceError(f"{source}: {error}") from None
     return _report(source, engine, metrics)

@@ -71,10 +71,9 @@ class SeriesFinder:
     __slots__ = ("_pattern",)
 
     def __init__(self, names: Collection[str]) -> None:
-        # `re` searches for the common prefix of all names. The lookahead excludes metrics whose
-        # names are longer. Label values may contain braces; the text after the labels does not.
-        wanted = "|".join(map(re.escape, names))
-        pattern = rf"\n(({wanted})(?=[{{ \t])(?:[^\n]*\}})?)([^\n]*)"
+        # The lookahead excludes metrics whose names are longer. Label values may contain braces;
+        # the text after the labels does not.
+        pattern = rf"\n(({_one_of(tuple(names))})(?=[{{ \t])(?:[^\n]*\}})?)([^\n]*)"
         self._pattern = re.compile(pattern.encode())
 
     def first(self, page: bytes, start: int, end: int) -> Line | None:
@@ -191,6 +190,23 @@ class SeriesReader:
             raise PageTooLargeError(
                 f"the page has more than {MAX_PARSED_BYTES} bytes of unusual lines"
             )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Return a pattern of names in which what several of them begin with stands once.
+
+    `re` tries alternatives one after the other, except for what all of them begin with.
+    """
+    length, (first, last) = 0, (min(names), max(names))
+    while first[length : length + 1] == last[length : length + 1] != "":
+        length += 1
+    start = first[:length]
+    if first == last:
+        return re.escape(start)
+    rests: dict[str, list[str]] = {}
+    for name in names:
+        rests.setdefault(name[length : length + 1], []).append(name[length:])
+    return f"{re.escape(start)}(?:{'|'.join(map(_one_of, rests.values()))})"
 
 
 def _long_value() -> PageTooLargeError:

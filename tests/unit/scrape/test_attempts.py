@@ -3,7 +3,7 @@
 import pytest
 
 from lora_router.fleet.pod_metrics import PodMetrics
-from lora_router.scrape import page_reader
+from lora_router.scrape import page_reader, places
 from lora_router.supervision import Supervisor
 from tests.unit.scrape.scraper_bench import Bench, Server, pod
 from tests.waiting import until
@@ -85,6 +85,25 @@ async def test_a_slow_pod_delays_no_other() -> None:
             await until(lambda: fast.metrics_reads >= 5)
 
         assert slow.metrics_reads == 1
+
+
+async def test_pods_that_become_silent_at_once_delay_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "SLOW_SECONDS", 0.01)
+    silent, healthy = Server(), Server()
+    async with silent.run() as one, healthy.run() as two:
+        pods = [pod(f"silent-{n}", one, models=("m",)) for n in range(12)]
+        pods.append(pod("healthy", two, models=("m",)))
+        async with Bench(*pods, timeout=20.0, concurrency=2) as bench:
+            await until(lambda: all(state.metrics is not None for state in bench.fleet))
+            silent.delay = 30.0
+            await until(lambda: silent.at_once == 12)
+            reads = healthy.metrics_reads
+            await until(lambda: healthy.metrics_reads >= reads + 5)
+
+            # None of them has failed yet.
+            assert not bench.counts.bad
 
 
 @pytest.mark.slow

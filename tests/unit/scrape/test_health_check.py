@@ -18,6 +18,7 @@ from lora_router.fleet.health import EJECTED, HEALTHY, SUSPECT, TRYING, HealthRu
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
+from lora_router.scrape import places
 from lora_router.scrape.health_check import HealthCheck
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.supervision import Supervisor
@@ -158,6 +159,28 @@ async def test_a_refused_probe_does_not_heal_a_suspect() -> None:
         await until(lambda: pod.asked and state.health.state is not SUSPECT)
         assert state.health.state is not HEALTHY
         assert state.health.ejections > ejections
+
+
+async def test_silent_pods_do_not_delay_the_probes_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(Outliers, "probe_timeout", lambda *_: 30.0)
+    async with ProbedPod().running() as silent, ProbedPod().running() as well:
+        silent.hangs = True
+        fleet = Fleet(outliers=Outliers(HealthRules(), time.monotonic))
+        fleet.replace([make_pod(n, address=f"127.0.0.1:{silent.port}") for n in range(1, 41)])
+        supervisor = Supervisor()
+        check = HealthCheck(fleet, supervisor)
+        await check.start()
+        for state in fleet:
+            check._start_probe(state)
+        await until(lambda: len(silent.asked) == 40)
+        fleet.upsert(make_pod(41, address=f"127.0.0.1:{well.port}"))
+        check._start_probe(state_of(fleet, 41))
+        await until(lambda: well.asked)
+        await check.stop()
+        await supervisor.stop()
 
 
 async def test_a_pod_that_refuses_connections_stays_ejected() -> None:

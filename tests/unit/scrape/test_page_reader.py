@@ -11,7 +11,7 @@ import pytest
 
 from lora_router.scrape import page_reader
 from lora_router.scrape.bounded_connection import BoundedHandler
-from lora_router.scrape.page_reader import PageReader, ScrapeError
+from lora_router.scrape.page_reader import LongPageError, PageReader, ScrapeError
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -223,6 +223,30 @@ async def test_long_pages_share_a_bounded_memory_and_short_ones_do_not_need_it(
                     pass
         async with pages.page(long_url, max_bytes=4000):
             pass
+
+
+@pytest.mark.parametrize("head", [CHUNKED, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"])
+async def test_a_page_that_is_not_expected_to_be_long_is_not_read_to_its_end(head: bytes) -> None:
+    body = b"x" * 300_000
+    chunked = b"".join(b"1000\r\n" + b"x" * 0x1000 + b"\r\n" for _ in range(75))
+    answer = writes(head % len(body) + body if b"%d" in head else head + chunked + b"0\r\n\r\n")
+    async with serving(answer) as url, reading() as pages:
+        with pytest.raises(LongPageError):
+            async with pages.page(url, max_bytes=4_000_000, may_be_long=False):
+                pass
+
+
+async def test_a_timeout_within_a_long_page_does_not_show_that_a_pod_cannot_be_reached() -> None:
+    async def stops(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 400000\r\n\r\n" + b"x" * 300_000)
+        await asyncio.Event().wait()
+
+    async with serving(stops) as url, reading(0.3) as pages:
+        with pytest.raises(ScrapeError) as caught:
+            async with pages.page(url, max_bytes=4_000_000):
+                pass
+
+    assert (caught.value.cause, caught.value.unreachable) == ("timeout", False)
 
 
 async def test_a_port_that_refuses_connections_cannot_be_reached() -> None:

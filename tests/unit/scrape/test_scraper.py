@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from lora_router import supervision
-from lora_router.scrape import models_plan, page_reader, pod_pages
+from lora_router.scrape import long_pages, models_plan, page_reader, places, pod_pages
 from lora_router.scrape import scraper as scraper_module
 from lora_router.scrape.pod_access import AccessOptions, PodAccess
 from lora_router.scrape.schedule import ScrapeSchedule
@@ -55,7 +55,8 @@ async def test_long_pages_are_read_a_few_at_a_time_and_delay_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(page_reader, "LONG_PAGE_BYTES", 1000)
-    monkeypatch.setattr(pod_pages, "LONG_PAGES_AT_ONCE", 1)
+    monkeypatch.setattr(long_pages, "LONG_PAGES_AT_ONCE", 1)
+    monkeypatch.setattr(places, "SLOW_SECONDS", 60.0)  # A slow machine would free the place.
     long, short = Server(page=PAGE + "x 1\n" * 1000, delay=0.01), Server()
     async with long.run() as one, short.run() as two:
         pods = [pod(f"long-{n}", one, models=("m",)) for n in range(8)]
