@@ -95,6 +95,21 @@ def test_keda_asks_prometheus_for_the_routers_of_this_release() -> None:
     assert found["cpu"]["metadata"]["containerName"] == router(documents)["name"]
 
 
+@pytest.mark.parametrize("length", [*range(40, 64)])
+def test_keda_finds_the_routers_of_a_release_with_a_long_name(length: int) -> None:
+    """Kubernetes cuts the name of a pod, but for a suffix of five characters, after 58."""
+    name = "llama-3-8b-production-eu-west-1-team-of-many-people-and-machines"[:length].strip("-")
+    scaling = {"enabled": True, "source": "keda", "keda": PROMETHEUS}
+    documents = render({"autoscaling": scaling, "fullnameOverride": name})
+
+    queries = str(triggers(documents)["requests"]["metadata"]["query"])
+    [pattern] = re.findall(r'pod=~"([^"]+)"', queries)
+
+    pod = f"{name}-7d9f8c6b5x-"[:58] + "2k9qz"
+    assert re.fullmatch(pattern, pod)
+    assert not re.fullmatch(pattern, f"other-{pod}")
+
+
 def test_without_data_keda_does_not_remove_routers() -> None:
     for name, trigger in triggers(scaled(source="keda", keda=PROMETHEUS)).items():
         if name != "cpu":

@@ -193,10 +193,36 @@ def test_a_service_is_created_in_each_namespace_and_may_be_named_by_the_route() 
         behind_envoy_gateway(backends=[], createService=True) | {"discovery": discovery}
     )
 
-    created = [each["metadata"] for each in documents if "-pods" in each["metadata"]["name"]]
-    services = [each for each in created if each["name"] == "test-lora-router-pods"]
-    assert [each["namespace"] for each in services] == ["models", "far"]
-    assert one(documents, "ReferenceGrant")["metadata"]["namespace"] == "far"
+    created = [each["metadata"] for each in documents if each["kind"] == "Service"]
+    services = {
+        each["namespace"]: each["name"] for each in created if each["name"].endswith("-pods")
+    }
+    assert list(services) == ["models", "far"]
+    named = {ref.get("namespace", "models"): ref["name"] for ref in destinations(documents)}
+    assert named == services
+    grant = one(documents, "ReferenceGrant")
+    assert grant["metadata"]["namespace"] == "far"
+    assert grant["spec"]["to"][0]["name"] == services["far"]
+
+
+def destinations(documents: list[Document]) -> list[dict[str, Any]]:
+    return [ref for rule in rules(documents) for ref in rule["backendRefs"]]
+
+
+def test_two_releases_of_one_name_share_no_object() -> None:
+    """They are in two namespaces, and both have objects in the Gateway's and that of the pods."""
+    values = behind_envoy_gateway(backends=[], createService=True, gatewayNamespace="infra")
+    values["discovery"] = {"selector": "app=vllm", "namespaces": ["models"]}
+
+    blue, green = (
+        {
+            (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+            for each in render(values, namespace=namespace)
+        }
+        for namespace in ("blue", "green")
+    )
+
+    assert not blue & green
 
 
 @pytest.mark.parametrize(

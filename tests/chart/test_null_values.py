@@ -99,6 +99,25 @@ def test_a_null_setting_is_not_set() -> None:
     assert settings["admin_host"] == "::"
 
 
+SETTINGS = yaml.safe_load((CHART / "values.schema.json").read_text())["properties"]["settings"]
+
+
+@pytest.mark.parametrize(
+    "mode", [*MODES, "Envoy Gateway, original-dst", "Envoy Gateway with adapters"]
+)
+def test_null_settings_are_as_good_as_absent(mode: str) -> None:
+    """Also where the chart tells a gateway of them: how long requests may wait, for example."""
+    given = MODES.get(mode) or behind_envoy_gateway(
+        **({"destination": "original-dst"} if "original-dst" in mode else {})
+    )
+    if "adapters" in mode:
+        given = {**given, "adapters": {"configMapName": "ours"}}
+
+    nulls = {**given, "settings": dict.fromkeys(SETTINGS["properties"])}
+
+    assert rendered(nulls) == rendered(given)
+
+
 def test_a_part_of_what_kubernetes_defines_can_be_removed() -> None:
     documents = render({"resources": {"limits": None}})
     assert set(router(documents)["resources"]) == {"requests"}

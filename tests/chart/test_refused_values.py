@@ -18,6 +18,34 @@ from tests.chart.test_values import behind_envoy_gateway, with_mode
         ({"prometheusRule": {"rules": []}}, "at '/prometheusRule': additional properties 'rules'"),
         ({"prometheusRule": {"disabled": ["down"]}}, "at '/prometheusRule/disabled/0'"),
         ({"dashboards": {"runbookUrl": 'a"b'}}, "at '/dashboards/runbookUrl'"),
+        (
+            {"prometheusRule": {"enabled": True, "disabled": ["LoraRouterDwon"]}},
+            'prometheusRule.disabled: there is no alert "LoraRouterDwon". The alerts are Lora',
+        ),
+        ({"nameOverride": "Foo"}, "at '/nameOverride'"),
+        ({"commonLabels": {"team": "a b"}}, "at '/commonLabels/team'"),
+        ({"podLabels": {"team": "-a"}}, "at '/podLabels/team'"),
+        (
+            {"networkPolicy": {"gatewayNamespaceLabels": {"team": "a b"}}},
+            "at '/networkPolicy/gatewayNamespaceLabels/team'",
+        ),
+        ({"settings": {"admin_port": 50052}}, "settings.admin_port: 50052 is the gRPC port"),
+        (
+            with_mode("sidecar", sidecar={"port": 8080}),
+            "gateway.sidecar.port: 8080 is a port of the router",
+        ),
+        (
+            {**with_mode("sidecar"), "service": {"httpPort": 50052}},
+            "service.httpPort: 50052 is another port of the Service",
+        ),
+        (
+            {"settings": {"kubernetes_namespaces": []}},
+            "settings.kubernetes_namespaces: it is empty",
+        ),
+        (
+            {"discovery": {"scope": "cluster"}, "settings": {"kubernetes_namespaces": ["a"]}},
+            'settings.kubernetes_namespaces: not with discovery.scope "cluster"',
+        ),
         ({"service": {"ipFamilyPolicy": "Both"}}, "at '/service/ipFamilyPolicy': value must be"),
         ({"settings": {"log_level": 5}}, "at '/settings/log_level'"),
         ({"replicas": 1.5}, "at '/replicas': got number, want integer"),

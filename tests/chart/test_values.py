@@ -180,6 +180,91 @@ def test_namespaces_are_those_that_the_roles_are_in(tmp_path: Path) -> None:
     assert one(cluster, "Role")["metadata"]["name"] == "test-lora-router-peers"
 
 
+def test_a_setting_that_overrides_the_namespaces_decides_where_the_roles_are() -> None:
+    documents = render(
+        {"settings": {"kubernetes_namespaces": ["a"]}, "networkPolicy": {"enabled": True}}
+    )
+
+    bound = {
+        each["metadata"]["namespace"]
+        for each in documents
+        if each["kind"] == "Role" and "pods" in str(each["rules"])
+    }
+    assert bound == {"a"}
+    egress = str(one(documents, "NetworkPolicy")["spec"]["egress"])
+    assert "'kubernetes.io/metadata.name': 'a'" in egress
+
+
+def test_the_key_of_the_pods_is_a_file_that_follows_its_secret(tmp_path: Path) -> None:
+    documents = render({"podApiKey": {"secretName": "vllm", "secretKey": "token"}})
+
+    file = in_force(documents, tmp_path).pod_api_key_file
+    mounts = {each["name"]: each["mountPath"] for each in router(documents)["volumeMounts"]}
+    assert str(file) == f"{mounts['pod-key']}/key"
+    [volume] = [
+        each for each in pod_template(documents)["spec"]["volumes"] if each["name"] == "pod-key"
+    ]
+    assert volume["secret"]["secretName"] == "vllm"
+    assert volume["secret"]["items"] == [{"key": "token", "path": "key"}]
+    assert not [each for each in router(documents)["env"] if "valueFrom" in each]
+
+
+def test_commands_in_the_container_find_the_admin_port() -> None:
+    """They do not read the settings file."""
+    container = router(render({"settings": {"admin_port": 9090}}))
+    environ = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert environ["LORA_ROUTER_ADMIN_PORT"] == "9090"
+
+
+def test_the_pod_of_helm_test_can_be_scheduled_and_pulled_as_the_router() -> None:
+    shared = {
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"operator": "Exists"}],
+    }
+    documents = render({**shared, "serviceAccount": {"name": "pulls"}})
+
+    for spec in (one(documents, "Pod")["spec"], pod_template(documents)["spec"]):
+        assert {name: spec[name] for name in shared} == shared
+        assert spec["serviceAccountName"] == "pulls"
+
+
+@pytest.mark.parametrize(
+    ("tag", "label"),
+    [
+        ("v1", "v1"),
+        ("v1.2.3-" + "a" * 55 + ".1", "v1.2.3-" + "a" * 55),
+        ("a" * 60 + "-_-" + "b" * 9, "a" * 60),
+    ],
+)
+def test_a_long_tag_is_still_a_label(tag: str, label: str) -> None:
+    labels = one(render({"image": {"tag": tag}}), "Deployment")["metadata"]["labels"]
+    assert labels["app.kubernetes.io/version"] == label
+
+
+@pytest.mark.parametrize(
+    ("workers", "limit", "needed"),
+    [(1, "64Mi", ""), (3, "1Gi", ""), (4, "1Gi", "1324Mi"), (4, "2Gi", "")],
+)
+def test_the_notes_warn_of_workers_that_do_not_fit_into_the_memory(
+    workers: int, limit: str, needed: str
+) -> None:
+    values = {"workers": workers, "resources": {"limits": {"memory": limit}}}
+    with helm.Chart.load(CHART) as chart:
+        files = chart.render(values, name="test", namespace="models")
+    [notes] = [text for name, text in files.items() if name.endswith("NOTES.txt")]
+
+    warnings = [line for line in notes.splitlines() if "workers may need" in line]
+    assert [f"{workers} workers may need {needed} of memory" in line for line in warnings] == (
+        [True] if needed else []
+    )
+
+
+def test_a_release_with_a_dot_in_its_name_has_names_without() -> None:
+    documents = render(release="team.a")
+    assert one(documents, "Service")["metadata"]["name"] == "team-a-lora-router"
+
+
 def test_to_list_and_watch_pods_and_its_peers_is_all_that_it_may() -> None:
     for values in ({}, {"discovery": {"scope": "cluster"}}):
         roles = [document for document in render(values) if document["kind"].endswith("Role")]

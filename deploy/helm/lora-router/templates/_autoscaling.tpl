@@ -33,7 +33,28 @@ do not fit together.
 {{- end -}}
 {{- end }}
 
-{{- /* The labels that Prometheus has for the routers' series. */ -}}
+{{- /*
+How many routers the Deployment states. With autoscaling it states how many there are, and none where
+Helm does not ask the cluster. Without that, the upgrade that enables autoscaling would remove the number
+of the release before, and Kubernetes would leave one router.
+*/ -}}
+{{- define "lora-router.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{ .Values.replicas }}
+{{- else -}}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace (include "lora-router.fullname" .) -}}
+{{ max (int .spec.replicas) (int $.Values.autoscaling.minReplicas) }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /*
+The labels that Prometheus has for the routers' series. Kubernetes cuts what a pod's name begins with
+after 58 characters, and adds five: the name of the Deployment, a hash of ten, and two hyphens.
+*/ -}}
 {{- define "lora-router.series" -}}
-namespace={{ .Release.Namespace | quote }},pod=~"{{ include "lora-router.fullname" . }}-[a-z0-9]+-[a-z0-9]+"
+{{- $name := include "lora-router.fullname" . -}}
+{{- $pods := printf "%s-[a-z0-9]+-[a-z0-9]+" $name -}}
+{{- if gt (len $name) 46 }}{{ $pods = printf "%s-" $name | trunc 58 | printf "%s[a-z0-9]+" }}{{ end -}}
+namespace={{ .Release.Namespace | quote }},pod=~"{{ $pods }}"
 {{- end }}

@@ -22,9 +22,9 @@ true
 {{- end -}}
 {{- end }}
 
-{{- /* The Service that the chart creates over the pods, one in each namespace. */ -}}
+{{- /* The Service that the chart creates over the pods in a namespace. Takes root and namespace. */ -}}
 {{- define "lora-router.podsService" -}}
-{{ include "lora-router.fullname" . | trunc 58 | trimSuffix "-" }}-pods
+{{ include "lora-router.nameIn" . | trunc 58 | trimSuffix "-" }}-pods
 {{- end }}
 
 {{- /* The labels in discovery.selector, as JSON. A Service cannot select by anything else. */ -}}
@@ -53,7 +53,7 @@ true
 {{- fail "gateway.envoyGateway.createService: not with discovery.scope \"cluster\", since a Service selects the pods of its own namespace. Name the namespaces in discovery.namespaces, or your Services in gateway.envoyGateway.backends" }}
 {{- end }}
 {{- range include "lora-router.namespaces" . | fromJsonArray }}
-{{- $found = append $found (dict "name" (include "lora-router.podsService" $) "namespace" . "port" (int ($.Values.settings.kubernetes_port | default $.Values.discovery.port)) "model" "" "grant" (ne . $.Release.Namespace)) -}}
+{{- $found = append $found (dict "name" (include "lora-router.podsService" (dict "root" $ "namespace" .)) "namespace" . "port" (int ($.Values.settings.kubernetes_port | default $.Values.discovery.port)) "model" "" "grant" (ne . $.Release.Namespace)) -}}
 {{- end }}
 {{- else if not $eg.backends }}
 {{- fail "gateway.envoyGateway.backends: name the Services of your model servers, or let the chart create one with gateway.envoyGateway.createService" }}

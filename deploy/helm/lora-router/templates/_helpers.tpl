@@ -5,11 +5,28 @@
 {{- define "lora-router.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else if contains (include "lora-router.name" .) .Release.Name }}
-{{- .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "lora-router.name" .) | trunc 63 | trimSuffix "-" }}
+{{- /* Names of releases may have dots, names of Services may not. */ -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if contains (include "lora-router.name" .) $release }}
+{{- $release | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" $release (include "lora-router.name" .) | trunc 63 | trimSuffix "-" }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /*
+The name of an object in some namespace. In another one than the release's, a release of the same name
+may have objects too. Takes root and namespace.
+*/ -}}
+{{- define "lora-router.nameIn" -}}
+{{- $name := include "lora-router.fullname" .root -}}
+{{- if eq .namespace .root.Release.Namespace -}}
+{{ $name }}
+{{- else -}}
+{{ printf "%s-%s" ($name | trunc 49 | trimSuffix "-") (.root.Release.Namespace | sha256sum | trunc 8) }}
+{{- end -}}
 {{- end }}
 
 {{- define "lora-router.selectorLabels" -}}
@@ -23,7 +40,7 @@ app.kubernetes.io/component: router
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/name: {{ include "lora-router.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/version: {{ regexReplaceAll "[^A-Za-z0-9]+$" (.Values.image.tag | default .Chart.AppVersion | trunc 63) "" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
@@ -64,10 +81,14 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 
 {{- /* The namespaces whose pods are watched, as JSON. Empty with scope "cluster". */ -}}
 {{- define "lora-router.namespaces" -}}
+{{- $set := .Values.settings.kubernetes_namespaces -}}
 {{- if eq .Values.discovery.scope "cluster" -}}
+{{- if $set }}{{ fail "settings.kubernetes_namespaces: not with discovery.scope \"cluster\"" }}{{ end -}}
 []
+{{- else if and (hasKey .Values.settings "kubernetes_namespaces") (not $set) -}}
+{{- fail "settings.kubernetes_namespaces: it is empty. Use discovery.scope \"cluster\" for all namespaces" }}
 {{- else -}}
-{{ .Values.discovery.namespaces | default (list .Release.Namespace) | uniq | toJson }}
+{{ $set | default .Values.discovery.namespaces | default (list .Release.Namespace) | uniq | toJson }}
 {{- end -}}
 {{- end }}
 
@@ -96,6 +117,9 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if .Values.podApiKey.secretName }}
+{{- $_ := set $ours "pod_api_key_file" "/etc/lora-router-pod-key/key" }}
+{{- end }}
 {{- $ours = merge $ours (include "lora-router.podTlsSettings" . | fromJson) -}}
 {{- $ours = merge $ours (include "lora-router.replicaSettings" . | fromJson) -}}
 {{- $ours = merge $ours (include "lora-router.adapterSettings" . | fromJson) -}}
@@ -105,9 +129,7 @@ chart's own labels take precedence, because selectors rely on them, and more ove
 {{- if eq .Values.gateway.mode "sidecar" }}
 {{- $_ := set $ours "envoy_max_heap_bytes" (int64 .Values.gateway.sidecar.maxHeapBytes) }}
 {{- end }}
-{{- range $name, $value := .Values.settings }}
-{{- if not (kindIs "invalid" $value) }}{{ $_ := set $ours $name $value }}{{ end }}
-{{- end }}
+{{- range $name, $value := .Values.settings }}{{ $_ := set $ours $name $value }}{{ end }}
 {{- toYaml $ours }}
 {{- end }}
 
@@ -176,6 +198,34 @@ itself (drain_delay_seconds).
 {{ .Values.settings.envoy_listen_port | default .Values.gateway.sidecar.port | int }}
 {{- end }}
 
+{{- /* Refuses ports that two listeners or two ports of the Service would share. Prints nothing. */ -}}
+{{- define "lora-router.checkPorts" -}}
+{{- $grpc := include "lora-router.grpcPort" . -}}
+{{- $admin := include "lora-router.adminPort" . -}}
+{{- if eq $grpc $admin }}{{ fail (printf "settings.admin_port: %s is the gRPC port" $admin) }}{{ end }}
+{{- if eq .Values.gateway.mode "sidecar" }}
+{{- $client := include "lora-router.clientPort" . -}}
+{{- $http := .Values.service.httpPort | int | toString -}}
+{{- if has $client (list $grpc $admin) }}{{ fail (printf "gateway.sidecar.port: %s is a port of the router" $client) }}{{ end }}
+{{- if has $http (list $grpc $admin) }}{{ fail (printf "service.httpPort: %s is another port of the Service" $http) }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /*
+MiB of memory that the workers may need beyond the memory limit, else empty: 60 for each and for their
+parent, and the bodies of each. Limits in other units than Mi and Gi are not compared.
+*/ -}}
+{{- define "lora-router.missingMemory" -}}
+{{- $limit := dig "limits" "memory" "" .Values.resources | toString -}}
+{{- if and (gt (int .Values.workers) 1) (regexMatch "^[0-9]+[MG]i$" $limit) }}
+{{- $mebibytes := regexFind "^[0-9]+" $limit | int -}}
+{{- if hasSuffix "Gi" $limit }}{{ $mebibytes = mul 1024 $mebibytes }}{{ end }}
+{{- $bodies := div (.Values.settings.max_buffered_bytes | default 268435456 | int64) 1048576 -}}
+{{- $needed := add 60 (mul (int .Values.workers) (add 60 $bodies)) -}}
+{{- if gt $needed (int64 $mebibytes) }}{{ $needed }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "lora-router.targetHeader" -}}
 {{ .Values.settings.target_pod_header | default "target-pod" }}
 {{- end }}
@@ -226,12 +276,10 @@ itself (drain_delay_seconds).
 env:
   - name: AIBRIX_LORA_AFFINITY_THRESHOLD
     value: {{ .Values.loraAffinityThreshold | quote }}
-  {{- if .Values.podApiKey.secretName }}
-  - name: LORA_ROUTER_POD_API_KEY
-    valueFrom:
-      secretKeyRef:
-        name: {{ .Values.podApiKey.secretName }}
-        key: {{ .Values.podApiKey.secretKey }}
+  {{- with .Values.settings.admin_port }}
+  # Commands in the container ask this port. They do not read the settings file.
+  - name: LORA_ROUTER_ADMIN_PORT
+    value: {{ . | int | quote }}
   {{- end }}
   {{- if .Values.adminToken.enabled }}
   # Here and not in the settings file, so that commands in the container find the token too.
