@@ -1,7 +1,6 @@
 """The fleet: every pod that the router knows, and the state of each pod."""
 
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from lora_router.fleet.by_bases import ByBases
 from lora_router.fleet.catalog import MAX_CATALOG_BYTES, Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
 from lora_router.fleet.doubts import Doubts
+from lora_router.fleet.exclusions import Exclusions
 from lora_router.fleet.idle_adapters import idle_by_pod, used_since
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.ledger import Ledger
@@ -59,8 +59,7 @@ class Fleet:
         self.ledger.on_not_found = self._doubt
         if outliers is not None:
             outliers.unwell.on_change = self._health_changed
-        self._excluded: Collection[PodState] = frozenset()
-        """The ready pods that get no new requests while another pod is well."""
+        self._exclusions = Exclusions(None if outliers is None else outliers.unwell, self._is_known)
         self._doubts = Doubts(time.monotonic if outliers is None else outliers.now)
         self._by_endpoint: dict[str, PodState] | None = None
         self.synced = False
@@ -278,7 +277,7 @@ class Fleet:
     def in_use(self) -> PodGroup:
         """Return the ready pods without those that are excluded because they fail."""
         if self._in_use is None:
-            ready, out = self.ready(), self._excluded
+            ready, out = self.ready(), self._exclusions.pods
             pods = [state for state in ready if state not in out] if out else ()
             self._in_use = PodGroup.of(pods, self._fleet_index, is_everyone=True) if pods else ready
         return self._in_use
@@ -342,36 +341,23 @@ class Fleet:
             self._usual.of(state.base_models).slots = beliefs.slots
 
     def _index(self, state: PodState) -> None:
-        if (
-            state.pod.ready
-            and state not in self._excluded
-            and self._states.get(state.pod.name) is state
-        ):
+        if state.pod.ready and state not in self._exclusions.pods and self._is_known(state):
             self._fleet_index.put(state)
         else:
             self._fleet_index.remove(state)
 
-    def _health_changed(self, state: PodState) -> None:
-        assert self.outliers is not None  # noqa: S101 -- it calls this
-        if self.outliers.unwell.excluded() != self._excluded:
-            self._changed((state,))
+    def _is_known(self, state: PodState) -> bool:
+        return self._states.get(state.pod.name) is state
 
-    def _exclude(self) -> Collection[PodState]:
-        """Renew which pods are excluded; return the pods for which that changed."""
-        outliers, before = self.outliers, self._excluded
-        if outliers is None:
-            return ()
-        unwell = outliers.unwell
-        for state in unwell:
-            if self.get(state.pod.name) is not state:
-                unwell.forget(state)
-        ready = self.ready()
-        unwell.ready_pods = Counter([state.base_models for state in ready])
-        after = unwell.excluded()
-        if len(after) >= len(ready):
-            after = frozenset()  # If no pod is well, all are used.
-        self._excluded = after
-        return frozenset(before).symmetric_difference(after)
+    def _health_changed(self, states: Collection[PodState]) -> None:
+        """Renew which pods are excluded. Which pods there are and what they serve stays."""
+        changed = self._exclusions.renew(states, len(self.ready()))
+        if changed:
+            self._in_use = None
+            self._model_index.use_others()
+            for state in changed:
+                self._index(state)
+            self.changes.pods.send(changed)
 
     def _doubt(self, state: PodState, model: str) -> None:
         """Prefer other pods for a model that a pod does not serve after all."""
@@ -388,6 +374,6 @@ class Fleet:
         self._model_index.begin_again()
         for state in states:
             self._fleet_index.used(state, self._reported_uses.settle(state))
-        for state in (*states, *self._exclude()):
+        for state in (*states, *self._exclusions.count_again(self.ready())):
             self._index(state)
         self.changes.pods.send(states)

@@ -38,6 +38,7 @@ class FleetIndex:
         "_changes",
         "_early",
         "_running",
+        "_used",
         "_users",
         "by_load",
         "followers",
@@ -65,6 +66,9 @@ class FleetIndex:
         """The ready pods, until the index is built."""
         self._running: dict[str, dict[PodState, None]] = {}
         self._users: dict[str, dict[PodState, None]] = {}
+        self._used: dict[PodState, set[str]] = {}
+        """The reverse of ``_users``, so that a pod that leaves costs as much as it has used, and
+        not as much as is known."""
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
         """What was last applied for each pod: the adapters shown in flight, the slots, and the free
         slots."""
@@ -130,7 +134,7 @@ class FleetIndex:
         self.with_room.remove(pod)
         for adapter in (*active, *pod.in_flight_adapters):
             self._forget(self._running, adapter, pod)
-        for adapter in tuple(self._users):
+        for adapter in self._used.pop(pod, ()):
             self._forget(self._users, adapter, pod)
 
     def changed(self, pod: PodState, adapter: str | None) -> None:
@@ -204,12 +208,30 @@ class FleetIndex:
         users = self._users.get(adapter)
         if users is None:
             if len(self._users) >= _ADAPTERS:
-                del self._users[next(iter(self._users))]
+                self._forget_users(next(iter(self._users)))
             users = self._users[adapter] = {}
-        users.pop(pod, None)
+        if pod in users:
+            del users[pod]
+        else:
+            used = self._used.get(pod)
+            if used is None:
+                used = self._used[pod] = set()
+            used.add(adapter)
         users[pod] = None
         if len(users) > _USERS:
-            del users[next(iter(users))]
+            oldest = next(iter(users))
+            del users[oldest]
+            self._no_longer_used(oldest, adapter)
+
+    def _forget_users(self, adapter: str) -> None:
+        for pod in self._users.pop(adapter):
+            self._no_longer_used(pod, adapter)
+
+    def _no_longer_used(self, pod: PodState, adapter: str) -> None:
+        used = self._used[pod]
+        used.remove(adapter)
+        if not used:
+            del self._used[pod]
 
     def _stopped(self, adapter: str, pod: PodState) -> None:
         if adapter not in pod.in_flight_adapters and adapter not in pod.beliefs.shown:
