@@ -1,14 +1,15 @@
 """The models that pods serve. Pods that serve the same models share one catalog."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 BaseModels = frozenset[str]
 """The names of the base models that a pod serves. Most pods serve one."""
 MAX_CATALOG_BYTES = 256 * 1024 * 1024
 """Approximate memory of the catalogs of all pods. A list that needs more is not stored."""
+_Change = tuple[frozenset[str], tuple[str, str] | None]
 _BYTES_PER_MODEL = 160
 """Memory of a model beside its name: the string's header and its place in a dictionary."""
 
@@ -45,6 +46,39 @@ class Catalog:
         for model in models:
             builder.add(model.name, model.base)
         return builder.catalog()
+
+    def changed(
+        self, without: Collection[str], with_one: tuple[str, str] | None = None
+    ) -> "Catalog":
+        """Return this catalog without some adapters, and with one more.
+
+        It is this one itself if that changes nothing. The models are copied as a whole, and not one
+        after the other: that takes a hundredth of the time, and a loader changes many lists.
+
+        Args:
+            without: Names of adapters. Those that are not in it are ignored.
+            with_one: The name and the base model of an adapter.
+        """
+        gone = [name for name in without if name in self.adapters]
+        if with_one is not None and self.adapters.get(with_one[0]) == with_one[1]:
+            with_one = None
+        if not gone and with_one is None:
+            return self
+        known = self.adapters
+        adapters = known.copy() if isinstance(known, dict) else dict(known)
+        fingerprint, size = self.fingerprint, self.bytes
+        for name in gone:
+            fingerprint ^= hash((name, adapters.pop(name)))
+            size -= len(name) + _BYTES_PER_MODEL
+        if with_one is not None:
+            name, base = with_one
+            if name in adapters:
+                fingerprint ^= hash((name, adapters[name]))
+            else:
+                size += len(name) + _BYTES_PER_MODEL
+            adapters[name] = base
+            fingerprint ^= hash(with_one)
+        return Catalog(self.base_models, adapters, fingerprint, size)
 
     def __contains__(self, model: str) -> bool:
         return model in self.adapters or model in self.base_models
@@ -123,6 +157,37 @@ class Catalogs:
                         f"the models of all pods would need more than {max_bytes} bytes"
                     )
             self._known[catalog.fingerprint] = catalog
-        elif known.base_models == catalog.base_models and known.adapters == catalog.adapters:
+        elif known is not catalog and (
+            known.base_models == catalog.base_models and known.adapters == catalog.adapters
+        ):
             return known
         return catalog
+
+
+class ChangedCatalogs:
+    """Catalogs that were made from others, so that pods whose lists change alike share one.
+
+    They are referenced weakly, as in ``Catalogs``.
+    """
+
+    def __init__(self) -> None:
+        self._found: WeakKeyDictionary[Catalog, WeakValueDictionary[_Change, Catalog]]
+        self._found = WeakKeyDictionary()
+
+    def of(
+        self,
+        catalog: Catalog,
+        without: Collection[str],
+        with_one: tuple[str, str] | None = None,
+    ) -> Catalog:
+        """Return ``catalog.changed(without, with_one)``: one that is in use, or a new one."""
+        found = self._found.get(catalog)
+        if found is None:
+            found = self._found[catalog] = WeakValueDictionary()
+        change = frozenset(without), with_one
+        changed = found.get(change)
+        if changed is None:
+            changed = catalog.changed(without, with_one)
+            if changed is not catalog:
+                found[change] = changed
+        return changed

@@ -193,15 +193,17 @@ class Fleet:
         for model in self._doubts.settle(state):
             self._model_index.forget(model)
         adapters = catalog.adapters if listed is None else listed.adapters
-        if state.models_known and catalog is state.catalog:
-            if adapters is not state.beliefs.unlisted.listed:
-                state.beliefs.lists(adapters)
-            return
+        was_known = state.models_known
+        is_another = not was_known or catalog is not state.catalog
         state.catalog, state.models_known = catalog, True
-        state.beliefs.assume_slots(self._usual.of(catalog.base_models).slots)
-        self._learn_slots(state)
-        state.beliefs.lists(adapters)
-        self._changed((state,))
+        if is_another:
+            state.beliefs.assume_slots(self._usual.of(catalog.base_models).slots)
+            self._learn_slots(state)
+        # What is withdrawn is still listed, and to compare long lists takes long.
+        if not was_known or adapters is not state.beliefs.unlisted.listed:
+            state.beliefs.lists(adapters)
+        if is_another:
+            self._changed((state,))
 
     def check_health(self) -> None:
         """Find out what only time shows about the health of pods. To be called regularly."""
