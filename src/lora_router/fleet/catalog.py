@@ -1,15 +1,18 @@
 """The models that pods serve. Pods that serve the same models share one catalog."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 BaseModels = frozenset[str]
 """The names of the base models that a pod serves. Most pods serve one."""
 MAX_CATALOG_BYTES = 256 * 1024 * 1024
 """Approximate memory of the catalogs of all pods. A list that needs more is not stored."""
 _Change = tuple[frozenset[str], tuple[str, str] | None]
+_MOST_CHANGED = 64
+"""By how many names a catalog may differ from its origin. One that differs by more is an origin."""
+_NO_NAMES: frozenset[str] = frozenset()
 _BYTES_PER_MODEL = 160
 """Memory of a model beside its name: the string's header and its place in a dictionary."""
 
@@ -38,6 +41,10 @@ class Catalog:
     """Equal for equal catalogs, and almost certainly different for others."""
     bytes: int = 0
     """Approximate memory."""
+    origin: "ref[Catalog] | None" = None
+    """The catalog that this one was made from by ``changed``, if it was."""
+    changed_names: frozenset[str] = frozenset()
+    """The adapters that only one of these two has."""
 
     @classmethod
     def of(cls, models: Iterable[ServedModel]) -> "Catalog":
@@ -60,6 +67,7 @@ class Catalog:
             with_one: The name and the base model of an adapter.
         """
         gone = [name for name in without if name in self.adapters]
+        changed = set(gone)
         if with_one is not None and self.adapters.get(with_one[0]) == with_one[1]:
             with_one = None
         if not gone and with_one is None:
@@ -76,9 +84,34 @@ class Catalog:
                 fingerprint ^= hash((name, adapters[name]))
             else:
                 size += len(name) + _BYTES_PER_MODEL
+            if name in known:
+                changed.discard(name)
+            else:
+                changed.add(name)
             adapters[name] = base
             fingerprint ^= hash(with_one)
-        return Catalog(self.base_models, adapters, fingerprint, size)
+        return Catalog(self.base_models, adapters, fingerprint, size, *self._since(changed))
+
+    def differing(self, other: "Catalog") -> Set[str]:
+        """Return the adapters that only one of two catalogs has.
+
+        If both were made from the same one, their lists are not compared.
+        """
+        (mine, names), (others, other_names) = self._root(), other._root()
+        if mine is others:
+            return names ^ other_names
+        return self.adapters.keys() ^ other.adapters.keys()
+
+    def _since(self, changed: Set[str]) -> "tuple[ref[Catalog], frozenset[str]]":
+        """Return from which catalog one is made that differs from this one, and how it differs."""
+        root, names = self._root()
+        names = names ^ changed
+        return (ref(root), names) if len(names) <= _MOST_CHANGED else (ref(self), frozenset(changed))
+
+    def _root(self) -> "tuple[Catalog, frozenset[str]]":
+        """Return the catalog from which this one was made, if it is in use, and how they differ."""
+        root = None if self.origin is None else self.origin()
+        return (self, _NO_NAMES) if root is None else (root, self.changed_names)
 
     def __contains__(self, model: str) -> bool:
         return model in self.adapters or model in self.base_models

@@ -183,8 +183,8 @@ class Fleet:
         for model in self._doubts.settle(state):
             self._model_index.forget(model)
         adapters = catalog.adapters if listed is None else listed.adapters
-        was_known = state.models_known
-        is_another = not was_known or catalog is not state.catalog
+        was_known, before = state.models_known, state.catalog
+        is_another = not was_known or catalog is not before
         state.catalog, state.models_known = catalog, True
         if is_another:
             self._usual_slots.assume(state)
@@ -192,7 +192,9 @@ class Fleet:
         # What is withdrawn is still listed, and to compare long lists takes long.
         if not was_known or adapters is not state.beliefs.unlisted.listed:
             state.beliefs.lists(adapters)
-        if is_another:
+        if is_another and catalog.base_models == before.base_models:
+            self._adapters_changed(state)
+        elif is_another:
             self._changed((state,))
 
     def check_health(self) -> None:
@@ -382,6 +384,13 @@ class Fleet:
         if self._doubts.add(state, model):
             self._model_index.forget(model)
             self.changes.doubted.send((state,))
+
+    def _adapters_changed(self, state: PodState) -> None:
+        """Apply that a pod has other adapters. Which pods are ready and in use stays."""
+        self._model_index.begin_again()
+        self._fleet_index.used(state, self._reported_uses.settle(state))
+        self._index(state)
+        self.changes.pods.send((state,))
 
     def _changed(self, states: Collection[PodState]) -> None:
         self._ready = self._in_use = None

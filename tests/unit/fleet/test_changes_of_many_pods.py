@@ -10,30 +10,44 @@ from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.pod_state import PodState
 from tests.calls import calls_of
-from tests.fleet import make_fleet, make_pod, state_of
+from tests.fleet import make_fleet, make_metrics, make_pod, state_of
 from tests.unit.routing.router import Router
 
 
 @pytest.mark.parametrize("known", [20, 2000])
-def test_a_pod_that_leaves_costs_what_it_has_used_and_not_all_that_is_known(known: int) -> None:
+def test_a_pod_that_leaves_costs_the_same_whatever_it_and_others_used(known: int) -> None:
     fleet = make_fleet(3)
-    fleet.index.used(state_of(fleet, 1), [f"adapter-{number}" for number in range(known)])
-    fleet.index.used(state_of(fleet, 2), ["adapter-1", "adapter-2"])
+    for number in (1, 2):
+        used = [f"adapter-{each}" for each in range(known)]
+        fleet.index.used(state_of(fleet, number), used)
 
     calls = calls_of(lambda: fleet.remove("pod-2"))
 
     assert calls < 300
-    assert set(fleet.index.users("adapter-1")) == {state_of(fleet, 1)}
+    assert list(fleet.index.users("adapter-1")) == [state_of(fleet, 1)]
 
 
-def test_a_pod_that_comes_back_is_no_user_of_what_it_used_before_it_left() -> None:
+def test_what_a_pod_used_that_left_is_forgotten_with_the_next_scrapes() -> None:
+    fleet = make_fleet(2)
+    fleet.index.used(state_of(fleet, 1), [f"adapter-{each}" for each in range(1000)])
+    fleet.upsert(make_pod(1, ready=False))
+    assert not fleet.index.users("adapter-1")
+
+    for _ in range(70):
+        fleet.put_metrics(state_of(fleet, 2), make_metrics())
+    fleet.upsert(make_pod(1))
+
+    assert not any(fleet.index.users(f"adapter-{each}") for each in range(1000))
+
+
+def test_a_pod_that_comes_back_before_that_is_a_user_again() -> None:
     fleet = make_fleet(2)
     fleet.index.used(state_of(fleet, 1), ["adapter-1"])
 
     fleet.upsert(make_pod(1, ready=False))
     fleet.upsert(make_pod(1))
 
-    assert not fleet.index.users("adapter-1")
+    assert list(fleet.index.users("adapter-1")) == [state_of(fleet, 1)]
 
 
 def test_of_many_users_of_an_adapter_the_most_recent_are_known() -> None:
