@@ -32,6 +32,8 @@ TICK_SECONDS = 0.25
 """How often ``start_calls`` is called at least."""
 _LOOKS = 64
 """Pods of which the best ones get the next calls."""
+_NAMES = 8192
+"""Adapters that are compared in one turn to find one that makes room, on all of these pods."""
 _LISTS = 16
 """Pods whose lists are changed in one turn, because an adapter is withdrawn or restored there."""
 
@@ -135,12 +137,16 @@ class Dispatch:
             return
         around = self._around()
         found = []
-        self._lists_changed = 0
+        self._lists_changed = names = 0
         for pod in tuple(islice(self._hungry, _LOOKS)):
             if self._lists_changed >= _LISTS:
                 self.soon()
                 break
+            if names >= _NAMES:
+                break
             del self._hungry[pod]
+            if pod.missing and pod.free <= 0:
+                names += len(pod.state.adapters)
             pod.put_off, pod.wake_at = "", float("inf")
             if pod.call is None and not pod.is_stale and self._pods.get(pod.state) is pod:
                 step = self._step(pod, now, around)

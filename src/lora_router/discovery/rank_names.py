@@ -1,9 +1,9 @@
 """Tells the servers of one Kubernetes pod apart from other pods with such names.
 
-The servers of the pod ``a`` are named ``a-rank-0`` and so on, as in other endpoint pickers. A pod may
-have such a name itself. While there is one, the servers of ``a`` are named ``a:rank-0`` and so on: no
-name of a pod contains a colon. The names depend on which pods there are, and not on which came
-first, so all routers use the same ones.
+The servers of the pod ``a`` are named ``a-rank-0`` and so on, as in other endpoint pickers. A pod
+may have such a name itself. While there is one, the servers of ``a`` are named ``a:rank-0`` and so
+on: no name of a pod contains a colon. The names depend on which pods there are, and not on which
+came first, so all routers use the same ones.
 """
 
 import re

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -66,7 +67,8 @@ class Catalog:
             without: Names of adapters. Those that are not in it are ignored.
             with_one: The name and the base model of an adapter.
         """
-        gone = [name for name in without if name in self.adapters]
+        added = None if with_one is None else with_one[0]
+        gone = [name for name in without if name in self.adapters and name != added]
         changed = set(gone)
         if with_one is not None and self.adapters.get(with_one[0]) == with_one[1]:
             with_one = None
@@ -84,9 +86,7 @@ class Catalog:
                 fingerprint ^= hash((name, adapters[name]))
             else:
                 size += len(name) + _BYTES_PER_MODEL
-            if name in known:
-                changed.discard(name)
-            else:
+            if name not in known:
                 changed.add(name)
             adapters[name] = base
             fingerprint ^= hash(with_one)
@@ -106,7 +106,9 @@ class Catalog:
         """Return from which catalog one is made that differs from this one, and how it differs."""
         root, names = self._root()
         names = names ^ changed
-        return (ref(root), names) if len(names) <= _MOST_CHANGED else (ref(self), frozenset(changed))
+        return (
+            (ref(root), names) if len(names) <= _MOST_CHANGED else (ref(self), frozenset(changed))
+        )
 
     def _root(self) -> "tuple[Catalog, frozenset[str]]":
         """Return the catalog from which this one was made, if it is in use, and how they differ."""
@@ -171,6 +173,18 @@ class Catalogs:
     def __init__(self) -> None:
         self._known: WeakValueDictionary[int, Catalog] = WeakValueDictionary()
         self._known[EMPTY.fingerprint] = EMPTY
+        self._last: tuple[tuple[str, ...], Catalog] = ((), EMPTY)
+        """The last list of discovery. It is often that of the next pod, too."""
+
+    def of_names(self, models: tuple[str, ...]) -> Catalog:
+        """Return the catalog of a base model, which comes first, and its adapters."""
+        if models != self._last[0]:
+            builder, base = CatalogBuilder(), models[0]
+            builder.add(base, None)
+            for name in islice(models, 1, None):
+                builder.add(name, base)
+            self._last = models, self.of(builder.catalog())
+        return self._last[1]
 
     def of(
         self, models: Catalog | Iterable[ServedModel], *, max_bytes: int | None = None

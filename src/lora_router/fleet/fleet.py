@@ -346,11 +346,7 @@ class Fleet:
             self._leave(before)
             changed = [before, state]
         if pod.models is not None:
-            base, *adapters = pod.models
-            state.catalog = self._catalogs.of(
-                (ServedModel(base), *(ServedModel(name, base) for name in adapters))
-            )
-            state.models_known = True
+            state.catalog, state.models_known = self._catalogs.of_names(pod.models), True
             state.beliefs.serves(state.adapters)
         elif pod.base_model is not None and not state.models_known:
             state.catalog = self._catalogs.of((ServedModel(pod.base_model),))

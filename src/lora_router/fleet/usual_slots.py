@@ -1,4 +1,4 @@
-"""How many adapter slots are usual: a new pod is assumed to have as many until it says otherwise."""
+"""How many adapter slots pods usually have. New ones are assumed to have as many at first."""
 
 from lora_router.fleet.by_bases import ByBases
 from lora_router.fleet.pod_state import PodState

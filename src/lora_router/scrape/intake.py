@@ -184,4 +184,3 @@ class Intake:
         for state in changed:
             if not state.pod.ready or self._fleet.get(state.pod.name) is not state:
                 self._lists.pop(state, None)
-

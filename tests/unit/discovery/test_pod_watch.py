@@ -403,7 +403,9 @@ class TestTheCache:
             await until(lambda: len(seen) >= 3)
 
         assert [set(each.values()) - {"10.0.0.6:8000"} for each in seen[:3]] == [servers] * 3
-        assert seen[0] == seen[2] == {"ml/e-rank-0": "10.0.0.1:8000", "ml/e-rank-1": "10.0.0.1:8001"}
+        assert (
+            seen[0] == seen[2] == {"ml/e-rank-0": "10.0.0.1:8000", "ml/e-rank-1": "10.0.0.1:8001"}
+        )
         assert seen[1]["ml/e-rank-0"] == "10.0.0.6:8000"
 
     async def test_it_is_synced_after_the_first_list_and_follows(
