@@ -14,7 +14,7 @@ from lora_router.fleet.pod_state import PodState
 MAX_NAMED_PODS = 100
 """Pods of one adapter that are named. The others are only counted."""
 MAX_NAMED_FAILURES = 3
-_RANK = re.compile(r"(.+)-rank-[0-9]+")
+_RANK = re.compile(r"(.+)([-:])rank-[0-9]+")
 
 
 class PodFailure(Protocol):
@@ -102,6 +102,8 @@ class AdapterStates:
         found = _RANK.fullmatch(pod.name)
         if found is None:
             return pod.name
+        if found[2] == ":":
+            return found[1]
         first, second = (self._fleet.get(rank_name(found[1], rank)) for rank in (0, 1))
         if first is None or second is None or not first.pod.uid == second.pod.uid == pod.uid:
             return pod.name  # A pod may have such a name itself.

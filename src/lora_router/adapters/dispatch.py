@@ -32,6 +32,10 @@ TICK_SECONDS = 0.25
 """How often ``start_calls`` is called at least."""
 _LOOKS = 64
 """Pods of which the best ones get the next calls."""
+_NAMES = 8192
+"""Adapters that are compared in one turn to find one that makes room, on all of these pods."""
+_LISTS = 16
+"""Pods whose lists are changed in one turn, because an adapter is withdrawn or restored there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Dispatch:
         """Pods whose next step is looked for at a time."""
         self._numbers = count()
         self._is_due = False
+        self._lists_changed = 0
 
     def look_at(self, pod: PodLoads) -> None:
         """Look for the next step of a pod soon."""
@@ -132,10 +137,18 @@ class Dispatch:
             return
         around = self._around()
         found = []
+        self._lists_changed = names = 0
         for pod in tuple(islice(self._hungry, _LOOKS)):
+            if self._lists_changed >= _LISTS:
+                self.soon()
+                break
+            if names >= _NAMES:
+                break
             del self._hungry[pod]
+            if pod.missing and pod.free <= 0:
+                names += len(pod.state.adapters)
             pod.put_off, pod.wake_at = "", float("inf")
-            if pod.call is None and self._pods.get(pod.state) is pod:
+            if pod.call is None and not pod.is_stale and self._pods.get(pod.state) is pod:
                 step = self._step(pod, now, around)
                 if step is not None:
                     found.append((_urgency(pod, step), next(self._numbers), pod, step))
@@ -159,10 +172,12 @@ class Dispatch:
             case Withdraw(name, why):
                 due = now + self._options.grace_seconds
                 pod.leaving = Leaving(name, due, why)
+                self._lists_changed += 1
                 self._calls.withdraw(pod.state, (name,))
                 self._put_off(pod, Wait(due, ""), now)
             case Restore():
                 self._outcomes.restore(pod)
+                self._lists_changed += 1
                 self._look_soon(pod)
             case Wait() as step:
                 self._put_off(pod, step, now)

@@ -20,5 +20,5 @@ class ListDifference(NamedTuple):
     @classmethod
     def between(cls, before: Catalog, after: Catalog) -> "ListDifference":
         """Compare two lists."""
-        names = before.adapters.keys() ^ after.adapters.keys()
+        names = before.differing(after)
         return cls(before, after, names, [name for name in names if VERSION_MARK in name])

@@ -25,6 +25,7 @@ from itertools import islice
 from lora_router.adapters.backoff import Failures
 from lora_router.adapters.calls import Call, LoadsAdapters, Result
 from lora_router.adapters.capacity import may_take_loads
+from lora_router.adapters.changed_lists import LOOKS_AT_ONCE, ChangedLists
 from lora_router.adapters.declarations import Declarations
 from lora_router.adapters.demand import Demand
 from lora_router.adapters.dispatch import TICK_SECONDS, Dispatch, LoaderOptions
@@ -48,8 +49,6 @@ REPLAN_SECONDS = 5.0
 """Time between two plans if nothing but the demand changed."""
 SOONEST_SECONDS = 0.1
 """Time between two plans if something changed."""
-_LOOKS_AT_ONCE = 2000
-"""Adapters of pods that are compared with a plan in one step."""
 
 
 class Loader:
@@ -109,6 +108,7 @@ class Loader:
         """What belongs where."""
         self.pods: dict[PodState, PodLoads] = {}
         """The pods that could be loaded."""
+        self._changed_lists = ChangedLists(slices, self.pods, self._derive)
         self._outcomes = Outcomes(calls, self.failures, clock.now, rng)
         self.surveys = Surveys(fleet, clock, slices)
         """How far the fleet is as declared."""
@@ -205,8 +205,8 @@ class Loader:
         """Unload an adapter from all pods that was never declared, once it has no requests."""
         self.retirement.remove(name)
         for pod in tuple(self.pods.values()):
-            if name in pod.state.adapters:
-                self._derive(pod)
+            if pod.retire(name, self.retirement, self._clock.now()):
+                self._dispatch.look_at(pod)
 
     def list_read(self, state: PodState, read_at: float) -> None:
         """Note that a pod's list is in the fleet that was asked for at some time."""
@@ -249,7 +249,7 @@ class Loader:
             elif pod is None:
                 self._add(state)
             elif pod.catalog is not state.catalog and pod.call is None:
-                self._derive(pod)
+                self._changed_lists.add(pod)
             if self._first.names:
                 self._first.listed(state.adapters)
         self.surveys.changed()
@@ -378,7 +378,7 @@ class Loader:
                 if is_whole or pod.call is None:
                     self._derive(pod)
                 looks += len(wanted) + len(state.adapters)
-            if looks > _LOOKS_AT_ONCE:
+            if looks > LOOKS_AT_ONCE:
                 looks = 0
                 yield
         yield from self._first.planned()

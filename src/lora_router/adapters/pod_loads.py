@@ -49,6 +49,7 @@ class PodLoads:
         "catalog",
         "first",
         "is_planned",
+        "is_stale",
         "leaving",
         "lost",
         "misplaced",
@@ -86,6 +87,8 @@ class PodLoads:
         """What it lists and what belongs elsewhere by its declaration."""
         self.catalog: Catalog | None = None
         """The list from which these three were derived; ``None``: they must be derived again."""
+        self.is_stale = False
+        """Whether its list changed, and they are derived again soon."""
         self.ours: dict[str, str] = {}
         """What this router loaded there, with the sources."""
         self.call: Call | None = None
@@ -147,7 +150,7 @@ class PodLoads:
         """
         state = self.state
         listed = state.adapters
-        self.catalog = state.catalog
+        self.catalog, self.is_stale = state.catalog, False
         self.missing = {
             name: place
             for name, place in self.wanted.items()
@@ -167,6 +170,14 @@ class PodLoads:
             for name in (listed if self.is_planned else ())
             if name not in self.wanted and retirement.is_bound_elsewhere(name, state)
         }
+
+    def retire(self, name: str, retirement: Retirement, now: float) -> bool:
+        """Note that a name may have become outdated; return whether it must go here."""
+        if name not in self.state.adapters or not retirement.is_outdated(name):
+            return False
+        self.retiring.setdefault(name, now)
+        retirement.saw_older(name)
+        return True
 
     def _has_other(self, place: Place, retirement: Retirement) -> bool:
         """Return whether it has loaded an adapter from another source than the declared one."""

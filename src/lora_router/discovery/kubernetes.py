@@ -36,6 +36,7 @@ from lora_router.discovery.pod_object import MODEL_LABEL, PodObject
 from lora_router.discovery.pod_ports import PortRules
 from lora_router.discovery.pod_query import pod_query
 from lora_router.discovery.pod_translation import Family, to_pods
+from lora_router.discovery.rank_names import told_apart
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod import Pod
 from lora_router.log_limit import LogLimit
@@ -253,6 +254,12 @@ class KubernetesPods:
         self, scope: "_Scope", found: Mapping[str, tuple[Pod, ...]], *, quiet: bool
     ) -> None:
         """Apply what became of some objects, by their names: the pods of the fleet that each is."""
+        for each, of_object in found.items():
+            if of_object:
+                scope.objects[each] = of_object
+            else:
+                scope.objects.pop(each, None)
+        found = told_apart(found, scope.objects)
         known = scope.pods
         became_ready, stopped = [], []
         pods = {pod.name: pod for pods in found.values() for pod in pods}
@@ -334,6 +341,8 @@ class _Scope(FollowedNamespace):
         super().__init__(namespace)
         self.pods: dict[str, Pod] = {}
         """By their names in the fleet."""
+        self.objects: dict[str, tuple[Pod, ...]] = {}
+        """By the name of the object: its pods in the fleet, before ``told_apart``."""
         self.names: dict[str, set[str]] = {}
         """By the name of the object: those of its pods in the fleet."""
         self.problems: dict[str, tuple[str, ...]] = {}

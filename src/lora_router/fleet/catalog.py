@@ -1,14 +1,19 @@
 """The models that pods serve. Pods that serve the same models share one catalog."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 BaseModels = frozenset[str]
 """The names of the base models that a pod serves. Most pods serve one."""
 MAX_CATALOG_BYTES = 256 * 1024 * 1024
 """Approximate memory of the catalogs of all pods. A list that needs more is not stored."""
+_Change = tuple[frozenset[str], tuple[str, str] | None]
+_MOST_CHANGED = 64
+"""By how many names a catalog may differ from its origin. One that differs by more is an origin."""
+_NO_NAMES: frozenset[str] = frozenset()
 _BYTES_PER_MODEL = 160
 """Memory of a model beside its name: the string's header and its place in a dictionary."""
 
@@ -37,6 +42,10 @@ class Catalog:
     """Equal for equal catalogs, and almost certainly different for others."""
     bytes: int = 0
     """Approximate memory."""
+    origin: "ref[Catalog] | None" = None
+    """The catalog that this one was made from by ``changed``, if it was."""
+    changed_names: frozenset[str] = frozenset()
+    """The adapters that only one of these two has."""
 
     @classmethod
     def of(cls, models: Iterable[ServedModel]) -> "Catalog":
@@ -45,6 +54,66 @@ class Catalog:
         for model in models:
             builder.add(model.name, model.base)
         return builder.catalog()
+
+    def changed(
+        self, without: Collection[str], with_one: tuple[str, str] | None = None
+    ) -> "Catalog":
+        """Return this catalog without some adapters, and with one more.
+
+        It is this one itself if that changes nothing. The models are copied as a whole, and not one
+        after the other: that takes a hundredth of the time, and a loader changes many lists.
+
+        Args:
+            without: Names of adapters. Those that are not in it are ignored.
+            with_one: The name and the base model of an adapter.
+        """
+        added = None if with_one is None else with_one[0]
+        gone = [name for name in without if name in self.adapters and name != added]
+        changed = set(gone)
+        if with_one is not None and self.adapters.get(with_one[0]) == with_one[1]:
+            with_one = None
+        if not gone and with_one is None:
+            return self
+        known = self.adapters
+        adapters = known.copy() if isinstance(known, dict) else dict(known)
+        fingerprint, size = self.fingerprint, self.bytes
+        for name in gone:
+            fingerprint ^= hash((name, adapters.pop(name)))
+            size -= len(name) + _BYTES_PER_MODEL
+        if with_one is not None:
+            name, base = with_one
+            if name in adapters:
+                fingerprint ^= hash((name, adapters[name]))
+            else:
+                size += len(name) + _BYTES_PER_MODEL
+            if name not in known:
+                changed.add(name)
+            adapters[name] = base
+            fingerprint ^= hash(with_one)
+        return Catalog(self.base_models, adapters, fingerprint, size, *self._since(changed))
+
+    def differing(self, other: "Catalog") -> Set[str]:
+        """Return the adapters that only one of two catalogs has.
+
+        If both were made from the same one, their lists are not compared.
+        """
+        (mine, names), (others, other_names) = self._root(), other._root()
+        if mine is others:
+            return names ^ other_names
+        return self.adapters.keys() ^ other.adapters.keys()
+
+    def _since(self, changed: Set[str]) -> "tuple[ref[Catalog], frozenset[str]]":
+        """Return from which catalog one is made that differs from this one, and how it differs."""
+        root, names = self._root()
+        names = names ^ changed
+        return (
+            (ref(root), names) if len(names) <= _MOST_CHANGED else (ref(self), frozenset(changed))
+        )
+
+    def _root(self) -> "tuple[Catalog, frozenset[str]]":
+        """Return the catalog from which this one was made, if it is in use, and how they differ."""
+        root = None if self.origin is None else self.origin()
+        return (self, _NO_NAMES) if root is None else (root, self.changed_names)
 
     def __contains__(self, model: str) -> bool:
         return model in self.adapters or model in self.base_models
@@ -104,6 +173,18 @@ class Catalogs:
     def __init__(self) -> None:
         self._known: WeakValueDictionary[int, Catalog] = WeakValueDictionary()
         self._known[EMPTY.fingerprint] = EMPTY
+        self._last: tuple[tuple[str, ...], Catalog] = ((), EMPTY)
+        """The last list of discovery. It is often that of the next pod, too."""
+
+    def of_names(self, models: tuple[str, ...]) -> Catalog:
+        """Return the catalog of a base model, which comes first, and its adapters."""
+        if models != self._last[0]:
+            builder, base = CatalogBuilder(), models[0]
+            builder.add(base, None)
+            for name in islice(models, 1, None):
+                builder.add(name, base)
+            self._last = models, self.of(builder.catalog())
+        return self._last[1]
 
     def of(
         self, models: Catalog | Iterable[ServedModel], *, max_bytes: int | None = None
@@ -123,6 +204,37 @@ class Catalogs:
                         f"the models of all pods would need more than {max_bytes} bytes"
                     )
             self._known[catalog.fingerprint] = catalog
-        elif known.base_models == catalog.base_models and known.adapters == catalog.adapters:
+        elif known is not catalog and (
+            known.base_models == catalog.base_models and known.adapters == catalog.adapters
+        ):
             return known
         return catalog
+
+
+class ChangedCatalogs:
+    """Catalogs that were made from others, so that pods whose lists change alike share one.
+
+    They are referenced weakly, as in ``Catalogs``.
+    """
+
+    def __init__(self) -> None:
+        self._found: WeakKeyDictionary[Catalog, WeakValueDictionary[_Change, Catalog]]
+        self._found = WeakKeyDictionary()
+
+    def of(
+        self,
+        catalog: Catalog,
+        without: Collection[str],
+        with_one: tuple[str, str] | None = None,
+    ) -> Catalog:
+        """Return ``catalog.changed(without, with_one)``: one that is in use, or a new one."""
+        found = self._found.get(catalog)
+        if found is None:
+            found = self._found[catalog] = WeakValueDictionary()
+        change = frozenset(without), with_one
+        changed = found.get(change)
+        if changed is None:
+            changed = catalog.changed(without, with_one)
+            if changed is not catalog:
+                found[change] = changed
+        return changed

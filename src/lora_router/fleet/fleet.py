@@ -1,14 +1,13 @@
 """The fleet: every pod that the router knows, and the state of each pod."""
 
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from lora_router.fleet.by_bases import ByBases
 from lora_router.fleet.catalog import MAX_CATALOG_BYTES, Catalog, Catalogs, ServedModel
 from lora_router.fleet.changes import Changes
 from lora_router.fleet.doubts import Doubts
+from lora_router.fleet.exclusions import Exclusions
 from lora_router.fleet.idle_adapters import idle_by_pod, used_since
 from lora_router.fleet.index import FleetIndex
 from lora_router.fleet.ledger import Ledger
@@ -23,17 +22,8 @@ from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.prefixes import PrefixIndex
 from lora_router.fleet.reported_ejections import suspect_reported
 from lora_router.fleet.reported_uses import ReportedUses
+from lora_router.fleet.usual_slots import UsualSlots
 from lora_router.steps import Steps, all_at_once, in_turn
-
-
-class _Usual:
-    """What is usual on the pods that serve the same base models."""
-
-    __slots__ = ("slots",)
-
-    def __init__(self) -> None:
-        self.slots: int | None = None
-        """The adapter slots of the last pod that said it."""
 
 
 class Fleet:
@@ -59,15 +49,13 @@ class Fleet:
         self.ledger.on_not_found = self._doubt
         if outliers is not None:
             outliers.unwell.on_change = self._health_changed
-        self._excluded: Collection[PodState] = frozenset()
-        """The ready pods that get no new requests while another pod is well."""
+        self._exclusions = Exclusions(None if outliers is None else outliers.unwell, self._is_known)
         self._doubts = Doubts(time.monotonic if outliers is None else outliers.now)
         self._by_endpoint: dict[str, PodState] | None = None
         self.synced = False
         """Whether discovery has delivered its first full list. Discovery sets it."""
         self._states: dict[str, PodState] = {}
-        self._usual = ByBases(_Usual)
-        """What is usual. A new pod is assumed to be so until it reports otherwise."""
+        self._usual_slots = UsualSlots()
         self._ready: PodGroup | None = None
         self._in_use: PodGroup | None = None
         self._model_index = ModelIndex(self.ready, self.in_use, self._doubts, self._fleet_index)
@@ -113,17 +101,18 @@ class Fleet:
         """Update some pods, and remove others by name.
 
         Open requests on a pod that was removed continue. Their reservations still count on its
-        record.
+        record. A server that goes on under another name keeps its record: the servers of a pod get
+        other names when it gets a second port.
         """
-        changed = []
+        pods = tuple(pods)
+        renamed, changed = self._take_renamed(pods)
         for name in tuple(gone):
             state = self._states.pop(name, None)
             if state is not None:
-                self._doubts.leave(state)
-                self.prefixes.forget(state)
+                self._leave(state)
                 changed.append(state)
         for pod in pods:
-            changed += self._put(pod)
+            changed += self._put(pod, renamed.get(pod.name))
         if changed:
             self._changed(changed)
 
@@ -145,7 +134,7 @@ class Fleet:
         state.scrape_failures = state.unreachable_scrapes = 0
         restarted = state.beliefs.scraped(metrics, state.in_flight)
         self.prefixes.scraped(state, metrics)
-        self._learn_slots(state)
+        self._usual_slots.learn(state)
         self.ledger.load_times.refresh(state)
         self._index(state)
         self.changes.scraped.send((state,))
@@ -194,15 +183,19 @@ class Fleet:
         for model in self._doubts.settle(state):
             self._model_index.forget(model)
         adapters = catalog.adapters if listed is None else listed.adapters
-        if state.models_known and catalog is state.catalog:
-            if adapters is not state.beliefs.unlisted.listed:
-                state.beliefs.lists(adapters)
-            return
+        was_known, before = state.models_known, state.catalog
+        is_another = not was_known or catalog is not before
         state.catalog, state.models_known = catalog, True
-        state.beliefs.assume_slots(self._usual.of(catalog.base_models).slots)
-        self._learn_slots(state)
-        state.beliefs.lists(adapters)
-        self._changed((state,))
+        if is_another:
+            self._usual_slots.assume(state)
+            self._usual_slots.learn(state)
+        # What is withdrawn is still listed, and to compare long lists takes long.
+        if not was_known or adapters is not state.beliefs.unlisted.listed:
+            state.beliefs.lists(adapters)
+        if is_another and catalog.base_models == before.base_models:
+            self._adapters_changed(state)
+        elif is_another:
+            self._changed((state,))
 
     def check_health(self) -> None:
         """Find out what only time shows about the health of pods. To be called regularly."""
@@ -278,7 +271,7 @@ class Fleet:
     def in_use(self) -> PodGroup:
         """Return the ready pods without those that are excluded because they fail."""
         if self._in_use is None:
-            ready, out = self.ready(), self._excluded
+            ready, out = self.ready(), self._exclusions.pods
             pods = [state for state in ready if state not in out] if out else ()
             self._in_use = PodGroup.of(pods, self._fleet_index, is_everyone=True) if pods else ready
         return self._in_use
@@ -302,76 +295,82 @@ class Fleet:
         """
         return frozenset(self._model_index.catalogs())
 
-    def _put(self, pod: Pod) -> Iterable[PodState]:
-        """Store a pod's description; return the states that changed."""
-        old = self._states.get(pod.name)
+    def _take_renamed(self, pods: Iterable[Pod]) -> tuple[dict[str, PodState], list[PodState]]:
+        """Take the records of servers out that get other names.
+
+        Returns:
+            The records by their new names; and for each old name a record that has left.
+        """
+        names: dict[PodState, str] = {}
+        for pod in pods:
+            state = self._states.get(pod.name)
+            if not pod.uid or (state is not None and state.is_server(pod)):
+                continue
+            state = self.at(pod.address)
+            if state is not None and state.is_server(pod):
+                names[state] = pod.name
+        left = [PodState(state.pod) for state in names]
+        for state in names:
+            del self._states[state.pod.name]
+        return {name: state for state, name in names.items()}, left
+
+    def _leave(self, state: PodState) -> None:
+        """Forget what is known about a server that has left."""
+        self._doubts.leave(state)
+        self.prefixes.forget(state)
+
+    def _put(self, pod: Pod, renamed: PodState | None = None) -> Iterable[PodState]:
+        """Store a pod's description; return the states that changed.
+
+        Args:
+            pod: The description.
+            renamed: The server's record, if it had another name.
+        """
+        before = self._states.get(pod.name)
+        old = before if renamed is None else renamed
         if old is not None and old.pod == pod:
             return ()
-        if old is not None and (old.pod.address, old.pod.uid) == (pod.address, pod.uid):
+        if old is not None and old.is_server(pod):
             if old.pod.models is not None and pod.models is None:
                 old.models_known = False
             if (old.pod.lora, old.pod.engine) != (pod.lora, pod.engine):
                 old.beliefs.told(pod.lora, pod.engine)
             old.pod = pod
-            state = old
-            changed = [old]
+            state = self._states[pod.name] = old
         else:
             # Another address or uid means another server. What is known about the old server
             # does not apply to it.
             state = self._states[pod.name] = PodState(pod)
-            changed = [state]
-            if old is not None:
-                self.prefixes.forget(old)
-                changed = [old, state]
+        changed = [state]
+        if before is not None and before is not state:
+            self._leave(before)
+            changed = [before, state]
         if pod.models is not None:
-            base, *adapters = pod.models
-            state.catalog = self._catalogs.of(
-                (ServedModel(base), *(ServedModel(name, base) for name in adapters))
-            )
-            state.models_known = True
+            state.catalog, state.models_known = self._catalogs.of_names(pod.models), True
             state.beliefs.serves(state.adapters)
         elif pod.base_model is not None and not state.models_known:
             state.catalog = self._catalogs.of((ServedModel(pod.base_model),))
-        state.beliefs.assume_slots(self._usual.of(state.base_models).slots)
+        self._usual_slots.assume(state)
         return changed
 
-    def _learn_slots(self, state: PodState) -> None:
-        """Learn how many slots pods usually have, if a pod has said it."""
-        beliefs = state.beliefs
-        if beliefs.slots and not beliefs.are_slots_assumed:
-            self._usual.of(state.base_models).slots = beliefs.slots
-
     def _index(self, state: PodState) -> None:
-        if (
-            state.pod.ready
-            and state not in self._excluded
-            and self._states.get(state.pod.name) is state
-        ):
+        if state.pod.ready and state not in self._exclusions.pods and self._is_known(state):
             self._fleet_index.put(state)
         else:
             self._fleet_index.remove(state)
 
-    def _health_changed(self, state: PodState) -> None:
-        assert self.outliers is not None  # noqa: S101 -- it calls this
-        if self.outliers.unwell.excluded() != self._excluded:
-            self._changed((state,))
+    def _is_known(self, state: PodState) -> bool:
+        return self._states.get(state.pod.name) is state
 
-    def _exclude(self) -> Collection[PodState]:
-        """Renew which pods are excluded; return the pods for which that changed."""
-        outliers, before = self.outliers, self._excluded
-        if outliers is None:
-            return ()
-        unwell = outliers.unwell
-        for state in unwell:
-            if self.get(state.pod.name) is not state:
-                unwell.forget(state)
-        ready = self.ready()
-        unwell.ready_pods = Counter([state.base_models for state in ready])
-        after = unwell.excluded()
-        if len(after) >= len(ready):
-            after = frozenset()  # If no pod is well, all are used.
-        self._excluded = after
-        return frozenset(before).symmetric_difference(after)
+    def _health_changed(self, states: Collection[PodState]) -> None:
+        """Renew which pods are excluded. Which pods there are and what they serve stays."""
+        changed = self._exclusions.renew(states, len(self.ready()))
+        if changed:
+            self._in_use = None
+            self._model_index.use_others()
+            for state in changed:
+                self._index(state)
+            self.changes.pods.send(changed)
 
     def _doubt(self, state: PodState, model: str) -> None:
         """Prefer other pods for a model that a pod does not serve after all."""
@@ -382,12 +381,19 @@ class Fleet:
             self._model_index.forget(model)
             self.changes.doubted.send((state,))
 
+    def _adapters_changed(self, state: PodState) -> None:
+        """Apply that a pod has other adapters. Which pods are ready and in use stays."""
+        self._model_index.begin_again()
+        self._fleet_index.used(state, self._reported_uses.settle(state))
+        self._index(state)
+        self.changes.pods.send((state,))
+
     def _changed(self, states: Collection[PodState]) -> None:
         self._ready = self._in_use = None
         self._by_endpoint = None
         self._model_index.begin_again()
         for state in states:
             self._fleet_index.used(state, self._reported_uses.settle(state))
-        for state in (*states, *self._exclude()):
+        for state in (*states, *self._exclusions.count_again(self.ready())):
             self._index(state)
         self.changes.pods.send(states)

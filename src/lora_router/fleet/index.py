@@ -18,6 +18,8 @@ _USERS = 8
 """How many pods are stored for an adapter as its most recent users."""
 _ADAPTERS = 65_536
 """How many adapters have their users stored. It bounds the memory."""
+_FORGOTTEN_AT_ONCE = 16
+"""How many adapters of pods that left are forgotten at once."""
 _MAX_PENDING = 512
 """How many changes may be pending before they are applied."""
 _NO_PODS: dict[PodState, None] = {}
@@ -37,7 +39,9 @@ class FleetIndex:
         "_by_base",
         "_changes",
         "_early",
+        "_left",
         "_running",
+        "_used",
         "_users",
         "by_load",
         "followers",
@@ -65,6 +69,12 @@ class FleetIndex:
         """The ready pods, until the index is built."""
         self._running: dict[str, dict[PodState, None]] = {}
         self._users: dict[str, dict[PodState, None]] = {}
+        self._used: dict[PodState, set[str]] = {}
+        """The reverse of ``_users``."""
+        self._left: dict[PodState, None] = {}
+        """Pods that left and still are in ``_users``. What they used is forgotten with the next
+        scrapes, a part with each, because hundreds of pods may leave at once. What is not forgotten
+        when a pod comes back counts again: its server most likely still has it."""
         self._active: dict[PodState, tuple[frozenset[str], int, int]] = {}
         """What was last applied for each pod: the adapters shown in flight, the slots, and the free
         slots."""
@@ -78,7 +88,10 @@ class FleetIndex:
 
     def users(self, adapter: str) -> Collection[PodState]:
         """Return the most recent pods that used an adapter. They probably still have it loaded."""
-        return self._users.get(adapter, _NO_PODS)
+        users = self._users.get(adapter, _NO_PODS)
+        if self._left and users:
+            return [pod for pod in users if pod not in self._left]
+        return users
 
     def total_of(self, bases: BaseModels) -> Total:
         """Return the load and the slots of the ready pods that serve some base models."""
@@ -106,6 +119,9 @@ class FleetIndex:
                 self._stopped(adapter, pod)
             for adapter in active - before if before else active:
                 self._runs(adapter, pod)
+        if self._left:
+            self._left.pop(pod, None)
+            self._forget_left()
         if known is None:
             for adapter in pod.in_flight_adapters:
                 self._runs(adapter, pod)
@@ -130,8 +146,8 @@ class FleetIndex:
         self.with_room.remove(pod)
         for adapter in (*active, *pod.in_flight_adapters):
             self._forget(self._running, adapter, pod)
-        for adapter in tuple(self._users):
-            self._forget(self._users, adapter, pod)
+        if pod in self._used:
+            self._left[pod] = None
 
     def changed(self, pod: PodState, adapter: str | None) -> None:
         """Record that one request more or less is on a pod.
@@ -204,12 +220,41 @@ class FleetIndex:
         users = self._users.get(adapter)
         if users is None:
             if len(self._users) >= _ADAPTERS:
-                del self._users[next(iter(self._users))]
+                self._forget_users(next(iter(self._users)))
             users = self._users[adapter] = {}
-        users.pop(pod, None)
+        if pod in users:
+            del users[pod]
+        else:
+            used = self._used.get(pod)
+            if used is None:
+                used = self._used[pod] = set()
+            used.add(adapter)
         users[pod] = None
         if len(users) > _USERS:
-            del users[next(iter(users))]
+            oldest = next(iter(users))
+            del users[oldest]
+            self._no_longer_used(oldest, adapter)
+
+    def _forget_left(self) -> None:
+        """Forget some of what pods used that left."""
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            pod = next(iter(self._left), None)
+            if pod is None:
+                return
+            adapter = next(iter(self._used[pod]))
+            self._no_longer_used(pod, adapter)
+            self._forget(self._users, adapter, pod)
+
+    def _forget_users(self, adapter: str) -> None:
+        for pod in self._users.pop(adapter):
+            self._no_longer_used(pod, adapter)
+
+    def _no_longer_used(self, pod: PodState, adapter: str) -> None:
+        used = self._used[pod]
+        used.remove(adapter)
+        if not used:
+            del self._used[pod]
+            self._left.pop(pod, None)
 
     def _stopped(self, adapter: str, pod: PodState) -> None:
         if adapter not in pod.in_flight_adapters and adapter not in pod.beliefs.shown:

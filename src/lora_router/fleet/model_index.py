@@ -59,9 +59,13 @@ class ModelIndex:
 
     def begin_again(self) -> None:
         """Forget everything that was found, because pods or their models changed."""
+        self.use_others()
+        self._catalogs = None
+
+    def use_others(self) -> None:
+        """Forget everything that was found, because other pods are in use. Catalogs stay."""
         self.found.clear()
         self._groups.clear()
-        self._catalogs = None
 
     def forget(self, model: str) -> None:
         """Forget the pods of one model, because the doubts about it changed."""
@@ -106,6 +110,8 @@ class ModelIndex:
     def _group_of(self, catalogs: Collection[int]) -> PodGroup:
         """Return the pods that serve one of some catalogs: those in use, else all ready ones."""
         in_use = self._in_use()
+        if len(catalogs) == len(self.catalogs()):
+            return in_use  # All pods serve it.
         pods = [state for state in in_use if id(state.catalog) in catalogs]
         if pods or in_use is self._ready():
             everyone = len(pods) == len(in_use)

@@ -86,7 +86,7 @@ class Outliers:
         else:
             health.unanswered[request] = self.now()
         if health.state is TRYING and health.full:
-            self.unwell.on_change(state)
+            self.unwell.changed(state)
 
     def answered(self, request: SentToPod, answer: Answer) -> None:
         """Record that the answer of a request began."""
@@ -116,7 +116,7 @@ class Outliers:
             self._bad(state, UNREACHABLE, now)
             return
         if state.health.state is TRYING:
-            self.unwell.on_change(state)
+            self.unwell.changed(state)
 
     def moved(self, request: SentToPod, before: PodState) -> None:
         """Record that Envoy could not reach a pod and sent the request to another."""
@@ -146,7 +146,7 @@ class Outliers:
                 self._bad(state, NO_FIRST_BYTE, now)
                 return
         if health.state is TRYING:
-            self.unwell.on_change(state)
+            self.unwell.changed(state)
 
     @staticmethod
     def _no_longer_waits(request: SentToPod, state: PodState) -> float | None:
@@ -228,12 +228,13 @@ class Outliers:
         if self._position >= len(states):
             self._position = 0
         start, self._position = self._position, self._position + _PODS_PER_TICK
-        for state in islice(states, start, self._position):
-            health = state.health
-            if health.unanswered:
-                self._check_silence(state, now)
-            if health.state is not HEALTHY and now >= health.retry_at:
-                self._retry(state)
+        with self.unwell.together():
+            for state in islice(states, start, self._position):
+                health = state.health
+                if health.unanswered:
+                    self._check_silence(state, now)
+                if health.state is not HEALTHY and now >= health.retry_at:
+                    self._retry(state)
 
     def _check_silence(self, state: PodState, now: float) -> None:
         health = state.health
@@ -282,7 +283,7 @@ class Outliers:
                 self.unwell.suspect(state, SLOW_FIRST_BYTES, now)
             elif health.state is TRYING:
                 # It waits for one request less, so that it may get another.
-                self.unwell.on_change(state)
+                self.unwell.changed(state)
             return
         if health.state is HEALTHY:
             return
@@ -303,7 +304,7 @@ class Outliers:
         if health.successes >= GOOD_AFTER:
             self.unwell.heal(state, now)
         else:
-            self.unwell.on_change(state)
+            self.unwell.changed(state)
 
     def _bad(self, state: PodState, cause: str, now: float) -> None:
         health, rules = state.health, self.rules

@@ -18,7 +18,7 @@ class Pod:
 
     name: str
     """Unique in the fleet. On Kubernetes ``namespace/name``, or of one of several servers in a pod
-    ``namespace/name-rank-N``."""
+    ``namespace/name-rank-N`` (``namespace/name:rank-N`` if another pod has such a name)."""
     address: str
     """The endpoint that serves requests, ``ip:port`` (``[ip]:port`` for IPv6)."""
     metrics_url: str
@@ -52,6 +52,11 @@ class Pod:
         return f"{namespace}/{self.base_model or ''}"
 
 
-def rank_name(pod: str, rank: int) -> str:
+def rank_name(pod: str, rank: int | str) -> str:
     """Return the name of one of several servers in a pod."""
     return f"{pod}-rank-{rank}"
+
+
+def distinct_rank_name(pod: str, rank: int | str) -> str:
+    """Return such a name that no Kubernetes pod can have itself."""
+    return f"{pod}:rank-{rank}"

@@ -106,6 +106,10 @@ class PodState:
         """Adapters that the pod serves, each with its base model's name if that is known."""
         return self.catalog.adapters
 
+    def is_server(self, pod: Pod) -> bool:
+        """Return whether a description is of this server, under whatever name."""
+        return (self.pod.address, self.pod.uid) == (pod.address, pod.uid)
+
     def __repr__(self) -> str:
         return f"<PodState {self.pod.name} {self.pod.address} in_flight={self.in_flight}>"
 

@@ -34,6 +34,15 @@ def suspect_reported(
         outliers: Knows the health of the pods.
         find: Returns a pod by its name.
     """
+    with outliers.unwell.together():
+        _suspect(ejected, outliers, find)
+
+
+def _suspect(
+    ejected: Mapping[str, tuple[str, str]],
+    outliers: Outliers,
+    find: Callable[[str], PodState | None],
+) -> None:
     now, pause = outliers.now(), outliers.rules.max_ejection_seconds
     room: dict[BaseModels, int] = {}
     for name, server in islice(ejected.items(), _PODS_PER_REPORT):

@@ -3,11 +3,17 @@
 Of the ready pods that serve the same base models, at most a share is ejected, and at most that
 share is excluded. A share above 0 always allows one pod. So when all pods of one model fail, those
 of another one can still be ejected.
+
+A transition costs the same however many pods are not healthy, unless more are out than may be
+excluded. When a zone fails, hundreds of pods change within a second.
 """
 
 import logging
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 
 from lora_router.fleet.catalog import BaseModels
 from lora_router.fleet.health import (
@@ -31,6 +37,8 @@ BY_SCRAPES = "unreachable by scrapes"
 """The weakest cause: no request has failed."""
 BY_A_PEER = "ejected by a peer"
 _STATUS = "status"
+_BARRED = (EJECTED, TRYING)
+"""The states of pods that count as ejected."""
 TRIAL_SECONDS = 0.5
 """A pod that is being tried, and that no client asks, is probed this often."""
 
@@ -54,6 +62,20 @@ CAUSES = tuple(
 """Why pods are ejected, as labels of a metric."""
 
 
+class _OfBases:
+    """The unwell pods that serve the same base models."""
+
+    __slots__ = ("barred", "excluded", "out")
+
+    def __init__(self) -> None:
+        self.barred = 0
+        """How many are ejected or being tried."""
+        self.out: dict[PodState, None] = {}
+        """Those that should get no new requests."""
+        self.excluded = self.out
+        """Those that get none: all of these, or as many as may be excluded."""
+
+
 class UnwellPods:
     """The pods of one fleet that are not healthy, in the order in which they became so."""
 
@@ -62,13 +84,16 @@ class UnwellPods:
         """How many ejections each cause had since the start."""
         self.transitions = dict.fromkeys(Health, 0)
         """How often a pod came into each state since the start."""
-        self.on_change: Callable[[PodState], None] = _ignore
-        """Called when a pod may have become excluded or included."""
+        self.on_change: Callable[[Collection[PodState]], None] = _ignore
+        """Called with pods that may have become excluded or included."""
         self.ready_pods: Mapping[BaseModels, int] = {}
         """The number of ready pods by the base models that they serve, which bounds how many may be
-        ejected. The fleet sets it."""
+        ejected."""
         self._rules = rules
-        self._pods: dict[PodState, None] = {}
+        self._pods: dict[PodState, _OfBases] = {}
+        self._groups: dict[BaseModels, _OfBases] = {}
+        self._collected: dict[PodState, None] | None = None
+        """The pods that changed within ``together``. ``None``: each change is reported at once."""
         self._random = random.Random()
         self._limit = LogLimit(1.0)
 
@@ -78,26 +103,97 @@ class UnwellPods:
     def __iter__(self) -> Iterator[PodState]:
         return iter(tuple(self._pods))
 
-    def excluded(self) -> Collection[PodState]:
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Report all changes within the context as one, at its end."""
+        if self._collected is not None:
+            yield
+            return
+        collected = self._collected = {}
+        try:
+            yield
+        finally:
+            self._collected = None
+            if collected:
+                self.on_change(tuple(collected))
+
+    def changed(self, state: PodState) -> None:
+        """Report that a pod may have become excluded or included."""
+        if self._collected is None:
+            self.on_change((state,))
+        else:
+            self._collected[state] = None
+
+    # Which pods get no new requests
+
+    @property
+    def excluded_pods(self) -> int:
+        """The number of pods that ``excluded`` returns."""
+        return sum([len(group.excluded) for group in self._groups.values()])
+
+    def excluded(self) -> list[PodState]:
         """Return the ready pods that get no new requests while another pod is well."""
-        if not self._pods:
-            return ()
-        out = [
-            state
-            for state in self._pods
-            if state.pod.ready and (state.health.state is not TRYING or state.health.full)
-        ]
-        # Of more than may be excluded, those with the most evidence against them are.
-        out.sort(key=_weakness)
-        left: dict[BaseModels, int] = {}
-        excluded = []
-        for state in out:
+        return [state for group in self._groups.values() for state in group.excluded]
+
+    def count_again(self, ready: Iterable[PodState]) -> None:
+        """Count all pods, because some joined, left or changed, or what they serve did.
+
+        Args:
+            ready: All ready pods of the fleet.
+        """
+        self.ready_pods = Counter([state.base_models for state in ready])
+        self._groups.clear()
+        for state in self._pods:
+            group = self._pods[state] = self._group_of(state)
+            group.barred += state.health.state in _BARRED
+            if _is_out(state):
+                group.out[state] = None
+        for bases, group in self._groups.items():
+            group.excluded = self._first(group.out, self._most(bases))
+
+    def renew(self, states: Collection[PodState]) -> Collection[PodState]:
+        """Renew which pods are excluded, because the health of some changed.
+
+        Returns:
+            The pods that became excluded or included.
+        """
+        changed: dict[PodState, None] = {}
+        crowded: dict[BaseModels, dict[PodState, None]] = {}
+        for state in states:
             bases = state.base_models
-            most = left.setdefault(bases, self._most(bases))
-            if most:
-                left[bases] = most - 1
-                excluded.append(state)
-        return frozenset(excluded)
+            group = self._groups.get(bases)
+            if group is None:
+                continue
+            out, is_out = group.out, _is_out(state)
+            if bases not in crowded and len(out) + len(states) > self._most(bases):
+                crowded[bases] = dict(group.excluded)
+            if is_out is not (state in out):
+                if is_out:
+                    out[state] = None
+                else:
+                    del out[state]
+                if bases not in crowded:
+                    changed[state] = None
+        # Here, whether one pod is excluded depends on others.
+        for bases, before in crowded.items():
+            group = self._groups[bases]
+            after = group.excluded = self._first(group.out, self._most(bases))
+            changed.update((each, None) for each in before if each not in after)
+            changed.update((each, None) for each in after if each not in before)
+        return changed
+
+    def _group_of(self, state: PodState) -> _OfBases:
+        group = self._groups.get(state.base_models)
+        if group is None:
+            group = self._groups[state.base_models] = _OfBases()
+        return group
+
+    @staticmethod
+    def _first(out: dict[PodState, None], most: int) -> dict[PodState, None]:
+        """Return as many pods as may be excluded: those with the most evidence against them."""
+        if len(out) <= most:
+            return out
+        return dict.fromkeys(islice(sorted(out, key=_weakness), most))
 
     def ejected(self) -> Mapping[str, tuple[str, str]]:
         """Return the names of the ejected pods, each with the server's address and uid."""
@@ -109,7 +205,9 @@ class UnwellPods:
 
     def forget(self, state: PodState) -> None:
         """Forget a pod that has left."""
-        self._pods.pop(state, None)
+        group = self._pods.pop(state, None)
+        if group is not None:
+            group.barred -= state.health.state in _BARRED
 
     # Transitions
 
@@ -131,12 +229,8 @@ class UnwellPods:
         health.retry_at = now + backoff * self._random.uniform(0.75, 1.0)
         if health.state is EJECTED:
             return
-        bases = state.base_models
-        others = sum(
-            each.health.state in (EJECTED, TRYING) and each.base_models == bases
-            for each in self._pods
-        )
-        if health.state is not TRYING and others >= self._most(bases):
+        others = self._group_of(state).barred
+        if health.state is not TRYING and others >= self._most(state.base_models):
             self._become(state, SUSPECT, cause)
             return
         label = _label(cause)
@@ -167,14 +261,20 @@ class UnwellPods:
     def _become(self, state: PodState, health: Health, cause: str) -> None:
         before, state.health.state = state.health.state, health
         state.health.cause = cause
+        group = self._pods.get(state)
+        if group is None:
+            group = self._group_of(state)
+        else:
+            group.barred -= before in _BARRED
         if health is HEALTHY:
             self._pods.pop(state, None)
         else:
-            self._pods[state] = None
+            self._pods[state] = group
+            group.barred += health in _BARRED
         if before is not health:
             self.transitions[health] += 1
             self._log(state, before)
-        self.on_change(state)
+        self.changed(state)
 
     def _log(self, state: PodState, before: Health) -> None:
         pod, health = state.pod, state.health
@@ -200,5 +300,12 @@ def _weakness(state: PodState) -> tuple[bool, bool]:
     return health.cause == BY_SCRAPES, health.state is not EJECTED
 
 
-def _ignore(_state: PodState) -> None:
+def _is_out(state: PodState) -> bool:
+    """Return whether a pod should get no new requests while another one is well."""
+    health = state.health
+    now = health.state
+    return now is not HEALTHY and state.pod.ready and (now is not TRYING or health.full)
+
+
+def _ignore(_states: Collection[PodState]) -> None:
     """Do nothing."""

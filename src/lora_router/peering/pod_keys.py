@@ -35,10 +35,14 @@ class PodKeys:
 
     def _follow(self, changed: Collection[PodState]) -> None:
         for state in changed:
-            if self._fleet.get(state.pod.name) is not state:
-                key = self._keys.pop(state, None)
-                if key is not None and self._states.get(key) is state:
-                    del self._states[key]
-            elif state not in self._keys:
-                key = self._keys[state] = pod_key(state.pod)
+            is_there = self._fleet.get(state.pod.name) is state
+            before, key = self._keys.get(state), pod_key(state.pod) if is_there else None
+            if before == key:
+                continue
+            if before is not None:
+                del self._keys[state]
+                if self._states.get(before) is state:
+                    del self._states[before]
+            if key is not None:
+                self._keys[state] = key
                 self._states[key] = state

@@ -96,13 +96,14 @@ class ModelNames:
         """Names that a pod has denied, and until when they are refused, oldest first."""
         self._parents: dict[str, str | None] = {}
         self._alias_catalogs: dict[frozenset[Catalog], Catalog] = {}
-        self._pods_changed()
+        self._of_sglang: set[PodState] = set()
+        self._pods_changed(tuple(fleet))
         fleet.changes.pods.subscribe(self._pods_changed)
 
     def replace_rewrites(self, rewrites: Iterable[Rewrite]) -> None:
         """Use other rewrites beside those of the settings, which come first."""
         self.rewrites.replace((*self._configured, *rewrites))
-        self._pods_changed()
+        self._pods_changed(())
 
     def declare(self, name: str, targets: tuple[Target, ...]) -> None:
         """Replace what the name or alias of a declared adapter stands for; no targets: itself."""
@@ -248,10 +249,15 @@ class ModelNames:
             reservation.has_no_adapter()
             self.on_denied()
 
-    def _pods_changed(self, _states: Collection[PodState] = ()) -> None:
+    def _pods_changed(self, states: Collection[PodState]) -> None:
         self._parents.clear()
         self._alias_catalogs.clear()
-        self.has_sglang = any(state.pod.engine == SGLANG for state in self._fleet)
+        for state in states:
+            if state.pod.engine == SGLANG and self._fleet.get(state.pod.name) is state:
+                self._of_sglang.add(state)
+            else:
+                self._of_sglang.discard(state)
+        self.has_sglang = bool(self._of_sglang)
         self._set_may_change()
 
     def _set_may_change(self) -> None:

@@ -6,7 +6,7 @@ this router changed on a pod comes the same way. No I/O.
 
 from collections.abc import Callable, Collection
 
-from lora_router.fleet.catalog import Catalog, CatalogBuilder, CatalogsFullError
+from lora_router.fleet.catalog import Catalog, CatalogsFullError, ChangedCatalogs
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.pod_metrics import PodMetrics
 from lora_router.fleet.pod_state import PodState
@@ -58,6 +58,7 @@ class Intake:
         self._fleet = fleet
         self._clock = clock
         self._lists: dict[PodState, _Lists] = {}
+        self._changed = ChangedCatalogs()
         fleet.changes.pods.subscribe(self._follow)
 
     def receive(self, reading: Reading) -> None:
@@ -144,13 +145,14 @@ class Intake:
         lists = self._lists_of(state)
         lists.read_at = self._clock()
         before = lists.believed or state.catalog
-        lists.believed = _changed(before, (without,), with_one)
+        lists.believed = self._changed.of(before, (without,), with_one)
         self._show(state, lists)
 
     def _show(self, state: PodState, lists: _Lists) -> None:
         listed = models = lists.believed or state.catalog
-        if lists.withdrawn.keys() & listed.adapters.keys():
-            models = _changed(listed, lists.withdrawn)
+        withdrawn = [name for name in lists.withdrawn if name in listed.adapters]
+        if withdrawn:
+            models = self._changed.of(listed, withdrawn)
         try:
             self._fleet.put_models(state, models, None if models is listed else listed)
         except CatalogsFullError as error:
@@ -182,18 +184,3 @@ class Intake:
         for state in changed:
             if not state.pod.ready or self._fleet.get(state.pod.name) is not state:
                 self._lists.pop(state, None)
-
-
-def _changed(
-    catalog: Catalog, without: Collection[str], with_one: tuple[str, str] | None = None
-) -> Catalog:
-    """Return a catalog without some adapters, and with one more."""
-    builder = CatalogBuilder()
-    for base in catalog.base_models:
-        builder.add(base, None)
-    for name, parent in catalog.adapters.items():
-        if name not in without:
-            builder.add(name, parent)
-    if with_one is not None:
-        builder.add(*with_one)
-    return builder.catalog()

@@ -94,6 +94,19 @@ def test_a_pod_with_several_servers_is_named_once() -> None:
     assert (found.loaded, found.instances) == (3, ("ml/a", "ml/worker-rank-7"))
 
 
+def test_also_while_another_pod_has_the_name_of_one_of_them() -> None:
+    fleet = Fleet()
+    fleet.replace(
+        [
+            pod("a:rank-0", "sql", uid="1"),
+            pod("a:rank-1", "sql", uid="1"),
+            pod("a-rank-0", "sql", uid="2"),
+        ]
+    )
+    found = read(fleet)
+    assert (found.loaded, found.instances) == (3, ("ml/a", "ml/a-rank-0"))
+
+
 def test_fit_pods_are_counted_once_for_many_adapters() -> None:
     fleet = Fleet()
     fleet.replace([pod("a")])

@@ -385,6 +385,29 @@ async def following(
 
 
 class TestTheCache:
+    async def test_a_pod_named_as_the_server_of_another_displaces_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        several, same_name = pod("e"), pod("e-rank-0", version=2)
+        several["metadata"]["annotations"] = {"lora-router/ports": "8000,8001"}  # type: ignore[index]
+        same_name["status"]["podIP"] = "10.0.0.6"  # type: ignore[index]
+        servers = {"10.0.0.1:8000", "10.0.0.1:8001"}
+        seen: list[dict[str, str]] = []
+        watches = [Watch([line(kind, same_name)]) for kind in ("ADDED", "DELETED")]
+        server = ScriptedServer([Page([several]), *watches])
+
+        async with following(server, tmp_path, "ml") as (fleet, _, _):
+            fleet.changes.pods.subscribe(
+                lambda _: seen.append({state.pod.name: state.pod.address for state in fleet})
+            )
+            await until(lambda: len(seen) >= 3)
+
+        assert [set(each.values()) - {"10.0.0.6:8000"} for each in seen[:3]] == [servers] * 3
+        assert (
+            seen[0] == seen[2] == {"ml/e-rank-0": "10.0.0.1:8000", "ml/e-rank-1": "10.0.0.1:8001"}
+        )
+        assert seen[1]["ml/e-rank-0"] == "10.0.0.6:8000"
+
     async def test_it_is_synced_after_the_first_list_and_follows(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -117,6 +117,17 @@ async def test_a_change_of_the_pool_changes_the_pods(tmp_path: Path) -> None:
         await followed.until_endpoints(b="10.0.0.2:8001")
 
 
+async def test_a_further_port_of_the_pool_keeps_what_is_known_of_servers(tmp_path: Path) -> None:
+    async with following(tmp_path, inference_pool(8000)) as followed:
+        await followed.until_endpoints(a="10.0.0.1:8000")
+        known = followed.fleet.get("ml/a")
+
+        await followed.server.put(POOLS, inference_pool(8000, 8001))
+        await followed.until_endpoints(a_rank_0="10.0.0.1:8000", a_rank_1="10.0.0.1:8001")
+
+        assert followed.fleet.get("ml/a-rank-0") is known is not None
+
+
 async def test_the_pods_are_followed_as_without_a_pool(tmp_path: Path) -> None:
     async with following(tmp_path, inference_pool(8000, 8001)) as followed:
         await followed.until_endpoints(a_rank_0="10.0.0.1:8000", a_rank_1="10.0.0.1:8001")

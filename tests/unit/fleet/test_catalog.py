@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from lora_router.fleet.catalog import (
     EMPTY,
+    Catalog,
     CatalogBuilder,
     Catalogs,
     CatalogsFullError,
+    ChangedCatalogs,
     ServedModel,
 )
 
@@ -80,3 +82,64 @@ def test_the_memory_of_all_catalogs_is_bounded() -> None:
     del other
     gc.collect()
     catalogs.of(adapters("c", "d"), max_bytes=1000)
+
+
+names = st.sampled_from("abcdef")
+
+
+@given(
+    st.sets(names),
+    st.lists(
+        st.tuples(st.frozensets(names, max_size=3), st.none() | st.tuples(names, st.just("base"))),
+        max_size=6,
+    ),
+)
+def test_a_changed_catalog_is_as_if_it_was_made_of_its_models(
+    listed: set[str], changes: list[tuple[frozenset[str], tuple[str, str] | None]]
+) -> None:
+    catalog = Catalog.of(adapters(*sorted(listed)))
+    made, expected = [catalog, Catalog.of(adapters("f"))], set(listed)
+    for without, with_one in changes:
+        catalog = catalog.changed(without, with_one)
+        expected = expected - without | ({with_one[0]} if with_one is not None else set())
+        anew = Catalog.of(adapters(*sorted(expected)))
+        made.append(catalog)
+
+        assert catalog.base_models == {"base"}
+        assert catalog.adapters == anew.adapters
+        assert (catalog.fingerprint, catalog.bytes) == (anew.fingerprint, anew.bytes)
+        for each in made:
+            assert each.differing(catalog) == each.adapters.keys() ^ catalog.adapters.keys()
+    assert made[0].adapters.keys() == listed, "the first one is as it was"
+
+
+def test_how_a_catalog_differs_is_known_too_if_its_origin_is_not_in_use_any_more() -> None:
+    first = Catalog.of(adapters("a", "b"))
+    second = first.changed(("a",))
+    del first
+    gc.collect()
+
+    third = second.changed((), ("c", "base"))
+
+    assert second.differing(third) == {"c"}
+    assert second.differing(Catalog.of(adapters("a"))) == {"a", "b"}
+
+
+def test_lists_that_change_alike_share_a_catalog_while_it_is_in_use() -> None:
+    changed = ChangedCatalogs()
+    first = Catalog.of(adapters("a", "b"))
+    second = changed.of(first, ("a",))
+
+    assert changed.of(first, ["a"]) is second
+    assert changed.of(first, ("unknown",)) is first
+    assert changed.of(first, ("b",)) is not second
+
+
+def test_pods_for_which_discovery_lists_the_same_share_a_catalog() -> None:
+    catalogs = Catalogs()
+    first = catalogs.of_names(("base", "a"))
+
+    assert first.base_models == {"base"}
+    assert first.adapters == {"a": "base"}
+    assert catalogs.of_names(("base", "b")) is not first
+    assert catalogs.of_names(("base", "a")) is first

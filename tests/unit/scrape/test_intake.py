@@ -8,6 +8,7 @@ from lora_router.fleet.health import HealthRules
 from lora_router.fleet.outliers import Outliers
 from lora_router.fleet.reading import ReadFailure, Reading, last_readings
 from lora_router.scrape.intake import Intake, RefusedReading
+from tests.calls import calls_of
 from tests.fleet import ManualClock, make_fleet, make_metrics, make_pod, state_of
 
 LISTED = Catalog.of([ServedModel("base"), ServedModel("new", "base")])
@@ -164,3 +165,22 @@ def test_everything_that_is_known_can_be_handed_on_as_readings() -> None:
 
     assert there.pod.metrics == here.pod.metrics
     assert set(there.pod.adapters) == {"a", "b"}
+
+
+def test_withdrawing_and_restoring_an_adapter_does_not_look_through_long_lists() -> None:
+    costs = []
+    for size in (20, 2000):
+        here = Here()
+        listed = Catalog.of([ServedModel(f"a{each}", "base") for each in range(size)])
+        here.intake.confirm_loss(here.pod)
+        here.intake.put(here.models(listed))
+
+        def withdraw_and_restore(here: Here = here) -> None:
+            here.intake.withdraw(here.pod, ("a1",))
+            assert "a1" not in here.pod.adapters
+            here.intake.restore(here.pod, ("a1",))
+
+        costs.append(calls_of(withdraw_and_restore))
+        assert here.pod.catalog is listed
+
+    assert costs[0] == costs[1]
