@@ -55,9 +55,9 @@ _NO_ANSWERS = (
 _NO_BODIES = (
     "the gateway does not send the bodies of answers that the router asks for: those that contain "
     "IDs, such as those of /v1/responses, and, with the setting tokens, those that state numbers "
-    "of tokens, or many clients leave before these begin; requests that name these IDs find no pod, and tokens are not counted; set "
-    "allow_mode_override: true in its ext_proc filter, or, where Envoy ignores overrides, "
-    "response_body_mode: STREAMED for these paths"
+    "of tokens, or many clients leave before these begin; requests that name these IDs find no "
+    "pod, and tokens are not counted; set allow_mode_override: true in its ext_proc filter, or, "
+    "where Envoy ignores overrides, response_body_mode: STREAMED for these paths"
 )
 
 
@@ -118,9 +118,7 @@ class GatewayFaults:
 
     @property
     def _lacks_bodies(self) -> bool:
-        return (
-            self.without_body >= BODIES_IN_A_ROW or self.events_without_body >= EVENTS_IN_A_ROW
-        )
+        return self.without_body >= BODIES_IN_A_ROW or self.events_without_body >= EVENTS_IN_A_ROW
 
     def stream_ended(self, body_mode: int, seconds: float, *, is_reset: bool) -> None:
         """Record the end of a stream whose answer takes time.

@@ -113,9 +113,11 @@ class OwnAnswers(ResponseSide):
     def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:
         unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
         if unfinished and self._setup.headers_wait:
-            # Envoy ignored the mode override, so only the start of the body is here.
+            # Only the start of the body is here. If its length is not stated, it may be complete
+            # and malformed, with trailers that follow.
             self._log(
-                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces; "
+                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces, "
+                "or a client sent a malformed body with trailers; "
                 "set request_body_mode: BUFFERED, or allow_mode_override: true, in its filter"
             )
         if unfinished and self._setup.body_mode == _PARTIAL:
