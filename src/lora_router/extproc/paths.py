@@ -27,8 +27,9 @@ from lora_router.extproc.path_table import RULES
 MAX_PATH_LENGTH = 4096
 """In characters."""
 _SLASHES = re.compile("//+")
-_READ_DIFFERENTLY = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|/\.\.?(?:/|\Z)")
-"""Control characters, backslashes and dot segments, in a decoded path."""
+_READ_DIFFERENTLY = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+"""Control characters and backslashes, in a decoded path."""
+_DOT_SEGMENT = re.compile(r"/\.\.?(?:/|\Z)")
 _VARIABLE = re.compile(r"\{\w+(:path)?\}")
 
 
@@ -115,6 +116,8 @@ class Paths:
             seen = _SLASHES.sub("/", seen)
         if seen.endswith("/") and len(seen) > 1:
             seen = seen[:-1]
+        if not self._prefixes:
+            return seen
         # The gateway removes one, and a server may remove another one (vLLM's --root-path).
         return self._below(self._below(seen))
 
@@ -173,7 +176,9 @@ def _is_ambiguous(written: str, decoded: str, method: str) -> bool:
     """
     if not written.startswith("/"):
         return bool(written) and (written, method) != ("*", "OPTIONS")
-    return "#" in written or _READ_DIFFERENTLY.search(decoded) is not None
+    if "#" in written or _READ_DIFFERENTLY.search(decoded) is not None:
+        return True
+    return "/." in decoded and _DOT_SEGMENT.search(decoded) is not None
 
 
 def _opened(rule: PathRule) -> PathRule:
