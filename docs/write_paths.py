@@ -42,6 +42,8 @@ def _shown(rule: PathRule) -> tuple[str, ...]:
 
 def _treatment(rule: PathRule) -> str:
     name = rule.treatment.value
+    if rule.is_mounted:
+        return f"{name}, with all that begins so"
     if rule.treatment is Treatment.REFUSED:
         return f"{name}, below any prefix" if rule.changes_pod else name
     return f"{name}, {rule.api.value}'s errors" if rule.api.value != "OpenAI" else name

@@ -82,6 +82,27 @@ async def test_a_malformed_body_is_a_400(gate: Gateway, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/load_lora_adapter%0a",
+        "/sleep%0A",
+        "/metrics/x",
+        "/v1/x%2f..%2f..%2fsleep",
+        "/a%5csleep",
+    ],
+)
+async def test_no_way_to_write_an_administrative_path_opens_it(gate: Gateway, path: str) -> None:
+    headers = "host: x\r\ncontent-length: 2\r\nconnection: close"
+
+    answer = await gate.raw(f"POST {path} HTTP/1.1\r\n{headers}\r\n\r\n{{}}".encode())
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404")
+    assert error_of(body)["code"] == "path_refused"
+    assert gate.received == []
+
+
+@pytest.mark.parametrize(
     "body", [b"{}", b'{"model": ""}', b'{"model": null}', b'{"model": 5}', b'{"model": ["a"]}']
 )
 async def test_a_body_without_a_model_is_a_400(gate: Gateway, body: bytes) -> None:

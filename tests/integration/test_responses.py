@@ -1,6 +1,7 @@
 """Requests count until the last byte of their answers, and answers of others are passed."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -126,6 +127,29 @@ async def test_an_envoy_that_closes_streams_early_is_noticed(
         assert "response_trailer_mode: SEND" in str(readiness.details["gateway_faults"])
         assert caplog.text.count("closes ext_proc streams") == 1
         assert b"lora_router_streams_closed_early_total 32.0" in gate.app.telemetry.page()
+
+
+@pytest.mark.parametrize("mode", ["buffered", "streamed", "full-duplex"])
+async def test_clients_that_leave_at_the_first_byte_are_not_blamed_on_envoy(
+    tmp_path: Path, transport: str, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(tmp_path, pods(), transport=transport, envoy_body_mode=mode) as gate:
+        # The clock stands still: every stream ends at once.
+        gate.app.gateway.now = lambda: 1.0
+        body = json.dumps({"model": "sql-lora", "stream": True, "tokens": 1000, "pause": 1})
+        request = (
+            "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+        for _ in range(2 * EARLY_IN_A_ROW):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gate.envoy.port)
+            writer.write(request)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.transport.abort()
+        await until(lambda: gate.in_flight == 0)
+
+        assert "gateway_faults" not in gate.app.readiness().details
+        assert "closes ext_proc streams" not in caplog.text
 
 
 async def test_an_envoy_that_sends_no_response_headers_is_noticed(

@@ -60,7 +60,9 @@ class BodyArrival(OwnAnswers):
             self._collected = CollectedBody(answers_headers=False)
             self._collected.add(body)
             return ()
-        return self._decide(body.body, cut_short=not body.ends)
+        # Trailers may follow a body that is complete.
+        is_whole = body.ends or len(body.body) == self._headers.content_length
+        return self._decide(body.body, cut_short=not is_whole)
 
     def decide_without_body(self, _trailers: RequestTrailers) -> Outputs:
         """Refuse a request without a body, because its headers were answered without a pod."""

@@ -7,6 +7,7 @@ shortened and in printable ASCII.
 """
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -27,6 +28,7 @@ _LONGEST_RETRY_SECONDS = 120
 """The highest value of ``retry-after``. The load of minutes from now cannot be known."""
 _LONGEST_ID = 128
 """In characters. A longer request ID is not repeated."""
+_NOT_PRINTABLE = re.compile("[^ -~]")
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -211,10 +213,22 @@ def body_answer(error: BodyError) -> ErrorAnswer:
     return _answer(400, "invalid_request_body", error.message, param=param, marker=(_BODY, b"true"))
 
 
-def path_answer(path: str) -> ErrorAnswer:
-    """Return the response to a request on a path that clients may not use."""
+def path_answer(path: str, *, is_ambiguous: bool = False) -> ErrorAnswer:
+    """Return the response to a request on a path that clients may not use.
+
+    Args:
+        path: The decoded path.
+        is_ambiguous: Whether the reason is that servers read such a path in different ways.
+    """
+    reason = (
+        ": it is too long, does not begin with a slash, or has a control character, a backslash, "
+        "a '.' or '..' segment, or a fragment"
+    )
     return _answer(
-        404, "path_refused", f"The path {shown(path)} is not served.", marker=(_PATH, b"true")
+        404,
+        "path_refused",
+        f"The path {shown(path)} is not served{reason if is_ambiguous else ''}.",
+        marker=(_PATH, b"true"),
     )
 
 
@@ -328,7 +342,11 @@ def id_answer(kind: str, name: str, param: str | None, *, is_gone: bool) -> Erro
 def shown(text: str) -> str:
     """Return a client's value in quotes: printable ASCII, at most 80 characters."""
     short = text if len(text) <= 80 else f"{text[:77]}..."
-    return "'" + short.encode("ascii", "backslashreplace").decode() + "'"
+    return "'" + _NOT_PRINTABLE.sub(_escaped, short) + "'"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _unavailable(

@@ -18,7 +18,7 @@ from lora_router.extproc.errors import (
 from lora_router.extproc.events import Message
 from lora_router.extproc.models_answer import ModelsRequest
 from lora_router.extproc.outputs import BodyPiece, Outputs
-from lora_router.extproc.path_rules import Api, Place
+from lora_router.extproc.path_rules import AMBIGUOUS, Api, Place
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.response_side import ResponseSide
 from lora_router.extproc.states import HELD, HELD_WITH_TRAILERS
@@ -113,9 +113,11 @@ class OwnAnswers(ResponseSide):
     def _bad_body(self, error: BodyError, *, cut_short: bool = False) -> Outputs:
         unfinished = cut_short and error.kind is BodyErrorKind.MALFORMED
         if unfinished and self._setup.headers_wait:
-            # Envoy ignored the mode override, so only the start of the body is here.
+            # Only the start of the body is here. If its length is not stated, it may be complete
+            # and malformed, with trailers that follow.
             self._log(
-                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces; "
+                "Envoy ignored the mode override to BUFFERED and sent the request body in pieces, "
+                "or a client sent a malformed body with trailers; "
                 "set request_body_mode: BUFFERED, or allow_mode_override: true, in its filter"
             )
         if unfinished and self._setup.body_mode == _PARTIAL:
@@ -133,7 +135,9 @@ class OwnAnswers(ResponseSide):
         return self._refuse("body-too-large", too_large_answer(self.context.max_body_bytes))
 
     def _refuse_path(self) -> Outputs:
-        return self._refuse("path-refused", path_answer(self._place.path))
+        place = self._place
+        answer = path_answer(place.path, is_ambiguous=place.rule is AMBIGUOUS)
+        return self._refuse("path-refused", answer)
 
     def _refuse(self, reason: str, answer: ErrorAnswer) -> Outputs:
         """Refuse a request that never reached the director."""

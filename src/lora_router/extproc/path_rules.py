@@ -18,7 +18,7 @@ class Treatment(Enum):
     EVERY_POD = "every pod"
     """Every pod of the base model gets it, and the router answers with what they said."""
     REFUSED = "refused"
-    """404, because the path changes a pod or shows its internals."""
+    """404, because the path changes a pod, shows its internals, or means different things."""
 
 
 class ModelIn(Enum):
@@ -75,6 +75,13 @@ class PathRule:
     usage: UsageIn = UsageIn.NONE
     changes_pod: bool = False
     """Whether the path changes a pod. Such a path is refused below any prefix, too."""
+    is_mounted: bool = False
+    """Whether servers mount an application there. It serves every path that begins so, and may
+    ignore the method."""
+
+
+AMBIGUOUS = PathRule("", Treatment.REFUSED)
+"""The rule of all paths that servers and gateways read in different ways."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,9 +251,9 @@ def _administrative() -> Iterator[PathRule]:
         "/weights_checker",
         changes_pod=True,
     )
-    # What shows the internals of a server.
+    # What shows the internals of a server. Servers mount the metrics for all paths that begin so.
+    yield PathRule("/metrics", Treatment.REFUSED, is_mounted=True)
     yield from _refused(
-        "/metrics",
         "/docs",
         "/docs/oauth2-redirect",
         "/redoc",

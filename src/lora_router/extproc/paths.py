@@ -4,6 +4,16 @@ A path is read as the server behind reads it: percent-encoded characters are dec
 does so before it looks for a route), the query is not part of it, and a configured prefix is what a
 gateway removes. A trailing slash and doubled slashes are ignored: a server redirects such a request
 or does not know its path, and Envoy merges slashes.
+
+A path that servers read in different ways is refused, because it may be an administrative path to
+one of them:
+
+- Control characters. The patterns of Starlette's routes match before a final line feed, so
+  ``/sleep%0a`` is ``/sleep``.
+- ``.`` and ``..`` segments and backslashes, which a proxy behind the router may resolve.
+- A fragment, which httptools cuts off, and a path that does not begin with a slash, of which it
+  takes the part after the host.
+- More than ``MAX_PATH_LENGTH`` characters, which are not worth the time to take them apart.
 """
 
 import re
@@ -11,12 +21,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import parse_qs, unquote
 
-from lora_router.extproc.path_rules import ModelIn, PathRule, Place, Treatment
+from lora_router.extproc.path_rules import AMBIGUOUS, ModelIn, PathRule, Place, Treatment
 from lora_router.extproc.path_table import RULES
 
 MAX_PATH_LENGTH = 4096
-"""In characters. A longer path has no rule: it is not worth the time to take it apart."""
+"""In characters."""
 _SLASHES = re.compile("//+")
+_READ_DIFFERENTLY = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+"""Control characters and backslashes, in a decoded path."""
+_DOT_SEGMENT = re.compile(r"/\.\.?(?:/|\Z)")
 _VARIABLE = re.compile(r"\{\w+(:path)?\}")
 
 
@@ -67,6 +80,7 @@ class Paths:
         }
         """What a POST of a usual path means."""
         self._changing = tuple(path for path, rules in self._fixed.items() if rules[0].changes_pod)
+        self._mounted = tuple(rules[0] for rules in self._fixed.values() if rules[0].is_mounted)
 
     def find(self, method: str, path: str) -> Place:
         """Return what a path means.
@@ -82,26 +96,43 @@ class Paths:
             method = "POST"
         written, _, query = path.partition("?")
         if len(written) > MAX_PATH_LENGTH:
-            return Place(None, written)
-        seen = self._as_seen(written)
-        if method == "OPTIONS":  # It asks what is allowed, and changes nothing.
+            return Place(AMBIGUOUS, written)
+        decoded = unquote(written) if "%" in written else written
+        if _is_ambiguous(written, decoded, method):
+            return Place(AMBIGUOUS, decoded)
+        seen = self._as_seen(decoded)
+        rule = _first(self._fixed.get(seen, ()), method) or self._mounted_at(seen)
+        if method == "OPTIONS" and (rule is None or not rule.is_mounted):
+            # It asks what is allowed, and changes nothing.
             return Place(None, seen)
-        rule = _first(self._fixed.get(seen, ()), method)
         if rule is not None:
             return Place(rule, seen, _model_in(query) if rule.model_in is ModelIn.QUERY else "")
         return self._find_variable(method, seen) or Place(self._below_a_prefix(seen), seen)
 
-    def _as_seen(self, written: str) -> str:
-        """Return the path as the server sees it."""
-        seen = unquote(written) if "%" in written else written
+    def _as_seen(self, decoded: str) -> str:
+        """Return a decoded path as the server sees it."""
+        seen = decoded
         if "//" in seen:
             seen = _SLASHES.sub("/", seen)
         if seen.endswith("/") and len(seen) > 1:
             seen = seen[:-1]
+        if not self._prefixes:
+            return seen
+        # The gateway removes one, and a server may remove another one (vLLM's --root-path).
+        return self._below(self._below(seen))
+
+    def _below(self, seen: str) -> str:
+        """Return what follows a configured prefix, or the whole path if it has none."""
         for prefix in self._prefixes:
             if seen.startswith(prefix + "/"):
                 return seen[len(prefix) :]
         return seen
+
+    def _mounted_at(self, seen: str) -> PathRule | None:
+        for rule in self._mounted:
+            if seen.startswith(rule.path):
+                return rule
+        return None
 
     def _find_variable(self, method: str, seen: str) -> Place | None:
         for each in self._variable.values():
@@ -123,6 +154,11 @@ class Paths:
         for path in self._changing:
             if seen.endswith(path):
                 return self._fixed[path][0]
+        for each in self._variable.values():
+            rule = each.rules[0]
+            at = seen.rfind(each.head) if rule.changes_pod else -1
+            if at > 0 and each.pattern.fullmatch(seen, at):
+                return rule
         return None
 
     def _add(self, rule: PathRule) -> None:
@@ -131,6 +167,18 @@ class Paths:
             known.rules.append(rule)
         else:
             self._fixed.setdefault(rule.path, []).append(rule)
+
+
+def _is_ambiguous(written: str, decoded: str, method: str) -> bool:
+    """Return whether servers and gateways read a path in different ways.
+
+    An empty path is one that the gateway does not tell. ``OPTIONS *`` concerns a server as a whole.
+    """
+    if not written.startswith("/"):
+        return bool(written) and (written, method) != ("*", "OPTIONS")
+    if "#" in written or _READ_DIFFERENTLY.search(decoded) is not None:
+        return True
+    return "/." in decoded and _DOT_SEGMENT.search(decoded) is not None
 
 
 def _opened(rule: PathRule) -> PathRule:

@@ -69,6 +69,12 @@ class ProcessCall(MessageCall):
                 return
         self.finish(OK)
 
+    def gone(self) -> None:
+        """Handle a reset of the stream or the loss of the connection."""
+        if self.is_open:
+            self._session.was_reset = True
+        super().gone()
+
     def closed(self) -> None:
         """Release everything that the request holds."""
         session = self._session

@@ -68,6 +68,7 @@ class ResponseSide(UsageSide):
         "_since",
         "_stores",
         "state",
+        "was_reset",
     )
 
     def __init__(self, context: SessionContext, on_late: Callable[[Outputs], None]) -> None:
@@ -80,6 +81,9 @@ class ResponseSide(UsageSide):
         """
         super().__init__(context)
         self.state: State = START
+        self.was_reset = False
+        """Whether the gateway reset the stream, and did not half-close it before. A transport that
+        can tell sets it before ``end``."""
         self._on_late = on_late
         self._setup: Setup
         self._collected: CollectedBody | None = None
@@ -131,12 +135,15 @@ class ResponseSide(UsageSide):
         gateway = self.context.gateway
         if self._answer is None and routed.model:
             gateway.ended_unseen()
+        search = self._search if self._usage is None else self._usage
+        if search is not None and not search.began:
+            gateway.ended_without_body(event_stream=bool(self._since))
         if self._usage is not None:
-            self._count_usage(self._usage, self._routed)
-        elif self._search is not None and not self._search.began:
-            gateway.ended_without_body()
+            self._count_usage(self._usage, routed)
         if self._since:
-            gateway.stream_ended(self._setup.body_mode, gateway.now() - self._since)
+            gateway.stream_ended(
+                self._setup.body_mode, gateway.now() - self._since, is_reset=self.was_reset
+            )
 
     def ignore(self, _event: Event) -> Outputs:
         """Answer nothing."""

@@ -72,8 +72,6 @@ class UsageSide(Recording):
         It shows how long tokens are, and how much of prompts the pod's cache has room for.
         """
         reading = self.context.usage
-        if not search.began:
-            self.context.gateway.ended_without_body()
         if reading is not None:
             usage = search.usage
             if usage.is_known:

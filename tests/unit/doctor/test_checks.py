@@ -173,7 +173,7 @@ def test_clients_that_give_up_a_hold_are_no_fault_of_the_gateway(given_up: list[
 def test_gateway_faults_are_told_as_the_router_tells_them() -> None:
     faults = GatewayFaults(lambda: 0.0)
     for _ in range(EARLY_IN_A_ROW):
-        faults.stream_ended(2, 0.0)
+        faults.stream_ended(2, 0.0, is_reset=True)
     finding = only(with_readiness(**faults.status()))
     assert (finding.check, finding.severity) == ("gateway-faults", Severity.ERROR)
     assert finding.what.startswith("The gateway closes ext_proc streams before the answers end")

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 import pytest
 
 from lora_router.extproc.gateway_faults import (
+    BODIES_IN_A_ROW,
     EARLY_IN_A_ROW,
+    EVENTS_IN_A_ROW,
     UNSEEN_IN_A_ROW,
     GatewayFaults,
 )
@@ -43,7 +45,26 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
 class TestClosedEarly:
     def ended(self, gateway: GatewayFaults, seconds: Iterable[float], mode: int = STREAMED) -> None:
         for each in seconds:
-            gateway.stream_ended(mode, each)
+            gateway.stream_ended(mode, each, is_reset=True)
+
+    def test_clients_that_leave_at_once_are_no_fault(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway = GatewayFaults()
+
+        for _ in range(EARLY_IN_A_ROW * 2):
+            gateway.stream_ended(STREAMED, EARLY, is_reset=False)
+
+        assert (faults_of(gateway), gateway.closed_early) == ([], 0)
+        assert caplog.records == []
+
+    def test_none_of_them_ends_a_fault(self) -> None:
+        gateway = GatewayFaults()
+
+        self.ended(gateway, [EARLY] * EARLY_IN_A_ROW)
+        gateway.stream_ended(STREAMED, EARLY, is_reset=False)
+
+        assert len(faults_of(gateway)) == 1
 
     def test_many_streams_in_a_row_that_end_at_once_are_a_fault(
         self, caplog: pytest.LogCaptureFixture
@@ -144,6 +165,46 @@ class TestNoResponseHeaders:
         assert levels(caplog) == ["WARNING", "INFO"]
 
 
+class TestNoResponseBodies:
+    def test_some_documents_in_a_row_without_a_body_are_a_fault(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway = GatewayFaults()
+
+        for _ in range(BODIES_IN_A_ROW + 3):
+            gateway.ended_without_body(event_stream=False)
+
+        (fault,) = faults_of(gateway)
+        assert "allow_mode_override: true" in fault
+        assert levels(caplog) == ["WARNING"]
+
+    def test_of_streams_of_events_it_takes_more_because_clients_leave_them(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gateway = GatewayFaults()
+
+        for _ in range(EVENTS_IN_A_ROW - 1):
+            gateway.ended_without_body(event_stream=True)
+        assert faults_of(gateway) == []
+        for _ in range(3):
+            gateway.ended_without_body(event_stream=True)
+
+        assert len(faults_of(gateway)) == 1
+        assert levels(caplog) == ["WARNING"]
+
+    def test_the_fault_ends_with_the_first_body(self, caplog: pytest.LogCaptureFixture) -> None:
+        gateway = GatewayFaults()
+
+        for _ in range(EVENTS_IN_A_ROW):
+            gateway.ended_without_body(event_stream=True)
+        for _ in range(BODIES_IN_A_ROW):
+            gateway.ended_without_body(event_stream=False)
+        gateway.body_seen()
+
+        assert gateway.status() == {}
+        assert levels(caplog) == ["WARNING", "INFO"]
+
+
 class TestEvidence:
     """What a session reports of a stream."""
 
@@ -157,6 +218,7 @@ class TestEvidence:
         seconds: float,
         times: int = EARLY_IN_A_ROW,
         path: str = "/v1/completions",
+        is_reset: bool = True,
     ) -> Conversation:
         """Say the same on several streams, each of which ends some time after the last message."""
         conversation = Conversation(make_fleet(1))
@@ -166,6 +228,7 @@ class TestEvidence:
             for message in (headers, *messages):
                 session.receive(message.SerializeToString())
             conversation.clock.advance(seconds)
+            session.was_reset = is_reset
             session.end()
             session.end()
         return conversation
@@ -174,6 +237,13 @@ class TestEvidence:
         conversation = self.conversation(self.BODY, self.EVENTS, seconds=EARLY)
 
         assert conversation.context.gateway.closed_early == EARLY_IN_A_ROW
+
+    def test_clients_that_leave_show_nothing(self) -> None:
+        conversation = self.conversation(
+            self.BODY, self.EVENTS, seconds=EARLY, times=99, is_reset=False
+        )
+
+        assert conversation.context.gateway.status() == {}
 
     def test_streams_that_end_with_their_answers_are_well(self) -> None:
         conversation = self.conversation(self.BODY, self.EVENTS, seconds=LASTING, times=200)
@@ -239,6 +309,7 @@ class TestEvidence:
             for message in (self.EVENTS, response_body(b"data: 1", end=False)):
                 session.receive(message.SerializeToString())
             conversation.clock.advance(EARLY)
+            session.was_reset = True
             session.end()
 
         assert conversation.context.gateway.closed_early == EARLY_IN_A_ROW

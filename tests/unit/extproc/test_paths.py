@@ -180,8 +180,8 @@ def test_a_usual_path_costs_no_new_object() -> None:
     assert paths.find("POST", CHAT) is paths.find("POST", CHAT)
 
 
-def test_a_very_long_path_has_no_rule() -> None:
-    assert Paths().find("POST", CHAT + "/" * MAX_PATH_LENGTH).rule is None
+def test_a_very_long_path_is_refused() -> None:
+    assert treatment(CHAT + "/" * MAX_PATH_LENGTH) is Treatment.REFUSED
 
 
 @given(st.text(), st.sampled_from(["GET", "POST", "OPTIONS", "", "BREW"]))

@@ -5,12 +5,18 @@ import tracemalloc
 
 import pytest
 
+from lora_router.extproc.gateway_faults import EARLY_IN_A_ROW
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.grpc_server import frames
 from lora_router.grpc_server.frames import frame, rst_stream
 from lora_router.grpc_server.limits import Limits
 from tests.fleet import make_fleet
-from tests.unit.extproc.conversation import Conversation, request_body, request_headers
+from tests.unit.extproc.conversation import (
+    Conversation,
+    request_body,
+    request_headers,
+    response_headers,
+)
 from tests.unit.extproc.process_peer import EnvoyPeer, RawEnvoyPeer, said
 from tests.unit.extproc.test_session_fuzz import Moody
 from tests.unit.grpc_server.peer import message
@@ -58,6 +64,20 @@ def test_a_reset_gives_the_request_back() -> None:
     gateway.reset(number)
 
     assert gateway.idle
+
+
+def test_only_streams_that_the_gateway_resets_show_that_it_closes_them_early() -> None:
+    gateway = EnvoyPeer()
+    faults = gateway.conversation.context.gateway
+    events = response_headers(content_type="text/event-stream")
+    for end in (gateway.end, gateway.reset):
+        assert faults.closed_early == 0
+        for _ in range(EARLY_IN_A_ROW):
+            number = gateway.open()
+            gateway.tell(number, request_headers(), SQL, events)
+            end(number)
+
+    assert faults.closed_early == EARLY_IN_A_ROW
 
 
 def test_a_lost_connection_gives_all_requests_back() -> None:

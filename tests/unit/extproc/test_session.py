@@ -244,6 +244,18 @@ class TestStreamed:
         assert error_of(answer)[0] == 400
         assert "allow_mode_override" in caplog.text
 
+    def test_a_whole_body_that_is_malformed_and_has_trailers_is_not_blamed_on_envoy(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        conversation = one_pod()
+        length = [("content-length", b"9")]
+        conversation.say(request_headers(mode=ProcessingMode.STREAMED, headers=length))
+
+        (answer,) = conversation.say(request_body(SQL[:9], end=False))
+
+        assert error_of(answer)[0] == 400
+        assert caplog.text == ""
+
     def test_a_body_over_the_limit_is_refused_at_the_piece_that_passes_it(self) -> None:
         conversation = one_pod(max_body_bytes=100)
         mode = request_headers(mode=ProcessingMode.STREAMED, send_body_without_waiting=True)

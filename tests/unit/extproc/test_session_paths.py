@@ -51,6 +51,14 @@ class TestRefusedPaths:
         assert talk.fleet.ledger.total == 0
         assert talk.decisions.seen == [("none", "refused", "path-refused")]
 
+    def test_the_client_is_told_why_servers_would_disagree_about_a_path(self) -> None:
+        (answer,) = conversation().say(request_headers("/sleep%0a"))
+
+        error = json.loads(answer.immediate_response.body)["error"]
+        assert error["code"] == "path_refused"
+        assert error["message"].startswith(r"The path '/sleep\n' is not served: ")
+        assert "control character" in error["message"]
+
     def test_a_setting_opens_them(self) -> None:
         (answer,) = conversation(admin_allowed=True).say(request_headers("/sleep", end=True))
 
