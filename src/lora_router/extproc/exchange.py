@@ -124,7 +124,8 @@ class Exchange(BodyArrival):
         elif rule.treatment is Treatment.ANSWERED:
             return self._answer_about_models(place)
         elif rule.treatment is Treatment.STICKY and place.resource:
-            return self._stick(NamedId(place.resource, rule.id_kind)) or self._pass_through()
+            named = NamedId(place.resource, rule.id_kind)
+            return self._stick(named, self._query(_NO_FIELDS)) or self._pass_through()
         elif rule.treatment is Treatment.ROUTED and place.model:
             return self._decide_at_headers(place.model)
         return self._pass_through()
@@ -157,7 +158,8 @@ class Exchange(BodyArrival):
         self._collected = CollectedBody(ends=self._headers.ends)
         if self.context.director.names.may_change:
             self._original = Original(self._place, self._headers.path)
-        return self._route(BodyFields(model, stream=False, size=0), trailers=False)
+        fields = BodyFields(model, stream=False, size=0)
+        return self._route(self._query(fields), trailers=False)
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
         rule = self._place.rule
@@ -185,13 +187,13 @@ class Exchange(BodyArrival):
             if not fields.model and not self._is_bare():
                 return self._decide_unnamed(trailers=trailers)
         elif rule.ids_in:
-            return self._decide_by_id(rule, body, fields, trailers=trailers)
-        return self._route(fields, trailers=trailers)
+            return self._decide_by_id(rule, fields, trailers=trailers)
+        return self._route(self._query(fields), trailers=trailers)
 
     def _keep_original(self, body: Message, fields: BodyFields) -> BodyFields:
         """Keep what the request says of its model. Return what it asks for."""
         headers, names = self._headers, self.context.director.names
-        lora_path = read_lora_path(body) if names.has_sglang else ""
+        lora_path = read_lora_path(fields.document) if names.has_sglang else ""
         self._original = Original(
             self._place, headers.path, body, headers.content_type, fields.model, lora_path
         )
@@ -203,25 +205,18 @@ class Exchange(BodyArrival):
             return fields
         return structs.replace(fields, model=asked)
 
-    def _decide_by_id(
-        self, rule: PathRule, body: Message, fields: BodyFields, *, trailers: bool
-    ) -> Outputs:
+    def _decide_by_id(self, rule: PathRule, fields: BodyFields, *, trailers: bool) -> Outputs:
         """Send a request to the pod that made the ID which its body names, if it names one."""
-        named = ids_in_body(body, rule.ids_in)
+        named, query = ids_in_body(fields.document, rule.ids_in), self._query(fields)
         self._stores = named.is_stored
         if named.first is not None:
-            outputs = self._stick(named.first, fields, trailers=trailers)
+            outputs = self._stick(named.first, query, trailers=trailers)
             if outputs is not None:
                 return outputs
-        return self._without_id(fields, trailers=trailers)
+        return self._without_id(query, trailers=trailers)
 
     def _stick(
-        self,
-        named: NamedId,
-        fields: BodyFields = _NO_FIELDS,
-        *,
-        trailers: bool = False,
-        may_wait: bool = True,
+        self, named: NamedId, query: RouteQuery, *, trailers: bool = False, may_wait: bool = True
     ) -> Outputs | None:
         """Send a request to the pod that made an ID; ``None``: route it as if it named none."""
         ids = self.context.ids
@@ -232,35 +227,35 @@ class Exchange(BodyArrival):
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
         if isinstance(maker, ErrorAnswer):
-            if may_wait:
+            if may_wait and ids.may_wait(named):
+                query = self.context.director.prompts.without_body(query)
                 self._held = ids.wait(
-                    named, lambda: self._send_late(lambda: self._stick_late(named, fields))
+                    lambda: self._send_late(lambda: self._stick_late(named, query))
                 )
             if self._held is None:
                 return self._refuse("id-not-found", maker)
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             hold = self.context.director.max_hold_seconds
             if decision is not None:
-                self._note_question(decision, self._query(fields), STICKY)
+                self._note_question(decision, query, STICKY)
                 decision.held_for = "unknown-id"
             return (answers.more_time(WAIT_SECONDS + hold + HOLD_MARGIN_SECONDS),)
-        query = self._query(fields)
         if decision is not None:
             self._note_question(decision, query, "" if query.model else STICKY)
         outcome = self.context.director.stick(query, maker)
         return self._decided(outcome, trailers=trailers)
 
-    def _stick_late(self, named: NamedId, fields: BodyFields) -> Outputs:
+    def _stick_late(self, named: NamedId, query: RouteQuery) -> Outputs:
         trailers = self.state is HELD_WITH_TRAILERS
-        outputs = self._stick(named, fields, trailers=trailers, may_wait=False)
-        return self._without_id(fields, trailers=trailers) if outputs is None else outputs
+        outputs = self._stick(named, query, trailers=trailers, may_wait=False)
+        return self._without_id(query, trailers=trailers) if outputs is None else outputs
 
-    def _without_id(self, fields: BodyFields, *, trailers: bool) -> Outputs:
+    def _without_id(self, query: RouteQuery, *, trailers: bool) -> Outputs:
         """Route a request on a path of IDs as if it named none."""
         rule = self._place.rule
         if rule is None or rule.treatment is Treatment.STICKY:
             return self._pass_through(trailers=trailers)
-        return self._route(fields, trailers=trailers)
+        return self._route(query, trailers=trailers)
 
     def _is_bare(self) -> bool:
         """Return whether the gateway sends no path. Then JSON is an inference request."""
@@ -274,8 +269,8 @@ class Exchange(BodyArrival):
             return self._refuse_path()
         return self._pass_through(trailers=trailers)
 
-    def _route(self, fields: BodyFields, *, trailers: bool) -> Outputs:
-        self._asked = query = self._query(fields)
+    def _route(self, query: RouteQuery, *, trailers: bool) -> Outputs:
+        self._asked = query
         if self._decision is not None:  # It waited for the maker of an ID.
             self._note_question(self._decision, query)
         outcome = self.context.director.route(query, self._decided_late)
@@ -305,7 +300,7 @@ class Exchange(BodyArrival):
             headers.tenant,
             headers.priority,
             partial(
-                read_prompt, fields.prompt, self._place.path, fields.model, self.context.lengths
+                read_prompt, fields.document, self._place.path, fields.model, self.context.lengths
             ),
         )
 
