@@ -47,8 +47,10 @@ from lora_router.extproc.renamed import (
 from lora_router.extproc.routed_answer import encode_routed
 from lora_router.extproc.routed_pieces import answers_to_body, answers_to_headers
 from lora_router.extproc.states import (
+    ANSWERED,
     HELD,
     HELD_WITH_TRAILERS,
+    OVER,
     PASSING,
     PIECES,
     ROUTED,
@@ -143,9 +145,9 @@ class Exchange(BodyArrival):
         decision = self._record()
         if decision is not None:
             self._note_passing(decision, PASS_THROUGH)
-        outcome = self.context.director.pass_through(self._setup.subset)
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
+        outcome = self.context.director.pass_through(self._setup.subset)
         return self._decided(outcome, trailers=trailers)
 
     def _decide_at_headers(self, model: str) -> Outputs:
@@ -305,12 +307,18 @@ class Exchange(BodyArrival):
         )
 
     def _decided_late(self, outcome: Routed | Refused) -> None:
+        if self.state in (OVER, ANSWERED):  # It ended before it was known that it waits.
+            if isinstance(outcome, Routed):
+                outcome.reservation.release()
+            return
         trailers = self.state is HELD_WITH_TRAILERS
         self._send_late(lambda: self._decided(outcome, trailers=trailers))
 
     def _decided(self, outcome: Routed | Refused, *, trailers: bool) -> Outputs:
         if isinstance(outcome, Refused):
             return self._refused(outcome)
+        # From here on, ``end`` releases the reservation, whatever fails.
+        self._routed = outcome
         renaming = None
         if self._original is not None:
             try:
@@ -323,7 +331,6 @@ class Exchange(BodyArrival):
             self._original = None
             if renaming is not None:
                 self._answer_names = renaming.answer_names
-        self._routed = outcome
         made_id = "" if self._headers.request_id else self._make_id()
         metadata = b""
         if self._arrived_at is not None:
