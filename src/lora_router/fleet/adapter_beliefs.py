@@ -11,15 +11,13 @@ that. This module combines the following evidence, in order of trust:
   as old as that page.
 - *Foreign*: the adapters that others have in flight. For peers, these are the adapters in their
   shares (``peers``). For all other senders, they are what scrapes show (``strangers``).
-- *Free*: the slots that have neither an expected nor a foreign adapter. No slot is free if the last
-  scrape showed a request that waits for a slot: the page does not name its adapter, so it may
-  belong to anyone, unless the ledgers explain it.
+- *Free*: the slots that have neither an expected nor a foreign adapter. No slot is free if by the
+  last scrape a request may wait for a slot (``slot_waits``): the page does not name its adapter, so
+  it may belong to anyone, unless the ledgers explain it.
 - *Resident*: in a slot, active or not. *In host memory*: does not have to be fetched from disk or
   from a remote store. If the server reports both, its report is used, corrected by what routers
-  have used since. Otherwise both are estimates, from the order of last use
-  (``resident_adapters``, ``host_memory``). Peers report what was used before this router began, and
-  what came and went between two reports. That adds to the order of last use, and a use that is
-  later than the reported one stands.
+  have used since. Otherwise both are estimates, from the order of last use by routers
+  (``resident_adapters``, ``host_memory``, ``last_uses``).
 
 After a restart of the server (``server_process``), everything is forgotten except what routers have
 in flight. So is an adapter that the server does not list any more (``unlisted_adapters``).
@@ -36,6 +34,7 @@ from lora_router.fleet.pod_metrics import LoraResidency, PodMetrics
 from lora_router.fleet.pod_peers import PodPeers
 from lora_router.fleet.resident_adapters import estimate_resident, seat
 from lora_router.fleet.server_process import ServerProcess
+from lora_router.fleet.slot_waits import SlotWaits
 from lora_router.fleet.strangers import Strangers
 from lora_router.fleet.unlisted_adapters import UnlistedAdapters
 
@@ -53,6 +52,7 @@ class AdapterBeliefs:
         "_fits",
         "_process",
         "_resident",
+        "_slot_waits",
         "_strangers",
         "_used_since_scrape",
         "active",
@@ -80,10 +80,7 @@ class AdapterBeliefs:
         self.scraped_at = float("-inf")
         """When the last scrape arrived, on the router's monotonic clock."""
         self.slots: int | None = None
-        """How many distinct adapters one batch can contain. ``None``: unknown. Until the pod
-        reports this itself, it is assumed to have as many slots as other pods of its base model. A
-        new pod has no load and attracts requests before its first scrape, and no better number is
-        known."""
+        """How many distinct adapters one batch can contain. ``None``: unknown."""
         self.are_slots_assumed = True
         """Whether neither the pod nor its description has said how many there are."""
         self.active = _NONE
@@ -94,7 +91,7 @@ class AdapterBeliefs:
         self.foreign_adapters = _NONE
         self.foreign_requests = 0
         self.somebody_waits = False
-        """Whether the last scrape showed a request, of an unknown sender, that waits for a slot."""
+        """Whether by the last scrape a request of an unknown sender may wait for a slot."""
         self.free_slots: int | None = None
         """The number of free slots. ``None``: the number of slots is unknown. Negative: this many
         more adapters are in flight than there are slots."""
@@ -107,6 +104,7 @@ class AdapterBeliefs:
         self.knows_disk = False
         """Whether that of a load from disk was learned from loads, and is not only assumed."""
         self._strangers = Strangers()
+        self._slot_waits = SlotWaits()
         self._resident: dict[str, None] | None = None
         """The estimate of what is in the slots, in order of last use. ``None``: not needed yet."""
         self._fits = True
@@ -187,7 +185,8 @@ class AdapterBeliefs:
         self._resize()
 
     def assume_slots(self, usual: int | None) -> None:
-        """Assume as many slots as other pods have, unless their number is known."""
+        """Assume as many slots as other pods of its base model, unless their number is known."""
+        # A new pod has no load, and attracts requests before its first scrape.
         if self.are_slots_assumed and usual != self.slots:
             self.slots = usual
             self._merge()
@@ -254,7 +253,6 @@ class AdapterBeliefs:
             self.memory.evictions = 0
         self.scraped_at = metrics.scraped_at
         shown = int((metrics.running or 0.0) + (metrics.waiting or 0.0))
-        self.somebody_waits = bool(metrics.deferred)
         self.residency = metrics.residency
         # Some pages omit the number of slots. It never changes while a server runs.
         if metrics.slots:
@@ -263,6 +261,8 @@ class AdapterBeliefs:
         self._strangers.scraped(
             self.active, (self.expected, self._used_since_scrape), shown - in_flight, self.peers
         )
+        known = self.active | self.expected.keys() | self.peers.adapters
+        self.somebody_waits = self._slot_waits.scraped(metrics, self.slots, known, self._strangers)
         for adapter in sorted(self._strangers.adapters):
             self._touch(adapter, ELSEWHERE)
         self._used_since_scrape.clear()

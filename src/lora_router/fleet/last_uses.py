@@ -61,6 +61,8 @@ def later(
 ) -> dict[str, float]:
     """Return the uses that a peer reported and that are later than those that are known.
 
+    A peer knows what was used before this router began, and what came and went between two reports.
+
     Args:
         reported: What the peer reported.
         uses: What is known.

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 MAX_REQUESTS = 1_000_000
 """A larger number of requests on one pod cannot be true, and counts as unknown. vLLM runs some
 hundreds of them, and each one that waits has a connection."""
+MAX_KV_CACHE_USAGE = 1.0
+"""A higher fraction of the KV cache cannot be in use, and counts as unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraActivity:
-    """The newest plausible series of ``vllm:lora_requests_info``.
+    """What the series of ``vllm:lora_requests_info`` say of the present.
 
-    It lists the adapters that have had a first token and have not finished: activity, not
+    They list the adapters that have had a first token and have not finished: activity, not
     residency. vLLM 0.32.0 writes the same names into both labels. Other servers distinguish running
-    from waiting adapters.
+    from waiting adapters. No adapter is listed if the server has no request, or if its page does
+    not show which series is the newest.
     """
 
     max_lora: int | None
@@ -22,7 +25,8 @@ class LoraActivity:
     running: frozenset[str]
     waiting: frozenset[str]
     updated_at: float
-    """Unix time in seconds on the pod's clock. It does not advance while the pod is idle."""
+    """Unix time in seconds on the pod's clock. It does not advance while the pod is idle. 0: the
+    page shows no time."""
 
     @property
     def active(self) -> frozenset[str]:
@@ -66,7 +70,9 @@ class PodMetrics:
     """Tokens that the KV cache has room for, of all engines together. 0: the server keeps none of
     them for later requests (prefix caching is off)."""
     deferred: float | None = None
-    """The number of waiting requests that the adapter slot limit holds back."""
+    """The number of waiting requests that something else than a lack of capacity holds back: the
+    adapter slot limit, but also a transfer of KV blocks, or the compilation of a grammar. The page
+    does not say what (``slot_waits``)."""
     lora: LoraActivity | None = None
     """``None``: nothing is known about adapters. This does not mean that there is no room."""
     residency: LoraResidency | None = None

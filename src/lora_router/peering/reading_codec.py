@@ -12,7 +12,13 @@ from itertools import islice
 
 from lora_router.fleet.catalog import Catalog
 from lora_router.fleet.catalog_digests import DIGEST_BYTES, CatalogDigests
-from lora_router.fleet.pod_metrics import MAX_REQUESTS, LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import (
+    MAX_KV_CACHE_USAGE,
+    MAX_REQUESTS,
+    LoraActivity,
+    LoraResidency,
+    PodMetrics,
+)
 from lora_router.fleet.pod_state import PodState
 from lora_router.fleet.reading import Page, ReadFailure, Reading
 from lora_router.peering.model_lists import ListReader, RecentLists, list_parts
@@ -345,6 +351,8 @@ def _number(value: float) -> float:
 
 def _most(name: str) -> float:
     """Return the highest number in a field that can be true."""
+    if name == "kv_cache_usage":
+        return MAX_KV_CACHE_USAGE
     return MAX_REQUESTS if name in _REQUESTS else MAX_NUMBER
 
 

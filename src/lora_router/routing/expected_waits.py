@@ -227,7 +227,10 @@ class ExpectedWaits:
             loading: Seconds that loading its adapter takes.
         """
         queue, now = held.queue, self._clock.now()
-        if queue is None or queue.line is None:
+        if queue is None:
+            return
+        queue.turn_is_served = True
+        if queue.line is None:
             return
         queue.pace.granted(now)
         self._turns.served(queue.turn)
@@ -236,6 +239,7 @@ class ExpectedWaits:
             queue.line.pace.granted(now, loading)
         if queue.line.for_room and len(queue.requests) > 1:
             queue.turn = self._turns.next(queue.question.tenant)
+            queue.turn_is_served = False
 
 
 def _ignore(_adapter: str, _seconds: float, _priority: int) -> None:

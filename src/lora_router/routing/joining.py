@@ -8,8 +8,9 @@ Each tenant, priority and filter has a queue of its own, so thousands of queues 
 adapter. Therefore each is asked only after the one before it was, and only while the pod takes
 requests: a change that lets few requests go costs as much as these.
 
-If ``PASSED_OVER`` of an adapter are held again, the others are asked in the background. Queues
-whose filter or subset excludes the pod are not asked.
+If ``PASSED_OVER`` of an adapter are held again, the others are asked in the background. So are all
+of them after a whole turn in which none was served: the next turn would ask for the same ones.
+Queues whose filter or subset excludes the pod are not asked.
 """
 
 from collections import deque
@@ -21,8 +22,8 @@ from operator import attrgetter, itemgetter
 from typing import Protocol
 
 from lora_router.clock import Clock
-from lora_router.fleet.pod_state import PodState
-from lora_router.routing.agenda import PASSED_OVER
+from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.routing.agenda import AT_ONCE, PASSED_OVER
 from lora_router.routing.in_order import Place
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Roll
@@ -43,8 +44,8 @@ class Joining:
     lines: dict[Line, None] = field(default_factory=dict)
     """The lines that wait for room there."""
     came: dict[str, None] = field(default_factory=dict)
-    """Those of the adapters that came there. What waits for one of them may wait for something
-    else now, so the first is asked for even if the pod is full."""
+    """Those of the adapters that came there, and whose other requests follow. What waits for one of
+    them may wait for something else now, so the first is asked for even if the pod is full."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +66,8 @@ class _Group:
     held: int = 0
     """How many were asked in vain."""
     not_asked: int = 0
+    is_served: bool = False
+    """Whether one was served."""
     is_over: bool = False
     """Whether the pod has no more of what a line waits for."""
 
@@ -112,7 +115,7 @@ class Joiners:
         self._roll = roll
         self._rooms = rooms
         self._clock = clock
-        self._due: dict[PodState | None, Joining] = {}
+        self._due: dict[PodView | None, Joining] = {}
         self._asked_now: Joining | None = None
         self._stragglers: dict[PodState | None, Stragglers] = {}
 
@@ -147,6 +150,11 @@ class Joiners:
         if pod in self._due:
             self._due[pod].came[adapter] = None
 
+    def follows(self, pod: PodView, adapter: str) -> bool:
+        """Return whether requests of an adapter that came to a pod are about to be asked for."""
+        joining = self._due.get(pod)
+        return joining is not None and adapter in joining.came
+
     def ask(self, joining: Joining, steps: int) -> int:
         """Ask for the first ones, until the pod takes no more."""
         self._due.pop(joining.pod, None)
@@ -164,13 +172,17 @@ class Joiners:
         pod, asked = joining.pod, 0
         groups = [_Group(each) for each in joining.lines]
         groups += [_Group(each) for each in joining.adapters]
+        left: list[_Group] = []
         with ExitStack() as stack:
             for _, group, queue in merge(
                 *(self._turns(group, pod, stack) for group in groups), key=itemgetter(0)
             ):
                 if asked >= steps:
-                    self._wake_again(joining)
-                    return asked
+                    if steps < AT_ONCE or any(each.is_served for each in groups):
+                        self._wake_again(joining, groups)
+                        return asked
+                    left = groups
+                    break
                 if not self._takes(pod, queue):
                     break
                 first = self._first_of(group, queue, joining)
@@ -183,18 +195,20 @@ class Joiners:
             if (there := self._roll.in_order(adapter).first()) and (first := there[1].first):
                 asked += there[1].steps
                 self._asker.ask(first)
-        passed = [group.of for group in groups if group.is_passed]
-        for line in passed:
-            if isinstance(line, Line):
-                self._asker.sweep(line)
-        self._leave_the_rest(pod, [each for each in passed if isinstance(each, str)])
+        left = left or [group for group in groups if group.is_passed]
+        for group in left:
+            if isinstance(group.of, Line):
+                self._asker.sweep(group.of)
+        self._leave_the_rest(pod, [group.of for group in left if isinstance(group.of, str)])
         return asked
 
-    def _wake_again(self, joining: Joining) -> None:
+    def _wake_again(self, joining: Joining, groups: Iterable[_Group]) -> None:
         self.wake(joining.pod, joining.adapters, joining.lines)
         again = self._due.get(joining.pod)
         if again is not None:
             again.came.update(joining.came)
+            served = [group.of for group in groups if group.is_served]
+            again.came.update(dict.fromkeys(each for each in served if isinstance(each, str)))
 
     def _first_of(self, group: _Group, queue: Queue, joining: Joining) -> Held | None:
         """Return the request of a queue that is asked for; ``None``: not in this group, or none."""
@@ -212,11 +226,13 @@ class Joiners:
 
     def _ask_for(self, first: Held, group: _Group, queue: Queue, steps: int) -> int:
         if isinstance(group.of, Line):
-            steps = queue.steps
-            group.held += self._asker.ask(first)
-            return steps
-        asked = self._ask_all(queue, steps)
-        group.held += queue.first is first
+            asked = queue.steps
+            is_held = self._asker.ask(first)
+        else:
+            asked = self._ask_all(queue, steps)
+            is_held = queue.first is first
+        group.held += is_held
+        group.is_served = group.is_served or not is_held
         return asked
 
     def _turns(self, group: _Group, pod: PodState | None, stack: ExitStack) -> Iterator[_Turn]:

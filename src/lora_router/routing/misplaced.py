@@ -60,16 +60,24 @@ class Misplaced:
 class MisplacedAdapters:
     """All adapters that wait on pods."""
 
-    def __init__(self, slots: ClosedSlots, may_close: Callable[[BaseModels, int], bool]) -> None:
+    def __init__(
+        self,
+        slots: ClosedSlots,
+        may_close: Callable[[BaseModels, int], bool],
+        follows: Callable[[PodView, str], bool],
+    ) -> None:
         """Remember none.
 
         Args:
             slots: The closed slots.
             may_close: Returns whether a further one of so many slots may be closed, on the pods of
                 some base models.
+            follows: Returns whether requests of an adapter are about to follow others to a pod. Its
+                slot there is not closed meanwhile.
         """
         self._slots = slots
         self._may_close = may_close
+        self._follows = follows
         self._by_pod: dict[PodState, dict[str, Misplaced]] = {}
         """Those on each pod, the one that has waited longest first."""
         self._next = SlotQueues[Misplaced]()
@@ -78,13 +86,6 @@ class MisplacedAdapters:
 
     def __len__(self) -> int:
         return self._count
-
-    def with_closed_slot(self) -> Iterator[Misplaced]:
-        """Yield those for which a slot is closed."""
-        for on_pod in self._by_pod.values():
-            for misplaced in on_pod.values():
-                if misplaced.closing is not None:
-                    yield misplaced
 
     def pods_of(self, adapter: str) -> list[PodView]:
         """Return the pods on which an adapter waits."""
@@ -198,10 +199,12 @@ class MisplacedAdapters:
         """Return the slot of its pod with the fewest requests in flight that may be closed."""
         pod = misplaced.pod
         closed, waiting = self._slots.adapters_on(pod), self._by_pod[pod]
-        best = min(
-            (slot for slot in open_slots(pod) if slot[1] not in closed and slot[1] not in waiting),
-            default=None,
+        open_ones = (
+            (requests, name)
+            for requests, name in open_slots(pod)
+            if name not in closed and name not in waiting and not self._follows(pod, name)
         )
+        best = min(open_ones, default=None)
         return None if best is None else (pod, best[1])
 
 

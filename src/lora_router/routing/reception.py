@@ -345,7 +345,7 @@ class Reception:
         adapter = request.adapter
         loading = 0.0 if adapter is None else pick.pod.beliefs.seconds_to_load(adapter)
         self.room.waits.granted(held, loading)
-        heir = self.room.heir(held, pick.pod) if pick.without_slot else None
+        heir = self.room.slots.heir(held, pick.pod) if pick.without_slot else None
         # Remove it first: the requests that its reservation wakes must not find it in the room.
         self.room.remove(held)
         recorder = self._recorder

@@ -12,6 +12,8 @@ from lora_router.routing.in_order import InOrder
 from lora_router.routing.waiting_queue import Held, Question, Queue
 
 _NONE: InOrder[Queue] = InOrder()
+_ByPriority = dict[int, dict[Queue, None]]
+"""The queues of each priority that has some, in the order in which they were opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Roll:
     __slots__ = (
         "_by_model",
         "_by_priority",
+        "_by_priority_of_model",
         "_held_by_bases",
         "_held_by_model",
         "_limits",
@@ -49,7 +52,8 @@ class Roll:
         self._held_by_model: dict[str, int] = {}
         self._held_by_bases: dict[BaseModels, int] = {}
         self._by_model: dict[str, InOrder[Queue]] = {}
-        self._by_priority: dict[int, dict[Queue, None]] = {}
+        self._by_priority: _ByPriority = {}
+        self._by_priority_of_model: dict[str, _ByPriority] = {}
 
     @property
     def models(self) -> KeysView[str]:
@@ -74,20 +78,17 @@ class Roll:
     def last_of_lowest_priority(self, question: Question) -> Held | None:
         """Return the request to refuse for one that would exceed the limits; ``None``: itself.
 
-        It is the last one of the lowest priority, if that is lower than the other's: of the same
-        model if that has too many.
+        It is the last one of the queue that came last among those of the lowest priority, if that
+        is lower than the other's: of the same model if that has too many.
         """
-        lowest: Queue | None
-        if not self.held:
+        model, limits = question.model, self._limits
+        by_priority = self._by_priority
+        if self._held_by_model.get(model, 0) >= limits.requests_per_model:
+            by_priority = self._by_priority_of_model.get(model, {})
+        priority = min(by_priority, default=question.priority)
+        if priority >= question.priority:
             return None
-        if self.held >= self._limits.requests:
-            lowest = next(reversed(self._by_priority[min(self._by_priority)]))
-        else:
-            queues = self.in_order(question.model)
-            lowest = max(queues, key=attrgetter("place"), default=None)
-        if lowest is None or lowest.question.priority >= question.priority:
-            return None
-        return next(reversed(lowest.requests), None)
+        return next(reversed(next(reversed(by_priority[priority])).requests))
 
     def held_of(self, bases: BaseModels) -> int:
         """Return how many requests wait for pods that serve some base models."""
@@ -103,6 +104,8 @@ class Roll:
         """
         queue = self.queues[question] = Queue(question, hold, bases)
         self._by_priority.setdefault(question.priority, {})[queue] = None
+        of_model = self._by_priority_of_model.setdefault(question.model, {})
+        of_model.setdefault(question.priority, {})[queue] = None
         return queue
 
     def enter(self, held: Held, queue: Queue) -> None:
@@ -136,9 +139,10 @@ class Roll:
             return
         del self.queues[question]
         of_model.remove(queue)
+        by_priority = self._by_priority_of_model[question.model]
         if not of_model:
-            del self._by_model[question.model]
-        of_priority = self._by_priority[question.priority]
-        del of_priority[queue]
-        if not of_priority:
-            del self._by_priority[question.priority]
+            del self._by_model[question.model], self._by_priority_of_model[question.model]
+        for each in (self._by_priority, by_priority):
+            del each[question.priority][queue]
+            if not each[question.priority]:
+                del each[question.priority]

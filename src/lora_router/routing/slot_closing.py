@@ -201,14 +201,14 @@ def _emptiest(
         now: Seconds, monotonic.
         may_close: Returns whether the slot of an adapter may be closed.
     """
-    is_closed = candidates.waiting.is_closed
+    is_closable = candidates.waiting.is_closable
     least = 0
     best: tuple[PodView, str] | None = None
     for pod in some(candidates, now):
         for requests, name in sorted(open_slots(pod)):
             if best is not None and requests >= least:
                 break
-            if not is_closed(pod, name) and may_close(name):
+            if is_closable(pod, name) and may_close(name):
                 least, best = requests, (pod, name)
                 break
         if least == 1:  # No slot has fewer.

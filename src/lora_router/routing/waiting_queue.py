@@ -114,6 +114,8 @@ class Queue:
     """The latest time at which to ask again."""
     turn: int = 0
     """The round of its tenant in which it is served."""
+    turn_is_served: bool = False
+    """Whether a request of it was routed in that round."""
     expected_at: float | None = None
     """When its first request will probably leave, as estimated when the queue was made."""
     granted: bool = False

@@ -22,9 +22,7 @@ Rules:
 - So a release, a scrape, or a change of pods that lets no request go costs the same for any number
   of waiting requests.
 - Work that grows with the number of those that wait is done in steps (``agenda``, ``asking``).
-- At most a share of the fleet's slots is closed (``slot_closing``). When one opens again, the queue
-  that asked first for one is asked whether it needs one, after the adapters that wait on pods
-  (``misplaced``).
+- Slots are emptied for queues that have waited for long (``emptying``).
 - ``Limits`` bounds the number of waiting requests.
 - Each request leaves in exactly one way: routed, refused, or cancelled.
 """
@@ -42,12 +40,12 @@ from lora_router.routing.algorithm import Hold, WakesOn
 from lora_router.routing.asking import Asking, Item, Receptionist
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.closed_slots import ClosedSlots
+from lora_router.routing.emptying import Emptying
 from lora_router.routing.expected_waits import ExpectedWaits
-from lora_router.routing.misplaced import Misplaced, MisplacedAdapters
+from lora_router.routing.misplaced import Misplaced
 from lora_router.routing.overload import DRAIN_SECONDS, Overload, patience
 from lora_router.routing.pod_room import Rooms
 from lora_router.routing.roll import Limits, Roll
-from lora_router.routing.slot_queues import SlotQueues
 from lora_router.routing.turns_of_tenants import TurnsOfTenants
 from lora_router.routing.waiting_lines import Lines
 from lora_router.routing.waiting_queue import Held, Question, Queue
@@ -79,8 +77,6 @@ class WaitingRoom:
         """
         self._pods = pods
         self._clock = clock
-        self._overload = overload
-        self._peers = peers
         self.patience_seconds = patience(max_hold_seconds)
         self.held = 0
         """The number of requests that wait. Each request that arrives looks at it."""
@@ -88,17 +84,18 @@ class WaitingRoom:
         """Who waits."""
         self._lines = self.lines = Lines(pods.has_room, clock, peers.waiting)
         self._turns = TurnsOfTenants()
-        self._slots = ClosedSlots(clock.now)
+        self._closed = ClosedSlots(clock.now)
         self.waits = ExpectedWaits(
-            self.roll.queues, self._lines, overload, clock, self._turns, self._slots, peers.waiting
+            self.roll.queues, self._lines, overload, clock, self._turns, self._closed, peers.waiting
         )
         """How long requests will probably wait."""
-        self._misplaced = MisplacedAdapters(self._slots, self.may_close)
-        self._impatient = SlotQueues[Queue]()
-        """The queues that have waited for long, and for which no slot could be closed."""
         self._agenda: Agenda[Item] = Agenda(clock)
         self._asking = Asking(receptionist, self._agenda, self._lines, clock, self.roll, pods)
         self._joiners = self._asking.joiners
+        self.slots = Emptying(
+            self._closed, overload, peers, self._joiners, pods, clock, self._agenda.add
+        )
+        """The slots that are emptied for those that wait."""
         self._agenda.work_on = self._asking.work
         self._alarms = Alarms(clock, self._ask_again)
 
@@ -107,7 +104,7 @@ class WaitingRoom:
     @property
     def closed_slots(self) -> int:
         """How many slots are closed."""
-        return len(self._slots)
+        return len(self._closed)
 
     def held_of(self, bases: BaseModels) -> int:
         """Return how many requests wait for pods that serve some base models."""
@@ -115,15 +112,19 @@ class WaitingRoom:
 
     def closed_to(self, adapter: str) -> Collection[PodView]:
         """Return the pods that must get no further requests for an adapter."""
-        return self._slots.closed_to(adapter)
+        return self._closed.closed_to(adapter)
 
     def is_closed(self, pod: PodView, adapter: str) -> bool:
         """Return whether a pod must get no further requests for an adapter."""
-        return pod in self._slots.closed_to(adapter)
+        return pod in self._closed.closed_to(adapter)
+
+    def is_closable(self, pod: PodView, adapter: str) -> bool:
+        """Return whether the slot of an adapter may be closed now."""
+        return self.slots.is_closable(pod, adapter)
 
     def waits_on(self, adapter: str) -> Collection[PodView]:
         """Return the pods on which requests for an adapter wait for a slot."""
-        return self._misplaced.pods_of(adapter)
+        return self.slots.waits_on(adapter)
 
     def serving(self, model: str) -> Sequence[PodView]:
         """Return all ready pods that serve a model."""
@@ -131,16 +132,15 @@ class WaitingRoom:
 
     def drains(self, adapter: str) -> bool:
         """Return whether a slot of an adapter is being emptied, and not for long yet."""
-        return self._slots.closed_since(adapter) > self._clock.now() - DRAIN_SECONDS
+        return self._closed.closed_since(adapter) > self._clock.now() - DRAIN_SECONDS
 
     def seconds_left(self, adapter: str) -> float | None:
         """Return how long a slot of an adapter will probably be emptied; ``None``: none is."""
-        return self._slots.seconds_left(adapter)
+        return self._closed.seconds_left(adapter)
 
     def may_close(self, bases: BaseModels, slots: int, *, has_one: bool = False) -> bool:
-        """Return whether a further slot may be closed: peers' closed slots count as well."""
-        closed = self._slots.count_of(bases) + self._peers.closed_slots.get(bases, 0) - has_one
-        return closed < self._overload.most_closed(slots)
+        """Return whether a further slot may be closed."""
+        return self.slots.may_close(bases, slots, has_one=has_one)
 
     # Who waits
 
@@ -182,18 +182,8 @@ class WaitingRoom:
         self._lines.place(queue, candidates)
         if hold.wakes_on is WakesOn.ROOM and line is not None and not line.for_room:
             self._wait_for_room_like(queue)
-        slot = hold.closed
-        if slot != queue.closing:
-            self._reopen_slot(queue)
-            if slot is not None and isinstance(slot[0], PodState):
-                other = self._slots.close(queue, (slot[0], slot[1]), self._clock.now())
-                if isinstance(other, Misplaced):
-                    self._misplaced.robbed(other)
         waited = 0.0 if queue.since is None else self._clock.now() - queue.since
-        if queue.closing is None and waited >= self.patience_seconds:
-            self._impatient.add(queue)
-        else:
-            self._impatient.remove(queue)
+        self.slots.held(queue, is_impatient=waited >= self.patience_seconds)
         if hold.ask_again is not None:
             self._alarms.set(queue, hold.ask_again)
         self._agenda.work()
@@ -225,8 +215,9 @@ class WaitingRoom:
                 queue.line.put(queue)
             return True
         self._lines.remove(queue)
-        self._impatient.remove(queue)
-        self._reopen_slot(queue)
+        if not queue.turn_is_served:
+            self._turns.give_back(queue.question.tenant, queue.turn)
+        self.slots.left(queue)
         self._agenda.work()
         return True
 
@@ -259,16 +250,14 @@ class WaitingRoom:
 
     def released(self, states: Collection[PodState]) -> None:
         """Wake queues after requests of this router ended on pods."""
-        if self._misplaced:
-            self._settle(states)
+        self.slots.settle(states)
         if self.held:
             self._wake_for_room(states)
             self._agenda.work()
 
     def reported(self, states: Collection[PodState]) -> None:
         """Wake queues after a scrape or a peer reported something new about pods."""
-        if self._misplaced:
-            self._settle(states)
+        self.slots.settle(states)
         if self.held:
             self._wake_for_room(states, foreign_too=True)
             self._agenda.work()
@@ -295,7 +284,7 @@ class WaitingRoom:
         for state in states:
             self._joiners.wake(state, state.beliefs.foreign_adapters)
             self._joiners.wake(state, state.in_flight_adapters)
-            for owner in self._slots.on(state):
+            for owner in self._closed.on(state):
                 if isinstance(owner, Queue):
                     self._agenda.add(owner)
         self._agenda.work()
@@ -304,11 +293,8 @@ class WaitingRoom:
         """Wake an adapter's queues after a request was routed to a pod: others may follow it."""
         for line in self._lines:
             line.pace.overrun.refused.served(adapter)
-        for owner in tuple(self._slots.owners()):
-            if isinstance(owner, Queue) and owner.question.model == adapter:
-                self._reopen_slot(owner)
-                self._agenda.add(owner)
         self._joiners.follow(state, adapter)
+        self.slots.joined(adapter)
         self._agenda.work()
 
     # Waking
@@ -320,7 +306,7 @@ class WaitingRoom:
         for state in states:
             # First: otherwise the adapter that was in the slot, which is cheapest there, takes it
             # back.
-            for owner in self._slots.empty_on(state):
+            for owner in self._closed.empty_on(state):
                 if isinstance(owner, Queue):
                     self._agenda.add(owner)
             lines = with_room.get(state, ())
@@ -336,60 +322,12 @@ class WaitingRoom:
             if foreign_too:
                 self._joiners.wake(state, state.beliefs.foreign_adapters)
 
-    def _reopen_slot(self, queue: Queue) -> None:
-        adapter = self._slots.reopen(queue)
-        if adapter is not None:
-            self._opened(adapter)
-
-    def _opened(self, adapter: str) -> None:
-        """Wake the queues of the adapter in a slot that is open again, and close the next slot."""
-        self._misplaced.serve(self._clock.now())
-        pods = self._pods.serving(adapter)
-        impatient = self._impatient.first(pods[0].base_models) if pods else None
-        if impatient is not None:
-            self._impatient.remove(impatient)
-            self._agenda.add(impatient)
-        self._joiners.wake(None, (adapter,))
-
-    # Adapters that wait on pods
-
-    def heir(self, held: Held, pod: PodView) -> Misplaced | None:
-        """Keep the slot that is closed for a request on a pod, to which it is about to be sent."""
-        queue, adapter = held.queue, held.request.adapter
-        if queue is None or queue.closing is None or adapter is None:
-            return None
-        state = queue.closing[0]
-        if state is not pod:
-            return None
-        heir = Misplaced(state, adapter, self._clock.now())
-        self._slots.hand_over(queue, heir)
-        return heir
-
     def misplaced(
         self, state: PodState, adapter: str, slots: int, heir: Misplaced | None = None
     ) -> None:
-        """Close a slot of a pod for an adapter that waits there, now or as soon as possible.
-
-        Args:
-            state: The pod.
-            adapter: The adapter, of which a request was just sent there.
-            slots: The slots of the pods that could take its requests.
-            heir: Has the slot that was closed for the request.
-        """
-        now = self._clock.now()
-        for reopened in self._misplaced.add(state, adapter, now, slots, heir):
-            self._opened(reopened)
+        """Close a slot of a pod for an adapter that waits there (``Emptying.misplaced``)."""
+        self.slots.misplaced(state, adapter, slots, heir)
         self._agenda.work()
-
-    def misplaced_adapters(self) -> Iterable[Misplaced]:
-        """Return the adapters that wait on pods on which a slot is closed for them."""
-        return self._misplaced.with_closed_slot()
-
-    def _settle(self, states: Collection[PodState]) -> None:
-        for state in states:
-            for adapter in self._misplaced.settle(state):
-                self._opened(adapter)
-        self._misplaced.serve(self._clock.now())
 
     def _ask_again(self, queues: Iterable[Queue]) -> None:
         for queue in queues:

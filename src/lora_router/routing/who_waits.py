@@ -54,6 +54,12 @@ class Waiting(Protocol):
     def is_closed(self, pod: PodView, adapter: str) -> bool:
         """Return whether ``pod`` must get no further requests for ``adapter``."""
 
+    def is_closable(self, pod: PodView, adapter: str) -> bool:
+        """Return whether the slot of ``adapter`` on ``pod`` may be closed now.
+
+        It is not closed already, and no requests of the adapter are about to follow others there.
+        """
+
 
 class _NobodyWaits:
     held = closed_slots = 0
@@ -79,6 +85,9 @@ class _NobodyWaits:
 
     def is_closed(self, _pod: PodView, _adapter: str) -> bool:
         return False
+
+    def is_closable(self, _pod: PodView, _adapter: str) -> bool:
+        return True
 
 
 NOBODY_WAITS: Waiting = _NobodyWaits()

@@ -15,6 +15,9 @@ class Gauge:
     label: str = ""
     """Empty: all series are read."""
     value: str = ""
+    part: str = ""
+    """The label that says which part of a total a series is. It is empty in a total. Where there
+    are totals, only they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +165,9 @@ RAY_BEFORE_OPENTELEMETRY = _vllm_names("ray", "ray_vllm:")
 
 SGLANG = EngineMetrics(
     engine="sglang",
-    running=Gauge("sglang:num_running_reqs"),
-    waiting=Gauge("sglang:num_queue_reqs"),
+    # With priority scheduling, each priority has a series beside that of the total.
+    running=Gauge("sglang:num_running_reqs", part="priority"),
+    waiting=Gauge("sglang:num_queue_reqs", part="priority"),
     kv_cache_usage=(Gauge("sglang:token_usage"),),
     cache=CacheMetrics("sglang:max_total_num_tokens"),
     lora_slots="sglang:lora_pool_slots_total",

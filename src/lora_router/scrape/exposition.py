@@ -1,14 +1,19 @@
 """From the bytes of a ``/metrics`` page to a snapshot.
 
-``lora_requests_info`` needs care: vLLM never removes its series, so that there is one for each
-combination of adapters that ever occurred, and only the newest describes the present. It is found
-by its value, and only its labels are read.
+Which adapters are in use is read in ``adapter_activity``.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from lora_router.fleet.pod_metrics import MAX_REQUESTS, LoraActivity, LoraResidency, PodMetrics
+from lora_router.fleet.pod_metrics import (
+    MAX_KV_CACHE_USAGE,
+    MAX_REQUESTS,
+    LoraActivity,
+    LoraResidency,
+    PodMetrics,
+)
+from lora_router.scrape.adapter_activity import ActivityLines, believed_slots
 from lora_router.scrape.engines import (
     PAGES,
     PROCESS_START,
@@ -33,20 +38,14 @@ from lora_router.steps import Steps, all_at_once
 
 PAGE_PREFIX = b"\n"
 """A page is copied unless it starts with this."""
-CLOCK_TOLERANCE_SECONDS = 3600.0
-"""A pod's clock may be this far ahead of the router's. With several API server processes, vLLM's
-page shows sums of Unix times, which are decades ahead."""
-
-MAX_SLOTS = 100_000
-"""A larger number of adapter slots cannot be true, and counts as unknown."""
 MAX_NUMBER = 1e12
-"""The same for all other numbers. Those of requests have a bound of their own (``MAX_REQUESTS``).
-No arithmetic with numbers of this size overflows."""
+"""A larger number cannot be true, and counts as unknown. Numbers of requests (``MAX_REQUESTS``), of
+slots and ratios have bounds of their own. No arithmetic with numbers of this size overflows."""
 MAX_LOAD_SECONDS = 3600.0
-_LONGEST_SLOTS = 20
+_USAGE_TOLERANCE = 0.05
+"""By how much a usage may exceed its bound. A page that states more has another unit."""
+_LONGEST_COUNT = 20
 _MANY_SERIES = 1000
-MAX_ADAPTERS = 4096
-"""Adapters in one label, which lists those of one batch."""
 
 _Kind = tuple[EngineMetrics, SeriesFinder]
 """The names on a kind of page, and what finds them."""
@@ -67,18 +66,15 @@ class UnknownPageError(ExpositionError):
 class _Page:
     """The lines of a page that are read, and the series that have been read."""
 
-    __slots__ = ("_activity", "_activity_time", "_count", "_latest", "_lines", "_series", "names")
+    __slots__ = ("_count", "_lines", "_series", "activity", "names")
 
-    def __init__(self, names: EngineMetrics, latest: float) -> None:
+    def __init__(self, names: EngineMetrics, wall_now: float) -> None:
         self.names = names
-        self._latest = latest
         self._lines: dict[bytes, list[Line]] = {}
         self._count = 0
         self._series: dict[str, Sequence[Series]] = {}
-        self._activity: Line | None = None
-        """The line of adapter activity with the newest plausible time. It is found by its value,
-        so that the labels of the others are not read."""
-        self._activity_time = 0.0
+        self.activity = ActivityLines(wall_now)
+        """The lines of adapter activity. Only one of them is read."""
 
     def __contains__(self, name: str) -> bool:
         return name.encode() in self._lines
@@ -101,9 +97,7 @@ class _Page:
                 self._count += 1
         if self._count > MAX_SERIES:
             raise PageTooLargeError(f"the page has more than {MAX_SERIES} series that matter")
-        for line, time in zip(activity, read_values(activity), strict=True):
-            if self._activity_time < time <= self._latest:
-                self._activity, self._activity_time = line, time
+        self.activity.add(activity)
 
     def read(self) -> Steps[None]:
         """Read the labels and values."""
@@ -112,8 +106,8 @@ class _Page:
             lines = self._lines.get(name.encode())
             if lines is not None:
                 self._series[name] = yield from reader.read(lines)
-        if self._activity is not None and self.names.lora_info is not None:
-            self._series[self.names.lora_info] = yield from reader.read((self._activity,))
+        if self.activity.line is not None and self.names.lora_info is not None:
+            self._series[self.names.lora_info] = yield from reader.read((self.activity.line,))
 
     def lines(self, name: str) -> Sequence[Line]:
         return self._lines.get(name.encode(), ())
@@ -123,11 +117,13 @@ class _Page:
         return self._series.get(name, ())
 
     def gauge(self, gauge: Gauge) -> Sequence[Series]:
-        """Return the series of a gauge that have its label."""
+        """Return the series of a gauge that have its label, without parts of other series."""
         series = self.series(gauge.name)
-        if not gauge.label:
-            return series
-        return [one for one in series if one[0].get(gauge.label) == gauge.value]
+        if gauge.label:
+            return [one for one in series if one[0].get(gauge.label) == gauge.value]
+        if gauge.part:
+            return [one for one in series if one[0].get(gauge.part) == ""] or series
+        return series
 
 
 def read_page(page: bytes, *, engine: str | None, scraped_at: float, wall_now: float) -> PodMetrics:
@@ -171,7 +167,7 @@ def page_in_steps(
     if not page.startswith(PAGE_PREFIX):
         page = PAGE_PREFIX + page
     names, finder = yield from _kind_of(page, engine)
-    found = _Page(names, wall_now + CLOCK_TOLERANCE_SECONDS)
+    found = _Page(names, wall_now)
     yield from _find(page, finder, found)
     yield from found.read()
     started_at = yield from _started_at(page)
@@ -192,7 +188,7 @@ def page_in_steps(
         kv_cache_usage=_kv_cache_usage(found, names),
         cache_tokens=None if names.cache is None else _cache_tokens(found, names.cache),
         deferred=_deferred(found, names),
-        lora=_lora(found, names, wall_now),
+        lora=_lora(found, names, wall_now, is_idle=running == 0 and waiting == 0),
         residency=residency,
         adapter_load_seconds=load_seconds,
         started_at=started_at,
@@ -254,8 +250,19 @@ def _max(series: Iterable[Series]) -> float | None:
 def _kv_cache_usage(found: _Page, names: EngineMetrics) -> float | None:
     for gauge in names.kv_cache_usage:
         if gauge.name in found:
-            return _max(found.gauge(gauge))
+            return _usage(found.gauge(gauge))
     return None
+
+
+def _usage(series: Iterable[Series]) -> float | None:
+    """Return the highest usage, or ``None`` if one of them is no ratio.
+
+    If one engine's usage is in another unit, such as percent, so are the others.
+    """
+    most = max((value for _, value in series if value >= 0), default=None)
+    if most is None or most > MAX_KV_CACHE_USAGE + _USAGE_TOLERANCE:
+        return None
+    return min(float(most), MAX_KV_CACHE_USAGE)
 
 
 def _cache_tokens(found: _Page, names: CacheMetrics) -> float | None:
@@ -280,7 +287,7 @@ def _cache_size(labels: Mapping[str, str], names: CacheMetrics) -> float | None:
 
 def _count(text: str) -> float | None:
     """Return a number above 0 in a label, or ``None`` for any other text."""
-    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_SLOTS:
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_COUNT:
         return None
     count = float(text)
     return count if 0 < count <= MAX_NUMBER else None
@@ -310,18 +317,15 @@ def _generated_tokens(found: _Page, names: EngineMetrics) -> float | None:
     return total if counts and 0 <= total < math.inf else None
 
 
-def _lora(found: _Page, names: EngineMetrics, wall_now: float) -> LoraActivity | None:
-    for labels, time in found.series(names.lora_info) if names.lora_info is not None else ():
-        return LoraActivity(
-            max_lora=_slots(labels.get("max_lora", "")),
-            running=_adapters(labels.get("running_lora_adapters", "")),
-            waiting=_adapters(labels.get("waiting_lora_adapters", "")),
-            updated_at=float(time),
-        )
+def _lora(
+    found: _Page, names: EngineMetrics, wall_now: float, *, is_idle: bool
+) -> LoraActivity | None:
+    for labels, _ in found.series(names.lora_info) if names.lora_info is not None else ():
+        return found.activity.read(labels, is_idle=is_idle)
     if names.lora_slots is not None:
         slots = _max(found.series(names.lora_slots))
         if slots is not None and slots >= 1:
-            return LoraActivity(_bounded_slots(slots), frozenset(), frozenset(), wall_now)
+            return LoraActivity(believed_slots(slots), frozenset(), frozenset(), wall_now)
     return None
 
 
@@ -346,7 +350,7 @@ def _residency(found: _Page, names: ResidencyMetrics) -> LoraResidency | None:
     return LoraResidency(
         gpu=frozenset(at[names.gpu_level]),
         cpu=frozenset(at[names.cpu_level] - at[names.gpu_level]),
-        max_gpu=_bounded_slots(slots) if slots is not None else None,
+        max_gpu=believed_slots(slots) if slots is not None else None,
     )
 
 
@@ -358,31 +362,3 @@ def _mean(found: _Page, histogram: str) -> float | None:
         return None
     mean = total / count
     return mean if mean <= MAX_LOAD_SECONDS else None
-
-
-def _slots(text: str) -> int | None:
-    """Return the number of slots, or ``None`` (unknown) for any other text, including ``0``."""
-    if len(text) > _LONGEST_SLOTS:
-        return None  # Python is slow for long numbers, and refuses the longest.
-    try:
-        return _bounded_slots(int(text))
-    except ValueError:
-        return None
-
-
-def _bounded_slots(slots: float) -> int | None:
-    return int(slots) if 1 <= slots <= MAX_SLOTS else None
-
-
-def _adapters(text: str) -> frozenset[str]:
-    """Split a label. Servers join names by ``,`` or ``, ``. An empty label contains no name.
-
-    A name that is too long for a request is left out.
-
-    Raises:
-        PageTooLargeError: The label has too many names.
-    """
-    if text.count(",") >= MAX_ADAPTERS:
-        raise PageTooLargeError(f"the page has a label with more than {MAX_ADAPTERS} adapters")
-    names = [part.strip() for part in text.split(",")]
-    return frozenset(name for name in names if 0 < len(name) <= MAX_NAME_LENGTH)

@@ -79,7 +79,8 @@ def test_free_slots_are_those_without_an_adapter_in_flight_from_any_sender() -> 
 def test_no_slot_is_free_while_a_request_waits_for_one() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
-    fleet.put_metrics(state, replace(make_metrics(("theirs",)), deferred=2.0))
+    metrics = replace(make_metrics(("theirs",)), running=4.0, waiting=2.0, deferred=2.0)
+    fleet.put_metrics(state, metrics)
 
     assert state.beliefs.free_slots == 0
 
@@ -87,7 +88,8 @@ def test_no_slot_is_free_while_a_request_waits_for_one() -> None:
 def test_a_page_without_the_earlier_series_comes_from_another_server() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
-    fleet.put_metrics(state, replace(make_metrics(("theirs",)), deferred=1.0))
+    metrics = replace(make_metrics(("theirs",)), running=4.0, waiting=1.0, deferred=1.0)
+    fleet.put_metrics(state, metrics)
     assert [state.beliefs.somebody_waits, state.beliefs.slots] == [True, 4]
     fleet.ledger.reserve(state, "before").release()
     fleet.ledger.reserve(state, "now")

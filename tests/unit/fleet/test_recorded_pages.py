@@ -275,6 +275,55 @@ class TestWhatCannotBeKnown:
         assert alone(moment).in_host_memory == moment.in_host_memory
 
 
+class TestMergedPage:
+    """A page of two API servers: each value of the series of adapters is a sum of two times."""
+
+    @pytest.mark.parametrize(
+        ("ours", "page", "free"),
+        [
+            pytest.param((), "06_three_lora_one_waits_t1s", 0, id="somebody waits for a slot"),
+            pytest.param((), "05_two_lora_a1_a2_in_flight", 2, id="strangers are not named"),
+            pytest.param(("a1",), "05_two_lora_a1_a2_in_flight", 1, id="the ledger names ours"),
+            pytest.param((), "07_idle_10s_after_everything", 2, id="idle"),
+        ],
+    )
+    def test_the_ledger_fills_the_slots_that_it_states(
+        self, ours: tuple[str, ...], page: str, free: int
+    ) -> None:
+        fleet = make_fleet(1, adapters=ADAPTERS)
+        state = state_of(fleet, 1)
+        for adapter in ours:
+            fleet.ledger.reserve(state, adapter)
+
+        fleet.put_metrics(state, merged(page))
+
+        assert state.beliefs.slots == SLOTS
+        assert state.beliefs.active == state.beliefs.foreign_adapters == frozenset()
+        assert state.beliefs.free_slots == free
+        assert state.beliefs.foreign_requests == len(BY_PAGE[page].generating) + len(
+            BY_PAGE[page].waiting
+        ) - len(ours)
+
+    def test_it_comes_from_the_same_server_as_a_page_that_names_adapters(self) -> None:
+        router = alone(BY_PAGE["05_two_lora_a1_a2_in_flight"], b"")
+
+        router.fleet.put_metrics(router.state, merged("06_three_lora_one_waits_t1s"))
+
+        assert router.beliefs.slots == SLOTS
+        assert router.resident == {"a1", "a2"}
+
+
+def merged(page: str) -> PodMetrics:
+    """Return the snapshot of a page as two API servers would show it."""
+    lines = (RECORDED / f"{page}.prom").read_text().replace(START.decode(), "").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("vllm:lora_requests_info{"):
+            labels, value = line.rsplit(" ", 1)
+            lines[number] = f"{labels} {2 * float(value)}"
+    data = "\n".join(lines).encode()
+    return read_page(data, engine=None, scraped_at=100.0, wall_now=WALL_NOW)
+
+
 class TestRestart:
     """After the last page, the first one is read again, as a page of another process."""
 

@@ -78,7 +78,8 @@ def test_what_only_an_old_scrape_showed_does_not_count() -> None:
     fleet = make_fleet(1)
     state = state_of(fleet, 1)
     metrics = make_metrics(("theirs",), max_lora=4, scraped_at=100.0)
-    fleet.put_metrics(state, replace(metrics, deferred=1.0))
+    fleet.put_metrics(state, replace(metrics, running=4.0, waiting=1.0, deferred=1.0))
+    assert state.beliefs.free_slots == 0
     fleet.ledger.reserve(state, "ours")
     later = 100.0 + MAX_AGE + 0.1
 

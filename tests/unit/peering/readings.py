@@ -11,6 +11,7 @@ _adapters = st.frozensets(
     st.sampled_from([*(f"adapter-{n}" for n in range(9)), "Größe", "語"]), max_size=6
 )
 _number = st.none() | st.floats(0, 1e15)
+_usage = st.none() | st.floats(0, 1)
 _requests = st.none() | st.floats(0, 1e6)
 _slots = st.none() | st.integers(1, 1000)
 
@@ -36,7 +37,7 @@ def snapshots(read_at: float) -> st.SearchStrategy[PodMetrics]:
         scraped_at=st.just(read_at),
         running=_requests,
         waiting=_requests,
-        kv_cache_usage=_number,
+        kv_cache_usage=_usage,
         deferred=_requests,
         lora=st.none() | _activities,
         residency=st.none() | _residencies(),

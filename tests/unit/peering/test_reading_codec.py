@@ -271,6 +271,18 @@ def test_more_requests_than_can_be_true_are_unknown_whoever_sent_them() -> None:
     assert received.found.deferred == 1e6
 
 
+@pytest.mark.parametrize(("usage", "found"), [(1.0, 1.0), (37.0, None)])
+def test_a_cache_that_is_more_than_full_is_unknown_whoever_read_it(
+    usage: float, found: float | None
+) -> None:
+    (received,) = Side(PODS).read(
+        [pb.Readings(number=1, readings=[_snapshot(kv_cache_usage=usage)])]
+    )
+
+    assert isinstance(received.found, PodMetrics)
+    assert received.found.kv_cache_usage == found
+
+
 def _snapshot(**fields: object) -> pb.Reading:
     return pb.Reading(pod=KEYS.key(STATES[0]) or 0, metrics=pb.Snapshot(**fields))  # type: ignore[arg-type]
 

@@ -463,6 +463,18 @@ class TestAdaptersThatWaitOnPodsBecauseSlotsWereNotKnown:
         assert not router.director.reception.room.waits_on("a1")
 
 
+def test_peers_hear_of_a_slot_that_is_closed_for_a_later_request_of_an_adapter() -> None:
+    router = Router(full_fleet(1, 2))
+    occupied(router, 2)
+    router.held("a9", tenant=1, priority="0")
+    router.clock.advance(patience(600.0))
+    router.held("a9", priority="1")
+
+    (share,) = router.director.held_adapters().values()
+    assert share.priority == 1, "it is served first"
+    assert share.closed is not None
+
+
 class TestSlotsThatWillNotBeEmptyByThemselves:
     @pytest.mark.parametrize(("requests", "closed"), [(CROWD, 1), (CROWD - 1, 0)])
     def test_are_closed_sooner(self, requests: int, closed: int) -> None:

@@ -289,9 +289,17 @@ def test_others_adapters_take_slots_while_the_scrape_is_fresh() -> None:
 
 def test_a_deferred_request_of_an_unknown_adapter_leaves_no_room() -> None:
     fleet = fleet_of(1)
-    waits = replace(make_metrics(("x",), max_lora=2), running=1.0, waiting=1.0, deferred=1.0)
+    waits = replace(make_metrics(("x",), max_lora=2), running=2.0, waiting=1.0, deferred=1.0)
     fleet.put_metrics(state_of(fleet, 1), waits)
     assert isinstance(ask(placement(), fleet, "a1"), Hold)
+
+
+def test_a_deferred_request_that_cannot_wait_for_a_slot_takes_no_room() -> None:
+    """It waits for something else, such as a transfer of KV blocks."""
+    fleet = fleet_of(1)
+    waits = replace(make_metrics(("x",), max_lora=2), running=1.0, waiting=1.0, deferred=1.0)
+    fleet.put_metrics(state_of(fleet, 1), waits)
+    assert isinstance(ask(placement(), fleet, "a1"), Pick)
 
 
 def test_a_pod_that_leaves_moves_only_its_own_adapters() -> None:

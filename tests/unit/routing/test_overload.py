@@ -709,6 +709,41 @@ class TestFairAmongTenants:
             turns.next(tenant)
         assert len(turns) == MOST_TENANTS
 
+    @pytest.mark.parametrize("leaves", ["cancelled", "refused"])
+    def test_a_tenant_whose_requests_left_unserved_loses_no_turn(self, leaves: str) -> None:
+        """Its clients gave up and tried again, or a pod hung for minutes."""
+        router = Router(
+            fleet_of(1), overload=Overload(max_requests_per_pod=1), max_hold_seconds=2.0
+        )
+        running = router.routed("a0", tenant=2)
+        for _ in range(50):
+            held = router.held("a0", tenant=1)
+            if leaves == "cancelled":
+                held.cancel()
+            else:
+                router.clock.advance(2.5)
+        router.late.clear()
+        for _ in range(3):
+            router.held("a0", "other", tenant=2)
+        router.held("a0", "mine", tenant=1)
+
+        running.reservation.release()
+        router.late[-1][1].reservation.release()  # type: ignore[union-attr]
+
+        assert "mine" in router.late_names
+
+    def test_rounds_that_a_tenant_gives_back_are_its_next_ones(self) -> None:
+        turns = TurnsOfTenants()
+        given = [turns.next(7) for _ in range(4)]
+        for turn in (2, 0, 3):
+            turns.give_back(7, turn)
+        assert given == [0, 1, 2, 3]
+        assert [turns.peek(7), *(turns.next(7) for _ in range(3))] == [0, 0, 2, 3]
+
+        turns.give_back(7, 2)
+        turns.served(3)
+        assert turns.next(7) == 4, "a round that is over is not served again"
+
     def test_few_tenants_are_remembered(self) -> None:
         turns = TurnsOfTenants()
         for tenant in range(1, 3 * MOST_TENANTS):

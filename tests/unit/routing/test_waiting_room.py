@@ -19,6 +19,7 @@ from lora_router.routing.candidates import FULL_LOOK, Candidates
 from lora_router.routing.lora_placement import LoraPlacement
 from lora_router.routing.outcome import Routed, RouteQuery
 from lora_router.routing.overload import PATIENCE_SECONDS, Overload
+from lora_router.routing.reception import Reception
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.roll import Limits
 from lora_router.routing.waiting_lines import MAX_NARROWED, Lines
@@ -203,6 +204,42 @@ class TestWhatAChangeCosts:
         assert router.late_names == ["waits"]
         assert algorithm.asked - before <= 4
 
+    @pytest.mark.parametrize(("adapters", "tenants"), [(12, 5), (40, 1)])
+    def test_a_turn_in_which_no_request_can_go_is_not_repeated(
+        self, monkeypatch: pytest.MonkeyPatch, adapters: int, tenants: int
+    ) -> None:
+        names = [f"a{number}" for number in range(adapters)]
+        fleet = make_fleet(1, adapters=names)
+        state = state_of(fleet, 1)
+        router = Router(fleet, overload=Overload(sheds=True))
+        slots = make_metrics(max_lora=64)
+        fleet.put_metrics(state, replace(slots, running=1.0, waiting=0.0))
+        running = [router.routed(name) for name in names for _ in range(40 // adapters)]
+        for _ in range(
+            4
+        ):  # The pod has no room for more, and those of its adapters may still join.
+            busy = replace(slots, running=20.0, waiting=5.0, scraped_at=router.clock.now())
+            fleet.put_metrics(state, busy)
+            router.clock.advance(1.0)
+        waiting = [router.held(name, tenant=n) for name in names for n in range(1, tenants + 1)]
+        asked = set[Held]()
+        times = 0
+
+        def count(reception: Reception, held: Held) -> bool:
+            nonlocal times
+            asked.add(held)
+            times += 1
+            assert times < 1000, "the waiting room drops what fails, so that the test ends"
+            return ask(reception, held)
+
+        ask = Reception.ask
+        monkeypatch.setattr(Reception, "ask", count)
+        running[-1].reservation.release()
+        router.clock.advance(0.2)
+
+        assert len(asked) >= len(waiting) - 1, "all are asked for, but for what left the pod"
+        assert times < 3 * len(waiting)
+
     def test_when_all_become_impatient_at_once_they_are_asked_in_turns(self) -> None:
         fleet = Saturated(4, 4, 200, closed_slots_share=0.5)
         before = fleet.algorithm.asked
@@ -232,6 +269,29 @@ class TestWhoIsNext:
         fleet.end_one("runs-0")
 
         assert fleet.router.late_names == ["waits-0", "follows"]
+
+    def test_all_of_its_adapter_follow_before_the_slot_is_closed_for_the_next_adapter(self) -> None:
+        """Those that follow are more than are asked for in one turn, and of other tenants."""
+        router = Router(fleet_of(1, 2, ["x", "y", "first", "next"]))
+        running = {name: [router.routed(name) for _ in range(60)] for name in "xy"}
+        router.held("first", "first", priority="0")
+        router.held("next", priority="0")
+        for number in range(2 * AT_ONCE):
+            router.held("first", "first", tenant=number % 3, priority=str(number % 2))
+        router.clock.advance(PATIENCE_SECONDS + 1.0)
+        (closed,) = [
+            queue.closing for queue in router.director.reception.room.queues() if queue.closing
+        ]
+
+        for routed in running.pop(closed[1]):
+            routed.reservation.release()
+        router.clock.advance(0.5)
+
+        assert router.late_names == ["first"] * (2 * AT_ONCE + 1)
+        (closed,) = [
+            queue.closing for queue in router.director.reception.room.queues() if queue.closing
+        ]
+        assert closed[1] in running, "the other slot is emptied next"
 
     def test_an_adapter_that_a_peer_started_can_be_joined(self) -> None:
         fleet = Saturated(1, 1, 2)
@@ -563,6 +623,21 @@ class TestHowMany:
         assert isinstance(refused, Refused)
         assert refused.refusal is Refusal.TOO_MANY_HELD
         router.held("c")
+
+    def test_one_model_cannot_take_the_whole_room_from_lower_priorities(self) -> None:
+        others = [f"other-{number}" for number in range(4)]
+        router = Router(fleet_of(1, 1, ["a", "b", *others]), limits=Limits(6, requests_per_model=2))
+        router.routed("a")
+        for name in others:
+            router.held(name, priority="-1")
+        router.held("b", "low", priority="0")
+        router.held("b", "high", priority="1")
+        assert isinstance(router.send("b", priority="0"), Refused)
+
+        router.held("b", "higher", priority="1")
+
+        assert [name for name, _ in router.late] == ["low"]
+        assert router.director.held == 6
 
     def test_a_filter_that_nobody_else_has_waits_only_while_few_do(self) -> None:
         names = [f"a{number}" for number in range(4)]

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -22,7 +23,7 @@ def read_slowly(page: bytes, *, scraped_at: float, wall_now: float) -> PodMetric
         scraped_at=scraped_at,
         running=_requests(samples["vllm:num_requests_running"]),
         waiting=_requests(samples["vllm:num_requests_waiting"]),
-        kv_cache_usage=max(_finite(usage), default=None),
+        kv_cache_usage=_usage(usage),
         cache_tokens=_cache_tokens(samples["vllm:cache_config_info"]),
         deferred=_requests(
             [
@@ -43,6 +44,11 @@ def _finite(samples: list[Sample]) -> list[float]:
     return [float(sample.value) for sample in samples if 0 <= sample.value <= 1e12]
 
 
+def _usage(samples: list[Sample]) -> float | None:
+    most = max((sample.value for sample in samples if sample.value >= 0), default=math.inf)
+    return min(float(most), 1.0) if most <= 1.05 else None
+
+
 def _requests(samples: list[Sample]) -> float | None:
     counts = [count for count in _finite(samples) if count <= 1e6]
     return sum(counts) if counts and sum(counts) <= 1e6 else None
@@ -58,18 +64,28 @@ def _cache_tokens(samples: list[Sample]) -> float | None:
 
 
 def _lora(samples: Samples, wall_now: float) -> LoraActivity | None:
-    latest = wall_now + 3600
-    believable = [s for s in samples["vllm:lora_requests_info"] if 0 < s.value <= latest]
-    if not believable:
+    series = samples["vllm:lora_requests_info"]
+    if not series:
         return None
-    newest = max(believable, key=lambda sample: sample.value)
+    believable = [one for one in series if 0 < one.value <= 1.5 * wall_now]
+    is_merged = any(1.5 * wall_now < one.value <= 1000 * wall_now for one in series)
+    is_idle = (
+        _requests(samples["vllm:num_requests_running"])
+        == _requests(samples["vllm:num_requests_waiting"])
+        == 0
+    )
+    newest = max(believable, key=lambda sample: sample.value) if believable else series[0]
     slots = newest.labels.get("max_lora", "")
-    return LoraActivity(
+    activity = LoraActivity(
         max_lora=int(slots) if slots.isdecimal() and 0 < int(slots) <= 100_000 else None,
         running=_names(newest.labels.get("running_lora_adapters", "")),
         waiting=_names(newest.labels.get("waiting_lora_adapters", "")),
-        updated_at=float(newest.value),
+        updated_at=float(newest.value) if believable else 0.0,
     )
+    is_old = is_merged and abs(activity.updated_at - wall_now) > 60
+    if is_old or is_idle or not believable:
+        return replace(activity, running=frozenset(), waiting=frozenset())
+    return activity
 
 
 def _names(label: str) -> frozenset[str]:

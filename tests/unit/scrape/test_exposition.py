@@ -137,22 +137,50 @@ class TestNewestSeries:
 
         assert lora_of(page).active == {"a1", "a2"}
 
-    def test_a_sum_of_two_times_is_no_time(self) -> None:
+    @pytest.mark.parametrize("age", [0, 5, -5, 59])
+    def test_a_sum_of_two_times_is_no_time(self, age: float) -> None:
         """With several API servers, vLLM merges pages by adding the values."""
-        page = series("", "", 2 * NOW) + series("a1,a2", "a1,a2", NOW)
+        page = series("", "", 2 * NOW - 9) + series("a1,a2", "a1,a2", NOW - age)
 
         assert lora_of(page).active == {"a1", "a2"}
 
-    @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-5", "0", "9e99"])
-    def test_a_value_that_is_no_time_is_ignored(self, value: str) -> None:
-        assert lora_of(series("x", "x", value) + series("a", "a", NOW)).active == {"a"}
-        assert read(BUSY + series("x", "x", value)).lora is None
+    @pytest.mark.parametrize("age", [61, 86_400, -3600])
+    def test_of_times_of_which_some_are_lost_only_a_fresh_one_is_the_present(
+        self, age: float
+    ) -> None:
+        """The others may have been written since."""
+        page = series("", "", 2 * NOW - 9) + series("a1,a2", "a1,a2", NOW - age)
 
-    def test_a_pods_clock_may_be_somewhat_ahead(self) -> None:
-        assert lora_of(series("a", "a", NOW + 600)).active == {"a"}
+        assert lora_of(page) == LoraActivity(2, frozenset(), frozenset(), NOW - age)
+
+    @pytest.mark.parametrize("processes", [2, 3, 16])
+    def test_a_page_of_sums_alone_states_the_slots(self, processes: int) -> None:
+        page = series("", "", processes * NOW) + series("a", "a", processes * NOW - 5)
+
+        assert lora_of(page) == LoraActivity(2, frozenset(), frozenset(), 0.0)
+
+    @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-5", "0", "9e99"])
+    def test_of_a_series_whose_value_is_no_time_only_the_slots_count(self, value: str) -> None:
+        assert lora_of(series("x", "x", value) + series("a", "a", NOW)).active == {"a"}
+        assert lora_of(series("x", "x", value)) == LoraActivity(2, frozenset(), frozenset(), 0.0)
+
+    @pytest.mark.parametrize("seconds", [600, 3_700, 30 * 86_400, -3_700, -30 * 86_400])
+    def test_a_pods_clock_may_be_wrong(self, seconds: float) -> None:
+        page = series("b", "b", NOW + seconds - 2) + series("a", "a", NOW + seconds)
+
+        assert lora_of(page) == LoraActivity(2, frozenset("a"), frozenset("a"), NOW + seconds)
 
     def test_an_old_value_is_an_idle_pod(self) -> None:
         assert lora_of(series("", "", NOW - 86_400)).active == set()
+
+    def test_a_server_without_requests_has_no_active_adapters(self) -> None:
+        """The newest series still names the adapter whose last request was aborted."""
+        page = "vllm:num_requests_running 0\n" + series("a", "a", NOW)
+
+        idle = read(page + "vllm:num_requests_waiting 0\n").lora
+        preempted = read(page + "vllm:num_requests_waiting 1\n").lora
+        assert idle == LoraActivity(2, frozenset(), frozenset(), NOW)
+        assert preempted == LoraActivity(2, frozenset("a"), frozenset("a"), NOW)
 
     def test_a_time_stamp_after_the_value_is_not_the_value(self) -> None:
         page = series("a", "a", f"{NOW} 1795427300000") + series("b", "b", f"{NOW - 1} 99")
@@ -250,6 +278,21 @@ class TestNumbers:
     @pytest.mark.parametrize("number", ["NaN", "-Inf", "9" * 400, "9" * 5000])
     def test_a_number_that_is_none_does_not_count(self, number: str) -> None:
         assert read(BUSY + f"vllm:kv_cache_usage_perc {number}\n").kv_cache_usage is None
+
+    @pytest.mark.parametrize(
+        ("usages", "usage"),
+        [((0.37,), 0.37), ((1.0,), 1.0), ((1.02,), 1.0), ((37.0,), None), ((0.4, 37.0), None)],
+    )
+    def test_a_cache_usage_in_percent_is_unknown(
+        self, usages: tuple[float, ...], usage: float | None
+    ) -> None:
+        """Also if one engine uses less than a percent of its cache."""
+        page = "".join(
+            f'vllm:kv_cache_usage_perc{{engine="{engine}"}} {value}\n'
+            for engine, value in enumerate(usages)
+        )
+
+        assert read(BUSY + page).kv_cache_usage == usage
 
 
 def loaded(adapter: str, level: str = "gpu", value: float | str = 1.0, engine: int = 0) -> str:
@@ -448,6 +491,18 @@ class TestEngines:
         assert (metrics.running, metrics.waiting, metrics.kv_cache_usage) == (3, 2, 0.28)
         assert metrics.deferred is None
         assert metrics.lora == LoraActivity(8, frozenset(), frozenset(), NOW)
+
+    def test_the_parts_by_priority_are_not_added_to_their_total(self) -> None:
+        page = "".join(
+            f'sglang:{gauge}{{model_name="base",priority="{priority}",dp_rank="{rank}"}} {count}\n'
+            for gauge, total in [("num_running_reqs", 6), ("num_queue_reqs", 2)]
+            for rank in range(2)
+            for priority, count in [("", total), ("0", total - 1), ("7", 1)]
+        )
+
+        metrics = read(page)
+
+        assert (metrics.running, metrics.waiting) == (12, 4)
 
     def test_sglang_without_adapters_says_nothing_of_them(self) -> None:
         assert read("sglang:num_running_reqs 0\n").lora is None
