@@ -240,7 +240,7 @@ def _by_popularity(names: Sequence[str], rng: random.Random) -> Sequence[str]:
 
 
 def _read(size: int) -> Prompt:
-    fields = read_body(body(size, adapter(0)), "application/json").prompt
+    fields = read_body(body(size, adapter(0)), "application/json").document
     prompt = read_prompt(fields, PATH, adapter(0), TokenLengths())
     assert prompt is not None
     return prompt

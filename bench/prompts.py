@@ -144,7 +144,7 @@ def chunk_bytes() -> float:
 
 
 def _read(data: bytes) -> Prompt:
-    fields = read_body(data, "application/json").prompt
+    fields = read_body(data, "application/json").document
     prompt = read_prompt(fields, _PATH, adapter(0), TokenLengths())
     if prompt is None:
         raise RuntimeError("a body has no prompt")
@@ -157,7 +157,7 @@ def _chat(turns: int) -> bytes:
 
 
 def _reading(data: bytes) -> Callable[[], object]:
-    fields, lengths = read_body(data, "application/json").prompt, TokenLengths()
+    fields, lengths = read_body(data, "application/json").document, TokenLengths()
     return lambda: read_prompt(fields, _PATH, adapter(0), lengths)
 
 

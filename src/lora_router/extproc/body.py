@@ -2,12 +2,12 @@
 
 A JSON body is validated completely, because the router should refuse an invalid one before it
 reaches a pod. Only the two fields are decoded, and nothing is copied. Where the fields of the
-prompt are is noted, for algorithms that ask for it (``prompt_reading``). The part before the name
-of the model cannot be skipped: the end of every string before it must be found to know that the
-name is not inside a string. Where JSON parsers differ, this one agrees with the pod, which uses
-Python's ``json``: the last of two equal keys counts, and a byte order mark is skipped (allowed by
-RFC 8259, section 8.1). A body that msgspec refuses is read a second time, as leniently as the pod
-reads it (``lenient_json``).
+prompt are is noted, for algorithms that ask for it (``prompt_reading``), and where others are that
+few requests need. The part before the name of the model cannot be skipped: the end of every string
+before it must be found to know that the name is not inside a string. Where JSON parsers differ,
+this one agrees with the pod, which uses Python's ``json``: the last of two equal keys counts, and a
+byte order mark is skipped (allowed by RFC 8259, section 8.1). A body that msgspec refuses is read a
+second time, as leniently as the pod reads it (``lenient_json``).
 """
 
 from enum import Enum
@@ -15,13 +15,10 @@ from functools import lru_cache
 
 import msgspec
 
-from lora_router.extproc.lenient_json import (
-    LenientJsonError,
-    as_utf8,
-    without_special_numbers,
-)
+from lora_router.extproc.events import Message
+from lora_router.extproc.lenient_json import LenientJsonError, rewritten
 from lora_router.extproc.multipart import MultipartError, read_fields
-from lora_router.extproc.prompt_fields import PromptFields
+from lora_router.extproc.prompt_fields import NOTHING, PromptFields
 
 MAX_MODEL_LENGTH = 512
 """In characters. Model names are paths or repository names; this is twice the longest of them."""
@@ -46,6 +43,19 @@ class BodyError(ValueError):
         super().__init__(message)
 
 
+class Document(PromptFields):
+    """The fields of a JSON body that routing may need, as they are written: views of the body."""
+
+    # Raw, so that this module reports a wrong type of `model` and the pod one of `stream`. And so
+    # that no field, whatever a client writes into it, becomes many objects.
+    model: msgspec.Raw = msgspec.Raw(b"null")
+    stream: msgspec.Raw = msgspec.Raw(b"false")
+    stream_options: msgspec.Raw = NOTHING
+    input_file_id: msgspec.Raw = NOTHING
+    store: msgspec.Raw = NOTHING
+    lora_path: msgspec.Raw = NOTHING
+
+
 class BodyFields(msgspec.Struct, frozen=True):
     """The parts of a body that routing needs."""
 
@@ -56,24 +66,19 @@ class BodyFields(msgspec.Struct, frozen=True):
     """In bytes."""
     asks_usage: bool = False
     """Whether a stream is to state how many tokens the request took."""
-    prompt: PromptFields | None = None
-    """Where the prompt is; ``None``: the body is a form."""
-
-
-class _Document(PromptFields):
-    # Raw, so that this module reports a wrong type of `model` and the pod one of `stream`.
-    model: msgspec.Raw = msgspec.Raw(b"null")
-    stream: msgspec.Raw = msgspec.Raw(b"false")
-    stream_options: msgspec.Raw = msgspec.Raw(b"")
+    document: Document | None = None
+    """``None``: the body is a form. It keeps the whole body in memory, so it must not be kept."""
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: msgspec.Raw = msgspec.Raw(b"false")
 
 
-_decoder = msgspec.json.Decoder(_Document)
+_decoder = msgspec.json.Decoder(Document)
 _text = msgspec.json.Decoder(str)
 _options = msgspec.json.Decoder(_StreamOptions)
+_MAX_OPTIONS = 64 * 1024
+"""Bytes of the options of a stream that are read, which is another pass over them."""
 _USUAL_TYPE = "application/json"
 _FORM = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"
@@ -87,9 +92,12 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def read_body(
-    body: bytes | bytearray, content_type: str, *, special_numbers: bool = True
-) -> BodyFields:
+def is_form(content_type: str) -> bool:
+    """Return whether a ``content-type`` header states that the body is a form."""
+    return content_type.lstrip(" \t")[: len(_FORM)].lower() == _FORM
+
+
+def read_body(body: Message, content_type: str, *, special_numbers: bool = True) -> BodyFields:
     """Return the parts of a body that routing needs.
 
     Args:
@@ -101,25 +109,25 @@ def read_body(
     Raises:
         BodyError: The body cannot be used for routing.
     """
-    if content_type != _USUAL_TYPE and content_type.lstrip(" \t")[:19].lower() == _FORM:
+    if content_type != _USUAL_TYPE and is_form(content_type):
         return _read_form(body, content_type)
     try:
         document = _decoder.decode(body)
         # The decoder searches for the end of a string that it skips, and does not validate it.
         if not body.isascii():
             body.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if content_type.lower().startswith(_URLENCODED) and not body.lstrip().startswith(b"{"):
             raise _malformed(
                 "The request body is a URL-encoded form. Send JSON, or multipart/form-data."
             ) from None
-        document = _read_leniently(body, special_numbers=special_numbers)
+        document = _read_leniently(body, error, special_numbers=special_numbers)
     raw = bytes(document.model)
     model = _usual_model(raw) if len(raw) <= MAX_MODEL_LENGTH else _model(raw)
     if bytes(document.stream) != b"true":
         return BodyFields(model, False, len(body), False, document)
     options = document.stream_options
-    asks_usage = bool(options) and _asks_usage(bytes(options))
+    asks_usage = 0 < len(options) <= _MAX_OPTIONS and _asks_usage(bytes(options))
     return BodyFields(model, True, len(body), asks_usage, document)
 
 
@@ -131,35 +139,57 @@ def _asks_usage(options: bytes) -> bool:
         return False  # The pod refuses them.
 
 
-def _decode(body: bytes | bytearray) -> _Document:
+def is_whole(body: Message, content_type: str) -> bool:
+    """Return whether a body that has arrived so far is complete: a form, or a JSON object.
+
+    This is asked repeatedly about a long body. So a document that must be rewritten to be read is
+    not known to be complete.
+    """
     try:
-        return _decoder.decode(body)
-    except msgspec.ValidationError:
-        raise _malformed("The request body must be a JSON object.") from None
-    except RecursionError:
-        raise _malformed("The request body is nested too deeply.") from None
+        if is_form(content_type):
+            read_fields(body, content_type, ())
+        else:
+            _decoder.decode(body)
+    except (MultipartError, msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
-def _read_leniently(body: bytes | bytearray, *, special_numbers: bool) -> _Document:
-    """Read a body that may be valid for the pod's parser only."""
+def _read_leniently(
+    body: Message,
+    error: msgspec.DecodeError | UnicodeDecodeError | RecursionError,
+    *,
+    special_numbers: bool,
+) -> Document:
+    """Read a body that may be valid for the pod's parser only.
+
+    Args:
+        body: The body.
+        error: Why the strict parser refuses it.
+        special_numbers: See ``read_body``.
+    """
     try:
-        plain = as_utf8(body)
-        try:
-            return _decode(plain)
-        except msgspec.DecodeError as error:
-            # These messages name the offset of a byte and never repeat the body.
-            reason = f"The request body is not valid JSON: {error}."
-        rewritten = without_special_numbers(plain)
-    except LenientJsonError as error:
-        raise _malformed(f"The request body is not valid JSON: {error}.") from None
-    if rewritten is None:
-        raise _malformed(reason)
-    if not special_numbers:
+        found = rewritten(body)
+    except LenientJsonError as why:
+        raise _malformed(f"The request body is not valid JSON: {why}.") from None
+    if found.text is body:
+        raise _refused(error) from None
+    if found.has_numbers and not special_numbers:
         raise _malformed("The request body contains NaN or Infinity, which JSON does not have.")
     try:
-        return _decode(rewritten)
-    except msgspec.DecodeError as error:
-        raise _malformed(f"The request body is not valid JSON: {error}.") from None
+        return _decoder.decode(found.text)
+    except (msgspec.DecodeError, RecursionError) as why:
+        raise _refused(why) from None
+
+
+def _refused(error: Exception) -> BodyError:
+    """Return the error of a body that the parser refuses."""
+    if isinstance(error, msgspec.ValidationError):
+        return _malformed("The request body must be a JSON object.")
+    if isinstance(error, RecursionError):
+        return _malformed("The request body is nested too deeply.")
+    # These messages name the offset of a byte and never repeat the body.
+    return _malformed(f"The request body is not valid JSON: {error}.")
 
 
 def _model(raw: bytes) -> str:
@@ -176,7 +206,7 @@ _usual_model = lru_cache(maxsize=4096)(_model)
 would let clients use memory."""
 
 
-def _read_form(body: bytes | bytearray, content_type: str) -> BodyFields:
+def _read_form(body: Message, content_type: str) -> BodyFields:
     try:
         fields = read_fields(body, content_type, ("model", "stream"))
     except MultipartError as error:

@@ -17,7 +17,7 @@ The rules:
 from msgspec import structs
 
 from lora_router.extproc import answers
-from lora_router.extproc.body import BodyError, BodyErrorKind, read_body
+from lora_router.extproc.body import BodyError, BodyErrorKind, is_whole, read_body
 from lora_router.extproc.body_pieces import request_piece, request_pieces
 from lora_router.extproc.collected_body import CollectedBody
 from lora_router.extproc.events import Message, RequestBody, RequestTrailers
@@ -54,7 +54,7 @@ class BodyArrival(OwnAnswers):
             self._setup = structs.replace(self._setup, subset=body.subset)
         if len(body.body) > self.context.max_body_bytes:
             return self._too_large()
-        if not body.ends and not self._setup.is_told and self._is_malformed(body.body):
+        if not body.ends and not self._setup.is_told and self._may_be_cut(body.body):
             # More of it may follow.
             self.state = PIECES
             self._collected = CollectedBody(answers_headers=False)
@@ -90,14 +90,19 @@ class BodyArrival(OwnAnswers):
 
     def _is_complete(self, collected: CollectedBody, piece: Message) -> bool:
         """Return whether the rest of the stream can be empty only, or white space."""
-        if collected.size == self._headers.content_length:
-            return True
+        length = self._headers.content_length
+        if length is not None and collected.size <= length:
+            return collected.size == length
         # A complete body ends so. To parse an incomplete one again and again would be expensive.
         if not piece[-4:].rstrip().endswith((b"}", b"--")) or not collected.is_worth_a_try():
             return False
-        return not self._is_malformed(collected.whole())
+        return is_whole(collected.whole(), self._headers.content_type)
 
-    def _is_malformed(self, body: Message) -> bool:
+    def _may_be_cut(self, body: Message) -> bool:
+        """Return whether more may follow of a body that arrived in one message."""
+        length = self._headers.content_length
+        if length is not None and len(body) <= length:
+            return len(body) < length
         try:
             read_body(body, self._headers.content_type)
         except BodyError as error:

@@ -47,8 +47,10 @@ from lora_router.extproc.renamed import (
 from lora_router.extproc.routed_answer import encode_routed
 from lora_router.extproc.routed_pieces import answers_to_body, answers_to_headers
 from lora_router.extproc.states import (
+    ANSWERED,
     HELD,
     HELD_WITH_TRAILERS,
+    OVER,
     PASSING,
     PIECES,
     ROUTED,
@@ -124,7 +126,8 @@ class Exchange(BodyArrival):
         elif rule.treatment is Treatment.ANSWERED:
             return self._answer_about_models(place)
         elif rule.treatment is Treatment.STICKY and place.resource:
-            return self._stick(NamedId(place.resource, rule.id_kind)) or self._pass_through()
+            named = NamedId(place.resource, rule.id_kind)
+            return self._stick(named, self._query(_NO_FIELDS)) or self._pass_through()
         elif rule.treatment is Treatment.ROUTED and place.model:
             return self._decide_at_headers(place.model)
         return self._pass_through()
@@ -142,9 +145,9 @@ class Exchange(BodyArrival):
         decision = self._record()
         if decision is not None:
             self._note_passing(decision, PASS_THROUGH)
-        outcome = self.context.director.pass_through(self._setup.subset)
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
+        outcome = self.context.director.pass_through(self._setup.subset)
         return self._decided(outcome, trailers=trailers)
 
     def _decide_at_headers(self, model: str) -> Outputs:
@@ -157,7 +160,8 @@ class Exchange(BodyArrival):
         self._collected = CollectedBody(ends=self._headers.ends)
         if self.context.director.names.may_change:
             self._original = Original(self._place, self._headers.path)
-        return self._route(BodyFields(model, stream=False, size=0), trailers=False)
+        fields = BodyFields(model, stream=False, size=0)
+        return self._route(self._query(fields), trailers=False)
 
     def _decide(self, body: Message, *, cut_short: bool = False, trailers: bool = False) -> Outputs:
         rule = self._place.rule
@@ -185,13 +189,13 @@ class Exchange(BodyArrival):
             if not fields.model and not self._is_bare():
                 return self._decide_unnamed(trailers=trailers)
         elif rule.ids_in:
-            return self._decide_by_id(rule, body, fields, trailers=trailers)
-        return self._route(fields, trailers=trailers)
+            return self._decide_by_id(rule, fields, trailers=trailers)
+        return self._route(self._query(fields), trailers=trailers)
 
     def _keep_original(self, body: Message, fields: BodyFields) -> BodyFields:
         """Keep what the request says of its model. Return what it asks for."""
         headers, names = self._headers, self.context.director.names
-        lora_path = read_lora_path(body) if names.has_sglang else ""
+        lora_path = read_lora_path(fields.document) if names.has_sglang else ""
         self._original = Original(
             self._place, headers.path, body, headers.content_type, fields.model, lora_path
         )
@@ -203,25 +207,18 @@ class Exchange(BodyArrival):
             return fields
         return structs.replace(fields, model=asked)
 
-    def _decide_by_id(
-        self, rule: PathRule, body: Message, fields: BodyFields, *, trailers: bool
-    ) -> Outputs:
+    def _decide_by_id(self, rule: PathRule, fields: BodyFields, *, trailers: bool) -> Outputs:
         """Send a request to the pod that made the ID which its body names, if it names one."""
-        named = ids_in_body(body, rule.ids_in)
+        named, query = ids_in_body(fields.document, rule.ids_in), self._query(fields)
         self._stores = named.is_stored
         if named.first is not None:
-            outputs = self._stick(named.first, fields, trailers=trailers)
+            outputs = self._stick(named.first, query, trailers=trailers)
             if outputs is not None:
                 return outputs
-        return self._without_id(fields, trailers=trailers)
+        return self._without_id(query, trailers=trailers)
 
     def _stick(
-        self,
-        named: NamedId,
-        fields: BodyFields = _NO_FIELDS,
-        *,
-        trailers: bool = False,
-        may_wait: bool = True,
+        self, named: NamedId, query: RouteQuery, *, trailers: bool = False, may_wait: bool = True
     ) -> Outputs | None:
         """Send a request to the pod that made an ID; ``None``: route it as if it named none."""
         ids = self.context.ids
@@ -232,35 +229,35 @@ class Exchange(BodyArrival):
         if self.state is START:
             self._collected = CollectedBody(ends=self._headers.ends)
         if isinstance(maker, ErrorAnswer):
-            if may_wait:
+            if may_wait and ids.may_wait(named):
+                query = self.context.director.prompts.without_body(query)
                 self._held = ids.wait(
-                    named, lambda: self._send_late(lambda: self._stick_late(named, fields))
+                    lambda: self._send_late(lambda: self._stick_late(named, query))
                 )
             if self._held is None:
                 return self._refuse("id-not-found", maker)
             self.state = HELD_WITH_TRAILERS if trailers else HELD
             hold = self.context.director.max_hold_seconds
             if decision is not None:
-                self._note_question(decision, self._query(fields), STICKY)
+                self._note_question(decision, query, STICKY)
                 decision.held_for = "unknown-id"
             return (answers.more_time(WAIT_SECONDS + hold + HOLD_MARGIN_SECONDS),)
-        query = self._query(fields)
         if decision is not None:
             self._note_question(decision, query, "" if query.model else STICKY)
         outcome = self.context.director.stick(query, maker)
         return self._decided(outcome, trailers=trailers)
 
-    def _stick_late(self, named: NamedId, fields: BodyFields) -> Outputs:
+    def _stick_late(self, named: NamedId, query: RouteQuery) -> Outputs:
         trailers = self.state is HELD_WITH_TRAILERS
-        outputs = self._stick(named, fields, trailers=trailers, may_wait=False)
-        return self._without_id(fields, trailers=trailers) if outputs is None else outputs
+        outputs = self._stick(named, query, trailers=trailers, may_wait=False)
+        return self._without_id(query, trailers=trailers) if outputs is None else outputs
 
-    def _without_id(self, fields: BodyFields, *, trailers: bool) -> Outputs:
+    def _without_id(self, query: RouteQuery, *, trailers: bool) -> Outputs:
         """Route a request on a path of IDs as if it named none."""
         rule = self._place.rule
         if rule is None or rule.treatment is Treatment.STICKY:
             return self._pass_through(trailers=trailers)
-        return self._route(fields, trailers=trailers)
+        return self._route(query, trailers=trailers)
 
     def _is_bare(self) -> bool:
         """Return whether the gateway sends no path. Then JSON is an inference request."""
@@ -274,8 +271,8 @@ class Exchange(BodyArrival):
             return self._refuse_path()
         return self._pass_through(trailers=trailers)
 
-    def _route(self, fields: BodyFields, *, trailers: bool) -> Outputs:
-        self._asked = query = self._query(fields)
+    def _route(self, query: RouteQuery, *, trailers: bool) -> Outputs:
+        self._asked = query
         if self._decision is not None:  # It waited for the maker of an ID.
             self._note_question(self._decision, query)
         outcome = self.context.director.route(query, self._decided_late)
@@ -305,17 +302,23 @@ class Exchange(BodyArrival):
             headers.tenant,
             headers.priority,
             partial(
-                read_prompt, fields.prompt, self._place.path, fields.model, self.context.lengths
+                read_prompt, fields.document, self._place.path, fields.model, self.context.lengths
             ),
         )
 
     def _decided_late(self, outcome: Routed | Refused) -> None:
+        if self.state in (OVER, ANSWERED):  # It ended before it was known that it waits.
+            if isinstance(outcome, Routed):
+                outcome.reservation.release()
+            return
         trailers = self.state is HELD_WITH_TRAILERS
         self._send_late(lambda: self._decided(outcome, trailers=trailers))
 
     def _decided(self, outcome: Routed | Refused, *, trailers: bool) -> Outputs:
         if isinstance(outcome, Refused):
             return self._refused(outcome)
+        # From here on, ``end`` releases the reservation, whatever fails.
+        self._routed = outcome
         renaming = None
         if self._original is not None:
             try:
@@ -328,7 +331,6 @@ class Exchange(BodyArrival):
             self._original = None
             if renaming is not None:
                 self._answer_names = renaming.answer_names
-        self._routed = outcome
         made_id = "" if self._headers.request_id else self._make_id()
         metadata = b""
         if self._arrived_at is not None:

@@ -7,17 +7,19 @@ whole document, so tokens are read one after the other, until the fields are fou
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
-from lora_router.extproc.lenient_json import LenientJsonError, decode_leniently
+from lora_router.extproc.body import Document
 from lora_router.fleet.made_ids import is_id
 
 LOOK_BYTES = 16 * 1024
 """How much of an answer is read. Servers write the ID first."""
 LOOK_PIECES = 16
 """In how many pieces. The bytes are read again with each of them."""
+MAX_FIELD_BYTES = 1024
+"""How long a field of a request is at most that names an ID. A longer one names none: no pod makes
+such an ID."""
 
 _TOKEN = re.compile(rb'\s+|"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
 _FIRST_DATA = re.compile(rb"(?:^|[\r\n])data: ?")
@@ -110,15 +112,13 @@ def ids_of_object(text: bytes | memoryview, fields: frozenset[str]) -> Iterator[
 
 
 class _Named(msgspec.Struct):
-    """The fields of a request that name an ID, and whether its answer is stored."""
+    """An object that names an ID."""
 
-    previous_response_id: Any = None
-    conversation: Any = None
-    input_file_id: Any = None
-    store: Any = None
+    id: str = ""
 
 
-_decoder = msgspec.json.Decoder(_Named)
+_decode = msgspec.json.Decoder(str | _Named).decode
+_FALSE = b"false"
 
 
 class NamedId(msgspec.Struct, frozen=True):
@@ -139,21 +139,29 @@ class NamedIds(msgspec.Struct, frozen=True):
     """Whether the pod keeps its answer under a new ID."""
 
 
-def ids_in_body(body: bytes | bytearray, kinds: Sequence[tuple[str, str]]) -> NamedIds:
-    """Return the first ID that a JSON body names.
+def ids_in_body(document: Document | None, kinds: Sequence[tuple[str, str]]) -> NamedIds:
+    """Return the first ID that a body names.
 
     Args:
-        body: It was found to be JSON.
+        document: The fields of the body; ``None``: it is a form.
         kinds: The fields that name IDs, and of what.
     """
-    try:
-        named = decode_leniently(_decoder, body)
-    except (msgspec.DecodeError, LenientJsonError, RecursionError):
-        named = _Named()
+    if document is None:
+        return NamedIds(None, is_stored=True)
+    is_stored = bytes(document.store) != _FALSE
     for field, kind in kinds:
-        value = getattr(named, field)
-        if isinstance(value, dict):
-            value = value.get("id")
-        if isinstance(value, str) and value:
-            return NamedIds(NamedId(value, kind, field), named.store is not False)
-    return NamedIds(None, named.store is not False)
+        name = _name_in(getattr(document, field))
+        if name:
+            return NamedIds(NamedId(name, kind, field), is_stored)
+    return NamedIds(None, is_stored)
+
+
+def _name_in(field: msgspec.Raw) -> str:
+    """Return the ID that a field names: as a string, or as an object that has it."""
+    if not 0 < len(field) <= MAX_FIELD_BYTES:
+        return ""
+    try:
+        value = _decode(field)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else value.id

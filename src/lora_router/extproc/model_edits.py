@@ -8,29 +8,42 @@ object inside it, is left to the reader that routing uses: it reads a copy in wh
 its number for a value, and so tells the number of the one that counts.
 """
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import msgspec
 
-from lora_router.extproc.body import BodyError, BodyErrorKind, read_body
+from lora_router.extproc.body import BodyError, BodyErrorKind, is_form, read_body
 from lora_router.extproc.events import Message
+from lora_router.extproc.lenient_json import LenientJsonError, in_utf8, rewritten
 
 MAX_FINDS = 1024
 """How often the key ``model`` may stand in a body, at any depth, whose model is to be replaced."""
 MAX_REPEATED = 4
 """How often it may stand in the document itself, or in a form. The last one counts. Each costs a
 pass over the whole body."""
-_FORM = "multipart/form-data"
+MAX_ESCAPES = 100_000
+"""How often a letter of the key may be written as an escape, anywhere in the body. Programs do not
+write letters so."""
 
 _VALUE = rb'[ \t\n\r]*:[ \t\n\r]*("[^"\\]*+(?:\\.[^"\\]*+)*+"|null)'
 _PLAIN = re.compile(rb'"model"' + _VALUE, re.DOTALL)
+_ESCAPE = rb"\u006"
+_O, _D, _E, _L = rb"(?:o|\\u006[fF])", rb"(?:d|\\u0064)", rb"(?:e|\\u0065)", rb"(?:l|\\u006[cC])"
 _ESCAPED = re.compile(
-    rb'"(?:m|\\u006[dD])(?:o|\\u006[fF])(?:d|\\u0064)(?:e|\\u0065)(?:l|\\u006[cC])"' + _VALUE,
+    rb"\\u006(?:"
+    rb'[dD](?<="\\u006.)' + _O + _D + _E + _L + rb"|"
+    rb'[fF](?<="m\\u006.)' + _D + _E + _L + rb"|"
+    rb'4(?<="mo\\u006.)' + _E + _L + rb"|"
+    rb'5(?<="mod\\u006.)' + _L + rb"|"
+    rb'[cC](?<="mode\\u006.)'
+    rb')"' + _VALUE,
     re.DOTALL,
 )
+"""The key with at least one escape, from the first one on. It begins with a literal, because most
+bodies have many keys, and few such escapes."""
+_BEFORE_ESCAPE = len('"mode')
 _HIDDEN_KEY = b'"":'
 _NOT_EMPTY = re.compile(rb"[ \t\n\r]*[^ \t\n\r}]")
 
@@ -58,9 +71,9 @@ def with_model(body: Message, content_type: str, named: str, model: str) -> byte
     Raises:
         BodyError: The field cannot be replaced, because it is repeated too often.
     """
-    is_json = not _is_form(content_type)
+    is_json = not is_form(content_type)
     if is_json:
-        body = _in_utf8(body)
+        body = in_utf8(body)
     if named and is_json:
         # Most bodies have the key once, near their start. To read the result costs less than to
         # search the rest: if it names the model, this was the last such field of the document.
@@ -87,7 +100,7 @@ def model_edits(body: Message, content_type: str, named: str, model: str) -> tup
     Raises:
         BodyError: The field cannot be replaced, because it is repeated too often.
     """
-    if _is_form(content_type):
+    if is_form(content_type):
         return (_form_edit(bytes(body), content_type, named, model),)
     text = msgspec.json.encode(model)
     finds = _finds(body)
@@ -112,50 +125,46 @@ def edited(body: Message, edits: Sequence[Edit]) -> bytes:
     return b"".join(parts)
 
 
-def _is_form(content_type: str) -> bool:
-    return content_type.lstrip(" \t")[: len(_FORM)].lower() == _FORM
-
-
-def _in_utf8(body: Message) -> Message:
-    """Return a JSON body in UTF-8, which almost all are."""
-    encoding = json.detect_encoding(body[:4])
-    if encoding.startswith("utf-8"):
-        return body
-    return body.decode(encoding, "surrogatepass").encode(errors="surrogatepass")
-
-
 def _finds(body: Message) -> list[_Find]:
     """Return the keys ``model`` at any depth that have a string or null for a value."""
-    if b"\\u006" in body:
-        matches = islice(_ESCAPED.finditer(body), MAX_FINDS + 1)
-        found = [(match.start(), *match.span(1)) for match in matches]
-    else:
-        # A search for plain bytes is several times as fast as one for a pattern.
-        found = []
-        at = body.find(b'"model"')
-        while at >= 0 and len(found) <= MAX_FINDS:
-            match = _PLAIN.match(body, at)
-            if match is not None:
-                found.append((at, *match.span(1)))
-            at = body.find(b'"model"', at + 1)
+    found = list(islice(_keys(body), MAX_FINDS + 1))
     if len(found) > MAX_FINDS:
         raise _too_often(MAX_FINDS)
-    return found
+    return sorted(found)
+
+
+def _keys(body: Message) -> Iterator[_Find]:
+    for match in _PLAIN.finditer(body):
+        yield match.start(), *match.span(1)
+    escapes = body.count(_ESCAPE)
+    if escapes > MAX_ESCAPES:
+        raise BodyError(
+            BodyErrorKind.MALFORMED,
+            f"The body has letters as escapes more than {MAX_ESCAPES} times, so the field 'model' "
+            "cannot be replaced.",
+        )
+    if escapes:
+        for match in _ESCAPED.finditer(body):
+            at = match.start()
+            yield body.rfind(b'"', max(0, at - _BEFORE_ESCAPE), at), *match.span(1)
 
 
 def _that_count(body: Message, content_type: str, finds: Sequence[_Find]) -> list[_Find]:
     """Return the finds that are fields of the document itself."""
     counting: dict[int, _Find] = {}
+    # So that not each pass below rewrites it again.
+    text = _rewritten(body)
+    mark = len(body) - len(text)
     while len(counting) < len(finds):
         edits = []
         for number, (key, start, end) in enumerate(finds):
             edits.append(
-                Edit(key, start, _HIDDEN_KEY)
+                Edit(key - mark, start - mark, _HIDDEN_KEY)
                 if number in counting
-                else Edit(start, end, b'"%d"' % number)
+                else Edit(start - mark, end - mark, b'"%d"' % number)
             )
         try:
-            last = read_body(edited(body, edits), content_type).model
+            last = read_body(edited(text, edits), content_type).model
         except BodyError:
             # An earlier field has a value that is not a string. It counts for nobody.
             break
@@ -165,6 +174,14 @@ def _that_count(body: Message, content_type: str, finds: Sequence[_Find]) -> lis
             raise _too_often(MAX_REPEATED)
         counting[int(last)] = finds[int(last)]
     return list(counting.values())
+
+
+def _rewritten(body: Message) -> Message:
+    """Return a body as msgspec can read it: the same bytes, but for a byte order mark."""
+    try:
+        return rewritten(body).text
+    except LenientJsonError:
+        return body  # It can be read, so its many numbers are in strings.
 
 
 def _form_edit(body: bytes, content_type: str, named: str, model: str) -> Edit:

@@ -89,18 +89,18 @@ class StickyIds:
             return None
         return id_answer(named.kind, named.name, named.param, is_gone=server is not None)
 
-    def wait(self, named: NamedId, call: Callable[[], None]) -> WaitingForId | None:
+    def may_wait(self, named: NamedId) -> bool:
+        """Return whether it is of use to wait for peers to tell an ID, and not too many do."""
+        made = self.made
+        return made.is_shared and self.waiting < MAX_WAITING and made.find(named.name) is None
+
+    def wait(self, call: Callable[[], None]) -> WaitingForId:
         """Let a request wait for peers to tell an ID.
 
         Args:
-            named: The ID.
-            call: Called once, later, unless the request is cancelled.
-
-        Returns:
-            ``None``: waiting is of no use, or too many requests wait.
+            call: Called once, later, unless the request is cancelled. It must not keep the body of
+                the request in memory, which is not counted while the request waits.
         """
-        made = self.made
-        if not made.is_shared or self.waiting >= MAX_WAITING or made.find(named.name) is not None:
-            return None
+        waiting = WaitingForId(self, self._clock, call)
         self.waiting += 1
-        return WaitingForId(self, self._clock, call)
+        return waiting

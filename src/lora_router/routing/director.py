@@ -34,6 +34,7 @@ from lora_router.routing.outcome import DecisionObserver, Outcome, Recorder, Rou
 from lora_router.routing.overfull_pods import OverfullPods
 from lora_router.routing.overload import Overload
 from lora_router.routing.priorities import Priorities
+from lora_router.routing.prompt_readers import PromptReaders
 from lora_router.routing.reception import Reception
 from lora_router.routing.recollection import Recollection
 from lora_router.routing.refusal import Refusal, Refused
@@ -79,9 +80,8 @@ class Director:
         self.names = ModelNames(fleet, names or NamePolicy(), clock.now)
         """What the names stand for that clients write."""
         self._recorder = Recorder(fleet.ledger, observer, self.names, fleet.prefixes)
-        self._prompt_readers = frozenset(
-            name for name, each in algorithms.items() if getattr(each, "reads_prompts", False)
-        )
+        self.prompts = PromptReaders(algorithms, default_algorithm)
+        """Reads the prompts of requests whose algorithms ask for them."""
         self._rewrites = self.names.rewrites
         self.reception = Reception(
             fleet,
@@ -97,7 +97,7 @@ class Director:
         """Admits held requests, and decides them later."""
         self.reception.instead = self._fall_back
         self.reception.waits_for_room(algorithms.values())
-        self.second_look = SecondLook(clock, self._route_again, max_hold_seconds)
+        self.second_look = SecondLook(clock, self._route_again, self.prompts, max_hold_seconds)
         """Requests for unknown models that wait until the pods were asked again."""
         self.names.on_denied = self.second_look.begin
         self.sticky = StickyRouting(self._recorder, self.names, algorithms, default_algorithm)
@@ -247,7 +247,7 @@ class Director:
             held_since,
             closing,
             priority,
-            self._prompt(algorithm, query),
+            self.prompts.read(algorithm, query),
         )
         now = self.clock.now()
         answer = self.reception.answer(algorithm, request, candidates, now)
@@ -268,12 +268,6 @@ class Director:
         if adapter is not None and (self._room.held or answer.without_slot):
             self.reception.placed(routed, adapter, answer, candidates)
         return routed
-
-    def _prompt(self, algorithm: Algorithm, query: RouteQuery) -> Prompt | None:
-        """Return the prompt, if the algorithm asks for it."""
-        if query.read_prompt is None or algorithm.name not in self._prompt_readers:
-            return None
-        return query.read_prompt()
 
     def _instead_of(
         self,
@@ -296,7 +290,7 @@ class Director:
             if not self._room.held:
                 self._catalogs = self._fleet.catalogs()
             algorithm = self.algorithms[question.algorithm]
-            request = _inference(query, model, model, self._prompt(algorithm, query))
+            request = _inference(query, model, model, self.prompts.read(algorithm, query))
             return self._first_use.route(declared, algorithm, question, request, on_outcome)
         found = self.names.with_base(model) or self.names.unlisted(model)
         if found is not None:

@@ -52,7 +52,9 @@ class RouteQuery(Struct, frozen=True):
     priority: str = ""
     """What a header says of its priority (``priority_header``). Empty: nothing."""
     read_prompt: Callable[[], Prompt | None] | None = None
-    """Reads the prompt. It is called at most once, if the algorithm asks for prompts."""
+    """Reads the prompt. It is called at most once, if the algorithm asks for prompts. It may have
+    the body of the request, so a query is kept as ``PromptReaders.without_body`` returns it.
+    """
 
 
 class Routed(Struct, frozen=True):
@@ -163,42 +165,46 @@ class Recorder:
         reservation = self._ledger.reserve(
             state, adapter, path, streamed=request.stream, tokens=pick.tokens, where=where
         )
-        prompt = None
-        if (read := request.prompt) is not None:
-            use = reservation.prefixes = self._prefixes.sent(state, request.model, read)
-            prompt = PromptUse(read.tokens, 0.0 if use is None else use.had, read.size)
         try:
-            self._observer.decided(algorithm, "routed", pick.reason, seconds)
-        except Exception:  # The caller needs the reservation, to release it.
-            log.exception("failed to count a decision")
-        if self._logs:
-            log.debug(
-                "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",
-                request.request_id,
-                request.model,
+            prompt = None
+            if (read := request.prompt) is not None:
+                use = reservation.prefixes = self._prefixes.sent(state, request.model, read)
+                prompt = PromptUse(read.tokens, 0.0 if use is None else use.had, read.size)
+            try:
+                self._observer.decided(algorithm, "routed", pick.reason, seconds)
+            except Exception:  # The caller needs the reservation, to release it.
+                log.exception("failed to count a decision")
+            if self._logs:
+                log.debug(
+                    "routed request_id=%s model=%s algorithm=%s reason=%s pod=%s endpoint=%s",
+                    request.request_id,
+                    request.model,
+                    algorithm,
+                    pick.reason,
+                    state.pod.name,
+                    state.pod.address,
+                )
+            model = request.model
+            if self._names.has_sglang and adapter is not None:
+                model = self._names.asked_of(state, adapter)
+            return Routed(
+                reservation,
                 algorithm,
                 pick.reason,
-                state.pod.name,
-                state.pod.address,
+                model,
+                fallbacks,
+                special,
+                seconds,
+                looks,
+                place,
+                spilled,
+                replicated,
+                prompt,
+                notes,
             )
-        model = request.model
-        if self._names.has_sglang and adapter is not None:
-            model = self._names.asked_of(state, adapter)
-        return Routed(
-            reservation,
-            algorithm,
-            pick.reason,
-            model,
-            fallbacks,
-            special,
-            seconds,
-            looks,
-            place,
-            spilled,
-            replicated,
-            prompt,
-            notes,
-        )
+        except BaseException:  # Nobody else knows the reservation yet.
+            reservation.release()
+            raise
 
     def refused(self, algorithm: str, refused: Refused) -> Refused:
         """Count a refusal, and return it."""

@@ -365,10 +365,14 @@ class Reception:
         heir: Misplaced | None = None,
     ) -> None:
         """Let requests that wait follow one that was sent to a pod, and help it to a slot there."""
-        state = routed.reservation.state
-        self.room.joined(adapter, state)
-        if pick.without_slot:
-            self.room.misplaced(state, adapter, candidates.load().slots, heir)
+        reservation = routed.reservation
+        try:
+            self.room.joined(adapter, reservation.state)
+            if pick.without_slot:
+                self.room.misplaced(reservation.state, adapter, candidates.load().slots, heir)
+        except BaseException:
+            reservation.release()
+            raise
 
     def _resolve(self, held: Held, outcome: Outcome) -> None:
         self.room.remove(held)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from lora_router.clock import Clock, Timer
 from lora_router.routing.algorithm import InferenceRequest
 from lora_router.routing.outcome import Outcome, Routed, RouteQuery
+from lora_router.routing.prompt_readers import PromptReaders
 from lora_router.routing.refusal import Refusal, Refused
 from lora_router.routing.waiting_queue import Held, Question
 
@@ -63,12 +64,15 @@ class _Waiting:
 class SecondLook:
     """The requests that wait for a round."""
 
-    def __init__(self, clock: Clock, route: Route, max_hold_seconds: float) -> None:
+    def __init__(
+        self, clock: Clock, route: Route, prompts: PromptReaders, max_hold_seconds: float
+    ) -> None:
         """Create a place without requests.
 
         Args:
             clock: The director's clock.
             route: Routes a request after a round, and refuses it if its model is still unknown.
+            prompts: Reads the prompts of requests before they wait.
             max_hold_seconds: How long its algorithm may hold it then. Envoy grants more time only
                 once, so the time for both is asked for at once.
         """
@@ -76,6 +80,7 @@ class SecondLook:
         """Starts a round, unless one is running; returns whether one is running then."""
         self._clock = clock
         self._route = route
+        self._prompts = prompts
         self._max_hold_seconds = max_hold_seconds
         self._waiting: dict[_Waiting, None] = {}
         self._due: deque[_Waiting] = deque()
@@ -91,7 +96,7 @@ class SecondLook:
         """Let a request wait for a round; ``None``: it may not, so refuse it."""
         if self.look is None or len(self) >= MAX_WAITING or not self.look():
             return None
-        waiting = _Waiting(query, refused, on_outcome)
+        waiting = _Waiting(self._prompts.without_body(query), refused, on_outcome)
         held = Held(
             Question("none", query.model, query.pod_filter, query.subset),
             InferenceRequest(query.model),

@@ -1,6 +1,7 @@
 """The name of the model in a request body."""
 
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from lora_router.extproc import body as body_module
+from lora_router.extproc import lenient_json
 from lora_router.extproc.body import (
     MAX_MODEL_LENGTH,
     BodyError,
@@ -16,7 +18,7 @@ from lora_router.extproc.body import (
     BodyFields,
     read_body,
 )
-from lora_router.extproc.lenient_json import MAX_NUMBERS
+from lora_router.extproc.lenient_json import MAX_NUMBERS, MAX_SURROGATES
 from tests.examples import examples
 from tests.unit.extproc.starlette_pod import read_json
 
@@ -31,7 +33,7 @@ def error_of(body: bytes, content_type: str = JSON) -> BodyError:
 
 def routing_fields(body: bytes) -> BodyFields:
     """Return what is read, without the prompt."""
-    return structs.replace(read_body(body, JSON), prompt=None)
+    return structs.replace(read_body(body, JSON), document=None)
 
 
 def test_model_stream_and_size_are_read() -> None:
@@ -316,6 +318,98 @@ def test_the_number_of_special_numbers_is_bounded() -> None:
 
     assert read_body(few, JSON).model == "a"
     assert "more than 20000 times" in error_of(many).message
+
+
+@pytest.mark.parametrize(
+    ("lone", "encoding"),
+    [
+        (b"\\ud83d", None),
+        (b"\xed\xa0\xbd", None),
+        ("\ude00".encode("utf-16-le", "surrogatepass"), "utf-16-le"),
+        ("\ude00".encode("utf-32-be", "surrogatepass"), "utf-32-be"),
+    ],
+)
+def test_the_number_of_surrogates_is_bounded(lone: bytes, encoding: str | None) -> None:
+    begin, end = '{"model": "a", "x": "', '"}'
+    head, tail = begin.encode(encoding or "utf-8"), end.encode(encoding or "utf-8")
+
+    assert read_body(head + lone * MAX_SURROGATES + tail, JSON).model == "a"
+
+    error = error_of(head + lone * (MAX_SURROGATES + 1) + tail)
+    assert error.kind is BodyErrorKind.MALFORMED
+    assert "surrogates more than 100000 times" in error.message
+
+
+def test_a_body_that_is_valid_json_may_have_any_number_of_emoji() -> None:
+    escaped = b'{"model": "a", "x": "' + rb"\ud83d\ude00" * (MAX_SURROGATES + 1) + b'"}'
+    raw = b'{"model": "a", "x": "' + "\U0001f600".encode() * (MAX_SURROGATES + 1) + b'"}'
+
+    assert read_body(escaped, JSON).model == read_body(raw, JSON).model == "a"
+
+
+def test_many_words_in_strings_do_not_matter_beside_a_cut_emoji() -> None:
+    body = b'{"model": "a", "x": "' + b"NaN " * (MAX_NUMBERS + 1) + b'\\ud83d"}'
+
+    assert read_body(body, JSON).model == "a"
+
+
+PARTS = [
+    rb"\\",
+    rb"\"",
+    rb"\ud83d",
+    rb"\uDE00",
+    rb"\u0041",
+    rb"\ud55c",
+    b"ud83d",
+    b"\\",
+    b'"',
+    b",",
+    b'":',
+    b"NaN",
+    b"-Infinity",
+    b"-",
+    b"a",
+    b"\xed\xa0\xbd",
+    b"\xed",
+    b"\xbd",
+    "\U0001f600".encode(),
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12), st.sampled_from([b'"', b'["', b'[NaN,"']))
+def test_of_strings_of_any_such_parts_it_takes_what_the_pod_takes(
+    parts: list[bytes], begin: bytes
+) -> None:
+    end = b'"]' if begin.startswith(b"[") else b'"'
+    body = b'{"x":' + begin + b"".join(parts) + end + b',"model":"a"}'
+
+    document = read_json(body)
+
+    if document is None:
+        assert error_of(body).kind is BodyErrorKind.MALFORMED
+    else:
+        assert read_body(body, JSON).model == document["model"]
+
+
+@given(
+    st.text(st.sampled_from("\ud83d\ude00a\U0001f600é"), max_size=30),
+    st.sampled_from(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]),
+    st.sampled_from([4, 8, 12]),
+)
+def test_a_body_in_another_encoding_is_read_in_pieces(
+    text: str, encoding: str, piece_bytes: int
+) -> None:
+    body = ('{"x": "' + text + '", "model": "größe"}').encode(encoding, "surrogatepass")
+    before = lenient_json._PIECE_BYTES
+    lenient_json._PIECE_BYTES = piece_bytes
+    try:
+        rewritten = bytes(lenient_json.rewritten(body).text).decode()
+        assert error_of(body[:-1]).kind is BodyErrorKind.MALFORMED
+    finally:
+        lenient_json._PIECE_BYTES = before
+
+    expected = re.sub("[\ud800-\udfff]", "\uffff", json.loads(body)["x"])
+    assert json.loads(rewritten) == {"x": expected, "model": "größe"}
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

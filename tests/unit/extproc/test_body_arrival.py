@@ -2,6 +2,8 @@
 
 import pytest
 
+from lora_router.extproc import body_arrival
+from lora_router.extproc.body import is_whole
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.states import PASSING, PIECES, ROUTED
@@ -83,19 +85,43 @@ def test_a_bracket_at_the_end_of_a_piece_completes_nothing() -> None:
 def test_what_cannot_be_read_is_not_read_at_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     talk = Conversation()
     read: list[int] = []
-    session = talk.session
-    inside = type(session)._is_malformed
 
-    def counted(self: object, body: bytes) -> bool:
+    def counted(body: bytes, content_type: str) -> bool:
         read.append(len(body))
-        return inside(session, body)
+        return is_whole(body, content_type)
 
-    monkeypatch.setattr(type(session), "_is_malformed", counted)
+    monkeypatch.setattr(body_arrival, "is_whole", counted)
     talk.say(headers(FULL_DUPLEX))
     for _ in range(1000):
         assert talk.say(piece(b'"{}}')) == []
 
     assert sum(read) < 8 * 4000
+
+
+def test_a_body_is_not_read_before_all_of_its_announced_bytes_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(body_arrival, "is_whole", lambda *_: pytest.fail("the body was read"))
+    talk = Conversation()
+    talk.say(headers(FULL_DUPLEX, len(SQL) + 2))
+
+    assert talk.say(piece(SQL[:-1])) == talk.say(piece(b"} ")) == []
+
+    assert talk.say(piece(b" "))
+    assert talk.session.state is PASSING
+
+
+def test_a_body_that_must_be_rewritten_is_complete_at_its_end() -> None:
+    talk = Conversation()
+    lenient = SQL.replace(b'"}"', b'"\\ud83d"')
+    talk.say(headers(FULL_DUPLEX))
+
+    # The reader that rewrites it would read all of it again with each piece.
+    assert talk.say(piece(lenient)) == []
+
+    answers = talk.say(request_body(b""))
+    assert answers[0].request_headers.response.header_mutation.set_headers
+    assert talk.session.state is ROUTED
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,16 +1,21 @@
 """IDs in answers and in requests."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router.extproc.body import BodyError, read_body
+from lora_router.extproc.engine_fields import read_lora_path
 from lora_router.extproc.id_search import (
     LOOK_BYTES,
     LOOK_PIECES,
+    MAX_FIELD_BYTES,
     IdSearch,
     NamedId,
+    NamedIds,
     ids_in_body,
     ids_of_object,
 )
@@ -106,6 +111,10 @@ class TestAnswers:
         assert "" in found
 
 
+def ids_in(body: bytes) -> NamedIds:
+    return ids_in_body(read_body(body, "application/json").document, OF_RESPONSE)
+
+
 class TestRequests:
     @pytest.mark.parametrize(
         ("body", "named"),
@@ -133,9 +142,48 @@ class TestRequests:
         ],
     )
     def test_the_body_names_an_id_or_none(self, body: bytes, named: NamedId | None) -> None:
-        assert ids_in_body(body, OF_RESPONSE).first == named
+        assert ids_in(body).first == named
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "store",
+            "conversation",
+            "previous_response_id",
+            "input_file_id",
+            "lora_path",
+            "model",
+            "stream_options",
+        ],
+    )
+    def test_no_field_becomes_many_objects(self, field: str) -> None:
+        body = b'{"stream":true,"%b":[%b0]}' % (field.encode(), b"[[[]]]," * 50_000)
+        tracemalloc.start()
+        try:
+            fields = read_body(body, "application/json").document if field != "model" else None
+            if fields is None:
+                with pytest.raises(BodyError):
+                    read_body(body, "application/json")
+            else:
+                ids_in_body(fields, (*OF_RESPONSE, ("input_file_id", "file")))
+                read_lora_path(fields)
+            # As long as the field is copied, and no longer.
+            assert tracemalloc.get_traced_memory()[1] < 2 * len(body)
+        finally:
+            tracemalloc.stop()
+
+    def test_what_is_too_long_for_an_id_names_none(self) -> None:
+        longest = "x" * (MAX_FIELD_BYTES - 2)
+
+        first = ids_in(json.dumps({"conversation": longest}).encode()).first
+        assert first == NamedId(longest, "conversation", "conversation")
+        assert ids_in(json.dumps({"conversation": longest + "x"}).encode()).first is None
+        # The next field may still name one.
+        both = {"previous_response_id": {"id": "r", "x": longest}, "conversation": {"id": "c"}}
+        first = ids_in(json.dumps(both).encode()).first
+        assert first == NamedId("c", "conversation", "conversation")
 
     def test_the_body_says_whether_the_answer_is_stored(self) -> None:
-        assert ids_in_body(b"{}", OF_RESPONSE).is_stored
-        assert ids_in_body(b'{"store":true}', OF_RESPONSE).is_stored
-        assert not ids_in_body(b'{"store":false}', OF_RESPONSE).is_stored
+        assert ids_in(b"{}").is_stored
+        assert ids_in(b'{"store":true}').is_stored
+        assert not ids_in(b'{"store":false}').is_stored

@@ -1,13 +1,19 @@
 """Another model in a body: every other byte stays."""
 
 import json
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_router.extproc import body as body_module
 from lora_router.extproc.body import BodyError, read_body
 from lora_router.extproc.model_edits import (
+    MAX_ESCAPES,
     MAX_FINDS,
     MAX_REPEATED,
     edited,
@@ -133,6 +139,56 @@ def test_a_field_that_is_repeated_too_often_is_refused() -> None:
     nested = b'{"x":[' + b",".join([b'{"model":"a"}'] * (MAX_FINDS + 1)) + b'],"model":"a"}'
     with pytest.raises(BodyError, match="repeated"):
         renamed(nested)
+
+
+def lines_of(call: Callable[[], object]) -> int:
+    """Return how many lines of Python a call runs."""
+    lines = 0
+
+    def trace(_frame: FrameType, event: str, _arg: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.parametrize("unit", [b'"model",', b'"mod\\u0065l",', b'"",', b'"\\u006d",'])
+def test_what_is_no_key_is_not_looked_at_one_by_one(unit: bytes) -> None:
+    body = b'{"y":{"model":"b"},"x":[' + unit * 10_000 + b'0],"model":"a"}'
+
+    assert lines_of(lambda: with_model(body, JSON, "a", NEW)) < 500
+
+
+def test_letters_that_are_written_as_escapes_too_often_are_refused() -> None:
+    many = b'{"y":{"model":"b"},"x":"' + rb"\u006d" * (MAX_ESCAPES + 1) + b'","model":"a"}'
+
+    with pytest.raises(BodyError, match="escapes more than 100000 times"):
+        renamed(many)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_body_that_must_be_rewritten_is_rewritten_once(
+    monkeypatch: pytest.MonkeyPatch, mark: bytes
+) -> None:
+    body = mark + b'{"x":[NaN,"\\ud83d"],"model":null,"model":"a","model":"a","y":{"model":"a"}}'
+    # The four passes that find the fields of the document read what is rewritten.
+    monkeypatch.setattr(body_module, "rewritten", lambda _body: pytest.fail("read leniently"))
+
+    edits = model_edits(body, JSON, "a", NEW)
+
+    new = b'"sql-lora-v1"'
+    assert edited(body, edits) == (
+        mark
+        + b'{"x":[NaN,"\\ud83d"],"model":%b,"model":%b,"model":%b,"y":{"model":"a"}}'
+        % (new, new, new)
+    )
 
 
 def form(*parts: bytes) -> bytes:

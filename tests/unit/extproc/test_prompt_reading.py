@@ -33,7 +33,7 @@ PROSE = "The clerk counted the columns once more, and wrote down what was left. 
 
 def read(body: bytes | dict[str, Any], path: str = CHAT) -> Prompt | None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_prompt(read_body(data, "application/json").prompt, path, "m", TokenLengths())
+    return read_prompt(read_body(data, "application/json").document, path, "m", TokenLengths())
 
 
 def prompt_of(body: bytes | dict[str, Any], path: str = CHAT) -> Prompt:

@@ -1,15 +1,22 @@
 """A pod may be asked for another model than the client wrote: what Envoy is told to change."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from lora_router.extproc import exchange
 from lora_router.extproc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.grpc_server.status import INTERNAL
 from lora_router.routing.algorithm import Hold, InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
 from lora_router.routing.model_names import NamePolicy
 from lora_router.routing.model_rewrites import Rewrite, Target
+from lora_router.routing.outcome import Routed
+from lora_router.routing.refusal import Refused
+from lora_router.routing.waiting_queue import Held
 from tests.fleet import make_fleet, make_pod
 from tests.unit.extproc.conversation import (
     Conversation,
@@ -345,3 +352,44 @@ class TestAnswers:
         *_, answer = talk.say(request_headers(), request_body(NEW), response_headers())
 
         assert not answer.HasField("mode_override")
+
+
+class TestFailures:
+    """Whatever fails after a pod was picked, the request does not count there for ever."""
+
+    @pytest.mark.parametrize("error", [MemoryError(), ValueError("no reason")])
+    def test_while_the_name_is_replaced(
+        self, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*_args: object, **_options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(exchange, "renaming_of", fail)
+        talk = conversation()
+        talk.say(request_headers())
+
+        end = talk.breaks(request_body(BODY))
+
+        assert end.code == INTERNAL
+        assert talk.fleet.ledger.total == 0
+
+    def test_an_outcome_after_the_end_is_given_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        talk = conversation(algorithm=HoldsFirst())
+        outcomes: list[Callable[[Routed | Refused], None]] = []
+        director = talk.context.director
+        admit = director.reception.admit
+
+        def fail(*args: Any) -> Held | Routed | Refused:
+            outcomes.append(args[5])
+            admit(*args)
+            raise MemoryError
+
+        monkeypatch.setattr(director.reception, "admit", fail)
+        talk.say(request_headers())
+        assert talk.breaks(request_body(BODY)).code == INTERNAL
+
+        talk.clock.advance(2.0)
+
+        assert len(outcomes) == 1
+        assert talk.fleet.ledger.total == 0
+        assert talk.late == []

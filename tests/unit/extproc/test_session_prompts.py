@@ -1,13 +1,18 @@
 """Prompts in conversations: who reads them, and what the fleet knows afterwards."""
 
+import gc
 import json
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from lora_router.extproc.header_names import HeaderNames
 from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
+from lora_router.extproc.states import ROUTED
 from lora_router.extproc.usage_reading import UsageReading
+from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import InferenceRequest, Pick
 from lora_router.routing.candidates import Candidates
@@ -158,3 +163,64 @@ def test_the_record_of_an_algorithm_that_does_not_ask_says_nothing() -> None:
 
     (record,) = server.log
     assert (record.estimated_prompt_tokens, record.expected_cached_tokens) == (None, None)
+
+
+class TestRequestsThatWait:
+    """A request that waits keeps its prompt's names, and no body. Nobody counts those bodies."""
+
+    @pytest.mark.parametrize("algorithm", [MostCached, Unaware])
+    def test_while_the_lists_of_pods_are_read_again(self, algorithm: type[MostCached]) -> None:
+        asked = algorithm()
+        server = Conversation(make_fleet(), algorithm=asked, max_body_bytes=2**21)
+        look = server.context.director.second_look
+        look.look = lambda: True
+        body = chat(1, PROSE * 4000).replace(b'"base"', b'"new"')
+
+        with kept_bytes() as kept:
+            assert server.say(request_headers(), request_body(body))
+            assert server.session.is_held
+        assert server.session.collected_bytes == 0
+        assert kept[0] < len(body) // 10
+
+        state = next(iter(server.fleet))
+        server.fleet.put_models(state, [ServedModel("base"), ServedModel("new", "base")])
+        look.ended()
+
+        assert server.session.state is ROUTED
+        (prompt,) = asked.prompts
+        assert (prompt is not None) is asked.reads_prompts
+        assert prompt is None or prompt.size > len(PROSE) * 4000
+
+    def test_while_peers_may_know_an_id(self) -> None:
+        asked = MostCached()
+        server = Conversation(
+            make_fleet(), algorithm=asked, max_body_bytes=2**21, pass_unknown_ids=False
+        )
+        made = server.context.ids.made
+        made.is_shared = True
+        body = json.dumps(
+            {"model": "base", "input": PROSE * 4000, "previous_response_id": "resp_1"}
+        ).encode()
+
+        with kept_bytes() as kept:
+            assert server.say(request_headers("/v1/responses"), request_body(body))
+            assert server.session.is_held
+        assert kept[0] < len(body) // 10
+
+        server.clock.advance(1.0)
+        assert not server.session.is_held
+
+
+@contextmanager
+def kept_bytes() -> Iterator[list[int]]:
+    """Measure the memory that is taken inside the block, and not given back."""
+    found: list[int] = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield found
+        gc.collect()
+        found.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()

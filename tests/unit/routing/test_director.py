@@ -10,6 +10,7 @@ from lora_router.fleet.catalog import ServedModel
 from lora_router.fleet.fleet import Fleet
 from lora_router.fleet.peer_ledgers import HeldShare
 from lora_router.fleet.pod_state import PodState, PodView
+from lora_router.fleet.prompt import Prompt
 from lora_router.routing.algorithm import AlgorithmOptions, Hold, InferenceRequest, Pick
 from lora_router.routing.director import Director
 from lora_router.routing.least_request import LeastRequest
@@ -271,6 +272,35 @@ class TestBrokenAlgorithms:
         (record,) = caplog.records
         assert "algorithm scripted failed" in record.getMessage()
         assert "Pick.reason is NoneType, must be str" in record.getMessage()
+
+
+class TestFailuresAfterThePick:
+    """No request counts on its pod for ever that nobody can release."""
+
+    def test_while_the_prompt_is_recorded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Asks(Scripted):
+            reads_prompts = True
+
+        bench = Bench(scripted=Asks(lambda _request, pods: Pick(pods[0], "first")))
+        monkeypatch.setattr(bench.fleet.prefixes, "sent", lambda *_: _raise(MemoryError()))
+
+        with pytest.raises(MemoryError):
+            bench.route(read_prompt=lambda: Prompt(1.0, [1], [1.0], 4))
+
+        assert bench.fleet.ledger.total == 0
+
+    def test_while_waiting_requests_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def without_slot(_request: InferenceRequest, pods: Sequence[PodView]) -> object:
+            return Pick(pods[0], "first", without_slot=True)
+
+        bench = Bench(scripted=Scripted(without_slot))
+        room = bench.director.reception.room
+        monkeypatch.setattr(room, "joined", lambda *_: _raise(MemoryError()))
+
+        with pytest.raises(MemoryError):
+            bench.route()
+
+        assert bench.fleet.ledger.total == 0
 
 
 def _raise(error: BaseException) -> None:
