@@ -325,6 +325,9 @@ class Exchange(BodyArrival):
             except BodyError as error:
                 outcome.reservation.release()
                 return self._bad_body(error)
+            except BaseException:  # Such as a MemoryError: the pod gets nothing.
+                outcome.reservation.release()
+                raise
             self._original = None
             if renaming is not None:
                 self._answer_names = renaming.answer_names

@@ -104,6 +104,12 @@ class Budget:
     def charge(self, account: "Account") -> None:
         """Count what an account holds or has reserved now."""
         size = max(account.reserved, account.held + account.kept)
+        if account.charged and size > account.reserved > 0:
+            # It holds what it was let in for, and the start of more.
+            self.reserved -= account.charged
+            self.loose += account.charged
+            account.reserved = 0
+            self._admitted.pop(account, None)
         change = size - account.charged
         if not change:
             return
@@ -269,6 +275,18 @@ class Account:
         self.held, self.message = held, message
         self._changed()
 
+    def taken(self, held: int, message: int) -> None:
+        """State the same after a message is complete that the call has not handled yet.
+
+        What was counted for it stays so until ``settle``: the call may keep what it says.
+        """
+        self.held, self.message = held, message
+
+    def settle(self) -> None:
+        """Count what is held and kept now that the messages are handled."""
+        if not self.is_refused:
+            self._changed()
+
     def keep(self, kept: int, body: int) -> None:
         """State how many bytes of a body are collected, and how many it may have.
 
@@ -279,6 +297,10 @@ class Account:
         if self.is_refused:
             return
         self.kept, self.body = kept, body
+        if self.reserved and not body:
+            # It may have reserved far more, if its length was not known.
+            needed = max(self.held + kept, self.message)
+            self.reserved = min(self.reserved, needed) or self.reserved
         self._changed()
 
     def lets_in(self) -> bool:

@@ -77,6 +77,10 @@ class MessageCall:
         """End the stream because the server stops."""
         self.finish(UNAVAILABLE, "lora-router: shutting down")
 
+    def failed(self, code: int, message: str) -> None:
+        """End the call with an error that is not the method's. A method may answer first."""
+        self.finish(code, message)
+
     def finish(self, code: int, message: str = "") -> None:
         """End the call with a status."""
         self._close()
@@ -96,11 +100,14 @@ class MessageCall:
                 if not self.is_open:
                     return
                 self.message(message)
+            account = self.stream.account
+            if account is not None:
+                account.settle()
         except MessageError as error:
-            self.finish(error.code, f"lora-router: {error.message}")
+            self.failed(error.code, f"lora-router: {error.message}")
         except Exception:
             log.exception("a gRPC call failed; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
 
     def end(self) -> None:
         """Handle the end of the client's side of the stream."""
@@ -109,10 +116,10 @@ class MessageCall:
                 self._reader.check_end()
             self.request_ended()
         except MessageError as error:
-            self.finish(error.code, f"lora-router: {error.message}")
+            self.failed(error.code, f"lora-router: {error.message}")
         except Exception:
             log.exception("a gRPC call failed at its end; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
 
     def gone(self) -> None:
         """Handle a reset of the stream or the loss of the connection."""
@@ -140,7 +147,7 @@ class MessageCall:
             answer()
         except Exception:
             log.exception("a gRPC call failed; its stream is closed with INTERNAL")
-            self.finish(INTERNAL, "lora-router: internal error")
+            self.failed(INTERNAL, "lora-router: internal error")
         self.stream.wake()
 
     def _read(self, payload: Payload) -> Sequence[Message]:
@@ -150,7 +157,9 @@ class MessageCall:
             reader = self._reader = MessageReader(self._max_message, self._encoding)
         messages = reader.feed(payload)
         account = self.stream.account
-        if account is not None or reader.held:
+        if messages and account is not None:
+            account.taken(reader.held, reader.length)
+        elif account is not None or reader.held:
             self.account().hold(reader.held, reader.length)
         return messages
 
@@ -164,7 +173,7 @@ class MessageCall:
     def _deadline_exceeded(self) -> None:
         self._cancel_deadline = None
         if self.is_open:
-            self.finish(DEADLINE_EXCEEDED, "lora-router: deadline exceeded")
+            self.failed(DEADLINE_EXCEEDED, "lora-router: deadline exceeded")
             self.stream.wake()
 
     def _close(self) -> None:

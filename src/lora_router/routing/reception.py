@@ -385,7 +385,8 @@ class Reception:
     def _cancel(self, held: Held) -> None:
         if self.room.remove(held):
             del self._waiting[held]
-            self._recorder.count(held.question.algorithm, "cancelled", "client-left", 0.0)
+            if not held.is_answered:
+                self._recorder.count(held.question.algorithm, "cancelled", "client-left", 0.0)
 
 
 def _refused(_question: Question, _request: InferenceRequest, _refused: Refused) -> None:
