@@ -88,26 +88,29 @@ class MessageCall:
 
     # Called by the stream's connection
 
-    def data(self, payload: Payload) -> None:
-        """Handle bytes of the request."""
+    def data(self, payload: Payload) -> Payload | None:
+        """Handle bytes of the request; return those that are left after many messages."""
         try:
             if self._reader is None:
                 whole = whole_message(payload, self._max_message)
                 if whole is not None:
                     self.message(whole)
-                    return
+                    return None
             for message in self._read(payload):
                 if not self.is_open:
-                    return
+                    return None
                 self.message(message)
             account = self.stream.account
             if account is not None:
                 account.settle()
+            if self._reader is not None:
+                return self._reader.rest
         except MessageError as error:
             self.failed(error.code, f"lora-router: {error.message}")
         except Exception:
             log.exception("a gRPC call failed; its stream is closed with INTERNAL")
             self.failed(INTERNAL, "lora-router: internal error")
+        return None
 
     def end(self) -> None:
         """Handle the end of the client's side of the stream."""
