@@ -42,6 +42,7 @@ from lora_router.extproc.pb.processing_mode_pb2 import ProcessingMode
 from lora_router.extproc.prompt_reading import read_prompt
 from lora_router.extproc.renamed import (
     Original,
+    Renaming,
     renaming_of,
 )
 from lora_router.extproc.routed_answer import encode_routed
@@ -319,15 +320,9 @@ class Exchange(BodyArrival):
         renaming = None
         if self._original is not None:
             try:
-                renaming = renaming_of(
-                    self._original, outcome, as_asked=self.context.answers_as_asked
-                )
+                renaming = self._renaming_of(self._original, outcome)
             except BodyError as error:
-                outcome.reservation.release()
                 return self._bad_body(error)
-            except BaseException:  # Such as a MemoryError: the pod gets nothing.
-                outcome.reservation.release()
-                raise
             self._original = None
             if renaming is not None:
                 self._answer_names = renaming.answer_names
@@ -363,3 +358,11 @@ class Exchange(BodyArrival):
         if trailers:
             outputs.append(answers.CONTINUE_TRAILERS)
         return outputs
+
+    def _renaming_of(self, original: Original, outcome: Routed) -> Renaming | None:
+        """Return what the pod is asked for instead. If that fails, the pod gets nothing."""
+        try:
+            return renaming_of(original, outcome, as_asked=self.context.answers_as_asked)
+        except BaseException:  # Such as a MemoryError.
+            outcome.reservation.release()
+            raise

@@ -153,7 +153,9 @@ class OwnAnswers(ResponseSide):
         """Return what the client is told whose request is not decided, for a fault."""
         try:
             request_id = self._headers.request_id or self._make_id()
-            return answers.immediate(self._shaped(failure_answer())) + in_own_answer(request_id, None)
+            return answers.immediate(self._shaped(failure_answer())) + in_own_answer(
+                request_id, None
+            )
         except Exception as error:  # There may be no memory for it.
             self._log("answering a request whose session failed failed too", error)
             return b""

@@ -249,7 +249,7 @@ class Connection(StreamEnds):
         if left < self._stream_top_up and number in self.streams:
             self.refill(stream)
 
-    def _take_rest(self, stream: Stream, rest: Payload | None, ends: bool) -> None:  # noqa: FBT001
+    def _take_rest(self, stream: Stream, rest: Payload | None, ends: bool) -> None:
         """Handle the rest of a DATA frame with many messages, as far as the turn allows."""
         while rest is not None:
             if self._now() > self._turn_ends:

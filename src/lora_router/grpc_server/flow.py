@@ -15,7 +15,6 @@ from lora_router.grpc_server.violations import (
     StreamError,
 )
 
-
 _JOINED = 1024
 """Bytes up to which messages that wait are joined. Thousands of short ones, each with its frame,
 would else leave in one go when the windows open."""
@@ -64,7 +63,7 @@ class Outbox:
         Args:
             count: Called with each change of ``queued``.
         """
-        self.chunks: list[Payload] = []
+        self.chunks: list[Payload | bytearray] = []
         """Bytes to write, in order."""
         self.window = frames.DEFAULT_WINDOW
         """Bytes that this server may send over all streams."""

@@ -338,12 +338,12 @@ class TestARequestThatIsNotDecidedIsAnswered:
     """A gateway that fails open would forward it as it is, under a name that pods do not know."""
 
     def begin(
-        self, said_before: list[ProcessingRequest], **headers: str
+        self, said_before: list[ProcessingRequest], timeout: str = "99S"
     ) -> tuple[EnvoyPeer, int]:
         gateway = EnvoyPeer(conversation=moody_conversation())
         first = gateway.open()
         gateway.tell(first, request_headers(), HELD)
-        number = gateway.open(**headers)
+        number = gateway.open(grpc_timeout=timeout)
         gateway.tell(number, *said_before)
         return gateway, number
 
@@ -358,7 +358,7 @@ class TestARequestThatIsNotDecidedIsAnswered:
         assert gateway.conversation.context.director.held == 0
 
     def test_at_the_deadline_of_its_stream(self, said_before: list[ProcessingRequest]) -> None:
-        gateway, number = self.begin(said_before, grpc_timeout="500m")
+        gateway, number = self.begin(said_before, "500m")
 
         gateway.clock.advance(0.6)
         gateway.exchange()
